@@ -1,0 +1,228 @@
+"""Self-attention while editing: extended over the kept tokens of all keyframes, or gathered from them.
+
+Installed from outside by a context manager that restores what was there: the UNet's own code is untouched.
+Layer names are those of `unet.attn_processors` without the trailing ".processor".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from adaflow_core.correspondence import gather_blend
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.attention_processor import Attention
+
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""(queries [B, H, n, d], keys [B, H, m, d], values [B, H, m, e], scale) -> [B, H, n, e]"""
+
+# Bytes that gathered keys and values may take at a time.
+GATHER_BYTES = 256 * 2**20
+
+
+def attend_sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    # 4-D inputs: torch takes its fast kernels for nothing else.
+    return F.scaled_dot_product_attention(query, key, value, scale=scale)
+
+
+def attend_xformers(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    from xformers.ops import memory_efficient_attention
+
+    heads_last = [rearrange(x, "b h n d -> b n h d") for x in (query, key, value)]
+    return rearrange(memory_efficient_attention(*heads_last, scale=scale), "b n h d -> b h n d")
+
+
+def pick_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attend:
+    """The backend by name: "sdpa", "xformers", or "auto" (xformers where its kernels run, else SDPA)."""
+    if name == "sdpa" or (name == "auto" and device.type != "cuda"):
+        return attend_sdpa
+    try:
+        probe = torch.zeros(1, 1, 8, 8, device=device, dtype=dtype)
+        attend_xformers(probe, probe, probe, 1.0)
+    except Exception as problem:  # whatever keeps its kernels from running, the answer is the same
+        reason = str(problem).strip().splitlines()[0]
+        warnings.warn(
+            f"xformers cannot run here ({reason}); using torch's attention",
+            stacklevel=2,
+        )
+        return attend_sdpa
+    return attend_xformers
+
+
+Mode = Literal["own", "keyframes", "propagate"]
+
+
+@dataclass
+class AttentionState:
+    """What the processors of one UNet share during one pass; the editor sets it, the processors read it.
+
+    A batch holds its branches one after another: source (while its queries and keys are injected), then
+    negative, then positive; each branch holds the same frames.
+    """
+
+    attend: Attend = attend_sdpa
+    check: Callable[[], None] = lambda: None  # the stop signal, looked at in every layer
+    mode: Mode = "own"
+    inject: bool = False  # the edit branches take the source branch's queries and keys
+    kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
+    slots: Tensor | None = None  # [F, P] int64
+    index: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n] int64
+    weights: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n]
+    keep_outputs: bool = False
+    outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [2, K, n, d], of this step
+
+
+def is_injected_layer(layer: str) -> bool:
+    """Plug-and-Play (arXiv 2211.12572) injects in the decoder: up block 1 from its second transformer on."""
+    parts = layer.split(".")
+    if parts[0] != "up_blocks":
+        return False
+    return (int(parts[1]), int(parts[3])) >= (1, 1)
+
+
+class SelfAttention:
+    """The attn1 processor of one layer."""
+
+    def __init__(self, state: AttentionState, layer: str) -> None:
+        self.state, self.layer = state, layer
+        self.injected = is_injected_layer(layer)
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:  # [B, n, d] -> [B, n, d]
+        state = self.state
+        state.check()
+        n = hidden_states.shape[1]
+        if state.mode == "propagate":
+            # Branches share the correspondence; no projection is computed at all.
+            assert state.slots is not None
+            kept = state.outputs[self.layer]
+            return torch.cat(
+                [gather_blend(branch, state.slots, state.index[n], state.weights[n]) for branch in kept]
+            )
+        split = lambda x: rearrange(x, "b n (h d) -> b h n d", h=attn.heads)  # noqa: E731
+        value = split(attn.to_v(hidden_states))
+        if state.mode == "own":
+            query, key = (
+                split(attn.to_q(hidden_states)),
+                split(attn.to_k(hidden_states)),
+            )
+            mixed = state.attend(query, key, value, attn.scale)
+        else:
+            mixed = self._keyframes(attn, hidden_states, value, split)
+        output: Tensor = attn.to_out[1](attn.to_out[0](rearrange(mixed, "b h n d -> b n (h d)")))
+        if state.keep_outputs:
+            branches = output.unflatten(0, (-1, len(output) // (3 if state.inject else 2)))
+            state.outputs[self.layer] = branches[-2:]
+        return output
+
+    def _keyframes(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        value: Tensor,
+        split: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """[B, H, n, d]: the source branch within its own frames, the edit branches over the kept tokens."""
+        state = self.state
+        branches = 3 if state.inject else 2
+        K = len(hidden_states) // branches
+        shared = state.inject and self.injected
+        projected = hidden_states[:K] if shared else hidden_states
+        query, key = split(attn.to_q(projected)), split(attn.to_k(projected))
+        parts = []
+        if state.inject:
+            parts.append(state.attend(query[:K], key[:K], value[:K], attn.scale))
+            value = value[K:]
+            if not shared:
+                query, key = query[K:], key[K:]
+        parts.append(
+            extended_attention(
+                query, key, value, state.kept and state.kept[hidden_states.shape[1]],
+                state.attend, attn.scale, state.check,
+            )
+        )  # fmt: skip
+        return torch.cat(parts)
+
+
+def extended_attention(
+    query: Tensor,  # [K, H, n, d] shared by both edit branches, or [2K, H, n, d]
+    key: Tensor,  # as query
+    value: Tensor,  # [2K, H, n, d]
+    kept: Tensor | None,  # [K, M] indices into the K*n tokens; None: own tokens only
+    attend: Attend,
+    scale: float,
+    check: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """[2K, H, n, d]: every keyframe's queries over its kept tokens of all keyframes of the same branch.
+
+    No more than `GATHER_BYTES` of keys and values are materialised at a time.
+    """
+    K = len(value) // 2
+    shared = len(query) == K
+    if kept is None:
+        copies = 2 if shared else 1
+        return attend(query.repeat(copies, 1, 1, 1), key.repeat(copies, 1, 1, 1), value, scale)
+    M = kept.shape[1]
+    _, H, n, d = value.shape
+    whole = K * n == M  # unpruned: every keyframe sees the same tokens, nothing is gathered
+    flat = lambda x: rearrange(x, "k h n d -> h (k n) d")  # noqa: E731
+    result = torch.empty_like(value)
+    chunk = max(1, GATHER_BYTES // (2 * M * H * d * value.element_size()))
+    for branch in range(2):
+        rows = slice(branch * K, (branch + 1) * K)
+        keys = flat(key if shared else key[rows])
+        values = flat(value[rows])
+        queries = query if shared else query[rows]
+        for start in range(0, K, chunk):
+            check()
+            part = slice(start, min(start + chunk, K))
+            if whole:
+                size = part.stop - part.start
+                k, v = keys.expand(size, -1, -1, -1), values.expand(size, -1, -1, -1)
+            else:
+                k, v = (rearrange(x[:, kept[part]], "h k m d -> k h m d") for x in (keys, values))
+            result[branch * K + start : branch * K + part.stop] = attend(queries[part], k, v, scale)
+    return result
+
+
+@contextmanager
+def editing_attention(unet: UNet2DConditionModel, state: AttentionState) -> Iterator[None]:
+    """Every self-attention layer of the UNet under `state`; what was there is restored on the way out."""
+    before = dict(unet.attn_processors)
+    processors = {
+        name: SelfAttention(state, name.removesuffix(".processor")) if ".attn1." in name else processor
+        for name, processor in before.items()
+    }
+    unet.set_attn_processor(processors)
+    try:
+        yield
+    finally:
+        unet.set_attn_processor(before)
+
+
+class Halt(Exception):
+    """Ends a UNet pass where nothing after it is needed."""
+
+
+@contextmanager
+def forward_hook(
+    module: nn.Module,
+    hook: Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None],
+) -> Iterator[None]:
+    """A forward hook for the time of the `with` block."""
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

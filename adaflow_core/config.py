@@ -1,0 +1,221 @@
+"""Settings: frozen dataclasses that check themselves, presets, and what each model carries as its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from adaflow_core.types import AdaFlowError
+
+Method = Literal["adaflow", "uniform", "joint", "per-frame"]
+Importance = Literal["uniform", "attention", "distinctive", "prompt"]
+Refinement = Literal["none", "move", "split"]
+
+METHODS: tuple[str, ...] = get_args(Method)
+IMPORTANCE: tuple[str, ...] = get_args(Importance)
+
+
+class ConfigError(AdaFlowError, ValueError):
+    """A setting is out of range; the message names the field, its value and the range."""
+
+
+def _within(config: object, name: str, low: float, high: float) -> None:
+    value = getattr(config, name)
+    # `not (low <= value <= high)` also catches nan.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (low <= value <= high):
+        raise ConfigError(f"{name} is {value!r}; it must lie between {low:g} and {high:g}")
+
+
+def _one_of(config: object, name: str, choices: Collection[str]) -> None:
+    value = getattr(config, name)
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(sorted(choices))}")
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """What shapes a plan: which frames become keyframes, and which tokens each of them keeps.
+
+    Fields left at None take the model's own value (`ModelProfile`).
+    """
+
+    prune: float | None = None  # share of the key/value tokens of all keyframes that is dropped, 0..1
+    kv_frames: float | None = None  # or: a budget in frames' worth of tokens, whatever K is
+    keyframes: int | None = None  # how many; None: as many as the thresholds ask for
+    scales: tuple[int, ...] = (1, 2, 4)  # pooling, in tokens of the similarity grid
+    both_directions: bool = True  # also compare from the later frame to the earlier one
+    importance: Importance = "distinctive"
+    refinement: Refinement = "split"  # "move" keeps the number of keyframes
+    similarity: float | None = None  # lowest mean similarity inside a segment
+    window_similarity: float | None = None  # lowest similarity of its worst window
+    residual: float | None = None  # highest propagation residual that the refinement leaves
+    max_segment: int = 400  # frames
+    max_keyframes: int = 96  # when `keyframes` is None
+    blend: bool = True  # propagate from the two neighbouring keyframes, not only the segment's own
+    resample: bool = False  # draw a keyframe of each segment anew at every step
+    method: Method = "adaflow"
+    source_prompt: str = ""  # what is in the video; used by `importance="prompt"` and by the inversion
+
+    def __post_init__(self) -> None:
+        if self.prune is not None and self.kv_frames is not None:
+            raise ConfigError("prune and kv_frames both say how many tokens are kept; give one of them")
+        if self.prune is not None:
+            _within(self, "prune", 0.0, 1.0)
+        if self.kv_frames is not None:
+            _within(self, "kv_frames", 1.0, 10_000.0)
+        if self.keyframes is not None:
+            _within(self, "keyframes", 1, 10_000)
+            if not isinstance(self.keyframes, int):
+                raise ConfigError(f"keyframes is {self.keyframes!r}; it must be a whole number")
+        object.__setattr__(self, "scales", tuple(self.scales))
+        if not self.scales or any(s not in (1, 2, 4, 8) for s in self.scales):
+            raise ConfigError(f"scales is {self.scales!r}; it must hold one or more of 1, 2, 4, 8")
+        for name in ("similarity", "window_similarity"):
+            if getattr(self, name) is not None:
+                _within(self, name, -1.0, 1.0)
+        if self.residual is not None:
+            _within(self, "residual", 0.0, 10.0)
+        _within(self, "max_segment", 1, 100_000)
+        _within(self, "max_keyframes", 1, 10_000)
+        _one_of(self, "importance", IMPORTANCE)
+        _one_of(self, "refinement", get_args(Refinement))
+        _one_of(self, "method", METHODS)
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """What shapes an edit. Fields left at None take the model's own value (`ModelProfile`)."""
+
+    steps: int | None = None
+    inversion_steps: int | None = None  # a multiple of `steps`
+    guidance: float | None = None
+    negative_prompt: str | None = None  # None: the model's own habit, "" or the source prompt
+    injection_attention: float | None = None  # share of the steps with the source's queries and keys
+    injection_conv: float | None = None  # share of the steps with the source's features
+    seed: int = 0
+    chunk: int | None = None  # frames per UNet call; part of what makes the bits
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            _within(self, "steps", 1, 1000)
+        if self.inversion_steps is not None:
+            _within(self, "inversion_steps", 1, 1000)
+            if self.steps is not None and self.inversion_steps % self.steps:
+                raise ConfigError(
+                    f"inversion_steps is {self.inversion_steps}; it must be a multiple of steps ({self.steps})"
+                )
+        if self.guidance is not None:
+            _within(self, "guidance", 1.0, 30.0)
+        for name in ("injection_attention", "injection_conv"):
+            if getattr(self, name) is not None:
+                _within(self, name, 0.0, 1.0)
+        _within(self, "seed", 0, 2**63 - 1)
+        if self.chunk is not None:
+            _within(self, "chunk", 1, 4096)
+
+
+PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
+    "default": (PlanConfig(), EditConfig()),
+    # The settings of the published program (method.md of arXiv 2502.05433's implementation).
+    "paper": (
+        PlanConfig(
+            kv_frames=20,
+            scales=(1,),
+            both_directions=False,
+            importance="uniform",
+            refinement="none",
+            similarity=0.75,
+            window_similarity=0.6,
+            blend=False,
+            resample=True,
+        ),
+        EditConfig(
+            steps=50,
+            inversion_steps=100,
+            guidance=7.5,
+            negative_prompt="",
+            injection_attention=0.8,
+            injection_conv=0.8,
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """The values that belong to a checkpoint: read from its `adaflow.json`, else Stable Diffusion's."""
+
+    size: int = 512  # pixels of the shorter side that the model was trained for
+    steps: int = 50
+    inversion_steps: int = 50
+    guidance: float = 7.5
+    negative: Literal["empty", "source"] = "empty"  # what the guidance points away from by default
+    injection_attention: float = 0.5
+    injection_conv: float = 0.8
+    prune: float = 0.6
+    similarity: float = 0.75
+    window_similarity: float = 0.6
+    cut: float = 0.5  # similarity of consecutive frames under which a new shot begins
+    residual: float = 0.5
+    feature_block: int = 2  # up block whose output is the feature
+    feature_timestep: int = 1
+    vocabulary: tuple[str, ...] = field(default=())  # empty: open
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelProfile | None:
+        """The profile in `folder`, or None if it carries none."""
+        path = folder / "adaflow.json"
+        if not path.is_file():
+            return None
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        names = {f.name for f in fields(cls)}
+        unknown = sorted(set(data) - names)
+        if unknown:
+            raise ConfigError(f"{path.name} holds unknown settings: {', '.join(unknown)}")
+        data["vocabulary"] = tuple(data.get("vocabulary", ()))
+        return cls(**data)
+
+
+def resolve_plan(config: PlanConfig, profile: ModelProfile) -> PlanConfig:
+    """`config` with every None that the model decides filled in."""
+    prune = profile.prune if config.prune is None and config.kv_frames is None else config.prune
+    return replace(
+        config,
+        prune=prune,
+        similarity=profile.similarity if config.similarity is None else config.similarity,
+        window_similarity=(
+            profile.window_similarity if config.window_similarity is None else config.window_similarity
+        ),
+        residual=profile.residual if config.residual is None else config.residual,
+    )
+
+
+def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) -> EditConfig:
+    """`config` with every None that the model decides filled in; `chunk` stays for the backbone."""
+    steps = profile.steps if config.steps is None else config.steps
+    inversion_steps = config.inversion_steps
+    if inversion_steps is None:
+        # The profile's ratio of inversion to edit steps, kept when the user changes the steps.
+        inversion_steps = steps * max(1, round(profile.inversion_steps / profile.steps))
+    negative = config.negative_prompt
+    if negative is None:
+        negative = source_prompt if profile.negative == "source" else ""
+    return replace(
+        config,
+        steps=steps,
+        inversion_steps=inversion_steps,
+        guidance=profile.guidance if config.guidance is None else config.guidance,
+        negative_prompt=negative,
+        injection_attention=(
+            profile.injection_attention if config.injection_attention is None else config.injection_attention
+        ),
+        injection_conv=profile.injection_conv if config.injection_conv is None else config.injection_conv,
+    )
+
+
+def settings_dict(plan: PlanConfig, edit: EditConfig) -> dict[str, Any]:
+    """Both configurations as plain JSON data."""
+    return {"plan": asdict(plan), "edit": asdict(edit)}

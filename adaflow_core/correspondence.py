@@ -1,0 +1,169 @@
+"""From which keyframe tokens each frame takes its self-attention outputs, and how two sources blend."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaflow_core.matching import best_match, pool_tokens
+from adaflow_core.types import Correspondence, Features, Grid, Monitor, Segments
+
+# Similarity by which one keyframe's match must lead the other's to weigh e times as much.
+CONFIDENCE_SCALE = 0.1
+
+
+def neighbours(keyframes: np.ndarray, frames: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The keyframe slots before and after each frame, and their weights by temporal distance: [F, 2] each.
+
+    Never across a cut: where a side has no keyframe in the frame's shot, the other one takes all.
+    """
+    last = len(keyframes) - 1
+    after = np.searchsorted(keyframes, frames)  # first keyframe at or after the frame
+    before = np.clip(after - 1, 0, last)
+    after = np.clip(after, 0, last)
+    shot = np.searchsorted(cuts, frames, side="right")
+    has_before = (np.searchsorted(cuts, keyframes[before], side="right") == shot) & (
+        keyframes[before] <= frames
+    )
+    has_after = (np.searchsorted(cuts, keyframes[after], side="right") == shot) & (keyframes[after] >= frames)
+    slots = np.stack(
+        [np.where(has_before, before, after), np.where(has_after, after, before)],
+        axis=1,
+    )
+    distance = np.abs(keyframes[slots] - frames[:, None]).astype(np.float64)
+    span = distance.sum(axis=1, keepdims=True)
+    weights = np.where(span > 0, distance[:, ::-1] / np.where(span > 0, span, 1), 0.5)
+    # A frame with one keyframe names it twice; all the weight goes to the first.
+    weights[slots[:, 0] == slots[:, 1]] = (1.0, 0.0)
+    return slots, weights
+
+
+def blend_weights(
+    temporal: Tensor,  # [F, P]
+    confidence: Tensor,  # [F, P, n] similarity of the best match
+) -> Tensor:
+    """[F, P, n], summing to 1 over P: temporal distance times match confidence."""
+    logits = confidence.float() / CONFIDENCE_SCALE
+    weights = temporal[:, :, None].float() * torch.exp(logits - logits.amax(dim=1, keepdim=True))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def gather_blend(
+    outputs: Tensor,  # [K, n, d]
+    slots: Tensor,  # [F, P] int64
+    index: Tensor,  # [F, P, n] int64
+    weights: Tensor,  # [F, P, n]
+) -> Tensor:
+    """[F, n, d]: for each token the weighted mean of the keyframe tokens that it corresponds to."""
+    result = torch.zeros(len(slots), *outputs.shape[1:], dtype=outputs.dtype, device=outputs.device)
+    for p in range(slots.shape[1]):
+        if not weights[:, p].any():
+            continue
+        taken = outputs[slots[:, p, None], index[:, p]]  # [F, n, d]
+        result += taken * weights[:, p, :, None].to(outputs.dtype)
+    return result
+
+
+def match_to_keyframes(
+    frame_tokens: Tensor,  # [F, n, c]
+    key_tokens: Tensor,  # [K, n, c]
+    slots: np.ndarray,  # [F, P]
+    temporal: np.ndarray,  # [F, P]
+) -> tuple[Tensor, Tensor]:
+    """The keyframe token for each token [F, P, n] int64, and the blend weights [F, P, n]."""
+    index, confidence = [], []
+    for p in range(slots.shape[1]):
+        values, indices = best_match(frame_tokens, key_tokens[torch.from_numpy(slots[:, p])])
+        index.append(indices)
+        confidence.append(values)
+    stacked = torch.stack(confidence, dim=1)
+    weights = blend_weights(torch.from_numpy(temporal).to(stacked.device), stacked)
+    return torch.stack(index, dim=1), weights
+
+
+def correspond(
+    features: Features,
+    segments: Segments,
+    grids: list[Grid],
+    *,
+    blend: bool,
+    device: torch.device | str,
+    monitor: Monitor,
+    chunk: int = 8,
+) -> Correspondence:
+    """Correspondences of every frame on every grid of the UNet's self-attention.
+
+    With `blend` a frame takes from the keyframes before and after it, else from its segment's own.
+    """
+    T = segments.frames
+    if blend:
+        slots, temporal = neighbours(segments.keyframes, np.arange(T), segments.cuts)
+    else:
+        slots, temporal = segments.segment_of()[:, None], np.ones((T, 1))
+    P = slots.shape[1]
+    index = {g: np.empty((T, P, g.n), dtype=np.int16 if g.n < 2**15 else np.int32) for g in grids}
+    weights = {g: np.empty((T, P, g.n), dtype=np.float16) for g in grids}
+
+    def load(frames: np.ndarray, grid: Grid) -> Tensor:
+        dtype = torch.float16 if torch.device(device).type == "cuda" else torch.float32
+        return pool_tokens(
+            torch.from_numpy(features.tokens[frames]).to(device, dtype),
+            features.grid,
+            grid,
+        )
+
+    with monitor.stage("match", T) as stage:
+        for part in stage.chunks(T, chunk):
+            # The slots of neighbouring frames are few: only their keyframes are loaded.
+            used, local = np.unique(slots[part], return_inverse=True)
+            local = local.reshape(slots[part].shape)
+            for grid in grids:
+                frame_tokens = load(np.arange(part.start, part.stop), grid)
+                key_tokens = load(segments.keyframes[used], grid)
+                found, weight = match_to_keyframes(frame_tokens, key_tokens, local, temporal[part])
+                index[grid][part] = found.cpu().numpy()
+                weights[grid][part] = weight.cpu().numpy()
+    return Correspondence(slots, weights, index)
+
+
+class PropagationResidual:
+    """Does to the source what propagation will do to the edit, and says how far off it is.
+
+    Gathers the source's self-attention outputs of each frame from its neighbouring keyframes, blends them,
+    and compares with the frame's own: the root mean square difference over that of the outputs themselves.
+    """
+
+    def __init__(self, features: Features, cuts: np.ndarray, device: torch.device | str = "cpu") -> None:
+        self.features, self.cuts, self.device = features, cuts, device
+
+    def __call__(self, keyframes: np.ndarray, frames: np.ndarray, chunk: int = 32) -> np.ndarray:
+        """[F] float32; 0 at keyframes."""
+        features = self.features
+        slots, temporal = neighbours(keyframes, frames, self.cuts)
+        result = np.zeros(len(frames), dtype=np.float32)
+        others = np.flatnonzero(~np.isin(frames, keyframes))
+        for start in range(0, len(others), chunk):
+            rows = others[start : start + chunk]
+            used, local = np.unique(slots[rows], return_inverse=True)
+            local = local.reshape(-1, 2)
+            index, weights = match_to_keyframes(
+                self._tokens(frames[rows]),
+                self._tokens(keyframes[used]),
+                local,
+                temporal[rows],
+            )
+            sources = self._outputs(keyframes[used])
+            blended = gather_blend(sources, torch.from_numpy(local).to(self.device), index, weights)
+            own = self._outputs(frames[rows])
+            error = (blended - own).square().sum(dim=-1).mean(dim=-1)
+            size = own.square().sum(dim=-1).mean(dim=-1)
+            result[rows] = (error / size.clamp(min=1e-12)).sqrt().float().cpu().numpy()
+        return result
+
+    def _tokens(self, frames: np.ndarray) -> Tensor:
+        tokens = torch.from_numpy(self.features.tokens[frames]).to(self.device).float()
+        return pool_tokens(tokens, self.features.grid, self.features.output_grid)
+
+    def _outputs(self, frames: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.features.outputs[frames]).to(self.device).float()

@@ -1,0 +1,499 @@
+"""The facade: `AdaFlow.from_pretrained(...)`, `.plan(video)`, `.edit(plan, prompt)`."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adaflow_core import video as video_io
+from adaflow_core.backbone import Backbone, load_backbone
+from adaflow_core.cache import Cache, cache_key, file_digest
+from adaflow_core.config import (
+    EditConfig,
+    ModelProfile,
+    PlanConfig,
+    resolve_edit,
+    resolve_plan,
+    settings_dict,
+)
+from adaflow_core.correspondence import PropagationResidual
+from adaflow_core.editor import Editor
+from adaflow_core.features import extract_features, load_features
+from adaflow_core.forecast import Calibration, calibrate, forecast, to_dict
+from adaflow_core.inversion import invert, load_inversion
+from adaflow_core.keyframes import (
+    choose_segments,
+    detect_cuts,
+    even_segments,
+    refine_segments,
+)
+from adaflow_core.layout import build_layout, draw_keyframes
+from adaflow_core.memory import PeakMemory, resident_bytes
+from adaflow_core.similarity import FrameSimilarity
+from adaflow_core.types import (
+    AdaFlowError,
+    EditResult,
+    Embedding,
+    Features,
+    Forecast,
+    Layout,
+    Monitor,
+    Plan,
+    Progress,
+    Segments,
+    Video,
+)
+from adaflow_core.version import __version__
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Report = Callable[[Progress], None]
+Stop = Callable[[], bool]
+
+
+class AdaFlow:
+    """Plans and edits videos with one diffusion model. Safe to call from several threads: jobs take turns."""
+
+    def __init__(self, backbone: Backbone, cache: Cache | None = None) -> None:
+        self.backbone = backbone
+        self.cache = cache or Cache.default()
+        self._turn = threading.Lock()
+        # The last video's similarity bands: a moved slider answers at once.
+        self._similarity: tuple[str, FrameSimilarity] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = "embedded",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        attention: str = "auto",
+        cache: Cache | None = None,
+    ) -> AdaFlow:
+        """`model`: "embedded", a Hub id ("ID" or "ID@REVISION"), or a folder in diffusers' format."""
+        return cls(load_backbone(model, device=device, dtype=dtype, attention=attention), cache)
+
+    @property
+    def profile(self) -> ModelProfile:
+        return self.backbone.profile
+
+    def check_prompt(self, text: str) -> Embedding:
+        """What the model makes of a prompt: its unknown words and the part it cannot take."""
+        return self.backbone.embed(text)
+
+    # --- plan ---------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        video: str | Path | np.ndarray | Sequence[Image] | Video,
+        config: PlanConfig | None = None,
+        *,
+        edit: EditConfig | None = None,
+        size: tuple[int, int] | None = None,
+        frames: slice | None = None,
+        fps: float | Fraction = 24,
+        progress: Report | None = None,
+        stop: Stop | None = None,
+    ) -> Plan:
+        """Choose keyframes and kept tokens, and say what the edit will take.
+
+        `video`: a path, frames [T, H, W, 3] uint8, or PIL images (then `fps` is their rate). `size`: working
+        (width, height) in pixels; by default the model's own for the shorter side. `frames`: a range of the
+        file's frames. `edit`: the settings that the forecast is for. A second plan of the same video with
+        other settings reuses its features.
+        """
+        monitor = Monitor(progress, stop)
+        config = resolve_plan(config or PlanConfig(), self.profile)
+        with self._exclusive(monitor):
+            decoded = self._decode(video, size, frames, Fraction(fps).limit_denominator(1001), monitor)
+            latents = self._latents(decoded, monitor)
+            features, key = self._features(decoded, latents, config, monitor)
+            similarity = self._frame_similarity(key, features, config.importance)
+            adjacent = similarity.adjacent(monitor)
+            cuts = detect_cuts(adjacent, self.profile.cut)
+            segments, residual, notes = self._segments(config, features, similarity, cuts, monitor)
+            grids = self.backbone.grids(*decoded.size)
+            layout = build_layout(
+                features,
+                segments,
+                grids,
+                config,
+                device=self.backbone.device,
+                monitor=monitor,
+            )
+            means, windows, heat, heat_grid = _curves(similarity, config, segments, monitor)
+            predicted = self._forecast(decoded, layout, edit or EditConfig(), config)
+        return Plan(
+            video=decoded,
+            model=self.backbone.name,
+            config=config,
+            features=features,
+            segments=segments,
+            layout=layout,
+            adjacent=adjacent,
+            similarity=means,
+            window=windows,
+            heat=heat,
+            heat_grid=heat_grid,
+            residual=residual,
+            forecast=predicted,
+            seconds=monitor.seconds,
+            notes=notes,
+        )
+
+    def _decode(
+        self,
+        video: Any,
+        size: tuple[int, int] | None,
+        frames: slice | None,
+        fps: Fraction,
+        monitor: Monitor,
+    ) -> Video:
+        if isinstance(video, Video):
+            return video
+        if not isinstance(video, (str, Path)):
+            return video_io.from_frames(video, fps=fps)
+        path = Path(video)
+        info = video_io.probe(path)
+        size = size or video_io.working_size(info.width, info.height, self.profile.size)
+        chosen = [frames.start, frames.stop] if frames else None
+        key = cache_key(file=file_digest(path), size=size, frames=chosen)
+
+        def build(folder: Path) -> dict[str, Any]:
+            decoded = video_io.decode(
+                path,
+                size=size,
+                frames=frames,
+                monitor=monitor,
+                out=folder / "frames.npy",
+            )
+            return {
+                "fps": str(decoded.fps),
+                "digest": decoded.digest,
+                "start": decoded.start,
+            }
+
+        folder, meta, _ = self.cache.get("frames", key, build)
+        return Video(
+            np.load(folder / "frames.npy", mmap_mode="r"),
+            Fraction(meta["fps"]),
+            meta["digest"],
+            source=path,
+            start=meta["start"],
+        )
+
+    def _latents(self, video: Video, monitor: Monitor) -> np.ndarray:
+        """[T, 4, h, w] float32, memory-mapped."""
+        T, (width, height) = len(video), video.size
+        factor, chunk = self.backbone.factor, min(8, self.backbone.chunk)
+
+        def build(folder: Path) -> dict[str, Any]:
+            shape = (T, 4, height // factor, width // factor)
+            out = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float32, shape=shape)
+            with monitor.stage("encode", T) as stage:
+                for part in stage.chunks(T, chunk):
+                    out[part] = self.backbone.encode(video.frames[part]).cpu().numpy()
+            return {}
+
+        key = cache_key(video=video.digest, model=self.backbone.fingerprint)
+        folder, _, _ = self.cache.get("latents", key, build)
+        return np.load(folder / "latents.npy", mmap_mode="r")
+
+    def _features(
+        self, video: Video, latents: np.ndarray, config: PlanConfig, monitor: Monitor
+    ) -> tuple[Features, str]:
+        # The prompt shapes the features only where its words weigh the tokens.
+        prompt = config.source_prompt if config.importance == "prompt" else ""
+        if config.importance == "prompt" and not prompt:
+            raise AdaFlowError("importance by prompt needs a source prompt that says what is in the video")
+        key = cache_key(
+            video=video.digest,
+            model=self.backbone.fingerprint,
+            prompt=prompt,
+            block=self.profile.feature_block,
+            timestep=self.profile.feature_timestep,
+        )
+        folder, meta, _ = self.cache.get(
+            "features",
+            key,
+            lambda folder: extract_features(self.backbone, latents, prompt, folder, monitor),
+        )
+        return load_features(folder, meta), key
+
+    def _frame_similarity(self, key: str, features: Features, importance: str) -> FrameSimilarity:
+        name = f"{key}-{importance}"
+        if self._similarity is None or self._similarity[0] != name:
+            self._similarity = (
+                name,
+                FrameSimilarity(features, importance, self.backbone.device),
+            )
+        return self._similarity[1]
+
+    def _segments(
+        self,
+        config: PlanConfig,
+        features: Features,
+        similarity: FrameSimilarity,
+        cuts: np.ndarray,
+        monitor: Monitor,
+    ) -> tuple[Segments, np.ndarray, tuple[str, ...]]:
+        """The segments, every frame's residual, and what the user should know about the choice."""
+        T = len(features.tokens)
+        residual = PropagationResidual(features, cuts, self.backbone.device)
+        notes: list[str] = []
+        if config.method in ("joint", "per-frame"):
+            return (
+                Segments(np.arange(T), np.arange(T), cuts, T),
+                np.zeros(T, np.float32),
+                (),
+            )
+        count = config.keyframes
+        if config.method == "uniform" and count is None:
+            count = -(-T // 8)  # TokenFlow's spacing (arXiv 2307.10373)
+        if count is not None:
+            shots = len(cuts) + 1
+            if count > T:
+                notes.append(f"{count} keyframes were asked for; the video has {T} frames")
+            elif count < shots:
+                notes.append(f"{count} keyframes were asked for; {shots} shots need one each")
+            count = max(shots, min(count, T))
+        if config.method == "uniform":
+            segments = even_segments(T, count or 1, cuts)
+            return segments, residual(segments.keyframes, np.arange(T)), tuple(notes)
+        assert config.similarity is not None and config.window_similarity is not None
+        segments = choose_segments(
+            similarity,
+            config.scales,
+            config.both_directions,
+            cuts,
+            count=count,
+            mean=config.similarity,
+            window=config.window_similarity,
+            max_segment=config.max_segment,
+            monitor=monitor,
+        )
+        if count is None and len(segments) > config.max_keyframes:
+            notes.append(
+                f"the thresholds ask for {len(segments)} keyframes; {config.max_keyframes} were allowed"
+            )
+            limited = replace(config, keyframes=config.max_keyframes)
+            segments, values, more = self._segments(limited, features, similarity, cuts, monitor)
+            return segments, values, (*notes, *more)
+        if config.refinement == "none":
+            return segments, residual(segments.keyframes, np.arange(T)), tuple(notes)
+        assert config.residual is not None
+        split = config.refinement == "split" and count is None
+        segments, values = refine_segments(
+            segments,
+            residual,
+            partial(similarity.compare, config.scales, config.both_directions),
+            threshold=config.residual,
+            max_keyframes=config.max_keyframes if split else len(segments),
+            monitor=monitor,
+        )
+        return segments, values, tuple(notes)
+
+    def _forecast(self, video: Video, layout: Layout, edit: EditConfig, plan: PlanConfig) -> Forecast:
+        backbone, (width, height) = self.backbone, video.size
+        key = cache_key(
+            model=backbone.fingerprint, size=(width, height), device=str(backbone.device),
+            threads=torch.get_num_threads(), attend=backbone.attend.__name__,
+        )  # fmt: skip
+        _, meta, _ = self.cache.get("calibration", key, lambda _: to_dict(calibrate(backbone, width, height)))
+        resolved = resolve_edit(edit, self.profile, plan.source_prompt)
+        if backbone.device.type == "cuda":
+            base = torch.cuda.memory_allocated(backbone.device)
+        else:
+            base = resident_bytes()
+        kept = layout.slimming and {grid: part.kept.shape[1] for grid, part in layout.slimming.items()}
+        return forecast(
+            Calibration(**meta),
+            backbone,
+            list(layout.correspondence.index),
+            resolved,
+            frames=len(video),
+            keyframes=len(layout.keyframes),
+            kept=kept,
+            inverted=False,
+            base_bytes=base,
+        )
+
+    # --- edit ---------------------------------------------------------------------------------------
+
+    def edit(
+        self,
+        plan: Plan,
+        prompt: str,
+        config: EditConfig | None = None,
+        *,
+        progress: Report | None = None,
+        stop: Stop | None = None,
+    ) -> EditResult:
+        """Edit the planned video so that it shows `prompt`. The inversion is reused by later edits.
+
+        Raises AdaFlowError for a prompt that is empty or a plan of another model, `Stopped` when stopped.
+        """
+        if not prompt.strip():
+            raise AdaFlowError("the prompt is empty; say what the video should show")
+        if plan.model != self.backbone.name:
+            raise AdaFlowError(
+                f"the plan was made with {plan.model!r}, this engine holds {self.backbone.name!r}; plan again"
+            )
+        monitor = Monitor(progress, stop)
+        backbone, video = self.backbone, plan.video
+        source_prompt = plan.config.source_prompt
+        began = time.perf_counter()
+        with self._exclusive(monitor), PeakMemory(backbone.device) as peak:
+            config = resolve_edit(config or EditConfig(), self.profile, source_prompt)
+            config = replace(config, chunk=config.chunk or backbone.chunk)
+            assert (
+                config.steps
+                and config.inversion_steps
+                and config.chunk
+                and config.negative_prompt is not None
+            )
+            source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
+            latents = self._latents(video, monitor)
+            key = cache_key(
+                video=video.digest, model=backbone.fingerprint, prompt=source_prompt, steps=config.steps,
+                inversion_steps=config.inversion_steps, chunk=config.chunk,
+            )  # fmt: skip
+
+            def build(folder: Path) -> dict[str, Any]:
+                invert(
+                    backbone, latents, source_prompt, steps=config.steps, chunk=config.chunk,
+                    inversion_steps=config.inversion_steps, path=folder / "latents.npy", monitor=monitor,
+                )  # fmt: skip
+                return {}
+
+            folder, _, inverted = self.cache.get("inversion", key, build)
+            inversion = load_inversion(folder / "latents.npy", backbone, config.steps, source_prompt)
+            editor = Editor(backbone, source, negative, positive, config, monitor)
+            edited = editor.run(
+                inversion,
+                self._layouts(plan, config, monitor),
+                _preview(latents, video),
+            )
+            frames = self._decode_latents(edited, video, monitor)
+        warnings = _prompt_warnings(positive) + _prompt_warnings(source)
+        report = {
+            "frames": len(video),
+            "width": video.size[0],
+            "height": video.size[1],
+            "fps": float(video.fps),
+            "segments": len(plan.segments),
+            "keyframes": plan.segments.keyframes.tolist(),
+            "kept_ratio": plan.kept_ratio,
+            "tokens_full": plan.tokens_full,
+            "tokens_kept": plan.tokens_kept,
+            "seconds": {
+                **plan.seconds,
+                **monitor.seconds,
+                "total": time.perf_counter() - began,
+            },
+            "peak_memory_bytes": peak.bytes,
+            "inversion_reused": inverted,
+            "prompt": prompt,
+            "settings": settings_dict(plan.config, config),
+            "seed": config.seed,
+            "model": backbone.name,
+            "version": __version__,
+            "warnings": list(warnings),
+        }
+        return EditResult(frames, video.fps, report, video.source, video.start, warnings)
+
+    def _layouts(self, plan: Plan, config: EditConfig, monitor: Monitor) -> Callable[[int], Layout]:
+        if not plan.config.resample:
+            return lambda _step: plan.layout
+        return lambda step: build_layout(
+            plan.features,
+            draw_keyframes(plan.segments, config.seed, step),
+            plan.grids,
+            plan.config,
+            device=self.backbone.device,
+            monitor=monitor.quiet(),
+        )
+
+    def _decode_latents(self, latents: Tensor, video: Video, monitor: Monitor) -> np.ndarray:
+        """[T, H, W, 3] uint8 in an unnamed temporary file: a long result must not fill the memory."""
+        T = len(video)
+        out = np.memmap(tempfile.TemporaryFile(), np.uint8, mode="w+", shape=video.frames.shape)
+        with monitor.stage("decode frames", T) as stage:
+            for part in stage.chunks(T, min(8, self.backbone.chunk)):
+                out[part] = self.backbone.decode(latents[part])
+        return out
+
+    @contextmanager
+    def _exclusive(self, monitor: Monitor) -> Iterator[None]:
+        """One job at a time on the device; a job that is stopped while it waits leaves the queue."""
+        while not self._turn.acquire(timeout=0.2):
+            monitor.check()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def _curves(
+    similarity: FrameSimilarity,
+    config: PlanConfig,
+    segments: Segments,
+    monitor: Monitor,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+    """Every frame against its keyframe: mean [T], worst window [T], heat map [T, n] and its grid."""
+    means, windows, heat = [], [], []
+    grid = similarity.base
+    with monitor.stage("similarity", len(segments)) as stage:
+        for start, end, keyframe in zip(segments.starts, segments.ends, segments.keyframes, strict=True):
+            frames = np.arange(start, end)
+            for part in np.array_split(frames, -(-len(frames) // 32)):
+                mean, window = similarity.compare(config.scales, config.both_directions, int(keyframe), part)
+                means.append(mean)
+                windows.append(window)
+                heat.append(similarity.heat(np.full(len(part), keyframe), part)[0])
+            stage.advance()
+    return np.concatenate(means), np.concatenate(windows), np.concatenate(heat), grid
+
+
+def _prompt_warnings(embedding: Embedding) -> tuple[str, ...]:
+    found = []
+    if embedding.unknown:
+        found.append(f"the model does not know: {', '.join(embedding.unknown)}")
+    if embedding.dropped:
+        found.append(f"the prompt is too long; the model does not see: {embedding.dropped}")
+    return tuple(found)
+
+
+def _preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], np.ndarray]:
+    """A cheap picture of latents [K, 4, h, w] -> [K, h, w, 3] uint8: a linear map fitted on this video."""
+    chosen = np.unique(np.linspace(0, len(video) - 1, samples).round().astype(np.int64))
+    sample = torch.from_numpy(latents[chosen]).float()  # [F, 4, h, w]
+    pixels = torch.from_numpy(video.frames[chosen]).float().permute(0, 3, 1, 2)
+    colours = F.adaptive_avg_pool2d(pixels, sample.shape[-2:]).permute(0, 2, 3, 1).reshape(-1, 3)
+
+    def design(x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        return torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
+
+    mapping = torch.linalg.lstsq(design(sample), colours).solution  # [5, 3]
+
+    def picture(x: Tensor) -> np.ndarray:
+        flat = (design(x.float().cpu()) @ mapping).clamp(0, 255).to(torch.uint8)
+        return flat.reshape(len(x), *x.shape[-2:], 3).numpy()
+
+    return picture

@@ -1,0 +1,229 @@
+"""Diffusion features of every frame (DIFT, arXiv 2306.03881), in one UNet pass that stops where they are read.
+
+The same pass leaves two things more: one decoder layer's self-attention output, on which the refinement
+tries propagation out, and the importance of each token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor
+
+from adaflow_core.attention import Halt, forward_hook
+from adaflow_core.backbone import Backbone
+from adaflow_core.ddim import add_noise
+from adaflow_core.matching import best_match, pool_map
+from adaflow_core.types import Embedding, Features, Grid, Monitor
+
+WIDTH = 64  # dimensions that features are reduced to
+SAMPLE_FRAMES = 8  # frames that the reduction is fitted on
+
+
+@dataclass
+class _Capture:
+    """What the hooks of one pass leave behind, for a chunk of B frames."""
+
+    words: Embedding | None  # the source prompt, if importance by its words is wanted
+    block: Tensor | None = None  # [B, c, h, w]
+    output: Tensor | None = None  # [B, m, d] self-attention output
+    attention: Tensor | None = None  # [B, m] attention that each token receives from its frame
+    prompt: Tensor | None = None  # [B, m] attention of each token to the prompt's words
+
+
+class _SelfAttentionProbe:
+    """Computes a layer's self-attention in the open: its output, and how much each token is attended to."""
+
+    def __init__(self, capture: _Capture) -> None:
+        self.capture = capture
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        query, key, value = (
+            rearrange(project(hidden_states), "b n (h d) -> b h n d", h=attn.heads)
+            for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        mixed, received = [], []
+        for q, k, v in zip(query, key, value, strict=True):  # a frame at a time: the table is n x n per head
+            share = torch.softmax((q @ k.mT) * attn.scale, dim=-1)
+            mixed.append(share @ v)
+            received.append(reduce(share.float(), "h n m -> m", "mean"))
+        output: Tensor = attn.to_out[0](rearrange(torch.stack(mixed), "b h n d -> b n (h d)"))
+        self.capture.output = output
+        self.capture.attention = torch.stack(received)
+        return output
+
+
+class _CrossAttentionProbe:
+    """Leaves cross-attention as it is and reads how much each token attends to the source prompt's words."""
+
+    def __init__(self, capture: _Capture, inner: Callable[..., Tensor]) -> None:
+        self.capture, self.inner = capture, inner
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        words = self.capture.words
+        if words is not None:
+            query = rearrange(attn.to_q(hidden_states), "b n (h d) -> b h n d", h=attn.heads)
+            key = rearrange(attn.to_k(words.states), "1 l (h d) -> h l d", h=attn.heads)
+            share = torch.softmax((query @ key.mT).float() * attn.scale, dim=-1)  # [B, H, n, L]
+            mask = torch.from_numpy(words.words).to(share.device)
+            self.capture.prompt = share[..., mask].sum(dim=-1).mean(dim=1)
+        return self.inner(attn, hidden_states, *args, **kwargs)
+
+
+@contextmanager
+def _capturing(backbone: Backbone, capture: _Capture) -> Iterator[None]:
+    """Hooks for one feature pass; everything is restored on the way out."""
+    unet, block = backbone.unet, backbone.profile.feature_block
+    before = dict(unet.attn_processors)
+    last = len(unet.up_blocks[block].attentions) - 1
+    layer = f"up_blocks.{block}.attentions.{last}.transformer_blocks.0"
+    changed = dict(before)
+    changed[f"{layer}.attn1.processor"] = _SelfAttentionProbe(capture)
+    changed[f"{layer}.attn2.processor"] = _CrossAttentionProbe(capture, before[f"{layer}.attn2.processor"])
+
+    def stop(_module: Any, _inputs: Any, output: Tensor) -> None:
+        capture.block = output
+        raise Halt
+
+    unet.set_attn_processor(changed)
+    try:
+        with forward_hook(unet.up_blocks[block], stop):
+            yield
+    finally:
+        unet.set_attn_processor(before)
+
+
+def _feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture: _Capture) -> Tensor:
+    """[B, 4, h, w] -> features [B, n, c] float32, not yet reduced; fills `capture`."""
+    timestep = backbone.profile.feature_timestep
+    generator = torch.Generator().manual_seed(0)
+    # The same noise for every frame: it must not make frames differ.
+    noise = torch.randn(latents.shape[1:], generator=generator).to(latents.device)
+    noisy = add_noise(backbone.schedule, latents, noise, timestep)
+    with _capturing(backbone, capture):
+        try:
+            backbone.predict(noisy, timestep, empty.states)
+        except Halt:
+            pass
+    assert capture.block is not None
+    return rearrange(capture.block, "b c h w -> b (h w) c").float()
+
+
+def fit_reduction(rows: Tensor, width: int = WIDTH) -> Tensor:
+    """[R, c] unit rows -> [c, width]: the directions that keep most of the rows' products (uncentred PCA)."""
+    gram = rows.mT.double() @ rows.double()
+    return torch.linalg.eigh(gram).eigenvectors[:, -width:].flip(1).float()
+
+
+def match_agreement(tokens: Tensor, reduced: Tensor) -> float:
+    """Share of the first frame's tokens [F, n, c] whose best match in the other frames stays the same."""
+    if len(tokens) < 2:
+        return 1.0
+    others = len(tokens) - 1
+    _, full = best_match(tokens[:1].expand(others, -1, -1), tokens[1:])
+    _, small = best_match(reduced[:1].expand(others, -1, -1), reduced[1:])
+    return float((full == small).float().mean())
+
+
+def _random_directions(d: int, width: int) -> Tensor:
+    """[d, width] orthonormal columns, the same every time: keeps the sizes of differences on average."""
+    draw = torch.randn(d, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.linalg.qr(draw).Q.float()
+
+
+@torch.inference_mode()
+def extract_features(
+    backbone: Backbone,
+    latents: np.ndarray,  # [T, 4, h, w]
+    source_prompt: str,
+    folder: Path,
+    monitor: Monitor,
+) -> dict[str, Any]:
+    """One pass over every frame; arrays are written to `folder`, and what `load_features` needs is returned."""
+    T, _, h, w = latents.shape
+    empty = backbone.embed("")
+    words = backbone.embed(source_prompt) if source_prompt else None
+    chunk, device = backbone.chunk, backbone.device
+
+    def run(frames: slice | np.ndarray, capture: _Capture) -> Tensor:
+        return F.normalize(_feature_pass(backbone, torch.from_numpy(latents[frames]).to(device).float(), empty, capture), dim=-1)  # fmt: skip
+
+    sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))
+    capture = _Capture(words)
+    with monitor.stage("features", T) as stage:
+        probe = run(sample[:1], capture)
+        reduction: Tensor | None = None
+        agreement = 1.0
+        if probe.shape[-1] > WIDTH:
+            rows = torch.cat([run(sample[i : i + chunk], capture) for i in range(0, len(sample), chunk)])
+            reduction = fit_reduction(rows.flatten(0, 1))
+            agreement = match_agreement(rows, F.normalize(rows @ reduction, dim=-1))
+        assert capture.block is not None and capture.output is not None
+        grid = Grid(*capture.block.shape[-2:])
+        # Self-attention of this block works on the grid before its upsampling.
+        m, d = capture.output.shape[1:]
+        output_grid = next(g for g in backbone.grids(w * backbone.factor, h * backbone.factor) if g.n == m)
+        spread = _random_directions(d, WIDTH).to(device) if d > WIDTH else None
+
+        tokens = _create(folder / "tokens.npy", (T, grid.n, min(probe.shape[-1], WIDTH)), np.float16)
+        outputs = _create(folder / "outputs.npy", (T, m, min(d, WIDTH)), np.float16)
+        kinds = ["uniform", "attention", "distinctive", *(["prompt"] if words else [])]
+        importance = {
+            kind: _create(folder / f"importance_{kind}.npy", (T, grid.n), np.float32) for kind in kinds
+        }
+        began = time.perf_counter()
+        for part in stage.chunks(T, chunk):
+            rows = run(part, capture)
+            if reduction is not None:
+                rows = F.normalize(rows @ reduction, dim=-1)
+            tokens[part] = rows.cpu().numpy()
+            kept = capture.output.float()
+            outputs[part] = (kept if spread is None else kept @ spread).cpu().numpy()
+            assert capture.attention is not None
+            importance["uniform"][part] = 1.0
+            importance["attention"][part] = _mean_one(pool_map(capture.attention, output_grid, grid))
+            importance["distinctive"][part] = _mean_one(distinctiveness(rows))
+            if words is not None:
+                assert capture.prompt is not None
+                importance["prompt"][part] = _mean_one(pool_map(capture.prompt, output_grid, grid))
+        seconds = (time.perf_counter() - began) / T
+    return {"grid": grid, "output_grid": output_grid, "importance": kinds, "agreement": agreement,
+            "seconds_per_frame": seconds}  # fmt: skip
+
+
+def load_features(folder: Path, meta: dict[str, Any]) -> Features:
+    """The features that `extract_features` left in `folder`, memory-mapped."""
+    return Features(
+        tokens=np.load(folder / "tokens.npy", mmap_mode="r"),
+        grid=Grid(*meta["grid"]),
+        importance={
+            kind: np.load(folder / f"importance_{kind}.npy", mmap_mode="r") for kind in meta["importance"]
+        },
+        outputs=np.load(folder / "outputs.npy", mmap_mode="r"),
+        output_grid=Grid(*meta["output_grid"]),
+        agreement=meta["agreement"],
+        seconds_per_frame=meta["seconds_per_frame"],
+    )
+
+
+def distinctiveness(tokens: Tensor) -> Tensor:
+    """[B, n, c] -> [B, n]: how unlike the rest of its frame a token is, 1 - its mean similarity to it."""
+    return (1 - (tokens @ tokens.mean(dim=1)[:, :, None])[..., 0]).clamp(min=0)
+
+
+def _mean_one(values: Tensor) -> np.ndarray:
+    scaled = values.float() / values.float().mean(dim=-1, keepdim=True).clamp(min=1e-8)
+    return scaled.cpu().numpy()
+
+
+def _create(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)

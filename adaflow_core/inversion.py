@@ -1,0 +1,60 @@
+"""DDIM inversion of every frame under the source prompt (arXiv 2010.02502)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adaflow_core.backbone import Backbone
+from adaflow_core.ddim import CLEAN, edit_timesteps, inversion_timesteps, move
+from adaflow_core.types import Inversion, Monitor
+
+
+@torch.inference_mode()
+def invert(
+    backbone: Backbone,
+    latents: np.ndarray,  # [T, 4, h, w] clean
+    source_prompt: str,
+    *,
+    steps: int,
+    inversion_steps: int,
+    chunk: int,
+    path: Path,
+    monitor: Monitor,
+) -> None:
+    """Writes x_t at each of the edit's `steps` timesteps, [S, T, 4, h, w], to the .npy file `path`.
+
+    The running x_t stays in float32; what is stored has the model's precision.
+    """
+    timesteps = edit_timesteps(backbone.schedule, steps)
+    factor = inversion_steps // steps
+    ascending = inversion_timesteps(timesteps, factor)
+    states = backbone.embed(source_prompt).states
+    T = len(latents)
+    dtype = np.float32 if backbone.dtype == torch.float32 else np.float16
+    stored = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(steps, *latents.shape))
+    with monitor.stage("invert", T * len(ascending)) as stage:
+        for start in range(0, T, chunk):
+            part = slice(start, min(start + chunk, T))
+            x = torch.from_numpy(np.ascontiguousarray(latents[part])).to(backbone.device).float()
+            origin = CLEAN
+            for i, target in enumerate(map(int, ascending)):
+                # The model is told the timestep it moves to, as the sampler will be when it comes back.
+                x = move(
+                    backbone.schedule,
+                    x,
+                    backbone.predict(x, target, states),
+                    origin,
+                    target,
+                )
+                origin = target
+                if i % factor == 0:
+                    stored[steps - 1 - i // factor, part] = x.cpu().numpy()
+                stage.advance(part.stop - part.start)
+    stored.flush()
+
+
+def load_inversion(path: Path, backbone: Backbone, steps: int, prompt: str) -> Inversion:
+    return Inversion(edit_timesteps(backbone.schedule, steps), np.load(path, mmap_mode="r"), prompt)

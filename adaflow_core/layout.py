@@ -1,0 +1,73 @@
+"""From a choice of keyframes to what the edit needs: kept tokens and correspondences on every grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from adaflow_core.config import PlanConfig
+from adaflow_core.correspondence import correspond
+from adaflow_core.matching import pool_map, pool_tokens, similarity_grid
+from adaflow_core.slimming import kept_count, select_tokens, token_scores
+from adaflow_core.types import Features, Grid, Layout, Monitor, Segments, Slimming
+
+
+def slim(
+    features: Features,
+    keyframes: np.ndarray,
+    grids: list[Grid],
+    *,
+    importance: str,
+    prune: float | None,
+    kv_frames: float | None,
+    device: torch.device | str,
+) -> dict[Grid, Slimming]:
+    """The kept tokens of every keyframe, by grid. Grids finer than the similarity grid take its scores."""
+    K = len(keyframes)
+    tokens = torch.from_numpy(features.tokens[keyframes]).to(device).float()
+    weights = torch.from_numpy(features.importance[importance][keyframes]).to(device)
+    result = {}
+    for grid in grids:
+        scored = similarity_grid(grid)
+        scores = token_scores(
+            pool_tokens(tokens, features.grid, scored),
+            pool_map(weights, features.grid, scored),
+        )
+        scores = pool_map(scores, scored, grid)
+        kept = select_tokens(scores, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames))
+        result[grid] = Slimming(grid, scores.half().cpu().numpy(), kept.int().cpu().numpy())
+    return result
+
+
+def build_layout(
+    features: Features,
+    segments: Segments,
+    grids: list[Grid],
+    config: PlanConfig,
+    *,
+    device: torch.device | str,
+    monitor: Monitor,
+) -> Layout:
+    slimming = None
+    if config.method != "per-frame":
+        pruned = config.method == "adaflow"
+        slimming = slim(
+            features,
+            segments.keyframes,
+            grids,
+            importance=config.importance,
+            prune=config.prune if pruned else 0.0,
+            kv_frames=config.kv_frames if pruned else None,
+            device=device,
+        )
+    monitor.check()
+    correspondence = correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor)
+    return Layout(segments.keyframes, slimming, correspondence)
+
+
+def draw_keyframes(segments: Segments, seed: int, step: int) -> Segments:
+    """A keyframe of each segment drawn anew, the same for the same seed and step."""
+    draw = np.random.default_rng([seed, step]).random(len(segments))
+    return replace(segments, keyframes=segments.starts + (draw * segments.lengths).astype(np.int64))

@@ -1,0 +1,97 @@
+"""Token matching between frames: pooling to a grid, best matches, and the similarity of two frames.
+
+Features have unit-length rows, so a dot product is a cosine similarity.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from torch import Tensor
+
+from adaflow_core.types import Grid
+
+# Entries of a similarity table held at a time; 2**24 floats are 64 MB.
+TABLE_ENTRIES = 2**24
+
+
+def pool_tokens(tokens: Tensor, grid: Grid, to: Grid) -> Tensor:
+    """[..., n, c] on `grid` -> [..., m, c] on `to`: mean over areas first, then rows of unit length."""
+    if grid == to:
+        return tokens
+    *lead, _, c = tokens.shape
+    picture = rearrange(tokens.reshape(-1, grid.n, c), "b (h w) c -> b c h w", h=grid.h)
+    pooled = F.adaptive_avg_pool2d(picture.float(), (to.h, to.w))
+    rows = F.normalize(rearrange(pooled, "b c h w -> b (h w) c"), dim=-1).to(tokens.dtype)
+    return rows.reshape(*lead, to.n, c)
+
+
+def pool_map(values: Tensor, grid: Grid, to: Grid) -> Tensor:
+    """[..., n] -> [..., m]: mean over areas where `to` is coarser, nearest where it is finer."""
+    if grid == to:
+        return values
+    lead = values.shape[:-1]
+    picture = rearrange(values.reshape(-1, grid.n), "b (h w) -> b 1 h w", h=grid.h)
+    if to.n > grid.n:
+        picture = F.interpolate(picture, size=(to.h, to.w), mode="nearest-exact")
+    else:
+        picture = F.adaptive_avg_pool2d(picture.float(), (to.h, to.w)).to(values.dtype)
+    return picture.reshape(*lead, to.n)
+
+
+def coarsen(grid: Grid, factor: int) -> Grid:
+    """The grid whose tokens cover `factor` x `factor` tokens of `grid`, at least 2 x 2."""
+    return Grid(max(2, -(-grid.h // factor)), max(2, -(-grid.w // factor)))
+
+
+def similarity_grid(grid: Grid, limit: int = 1024) -> Grid:
+    """The finest grid of at most `limit` tokens that `grid` reduces to: finer ones cost without telling more."""
+    factor = 1
+    while coarsen(grid, factor).n > limit:
+        factor += 1
+    return coarsen(grid, factor)
+
+
+def best_match(
+    queries: Tensor,  # [B, n, c]
+    keys: Tensor,  # [B, m, c]
+) -> tuple[Tensor, Tensor]:
+    """For each query its best similarity [B, n] and the key's index [B, n]; ties go to the first."""
+    B, n, _ = queries.shape
+    rows = max(1, TABLE_ENTRIES // max(1, B * keys.shape[1]))
+    parts = [(part @ keys.mT).max(dim=-1) for part in queries.split(rows, dim=1)]
+    return torch.cat([p.values for p in parts], dim=1), torch.cat([p.indices for p in parts], dim=1)
+
+
+def match_maps(
+    first: Tensor,  # [B, n, c]
+    second: Tensor,  # [B, n, c]
+) -> tuple[Tensor, Tensor]:
+    """Best-match similarity of each token of `first` in `second` [B, n], and the other way [B, n].
+
+    One table serves both directions: its row maxima and its column maxima.
+    """
+    there, back = [], []
+    size = max(1, TABLE_ENTRIES // (first.shape[1] * second.shape[1]))
+    for a, b in zip(first.split(size), second.split(size), strict=True):
+        table = a @ b.mT  # [b, n, n]
+        there.append(table.amax(dim=2))
+        back.append(table.amax(dim=1))
+    return torch.cat(there), torch.cat(back)
+
+
+def window_minimum(heat: Tensor, grid: Grid) -> Tensor:
+    """[B, n] -> [B]: the lowest mean over sliding windows, so that a small change is not averaged away.
+
+    Window side max(2, max(h, w) / 16) tokens, stride half of it.
+    """
+    side = min(max(2, max(grid.h, grid.w) // 16), grid.h, grid.w)
+    picture = rearrange(heat, "b (h w) -> b 1 h w", h=grid.h)
+    means = F.avg_pool2d(picture, side, stride=max(1, side // 2))
+    return reduce(means, "b 1 h w -> b", "min")
+
+
+def weighted_mean(heat: Tensor, weights: Tensor) -> Tensor:
+    """[B, n], [B, n] -> [B]."""
+    return (heat * weights).sum(dim=-1) / weights.sum(dim=-1)

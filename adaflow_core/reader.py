@@ -1,0 +1,125 @@
+"""Decoded frames of a file that is not trusted: opening it, finding a frame, and its pixels upright."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from adaflow_core.types import AdaFlowError, Monitor
+
+# Demuxers by FFmpeg's names. Without a list, a text file is a video (of its letters), and a playlist makes
+# FFmpeg open whatever the playlist names.
+CONTAINERS = "mov,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
+CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
+# Without the two flags swscale takes the nearest chroma sample: 40 dB instead of 48 on a photograph.
+FILTER = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its video stream; what can be wrong with a file is said with its remedy."""
+    if not path.exists():
+        raise AdaFlowError(f"{path} does not exist; check the path")
+    if path.is_dir():
+        raise AdaFlowError(f"{path} is a folder; name a video file in it")
+    try:
+        if not path.stat().st_size:
+            raise AdaFlowError(f"{path} is empty; copy or download it again")
+        # The absolute path, so that a name such as "concat:a" is not taken for a protocol.
+        container = av.open(
+            str(path.resolve()), options={"format_whitelist": CONTAINERS}, metadata_errors="replace"
+        )
+    except PermissionError as error:
+        raise AdaFlowError(f"{path} may not be read; change its permissions") from error
+    except av.FFmpegError as error:
+        raise AdaFlowError(
+            f"{path} is not a video that can be read; choose another file or {CONVERT}"
+        ) from error
+    with container:
+        # The cover picture of a song is a video stream too.
+        streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
+        if not streams:
+            raise AdaFlowError(f"{path} has no video stream; choose a file with pictures")
+        streams[0].thread_type = "AUTO"
+        yield container, streams[0]
+
+
+class Index(NamedTuple):
+    """When each frame is shown, from the packets alone: exact where a header and a mean rate are not."""
+
+    length: int  # frames
+    times: np.ndarray | None  # [length] int64 in the stream's time base, ascending; None: some have none
+    keys: list[tuple[int, int]]  # (time, offset to seek to) of the frames that decoding can begin at
+
+
+def index_of(path: Path, monitor: Monitor) -> Index:
+    """Reads every packet and decodes none."""
+    times: list[int | None] = []
+    keys = []
+    with opened(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
+        for packet in container.demux(stream):
+            monitor.check()
+            if packet.size and not packet.is_discard:
+                times.append(packet.pts)
+                if packet.is_keyframe and packet.pts is not None:
+                    keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+    known = np.sort(np.array([time for time in times if time is not None], dtype=np.int64))
+    return Index(len(times), known if len(known) == len(times) else None, sorted(keys))
+
+
+def frames_from(
+    path: Path, index: Index, begin: int, monitor: Monitor
+) -> Generator[av.VideoFrame, None, None]:
+    """Decoded frames from number `begin` on, in the order of display."""
+    if begin and index.times is not None:
+        first = int(index.times[begin])
+        offset = next((offset for time, offset in reversed(index.keys) if time <= first), None)
+        with opened(path) as (container, stream):
+            if offset is not None:
+                container.seek(offset, stream=stream)
+            frames = decoded(container, stream, monitor)
+            frame = next((f for f in frames if f.pts is not None and f.pts >= first), None)
+            if frame is not None and frame.pts == first:
+                yield frame
+                yield from frames
+                return
+    with opened(path) as (container, stream):  # from the start, and where seeking missed (MPEG-TS may)
+        for number, frame in enumerate(decoded(container, stream, monitor)):
+            if number >= begin:
+                yield frame
+
+
+def decoded(container: InputContainer, stream: VideoStream, monitor: Monitor) -> Iterator[av.VideoFrame]:
+    """Every frame that can be decoded; damaged packets are passed over."""
+    with suppress(av.FFmpegError):  # the container breaks off: what came before is kept
+        for packet in container.demux(stream):
+            monitor.check()
+            with suppress(av.FFmpegError):
+                yield from packet.decode()
+
+
+def codec_name(stream: VideoStream) -> str:
+    """The codec, not the decoder: "av1" for libdav1d."""
+    return stream.codec_context.codec.canonical_name
+
+
+def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatter) -> np.ndarray:
+    """[h, w, 3] uint8, scaled to `size` (width, height) with the rotation of its metadata applied."""
+    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, as np.rot90 counts
+    width, height = size[::-1] if quarter_turns % 2 else size
+    matrix = None
+    if frame.colorspace == UNSPECIFIED:  # then players take BT.709 for HD and BT.601 below it
+        matrix = Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601
+    scaled = scaler.reformat(
+        frame, width, height, "rgb24", src_colorspace=matrix, interpolation=FILTER, threads=0
+    )
+    return np.rot90(scaled.to_ndarray(), quarter_turns)

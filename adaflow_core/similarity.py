@@ -1,0 +1,132 @@
+"""How alike two frames are: multi-scale, weighted by token importance, in both directions.
+
+AdaFlow (arXiv 2502.05433), adaptive keyframe selection. Each scale pools the features first and normalises
+them afterwards; scales and directions combine by their minimum, so that any of them can raise the alarm.
+From a to b alone, an object that enters in b goes unseen: every token of a still has its match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaflow_core.matching import (
+    coarsen,
+    match_maps,
+    pool_map,
+    pool_tokens,
+    similarity_grid,
+    weighted_mean,
+    window_minimum,
+)
+from adaflow_core.types import Features, Grid, Monitor
+
+Compare = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class FrameSimilarity:
+    """Compares frames of one video by their features. Bands are remembered, so that a moved slider is cheap."""
+
+    def __init__(self, features: Features, importance: str, device: torch.device | str = "cpu") -> None:
+        self.features = features
+        self.weights = features.importance[importance]  # [T, n]
+        self.device = torch.device(device)
+        self.base = similarity_grid(features.grid)
+        self._bands: dict[tuple[int, int, int], np.ndarray] = {}
+
+    def load(self, frames: np.ndarray, scale: int) -> tuple[Tensor, Tensor, Grid]:
+        """Tokens [F, n, c] and weights [F, n] of `frames`, pooled to the scale's grid."""
+        grid, to = self.features.grid, coarsen(self.base, scale)
+        # Half precision only pays where there is hardware for it.
+        dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        tokens = torch.from_numpy(self.features.tokens[frames]).to(self.device, dtype)
+        weights = torch.from_numpy(self.weights[frames]).to(self.device)
+        return pool_tokens(tokens, grid, to), pool_map(weights, grid, to), to
+
+    def compare(
+        self,
+        scales: tuple[int, ...],
+        both_directions: bool,
+        anchor: int,
+        frames: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Similarity of `anchor` with each of `frames`: weighted mean [F] and worst window [F]."""
+        means, windows = [], []
+        for scale in scales:
+            tokens, weights, grid = self.load(np.append(anchor, frames), scale)
+            there, back = match_maps(tokens[:1].expand(len(frames), -1, -1), tokens[1:])
+            for heat, weight in [(there, weights[:1]), (back, weights[1:])][: 1 + both_directions]:
+                means.append(weighted_mean(heat, weight))
+                windows.append(window_minimum(heat, grid))
+        return _minimum(means), _minimum(windows)
+
+    def heat(self, keyframes: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, Grid]:
+        """Best-match similarity of each token of `frames` in its keyframe: [F, n] float16 on the base grid."""
+        grid = self.base
+        tokens, _, _ = self.load(frames, 1)
+        maps = []
+        for i, keyframe in enumerate(keyframes):
+            key, _, _ = self.load(np.array([keyframe]), 1)
+            maps.append(match_maps(tokens[i : i + 1], key)[0])
+        return torch.cat(maps).half().cpu().numpy(), grid
+
+    def adjacent(self, monitor: Monitor) -> np.ndarray:
+        """[T] mean similarity of each frame to the one before it, coarse grid, both directions; [0] is 1."""
+        T = len(self.features.tokens)
+        result = np.ones(T, dtype=np.float32)
+        with monitor.stage("similarity", T - 1) as stage:
+            for part in stage.chunks(T - 1, 64):
+                tokens, weights, _ = self.load(np.arange(part.start, part.stop + 1), 2)
+                there, back = match_maps(tokens[:-1], tokens[1:])
+                both = torch.minimum(weighted_mean(there, weights[:-1]), weighted_mean(back, weights[1:]))
+                result[part.start + 1 : part.stop + 1] = both.float().cpu().numpy()
+        return result
+
+    def band(
+        self,
+        scales: tuple[int, ...],
+        both_directions: bool,
+        stride: int,
+        width: int,
+        monitor: Monitor,
+    ) -> np.ndarray:
+        """[N, width] weighted mean similarity of sampled frame i with sampled frame i + d; nan past the end.
+
+        Every `stride`-th frame is sampled. Cost and size grow with N * width, never with N * N.
+        """
+        parts = [self._scale_band(scale, stride, width, monitor) for scale in scales]
+        tables = [part if both_directions else part[:1] for part in parts]
+        return np.concatenate(tables).min(axis=0)
+
+    def _scale_band(self, scale: int, stride: int, width: int, monitor: Monitor) -> np.ndarray:
+        """[2, N, width]: both directions at one scale."""
+        for (known_scale, known_stride, known_width), table in self._bands.items():
+            if (known_scale, known_stride) == (scale, stride) and known_width >= width:
+                return table[:, :, :width]
+        sampled = np.arange(0, len(self.features.tokens), stride)
+        N = len(sampled)
+        table = np.full((2, N, width), np.nan, dtype=np.float32)
+        with monitor.stage("similarity", N) as stage:
+            for start in range(0, N, width):
+                # Two blocks of `width` hold every pair whose first frame lies in the first block.
+                tokens, weights, _ = self.load(sampled[start : start + 2 * width], scale)
+                for i in range(min(width, N - start)):
+                    last = min(i + width, len(tokens))
+                    there, back = match_maps(tokens[i : i + 1].expand(last - i, -1, -1), tokens[i:last])
+                    row = torch.stack(
+                        [
+                            weighted_mean(there, weights[i : i + 1]),
+                            weighted_mean(back, weights[i:last]),
+                        ]
+                    )
+                    table[:, start + i, : last - i] = row.float().cpu().numpy()
+                    stage.advance()
+        self._bands[scale, stride, width] = table
+        return table
+
+
+def _minimum(rows: list[Tensor]) -> np.ndarray:
+    return torch.stack(rows).amin(dim=0).float().cpu().numpy()

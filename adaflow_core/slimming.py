@@ -1,0 +1,54 @@
+"""Adaptive attention slimming: which key/value tokens of all keyframes each keyframe keeps.
+
+AdaFlow (arXiv 2502.05433), section on adaptive attention slimming.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from adaflow_core.matching import TABLE_ENTRIES
+
+
+def token_scores(
+    tokens: Tensor,  # [K, n, c] unit rows
+    importance: Tensor,  # [K, n], mean 1 over a frame
+) -> Tensor:
+    """[K, K, n]: for query keyframe q and token j of keyframe k, max over q's tokens i of <F_qi, F_kj>,
+
+    weighted by the importance of j.
+    """
+    K, n, c = tokens.shape
+    keys = tokens.reshape(K * n, c)
+    columns = max(1, TABLE_ENTRIES // n)
+    rows = [torch.cat([(query @ part.mT).amax(dim=0) for part in keys.split(columns)]) for query in tokens]
+    return torch.stack(rows).reshape(K, K, n) * importance
+
+
+def kept_count(K: int, n: int, *, prune: float | None = None, kv_frames: float | None = None) -> int:
+    """How many tokens a keyframe keeps: by pruning ratio, or by a budget in frames; never less than its own."""
+    if kv_frames is not None:
+        return min(K * n, max(n, round(kv_frames * n)))
+    # The small slack keeps (1 - 0.6) * 10 from becoming 5 by rounding of binary fractions.
+    return max(n, math.ceil((1 - (prune or 0.0)) * K * n - 1e-6))
+
+
+def select_tokens(
+    scores: Tensor,  # [K, K, n]
+    count: int,
+) -> Tensor:
+    """[K, count] int64, ascending indices into the K*n tokens: a keyframe's own, then the best of the rest."""
+    K, _, n = scores.shape
+    own = torch.eye(K, dtype=torch.bool, device=scores.device)[:, :, None]
+    ranked = scores.float().masked_fill(own, math.inf).reshape(K, K * n)
+    # A stable sort, not topk: equal scores keep their order, the same on every device.
+    order = torch.sort(ranked, dim=1, descending=True, stable=True).indices
+    return order[:, :count].sort(dim=1).values
+
+
+def random_tokens(K: int, n: int, count: int, generator: torch.Generator) -> Tensor:
+    """As `select_tokens`, the rest drawn at random: the control that the scores are measured against."""
+    return select_tokens(torch.rand(K, K, n, generator=generator), count)

@@ -1,0 +1,129 @@
+"""The sound of a source file, cut to the edited frames and written beside them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.filter import Graph
+
+# What every browser plays in an mp4 is copied packet by packet; anything else becomes AAC.
+_COPIED = ("aac", "mp3")
+_AAC_FRAME = 1024  # samples
+
+
+@contextmanager
+def sound_into(
+    container: OutputContainer, source: Path | None, begin: Fraction, length: Fraction
+) -> Iterator[Callable[[Fraction], None]]:
+    """Adds the sound of `source` from `begin` seconds of its video on; gives `write_until(seconds)`.
+
+    Enter before the first packet of `container` is written. Without a source, or one without sound, nothing
+    is added. Sound that can no longer be read is warned of: an edit must not be lost over it.
+    """
+    with ExitStack() as stack:
+        packets: Iterator[av.Packet] = iter(())
+        if source is not None:
+            try:
+                opened = stack.enter_context(av.open(str(source.resolve()), metadata_errors="replace"))
+            except (OSError, av.FFmpegError) as error:
+                warnings.warn(
+                    f"{source} can no longer be read ({error}); written without sound", stacklevel=3
+                )
+            else:
+                if opened.streams.audio and opened.streams.audio[0].codec_context is not None:
+                    packets = _packets(container, opened, begin, length)
+        waiting = next(packets, None)
+
+        def write_until(seconds: Fraction) -> None:
+            nonlocal waiting
+            while waiting is not None and (waiting.pts or 0) * waiting.time_base < seconds:
+                container.mux(waiting)
+                waiting = next(packets, None)
+
+        yield write_until
+
+
+def _packets(
+    container: OutputContainer, opened: InputContainer, begin: Fraction, length: Fraction
+) -> Iterator[av.Packet]:
+    """Packets whose time counts from the first edited frame."""
+    sound = opened.streams.audio[0]
+    if opened.streams.video:  # frame 0 need not be shown at time 0
+        video = opened.streams.video[0]
+        begin += (video.start_time or 0) * (video.time_base or Fraction(0))
+    if begin > 0:
+        opened.seek(int(begin * av.time_base))
+    copied = sound.codec_context.name in _COPIED
+    return (_copied if copied else _encoded)(container, opened, sound, begin, length)
+
+
+def _copied(
+    container: OutputContainer, opened: InputContainer, sound: AudioStream, begin: Fraction, length: Fraction
+) -> Iterator[av.Packet]:
+    stream = container.add_stream_from_template(sound)
+    assert sound.time_base is not None
+    offset = round(begin / sound.time_base)
+    with suppress(av.FFmpegError):  # a file that breaks off
+        for packet in opened.demux(sound):
+            if packet.pts is None:
+                continue
+            time = packet.pts - offset
+            # The packet that straddles the beginning is kept: its time is below 0, and the edit list that
+            # the muxer writes starts playing in the middle of it.
+            if time + (packet.duration or 0) <= 0:
+                continue
+            if time * sound.time_base >= length:
+                return
+            packet.pts = time
+            packet.dts = None if packet.dts is None else packet.dts - offset
+            packet.stream = stream
+            yield packet
+
+
+def _encoded(
+    container: OutputContainer, opened: InputContainer, sound: AudioStream, begin: Fraction, length: Fraction
+) -> Iterator[av.Packet]:
+    layout = "mono" if sound.codec_context.channels == 1 else "stereo"
+    stream = container.add_stream("aac", rate=48000, layout=layout)
+    graph = Graph()
+    begins, ends = float(begin), float(begin + length)
+    nodes = [
+        graph.add_abuffer(template=sound),
+        graph.add("atrim", f"start={begins:.6f}:end={ends:.6f}"),
+        graph.add("asetpts", f"PTS-{begins:.6f}/TB"),
+        graph.add("aformat", f"sample_fmts=fltp:sample_rates=48000:channel_layouts={layout}"),
+        graph.add("abuffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    graph.set_audio_frame_size(_AAC_FRAME)
+
+    def decoded() -> Iterator[av.AudioFrame]:
+        with suppress(av.FFmpegError):
+            for packet in opened.demux(sound):
+                with suppress(av.FFmpegError):  # one damaged packet
+                    yield from packet.decode()
+
+    def filtered() -> Iterator[av.AudioFrame]:
+        with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or it is done
+            while True:
+                frame = graph.pull()
+                assert isinstance(frame, av.AudioFrame)
+                yield frame
+
+    for frame in decoded():
+        if frame.time is not None and frame.time >= ends:
+            break
+        graph.push(frame)
+        for part in filtered():
+            yield from stream.encode(part)
+    graph.push(None)
+    for part in filtered():
+        yield from stream.encode(part)
+    yield from stream.encode(None)

@@ -1,0 +1,341 @@
+"""The data that flows between the stages: frozen dataclasses with their shapes.
+
+Letters used throughout: T frames, K keyframes, S edit steps, (h, w) a token grid with n = h*w tokens,
+c feature width, M kept tokens per keyframe. Tokens of a frame are flattened row by row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from adaflow_core.config import PlanConfig
+
+
+class AdaFlowError(Exception):
+    """A problem that the user can mend; its message names the remedy in one line."""
+
+
+class Stopped(Exception):
+    """The stop signal was seen; nothing is wrong."""
+
+
+class Grid(NamedTuple):
+    """Height and width of a token grid."""
+
+    h: int
+    w: int
+
+    @property
+    def n(self) -> int:
+        return self.h * self.w
+
+    def __str__(self) -> str:
+        return f"{self.h}x{self.w}"
+
+
+# --- progress and stopping ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of a long operation."""
+
+    stage: str  # "decode", "encode", "features", "similarity", "invert", "edit", "write" ...
+    done: int
+    total: int
+    elapsed: float  # seconds since the stage began
+    preview: np.ndarray | None = None  # [K, h, w, 3] uint8, small pictures of the keyframes, while editing
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left in this stage at the pace so far; None before the first unit is done."""
+        return self.elapsed / self.done * (self.total - self.done) if self.done else None
+
+
+class Monitor:
+    """Carries progress out of, and the stop signal into, every long loop.
+
+    `report` is called after every chunk; `stop` is asked before every chunk and within large ones.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[Progress], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._report = report
+        self._stop = stop
+        self.seconds: dict[str, float] = {}  # stage -> seconds, summed over visits
+
+    def check(self) -> None:
+        """Raise `Stopped` if the stop signal is set."""
+        if self._stop is not None and self._stop():
+            raise Stopped
+
+    def quiet(self) -> Monitor:
+        """The same stop signal, without reports: for work inside a stage."""
+        return Monitor(stop=self._stop)
+
+    def stage(self, name: str, total: int) -> Stage:
+        self.check()
+        return Stage(self, name, total)
+
+
+class Stage:
+    """One stage of a `Monitor`, used as a context manager: `with monitor.stage("encode", T) as stage`."""
+
+    def __init__(self, monitor: Monitor, name: str, total: int) -> None:
+        self.monitor, self.name, self.total = monitor, name, total
+        self.done = 0
+        self.start = time.perf_counter()
+
+    def __enter__(self) -> Stage:
+        self._send(None)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        seconds = self.monitor.seconds
+        seconds[self.name] = seconds.get(self.name, 0.0) + time.perf_counter() - self.start
+
+    def advance(self, count: int = 1, preview: np.ndarray | None = None) -> None:
+        self.done += count
+        self._send(preview)
+        self.monitor.check()
+
+    def chunks(self, count: int, size: int) -> Iterator[slice]:
+        """Slices of at most `size` covering range(count); the stage advances after each."""
+        for start in range(0, count, size):
+            self.monitor.check()
+            part = slice(start, min(start + size, count))
+            yield part
+            self.advance(part.stop - part.start)
+
+    def _send(self, preview: np.ndarray | None) -> None:
+        if self.monitor._report is not None:
+            elapsed = time.perf_counter() - self.start
+            self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview))
+
+
+# --- video ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What probing says about a file, before anything is decoded."""
+
+    path: Path
+    width: int  # pixels, upright (rotation metadata applied)
+    height: int
+    fps: Fraction
+    frames: int  # estimated from the header where the container does not count them
+    seconds: float
+    codec: str
+    rotation: int  # degrees clockwise that were applied to make it upright: 0, 90, 180, 270
+    has_audio: bool
+
+
+@dataclass(frozen=True)
+class Video:
+    """Decoded frames at the working size. `frames` may be a read-only memory map."""
+
+    frames: np.ndarray  # [T, H, W, 3] uint8 RGB
+    fps: Fraction
+    digest: str  # hex digest of the frames and their rate: the content part of cache keys
+    source: Path | None = None  # the file the audio is taken from
+    start: int = 0  # index in `source` of the first frame, for the audio's offset
+
+    def __len__(self) -> int:
+        return int(self.frames.shape[0])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return int(self.frames.shape[2]), int(self.frames.shape[1])
+
+
+# --- analysis ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one pass of the UNet over every frame leaves behind (DIFT, arXiv 2306.03881)."""
+
+    tokens: np.ndarray  # [T, n, c] float16, unit rows, on `grid`
+    grid: Grid
+    importance: dict[str, np.ndarray]  # kind -> [T, n] float32, mean 1 over a frame, on `grid`
+    outputs: np.ndarray  # [T, m, d] float16 self-attention outputs on `output_grid`, for the refinement
+    output_grid: Grid
+    agreement: float  # share of best matches that the reduction to c dimensions leaves as they were
+    seconds_per_frame: float  # of the feature pass on this device, for the forecast
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Contiguous stretches of the timeline, each with the keyframe that stands for it."""
+
+    starts: np.ndarray  # [K] int64, first frame of each segment; starts[0] == 0
+    keyframes: np.ndarray  # [K] int64, starts[k] <= keyframes[k] < starts[k + 1]
+    cuts: np.ndarray  # [C] int64, frames that begin a new shot; each is also in `starts`
+    frames: int  # T
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """[K] int64, one past the last frame of each segment."""
+        return np.append(self.starts[1:], self.frames)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.ends - self.starts
+
+    def segment_of(self) -> np.ndarray:
+        """[T] int64, the segment of every frame."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def shot_of(self, frames: np.ndarray) -> np.ndarray:
+        """The shot (0, 1, ...) in which each of `frames` lies."""
+        return np.searchsorted(self.cuts, frames, side="right")
+
+
+@dataclass(frozen=True)
+class Slimming:
+    """Which key/value tokens each keyframe keeps, on one grid."""
+
+    grid: Grid
+    scores: np.ndarray  # [K, K, n] float16: query keyframe, other keyframe, its token
+    kept: np.ndarray  # [K, M] int32, ascending indices into the K*n flattened tokens
+
+    @property
+    def mask(self) -> np.ndarray:
+        """[K, K, n] bool: query keyframe, other keyframe, kept or not."""
+        K, _, n = self.scores.shape
+        mask = np.zeros((K, K * n), dtype=bool)
+        np.put_along_axis(mask, self.kept.astype(np.int64), True, axis=1)
+        return mask.reshape(K, K, n)
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Where every frame takes its self-attention outputs from: one or two keyframes, token by token."""
+
+    slots: np.ndarray  # [T, P] int64, which keyframe (0..K-1); P is 1 or 2, a slot may repeat
+    weights: dict[Grid, np.ndarray]  # [T, P, n] float16 per grid, summing to 1 over P
+    index: dict[Grid, np.ndarray]  # [T, P, n] int32 per grid, the keyframe's token for each token
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything the edit needs to know about a choice of keyframes."""
+
+    keyframes: np.ndarray  # [K] int64
+    slimming: dict[Grid, Slimming] | None  # None: each keyframe attends within itself only
+    correspondence: Correspondence
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the plan predicts for its edit on this machine."""
+
+    seconds: dict[str, float]  # stage -> seconds
+    peak_memory_bytes: int
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a person previews before the long edit; `engine.edit` takes it as it is."""
+
+    video: Video
+    model: str
+    config: PlanConfig  # with every value filled in
+    features: Features
+    segments: Segments
+    layout: Layout
+    adjacent: np.ndarray  # [T] float32, similarity of each frame to the one before; [0] is 1
+    similarity: np.ndarray  # [T] float32, weighted mean similarity of each frame to its keyframe
+    window: np.ndarray  # [T] float32, similarity of its worst window
+    heat: np.ndarray  # [T, n] float16, best-match similarity of each token to the keyframe
+    heat_grid: Grid
+    residual: np.ndarray  # [T] float32, how badly propagation serves the frame; 0 at keyframes
+    forecast: Forecast
+    seconds: dict[str, float]  # stage -> seconds that planning took
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. what could not be kept to
+
+    @property
+    def tokens_full(self) -> int:
+        """Key/value tokens of all keyframes that one keyframe would attend to unpruned, finest grid."""
+        return len(self.layout.keyframes) * self.finest.n
+
+    @property
+    def tokens_kept(self) -> int:
+        """Key/value tokens that one keyframe does attend to, finest grid."""
+        slimming = self.layout.slimming
+        return self.finest.n if slimming is None else int(slimming[self.finest].kept.shape[1])
+
+    @property
+    def kept_ratio(self) -> float:
+        return self.tokens_kept / self.tokens_full
+
+    @property
+    def finest(self) -> Grid:
+        return max(self.layout.correspondence.index, key=lambda grid: grid.n)
+
+    @property
+    def grids(self) -> list[Grid]:
+        """Token grids of the UNet's self-attention, finest first."""
+        return sorted(self.layout.correspondence.index, key=lambda grid: -grid.n)
+
+
+# --- results ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Noisy latents of the source at the timesteps that the edit visits (DDIM, arXiv 2010.02502)."""
+
+    timesteps: np.ndarray  # [S] int64, descending
+    latents: np.ndarray  # [S, T, 4, h, w], memory-mapped
+    prompt: str
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """An edited video with what is needed to repeat it."""
+
+    frames: np.ndarray  # [T, H, W, 3] uint8
+    fps: Fraction
+    report: dict[str, Any]
+    source: Path | None = None
+    start: int = 0
+    warnings: tuple[str, ...] = field(default=())
+
+    def save(self, path: str | Path) -> Path:
+        """Write H.264 (yuv420p, faststart) with the source's rate and audio; returns the path."""
+        from adaflow_core.video import write_video
+
+        return write_video(Path(path), self.frames, self.fps, audio_from=self.source, start=self.start)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A prompt as the UNet takes it, and what was wrong with the prompt."""
+
+    text: str
+    states: Tensor  # [1, L, d]
+    words: np.ndarray  # [L] bool, positions that hold words of the prompt
+    unknown: tuple[str, ...]  # words the tokenizer does not know
+    dropped: str  # the part of the prompt that the text encoder cannot take; "" if it takes all

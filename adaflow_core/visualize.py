@@ -1,0 +1,398 @@
+"""Pictures of a plan and of an edit, from plain data: numpy and PIL only.
+
+A picture is [H, W, 3] uint8 RGB on a light ground. Nothing is conveyed by colour alone: dropped tokens are
+hatched, lines differ in their dashes, marks in their shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adaflow_core.canvas import (
+    BAND,
+    CUT,
+    INK,
+    KEYFRAME,
+    MEAN,
+    MUTED,
+    PAPER,
+    RESIDUAL,
+    RULE,
+    WINDOW,
+    Canvas,
+    Colour,
+    Picture,
+    at_least,
+    heat_colours,
+    resize,
+    spread,
+)
+from adaflow_core.types import Grid, Plan
+
+_LEFT, _RIGHT = (
+    46,
+    14,
+)  # margins that the timeline and the time slice share, so that their marks line up
+
+
+# --- keyframes and tokens ---------------------------------------------------------------------------
+
+
+def stamp(plan: Plan, frame: int) -> str:
+    """When a frame is, in the source's own count: "1.20 s, frame 24"."""
+    index = plan.video.start + int(frame)
+    return f"{float(index / plan.video.fps):.2f} s, frame {index}"
+
+
+def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
+    """The keyframes in time order, each with its time and the length of its segment under it."""
+    width, gap, caption = (
+        max(96, round(height * plan.video.size[0] / plan.video.size[1])),
+        8,
+        34,
+    )
+    count = len(plan.segments)
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    canvas = Canvas(columns * (width + gap) + gap, rows * (height + caption + gap) + gap)
+    for k, (frame, length) in enumerate(zip(plan.segments.keyframes, plan.segments.lengths, strict=True)):
+        x, y = (
+            gap + k % columns * (width + gap),
+            gap + k // columns * (height + caption + gap),
+        )
+        canvas.paste(resize(plan.video.frames[frame], 2 * width, 2 * height), x, y, width, height)
+        canvas.text(x, y + height + 3, stamp(plan, frame), INK, 11)
+        canvas.text(x, y + height + 17, f"segment of {length}", MUTED, 11)
+    return canvas.picture()
+
+
+def kept_overlay(frame: Picture, mask: np.ndarray) -> Picture:
+    """`frame` with its dropped tokens dark, grey and hatched, and an outline around what is kept.
+
+    mask: [h, w] bool over the token grid, True where the token is kept.
+    """
+    height, width = frame.shape[:2]
+    kept = spread(np.asarray(mask, dtype=bool), height, width)
+    grey = frame.astype(float) @ (0.299, 0.587, 0.114)
+    dropped = 0.42 * (0.8 * grey[..., None] + 0.2 * frame)
+    rows, columns = np.indices((height, width))
+    hatch = (rows + columns) % 8 == 0
+    dropped[hatch] = 0.6 * dropped[hatch] + 40  # still darker than the frame wherever it is not black
+    picture = np.where(kept[..., None], frame, dropped)
+    border = np.zeros_like(kept)
+    border[1:] |= kept[1:] & ~kept[:-1]
+    border[:-1] |= kept[:-1] & ~kept[1:]
+    border[:, 1:] |= kept[:, 1:] & ~kept[:, :-1]
+    border[:, :-1] |= kept[:, :-1] & ~kept[:, 1:]
+    picture[border] = PAPER
+    return picture.round().clip(0, 255).astype(np.uint8)
+
+
+def _others(plan: Plan, q: int) -> list[int]:
+    return [k for k in range(len(plan.layout.keyframes)) if k != q]
+
+
+def kept_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
+    """What keyframe `q` keeps of every keyframe: [K, h, w] bool."""
+    slimming = plan.layout.slimming
+    if slimming is None:  # it attends within itself only
+        mask = np.zeros((len(plan.layout.keyframes), grid.n), dtype=bool)
+        mask[q] = True
+    else:
+        mask = slimming[grid].mask[q]
+    return mask.reshape(-1, grid.h, grid.w)
+
+
+def token_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Picture, str]]:
+    """Every keyframe but `q`, with what `q` keeps of it drawn over it, and the share kept as caption."""
+    masks = kept_masks(plan, q, grid)
+    views = []
+    for k in _others(plan, q):
+        frame = plan.layout.keyframes[k]
+        picture = kept_overlay(at_least(plan.video.frames[frame], side), masks[k])
+        views.append((picture, f"{masks[k].mean():.0%} kept · {stamp(plan, frame)}"))
+    return views
+
+
+def score_heatmap(
+    frame: Picture,
+    scores: np.ndarray,
+    low: float | None = None,
+    high: float | None = None,
+) -> Picture:
+    """`scores` [h, w] as a heat map over `frame`, with a legend bar from `low` to `high` under it."""
+    low = float(np.min(scores)) if low is None else low
+    high = float(np.max(scores)) if high is None else high
+    height, width = frame.shape[:2]
+    share = ((scores.astype(float) - low) / max(high - low, 1e-9)).clip(0, 1)
+    grey = (frame.astype(float) @ (0.299, 0.587, 0.114))[..., None]
+    blend = 0.35 * grey + 0.65 * heat_colours(spread(share, height, width))
+    canvas = Canvas(width, height + 26)
+    canvas.paste(blend.round().astype(np.uint8), 0, 0, width, height)
+    ramp = heat_colours(np.linspace(0, 1, 128)[None]).astype(np.uint8)  # [1, 128, 3]
+    canvas.paste(ramp, 46, height + 8, width - 92, 10)
+    canvas.text(41, height + 13, f"{low:.2f}", INK, 11, "rm")
+    canvas.text(width - 41, height + 13, f"{high:.2f}", INK, 11, "lm")
+    return canvas.picture()
+
+
+def score_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Picture, str]]:
+    """Every keyframe but `q`, with the score of its tokens for `q` over it; one scale for all of them."""
+    if plan.layout.slimming is None:
+        return []
+    scores = plan.layout.slimming[grid].scores[q].astype(np.float32).reshape(-1, grid.h, grid.w)
+    others = _others(plan, q)
+    if not others:
+        return []
+    # From the second percentile: a few outliers would eat the whole scale.
+    low, high = (float(v) for v in np.percentile(scores[others], [2, 100]))
+    views = []
+    for k in others:
+        frame = plan.layout.keyframes[k]
+        picture = score_heatmap(at_least(plan.video.frames[frame], side), scores[k], low, high)
+        views.append((picture, f"mean score {scores[k].mean():.2f} · {stamp(plan, frame)}"))
+    return views
+
+
+# --- time -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """Frames along the x axis of a picture, each a column of equal width."""
+
+    frames: int
+    left: float
+    width: float
+
+    @classmethod
+    def of(cls, plan: Plan, width: int) -> TimeAxis:
+        """The axis that `timeline` and `time_slice` share at this picture width."""
+        return cls(len(plan.video), _LEFT, width - _LEFT - _RIGHT)
+
+    def edge(self, frame: float) -> float:
+        """x of the left edge of a frame's column."""
+        return self.left + frame * self.width / self.frames
+
+    def centre(self, frame: float) -> float:
+        return self.edge(frame + 0.5)
+
+    def frame_at(self, x: float) -> int:
+        """The frame in whose column `x` lies; the nearest one outside."""
+        return int(np.clip((x - self.left) * self.frames // self.width, 0, self.frames - 1))
+
+
+def timeline(plan: Plan, width: int = 960, height: int = 340) -> Picture:
+    """Similarity to the keyframe (mean and worst window) and propagation residual over time.
+
+    Thresholds are drawn where they decide, i.e. when no number of keyframes was given.
+    """
+    canvas, axis = Canvas(width, height), TimeAxis.of(plan, width)
+    upper, lower = (
+        (48.0, height - 126.0),
+        (height - 92.0, height - 40.0),
+    )  # (top, bottom) of the panels
+    decides = plan.config.keyframes is None
+    mean_limit = plan.config.similarity if decides else None
+    window_limit = plan.config.window_similarity if decides else None
+    residual_limit = plan.config.residual
+
+    lowest = min(v for v in (plan.window.min(), plan.similarity.min(), window_limit) if v is not None)
+    low = max(-1.0, np.floor(float(lowest) * 10 - 0.5) / 10)
+    high = max(1.0, float(plan.similarity.max()))
+    worst = max(float(plan.residual.max()), residual_limit or 0.0, 1e-3) * 1.1
+
+    _bands(canvas, plan, axis, upper[0], lower[1])
+    _panel(
+        canvas,
+        axis,
+        upper,
+        (low, high),
+        np.arange(np.ceil(low * 5) / 5, high + 1e-6, 0.2),
+    )
+    _panel(canvas, axis, lower, (0.0, worst), [0.0, worst / 1.1])
+    _time_ticks(canvas, plan, axis, lower[1])
+    _marks(canvas, plan, axis, upper[0], lower[1])
+    limits = (
+        (mean_limit, upper, (low, high), MEAN),
+        (window_limit, upper, (low, high), WINDOW),
+        (residual_limit, lower, (0.0, worst), RESIDUAL),
+    )
+    for limit, panel, span, colour in limits:
+        if limit is not None:
+            y = _height(panel, span, limit)
+            canvas.line([(axis.left, y), (axis.left + axis.width, y)], colour, 1, (2, 3))
+    _curve(canvas, axis, upper, (low, high), plan.window, WINDOW, (5, 3))
+    _curve(canvas, axis, upper, (low, high), plan.similarity, MEAN, None)
+    _curve(canvas, axis, lower, (0.0, worst), plan.residual, RESIDUAL, None)
+
+    title = "residual of propagation" + _limit_name(residual_limit)
+    canvas.text(axis.left, lower[0] - 6, title, RESIDUAL, 11, "lb")
+    x = axis.left
+    for name, limit, colour, dash in (
+        ("mean similarity", mean_limit, MEAN, None),
+        ("worst window", window_limit, WINDOW, (5.0, 3.0)),
+    ):
+        canvas.line([(x, 13), (x + 22, 13)], colour, 2, dash)
+        x += 28 + canvas.text(x + 28, 13, name + _limit_name(limit), INK, 11, "lm") + 18
+    _legend(canvas, x, 13)
+    return canvas.picture()
+
+
+def _limit_name(limit: float | None) -> str:
+    return "" if limit is None else f" (threshold {limit:.2f})"
+
+
+def time_slice(plan: Plan, column: int | None = None, width: int = 960, height: int = 220) -> Picture:
+    """One pixel column of every frame side by side (y over t), with the marks of the timeline."""
+    column = plan.video.size[0] // 2 if column is None else column
+    canvas, axis = Canvas(width, height), TimeAxis.of(plan, width)
+    top, bottom = 48.0, height - 40.0
+    slab = np.ascontiguousarray(plan.video.frames[:, :, column].transpose(1, 0, 2))  # [H, T, 3]
+    canvas.paste(slab, axis.left, top, axis.width, bottom - top)
+    canvas.text(axis.left - 6, top, "top", MUTED, 10, "ra")
+    canvas.text(axis.left - 6, bottom, "bottom", MUTED, 10, "rb")
+    _time_ticks(canvas, plan, axis, bottom)
+    _marks(canvas, plan, axis, top, bottom, over_picture=True)
+    x = axis.left + canvas.text(axis.left, 13, f"pixel column {column} of every frame", INK, 11, "lm") + 18
+    _legend(canvas, x, 13)
+    return canvas.picture()
+
+
+def _height(panel: tuple[float, float], span: tuple[float, float], value: float) -> float:
+    (top, bottom), (low, high) = panel, span
+    return bottom - (value - low) / (high - low) * (bottom - top)
+
+
+def _panel(
+    canvas: Canvas,
+    axis: TimeAxis,
+    panel: tuple[float, float],
+    span: tuple[float, float],
+    ticks: Sequence[float] | np.ndarray,
+) -> None:
+    for value in ticks:
+        y = _height(panel, span, float(value))
+        canvas.line([(axis.left, y), (axis.left + axis.width, y)], RULE)
+        canvas.text(
+            axis.left - 6,
+            y,
+            f"{value:.1f}" if span[1] >= 0.5 else f"{value:.2g}",
+            MUTED,
+            10,
+            "rm",
+        )
+
+
+def _curve(
+    canvas: Canvas,
+    axis: TimeAxis,
+    panel: tuple[float, float],
+    span: tuple[float, float],
+    values: np.ndarray,
+    colour: Colour,
+    dash: tuple[float, float] | None,
+) -> None:
+    points = [(axis.centre(t), _height(panel, span, float(v))) for t, v in enumerate(values)]
+    if len(points) == 1:
+        points = [(axis.edge(0), points[0][1]), (axis.edge(1), points[0][1])]
+    canvas.line(points, colour, 1.75, dash)
+
+
+def _bands(canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float) -> None:
+    for start, end in zip(plan.segments.starts[1::2], plan.segments.ends[1::2], strict=True):
+        canvas.box(axis.edge(start), top, axis.edge(end), bottom, BAND)
+
+
+def _marks(
+    canvas: Canvas,
+    plan: Plan,
+    axis: TimeAxis,
+    top: float,
+    bottom: float,
+    over_picture: bool = False,
+) -> None:
+    """Segment starts (dashed), shot cuts (solid, double weight) and keyframes (triangle)."""
+    cuts = set(plan.segments.cuts.tolist())
+    for start in plan.segments.starts[1:].tolist():
+        ends = [(axis.edge(start), top), (axis.edge(start), bottom)]
+        if over_picture:
+            canvas.line(ends, PAPER, 3)
+        if start in cuts:
+            canvas.line(ends, CUT, 2)
+        else:
+            canvas.line(ends, MUTED, 1, (3, 3))
+    for frame in plan.segments.keyframes.tolist():
+        x = axis.centre(frame)
+        if not over_picture:  # a line would hide the very column that the triangle points at
+            canvas.line([(x, top), (x, bottom)], KEYFRAME, 1, (1, 2))
+        _triangle(canvas, x, top - 1)
+
+
+def _triangle(canvas: Canvas, x: float, tip: float) -> None:
+    canvas.polygon([(x - 5, tip - 9), (x + 5, tip - 9), (x, tip)], KEYFRAME)
+
+
+def _legend(canvas: Canvas, x: float, y: float) -> None:
+    _triangle(canvas, x + 5, y + 5)
+    x += 16 + canvas.text(x + 16, y, "keyframe", INK, 11, "lm") + 18
+    canvas.line([(x, y - 6), (x, y + 6)], MUTED, 1, (3, 3))
+    x += 6 + canvas.text(x + 6, y, "segment", INK, 11, "lm") + 18
+    canvas.line([(x, y - 6), (x, y + 6)], CUT, 2)
+    canvas.text(x + 6, y, "shot cut", INK, 11, "lm")
+
+
+def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
+    """Seconds, and the frames they fall on, under a panel that ends at `y`."""
+    fps, start = float(plan.video.fps), plan.video.start
+    seconds = axis.frames / fps
+    wanted = seconds / max(2.0, axis.width / 80)  # a label every 80 pixels
+    steps = [b * 10.0**e for e in range(-2, 5) for b in (1, 2, 5)]
+    step = next((s for s in steps if s >= wanted), steps[-1])
+    decimals = max(0, -int(np.floor(np.log10(step))))
+    first = max(0.0, np.ceil(start / fps / step - 1e-6))
+    for second in np.arange(first, (start + axis.frames) / fps / step + 1e-6) * step:
+        x = axis.edge(second * fps - start)
+        anchor = "ra" if x > axis.left + axis.width - 16 else "ma"
+        canvas.line([(x, y), (x, y + 4)], MUTED)
+        canvas.text(x, y + 6, f"{second + 0.0:.{decimals}f} s", INK, 11, anchor)
+        canvas.text(x, y + 21, f"frame {round(second * fps)}", MUTED, 10, anchor)
+
+
+# --- edits ------------------------------------------------------------------------------------------
+
+
+def latents_grid(pictures: np.ndarray, columns: int | None = None, gap: int = 4) -> Picture:
+    """Small pictures [K, h, w, 3] side by side, in rows; the preview while an edit denoises."""
+    count, h, w = pictures.shape[:3]
+    columns = min(count, columns or 8)
+    rows = -(-count // columns)
+    sheet = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, 3), 255, dtype=np.uint8)
+    for k, picture in enumerate(pictures):
+        y, x = k // columns * (h + gap), k % columns * (w + gap)
+        sheet[y : y + h, x : x + w] = picture
+    return sheet
+
+
+def side_by_side(
+    source: np.ndarray, edit: np.ndarray, labels: tuple[str, str] = ("source", "edit")
+) -> np.ndarray:
+    """Source and edit beside each other under a label: [..., H, W, 3] each, a picture or all frames."""
+    height, width = source.shape[-3:-1]
+    gap, bar = 8, 24
+    canvas = Canvas(2 * width + gap, bar)
+    for x, label in zip((0, width + gap), labels, strict=True):
+        canvas.text(x + width / 2, bar / 2, label, INK, 13, "mm")
+    # Both sides even, as yuv420p wants them.
+    sheet = np.full(
+        (*source.shape[:-3], bar + height + height % 2, 2 * width + gap, 3),
+        255,
+        dtype=np.uint8,
+    )
+    sheet[..., :bar, :, :] = canvas.picture()
+    sheet[..., bar : bar + height, :width, :] = source
+    sheet[..., bar : bar + height, width + gap :, :] = edit
+    return sheet
