@@ -55,9 +55,7 @@ class Backbone:
         """Names weights and precision by their content, for cache keys: a few values of every tensor."""
         digest = hashlib.blake2b(str(self.dtype).encode(), digest_size=16)
         for module in (self.vae, self.unet, self.text_encoder):
-            samples = [
-                tensor.detach().flatten()[:: max(1, tensor.numel() // 8)] for tensor in module.parameters()
-            ]
+            samples = [tensor.detach().flatten()[:: max(1, tensor.numel() // 8)] for tensor in module.parameters()]
             digest.update(torch.cat(samples).float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
@@ -132,7 +130,7 @@ class Backbone:
         # CLIP's own tokenizer has an id for every byte; its "unknown" is the end of text.
         if unknown_id is None or unknown_id == self.tokenizer.eos_token_id:
             return ()
-        words = dict.fromkeys(re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower()))
+        words = dict.fromkeys(re.findall(r"[^\W_]+(?:['\u2019-][^\W_]+)*", text.lower()))
         ids = {word: self.tokenizer(word, add_special_tokens=False).input_ids for word in words}
         return tuple(word for word, tokens in ids.items() if unknown_id in tokens)
 

@@ -216,6 +216,6 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) 
     )
 
 
-def settings_dict(plan: PlanConfig, edit: EditConfig) -> dict[str, Any]:
-    """Both configurations as plain JSON data."""
-    return {"plan": asdict(plan), "edit": asdict(edit)}
+def settings_dict(plan: PlanConfig, edit: EditConfig | None = None) -> dict[str, Any]:
+    """The configurations as plain JSON data."""
+    return {"plan": asdict(plan)} | ({"edit": asdict(edit)} if edit else {})

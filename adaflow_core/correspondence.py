@@ -23,9 +23,7 @@ def neighbours(keyframes: np.ndarray, frames: np.ndarray, cuts: np.ndarray) -> t
     before = np.clip(after - 1, 0, last)
     after = np.clip(after, 0, last)
     shot = np.searchsorted(cuts, frames, side="right")
-    has_before = (np.searchsorted(cuts, keyframes[before], side="right") == shot) & (
-        keyframes[before] <= frames
-    )
+    has_before = (np.searchsorted(cuts, keyframes[before], side="right") == shot) & (keyframes[before] <= frames)
     has_after = (np.searchsorted(cuts, keyframes[after], side="right") == shot) & (keyframes[after] >= frames)
     slots = np.stack(
         [np.where(has_before, before, after), np.where(has_after, after, before)],
@@ -139,7 +137,6 @@ class PropagationResidual:
 
     def __call__(self, keyframes: np.ndarray, frames: np.ndarray, chunk: int = 32) -> np.ndarray:
         """[F] float32; 0 at keyframes."""
-        features = self.features
         slots, temporal = neighbours(keyframes, frames, self.cuts)
         result = np.zeros(len(frames), dtype=np.float32)
         others = np.flatnonzero(~np.isin(frames, keyframes))

@@ -164,8 +164,7 @@ class Editor:
             self.conv.mode = "stored"
         state.slots = torch.from_numpy(correspondence.slots[frames]).to(device)
         state.index = {
-            g.n: torch.from_numpy(index[frames]).to(device).long()
-            for g, index in correspondence.index.items()
+            g.n: torch.from_numpy(index[frames]).to(device).long() for g, index in correspondence.index.items()
         }
         state.weights = {
             g.n: torch.from_numpy(weights[frames]).to(device) for g, weights in correspondence.weights.items()

@@ -288,9 +288,7 @@ class AdaFlow:
             monitor=monitor,
         )
         if count is None and len(segments) > config.max_keyframes:
-            notes.append(
-                f"the thresholds ask for {len(segments)} keyframes; {config.max_keyframes} were allowed"
-            )
+            notes.append(f"the thresholds ask for {len(segments)} keyframes; {config.max_keyframes} were allowed")
             limited = replace(config, keyframes=config.max_keyframes)
             segments, values, more = self._segments(limited, features, similarity, cuts, monitor)
             return segments, values, (*notes, *more)
@@ -361,12 +359,7 @@ class AdaFlow:
         with self._exclusive(monitor), PeakMemory(backbone.device) as peak:
             config = resolve_edit(config or EditConfig(), self.profile, source_prompt)
             config = replace(config, chunk=config.chunk or backbone.chunk)
-            assert (
-                config.steps
-                and config.inversion_steps
-                and config.chunk
-                and config.negative_prompt is not None
-            )
+            assert config.steps and config.inversion_steps and config.chunk and config.negative_prompt is not None
             source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
             latents = self._latents(video, monitor)
             key = cache_key(
@@ -432,7 +425,8 @@ class AdaFlow:
     def _decode_latents(self, latents: Tensor, video: Video, monitor: Monitor) -> np.ndarray:
         """[T, H, W, 3] uint8 in an unnamed temporary file: a long result must not fill the memory."""
         T = len(video)
-        out = np.memmap(tempfile.TemporaryFile(), np.uint8, mode="w+", shape=video.frames.shape)
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
+        out = np.memmap(file, np.uint8, mode="w+", shape=video.frames.shape)
         with monitor.stage("decode frames", T) as stage:
             for part in stage.chunks(T, min(8, self.backbone.chunk)):
                 out[part] = self.backbone.decode(latents[part])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,8 @@ def _feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture
     # The same noise for every frame: it must not make frames differ.
     noise = torch.randn(latents.shape[1:], generator=generator).to(latents.device)
     noisy = add_noise(backbone.schedule, latents, noise, timestep)
-    with _capturing(backbone, capture):
-        try:
-            backbone.predict(noisy, timestep, empty.states)
-        except Halt:
-            pass
+    with _capturing(backbone, capture), suppress(Halt):
+        backbone.predict(noisy, timestep, empty.states)
     assert capture.block is not None
     return rearrange(capture.block, "b c h w -> b (h w) c").float()
 
@@ -177,9 +174,7 @@ def extract_features(
         tokens = _create(folder / "tokens.npy", (T, grid.n, min(probe.shape[-1], WIDTH)), np.float16)
         outputs = _create(folder / "outputs.npy", (T, m, min(d, WIDTH)), np.float16)
         kinds = ["uniform", "attention", "distinctive", *(["prompt"] if words else [])]
-        importance = {
-            kind: _create(folder / f"importance_{kind}.npy", (T, grid.n), np.float32) for kind in kinds
-        }
+        importance = {kind: _create(folder / f"importance_{kind}.npy", (T, grid.n), np.float32) for kind in kinds}
         began = time.perf_counter()
         for part in stage.chunks(T, chunk):
             rows = run(part, capture)
@@ -205,9 +200,7 @@ def load_features(folder: Path, meta: dict[str, Any]) -> Features:
     return Features(
         tokens=np.load(folder / "tokens.npy", mmap_mode="r"),
         grid=Grid(*meta["grid"]),
-        importance={
-            kind: np.load(folder / f"importance_{kind}.npy", mmap_mode="r") for kind in meta["importance"]
-        },
+        importance={kind: np.load(folder / f"importance_{kind}.npy", mmap_mode="r") for kind in meta["importance"]},
         outputs=np.load(folder / "outputs.npy", mmap_mode="r"),
         output_grid=Grid(*meta["output_grid"]),
         agreement=meta["agreement"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,11 +46,8 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
         def halt(*_: Any) -> None:
             raise Halt
 
-        with forward_hook(conv, halt):
-            try:
-                backbone.predict(latents, 500, states)
-            except Halt:
-                pass
+        with forward_hook(conv, halt), suppress(Halt):
+            backbone.predict(latents, 500, states)
 
     unet = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / chunk
     until_conv = _seconds(backbone, halted) / chunk
@@ -123,9 +121,7 @@ def forecast(
     joint = 0.0
     if kept is not None:
         # The pass itself holds attention within a frame; what slimming keeps beyond that comes on top.
-        joint = sum(
-            2 * calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids
-        )
+        joint = sum(2 * calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids)
     per_keyframe = S * 2 * calibration.unet + with_source * calibration.unet + S * joint
     per_keyframe += max(0, with_conv - with_source) * calibration.until_conv
     per_other = S * 2 * (calibration.unet - calibration.self_attention) + with_conv * calibration.until_conv

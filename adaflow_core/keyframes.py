@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -110,9 +111,7 @@ def segment_gains(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return gains, best
 
 
-def budget_segments(
-    similarity: np.ndarray, count: int, cuts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
+def budget_segments(similarity: np.ndarray, count: int, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Exactly `count` contiguous segments of greatest total similarity: (starts, keyframes), or None.
 
     Dynamic programming over the band `similarity` [N, B]; no segment spans a cut. None where the band is
@@ -160,7 +159,7 @@ def place_borders(
     A cut between them is the border. `reach` limits the search to that many frames around the middle.
     """
     starts = [0]
-    for left, right in zip(keyframes[:-1], keyframes[1:], strict=True):
+    for left, right in pairwise(keyframes):
         between = [int(c) for c in cuts if left < c <= right]
         if between:
             starts.append(between[0])

@@ -58,8 +58,7 @@ def best_match(
     keys: Tensor,  # [B, m, c]
 ) -> tuple[Tensor, Tensor]:
     """For each query its best similarity [B, n] and the key's index [B, n]; ties go to the first."""
-    B, n, _ = queries.shape
-    rows = max(1, TABLE_ENTRIES // max(1, B * keys.shape[1]))
+    rows = max(1, TABLE_ENTRIES // max(1, len(queries) * keys.shape[1]))
     parts = [(part @ keys.mT).max(dim=-1) for part in queries.split(rows, dim=1)]
     return torch.cat([p.values for p in parts], dim=1), torch.cat([p.indices for p in parts], dim=1)
 

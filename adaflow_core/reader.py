@@ -41,9 +41,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     except PermissionError as error:
         raise AdaFlowError(f"{path} may not be read; change its permissions") from error
     except av.FFmpegError as error:
-        raise AdaFlowError(
-            f"{path} is not a video that can be read; choose another file or {CONVERT}"
-        ) from error
+        raise AdaFlowError(f"{path} is not a video that can be read; choose another file or {CONVERT}") from error
     with container:
         # The cover picture of a song is a video stream too.
         streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
@@ -59,6 +57,13 @@ class Index(NamedTuple):
     length: int  # frames
     times: np.ndarray | None  # [length] int64 in the stream's time base, ascending; None: some have none
     keys: list[tuple[int, int]]  # (time, offset to seek to) of the frames that decoding can begin at
+
+    def key_within(self, begin: int, end: int) -> bool:
+        """Whether decoding can begin at one of the frames begin..end, both included."""
+        if self.times is None:
+            return False
+        low, high = int(self.times[begin]), int(self.times[end])
+        return any(low <= time <= high for time, _ in self.keys)
 
 
 def index_of(path: Path, monitor: Monitor) -> Index:
@@ -76,9 +81,7 @@ def index_of(path: Path, monitor: Monitor) -> Index:
     return Index(len(times), known if len(known) == len(times) else None, sorted(keys))
 
 
-def frames_from(
-    path: Path, index: Index, begin: int, monitor: Monitor
-) -> Generator[av.VideoFrame, None, None]:
+def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
     """Decoded frames from number `begin` on, in the order of display."""
     if begin and index.times is not None:
         first = int(index.times[begin])
@@ -119,7 +122,5 @@ def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReform
     matrix = None
     if frame.colorspace == UNSPECIFIED:  # then players take BT.709 for HD and BT.601 below it
         matrix = Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601
-    scaled = scaler.reformat(
-        frame, width, height, "rgb24", src_colorspace=matrix, interpolation=FILTER, threads=0
-    )
+    scaled = scaler.reformat(frame, width, height, "rgb24", src_colorspace=matrix, interpolation=FILTER, threads=0)
     return np.rot90(scaled.to_ndarray(), quarter_turns)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
+from itertools import chain, takewhile
 from pathlib import Path
 
 import av
@@ -33,9 +34,7 @@ def sound_into(
             try:
                 opened = stack.enter_context(av.open(str(source.resolve()), metadata_errors="replace"))
             except (OSError, av.FFmpegError) as error:
-                warnings.warn(
-                    f"{source} can no longer be read ({error}); written without sound", stacklevel=3
-                )
+                warnings.warn(f"{source} can no longer be read ({error}); written without sound", stacklevel=3)
             else:
                 if opened.streams.audio and opened.streams.audio[0].codec_context is not None:
                     packets = _packets(container, opened, begin, length)
@@ -60,7 +59,7 @@ def _packets(
         begin += (video.start_time or 0) * (video.time_base or Fraction(0))
     if begin > 0:
         opened.seek(int(begin * av.time_base))
-    copied = sound.codec_context.name in _COPIED
+    copied = sound.codec_context.codec.canonical_name in _COPIED
     return (_copied if copied else _encoded)(container, opened, sound, begin, length)
 
 
@@ -98,6 +97,9 @@ def _encoded(
         graph.add_abuffer(template=sound),
         graph.add("atrim", f"start={begins:.6f}:end={ends:.6f}"),
         graph.add("asetpts", f"PTS-{begins:.6f}/TB"),
+        # Counts samples from 0 on, whatever the source's clock (WebM's ticks are whole milliseconds), and
+        # fills what is missing with silence.
+        graph.add("aresample", "48000:async=1:first_pts=0"),
         graph.add("aformat", f"sample_fmts=fltp:sample_rates=48000:channel_layouts={layout}"),
         graph.add("abuffersink"),
     ]
@@ -117,13 +119,10 @@ def _encoded(
                 assert isinstance(frame, av.AudioFrame)
                 yield frame
 
-    for frame in decoded():
-        if frame.time is not None and frame.time >= ends:
-            break
-        graph.push(frame)
+    wanted = takewhile(lambda frame: frame.time is None or frame.time < ends, decoded())
+    for frame in chain(wanted, [None]):  # None: no more
+        with suppress(av.EOFError):
+            graph.push(frame)
         for part in filtered():
             yield from stream.encode(part)
-    graph.push(None)
-    for part in filtered():
-        yield from stream.encode(part)
     yield from stream.encode(None)

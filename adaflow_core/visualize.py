@@ -32,10 +32,9 @@ from adaflow_core.canvas import (
 )
 from adaflow_core.types import Grid, Plan
 
-_LEFT, _RIGHT = (
-    46,
-    14,
-)  # margins that the timeline and the time slice share, so that their marks line up
+WIDTH = 960  # of the timeline and the time slice, in pixels
+# Margins that both share, so that their marks line up.
+_LEFT, _RIGHT = 46, 14
 
 
 # --- keyframes and tokens ---------------------------------------------------------------------------
@@ -49,20 +48,13 @@ def stamp(plan: Plan, frame: int) -> str:
 
 def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
     """The keyframes in time order, each with its time and the length of its segment under it."""
-    width, gap, caption = (
-        max(96, round(height * plan.video.size[0] / plan.video.size[1])),
-        8,
-        34,
-    )
+    width, gap, caption = (max(96, round(height * plan.video.size[0] / plan.video.size[1])), 8, 34)
     count = len(plan.segments)
     columns = min(columns, count)
     rows = -(-count // columns)
     canvas = Canvas(columns * (width + gap) + gap, rows * (height + caption + gap) + gap)
     for k, (frame, length) in enumerate(zip(plan.segments.keyframes, plan.segments.lengths, strict=True)):
-        x, y = (
-            gap + k % columns * (width + gap),
-            gap + k // columns * (height + caption + gap),
-        )
+        x, y = (gap + k % columns * (width + gap), gap + k // columns * (height + caption + gap))
         canvas.paste(resize(plan.video.frames[frame], 2 * width, 2 * height), x, y, width, height)
         canvas.text(x, y + height + 3, stamp(plan, frame), INK, 11)
         canvas.text(x, y + height + 17, f"segment of {length}", MUTED, 11)
@@ -118,10 +110,7 @@ def token_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Pi
 
 
 def score_heatmap(
-    frame: Picture,
-    scores: np.ndarray,
-    low: float | None = None,
-    high: float | None = None,
+    frame: Picture, scores: np.ndarray, low: float | None = None, high: float | None = None
 ) -> Picture:
     """`scores` [h, w] as a heat map over `frame`, with a legend bar from `low` to `high` under it."""
     low = float(np.min(scores)) if low is None else low
@@ -185,16 +174,13 @@ class TimeAxis:
         return int(np.clip((x - self.left) * self.frames // self.width, 0, self.frames - 1))
 
 
-def timeline(plan: Plan, width: int = 960, height: int = 340) -> Picture:
+def timeline(plan: Plan, width: int = WIDTH, height: int = 340) -> Picture:
     """Similarity to the keyframe (mean and worst window) and propagation residual over time.
 
     Thresholds are drawn where they decide, i.e. when no number of keyframes was given.
     """
     canvas, axis = Canvas(width, height), TimeAxis.of(plan, width)
-    upper, lower = (
-        (48.0, height - 126.0),
-        (height - 92.0, height - 40.0),
-    )  # (top, bottom) of the panels
+    upper, lower = ((48.0, height - 126.0), (height - 92.0, height - 40.0))  # (top, bottom) of the panels
     decides = plan.config.keyframes is None
     mean_limit = plan.config.similarity if decides else None
     window_limit = plan.config.window_similarity if decides else None
@@ -206,13 +192,7 @@ def timeline(plan: Plan, width: int = 960, height: int = 340) -> Picture:
     worst = max(float(plan.residual.max()), residual_limit or 0.0, 1e-3) * 1.1
 
     _bands(canvas, plan, axis, upper[0], lower[1])
-    _panel(
-        canvas,
-        axis,
-        upper,
-        (low, high),
-        np.arange(np.ceil(low * 5) / 5, high + 1e-6, 0.2),
-    )
+    _panel(canvas, axis, upper, (low, high), np.arange(np.ceil(low * 5) / 5, high + 1e-6, 0.2))
     _panel(canvas, axis, lower, (0.0, worst), [0.0, worst / 1.1])
     _time_ticks(canvas, plan, axis, lower[1])
     _marks(canvas, plan, axis, upper[0], lower[1])
@@ -246,7 +226,7 @@ def _limit_name(limit: float | None) -> str:
     return "" if limit is None else f" (threshold {limit:.2f})"
 
 
-def time_slice(plan: Plan, column: int | None = None, width: int = 960, height: int = 220) -> Picture:
+def time_slice(plan: Plan, column: int | None = None, width: int = WIDTH, height: int = 220) -> Picture:
     """One pixel column of every frame side by side (y over t), with the marks of the timeline."""
     column = plan.video.size[0] // 2 if column is None else column
     canvas, axis = Canvas(width, height), TimeAxis.of(plan, width)
@@ -277,14 +257,7 @@ def _panel(
     for value in ticks:
         y = _height(panel, span, float(value))
         canvas.line([(axis.left, y), (axis.left + axis.width, y)], RULE)
-        canvas.text(
-            axis.left - 6,
-            y,
-            f"{value:.1f}" if span[1] >= 0.5 else f"{value:.2g}",
-            MUTED,
-            10,
-            "rm",
-        )
+        canvas.text(axis.left - 6, y, f"{value:.1f}" if span[1] >= 0.5 else f"{value:.2g}", MUTED, 10, "rm")
 
 
 def _curve(
@@ -308,12 +281,7 @@ def _bands(canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float
 
 
 def _marks(
-    canvas: Canvas,
-    plan: Plan,
-    axis: TimeAxis,
-    top: float,
-    bottom: float,
-    over_picture: bool = False,
+    canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float, over_picture: bool = False
 ) -> None:
     """Segment starts (dashed), shot cuts (solid, double weight) and keyframes (triangle)."""
     cuts = set(plan.segments.cuts.tolist())
@@ -365,11 +333,13 @@ def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
 # --- edits ------------------------------------------------------------------------------------------
 
 
-def latents_grid(pictures: np.ndarray, columns: int | None = None, gap: int = 4) -> Picture:
-    """Small pictures [K, h, w, 3] side by side, in rows; the preview while an edit denoises."""
-    count, h, w = pictures.shape[:3]
-    columns = min(count, columns or 8)
-    rows = -(-count // columns)
+def contact_sheet(pictures: Sequence[Picture], columns: int = 8, gap: int = 4) -> Picture:
+    """Pictures of one size [h, w, 3] beside each other, in rows of at most `columns`."""
+    if not len(pictures):
+        return np.full((1, 1, 3), 255, dtype=np.uint8)
+    h, w = pictures[0].shape[:2]
+    columns = min(len(pictures), columns)
+    rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, 3), 255, dtype=np.uint8)
     for k, picture in enumerate(pictures):
         y, x = k // columns * (h + gap), k % columns * (w + gap)
@@ -377,9 +347,12 @@ def latents_grid(pictures: np.ndarray, columns: int | None = None, gap: int = 4)
     return sheet
 
 
-def side_by_side(
-    source: np.ndarray, edit: np.ndarray, labels: tuple[str, str] = ("source", "edit")
-) -> np.ndarray:
+def latents_grid(pictures: np.ndarray) -> Picture:
+    """The preview of an edit that denoises: small pictures of the keyframes [K, h, w, 3] as one."""
+    return contact_sheet(list(pictures))
+
+
+def side_by_side(source: np.ndarray, edit: np.ndarray, labels: tuple[str, str] = ("source", "edit")) -> np.ndarray:
     """Source and edit beside each other under a label: [..., H, W, 3] each, a picture or all frames."""
     height, width = source.shape[-3:-1]
     gap, bar = 8, 24
@@ -387,11 +360,7 @@ def side_by_side(
     for x, label in zip((0, width + gap), labels, strict=True):
         canvas.text(x + width / 2, bar / 2, label, INK, 13, "mm")
     # Both sides even, as yuv420p wants them.
-    sheet = np.full(
-        (*source.shape[:-3], bar + height + height % 2, 2 * width + gap, 3),
-        255,
-        dtype=np.uint8,
-    )
+    sheet = np.full((*source.shape[:-3], bar + height + height % 2, 2 * width + gap, 3), 255, dtype=np.uint8)
     sheet[..., :bar, :, :] = canvas.picture()
     sheet[..., bar : bar + height, :width, :] = source
     sheet[..., bar : bar + height, width + gap :, :] = edit

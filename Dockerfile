@@ -1,0 +1,39 @@
+# The page in a container: docker build -t adaflow . && docker run -p 7860:7860 adaflow
+# For an NVIDIA GPU: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 -t adaflow .
+#                    docker run --gpus all -p 7860:7860 adaflow
+FROM python:3.11-slim
+
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+RUN useradd --create-home --uid 1000 user
+ENV HOME=/home/user \
+    PATH=/home/user/.venv/bin:$PATH \
+    PIP_NO_CACHE_DIR=1 \
+    PYTHONUNBUFFERED=1 \
+    GRADIO_SERVER_NAME=0.0.0.0 \
+    GRADIO_ANALYTICS_ENABLED=False
+USER user
+WORKDIR /home/user/app
+
+# torch first, from the index that holds the wanted build of it; then everything else as pinned. xformers has
+# no operator for a CPU, so it is left out there.
+COPY --chown=user requirements.txt ./
+RUN python -m venv /home/user/.venv \
+    && pip install --index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.txt)" \
+    && case "$TORCH_INDEX" in \
+         */cpu) grep -v '^xformers' requirements.txt > /tmp/requirements.txt ;; \
+         *) cp requirements.txt /tmp/requirements.txt ;; \
+       esac \
+    && pip install -r /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
+
+COPY --chown=user . .
+
+# Downloaded checkpoints and cached analyses outlive the container here.
+RUN mkdir -p /home/user/.cache
+VOLUME /home/user/.cache
+
+EXPOSE 7860
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/', timeout=8)"]
+CMD ["python", "app.py"]

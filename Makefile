@@ -1,0 +1,50 @@
+# `make app` serves the page, `make test` runs all tests; both set up what they need in .venv first.
+PYTHON ?= python3
+PIP_FLAGS ?=
+APP_FLAGS ?=
+# Two workers of half the cores each: most tests are too small to keep two cores busy.
+TEST_FLAGS ?= -n 2 --dist loadfile
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: app test demo lint format clean
+
+app: $(VENV)/installed
+	$(BIN)/python app.py $(APP_FLAGS)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+demo: $(VENV)/installed
+	$(BIN)/python scripts/demo.py
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Keeps what was made in outputs/.
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "adaflow: error: $(PYTHON) is not Python 3.11 to 3.13; try: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "adaflow: error: Python's venv is missing; try: sudo apt install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps are newer than what they were made from, so that nothing is installed twice.
+$(VENV)/installed: requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements-dev.txt
+	@touch $(VENV)/installed $@

@@ -1,0 +1,233 @@
+"""The command line: plan, edit, models, selfcheck."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from adaflow_core.config import IMPORTANCE, METHODS, PRESETS, EditConfig, PlanConfig
+from adaflow_core.types import AdaFlowError, Plan, Progress, Stopped
+from adaflow_core.version import __version__
+
+if TYPE_CHECKING:
+    from adaflow_core.engine import AdaFlow
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise AdaFlowError(f"{message}; see {self.prog} --help")
+
+
+class Bar:
+    """Stage, share done and time left, on one line of a terminal; a line per stage elsewhere."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._live = sys.stderr.isatty()
+
+    def __call__(self, progress: Progress) -> None:
+        left = progress.remaining
+        if self._live:
+            filled = round(24 * progress.done / max(1, progress.total))
+            tail = f"{left:4.0f} s left" if left is not None and progress.done < progress.total else " " * 11
+            bar = f"[{'#' * filled}{'.' * (24 - filled)}] {progress.done}/{progress.total} {tail}"
+            line = f"{progress.stage:<14} {bar}"
+            end = "\n" if progress.done >= progress.total else ""
+            print(f"\r{line:<78}", end=end, file=sys.stderr, flush=True)
+        elif progress.done >= progress.total:
+            print(f"{progress.stage}: {progress.elapsed:.1f} s", file=sys.stderr, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="adaflow", description="Text-driven editing of long videos with a diffusion model.")
+    top.add_argument("--version", action="version", version=f"adaflow {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    plan = commands.add_parser("plan", help="choose keyframes and kept tokens; write plan.json and pictures")
+    _shared(plan)
+    plan.add_argument("--out", type=Path, default=Path("outputs/plan"), metavar="DIR")
+    plan.set_defaults(run=_plan)
+
+    edit = commands.add_parser("edit", help="edit a video by text")
+    _shared(edit)
+    edit.add_argument("--prompt", required=True, metavar="TEXT", help="what the edited video should show")
+    edit.add_argument("--negative-prompt", metavar="TEXT", help="what the guidance points away from")
+    edit.add_argument("--steps", type=int, metavar="N")
+    edit.add_argument("--inversion-steps", type=int, metavar="N", help="a multiple of --steps")
+    edit.add_argument("--guidance", type=float, metavar="G")
+    edit.add_argument("--injection-attention", type=float, metavar="X", help="share of steps, 0..1")
+    edit.add_argument("--injection-conv", type=float, metavar="X", help="share of steps, 0..1")
+    edit.add_argument("--seed", type=int, metavar="S")
+    edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
+    edit.add_argument("--report", type=Path, metavar="FILE.json")
+    edit.set_defaults(run=_edit)
+
+    models = commands.add_parser("models", help="list the models whose layout the engine knows")
+    models.set_defaults(run=_models)
+
+    check = commands.add_parser("selfcheck", help="reconstruct and edit with a model; say what is off")
+    _model(check)
+    check.add_argument("--video", type=Path, metavar="VIDEO", help="by default a bundled clip")
+    check.set_defaults(run=_selfcheck)
+    return top
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default="embedded", metavar="embedded|ID|DIR")
+    command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
+    command.add_argument("--dtype", default="auto", choices=["auto", "float16", "bfloat16", "float32"])
+    command.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
+
+
+def _shared(command: argparse.ArgumentParser) -> None:
+    command.add_argument("video", type=Path, metavar="VIDEO")
+    command.add_argument("--source-prompt", default="", metavar="TEXT", help="what is in the video now")
+    _model(command)
+    command.add_argument("--preset", default="default", choices=sorted(PRESETS))
+    command.add_argument("--method", choices=METHODS)
+    budget = command.add_mutually_exclusive_group()
+    budget.add_argument("--prune", type=float, metavar="R", help="share of tokens dropped, 0..1")
+    budget.add_argument("--kv-frames", type=float, metavar="N", help="keep N frames' worth of tokens")
+    command.add_argument("--keyframes", metavar="auto|K", help="how many keyframes")
+    command.add_argument("--scales", metavar="1,2,4", help="similarity scales, in tokens")
+    command.add_argument("--importance", choices=IMPORTANCE)
+    command.add_argument("--frames", metavar="A:B", help="only these frames")
+    command.add_argument("--size", metavar="WxH", help="working size in pixels")
+
+
+def _plan_config(arguments: argparse.Namespace) -> PlanConfig:
+    config = PRESETS[arguments.preset][0]
+    changes: dict[str, Any] = {"source_prompt": arguments.source_prompt}
+    if arguments.prune is not None or arguments.kv_frames is not None:
+        changes |= {"prune": arguments.prune, "kv_frames": arguments.kv_frames}
+    if arguments.keyframes is not None and arguments.keyframes != "auto":
+        changes["keyframes"] = _whole("keyframes", arguments.keyframes)
+    if arguments.scales is not None:
+        changes["scales"] = tuple(_whole("scales", part) for part in arguments.scales.split(","))
+    for name in ("method", "importance"):
+        if getattr(arguments, name) is not None:
+            changes[name] = getattr(arguments, name)
+    return replace(config, **changes)
+
+
+def _edit_config(arguments: argparse.Namespace) -> EditConfig:
+    names = (
+        "steps",
+        "inversion_steps",
+        "guidance",
+        "negative_prompt",
+        "injection_attention",
+        "injection_conv",
+        "seed",
+    )
+    changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if "steps" in changes and "inversion_steps" not in changes:
+        # The preset's own number belongs to the preset's steps.
+        changes["inversion_steps"] = None
+    return replace(PRESETS[arguments.preset][1], **changes)
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise AdaFlowError(f"{name} is {text!r}; it must be a whole number") from None
+
+
+def _make_plan(arguments: argparse.Namespace, edit: EditConfig | None, bar: Bar, stop: Any) -> tuple[AdaFlow, Plan]:
+    from adaflow_core import video
+
+    # Everything that can be wrong with the arguments is looked at before the model loads.
+    config = _plan_config(arguments)
+    size = video.parse_size(arguments.size) if arguments.size else None
+    frames = video.parse_range(arguments.frames) if arguments.frames else None
+    video.probe(arguments.video)
+    engine = _load(arguments)
+    plan = engine.plan(arguments.video, config, edit=edit, size=size, frames=frames, progress=bar, stop=stop)
+    for note in plan.notes:
+        print(f"adaflow: note: {note}", file=sys.stderr)
+    return engine, plan
+
+
+def _load(arguments: argparse.Namespace) -> AdaFlow:
+    from adaflow_core.engine import AdaFlow
+
+    return AdaFlow.from_pretrained(
+        arguments.model, device=arguments.device, dtype=arguments.dtype, attention=arguments.attention
+    )
+
+
+def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.export import save_plan
+
+    _, plan = _make_plan(arguments, None, bar, stop)
+    folder = save_plan(plan, arguments.out)
+    print(
+        f"{len(plan.segments)} keyframes for {len(plan.video)} frames; each attends to {plan.tokens_kept} of "
+        f"{plan.tokens_full} tokens ({plan.kept_ratio:.0%})\n"
+        f"forecast for the edit: {plan.forecast.total:.0f} s, {plan.forecast.peak_memory_bytes / 2**30:.1f} GiB\n"
+        f"{folder}"
+    )
+
+
+def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.video import check_output
+
+    if not arguments.prompt.strip():
+        raise AdaFlowError("the prompt is empty; say what the video should show with --prompt")
+    config = _edit_config(arguments)
+    check_output(arguments.out)
+    engine, plan = _make_plan(arguments, config, bar, stop)
+    result = engine.edit(plan, arguments.prompt, config, progress=bar, stop=stop)
+    for warning in result.warnings:
+        print(f"adaflow: note: {warning}", file=sys.stderr)
+    path = result.save(arguments.out)
+    if arguments.report:
+        arguments.report.parent.mkdir(parents=True, exist_ok=True)
+        arguments.report.write_text(json.dumps(result.report, indent=1), encoding="utf-8")
+    print(path)
+
+
+def _models(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.backbone import KNOWN_MODELS
+
+    for name, description in KNOWN_MODELS.items():
+        print(f"{name}\n    {description}")
+    print("any other Hub id or folder with a Stable Diffusion 1.x or 2.x layout in safetensors")
+
+
+def _selfcheck(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.selfcheck import selfcheck
+
+    findings = selfcheck(_load(arguments), arguments.video, progress=bar, stop=stop)
+    for line in findings.lines:
+        print(line)
+    if findings.problems:
+        raise AdaFlowError(f"{len(findings.problems)} of the checks failed: {'; '.join(findings.problems)}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status 0, 2 for anything the user can mend (one line on stderr), 130 when stopped."""
+    stopped = False
+
+    def ask_to_stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask_to_stop)
+    try:
+        arguments = parser().parse_args(argv)
+        arguments.run(arguments, Bar(), lambda: stopped)
+    except AdaFlowError as problem:
+        print(f"adaflow: error: {problem}", file=sys.stderr)
+        return 2
+    except Stopped:
+        print("adaflow: stopped; run the same command again to go on from the cache", file=sys.stderr)
+        return 130
+    return 0

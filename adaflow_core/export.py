@@ -1,0 +1,104 @@
+"""A plan as files: JSON for programs, arrays for researchers, pictures for people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from adaflow_core import visualize
+from adaflow_core.config import settings_dict
+from adaflow_core.types import AdaFlowError, Plan
+from adaflow_core.version import __version__
+
+
+def plan_report(plan: Plan) -> dict[str, Any]:
+    """Everything a program wants to know about a plan, as plain JSON data."""
+    segments = plan.segments
+    return {
+        "frames": len(plan.video),
+        "width": plan.video.size[0],
+        "height": plan.video.size[1],
+        "fps": float(plan.video.fps),
+        "segments": [
+            {"start": int(start), "end": int(end), "keyframe": int(keyframe)}
+            for start, end, keyframe in zip(segments.starts, segments.ends, segments.keyframes, strict=True)
+        ],
+        "keyframes": segments.keyframes.tolist(),
+        "cuts": segments.cuts.tolist(),
+        "kept_ratio": plan.kept_ratio,
+        "tokens_full": plan.tokens_full,
+        "tokens_kept": plan.tokens_kept,
+        "kept_share": {str(grid): _share(plan, grid) for grid in plan.grids},
+        "similarity": _rounded(plan.similarity),
+        "window_similarity": _rounded(plan.window),
+        "adjacent_similarity": _rounded(plan.adjacent),
+        "residual": _rounded(plan.residual),
+        "forecast": {
+            "seconds": {**plan.forecast.seconds, "total": plan.forecast.total},
+            "peak_memory_bytes": plan.forecast.peak_memory_bytes,
+        },
+        "seconds": plan.seconds,
+        "settings": settings_dict(plan.config),
+        "notes": list(plan.notes),
+        "model": plan.model,
+        "version": __version__,
+    }
+
+
+def save_plan(plan: Plan, folder: Path) -> Path:
+    """Write plan.json, plan.npz (masks and scores by grid, curves, heat maps) and pictures into `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plan.json").write_text(json.dumps(plan_report(plan), indent=1), encoding="utf-8")
+        np.savez_compressed(folder / "plan.npz", **plan_arrays(plan))
+        for name, picture in _pictures(plan):
+            Image.fromarray(picture).save(folder / name)
+    except OSError as problem:
+        raise AdaFlowError(f"{folder} cannot be written; choose another --out ({problem.strerror})") from problem
+    return folder
+
+
+def plan_arrays(plan: Plan) -> dict[str, np.ndarray]:
+    """Masks [K, K, n] bool and scores [K, K, n] float16 by grid, curves [T], heat maps [T, n]."""
+    arrays = {
+        "keyframes": plan.segments.keyframes,
+        "starts": plan.segments.starts,
+        "cuts": plan.segments.cuts,
+        "similarity": plan.similarity,
+        "window_similarity": plan.window,
+        "adjacent_similarity": plan.adjacent,
+        "residual": plan.residual,
+        f"heat_{plan.heat_grid}": plan.heat,
+    }
+    for grid, slimming in (plan.layout.slimming or {}).items():
+        arrays[f"mask_{grid}"] = slimming.mask
+        arrays[f"scores_{grid}"] = slimming.scores
+    return arrays
+
+
+def _pictures(plan: Plan) -> list[tuple[str, np.ndarray]]:
+    pictures = [
+        ("keyframes.png", visualize.keyframe_strip(plan)),
+        ("timeline.png", visualize.timeline(plan)),
+        ("time_slice.png", visualize.time_slice(plan)),
+    ]
+    if plan.layout.slimming:
+        for q, keyframe in enumerate(plan.layout.keyframes):
+            views = [picture for picture, _ in visualize.token_view(plan, q, plan.finest)]
+            pictures.append((f"tokens_{int(keyframe):05d}.png", visualize.contact_sheet(views)))
+    return pictures
+
+
+def _share(plan: Plan, grid: Any) -> list[list[float]] | None:
+    """[K][K] share of each keyframe's tokens that each keyframe keeps."""
+    if plan.layout.slimming is None:
+        return None
+    return [[round(float(v), 4) for v in row] for row in plan.layout.slimming[grid].mask.mean(axis=-1)]
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(v), 4) for v in values]

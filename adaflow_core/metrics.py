@@ -1,0 +1,50 @@
+"""Scores of pictures and videos. Standard ones come from scikit-image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def psnr(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of uint8 pictures [..., H, W, 3], over `mask` [..., H, W] if given."""
+    difference = first.astype(np.float64) - second.astype(np.float64)
+    if mask is not None:
+        difference = difference[mask]
+    if not difference.size:
+        return float("nan")
+    error = float(np.mean(difference**2))
+    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+def ssim(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Mean structural similarity (Wang et al. 2004) of uint8 videos [T, H, W, 3], over `mask` [T, H, W]."""
+    from skimage.metrics import structural_similarity
+
+    values = []
+    for t in range(len(first)):
+        chosen = np.ones(first.shape[1:3], bool) if mask is None else mask[t]
+        if chosen.any():
+            _, table = structural_similarity(first[t], second[t], channel_axis=-1, full=True)
+            values.append(table.mean(axis=-1)[chosen])
+    return float(np.concatenate(values).mean()) if values else float("nan")
+
+
+def warp_error(frames: np.ndarray, flows: np.ndarray, visible: np.ndarray) -> float:
+    """Mean absolute change along the flow, 0..255, on the pixels that stay in sight.
+
+    `frames` [T, H, W, 3] uint8; `flows` [T - 1, 2, H, W] pixels (x, y) from frame t to t + 1; `visible`
+    [T - 1, H, W] bool. Bilinear sampling.
+    """
+    from scipy.ndimage import map_coordinates
+
+    rows, columns = np.mgrid[0 : frames.shape[1], 0 : frames.shape[2]].astype(np.float32)
+    errors = []
+    for t, (flow, mask) in enumerate(zip(flows, visible, strict=True)):
+        where = [rows + flow[1], columns + flow[0]]
+        following = np.stack(
+            [map_coordinates(frames[t + 1, ..., c].astype(np.float32), where, order=1, mode="nearest")
+             for c in range(3)], axis=-1,
+        )  # fmt: skip
+        if mask.any():
+            errors.append(np.abs(following - frames[t])[mask].mean())
+    return float(np.mean(errors)) if errors else float("nan")

@@ -1,0 +1,1 @@
+"""The drawn world: films whose true edits and true correspondences are known."""

@@ -1,0 +1,248 @@
+"""The embedded model: a Stable Diffusion pipeline in SD 1.x's exact layout, small enough to ship.
+
+Everything that reads SD folders reads this one: `StableDiffusionPipeline.from_pretrained(folder)`.
+Beside diffusers' own files the folder holds `adaflow.json`, the model's profile: the settings that suit it
+and the words it knows.
+"""
+
+import copy
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from tokenizers import AddedToken
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+BEGIN, END, PAD, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<|pad|>", "<|unknown|>"
+PUNCTUATION = (",", ".", "-", "'")
+TOKENS = 77  # the length of a prompt, as in SD 1.x
+TEXT_WIDTH = 128
+FACTOR = 8  # pixels to a latent, each way
+PROFILE = "adaflow.json"
+MAX_SHARD = "12MB"
+MAX_FILE_BYTES = 12 * 1024**2
+MAX_FOLDER_BYTES = 32 * 1024**2
+MAX_TAR_BYTES = 15 * 1024**2
+
+
+def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer in which each known word is one token and nothing else is spelled out.
+
+    Known words are added tokens that match whole words only, after lower-casing. The byte-pair part below
+    them knows the punctuation alone, so every character of an unknown word becomes the unknown token.
+    """
+    vocabulary = {token: index for index, token in enumerate((BEGIN, END, PAD, UNKNOWN))}
+    for mark in PUNCTUATION:
+        vocabulary[f"{mark}</w>"] = len(vocabulary)
+    tokenizer = CLIPTokenizer(
+        vocab=vocabulary,
+        merges=[],
+        bos_token=BEGIN,
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=UNKNOWN,  # CLIP's default is the end of the text: an unknown word would cut the prompt
+        model_max_length=TOKENS,
+    )
+    single = sorted({part for word in words for part in re.findall(r"[^\W\d_]+", word.lower())})
+    tokenizer.add_tokens([AddedToken(word, single_word=True, normalized=True) for word in single])
+    return tokenizer
+
+
+def unknown_words(tokenizer: CLIPTokenizer, text: str) -> list[str]:
+    """The words of `text` that the tokenizer does not know, in order, each once."""
+    words = dict.fromkeys(re.findall(r"[^\W_]+", text.lower()))
+    return [word for word in words if tokenizer.unk_token_id in tokenizer(word).input_ids]
+
+
+def build_unet(size: int) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=size // FACTOR,
+        block_out_channels=(32, 64, 128, 128),
+        attention_head_dim=(1, 2, 4, 4),  # diffusers reads these as numbers of heads, as for SD 1.x
+        layers_per_block=2,
+        cross_attention_dim=TEXT_WIDTH,
+        norm_num_groups=8,  # 32 groups of the 32 channels would normalise each channel by itself
+    )
+
+
+def build_vae(size: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        sample_size=size,
+        block_out_channels=(16, 32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            projection_dim=TEXT_WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """SD 1.x's scheduler: scaled-linear betas, epsilon prediction."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+
+
+def assemble(
+    vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel
+) -> StableDiffusionPipeline:
+    """The pipeline of these parts, without a safety checker (the world has nothing to check)."""
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def build(words: Iterable[str], *, size: int = 256, seed: int = 0) -> StableDiffusionPipeline:
+    """The untrained pipeline for `size`-pixel pictures, in float32."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(words)
+    return assemble(build_vae(size), build_text_encoder(tokenizer), tokenizer, build_unet(size))
+
+
+def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
+    """The settings that suit the model and the words it knows: what `adaflow.json` holds."""
+    return {
+        "size": size,
+        "defaults": {
+            "steps": 12,
+            "inversion_steps": 12,
+            "guidance": 3.0,
+            "injection_attention": 0.5,
+            "injection_conv": 0.5,
+        },
+        "similarity": {"mean": 0.75, "window": 0.6, "cut": 0.4},
+        "vocabulary": sorted(token for token in tokenizer.get_vocab() if token.isalpha()),
+    }
+
+
+def save(pipe: StableDiffusionPipeline, folder: Path | str) -> None:
+    """Write the pipeline as a diffusers folder of float16 shards; the pipeline itself is left as it is.
+
+    The folder is replaced as a whole, so that a run stopped in the middle leaves the one before. A profile
+    that is there already is kept: its settings may have been tuned.
+    """
+    folder = Path(folder)
+    parts = {name: copy.deepcopy(getattr(pipe, name)).cpu() for name in ("vae", "text_encoder", "unet")}
+    for part in parts.values():
+        nn.Module.half(part)  # diffusers' own half() warns of modules to keep in float32, and names none
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    assemble(tokenizer=pipe.tokenizer, **parts).save_pretrained(fresh, max_shard_size=MAX_SHARD)
+    for path in fresh.rglob("*.json"):
+        _forget_origin(path)
+    if (folder / PROFILE).exists():
+        shutil.copy(folder / PROFILE, fresh / PROFILE)
+    else:
+        text = json.dumps(profile(pipe.tokenizer, pipe.unet.config.sample_size * FACTOR), indent=2)
+        (fresh / PROFILE).write_text(text + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def _forget_origin(path: Path) -> None:
+    """Take the path that a part was loaded from out of its configuration."""
+    content = json.loads(path.read_text())
+    if content.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def quiet() -> None:
+    """No progress bars while loading and saving: it takes a moment, and logs are read later."""
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(folder, dtype=dtype)
+
+
+def check_limits(folder: Path | str) -> dict[str, int]:
+    """Bytes of each file of the folder; raises ValueError where one file or the whole is too large."""
+    folder = Path(folder)
+    sizes = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    too_large = [name for name, size in sizes.items() if size > MAX_FILE_BYTES]
+    if too_large:
+        raise ValueError(f"files over {MAX_FILE_BYTES} bytes: {too_large}; save with smaller shards")
+    if sum(sizes.values()) > MAX_FOLDER_BYTES:
+        raise ValueError(
+            f"{folder} holds {sum(sizes.values())} bytes; at most {MAX_FOLDER_BYTES} are allowed"
+        )
+    return sizes
+
+
+def pack(folder: Path | str, out: Path | str) -> list[Path]:
+    """Pack a folder into `out/<folder's name>-1.tar`, `-2.tar` and so on, each of at most 15 MiB."""
+    folder, out = Path(folder), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    parcels: list[list[Path]] = [[]]
+    filled = 0
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size + 2048  # the tar's header and padding
+        if parcels[-1] and filled + size > MAX_TAR_BYTES:
+            parcels.append([])
+            filled = 0
+        parcels[-1].append(path)
+        filled += size
+    tars = []
+    for number, paths in enumerate(parcels, start=1):
+        tars.append(out / f"{folder.name}-{number}.tar")
+        with tarfile.open(f"{tars[-1]}.part", "w") as tar:
+            for path in paths:
+                tar.add(path, path.relative_to(folder).as_posix())
+    for path in tars:  # the packed copy before stays whole until this one is
+        Path(f"{path}.part").rename(path)
+    return tars
+
+
+def unpack(tars: Iterable[Path | str], folder: Path | str) -> None:
+    """The reverse of `pack`: every tar's files into one folder."""
+    for path in tars:
+        with tarfile.open(path) as tar:
+            tar.extractall(folder, filter="data")

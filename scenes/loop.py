@@ -1,0 +1,194 @@
+"""The training loop that the VAE, the diffusion model and the judge share."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+LOG_SECONDS = 10.0
+WARM_UP_STEPS = 200
+UNTIMED_STEPS = 3  # compilation and library start-up: not part of the schedule
+CLIP_NORM = 1.0
+EMA_POWER = 16.0  # averages over about the last 6 % of the steps; Karras et al. 2024, section 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one training stage is asked to do; `minutes` or `steps` says for how long."""
+
+    out: Path
+    device: torch.device
+    resume: Path | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    batch: int = 64
+    lr: float = 8e-4
+    decay_to: float = 0.0  # the learning rate at the end, as a part of its peak
+    seed: int = 0
+    size: int = 256  # pixels
+    chunk: int = 1024  # scenes drawn at a time
+    pool: int = 65536  # rows kept on the device
+    fill: int = 16384  # rows drawn before the first step
+    redraw_every: int = 32  # steps between two chunks of new scenes
+    workers: int = 0  # processes that write captions
+    save_minutes: float = 2.0
+    pack: Path | None = None
+    compile: bool = False
+    freeze_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.steps is None):
+            raise ValueError("give either --minutes or --steps")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the networks compute in; the optimizer always works on float32 weights."""
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+class Clock:
+    """How far a stage is, by the wall clock or by steps.
+
+    It starts with the stage, so that filling the pool and compiling come out of the minutes; the learning
+    rate follows the time from the first timed step on.
+    """
+
+    def __init__(self, minutes: float | None, steps: int | None) -> None:
+        self.started = self.timed_from = time.perf_counter()
+        self.deadline = math.inf if minutes is None else self.started + 60 * minutes
+        self.steps = steps
+        self.step = 0
+
+    def tick(self) -> None:
+        self.step += 1
+        if self.step == UNTIMED_STEPS:
+            self.timed_from = time.perf_counter()
+
+    @property
+    def progress(self) -> float:
+        """0 at the first timed step, 1 when the stage is over."""
+        if self.steps is not None:
+            return min(self.step / self.steps, 1.0)
+        now = time.perf_counter()
+        return 1.0 if now >= self.deadline else (now - self.timed_from) / (self.deadline - self.timed_from)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the stage started."""
+        return time.perf_counter() - self.started
+
+
+def learning_rate(clock: Clock, peak: float, decay_to: float) -> float:
+    """Linear warm-up, then half a cosine from `peak` down to `decay_to * peak`."""
+    warm_up = WARM_UP_STEPS if clock.steps is None else min(WARM_UP_STEPS, clock.steps // 10 + 1)
+    low = decay_to * peak
+    cosine = low + (peak - low) * 0.5 * (1 + math.cos(math.pi * clock.progress))
+    return cosine * min(1.0, (clock.step + 1) / warm_up)
+
+
+class Trainee:
+    """Networks in training, three times over: computing copy, float32 weights, moving average.
+
+    The computing copy has the device's fast dtype throughout. Autocast would instead run every group norm in
+    float32 and move twice the bytes, and these networks are bound by memory, not by arithmetic.
+    """
+
+    def __init__(self, modules: dict[str, nn.Module], options: Options) -> None:
+        self.masters = {name: module.to(options.device).float() for name, module in modules.items()}
+        self.averages = {name: copy.deepcopy(module).eval() for name, module in self.masters.items()}
+        self.working = {
+            name: nn.Module.to(copy.deepcopy(module), options.dtype) for name, module in self.masters.items()
+        }
+        self.master_weights = _trainable(self.masters)
+        self.average_weights = _trainable(self.averages)
+        self.working_weights = _trainable(self.working)
+        for weight in self.average_weights:
+            weight.requires_grad_(False)
+        self.gradients = [torch.zeros_like(weight) for weight in self.master_weights]
+        for weight, gradient in zip(self.master_weights, self.gradients, strict=True):
+            weight.grad = gradient
+        self.optimizer = torch.optim.AdamW(
+            self.master_weights,
+            lr=options.lr,
+            betas=(0.9, 0.99),
+            weight_decay=0.01,
+            fused=options.device.type == "cuda",
+        )
+        self.updates = 0
+
+    def step(self, loss: Tensor, lr: float) -> None:
+        for weight in self.working_weights:
+            weight.grad = None
+        loss.backward()
+        torch._foreach_copy_(self.gradients, [_gradient(weight) for weight in self.working_weights])
+        torch.nn.utils.clip_grad_norm_(self.master_weights, CLIP_NORM)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.updates += 1
+        with torch.no_grad():
+            torch._foreach_copy_(self.working_weights, self.master_weights)
+            keep = (1 - 1 / self.updates) ** (1 + EMA_POWER)
+            torch._foreach_lerp_(self.average_weights, self.master_weights, 1 - keep)
+
+
+def _trainable(modules: dict[str, nn.Module]) -> list[Tensor]:
+    return [weight for module in modules.values() for weight in module.parameters() if weight.requires_grad]
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    if weight.grad is None:
+        raise RuntimeError("a weight got no gradient: freeze what the loss does not reach")
+    return weight.grad
+
+
+def fit(
+    trainee: Trainee,
+    loss: Callable[[], Tensor],
+    redraw: Callable[[], None],
+    save: Callable[[], None],
+    options: Options,
+    clock: Clock,
+) -> None:
+    """Train until the clock is done: `loss()` gives a scalar, `redraw()` adds scenes, `save()` keeps weights.
+
+    Nothing in a step waits for the device; the log reads the loss every ten seconds.
+    """
+    for _ in range(-(-options.fill // options.chunk)):
+        redraw()
+    say(f"  {options.fill} scenes drawn after {clock.elapsed:.1f} s")
+    total = torch.zeros((), device=options.device)
+    logged_at, logged_step, saved_at = time.perf_counter(), 0, time.perf_counter()
+    while clock.progress < 1.0:
+        if clock.step % options.redraw_every == options.redraw_every - 1:
+            redraw()
+        lr = learning_rate(clock, options.lr, options.decay_to)
+        value = loss()
+        trainee.step(value, lr)
+        total += value.detach()
+        clock.tick()
+        now = time.perf_counter()
+        if now - logged_at > LOG_SECONDS or clock.step in (1, UNTIMED_STEPS):
+            steps = clock.step - logged_step
+            mean = total.item() / steps  # waits for the device: the speed below is real
+            speed = steps * options.batch / (time.perf_counter() - logged_at)
+            say(
+                f"  step {clock.step:6d}  {clock.elapsed:6.1f} s  {100 * clock.progress:5.1f} %  "
+                f"{speed:8.1f} pictures/s  loss {mean:.4f}  lr {lr:.2e}"
+            )
+            total.zero_()
+            logged_at, logged_step = time.perf_counter(), clock.step
+        if now - saved_at > 60 * options.save_minutes:
+            save()
+            saved_at = time.perf_counter()
+    save()
+    say(f"  {clock.step} steps of {options.batch} in {clock.elapsed:.1f} s")

@@ -1,0 +1,146 @@
+"""Scenes for training, drawn on the device while it trains: a ring of rows whose oldest are redrawn.
+
+Captions are strings, hence made by worker processes; pictures are drawn where the network trains.
+"""
+
+import functools
+import multiprocessing
+import os
+import pickle
+import random
+import string
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from scenes.captions import captions
+from scenes.render import render
+from scenes.world import BACKGROUNDS, SceneBatch, sample
+
+CAPTIONS_PER_SCENE = 4
+UNKNOWN_SHARE = 0.08  # captions with a made-up word, so that the model learns to read past unknown words
+MIN_OBJECT_SHARE = 0.002  # of the picture: below that, a caption would name something that is not there
+
+
+def draw(
+    batch: SceneBatch, seed: int, size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:  # [B, 3, size, size] uint8, [B] bool
+    """A random moment of each scene, and whether the objects that its caption names can be seen.
+
+    The renderer works by groups of one style and place, a few hundred frames at a time: sorted scenes make
+    its groups few and large, several times faster on a GPU.
+    """
+    times = torch.rand(len(batch), 1, generator=torch.Generator().manual_seed(seed))
+    order = torch.argsort(batch.style * len(BACKGROUNDS) + batch.background)
+    place = torch.argsort(order).to(device)
+    with torch.no_grad():
+        drawn = render(batch[order].to(device), times[order].to(device), size)
+        pictures = (drawn.rgb[:, 0] * 255).round().to(torch.uint8)
+        first = (drawn.ids[:, 0] == 1).float().mean((1, 2)) > MIN_OBJECT_SHARE
+        second = (drawn.ids[:, 0] == 2).float().mean((1, 2)) > MIN_OBJECT_SHARE
+        seen = first & (second | ~batch[order].present2.to(device))
+    return pictures[place], seen[place]
+
+
+def alone(batch: SceneBatch) -> SceneBatch:
+    """The same scenes with their first object only."""
+    return batch.replace(present2=torch.zeros_like(batch.present2))
+
+
+def unit(pictures: Tensor) -> Tensor:
+    """Pictures as the VAE reads them: uint8 to -1..1."""
+    return pictures.float() / 127.5 - 1
+
+
+class Ring:
+    """Rows of named tensors on the device; the oldest are overwritten once it is full."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows: dict[str, Tensor] = {}
+        self.written = 0
+
+    def write(self, **rows: Tensor) -> None:  # each [n, ...]
+        count = len(next(iter(rows.values())))
+        for name, values in rows.items():
+            if name not in self.rows:
+                self.rows[name] = values.new_empty(self.capacity, *values.shape[1:])
+            index = torch.arange(self.written, self.written + count, device=values.device) % self.capacity
+            self.rows[name][index] = values
+        self.written += count
+
+    def sample(self, count: int) -> dict[str, Tensor]:  # each [count, ...]
+        filled = min(self.written, self.capacity)
+        device = next(iter(self.rows.values())).device
+        index = torch.randint(filled, (count,), device=device)
+        return {name: values[index] for name, values in self.rows.items()}
+
+
+class DescribedScenes:
+    """An endless stream of (scenes, token ids [B, CAPTIONS_PER_SCENE, L] int16), made ahead by processes.
+
+    Create it before anything touches the GPU: the processes are forked.
+    """
+
+    def __init__(self, tokenizer_folder: Path, count: int, seed: int, workers: int) -> None:
+        self.folder = tokenizer_folder
+        self.count = count
+        self.seed = seed
+        self.processes: ProcessPoolExecutor | None = None
+        self.ahead: deque[Future] = deque()
+        if workers > 0:
+            self.processes = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"))
+            for _ in range(3 * workers):
+                self._ask(self.processes)
+
+    def _ask(self, processes: ProcessPoolExecutor) -> None:
+        self.ahead.append(processes.submit(_describe, self.folder, self.count, self.seed))
+        self.seed += 1
+
+    def __next__(self) -> tuple[SceneBatch, np.ndarray]:
+        if self.processes is None:
+            pickled, tokens = _describe(self.folder, self.count, self.seed)
+            self.seed += 1
+        else:
+            self._ask(self.processes)
+            pickled, tokens = self.ahead.popleft().result()
+        return pickle.loads(pickled), tokens
+
+    def close(self) -> None:
+        if self.processes is not None:
+            self.processes.shutdown(wait=False, cancel_futures=True)
+
+
+@functools.cache
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    if multiprocessing.parent_process() is not None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
+        torch.set_num_threads(1)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def _describe(folder: Path, count: int, seed: int) -> tuple[bytes, np.ndarray]:
+    """Scenes of a seed, pickled (torch would send each tensor by a file of its own), and their token ids."""
+    batch = sample(count, seed=seed, split="train")
+    tokenizer = _tokenizer(folder)
+    words = random.Random(seed)
+    rows = []
+    for version in range(CAPTIONS_PER_SCENE):
+        texts = captions(batch, seed * CAPTIONS_PER_SCENE + version)
+        texts = [
+            _with_unknown_word(text, words) if words.random() < UNKNOWN_SHARE else text for text in texts
+        ]
+        rows.append(tokenizer(texts, padding="max_length", truncation=True, return_tensors="np")["input_ids"])
+    return pickle.dumps(batch), np.stack(rows, axis=1).astype(np.int16)
+
+
+def _with_unknown_word(text: str, words: random.Random) -> str:
+    parts = text.split()
+    made_up = "".join(words.choices(string.ascii_lowercase, k=words.randint(4, 9)))
+    parts.insert(words.randint(0, len(parts)), made_up)
+    return " ".join(parts)

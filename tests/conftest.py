@@ -1,0 +1,60 @@
+"""What all tests share: the machine's cores, what it lacks, and a small drawn clip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+# The workers of pytest-xdist share the cores; more threads than cores make small tensors slow.
+torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lacks = {
+        "gpu": None if torch.cuda.is_available() else "no CUDA device here",
+        "browser": None if _chromium() else "no Chromium here (apt install chromium)",
+    }
+    for item in items:
+        for marker, reason in lacks.items():
+            if reason is not None and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where the browser is, for tests marked `browser`."""
+    path = _chromium()
+    assert path is not None
+    return path
+
+
+@pytest.fixture(scope="session")
+def drawn_frames() -> np.ndarray:
+    """[12, 64, 64, 3] uint8: a thing drifts through a drawn scene. Read-only."""
+    from scenes.render import render
+    from scenes.world import sample
+
+    batch = sample(1, seed=0, split="test", motion="drift")
+    rgb = render(batch, torch.linspace(0, 1, 12), size=64).rgb[0]  # [12, 3, 64, 64] in 0..1
+    frames = (rgb.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+    frames.setflags(write=False)
+    return frames
+
+
+@pytest.fixture(scope="session")
+def drawn_clip(drawn_frames: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`drawn_frames` as a file of 12 frames a second."""
+    from fractions import Fraction
+
+    from adaflow_core.video import write_video
+
+    return write_video(tmp_path_factory.mktemp("clips") / "drawn.mp4", drawn_frames, Fraction(12))

@@ -1,0 +1,112 @@
+"""Imports go one way, and what is heavy is imported where it is first needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A module may import from the rows above its own only. A new module must be given its place here.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("types", "version"),
+    ("config", "ddim", "matching", "canvas", "cache", "reader", "sound", "memory", "metrics"),
+    ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures
+    ("keyframes", "layout", "export"),
+    ("attention",),
+    ("backbone",),  # the diffusion model
+    ("features", "inversion", "forecast"),
+    ("editor",),
+    ("engine",),
+    ("selfcheck",),
+    ("cli",),
+    ("__main__",),
+)
+# Upward on purpose: `EditResult.save` is there so that an edit is one line; the import is inside the method.
+UPWARD = {("types", "video")}
+
+PACKAGES: dict[str, set[str]] = {  # which of this project's packages each may import
+    "adaflow_core": {"adaflow_core"},
+    "scenes": {"scenes"},
+    "webui": {"webui", "adaflow_core"},
+    "scripts": {"adaflow_core"},
+}
+OURS = {"adaflow_core", "scenes", "webui", "benchmarks", "scripts", "tests", "app"}
+FORBIDDEN = {"adaflow_core": {"gradio", "matplotlib"}, "scenes": {"gradio"}}
+
+LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Dotted names that a file imports at run time, anywhere in it, with their lines."""
+
+    def visit(node: ast.AST) -> Iterator[tuple[str, int]]:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for child in node.orelse:
+                yield from visit(child)
+            return
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: a relative import; name the package"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def test_every_module_has_its_layer() -> None:
+    modules = {path.stem for path in sources("adaflow_core")} - {"__init__"}
+    assert modules - set(LAYER_OF) == set(), "place the new module in LAYERS"
+    assert set(LAYER_OF) - modules == set(), "LAYERS names a module that is gone"
+    assert len(LAYER_OF) == sum(map(len, LAYERS)), "a module stands in two layers"
+
+
+def test_the_engine_imports_downwards() -> None:
+    wrong = []
+    for path in sources("adaflow_core"):
+        if path.stem == "__init__":
+            continue
+        for name, line in imports(path):
+            package, _, rest = name.partition(".")
+            if package != "adaflow_core":
+                continue
+            target = rest.split(".")[0]
+            if target not in LAYER_OF:  # a name of the package itself, such as __version__
+                wrong.append(f"{path.name}:{line}: import {name} from its module, not from the package")
+            elif LAYER_OF[target] >= LAYER_OF[path.stem] and (path.stem, target) not in UPWARD:
+                wrong.append(f"{path.name}:{line}: {path.stem} may not import {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_keep_to_themselves(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: imports {name}"
+        for path in sources(package)
+        for name, line in imports(path)
+        if (top := name.split(".")[0]) in OURS - PACKAGES[package] or top in FORBIDDEN.get(package, set())
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("statement", ["import adaflow_core", "import adaflow_core.cli", "import app"])
+def test_heavy_packages_are_not_imported_before_they_are_needed(statement: str) -> None:
+    script = f"{statement}; import sys; print(*(set(sys.modules) & set(sys.argv[1:])))"
+    heavy = ["gradio", "diffusers", "transformers", "xformers", "decord", "matplotlib", "skimage", "scipy"]
+    found = subprocess.run(
+        [sys.executable, "-c", script, *heavy], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == []

@@ -1,0 +1,198 @@
+"""The page in a real browser: what a visitor sees and does. Skipped where there is no Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adaflow_core.backbone import EMBEDDED
+from adaflow_core.video import probe
+from webui.handlers import CLIPS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (EMBEDDED / "model_index.json").is_file(), reason="no embedded model in assets/embedded-sd"
+    ),
+    pytest.mark.skipif(not (CLIPS / "clips.json").is_file(), reason="no example clips in assets/clips"),
+]
+PATIENCE = 120_000  # milliseconds; other tests run beside these
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from webui.page import build
+    from webui.studio import Studio
+    from webui.theme import CSS, HEAD, THEME
+
+    folder = tmp_path_factory.mktemp("browser")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAFLOW_CACHE", str(folder / "cache"))
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
+        blocks = build(Studio("embedded", "cpu", folder / "results"))
+        _, url, _ = blocks.launch(
+            server_name="127.0.0.1",
+            quiet=True,
+            prevent_thread_lock=True,
+            allowed_paths=[str(folder)],
+            theme=THEME,
+            css=CSS,
+            head=HEAD,
+        )
+        yield url
+        blocks.close()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A fresh visitor; fails the test on any error in the console."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto(address)
+    page.get_by_role("button", name="Preview keyframes").wait_for()
+    yield page
+    context.close()
+    assert errors == []
+
+
+def choose_example(page: Page, frames: str = "0:8", steps: int = 2) -> dict[str, str]:
+    """Click the first example and ask for a short, quick edit of it."""
+    clip = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))[0]
+    page.get_by_role("button", name="Thumbnail 1 of").first.click()
+    page.wait_for_function(
+        "text => [...document.querySelectorAll('textarea, input')].some(e => e.value === text)",
+        arg=clip["prompt"],
+    )
+    page.get_by_role("button", name="Advanced").click()
+    page.get_by_label("Frame range").fill(frames)
+    page.get_by_label("number input for Steps").fill(str(steps))
+    page.get_by_label("number input for Steps").blur()
+    return dict(clip)
+
+
+def fact(page: Page, name: str) -> str:
+    """What the cost line says under `name`."""
+    return page.locator(".af-fact", has_text=name).locator("dd").first.inner_text()
+
+
+def set_slider(page: Page, label: str, value: float) -> None:
+    box = page.get_by_label(f"number input for {label}")
+    box.fill(str(value))
+    box.blur()
+
+
+def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None:
+    clip = choose_example(page)
+    page.get_by_text("frames per second").wait_for()
+    set_slider(page, "Keyframes (0 = automatic)", 3)
+    page.get_by_role("button", name="Preview keyframes").click()
+    page.locator(".af-facts").wait_for()
+    assert fact(page, "Keyframes") == "3"
+    gallery = page.locator(".af-gallery:not(.af-examples):not(.af-tokens) .thumbnail-item")
+    assert gallery.count() == 3
+    captions = [gallery.nth(k).inner_text() for k in range(3)]
+    frames = [int(re.search(r"frame (\d+)", caption).group(1)) for caption in captions]  # type: ignore[union-attr]
+    assert frames == sorted(frames) and all("segment of" in caption for caption in captions)
+
+    # The token view follows the keyframe that was chosen.
+    gallery.nth(2).click()
+    page.get_by_role("tab", name="Tokens").click()
+    page.get_by_text("Keyframe 3 on the").wait_for()
+    tokens = page.locator(".af-tokens .thumbnail-item")
+    assert [f"frame {frame}" in tokens.nth(k).inner_text() for k, frame in enumerate(frames[:2])] == [
+        True
+    ] * 2
+    assert "% kept" in tokens.nth(0).inner_text()
+
+    # A slider that moves after the preview changes what is kept.
+    kept = fact(page, "Tokens per keyframe")
+    set_slider(page, "Pruning ratio", 0.3)
+    page.wait_for_function(
+        "kept => ![...document.querySelectorAll('.af-fact dd')].some(e => e.innerText === kept)", arg=kept
+    )
+    assert int(fact(page, "Tokens per keyframe").replace(",", "")) > int(kept.replace(",", ""))
+    slider = page.get_by_label("range slider for Keyframes (0 = automatic)")
+    slider.focus()
+    slider.press("ArrowRight")  # the keyboard releases it too
+    page.wait_for_function("[...document.querySelectorAll('.af-fact dd')].some(e => e.innerText === '4')")
+
+    page.get_by_role("tab", name="Timeline").click()
+    page.get_by_text("Its keyframe is at").or_(page.get_by_text("It is a keyframe")).wait_for()
+
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text(f"“{clip['prompt']}”").wait_for()
+    videos = page.locator("video")
+    page.wait_for_function("document.querySelectorAll('video').length >= 3")
+    sources = [str(videos.nth(k).get_attribute("src")) for k in range(videos.count())]
+    files = []
+    for name in ("source", "edit"):
+        url = next(source for source in sources if source.endswith(f"/{name}.mp4"))
+        files.append(tmp_path / f"{name}.mp4")
+        urllib.request.urlretrieve(url, files[-1])
+    assert [probe(file).frames for file in files] == [8, 8]
+    assert files[0].read_bytes() != files[1].read_bytes()
+
+    # A reload finds the result again.
+    page.reload()
+    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text(f"“{clip['prompt']}”").wait_for()
+
+
+def test_stop_ends_the_edit(page: Page) -> None:
+    choose_example(page, steps=100)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Inverting the source").wait_for()
+    page.get_by_role("button", name="Stop").last.click()
+    page.get_by_text("Edit stopped").wait_for(timeout=15_000)
+
+
+def test_a_file_that_is_no_video_is_refused_in_a_sentence(page: Page, tmp_path: Path) -> None:
+    text = tmp_path / "notes.mp4"
+    text.write_text("no video")
+    page.locator("input[type=file]").first.set_input_files(text)
+    page.get_by_text("is not a video that can be read").first.wait_for()
+    assert "Traceback" not in page.content()
+
+
+def test_an_unknown_word_is_named(page: Page) -> None:
+    page.get_by_label("Prompt", exact=True).fill("a red xylophone")
+    page.get_by_label("Prompt", exact=True).blur()
+    page.get_by_text("does not know “xylophone”").wait_for()
+
+
+def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    choose_example(page)
+    page.get_by_role("button", name="Preview keyframes").click()
+    page.locator(".af-facts").wait_for()
+    for tab in ("Keyframes", "Tokens", "Timeline"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adaflow_core.canvas import CUT, KEYFRAME, heat_colours
+from adaflow_core.visualize import (
+    WIDTH,
+    TimeAxis,
+    contact_sheet,
+    kept_masks,
+    kept_overlay,
+    keyframe_strip,
+    latents_grid,
+    score_heatmap,
+    score_view,
+    side_by_side,
+    stamp,
+    time_slice,
+    timeline,
+    token_view,
+)
+from plans import COARSE, FINE, small_plan
+
+
+def lightness(picture: np.ndarray) -> np.ndarray:
+    return np.asarray(picture.astype(float) @ (0.299, 0.587, 0.114))
+
+
+def near(picture: np.ndarray, colour: tuple[int, int, int], tolerance: int = 40) -> np.ndarray:
+    """[H, W] bool, pixels of about this colour."""
+    return np.asarray(np.abs(picture.astype(int) - colour).max(axis=-1) <= tolerance)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_the_share_of_darkened_cells_is_what_was_dropped(share: float) -> None:
+    rng = np.random.default_rng(1)
+    mask = np.zeros(16 * 20, dtype=bool)
+    mask[rng.permutation(mask.size)[: round(share * mask.size)]] = True
+    mask = mask.reshape(16, 20)
+    frame = np.full((16 * 8, 20 * 8, 3), (200, 120, 90), dtype=np.uint8)
+    light = lightness(kept_overlay(frame, mask))
+    cells = light.reshape(16, 8, 20, 8).mean(axis=(1, 3))
+    darkened = cells < 0.8 * lightness(frame[:1, :1])
+    assert np.array_equal(darkened, ~mask)
+
+
+def test_kept_tokens_show_the_frame_itself_and_dropped_ones_are_hatched() -> None:
+    frame = np.full((64, 64, 3), 180, dtype=np.uint8)
+    mask = np.zeros((4, 4), dtype=bool)
+    mask[1, 1] = True
+    picture = kept_overlay(frame, mask)
+    assert (picture[18:30, 18:30] == 180).all()  # inside its outline
+    assert (picture[16, 16:32] == 255).all()  # the outline
+    dropped = picture[40:56, 40:56, 0]
+    assert len(np.unique(dropped)) == 2 and dropped.max() < 180  # the hatching, both parts dark
+
+
+def test_overlay_takes_frames_that_the_grid_does_not_divide() -> None:
+    frame = np.full((50, 70, 3), 200, dtype=np.uint8)
+    mask = np.ones((3, 7), dtype=bool)
+    mask[:, 3:] = False
+    dark = lightness(kept_overlay(frame, mask)) < 150
+    assert dark[:, 31:].mean() > 0.99 and not dark[:, :29].any()
+
+
+@pytest.mark.parametrize("q", [0, 1, 2])
+@pytest.mark.parametrize("grid", [FINE, COARSE])
+def test_token_view_shows_every_other_keyframe_with_its_share(q: int, grid: tuple[int, int]) -> None:
+    plan = small_plan()
+    masks = kept_masks(plan, q, grid)
+    views = token_view(plan, q, grid)
+    others = [k for k in range(3) if k != q]
+    assert masks[q].all() and len(views) == 2
+    for k, (picture, caption) in zip(others, views, strict=True):
+        assert caption == f"{masks[k].mean():.0%} kept · {stamp(plan, plan.layout.keyframes[k])}"
+        assert picture.dtype == np.uint8 and min(picture.shape[:2]) >= 224
+    assert len(score_view(plan, q, grid)) == 2
+
+
+def test_without_slimming_nothing_of_the_others_is_kept() -> None:
+    plan = small_plan(slimmed=False)
+    assert [caption.split(" ")[0] for _, caption in token_view(plan, 1, FINE)] == ["0%", "0%"]
+    assert score_view(plan, 1, FINE) == []
+
+
+def test_heat_colours_grow_lighter_all_along() -> None:
+    light = lightness(heat_colours(np.linspace(0, 1, 64)))
+    assert (np.diff(light) > 0).all()
+
+
+def test_score_heatmap_orders_cells_by_score_and_has_a_legend() -> None:
+    frame = np.full((60, 120, 3), 128, dtype=np.uint8)
+    scores = np.arange(8, dtype=np.float32).reshape(2, 4)
+    picture = score_heatmap(frame, scores)
+    assert picture.shape == (86, 120, 3)
+    cells = lightness(picture[:60]).reshape(2, 30, 4, 30).mean(axis=(1, 3)).ravel()
+    assert (np.diff(cells) > 0).all()
+    bar = lightness(picture[73:74, 50:70])[0]
+    assert (np.diff(bar) >= 0).all() and bar[-1] > bar[0]
+
+
+def test_axis_maps_frames_and_pixels_both_ways() -> None:
+    axis = TimeAxis.of(small_plan(), WIDTH)
+    assert [axis.frame_at(axis.centre(t)) for t in range(20)] == list(range(20))
+    assert axis.frame_at(-50) == 0 and axis.frame_at(5000) == 19
+    assert axis.edge(20) == axis.left + axis.width
+
+
+@pytest.mark.parametrize("draw", [timeline, time_slice])
+def test_marks_stand_at_their_frames(draw) -> None:
+    plan = small_plan()
+    picture, axis = draw(plan), TimeAxis.of(plan, WIDTH)
+    assert picture.shape[1] == WIDTH
+    strip = picture[38:47]  # where the triangles are, above the panels and under the legend
+    columns = np.flatnonzero(near(strip, KEYFRAME).any(axis=0))
+    groups = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    assert [round(float(group.mean())) for group in groups] == pytest.approx(
+        [axis.centre(t) for t in plan.segments.keyframes], abs=1
+    )
+    # The cut is a solid line over the height of the panels; nothing else of that colour is as tall.
+    tall = np.flatnonzero(near(picture[48:140], CUT).mean(axis=0) > 0.8)
+    assert tall.mean() == pytest.approx(axis.edge(14), abs=1.5)
+
+
+def test_time_slice_shows_the_column_of_every_frame() -> None:
+    plan = small_plan()
+    plan.video.frames[:] = 120
+    plan.video.frames[5, :, 7] = (250, 10, 10)
+    axis = TimeAxis.of(plan, WIDTH)
+    picture = time_slice(plan, 7)
+    red = near(picture[60:170], (250, 10, 10)).all(axis=0)
+    assert red[round(axis.edge(5)) + 1 : round(axis.edge(6)) - 1].all()
+    assert not red[: round(axis.edge(5)) - 1].any() and not red[round(axis.edge(6)) + 1 :].any()
+    assert not near(time_slice(plan, 8)[60:170], (250, 10, 10)).any()
+
+
+def test_timeline_of_a_single_frame_and_of_a_given_count_can_be_drawn() -> None:
+    plan = small_plan(keyframes=3)
+    with_thresholds, without = timeline(small_plan()), timeline(plan)
+    assert with_thresholds.shape == without.shape and not np.array_equal(with_thresholds, without)
+
+
+def test_strip_holds_every_keyframe_in_rows() -> None:
+    plan = small_plan()
+    one, two = keyframe_strip(plan, 60), keyframe_strip(plan, 60, columns=2)
+    assert two.shape[0] > one.shape[0] and two.shape[1] < one.shape[1]
+
+
+def test_stamps_count_in_the_source() -> None:
+    assert stamp(small_plan(), 3) == "0.30 s, frame 3"
+    assert stamp(small_plan(start=100), 3) == "10.30 s, frame 103"
+
+
+def test_contact_sheet_keeps_every_pixel() -> None:
+    pictures = np.random.default_rng(0).integers(0, 255, (5, 4, 6, 3), dtype=np.uint8)
+    sheet = contact_sheet(list(pictures), columns=3, gap=2)
+    assert sheet.shape == (2 * 4 + 2, 3 * 6 + 4, 3)
+    assert np.array_equal(sheet[6:10, 8:14], pictures[4])
+    assert np.array_equal(latents_grid(pictures), contact_sheet(list(pictures)))
+    assert contact_sheet([]).shape == (1, 1, 3), "a plan of one keyframe has no others to show"
+
+
+def test_side_by_side_takes_a_picture_or_all_frames_and_has_even_sides() -> None:
+    source = np.full((3, 15, 20, 3), 10, dtype=np.uint8)
+    edit = np.full_like(source, 200)
+    sheet = side_by_side(source, edit)
+    assert sheet.shape[1] % 2 == 0 and sheet.shape[2] % 2 == 0
+    assert (sheet[:, 24:39, :20] == 10).all() and (sheet[:, 24:39, 28:] == 200).all()
+    assert np.array_equal(side_by_side(source[0], edit[0]), sheet[0])

@@ -1,0 +1,1 @@
+"""The page over the engine. Start at `page`: components; then `handlers`: what their events do."""

@@ -1,0 +1,268 @@
+"""What a visitor sees, from plain data: gallery items and escaped HTML. No components, no events."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from adaflow_core.types import Grid, Plan, VideoInfo
+from adaflow_core.visualize import (
+    Picture,
+    latents_grid,
+    score_heatmap,
+    score_view,
+    stamp,
+    token_view,
+)
+from webui.jobs import Snapshot
+
+Item = tuple[Picture, str]  # a gallery's picture and caption
+
+STAGES = {
+    "load": "Loading the model",
+    "decode": "Reading frames",
+    "encode": "Encoding frames",
+    "features": "Looking at every frame",
+    "similarity": "Comparing frames",
+    "refine": "Refining keyframes",
+    "match": "Matching frames to keyframes",
+    "invert": "Inverting the source",
+    "edit": "Editing",
+    "decode frames": "Decoding the edited frames",
+    "write": "Writing the video",
+}
+KEPT, SCORES = "Kept tokens", "Scores"
+
+
+# --- words and numbers ------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """ "0.4 s", "12 s", "3 min 20 s", "1 h 05 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def memory(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def stage_name(stage: str) -> str:
+    return STAGES.get(stage, stage.replace("_", " ").capitalize())
+
+
+def video_line(info: VideoInfo) -> str:
+    """One line on an upload."""
+    sound = "with sound" if info.has_audio else "no sound"
+    return (
+        f"{info.frames} frames, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
+        f"{info.width}x{info.height} pixels, {sound}"
+    )
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital, unless it begins with a name such as that of a file."""
+    return text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
+
+
+def line(text: str) -> str:
+    return f'<p class="af-line">{escape(text)}</p>' if text else ""
+
+
+def notice(sentences: Sequence[str]) -> str:
+    """Sentences that want to be read; nothing for none."""
+    if not sentences:
+        return ""
+    return (
+        '<div class="af-notice" role="status">'
+        + "".join(f"<p>{escape(sentence(s))}</p>" for s in sentences)
+        + "</div>"
+    )
+
+
+# --- a plan -----------------------------------------------------------------------------------------
+
+
+def keyframe_items(plan: Plan) -> list[Item]:
+    """The keyframes in time order, captioned with time, frame and length of the segment."""
+    segments = plan.segments
+    return [
+        (np.asarray(plan.video.frames[frame]), f"{stamp(plan, frame)} · segment of {length}")
+        for frame, length in zip(segments.keyframes, segments.lengths, strict=True)
+    ]
+
+
+def keyframe_choices(plan: Plan) -> list[tuple[str, int]]:
+    return [(f"{k + 1}: {stamp(plan, frame)}", k) for k, frame in enumerate(plan.layout.keyframes)]
+
+
+def grid_choices(plan: Plan) -> list[tuple[str, str]]:
+    return [(f"{grid} (finest)" if grid == plan.finest else str(grid), str(grid)) for grid in plan.grids]
+
+
+def token_items(plan: Plan, q: int, grid_name: str | None, show: str) -> tuple[list[Item], str]:
+    """Gallery items for keyframe `q`, and a sentence on them."""
+    grid = next((g for g in plan.grids if str(g) == grid_name), plan.finest)
+    q = min(max(q, 0), len(plan.layout.keyframes) - 1)
+    items = score_view(plan, q, grid) if show == SCORES else token_view(plan, q, grid)
+    return items, _token_sentence(plan, q, grid, show)
+
+
+def _token_sentence(plan: Plan, q: int, grid: Grid, show: str) -> str:
+    count = len(plan.layout.keyframes)
+    if count == 1:
+        return "There is only this one keyframe: it attends within itself, and every frame takes from it."
+    slimming = plan.layout.slimming
+    if slimming is None:
+        return "With this method a keyframe attends within itself only: nothing of the others is kept."
+    kept = slimming[grid].kept.shape[1]
+    others = (kept - grid.n) / max(1, (count - 1) * grid.n)
+    if show == SCORES:
+        return (
+            f"Keyframe {q + 1} on the {grid} grid: the score is how well its best match agrees with a token, "
+            "weighted by importance. One scale for all pictures."
+        )
+    return (
+        f"Keyframe {q + 1} on the {grid} grid attends to all {grid.n:,} tokens of its own and "
+        f"to {others:.0%} of the others', {kept:,} in all. Hatched: dropped."
+    )
+
+
+def frame_view(plan: Plan, frame: int) -> tuple[Picture, str]:
+    """A frame with its similarity to its keyframe over it, and a sentence on it."""
+    frame = min(max(frame, 0), len(plan.video) - 1)
+    heat = plan.heat[frame].astype(np.float32).reshape(plan.heat_grid)
+    low, high = float(np.percentile(plan.heat.astype(np.float32), 1)), float(plan.heat.max())
+    segment = int(plan.segments.segment_of()[frame])
+    keyframe = int(plan.segments.keyframes[segment])
+    sentence = f"{stamp(plan, frame)}: mean similarity {plan.similarity[frame]:.2f}, worst window "
+    sentence += f"{plan.window[frame]:.2f}, residual {plan.residual[frame]:.2f}. "
+    sentence += "It is a keyframe." if frame == keyframe else f"Its keyframe is at {stamp(plan, keyframe)}."
+    return score_heatmap(np.asarray(plan.video.frames[frame]), heat, low, high), sentence
+
+
+def facts(plan: Plan) -> dict[str, object]:
+    """The plan in numbers, for programs."""
+    return {
+        "frames": len(plan.video),
+        "width": plan.video.size[0],
+        "height": plan.video.size[1],
+        "fps": float(plan.video.fps),
+        "keyframes": plan.layout.keyframes.tolist(),
+        "segments": plan.segments.starts.tolist(),
+        "cuts": plan.segments.cuts.tolist(),
+        "tokens_full": plan.tokens_full,
+        "tokens_kept": plan.tokens_kept,
+        "kept_ratio": plan.kept_ratio,
+        "seconds": plan.forecast.total,
+        "peak_memory_bytes": plan.forecast.peak_memory_bytes,
+        "notes": list(plan.notes),
+    }
+
+
+def cost(plan: Plan) -> str:
+    """What the edit of this plan will take, beside what it would take unpruned."""
+    keyframes, frames = len(plan.layout.keyframes), len(plan.video)
+    facts = [
+        ("Keyframes", f"{keyframes}", f"of {frames} frames"),
+        (
+            "Tokens per keyframe",
+            f"{plan.tokens_kept:,}",
+            f"of {plan.tokens_full:,} unpruned ({plan.kept_ratio:.0%} kept)",
+        ),
+        ("Predicted time", duration(plan.forecast.total), "for the edit, on this machine"),
+        ("Predicted memory", memory(plan.forecast.peak_memory_bytes), "at its peak"),
+    ]
+    cards = "".join(
+        f'<div class="af-fact"><dt>{escape(name)}</dt><dd>{escape(value)}</dd>'
+        f'<dd class="af-more">{escape(more)}</dd></div>'
+        for name, value, more in facts
+    )
+    return f'<dl class="af-facts">{cards}</dl>' + notice(plan.notes)
+
+
+# --- a job ------------------------------------------------------------------------------------------
+
+
+def progress(snapshot: Snapshot) -> str:
+    """Stage, bar, time left and the live picture in one piece: separate outputs would flicker."""
+    title, detail, share = _standing(snapshot)
+    picture = ""
+    if snapshot.preview is not None and not snapshot.over:
+        picture = (
+            f'<img class="af-live" src="{_data_url(latents_grid(snapshot.preview))}" '
+            f'alt="The {len(snapshot.preview)} keyframes as they are being edited">'
+        )
+    return (
+        f'<div class="af-job af-{snapshot.state}"><div class="af-job-head"><strong role="status">'
+        f"{escape(title)}</strong><span>{escape(detail)}</span></div>"
+        f'<div class="af-bar" role="progressbar" aria-label="{escape(snapshot.kind)}" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}">'
+        f'<div style="width:{share:.1%}"></div></div>{picture}</div>'
+    )
+
+
+def _standing(snapshot: Snapshot) -> tuple[str, str, float]:
+    """Title, detail and share done of a job."""
+    kind = {"edit": "Edit", "plan": "Preview", "load": "Model"}.get(snapshot.kind, snapshot.kind)
+    ran = duration(snapshot.elapsed)
+    if snapshot.state == "done":
+        return f"{kind} ready", f"took {ran}", 1.0
+    if snapshot.state == "stopped":
+        return f"{kind} stopped", f"after {ran}" if snapshot.elapsed else "before it began", 0.0
+    if snapshot.state == "failed":
+        return f"{kind} failed", sentence(snapshot.problem), 0.0
+    if snapshot.state == "waiting":
+        others = "1 other job" if snapshot.ahead == 1 else f"{snapshot.ahead} other jobs"
+        return "Waiting", f"{others} first" if snapshot.ahead else "about to begin", 0.0
+    step = snapshot.progress
+    title = stage_name(step.stage) if step is not None else "Beginning"
+    if snapshot.stopping:
+        return "Stopping", title, 0.0
+    if snapshot.remaining is None:
+        return title, f"{ran} so far", 0.0
+    share = snapshot.elapsed / max(snapshot.elapsed + snapshot.remaining, 1e-6)
+    return title, f"about {duration(snapshot.remaining)} left, {ran} so far", share
+
+
+def quote(text: str) -> str:
+    return f'<p class="af-quote">“{escape(text)}”</p>'
+
+
+def status(snapshot: Snapshot | None) -> dict[str, object]:
+    """The same for programs."""
+    if snapshot is None:
+        return {"state": "unknown"}
+    step = snapshot.progress
+    return {
+        "state": snapshot.state,
+        "kind": snapshot.kind,
+        "jobs_ahead": snapshot.ahead,
+        "stage": step.stage if step is not None else None,
+        "done": step.done if step is not None else 0,
+        "total": step.total if step is not None else 0,
+        "seconds": round(snapshot.elapsed, 2),
+        "seconds_left": None if snapshot.remaining is None else round(snapshot.remaining, 1),
+        "problem": snapshot.problem,
+    }
+
+
+def vocabulary(words: Iterable[str]) -> str:
+    return '<p class="af-words">' + escape(", ".join(sorted(words))) + "</p>"
+
+
+def _data_url(picture: Picture) -> str:
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
