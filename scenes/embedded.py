@@ -143,17 +143,18 @@ def build(words: Iterable[str], *, size: int = 256, seed: int = 0) -> StableDiff
 
 
 def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
-    """The settings that suit the model and the words it knows: what `adaflow.json` holds."""
+    """The settings that suit the model and the words it knows: what `adaflow.json` holds.
+
+    The names are those of `adaflow_core.config.ModelProfile`.
+    """
     return {
         "size": size,
-        "defaults": {
-            "steps": 12,
-            "inversion_steps": 12,
-            "guidance": 3.0,
-            "injection_attention": 0.5,
-            "injection_conv": 0.5,
-        },
-        "similarity": {"mean": 0.75, "window": 0.6, "cut": 0.4},
+        "steps": 12,
+        "inversion_steps": 12,
+        "guidance": 3.0,
+        "negative": "source",
+        "injection_attention": 0.5,
+        "injection_conv": 0.5,
         "vocabulary": sorted(token for token in tokenizer.get_vocab() if token.isalpha()),
     }
 
