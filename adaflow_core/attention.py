@@ -146,12 +146,8 @@ class SelfAttention:
             value = value[K:]
             if not shared:
                 query, key = query[K:], key[K:]
-        parts.append(
-            extended_attention(
-                query, key, value, state.kept and state.kept[hidden_states.shape[1]],
-                state.attend, attn.scale, state.check,
-            )
-        )  # fmt: skip
+        kept = None if state.kept is None else state.kept[hidden_states.shape[1]]
+        parts.append(extended_attention(query, key, value, kept, state.attend, attn.scale, state.check))
         return torch.cat(parts)
 
 

@@ -89,7 +89,7 @@ class Backbone:
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
         """[B, H, W, 3] uint8 -> latents [B, 4, h, w] float32: the mean of the posterior, scaled."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device, self.dtype) / 127.5 - 1
+        pixels = torch.from_numpy(np.array(frames)).to(self.device, self.dtype) / 127.5 - 1
         posterior = self.vae.encode(rearrange(pixels, "b h w c -> b c h w")).latent_dist
         return (posterior.mode() * self.vae.config.scaling_factor).float()
 

@@ -179,7 +179,7 @@ class Editor:
         """The edit branches' guided output [F, 4, h, w]; the source branch rides along where it is injected."""
         latents, states = [x, x], [self.edit[:1], self.edit[1:]]
         if self.attention.inject:
-            latents.insert(0, torch.from_numpy(step.source[frames]).float())
+            latents.insert(0, torch.from_numpy(np.array(step.source[frames])).float())
             states.insert(0, self.source)
         batch = torch.cat(latents)
         prompts = torch.cat([s.expand(len(frames), -1, -1) for s in states])
@@ -190,7 +190,7 @@ class Editor:
     def _record_source(self, step: _Step, frames: np.ndarray) -> None:
         """The source's features at the injected convolution, into `self.conv.features`; ends the pass there."""
         self.attention.mode, self.conv.mode = "own", "record"
-        latents = torch.from_numpy(step.source[frames]).float()
+        latents = torch.from_numpy(np.array(step.source[frames])).float()
         try:
             self.backbone.predict(latents, step.timestep, self.source)
         except Halt:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +28,13 @@ from adaflow_core.config import (
     resolve_plan,
     settings_dict,
 )
-from adaflow_core.correspondence import PropagationResidual
 from adaflow_core.editor import Editor
 from adaflow_core.features import extract_features, load_features
 from adaflow_core.forecast import Calibration, calibrate, forecast, to_dict
 from adaflow_core.inversion import invert, load_inversion
-from adaflow_core.keyframes import (
-    choose_segments,
-    detect_cuts,
-    even_segments,
-    refine_segments,
-)
 from adaflow_core.layout import build_layout, draw_keyframes
 from adaflow_core.memory import PeakMemory, resident_bytes
-from adaflow_core.similarity import FrameSimilarity
+from adaflow_core.planner import Planner
 from adaflow_core.types import (
     AdaFlowError,
     EditResult,
@@ -53,7 +45,6 @@ from adaflow_core.types import (
     Monitor,
     Plan,
     Progress,
-    Segments,
     Video,
 )
 from adaflow_core.version import __version__
@@ -72,8 +63,7 @@ class AdaFlow:
         self.backbone = backbone
         self.cache = cache or Cache.default()
         self._turn = threading.Lock()
-        # The last video's similarity bands: a moved slider answers at once.
-        self._similarity: tuple[str, FrameSimilarity] | None = None
+        self._planner = Planner(backbone.device, backbone.profile.cut)
 
     @classmethod
     def from_pretrained(
@@ -123,37 +113,26 @@ class AdaFlow:
             decoded = self._decode(video, size, frames, Fraction(fps).limit_denominator(1001), monitor)
             latents = self._latents(decoded, monitor)
             features, key = self._features(decoded, latents, config, monitor)
-            similarity = self._frame_similarity(key, features, config.importance)
-            adjacent = similarity.adjacent(monitor)
-            cuts = detect_cuts(adjacent, self.profile.cut)
-            segments, residual, notes = self._segments(config, features, similarity, cuts, monitor)
+            choice = self._planner.choose(features, key, config, monitor)
             grids = self.backbone.grids(*decoded.size)
-            layout = build_layout(
-                features,
-                segments,
-                grids,
-                config,
-                device=self.backbone.device,
-                monitor=monitor,
-            )
-            means, windows, heat, heat_grid = _curves(similarity, config, segments, monitor)
+            layout = self._planner.layout(features, key, choice, grids, config, monitor)
             predicted = self._forecast(decoded, layout, edit or EditConfig(), config)
         return Plan(
             video=decoded,
             model=self.backbone.name,
             config=config,
             features=features,
-            segments=segments,
+            segments=choice.segments,
             layout=layout,
-            adjacent=adjacent,
-            similarity=means,
-            window=windows,
-            heat=heat,
-            heat_grid=heat_grid,
-            residual=residual,
+            adjacent=choice.adjacent,
+            similarity=choice.similarity,
+            window=choice.window,
+            heat=choice.heat,
+            heat_grid=choice.heat_grid,
+            residual=choice.residual,
             forecast=predicted,
             seconds=monitor.seconds,
-            notes=notes,
+            notes=choice.notes,
         )
 
     def _decode(
@@ -235,77 +214,6 @@ class AdaFlow:
         )
         return load_features(folder, meta), key
 
-    def _frame_similarity(self, key: str, features: Features, importance: str) -> FrameSimilarity:
-        name = f"{key}-{importance}"
-        if self._similarity is None or self._similarity[0] != name:
-            self._similarity = (
-                name,
-                FrameSimilarity(features, importance, self.backbone.device),
-            )
-        return self._similarity[1]
-
-    def _segments(
-        self,
-        config: PlanConfig,
-        features: Features,
-        similarity: FrameSimilarity,
-        cuts: np.ndarray,
-        monitor: Monitor,
-    ) -> tuple[Segments, np.ndarray, tuple[str, ...]]:
-        """The segments, every frame's residual, and what the user should know about the choice."""
-        T = len(features.tokens)
-        residual = PropagationResidual(features, cuts, self.backbone.device)
-        notes: list[str] = []
-        if config.method in ("joint", "per-frame"):
-            return (
-                Segments(np.arange(T), np.arange(T), cuts, T),
-                np.zeros(T, np.float32),
-                (),
-            )
-        count = config.keyframes
-        if config.method == "uniform" and count is None:
-            count = -(-T // 8)  # TokenFlow's spacing (arXiv 2307.10373)
-        if count is not None:
-            shots = len(cuts) + 1
-            if count > T:
-                notes.append(f"{count} keyframes were asked for; the video has {T} frames")
-            elif count < shots:
-                notes.append(f"{count} keyframes were asked for; {shots} shots need one each")
-            count = max(shots, min(count, T))
-        if config.method == "uniform":
-            segments = even_segments(T, count or 1, cuts)
-            return segments, residual(segments.keyframes, np.arange(T)), tuple(notes)
-        assert config.similarity is not None and config.window_similarity is not None
-        segments = choose_segments(
-            similarity,
-            config.scales,
-            config.both_directions,
-            cuts,
-            count=count,
-            mean=config.similarity,
-            window=config.window_similarity,
-            max_segment=config.max_segment,
-            monitor=monitor,
-        )
-        if count is None and len(segments) > config.max_keyframes:
-            notes.append(f"the thresholds ask for {len(segments)} keyframes; {config.max_keyframes} were allowed")
-            limited = replace(config, keyframes=config.max_keyframes)
-            segments, values, more = self._segments(limited, features, similarity, cuts, monitor)
-            return segments, values, (*notes, *more)
-        if config.refinement == "none":
-            return segments, residual(segments.keyframes, np.arange(T)), tuple(notes)
-        assert config.residual is not None
-        split = config.refinement == "split" and count is None
-        segments, values = refine_segments(
-            segments,
-            residual,
-            partial(similarity.compare, config.scales, config.both_directions),
-            threshold=config.residual,
-            max_keyframes=config.max_keyframes if split else len(segments),
-            monitor=monitor,
-        )
-        return segments, values, tuple(notes)
-
     def _forecast(self, video: Video, layout: Layout, edit: EditConfig, plan: PlanConfig) -> Forecast:
         backbone, (width, height) = self.backbone, video.size
         key = cache_key(
@@ -314,11 +222,11 @@ class AdaFlow:
         )  # fmt: skip
         _, meta, _ = self.cache.get("calibration", key, lambda _: to_dict(calibrate(backbone, width, height)))
         resolved = resolve_edit(edit, self.profile, plan.source_prompt)
-        if backbone.device.type == "cuda":
-            base = torch.cuda.memory_allocated(backbone.device)
-        else:
-            base = resident_bytes()
-        kept = layout.slimming and {grid: part.kept.shape[1] for grid, part in layout.slimming.items()}
+        on_gpu = backbone.device.type == "cuda"
+        base = torch.cuda.memory_allocated(backbone.device) if on_gpu else resident_bytes()
+        kept = None
+        if layout.slimming is not None:
+            kept = {grid: part.kept.shape[1] for grid, part in layout.slimming.items()}
         return forecast(
             Calibration(**meta),
             backbone,
@@ -359,23 +267,24 @@ class AdaFlow:
         with self._exclusive(monitor), PeakMemory(backbone.device) as peak:
             config = resolve_edit(config or EditConfig(), self.profile, source_prompt)
             config = replace(config, chunk=config.chunk or backbone.chunk)
-            assert config.steps and config.inversion_steps and config.chunk and config.negative_prompt is not None
+            steps, inversion_steps, chunk = config.steps, config.inversion_steps, config.chunk
+            assert steps and inversion_steps and chunk and config.negative_prompt is not None
             source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
             latents = self._latents(video, monitor)
             key = cache_key(
-                video=video.digest, model=backbone.fingerprint, prompt=source_prompt, steps=config.steps,
-                inversion_steps=config.inversion_steps, chunk=config.chunk,
+                video=video.digest, model=backbone.fingerprint, prompt=source_prompt, steps=steps,
+                inversion_steps=inversion_steps, chunk=chunk,
             )  # fmt: skip
 
             def build(folder: Path) -> dict[str, Any]:
                 invert(
-                    backbone, latents, source_prompt, steps=config.steps, chunk=config.chunk,
-                    inversion_steps=config.inversion_steps, path=folder / "latents.npy", monitor=monitor,
+                    backbone, latents, source_prompt, steps=steps, inversion_steps=inversion_steps,
+                    chunk=chunk, path=folder / "latents.npy", monitor=monitor,
                 )  # fmt: skip
                 return {}
 
             folder, _, inverted = self.cache.get("inversion", key, build)
-            inversion = load_inversion(folder / "latents.npy", backbone, config.steps, source_prompt)
+            inversion = load_inversion(folder / "latents.npy", backbone, steps, source_prompt)
             editor = Editor(backbone, source, negative, positive, config, monitor)
             edited = editor.run(
                 inversion,
@@ -443,27 +352,6 @@ class AdaFlow:
             self._turn.release()
 
 
-def _curves(
-    similarity: FrameSimilarity,
-    config: PlanConfig,
-    segments: Segments,
-    monitor: Monitor,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
-    """Every frame against its keyframe: mean [T], worst window [T], heat map [T, n] and its grid."""
-    means, windows, heat = [], [], []
-    grid = similarity.base
-    with monitor.stage("similarity", len(segments)) as stage:
-        for start, end, keyframe in zip(segments.starts, segments.ends, segments.keyframes, strict=True):
-            frames = np.arange(start, end)
-            for part in np.array_split(frames, -(-len(frames) // 32)):
-                mean, window = similarity.compare(config.scales, config.both_directions, int(keyframe), part)
-                means.append(mean)
-                windows.append(window)
-                heat.append(similarity.heat(np.full(len(part), keyframe), part)[0])
-            stage.advance()
-    return np.concatenate(means), np.concatenate(windows), np.concatenate(heat), grid
-
-
 def _prompt_warnings(embedding: Embedding) -> tuple[str, ...]:
     found = []
     if embedding.unknown:
@@ -478,7 +366,7 @@ def _preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[T
     chosen = np.unique(np.linspace(0, len(video) - 1, samples).round().astype(np.int64))
     sample = torch.from_numpy(latents[chosen]).float()  # [F, 4, h, w]
     pixels = torch.from_numpy(video.frames[chosen]).float().permute(0, 3, 1, 2)
-    colours = F.adaptive_avg_pool2d(pixels, sample.shape[-2:]).permute(0, 2, 3, 1).reshape(-1, 3)
+    colours = F.adaptive_avg_pool2d(pixels, (sample.shape[-2], sample.shape[-1])).permute(0, 2, 3, 1).reshape(-1, 3)
 
     def design(x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

@@ -54,7 +54,8 @@ def save_plan(plan: Plan, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.json").write_text(json.dumps(plan_report(plan), indent=1), encoding="utf-8")
-        np.savez_compressed(folder / "plan.npz", **plan_arrays(plan))
+        arrays: dict[str, Any] = plan_arrays(plan)
+        np.savez_compressed(folder / "plan.npz", **arrays)
         for name, picture in _pictures(plan):
             Image.fromarray(picture).save(folder / name)
     except OSError as problem:

@@ -152,7 +152,8 @@ def extract_features(
     chunk, device = backbone.chunk, backbone.device
 
     def run(frames: slice | np.ndarray, capture: _Capture) -> Tensor:
-        return F.normalize(_feature_pass(backbone, torch.from_numpy(latents[frames]).to(device).float(), empty, capture), dim=-1)  # fmt: skip
+        chosen = torch.from_numpy(np.array(latents[frames])).to(device).float()
+        return F.normalize(_feature_pass(backbone, chosen, empty, capture), dim=-1)
 
     sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))
     capture = _Capture(words)

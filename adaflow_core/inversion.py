@@ -38,7 +38,7 @@ def invert(
     with monitor.stage("invert", T * len(ascending)) as stage:
         for start in range(0, T, chunk):
             part = slice(start, min(start + chunk, T))
-            x = torch.from_numpy(np.ascontiguousarray(latents[part])).to(backbone.device).float()
+            x = torch.from_numpy(np.array(latents[part])).to(backbone.device).float()
             origin = CLEAN
             for i, target in enumerate(map(int, ascending)):
                 # The model is told the timestep it moves to, as the sampler will be when it comes back.

@@ -41,6 +41,24 @@ def slim(
     return result
 
 
+def build_slimming(
+    features: Features, keyframes: np.ndarray, grids: list[Grid], config: PlanConfig, *, device: torch.device | str
+) -> dict[Grid, Slimming] | None:
+    """The kept tokens as the method has them: pruned, all, or (None) a keyframe's own."""
+    if config.method == "per-frame":
+        return None
+    pruned = config.method == "adaflow"
+    return slim(
+        features,
+        keyframes,
+        grids,
+        importance=config.importance,
+        prune=config.prune if pruned else 0.0,
+        kv_frames=config.kv_frames if pruned else None,
+        device=device,
+    )
+
+
 def build_layout(
     features: Features,
     segments: Segments,
@@ -50,18 +68,7 @@ def build_layout(
     device: torch.device | str,
     monitor: Monitor,
 ) -> Layout:
-    slimming = None
-    if config.method != "per-frame":
-        pruned = config.method == "adaflow"
-        slimming = slim(
-            features,
-            segments.keyframes,
-            grids,
-            importance=config.importance,
-            prune=config.prune if pruned else 0.0,
-            kv_frames=config.kv_frames if pruned else None,
-            device=device,
-        )
+    slimming = build_slimming(features, segments.keyframes, grids, config, device=device)
     monitor.check()
     correspondence = correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor)
     return Layout(segments.keyframes, slimming, correspondence)

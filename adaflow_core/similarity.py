@@ -63,15 +63,10 @@ class FrameSimilarity:
                 windows.append(window_minimum(heat, grid))
         return _minimum(means), _minimum(windows)
 
-    def heat(self, keyframes: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, Grid]:
-        """Best-match similarity of each token of `frames` in its keyframe: [F, n] float16 on the base grid."""
-        grid = self.base
-        tokens, _, _ = self.load(frames, 1)
-        maps = []
-        for i, keyframe in enumerate(keyframes):
-            key, _, _ = self.load(np.array([keyframe]), 1)
-            maps.append(match_maps(tokens[i : i + 1], key)[0])
-        return torch.cat(maps).half().cpu().numpy(), grid
+    def heat(self, keyframe: int, frames: np.ndarray) -> np.ndarray:
+        """Best-match similarity of each token of `frames` in the keyframe: [F, n] float16 on the base grid."""
+        tokens, _, _ = self.load(np.append(keyframe, frames), 1)
+        return match_maps(tokens[1:], tokens[:1].expand(len(frames), -1, -1))[0].half().cpu().numpy()
 
     def adjacent(self, monitor: Monitor) -> np.ndarray:
         """[T] mean similarity of each frame to the one before it, coarse grid, both directions; [0] is 1."""

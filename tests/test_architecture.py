@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "ddim", "matching", "canvas", "cache", "reader", "sound", "memory", "metrics"),
     ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures
     ("keyframes", "layout", "export"),
-    ("attention",),
+    ("planner", "attention"),
     ("backbone",),  # the diffusion model
     ("features", "inversion", "forecast"),
     ("editor",),
