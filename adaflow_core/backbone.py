@@ -199,6 +199,11 @@ def load_backbone(
                 requires_safety_checker=False,
             )
     except (OSError, ValueError) as problem:
+        if model == "embedded":
+            raise AdaFlowError(
+                "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "
+                "get it again, or give another --model"
+            ) from problem
         raise AdaFlowError(
             f"model {model!r} cannot be loaded; give 'embedded', a Hub id that can be reached from here, or a "
             f"folder in diffusers' format with safetensors ({_first_line(problem)})"

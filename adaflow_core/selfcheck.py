@@ -18,7 +18,7 @@ from adaflow_core.inversion import invert
 from adaflow_core.metrics import psnr
 from adaflow_core.types import Monitor, Progress
 
-CLIP = EMBEDDED.parent / "clips" / "ball-colour.mp4"
+CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
 
 
 @dataclass
