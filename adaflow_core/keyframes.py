@@ -215,8 +215,20 @@ def choose_segments(
         reach = min(T, 2 * reach)
     starts, keyframes = found[0] * stride, found[1] * stride
     if stride > 1:
+        keyframes = _serve_every_shot(keyframes, cuts, T)
         starts = place_borders(compare, keyframes, cuts, T, reach=2 * stride)
     return Segments(starts, keyframes, cuts, T)
+
+
+def _serve_every_shot(keyframes: np.ndarray, cuts: np.ndarray, frames: int) -> np.ndarray:
+    """As many keyframes, one at least in each shot: one that thinning skipped takes from the two that lie closest."""
+    for start, end in pairwise([0, *map(int, cuts), frames]):
+        if not ((keyframes >= start) & (keyframes < end)).any():
+            shots = np.searchsorted(cuts, keyframes, side="right")
+            gaps = np.where(np.diff(shots) == 0, np.diff(keyframes), frames)
+            kept = np.delete(keyframes, int(gaps.argmin()) + 1)
+            keyframes = np.sort(np.append(kept, (start + end - 1) // 2))
+    return keyframes
 
 
 def refine_segments(

@@ -129,9 +129,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     scores["pictures_per_second"] = round(len(batch) / (time.perf_counter() - started), 2)
     scores["seen"] = agreement(judge, pictures, batch, tuple(ATTRIBUTES))
     drawn, visible = (part.cpu() for part in draw(batch, 0, size, device))
-    scores["judge_on_rendered"] = agreement(
-        judge, drawn[visible].float() / 255, batch[visible], tuple(ATTRIBUTES)
-    )
+    scores["judge_on_rendered"] = agreement(judge, drawn[visible].float() / 255, batch[visible], tuple(ATTRIBUTES))
     shown, prompts = [pictures[:24]], plain(batch)[:24]
 
     scores["held_out"] = {}
@@ -146,15 +144,11 @@ def measure(arguments: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("assets/embedded-sd"))
     parser.add_argument("--judge", type=Path, default=Path("assets/judge"))
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument(
-        "--count", type=int, default=512, help="pictures; as many again for the held-out pairs"
-    )
+    parser.add_argument("--count", type=int, default=512, help="pictures; as many again for the held-out pairs")
     parser.add_argument("--psnr-count", type=int, default=64, help="pictures of each style for the PSNR")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=3.0)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from adaflow_core.backbone import Backbone
 
 # The workers of pytest-xdist share the cores; more threads than cores make small tensors slow.
 torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
@@ -58,3 +64,23 @@ def drawn_clip(drawn_frames: np.ndarray, tmp_path_factory: pytest.TempPathFactor
     from adaflow_core.video import write_video
 
     return write_video(tmp_path_factory.mktemp("clips") / "drawn.mp4", drawn_frames, Fraction(12))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Layout ("sd1", "sd2", "v") -> the folder of a narrow pipeline with random weights."""
+    from pipelines import save_pipeline
+
+    @cache
+    def folder(layout: str) -> Path:
+        return save_pipeline(layout, tmp_path_factory.mktemp("tiny") / layout)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tiny_folder: Callable[[str], Path]) -> Callable[[str], Backbone]:
+    """Layout -> the engine's model, loaded once."""
+    from adaflow_core.backbone import load_backbone
+
+    return cache(lambda layout: load_backbone(str(tiny_folder(layout)), device="cpu"))

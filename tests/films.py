@@ -73,13 +73,9 @@ def make(
         if sound is not None:
             wave = chirp(count / float(rate))
             for begin in range(0, len(wave), 1024):
-                block = av.AudioFrame.from_ndarray(
-                    wave[None, begin : begin + 1024], format="fltp", layout="mono"
-                )
+                block = av.AudioFrame.from_ndarray(wave[None, begin : begin + 1024], format="fltp", layout="mono")
                 block.rate, block.pts, block.time_base = RATE, begin, Fraction(1, RATE)
-                resampler = av.AudioResampler(
-                    format=sound.codec_context.format.name, layout="mono", rate=RATE
-                )
+                resampler = av.AudioResampler(format=sound.codec_context.format.name, layout="mono", rate=RATE)
                 for part in resampler.resample(block):
                     container.mux(sound.encode(part))
             container.mux(sound.encode(None))

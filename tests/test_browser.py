@@ -125,9 +125,7 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.get_by_role("tab", name="Tokens").click()
     page.get_by_text("Keyframe 3 on the").wait_for()
     tokens = page.locator(".af-tokens .thumbnail-item")
-    assert [f"frame {frame}" in tokens.nth(k).inner_text() for k, frame in enumerate(frames[:2])] == [
-        True
-    ] * 2
+    assert [f"frame {frame}" in tokens.nth(k).inner_text() for k, frame in enumerate(frames[:2])] == [True] * 2
     assert "% kept" in tokens.nth(0).inner_text()
 
     # A slider that moves after the preview changes what is kept.

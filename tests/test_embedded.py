@@ -146,9 +146,7 @@ def test_averages_and_computing_copy_follow_the_weights() -> None:
     images, truth = torch.rand(4, 3, 32, 32), torch.zeros(4, 4, dtype=torch.long)
     trainee.step(judge_loss(trainee.working["judge"], images, truth), 1e-3)
     for name in ("working", "averages"):  # the first step's average is the weights themselves
-        for copied, weight in zip(
-            getattr(trainee, name)["judge"].parameters(), judge.parameters(), strict=True
-        ):
+        for copied, weight in zip(getattr(trainee, name)["judge"].parameters(), judge.parameters(), strict=True):
             torch.testing.assert_close(copied, weight, check_dtype=False)
 
 
@@ -156,9 +154,7 @@ def test_standardised_latents_decode_to_the_same_pictures() -> None:
     vae = embedded.build_vae(SIZE).requires_grad_(False)
     pictures = draw(sample(8, seed=0), 0, SIZE, CPU)[0]
     before = vae.decode(vae.encode(unit(pictures)).latent_dist.mode()).sample
-    spread = (
-        vae.encode(unit(pictures)).latent_dist.std / latent_means(vae, pictures).std((0, 2, 3))[:, None, None]
-    )
+    spread = vae.encode(unit(pictures)).latent_dist.std / latent_means(vae, pictures).std((0, 2, 3))[:, None, None]
     standardise(vae, pictures)
     posterior = vae.encode(unit(pictures)).latent_dist
     torch.testing.assert_close(vae.decode(posterior.mode()).sample, before, atol=1e-4, rtol=1e-4)

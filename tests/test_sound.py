@@ -46,18 +46,14 @@ def lag(wave: np.ndarray, reference: np.ndarray) -> int:
     ],
 )
 @pytest.mark.parametrize("start", [0, 24])
-def test_sound_stays_beside_its_frames(
-    name: str, audio: str, expected: str, start: int, tmp_path: Path
-) -> None:
+def test_sound_stays_beside_its_frames(name: str, audio: str, expected: str, start: int, tmp_path: Path) -> None:
     if audio not in av.codecs_available:
         pytest.skip(f"this PyAV has no encoder {audio}")
     codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
     source = make(tmp_path / name, 96, codec, audio=audio)
     assert probe(source).has_audio
     video = decode(source, size=(96, 64), frames=slice(start, start + 48))
-    path = write_video(
-        tmp_path / "out.mp4", video.frames, video.fps, audio_from=video.source, start=video.start
-    )
+    path = write_video(tmp_path / "out.mp4", video.frames, video.fps, audio_from=video.source, start=video.start)
     wave, written = sound_of(path)
     assert written == expected
     heard = np.flatnonzero(np.abs(wave) > 0.02) / RATE

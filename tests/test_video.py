@@ -245,9 +245,7 @@ def test_untagged_high_definition_is_taken_as_bt709(tmp_path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 736, 720, "yuv420p"
-        frame = av.VideoFrame.from_ndarray(red, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace="ITU709"
-        )
+        frame = av.VideoFrame.from_ndarray(red, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
         frame.colorspace = 2
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -262,9 +260,7 @@ def test_a_file_cut_short_gives_what_it_has(tmp_path: Path) -> None:
     video = decode(cut, size=(96, 64), out=tmp_path / "cut.npy")
     assert 5 < len(video) < 60
     shown = [number(frame) for frame in video.frames]
-    assert shown[: len(video) - 4] == list(
-        range(len(video) - 4)
-    )  # a frame near the cut may lack its reference
+    assert shown[: len(video) - 4] == list(range(len(video) - 4))  # a frame near the cut may lack its reference
     assert np.load(tmp_path / "cut.npy").shape == video.frames.shape
     assert video.digest == decode(cut, size=(96, 64)).digest
 

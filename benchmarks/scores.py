@@ -1,0 +1,191 @@
+"""How near an edit is to the truth, beside what a copy, a wash of colour and an oracle reach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaflow_core.backbone import Backbone
+from adaflow_core.metrics import psnr, ssim
+from benchmarks.truth import Pair
+from scenes.classifier import ATTRIBUTES, Judge
+
+CHUNK = 8  # frames at a time through the autoencoder and the judge
+
+
+# --- what an edit is compared with ----------------------------------------------------------------
+
+
+def autoencoded(backbone: Backbone, frames: np.ndarray) -> np.ndarray:
+    """The frames [T, H, W, 3] after a round trip: what the autoencoder allows."""
+    parts = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
+    return np.concatenate([backbone.decode(backbone.encode(part)) for part in parts])
+
+
+def flat_fill(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """The source with the region painted in the truth's mean colour."""
+    filled = source.copy()
+    if region.any():
+        filled[region] = truth[region].mean(axis=0).round().astype(np.uint8)
+    return filled
+
+
+def affine_oracle(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """The best affine colour map of the source, fitted to the truth inside the region and outside it."""
+    mapped = source.copy()
+    for part in (region, ~region):
+        if part.any():
+            rows = np.column_stack([source[part].astype(np.float64), np.ones(int(part.sum()))])
+            wanted = truth[part].astype(np.float64)
+            # Normal equations: millions of pixels, four unknowns a channel.
+            matrix = np.linalg.lstsq(rows.T @ rows, rows.T @ wanted, rcond=None)[0]
+            mapped[part] = (rows @ matrix).round().clip(0, 255).astype(np.uint8)
+    return mapped
+
+
+# --- scores of one clip ---------------------------------------------------------------------------
+
+
+def nearness(frames: np.ndarray, pair: Pair) -> dict[str, float]:
+    """PSNR and SSIM to the truth inside the region that changes and outside it; nan where there is none."""
+    inside, outside = pair.region, ~pair.region
+    return {
+        "psnr_inside": psnr(frames, pair.truth, inside),
+        "psnr_outside": psnr(frames, pair.truth, outside),
+        "ssim_inside": ssim(frames, pair.truth, inside),
+        "ssim_outside": ssim(frames, pair.truth, outside),
+    }
+
+
+def references(backbone: Backbone, pair: Pair, source: np.ndarray) -> dict[str, dict[str, float]]:
+    """The scores of what an edit is measured against; `source`: the frames that were edited."""
+    return {
+        "copy": nearness(source, pair),
+        "autoencoded": nearness(autoencoded(backbone, pair.truth), pair),
+        "flat": nearness(flat_fill(source, pair.truth, pair.region), pair),
+        "affine": nearness(affine_oracle(source, pair.truth, pair.region), pair),
+    }
+
+
+def _answers(judge: Judge, frames: np.ndarray) -> dict[str, np.ndarray]:
+    pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+    found = [judge.predict(part) for part in pictures.split(CHUNK)]
+    return {name: torch.cat([f[name] for f in found]).cpu().numpy() for name in ATTRIBUTES}
+
+
+def verdict(judge: Judge, frames: np.ndarray, pair: Pair) -> dict[str, Any]:
+    """What the judge sees in a clip: the target attribute, and the others as they were.
+
+    Shares of frames, and whether the clip as a whole (its most frequent answer) is right.
+    """
+    answers = _answers(judge, frames)
+    wanted = {name: int(getattr(pair.after, name)[0]) for name in ATTRIBUTES}
+    frames_right = {name: answers[name] == wanted[name] for name in ATTRIBUTES}
+    seen = {name: int(np.bincount(answers[name]).argmax()) for name in ATTRIBUTES}
+    others = [name for name in ATTRIBUTES if name != pair.attribute]
+    return {
+        "target_frames": float(frames_right[pair.attribute].mean()),
+        "target": seen[pair.attribute] == wanted[pair.attribute],
+        "others_frames": float(np.all([frames_right[name] for name in others], axis=0).mean()),
+        "others": all(seen[name] == wanted[name] for name in others),
+        "seen": {name: ATTRIBUTES[name][number] for name, number in seen.items()},
+    }
+
+
+# --- many clips -----------------------------------------------------------------------------------
+
+
+def mean_interval(values: Iterable[float]) -> dict[str, float | int | None]:
+    """Mean and 95 % interval (Student's t) of the finite values."""
+    from scipy.stats import t
+
+    finite = np.array([v for v in values if math.isfinite(v)])
+    if not len(finite):
+        return {"mean": None, "low": None, "high": None, "count": 0}
+    mean = float(finite.mean())
+    if len(finite) == 1:
+        return {"mean": mean, "low": None, "high": None, "count": 1}
+    half = float(t.ppf(0.975, len(finite) - 1) * finite.std(ddof=1) / math.sqrt(len(finite)))
+    return {"mean": mean, "low": mean - half, "high": mean + half, "count": len(finite)}
+
+
+def share_interval(right: Sequence[bool]) -> dict[str, float | int]:
+    """Share and its 95 % interval (Wilson)."""
+    n, share, z = len(right), float(np.mean(right)), 1.96
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return {"mean": share, "low": middle - half, "high": middle + half, "count": n}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A demand on the edits of one kind."""
+
+    text: str
+    value: str
+    passed: bool
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means and intervals over clips of one kind, each row as `measure` of benchmarks.edits makes it."""
+    summary: dict[str, Any] = {
+        who: {score: mean_interval(row[who][score] for row in rows) for score in rows[0][who]}
+        for who in ("edit", "copy", "autoencoded", "flat", "affine")
+    }
+
+    def difference(score: str, first: str, second: str) -> dict[str, float | int | None]:
+        return mean_interval(row[first][score] - row[second][score] for row in rows)
+
+    summary["gain_over_copy"] = difference("psnr_inside", "edit", "copy")
+    summary["ssim_over_flat"] = difference("ssim_inside", "edit", "flat")
+    summary["ssim_of_autoencoded"] = mean_interval(
+        row["edit"]["ssim_inside"] / row["autoencoded"]["ssim_inside"] for row in rows
+    )
+    summary["outside_under_autoencoded"] = difference("psnr_outside", "autoencoded", "edit")
+    for who in ("judge", "judge_on_truth"):
+        summary[who] = {name: share_interval([row[who][name] for row in rows]) for name in ("target", "others")}
+        for name in ("target_frames", "others_frames"):
+            summary[who][name] = mean_interval(row[who][name] for row in rows)
+    return summary
+
+
+def bars(summary: dict[str, Any]) -> list[Bar]:
+    """What edits must reach, by the means; "clearly" above a flat fill: with the whole 95 % interval."""
+    gain = summary["gain_over_copy"]["mean"]
+    ratio = summary["ssim_of_autoencoded"]["mean"]
+    flat = summary["ssim_over_flat"]
+    clear = flat["mean"] if flat["low"] is None else flat["low"]
+    found = [
+        Bar("PSNR inside beats the copy by 4 dB", f"{gain:+.1f} dB", gain >= 4),
+        Bar("SSIM inside is 0.7 of the autoencoded truth's", f"{ratio:.2f}", ratio >= 0.7),
+        Bar("SSIM inside is clearly above a flat fill's", f"{flat['mean']:+.2f}", clear > 0),
+    ]
+    outside, under = summary["edit"]["psnr_outside"]["mean"], summary["outside_under_autoencoded"]["mean"]
+    if outside is not None and under is not None:
+        value = f"{outside:.1f} dB, {under:.1f} under the autoencoder"
+        found.append(Bar("PSNR outside is 25 dB, or within 1.5 of it", value, outside >= 25 or under <= 1.5))
+    for name, text in (
+        ("target", "the judge sees the target in 95 % of clips"),
+        ("others", "and the others unchanged in 95 %"),
+    ):
+        share = summary["judge"][name]["mean"]
+        found.append(Bar(text, f"{share:.0%}", share >= 0.95))
+    return found
+
+
+def plain_json(data: Any) -> Any:
+    """Plain JSON data, rounded; nan and infinity become null."""
+    if isinstance(data, dict):
+        return {str(key): plain_json(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [plain_json(value) for value in data]
+    if isinstance(data, (bool, np.bool_)):
+        return bool(data)
+    if isinstance(data, (float, np.floating)):
+        return round(float(data), 4) if math.isfinite(data) else None
+    return data

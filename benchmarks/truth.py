@@ -1,0 +1,126 @@
+"""Clips with their true edits: drawn twice, once with the attribute changed, and where the two may differ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from scenes.captions import plain
+from scenes.clips import FRAMES, SIZE, scene
+from scenes.flow import true_flow
+from scenes.motion import BACKGROUND, MAIN
+from scenes.render import render
+from scenes.world import BACKGROUNDS, COLOURS, KINDS, STYLES, SceneBatch, sample
+
+# What an edit changes: LongV-EVAL's kinds with the foreground split in two -> (attribute, its values).
+EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "colour": ("colour", COLOURS),
+    "background": ("background", BACKGROUNDS),
+    "style": ("style", STYLES),
+    "object": ("kind", KINDS),
+}
+# Motions without a cut in which the object stays in sight.
+MOTIONS = ("drift", "bounce", "turn", "pan", "zoom", "uneven")
+CLIPS = Path("assets/clips")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A clip, its true edit and all that is known about them."""
+
+    name: str
+    kind: str  # of EDITS
+    before: SceneBatch  # one row
+    after: SceneBatch
+    times: np.ndarray  # [T] clip time of every frame
+    source: np.ndarray  # [T, H, W, 3] uint8
+    truth: np.ndarray  # [T, H, W, 3] uint8
+    region: np.ndarray  # [T, H, W] bool, what the edit changes
+    source_prompt: str
+    prompt: str
+    file: Path | None = None  # the source as bundled
+
+    @property
+    def attribute(self) -> str:
+        return EDITS[self.kind][0]
+
+    def flows(self) -> tuple[np.ndarray, np.ndarray]:
+        """The true flow from each frame to the next: [T - 1, 2, H, W] pixels, [T - 1, H, W] bool where it holds.
+
+        It is that of the source; an edit of the object's kind moves the outline.
+        """
+        size = self.source.shape[1]
+        pairs = [
+            true_flow(self.before, float(a), float(b), size)
+            for a, b in zip(self.times[:-1], self.times[1:], strict=True)
+        ]
+        flows, visible = zip(*pairs, strict=True)
+        return torch.stack(flows).numpy(), torch.stack(visible).numpy()
+
+
+def draw(before: SceneBatch, kind: str, value: str, times: np.ndarray, size: int = SIZE, **named: Any) -> Pair:
+    """The pair of one row. Unless `named` gives them, the prompts are the plain captions."""
+    after = before.replace(**{EDITS[kind][0]: value})
+    drawn = [render(row, torch.from_numpy(times), size) for row in (before, after)]
+    source, truth = (rearrange((d.rgb[0] * 255).round().byte(), "t c h w -> t h w c").numpy() for d in drawn)
+    ids = [d.ids[0].numpy() for d in drawn]
+    if kind == "style":
+        region = np.ones(ids[0].shape, bool)
+    elif kind == "background":  # what stands in the foreground stays as it is
+        region = ids[0] == BACKGROUND
+    else:  # an object of another kind has another outline
+        region = (ids[0] == MAIN) | (ids[1] == MAIN)
+    prompts = {"source_prompt": plain(before)[0], "prompt": plain(after)[0]}
+    values = {"name": f"{kind}: {prompts['source_prompt']} -> {value}"} | prompts | named
+    return Pair(
+        kind=kind, before=before, after=after, times=times, source=source, truth=truth, region=region, **values
+    )
+
+
+def bundled(folder: Path = CLIPS) -> list[dict[str, Any]]:
+    """The entries of the bundled clips."""
+    return json.loads((folder / "clips.json").read_text())
+
+
+def draw_bundled(entry: dict[str, Any], folder: Path = CLIPS, size: int = SIZE) -> Pair:
+    """A bundled clip with the edit that the program suggests for it."""
+    return draw(
+        scene(entry),
+        entry["kind"],
+        entry["value"],
+        torch.linspace(0, 1, entry["frames"]).numpy(),
+        size,
+        name=Path(entry["file"]).stem,
+        source_prompt=entry["source_prompt"],
+        prompt=entry["prompt"],
+        file=folder / entry["file"],
+    )
+
+
+def random_rows(count: int, seed: int, style: str | None = None) -> SceneBatch:
+    """Test scenes of one object that stays in sight, with the motions in turn; `style` None mixes the styles."""
+    rows = [
+        sample(1, seed=20_000 + 1000 * seed + i, split="test", motion=MOTIONS[i % len(MOTIONS)])
+        for i in range(count)
+    ]
+    batch = SceneBatch.cat(rows).replace(present2=False)
+    return batch if style is None else batch.replace(style=style)
+
+
+def random_pair(row: SceneBatch, kind: str, frames: int, draw_seed: int, size: int = SIZE) -> Pair:
+    """A row with an edit of `kind` to another value drawn at random.
+
+    The frames are the middle ones of a clip as long as the bundled ones, at the same pace.
+    """
+    attribute, values = EDITS[kind]
+    others = [value for value in values if value != row.names(attribute)[0]]
+    rng = np.random.default_rng([draw_seed, list(EDITS).index(kind)])
+    whole = torch.linspace(0, 1, max(frames, FRAMES)).numpy()
+    start = (len(whole) - frames) // 2
+    return draw(row, kind, others[rng.integers(len(others))], whole[start : start + frames], size)

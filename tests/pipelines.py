@@ -1,0 +1,81 @@
+"""Narrow Stable Diffusion pipelines with random weights: the layouts that the engine must know."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+WORDS = ["a", "red", "blue", "ball", "rolls", "over", "snow", "photo", "watercolour", "of", "the"]
+LAYOUTS = ("sd1", "sd2", "v")
+SIZE = 64  # pixels: 8 x 8 latents, grids of 8 x 8, 4 x 4, 2 x 2 and 1 x 1 tokens
+
+
+def save_pipeline(layout: str, folder: Path) -> Path:
+    """A pipeline of SD 1.x's layout, of SD 2.x's (linear projections, heads by block), or that with v prediction."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from scenes.embedded import build_tokenizer
+
+    torch.manual_seed(LAYOUTS.index(layout))
+    tokenizer = build_tokenizer(WORDS)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            projection_dim=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=tokenizer.model_max_length,
+            hidden_act="quick_gelu" if layout == "sd1" else "gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    shape: dict[str, object] = {"block_out_channels": (16, 32, 32, 32), "attention_head_dim": 2}
+    if layout != "sd1":  # wider than the features are reduced to
+        shape = {
+            "block_out_channels": (16, 72, 72, 72),
+            "attention_head_dim": (1, 2, 2, 4),
+            "use_linear_projection": True,
+        }
+    unet = UNet2DConditionModel(
+        sample_size=SIZE // 8, layers_per_block=2, cross_attention_dim=32, norm_num_groups=8, **shape
+    )
+    vae = AutoencoderKL(
+        sample_size=SIZE,
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction" if layout == "v" else "epsilon",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe.save_pretrained(folder)
+    return folder

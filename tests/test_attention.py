@@ -1,0 +1,286 @@
+"""Extended and slimmed attention, propagation, and that a UNet is left as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from adaflow_core import attention
+from adaflow_core.attention import (
+    AttentionState,
+    Halt,
+    SelfAttention,
+    attend_sdpa,
+    editing_attention,
+    extended_attention,
+    forward_hook,
+    is_injected_layer,
+    pick_attention,
+)
+from adaflow_core.backbone import Backbone
+
+SCALE = 0.4
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def naive(query: Tensor, key: Tensor, value: Tensor, kept: np.ndarray, scale: float = SCALE) -> np.ndarray:
+    """One branch [K, H, n, d], one query at a time; `kept` [K, M] indices into the K*n tokens."""
+    K, H, n, _ = query.shape
+    result = np.empty(value.shape)
+    for k, h in np.ndindex(K, H):
+        keys = np.concatenate([key[j, h] for j in range(K)])[kept[k]]
+        values = np.concatenate([value[j, h] for j in range(K)])[kept[k]]
+        for i in range(n):
+            share = np.exp(scale * (keys @ query[k, h, i].numpy()))
+            result[k, h, i] = share @ values / share.sum()
+    return result
+
+
+def kept_tokens(K: int, n: int, M: int) -> Tensor:
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(np.sort([rng.permutation(K * n)[:M] for _ in range(K)]))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("M", [1, 7, 14, 15])
+@pytest.mark.parametrize("gather_bytes", [2**28, 1, 2 * 7 * 2 * 4 * 8 * 2])
+def test_slimmed_attention(monkeypatch: pytest.MonkeyPatch, shared: bool, M: int, gather_bytes: int) -> None:
+    monkeypatch.setattr(attention, "GATHER_BYTES", gather_bytes)
+    K, H, n, d = 3, 2, 5, 4
+    rows = K if shared else 2 * K
+    query, key, value = draw(rows, H, n, d, seed=1), draw(rows, H, n, d, seed=2), draw(2 * K, H, n, d, seed=3)
+    kept = kept_tokens(K, n, M)
+    result = extended_attention(query, key, value, kept, attend_sdpa, SCALE)
+    for branch in range(2):
+        own = slice(branch * K, (branch + 1) * K)
+        asked = slice(0, K) if shared else own
+        expected = naive(query[asked], key[asked], value[own], kept.numpy())
+        np.testing.assert_allclose(result[own], expected, atol=1e-12)
+
+
+def test_everything_kept_is_full_extended_attention() -> None:
+    K, H, n, d = 3, 2, 5, 4
+    query, key, value = (draw(2 * K, H, n, d, seed=seed) for seed in (4, 5, 6))
+    everything = torch.arange(K * n).repeat(K, 1)
+    result = extended_attention(query, key, value, everything, attend_sdpa, SCALE)
+    for branch in (slice(0, K), slice(K, 2 * K)):
+        # All keyframes of a branch as one long frame.
+        long = [x[branch].transpose(0, 1).reshape(H, K * n, d) for x in (query, key, value)]
+        share = torch.softmax(SCALE * long[0] @ long[1].mT, dim=-1)
+        expected = (share @ long[2]).reshape(H, K, n, d).transpose(0, 1)
+        torch.testing.assert_close(result[branch], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_without_kept_tokens_a_frame_attends_to_itself(shared: bool) -> None:
+    K, H, n, d = 3, 2, 5, 4
+    rows = K if shared else 2 * K
+    query, key, value = draw(rows, H, n, d, seed=1), draw(rows, H, n, d, seed=2), draw(2 * K, H, n, d, seed=3)
+    own = torch.arange(K * n).reshape(K, n)
+    result = extended_attention(query, key, value, None, attend_sdpa, SCALE)
+    expected = extended_attention(query, key, value, own, attend_sdpa, SCALE)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("M", [7, 15])
+def test_gathered_keys_and_values_keep_within_their_bytes(monkeypatch: pytest.MonkeyPatch, M: int) -> None:
+    K, H, n, d = 3, 2, 5, 4
+    query, key, value = (draw(2 * K, H, n, d, seed=seed) for seed in (4, 5, 6))
+    monkeypatch.setattr(attention, "GATHER_BYTES", 2 * 2 * M * H * d * 8)  # two keyframes' worth
+    sizes, checks = [], []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        sizes.append(len(k))
+        return attend_sdpa(q, k, v, scale)
+
+    extended_attention(query, key, value, kept_tokens(K, n, M), attend, SCALE, lambda: checks.append(1))
+    assert sizes == [2, 1, 2, 1] and len(checks) == 4
+
+
+def test_auto_takes_torchs_attention_on_a_cpu() -> None:
+    assert pick_attention("auto", torch.device("cpu"), torch.float32) is attend_sdpa
+    assert pick_attention("sdpa", torch.device("cpu"), torch.float32) is attend_sdpa
+
+
+def test_xformers_that_cannot_run_is_replaced_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Tensor:
+        raise NotImplementedError("no kernel")
+
+    monkeypatch.setattr(attention, "attend_xformers", broken)
+    with pytest.warns(UserWarning, match="no kernel"):
+        assert pick_attention("xformers", torch.device("cpu"), torch.float32) is attend_sdpa
+
+
+# --- in a real UNet ---------------------------------------------------------------------------------
+
+K = 3
+
+
+@pytest.fixture
+def backbone(tiny_backbone: Callable[[str], Backbone]) -> Backbone:
+    return tiny_backbone("sd1")
+
+
+def noisy(frames: int = K, seed: int = 0) -> Tensor:
+    return draw(frames, 4, 8, 8, seed=seed).float()
+
+
+def run(backbone: Backbone, latents: Tensor, branches: int = 2) -> Tensor:
+    """The UNet's output for `branches` copies of the latents, each under another prompt."""
+    prompts = ["a photo", "", "a red ball"][-branches:]
+    states = torch.cat([backbone.embed(p).states.expand(len(latents), -1, -1) for p in prompts])
+    return backbone.predict(latents.repeat(branches, 1, 1, 1), 500, states)
+
+
+def everything(backbone: Backbone) -> dict[int, Tensor]:
+    return {g.n: torch.arange(K * g.n).repeat(K, 1) for g in backbone.grids(64, 64)}
+
+
+def propagating(backbone: Backbone, state: AttentionState, slots: list[int]) -> None:
+    state.mode = "propagate"
+    state.slots = torch.tensor(slots)[:, None]
+    for grid in backbone.grids(64, 64):
+        state.index[grid.n] = torch.arange(grid.n).expand(len(slots), 1, -1)
+        state.weights[grid.n] = torch.ones(len(slots), 1, grid.n)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("slimmed", [True, False])
+def test_propagation_from_oneself_repeats_the_keyframe_pass(backbone: Backbone, slimmed: bool) -> None:
+    state = AttentionState(mode="keyframes", keep_outputs=True, kept=everything(backbone) if slimmed else None)
+    with editing_attention(backbone.unet, state):
+        first = run(backbone, noisy())
+        propagating(backbone, state, [0, 1, 2])
+        assert torch.equal(run(backbone, noisy()), first)
+        # From another keyframe the outputs are not the same.
+        propagating(backbone, state, [1, 2, 0])
+        assert (run(backbone, noisy()) - first).abs().max() > 1e-4
+
+
+@torch.inference_mode()
+def test_identical_frames_take_identical_outputs_from_one_keyframe(backbone: Backbone) -> None:
+    still = noisy(1).expand(K, -1, -1, -1)
+    state = AttentionState(mode="keyframes", keep_outputs=True, kept=everything(backbone))
+    with editing_attention(backbone.unet, state):
+        first = run(backbone, still)
+        propagating(backbone, state, [1, 1, 1])
+        torch.testing.assert_close(run(backbone, still), first, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_own_attention_is_what_the_unet_does_by_itself(backbone: Backbone) -> None:
+    plain = run(backbone, noisy())
+    for state in (AttentionState(), AttentionState(mode="keyframes", kept=None)):
+        with editing_attention(backbone.unet, state):
+            torch.testing.assert_close(run(backbone, noisy()), plain, rtol=1e-4, atol=1e-5)
+    # Identical keyframes see the same tokens several times over: the same shares.
+    still = noisy(1).expand(K, -1, -1, -1)
+    with editing_attention(backbone.unet, AttentionState(mode="keyframes", kept=everything(backbone))):
+        torch.testing.assert_close(run(backbone, still), run_alone(backbone, still), rtol=1e-4, atol=1e-5)
+        assert (run(backbone, noisy()) - plain).abs().max() > 1e-4
+
+
+def run_alone(backbone: Backbone, latents: Tensor) -> Tensor:
+    processors = dict(backbone.unet.attn_processors)
+    with editing_attention(backbone.unet, AttentionState()):
+        output = run(backbone, latents)
+    assert backbone.unet.attn_processors == processors
+    return output
+
+
+@torch.inference_mode()
+def test_injection_takes_queries_and_keys_of_the_source(backbone: Backbone) -> None:
+    """The source branch runs as if alone, and the edit branches differ from those without injection."""
+    alone = run(backbone, noisy(), branches=3)
+    state = AttentionState(mode="keyframes", inject=True, kept=everything(backbone), keep_outputs=True)
+    with editing_attention(backbone.unet, state):
+        injected = run(backbone, noisy(), branches=3)
+        assert all(len(kept) == 2 and len(kept[0]) == K for kept in state.outputs.values())
+        state.inject = False
+        free = run(backbone, noisy())
+    torch.testing.assert_close(injected[:K], alone[:K], rtol=1e-4, atol=1e-5)
+    assert (injected[K:] - free).abs().max() > 1e-4
+    # With the source's own latents and prompt in every branch, each within its frame, nothing changes.
+    states = backbone.embed("a photo").states
+    same = []
+    for inject, branches in ((True, 3), (False, 2)):
+        with editing_attention(backbone.unet, AttentionState(mode="keyframes", inject=inject)):
+            same.append(backbone.predict(noisy().repeat(branches, 1, 1, 1), 500, states)[-2 * K :])
+    torch.testing.assert_close(*same, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("place", "injected"), [("up_blocks.1.attentions.1", True), ("up_blocks.1.attentions.0", False)]
+)
+def test_one_injected_layer(backbone: Backbone, place: str, injected: bool) -> None:
+    layer = backbone.unet.get_submodule(f"{place}.transformer_blocks.0.attn1")
+    n, kept = 4, kept_tokens(K, 4, 7)
+    state = AttentionState(mode="keyframes", inject=True, kept={n: kept})
+    hidden = draw(3 * K, n, layer.to_q.in_features, seed=0).float()
+    result = SelfAttention(state, f"{place}.transformer_blocks.0.attn1")(layer, hidden)
+    heads = [p(hidden).unflatten(-1, (layer.heads, -1)).transpose(1, 2).double() for p in (layer.to_q, layer.to_k, layer.to_v)]  # fmt: skip
+    own = torch.arange(K * n).reshape(K, n)
+    for branch, tokens in enumerate((own, kept, kept)):
+        rows = slice(branch * K, (branch + 1) * K)
+        asked = slice(0, K) if injected else rows
+        mixed = naive(heads[0][asked], heads[1][asked], heads[2][rows], tokens.numpy(), layer.scale)
+        expected = layer.to_out[0](torch.from_numpy(mixed).transpose(1, 2).flatten(2).float())
+        torch.testing.assert_close(result[rows], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_processors_and_hooks_are_restored_after_an_exception(backbone: Backbone) -> None:
+    unet = backbone.unet
+    before, conv = dict(unet.attn_processors), unet.up_blocks[1].resnets[1].conv2
+
+    def stop() -> None:
+        raise RuntimeError("stopped inside a layer")
+
+    with (
+        pytest.raises(RuntimeError, match="inside a layer"),
+        editing_attention(unet, AttentionState(check=stop)),
+        forward_hook(conv, lambda *_: None),
+    ):
+        assert len(conv._forward_hooks) == 1
+        assert sum(p is not before[name] for name, p in unet.attn_processors.items()) == 16
+        run(backbone, noisy())
+    assert unet.attn_processors == before
+    assert all(unet.attn_processors[name] is processor for name, processor in before.items())
+    assert len(conv._forward_hooks) == 0
+
+
+def test_a_hook_may_end_the_pass(backbone: Backbone) -> None:
+    def halt(*_: Any) -> None:
+        raise Halt
+
+    last: list[int] = []
+    with (
+        forward_hook(backbone.unet.conv_out, lambda *_: last.append(1)),
+        forward_hook(backbone.unet.up_blocks[1].resnets[1].conv2, halt),
+        pytest.raises(Halt),
+    ):
+        run(backbone, noisy())
+    assert not last
+
+
+@pytest.mark.parametrize("layout", ["sd1", "sd2"])
+def test_injected_layers_are_those_of_plug_and_play(tiny_backbone: Callable[[str], Backbone], layout: str) -> None:
+    names = [
+        name.removesuffix(".processor")
+        for name in tiny_backbone(layout).unet.attn_processors
+        if name.endswith("attn1.processor")
+    ]
+    expected = {
+        f"up_blocks.{block}.attentions.{i}.transformer_blocks.0.attn1"
+        for block, chosen in {1: (1, 2), 2: (0, 1, 2), 3: (0, 1, 2)}.items()
+        for i in chosen
+    }
+    assert len(names) == 16 and {name for name in names if is_injected_layer(name)} == expected

@@ -1,0 +1,255 @@
+"""The edit benchmark: its truth pairs, what it compares with, its arithmetic and its commands."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adaflow_core.config import ModelProfile
+from adaflow_core.metrics import psnr, warp_error
+from adaflow_core.types import Grid, Slimming
+from benchmarks import edits
+from benchmarks.compare import by_chance, by_time
+from benchmarks.run import configs, profile_changes
+from benchmarks.scores import (
+    affine_oracle,
+    bars,
+    flat_fill,
+    mean_interval,
+    nearness,
+    plain_json,
+    share_interval,
+    summarise,
+    verdict,
+)
+from benchmarks.truth import EDITS, Pair, bundled, draw_bundled, random_pair, random_rows
+from scenes.classifier import ATTRIBUTES
+from scenes.clips import truth
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def pairs() -> dict[str, Pair]:
+    """A pair of each kind of one random clip."""
+    row = random_rows(1, seed=0, style="photo")
+    return {kind: random_pair(row, kind, 4, 0, SIZE) for kind in EDITS}
+
+
+def grown(mask: np.ndarray) -> np.ndarray:
+    """[T, H, W] with a border of one pixel: outlines are drawn smooth."""
+    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
+    T, h, w = mask.shape
+    return np.any([padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=0).reshape(T, h, w)
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_pairs_differ_inside_the_region_only(pairs: dict[str, Pair], kind: str) -> None:
+    pair = pairs[kind]
+    differs = (pair.source != pair.truth).any(axis=-1)
+    assert pair.source.shape == pair.truth.shape == (4, SIZE, SIZE, 3) and pair.region.shape == differs.shape
+    assert not (differs & ~grown(pair.region)).any()
+    assert differs[pair.region].mean() > (0.3 if kind == "object" else 0.7)
+    assert pair.source_prompt != pair.prompt
+    assert pair.region.all() == (kind == "style")
+
+
+def test_pairs_are_drawn_by_seed() -> None:
+    rows = random_rows(3, seed=1)
+    first, again, other = (random_pair(rows[i : i + 1], "colour", 2, s, SIZE) for i, s in ((0, 0), (0, 0), (1, 1)))
+    assert np.array_equal(first.truth, again.truth) and not np.array_equal(first.source, other.source)
+    assert not rows.present2.any() and len(set(rows.names("motion"))) == 3
+
+
+def test_bundled_pairs_are_those_of_the_clips() -> None:
+    entries = bundled()
+    assert {entry["kind"] for entry in entries} == set(EDITS)
+    for entry in (next(e for e in entries if e["kind"] == kind) for kind in EDITS):
+        entry = entry | {"frames": 2}
+        source, edited, mask = truth(entry, SIZE)
+        pair = draw_bundled(entry, size=SIZE)
+        assert np.array_equal(pair.source, source) and np.array_equal(pair.truth, edited)
+        if entry["kind"] in ("colour", "object"):
+            assert np.array_equal(pair.region, mask)
+        if entry["kind"] == "background":
+            assert not (pair.region & mask).any()
+        assert pair.file is not None and pair.file.is_file() and pair.prompt == entry["prompt"]
+
+
+def test_flow_carries_the_truth_onto_itself(pairs: dict[str, Pair]) -> None:
+    pair = pairs["colour"]
+    flows, visible = pair.flows()
+    assert flows.shape == (3, 2, SIZE, SIZE) and visible.mean() > 0.5
+    assert warp_error(pair.truth, flows, visible) < warp_error(pair.truth[::-1], flows, visible)
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_affine_oracle_is_no_worse_than_a_copy(pairs: dict[str, Pair], kind: str) -> None:
+    pair = pairs[kind]
+    best, copied = (
+        nearness(frames, pair) for frames in (affine_oracle(pair.source, pair.truth, pair.region), pair.source)
+    )
+    flat = nearness(flat_fill(pair.source, pair.truth, pair.region), pair)
+    assert best["psnr_inside"] >= copied["psnr_inside"] and best["psnr_inside"] >= flat["psnr_inside"] - 0.1
+
+
+def test_affine_oracle_finds_a_map_that_is_there() -> None:
+    rng = np.random.default_rng(0)
+    source = rng.integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    region = np.zeros((2, 8, 8), bool)
+    region[:, :4] = True
+    wanted = source.copy()
+    wanted[region] = 255 - source[region][:, ::-1]
+    assert np.array_equal(affine_oracle(source, wanted, region), wanted)
+
+
+def test_flat_fill_is_the_mean_inside_and_the_source_outside(pairs: dict[str, Pair]) -> None:
+    pair = pairs["colour"]
+    filled = flat_fill(pair.source, pair.truth, pair.region)
+    assert len(np.unique(filled[pair.region], axis=0)) == 1
+    assert np.abs(filled[pair.region][0] - pair.truth[pair.region].mean(axis=0)).max() <= 0.5
+    assert np.array_equal(filled[~pair.region], pair.source[~pair.region])
+    wash = np.broadcast_to(filled[pair.region][0] ^ 64, pair.source.shape)
+    assert psnr(filled, pair.truth, pair.region) > psnr(wash, pair.truth, pair.region)
+
+
+def test_nothing_lies_outside_a_change_of_style(pairs: dict[str, Pair]) -> None:
+    scores = nearness(pairs["style"].truth, pairs["style"])
+    assert scores["psnr_inside"] == math.inf and math.isnan(scores["psnr_outside"])
+    assert plain_json(scores) == {
+        "psnr_inside": None, "psnr_outside": None, "ssim_inside": 1.0, "ssim_outside": None,
+    }  # fmt: skip
+
+
+class Oracle(torch.nn.Module):
+    """Stands in for the judge: gives each frame in turn the labels it was made with."""
+
+    def __init__(self, labels: dict[str, list[int]]) -> None:
+        super().__init__()
+        self.labels, self.seen = labels, 0
+
+    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        part = slice(self.seen, self.seen + len(images))
+        self.seen += len(images)
+        return {name: torch.tensor(values[part]) for name, values in self.labels.items()}
+
+
+def test_verdict_tells_the_target_from_the_others(pairs: dict[str, Pair]) -> None:
+    pair = pairs["colour"]
+    right = {name: [int(getattr(pair.after, name)[0])] * 4 for name in ATTRIBUTES}
+    unedited = int(pair.before.colour[0])
+    found = verdict(Oracle(right), pair.truth, pair)
+    assert (found["target"], found["target_frames"], found["others"], found["others_frames"]) == (True, 1, True, 1)
+    found = verdict(Oracle(right | {"colour": [unedited] * 3 + right["colour"][:1]}), pair.truth, pair)
+    assert (found["target"], found["target_frames"], found["others"]) == (False, 0.25, True)
+    wrong = [(right["style"][0] + 1) % 5]
+    found = verdict(Oracle(right | {"style": wrong + right["style"][:3]}), pair.truth, pair)
+    assert (found["target"], found["others"], found["others_frames"]) == (True, True, 0.75)
+
+
+def test_intervals() -> None:
+    found = mean_interval([1.0, 2.0, 3.0, math.inf, math.nan])
+    assert (
+        found["mean"] == 2
+        and found["count"] == 3
+        and found["high"] == pytest.approx(2 + 4.303 / math.sqrt(3), rel=1e-3)
+    )
+    assert mean_interval([math.nan])["mean"] is None
+    share = share_interval([True] * 20)
+    assert (
+        share["mean"] == 1 and share["low"] == pytest.approx(0.839, abs=1e-3) and share["high"] == pytest.approx(1)
+    )
+
+
+def row(gain: float, ssim: float, outside: float, right: bool) -> dict:
+    def scores(inside: float, likeness: float, rest: float) -> dict[str, float]:
+        return {"psnr_inside": inside, "ssim_inside": likeness, "psnr_outside": rest, "ssim_outside": 1.0}
+
+    judged = {"target": right, "others": True, "target_frames": float(right), "others_frames": 1.0}
+    return {
+        "edit": scores(10 + gain, ssim, outside), "copy": scores(10, 0.5, math.inf),
+        "autoencoded": scores(30, 0.9, 26), "flat": scores(15, 0.4, math.inf), "affine": scores(25, 0.8, 40),
+        "judge": judged, "judge_on_truth": judged,
+    }  # fmt: skip
+
+
+def test_bars_pass_what_reaches_them_and_fail_what_does_not() -> None:
+    good = [row(5, 0.7, 25.5, True), row(6, 0.72, 24.7, True)]
+    assert [bar.passed for bar in bars(summarise(good))] == [True] * 6
+    bad = [row(3, 0.5, 20, True), row(3, 0.3, 22, False)]
+    assert [bar.passed for bar in bars(summarise(bad))] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("choose", [by_chance(0), by_time(np.array([0, 5, 6]))])
+def test_controls_keep_as_many_tokens_and_all_of_their_own(choose) -> None:
+    K, n, kept = 3, 4, 6
+    own = np.stack([np.arange(kept) for _ in range(K)]).astype(np.int32)
+    found = choose(Slimming(Grid(2, 2), np.zeros((K, K, n), np.float16), own)).numpy()
+    assert found.shape == (K, kept) and (np.diff(found, axis=1) > 0).all()
+    for k in range(K):
+        assert set(range(k * n, k * n + n)) <= set(found[k].tolist())
+
+
+def test_nearest_in_time_takes_the_neighbours() -> None:
+    own = np.zeros((3, 8), np.int32)
+    found = by_time(np.array([0, 5, 6]))(Slimming(Grid(2, 2), np.zeros((3, 3, 4), np.float16), own))
+    assert (found[0] < 8).all() and (found[1] >= 4).all() and (found[2] >= 4).all()
+
+
+def test_arguments_become_settings() -> None:
+    given = ["scenes", "--guidance=4", "--steps=8", "--negative=source", "--method=joint", "--prune=0.3"]
+    plan, edit = configs(edits.parse([*given, "--injection-conv=0"]), "a ball")
+    assert (plan.method, plan.prune, plan.source_prompt, plan.keyframes) == ("joint", 0.3, "a ball", None)
+    assert (edit.guidance, edit.steps, edit.negative_prompt, edit.injection_conv) == (4, 8, "a ball", 0)
+    plan, edit = configs(edits.parse(["bundled"]), "")
+    assert edit.guidance is None and edit.negative_prompt is None and plan.prune is None
+    plan, _ = configs(edits.parse(["slimming"]), "")
+    assert (plan.keyframes, plan.prune) == (32, 0.6)
+    assert ModelProfile(**profile_changes(["guidance=4", "steps=8", "negative=source"])).steps == 8
+    with pytest.raises(SystemExit, match="choose a field"):
+        profile_changes(["nothing=1"])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model and a judge with random weights."""
+    from scenes import embedded
+    from scenes.captions import vocabulary
+    from scenes.classifier import Judge, save_judge
+
+    folder = tmp_path_factory.mktemp("benchmarks")
+    torch.manual_seed(0)
+    embedded.save(embedded.build(vocabulary(), size=SIZE), folder / "model")
+    save_judge(Judge(), folder / "judge")
+    return folder / "model", folder / "judge"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["scenes", "methods", "slimming"])
+def test_commands_run_to_the_end(
+    command: str, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, judge = folders
+    given = [command, "--clips", "1", "--frames", "3", "--steps", "2", "--model", str(model), "--judge", str(judge)]
+    given += [
+        "--size",
+        str(SIZE),
+        "--kinds",
+        "colour",
+        "--json",
+        str(tmp_path / "scores.json"),
+        "--sheet",
+        str(tmp_path / "sheet.png"),
+    ]
+    if command == "slimming":
+        given += ["--keyframes", "3"]
+    edits.main(given)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert len(scores["clips"]) == 1 and scores["machine"]["device"]
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    assert capsys.readouterr().out

@@ -1,0 +1,317 @@
+"""Keyframe selection against naive walks and brute force."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+import torch
+from made import drifting
+
+from adaflow_core import similarity as similarity_module
+from adaflow_core.correspondence import PropagationResidual
+from adaflow_core.keyframes import (
+    budget_segments,
+    choose_segments,
+    detect_cuts,
+    even_segments,
+    place_borders,
+    refine_segments,
+    representatives,
+    segment_gains,
+    threshold_starts,
+)
+from adaflow_core.similarity import Compare, FrameSimilarity
+from adaflow_core.types import Grid, Monitor, Segments
+
+GRID = Grid(4, 3)
+NONE = np.array([], dtype=np.int64)
+
+
+def symmetric(T: int, seed: int = 0) -> np.ndarray:
+    """[T, T] random similarities, 1 on the diagonal."""
+    table = np.random.default_rng(seed).random((T, T))
+    table = (table + table.T) / 2
+    np.fill_diagonal(table, 1)
+    return table
+
+
+def look_up(means: np.ndarray, windows: np.ndarray | None = None) -> Compare:
+    other = means if windows is None else windows
+    return lambda anchor, frames: (means[anchor, frames], other[anchor, frames])
+
+
+def band_of(table: np.ndarray, width: int) -> np.ndarray:
+    T = len(table)
+    return np.array([[table[i, i + d] if i + d < T else np.nan for d in range(width)] for i in range(T)])
+
+
+def check(segments: Segments) -> None:
+    """What must hold of any choice."""
+    assert segments.starts[0] == 0 and (segments.lengths > 0).all()
+    assert (segments.starts <= segments.keyframes).all() and (segments.keyframes < segments.ends).all()
+    assert set(segments.cuts) <= set(segments.starts)
+    assert (segments.shot_of(segments.starts) == segments.shot_of(segments.keyframes)).all()
+
+
+# --- cuts -------------------------------------------------------------------------------------------
+
+
+def test_a_cut_is_a_lone_drop() -> None:
+    assert detect_cuts(np.array([1, 0.9, 0.9, 0.1, 0.9, 0.9, 0.2, 0.9]), 0.5).tolist() == [3, 6]
+    assert detect_cuts(np.array([1, 0.45, 0.42, 0.44, 0.4, 0.45]), 0.5).tolist() == []  # fast motion
+    assert detect_cuts(np.array([1, 0.9, 0.6, 0.9]), 0.5).tolist() == []
+    assert detect_cuts(np.array([1.0]), 0.5).tolist() == []
+    assert detect_cuts(np.array([1.0, 0.1]), 0.5).tolist() == [1]
+
+
+def test_cuts_of_a_film() -> None:
+    adjacent = FrameSimilarity(drifting(40, GRID, cuts=(11, 30)), "uniform").adjacent(Monitor())
+    assert detect_cuts(adjacent, 0.7).tolist() == [11, 30]
+
+
+# --- by threshold -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("cuts", [(), (1,), (7, 8, 20)])
+@pytest.mark.parametrize("lookahead", [1, 5, 16])
+def test_the_threshold_walk(seed: int, cuts: tuple[int, ...], lookahead: int) -> None:
+    T, mean, window, longest = 30, 0.3, 0.2, 6
+    means, windows = symmetric(T, seed), symmetric(T, seed + 100)
+    expected = [0]
+    for t in range(1, T):
+        anchor = expected[-1]
+        unlike = means[anchor, t] < mean or windows[anchor, t] < window
+        if unlike or t in cuts or t - anchor >= longest:
+            expected.append(t)
+    found = threshold_starts(
+        look_up(means, windows), T, np.array(cuts, dtype=np.int64),
+        mean=mean, window=window, max_segment=longest, lookahead=lookahead,
+    )  # fmt: skip
+    assert found.tolist() == expected
+
+
+def test_representatives_are_the_most_similar_of_the_candidates() -> None:
+    table = symmetric(20)
+    starts = np.array([0, 1, 3, 12])
+    keyframes = representatives(look_up(table), starts, 20, candidates=100, witnesses=100)
+    for start, end, keyframe in zip(starts, [1, 3, 12, 20], keyframes, strict=True):
+        totals = {f: table[f, start:end].sum() for f in range(start, end)}
+        assert keyframe == max(totals, key=lambda f: totals[f])
+
+
+# --- by budget --------------------------------------------------------------------------------------
+
+
+def best_of(table: np.ndarray, start: int, end: int) -> tuple[float, int]:
+    totals = [table[f, start:end].sum() for f in range(start, end)]
+    return max(totals), start + int(np.argmax(totals))
+
+
+@pytest.mark.parametrize("width", [1, 4, 9])
+def test_segment_gains(width: int) -> None:
+    table = symmetric(9)
+    gains, best = segment_gains(band_of(table, width))
+    for i, d in np.ndindex(9, width):
+        if i + d >= 9:
+            assert gains[i, d] == -np.inf and best[i, d] == -1
+        else:
+            total, keyframe = best_of(table, i, i + d + 1)
+            assert gains[i, d] == pytest.approx(total) and best[i, d] == keyframe
+
+
+@pytest.mark.parametrize("T", [1, 4, 9])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("cuts", [(), (3,), (2, 3, 7)])
+@pytest.mark.parametrize("width", [3, 9])
+def test_the_budget_against_all_segmentations(T: int, count: int, cuts: tuple[int, ...], width: int) -> None:
+    table = symmetric(T, seed=T + count)
+    cuts = tuple(c for c in cuts if c < T)
+    best = (-np.inf, (0,))
+    for inner in combinations(range(1, T), count - 1):
+        borders = [0, *inner, T]
+        if set(cuts) <= set(inner) and max(b - a for a, b in pairwise(borders)) <= width:
+            best = max(best, (sum(best_of(table, a, b)[0] for a, b in pairwise(borders)), (0, *inner)))
+    found = budget_segments(band_of(table, width), count, np.array(cuts, dtype=np.int64))
+    if best[0] == -np.inf:
+        assert found is None
+        return
+    assert found is not None
+    starts, keyframes = found
+    assert starts.tolist() == list(best[1])
+    assert keyframes.tolist() == [best_of(table, a, b)[1] for a, b in pairwise([*starts, T])]
+
+
+@pytest.mark.parametrize(("T", "count"), [(24, 1), (24, 5), (24, 24), (24, 40), (300, 3), (300, 8)])
+def test_a_choice_by_budget_has_the_number_asked_for(T: int, count: int) -> None:
+    cuts = np.array([10]) if count > 1 else NONE
+    segments = choose(T, count, cuts)
+    assert len(segments) == min(count, T)
+    check(segments)
+
+
+def test_a_shot_that_thinning_skips_still_gets_its_keyframe() -> None:
+    # One frame between two cuts, in a timeline of which about every fifth frame is sampled.
+    for lone in (151, 152, 153, 154):
+        segments = choose(300, 4, np.array([lone, lone + 1]))
+        assert len(segments) == 4
+        check(segments)
+    segments = choose(300, 4, np.array([150, 299]))
+    assert len(segments) == 4
+    check(segments)
+
+
+def test_a_choice_by_threshold_keeps_the_thresholds() -> None:
+    T, cuts = 40, np.array([13])
+    similarity = FrameSimilarity(drifting(T, GRID, cuts=(13,)), "uniform")
+    segments = choose_segments(
+        similarity, (1, 2), True, cuts,
+        count=None, mean=0.9, window=0.8, max_segment=12, monitor=Monitor(),
+    )  # fmt: skip
+    check(segments)
+    assert 4 < len(segments) < T and segments.lengths.max() <= 12
+    for start, end in zip(segments.starts, segments.ends, strict=True):
+        means, windows = similarity.compare((1, 2), True, int(start), np.arange(start, end))
+        assert (means >= 0.9).all() and (windows >= 0.8).all()
+
+
+def choose(T: int, count: int | None, cuts: np.ndarray) -> Segments:
+    similarity = FrameSimilarity(drifting(T, GRID, cuts=tuple(cuts)), "uniform")
+    return choose_segments(
+        similarity, (1,), True, cuts, count=count, mean=0.8, window=0.6, max_segment=400, monitor=Monitor()
+    )
+
+
+@pytest.mark.parametrize("count", [None, 4, 20])
+def test_the_number_of_comparisons_grows_with_the_length(
+    monkeypatch: pytest.MonkeyPatch, count: int | None
+) -> None:
+    compared = 0
+    plain = similarity_module.match_maps
+
+    def counted(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal compared
+        compared += len(first)
+        return plain(first, second)
+
+    monkeypatch.setattr(similarity_module, "match_maps", counted)
+    numbers = []
+    for T in (240, 480, 960):
+        before = compared
+        choose(T, count and count * T // 240, NONE)
+        numbers.append(compared - before)
+    first, second = np.diff(numbers)  # what 240 and 480 frames more take
+    assert first > 100 and second == pytest.approx(2 * first, rel=0.2)
+
+
+def test_a_fixed_budget_is_not_quadratic_in_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = 0
+    plain = similarity_module.match_maps
+
+    def counted(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal pairs
+        pairs += len(first)
+        return plain(first, second)
+
+    monkeypatch.setattr(similarity_module, "match_maps", counted)
+    choose(1200, 6, NONE)
+    assert pairs < 1200 * 64
+
+
+# --- borders and refinement -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("reach", [None, 2])
+def test_borders_are_the_best_of_all(seed: int, reach: int | None) -> None:
+    T, keyframes = 20, [2, 3, 9, 15, 19]
+    table = symmetric(T, seed)
+    starts = place_borders(look_up(table), np.array(keyframes), np.array([12]), T, reach=reach)
+    for start, (left, right) in zip(starts[1:], pairwise(keyframes), strict=True):
+        middle = (left + right + 1) // 2
+        if left < 12 <= right:
+            assert start == 12
+            continue
+        totals = {
+            border: table[left, left + 1 : border].sum() + table[right, border:right].sum()
+            for border in range(left + 1, right + 1)
+            if reach is None or abs(border - middle) <= reach
+        }
+        assert start == max(totals, key=lambda border: totals[border])
+
+
+def test_equal_borders_lie_in_the_middle() -> None:
+    starts = place_borders(look_up(np.ones((20, 20))), np.array([2, 11, 16]), NONE, 20)
+    assert starts.tolist() == [0, 7, 14]
+
+
+def film(T: int = 36) -> tuple[Segments, PropagationResidual, Compare]:
+    """Two shots with too few, badly placed keyframes."""
+    cuts = np.array([20])
+    features = drifting(T, GRID, cuts=(20,), pace=0.15)
+    similarity = FrameSimilarity(features, "uniform")
+    segments = Segments(np.array([0, 10, 20]), np.array([1, 11, 20]), cuts, T)
+    return segments, PropagationResidual(features, cuts), partial(similarity.compare, (1,), True)
+
+
+@pytest.mark.parametrize("budget", [3, 4, 9])
+def test_refinement_keeps_the_budget_and_helps_the_worst_frame(budget: int) -> None:
+    segments, residual, compare = film()
+    before = residual(segments.keyframes, np.arange(36))
+    refined, values = refine_segments(
+        segments, residual, compare, threshold=0.0, max_keyframes=budget, monitor=Monitor()
+    )
+    check(refined)
+    assert len(refined) == budget
+    shots = np.bincount(refined.shot_of(refined.keyframes), minlength=2)
+    assert shots[0] >= 2 and shots[1] >= 1
+    assert values.sum() < before.sum()
+    if budget > 3:
+        assert values.max() < before.max()
+    np.testing.assert_allclose(values, residual(refined.keyframes, np.arange(36)), atol=1e-6)
+
+
+def test_refinement_stops_at_the_threshold() -> None:
+    segments, residual, compare = film()
+    worst = float(residual(segments.keyframes, np.arange(36)).max())
+    refined, values = refine_segments(
+        segments, residual, compare, threshold=0.7 * worst, max_keyframes=36, monitor=Monitor(), rounds=0
+    )
+    assert 3 < len(refined) < 36 and values.max() <= 0.7 * worst
+    _, still = refine_segments(
+        segments, residual, compare, threshold=worst, max_keyframes=36, monitor=Monitor(), rounds=0
+    )
+    assert still.max() == pytest.approx(worst)
+
+
+def test_moves_keep_the_number_and_lower_the_sum() -> None:
+    segments, residual, compare = film()
+    before = residual(segments.keyframes, np.arange(36))
+    refined, values = refine_segments(
+        segments, residual, compare, threshold=0.0, max_keyframes=3, monitor=Monitor(), rounds=4
+    )
+    assert len(refined) == 3 and values.sum() < before.sum()
+    assert refined.keyframes.tolist() != segments.keyframes.tolist()
+
+
+# --- the baseline -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("frames", "count", "cuts"), [(16, 4, ()), (17, 5, (4,)), (9, 9, (1, 2)), (5, 99, ())])
+def test_even_segments(frames: int, count: int, cuts: tuple[int, ...]) -> None:
+    segments = even_segments(frames, count, np.array(cuts, dtype=np.int64))
+    check(segments)
+    assert len(segments) == min(frames, count)
+    for shot in range(len(cuts) + 1):
+        lengths = segments.lengths[segments.shot_of(segments.starts) == shot]
+        assert len(lengths) and lengths.max() - lengths.min() <= 1
+    middle = (segments.starts + segments.ends - 1) / 2
+    assert abs(segments.keyframes - middle).max() <= 0.5
+
+
+def test_a_longer_shot_gets_more_of_the_even_keyframes() -> None:
+    segments = even_segments(40, 5, np.array([8]))
+    assert np.bincount(segments.shot_of(segments.keyframes)).tolist() == [1, 4]

@@ -1,0 +1,72 @@
+"""Token scores and the choice of kept tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from made import unit_rows
+
+from adaflow_core import slimming
+from adaflow_core.slimming import kept_count, random_tokens, select_tokens, token_scores
+
+
+@pytest.mark.parametrize("entries", [2**24, 1, 30])
+def test_scores_are_the_best_product_times_the_importance(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
+    monkeypatch.setattr(slimming, "TABLE_ENTRIES", entries)
+    K, n = 4, 6
+    tokens, importance = unit_rows(K, n, 3), np.random.default_rng(1).random((K, n))
+    scores = token_scores(torch.from_numpy(tokens), torch.from_numpy(importance))
+    assert scores.shape == (K, K, n)
+    for q, k, j in np.ndindex(K, K, n):
+        expected = max(tokens[q, i] @ tokens[k, j] for i in range(n)) * importance[k, j]
+        assert scores[q, k, j].item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("K", "n", "prune", "kv_frames", "count"),
+    [
+        (10, 16, 0.6, None, 64),
+        (1, 10, 0.6, None, 10),
+        (5, 2, 0.6, None, 4),  # (1 - 0.6) * 10 is a hair over 4 in binary
+        (3, 7, 0.5, None, 11),  # rounded up
+        (4, 9, 0.0, None, 36),
+        (4, 9, None, None, 36),
+        (4, 9, 1.0, None, 9),  # never less than its own
+        (40, 9, None, 20, 180),
+        (40, 9, None, 2.5, 22),
+        (4, 9, None, 20, 36),  # never more than there are
+        (4, 9, None, 1, 9),
+    ],
+)
+def test_kept_count(K: int, n: int, prune: float | None, kv_frames: float | None, count: int) -> None:
+    assert kept_count(K, n, prune=prune, kv_frames=kv_frames) == count
+
+
+@pytest.mark.parametrize("count", [5, 9, 19, 20])
+def test_own_tokens_and_the_best_of_the_rest_are_kept(count: int) -> None:
+    K, n = 4, 5
+    scores = np.random.default_rng(2).random((K, K, n)) - 0.5
+    for q in range(K):
+        scores[q, q] = -9  # its own are kept whatever their score
+    kept = select_tokens(torch.from_numpy(scores), count)
+    assert kept.shape == (K, count) and (kept[:, 1:] > kept[:, :-1]).all()
+    for q in range(K):
+        own = set(range(q * n, (q + 1) * n))
+        rest = sorted(set(range(K * n)) - own, key=lambda j: -scores[q].ravel()[j])
+        assert set(kept[q].tolist()) == own | set(rest[: count - n])
+
+
+def test_equal_scores_keep_their_order() -> None:
+    kept = select_tokens(torch.ones(3, 3, 4), 6)
+    assert kept.tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 4, 5, 6, 7], [0, 1, 8, 9, 10, 11]]
+    halves = torch.zeros(2, 2, 4).half()
+    halves[0, 1, 2] = 1
+    assert select_tokens(halves, 6).tolist() == [[0, 1, 2, 3, 4, 6], [0, 1, 4, 5, 6, 7]]
+
+
+def test_random_tokens_keep_their_own_and_differ_by_seed() -> None:
+    draws = [random_tokens(5, 8, 16, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    for q, row in enumerate(draws[0].tolist()):
+        assert set(range(q * 8, q * 8 + 8)) < set(row) and len(set(row)) == 16
