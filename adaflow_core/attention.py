@@ -66,13 +66,14 @@ Mode = Literal["own", "keyframes", "propagate"]
 class AttentionState:
     """What the processors of one UNet share during one pass; the editor sets it, the processors read it.
 
-    A batch holds its branches one after another: source (while its queries and keys are injected), then
+    A batch holds its branches one after another: source (where it rides along), then
     negative, then positive; each branch holds the same frames.
     """
 
     attend: Attend = attend_sdpa
     check: Callable[[], None] = lambda: None  # the stop signal, looked at in every layer
     mode: Mode = "own"
+    source: bool = False  # the batch begins with the source branch
     inject: bool = False  # the edit branches take the source branch's queries and keys
     kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
     slots: Tensor | None = None  # [F, P] int64
@@ -122,7 +123,7 @@ class SelfAttention:
             mixed = self._keyframes(attn, hidden_states, value, split)
         output: Tensor = attn.to_out[1](attn.to_out[0](rearrange(mixed, "b h n d -> b n (h d)")))
         if state.keep_outputs:
-            branches = output.unflatten(0, (-1, len(output) // (3 if state.inject else 2)))
+            branches = output.unflatten(0, (-1, len(output) // (3 if state.source else 2)))
             state.outputs[self.layer] = branches[-2:]
         return output
 
@@ -135,13 +136,13 @@ class SelfAttention:
     ) -> Tensor:
         """[B, H, n, d]: the source branch within its own frames, the edit branches over the kept tokens."""
         state = self.state
-        branches = 3 if state.inject else 2
+        branches = 3 if state.source else 2
         K = len(hidden_states) // branches
         shared = state.inject and self.injected
         projected = hidden_states[:K] if shared else hidden_states
         query, key = split(attn.to_q(projected)), split(attn.to_k(projected))
         parts = []
-        if state.inject:
+        if state.source:
             parts.append(state.attend(query[:K], key[:K], value[:K], attn.scale))
             value = value[K:]
             if not shared:

@@ -95,6 +95,7 @@ class EditConfig:
     negative_prompt: str | None = None  # None: the model's own habit, "" or the source prompt
     injection_attention: float | None = None  # share of the steps with the source's queries and keys
     injection_conv: float | None = None  # share of the steps with the source's features
+    fidelity: float | None = None  # how much of what inversion misses of the source is added back, 0..1
     seed: int = 0
     chunk: int | None = None  # frames per UNet call; part of what makes the bits
 
@@ -109,7 +110,7 @@ class EditConfig:
                 )
         if self.guidance is not None:
             _within(self, "guidance", 1.0, 30.0)
-        for name in ("injection_attention", "injection_conv"):
+        for name in ("injection_attention", "injection_conv", "fidelity"):
             if getattr(self, name) is not None:
                 _within(self, name, 0.0, 1.0)
         _within(self, "seed", 0, 2**63 - 1)
@@ -139,6 +140,7 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
             negative_prompt="",
             injection_attention=0.8,
             injection_conv=0.8,
+            fidelity=0.0,
         ),
     ),
 }
@@ -155,6 +157,7 @@ class ModelProfile:
     negative: Literal["empty", "source"] = "empty"  # what the guidance points away from by default
     injection_attention: float = 0.5
     injection_conv: float = 0.8
+    fidelity: float = 0.0
     prune: float = 0.6
     similarity: float = 0.75
     window_similarity: float = 0.6
@@ -213,6 +216,7 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) 
             profile.injection_attention if config.injection_attention is None else config.injection_attention
         ),
         injection_conv=profile.injection_conv if config.injection_conv is None else config.injection_conv,
+        fidelity=profile.fidelity if config.fidelity is None else config.fidelity,
     )
 
 

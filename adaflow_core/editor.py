@@ -28,17 +28,18 @@ Layouts = Callable[[int], Layout]
 class ConvInjection:
     """Plug-and-Play's feature injection: the source's output of one convolution in the edit branches.
 
-    `mode`: "off"; "record" takes the output and ends the pass; "stored" puts `features` in both edit
-    branches; "batch" copies the batch's first branch of three over the other two.
+    `mode`: "off"; "record" takes the output, "record and halt" also ends the pass there; "stored" puts
+    `features` in both edit branches; "batch" copies the batch's first branch of three over the other two.
     """
 
     mode: str = "off"
     features: Tensor | None = None  # [F, c, h, w]
 
     def __call__(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
-        if self.mode == "record":
+        if self.mode.startswith("record"):
             self.features = output
-            raise Halt
+            if self.mode == "record and halt":
+                raise Halt
         if self.mode == "stored":
             assert self.features is not None
             return self.features.repeat(2, 1, 1, 1)
@@ -52,8 +53,10 @@ class _Step:
     """What one denoising step knows."""
 
     timestep: int
+    target: int  # the next timestep, or CLEAN
     layout: Layout
     source: np.ndarray  # [T, 4, h, w] the inversion's latents at this timestep
+    source_after: np.ndarray  # and at the next
     inject_attention: bool
     inject_conv: bool
 
@@ -70,9 +73,9 @@ class Editor:
         config: EditConfig,
         monitor: Monitor,
     ) -> None:
-        assert config.steps and config.guidance and config.chunk
+        assert config.guidance and config.chunk and config.fidelity is not None
         self.backbone, self.config, self.monitor = backbone, config, monitor
-        self.chunk, self.guidance = config.chunk, config.guidance
+        self.chunk, self.guidance, self.fidelity = config.chunk, config.guidance, config.fidelity
         self.source = source.states
         self.edit = torch.cat([negative.states, positive.states])  # [2, L, d]
         self.attention = AttentionState(attend=backbone.attend, check=monitor.check)
@@ -82,10 +85,11 @@ class Editor:
     def run(
         self,
         inversion: Inversion,
+        clean: np.ndarray,  # [T, 4, h, w]
         layouts: Layouts,
         preview: Callable[[Tensor], np.ndarray] | None = None,
     ) -> Tensor:
-        """Edited clean latents [T, 4, h, w] float32 on the CPU.
+        """Edited clean latents [T, 4, h, w] float32 on the CPU; `clean` are the source's.
 
         `preview` turns the keyframes' predicted clean latents [K, 4, h, w] into small pictures.
         """
@@ -101,37 +105,37 @@ class Editor:
             self.monitor.stage("edit", S * T) as stage,
         ):
             for i, timestep in enumerate(timesteps):
+                last = i + 1 == S
                 step = _Step(
                     timestep,
+                    CLEAN if last else timesteps[i + 1],
                     layouts(i),
                     inversion.latents[i],
+                    clean if last else inversion.latents[i + 1],
                     inject_attention=i < round((config.injection_attention or 0.0) * S),
                     inject_conv=i < round((config.injection_conv or 0.0) * S),
                 )
-                target = timesteps[i + 1] if i + 1 < S else CLEAN
                 keyframes = step.layout.keyframes
-                picture = None
                 if step.layout.slimming is None:
                     parts = np.array_split(keyframes, -(-len(keyframes) // self.chunk))
                 else:
                     parts = [keyframes]
                 for part in parts:
-                    output = self._keyframe_pass(x[part], step, part)
+                    x[part], guided = self._keyframe_pass(x[part], step, part)
+                    picture = None
                     if preview is not None and len(parts) == 1:
-                        picture = preview(split(backbone.schedule, x[part], output, timestep)[0])
-                    x[part] = move(backbone.schedule, x[part], output, timestep, target)
+                        picture = preview(guided)
                     stage.advance(len(part), preview=picture)
                 others = np.setdiff1d(np.arange(T), keyframes)
                 for start in range(0, len(others), self.chunk):
                     part = others[start : start + self.chunk]
-                    output = self._propagation_pass(x[part], step, part)
-                    x[part] = move(backbone.schedule, x[part], output, timestep, target)
+                    x[part], _ = self._propagation_pass(x[part], step, part)
                     stage.advance(len(part))
                 self.attention.outputs.clear()
         return x
 
-    def _keyframe_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> Tensor:
-        """The guided output [K, 4, h, w] of the keyframes; keeps every layer's self-attention output."""
+    def _keyframe_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The keyframes [K, 4, h, w] one step on; keeps every layer's self-attention output."""
         state, slimming = self.attention, step.layout.slimming
         state.kept = None
         if slimming is not None:
@@ -139,28 +143,28 @@ class Editor:
                 grid.n: torch.from_numpy(part.kept).to(self.backbone.device).long()
                 for grid, part in slimming.items()
             }
-        if step.inject_conv and not step.inject_attention:
-            self._record_source(step, frames)
-        state.mode, state.inject = "keyframes", step.inject_attention
-        state.keep_outputs = len(step.layout.keyframes) < len(step.source)
+        with_source = step.inject_attention or self.fidelity > 0
+        if step.inject_conv and not with_source:
+            self._source_pass(step, frames)
         if step.inject_conv:
-            self.conv.mode = "batch" if step.inject_attention else "stored"
+            self.conv.mode = "batch" if with_source else "stored"
+        state.mode, state.source, state.inject = "keyframes", with_source, step.inject_attention
+        state.keep_outputs = len(step.layout.keyframes) < len(step.source)
         try:
-            return self._guided(x, step, frames)
+            output = self._predict(x, step, frames, with_source)
         finally:
-            state.mode, state.inject, state.keep_outputs, self.conv.mode = (
-                "own",
-                False,
-                False,
-                "off",
-            )
+            state.mode, state.source, state.inject, state.keep_outputs = "own", False, False, False
+            self.conv.mode = "off"
+        return self._move(x, output, step, frames)
 
-    def _propagation_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> Tensor:
-        """The guided output [F, 4, h, w] of frames whose self-attention is gathered from the keyframes."""
+    def _propagation_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Frames [F, 4, h, w] one step on, their self-attention gathered from the keyframes."""
         state, device = self.attention, self.backbone.device
         correspondence = step.layout.correspondence
+        source = None
+        if step.inject_conv or self.fidelity > 0:
+            source = self._source_pass(step, frames)
         if step.inject_conv:
-            self._record_source(step, frames)
             self.conv.mode = "stored"
         state.slots = torch.from_numpy(correspondence.slots[frames]).to(device)
         state.index = {
@@ -171,27 +175,49 @@ class Editor:
         }
         state.mode = "propagate"
         try:
-            return self._guided(x, step, frames)
+            output = self._predict(x, step, frames, with_source=False)
         finally:
             state.mode, self.conv.mode = "own", "off"
+        if source is not None:
+            output = torch.cat([source[None], output])
+        return self._move(x, output, step, frames)
 
-    def _guided(self, x: Tensor, step: _Step, frames: np.ndarray) -> Tensor:
-        """The edit branches' guided output [F, 4, h, w]; the source branch rides along where it is injected."""
+    def _predict(self, x: Tensor, step: _Step, frames: np.ndarray, with_source: bool) -> Tensor:
+        """The UNet's output by branch [2 or 3, F, 4, h, w]: source where it rides along, negative, positive."""
         latents, states = [x, x], [self.edit[:1], self.edit[1:]]
-        if self.attention.inject:
+        if with_source:
             latents.insert(0, torch.from_numpy(np.array(step.source[frames])).float())
             states.insert(0, self.source)
-        batch = torch.cat(latents)
         prompts = torch.cat([s.expand(len(frames), -1, -1) for s in states])
-        output = self.backbone.predict(batch, step.timestep, prompts)
-        negative, positive = rearrange(output, "(b f) c h w -> b f c h w", f=len(frames))[-2:]
-        return guide(negative, positive, self.guidance).cpu()
+        output = self.backbone.predict(torch.cat(latents), step.timestep, prompts)
+        return rearrange(output, "(b f) c h w -> b f c h w", f=len(frames)).cpu()
 
-    def _record_source(self, step: _Step, frames: np.ndarray) -> None:
-        """The source's features at the injected convolution, into `self.conv.features`; ends the pass there."""
-        self.attention.mode, self.conv.mode = "own", "record"
+    def _source_pass(self, step: _Step, frames: np.ndarray) -> Tensor | None:
+        """The source's features at the injected convolution, into `self.conv.features`.
+
+        Returns the source's output [F, 4, h, w] where the fidelity needs it; else the pass ends at the
+        convolution.
+        """
+        self.conv.mode = "record" if self.fidelity > 0 else "record and halt"
         latents = torch.from_numpy(np.array(step.source[frames])).float()
         try:
-            self.backbone.predict(latents, step.timestep, self.source)
+            return self.backbone.predict(latents, step.timestep, self.source).cpu()
         except Halt:
+            return None
+        finally:
             self.conv.mode = "off"
+
+    def _move(self, x: Tensor, output: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """One guided DDIM step of `x`, and the clean latents it heads for; `output` as `_predict` gives it.
+
+        What the source's own step misses of the stored path is added back by `fidelity` ("direct inversion",
+        arXiv 2310.01506): where both prompts agree, the edit then stays on the source.
+        """
+        schedule = self.backbone.schedule
+        guided = guide(output[-2], output[-1], self.guidance)
+        moved = move(schedule, x, guided, step.timestep, step.target)
+        if self.fidelity > 0:
+            here = torch.from_numpy(np.array(step.source[frames])).float()
+            there = torch.from_numpy(np.array(step.source_after[frames])).float()
+            moved += self.fidelity * (there - move(schedule, here, output[0], step.timestep, step.target))
+        return moved, split(schedule, x, guided, step.timestep)[0]

@@ -288,6 +288,7 @@ class AdaFlow:
             editor = Editor(backbone, source, negative, positive, config, monitor)
             edited = editor.run(
                 inversion,
+                latents,
                 self._layouts(plan, config, monitor),
                 _preview(latents, video),
             )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from adaflow_core.backbone import Backbone
+from adaflow_core.config import Method
 from adaflow_core.metrics import psnr, ssim, warp_error
 from adaflow_core.slimming import random_tokens, select_tokens
 from adaflow_core.types import Plan, Slimming
@@ -19,7 +20,7 @@ from benchmarks.scores import autoencoded, mean_interval
 from benchmarks.truth import Pair, random_pair, random_rows
 from scenes.clips import FPS
 
-METHODS = ("adaflow", "uniform", "joint", "per-frame")
+METHODS: tuple[Method, ...] = ("adaflow", "uniform", "joint", "per-frame")
 
 
 def _pairs(arguments: argparse.Namespace) -> list[Pair]:
@@ -65,12 +66,13 @@ def _against_truth(frames: np.ndarray, pair: Pair, flows: np.ndarray, visible: n
 
 def methods(backbone: Backbone, arguments: argparse.Namespace) -> dict[str, Any]:
     """Every method on the same clips with the same inversion; `uniform` gets as many keyframes as `adaflow`."""
-    clips, rows, pages = [], [], []
+    clips: list[dict[str, Any]] = []
+    rows, pages = [], []
     for number, pair in enumerate(_pairs(arguments)):
         flows, visible = pair.flows()
         plan_config, edit_config = configs(arguments, pair.source_prompt)
         row: dict[str, dict[str, float]] = {}
-        frames = {}
+        frames: dict[str, np.ndarray] = {}
         inversion = 0.0
         with fresh_engine(backbone, arguments.cache) as engine:
             for name in METHODS:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,12 @@ def configs(arguments: argparse.Namespace, source_prompt: str) -> tuple[PlanConf
 
 def profile_changes(changes: list[str]) -> dict[str, Any]:
     """["guidance=4", "negative=empty"] as fields of a `ModelProfile`, with their types."""
-    defaults = {f.name: f.default for f in fields(ModelProfile)}
+    defaults: dict[str, Any] = asdict(ModelProfile())
+    del defaults["vocabulary"]
     values: dict[str, Any] = {}
     for change in changes:
         name, _, text = change.partition("=")
-        if name not in defaults or name == "vocabulary":
+        if name not in defaults:
             raise SystemExit(f"--profile {change}: choose a field of {', '.join(sorted(defaults))}")
         values[name] = type(defaults[name])(text)
     return values
