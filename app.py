@@ -26,9 +26,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=7860, help="port to serve on (default: 7860)")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
-    parser.add_argument(
-        "--share", action="store_true", help="also make a public link through Gradio's servers"
-    )
+    parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
     parser.add_argument("--max-seconds", type=float, default=120, help="longest upload taken (default: 120)")
     parser.add_argument("--max-megabytes", type=int, default=200, help="largest upload taken (default: 200)")
     return parser.parse_args(arguments)
@@ -68,9 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     except AdaFlowError as problem:
         return _refuse(str(problem))
     except OSError:
-        return _refuse(
-            f"{args.host}:{args.port} is taken or not this machine's; give another --port or --host"
-        )
+        return _refuse(f"{args.host}:{args.port} is taken or not this machine's; give another --port or --host")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0

@@ -17,7 +17,7 @@ from adaflow_core.types import AdaFlowError
 Build = Callable[[Path], dict[str, Any]]
 
 # Changes whenever what is stored under the same settings changes.
-FORMAT = 1
+FORMAT = 2
 
 
 def cache_key(**settings: Any) -> str:

@@ -73,9 +73,11 @@ class Editor:
         config: EditConfig,
         monitor: Monitor,
     ) -> None:
-        assert config.guidance and config.chunk and config.fidelity is not None
+        assert config.guidance is not None and config.guidance_end is not None
+        assert config.chunk and config.fidelity is not None
         self.backbone, self.config, self.monitor = backbone, config, monitor
-        self.chunk, self.guidance, self.fidelity = config.chunk, config.guidance, config.fidelity
+        self.chunk, self.fidelity = config.chunk, config.fidelity
+        self.guidance = (config.guidance_end, config.guidance)
         self.source = source.states
         self.edit = torch.cat([negative.states, positive.states])  # [2, L, d]
         self.attention = AttentionState(attend=backbone.attend, check=monitor.check)
@@ -214,7 +216,9 @@ class Editor:
         arXiv 2310.01506): where both prompts agree, the edit then stays on the source.
         """
         schedule = self.backbone.schedule
-        guided = guide(output[-2], output[-1], self.guidance)
+        low, high = self.guidance
+        strength = low + (high - low) * step.timestep / (schedule.train_steps - 1)
+        guided = guide(output[-2], output[-1], strength)
         moved = move(schedule, x, guided, step.timestep, step.target)
         if self.fidelity > 0:
             here = torch.from_numpy(np.array(step.source[frames])).float()

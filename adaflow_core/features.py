@@ -158,13 +158,14 @@ def extract_features(
     sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))
     capture = _Capture(words)
     with monitor.stage("features", T) as stage:
-        probe = run(sample[:1], capture)
-        reduction: Tensor | None = None
+        raw = torch.cat([run(sample[i : i + chunk], capture) for i in range(0, len(sample), chunk)])
+        # What all tokens share says nothing about which of them match.
+        mean = raw.mean(dim=(0, 1))
+        fitted = F.normalize(raw - mean, dim=-1)
+        reduction = fit_reduction(fitted.flatten(0, 1)) if fitted.shape[-1] > WIDTH else None
         agreement = 1.0
-        if probe.shape[-1] > WIDTH:
-            rows = torch.cat([run(sample[i : i + chunk], capture) for i in range(0, len(sample), chunk)])
-            reduction = fit_reduction(rows.flatten(0, 1))
-            agreement = match_agreement(rows, F.normalize(rows @ reduction, dim=-1))
+        if reduction is not None:
+            agreement = match_agreement(fitted, F.normalize(fitted @ reduction, dim=-1))
         assert capture.block is not None and capture.output is not None
         grid = Grid(*capture.block.shape[-2:])
         # Self-attention of this block works on the grid before its upsampling.
@@ -172,13 +173,13 @@ def extract_features(
         output_grid = next(g for g in backbone.grids(w * backbone.factor, h * backbone.factor) if g.n == m)
         spread = _random_directions(d, WIDTH).to(device) if d > WIDTH else None
 
-        tokens = _create(folder / "tokens.npy", (T, grid.n, min(probe.shape[-1], WIDTH)), np.float16)
+        tokens = _create(folder / "tokens.npy", (T, grid.n, min(raw.shape[-1], WIDTH)), np.float16)
         outputs = _create(folder / "outputs.npy", (T, m, min(d, WIDTH)), np.float16)
         kinds = ["uniform", "attention", "distinctive", *(["prompt"] if words else [])]
         importance = {kind: _create(folder / f"importance_{kind}.npy", (T, grid.n), np.float32) for kind in kinds}
         began = time.perf_counter()
         for part in stage.chunks(T, chunk):
-            rows = run(part, capture)
+            rows = F.normalize(run(part, capture) - mean, dim=-1)
             if reduction is not None:
                 rows = F.normalize(rows @ reduction, dim=-1)
             tokens[part] = rows.cpu().numpy()

@@ -115,7 +115,9 @@ def forecast(
     assert config.steps and config.inversion_steps is not None
     assert config.injection_attention is not None and config.injection_conv is not None
     S = config.steps
-    with_source = round(config.injection_attention * S)
+    # The source's whole pass runs at every step for the fidelity, else only where something is injected.
+    whole = bool(config.fidelity)
+    with_source = S if whole else round(config.injection_attention * S)
     with_conv = round(config.injection_conv * S)
     channels, layers = attention_widths(backbone, grids)
     joint = 0.0
@@ -124,7 +126,8 @@ def forecast(
         joint = sum(2 * calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids)
     per_keyframe = S * 2 * calibration.unet + with_source * calibration.unet + S * joint
     per_keyframe += max(0, with_conv - with_source) * calibration.until_conv
-    per_other = S * 2 * (calibration.unet - calibration.self_attention) + with_conv * calibration.until_conv
+    per_other = S * 2 * (calibration.unet - calibration.self_attention)
+    per_other += S * calibration.unet if whole else with_conv * calibration.until_conv
     seconds = {
         "invert": 0.0 if inverted else frames * config.inversion_steps * calibration.unet,
         "edit": keyframes * per_keyframe + (frames - keyframes) * per_other,

@@ -121,9 +121,7 @@ def judge_loss(judge: nn.Module, images: Tensor, truth: Tensor) -> Tensor:
 def train_judge(options: Options) -> None:
     """Train the judge and report its accuracy; the autoencoder comes from `options.resume`."""
     if options.resume is None:
-        raise ValueError(
-            "the judge also looks at autoencoded pictures: give the model's folder with --resume"
-        )
+        raise ValueError("the judge also looks at autoencoded pictures: give the model's folder with --resume")
     clock = Clock(options.minutes, options.steps)
     vae = embedded.load(options.resume).vae.to(options.device).requires_grad_(False)
     trainee = Trainee({"judge": Judge()}, options)

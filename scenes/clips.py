@@ -103,9 +103,7 @@ def truth(
     """
     before = scene(entry)
     times = torch.linspace(0, 1, entry["frames"])
-    drawn = [
-        render(row, times, size) for row in (before, before.replace(**{entry["attribute"]: entry["value"]}))
-    ]
+    drawn = [render(row, times, size) for row in (before, before.replace(**{entry["attribute"]: entry["value"]}))]
     frames = [rearrange((d.rgb[0] * 255).round().byte(), "t c h w -> t h w c").numpy() for d in drawn]
     mask = (drawn[0].ids[0] == 1) | (drawn[1].ids[0] == 1)
     return frames[0], frames[1], mask.numpy()

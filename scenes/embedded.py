@@ -149,12 +149,18 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
     """
     return {
         "size": size,
-        "steps": 12,
-        "inversion_steps": 12,
-        "guidance": 3.0,
+        "steps": 20,
+        "inversion_steps": 20,
+        "guidance": 8.0,
+        "guidance_end": 0.0,
         "negative": "source",
         "injection_attention": 0.5,
         "injection_conv": 0.5,
+        "fidelity": 1.0,
+        "similarity": 0.97,
+        "window_similarity": 0.8,
+        "cut": 0.93,
+        "residual": 0.08,
         "vocabulary": sorted(token for token in tokenizer.get_vocab() if token.isalpha()),
     }
 
@@ -212,9 +218,7 @@ def check_limits(folder: Path | str) -> dict[str, int]:
     if too_large:
         raise ValueError(f"files over {MAX_FILE_BYTES} bytes: {too_large}; save with smaller shards")
     if sum(sizes.values()) > MAX_FOLDER_BYTES:
-        raise ValueError(
-            f"{folder} holds {sum(sizes.values())} bytes; at most {MAX_FOLDER_BYTES} are allowed"
-        )
+        raise ValueError(f"{folder} holds {sum(sizes.values())} bytes; at most {MAX_FOLDER_BYTES} are allowed")
     return sizes
 
 

@@ -132,9 +132,7 @@ def _describe(folder: Path, count: int, seed: int) -> tuple[bytes, np.ndarray]:
     rows = []
     for version in range(CAPTIONS_PER_SCENE):
         texts = captions(batch, seed * CAPTIONS_PER_SCENE + version)
-        texts = [
-            _with_unknown_word(text, words) if words.random() < UNKNOWN_SHARE else text for text in texts
-        ]
+        texts = [_with_unknown_word(text, words) if words.random() < UNKNOWN_SHARE else text for text in texts]
         rows.append(tokenizer(texts, padding="max_length", truncation=True, return_tensors="np")["input_ids"])
     return pickle.dumps(batch), np.stack(rows, axis=1).astype(np.int16)
 

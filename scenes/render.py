@@ -119,9 +119,7 @@ class _Canvas:
     ids: Tensor  # [N, 1, H, W] uint8
     coords: Tensor  # [N, 2, H, W]
 
-    def put(
-        self, rows: Tensor, rgb: Tensor, alpha: Tensor, number: int, coords: tuple[Tensor, Tensor]
-    ) -> None:
+    def put(self, rows: Tensor, rgb: Tensor, alpha: Tensor, number: int, coords: tuple[Tensor, Tensor]) -> None:
         """Lay a thing over the rows' pictures."""
         inside = alpha > 0.5
         self.rgb[rows] = torch.lerp(self.rgb[rows], rgb, alpha)  # exact where alpha is 1

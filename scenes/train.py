@@ -131,9 +131,7 @@ def train_vae(options: Options) -> None:
 
     def loss() -> Tensor:
         target = unit(ring.sample(options.batch)["picture"]).to(options.dtype)
-        noise = torch.randn(
-            options.batch, 4, latent_size, latent_size, device=options.device, dtype=options.dtype
-        )
+        noise = torch.randn(options.batch, 4, latent_size, latent_size, device=options.device, dtype=options.dtype)
         return loss_function(trainee.working["vae"], target, noise)
 
     def save() -> None:
@@ -274,9 +272,7 @@ def _unet_step(pipe: StableDiffusionPipeline, options: Options, count: int) -> C
     function = torch.compile(diffusion_loss) if options.compile else diffusion_loss
     latent = options.size // embedded.FACTOR
     latents = torch.randn(count, 4, latent, latent, device=options.device)
-    text = torch.randn(
-        count, embedded.TOKENS, embedded.TEXT_WIDTH, device=options.device, dtype=options.dtype
-    )
+    text = torch.randn(count, embedded.TOKENS, embedded.TEXT_WIDTH, device=options.device, dtype=options.dtype)
     text.requires_grad_()
     timesteps = torch.arange(count, device=options.device) % 1000
     alphas = pipe.scheduler.alphas_cumprod.to(options.device)
@@ -300,12 +296,8 @@ def _wait(device: torch.device) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "stage", choices=("vae", "diffusion", "classifier", "export", "pack", "unpack", "probe")
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("vae", "diffusion", "classifier", "export", "pack", "unpack", "probe"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", type=Path, help="the folder to start from")
     parser.add_argument("--minutes", type=float, help="wall-clock budget, everything included")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from made import drifting, make_features, unit_rows
 
 from adaflow_core.correspondence import (
     CONFIDENCE_SCALE,
@@ -17,6 +16,7 @@ from adaflow_core.correspondence import (
     neighbours,
 )
 from adaflow_core.types import Grid, Monitor, Segments
+from made import drifting, make_features, unit_rows
 
 GRID = Grid(4, 3)
 

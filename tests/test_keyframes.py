@@ -8,7 +8,6 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 import torch
-from made import drifting
 
 from adaflow_core import similarity as similarity_module
 from adaflow_core.correspondence import PropagationResidual
@@ -25,6 +24,7 @@ from adaflow_core.keyframes import (
 )
 from adaflow_core.similarity import Compare, FrameSimilarity
 from adaflow_core.types import Grid, Monitor, Segments
+from made import drifting
 
 GRID = Grid(4, 3)
 NONE = np.array([], dtype=np.int64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from made import block_mean, unit_rows, unit_tensor
 
 from adaflow_core import matching
 from adaflow_core.matching import (
@@ -19,6 +18,7 @@ from adaflow_core.matching import (
     window_minimum,
 )
 from adaflow_core.types import Grid
+from made import block_mean, unit_rows, unit_tensor
 
 
 @pytest.mark.parametrize("entries", [2**24, 1, 40])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made import block_mean, drifting, make_features, unit_rows
 
 from adaflow_core import similarity as module
 from adaflow_core.matching import coarsen
 from adaflow_core.similarity import FrameSimilarity
 from adaflow_core.types import Grid, Monitor, Progress, Stopped
+from made import block_mean, drifting, make_features, unit_rows
 
 GRID = Grid(8, 6)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from made import unit_rows
 
 from adaflow_core import slimming
 from adaflow_core.slimming import kept_count, random_tokens, select_tokens, token_scores
+from made import unit_rows
 
 
 @pytest.mark.parametrize("entries", [2**24, 1, 30])

@@ -66,9 +66,7 @@ def load_clips(folder: Path = CLIPS) -> list[dict[str, str]]:
     if not index.is_file():
         return []
     clips = json.loads(index.read_text(encoding="utf-8"))
-    return [
-        {**clip, "file": str(folder / clip["file"])} for clip in clips if (folder / clip["file"]).is_file()
-    ]
+    return [{**clip, "file": str(folder / clip["file"])} for clip in clips if (folder / clip["file"]).is_file()]
 
 
 class Handlers:
@@ -149,9 +147,7 @@ class Handlers:
             self.studio.forget(held.id)
 
     @wraps(preview, assigned=())  # the same parameters, under the same names
-    async def replan(
-        self, plan_id: str | None, *controls: Any, **named: Any
-    ) -> AsyncIterator[tuple[Any, ...]]:
+    async def replan(self, plan_id: str | None, *controls: Any, **named: Any) -> AsyncIterator[tuple[Any, ...]]:
         """The same after a control was moved; nothing before the first preview."""
         if self.studio.planned(plan_id) is None:
             yield tuple(_unchanged(3 + _PLAN_VIEWS))
@@ -277,9 +273,7 @@ def _plan_views(plan: Plan, before: Plan | None) -> list[Any]:
         gr.HTML(visible=False),
         gr.Column(visible=True),
         views.cost(plan),
-        gr.skip()
-        if same_keyframes and same_frames
-        else gr.Gallery(views.keyframe_items(plan), selected_index=0),
+        gr.skip() if same_keyframes and same_frames else gr.Gallery(views.keyframe_items(plan), selected_index=0),
         visualize.timeline(plan),
         visualize.time_slice(plan),
         gr.skip() if same_keyframes else gr.Slider(value=1, maximum=max(2, count), interactive=count > 1),

@@ -70,9 +70,7 @@ def _connect(blocks: gr.Blocks, handlers: Handlers, video: VideoStep, plan: Plan
             **free,
         ),
     ]
-    plan.stop.click(
-        handlers.stop, plan.job, None, api_name="stop_preview", queue=False, show_progress="hidden"
-    )
+    plan.stop.click(handlers.stop, plan.job, None, api_name="stop_preview", queue=False, show_progress="hidden")
 
     gr.on(
         [plan.number.release, plan.grid.input, plan.show.input],
@@ -112,9 +110,7 @@ def _connect(blocks: gr.Blocks, handlers: Handlers, video: VideoStep, plan: Plan
         **free,
     )
     settings = [plan.negative, plan.steps, plan.guidance, plan.injection, plan.injection_conv, plan.seed]
-    queued = started.success(
-        handlers.edit, [plan.id, edit.prompt, *settings], edit.job, api_name="edit", **free
-    )
+    queued = started.success(handlers.edit, [plan.id, edit.prompt, *settings], edit.job, api_name="edit", **free)
     queued.success(lambda job: job, edit.job, edit.remembered, **quiet)
     queued.success(handlers.check_prompt, edit.prompt, edit.words, **quiet)
     queued.success(handlers.watch, edit.job, edit.shown, api_name="watch", **free)

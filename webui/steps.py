@@ -178,9 +178,7 @@ class PlanStep:
         self.cost = gr.HTML(label="Cost")
         with gr.Tabs():
             with gr.Tab("Keyframes"):
-                gr.HTML(
-                    views.line("In time order. Choose one to see under Tokens what it keeps of the others.")
-                )
+                gr.HTML(views.line("In time order. Choose one to see under Tokens what it keeps of the others."))
                 self.gallery = gr.Gallery(
                     label="Keyframes in time order",
                     show_label=False,

@@ -170,9 +170,7 @@ class Studio:
             words = ", ".join(f"“{word}”" for word in embedding.unknown)
             sentences.append(f"The model does not know {words}; it will be as if that were not said.")
         if embedding.dropped:
-            sentences.append(
-                f"The prompt is too long for the model; this part is left out: “{embedding.dropped}”."
-            )
+            sentences.append(f"The prompt is too long for the model; this part is left out: “{embedding.dropped}”.")
         return sentences
 
     def forget(self, plan_id: str) -> None:
