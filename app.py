@@ -11,9 +11,7 @@ from pathlib import Path
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="app.py", description="AdaFlow's page: preview, then edit a video by text."
-    )
+    parser = argparse.ArgumentParser(prog="app.py", description="AdaFlow's page: preview, then edit a video by text.")
     parser.add_argument(
         "--model",
         default="embedded",

@@ -108,9 +108,7 @@ class SelfAttention:
             # Branches share the correspondence; no projection is computed at all.
             assert state.slots is not None
             kept = state.outputs[self.layer]
-            return torch.cat(
-                [gather_blend(branch, state.slots, state.index[n], state.weights[n]) for branch in kept]
-            )
+            return torch.cat([gather_blend(branch, state.slots, state.index[n], state.weights[n]) for branch in kept])
         split = lambda x: rearrange(x, "b n (h d) -> b h n d", h=attn.heads)  # noqa: E731
         value = split(attn.to_v(hidden_states))
         if state.mode == "own":

@@ -105,17 +105,13 @@ class Backbone:
     def embed(self, text: str) -> Embedding:
         """The prompt's states, and what of it the tokenizer does not know or the encoder cannot take."""
         limit = self.tokenizer.model_max_length
-        whole = self.tokenizer(text, truncation=False, verbose=False).input_ids
+        whole = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
         kept = self.tokenizer(
-            text,
-            padding="max_length",
-            max_length=limit,
-            truncation=True,
-            return_tensors="pt",
+            text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
         ).input_ids
-        dropped = ""
-        if len(whole) > limit:
-            dropped = self.tokenizer.decode(whole[limit - 1 : -1]).strip()
+        # The last place is taken by the end of the text.
+        fits = len(whole.input_ids) <= limit
+        dropped = "" if fits else text[whole.offset_mapping[limit - 1][0] :].strip()
         states = self.text_encoder(kept.to(self.device)).last_hidden_state
         special = {
             self.tokenizer.bos_token_id,

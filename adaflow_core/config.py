@@ -193,9 +193,7 @@ def resolve_plan(config: PlanConfig, profile: ModelProfile) -> PlanConfig:
         config,
         prune=prune,
         similarity=profile.similarity if config.similarity is None else config.similarity,
-        window_similarity=(
-            profile.window_similarity if config.window_similarity is None else config.window_similarity
-        ),
+        window_similarity=(profile.window_similarity if config.window_similarity is None else config.window_similarity),
         residual=profile.residual if config.residual is None else config.residual,
     )
 

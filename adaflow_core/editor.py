@@ -142,8 +142,7 @@ class Editor:
         state.kept = None
         if slimming is not None:
             state.kept = {
-                grid.n: torch.from_numpy(part.kept).to(self.backbone.device).long()
-                for grid, part in slimming.items()
+                grid.n: torch.from_numpy(part.kept).to(self.backbone.device).long() for grid, part in slimming.items()
             }
         with_source = step.inject_attention or self.fidelity > 0
         if step.inject_conv and not with_source:

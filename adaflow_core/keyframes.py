@@ -304,8 +304,6 @@ def even_segments(frames: int, count: int, cuts: np.ndarray) -> Segments:
     while share.sum() < min(count, frames):
         room = np.where(share < lengths, lengths / share, -1.0)
         share[int(room.argmax())] += 1
-    starts = np.concatenate(
-        [b + np.arange(k) * n // k for b, n, k in zip(borders[:-1], lengths, share, strict=True)]
-    )
+    starts = np.concatenate([b + np.arange(k) * n // k for b, n, k in zip(borders[:-1], lengths, share, strict=True)])
     ends = np.append(starts[1:], frames)
     return Segments(starts, (starts + ends - 1) // 2, cuts, frames)

@@ -47,9 +47,7 @@ class Planner:
         )
         adjacent = self._remember("adjacent", weighted, lambda: similarity.adjacent(monitor))
         chosen = _segments_key(key, config)
-        return self._remember(
-            "choice", chosen, lambda: self._choose(features, similarity, adjacent, config, monitor)
-        )
+        return self._remember("choice", chosen, lambda: self._choose(features, similarity, adjacent, config, monitor))
 
     def layout(
         self,

@@ -35,9 +35,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if not path.stat().st_size:
             raise AdaFlowError(f"{path} is empty; copy or download it again")
         # The absolute path, so that a name such as "concat:a" is not taken for a protocol.
-        container = av.open(
-            str(path.resolve()), options={"format_whitelist": CONTAINERS}, metadata_errors="replace"
-        )
+        container = av.open(str(path.resolve()), options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
     except PermissionError as error:
         raise AdaFlowError(f"{path} may not be read; change its permissions") from error
     except av.FFmpegError as error:

@@ -45,9 +45,7 @@ def selfcheck(
     """Autoencode, invert and sample back, edit; each against what a healthy checkpoint reaches."""
     findings = Findings()
     backbone = engine.backbone
-    plan = engine.plan(
-        video or CLIP, PlanConfig(keyframes=3), frames=slice(0, frames), progress=progress, stop=stop
-    )
+    plan = engine.plan(video or CLIP, PlanConfig(keyframes=3), frames=slice(0, frames), progress=progress, stop=stop)
     source = np.asarray(plan.video.frames)
     latents = torch.cat([backbone.encode(source[t : t + 1]) for t in range(len(source))]).cpu()
     autoencoded = np.concatenate([backbone.decode(latents[t : t + 1]) for t in range(len(source))])
@@ -83,9 +81,7 @@ def selfcheck(
         "wrong prediction type, timestep offset, or the UNet's precision",
     )  # fmt: skip
     agreement = 100 * plan.features.agreement
-    findings.check(
-        "matches that survive the features' reduction", agreement, "%", 60, "the feature block is unusual"
-    )
+    findings.check("matches that survive the features' reduction", agreement, "%", 60, "the feature block is unusual")
     edited = engine.edit(plan, "a watercolour painting", EditConfig(), progress=progress, stop=stop)
     findings.check("edit, PSNR to the source", psnr(source, edited.frames), "dB", 8, "the edited frames are noise")
     difference = float(np.abs(edited.frames.astype(float) - source).mean())

@@ -104,9 +104,7 @@ def probe(path: str | Path) -> VideoInfo:
     with opened(path) as (container, stream):
         frame = next(decoded(container, stream, Monitor()), None)
         if frame is None:
-            raise AdaFlowError(
-                f"{path} has no readable frame ({codec_name(stream)}); choose another file or {CONVERT}"
-            )
+            raise AdaFlowError(f"{path} has no readable frame ({codec_name(stream)}); choose another file or {CONVERT}")
         fps = (stream.average_rate or stream.guessed_rate or Fraction(25)).limit_denominator(1001)
         if stream.duration and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
@@ -301,9 +299,7 @@ def write_video(
             _encode(container, frames, fps, audio_from, start, monitor)
         os.replace(part, path)
     except OSError as error:
-        raise AdaFlowError(
-            f"cannot write {path} ({error.strerror}); free space or choose another folder"
-        ) from error
+        raise AdaFlowError(f"cannot write {path} ({error.strerror}); free space or choose another folder") from error
     finally:
         part.unlink(missing_ok=True)
     return path

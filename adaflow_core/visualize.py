@@ -109,9 +109,7 @@ def token_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Pi
     return views
 
 
-def score_heatmap(
-    frame: Picture, scores: np.ndarray, low: float | None = None, high: float | None = None
-) -> Picture:
+def score_heatmap(frame: Picture, scores: np.ndarray, low: float | None = None, high: float | None = None) -> Picture:
     """`scores` [h, w] as a heat map over `frame`, with a legend bar from `low` to `high` under it."""
     low = float(np.min(scores)) if low is None else low
     high = float(np.max(scores)) if high is None else high
@@ -280,9 +278,7 @@ def _bands(canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float
         canvas.box(axis.edge(start), top, axis.edge(end), bottom, BAND)
 
 
-def _marks(
-    canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float, over_picture: bool = False
-) -> None:
+def _marks(canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float, over_picture: bool = False) -> None:
     """Segment starts (dashed), shot cuts (solid, double weight) and keyframes (triangle)."""
     cuts = set(plan.segments.cuts.tolist())
     for start in plan.segments.starts[1:].tolist():

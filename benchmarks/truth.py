@@ -78,9 +78,7 @@ def draw(before: SceneBatch, kind: str, value: str, times: np.ndarray, size: int
         region = (ids[0] == MAIN) | (ids[1] == MAIN)
     prompts = {"source_prompt": plain(before)[0], "prompt": plain(after)[0]}
     values = {"name": f"{kind}: {prompts['source_prompt']} -> {value}"} | prompts | named
-    return Pair(
-        kind=kind, before=before, after=after, times=times, source=source, truth=truth, region=region, **values
-    )
+    return Pair(kind=kind, before=before, after=after, times=times, source=source, truth=truth, region=region, **values)
 
 
 def bundled(folder: Path = CLIPS) -> list[dict[str, Any]]:
@@ -106,8 +104,7 @@ def draw_bundled(entry: dict[str, Any], folder: Path = CLIPS, size: int = SIZE) 
 def random_rows(count: int, seed: int, style: str | None = None) -> SceneBatch:
     """Test scenes of one object that stays in sight, with the motions in turn; `style` None mixes the styles."""
     rows = [
-        sample(1, seed=20_000 + 1000 * seed + i, split="test", motion=MOTIONS[i % len(MOTIONS)])
-        for i in range(count)
+        sample(1, seed=20_000 + 1000 * seed + i, split="test", motion=MOTIONS[i % len(MOTIONS)]) for i in range(count)
     ]
     batch = SceneBatch.cat(rows).replace(present2=False)
     return batch if style is None else batch.replace(style=style)

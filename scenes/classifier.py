@@ -53,9 +53,7 @@ class Judge(nn.Module):
                 layers.append(_Residual(wide))
         self.trunk = nn.Sequential(*layers, nn.GroupNorm(8, widths[-1]), nn.SiLU())
         # The mean knows backgrounds and styles, the maximum finds the object.
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(2 * widths[-1], len(words)) for name, words in ATTRIBUTES.items()}
-        )
+        self.heads = nn.ModuleDict({name: nn.Linear(2 * widths[-1], len(words)) for name, words in ATTRIBUTES.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] in -1..1 -> each [B, words]
         features = self.trunk(images)

@@ -210,9 +210,7 @@ def check_limits(folder: Path | str) -> dict[str, int]:
     """Bytes of each file of the folder; raises ValueError where one file or the whole is too large."""
     folder = Path(folder)
     sizes = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }
     too_large = [name for name, size in sizes.items() if size > MAX_FILE_BYTES]
     if too_large:

@@ -10,9 +10,7 @@ from scenes.render import geometry
 from scenes.world import SceneBatch
 
 
-def _carry(
-    thing: ObjectPose, coords: Tensor, ids: Tensor, number: int, x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor]:
+def _carry(thing: ObjectPose, coords: Tensor, ids: Tensor, number: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Move the points of object `number` from its own coordinates to where it is in the other frame."""
     there_x, there_y = to_world(thing, coords[:, :1], coords[:, 1:])
     mine = ids[:, None] == number

@@ -65,9 +65,7 @@ def _place(
     angle = torch.where(rolls, roll, sway)
     lean = torch.where(rolls, 0.0, sway)
     height = base * size
-    centre = torch.stack(
-        [ground[:, 0] + height * torch.sin(lean), ground[:, 1] - lift - height * torch.cos(lean)], 1
-    )
+    centre = torch.stack([ground[:, 0] + height * torch.sin(lean), ground[:, 1] - lift - height * torch.cos(lean)], 1)
     return ObjectPose(kind, colour, centre, angle, size, mirror, ground, lift)
 
 

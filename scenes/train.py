@@ -90,9 +90,7 @@ def standardise(vae: AutoencoderKL, pictures: Tensor) -> None:
     vae.register_to_config(scaling_factor=1 / latent_means(vae, pictures).std().item())
 
 
-def psnr_by_style(
-    vae: AutoencoderKL, *, split: str, count: int, size: int, device: torch.device
-) -> dict[str, float]:
+def psnr_by_style(vae: AutoencoderKL, *, split: str, count: int, size: int, device: torch.device) -> dict[str, float]:
     """PSNR in dB of autoencoded pictures over `count` scenes of each style."""
     scores = {}
     for index, style in enumerate(STYLES):

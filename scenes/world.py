@@ -143,8 +143,7 @@ def _pairs(
     """All index pairs [P, 2] of two attributes, and their sampling weights [P]."""
     pairs = torch.cartesian_prod(torch.arange(len(first)), torch.arange(len(second)))
     weights = [
-        0.0 if held_out and (first[a], second[b]) in HELD_OUT else favour.get(second[b], 1.0)
-        for a, b in pairs.tolist()
+        0.0 if held_out and (first[a], second[b]) in HELD_OUT else favour.get(second[b], 1.0) for a, b in pairs.tolist()
     ]
     return pairs, torch.tensor(weights)
 

@@ -106,7 +106,5 @@ def test_packages_keep_to_themselves(package: str) -> None:
 def test_heavy_packages_are_not_imported_before_they_are_needed(statement: str) -> None:
     script = f"{statement}; import sys; print(*(set(sys.modules) & set(sys.argv[1:])))"
     heavy = ["gradio", "diffusers", "transformers", "xformers", "decord", "matplotlib", "skimage", "scipy"]
-    found = subprocess.run(
-        [sys.executable, "-c", script, *heavy], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    found = subprocess.run([sys.executable, "-c", script, *heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.split() == []

@@ -200,11 +200,11 @@ def run_alone(backbone: Backbone, latents: Tensor) -> Tensor:
 def test_injection_takes_queries_and_keys_of_the_source(backbone: Backbone) -> None:
     """The source branch runs as if alone, and the edit branches differ from those without injection."""
     alone = run(backbone, noisy(), branches=3)
-    state = AttentionState(mode="keyframes", inject=True, kept=everything(backbone), keep_outputs=True)
+    state = AttentionState(mode="keyframes", source=True, inject=True, kept=everything(backbone), keep_outputs=True)
     with editing_attention(backbone.unet, state):
         injected = run(backbone, noisy(), branches=3)
         assert all(len(kept) == 2 and len(kept[0]) == K for kept in state.outputs.values())
-        state.inject = False
+        state.inject, state.source = False, False
         free = run(backbone, noisy())
     torch.testing.assert_close(injected[:K], alone[:K], rtol=1e-4, atol=1e-5)
     assert (injected[K:] - free).abs().max() > 1e-4
@@ -212,7 +212,7 @@ def test_injection_takes_queries_and_keys_of_the_source(backbone: Backbone) -> N
     states = backbone.embed("a photo").states
     same = []
     for inject, branches in ((True, 3), (False, 2)):
-        with editing_attention(backbone.unet, AttentionState(mode="keyframes", inject=inject)):
+        with editing_attention(backbone.unet, AttentionState(mode="keyframes", source=inject, inject=inject)):
             same.append(backbone.predict(noisy().repeat(branches, 1, 1, 1), 500, states)[-2 * K :])
     torch.testing.assert_close(*same, rtol=1e-4, atol=1e-5)
 
@@ -224,10 +224,11 @@ def test_injection_takes_queries_and_keys_of_the_source(backbone: Backbone) -> N
 def test_one_injected_layer(backbone: Backbone, place: str, injected: bool) -> None:
     layer = backbone.unet.get_submodule(f"{place}.transformer_blocks.0.attn1")
     n, kept = 4, kept_tokens(K, 4, 7)
-    state = AttentionState(mode="keyframes", inject=True, kept={n: kept})
+    state = AttentionState(mode="keyframes", source=True, inject=True, kept={n: kept})
     hidden = draw(3 * K, n, layer.to_q.in_features, seed=0).float()
     result = SelfAttention(state, f"{place}.transformer_blocks.0.attn1")(layer, hidden)
-    heads = [p(hidden).unflatten(-1, (layer.heads, -1)).transpose(1, 2).double() for p in (layer.to_q, layer.to_k, layer.to_v)]  # fmt: skip
+    projections = (layer.to_q, layer.to_k, layer.to_v)
+    heads = [p(hidden).unflatten(-1, (layer.heads, -1)).transpose(1, 2).double() for p in projections]
     own = torch.arange(K * n).reshape(K, n)
     for branch, tokens in enumerate((own, kept, kept)):
         rows = slice(branch * K, (branch + 1) * K)

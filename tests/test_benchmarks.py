@@ -161,9 +161,7 @@ def test_intervals() -> None:
     )
     assert mean_interval([math.nan])["mean"] is None
     share = share_interval([True] * 20)
-    assert (
-        share["mean"] == 1 and share["low"] == pytest.approx(0.839, abs=1e-3) and share["high"] == pytest.approx(1)
-    )
+    assert share["mean"] == 1 and share["low"] == pytest.approx(0.839, abs=1e-3) and share["high"] == pytest.approx(1)
 
 
 def row(gain: float, ssim: float, outside: float, right: bool) -> dict:

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (EMBEDDED / "model_index.json").is_file(), reason="no embedded model in assets/embedded-sd"
-    ),
+    pytest.mark.skipif(not (EMBEDDED / "model_index.json").is_file(), reason="no embedded model in assets/embedded-sd"),
     pytest.mark.skipif(not (CLIPS / "clips.json").is_file(), reason="no example clips in assets/clips"),
 ]
 PATIENCE = 120_000  # milliseconds; other tests run beside these

@@ -46,13 +46,6 @@ def frames(drawn_frames: np.ndarray) -> np.ndarray:
     return drawn_frames[::2]
 
 
-@pytest.fixture(scope="session")
-def two_shots(drawn_frames: np.ndarray) -> np.ndarray:
-    """Five frames of the drawn scene, then five of noise that drifts."""
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    return np.concatenate([drawn_frames[:5], [np.roll(noise, 4 * t, axis=1) for t in range(5)]])
-
-
 def untouched(backbone: Backbone) -> bool:
     """No processor or hook of the engine is left in the UNet."""
     processors = backbone.unet.attn_processors.values()
@@ -160,24 +153,6 @@ def test_the_chunks_do_not_show(engines: Engines, frames: np.ndarray, method: st
     assert abs(whole - single).max() <= 1 and abs(whole - pairs).max() <= 1
 
 
-def test_nothing_corresponds_across_a_cut(
-    tiny_backbone: Callable[[str], Backbone], tmp_path: Path, two_shots: np.ndarray
-) -> None:
-    backbone = tiny_backbone("sd1")
-    engine = AdaFlow(replace(backbone, profile=replace(backbone.profile, cut=0.9)), Cache(tmp_path))
-    for config in (PlanConfig(keyframes=2), PlanConfig(keyframes=1), PlanConfig(keyframes=4), PlanConfig()):
-        plan = engine.plan(two_shots, config)
-        segments = plan.segments
-        assert segments.cuts.tolist() == [5] and 5 in segments.starts
-        shots = segments.shot_of(np.arange(10))
-        for slots in plan.layout.correspondence.slots.T:
-            assert (segments.shot_of(segments.keyframes[slots]) == shots).all()
-    assert "2 shots need one each" in " ".join(engine.plan(two_shots, PlanConfig(keyframes=1)).notes)
-    even = engine.plan(two_shots, PlanConfig(method="uniform", keyframes=4))
-    assert 5 in even.segments.starts
-    assert engine.edit(plan, PROMPT, QUICK).frames.shape == two_shots.shape
-
-
 def test_planning_again_repeats_only_what_changed(
     fresh: AdaFlow, tiny_backbone: Callable[[str], Backbone], frames: np.ndarray
 ) -> None:
@@ -231,13 +206,13 @@ def test_stop_ends_any_stage_and_leaves_nothing_half_done(fresh: AdaFlow, frames
 def test_progress_reaches_its_total_and_shows_keyframes(engines: Engines, frames: np.ndarray) -> None:
     engine, seen = engines("sd1"), []
     plan = engine.plan(frames, PlanConfig(keyframes=2), progress=seen.append)
-    engine.edit(plan, PROMPT, replace(QUICK, steps=3), progress=seen.append)
+    engine.edit(plan, PROMPT, replace(QUICK, steps=5), progress=seen.append)
     last = {p.stage: p for p in seen}
     for stage in ("invert", "edit", "decode frames"):
         assert last[stage].done == last[stage].total and last[stage].remaining == 0
-    assert last["edit"].total == 3 * len(frames)
+    assert last["edit"].total == 5 * len(frames)
     previews = [p.preview for p in seen if p.preview is not None]
-    assert len(previews) == 3 and all(p.shape == (2, 8, 8, 3) and p.dtype == np.uint8 for p in previews)
+    assert len(previews) == 5 and all(p.shape == (2, 8, 8, 3) and p.dtype == np.uint8 for p in previews)
 
 
 def test_the_report_is_complete(engines: Engines, frames: np.ndarray) -> None:
@@ -299,9 +274,9 @@ def test_the_shortest_videos(engines: Engines, frames: np.ndarray, importance: s
 
 
 def test_oblong_frames_whose_grids_do_not_halve_evenly(engines: Engines, drawn_frames: np.ndarray) -> None:
-    engine, oblong = engines("sd2"), drawn_frames[:4, :40, :56]
+    engine, oblong = engines("sd2"), np.pad(drawn_frames[:4], ((0, 0), (0, 8), (0, 40), (0, 0)))
     plan = engine.plan(oblong, PlanConfig(keyframes=2))
-    assert plan.grids == [Grid(5, 7), Grid(3, 4), Grid(2, 2), Grid(1, 1)]
+    assert plan.grids == [Grid(9, 13), Grid(5, 7), Grid(3, 4), Grid(2, 2)]
     assert engine.edit(plan, PROMPT, QUICK).frames.shape == oblong.shape
 
 
@@ -331,23 +306,9 @@ def reconstruct(backbone: Backbone, latents: torch.Tensor, prompt: str, steps: i
     return x
 
 
-@torch.inference_mode()
-@pytest.mark.parametrize("layout", ["sd1", "sd2", "v"])
-def test_inversion_and_back(
-    tiny_backbone: Callable[[str], Backbone], frames: np.ndarray, tmp_path: Path, layout: str
-) -> None:
-    backbone = tiny_backbone(layout)
-    latents = backbone.encode(frames[:2])
-    errors = [
-        float((reconstruct(backbone, latents, "a red ball", steps, tmp_path) - latents).std() / latents.std())
-        for steps in (10, 40)
-    ]
-    print(layout, errors)
-    assert errors[1] < 0.05 and errors[1] < 0.6 * errors[0]
-
-
 # --- the embedded model -----------------------------------------------------------------------------
 
+CLIPS = EMBEDDED.parent / "clips"
 SHIPPED = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
 
 
@@ -390,3 +351,18 @@ def test_the_embedded_model_edits_a_drawn_clip(embedded: AdaFlow, scene: tuple[n
     assert result.frames.shape == frames.shape and result.warnings == ()
     # It stays the same scene, and it changes.
     assert 10 < psnr(frames, result.frames) < 35
+
+
+@SHIPPED
+def test_nothing_corresponds_across_a_cut(embedded: AdaFlow) -> None:
+    source = np.asarray(embedded.plan(CLIPS / "duck.mp4", PlanConfig(), frames=slice(16, 32)).video.frames)
+    cut = 1 + int(np.abs(np.diff(source.astype(np.int16), axis=0)).mean(axis=(1, 2, 3)).argmax())
+    for config in (PlanConfig(keyframes=2), PlanConfig(keyframes=1), PlanConfig(keyframes=4), PlanConfig()):
+        plan = embedded.plan(CLIPS / "duck.mp4", config, frames=slice(16, 32))
+        segments = plan.segments
+        assert segments.cuts.tolist() == [cut] and cut in segments.starts
+        shots = segments.shot_of(np.arange(16))
+        for slots in plan.layout.correspondence.slots.T:
+            assert (segments.shot_of(segments.keyframes[slots]) == shots).all()
+    notes = embedded.plan(CLIPS / "duck.mp4", PlanConfig(keyframes=1), frames=slice(16, 32)).notes
+    assert "2 shots need one each" in " ".join(notes)

@@ -94,9 +94,7 @@ def test_the_same_frames_leave_the_same_bytes(tiny_backbone: Callable[[str], Bac
     assert not (tmp_path / "a" / "importance_prompt.npy").exists()
 
 
-def test_the_noise_makes_equal_frames_no_different(
-    tiny_backbone: Callable[[str], Backbone], tmp_path: Path
-) -> None:
+def test_the_noise_makes_equal_frames_no_different(tiny_backbone: Callable[[str], Backbone], tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     still = np.repeat(latents()[:1], 3, axis=0)
     meta = extract_features(tiny_backbone("sd1"), still, "", tmp_path / "a", Monitor())
@@ -118,18 +116,14 @@ def test_attention_and_output_are_those_of_the_unets_own_layer(
     hidden = torch.cat(inputs[-1:])
     own = layer(hidden)
     np.testing.assert_allclose(found.outputs, own.detach(), atol=2e-2 * float(own.detach().abs().max()))
-    query, key = (
-        p(hidden).unflatten(-1, (layer.heads, -1)).transpose(1, 2).double() for p in (layer.to_q, layer.to_k)
-    )
+    query, key = (p(hidden).unflatten(-1, (layer.heads, -1)).transpose(1, 2).double() for p in (layer.to_q, layer.to_k))
     received = torch.softmax(query @ key.mT * layer.scale, dim=-1).mean(dim=(1, 2)).reshape(T, 4, 4)
     expected = received.repeat_interleave(2, 1).repeat_interleave(2, 2).reshape(T, 64)
     expected /= expected.mean(dim=1, keepdim=True)
     np.testing.assert_allclose(found.importance["attention"], expected.detach(), rtol=1e-3)
 
 
-def test_the_pass_stops_where_the_features_are_read(
-    tiny_backbone: Callable[[str], Backbone], tmp_path: Path
-) -> None:
+def test_the_pass_stops_where_the_features_are_read(tiny_backbone: Callable[[str], Backbone], tmp_path: Path) -> None:
     unet = tiny_backbone("sd1").unet
     before = dict(unet.attn_processors)
     calls = {"read": 0, "later": 0}

@@ -186,9 +186,7 @@ def choose(T: int, count: int | None, cuts: np.ndarray) -> Segments:
 
 
 @pytest.mark.parametrize("count", [None, 4, 20])
-def test_the_number_of_comparisons_grows_with_the_length(
-    monkeypatch: pytest.MonkeyPatch, count: int | None
-) -> None:
+def test_the_number_of_comparisons_grows_with_the_length(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
     compared = 0
     plain = similarity_module.match_maps
 

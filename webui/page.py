@@ -86,9 +86,7 @@ def _connect(blocks: gr.Blocks, handlers: Handlers, video: VideoStep, plan: Plan
     )
 
     # What follows by itself.
-    plan.gallery.select(_number, None, plan.number, **quiet).then(
-        handlers.tokens, token_inputs, token_outputs, **quiet
-    )
+    plan.gallery.select(_number, None, plan.number, **quiet).then(handlers.tokens, token_inputs, token_outputs, **quiet)
     for plot in (plan.timeline, plan.slice):
         plot.select(handlers.frame_clicked, plan.id, plan.frame, **quiet).then(
             handlers.frame, frame_inputs, frame_outputs, **quiet
@@ -116,9 +114,7 @@ def _connect(blocks: gr.Blocks, handlers: Handlers, video: VideoStep, plan: Plan
     queued.success(handlers.watch, edit.job, edit.shown, api_name="watch", **free)
     edit.stop.click(handlers.stop, edit.job, None, api_name="stop", queue=False, show_progress="hidden")
     # A reload finds the browser's last job, running or done.
-    blocks.load(lambda job: job, edit.remembered, edit.job, **quiet).then(
-        handlers.watch, edit.job, edit.shown, **quiet
-    )
+    blocks.load(lambda job: job, edit.remembered, edit.job, **quiet).then(handlers.watch, edit.job, edit.shown, **quiet)
 
 
 def _index(event: gr.SelectData) -> int:

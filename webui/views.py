@@ -85,9 +85,7 @@ def notice(sentences: Sequence[str]) -> str:
     if not sentences:
         return ""
     return (
-        '<div class="af-notice" role="status">'
-        + "".join(f"<p>{escape(sentence(s))}</p>" for s in sentences)
-        + "</div>"
+        '<div class="af-notice" role="status">' + "".join(f"<p>{escape(sentence(s))}</p>" for s in sentences) + "</div>"
     )
 
 
