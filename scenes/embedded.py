@@ -27,6 +27,7 @@ TOKENS = 77  # the length of a prompt, as in SD 1.x
 TEXT_WIDTH = 128
 FACTOR = 8  # pixels to a latent, each way
 PROFILE = "adaflow.json"
+CARD = "README.md"
 MAX_SHARD = "12MB"
 MAX_FILE_BYTES = 12 * 1024**2
 MAX_FOLDER_BYTES = 32 * 1024**2
@@ -169,7 +170,7 @@ def save(pipe: StableDiffusionPipeline, folder: Path | str) -> None:
     """Write the pipeline as a diffusers folder of float16 shards; the pipeline itself is left as it is.
 
     The folder is replaced as a whole, so that a run stopped in the middle leaves the one before. A profile
-    that is there already is kept: its settings may have been tuned.
+    and a model card that are there already are kept: they are written by people.
     """
     folder = Path(folder)
     parts = {name: copy.deepcopy(getattr(pipe, name)).cpu() for name in ("vae", "text_encoder", "unet")}
@@ -180,9 +181,10 @@ def save(pipe: StableDiffusionPipeline, folder: Path | str) -> None:
     assemble(tokenizer=pipe.tokenizer, **parts).save_pretrained(fresh, max_shard_size=MAX_SHARD)
     for path in fresh.rglob("*.json"):
         _forget_origin(path)
-    if (folder / PROFILE).exists():
-        shutil.copy(folder / PROFILE, fresh / PROFILE)
-    else:
+    for name in (PROFILE, CARD):
+        if (folder / name).exists():
+            shutil.copy(folder / name, fresh / name)
+    if not (fresh / PROFILE).exists():
         text = json.dumps(profile(pipe.tokenizer, pipe.unet.config.sample_size * FACTOR), indent=2)
         (fresh / PROFILE).write_text(text + "\n")
     shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,7 @@ from adaflow_core.types import Plan  # noqa: E402
 
 OUT = ROOT / "docs" / "pictures"
 WIDTH = 1000
+FRAMES = slice(0, 24)
 
 
 def main() -> None:
@@ -25,14 +26,15 @@ def main() -> None:
     clips = json.loads((ROOT / "assets" / "clips" / "clips.json").read_text(encoding="utf-8"))
     engine = AdaFlow.from_pretrained("embedded")
     rows: list[tuple[str, np.ndarray]] = []
-    for clip in clips:
+    firsts = {clip["kind"]: clip for clip in reversed(clips)}  # the first clip of each kind of edit
+    for clip in (firsts[kind] for kind in ("colour", "background", "style")):
         config = PlanConfig(source_prompt=clip["source_prompt"])
-        plan = engine.plan(ROOT / "assets" / "clips" / clip["file"], config)
+        plan = engine.plan(ROOT / "assets" / "clips" / clip["file"], config, frames=FRAMES)
         edited = engine.edit(plan, clip["prompt"]).frames
         shown = np.linspace(0, len(edited) - 1, 6).round().astype(int)
         rows.append((clip["source_prompt"], visualize.contact_sheet(list(plan.video.frames[shown]))))
         rows.append((f"→ {clip['prompt']}", visualize.contact_sheet(list(edited[shown]))))
-        if clip is clips[0]:
+        if clip is firsts["colour"]:
             method(plan, edited, clip["prompt"]).save(OUT / "method.png")
     stack(rows).quantize(256).save(OUT / "edits.png", optimize=True)
 
