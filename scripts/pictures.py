@@ -33,7 +33,7 @@ def main() -> None:
         edited = engine.edit(plan, clip["prompt"]).frames
         shown = np.linspace(0, len(edited) - 1, 6).round().astype(int)
         rows.append((clip["source_prompt"], visualize.contact_sheet(list(plan.video.frames[shown]))))
-        rows.append((f"→ {clip['prompt']}", visualize.contact_sheet(list(edited[shown]))))
+        rows.append((f"becomes: {clip['prompt']}", visualize.contact_sheet(list(edited[shown]))))
         if clip is firsts["colour"]:
             method(plan, edited, clip["prompt"]).save(OUT / "method.png")
     stack(rows).quantize(256).save(OUT / "edits.png", optimize=True)
