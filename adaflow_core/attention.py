@@ -221,3 +221,33 @@ def forward_hook(
         yield
     finally:
         handle.remove()
+
+
+@dataclass
+class ConvInjection:
+    """Plug-and-Play's feature injection: the source's output of one convolution in the edit branches.
+
+    `mode`: "off"; "record" takes the output, "record and halt" also ends the pass there; "stored" puts
+    `features` in both edit branches; "batch" copies the batch's first branch of three over the other two.
+    """
+
+    mode: str = "off"
+    features: Tensor | None = None  # [F, c, h, w]
+
+    def __call__(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
+        if self.mode.startswith("record"):
+            self.features = output
+            if self.mode == "record and halt":
+                raise Halt
+        if self.mode == "stored":
+            assert self.features is not None
+            return self.features.repeat(2, 1, 1, 1)
+        if self.mode == "batch":
+            return output[: len(output) // 3].repeat(3, 1, 1, 1)
+        return None
+
+
+def injected_conv(unet: UNet2DConditionModel) -> nn.Module:
+    """The convolution whose output Plug-and-Play injects."""
+    conv: nn.Module = unet.up_blocks[1].resnets[1].conv2
+    return conv

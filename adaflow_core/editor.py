@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from adaflow_core.attention import AttentionState, Halt, editing_attention, forward_hook
+from adaflow_core.attention import AttentionState, ConvInjection, Halt, editing_attention, forward_hook, injected_conv
 from adaflow_core.backbone import Backbone
 from adaflow_core.config import EditConfig
 from adaflow_core.ddim import CLEAN, guide, move, split
@@ -22,30 +21,6 @@ from adaflow_core.types import Embedding, Inversion, Layout, Monitor
 
 Layouts = Callable[[int], Layout]
 """Step -> the keyframes, kept tokens and correspondences that hold in it."""
-
-
-@dataclass
-class ConvInjection:
-    """Plug-and-Play's feature injection: the source's output of one convolution in the edit branches.
-
-    `mode`: "off"; "record" takes the output, "record and halt" also ends the pass there; "stored" puts
-    `features` in both edit branches; "batch" copies the batch's first branch of three over the other two.
-    """
-
-    mode: str = "off"
-    features: Tensor | None = None  # [F, c, h, w]
-
-    def __call__(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
-        if self.mode.startswith("record"):
-            self.features = output
-            if self.mode == "record and halt":
-                raise Halt
-        if self.mode == "stored":
-            assert self.features is not None
-            return self.features.repeat(2, 1, 1, 1)
-        if self.mode == "batch":
-            return output[: len(output) // 3].repeat(3, 1, 1, 1)
-        return None
 
 
 @dataclass
@@ -100,10 +75,9 @@ class Editor:
         S = len(timesteps)
         x = torch.from_numpy(np.array(inversion.latents[0], dtype=np.float32))  # [T, 4, h, w]
         T = len(x)
-        conv = backbone.unet.up_blocks[1].resnets[1].conv2
         with (
             editing_attention(backbone.unet, self.attention),
-            forward_hook(conv, self.conv),
+            forward_hook(injected_conv(backbone.unet), self.conv),
             self.monitor.stage("edit", S * T) as stage,
         ):
             for i, timestep in enumerate(timesteps):

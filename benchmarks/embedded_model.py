@@ -18,10 +18,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from scenes import embedded
+from scenes.autoencoder import psnr_by_style
 from scenes.captions import plain
 from scenes.classifier import ATTRIBUTES, Judge, labels, load_judge
-from scenes.pool import alone, draw
-from scenes.train import psnr_by_style
+from scenes.pool import alone, draw, moments
 from scenes.world import BACKGROUNDS, COLOURS, HELD_OUT, KINDS, STYLES, SceneBatch, sample
 
 BATCH = 128  # pictures generated at a time on a GPU
@@ -128,7 +128,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     pictures = generate(pipe, plain(batch), **settings)
     scores["pictures_per_second"] = round(len(batch) / (time.perf_counter() - started), 2)
     scores["seen"] = agreement(judge, pictures, batch, tuple(ATTRIBUTES))
-    drawn, visible = (part.cpu() for part in draw(batch, 0, size, device))
+    drawn, visible = (part.cpu() for part in draw(batch, moments(len(batch), 0), size, device))
     scores["judge_on_rendered"] = agreement(judge, drawn[visible].float() / 255, batch[visible], tuple(ATTRIBUTES))
     shown, prompts = [pictures[:24]], plain(batch)[:24]
 

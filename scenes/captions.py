@@ -143,13 +143,15 @@ def caption(
 
 
 def captions(batch: SceneBatch, seed: int) -> list[str]:
-    """A varied sentence for each row; the same for the same seed."""
-    rng = random.Random(seed)
+    """A varied sentence for each row; the same for the same seed.
+
+    Each row has its own random numbers, so rows that differ in an attribute only are worded alike.
+    """
     columns = (batch.names(name) for name in ("kind", "colour", "background", "style", "motion", "occluder"))
     seconds = zip(batch.names("kind2"), batch.names("colour2"), batch.present2.tolist(), strict=True)
     return [
-        caption(k, c, b, s, rng, motion=m, second=(k2, c2) if shown else None, occluder=o)
-        for k, c, b, s, m, o, (k2, c2, shown) in zip(*columns, seconds, strict=True)
+        caption(k, c, b, s, random.Random(f"{seed}/{row}"), motion=m, second=(k2, c2) if shown else None, occluder=o)
+        for row, (k, c, b, s, m, o, (k2, c2, shown)) in enumerate(zip(*columns, seconds, strict=True))
     ]
 
 

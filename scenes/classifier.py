@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from scenes import embedded
 from scenes.loop import Clock, Options, Trainee, fit, say
-from scenes.pool import Ring, alone, draw, unit
+from scenes.pool import Ring, alone, draw, moments, unit
 from scenes.world import BACKGROUNDS, COLOURS, KINDS, STYLES, SceneBatch, sample
 
 ATTRIBUTES = {"kind": KINDS, "colour": COLOURS, "background": BACKGROUNDS, "style": STYLES}
@@ -130,7 +130,7 @@ def train_judge(options: Options) -> None:
         nonlocal seed
         # The validation split has all combinations; the training split never those held out.
         batch = alone(sample(options.chunk, seed=seed, split="val" if seed % 2 else "train"))
-        pictures, seen = draw(batch, seed, options.size, options.device)
+        pictures, seen = draw(batch, moments(len(batch), seed), options.size, options.device)
         again = torch.arange(0, len(pictures), 2, device=options.device)
         pictures[again] = autoencoded(vae, pictures[again])
         ring.write(picture=pictures[seen], truth=labels(batch).to(options.device)[seen])
@@ -149,7 +149,7 @@ def accuracy(options: Options, vae: AutoencoderKL) -> dict[str, dict[str, float]
     """The shipped judge's accuracy by attribute on test pictures as rendered and as autoencoded."""
     judge = load_judge(options.out, options.device)
     batch = alone(sample(1024 if options.device.type == "cuda" else 64, seed=0, split="test"))
-    pictures, seen = draw(batch, 0, options.size, options.device)
+    pictures, seen = draw(batch, moments(len(batch), 0), options.size, options.device)
     truth = labels(batch).to(options.device)[seen]
     scores: dict[str, dict[str, float]] = {}
     for name, shown in (("rendered", pictures), ("autoencoded", autoencoded(vae, pictures))):

@@ -222,6 +222,14 @@ def check_limits(folder: Path | str) -> dict[str, int]:
     return sizes
 
 
+def keep(pipe: StableDiffusionPipeline, out: Path, packed: Path | None) -> None:
+    """Write a checkpoint, and its packed copy where one is asked for."""
+    save(pipe, out)
+    if packed is not None:
+        pack(out, packed)
+    print(f"  saved {out}", flush=True)
+
+
 def pack(folder: Path | str, out: Path | str) -> list[Path]:
     """Pack a folder into `out/<folder's name>-1.tar`, `-2.tar` and so on, each of at most 15 MiB."""
     folder, out = Path(folder), Path(out)

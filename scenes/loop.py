@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 LOG_SECONDS = 10.0
 WARM_UP_STEPS = 200
-UNTIMED_STEPS = 3  # compilation and library start-up: not part of the schedule
+UNTIMED_STEPS = 3  # library start-up: not part of the schedule
 CLIP_NORM = 1.0
 EMA_POWER = 16.0  # averages over about the last 6 % of the steps; Karras et al. 2024, section 3
 
@@ -38,7 +38,7 @@ class Options:
     workers: int = 0  # processes that write captions
     save_minutes: float = 2.0
     pack: Path | None = None
-    compile: bool = False
+    channels_last: bool = False
     freeze_encoder: bool = False
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ def say(*words: object) -> None:
 class Clock:
     """How far a stage is, by the wall clock or by steps.
 
-    It starts with the stage, so that filling the pool and compiling come out of the minutes; the learning
+    It starts with the stage, so that filling the pool comes out of the minutes; the learning
     rate follows the time from the first timed step on.
     """
 
@@ -105,8 +105,10 @@ class Trainee:
     def __init__(self, modules: dict[str, nn.Module], options: Options) -> None:
         self.masters = {name: module.to(options.device).float() for name, module in modules.items()}
         self.averages = {name: copy.deepcopy(module).eval() for name, module in self.masters.items()}
+        layout = torch.channels_last if options.channels_last else torch.preserve_format
         self.working = {
-            name: nn.Module.to(copy.deepcopy(module), options.dtype) for name, module in self.masters.items()
+            name: nn.Module.to(copy.deepcopy(module), dtype=options.dtype, memory_format=layout)  # type: ignore
+            for name, module in self.masters.items()
         }
         self.master_weights = _trainable(self.masters)
         self.average_weights = _trainable(self.averages)

@@ -20,22 +20,27 @@ from transformers import CLIPTokenizer
 
 from scenes.captions import captions
 from scenes.render import render
-from scenes.world import BACKGROUNDS, SceneBatch, sample
+from scenes.world import BACKGROUNDS, SceneBatch, changed, sample
 
+BRANCHES = 3  # a scene and two edits of it
 CAPTIONS_PER_SCENE = 4
 UNKNOWN_SHARE = 0.08  # captions with a made-up word, so that the model learns to read past unknown words
 MIN_OBJECT_SHARE = 0.002  # of the picture: below that, a caption would name something that is not there
 
 
+def moments(count: int, seed: int) -> Tensor:
+    """A random clip time for each of `count` scenes: [count, 1]."""
+    return torch.rand(count, 1, generator=torch.Generator().manual_seed(seed))
+
+
 def draw(
-    batch: SceneBatch, seed: int, size: int, device: torch.device
+    batch: SceneBatch, times: Tensor, size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:  # [B, 3, size, size] uint8, [B] bool
-    """A random moment of each scene, and whether the objects that its caption names can be seen.
+    """A moment of each scene (`times` [B, 1]), and whether the objects that its caption names can be seen.
 
     The renderer works by groups of one style and place, a few hundred frames at a time: sorted scenes make
     its groups few and large, several times faster on a GPU.
     """
-    times = torch.rand(len(batch), 1, generator=torch.Generator().manual_seed(seed))
     order = torch.argsort(batch.style * len(BACKGROUNDS) + batch.background)
     place = torch.argsort(order).to(device)
     with torch.no_grad():
@@ -81,10 +86,12 @@ class Ring:
         return {name: values[index] for name, values in self.rows.items()}
 
 
-class DescribedScenes:
-    """An endless stream of (scenes, token ids [B, CAPTIONS_PER_SCENE, L] int16), made ahead by processes.
+class DescribedEdits:
+    """An endless stream of scenes with two edits of each, made ahead by processes, and their token ids.
 
-    Create it before anything touches the GPU: the processes are forked.
+    An item: `BRANCHES` batches of the same clips (as sampled, and twice changed), and the ids
+    [B, BRANCHES, CAPTIONS_PER_SCENE, L] int16. The first half of the captions words a clip and its edits
+    alike. Create it before anything touches the GPU: the processes are forked.
     """
 
     def __init__(self, tokenizer_folder: Path, count: int, seed: int, workers: int) -> None:
@@ -102,7 +109,7 @@ class DescribedScenes:
         self.ahead.append(processes.submit(_describe, self.folder, self.count, self.seed))
         self.seed += 1
 
-    def __next__(self) -> tuple[SceneBatch, np.ndarray]:
+    def __next__(self) -> tuple[list[SceneBatch], np.ndarray]:
         if self.processes is None:
             pickled, tokens = _describe(self.folder, self.count, self.seed)
             self.seed += 1
@@ -125,16 +132,23 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _describe(folder: Path, count: int, seed: int) -> tuple[bytes, np.ndarray]:
-    """Scenes of a seed, pickled (torch would send each tensor by a file of its own), and their token ids."""
-    batch = sample(count, seed=seed, split="train")
+    """The item of a seed, its scenes pickled: torch would send each tensor by a file of its own."""
+    source = sample(count, seed=seed, split="train")
+    batches = [source, *(changed(source, seed=seed * BRANCHES + branch) for branch in range(1, BRANCHES))]
     tokenizer = _tokenizer(folder)
     words = random.Random(seed)
-    rows = []
-    for version in range(CAPTIONS_PER_SCENE):
-        texts = captions(batch, seed * CAPTIONS_PER_SCENE + version)
-        texts = [_with_unknown_word(text, words) if words.random() < UNKNOWN_SHARE else text for text in texts]
-        rows.append(tokenizer(texts, padding="max_length", truncation=True, return_tensors="np")["input_ids"])
-    return pickle.dumps(batch), np.stack(rows, axis=1).astype(np.int16)
+    tokens = []
+    for branch, batch in enumerate(batches):
+        rows = []
+        for version in range(CAPTIONS_PER_SCENE):
+            wording = seed * CAPTIONS_PER_SCENE + version
+            if version >= CAPTIONS_PER_SCENE // 2:
+                wording = -1 - (wording * BRANCHES + branch)
+            texts = captions(batch, wording)
+            texts = [_with_unknown_word(text, words) if words.random() < UNKNOWN_SHARE else text for text in texts]
+            rows.append(tokenizer(texts, padding="max_length", truncation=True, return_tensors="np")["input_ids"])
+        tokens.append(np.stack(rows, axis=1))
+    return pickle.dumps(batches), np.stack(tokens, axis=1).astype(np.int16)
 
 
 def _with_unknown_word(text: str, words: random.Random) -> str:

@@ -30,6 +30,9 @@ from scenes.objects import SHAPES, TINTS
 from scenes.styles import impressionist, strokes, stylise
 from scenes.world import BACKGROUNDS, KINDS, OCCLUDERS, STYLES, SceneBatch
 
+# All pictures of a style are drawn on one sheet of paper, with one set of strokes: what a style does to a scene
+# then follows from the scene alone, and a true edit is one that a model can know.
+PAPER = 7
 CPU_PIXELS, GPU_PIXELS = 2**19, 2**26  # a chunk's pixels: what a cache holds; enough to hide launches
 
 
@@ -78,11 +81,11 @@ def _shadow(thing: ObjectPose, frames: Frames, x: Tensor, y: Tensor) -> Tensor:
     return soft * field(near) * 0.58
 
 
-def _finish(rgb: Tensor, contour: Tensor, style: Tensor, noise: Noise, x: Tensor, y: Tensor) -> None:
+def _finish(rgb: Tensor, contour: Tensor, style: Tensor, paper: Noise, x: Tensor, y: Tensor) -> None:
     """Turn photo-style pictures into their rows' styles, in place. x, y: the texture's anchor coordinates."""
     for (number,), rows in _groups(style):
         if STYLES[number] not in ("photo", "impressionist"):  # those are finished where they are painted
-            rgb[rows] = stylise(STYLES[number], rgb[rows], contour[rows], noise[rows], x[rows], y[rows])
+            rgb[rows] = stylise(STYLES[number], rgb[rows], contour[rows], paper[rows], x[rows], y[rows])
 
 
 def _by_strokes(style: Tensor) -> Tensor:
@@ -90,17 +93,21 @@ def _by_strokes(style: Tensor) -> Tensor:
     return (style == STYLES.index("impressionist")).long()
 
 
-def _scenery(frames: Frames, noise: Noise, size: int) -> Tensor:
-    """The places with the objects' shadows, in their styles: [N, 3, H, W]."""
+def _scenery(frames: Frames, noise: Noise, paper: Noise, size: int) -> Tensor:
+    """The places with the objects' shadows, in their styles: [N, 3, H, W].
+
+    Style textures are anchored where the sun stands over the horizon.
+    """
     x, y, pixel = pixel_grid(frames, size)
+    sheet_x, sheet_y = x - field(frames.sun[:, 0]), y - field(frames.horizon)
     rgb = torch.empty(len(frames), 3, size, size, device=x.device)
     contour = torch.empty(len(frames), 1, size, size, device=x.device)
     for (place, stroked), rows in _groups(frames.background, _by_strokes(frames.style)):
         part, grain = frames[rows], noise[rows]
         px, py, brush = x[rows], y[rows], None
         if stroked:
-            sun = field(part.sun[:, 0]), field(part.sun[:, 1])
-            brush = strokes(grain, px, py, sun, field(part.horizon))
+            sun = torch.zeros_like(field(part.horizon)), field(part.sun[:, 1] - part.horizon)
+            brush = strokes(paper[rows], sheet_x[rows], sheet_y[rows], sun)
             px, py = px + brush.dx, py + brush.dy
         picture = background(LOOKS[BACKGROUNDS[place]], part, grain, px, py, pixel[rows])
         second = _shadow(part.second, part, px, py) * field(part.present2)
@@ -109,7 +116,7 @@ def _scenery(frames: Frames, noise: Noise, size: int) -> Tensor:
         painted = (picture.rgb * mix(1.0, ink("232848", shade), shade)).clamp(0, 1)
         rgb[rows] = painted if brush is None else impressionist(painted, brush)
         contour[rows] = picture.contour
-    _finish(rgb, contour, frames.style, noise, x, y)
+    _finish(rgb, contour, frames.style, paper, sheet_x, sheet_y)
     return rgb
 
 
@@ -128,12 +135,12 @@ class _Canvas:
 
 
 def _draw_objects(
-    canvas: _Canvas, things: ObjectPose, number: int, which: Tensor, frames: Frames, noise: Noise, size: int
+    canvas: _Canvas, things: ObjectPose, number: int, which: Tensor, frames: Frames, paper: Noise, size: int
 ) -> None:
     """Draw one object into each of the frames `which` (indices)."""
     if not len(which):
         return
-    thing, part, grain = things[which], frames[which], noise[which]
+    thing, part, sheet = things[which], frames[which], paper[which]
     x, y, pixel = pixel_grid(part, size)
     u, v = to_local(thing, x, y)
     radius = field(thing.radius)
@@ -146,14 +153,14 @@ def _draw_objects(
         pu, pv, scale, brush = u[rows], v[rows], radius[rows], None
         alpha[rows] = cover(shape.distance(pu, pv), own[rows])
         if stroked:
-            brush = strokes(grain[rows], pu * scale, pv * scale, length=0.17, width=0.055, pull=0.2)
+            brush = strokes(sheet[rows], pu * scale, pv * scale, length=0.17, width=0.055, pull=0.2)
             pu, pv = pu + brush.dx / scale, pv + brush.dy / scale
         look = shape.paint(pu, pv, tints[rows], own[rows])
         nu, nv, c, s = look.nx * field(thing.mirror[rows]), look.ny, cos[rows], sin[rows]
         painted = _shade(look.albedo, nu * c - nv * s, nu * s + nv * c, look.gloss, light[rows])
         rgb[rows] = painted if brush is None else impressionist(painted, brush)
         contour[rows] = look.contour * scale
-    _finish(rgb, contour, part.style, grain, u * radius, v * radius)
+    _finish(rgb, contour, part.style, sheet, u * radius, v * radius)
     canvas.put(which, rgb, alpha, number, (u, v))
 
 
@@ -175,17 +182,18 @@ def occluder_distance(kind: str, part: Frames, grain: Noise, x: Tensor, y: Tenso
     return torch.maximum((dx.abs() - width * (1 + flare)) * 0.95, y - foot - 0.02 * torch.cos(dx * 25))
 
 
-def _draw_occluders(canvas: _Canvas, frames: Frames, noise: Noise, size: int) -> None:
+def _draw_occluders(canvas: _Canvas, frames: Frames, noise: Noise, paper: Noise, size: int) -> None:
     which = (frames.occluder > 0).nonzero()[:, 0]
     for (kind, style), picked in _groups(frames.occluder[which], frames.style[which]):
         rows = which[picked]
-        part, grain = frames[rows], noise[rows]
+        part, grain, sheet = frames[rows], noise[rows], paper[rows]
         x, y, pixel = pixel_grid(part, size)
+        own_x = x - field(part.occluder_x)
         alpha = cover(occluder_distance(OCCLUDERS[kind], part, grain, x, y), pixel)
         world = torch.broadcast_tensors(x, y)
         brush, px, py = None, x, y
         if STYLES[style] == "impressionist":
-            brush = strokes(grain, y, x, length=0.26, width=0.06)
+            brush = strokes(sheet, y, own_x, length=0.26, width=0.06)
             px, py = x + brush.dy, y + brush.dx
         distance = occluder_distance(OCCLUDERS[kind], part, grain, px, py)
         width = field(part.occluder_width) * {"trunk": 1.1, "post": 0.62, "rock": 2.2}[OCCLUDERS[kind]]
@@ -203,7 +211,7 @@ def _draw_occluders(canvas: _Canvas, frames: Frames, noise: Noise, size: int) ->
         if brush is not None:
             rgb = impressionist(rgb, brush)
         else:
-            rgb = stylise(STYLES[style], rgb, distance.abs(), grain, x, y)
+            rgb = stylise(STYLES[style], rgb, distance.abs(), sheet, own_x, y)
         canvas.put(rows, rgb, alpha, OCCLUDER, (world[0], world[1]))
 
 
@@ -215,9 +223,10 @@ def second_is_nearer(frames: Frames) -> Tensor:
 def draw(frames: Frames, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Frames to rgb [N, 3, H, W], ids [N, H, W] and coords [N, 2, H, W]."""
     noise = Noise.of(frames.seed)
+    paper = Noise.of(torch.full_like(frames.seed, PAPER))
     x, y, _ = pixel_grid(frames, size)
     canvas = _Canvas(
-        rgb=_scenery(frames, noise, size),
+        rgb=_scenery(frames, noise, paper, size),
         ids=torch.full((len(frames), 1, size, size), BACKGROUND, dtype=torch.uint8, device=x.device),
         coords=torch.cat(torch.broadcast_tensors(x, y), 1).clone(),
     )
@@ -225,10 +234,10 @@ def draw(frames: Frames, size: int) -> tuple[Tensor, Tensor, Tensor]:
     everyone = torch.arange(len(frames), device=x.device)
     behind = (frames.present2 & ~nearer).nonzero()[:, 0]
     before = (frames.present2 & nearer).nonzero()[:, 0]
-    _draw_objects(canvas, frames.second, SECOND, behind, frames, noise, size)
-    _draw_objects(canvas, frames.main, MAIN, everyone, frames, noise, size)
-    _draw_objects(canvas, frames.second, SECOND, before, frames, noise, size)
-    _draw_occluders(canvas, frames, noise, size)
+    _draw_objects(canvas, frames.second, SECOND, behind, frames, paper, size)
+    _draw_objects(canvas, frames.main, MAIN, everyone, frames, paper, size)
+    _draw_objects(canvas, frames.second, SECOND, before, frames, paper, size)
+    _draw_occluders(canvas, frames, noise, paper, size)
     return canvas.rgb.clamp(0, 1), canvas.ids[:, 0], canvas.coords
 
 

@@ -14,6 +14,7 @@ from scenes.noise import BILLOWS, GRAIN, SWELLS, Noise, constant, ink, mix, smoo
 
 LINE = 0.016  # half width of a drawn line, world units: two pixels of a 256-pixel frame
 LUMA = (0.299, 0.587, 0.114)
+SPLIT_TONE = (0.28, 0.14, -0.34)  # what light adds to red, green and blue, and shadow takes
 WARMTH = (0.07, 0.01, -0.08)  # what a warm stroke adds to red, green and blue
 
 
@@ -79,7 +80,8 @@ def strokes(
 def impressionist(rgb: Tensor, brush: Strokes) -> Tensor:
     """Give strokes their tones; `rgb` was painted at the strokes' displaced points."""
     luma = _luma(rgb)
-    vivid = luma + (rgb - luma) * 1.3
+    # A palette of its own: shadows go to Prussian blue, lights to chrome yellow.
+    vivid = luma + (rgb - luma) * 1.3 + (luma - 0.5) * constant(SPLIT_TONE, rgb.device)
     # Paint stands out in the dark as well, so a part of the tone is added rather than multiplied.
     lifted = vivid + 0.3 * (brush.tone - 1) * (1 - luma)
     return (lifted * brush.tone * (1 + constant(WARMTH, rgb.device) * brush.warmth)).clamp(0, 1)

@@ -9,14 +9,13 @@
 # cut short still leaves its last checkpoint.
 #
 #   STAGES             which of "probe vae classifier diffusion scores" (default: all); the probe measures
-#                      whether torch.compile pays, and compiles ahead
+#                      which memory layout is faster
 #   RESUME             folder with the tars of an earlier run
 #   TOTAL_MINUTES      for everything; diffusion gets what the other stages leave
 #   DIFFUSION_MINUTES  or its own budget, then the total plays no part
 #   VAE_MINUTES, JUDGE_MINUTES, SCORE_MINUTES, PROBE_SECONDS
 #   TRAIN_FLAGS        for every training stage; VAE_FLAGS, DIFFUSION_FLAGS, SCORE_FLAGS for one
 #   PYTHON, WORK       the interpreter, and where checkpoints lie meanwhile
-#   COMPILE_CACHE      a tar.gz that carries torch.compile's results from run to run
 set -uo pipefail
 
 OUT=${1:?usage: train_all.sh OUT}
@@ -30,8 +29,8 @@ WORK=${WORK:-$(mktemp -d)}
 MODEL=$WORK/model
 JUDGE=$WORK/judge
 PROBE=$WORK/probe
-PROBE_SECONDS=${PROBE_SECONDS:-110}
-export PYTHONUNBUFFERED=1 TORCHINDUCTOR_CACHE_DIR=$WORK/compiled
+PROBE_SECONDS=${PROBE_SECONDS:-60}
+export PYTHONUNBUFFERED=1
 
 mkdir -p "$OUT"
 exec > >(tee -a "$OUT/log.txt") 2>&1
@@ -55,12 +54,12 @@ diffusion_minutes() { # what is left of the total, less 20 s to start and to sav
     fi
 }
 
-compile_flag() { # compiled where the probe found that it pays
+layout_flag() { # channels last where the probe found that it pays
     "$PYTHON" - "$PROBE/$1.json" << 'EOF'
 import json, pathlib, sys
 path = pathlib.Path(sys.argv[1])
 speeds = json.loads(path.read_text()) if path.exists() else {}
-print("--compile" if speeds.get("compiled", 0) > 1.15 * speeds.get("plain", 0) else "")
+print("--channels-last" if speeds.get("channels_last", 0) > 1.05 * speeds.get("channels_first", 0) else "")
 EOF
 }
 
@@ -70,26 +69,17 @@ if [ -n "${RESUME:-}" ]; then
     for packed in "$RESUME"/judge-*.tar; do tar xf "$packed" -C "$JUDGE"; done
     cp "$RESUME"/judge-*.tar "$OUT"
 fi
-if [ -f "${COMPILE_CACHE:-}" ]; then
-    mkdir -p "$TORCHINDUCTOR_CACHE_DIR"
-    tar xzf "$COMPILE_CACHE" -C "$TORCHINDUCTOR_CACHE_DIR"
-fi
 
 for stage in $STAGES; do
     resume=()
     [ -f "$MODEL/model_index.json" ] && resume=(--resume "$MODEL")
     case $stage in
     probe)
-        attempt "probe diffusion" timeout "$PROBE_SECONDS" "$PYTHON" -m scenes.train probe \
-            --networks diffusion --out "$PROBE" ${TRAIN_FLAGS:-} &
-        beside=$!
-        attempt "probe VAE" timeout "$PROBE_SECONDS" "$PYTHON" -m scenes.train probe \
-            --networks vae --out "$PROBE" ${TRAIN_FLAGS:-}
-        wait "$beside"
+        attempt probe timeout "$PROBE_SECONDS" "$PYTHON" -m scenes.train probe --out "$PROBE" ${TRAIN_FLAGS:-}
         ;;
     vae)
         attempt "VAE for $VAE_MINUTES minutes" train vae --out "$MODEL" "${resume[@]}" --pack "$OUT" \
-            --minutes "$VAE_MINUTES" $(compile_flag vae) ${TRAIN_FLAGS:-} ${VAE_FLAGS:-}
+            --minutes "$VAE_MINUTES" $(layout_flag vae) ${TRAIN_FLAGS:-} ${VAE_FLAGS:-}
         ;;
     classifier)
         attempt "judge for $JUDGE_MINUTES minutes" train classifier --out "$JUDGE" "${resume[@]}" \
@@ -99,7 +89,7 @@ for stage in $STAGES; do
     diffusion)
         minutes=$(diffusion_minutes)
         attempt "diffusion for $minutes minutes" train diffusion --out "$MODEL" "${resume[@]}" --pack "$OUT" \
-            --minutes "$minutes" $(compile_flag diffusion) ${TRAIN_FLAGS:-} ${DIFFUSION_FLAGS:-}
+            --minutes "$minutes" $(layout_flag diffusion) ${TRAIN_FLAGS:-} ${DIFFUSION_FLAGS:-}
         ;;
     scores)
         attempt scores "$PYTHON" -m benchmarks.embedded_model --model "$MODEL" --judge "$JUDGE" \
@@ -112,10 +102,6 @@ for stage in $STAGES; do
     esac
 done
 
-if [ -d "$TORCHINDUCTOR_CACHE_DIR" ]; then
-    tar czf "$WORK/compiled.tar.gz" -C "$TORCHINDUCTOR_CACHE_DIR" .
-    [ "$(stat -c %s "$WORK/compiled.tar.gz")" -lt 16000000 ] && cp "$WORK/compiled.tar.gz" "$OUT"
-fi
 say "done; in $OUT:"
 ls -l "$OUT"
 exit "$failed"

@@ -278,3 +278,44 @@ def sample(
         occluder_width=uniform(0.09, 0.15, 2),
     )
     return batch.to(device)
+
+
+# What an edit changes, by how often training shows it.
+_EDIT_SHARES = {"colour": 0.25, "background": 0.30, "style": 0.30, "kind": 0.15}
+_UNCHANGED_SHARE, _TWO_CHANGES_SHARE = 0.08, 0.15
+
+
+def _allowed(first: tuple[str, ...], second: tuple[str, ...]) -> Tensor:
+    """[first, second] bool: the pairs that training may show."""
+    return torch.tensor([[(a, b) not in HELD_OUT for b in second] for a in first])
+
+
+def changed(batch: SceneBatch, *, seed: int) -> SceneBatch:
+    """The same clips, most with one attribute changed to another value, some with two or none.
+
+    For training: the HELD_OUT pairs are never made of clips that hold none, and the two objects of a clip stay
+    distinct.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names = list(_EDIT_SHARES)
+    shares = torch.tensor(list(_EDIT_SHARES.values())).expand(len(batch), -1)
+    order = torch.multinomial(shares, 2, generator=generator)
+    luck = torch.rand(len(batch), generator=generator)
+    count = (luck >= _UNCHANGED_SHARE).long() + (luck >= 1 - _TWO_CHANGES_SHARE).long()
+    things, places = _allowed(KINDS, COLOURS), _allowed(BACKGROUNDS, STYLES)
+    for number, name in enumerate(names):
+        old = getattr(batch, name)
+        allowed = {
+            "colour": things[batch.kind],
+            "kind": things[:, batch.colour].T,
+            "background": places[:, batch.style].T,
+            "style": places[batch.background],
+        }[name]
+        weights = allowed.float().scatter(1, old[:, None], 0.0)
+        if name in ("colour", "kind"):
+            other = getattr(batch, name + "2")[:, None]
+            weights = torch.where(batch.present2[:, None], weights.scatter(1, other, 0.0), weights)
+        new = torch.multinomial(weights, 1, generator=generator)[:, 0]
+        picked = ((order == number) & (torch.arange(2) < count[:, None])).any(1)
+        batch = batch.replace(**{name: torch.where(picked, new, old)})
+    return batch
