@@ -223,8 +223,7 @@ def main(argv: list[str] | None = None) -> int:
         nonlocal stopped
         stopped = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask_to_stop)
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         arguments = parser().parse_args(argv)
         arguments.run(arguments, Bar(), lambda: stopped)
@@ -234,4 +233,7 @@ def main(argv: list[str] | None = None) -> int:
     except Stopped:
         print("adaflow: stopped; run the same command again to go on from the cache", file=sys.stderr)
         return 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0

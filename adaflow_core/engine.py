@@ -304,10 +304,10 @@ class AdaFlow:
             "kept_ratio": plan.kept_ratio,
             "tokens_full": plan.tokens_full,
             "tokens_kept": plan.tokens_kept,
-            "seconds": {
+            "seconds": {  # of planning and of the edit, whenever each took place
                 **plan.seconds,
                 **monitor.seconds,
-                "total": time.perf_counter() - began,
+                "total": sum(plan.seconds.values()) + time.perf_counter() - began,
             },
             "peak_memory_bytes": peak.bytes,
             "inversion_reused": inverted,

@@ -25,7 +25,7 @@ METHODS: tuple[Method, ...] = ("adaflow", "uniform", "joint", "per-frame")
 
 def _pairs(arguments: argparse.Namespace) -> list[Pair]:
     """One pair a clip, the kinds of edit in turn."""
-    rows = random_rows(arguments.clips, arguments.scene_seed, arguments.source_style)
+    rows = random_rows(arguments.clips, arguments.scene_seed, arguments.source_style, arguments.split)
     kinds = arguments.kinds
     return [
         random_pair(rows[i : i + 1], kinds[i % len(kinds)], arguments.frames, i, arguments.size)

@@ -160,7 +160,7 @@ def run_bundled(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def run_scenes(arguments: argparse.Namespace) -> dict[str, Any]:
     backbone, judge = load(arguments), load_judge(arguments.judge)
-    scenes = random_rows(arguments.clips, arguments.scene_seed, arguments.source_style)
+    scenes = random_rows(arguments.clips, arguments.scene_seed, arguments.source_style, arguments.split)
     rows: list[dict[str, Any]] = []
     pages: list[Image.Image] = []
     for number in range(len(scenes)):
@@ -220,6 +220,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             command.add_argument("--kinds", type=_kinds, default=_kinds("colour,background,style"))
             command.add_argument("--size", type=int, default=SIZE, help="pixels of a side")
             command.add_argument("--scene-seed", type=int, default=0, help="draws the clips")
+            command.add_argument("--split", choices=("val", "test"), default="test", help="val to tune by")
             command.add_argument("--source-style", help="the style of all sources; default: mixed")
         if name == "scenes":
             command.add_argument("--each", action="store_true", help="also print a line for each clip")

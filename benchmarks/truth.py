@@ -101,10 +101,10 @@ def draw_bundled(entry: dict[str, Any], folder: Path = CLIPS, size: int = SIZE) 
     )
 
 
-def random_rows(count: int, seed: int, style: str | None = None) -> SceneBatch:
-    """Test scenes of one object that stays in sight, with the motions in turn; `style` None mixes the styles."""
+def random_rows(count: int, seed: int, style: str | None = None, split: str = "test") -> SceneBatch:
+    """Scenes of one object that stays in sight, with the motions in turn; `style` None mixes the styles."""
     rows = [
-        sample(1, seed=20_000 + 1000 * seed + i, split="test", motion=MOTIONS[i % len(MOTIONS)]) for i in range(count)
+        sample(1, seed=20_000 + 1000 * seed + i, split=split, motion=MOTIONS[i % len(MOTIONS)]) for i in range(count)
     ]
     batch = SceneBatch.cat(rows).replace(present2=False)
     return batch if style is None else batch.replace(style=style)

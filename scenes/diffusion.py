@@ -23,7 +23,7 @@ from scenes.pool import BRANCHES, DescribedEdits, Ring, draw, moments
 CAPTION_DROPOUT = 0.1
 SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023
 # What is injected, in which share of the steps: (convolution, attention).
-INJECTIONS = {(True, True): 0.6, (False, True): 0.15, (True, False): 0.1, (False, False): 0.15}
+INJECTIONS = {(True, True): 0.65, (False, True): 0.1, (True, False): 0.1, (False, False): 0.15}
 EARLIEST_START = 850  # edits start between this timestep and the last
 
 

@@ -33,7 +33,7 @@ from scenes.world import sample
 
 STAGE_DEFAULTS: dict[str, dict] = {
     "vae": {"batch": 64, "lr": 1e-3},
-    "diffusion": {"batch": 768, "chunk": 512, "pool": 131072, "fill": 24576},
+    "diffusion": {"batch": 768, "chunk": 512, "pool": 131072, "fill": 16384, "redraw_every": 48},
     "classifier": {"batch": 256, "lr": 2e-3},
     "probe": {"steps": 1},
 }

@@ -32,7 +32,7 @@ UPWARD = {("types", "video")}
 
 PACKAGES: dict[str, set[str]] = {  # which of this project's packages each may import
     "adaflow_core": {"adaflow_core"},
-    "scenes": {"scenes"},
+    "scenes": {"scenes", "adaflow_core"},  # training runs under the engine's injection
     "webui": {"webui", "adaflow_core"},
     "scripts": {"adaflow_core"},
 }

@@ -10,11 +10,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from scenes import embedded
+from scenes.autoencoder import latent_means, standardise, vae_loss
 from scenes.captions import captions, plain, vocabulary
 from scenes.classifier import ATTRIBUTES, Judge, judge_loss, load_judge, save_judge
+from scenes.diffusion import diffusion_loss, shared_noise, train_diffusion
 from scenes.loop import Clock, Options, Trainee, learning_rate
-from scenes.pool import CAPTIONS_PER_SCENE, DescribedScenes, Ring, draw, unit
-from scenes.train import diffusion_loss, latent_means, standardise, vae_loss
+from scenes.pool import BRANCHES, CAPTIONS_PER_SCENE, DescribedEdits, Ring, draw, moments, unit
 from scenes.world import sample
 
 SIZE = 64
@@ -115,7 +116,7 @@ def test_pack_round_trip(folder: Path, tmp_path: Path) -> None:
 
 def test_training_steps_lower_the_loss() -> None:
     pipe = embedded.build(vocabulary(), size=SIZE)
-    target = unit(draw(sample(4, seed=0), 0, SIZE, CPU)[0])
+    target = unit(draw(sample(4, seed=0), moments(4, 0), SIZE, CPU)[0])
     torch.manual_seed(0)
     noise = torch.randn(4, 4, SIZE // 8, SIZE // 8)
     trainee = Trainee({"vae": pipe.vae}, options())
@@ -140,6 +141,19 @@ def test_training_steps_lower_the_loss() -> None:
     assert loss() < before
 
 
+def test_the_diffusion_stage_learns_under_injection_and_saves_a_plain_pipeline(folder: Path, tmp_path: Path) -> None:
+    given = options(out=tmp_path, resume=folder, steps=2, batch=6, size=SIZE, chunk=4, fill=8, pool=16)
+    train_diffusion(given)
+    before, after = embedded.load(folder), embedded.load(tmp_path)
+    assert after.unet.attn_processors.keys() == before.unet.attn_processors.keys()
+    for name in ("unet", "text_encoder"):
+        old, new = getattr(before, name).state_dict(), getattr(after, name).state_dict()
+        assert all(value.isfinite().all() for value in new.values())
+        assert any(not torch.equal(old[key], new[key]) for key in old)
+    for key, value in before.vae.state_dict().items():
+        assert torch.equal(value, after.vae.state_dict()[key])
+
+
 def test_averages_and_computing_copy_follow_the_weights() -> None:
     judge = Judge()
     trainee = Trainee({"judge": judge}, options())
@@ -152,7 +166,7 @@ def test_averages_and_computing_copy_follow_the_weights() -> None:
 
 def test_standardised_latents_decode_to_the_same_pictures() -> None:
     vae = embedded.build_vae(SIZE).requires_grad_(False)
-    pictures = draw(sample(8, seed=0), 0, SIZE, CPU)[0]
+    pictures = draw(sample(8, seed=0), moments(8, 0), SIZE, CPU)[0]
     before = vae.decode(vae.encode(unit(pictures)).latent_dist.mode()).sample
     spread = vae.encode(unit(pictures)).latent_dist.std / latent_means(vae, pictures).std((0, 2, 3))[:, None, None]
     standardise(vae, pictures)
@@ -181,22 +195,37 @@ def test_ring_overwrites_its_oldest_rows() -> None:
     assert sorted(ring.rows["value"].tolist()) == [3, 4, 5, 6, 7]
 
 
-def test_described_scenes_match_their_captions(folder: Path, pipe: StableDiffusionPipeline) -> None:
-    scenes = DescribedScenes(folder / "tokenizer", 64, seed=5, workers=0)
-    batch, tokens = next(scenes)
-    assert tokens.shape == (64, CAPTIONS_PER_SCENE, embedded.TOKENS) and tokens.dtype == np.int16
-    expected = pipe.tokenizer(captions(batch, 5 * CAPTIONS_PER_SCENE), padding="max_length").input_ids
-    same = (tokens[:, 0] == np.array(expected)).all(1)
-    assert 0.7 < same.mean() < 1.0  # the others got an unknown word
-    assert (tokens[:, 0][~same] == pipe.tokenizer.unk_token_id).any(1).all()
+def test_described_edits_match_their_captions(folder: Path, pipe: StableDiffusionPipeline) -> None:
+    scenes = DescribedEdits(folder / "tokenizer", 64, seed=5, workers=0)
+    batches, tokens = next(scenes)
+    assert len(batches) == BRANCHES
+    assert tokens.shape == (64, BRANCHES, CAPTIONS_PER_SCENE, embedded.TOKENS) and tokens.dtype == np.int16
+    for branch, batch in enumerate(batches):
+        expected = pipe.tokenizer(captions(batch, 5 * CAPTIONS_PER_SCENE), padding="max_length").input_ids
+        found = tokens[:, branch, 0]
+        same = (found == np.array(expected)).all(1)
+        assert 0.7 < same.mean() < 1.0  # the others got an unknown word
+        assert (found[~same] == pipe.tokenizer.unk_token_id).any(1).all()
+    assert torch.equal(batches[0].seed, batches[1].seed)
+
+
+def test_an_edit_starts_from_the_latents_of_its_source() -> None:
+    alphas = torch.linspace(0.999, 0.01, 1000)
+    latents = torch.randn(3, BRANCHES, 4, 2, 2)
+    start = torch.tensor([900, 950, 999])
+    noise = shared_noise(latents, start, alphas)
+    alpha = alphas[start][:, None, None, None, None]
+    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+    for branch in range(1, BRANCHES):
+        torch.testing.assert_close(noisy[:, branch], noisy[:, 0], rtol=1e-4, atol=1e-5)
 
 
 def test_drawn_pictures_keep_the_order_of_their_scenes() -> None:
-    batch = sample(6, seed=0)
-    pictures, _ = draw(batch, 0, SIZE, CPU)
-    alone = [draw(batch[i : i + 1], 0, SIZE, CPU)[0] for i in range(6)]
-    distance = torch.stack([(pictures.float() - one.float()).abs().mean((1, 2, 3)) for one in alone])
-    assert distance.argmin(1).tolist() == list(range(6))
+    batch, times = sample(6, seed=0), moments(6, 0)
+    pictures, _ = draw(batch, times, SIZE, CPU)
+    alone = [draw(batch[i : i + 1], times[i : i + 1], SIZE, CPU)[0] for i in range(6)]
+    for i, one in enumerate(alone):
+        assert (pictures[i].float() - one[0].float()).abs().mean() < 0.5
 
 
 def test_judge_round_trip(tmp_path: Path) -> None:

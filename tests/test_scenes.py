@@ -132,6 +132,23 @@ def test_splits_share_nothing_and_training_leaves_pairs_out():
     assert all(a in known and b in known for a, b in world.HELD_OUT)
 
 
+def test_edits_for_training_change_attributes_only_and_keep_to_its_pairs():
+    source = world.sample(3000, seed=6)
+    edited = world.changed(source, seed=1)
+    assert torch.equal(edited.kind, world.changed(source, seed=1).kind)
+    differs = torch.stack([getattr(source, n) != getattr(edited, n) for n in ("kind", "colour", "background", "style")])
+    counts = differs.sum(0)
+    assert 0.04 < (counts == 0).float().mean() < 0.12 and 0.1 < (counts == 2).float().mean() < 0.2
+    assert counts.max() == 2 and (differs.float().mean(1) > 0.1).all()
+    pairs = set(zip(edited.names("kind"), edited.names("colour"), strict=True))
+    pairs |= set(zip(edited.names("background"), edited.names("style"), strict=True))
+    assert not pairs & world.HELD_OUT
+    two = edited[edited.present2.nonzero()[:, 0]]
+    assert (two.kind != two.kind2).all() and (two.colour != two.colour2).all()
+    for name in ("seed", "place", "sun", "horizon", "present2"):
+        assert torch.equal(getattr(source, name), getattr(edited, name))
+
+
 @pytest.mark.parametrize("motion", world.MOTIONS)
 def test_training_frames_show_their_object(motion):
     batch = world.sample(64, seed=2, motion=motion)
@@ -158,6 +175,10 @@ def test_captions_stay_in_their_vocabulary_and_name_everything():
     sentences = captions.captions(batch, seed=0)
     assert sentences == captions.captions(batch, seed=0)
     assert len(set(sentences)) > 1500
+    styles = batch.style.clone()
+    styles[0] = (styles[0] + 1) % len(world.STYLES)
+    edited = captions.captions(batch.replace(style=styles), seed=0)
+    assert edited[0] != sentences[0] and edited[1:] == sentences[1:]  # each row draws its own wording
     for sentence in [*sentences, *captions.plain(batch)]:
         assert set(captions.words(sentence)) <= known, sentence
     for name in (*world.KINDS, *world.COLOURS, *world.BACKGROUNDS, *world.STYLES):
