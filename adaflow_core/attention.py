@@ -66,21 +66,22 @@ Mode = Literal["own", "keyframes", "propagate"]
 class AttentionState:
     """What the processors of one UNet share during one pass; the editor sets it, the processors read it.
 
-    A batch holds its branches one after another: source (where it rides along), then
-    negative, then positive; each branch holds the same frames.
+    A batch holds its branches one after another: source (where it rides along), then the edit's: negative
+    (where there is guidance) and positive. Each branch holds the same frames.
     """
 
     attend: Attend = attend_sdpa
     check: Callable[[], None] = lambda: None  # the stop signal, looked at in every layer
     mode: Mode = "own"
     source: bool = False  # the batch begins with the source branch
+    edits: int = 2  # how many edit branches follow
     inject: bool = False  # the edit branches take the source branch's queries and keys
     kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
     slots: Tensor | None = None  # [F, P] int64
     index: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n] int64
     weights: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n]
     keep_outputs: bool = False
-    outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [2, K, n, d], of this step
+    outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [edits, K, n, d], of this step
 
 
 def is_injected_layer(layer: str) -> bool:
@@ -121,8 +122,8 @@ class SelfAttention:
             mixed = self._keyframes(attn, hidden_states, value, split)
         output: Tensor = attn.to_out[1](attn.to_out[0](rearrange(mixed, "b h n d -> b n (h d)")))
         if state.keep_outputs:
-            branches = output.unflatten(0, (-1, len(output) // (3 if state.source else 2)))
-            state.outputs[self.layer] = branches[-2:]
+            branches = output.unflatten(0, (state.edits + state.source, -1))
+            state.outputs[self.layer] = branches[-state.edits :]
         return output
 
     def _keyframes(
@@ -134,8 +135,7 @@ class SelfAttention:
     ) -> Tensor:
         """[B, H, n, d]: the source branch within its own frames, the edit branches over the kept tokens."""
         state = self.state
-        branches = 3 if state.source else 2
-        K = len(hidden_states) // branches
+        K = len(hidden_states) // (state.edits + state.source)
         shared = state.inject and self.injected
         projected = hidden_states[:K] if shared else hidden_states
         query, key = split(attn.to_q(projected)), split(attn.to_k(projected))
@@ -146,27 +146,26 @@ class SelfAttention:
             if not shared:
                 query, key = query[K:], key[K:]
         kept = None if state.kept is None else state.kept[hidden_states.shape[1]]
-        parts.append(extended_attention(query, key, value, kept, state.attend, attn.scale, state.check))
+        parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check))
         return torch.cat(parts)
 
 
 def extended_attention(
-    query: Tensor,  # [K, H, n, d] shared by both edit branches, or [2K, H, n, d]
+    query: Tensor,  # [K, H, n, d] shared by all branches, or [branches*K, H, n, d]
     key: Tensor,  # as query
-    value: Tensor,  # [2K, H, n, d]
+    value: Tensor,  # [branches*K, H, n, d]
+    K: int,
     kept: Tensor | None,  # [K, M] indices into the K*n tokens; None: own tokens only
     attend: Attend,
     scale: float,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """[2K, H, n, d]: every keyframe's queries over its kept tokens of all keyframes of the same branch.
+    """[branches*K, H, n, d]: every keyframe's queries over its kept tokens of all keyframes of the same branch.
 
     No more than `GATHER_BYTES` of keys and values are materialised at a time.
     """
-    K = len(value) // 2
-    shared = len(query) == K
+    copies = len(value) // len(query)
     if kept is None:
-        copies = 2 if shared else 1
         return attend(query.repeat(copies, 1, 1, 1), key.repeat(copies, 1, 1, 1), value, scale)
     M = kept.shape[1]
     _, H, n, d = value.shape
@@ -174,11 +173,9 @@ def extended_attention(
     flat = lambda x: rearrange(x, "k h n d -> h (k n) d")  # noqa: E731
     result = torch.empty_like(value)
     chunk = max(1, GATHER_BYTES // (2 * M * H * d * value.element_size()))
-    for branch in range(2):
-        rows = slice(branch * K, (branch + 1) * K)
-        keys = flat(key if shared else key[rows])
-        values = flat(value[rows])
-        queries = query if shared else query[rows]
+    for first in range(0, len(value), K):
+        own = slice(first % len(query), first % len(query) + K)  # the branch's own queries, or the shared ones
+        keys, values = flat(key[own]), flat(value[first : first + K])
         for start in range(0, K, chunk):
             check()
             part = slice(start, min(start + chunk, K))
@@ -187,7 +184,7 @@ def extended_attention(
                 k, v = keys.expand(size, -1, -1, -1), values.expand(size, -1, -1, -1)
             else:
                 k, v = (rearrange(x[:, kept[part]], "h k m d -> k h m d") for x in (keys, values))
-            result[branch * K + start : branch * K + part.stop] = attend(queries[part], k, v, scale)
+            result[first + start : first + part.stop] = attend(query[own][part], k, v, scale)
     return result
 
 
@@ -228,10 +225,11 @@ class ConvInjection:
     """Plug-and-Play's feature injection: the source's output of one convolution in the edit branches.
 
     `mode`: "off"; "record" takes the output, "record and halt" also ends the pass there; "stored" puts
-    `features` in both edit branches; "batch" copies the batch's first branch of three over the other two.
+    `features` in every branch; "batch" copies the batch's first branch of `branches` over the others.
     """
 
     mode: str = "off"
+    branches: int = 3
     features: Tensor | None = None  # [F, c, h, w]
 
     def __call__(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
@@ -241,9 +239,9 @@ class ConvInjection:
                 raise Halt
         if self.mode == "stored":
             assert self.features is not None
-            return self.features.repeat(2, 1, 1, 1)
+            return self.features.repeat(len(output) // len(self.features), 1, 1, 1)
         if self.mode == "batch":
-            return output[: len(output) // 3].repeat(3, 1, 1, 1)
+            return output[: len(output) // self.branches].repeat(self.branches, 1, 1, 1)
         return None
 
 

@@ -60,7 +60,6 @@ def parser() -> argparse.ArgumentParser:
     edit.add_argument("--steps", type=int, metavar="N")
     edit.add_argument("--inversion-steps", type=int, metavar="N", help="a multiple of --steps")
     edit.add_argument("--guidance", type=float, metavar="G")
-    edit.add_argument("--guidance-end", type=float, metavar="G", help="at the last step; by default as --guidance")
     edit.add_argument("--injection-attention", type=float, metavar="X", help="share of steps, 0..1")
     edit.add_argument("--injection-conv", type=float, metavar="X", help="share of steps, 0..1")
     edit.add_argument("--fidelity", type=float, metavar="X", help="how much of the source's detail is kept, 0..1")
@@ -122,7 +121,6 @@ def _edit_config(arguments: argparse.Namespace) -> EditConfig:
         "steps",
         "inversion_steps",
         "guidance",
-        "guidance_end",
         "negative_prompt",
         "injection_attention",
         "injection_conv",

@@ -91,8 +91,7 @@ class EditConfig:
 
     steps: int | None = None
     inversion_steps: int | None = None  # a multiple of `steps`
-    guidance: float | None = None  # at the first step, where large shapes and colours are decided
-    guidance_end: float | None = None  # at timestep 0; falls with the timestep from one to the other
+    guidance: float | None = None  # classifier-free; 1: none, and a third of the work of a step is saved
     negative_prompt: str | None = None  # None: the model's own habit, "" or the source prompt
     injection_attention: float | None = None  # share of the steps with the source's queries and keys
     injection_conv: float | None = None  # share of the steps with the source's features
@@ -111,8 +110,6 @@ class EditConfig:
                 )
         if self.guidance is not None:
             _within(self, "guidance", 1.0, 30.0)
-        if self.guidance_end is not None:
-            _within(self, "guidance_end", 0.0, 30.0)
         for name in ("injection_attention", "injection_conv", "fidelity"):
             if getattr(self, name) is not None:
                 _within(self, name, 0.0, 1.0)
@@ -157,7 +154,6 @@ class ModelProfile:
     steps: int = 50
     inversion_steps: int = 50
     guidance: float = 7.5
-    guidance_end: float | None = None  # None: as `guidance`, all the way
     negative: Literal["empty", "source"] = "empty"  # what the guidance points away from by default
     injection_attention: float = 0.5
     injection_conv: float = 0.8
@@ -213,7 +209,6 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) 
         steps=steps,
         inversion_steps=inversion_steps,
         guidance=profile.guidance if config.guidance is None else config.guidance,
-        guidance_end=_guidance_end(config, profile),
         negative_prompt=negative,
         injection_attention=(
             profile.injection_attention if config.injection_attention is None else config.injection_attention
@@ -221,15 +216,6 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) 
         injection_conv=profile.injection_conv if config.injection_conv is None else config.injection_conv,
         fidelity=profile.fidelity if config.fidelity is None else config.fidelity,
     )
-
-
-def _guidance_end(config: EditConfig, profile: ModelProfile) -> float | None:
-    """The given end, else a given guidance holds all the way, else the model's own end."""
-    if config.guidance_end is not None:
-        return config.guidance_end
-    if config.guidance is not None:
-        return config.guidance
-    return profile.guidance if profile.guidance_end is None else profile.guidance_end
 
 
 def settings_dict(plan: PlanConfig, edit: EditConfig | None = None) -> dict[str, Any]:

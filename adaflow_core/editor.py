@@ -48,15 +48,15 @@ class Editor:
         config: EditConfig,
         monitor: Monitor,
     ) -> None:
-        assert config.guidance is not None and config.guidance_end is not None
-        assert config.chunk and config.fidelity is not None
+        assert config.guidance is not None and config.chunk and config.fidelity is not None
         self.backbone, self.config, self.monitor = backbone, config, monitor
         self.chunk, self.fidelity = config.chunk, config.fidelity
-        self.guidance = (config.guidance_end, config.guidance)
+        self.guidance = config.guidance
         self.source = source.states
-        self.edit = torch.cat([negative.states, positive.states])  # [2, L, d]
-        self.attention = AttentionState(attend=backbone.attend, check=monitor.check)
-        self.conv = ConvInjection()
+        # Without guidance the negative prediction has no part in the result.
+        self.edit = [positive.states] if config.guidance == 1 else [negative.states, positive.states]
+        self.attention = AttentionState(attend=backbone.attend, check=monitor.check, edits=len(self.edit))
+        self.conv = ConvInjection(branches=1 + len(self.edit))
 
     @torch.inference_mode()
     def run(
@@ -158,8 +158,8 @@ class Editor:
         return self._move(x, output, step, frames)
 
     def _predict(self, x: Tensor, step: _Step, frames: np.ndarray, with_source: bool) -> Tensor:
-        """The UNet's output by branch [2 or 3, F, 4, h, w]: source where it rides along, negative, positive."""
-        latents, states = [x, x], [self.edit[:1], self.edit[1:]]
+        """The UNet's output by branch [1 to 3, F, 4, h, w]: the source's where it rides along, then the edit's."""
+        latents, states = [x] * len(self.edit), list(self.edit)
         if with_source:
             latents.insert(0, torch.from_numpy(np.array(step.source[frames])).float())
             states.insert(0, self.source)
@@ -189,9 +189,7 @@ class Editor:
         arXiv 2310.01506): where both prompts agree, the edit then stays on the source.
         """
         schedule = self.backbone.schedule
-        low, high = self.guidance
-        strength = low + (high - low) * step.timestep / (schedule.train_steps - 1)
-        guided = guide(output[-2], output[-1], strength)
+        guided = output[-1] if len(self.edit) == 1 else guide(output[-2], output[-1], self.guidance)
         moved = move(schedule, x, guided, step.timestep, step.target)
         if self.fidelity > 0:
             here = torch.from_numpy(np.array(step.source[frames])).float()

@@ -60,7 +60,7 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
     own = torch.arange(fine.n, device=backbone.device).repeat(2, 1)
 
     def attend(chosen: torch.Tensor) -> Callable[[], Any]:
-        return lambda: extended_attention(query, query, query, chosen, backbone.attend, 1.0)
+        return lambda: extended_attention(query, query, query, 2, chosen, backbone.attend, 1.0)
 
     work = 2 * 2 * fine.n * channels[fine]  # branches x keyframes x query tokens x channels
     extended = _seconds(backbone, attend(kept)) / (work * 4 * fine.n)
@@ -114,7 +114,7 @@ def forecast(
     """
     assert config.steps and config.inversion_steps is not None
     assert config.injection_attention is not None and config.injection_conv is not None
-    S = config.steps
+    S, branches = config.steps, 1 if config.guidance == 1 else 2
     # The source's whole pass runs at every step for the fidelity, else only where something is injected.
     whole = bool(config.fidelity)
     with_source = S if whole else round(config.injection_attention * S)
@@ -123,10 +123,12 @@ def forecast(
     joint = 0.0
     if kept is not None:
         # The pass itself holds attention within a frame; what slimming keeps beyond that comes on top.
-        joint = sum(2 * calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids)
-    per_keyframe = S * 2 * calibration.unet + with_source * calibration.unet + S * joint
+        joint = sum(
+            branches * calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids
+        )
+    per_keyframe = S * branches * calibration.unet + with_source * calibration.unet + S * joint
     per_keyframe += max(0, with_conv - with_source) * calibration.until_conv
-    per_other = S * 2 * (calibration.unet - calibration.self_attention)
+    per_other = S * branches * (calibration.unet - calibration.self_attention)
     per_other += S * calibration.unet if whole else with_conv * calibration.until_conv
     seconds = {
         "invert": 0.0 if inverted else frames * config.inversion_steps * calibration.unet,
@@ -134,9 +136,9 @@ def forecast(
         "decode": frames * calibration.decode,
     }
     together = keyframes if kept is not None else min(keyframes, backbone.chunk)
-    width = max(3 * together, 2 * (config.chunk or backbone.chunk))
+    width = max((1 + branches) * together, branches * (config.chunk or backbone.chunk))
     size = torch.finfo(backbone.dtype).bits // 8
-    outputs = 2 * together * sum(layers[g] * g.n * channels[g] for g in grids) * size if kept else 0
+    outputs = branches * together * sum(layers[g] * g.n * channels[g] for g in grids) * size if kept else 0
     return Forecast(seconds, int(base_bytes + width * calibration.pass_bytes + outputs))
 
 

@@ -150,13 +150,12 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
     """
     return {
         "size": size,
-        "steps": 20,
-        "inversion_steps": 20,
-        "guidance": 8.0,
-        "guidance_end": 0.0,
+        "steps": 10,
+        "inversion_steps": 10,
+        "guidance": 1.0,
         "negative": "source",
-        "injection_attention": 0.5,
-        "injection_conv": 0.5,
+        "injection_attention": 1.0,
+        "injection_conv": 1.0,
         "fidelity": 1.0,
         "similarity": 0.95,
         "window_similarity": 0.68,

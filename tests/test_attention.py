@@ -50,16 +50,19 @@ def kept_tokens(K: int, n: int, M: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("branches", [1, 2])
 @pytest.mark.parametrize("M", [1, 7, 14, 15])
 @pytest.mark.parametrize("gather_bytes", [2**28, 1, 2 * 7 * 2 * 4 * 8 * 2])
-def test_slimmed_attention(monkeypatch: pytest.MonkeyPatch, shared: bool, M: int, gather_bytes: int) -> None:
+def test_slimmed_attention(
+    monkeypatch: pytest.MonkeyPatch, shared: bool, branches: int, M: int, gather_bytes: int
+) -> None:
     monkeypatch.setattr(attention, "GATHER_BYTES", gather_bytes)
     K, H, n, d = 3, 2, 5, 4
-    rows = K if shared else 2 * K
-    query, key, value = draw(rows, H, n, d, seed=1), draw(rows, H, n, d, seed=2), draw(2 * K, H, n, d, seed=3)
+    rows = K if shared else branches * K
+    query, key, value = draw(rows, H, n, d, seed=1), draw(rows, H, n, d, seed=2), draw(branches * K, H, n, d, seed=3)
     kept = kept_tokens(K, n, M)
-    result = extended_attention(query, key, value, kept, attend_sdpa, SCALE)
-    for branch in range(2):
+    result = extended_attention(query, key, value, K, kept, attend_sdpa, SCALE)
+    for branch in range(branches):
         own = slice(branch * K, (branch + 1) * K)
         asked = slice(0, K) if shared else own
         expected = naive(query[asked], key[asked], value[own], kept.numpy())
@@ -70,7 +73,7 @@ def test_everything_kept_is_full_extended_attention() -> None:
     K, H, n, d = 3, 2, 5, 4
     query, key, value = (draw(2 * K, H, n, d, seed=seed) for seed in (4, 5, 6))
     everything = torch.arange(K * n).repeat(K, 1)
-    result = extended_attention(query, key, value, everything, attend_sdpa, SCALE)
+    result = extended_attention(query, key, value, K, everything, attend_sdpa, SCALE)
     for branch in (slice(0, K), slice(K, 2 * K)):
         # All keyframes of a branch as one long frame.
         long = [x[branch].transpose(0, 1).reshape(H, K * n, d) for x in (query, key, value)]
@@ -85,8 +88,8 @@ def test_without_kept_tokens_a_frame_attends_to_itself(shared: bool) -> None:
     rows = K if shared else 2 * K
     query, key, value = draw(rows, H, n, d, seed=1), draw(rows, H, n, d, seed=2), draw(2 * K, H, n, d, seed=3)
     own = torch.arange(K * n).reshape(K, n)
-    result = extended_attention(query, key, value, None, attend_sdpa, SCALE)
-    expected = extended_attention(query, key, value, own, attend_sdpa, SCALE)
+    result = extended_attention(query, key, value, K, None, attend_sdpa, SCALE)
+    expected = extended_attention(query, key, value, K, own, attend_sdpa, SCALE)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
 
 
@@ -101,7 +104,7 @@ def test_gathered_keys_and_values_keep_within_their_bytes(monkeypatch: pytest.Mo
         sizes.append(len(k))
         return attend_sdpa(q, k, v, scale)
 
-    extended_attention(query, key, value, kept_tokens(K, n, M), attend, SCALE, lambda: checks.append(1))
+    extended_attention(query, key, value, K, kept_tokens(K, n, M), attend, SCALE, lambda: checks.append(1))
     assert sizes == [2, 1, 2, 1] and len(checks) == 4
 
 

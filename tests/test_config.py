@@ -43,13 +43,13 @@ def test_a_bad_value_is_named_with_its_range(build, names) -> None:  # type: ign
 
 
 def test_the_model_fills_in_what_is_left_open() -> None:
-    profile = ModelProfile(steps=20, inversion_steps=40, guidance=8, guidance_end=0, negative="source", prune=0.3)
+    profile = ModelProfile(steps=20, inversion_steps=40, guidance=8, negative="source", prune=0.3)
     edit = resolve_edit(EditConfig(), profile, "a ball")
-    assert (edit.steps, edit.inversion_steps, edit.guidance, edit.guidance_end) == (20, 40, 8, 0)
+    assert (edit.steps, edit.inversion_steps, edit.guidance) == (20, 40, 8)
     assert edit.negative_prompt == "a ball"
-    # A user's own steps keep the profile's ratio; a user's own guidance holds to the end.
+    # A user's own steps keep the profile's ratio.
     edit = resolve_edit(EditConfig(steps=5, guidance=3, negative_prompt=""), profile, "a ball")
-    assert (edit.inversion_steps, edit.guidance_end, edit.negative_prompt) == (10, 3, "")
+    assert (edit.inversion_steps, edit.guidance, edit.negative_prompt) == (10, 3, "")
     assert resolve_plan(PlanConfig(), profile).prune == 0.3
     assert resolve_plan(PlanConfig(kv_frames=20), profile).prune is None
 
