@@ -77,11 +77,15 @@ class AttentionState:
     edits: int = 2  # how many edit branches follow
     inject: bool = False  # the edit branches take the source branch's queries and keys
     kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
+    mass: dict[int, Tensor] = field(default_factory=dict)  # n -> [K, M], how many tokens each kept one stands for
     slots: Tensor | None = None  # [F, P] int64
     index: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n] int64
     weights: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n]
     keep_outputs: bool = False
+    keep_source: bool = False  # mode "own" only: keep each layer's output in `source_outputs`
+    changes: bool = False  # `outputs` holds what the edit changed of the source's outputs, not the outputs themselves
     outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [edits, K, n, d], of this step
+    source_outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [F, n, d], of the frames in hand
 
 
 def is_injected_layer(layer: str) -> bool:
@@ -109,7 +113,10 @@ class SelfAttention:
             # Branches share the correspondence; no projection is computed at all.
             assert state.slots is not None
             kept = state.outputs[self.layer]
-            return torch.cat([gather_blend(branch, state.slots, state.index[n], state.weights[n]) for branch in kept])
+            gathered = [gather_blend(branch, state.slots, state.index[n], state.weights[n]) for branch in kept]
+            if state.changes:
+                gathered = [branch + state.source_outputs[self.layer] for branch in gathered]
+            return torch.cat(gathered)
         split = lambda x: rearrange(x, "b n (h d) -> b h n d", h=attn.heads)  # noqa: E731
         value = split(attn.to_v(hidden_states))
         if state.mode == "own":
@@ -123,7 +130,10 @@ class SelfAttention:
         output: Tensor = attn.to_out[1](attn.to_out[0](rearrange(mixed, "b h n d -> b n (h d)")))
         if state.keep_outputs:
             branches = output.unflatten(0, (state.edits + state.source, -1))
-            state.outputs[self.layer] = branches[-state.edits :]
+            edited = branches[-state.edits :]
+            state.outputs[self.layer] = edited - branches[0] if state.changes else edited
+        if state.keep_source:
+            state.source_outputs[self.layer] = output
         return output
 
     def _keyframes(
@@ -146,7 +156,8 @@ class SelfAttention:
             if not shared:
                 query, key = query[K:], key[K:]
         kept = None if state.kept is None else state.kept[hidden_states.shape[1]]
-        parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check))
+        mass = state.mass.get(hidden_states.shape[1])
+        parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check, mass))
         return torch.cat(parts)
 
 
@@ -159,6 +170,7 @@ def extended_attention(
     attend: Attend,
     scale: float,
     check: Callable[[], None] = lambda: None,
+    mass: Tensor | None = None,  # [K, M] how many tokens each kept one counts for; None: one
 ) -> Tensor:
     """[branches*K, H, n, d]: every keyframe's queries over its kept tokens of all keyframes of the same branch.
 
@@ -184,8 +196,23 @@ def extended_attention(
                 k, v = keys.expand(size, -1, -1, -1), values.expand(size, -1, -1, -1)
             else:
                 k, v = (rearrange(x[:, kept[part]], "h k m d -> k h m d") for x in (keys, values))
-            result[first + start : first + part.stop] = attend(query[own][part], k, v, scale)
+            q = query[own][part]
+            if mass is not None and not whole:
+                q, k = weighted(q, k, mass[part], scale)
+            result[first + start : first + part.stop] = attend(q, k, v, scale)
     return result
+
+
+def weighted(query: Tensor, key: Tensor, mass: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Queries [k, H, n, d] and keys [k, H, M, d] whose attention counts each key `mass` [k, M] times.
+
+    The logarithm rides in one more channel, so that any attention kernel can take it; kernels want the channels
+    in eights.
+    """
+    q, k = F.pad(query, (0, 8)), F.pad(key, (0, 8))
+    q[..., -1] = 1.0
+    k[..., -1] = (mass.log() / scale)[:, None].to(k.dtype)
+    return q, k
 
 
 @contextmanager

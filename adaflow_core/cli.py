@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from adaflow_core.config import IMPORTANCE, METHODS, PRESETS, EditConfig, PlanConfig
+from adaflow_core.config import IMPORTANCE, METHODS, PRESETS, PROPAGATION, EditConfig, PlanConfig
 from adaflow_core.types import AdaFlowError, Plan, Progress, Stopped
 from adaflow_core.version import __version__
 
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     edit.add_argument("--guidance", type=float, metavar="G")
     edit.add_argument("--injection-attention", type=float, metavar="X", help="share of steps, 0..1")
     edit.add_argument("--injection-conv", type=float, metavar="X", help="share of steps, 0..1")
+    edit.add_argument("--propagation", choices=PROPAGATION, help="what frames take from keyframes")
     edit.add_argument("--fidelity", type=float, metavar="X", help="how much of the source's detail is kept, 0..1")
     edit.add_argument("--seed", type=int, metavar="S")
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
@@ -124,6 +125,7 @@ def _edit_config(arguments: argparse.Namespace) -> EditConfig:
         "negative_prompt",
         "injection_attention",
         "injection_conv",
+        "propagation",
         "fidelity",
         "seed",
     )

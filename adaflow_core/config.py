@@ -12,9 +12,11 @@ from adaflow_core.types import AdaFlowError
 
 Method = Literal["adaflow", "uniform", "joint", "per-frame"]
 Importance = Literal["uniform", "attention", "distinctive", "prompt"]
+Propagation = Literal["change", "output"]
 Refinement = Literal["none", "move", "split"]
 
 METHODS: tuple[str, ...] = get_args(Method)
+PROPAGATION: tuple[str, ...] = get_args(Propagation)
 IMPORTANCE: tuple[str, ...] = get_args(Importance)
 
 
@@ -44,6 +46,7 @@ class PlanConfig:
 
     prune: float | None = None  # share of the key/value tokens of all keyframes that is dropped, 0..1
     kv_frames: float | None = None  # or: a budget in frames' worth of tokens, whatever K is
+    sampled: float = 0.9  # share of the places for other keyframes' tokens that an even sample takes, 0: the paper
     keyframes: int | None = None  # how many; None: as many as the thresholds ask for
     scales: tuple[int, ...] = (1, 2, 4)  # pooling, in tokens of the similarity grid
     both_directions: bool = True  # also compare from the later frame to the earlier one
@@ -66,6 +69,7 @@ class PlanConfig:
             _within(self, "prune", 0.0, 1.0)
         if self.kv_frames is not None:
             _within(self, "kv_frames", 1.0, 10_000.0)
+        _within(self, "sampled", 0.0, 1.0)
         if self.keyframes is not None:
             _within(self, "keyframes", 1, 10_000)
             if not isinstance(self.keyframes, int):
@@ -96,6 +100,9 @@ class EditConfig:
     injection_attention: float | None = None  # share of the steps with the source's queries and keys
     injection_conv: float | None = None  # share of the steps with the source's features
     fidelity: float | None = None  # how much of what inversion misses of the source is added back, 0..1
+    # What frames take from keyframes: the change that the edit makes to the source's self-attention outputs, or the
+    # edited outputs themselves (the paper). The change needs the source's whole pass at every step.
+    propagation: Propagation = "change"
     seed: int = 0
     chunk: int | None = None  # frames per UNet call; part of what makes the bits
 
@@ -113,6 +120,7 @@ class EditConfig:
         for name in ("injection_attention", "injection_conv", "fidelity"):
             if getattr(self, name) is not None:
                 _within(self, name, 0.0, 1.0)
+        _one_of(self, "propagation", get_args(Propagation))
         _within(self, "seed", 0, 2**63 - 1)
         if self.chunk is not None:
             _within(self, "chunk", 1, 4096)
@@ -124,6 +132,7 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
     "paper": (
         PlanConfig(
             kv_frames=20,
+            sampled=0.0,
             scales=(1,),
             both_directions=False,
             importance="uniform",
@@ -141,6 +150,7 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
             injection_attention=0.8,
             injection_conv=0.8,
             fidelity=0.0,
+            propagation="output",
         ),
     ),
 }

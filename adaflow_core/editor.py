@@ -1,6 +1,9 @@
 """The denoising loop: all keyframes jointly, then every other frame along its correspondence.
 
-AdaFlow (arXiv 2502.05433) with Plug-and-Play injection (arXiv 2211.12572).
+AdaFlow (arXiv 2502.05433) with Plug-and-Play injection (arXiv 2211.12572). By default what propagates is not a
+keyframe's self-attention output but what the edit changed of it: each frame adds that to its own source's output.
+Where a correspondence is a little off, the frame then keeps its own detail, and an edit that changes nothing
+gives the source back.
 """
 
 from __future__ import annotations
@@ -51,11 +54,18 @@ class Editor:
         assert config.guidance is not None and config.chunk and config.fidelity is not None
         self.backbone, self.config, self.monitor = backbone, config, monitor
         self.chunk, self.fidelity = config.chunk, config.fidelity
+        # Whether every step needs the source's whole pass, and not only what is injected.
+        self.whole_source = config.fidelity > 0 or config.propagation == "change"
         self.guidance = config.guidance
         self.source = source.states
         # Without guidance the negative prediction has no part in the result.
         self.edit = [positive.states] if config.guidance == 1 else [negative.states, positive.states]
-        self.attention = AttentionState(attend=backbone.attend, check=monitor.check, edits=len(self.edit))
+        self.attention = AttentionState(
+            attend=backbone.attend,
+            check=monitor.check,
+            edits=len(self.edit),
+            changes=config.propagation == "change",
+        )
         self.conv = ConvInjection(branches=1 + len(self.edit))
 
     @torch.inference_mode()
@@ -113,12 +123,13 @@ class Editor:
     def _keyframe_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         """The keyframes [K, 4, h, w] one step on; keeps every layer's self-attention output."""
         state, slimming = self.attention, step.layout.slimming
-        state.kept = None
+        state.kept, state.mass = None, {}
         if slimming is not None:
-            state.kept = {
-                grid.n: torch.from_numpy(part.kept).to(self.backbone.device).long() for grid, part in slimming.items()
-            }
-        with_source = step.inject_attention or self.fidelity > 0
+            on_device = {grid.n: (part.kept, part.mass) for grid, part in slimming.items()}
+            move_there = lambda x: torch.from_numpy(x).to(self.backbone.device)  # noqa: E731
+            state.kept = {n: move_there(kept).long() for n, (kept, _) in on_device.items()}
+            state.mass = {n: move_there(mass) for n, (_, mass) in on_device.items()}
+        with_source = step.inject_attention or self.whole_source
         if step.inject_conv and not with_source:
             self._source_pass(step, frames)
         if step.inject_conv:
@@ -137,7 +148,7 @@ class Editor:
         state, device = self.attention, self.backbone.device
         correspondence = step.layout.correspondence
         source = None
-        if step.inject_conv or self.fidelity > 0:
+        if step.inject_conv or self.whole_source:
             source = self._source_pass(step, frames)
         if step.inject_conv:
             self.conv.mode = "stored"
@@ -155,6 +166,7 @@ class Editor:
             state.mode, self.conv.mode = "own", "off"
         if source is not None:
             output = torch.cat([source[None], output])
+        state.source_outputs.clear()
         return self._move(x, output, step, frames)
 
     def _predict(self, x: Tensor, step: _Step, frames: np.ndarray, with_source: bool) -> Tensor:
@@ -170,17 +182,19 @@ class Editor:
     def _source_pass(self, step: _Step, frames: np.ndarray) -> Tensor | None:
         """The source's features at the injected convolution, into `self.conv.features`.
 
-        Returns the source's output [F, 4, h, w] where the fidelity needs it; else the pass ends at the
-        convolution.
+        Returns the source's output [F, 4, h, w], and keeps its self-attention outputs, where the edit needs its
+        whole pass; else the pass ends at the convolution.
         """
-        self.conv.mode = "record" if self.fidelity > 0 else "record and halt"
+        state = self.attention
+        self.conv.mode = "record" if self.whole_source else "record and halt"
+        state.keep_source = state.changes
         latents = torch.from_numpy(np.array(step.source[frames])).float()
         try:
             return self.backbone.predict(latents, step.timestep, self.source).cpu()
         except Halt:
             return None
         finally:
-            self.conv.mode = "off"
+            self.conv.mode, state.keep_source = "off", False
 
     def _move(self, x: Tensor, output: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         """One guided DDIM step of `x`, and the clean latents it heads for; `output` as `_predict` gives it.

@@ -115,8 +115,8 @@ def forecast(
     assert config.steps and config.inversion_steps is not None
     assert config.injection_attention is not None and config.injection_conv is not None
     S, branches = config.steps, 1 if config.guidance == 1 else 2
-    # The source's whole pass runs at every step for the fidelity, else only where something is injected.
-    whole = bool(config.fidelity)
+    # The source's whole pass runs at every step where more than injection needs it.
+    whole = bool(config.fidelity) or config.propagation == "change"
     with_source = S if whole else round(config.injection_attention * S)
     with_conv = round(config.injection_conv * S)
     channels, layers = attention_widths(backbone, grids)

@@ -22,6 +22,7 @@ def slim(
     importance: str,
     prune: float | None,
     kv_frames: float | None,
+    sampled: float,
     device: torch.device | str,
 ) -> dict[Grid, Slimming]:
     """The kept tokens of every keyframe, by grid. Grids finer than the similarity grid take its scores."""
@@ -36,8 +37,8 @@ def slim(
             pool_map(weights, features.grid, scored),
         )
         scores = pool_map(scores, scored, grid)
-        kept = select_tokens(scores, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames))
-        result[grid] = Slimming(grid, scores.half().cpu().numpy(), kept.int().cpu().numpy())
+        kept, mass = select_tokens(scores, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames), sampled)
+        result[grid] = Slimming(grid, scores.half().cpu().numpy(), kept.int().cpu().numpy(), mass.cpu().numpy())
     return result
 
 
@@ -55,6 +56,7 @@ def build_slimming(
         importance=config.importance,
         prune=config.prune if pruned else 0.0,
         kv_frames=config.kv_frames if pruned else None,
+        sampled=config.sampled,
         device=device,
     )
 

@@ -39,16 +39,33 @@ def kept_count(K: int, n: int, *, prune: float | None = None, kv_frames: float |
 def select_tokens(
     scores: Tensor,  # [K, K, n]
     count: int,
-) -> Tensor:
-    """[K, count] int64, ascending indices into the K*n tokens: a keyframe's own, then the best of the rest."""
+    sampled: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """What each keyframe keeps, and how many tokens each of those stands for: [K, count] int64 and float32.
+
+    A keyframe's own tokens, then the best of the rest by score. Alone, those shift attention towards what the
+    scores prefer, and dropping the others takes their weight away. So the share `sampled` of the places goes to an
+    even sample of what is left, taken at equal strides in the order of frames and rows; each token of it counts for
+    the stride around it.
+
+    Indices into the K*n tokens, ascending; masses sum to K*n where anything is sampled, else they are 1.
+    """
     K, _, n = scores.shape
     own = torch.eye(K, dtype=torch.bool, device=scores.device)[:, :, None]
     ranked = scores.float().masked_fill(own, math.inf).reshape(K, K * n)
     # A stable sort, not topk: equal scores keep their order, the same on every device.
     order = torch.sort(ranked, dim=1, descending=True, stable=True).indices
-    return order[:, :count].sort(dim=1).values
+    places = 0 if count == K * n else round(sampled * (count - n))
+    best = order[:, : count - places]
+    if not places:
+        return best.sort(dim=1).values, torch.ones(K, count, device=scores.device)
+    rest = order[:, count - places :].sort(dim=1).values
+    stride = rest.shape[1] / places
+    middles = ((torch.arange(places, device=scores.device) + 0.5) * stride).long()
+    kept, where = torch.cat([best, rest[:, middles]], dim=1).sort(dim=1)
+    return kept, torch.where(where < count - places, 1.0, stride)
 
 
 def random_tokens(K: int, n: int, count: int, generator: torch.Generator) -> Tensor:
     """As `select_tokens`, the rest drawn at random: the control that the scores are measured against."""
-    return select_tokens(torch.rand(K, K, n, generator=generator), count)
+    return select_tokens(torch.rand(K, K, n, generator=generator), count)[0]

@@ -215,6 +215,7 @@ class Slimming:
     grid: Grid
     scores: np.ndarray  # [K, K, n] float16: query keyframe, other keyframe, its token
     kept: np.ndarray  # [K, M] int32, ascending indices into the K*n flattened tokens
+    mass: np.ndarray  # [K, M] float32, how many tokens each kept one stands for, itself included
 
     @property
     def mask(self) -> np.ndarray:

@@ -87,13 +87,13 @@ def train_diffusion(options: Options) -> None:
         count = options.batch // BRANCHES
         rows = ring.sample(count)
         latents = rows["latents"].float()
-        draws = torch.rand(3, count, device=options.device)
+        draws = torch.rand(2, count, device=options.device)
         version = (draws[0] * rows["tokens"].shape[2]).long()
         tokens = rows["tokens"].long()[torch.arange(count, device=options.device), :, version]  # [B, BRANCHES, L]
         dropped = torch.rand(tokens.shape[:2], device=options.device) < CAPTION_DROPOUT
         tokens = torch.where(dropped[..., None], empty, tokens)
         timesteps = (draws[1] * len(alphas)).long()
-        start = torch.maximum(timesteps, (EARLIEST_START + draws[2] * (len(alphas) - EARLIEST_START)).long())
+        start = torch.randint(EARLIEST_START, len(alphas), (count,), device=options.device).maximum(timesteps)
         noise = shared_noise(latents, start, alphas)
         injected_features, attention.inject = dice.choices(list(INJECTIONS), list(INJECTIONS.values()))[0]
         conv.mode = "batch" if injected_features else "off"

@@ -30,7 +30,8 @@ def slimming(grid: Grid, keyframes: int, kept: int, rng: np.random.Generator) ->
         ranked = scores[q].astype(np.float32)
         ranked[q] = 2.0
         rows.append(np.sort(np.argsort(-ranked.ravel(), kind="stable")[:kept]))
-    return Slimming(grid, scores, np.array(rows, dtype=np.int32))
+    kept = np.array(rows, dtype=np.int32)
+    return Slimming(grid, scores, kept, np.ones(kept.shape, np.float32))
 
 
 def small_plan(*, slimmed: bool = True, keyframes: int | None = None, start: int = 0) -> Plan:

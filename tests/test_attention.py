@@ -69,6 +69,23 @@ def test_slimmed_attention(
         np.testing.assert_allclose(result[own], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("gather_bytes", [2**28, 1])
+def test_a_token_of_mass_three_counts_like_three_of_its_kind(
+    monkeypatch: pytest.MonkeyPatch, gather_bytes: int
+) -> None:
+    monkeypatch.setattr(attention, "GATHER_BYTES", gather_bytes)
+    K, H, n, d = 3, 2, 5, 4
+    query, key, value = (draw(2 * K, H, n, d, seed=seed) for seed in (4, 5, 6))
+    kept, mass = kept_tokens(K, n, 7), torch.tensor([1.0, 3.0, 1.0, 2.0, 1.0, 1.0, 4.0]).repeat(K, 1)
+    result = extended_attention(query, key, value, K, kept, attend_sdpa, SCALE, mass=mass.double())
+    for branch in range(2):
+        own = slice(branch * K, (branch + 1) * K)
+        for q in range(K):
+            repeated = kept[q].repeat_interleave(mass[q].long())[None].repeat(K, 1).numpy()
+            expected = naive(query[own], key[own], value[own], repeated)[q]
+            np.testing.assert_allclose(result[own][q], expected, atol=1e-12)
+
+
 def test_everything_kept_is_full_extended_attention() -> None:
     K, H, n, d = 3, 2, 5, 4
     query, key, value = (draw(2 * K, H, n, d, seed=seed) for seed in (4, 5, 6))

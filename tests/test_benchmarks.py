@@ -187,7 +187,7 @@ def test_bars_pass_what_reaches_them_and_fail_what_does_not() -> None:
 def test_controls_keep_as_many_tokens_and_all_of_their_own(choose) -> None:
     K, n, kept = 3, 4, 6
     own = np.stack([np.arange(kept) for _ in range(K)]).astype(np.int32)
-    found = choose(Slimming(Grid(2, 2), np.zeros((K, K, n), np.float16), own)).numpy()
+    found = choose(Slimming(Grid(2, 2), np.zeros((K, K, n), np.float16), own, np.ones(own.shape, np.float32))).numpy()
     assert found.shape == (K, kept) and (np.diff(found, axis=1) > 0).all()
     for k in range(K):
         assert set(range(k * n, k * n + n)) <= set(found[k].tolist())
@@ -195,7 +195,9 @@ def test_controls_keep_as_many_tokens_and_all_of_their_own(choose) -> None:
 
 def test_nearest_in_time_takes_the_neighbours() -> None:
     own = np.zeros((3, 8), np.int32)
-    found = by_time(np.array([0, 5, 6]))(Slimming(Grid(2, 2), np.zeros((3, 3, 4), np.float16), own))
+    found = by_time(np.array([0, 5, 6]))(
+        Slimming(Grid(2, 2), np.zeros((3, 3, 4), np.float16), own, np.ones(own.shape, np.float32))
+    )
     assert (found[0] < 8).all() and (found[1] >= 4).all() and (found[2] >= 4).all()
 
 

@@ -129,6 +129,30 @@ def test_the_same_seed_gives_the_same_bytes(engines: Engines, fresh: AdaFlow, fr
     assert len({r.frames.tobytes() for r in results}) == 1
 
 
+def test_an_edit_that_changes_nothing_gives_every_frame_back(engines: Engines, frames: np.ndarray) -> None:
+    engine = engines("sd1")
+    # Keyframes that attend to their own tokens only, at full fidelity: nothing changes in them either.
+    plan = engine.plan(frames, PlanConfig(keyframes=2, prune=1.0, source_prompt="a red ball"))
+    config = replace(QUICK, guidance=1.0, fidelity=1.0)
+    same = engine.edit(plan, "a red ball", config).frames
+    source = engine.backbone.decode(engine.backbone.encode(frames))
+    assert psnr(same, source) > 50
+    # Gathered outputs belong to another frame, whatever the prompt.
+    assert psnr(engine.edit(plan, "a red ball", replace(config, propagation="output")).frames, source) < 45
+
+
+def test_guidance_of_one_leaves_the_negative_out(engines: Engines, frames: np.ndarray) -> None:
+    engine = engines("sd1")
+    plan = engine.plan(frames, PlanConfig(keyframes=2, prune=0.5))
+    config = replace(QUICK, guidance=1.0, fidelity=1.0)
+    without = np.asarray(engine.edit(plan, PROMPT, config).frames).astype(int)
+    # A hair more than one runs both branches, and weighs the negative with nothing.
+    both = np.asarray(engine.edit(plan, PROMPT, replace(config, guidance=1 + 1e-9, negative_prompt="a car")).frames)
+    assert np.abs(both - without).max() <= 1
+    guided = np.asarray(engine.edit(plan, PROMPT, replace(config, guidance=5.0, negative_prompt="a car")).frames)
+    assert np.abs(guided - without).max() > 10
+
+
 @pytest.mark.parametrize(("attention", "conv"), [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0), (1.0, 0.0)])
 def test_injection_holds_for_its_share_of_the_steps(
     engines: Engines, frames: np.ndarray, attention: float, conv: float
@@ -304,6 +328,19 @@ def reconstruct(backbone: Backbone, latents: torch.Tensor, prompt: str, steps: i
     for here, there in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
         x = move(backbone.schedule, x, backbone.predict(x, here, states), here, there)
     return x
+
+
+@pytest.mark.parametrize("layout", ["sd1", "sd2", "v"])
+def test_inversion_and_back_comes_closer_with_smaller_steps(
+    engines: Engines, frames: np.ndarray, tmp_path: Path, layout: str
+) -> None:
+    backbone = engines(layout).backbone
+    latents = backbone.encode(frames[:2])
+    errors = []
+    for steps in (10, 100):
+        found = reconstruct(backbone, latents, "a red ball", steps, tmp_path)
+        errors.append((found - latents).square().mean().sqrt().item())
+    assert errors[1] < 0.7 * errors[0], errors
 
 
 # --- the embedded model -----------------------------------------------------------------------------
