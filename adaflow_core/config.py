@@ -100,6 +100,7 @@ class EditConfig:
     injection_attention: float | None = None  # share of the steps with the source's queries and keys
     injection_conv: float | None = None  # share of the steps with the source's features
     fidelity: float | None = None  # how much of what inversion misses of the source is added back, 0..1
+    tolerance: float | None = None  # changes of the predicted clean latents (of unit variance) that count as none
     # What frames take from keyframes: the change that the edit makes to the source's self-attention outputs, or the
     # edited outputs themselves (the paper). The change needs the source's whole pass at every step.
     propagation: Propagation = "change"
@@ -120,7 +121,9 @@ class EditConfig:
         for name in ("injection_attention", "injection_conv", "fidelity"):
             if getattr(self, name) is not None:
                 _within(self, name, 0.0, 1.0)
-        _one_of(self, "propagation", get_args(Propagation))
+        if self.tolerance is not None:
+            _within(self, "tolerance", 0.0, 10.0)
+        _one_of(self, "propagation", PROPAGATION)
         _within(self, "seed", 0, 2**63 - 1)
         if self.chunk is not None:
             _within(self, "chunk", 1, 4096)
@@ -150,6 +153,7 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
             injection_attention=0.8,
             injection_conv=0.8,
             fidelity=0.0,
+            tolerance=0.0,
             propagation="output",
         ),
     ),
@@ -168,6 +172,7 @@ class ModelProfile:
     injection_attention: float = 0.5
     injection_conv: float = 0.8
     fidelity: float = 0.0
+    tolerance: float = 0.0
     prune: float = 0.6
     similarity: float = 0.75
     window_similarity: float = 0.6
@@ -225,6 +230,7 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) 
         ),
         injection_conv=profile.injection_conv if config.injection_conv is None else config.injection_conv,
         fidelity=profile.fidelity if config.fidelity is None else config.fidelity,
+        tolerance=profile.tolerance if config.tolerance is None else config.tolerance,
     )
 
 

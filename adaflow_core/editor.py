@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.attention import AttentionState, ConvInjection, Halt, editing_attention, forward_hook, injected_conv
 from adaflow_core.backbone import Backbone
 from adaflow_core.config import EditConfig
-from adaflow_core.ddim import CLEAN, guide, move, split
+from adaflow_core.ddim import CLEAN, add_noise, guide, move, split
 from adaflow_core.types import Embedding, Inversion, Layout, Monitor
 
 Layouts = Callable[[int], Layout]
@@ -51,11 +52,13 @@ class Editor:
         config: EditConfig,
         monitor: Monitor,
     ) -> None:
-        assert config.guidance is not None and config.chunk and config.fidelity is not None
+        assert config.guidance is not None and config.chunk
+        assert config.fidelity is not None and config.tolerance is not None
         self.backbone, self.config, self.monitor = backbone, config, monitor
         self.chunk, self.fidelity = config.chunk, config.fidelity
         # Whether every step needs the source's whole pass, and not only what is injected.
-        self.whole_source = config.fidelity > 0 or config.propagation == "change"
+        self.whole_source = config.fidelity > 0 or config.tolerance > 0 or config.propagation == "change"
+        self.tolerance = config.tolerance
         self.guidance = config.guidance
         self.source = source.states
         # Without guidance the negative prediction has no part in the result.
@@ -199,14 +202,33 @@ class Editor:
     def _move(self, x: Tensor, output: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         """One guided DDIM step of `x`, and the clean latents it heads for; `output` as `_predict` gives it.
 
-        What the source's own step misses of the stored path is added back by `fidelity` ("direct inversion",
-        arXiv 2310.01506): where both prompts agree, the edit then stays on the source.
+        Changes of the source within `tolerance` are taken back. What the source's own step misses of the stored path
+        is added back by `fidelity` ("direct inversion", arXiv 2310.01506). Where both prompts agree, the edit then
+        stays on the source.
         """
         schedule = self.backbone.schedule
         guided = output[-1] if len(self.edit) == 1 else guide(output[-2], output[-1], self.guidance)
-        moved = move(schedule, x, guided, step.timestep, step.target)
+        here = torch.from_numpy(np.array(step.source[frames])).float()
+        if self.tolerance > 0:
+            signal, noise = schedule.alpha(step.timestep) ** 0.5, (1 - schedule.alpha(step.timestep)) ** 0.5
+            before = split(schedule, here, output[0], step.timestep)[0]
+            change = split(schedule, x, guided, step.timestep)[0] - before
+            clean = before + change * significance(change, self.tolerance)
+            moved = add_noise(schedule, clean, (x - signal * clean) / noise, step.target)
+        else:
+            clean = split(schedule, x, guided, step.timestep)[0]
+            moved = move(schedule, x, guided, step.timestep, step.target)
         if self.fidelity > 0:
-            here = torch.from_numpy(np.array(step.source[frames])).float()
             there = torch.from_numpy(np.array(step.source_after[frames])).float()
             moved += self.fidelity * (there - move(schedule, here, output[0], step.timestep, step.target))
-        return moved, split(schedule, x, guided, step.timestep)[0]
+        return moved, clean
+
+
+def significance(change: Tensor, tolerance: float) -> Tensor:
+    """[F, 1, h, w] how much of a change [F, 4, h, w] of the predicted clean latents to believe.
+
+    Nothing below the tolerance, all from three times that; a change is measured by its root mean square over 3x3
+    tokens. What an edit leaves alone moves a little at every step, and those movements add up.
+    """
+    size = F.avg_pool2d(change.square().mean(dim=1, keepdim=True), 3, stride=1, padding=1, count_include_pad=False)
+    return ((size.sqrt() - tolerance) / (2 * tolerance)).clamp(0, 1)

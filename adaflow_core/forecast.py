@@ -116,7 +116,7 @@ def forecast(
     assert config.injection_attention is not None and config.injection_conv is not None
     S, branches = config.steps, 1 if config.guidance == 1 else 2
     # The source's whole pass runs at every step where more than injection needs it.
-    whole = bool(config.fidelity) or config.propagation == "change"
+    whole = bool(config.fidelity) or bool(config.tolerance) or config.propagation == "change"
     with_source = S if whole else round(config.injection_attention * S)
     with_conv = round(config.injection_conv * S)
     channels, layers = attention_widths(backbone, grids)

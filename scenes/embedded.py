@@ -157,6 +157,7 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "injection_attention": 1.0,
         "injection_conv": 1.0,
         "fidelity": 1.0,
+        "tolerance": 0.12,
         "similarity": 0.95,
         "window_similarity": 0.68,
         "cut": 0.93,
