@@ -20,6 +20,10 @@ PROPAGATION: tuple[str, ...] = get_args(Propagation)
 IMPORTANCE: tuple[str, ...] = get_args(Importance)
 
 
+# How many keyframes the thresholds may ask for: on an accelerator, on a CPU. The joint pass grows with their square.
+MAX_KEYFRAMES = (96, 32)
+
+
 class ConfigError(AdaFlowError, ValueError):
     """A setting is out of range; the message names the field, its value and the range."""
 
@@ -56,7 +60,7 @@ class PlanConfig:
     window_similarity: float | None = None  # lowest similarity of its worst window
     residual: float | None = None  # highest propagation residual that the refinement leaves
     max_segment: int = 400  # frames
-    max_keyframes: int = 96  # when `keyframes` is None
+    max_keyframes: int | None = None  # when `keyframes` is None; None: what suits the device, MAX_KEYFRAMES
     blend: bool = True  # propagate from the two neighbouring keyframes, not only the segment's own
     resample: bool = False  # draw a keyframe of each segment anew at every step
     method: Method = "adaflow"
@@ -83,7 +87,8 @@ class PlanConfig:
         if self.residual is not None:
             _within(self, "residual", 0.0, 10.0)
         _within(self, "max_segment", 1, 100_000)
-        _within(self, "max_keyframes", 1, 10_000)
+        if self.max_keyframes is not None:
+            _within(self, "max_keyframes", 1, 10_000)
         _one_of(self, "importance", IMPORTANCE)
         _one_of(self, "refinement", get_args(Refinement))
         _one_of(self, "method", METHODS)
@@ -197,8 +202,8 @@ class ModelProfile:
         return cls(**data)
 
 
-def resolve_plan(config: PlanConfig, profile: ModelProfile) -> PlanConfig:
-    """`config` with every None that the model decides filled in."""
+def resolve_plan(config: PlanConfig, profile: ModelProfile, device: str) -> PlanConfig:
+    """`config` with every None that the model or the device (its type) decides filled in."""
     prune = profile.prune if config.prune is None and config.kv_frames is None else config.prune
     return replace(
         config,
@@ -206,6 +211,7 @@ def resolve_plan(config: PlanConfig, profile: ModelProfile) -> PlanConfig:
         similarity=profile.similarity if config.similarity is None else config.similarity,
         window_similarity=(profile.window_similarity if config.window_similarity is None else config.window_similarity),
         residual=profile.residual if config.residual is None else config.residual,
+        max_keyframes=MAX_KEYFRAMES[device == "cpu"] if config.max_keyframes is None else config.max_keyframes,
     )
 
 

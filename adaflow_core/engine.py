@@ -108,7 +108,7 @@ class AdaFlow:
         other settings reuses its features.
         """
         monitor = Monitor(progress, stop)
-        config = resolve_plan(config or PlanConfig(), self.profile)
+        config = resolve_plan(config or PlanConfig(), self.profile, self.backbone.device.type)
         with self._exclusive(monitor):
             decoded = self._decode(video, size, frames, Fraction(fps).limit_denominator(1001), monitor)
             latents = self._latents(decoded, monitor)

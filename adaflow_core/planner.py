@@ -132,6 +132,7 @@ def _segments(
         monitor=monitor,
     )
     segments = choose(count=count)
+    assert config.max_keyframes is not None
     limit = max(config.max_keyframes, len(cuts) + 1)
     if count is None and len(segments) > limit:
         notes.append(f"the thresholds ask for {len(segments)} keyframes; {limit} were allowed")

@@ -43,7 +43,7 @@ def small_plan(*, slimmed: bool = True, keyframes: int | None = None, start: int
     slots = segments.segment_of()[:, None]
     residual = rng.random(T).astype(np.float32)
     residual[segments.keyframes] = 0
-    config = resolve_plan(PlanConfig(keyframes=keyframes), ModelProfile())
+    config = resolve_plan(PlanConfig(keyframes=keyframes), ModelProfile(), "cpu")
     return Plan(
         video=Video(frames, Fraction(10), "digest", start=start),
         model="embedded",

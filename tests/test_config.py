@@ -50,8 +50,9 @@ def test_the_model_fills_in_what_is_left_open() -> None:
     # A user's own steps keep the profile's ratio.
     edit = resolve_edit(EditConfig(steps=5, guidance=3, negative_prompt=""), profile, "a ball")
     assert (edit.inversion_steps, edit.guidance, edit.negative_prompt) == (10, 3, "")
-    assert resolve_plan(PlanConfig(), profile).prune == 0.3
-    assert resolve_plan(PlanConfig(kv_frames=20), profile).prune is None
+    assert resolve_plan(PlanConfig(), profile, "cpu").prune == 0.3
+    assert resolve_plan(PlanConfig(kv_frames=20), profile, "cuda").prune is None
+    assert [resolve_plan(PlanConfig(), profile, device).max_keyframes for device in ("cuda", "cpu")] == [96, 32]
 
 
 def test_the_paper_preset_holds_the_published_settings() -> None:
