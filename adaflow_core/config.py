@@ -105,7 +105,7 @@ class EditConfig:
     injection_attention: float | None = None  # share of the steps with the source's queries and keys
     injection_conv: float | None = None  # share of the steps with the source's features
     fidelity: float | None = None  # how much of what inversion misses of the source is added back, 0..1
-    tolerance: float | None = None  # changes of the predicted clean latents (of unit variance) that count as none
+    tolerance: float | None = None  # changes that count as none, as a part of the frame's largest
     # What frames take from keyframes: the change that the edit makes to the source's self-attention outputs, or the
     # edited outputs themselves (the paper). The change needs the source's whole pass at every step.
     propagation: Propagation = "change"
@@ -127,7 +127,7 @@ class EditConfig:
             if getattr(self, name) is not None:
                 _within(self, name, 0.0, 1.0)
         if self.tolerance is not None:
-            _within(self, "tolerance", 0.0, 10.0)
+            _within(self, "tolerance", 0.0, 1.0)
         _one_of(self, "propagation", PROPAGATION)
         _within(self, "seed", 0, 2**63 - 1)
         if self.chunk is not None:

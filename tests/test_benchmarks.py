@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.config import ModelProfile
+from adaflow_core.backbone import EMBEDDED, load_backbone
+from adaflow_core.cache import Cache
+from adaflow_core.config import ModelProfile, PlanConfig
+from adaflow_core.engine import AdaFlow
 from adaflow_core.metrics import psnr, warp_error
 from adaflow_core.types import Grid, Slimming
 from benchmarks import edits
@@ -253,3 +256,21 @@ def test_commands_run_to_the_end(
     assert len(scores["clips"]) == 1 and scores["machine"]["device"]
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     assert capsys.readouterr().out
+
+
+# --- what the shipped model reaches -----------------------------------------------------------------
+
+
+@pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
+@pytest.mark.parametrize("clip", ["ball", "car", "rocket"])
+def test_bundled_edits_come_near_their_truth(clip: str, tmp_path: Path) -> None:
+    entry = next(entry for entry in bundled() if Path(entry["file"]).stem == clip)
+    pair = draw_bundled(entry | {"frames": 8})
+    engine = AdaFlow(load_backbone("embedded", device="cpu"), Cache(tmp_path))
+    plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=3), fps=12)
+    edited = engine.edit(plan, pair.prompt).frames
+    gain = psnr(edited, pair.truth, pair.region) - psnr(pair.source, pair.truth, pair.region)
+    print(f"{clip}: {gain:+.1f} dB over the copy")
+    assert gain > 4
+    if not pair.region.all():
+        assert psnr(edited, pair.truth, ~pair.region) > 20

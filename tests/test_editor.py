@@ -7,16 +7,22 @@ import torch
 from adaflow_core.editor import significance
 
 
-def test_small_changes_count_for_nothing_and_large_ones_in_full() -> None:
-    change = torch.zeros(1, 4, 9, 9)
+def test_changes_are_measured_against_the_largest_of_their_frame() -> None:
+    change = torch.zeros(2, 4, 9, 9)
     change[..., :3] = 0.05
     change[..., 6:] = 1.0
+    change[1] *= 0.1  # a faint edit is one as well
     found = significance(change, tolerance=0.1)
-    assert found.shape == (1, 1, 9, 9)
+    assert found.shape == (2, 1, 9, 9)
     assert (found[..., :2] == 0).all() and (found[..., 7:] == 1).all()
-    # A change of one token is spread over its neighbours: measured by their root mean square.
-    single = torch.zeros(1, 4, 5, 5)
-    single[..., 2, 2] = 0.6  # 0.2 over nine tokens
-    expected = torch.zeros(5, 5)
-    expected[1:4, 1:4] = 0.5
-    torch.testing.assert_close(significance(single, tolerance=0.1)[0, 0], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[0], found[1])
+    assert (significance(torch.zeros(1, 4, 3, 3), tolerance=0.1) == 0).all()
+
+
+def test_a_change_counts_for_its_neighbours_too() -> None:
+    change = torch.zeros(1, 4, 9, 9)
+    change[..., 4:, :] = 1.0
+    change[..., 1, 4] = 0.6  # 0.2 over nine tokens: half way between the tolerance and three times that
+    expected = torch.zeros(3, 9)
+    expected[:, 3:6] = 0.5
+    torch.testing.assert_close(significance(change, tolerance=0.1)[0, 0, :3], expected, rtol=0, atol=1e-6)
