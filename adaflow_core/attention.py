@@ -77,7 +77,7 @@ class AttentionState:
     edits: int = 2  # how many edit branches follow
     inject: bool = False  # the edit branches take the source branch's queries and keys
     kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
-    mass: dict[int, Tensor] = field(default_factory=dict)  # n -> [K, M], how many tokens each kept one stands for
+    mass: dict[int, Tensor] = field(default_factory=dict)  # n -> [K, M], where kept tokens stand for several
     slots: Tensor | None = None  # [F, P] int64
     index: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n] int64
     weights: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n]
@@ -170,7 +170,7 @@ def extended_attention(
     attend: Attend,
     scale: float,
     check: Callable[[], None] = lambda: None,
-    mass: Tensor | None = None,  # [K, M] how many tokens each kept one counts for; None: one
+    mass: Tensor | None = None,  # [K, M] how many tokens each kept one counts for; None: one each
 ) -> Tensor:
     """[branches*K, H, n, d]: every keyframe's queries over its kept tokens of all keyframes of the same branch.
 
@@ -182,9 +182,17 @@ def extended_attention(
     M = kept.shape[1]
     _, H, n, d = value.shape
     whole = K * n == M  # unpruned: every keyframe sees the same tokens, nothing is gathered
+    if whole:
+        mass = None
+    if mass is not None:
+        # The mass's logarithm rides in one more channel, so that any attention kernel can take it; kernels want
+        # queries, keys and values equally wide, and the channels in eights.
+        query, key, value = (F.pad(x, (0, 8)) for x in (query, key, value))
+        query[..., -1] = 1.0
+        bias = (mass.log() / scale).to(key.dtype)[:, None]  # [K, 1, M]
     flat = lambda x: rearrange(x, "k h n d -> h (k n) d")  # noqa: E731
     result = torch.empty_like(value)
-    chunk = max(1, GATHER_BYTES // (2 * M * H * d * value.element_size()))
+    chunk = max(1, GATHER_BYTES // (2 * M * H * value.shape[-1] * value.element_size()))
     for first in range(0, len(value), K):
         own = slice(first % len(query), first % len(query) + K)  # the branch's own queries, or the shared ones
         keys, values = flat(key[own]), flat(value[first : first + K])
@@ -196,23 +204,10 @@ def extended_attention(
                 k, v = keys.expand(size, -1, -1, -1), values.expand(size, -1, -1, -1)
             else:
                 k, v = (rearrange(x[:, kept[part]], "h k m d -> k h m d") for x in (keys, values))
-            q = query[own][part]
-            if mass is not None and not whole:
-                q, k = weighted(q, k, mass[part], scale)
-            result[first + start : first + part.stop] = attend(q, k, v, scale)
-    return result
-
-
-def weighted(query: Tensor, key: Tensor, mass: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Queries [k, H, n, d] and keys [k, H, M, d] whose attention counts each key `mass` [k, M] times.
-
-    The logarithm rides in one more channel, so that any attention kernel can take it; kernels want the channels
-    in eights.
-    """
-    q, k = F.pad(query, (0, 8)), F.pad(key, (0, 8))
-    q[..., -1] = 1.0
-    k[..., -1] = (mass.log() / scale)[:, None].to(k.dtype)
-    return q, k
+            if mass is not None:
+                k[..., -1] = bias[part]
+            result[first + start : first + part.stop] = attend(query[own][part], k, v, scale)
+    return result[..., :d]
 
 
 @contextmanager

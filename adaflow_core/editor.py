@@ -129,10 +129,10 @@ class Editor:
         state, slimming = self.attention, step.layout.slimming
         state.kept, state.mass = None, {}
         if slimming is not None:
-            on_device = {grid.n: (part.kept, part.mass) for grid, part in slimming.items()}
-            move_there = lambda x: torch.from_numpy(x).to(self.backbone.device)  # noqa: E731
-            state.kept = {n: move_there(kept).long() for n, (kept, _) in on_device.items()}
-            state.mass = {n: move_there(mass) for n, (_, mass) in on_device.items()}
+            there = self.backbone.device
+            state.kept = {g.n: torch.from_numpy(part.kept).to(there).long() for g, part in slimming.items()}
+            thinned = {g.n: part.mass for g, part in slimming.items() if part.mass.max() > 1}
+            state.mass = {n: torch.from_numpy(mass).to(there) for n, mass in thinned.items()}
         with_source = step.inject_attention or self.whole_source
         if step.inject_conv and not with_source:
             self._source_pass(step, frames)
