@@ -20,8 +20,8 @@ PROPAGATION: tuple[str, ...] = get_args(Propagation)
 IMPORTANCE: tuple[str, ...] = get_args(Importance)
 
 
-# How many keyframes the thresholds may ask for: on an accelerator, on a CPU. The joint pass grows with their square.
-MAX_KEYFRAMES = (96, 32)
+# How many keyframes the thresholds may ask for; the joint pass grows with their square.
+MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
 
 
 class ConfigError(AdaFlowError, ValueError):
@@ -60,7 +60,7 @@ class PlanConfig:
     window_similarity: float | None = None  # lowest similarity of its worst window
     residual: float | None = None  # highest propagation residual that the refinement leaves
     max_segment: int = 400  # frames
-    max_keyframes: int | None = None  # when `keyframes` is None; None: what suits the device, MAX_KEYFRAMES
+    max_keyframes: int | None = None  # when `keyframes` is None; None: what suits the device
     blend: bool = True  # propagate from the two neighbouring keyframes, not only the segment's own
     resample: bool = False  # draw a keyframe of each segment anew at every step
     method: Method = "adaflow"
@@ -132,6 +132,11 @@ class EditConfig:
         _within(self, "seed", 0, 2**63 - 1)
         if self.chunk is not None:
             _within(self, "chunk", 1, 4096)
+
+    @property
+    def whole_source(self) -> bool:
+        """Whether every step needs the source's whole pass, and not only what is injected."""
+        return bool(self.fidelity) or bool(self.tolerance) or self.propagation == "change"
 
 
 PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
@@ -205,13 +210,14 @@ class ModelProfile:
 def resolve_plan(config: PlanConfig, profile: ModelProfile, device: str) -> PlanConfig:
     """`config` with every None that the model or the device (its type) decides filled in."""
     prune = profile.prune if config.prune is None and config.kv_frames is None else config.prune
+    limit = MAX_KEYFRAMES_CPU if device == "cpu" else MAX_KEYFRAMES
     return replace(
         config,
         prune=prune,
         similarity=profile.similarity if config.similarity is None else config.similarity,
         window_similarity=(profile.window_similarity if config.window_similarity is None else config.window_similarity),
         residual=profile.residual if config.residual is None else config.residual,
-        max_keyframes=MAX_KEYFRAMES[device == "cpu"] if config.max_keyframes is None else config.max_keyframes,
+        max_keyframes=limit if config.max_keyframes is None else config.max_keyframes,
     )
 
 

@@ -62,9 +62,7 @@ def split(schedule: Schedule, sample: Tensor, output: Tensor, timestep: int) -> 
 
 def move(schedule: Schedule, sample: Tensor, output: Tensor, origin: int, target: int) -> Tensor:
     """The deterministic DDIM move from the noise level `origin` to `target`, towards noise or away from it."""
-    x0, epsilon = split(schedule, sample, output, origin)
-    alpha = schedule.alpha(target)
-    return alpha**0.5 * x0 + (1 - alpha) ** 0.5 * epsilon
+    return add_noise(schedule, *split(schedule, sample, output, origin), target)
 
 
 def add_noise(schedule: Schedule, clean: Tensor, noise: Tensor, timestep: int) -> Tensor:

@@ -57,8 +57,6 @@ class Editor:
         assert config.fidelity is not None and config.tolerance is not None
         self.backbone, self.config, self.monitor = backbone, config, monitor
         self.chunk, self.fidelity = config.chunk, config.fidelity
-        # Whether every step needs the source's whole pass, and not only what is injected.
-        self.whole_source = config.fidelity > 0 or config.tolerance > 0 or config.propagation == "change"
         self.tolerance = config.tolerance
         self.guidance = config.guidance
         self.source = source.states
@@ -133,7 +131,7 @@ class Editor:
             state.kept = {g.n: torch.from_numpy(part.kept).to(there).long() for g, part in slimming.items()}
             thinned = {g.n: part.mass for g, part in slimming.items() if part.mass.max() > 1}
             state.mass = {n: torch.from_numpy(mass).to(there) for n, mass in thinned.items()}
-        with_source = step.inject_attention or self.whole_source
+        with_source = step.inject_attention or self.config.whole_source
         if step.inject_conv and not with_source:
             self._source_pass(step, frames)
         if step.inject_conv:
@@ -152,7 +150,7 @@ class Editor:
         state, device = self.attention, self.backbone.device
         correspondence = step.layout.correspondence
         source = None
-        if step.inject_conv or self.whole_source:
+        if step.inject_conv or self.config.whole_source:
             source = self._source_pass(step, frames)
         if step.inject_conv:
             self.conv.mode = "stored"
@@ -190,7 +188,7 @@ class Editor:
         whole pass; else the pass ends at the convolution.
         """
         state = self.attention
-        self.conv.mode = "record" if self.whole_source else "record and halt"
+        self.conv.mode = "record" if self.config.whole_source else "record and halt"
         state.keep_source = state.changes
         latents = torch.from_numpy(np.array(step.source[frames])).float()
         try:
@@ -210,15 +208,13 @@ class Editor:
         schedule = self.backbone.schedule
         guided = output[-1] if len(self.edit) == 1 else guide(output[-2], output[-1], self.guidance)
         here = torch.from_numpy(np.array(step.source[frames])).float()
+        clean, noise = split(schedule, x, guided, step.timestep)
         if self.tolerance > 0:
-            signal, noise = schedule.alpha(step.timestep) ** 0.5, (1 - schedule.alpha(step.timestep)) ** 0.5
             before = split(schedule, here, output[0], step.timestep)[0]
-            change = split(schedule, x, guided, step.timestep)[0] - before
-            clean = before + change * significance(change, self.tolerance)
-            moved = add_noise(schedule, clean, (x - signal * clean) / noise, step.target)
-        else:
-            clean = split(schedule, x, guided, step.timestep)[0]
-            moved = move(schedule, x, guided, step.timestep, step.target)
+            clean = before + (clean - before) * significance(clean - before, self.tolerance)
+            alpha = schedule.alpha(step.timestep)
+            noise = (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
+        moved = add_noise(schedule, clean, noise, step.target)
         if self.fidelity > 0:
             there = torch.from_numpy(np.array(step.source_after[frames])).float()
             moved += self.fidelity * (there - move(schedule, here, output[0], step.timestep, step.target))

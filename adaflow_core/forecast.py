@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaflow_core.attention import Halt, extended_attention, forward_hook
+from adaflow_core.attention import Halt, extended_attention, forward_hook, injected_conv
 from adaflow_core.backbone import Backbone
 from adaflow_core.config import EditConfig
 from adaflow_core.types import Forecast, Grid
@@ -40,13 +40,12 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
     latents = torch.randn(chunk, 4, h, w, generator=torch.Generator().manual_seed(0))
     frames = np.random.default_rng(0).integers(0, 255, (2, height, width, 3), dtype=np.uint8)
     states = backbone.embed("").states
-    conv = backbone.unet.up_blocks[1].resnets[1].conv2
 
     def halted() -> None:
         def halt(*_: Any) -> None:
             raise Halt
 
-        with forward_hook(conv, halt), suppress(Halt):
+        with forward_hook(injected_conv(backbone.unet), halt), suppress(Halt):
             backbone.predict(latents, 500, states)
 
     unet = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / chunk
@@ -115,9 +114,7 @@ def forecast(
     assert config.steps and config.inversion_steps is not None
     assert config.injection_attention is not None and config.injection_conv is not None
     S, branches = config.steps, 1 if config.guidance == 1 else 2
-    # The source's whole pass runs at every step where more than injection needs it.
-    whole = bool(config.fidelity) or bool(config.tolerance) or config.propagation == "change"
-    with_source = S if whole else round(config.injection_attention * S)
+    with_source = S if config.whole_source else round(config.injection_attention * S)
     with_conv = round(config.injection_conv * S)
     channels, layers = attention_widths(backbone, grids)
     joint = 0.0
@@ -129,7 +126,7 @@ def forecast(
     per_keyframe = S * branches * calibration.unet + with_source * calibration.unet + S * joint
     per_keyframe += max(0, with_conv - with_source) * calibration.until_conv
     per_other = S * branches * (calibration.unet - calibration.self_attention)
-    per_other += S * calibration.unet if whole else with_conv * calibration.until_conv
+    per_other += S * calibration.unet if config.whole_source else with_conv * calibration.until_conv
     seconds = {
         "invert": 0.0 if inverted else frames * config.inversion_steps * calibration.unet,
         "edit": keyframes * per_keyframe + (frames - keyframes) * per_other,

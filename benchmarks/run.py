@@ -83,9 +83,7 @@ def profile_changes(changes: list[str]) -> dict[str, Any]:
         name, _, text = change.partition("=")
         if name not in defaults:
             raise SystemExit(f"--profile {change}: choose a field of {', '.join(sorted(defaults))}")
-        values[name] = (str if isinstance(defaults[name], str) else int if isinstance(defaults[name], int) else float)(
-            text
-        )
+        values[name] = type(defaults[name])(text)
     return values
 
 

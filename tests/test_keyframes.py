@@ -185,38 +185,34 @@ def choose(T: int, count: int | None, cuts: np.ndarray) -> Segments:
     )
 
 
-@pytest.mark.parametrize("count", [None, 4, 20])
-def test_the_number_of_comparisons_grows_with_the_length(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
-    compared = 0
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pairs of frames each comparison took, as they come."""
+    sizes: list[int] = []
     plain = similarity_module.match_maps
 
     def counted(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        nonlocal compared
-        compared += len(first)
+        sizes.append(len(first))
         return plain(first, second)
 
     monkeypatch.setattr(similarity_module, "match_maps", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("count", [None, 4, 20])
+def test_the_number_of_comparisons_grows_with_the_length(compared: list[int], count: int | None) -> None:
     numbers = []
     for T in (240, 480, 960):
-        before = compared
+        before = sum(compared)
         choose(T, count and count * T // 240, NONE)
-        numbers.append(compared - before)
+        numbers.append(sum(compared) - before)
     first, second = np.diff(numbers)  # what 240 and 480 frames more take
     assert first > 100 and second == pytest.approx(2 * first, rel=0.2)
 
 
-def test_a_fixed_budget_is_not_quadratic_in_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = 0
-    plain = similarity_module.match_maps
-
-    def counted(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        nonlocal pairs
-        pairs += len(first)
-        return plain(first, second)
-
-    monkeypatch.setattr(similarity_module, "match_maps", counted)
+def test_a_fixed_budget_is_not_quadratic_in_the_length(compared: list[int]) -> None:
     choose(1200, 6, NONE)
-    assert pairs < 1200 * 64
+    assert 0 < sum(compared) < 1200 * 64
 
 
 # --- borders and refinement -------------------------------------------------------------------------
