@@ -5,6 +5,11 @@ the caption that asks for it. All three carry the same noise. In most steps the 
 keys and features from the first branch, through the very processors and hook of the engine. So the model
 learns in training what Plug-and-Play (arXiv 2211.12572) asks of it in use: to draw another scene on the
 structure of this one.
+
+In half of the rows that noise is not drawn but found: it is what the engine's own inversion makes of the frame
+with the model as it then is. Such noise is not Gaussian. It holds what the frame looks like, and the model learns
+to read that from it. Since source and noise then belong together, training on the straight line between them
+also straightens the path that inversion takes ("reflow", arXiv 2209.03003), so that few steps lose less.
 """
 
 import random
@@ -15,6 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.attention import AttentionState, ConvInjection, editing_attention, forward_hook, injected_conv
+from adaflow_core.ddim import CLEAN, Schedule, edit_timesteps, move
 from scenes import embedded
 from scenes.autoencoder import encoder_only, latent_means
 from scenes.loop import Clock, Options, Trainee, fit
@@ -25,6 +31,8 @@ SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023
 # What is injected, in which share of the steps: (convolution, attention).
 INJECTIONS = {(True, True): 0.65, (False, True): 0.1, (True, False): 0.1, (False, False): 0.15}
 EARLIEST_START = 850  # edits start between this timestep and the last
+FOUND_SHARE = 0.5  # of the rows whose noise comes from inversion
+INVERSION_STEPS = (10, 10, 10, 20)  # drawn from: the embedded model's own number, sometimes a finer one
 
 
 def diffusion_loss(
@@ -43,8 +51,26 @@ def diffusion_loss(
     return ((predicted.float() - noise).square().mean((1, 2, 3)) * snr.clamp(max=SNR_CAP) / snr).mean()
 
 
+@torch.no_grad()
+def found_noise(
+    unet: UNet2DConditionModel,
+    latents: Tensor,  # [B, 4, h, w] scaled
+    text: Tensor,  # [B, L, c]
+    schedule: Schedule,
+    steps: int,
+) -> tuple[Tensor, int]:
+    """The noise [B, 4, h, w] that DDIM inversion ends in, and the timestep that it then stands at."""
+    x, origin = latents, CLEAN
+    for target in map(int, edit_timesteps(schedule, steps)[::-1]):
+        x = move(schedule, x, unet(x.to(text.dtype), target, text, return_dict=False)[0].float(), origin, target)
+        origin = target
+    alpha = schedule.alpha(origin)
+    return (x - alpha**0.5 * latents) / (1 - alpha) ** 0.5, origin
+
+
 def shared_noise(
     latents: Tensor,  # [B, BRANCHES, 4, h, w], the source first
+    noise: Tensor,  # [B, 4, h, w] the source's
     start: Tensor,  # [B] timestep at which the edit starts
     alphas: Tensor,  # [1000]
 ) -> Tensor:
@@ -55,7 +81,7 @@ def shared_noise(
     """
     alpha = alphas[start][:, None, None, None, None]
     source = latents[:, :1]
-    return torch.randn_like(source) + (alpha / (1 - alpha)).sqrt() * (source - latents)
+    return noise[:, None] + (alpha / (1 - alpha)).sqrt() * (source - latents)
 
 
 def train_diffusion(options: Options) -> None:
@@ -69,10 +95,11 @@ def train_diffusion(options: Options) -> None:
     trainee = Trainee({"unet": pipe.unet, "text_encoder": pipe.text_encoder}, options)
     unet, text_encoder = trainee.working["unet"], trainee.working["text_encoder"]
     assert isinstance(unet, UNet2DConditionModel)
-    alphas = pipe.scheduler.alphas_cumprod.to(options.device)
+    schedule = Schedule(pipe.scheduler.alphas_cumprod.double())
+    alphas = schedule.alphas_cumprod.float().to(options.device)
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids.to(options.device)
     ring = Ring(options.pool)
-    attention, conv = AttentionState(mode="keyframes", source=True), ConvInjection()
+    attention, conv = AttentionState(source=True), ConvInjection()
     dice = random.Random(options.seed)
 
     def redraw() -> None:
@@ -81,22 +108,30 @@ def train_diffusion(options: Options) -> None:
         drawn = [draw(batch, times, options.size, options.device) for batch in batches]
         latents = torch.stack([latent_means(vae, pictures) for pictures, _ in drawn], 1) * vae.config.scaling_factor
         seen = torch.stack([visible for _, visible in drawn]).all(0)
-        ring.write(latents=latents[seen].half(), tokens=torch.from_numpy(tokens).to(options.device)[seen])
+        latents, ids = latents[seen], torch.from_numpy(tokens).to(options.device)[seen]
+        attention.mode, conv.mode = "own", "off"
+        text = text_encoder(ids[:, 0, 0].long())[0]
+        noise, start = found_noise(unet, latents[:, 0], text, schedule, dice.choice(INVERSION_STEPS))
+        starts = torch.full((len(latents),), start, device=options.device)
+        ring.write(latents=latents.half(), tokens=ids, noise=noise.half(), start=starts)
 
     def loss() -> Tensor:
         count = options.batch // BRANCHES
         rows = ring.sample(count)
         latents = rows["latents"].float()
-        draws = torch.rand(2, count, device=options.device)
+        draws = torch.rand(3, count, device=options.device)
         version = (draws[0] * rows["tokens"].shape[2]).long()
         tokens = rows["tokens"].long()[torch.arange(count, device=options.device), :, version]  # [B, BRANCHES, L]
         dropped = torch.rand(tokens.shape[:2], device=options.device) < CAPTION_DROPOUT
         tokens = torch.where(dropped[..., None], empty, tokens)
         timesteps = (draws[1] * len(alphas)).long()
         start = torch.randint(EARLIEST_START, len(alphas), (count,), device=options.device).maximum(timesteps)
-        noise = shared_noise(latents, start, alphas)
+        found = draws[2] < FOUND_SHARE
+        start = torch.where(found, rows["start"], start)
+        noise = torch.where(found[:, None, None, None], rows["noise"].float(), torch.randn_like(latents[:, 0]))
+        noise = shared_noise(latents, noise, start, alphas)
         injected_features, attention.inject = dice.choices(list(INJECTIONS), list(INJECTIONS.values()))[0]
-        conv.mode = "batch" if injected_features else "off"
+        attention.mode, conv.mode = "keyframes", "batch" if injected_features else "off"
         latents, noise, tokens = (rearrange(x, "b k ... -> (k b) ...") for x in (latents, noise, tokens))
         return diffusion_loss(unet, latents, noise, timesteps.repeat(BRANCHES), text_encoder(tokens)[0], alphas)
 

@@ -9,11 +9,15 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from adaflow_core.backbone import load_backbone
+from adaflow_core.ddim import add_noise, edit_timesteps
+from adaflow_core.inversion import invert
+from adaflow_core.types import Monitor
 from scenes import embedded
 from scenes.autoencoder import latent_means, standardise, vae_loss
 from scenes.captions import captions, plain, vocabulary
 from scenes.classifier import ATTRIBUTES, Judge, judge_loss, load_judge, save_judge
-from scenes.diffusion import diffusion_loss, shared_noise, train_diffusion
+from scenes.diffusion import diffusion_loss, found_noise, shared_noise, train_diffusion
 from scenes.loop import Clock, Options, Trainee, learning_rate
 from scenes.pool import BRANCHES, CAPTIONS_PER_SCENE, DescribedEdits, Ring, draw, moments, unit
 from scenes.world import sample
@@ -213,11 +217,24 @@ def test_an_edit_starts_from_the_latents_of_its_source() -> None:
     alphas = torch.linspace(0.999, 0.01, 1000)
     latents = torch.randn(3, BRANCHES, 4, 2, 2)
     start = torch.tensor([900, 950, 999])
-    noise = shared_noise(latents, start, alphas)
+    noise = shared_noise(latents, torch.randn(latents[:, 0].shape), start, alphas)
     alpha = alphas[start][:, None, None, None, None]
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
     for branch in range(1, BRANCHES):
         torch.testing.assert_close(noisy[:, branch], noisy[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_noise_found_in_training_is_that_of_the_engines_inversion(folder: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(str(folder), device="cpu")
+    latents = torch.randn(2, 4, SIZE // 8, SIZE // 8)
+    noise, start = found_noise(
+        backbone.unet, latents, backbone.embed("a red ball").states.expand(2, -1, -1), backbone.schedule, 5
+    )
+    path = tmp_path / "inversion.npy"
+    invert(backbone, latents.numpy(), "a red ball", steps=5, inversion_steps=5, chunk=2, path=path, monitor=Monitor())
+    assert start == edit_timesteps(backbone.schedule, 5)[0]
+    again = add_noise(backbone.schedule, latents, noise, start)
+    torch.testing.assert_close(again, torch.from_numpy(np.load(path)[0]), rtol=1e-4, atol=1e-4)
 
 
 def test_drawn_pictures_keep_the_order_of_their_scenes() -> None:
