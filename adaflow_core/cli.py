@@ -63,8 +63,9 @@ def parser() -> argparse.ArgumentParser:
     edit.add_argument("--injection-attention", type=float, metavar="X", help="share of steps, 0..1")
     edit.add_argument("--injection-conv", type=float, metavar="X", help="share of steps, 0..1")
     edit.add_argument("--propagation", choices=PROPAGATION, help="what frames take from keyframes")
-    edit.add_argument("--fidelity", type=float, metavar="X", help="how much of the source's detail is kept, 0..1")
+    edit.add_argument("--fidelity", type=float, metavar="X", help="how closely the inversion's path is held, 0..1")
     edit.add_argument("--tolerance", type=float, metavar="X", help="changes that count as none, 0..1 of the largest")
+    edit.add_argument("--detail", type=float, metavar="X", help="detail given back where nothing changes, 0..1")
     edit.add_argument("--seed", type=int, metavar="S")
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
     edit.add_argument("--report", type=Path, metavar="FILE.json")
@@ -129,6 +130,7 @@ def _edit_config(arguments: argparse.Namespace) -> EditConfig:
         "propagation",
         "fidelity",
         "tolerance",
+        "detail",
         "seed",
     )
     changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}

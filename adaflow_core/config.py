@@ -106,6 +106,7 @@ class EditConfig:
     injection_conv: float | None = None  # share of the steps with the source's features
     fidelity: float | None = None  # how much of what inversion misses of the source is added back, 0..1
     tolerance: float | None = None  # changes that count as none, as a part of the frame's largest
+    detail: float = 1.0  # how much of what the autoencoder loses is given back where nothing changes, 0..1
     # What frames take from keyframes: the change that the edit makes to the source's self-attention outputs, or the
     # edited outputs themselves (the paper). The change needs the source's whole pass at every step.
     propagation: Propagation = "change"
@@ -128,6 +129,7 @@ class EditConfig:
                 _within(self, name, 0.0, 1.0)
         if self.tolerance is not None:
             _within(self, "tolerance", 0.0, 1.0)
+        _within(self, "detail", 0.0, 1.0)
         _one_of(self, "propagation", PROPAGATION)
         _within(self, "seed", 0, 2**63 - 1)
         if self.chunk is not None:
@@ -164,6 +166,7 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
             injection_conv=0.8,
             fidelity=0.0,
             tolerance=0.0,
+            detail=0.0,
             propagation="output",
         ),
     ),

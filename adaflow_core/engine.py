@@ -28,6 +28,7 @@ from adaflow_core.config import (
     resolve_plan,
     settings_dict,
 )
+from adaflow_core.detail import restore_detail
 from adaflow_core.editor import Editor
 from adaflow_core.features import extract_features, load_features
 from adaflow_core.forecast import Calibration, calibrate, forecast, to_dict
@@ -292,7 +293,7 @@ class AdaFlow:
                 self._layouts(plan, config, monitor),
                 _preview(latents, video),
             )
-            frames = self._decode_latents(edited, video, monitor)
+            frames = self._decode_latents(edited, latents, video, config.detail, monitor)
         warnings = _prompt_warnings(positive) + _prompt_warnings(source)
         report = {
             "frames": len(video),
@@ -332,14 +333,25 @@ class AdaFlow:
             monitor=monitor.quiet(),
         )
 
-    def _decode_latents(self, latents: Tensor, video: Video, monitor: Monitor) -> np.ndarray:
+    def _decode_latents(
+        self,
+        edited: Tensor,  # [T, 4, h, w]
+        source: np.ndarray,  # [T, 4, h, w]
+        video: Video,
+        detail: float,
+        monitor: Monitor,
+    ) -> np.ndarray:
         """[T, H, W, 3] uint8 in an unnamed temporary file: a long result must not fill the memory."""
+        decode, device = self.backbone.decode, self.backbone.device
         T = len(video)
         file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
         out = np.memmap(file, np.uint8, mode="w+", shape=video.frames.shape)
         with monitor.stage("decode frames", T) as stage:
             for part in stage.chunks(T, min(8, self.backbone.chunk)):
-                out[part] = self.backbone.decode(latents[part])
+                out[part] = decode(edited[part])
+                if detail:
+                    rebuilt = decode(torch.from_numpy(np.array(source[part])))
+                    out[part] = restore_detail(out[part], rebuilt, video.frames[part], detail, device)
         return out
 
     @contextmanager

@@ -1,0 +1,35 @@
+"""Detail of the source comes back where the edit left it alone, and only there."""
+
+import numpy as np
+import torch
+
+from adaflow_core.detail import OTHER, SAME, restore_detail, unchanged
+
+CPU = torch.device("cpu")
+
+
+def test_nothing_changed_gives_the_source_back_and_a_new_picture_stays() -> None:
+    dice = np.random.default_rng(0)
+    source = dice.integers(0, 256, (2, 24, 24, 3), dtype=np.uint8)
+    rebuilt = np.full_like(source, 128)
+    np.testing.assert_array_equal(restore_detail(rebuilt, rebuilt, source, 1.0, CPU), source)
+    np.testing.assert_array_equal(restore_detail(rebuilt, rebuilt, source, 0.0, CPU), rebuilt)
+    other = rebuilt + 60
+    np.testing.assert_array_equal(restore_detail(other, rebuilt, source, 1.0, CPU), other)
+    half = restore_detail(rebuilt, rebuilt, source, 0.5, CPU).astype(float)
+    assert np.abs(half - (128 + source.astype(float)) / 2).max() <= 0.5
+
+
+def test_only_what_is_far_from_the_change_gets_its_detail() -> None:
+    source = np.full((1, 32, 32, 3), 100, np.uint8)
+    rebuilt = np.full_like(source, 90)
+    edited = rebuilt.copy()
+    edited[:, :, 16:] = 200
+    restored = restore_detail(edited, rebuilt, source, 1.0, CPU)
+    assert (restored[:, :, :12] == 100).all() and (restored[:, :, 16:] == 200).all()
+
+
+def test_the_ramp_between_the_same_and_another_picture() -> None:
+    changes = torch.tensor([0.0, SAME, (SAME + OTHER) / 2, OTHER, 255.0])
+    shares = unchanged(changes[:, None, None, None].expand(-1, 3, 9, 9))
+    torch.testing.assert_close(shares[:, 0, 4, 4], torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0]))
