@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-# Root mean square changes of the colours, 0..255, up to which all and from which none of the detail comes back.
-# Chosen on the drawn world's validation scenes: further up, background edits gain and changes of style lose.
-SAME, OTHER = 6.0, 30.0
+# Changes of the colours, as parts of the frame's largest, up to which all and from which none of the detail comes
+# back. Chosen on the drawn world's validation scenes: further up, background edits gain and changes of style lose.
+SAME, OTHER = 0.05, 0.3
+LARGEST = 0.98  # the quantile that stands for the largest change
+FAINTEST = 20.0  # levels of 0..255: a largest change under this is taken for this
 
 
 def restore_detail(
@@ -35,8 +37,14 @@ def restore_detail(
 
 
 def unchanged(change: Tensor) -> Tensor:
-    """[F, 1, H, W] 0..1, how far a picture [F, 3, H, W] is the same, from its change on a scale of 0..255."""
+    """[F, 1, H, W] 0..1, how far a picture is the same, from its change [F, 3, H, W] on a scale of 0..255."""
     size = change.square().mean(dim=1, keepdim=True).sqrt()
     for _ in range(2):  # two boxes are nearly a Gaussian of 2 pixels
         size = F.avg_pool2d(F.pad(size, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-    return 1 - ((size - SAME) / (OTHER - SAME)).clamp(0, 1)
+    largest = torch.stack([_quantile(frame, LARGEST) for frame in size]).clamp(min=FAINTEST)[:, None, None, None]
+    return 1 - ((size / largest - SAME) / (OTHER - SAME)).clamp(0, 1)
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    flat = values.flatten()  # torch.quantile refuses frames above 2**24 pixels
+    return flat.kthvalue(max(1, round(share * flat.numel()))).values

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from adaflow_core.detail import OTHER, SAME, restore_detail, unchanged
+from adaflow_core.detail import FAINTEST, OTHER, SAME, restore_detail, unchanged
 
 CPU = torch.device("cpu")
 
@@ -30,6 +30,10 @@ def test_only_what_is_far_from_the_change_gets_its_detail() -> None:
 
 
 def test_the_ramp_between_the_same_and_another_picture() -> None:
-    changes = torch.tensor([0.0, SAME, (SAME + OTHER) / 2, OTHER, 255.0])
-    shares = unchanged(changes[:, None, None, None].expand(-1, 3, 9, 9))
-    torch.testing.assert_close(shares[:, 0, 4, 4], torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0]))
+    for largest in (200.0, FAINTEST / 100):  # the second: a change too faint to be measured by itself
+        change = torch.full((1, 3, 40, 40), largest)
+        scale = max(largest, FAINTEST)
+        for column, part in enumerate((0.0, SAME, (SAME + OTHER) / 2)):
+            change[..., 9 * column : 9 * column + 9] = part * scale
+        shares = unchanged(change)[0, 0, 20, [4, 13, 22, 36]]
+        torch.testing.assert_close(shares, torch.tensor([1.0, 1.0, 0.5, 0.0 if largest > FAINTEST else 1.0]))
