@@ -24,6 +24,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=7860, help="port to serve on (default: 7860)")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    parser.add_argument(
+        "--only-model", action="store_true", help="offer no other model on the page (default: the known checkpoints)"
+    )
+    parser.add_argument("--mcp", action="store_true", help="also serve the events as MCP tools (needs gradio[mcp])")
     parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
     parser.add_argument("--max-seconds", type=float, default=120, help="longest upload taken (default: 120)")
     parser.add_argument("--max-megabytes", type=int, default=200, help="largest upload taken (default: 200)")
@@ -35,15 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
     # Nothing is sent anywhere unless --share asks for it.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     # Only now: gradio and torch take seconds to import, which `--help` must not wait for.
+    from adaflow_core.backbone import KNOWN_MODELS
     from adaflow_core.types import AdaFlowError
-    from webui.handlers import Limits
+    from webui.events import Limits
     from webui.page import build
     from webui.studio import Studio
     from webui.theme import CSS, HEAD, THEME
 
     folder = Path(tempfile.mkdtemp(prefix="adaflow-"))  # results live as long as the server
     limits = Limits(args.max_megabytes, args.max_seconds)
-    studio = Studio(args.model, args.device, folder)
+    studio = Studio(args.model, args.device, folder, () if args.only_model else tuple(KNOWN_MODELS))
     try:
         blocks = build(studio, limits)
         _, address, public = blocks.queue(max_size=64).launch(
@@ -57,8 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
             footer_links=["api", "settings"],
             quiet=True,
             prevent_thread_lock=True,
+            mcp_server=args.mcp,
         )
-        studio.preload()
+        studio.load()
         print(f"AdaFlow is at {public or address.rstrip('/')} (Ctrl+C ends it)", flush=True)
         blocks.block_thread()
     except AdaFlowError as problem:

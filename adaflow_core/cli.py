@@ -6,7 +6,7 @@ import argparse
 import json
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -196,8 +196,9 @@ def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         print(f"adaflow: note: {warning}", file=sys.stderr)
     path = result.save(arguments.out)
     if arguments.report:
+        scores = asdict(engine.score(plan, result, progress=bar, stop=stop))
         arguments.report.parent.mkdir(parents=True, exist_ok=True)
-        arguments.report.write_text(json.dumps(result.report, indent=1), encoding="utf-8")
+        arguments.report.write_text(json.dumps(result.report | {"scores": scores}, indent=1), encoding="utf-8")
     print(path)
 
 

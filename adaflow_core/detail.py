@@ -28,7 +28,7 @@ def restore_detail(
 ) -> np.ndarray:
     """`edited` [F, H, W, 3] uint8 with the detail that the source has and its reconstruction lacks."""
     edit, rebuilt, frames = (
-        rearrange(torch.from_numpy(np.ascontiguousarray(x)).to(device).float(), "f h w c -> f c h w")
+        rearrange(torch.from_numpy(np.array(x)).to(device).float(), "f h w c -> f c h w")
         for x in (edited, reconstruction, source)
     )
     share = strength * unchanged(edit - rebuilt)

@@ -36,6 +36,7 @@ from adaflow_core.inversion import invert, load_inversion
 from adaflow_core.layout import build_layout, draw_keyframes
 from adaflow_core.memory import PeakMemory, resident_bytes
 from adaflow_core.planner import Planner
+from adaflow_core.scores import Scores, score
 from adaflow_core.types import (
     AdaFlowError,
     EditResult,
@@ -320,6 +321,15 @@ class AdaFlow:
             "warnings": list(warnings),
         }
         return EditResult(frames, video.fps, report, video.source, video.start, warnings)
+
+    def score(
+        self, plan: Plan, result: EditResult, *, progress: Report | None = None, stop: Stop | None = None
+    ) -> Scores:
+        """What can be said of `result`, an edit of `plan`, without knowing what it should look like."""
+        monitor = Monitor(progress, stop)
+        with self._exclusive(monitor):
+            prompt, source_prompt = result.report["prompt"], plan.config.source_prompt
+            return score(self.backbone, plan, result.frames, prompt, source_prompt, monitor)
 
     def _layouts(self, plan: Plan, config: EditConfig, monitor: Monitor) -> Callable[[int], Layout]:
         if not plan.config.resample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from adaflow_core import visualize
-from adaflow_core.config import settings_dict
+from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan, settings_dict
 from adaflow_core.types import AdaFlowError, Plan
 from adaflow_core.version import __version__
 
@@ -61,6 +62,45 @@ def save_plan(plan: Plan, folder: Path) -> Path:
     except OSError as problem:
         raise AdaFlowError(f"{folder} cannot be written; choose another --out ({problem.strerror})") from problem
     return folder
+
+
+def edit_command(
+    video: str,
+    prompt: str,
+    plan: PlanConfig,
+    edit: EditConfig,
+    profile: ModelProfile,
+    *,
+    model: str,
+    device: str,
+    size: tuple[int, int] | None = None,
+    frames: slice | None = None,
+) -> str:
+    """The line for a shell that repeats an edit; what the model's own values give anyway is left out.
+
+    plan, edit: resolved. size: (width, height), None for the model's own. frames: None for all.
+    """
+    usual_plan = resolve_plan(PlanConfig(), profile, device)
+    usual_edit = resolve_edit(EditConfig(steps=edit.steps), profile, plan.source_prompt)
+    words = ["python", "-m", "adaflow_core", "edit", video]
+
+    def flag(name: str, value: object, usual: object = None) -> None:
+        if value is not None and value != usual:
+            words.append(f"--{name.replace('_', '-')}={value}")  # in one word: a text may begin with a dash
+
+    flag("prompt", prompt)
+    flag("source_prompt", plan.source_prompt, "")
+    flag("model", model, "embedded")
+    flag("size", size and f"{size[0]}x{size[1]}")
+    flag("frames", frames and f"{frames.start or 0}:{'' if frames.stop is None else frames.stop}")
+    flag("scales", ",".join(map(str, plan.scales)), ",".join(map(str, usual_plan.scales)))
+    for name in ("method", "prune", "kv_frames", "keyframes", "importance"):
+        flag(name, getattr(plan, name), getattr(usual_plan, name))
+    flag("steps", edit.steps, profile.steps)
+    for name in ("inversion_steps", "guidance", "negative_prompt", "injection_attention", "injection_conv",
+                 "propagation", "fidelity", "tolerance", "detail", "seed"):  # fmt: skip
+        flag(name, getattr(edit, name), getattr(usual_edit, name))
+    return shlex.join(words)
 
 
 def plan_arrays(plan: Plan) -> dict[str, np.ndarray]:

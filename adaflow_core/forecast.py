@@ -130,7 +130,7 @@ def forecast(
     seconds = {
         "invert": 0.0 if inverted else frames * config.inversion_steps * calibration.unet,
         "edit": keyframes * per_keyframe + (frames - keyframes) * per_other,
-        "decode": frames * calibration.decode * (2 if config.detail else 1),  # detail needs the source's as well
+        "decode frames": frames * calibration.decode * (2 if config.detail else 1),  # detail needs the source's as well
     }
     together = keyframes if kept is not None else min(keyframes, backbone.chunk)
     width = max((1 + branches) * together, branches * (config.chunk or backbone.chunk))

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("keyframes", "layout", "export"),
     ("planner", "attention"),
     ("backbone",),  # the diffusion model
-    ("features", "inversion", "forecast"),
+    ("features", "inversion", "forecast", "scores"),
     ("editor",),
     ("engine",),
     ("selfcheck",),

@@ -13,7 +13,7 @@ import pytest
 
 from adaflow_core.backbone import EMBEDDED
 from adaflow_core.video import probe
-from webui.handlers import CLIPS
+from webui.events import CLIPS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

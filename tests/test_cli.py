@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import av
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from adaflow_core.backbone import EMBEDDED
-from adaflow_core.cli import main
+from adaflow_core.cli import _edit_config, _plan_config, main, parser
+from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan
+from adaflow_core.export import edit_command
 
 CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
 pytestmark = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
@@ -87,7 +90,35 @@ def test_edit_writes_a_video_and_its_report(tmp_path: Path, capsys: pytest.Captu
         "frames", "width", "height", "fps", "segments", "keyframes", "kept_ratio", "tokens_full", "tokens_kept",
         "seconds", "peak_memory_bytes", "settings", "seed", "model", "version",
     } <= set(data)  # fmt: skip
+    assert set(data["scores"]) == {"agreement", "untouched", "liveliness"} and 0 <= data["scores"]["agreement"] <= 1
     assert data["seed"] == 7 and data["settings"]["edit"]["steps"] == 2 and data["seconds"]["edit"] > 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "edit"),
+    [
+        (PlanConfig(), EditConfig()),
+        (PlanConfig(source_prompt="-a 'red' ball", prune=0.3, keyframes=5, scales=(2,)), EditConfig(seed=4)),
+        (PlanConfig(kv_frames=3.0, method="uniform", importance="uniform"), EditConfig(steps=20, guidance=4.0)),
+        (PlanConfig(source_prompt="a car"), EditConfig(steps=4, inversion_steps=8, negative_prompt="", detail=0.5)),
+    ],
+)
+def test_the_command_that_is_shown_repeats_the_edit(plan: PlanConfig, edit: EditConfig) -> None:
+    profile = ModelProfile.load(EMBEDDED)
+    assert profile is not None
+    resolved = resolve_plan(plan, profile, "cpu"), resolve_edit(edit, profile, plan.source_prompt)
+    line = edit_command(
+        "a clip.mp4", 'a "blue" ball', *resolved, profile, model="embedded", device="cpu",
+        size=(256, 192), frames=slice(2, None),
+    )  # fmt: skip
+    words = shlex.split(line)
+    assert words[:4] == ["python", "-m", "adaflow_core", "edit"]
+    arguments = parser().parse_args(words[3:])
+    assert (arguments.prompt, arguments.size, arguments.frames) == ('a "blue" ball', "256x192", "2:")
+    assert arguments.video == Path("a clip.mp4")
+    read = _plan_config(arguments), _edit_config(arguments)
+    assert resolve_plan(read[0], profile, "cpu") == resolved[0]
+    assert resolve_edit(read[1], profile, plan.source_prompt) == resolved[1]
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

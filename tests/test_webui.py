@@ -209,9 +209,11 @@ def test_cost_says_tokens_time_and_memory() -> None:
 
 # --- the page ---------------------------------------------------------------------------------------
 
+ELSEWHERE = "nobody/has-this-model"
 EVENTS = [
     "example",
     "describe",
+    "choose_model",
     "preview",
     "replan",
     "stop_preview",
@@ -220,6 +222,7 @@ EVENTS = [
     "check_prompt",
     "edit",
     "watch",
+    "compare",
     "stop",
 ]
 
@@ -234,7 +237,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADAFLOW_CACHE", str(folder / "cache"))
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
-        blocks = build(Studio("embedded", "cpu", folder / "results"))
+        blocks = build(Studio("embedded", "cpu", folder / "results", models=[ELSEWHERE]))
         _, url, _ = blocks.launch(
             server_name="127.0.0.1", quiet=True, prevent_thread_lock=True, allowed_paths=[str(folder)]
         )
@@ -278,11 +281,13 @@ def test_what_is_wrong_is_said_in_a_sentence(client: Any, tmp_path: Path) -> Non
 
 
 def test_an_upload_over_the_limit_is_refused(drawn_clip: Path) -> None:
-    from webui.handlers import Limits
+    from webui.events import Limits
 
     assert Limits(seconds=2).check(str(drawn_clip)).frames == 12
     with pytest.raises(AdaFlowError, match=r"lasts 1 s; this page takes up to 0\.5 s"):
         Limits(seconds=0.5).check(str(drawn_clip))
+    with pytest.raises(AdaFlowError, match=r"pixels; this page takes up to 32 a side"):
+        Limits(side=32).check(str(drawn_clip))
 
 
 def test_a_taken_port_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,8 +322,11 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
     assert again[1]["keyframes"] == keyframes and again[1]["tokens_kept"] < facts["tokens_kept"]
 
     job = client.predict("a blue ball", steps=2, api_name="/edit")
-    status, _, quoted, source, edited, *_, report = client.predict(job, api_name="/watch")
-    assert status["state"] == "done" and "a blue ball" in quoted
+    status, _, quoted, source, edited, _, scores, *_, command, report = client.predict(job, api_name="/watch")
+    assert status["state"] == "done" and "a blue ball" in quoted and "reused" not in quoted
+    assert "Prompt agreement" in scores and "--keyframes=3" in command
+    pair, when = client.predict(job, 5, api_name="/compare")
+    assert len(pair) == 2 and pair[0] != pair[1] and "frame 5" in when
     source, edited = (v["video"] if isinstance(v, dict) else v for v in (source, edited))
     for path in (source, edited):
         info = probe(path)
@@ -326,6 +334,9 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
     assert Path(source).read_bytes() != Path(edited).read_bytes()
     report = report if isinstance(report, dict) else json.loads(Path(report).read_text())
     assert report["prompt"] == "a blue ball" and report["keyframes"] == keyframes
+
+    job = client.predict("a green ball", steps=2, api_name="/edit")
+    assert "Plan and inversion were reused" in client.predict(job, api_name="/watch")[2]
 
     job = client.predict("a red ball", steps=100, api_name="/edit")
     watching = client.submit(job, api_name="/watch")
@@ -338,6 +349,20 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
 
 @with_model
 @pytest.mark.slow
-def test_unknown_words_are_named(client: Any) -> None:
+def test_unknown_words_are_named_and_checkpoints_that_know_them(client: Any) -> None:
     html = client.predict("a red ball and a xylophone", api_name="/check_prompt")
-    assert "xylophone" in html and "“ball”" not in html
+    assert "xylophone" in html and "“ball”" not in html and ELSEWHERE in html
+
+
+@with_model
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any) -> None:
+    status, model, *_ = client.predict(ELSEWHERE, api_name="/choose_model")
+    assert status == "" and model == "embedded"
+    assert "xylophone" in client.predict("a xylophone", api_name="/check_prompt")
+    status, model, prune, steps, *_ = client.predict("embedded", api_name="/choose_model")
+    assert (prune, steps) == (0.6, 10)
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match="not in the list of choices"):
+        client.predict("/etc", api_name="/choose_model")

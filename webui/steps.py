@@ -9,7 +9,7 @@ import gradio as gr
 from adaflow_core.config import IMPORTANCE, METHODS, ModelProfile, PlanConfig
 from adaflow_core.video import thumbnails
 from webui import views
-from webui.handlers import Handlers
+from webui.plan_events import PlanEvents
 from webui.studio import Studio
 
 # Where a browser keeps the id of its last job. The id is what is secret, and it ends with the server.
@@ -23,8 +23,8 @@ def _heading(number: int, title: str, text: str) -> None:
 class VideoStep:
     """Step 1: a video and what is in it."""
 
-    def __init__(self, handlers: Handlers) -> None:
-        _heading(1, "Video", f"Upload one ({handlers.limits}), or start from an example.")
+    def __init__(self, events: PlanEvents) -> None:
+        _heading(1, "Video", f"Upload one ({events.limits}), or start from an example.")
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
                 self.video = gr.Video(label="Video", sources=["upload"], height=320)
@@ -38,7 +38,7 @@ class VideoStep:
                 )
             with gr.Column(scale=7, min_width=320):
                 self.examples = gr.Gallery(
-                    [_poster(clip) for clip in handlers.clips],
+                    [_poster(clip) for clip in events.clips],
                     label="Examples",
                     show_label=False,
                     columns=3,
@@ -47,7 +47,7 @@ class VideoStep:
                     allow_preview=False,
                     buttons=[],
                     interactive=False,
-                    visible=bool(handlers.clips),
+                    visible=bool(events.clips),
                 )
                 self.example_number = gr.Number(0, precision=0, visible=False)
 
@@ -60,8 +60,8 @@ def _poster(clip: dict[str, str]) -> tuple[Any, str]:
 class PlanStep:
     """Step 2: the sliders, and what comes of them."""
 
-    def __init__(self, profile: ModelProfile) -> None:
-        default = PlanConfig()
+    def __init__(self, studio: Studio) -> None:
+        default, profile = PlanConfig(), studio.profile()
         _heading(
             2,
             "Keyframes and tokens",
@@ -91,7 +91,7 @@ class PlanStep:
                     label="Similarity scales, in tokens",
                     info="More: frames must agree in detail and at large to share a keyframe.",
                 )
-                self._advanced(profile, default)
+                self._advanced(studio, profile, default)
                 with gr.Row():
                     self.preview = gr.Button("Preview keyframes", variant="primary", scale=3, min_width=160)
                     self.stop = gr.Button("Stop", scale=1, min_width=80)
@@ -104,10 +104,17 @@ class PlanStep:
                 with gr.Column(visible=False) as self.views:
                     self._views()
         self.facts = gr.JSON(label="Plan", visible=False)  # for programs
-        self.id, self.job = gr.State(""), gr.State("")
+        self.id, self.job, self.model_before = gr.State(""), gr.State(""), gr.State(studio.model)
 
-    def _advanced(self, profile: ModelProfile, default: PlanConfig) -> None:
+    def _advanced(self, studio: Studio, profile: ModelProfile, default: PlanConfig) -> None:
         with gr.Accordion("Advanced", open=False):
+            self.model = gr.Dropdown(
+                list(studio.models),
+                value=studio.model,
+                label="Model",
+                info="One that is not on this machine yet is downloaded first, some gigabytes; a GPU is wanted for it.",
+                visible=len(studio.models) > 1,
+            )
             self.method = gr.Dropdown(
                 list(METHODS),
                 value=default.method,
@@ -121,10 +128,7 @@ class PlanStep:
                 info="Which tokens weigh more.",
             )
             self.side = gr.Dropdown(
-                [
-                    (f"the model's own ({profile.size})", 0),
-                    *((str(s), s) for s in (192, 256, 320, 384, 512, 768)),
-                ],
+                views.sides(profile.size),
                 value=0,
                 label="Working size",
                 info="Pixels of the shorter side.",
@@ -274,16 +278,20 @@ class EditStep:
             with gr.Column(scale=3, min_width=220), gr.Row():
                 self.start = gr.Button("Edit", variant="primary", min_width=100)
                 self.stop = gr.Button("Stop", min_width=80)
-        vocabulary = studio.profile().vocabulary
-        if vocabulary:
-            with gr.Accordion(f"The {len(vocabulary)} words that this model knows", open=False):
-                gr.HTML(views.vocabulary(vocabulary))
+        known = studio.profile().vocabulary
+        with gr.Accordion(views.vocabulary_title(known), open=False, visible=bool(known)) as self.known:
+            self.known_words = gr.HTML(views.vocabulary(known), label="Known words")
         self.progress = gr.HTML(label="Progress")
         with gr.Column(visible=False) as self.result:
             self.about = gr.HTML(label="Prompt of the edit")
             with gr.Row():
                 self.source = gr.Video(
-                    label="Source, as it was edited", interactive=False, loop=True, min_width=280, height=420
+                    label="Source, as it was edited",
+                    interactive=False,
+                    loop=True,
+                    min_width=280,
+                    height=420,
+                    elem_classes="af-source",
                 )
                 self.edited = gr.Video(
                     label="Edit",
@@ -293,11 +301,22 @@ class EditStep:
                     buttons=["download"],
                     min_width=280,
                     height=420,
+                    elem_classes="af-edited",
                 )
+            self.scores = gr.HTML(label="Scores")
+            self.warnings = gr.HTML(label="Warnings")
+            with gr.Accordion("Compare frame by frame", open=False) as self.comparer:
+                self.compared = gr.ImageSlider(
+                    label="Source and edit, one frame", show_label=False, interactive=False, buttons=["fullscreen"],
+                    max_height=520,
+                )  # fmt: skip
+                self.compared_frame = gr.Slider(0, 1, 0, step=1, label="Frame to compare")
+                self.compared_line = gr.HTML(label="About the compared frame")
             with gr.Row():
                 self.video_file = gr.DownloadButton("Download the video", min_width=160)
                 self.report_file = gr.DownloadButton("Download the report", min_width=160)
-            with gr.Accordion("Report: settings, times and what is needed to repeat it", open=False):
+            with gr.Accordion("Reproduce this: command line, settings and times", open=False):
+                self.command = gr.Code(label="In a shell, beside the video", language="shell", wrap_lines=True)
                 self.report = gr.JSON(label="Report", show_label=False)
         self.job = gr.Textbox(label="Job", visible=False)
         self.status = gr.JSON(label="Status", visible=False)  # for programs
@@ -313,7 +332,11 @@ class EditStep:
             self.about,
             self.source,
             self.edited,
+            self.compared_frame,
+            self.scores,
+            self.warnings,
             self.video_file,
             self.report_file,
+            self.command,
             self.report,
         ]

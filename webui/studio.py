@@ -6,18 +6,25 @@ import json
 import secrets
 import shutil
 import threading
-import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaflow_core.config import EditConfig, ModelProfile, PlanConfig
+import numpy as np
+
+from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit
+from adaflow_core.export import edit_command
+from adaflow_core.scores import Scores
 from adaflow_core.types import AdaFlowError, Monitor, Plan, Progress
 from webui.jobs import Jobs, Report, Stop
 
 if TYPE_CHECKING:
     from adaflow_core import AdaFlow
+
+
+_ENGINES = 2  # held at a time: the page's own and one that a visitor chose
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Request:
     edit: EditConfig = field(default_factory=EditConfig)  # what the forecast is for
     size: tuple[int, int] | None = None  # (width, height); None: the model's own
     frames: slice | None = None  # of the file's frames; None: all
+    model: str = ""  # "": the one that the page was started with
 
 
 @dataclass(frozen=True)
@@ -40,52 +48,75 @@ class Planned:
 
 @dataclass(frozen=True)
 class Edited:
-    """The files of a finished edit."""
+    """A finished edit: its files, its frames, and what there is to say about it."""
 
     folder: Path
     source: Path  # the frames that were edited, at the working size
     edit: Path
     report: Path
-    plan: str  # id of its plan
+    before: np.ndarray  # [T, H, W, 3] uint8, on disk
+    after: np.ndarray  # [T, H, W, 3] uint8, on disk
+    fps: float
     prompt: str
-    seconds: float
+    scores: Scores
+    command: str  # repeats it in a shell
+    reused: bool  # the inversion was that of an earlier edit
     warnings: tuple[str, ...]
 
 
 class Studio:
-    """One engine and its visitors. Plans are held here and known by an unguessable id, never sent out."""
+    """One device, its engines and its visitors.
 
-    def __init__(self, model: str, device: str, folder: Path, keep_plans: int = 16) -> None:
+    Plans are held here and known by an unguessable id, never sent out. `models` are what visitors may choose
+    besides `model`, with which the page starts.
+    """
+
+    def __init__(self, model: str, device: str, folder: Path, models: Sequence[str] = (), keep_plans: int = 16) -> None:
         self.model, self.device, self.folder = model, device, folder
+        self.models = tuple(dict.fromkeys((model, *models)))
         self.jobs = Jobs(discard=_discard)
-        self._engine: AdaFlow | None = None
+        self._engines: OrderedDict[str, AdaFlow] = OrderedDict()  # the last used ones, guarded by _loading
         self._loading = threading.Lock()
         self._plans: OrderedDict[str, Planned] = OrderedDict()
         self._keep_plans = keep_plans
         self._plans_lock = threading.Lock()
 
-    def profile(self) -> ModelProfile:
-        """The model's own values, known without loading it where it is a folder here."""
+    def profile(self, model: str = "") -> ModelProfile:
+        """A model's own values: Stable Diffusion's for one that is not on this machine yet."""
         from adaflow_core.backbone import EMBEDDED
 
-        folder = EMBEDDED if self.model == "embedded" else Path(self.model)
-        return ModelProfile.load(folder) or ModelProfile()
+        name = self.offered(model)
+        engine = self._engines.get(name)
+        if engine is not None:
+            return engine.profile
+        return ModelProfile.load(EMBEDDED if name == "embedded" else Path(name)) or ModelProfile()
 
-    def engine(self) -> AdaFlow:
-        """The engine, loaded on the first call (seconds)."""
+    def offered(self, model: str) -> str:
+        """The model of that name, the page's own for none; AdaFlowError for one that visitors may not choose."""
+        if model and model not in self.models:
+            raise AdaFlowError(f"the model {model!r} is not offered here; choose one of {', '.join(self.models)}")
+        return model or self.model
+
+    def engine(self, model: str = "") -> AdaFlow:
+        """The engine of a model, loaded on the first call (seconds, minutes where it must be downloaded)."""
+        name = self.offered(model)
         with self._loading:
-            if self._engine is None:
+            if name not in self._engines:
                 from adaflow_core import AdaFlow
 
-                self._engine = AdaFlow.from_pretrained(self.model, device=self.device)
-            return self._engine
+                while len(self._engines) >= _ENGINES:  # before the next one asks for their memory
+                    self._engines.popitem(last=False)
+                self._engines[name] = AdaFlow.from_pretrained(name, device=self.device)
+            self._engines.move_to_end(name)
+            return self._engines[name]
 
-    def preload(self) -> str:
-        """Load the engine as the first job, so that the first visitor does not wait for it."""
+    def load(self, model: str = "") -> str:
+        """Load a model as a job, so that whoever plans with it does not wait for it."""
+        name = self.offered(model)
 
         def work(report: Report, stop: Stop) -> None:
             report(Progress("load", 0, 1, 0.0))
-            self.engine()
+            self.engine(name)
 
         return self.jobs.submit("load", work)
 
@@ -94,7 +125,7 @@ class Studio:
 
         def work(report: Report, stop: Stop) -> str:
             report(Progress("load", 0, 1, 0.0))
-            plan = self.engine().plan(
+            plan = self.engine(request.model).plan(
                 request.video,
                 request.config,
                 edit=request.edit,
@@ -133,19 +164,36 @@ class Studio:
     def _edit(self, planned: Planned, prompt: str, config: EditConfig, report: Report, stop: Stop) -> Edited:
         from adaflow_core.video import write_video
 
-        start = time.perf_counter()
-        result = self.engine().edit(planned.plan, prompt, config, progress=report, stop=stop)
+        request, plan = planned.request, planned.plan
+        engine = self.engine(request.model)
+        result = engine.edit(plan, prompt, config, progress=report, stop=stop)
+        scores = engine.score(plan, result, progress=report, stop=stop)
+        command = edit_command(
+            Path(request.video).name,
+            prompt,
+            plan.config,
+            resolve_edit(config, engine.profile, plan.config.source_prompt),
+            engine.profile,
+            model=plan.model,
+            device=engine.backbone.device.type,
+            size=request.size,
+            frames=request.frames,
+        )
         folder = self.folder / secrets.token_urlsafe(12)
         folder.mkdir(parents=True)
-        video = planned.plan.video
+        video = plan.video
         edited = Edited(
             folder,
             folder / "source.mp4",
             folder / "edit.mp4",
             folder / "report.json",
-            planned.id,
+            video.frames,
+            result.frames,
+            float(video.fps),
             prompt,
-            time.perf_counter() - start,
+            scores,
+            command,
+            bool(result.report["inversion_reused"]),
             result.warnings,
         )
         write_video(
@@ -157,18 +205,22 @@ class Studio:
             monitor=Monitor(report, stop),
         )
         result.save(edited.edit)
-        edited.report.write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
+        told = result.report | {"scores": asdict(scores), "command": command}
+        edited.report.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         return edited
 
-    def doubts(self, prompt: str) -> list[str]:
+    def doubts(self, prompt: str, model: str = "") -> list[str]:
         """What of a prompt the model will not take, in sentences."""
         if not prompt.strip():
             return []
-        embedding = self.engine().check_prompt(prompt)
+        embedding = self.engine(model).check_prompt(prompt)
         sentences = []
         if embedding.unknown:
             words = ", ".join(f"“{word}”" for word in embedding.unknown)
             sentences.append(f"The model does not know {words}; it will be as if that were not said.")
+            others = [name for name in self.models if not self.profile(name).vocabulary]
+            if others:
+                sentences.append(f"These know more words: {', '.join(others)}. Choose one as the model under Advanced.")
         if embedding.dropped:
             sentences.append(f"The prompt is too long for the model; this part is left out: “{embedding.dropped}”.")
         return sentences

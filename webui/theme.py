@@ -129,7 +129,7 @@ CSS = """
 }
 """
 
-# Gradio's sliders tell their release only to a pointer; the arrow keys release them too.
+# Gradio's sliders tell their release only to a pointer; the arrow keys release them too. And two videos in step.
 HEAD = """
 <script>
 document.addEventListener("keyup", (event) => {
@@ -137,5 +137,22 @@ document.addEventListener("keyup", (event) => {
   if (slider.type === "range" && /^(Arrow|Home|End|Page)/.test(event.key))
     slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
 });
+// Source and edit play as one. Media events do not bubble, but they can be caught on their way down.
+const partner = (video) => {
+  const side = video.closest?.(".af-source, .af-edited");
+  return side && document.querySelector(side.matches(".af-source") ? ".af-edited video" : ".af-source video");
+};
+for (const name of ["play", "pause", "seeking", "ratechange", "timeupdate"])
+  document.addEventListener(name, ({ target: video }) => {
+    const other = partner(video);
+    if (!other) return;
+    const apart = Math.abs(other.currentTime - video.currentTime);
+    if (name === "ratechange") other.playbackRate = video.playbackRate;
+    else if (name === "play") { if (apart > 0.05) other.currentTime = video.currentTime; other.play(); }
+    else if (name === "pause") { if (!video.ended && !video.seeking) other.pause(); }
+    // While playing, only the edit leads: two leaders would pull at each other.
+    else if (name === "seeking" ? apart > 0.05 : apart > 0.12 && video.closest(".af-edited") && !video.paused)
+      other.currentTime = video.currentTime;
+  }, true);
 </script>
 """

@@ -10,6 +10,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from adaflow_core.scores import Scores
 from adaflow_core.types import Grid, Plan, VideoInfo
 from adaflow_core.visualize import (
     Picture,
@@ -34,6 +35,7 @@ STAGES = {
     "invert": "Inverting the source",
     "edit": "Editing",
     "decode frames": "Decoding the edited frames",
+    "score": "Scoring the edit",
     "write": "Writing the video",
 }
 KEPT, SCORES = "Kept tokens", "Scores"
@@ -182,12 +184,45 @@ def cost(plan: Plan) -> str:
         ("Predicted time", duration(plan.forecast.total), "for the edit, on this machine"),
         ("Predicted memory", memory(plan.forecast.peak_memory_bytes), "at its peak"),
     ]
+    return _cards(facts) + notice(plan.notes)
+
+
+def _cards(facts: Sequence[tuple[str, str, str]]) -> str:
+    """Name, value and a phrase of each fact."""
     cards = "".join(
         f'<div class="af-fact"><dt>{escape(name)}</dt><dd>{escape(value)}</dd>'
         f'<dd class="af-more">{escape(more)}</dd></div>'
         for name, value, more in facts
     )
-    return f'<dl class="af-facts">{cards}</dl>' + notice(plan.notes)
+    return f'<dl class="af-facts">{cards}</dl>'
+
+
+# --- a result ---------------------------------------------------------------------------------------
+
+
+def scores(values: Scores) -> str:
+    """The scores of an edit, each with what it means."""
+    lively = "none" if values.liveliness is None else f"{values.liveliness:.2f}"
+    return _cards(
+        [
+            (
+                "Prompt agreement",
+                f"{values.agreement:.0%}",
+                "of looks at the keyframes, the model finds your prompt the better description than that of the "
+                "source; 50% is a toss-up",
+            ),
+            (
+                "Left as it was",
+                f"{values.untouched:.0%}",
+                "of the pixels have the source's colour; more is better where the edit should not reach",
+            ),
+            (
+                "Change from frame to frame",
+                lively,
+                "the source's is 1; well above, the edit flickers, well below, it lost motion",
+            ),
+        ]
+    )
 
 
 # --- a job ------------------------------------------------------------------------------------------
@@ -254,6 +289,15 @@ def status(snapshot: Snapshot | None) -> dict[str, object]:
         "seconds_left": None if snapshot.remaining is None else round(snapshot.remaining, 1),
         "problem": snapshot.problem,
     }
+
+
+def vocabulary_title(words: Sequence[str]) -> str:
+    return f"The {len(words)} words that this model knows"
+
+
+def sides(usual: int) -> list[tuple[str, int]]:
+    """Working sizes to choose from, in pixels of the shorter side; 0 is the model's own."""
+    return [(f"the model's own ({usual})", 0), *((str(side), side) for side in (192, 256, 320, 384, 512, 768))]
 
 
 def vocabulary(words: Iterable[str]) -> str:

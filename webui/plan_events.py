@@ -1,12 +1,9 @@
-"""What each event of the page does: one method per event. Components are in `page`."""
+"""Steps 1 and 2 of the page: what the events of video, plan and model do, one method per event."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -17,66 +14,20 @@ import numpy as np
 from adaflow_core import visualize
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.types import AdaFlowError, Plan, VideoInfo
-from adaflow_core.video import parse_range, probe, working_size
+from adaflow_core.video import parse_range, working_size
 from webui import views
-from webui.jobs import Snapshot
-from webui.studio import Edited, Planned, Request, Studio
+from webui.events import Limits, follow, load_clips, refusal, stop_job, told, unchanged
+from webui.studio import Planned, Request, Studio
 
-CLIPS = Path(__file__).resolve().parent.parent / "assets" / "clips"
-_LOOK = 0.3  # seconds between two looks at a job
-_PLAN_VIEWS, _RESULT_VIEWS = 10, 7  # outputs that show a plan, and a finished edit
+_PLAN_VIEWS, _MODEL_VIEWS = 10, 8  # outputs that show a plan, and that a model sets
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What an upload may be; said on the page before anything is uploaded."""
-
-    megabytes: int = 200
-    seconds: float = 120.0
-
-    def __str__(self) -> str:
-        return f"up to {self.seconds:g} s and {self.megabytes} MB"
-
-    def check(self, path: str) -> VideoInfo:
-        info = probe(path)
-        if info.seconds > self.seconds:
-            raise AdaFlowError(
-                f"the video lasts {info.seconds:.0f} s; this page takes up to {self.seconds:g} s: "
-                "cut it, or start the app with a higher --max-seconds"
-            )
-        return info
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """What the user can mend is said in its own sentence, never as a traceback."""
-    try:
-        yield
-    except AdaFlowError as problem:
-        raise refusal(str(problem)) from None
-
-
-def refusal(problem: str, title: str = "Not possible") -> gr.Error:
-    return gr.Error(views.sentence(problem), title=title, print_exception=False)
-
-
-def load_clips(folder: Path = CLIPS) -> list[dict[str, str]]:
-    """The bundled clips: file, title, kind, source_prompt and prompt of each; none if they are not there."""
-    index = folder / "clips.json"
-    if not index.is_file():
-        return []
-    clips = json.loads(index.read_text(encoding="utf-8"))
-    return [{**clip, "file": str(folder / clip["file"])} for clip in clips if (folder / clip["file"]).is_file()]
-
-
-class Handlers:
-    """Plans and jobs stay on the server; a visitor holds their ids."""
+class PlanEvents:
+    """Plans stay on the server; a visitor holds their ids."""
 
     def __init__(self, studio: Studio, limits: Limits) -> None:
         self.studio, self.limits = studio, limits
         self.clips = load_clips()
-
-    # --- video --------------------------------------------------------------------------------------
 
     def example(self, number: float) -> tuple[Any, ...]:
         """Video, source prompt and prompt of a bundled clip, counted from 0."""
@@ -92,8 +43,6 @@ class Handlers:
         with told():
             return views.line(views.video_line(self._checked(video)))
 
-    # --- plan ---------------------------------------------------------------------------------------
-
     async def preview(
         self,
         plan_id: str | None,
@@ -108,6 +57,7 @@ class Handlers:
         frames: str,
         steps: float,
         injection: float,
+        model: str,
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Plan the video with these settings, and show the plan."""
         with told():
@@ -120,23 +70,25 @@ class Handlers:
                 importance=importance,  # type: ignore[arg-type]
                 source_prompt=(source_prompt or "").strip(),
             )
+            self.studio.offered(model)
             request = Request(
                 str(info.path),
                 config,
                 EditConfig(steps=int(steps), injection_attention=injection),
                 working_size(info.width, info.height, side) if side else None,
                 parse_range(frames) if (frames or "").strip() else None,
+                model or "",
             )
         held = self.studio.planned(plan_id)
         if held is not None and held.request == request:
-            yield (held.id, "", "", *_unchanged(_PLAN_VIEWS))
+            yield (held.id, "", "", *unchanged(_PLAN_VIEWS))
             return
         job_id, snapshot = self.studio.plan(request), None
-        async for snapshot in self._follow(job_id):
+        async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.over:
-                yield (gr.skip(), job_id, views.progress(snapshot), *_unchanged(_PLAN_VIEWS))
+                yield (gr.skip(), job_id, views.progress(snapshot), *unchanged(_PLAN_VIEWS))
         if snapshot is None or snapshot.state != "done":
-            yield (gr.skip(), "", "", *_unchanged(_PLAN_VIEWS))
+            yield (gr.skip(), "", "", *unchanged(_PLAN_VIEWS))
             if snapshot is not None and snapshot.state == "failed":
                 raise refusal(snapshot.problem.replace(request.video, Path(request.video).name))
             raise refusal("the preview was stopped", title="Stopped")
@@ -150,10 +102,41 @@ class Handlers:
     async def replan(self, plan_id: str | None, *controls: Any, **named: Any) -> AsyncIterator[tuple[Any, ...]]:
         """The same after a control was moved; nothing before the first preview."""
         if self.studio.planned(plan_id) is None:
-            yield tuple(_unchanged(3 + _PLAN_VIEWS))
+            yield tuple(unchanged(3 + _PLAN_VIEWS))
             return
         async for update in self.preview(plan_id, *controls, **named):
             yield update
+
+    def stop_preview(self, job_id: str) -> None:
+        """Ask a preview to end."""
+        stop_job(self.studio.jobs, job_id)
+
+    async def choose_model(self, model: str, before: str) -> AsyncIterator[tuple[Any, ...]]:
+        """Load another model and take on its own settings; one that cannot be had leaves all as it was."""
+        with told():
+            job_id = self.studio.load(model)
+        snapshot = None
+        async for snapshot in follow(self.studio.jobs, job_id):
+            yield (views.progress(snapshot), gr.skip(), gr.skip(), *unchanged(_MODEL_VIEWS))
+        if snapshot is None or snapshot.state != "done":
+            if snapshot is not None and snapshot.problem:
+                gr.Warning(views.sentence(snapshot.problem), title="The model stays as it was")
+            yield ("", before, before, *unchanged(_MODEL_VIEWS))
+            return
+        profile = self.studio.profile(model)
+        yield (
+            "",
+            gr.skip(),
+            model,
+            profile.prune,
+            profile.steps,
+            profile.guidance,
+            profile.injection_attention,
+            profile.injection_conv,
+            gr.Dropdown(choices=views.sides(profile.size), value=0),
+            gr.Accordion(label=views.vocabulary_title(profile.vocabulary), visible=bool(profile.vocabulary)),
+            views.vocabulary(profile.vocabulary),
+        )
 
     def tokens(
         self, plan_id: str | None, number: float, grid: str | None = None, show: str = views.KEPT
@@ -193,74 +176,6 @@ class Handlers:
     def _plan(self, plan_id: str | None) -> Plan:
         return self._planned(plan_id).plan
 
-    # --- edit ---------------------------------------------------------------------------------------
-
-    def check_prompt(self, prompt: str) -> str:
-        """Which words of a prompt the model does not know, and what of it is too long."""
-        with told():
-            return views.notice(self.studio.doubts(prompt or ""))
-
-    def begin(self, prompt: str) -> None:
-        """Say at once what would otherwise be said after planning."""
-        if not (prompt or "").strip():
-            raise refusal("the prompt is empty; say what the video should show")
-
-    def edit(
-        self,
-        plan_id: str | None,
-        prompt: str,
-        negative_prompt: str,
-        steps: float,
-        guidance: float,
-        injection: float,
-        injection_conv: float,
-        seed: float,
-    ) -> str:
-        """Start an edit of the plan; returns the job's id, for `watch` and `stop`."""
-        with told():
-            config = EditConfig(
-                steps=int(steps),
-                guidance=guidance,
-                negative_prompt=(negative_prompt or "").strip() or None,
-                injection_attention=injection,
-                injection_conv=injection_conv,
-                seed=int(seed),
-            )
-            return self.studio.edit(plan_id, prompt or "", config)
-
-    async def watch(self, job_id: str) -> AsyncIterator[tuple[Any, ...]]:
-        """Follow a job to its end: status, progress, then source, edit, files and report."""
-        snapshot = self.studio.jobs.snapshot(job_id) if job_id else None
-        if snapshot is None:
-            yield (views.status(None), "", *_unchanged(_RESULT_VIEWS))
-            return
-        async for snapshot in self._follow(job_id):
-            yield (views.status(snapshot), views.progress(snapshot), *_results(snapshot))
-        if snapshot.state == "failed":
-            gr.Warning(views.sentence(snapshot.problem))
-
-    def stop(self, job_id: str) -> None:
-        """Ask a job to end; it does so at its next look, within two seconds of compute."""
-        if not self.studio.jobs.stop(job_id or ""):
-            gr.Info("There is nothing to stop.")
-
-    async def _follow(self, job_id: str) -> AsyncIterator[Snapshot]:
-        """A job's snapshots, one at a time as it moves on, the last one when it is over."""
-        seen: object = None
-        while (snapshot := self.studio.jobs.snapshot(job_id)) is not None:
-            step = snapshot.progress and (snapshot.progress.stage, snapshot.progress.done)
-            mark = (snapshot.state, step, snapshot.stopping, snapshot.ahead, int(snapshot.elapsed))
-            if mark != seen or snapshot.over:
-                yield snapshot
-            if snapshot.over:
-                return
-            seen = mark
-            await asyncio.sleep(_LOOK)
-
-
-def _unchanged(count: int) -> list[Any]:
-    return [gr.skip() for _ in range(count)]
-
 
 def _plan_views(plan: Plan, before: Plan | None) -> list[Any]:
     """Everything of a plan that is shown at once; what is selected stays where that still makes sense."""
@@ -280,14 +195,3 @@ def _plan_views(plan: Plan, before: Plan | None) -> list[Any]:
         gr.skip() if same_frames else gr.Dropdown(choices=grids, value=grids[0][1]),
         gr.skip() if same_frames else gr.Slider(value=0, maximum=max(1, frames - 1)),
     ]
-
-
-def _results(snapshot: Snapshot) -> list[Any]:
-    """The result's column, what it is, source, edit, files and report of a finished edit."""
-    edited = snapshot.result
-    if not isinstance(edited, Edited):
-        return _unchanged(_RESULT_VIEWS)
-    report = json.loads(edited.report.read_text(encoding="utf-8"))
-    source, edit = str(edited.source), str(edited.edit)
-    about = views.quote(edited.prompt)
-    return [gr.Column(visible=True), about, source, edit, edit, str(edited.report), report]
