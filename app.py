@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -36,6 +37,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
+    if args.mcp and find_spec("mcp") is None:
+        return _refuse('--mcp needs a package that is not installed; try: pip install "gradio[mcp]"')
     # Nothing is sent anywhere unless --share asks for it.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     # Only now: gradio and torch take seconds to import, which `--help` must not wait for.

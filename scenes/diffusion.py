@@ -31,7 +31,7 @@ SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023
 # What is injected, in which share of the steps: (convolution, attention).
 INJECTIONS = {(True, True): 0.65, (False, True): 0.1, (True, False): 0.1, (False, False): 0.15}
 EARLIEST_START = 850  # edits start between this timestep and the last
-FOUND_SHARE = 0.5  # of the rows whose noise comes from inversion
+FOUND_SHARE = 0.7  # of the rows whose noise comes from inversion
 INVERSION_STEPS = (10, 10, 10, 20)  # drawn from: the embedded model's own number, sometimes a finer one
 
 

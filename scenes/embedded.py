@@ -157,11 +157,11 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "injection_attention": 1.0,
         "injection_conv": 1.0,
         "fidelity": 1.0,
-        "tolerance": 0.12,
-        "similarity": 0.95,
-        "window_similarity": 0.68,
-        "cut": 0.93,
-        "residual": 0.08,
+        "tolerance": 0.19,
+        "similarity": 0.94,
+        "window_similarity": 0.62,
+        "cut": 0.885,
+        "residual": 0.22,
         "vocabulary": sorted(token for token in tokenizer.get_vocab() if token.isalpha()),
     }
 

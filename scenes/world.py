@@ -281,7 +281,7 @@ def sample(
 
 
 # What an edit changes, by how often training shows it.
-_EDIT_SHARES = {"colour": 0.25, "background": 0.25, "style": 0.25, "kind": 0.25}
+_EDIT_SHARES = {"colour": 0.15, "background": 0.35, "style": 0.35, "kind": 0.15}
 _UNCHANGED_SHARE, _TWO_CHANGES_SHARE = 0.08, 0.15
 
 

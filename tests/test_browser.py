@@ -79,10 +79,10 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     assert errors == []
 
 
-def choose_example(page: Page, frames: str = "0:8", steps: int = 2) -> dict[str, str]:
-    """Click the first example and ask for a short, quick edit of it."""
-    clip = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))[0]
-    page.get_by_role("button", name="Thumbnail 1 of").first.click()
+def choose_example(page: Page, frames: str = "0:8", steps: int = 2, number: int = 0) -> dict[str, str]:
+    """Click an example and ask for a short, quick edit of it."""
+    clip = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))[number]
+    page.get_by_role("button", name=f"Thumbnail {number + 1} of").first.click()
     page.wait_for_function(
         "text => [...document.querySelectorAll('textarea, input')].some(e => e.value === text)",
         arg=clip["prompt"],
@@ -159,6 +159,79 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.reload()
     page.get_by_text("Edit ready").wait_for()
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
+
+
+def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
+    clip = choose_example(page)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Edit ready").wait_for()
+    for name in ("Prompt agreement", "Left as it was", "Change from frame to frame"):
+        page.locator(".af-fact", has_text=name).wait_for()
+
+    page.get_by_role("button", name="Compare frame by frame").click()
+    slider = page.get_by_label("range slider for Frame to compare")
+    slider.focus()
+    slider.press("End")
+    page.get_by_text("frame 7: the source to the left").wait_for()
+    assert page.locator(".af-compare img").count() == 2
+
+    page.get_by_role("button", name="Reproduce this").click()
+    command = page.locator(".cm-content").first.inner_text()
+    assert clip["prompt"] in command and "--steps=2" in command and "--frames=0:8" in command
+
+    # Both videos stand at the same time once one of them is moved.
+    page.evaluate("document.querySelector('.af-edited video').pause()")
+    page.evaluate("document.querySelector('.af-source video').currentTime = 0.4")
+    page.wait_for_function("Math.abs(document.querySelector('.af-edited video').currentTime - 0.4) < 0.06")
+
+
+def test_a_reload_finds_the_running_job(page: Page) -> None:
+    clip = choose_example(page, frames="0:12", steps=20)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Inverting the source").wait_for()
+    page.reload()
+    page.get_by_text("left, ").first.wait_for()
+    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text(f"“{clip['prompt']}”").wait_for()
+
+
+def test_two_visitors_get_their_own_results(browser: Browser, address: str, tmp_path: Path) -> None:
+    """Started together, one after the other on the device; each sees its own clip edited."""
+    contexts = [browser.new_context() for _ in range(2)]
+    pages = [context.new_page() for context in contexts]
+    clips = []
+    for number, page in enumerate(pages):
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        page.get_by_role("button", name="Preview keyframes").wait_for()
+        clips.append(choose_example(page, frames=f"0:{6 + 2 * number}", number=number))
+    for page in pages:
+        page.get_by_role("button", name="Edit", exact=True).click()
+    lengths = []
+    for page, clip in zip(pages, clips, strict=True):
+        page.get_by_text("Edit ready").wait_for()
+        page.get_by_text(f"“{clip['prompt']}”").wait_for()
+        url = page.locator(".af-edited video").get_attribute("src")
+        file = tmp_path / f"{len(lengths)}.mp4"
+        urllib.request.urlretrieve(str(url), file)
+        lengths.append(probe(file).frames)
+    for context in contexts:
+        context.close()
+    assert lengths == [6, 8]
+
+
+def test_no_serious_accessibility_violations(page: Page) -> None:
+    """By axe-core, with a plan and a result on the page."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    choose_example(page)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Edit ready").wait_for()
+    for tab in ("Keyframes", "Tokens", "Timeline"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(300)
+        found = axe.Axe().run(page).response["violations"]
+        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        assert not serious, [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious]
 
 
 def test_stop_ends_the_edit(page: Page) -> None:

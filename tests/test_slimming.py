@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaflow_core import slimming
-from adaflow_core.slimming import kept_count, random_tokens, select_tokens, token_scores
+from adaflow_core.slimming import MOST_MASS, kept_count, random_tokens, select_tokens, token_scores
 from made import unit_rows
 
 
@@ -65,7 +65,6 @@ def test_a_sample_stands_for_what_the_scores_leave_out(sampled: float, count: in
     scores = torch.from_numpy(np.random.default_rng(3).random((K, K, n)))
     kept, mass = select_tokens(scores, count, sampled)
     best, _ = select_tokens(scores, count - round(sampled * (count - n)))
-    torch.testing.assert_close(mass.sum(dim=1), torch.full((K,), float(K * n)))
     assert (kept[:, 1:] > kept[:, :-1]).all()
     for q in range(K):
         itself = set(best[q].tolist())
@@ -74,7 +73,9 @@ def test_a_sample_stands_for_what_the_scores_leave_out(sampled: float, count: in
         assert itself < set(kept[q].tolist()) and len(sample) == count - len(itself)
         stride = len(left) / len(sample)
         assert mass[q][[j in itself for j in kept[q].tolist()]].eq(1).all()
-        torch.testing.assert_close(mass[q].max().item(), stride)
+        torch.testing.assert_close(mass[q].max().item(), min(stride, MOST_MASS))
+        if stride <= MOST_MASS:  # all of the others' weight is kept
+            assert mass[q].sum().item() == pytest.approx(K * n)
         # Evenly spread over what is left: no stretch of tokens goes without.
         gaps = np.diff([left.index(j) for j in sample])
         assert set(gaps) <= {int(stride), int(np.ceil(stride))}

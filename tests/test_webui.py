@@ -301,6 +301,16 @@ def test_a_taken_port_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -
     assert error.startswith("adaflow: error: ") and error.count("\n") == 1 and "--port" in error
 
 
+def test_mcp_without_its_package_ends_with_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import app
+
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    assert app.main(["--mcp"]) == 2
+    assert "gradio[mcp]" in capsys.readouterr().err
+
+
 @with_model
 @pytest.mark.slow
 def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> None:

@@ -309,6 +309,7 @@ class EditStep:
                 self.compared = gr.ImageSlider(
                     label="Source and edit, one frame", show_label=False, interactive=False, buttons=["fullscreen"],
                     max_height=520,
+                    elem_classes="af-compare",
                 )  # fmt: skip
                 self.compared_frame = gr.Slider(0, 1, 0, step=1, label="Frame to compare")
                 self.compared_line = gr.HTML(label="About the compared frame")
