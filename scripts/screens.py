@@ -1,0 +1,129 @@
+"""Photographs every view of the page with a real plan and result: `python scripts/screens.py FOLDER [--readme]`.
+
+Starts the app, takes the first example from click to edited video, and prints how long each step took. Desktop, dark
+and phone width. `--readme` also renews the README's screenshots. Wants the packages of requirements-dev.txt and a
+Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = ROOT / "docs" / "pictures"
+PORT = 7863
+ADDRESS = f"http://127.0.0.1:{PORT}"
+README_VIEWS = {"desktop-tokens": "page-tokens", "desktop-result": "page-result", "dark-timeline": "page-timeline"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--readme", action="store_true")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    chromium = next(path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name)))
+    with tempfile.TemporaryDirectory() as cache, sync_playwright() as playwright:
+        began = time.perf_counter()
+        app = subprocess.Popen(
+            [sys.executable, str(ROOT / "app.py"), "--port", str(PORT)],
+            env={**os.environ, "ADAFLOW_CACHE": cache, "GRADIO_TEMP_DIR": cache},
+        )
+        try:
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            for name, width, scheme in (("desktop", 1280, "light"), ("dark", 1280, "dark"), ("phone", 390, "light")):
+                visit(browser, arguments.out, name, width, scheme, began if name == "desktop" else None)
+        finally:
+            app.terminate()
+            app.wait()
+    if arguments.readme:
+        for view, name in README_VIEWS.items():
+            picture = Image.open(arguments.out / f"{view}.png").convert("RGB")
+            picture.quantize(128).save(PICTURES / f"{name}.png", optimize=True)
+
+
+def visit(browser: Browser, out: Path, name: str, width: int, scheme: str, began: float | None) -> None:
+    """One visitor from the first look to the result."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore
+    page = context.new_page()
+    page.set_default_timeout(180_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    open_page(page, f"{ADDRESS}/?__theme={scheme}")
+    if began is not None:
+        print(f"page usable {time.perf_counter() - began:.1f} s after the start", flush=True)
+
+    def photograph(view: str) -> None:
+        page.wait_for_timeout(700)
+        page.screenshot(path=out / f"{name}-{view}.png", full_page=True)
+
+    page.get_by_role("button", name="Thumbnail 1 of").first.click()
+    page.get_by_text("frames per second").wait_for()
+    photograph("start")
+    timed(page, "preview", "Preview keyframes", ".af-facts")
+    photograph("keyframes")
+    page.locator(".af-gallery:not(.af-examples):not(.af-tokens) .thumbnail-item").nth(1).click()
+    for tab in ("Tokens", "Timeline"):
+        page.get_by_role("tab", name=tab).click()
+        photograph(tab.lower())
+    moved = time.perf_counter()
+    before = page.locator(".af-fact dd").all_inner_texts()
+    slider = page.get_by_label("range slider for Pruning ratio")
+    slider.focus()
+    slider.press("ArrowLeft")
+    page.wait_for_function(
+        "old => [...document.querySelectorAll('.af-facts')][0].innerText.includes(old) === false", arg=before[2]
+    )
+    print(f"{name}: slider to answer {time.perf_counter() - moved:.2f} s", flush=True)
+    clicked = time.perf_counter()
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".af-live").wait_for()
+    photograph("editing")
+    page.get_by_text("Edit ready").wait_for()
+    print(f"{name}: click to result {time.perf_counter() - clicked:.1f} s", flush=True)
+    page.get_by_role("button", name="Compare frame by frame").click()
+    page.get_by_role("button", name="Reproduce this").click()
+    photograph("result")
+    page.get_by_label("Prompt", exact=True).fill("a golden ball in a meadow at night")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Reading frames").or_(page.locator(".af-live")).first.wait_for()
+    stopped = time.perf_counter()
+    page.get_by_role("button", name="Stop").last.click()
+    page.get_by_text("Edit stopped").wait_for()
+    print(f"{name}: stop to stopped {time.perf_counter() - stopped:.1f} s", flush=True)
+    photograph("stopped")
+    print(f"{name}: console errors: {problems or 'none'}", flush=True)
+    context.close()
+
+
+def open_page(page: Page, address: str) -> None:
+    """Wait for the server, and until its page can be used."""
+    for _ in range(200):
+        try:
+            page.goto(address)
+            break
+        except Error:
+            time.sleep(0.2)
+    page.get_by_role("button", name="Preview keyframes").wait_for()
+
+
+def timed(page: Page, what: str, button: str, shows: str) -> None:
+    began = time.perf_counter()
+    page.get_by_role("button", name=button).click()
+    page.locator(shows).first.wait_for()
+    print(f"{what} {time.perf_counter() - began:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
