@@ -65,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
     edit.add_argument("--propagation", choices=PROPAGATION, help="what frames take from keyframes")
     edit.add_argument("--fidelity", type=float, metavar="X", help="how closely the inversion's path is held, 0..1")
     edit.add_argument("--tolerance", type=float, metavar="X", help="changes that count as none, 0..1 of the usual")
-    edit.add_argument("--detail", type=float, metavar="X", help="detail given back where nothing changes, 0..1")
+    edit.add_argument(
+        "--detail", type=float, metavar="X", help="how far the source is shown where nothing changes, 0..1"
+    )
     edit.add_argument("--seed", type=int, metavar="S")
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
     edit.add_argument("--report", type=Path, metavar="FILE.json")

@@ -106,7 +106,7 @@ class EditConfig:
     injection_conv: float | None = None  # share of the steps with the source's features
     fidelity: float | None = None  # how much of what inversion misses of the source is added back, 0..1
     tolerance: float | None = None  # changes that count as none, as a part of what is usual in the frame
-    detail: float = 1.0  # how much of what the autoencoder loses is given back where nothing changes, 0..1
+    detail: float = 1.0  # how far the source itself is shown where nothing changes, 0..1
     # What frames take from keyframes: the change that the edit makes to the source's self-attention outputs, or the
     # edited outputs themselves (the paper). The change needs the source's whole pass at every step.
     propagation: Propagation = "change"
