@@ -157,7 +157,7 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "injection_attention": 1.0,
         "injection_conv": 1.0,
         "fidelity": 1.0,
-        "tolerance": 0.15,
+        "tolerance": 0.1,
         "similarity": 0.94,
         "window_similarity": 0.62,
         "cut": 0.885,

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 PORT = 7863
 ADDRESS = f"http://127.0.0.1:{PORT}"
-README_VIEWS = {"desktop-tokens": "page-tokens", "desktop-result": "page-result", "dark-timeline": "page-timeline"}
+README_VIEWS = {"desktop-tokens": "page-tokens", "desktop-edited": "page-result", "dark-timeline": "page-timeline"}
 
 
 def main() -> None:
@@ -92,6 +92,11 @@ def visit(browser: Browser, out: Path, name: str, width: int, scheme: str, began
     photograph("editing")
     page.get_by_text("Edit ready").wait_for()
     print(f"{name}: click to result {time.perf_counter() - clicked:.1f} s", flush=True)
+    page.wait_for_timeout(1500)
+    top = page.locator(".af-step").nth(2).bounding_box()
+    assert top is not None
+    place = {"x": 0, "y": top["y"] + page.evaluate("window.scrollY"), "width": width, "height": 1080}
+    page.screenshot(path=out / f"{name}-edited.png", full_page=True, clip=place)  # type: ignore[arg-type]
     page.get_by_role("button", name="Compare frame by frame").click()
     page.get_by_role("button", name="Reproduce this").click()
     photograph("result")

@@ -317,7 +317,9 @@ class EditStep:
                 self.video_file = gr.DownloadButton("Download the video", min_width=160)
                 self.report_file = gr.DownloadButton("Download the report", min_width=160)
             with gr.Accordion("Reproduce this: command line, settings and times", open=False):
-                self.command = gr.Code(label="In a shell, beside the video", language="shell", wrap_lines=True)
+                self.command = gr.Code(
+                    label="In a shell, beside the video", language="shell", lines=2, max_lines=6, wrap_lines=True
+                )
                 self.report = gr.JSON(label="Report", show_label=False)
         self.job = gr.Textbox(label="Job", visible=False)
         self.status = gr.JSON(label="Status", visible=False)  # for programs
