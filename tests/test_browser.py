@@ -72,6 +72,11 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+
+    def forget_the_page_that_was_left(_: Page) -> None:
+        errors[:] = [error for error in errors if "AbortError" not in error and "errored out" not in error]
+
+    page.on("load", forget_the_page_that_was_left)  # its connections end with it
     page.goto(address)
     page.get_by_role("button", name="Preview keyframes").wait_for()
     yield page

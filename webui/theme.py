@@ -73,6 +73,10 @@ CSS = """
 .af-step h2 { font-size: 1.2rem; font-weight: 650; margin: 0.8rem 0 0; padding-top: 1rem;
   border-top: 1px solid var(--block-border-color); }
 .af-step p { color: var(--body-text-color-subdued); margin: 0.1rem 0 0; }
+.gradio-container button[role="tab"][aria-selected="true"] { color: #0f766e !important; }
+.dark .gradio-container button[role="tab"][aria-selected="true"],
+.gradio-container.dark button[role="tab"][aria-selected="true"] { color: #5eead4 !important; }
+
 .af-line { color: var(--body-text-color-subdued); font-size: 0.9rem; margin: 0; }
 .af-quote { font-size: 1.1rem; margin: 0.4rem 0 0; }
 .af-words { font-size: 0.9rem; line-height: 1.7; }
@@ -137,6 +141,15 @@ document.addEventListener("keyup", (event) => {
   if (slider.type === "range" && /^(Arrow|Home|End|Page)/.test(event.key))
     slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
 });
+// A picture that can be clicked is a button, and Gradio gives it no name: it takes its block's label.
+new MutationObserver(() => {
+  for (const button of document.querySelectorAll(".image-container > button:not([aria-label])")) {
+    const name = button.closest(".block")?.querySelector("[data-testid=block-label]")?.textContent.trim() || "Picture";
+    button.setAttribute("aria-label", name);
+    const picture = button.querySelector("img");
+    if (picture && !picture.alt) picture.alt = name;
+  }
+}).observe(document, { childList: true, subtree: true });
 // Source and edit play as one. Media events do not bubble, but they can be caught on their way down.
 const partner = (video) => {
   const side = video.closest?.(".af-source, .af-edited");
