@@ -93,9 +93,9 @@ def visit(browser: Browser, out: Path, name: str, width: int, scheme: str, began
     page.get_by_text("Edit ready").wait_for()
     print(f"{name}: click to result {time.perf_counter() - clicked:.1f} s", flush=True)
     page.wait_for_timeout(1500)
-    top = page.locator(".af-step").nth(2).bounding_box()
+    top = page.get_by_role("heading", name="3. Edit").bounding_box()
     assert top is not None
-    place = {"x": 0, "y": top["y"] + page.evaluate("window.scrollY"), "width": width, "height": 1080}
+    place = {"x": 0, "y": top["y"] + page.evaluate("window.scrollY"), "width": width, "height": 1000}
     page.screenshot(path=out / f"{name}-edited.png", full_page=True, clip=place)  # type: ignore[arg-type]
     page.get_by_role("button", name="Compare frame by frame").click()
     page.get_by_role("button", name="Reproduce this").click()
