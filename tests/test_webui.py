@@ -332,11 +332,12 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
     assert again[1]["keyframes"] == keyframes and again[1]["tokens_kept"] < facts["tokens_kept"]
 
     job = client.predict("a blue ball", steps=2, api_name="/edit")
-    status, _, quoted, source, edited, _, scores, *_, command, report = client.predict(job, api_name="/watch")
+    done = client.predict(job, api_name="/watch")
+    status, _, quoted, source, edited, _, middle, _, scores, *_, command, report = done
     assert status["state"] == "done" and "a blue ball" in quoted and "reused" not in quoted
     assert "Prompt agreement" in scores and "--keyframes=3" in command
     pair, when = client.predict(job, 5, api_name="/compare")
-    assert len(pair) == 2 and pair[0] != pair[1] and "frame 5" in when
+    assert len(middle) == len(pair) == 2 and pair[0] != pair[1] and "frame 5" in when
     source, edited = (v["video"] if isinstance(v, dict) else v for v in (source, edited))
     for path in (source, edited):
         info = probe(path)

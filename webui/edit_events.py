@@ -15,7 +15,7 @@ from webui.events import follow, refusal, stop_job, told, unchanged
 from webui.jobs import Snapshot
 from webui.studio import Edited, Studio
 
-_RESULT_VIEWS = 11  # outputs that show a finished edit
+_RESULT_VIEWS = 13  # outputs that show a finished edit
 
 
 class EditEvents:
@@ -74,13 +74,16 @@ class EditEvents:
         edited = snapshot.result if snapshot is not None else None
         if not isinstance(edited, Edited):
             return gr.skip(), gr.skip()
-        frame = min(max(int(number), 0), len(edited.after) - 1)
-        pictures = np.asarray(edited.before[frame]), np.asarray(edited.after[frame])
-        return pictures, views.line(f"{frame / edited.fps:.2f} s, frame {frame}: the source to the left of the line")
+        return _compared(edited, min(max(int(number), 0), len(edited.after) - 1))
 
     def stop(self, job_id: str) -> None:
         """Ask a job to end; it does so at its next look, within two seconds of compute."""
         stop_job(self.studio.jobs, job_id)
+
+
+def _compared(edited: Edited, frame: int) -> tuple[Any, str]:
+    pictures = np.asarray(edited.before[frame]), np.asarray(edited.after[frame])
+    return pictures, views.line(f"{frame / edited.fps:.2f} s, frame {frame}: the source to the left of the line")
 
 
 def _results(snapshot: Snapshot) -> list[Any]:
@@ -89,12 +92,14 @@ def _results(snapshot: Snapshot) -> list[Any]:
     if not isinstance(edited, Edited):
         return unchanged(_RESULT_VIEWS)
     report = json.loads(edited.report.read_text(encoding="utf-8"))
+    middle = len(edited.after) // 2
     return [
         gr.Column(visible=True),
         views.quote(edited.prompt) + views.line("Plan and inversion were reused." if edited.reused else ""),
         str(edited.source),
         str(edited.edit),
-        gr.Slider(value=len(edited.after) // 2, maximum=max(1, len(edited.after) - 1)),
+        gr.Slider(value=middle, maximum=max(1, len(edited.after) - 1)),
+        *_compared(edited, middle),
         views.scores(edited.scores),
         views.notice(edited.warnings),
         str(edited.edit),

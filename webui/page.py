@@ -140,24 +140,19 @@ def _connect_edit(
     queued = started.success(editing.edit, [plan.id, edit.prompt, *settings], edit.job, api_name="edit", **free)
     queued.success(lambda job: job, edit.job, edit.remembered, **quiet)
     queued.success(editing.check_prompt, [edit.prompt, plan.model], edit.words, **quiet)
-    compared = [edit.compared, edit.compared_line]
     gr.on(
         [edit.compared_frame.release, edit.comparer.expand],
         editing.compare,
         [edit.job, edit.compared_frame],
-        compared,
+        [edit.compared, edit.compared_line],
         api_name="compare",
         trigger_mode="always_last",
         **free,
     )
-    queued.success(editing.watch, edit.job, edit.shown, api_name="watch", **free).success(
-        editing.compare, [edit.job, edit.compared_frame], compared, **quiet
-    )
+    queued.success(editing.watch, edit.job, edit.shown, api_name="watch", **free)
     edit.stop.click(editing.stop, edit.job, None, api_name="stop", queue=False, show_progress="hidden")
     # A reload finds the browser's last job, running or done.
-    blocks.load(lambda job: job, edit.remembered, edit.job, **quiet).then(
-        editing.watch, edit.job, edit.shown, **quiet
-    ).success(editing.compare, [edit.job, edit.compared_frame], compared, **quiet)
+    blocks.load(lambda job: job, edit.remembered, edit.job, **quiet).then(editing.watch, edit.job, edit.shown, **quiet)
 
 
 def _index(event: gr.SelectData) -> int:

@@ -336,6 +336,8 @@ class EditStep:
             self.source,
             self.edited,
             self.compared_frame,
+            self.compared,
+            self.compared_line,
             self.scores,
             self.warnings,
             self.video_file,
