@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from adaflow_core.correspondence import gather_blend
+from adaflow_core.matching import best_match
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -84,8 +85,11 @@ class AttentionState:
     keep_outputs: bool = False
     keep_source: bool = False  # mode "own" only: keep each layer's output in `source_outputs`
     changes: bool = False  # `outputs` holds what the edit changed of the source's outputs, not the outputs themselves
+    match: bool = False  # propagate along matches of each layer's own source features (TokenFlow), not along `index`
     outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [edits, K, n, d], of this step
     source_outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [F, n, d], of the frames in hand
+    key_tokens: dict[str, Tensor] = field(default_factory=dict)  # layer -> [K, n, c] unit rows, if `match`
+    source_tokens: dict[str, Tensor] = field(default_factory=dict)  # layer -> [F, n, c], of the frames in hand
 
 
 def is_injected_layer(layer: str) -> bool:
@@ -112,8 +116,8 @@ class SelfAttention:
         if state.mode == "propagate":
             # Branches share the correspondence; no projection is computed at all.
             assert state.slots is not None
-            kept = state.outputs[self.layer]
-            gathered = [gather_blend(branch, state.slots, state.index[n], state.weights[n]) for branch in kept]
+            kept, index = state.outputs[self.layer], self._matches() if state.match else state.index[n]
+            gathered = [gather_blend(branch, state.slots, index, state.weights[n]) for branch in kept]
             if state.changes:
                 gathered = [branch + state.source_outputs[self.layer] for branch in gathered]
             return torch.cat(gathered)
@@ -132,9 +136,20 @@ class SelfAttention:
             branches = output.unflatten(0, (state.edits + state.source, -1))
             edited = branches[-state.edits :]
             state.outputs[self.layer] = edited - branches[0] if state.changes else edited
+            if state.match:
+                state.key_tokens[self.layer] = F.normalize(hidden_states[: branches.shape[1]], dim=-1)
         if state.keep_source:
             state.source_outputs[self.layer] = output
+            if state.match:
+                state.source_tokens[self.layer] = F.normalize(hidden_states, dim=-1)
         return output
+
+    def _matches(self) -> Tensor:
+        """[F, P, n], the tokens of the keyframes in the slots that this layer's source features are nearest to."""
+        state = self.state
+        assert state.slots is not None
+        tokens, keys = state.source_tokens[self.layer], state.key_tokens[self.layer]
+        return torch.stack([best_match(tokens, keys[slot])[1] for slot in state.slots.unbind(1)], dim=1)
 
     def _keyframes(
         self,

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from adaflow_core.types import AdaFlowError
 
-Method = Literal["adaflow", "uniform", "joint", "per-frame"]
+Method = Literal["adaflow", "uniform", "joint", "per-frame", "tokenflow"]
 Importance = Literal["uniform", "attention", "distinctive", "prompt"]
 Propagation = Literal["change", "output"]
 Refinement = Literal["none", "move", "split"]
@@ -62,7 +62,7 @@ class PlanConfig:
     max_segment: int = 400  # frames
     max_keyframes: int | None = None  # when `keyframes` is None; None: what suits the device
     blend: bool = True  # propagate from the two neighbouring keyframes, not only the segment's own
-    resample: bool = False  # draw a keyframe of each segment anew at every step
+    resample: bool = False  # draw a keyframe of each segment anew at every step; TokenFlow always does
     method: Method = "adaflow"
     source_prompt: str = ""  # what is in the video; used by `importance="prompt"` and by the inversion
 
@@ -170,6 +170,11 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
             propagation="output",
         ),
     ),
+    # TokenFlow (arXiv 2307.10373) at the model's own steps, guidance and injection, to compare with.
+    "tokenflow": (
+        PlanConfig(method="tokenflow"),
+        EditConfig(fidelity=0.0, tolerance=0.0, detail=0.0, propagation="output"),
+    ),
 }
 
 
@@ -221,6 +226,7 @@ def resolve_plan(config: PlanConfig, profile: ModelProfile, device: str) -> Plan
         window_similarity=(profile.window_similarity if config.window_similarity is None else config.window_similarity),
         residual=profile.residual if config.residual is None else config.residual,
         max_keyframes=limit if config.max_keyframes is None else config.max_keyframes,
+        resample=config.resample or config.method == "tokenflow",
     )
 
 

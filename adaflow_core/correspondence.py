@@ -125,6 +125,18 @@ def correspond(
     return Correspondence(slots, weights, index)
 
 
+def leave_to_layers(segments: Segments, grids: list[Grid]) -> Correspondence:
+    """TokenFlow's (arXiv 2307.10373): the keyframes around each frame, their weights by time, no tokens matched yet.
+
+    Its weight is a sigmoid of the relative distance, so that the keyframe before leads also halfway.
+    """
+    slots, temporal = neighbours(segments.keyframes, np.arange(segments.frames), segments.cuts)
+    before = np.where(slots[:, 0] == slots[:, 1], 1.0, 1 / (1 + np.exp(-temporal[:, 0])))
+    weights = np.stack([before, 1 - before], axis=1)[:, :, None].astype(np.float16)
+    nothing = np.empty((*slots.shape, 0), np.int16)
+    return Correspondence(slots, {g: weights for g in grids}, {g: nothing for g in grids})
+
+
 class PropagationResidual:
     """Does to the source what propagation will do to the edit, and says how far off it is.
 

@@ -120,6 +120,7 @@ class Editor:
                     x[part], _ = self._propagation_pass(x[part], step, part)
                     stage.advance(len(part))
                 self.attention.outputs.clear()
+                self.attention.key_tokens.clear()
         return x
 
     def _keyframe_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -131,7 +132,8 @@ class Editor:
             state.kept = {g.n: torch.from_numpy(part.kept).to(there).long() for g, part in slimming.items()}
             thinned = {g.n: part.mass for g, part in slimming.items() if part.mass.max() > 1}
             state.mass = {n: torch.from_numpy(mass).to(there) for n, mass in thinned.items()}
-        with_source = step.inject_attention or self.config.whole_source
+        state.match = step.layout.correspondence.by_layer
+        with_source = step.inject_attention or self._whole_source
         if step.inject_conv and not with_source:
             self._source_pass(step, frames)
         if step.inject_conv:
@@ -150,7 +152,7 @@ class Editor:
         state, device = self.attention, self.backbone.device
         correspondence = step.layout.correspondence
         source = None
-        if step.inject_conv or self.config.whole_source:
+        if step.inject_conv or self._whole_source:
             source = self._source_pass(step, frames)
         if step.inject_conv:
             self.conv.mode = "stored"
@@ -169,7 +171,13 @@ class Editor:
         if source is not None:
             output = torch.cat([source[None], output])
         state.source_outputs.clear()
+        state.source_tokens.clear()
         return self._move(x, output, step, frames)
+
+    @property
+    def _whole_source(self) -> bool:
+        """Whether every step needs the source's whole pass, and not only what is injected."""
+        return self.config.whole_source or self.attention.match
 
     def _predict(self, x: Tensor, step: _Step, frames: np.ndarray, with_source: bool) -> Tensor:
         """The UNet's output by branch [1 to 3, F, 4, h, w]: the source's where it rides along, then the edit's."""
@@ -188,8 +196,8 @@ class Editor:
         whole pass; else the pass ends at the convolution.
         """
         state = self.attention
-        self.conv.mode = "record" if self.config.whole_source else "record and halt"
-        state.keep_source = state.changes
+        self.conv.mode = "record" if self._whole_source else "record and halt"
+        state.keep_source = state.changes or state.match
         latents = torch.from_numpy(np.array(step.source[frames])).float()
         try:
             return self.backbone.predict(latents, step.timestep, self.source).cpu()

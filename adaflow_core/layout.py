@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from adaflow_core.config import PlanConfig
-from adaflow_core.correspondence import correspond
+from adaflow_core.correspondence import correspond, leave_to_layers
 from adaflow_core.matching import pool_map, pool_tokens, similarity_grid
 from adaflow_core.slimming import kept_count, select_tokens, token_scores
-from adaflow_core.types import Features, Grid, Layout, Monitor, Segments, Slimming
+from adaflow_core.types import Correspondence, Features, Grid, Layout, Monitor, Segments, Slimming
 
 
 def slim(
@@ -61,6 +61,21 @@ def build_slimming(
     )
 
 
+def build_correspondence(
+    features: Features,
+    segments: Segments,
+    grids: list[Grid],
+    config: PlanConfig,
+    *,
+    device: torch.device | str,
+    monitor: Monitor,
+) -> Correspondence:
+    """The correspondence as the method has it."""
+    if config.method == "tokenflow":
+        return leave_to_layers(segments, grids)
+    return correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor)
+
+
 def build_layout(
     features: Features,
     segments: Segments,
@@ -72,7 +87,7 @@ def build_layout(
 ) -> Layout:
     slimming = build_slimming(features, segments.keyframes, grids, config, device=device)
     monitor.check()
-    correspondence = correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor)
+    correspondence = build_correspondence(features, segments, grids, config, device=device, monitor=monitor)
     return Layout(segments.keyframes, slimming, correspondence)
 
 

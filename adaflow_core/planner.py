@@ -12,9 +12,9 @@ import torch
 
 from adaflow_core.cache import cache_key
 from adaflow_core.config import PlanConfig
-from adaflow_core.correspondence import PropagationResidual, correspond
+from adaflow_core.correspondence import PropagationResidual
 from adaflow_core.keyframes import choose_segments, detect_cuts, even_segments, refine_segments
-from adaflow_core.layout import build_slimming
+from adaflow_core.layout import build_correspondence, build_slimming
 from adaflow_core.similarity import FrameSimilarity
 from adaflow_core.types import Features, Grid, Layout, Monitor, Segments
 
@@ -62,7 +62,7 @@ class Planner:
         correspondence = self._remember(
             "correspondence",
             cache_key(segments=_segments_key(key, config), grids=grids),
-            lambda: correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor),
+            lambda: build_correspondence(features, segments, grids, config, device=device, monitor=monitor),
         )
         slimming = build_slimming(features, segments.keyframes, grids, config, device=device)
         return Layout(segments.keyframes, slimming, correspondence)
@@ -82,6 +82,8 @@ class Planner:
         monitor: Monitor,
     ) -> Choice:
         cuts = detect_cuts(adjacent, self.cut)
+        if config.method == "tokenflow":
+            cuts = cuts[:0]  # it knows of none
         residual = PropagationResidual(features, cuts, self.device)
         segments, values, notes = _segments(config, similarity, residual, cuts, monitor)
         means, windows, heat = _curves(similarity, config, segments, monitor)
@@ -107,7 +109,8 @@ def _segments(
         return Segments(everything, everything, cuts, T), np.zeros(T, np.float32), ()
     notes: list[str] = []
     count = config.keyframes
-    if config.method == "uniform" and count is None:
+    even = config.method in ("uniform", "tokenflow")
+    if even and count is None:
         count = -(-T // 8)  # TokenFlow's spacing (arXiv 2307.10373)
     if count is not None:
         shots = len(cuts) + 1
@@ -116,7 +119,7 @@ def _segments(
         elif count < shots:
             notes.append(f"{count} keyframes were asked for; {shots} shots need one each")
         count = max(shots, min(count, T))
-    if config.method == "uniform":
+    if even:
         segments = even_segments(T, count or 1, cuts)
         return segments, residual(segments.keyframes, everything), tuple(notes)
     assert config.similarity is not None and config.window_similarity is not None

@@ -228,11 +228,19 @@ class Slimming:
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Where every frame takes its self-attention outputs from: one or two keyframes, token by token."""
+    """Where every frame takes its self-attention outputs from: one or two keyframes, token by token.
+
+    TokenFlow finds the tokens later, by each layer's own features: then no token has an index ([T, P, 0]), and the
+    weights are of time alone ([T, P, 1]).
+    """
 
     slots: np.ndarray  # [T, P] int64, which keyframe (0..K-1); P is 1 or 2, a slot may repeat
     weights: dict[Grid, np.ndarray]  # [T, P, n] float16 per grid, summing to 1 over P
     index: dict[Grid, np.ndarray]  # [T, P, n] int32 per grid, the keyframe's token for each token
+
+    @property
+    def by_layer(self) -> bool:
+        return not any(index.size for index in self.index.values())
 
 
 @dataclass(frozen=True)

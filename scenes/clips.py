@@ -6,14 +6,15 @@ Each has a suggested edit whose true result the renderer knows (`truth`). Seeds 
 import argparse
 import json
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from einops import rearrange
 
+from adaflow_core.video import write_video
 from scenes.captions import plain
 from scenes.render import render
 from scenes.world import SceneBatch, sample
@@ -109,17 +110,6 @@ def truth(
     return frames[0], frames[1], mask.numpy()
 
 
-def write(path: Path, frames: np.ndarray, fps: int) -> None:
-    """Encode frames (uint8 [T, H, W, 3]) as H.264 that every browser plays and starts at once."""
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "slow"})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/clips"))
@@ -127,7 +117,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     entries = [describe(idea) for idea in IDEAS]
     for entry in entries:
-        write(out / entry["file"], truth(entry)[0], entry["fps"])
+        write_video(out / entry["file"], truth(entry)[0], Fraction(entry["fps"]))
         print(f"{entry['file']}: {entry['source_prompt']} -> {entry['prompt']}")
     (out / "clips.json").write_text(json.dumps(entries, indent=2) + "\n")
 

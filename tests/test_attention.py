@@ -139,6 +139,23 @@ def test_xformers_that_cannot_run_is_replaced_with_a_word(monkeypatch: pytest.Mo
         assert pick_attention("xformers", torch.device("cpu"), torch.float32) is attend_sdpa
 
 
+def test_tokenflow_takes_from_the_tokens_that_the_layer_itself_finds_alike() -> None:
+    layer, F, K, n, c = "up_blocks.1.attentions.0.transformer_blocks.0.attn1", 2, 3, 5, 4
+    outputs = draw(2, K, n, 6, seed=1)
+    unit = lambda x: x / x.norm(dim=-1, keepdim=True)  # noqa: E731
+    keys, tokens = unit(draw(K, n, c, seed=2)), unit(draw(F, n, c, seed=3))
+    slots, weights = torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0.7, 0.3], [0.4, 0.6]]).double()
+    state = AttentionState(mode="propagate", match=True, slots=slots, weights={n: weights[:, :, None]})
+    state.outputs[layer], state.key_tokens[layer], state.source_tokens[layer] = outputs, keys, tokens
+    found = SelfAttention(state, layer)(None, draw(2 * F, n, 8, seed=4))  # type: ignore[arg-type]
+    for branch, f, i in np.ndindex(2, F, n):
+        expected = torch.zeros(6).double()
+        for p in range(2):
+            nearest = int(np.argmax([float(tokens[f, i] @ keys[slots[f, p], j]) for j in range(n)]))
+            expected += weights[f, p] * outputs[branch, slots[f, p], nearest]
+        torch.testing.assert_close(found[branch * F + f, i], expected, rtol=0, atol=1e-12)
+
+
 # --- in a real UNet ---------------------------------------------------------------------------------
 
 K = 3

@@ -12,6 +12,7 @@ from adaflow_core.correspondence import (
     blend_weights,
     correspond,
     gather_blend,
+    leave_to_layers,
     match_to_keyframes,
     neighbours,
 )
@@ -104,6 +105,21 @@ def test_correspondence_never_crosses_a_cut(blend: bool, chunk: int) -> None:
         np.testing.assert_allclose(chosen, table.max(1), atol=1e-3)
         if keyframe == t:  # every token of a keyframe is its own best match
             assert found.index[GRID][t, p].tolist() == list(range(GRID.n))
+
+
+def test_tokenflow_blends_by_a_sigmoid_of_the_distance_in_time() -> None:
+    segments = Segments(np.array([0, 4]), np.array([2, 6]), np.zeros(0, np.int64), 8)
+    found = leave_to_layers(segments, [GRID])
+    assert found.by_layer and found.index[GRID].size == 0
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    for t, weight in enumerate(found.weights[GRID][:, :, 0]):
+        if t in segments.keyframes:
+            continue  # they are not propagated to
+        before = sigmoid((6 - t) / 4) if 2 < t < 6 else 1.0
+        np.testing.assert_allclose(weight, [before, 1 - before], atol=1e-3)
+        assert [segments.keyframes[s] for s in found.slots[t]] == (
+            [2, 6] if 2 < t < 6 else [2, 2] if t <= 2 else [6, 6]
+        )
 
 
 def test_residual_is_zero_at_keyframes_and_where_nothing_changes() -> None:

@@ -79,9 +79,9 @@ def test_every_method_on_every_layout(engines: Engines, frames: np.ndarray, layo
     check_plan(plan, frames)
     every = method in ("joint", "per-frame")
     assert len(plan.segments) == (6 if every else 3)
-    kept = {"adaflow": 96, "uniform": 192, "joint": 384, "per-frame": 64}
+    kept = {"adaflow": 96, "uniform": 192, "tokenflow": 192, "joint": 384, "per-frame": 64}
     assert plan.tokens_kept == kept[method]
-    if method == "uniform":
+    if method in ("uniform", "tokenflow"):
         assert plan.segments.keyframes.tolist() == [0, 2, 4]
     result = engine.edit(plan, PROMPT, QUICK)
     assert result.frames.shape == frames.shape and result.frames.dtype == np.uint8
@@ -97,6 +97,17 @@ def test_the_methods_edit_differently(engines: Engines, frames: np.ndarray) -> N
     plans = {m: engine.plan(frames, PlanConfig(method=m, keyframes=2, prune=0.5)) for m in METHODS}
     edits = {m: engine.edit(plan, PROMPT, QUICK).frames.tobytes() for m, plan in plans.items()}
     assert len(set(edits.values())) == len(METHODS)
+
+
+def test_tokenflow_draws_its_keyframes_and_knows_no_cuts(engines: Engines, frames: np.ndarray) -> None:
+    engine = engines("sd1")
+    two_shots = np.concatenate([frames, 255 - frames[::-1]])
+    plan = engine.plan(two_shots, PlanConfig(method="tokenflow"))
+    assert plan.config.resample and not len(plan.segments.cuts)
+    assert plan.segments.lengths.tolist() == [6, 6]  # one for every eight frames
+    first, again, other = (engine.edit(plan, PROMPT, replace(QUICK, steps=3, seed=s)).frames for s in (0, 0, 5))
+    np.testing.assert_array_equal(first, again)
+    assert (np.asarray(first) != other).any()
 
 
 def test_unpruned_adaflow_with_every_frame_a_keyframe_is_joint(engines: Engines, frames: np.ndarray) -> None:

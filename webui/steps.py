@@ -119,7 +119,7 @@ class PlanStep:
                 list(METHODS),
                 value=default.method,
                 label="Method",
-                info="The others are baselines: even keyframes, all frames jointly, each frame alone.",
+                info="The others are baselines: even keyframes, all frames jointly, each frame alone, TokenFlow.",
             )
             self.importance = gr.Dropdown(
                 list(IMPORTANCE),
