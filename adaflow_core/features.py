@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from adaflow_core.attention import Halt, forward_hook
+from adaflow_core.attention import AttentionState, Halt, editing_attention, forward_hook
 from adaflow_core.backbone import Backbone
 from adaflow_core.ddim import add_noise
 from adaflow_core.matching import best_match, pool_map
+from adaflow_core.transfer import upload
 from adaflow_core.types import Embedding, Features, Grid, Monitor
 
 WIDTH = 64  # dimensions that features are reduced to
@@ -109,7 +110,8 @@ def feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture:
     # The same noise for every frame: it must not make frames differ.
     noise = torch.randn(latents.shape[1:], generator=generator).to(latents.device)
     noisy = add_noise(backbone.schedule, latents, noise, timestep)
-    with _capturing(backbone, capture), suppress(Halt):
+    shared = editing_attention(backbone.unet, AttentionState(attend=backbone.attend, prompts=1))
+    with shared, _capturing(backbone, capture), suppress(Halt):
         backbone.predict(noisy, timestep, empty.states)
     assert capture.block is not None
     return rearrange(capture.block, "b c h w -> b (h w) c").float()
@@ -152,7 +154,7 @@ def extract_features(
     chunk, device = backbone.chunk, backbone.device
 
     def run(frames: slice | np.ndarray, capture: Capture) -> Tensor:
-        chosen = torch.from_numpy(np.array(latents[frames])).to(device).float()
+        chosen = upload(latents[frames], device).float()
         return F.normalize(feature_pass(backbone, chosen, empty, capture), dim=-1)
 
     sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))

@@ -84,20 +84,23 @@ class Rates:
         with self.profiles.open("a", encoding="utf-8") as file:
             print(f"=== {name}", *keep, "", sep="\n", file=file)
 
-    def propagating(self, frames: int, K: int = 48, changes: bool = True) -> tuple[AttentionState, Callable[[], Any]]:
-        """A state that propagates from K keyframes to `frames` frames in two branches, and a pass under it."""
-        state = AttentionState(attend=self.backbone.attend, edits=2, changes=changes, keep_source=True)
+    def propagating(self, frames: int, changes: bool, K: int = 48) -> tuple[AttentionState, Callable[[], Any]]:
+        """A state that propagates from K keyframes to `frames` frames in two branches, and a pass under it.
+
+        With `changes` the source's branch rides along.
+        """
+        state = AttentionState(attend=self.backbone.attend, mode="keyframes", edits=1, prompts=1, keep_outputs=True)
         with editing_attention(self.backbone.unet, state):
-            self.backbone.predict(self.latents(frames), 500, self.states)
-        state.mode, state.keep_source = "propagate", False
-        for layer, own in state.source_outputs.items():
-            state.outputs[layer] = own[:1].expand(2, K, -1, -1).contiguous()
+            self.backbone.predict(self.latents(1), 500, self.states)
+        for layer, own in state.outputs.items():
+            state.outputs[layer] = own.expand(2, K, -1, -1).contiguous()
+        state.mode, state.edits, state.source, state.changes = "propagate", 2, changes, changes
         state.slots = torch.randint(0, K, (frames, 2), device=self.device)
         state.index = {g.n: torch.randint(0, g.n, (frames, 2, g.n), device=self.device) for g in self.grids}
         state.weights = {
             g.n: torch.full((frames, 2, g.n), 0.5, device=self.device, dtype=torch.float16) for g in self.grids
         }
-        latents = self.latents(2 * frames)
+        latents = self.latents((2 + changes) * frames)
         return state, lambda: self.backbone.predict(latents, 500, self.states)
 
     # --- sections ---------------------------------------------------------------------------------
@@ -116,16 +119,28 @@ class Rates:
             yield {"what": f"matrix {dtype}", "tflops": matrix_rate(self.device, dtype) / 1e12}
 
     def unet(self) -> Iterator[Row]:
+        """The bare UNet by memory layout and batch; then as the engine runs it, with texts shared by all frames."""
+        unet, time_ = self.backbone.unet, torch.full((), 500, device=self.device)
+
+        def bare(frames: int, layout: torch.memory_format) -> Callable[[], Any]:
+            sample = self.latents(frames).to(self.dtype, memory_format=layout)
+            states = self.states.expand(frames, -1, -1)
+            return lambda: unet(sample, time_, encoder_hidden_states=states, return_dict=False)
+
         for layout in (torch.contiguous_format, torch.channels_last):
-            self.backbone.unet.to(memory_format=layout)
+            unet.to(memory_format=layout)
+            name = str(layout).removeprefix("torch.")
             for frames in (16, 32, 64, 128):
-                x = self.latents(frames).to(memory_format=layout)
-                row = self.timed(lambda x=x: self.backbone.predict(x, 500, self.states), frames, self.passes.whole)
-                yield {"layout": str(layout).removeprefix("torch."), **row}
-            x = self.latents(32).to(memory_format=layout)
-            self.profile(f"whole pass, 32 frames, {layout}", lambda x=x: self.backbone.predict(x, 500, self.states))
+                yield {"layout": name, **self.timed(bare(frames, layout), frames, self.passes.whole)}
+            self.profile(f"whole pass, 32 frames, {name}", bare(32, layout))
+        with editing_attention(unet, AttentionState(attend=self.backbone.attend, prompts=1)):
+            for frames in (32, 64):
+                work = partial(self.backbone.predict, self.latents(frames), 500, self.states)
+                yield {"layout": name, "texts": "shared", **self.timed(work, frames, self.passes.whole)}
+            self.profile("whole pass, 32 frames, shared texts", partial(self.backbone.predict, self.latents(32), 500,
+                                                                        self.states))  # fmt: skip
         with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION], set_priority=True):
-            row = self.timed(lambda: self.backbone.predict(x, 500, self.states), 32, self.passes.whole)
+            row = self.timed(bare(32, torch.channels_last), 32, self.passes.whole)
             yield {"layout": "channels_last", "attention": "cudnn", **row}
 
     def attention(self) -> Iterator[Row]:
@@ -169,12 +184,14 @@ class Rates:
         return torch.randn(*shape, device=self.device, dtype=self.dtype)
 
     def propagation(self) -> Iterator[Row]:
-        for frames in (16, 32, 64):
-            state, run = self.propagating(frames)
-            with editing_attention(self.backbone.unet, state):
-                yield self.timed(run, frames, 2 * self.passes.propagated)
-                if frames == 32:
-                    self.profile("propagation, 2 x 32 frames", run)
+        for changes in (False, True):
+            flop = 2 * self.passes.propagated + changes * self.passes.whole
+            for frames in (16, 32, 64):
+                state, run = self.propagating(frames, changes)
+                with editing_attention(self.backbone.unet, state):
+                    yield {"with_source": changes, **self.timed(run, frames, flop)}
+                    if frames == 32:
+                        self.profile(f"propagation of 32 frames, with source: {changes}", run)
         grid = self.grids[0]
         outputs = self._random(48, grid.n, 320)
         slots, index = (
@@ -183,13 +200,6 @@ class Rates:
         weights = torch.full((32, 2, grid.n), 0.5, device=self.device, dtype=torch.float16)
         spent = seconds(lambda: gather_blend(outputs, slots, index, weights), self.device)
         yield {"what": "gather_blend, finest layer, 32 frames", "ms": 1e3 * spent}
-
-    def whole_source(self) -> Iterator[Row]:
-        """The source's pass with its self-attention outputs kept."""
-        state = AttentionState(attend=self.backbone.attend, keep_source=True)
-        x = self.latents(32)
-        with editing_attention(self.backbone.unet, state):
-            yield self.timed(lambda: self.backbone.predict(x, 500, self.states), 32, self.passes.whole)
 
     def autoencoder(self) -> Iterator[Row]:
         vae = self.backbone.vae
@@ -205,8 +215,8 @@ class Rates:
                 yield {"what": "decode", "layout": name, **row}
             x = self.latents(8)
             self.profile(f"decode, 8 frames, {layout}", lambda x=x: self.backbone.decode(x))
-        eight = frames[:8]
-        spent = seconds(lambda: restore_detail(eight, eight[::-1].copy(), eight, 1.0, self.device), self.device)
+        eight = torch.from_numpy(frames[:8]).to(self.device)
+        spent = seconds(lambda: restore_detail(eight, eight.flip(0), eight, 1.0), self.device)
         yield {"what": "restore_detail", "ms_per_frame": 1e3 * spent / 8}
 
     def features(self) -> Iterator[Row]:
@@ -268,7 +278,7 @@ def _compiled(unet: Any, what: str, mode: str) -> Iterator[Callable[..., Any]]:
             module._compiled_call_impl = None
 
 
-SECTIONS = ("copies", "unet", "attention", "keyframes", "propagation", "whole_source", "autoencoder", "features",
+SECTIONS = ("copies", "unet", "attention", "keyframes", "propagation", "autoencoder", "features",
             "compiled", "autotuned")  # fmt: skip
 
 

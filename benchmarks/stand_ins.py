@@ -74,7 +74,7 @@ def _random_sd21(device: torch.device, dtype: torch.dtype) -> Backbone:
         steps_offset=1,
     )  # fmt: skip
     for module in (unet, vae, text_encoder):
-        module.to(device, dtype).eval().requires_grad_(False)
+        module.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
     return Backbone(
         "sd21-random",
         vae,
