@@ -76,6 +76,7 @@ class AttentionState:
     mode: Mode = "own"
     source: bool = False  # the batch begins with the source branch
     edits: int = 2  # how many edit branches follow
+    prompts: int | None = None  # how many prompts the batch is under, each for as many frames; None: one for each row
     inject: bool = False  # the edit branches take the source branch's queries and keys
     kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
     mass: dict[int, Tensor] = field(default_factory=dict)  # n -> [K, M], where kept tokens stand for several
@@ -83,13 +84,12 @@ class AttentionState:
     index: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n] int64
     weights: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n]
     keep_outputs: bool = False
-    keep_source: bool = False  # mode "own" only: keep each layer's output in `source_outputs`
     changes: bool = False  # `outputs` holds what the edit changed of the source's outputs, not the outputs themselves
-    match: bool = False  # propagate along matches of each layer's own source features (TokenFlow), not along `index`
+    # Propagate along matches of each layer's own source features (TokenFlow), not along `index`.
+    # This and `changes` need the source branch where frames propagate.
+    match: bool = False
     outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [edits, K, n, d], of this step
-    source_outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [F, n, d], of the frames in hand
     key_tokens: dict[str, Tensor] = field(default_factory=dict)  # layer -> [K, n, c] unit rows, if `match`
-    source_tokens: dict[str, Tensor] = field(default_factory=dict)  # layer -> [F, n, c], of the frames in hand
 
 
 def is_injected_layer(layer: str) -> bool:
@@ -112,25 +112,11 @@ class SelfAttention:
     ) -> Tensor:  # [B, n, d] -> [B, n, d]
         state = self.state
         state.check()
-        n = hidden_states.shape[1]
         if state.mode == "propagate":
-            # Branches share the correspondence; no projection is computed at all.
-            assert state.slots is not None
-            kept, index = state.outputs[self.layer], self._matches() if state.match else state.index[n]
-            gathered = [gather_blend(branch, state.slots, index, state.weights[n]) for branch in kept]
-            if state.changes:
-                gathered = [branch + state.source_outputs[self.layer] for branch in gathered]
-            return torch.cat(gathered)
-        split = lambda x: rearrange(x, "b n (h d) -> b h n d", h=attn.heads)  # noqa: E731
-        value = split(attn.to_v(hidden_states))
+            return self._propagate(attn, hidden_states)
         if state.mode == "own":
-            query, key = (
-                split(attn.to_q(hidden_states)),
-                split(attn.to_k(hidden_states)),
-            )
-            mixed = state.attend(query, key, value, attn.scale)
-        else:
-            mixed = self._keyframes(attn, hidden_states, value, split)
+            return self._own(attn, hidden_states)
+        mixed = self._keyframes(attn, hidden_states)
         output: Tensor = attn.to_out[1](attn.to_out[0](rearrange(mixed, "b h n d -> b n (h d)")))
         if state.keep_outputs:
             branches = output.unflatten(0, (state.edits + state.source, -1))
@@ -138,32 +124,47 @@ class SelfAttention:
             state.outputs[self.layer] = edited - branches[0] if state.changes else edited
             if state.match:
                 state.key_tokens[self.layer] = F.normalize(hidden_states[: branches.shape[1]], dim=-1)
-        if state.keep_source:
-            state.source_outputs[self.layer] = output
-            if state.match:
-                state.source_tokens[self.layer] = F.normalize(hidden_states, dim=-1)
         return output
 
-    def _matches(self) -> Tensor:
-        """[F, P, n], the tokens of the keyframes in the slots that this layer's source features are nearest to."""
-        state = self.state
+    def _own(self, attn: Attention, hidden_states: Tensor) -> Tensor:  # [B, n, d] -> [B, n, d]
+        """Every frame within itself, as the UNet does by itself."""
+        query, key, value = (
+            _split(project(hidden_states), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        mixed = self.state.attend(query, key, value, attn.scale)
+        output: Tensor = attn.to_out[1](attn.to_out[0](rearrange(mixed, "b h n d -> b n (h d)")))
+        return output
+
+    def _propagate(self, attn: Attention, hidden_states: Tensor) -> Tensor:  # [B, n, d] -> [B, n, d]
+        """The source branch within its own frames, the edit branches gathered: of those nothing is projected."""
+        state, n = self.state, hidden_states.shape[1]
         assert state.slots is not None
-        tokens, keys = state.source_tokens[self.layer], state.key_tokens[self.layer]
+        source = hidden_states[: len(state.slots)] if state.source else None
+        parts = [] if source is None else [self._own(attn, source)]
+        if state.match:
+            assert source is not None
+            index = self._matches(F.normalize(source, dim=-1))
+        else:
+            index = state.index[n]
+        for kept in state.outputs[self.layer]:  # branches share the correspondence
+            gathered = gather_blend(kept, state.slots, index, state.weights[n])
+            parts.append(gathered + parts[0] if state.changes else gathered)
+        return torch.cat(parts)
+
+    def _matches(self, tokens: Tensor) -> Tensor:  # [F, n, c] -> [F, P, n]
+        """The tokens of the keyframes in the slots that this layer's source features are nearest to."""
+        state, keys = self.state, self.state.key_tokens[self.layer]
+        assert state.slots is not None
         return torch.stack([best_match(tokens, keys[slot])[1] for slot in state.slots.unbind(1)], dim=1)
 
-    def _keyframes(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        value: Tensor,
-        split: Callable[[Tensor], Tensor],
-    ) -> Tensor:
+    def _keyframes(self, attn: Attention, hidden_states: Tensor) -> Tensor:
         """[B, H, n, d]: the source branch within its own frames, the edit branches over the kept tokens."""
         state = self.state
         K = len(hidden_states) // (state.edits + state.source)
         shared = state.inject and self.injected
         projected = hidden_states[:K] if shared else hidden_states
-        query, key = split(attn.to_q(projected)), split(attn.to_k(projected))
+        query, key = (_split(project(projected), attn.heads) for project in (attn.to_q, attn.to_k))
+        value = _split(attn.to_v(hidden_states), attn.heads)
         parts = []
         if state.source:
             parts.append(state.attend(query[:K], key[:K], value[:K], attn.scale))
@@ -174,6 +175,30 @@ class SelfAttention:
         mass = state.mass.get(hidden_states.shape[1])
         parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check, mass))
         return torch.cat(parts)
+
+
+def _split(projected: Tensor, heads: int) -> Tensor:  # [B, n, H*d] -> [B, H, n, d]
+    return rearrange(projected, "b n (h d) -> b h n d", h=heads)
+
+
+class PromptAttention:
+    """The attn2 processor of one layer: keys and values are computed once for each prompt, not once for each frame."""
+
+    def __init__(self, state: AttentionState) -> None:
+        self.state = state
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:  # [B, n, d], [B, L, c] -> [B, n, d]
+        prompts = self.state.prompts or len(hidden_states)
+        texts = encoder_hidden_states[:: len(hidden_states) // prompts]  # [prompts, L, c]
+        key, value = (_split(project(texts), attn.heads) for project in (attn.to_k, attn.to_v))
+        # All tokens of a prompt's frames are one long row of queries.
+        query = rearrange(attn.to_q(hidden_states), "(p f) n (h d) -> p h (f n) d", p=prompts, h=attn.heads)
+        mixed = self.state.attend(query, key, value, attn.scale)
+        mixed = rearrange(mixed, "p h (f n) d -> (p f) n (h d)", n=hidden_states.shape[1])
+        output: Tensor = attn.to_out[1](attn.to_out[0](mixed))
+        return output
 
 
 def extended_attention(
@@ -227,11 +252,11 @@ def extended_attention(
 
 @contextmanager
 def editing_attention(unet: UNet2DConditionModel, state: AttentionState) -> Iterator[None]:
-    """Every self-attention layer of the UNet under `state`; what was there is restored on the way out."""
+    """Every attention layer of the UNet under `state`; what was there is restored on the way out."""
     before = dict(unet.attn_processors)
     processors = {
-        name: SelfAttention(state, name.removesuffix(".processor")) if ".attn1." in name else processor
-        for name, processor in before.items()
+        name: SelfAttention(state, name.removesuffix(".processor")) if ".attn1." in name else PromptAttention(state)
+        for name in before
     }
     unet.set_attn_processor(processors)
     try:
@@ -261,8 +286,8 @@ def forward_hook(
 class ConvInjection:
     """Plug-and-Play's feature injection: the source's output of one convolution in the edit branches.
 
-    `mode`: "off"; "record" takes the output, "record and halt" also ends the pass there; "stored" puts
-    `features` in every branch; "batch" copies the batch's first branch of `branches` over the others.
+    `mode`: "off"; "record" takes the output and ends the pass there; "stored" puts `features` in every branch;
+    "batch" copies the batch's first branch of `branches` over the others.
     """
 
     mode: str = "off"
@@ -270,10 +295,9 @@ class ConvInjection:
     features: Tensor | None = None  # [F, c, h, w]
 
     def __call__(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
-        if self.mode.startswith("record"):
+        if self.mode == "record":
             self.features = output
-            if self.mode == "record and halt":
-                raise Halt
+            raise Halt
         if self.mode == "stored":
             assert self.features is not None
             return self.features.repeat(len(output) // len(self.features), 1, 1, 1)

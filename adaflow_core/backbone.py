@@ -20,6 +20,7 @@ from torch import Tensor
 from adaflow_core.attention import Attend, pick_attention
 from adaflow_core.config import ModelProfile
 from adaflow_core.ddim import Schedule
+from adaflow_core.transfer import upload
 from adaflow_core.types import AdaFlowError, Embedding, Grid
 
 logger = logging.getLogger(__name__)
@@ -89,17 +90,23 @@ class Backbone:
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
         """[B, H, W, 3] uint8 -> latents [B, 4, h, w] float32: the mean of the posterior, scaled."""
-        pixels = torch.from_numpy(np.array(frames)).to(self.device, self.dtype) / 127.5 - 1
-        posterior = self.vae.encode(rearrange(pixels, "b h w c -> b c h w")).latent_dist
+        # Frames as they lie are channels-last pictures, the layout that the autoencoder is in.
+        pixels = rearrange(upload(frames, self.device), "b h w c -> b c h w").to(self.dtype) / 127.5 - 1
+        posterior = self.vae.encode(pixels).latent_dist
         return (posterior.mode() * self.vae.config.scaling_factor).float()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """[B, 4, h, w] -> frames [B, H, W, 3] uint8."""
+        return self.decode_there(latents).cpu().numpy()
+
+    @torch.inference_mode()
+    def decode_there(self, latents: Tensor) -> Tensor:
+        """As `decode`, the frames left on the device."""
         scaled = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
         pixels = self.vae.decode(scaled).sample.float()
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return rearrange(levels, "b c h w -> b h w c").cpu().numpy()
+        return rearrange(levels, "b c h w -> b h w c")
 
     @torch.inference_mode()
     def embed(self, text: str) -> Embedding:
@@ -134,8 +141,8 @@ class Backbone:
     def predict(self, latents: Tensor, timestep: int, states: Tensor) -> Tensor:
         """The UNet's output [B, 4, h, w] float32 for latents at `timestep` under prompt states [B or 1, L, d]."""
         states = states.expand(len(latents), -1, -1)
-        sample = latents.to(self.device, self.dtype)
-        time = torch.tensor(timestep, device=self.device)
+        sample = latents.to(self.device, self.dtype, memory_format=torch.channels_last)
+        time = torch.full((), timestep, device=self.device)  # filled there: a copy would wait for the device
         return self.unet(sample, time, encoder_hidden_states=states, return_dict=False)[0].float()
 
 
@@ -212,7 +219,8 @@ def load_backbone(
         offset=scheduler.config.steps_offset,
     )
     for module in (unet, vae, text_encoder):
-        module.to(target).eval().requires_grad_(False)
+        # Convolutions are fastest in this layout, and tokens lie in it as attention takes them.
+        module.to(target, memory_format=torch.channels_last).eval().requires_grad_(False)
     profile = ModelProfile.load(Path(source)) or ModelProfile(
         size=int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
     )

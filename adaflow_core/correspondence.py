@@ -54,13 +54,11 @@ def gather_blend(
     weights: Tensor,  # [F, P, n]
 ) -> Tensor:
     """[F, n, d]: for each token the weighted mean of the keyframe tokens that it corresponds to."""
-    result = torch.zeros(len(slots), *outputs.shape[1:], dtype=outputs.dtype, device=outputs.device)
-    for p in range(slots.shape[1]):
-        if not weights[:, p].any():
-            continue
-        taken = outputs[slots[:, p, None], index[:, p]]  # [F, n, d]
-        result += taken * weights[:, p, :, None].to(outputs.dtype)
-    return result
+    parts = [
+        outputs[slots[:, p, None], index[:, p]] * weights[:, p, :, None].to(outputs.dtype)  # [F, n, d]
+        for p in range(slots.shape[1])
+    ]
+    return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
 
 
 def match_to_keyframes(

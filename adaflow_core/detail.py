@@ -6,7 +6,6 @@ and the source's own pixels are what belongs there.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -22,19 +21,15 @@ FAINTEST = 20.0  # levels of 0..255: a largest change under this is taken for th
 
 
 def restore_detail(
-    edited: np.ndarray,  # [F, H, W, 3] uint8
-    reconstruction: np.ndarray,  # [F, H, W, 3] uint8, the source through the autoencoder
-    source: np.ndarray,  # [F, H, W, 3] uint8
+    edited: Tensor,  # [F, H, W, 3] uint8
+    reconstruction: Tensor,  # [F, H, W, 3] uint8, the source through the autoencoder
+    source: Tensor,  # [F, H, W, 3] uint8
     strength: float,
-    device: torch.device,
-) -> np.ndarray:
+) -> Tensor:
     """`edited` [F, H, W, 3] uint8 with the source in the places where it is the source's reconstruction."""
-    edit, rebuilt, frames = (
-        rearrange(torch.from_numpy(np.array(x)).to(device).float(), "f h w c -> f c h w")
-        for x in (edited, reconstruction, source)
-    )
+    edit, rebuilt, frames = (rearrange(x.float(), "f h w c -> f c h w") for x in (edited, reconstruction, source))
     restored = torch.lerp(edit, frames, strength * unchanged(edit - rebuilt)).round().clamp(0, 255).to(torch.uint8)
-    return rearrange(restored, "f c h w -> f h w c").cpu().numpy()
+    return rearrange(restored, "f c h w -> f h w c")
 
 
 def unchanged(change: Tensor) -> Tensor:

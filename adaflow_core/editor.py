@@ -9,6 +9,7 @@ gives the source back.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,10 @@ from adaflow_core.attention import AttentionState, ConvInjection, Halt, editing_
 from adaflow_core.backbone import Backbone
 from adaflow_core.config import EditConfig
 from adaflow_core.ddim import CLEAN, add_noise, guide, move, split
+from adaflow_core.transfer import upload
 from adaflow_core.types import Embedding, Inversion, Layout, Monitor
 
+LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
 PART_OF_LARGEST = 0.5  # what counts as the usual change of an edit that leaves most of a frame as it is
 Layouts = Callable[[int], Layout]
 """Step -> the keyframes, kept tokens and correspondences that hold in it."""
@@ -85,13 +88,17 @@ class Editor:
         backbone, config = self.backbone, self.config
         timesteps = [int(t) for t in inversion.timesteps]
         S = len(timesteps)
-        x = torch.from_numpy(np.array(inversion.latents[0], dtype=np.float32))  # [T, 4, h, w]
+        start = np.array(inversion.latents[0], dtype=np.float32)
+        # Where it lies on the device, no pass waits for its latents.
+        home = backbone.device if start.nbytes <= LATENTS_ON_DEVICE else torch.device("cpu")
+        x = torch.from_numpy(start).to(home)  # [T, 4, h, w]
         T = len(x)
         with (
             editing_attention(backbone.unet, self.attention),
             forward_hook(injected_conv(backbone.unet), self.conv),
             self.monitor.stage("edit", S * T) as stage,
         ):
+            laid_out = None
             for i, timestep in enumerate(timesteps):
                 last = i + 1 == S
                 step = _Step(
@@ -103,36 +110,44 @@ class Editor:
                     inject_attention=i < round((config.injection_attention or 0.0) * S),
                     inject_conv=i < round((config.injection_conv or 0.0) * S),
                 )
+                if step.layout is not laid_out:
+                    self._lay_out(step.layout)
+                    laid_out = step.layout
                 keyframes = step.layout.keyframes
                 if step.layout.slimming is None:
                     parts = np.array_split(keyframes, -(-len(keyframes) // self.chunk))
                 else:
                     parts = [keyframes]
                 for part in parts:
-                    x[part], guided = self._keyframe_pass(x[part], step, part)
+                    there = upload(part, home)
+                    moved, guided = self._keyframe_pass(x[there], step, part)
+                    x[there] = moved.to(home)
                     picture = None
                     if preview is not None and len(parts) == 1:
                         picture = preview(guided)
                     stage.advance(len(part), preview=picture)
                 others = np.setdiff1d(np.arange(T), keyframes)
-                for start in range(0, len(others), self.chunk):
-                    part = others[start : start + self.chunk]
-                    x[part], _ = self._propagation_pass(x[part], step, part)
+                for first in range(0, len(others), self.chunk):
+                    part = others[first : first + self.chunk]
+                    there = upload(part, home)
+                    x[there] = self._propagation_pass(x[there], step, part).to(home)
                     stage.advance(len(part))
                 self.attention.outputs.clear()
                 self.attention.key_tokens.clear()
-        return x
+        return x.cpu()
+
+    def _lay_out(self, layout: Layout) -> None:
+        """What all passes of a layout share, on the device."""
+        state, slimming, device = self.attention, layout.slimming, self.backbone.device
+        state.match = layout.correspondence.by_layer
+        state.kept, state.mass = None, {}
+        if slimming is not None:
+            state.kept = {g.n: upload(part.kept, device).long() for g, part in slimming.items()}
+            state.mass = {g.n: upload(part.mass, device) for g, part in slimming.items() if part.mass.max() > 1}
 
     def _keyframe_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         """The keyframes [K, 4, h, w] one step on; keeps every layer's self-attention output."""
-        state, slimming = self.attention, step.layout.slimming
-        state.kept, state.mass = None, {}
-        if slimming is not None:
-            there = self.backbone.device
-            state.kept = {g.n: torch.from_numpy(part.kept).to(there).long() for g, part in slimming.items()}
-            thinned = {g.n: part.mass for g, part in slimming.items() if part.mass.max() > 1}
-            state.mass = {n: torch.from_numpy(mass).to(there) for n, mass in thinned.items()}
-        state.match = step.layout.correspondence.by_layer
+        state = self.attention
         with_source = step.inject_attention or self._whole_source
         if step.inject_conv and not with_source:
             self._source_pass(step, frames)
@@ -147,32 +162,27 @@ class Editor:
             self.conv.mode = "off"
         return self._move(x, output, step, frames)
 
-    def _propagation_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _propagation_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> Tensor:
         """Frames [F, 4, h, w] one step on, their self-attention gathered from the keyframes."""
         state, device = self.attention, self.backbone.device
-        correspondence = step.layout.correspondence
-        source = None
-        if step.inject_conv or self._whole_source:
-            source = self._source_pass(step, frames)
+        with_source = self._whole_source
+        if step.inject_conv and not with_source:
+            self._source_pass(step, frames)
         if step.inject_conv:
-            self.conv.mode = "stored"
-        state.slots = torch.from_numpy(correspondence.slots[frames]).to(device)
-        state.index = {
-            g.n: torch.from_numpy(index[frames]).to(device).long() for g, index in correspondence.index.items()
-        }
-        state.weights = {
-            g.n: torch.from_numpy(weights[frames]).to(device) for g, weights in correspondence.weights.items()
-        }
-        state.mode = "propagate"
+            self.conv.mode = "batch" if with_source else "stored"
+        correspondence = step.layout.correspondence
+        slots = correspondence.slots[frames]
+        # Where all frames name one keyframe twice, the second has no weight.
+        P = 1 if (slots == slots[:, :1]).all() else 2
+        state.slots = upload(slots[:, :P], device)
+        state.index = {g.n: upload(index[frames, :P], device).long() for g, index in correspondence.index.items()}
+        state.weights = {g.n: upload(weights[frames, :P], device) for g, weights in correspondence.weights.items()}
+        state.mode, state.source = "propagate", with_source
         try:
-            output = self._predict(x, step, frames, with_source=False)
+            output = self._predict(x, step, frames, with_source)
         finally:
-            state.mode, self.conv.mode = "own", "off"
-        if source is not None:
-            output = torch.cat([source[None], output])
-        state.source_outputs.clear()
-        state.source_tokens.clear()
-        return self._move(x, output, step, frames)
+            state.mode, state.source, self.conv.mode = "own", False, "off"
+        return self._move(x, output, step, frames)[0]
 
     @property
     def _whole_source(self) -> bool:
@@ -181,30 +191,22 @@ class Editor:
 
     def _predict(self, x: Tensor, step: _Step, frames: np.ndarray, with_source: bool) -> Tensor:
         """The UNet's output by branch [1 to 3, F, 4, h, w]: the source's where it rides along, then the edit's."""
-        latents, states = [x] * len(self.edit), list(self.edit)
+        latents, states = [x.to(self.backbone.device)] * len(self.edit), list(self.edit)
         if with_source:
-            latents.insert(0, torch.from_numpy(np.array(step.source[frames])).float())
+            latents.insert(0, upload(step.source[frames], self.backbone.device).float())
             states.insert(0, self.source)
+        self.attention.prompts = len(states)
         prompts = torch.cat([s.expand(len(frames), -1, -1) for s in states])
         output = self.backbone.predict(torch.cat(latents), step.timestep, prompts)
-        return rearrange(output, "(b f) c h w -> b f c h w", f=len(frames)).cpu()
+        return rearrange(output, "(b f) c h w -> b f c h w", f=len(frames))
 
-    def _source_pass(self, step: _Step, frames: np.ndarray) -> Tensor | None:
-        """The source's features at the injected convolution, into `self.conv.features`.
-
-        Returns the source's output [F, 4, h, w], and keeps its self-attention outputs, where the edit needs its
-        whole pass; else the pass ends at the convolution.
-        """
-        state = self.attention
-        self.conv.mode = "record" if self._whole_source else "record and halt"
-        state.keep_source = state.changes or state.match
-        latents = torch.from_numpy(np.array(step.source[frames])).float()
-        try:
-            return self.backbone.predict(latents, step.timestep, self.source).cpu()
-        except Halt:
-            return None
-        finally:
-            self.conv.mode, state.keep_source = "off", False
+    def _source_pass(self, step: _Step, frames: np.ndarray) -> None:
+        """The source's features at the injected convolution into `self.conv.features`; the pass ends there."""
+        self.conv.mode, self.attention.prompts = "record", 1
+        latents = upload(step.source[frames], self.backbone.device).float()
+        with suppress(Halt):
+            self.backbone.predict(latents, step.timestep, self.source)
+        self.conv.mode = "off"
 
     def _move(self, x: Tensor, output: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         """One guided DDIM step of `x`, and the clean latents it heads for; `output` as `_predict` gives it.
@@ -213,9 +215,10 @@ class Editor:
         is added back by `fidelity` ("direct inversion", arXiv 2310.01506). Where both prompts agree, the edit then
         stays on the source.
         """
-        schedule = self.backbone.schedule
+        schedule, device = self.backbone.schedule, self.backbone.device
+        x = x.to(device)
         guided = output[-1] if len(self.edit) == 1 else guide(output[-2], output[-1], self.guidance)
-        here = torch.from_numpy(np.array(step.source[frames])).float()
+        here = upload(step.source[frames], device).float()
         clean, noise = split(schedule, x, guided, step.timestep)
         if self.tolerance > 0:
             before = split(schedule, here, output[0], step.timestep)[0]
@@ -224,7 +227,7 @@ class Editor:
             noise = (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
         moved = add_noise(schedule, clean, noise, step.target)
         if self.fidelity > 0:
-            there = torch.from_numpy(np.array(step.source_after[frames])).float()
+            there = upload(step.source_after[frames], device).float()
             moved += self.fidelity * (there - move(schedule, here, output[0], step.timestep, step.target))
         return moved, clean
 

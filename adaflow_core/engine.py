@@ -37,6 +37,7 @@ from adaflow_core.layout import build_layout, draw_keyframes
 from adaflow_core.memory import PeakMemory, resident_bytes
 from adaflow_core.planner import Planner
 from adaflow_core.scores import Scores, score
+from adaflow_core.transfer import upload
 from adaflow_core.types import (
     AdaFlowError,
     EditResult,
@@ -352,16 +353,17 @@ class AdaFlow:
         monitor: Monitor,
     ) -> np.ndarray:
         """[T, H, W, 3] uint8 in an unnamed temporary file: a long result must not fill the memory."""
-        decode, device = self.backbone.decode, self.backbone.device
+        decode, device = self.backbone.decode_there, self.backbone.device
         T = len(video)
         file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
         out = np.memmap(file, np.uint8, mode="w+", shape=video.frames.shape)
         with monitor.stage("decode frames", T) as stage:
             for part in stage.chunks(T, min(8, self.backbone.chunk)):
-                out[part] = decode(edited[part])
+                frames = decode(edited[part])
                 if detail:
-                    rebuilt = decode(torch.from_numpy(np.array(source[part])))
-                    out[part] = restore_detail(out[part], rebuilt, video.frames[part], detail, device)
+                    rebuilt = decode(upload(source[part], device))
+                    frames = restore_detail(frames, rebuilt, upload(video.frames[part], device), detail)
+                out[part] = frames.cpu().numpy()
         return out
 
     @contextmanager

@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from adaflow_core.attention import Halt, forward_hook
+from adaflow_core.attention import AttentionState, Halt, editing_attention, forward_hook
 from adaflow_core.backbone import Backbone
 from adaflow_core.ddim import add_noise
 from adaflow_core.matching import best_match, pool_map
+from adaflow_core.transfer import upload
 from adaflow_core.types import Embedding, Features, Grid, Monitor
 
 WIDTH = 64  # dimensions that features are reduced to
@@ -30,7 +31,7 @@ SAMPLE_FRAMES = 8  # frames that the reduction is fitted on
 
 
 @dataclass
-class _Capture:
+class Capture:
     """What the hooks of one pass leave behind, for a chunk of B frames."""
 
     words: Embedding | None  # the source prompt, if importance by its words is wanted
@@ -43,7 +44,7 @@ class _Capture:
 class _SelfAttentionProbe:
     """Computes a layer's self-attention in the open: its output, and how much each token is attended to."""
 
-    def __init__(self, capture: _Capture) -> None:
+    def __init__(self, capture: Capture) -> None:
         self.capture = capture
 
     def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -65,7 +66,7 @@ class _SelfAttentionProbe:
 class _CrossAttentionProbe:
     """Leaves cross-attention as it is and reads how much each token attends to the source prompt's words."""
 
-    def __init__(self, capture: _Capture, inner: Callable[..., Tensor]) -> None:
+    def __init__(self, capture: Capture, inner: Callable[..., Tensor]) -> None:
         self.capture, self.inner = capture, inner
 
     def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -80,7 +81,7 @@ class _CrossAttentionProbe:
 
 
 @contextmanager
-def _capturing(backbone: Backbone, capture: _Capture) -> Iterator[None]:
+def _capturing(backbone: Backbone, capture: Capture) -> Iterator[None]:
     """Hooks for one feature pass; everything is restored on the way out."""
     unet, block = backbone.unet, backbone.profile.feature_block
     before = dict(unet.attn_processors)
@@ -102,14 +103,15 @@ def _capturing(backbone: Backbone, capture: _Capture) -> Iterator[None]:
         unet.set_attn_processor(before)
 
 
-def _feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture: _Capture) -> Tensor:
+def feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture: Capture) -> Tensor:
     """[B, 4, h, w] -> features [B, n, c] float32, not yet reduced; fills `capture`."""
     timestep = backbone.profile.feature_timestep
     generator = torch.Generator().manual_seed(0)
     # The same noise for every frame: it must not make frames differ.
     noise = torch.randn(latents.shape[1:], generator=generator).to(latents.device)
     noisy = add_noise(backbone.schedule, latents, noise, timestep)
-    with _capturing(backbone, capture), suppress(Halt):
+    shared = editing_attention(backbone.unet, AttentionState(attend=backbone.attend, prompts=1))
+    with shared, _capturing(backbone, capture), suppress(Halt):
         backbone.predict(noisy, timestep, empty.states)
     assert capture.block is not None
     return rearrange(capture.block, "b c h w -> b (h w) c").float()
@@ -151,12 +153,12 @@ def extract_features(
     words = backbone.embed(source_prompt) if source_prompt else None
     chunk, device = backbone.chunk, backbone.device
 
-    def run(frames: slice | np.ndarray, capture: _Capture) -> Tensor:
-        chosen = torch.from_numpy(np.array(latents[frames])).to(device).float()
-        return F.normalize(_feature_pass(backbone, chosen, empty, capture), dim=-1)
+    def run(frames: slice | np.ndarray, capture: Capture) -> Tensor:
+        chosen = upload(latents[frames], device).float()
+        return F.normalize(feature_pass(backbone, chosen, empty, capture), dim=-1)
 
     sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))
-    capture = _Capture(words)
+    capture = Capture(words)
     with monitor.stage("features", T) as stage:
         raw = torch.cat([run(sample[i : i + chunk], capture) for i in range(0, len(sample), chunk)])
         # What all tokens share says nothing about which of them match.

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from adaflow_core.attention import AttentionState, editing_attention
 from adaflow_core.backbone import Backbone
 from adaflow_core.ddim import CLEAN, edit_timesteps, inversion_timesteps, move
+from adaflow_core.transfer import upload
 from adaflow_core.types import Inversion, Monitor
 
 
@@ -33,13 +35,17 @@ def invert(
     ascending = inversion_timesteps(timesteps, factor)
     states = backbone.embed(source_prompt).states
     T = len(latents)
-    dtype = np.float32 if backbone.dtype == torch.float32 else np.float16
+    stored_as, dtype = (torch.float32, np.float32) if backbone.dtype == torch.float32 else (torch.float16, np.float16)
     stored = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(steps, *latents.shape))
-    with monitor.stage("invert", T * len(ascending)) as stage:
+    attention = AttentionState(attend=backbone.attend, check=monitor.check, prompts=1)
+    with (
+        editing_attention(backbone.unet, attention),
+        monitor.stage("invert", T * len(ascending)) as stage,
+    ):
         for start in range(0, T, chunk):
             part = slice(start, min(start + chunk, T))
-            x = torch.from_numpy(np.array(latents[part])).to(backbone.device).float()
-            origin = CLEAN
+            x = upload(latents[part], backbone.device).float()
+            origin, kept = CLEAN, []
             for i, target in enumerate(map(int, ascending)):
                 # The model is told the timestep it moves to, as the sampler will be when it comes back.
                 x = move(
@@ -51,8 +57,10 @@ def invert(
                 )
                 origin = target
                 if i % factor == 0:
-                    stored[steps - 1 - i // factor, part] = x.cpu().numpy()
+                    kept.append(x.to(stored_as))
                 stage.advance(part.stop - part.start)
+            # Fetched together: each fetching waits for the device, and the device then for the next pass.
+            stored[::-1, part] = torch.stack(kept).cpu().numpy()
     stored.flush()
 
 

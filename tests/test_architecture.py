@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module may import from the rows above its own only. A new module must be given its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "version"),
-    ("config", "ddim", "matching", "canvas", "cache", "reader", "sound", "memory", "metrics", "detail"),
+    ("config", "ddim", "matching", "canvas", "cache", "reader", "sound", "memory", "metrics", "detail", "transfer"),
     ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures
     ("keyframes", "layout", "export"),
     ("planner", "attention"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from adaflow_core import attention
@@ -145,9 +146,13 @@ def test_tokenflow_takes_from_the_tokens_that_the_layer_itself_finds_alike() -> 
     unit = lambda x: x / x.norm(dim=-1, keepdim=True)  # noqa: E731
     keys, tokens = unit(draw(K, n, c, seed=2)), unit(draw(F, n, c, seed=3))
     slots, weights = torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0.7, 0.3], [0.4, 0.6]]).double()
-    state = AttentionState(mode="propagate", match=True, slots=slots, weights={n: weights[:, :, None]})
-    state.outputs[layer], state.key_tokens[layer], state.source_tokens[layer] = outputs, keys, tokens
-    found = SelfAttention(state, layer)(None, draw(2 * F, n, 8, seed=4))  # type: ignore[arg-type]
+    state = AttentionState(mode="propagate", source=True, match=True, slots=slots, weights={n: weights[:, :, None]})
+    state.outputs[layer], state.key_tokens[layer] = outputs, keys
+    attn = Attention(query_dim=c, heads=2, dim_head=3, out_dim=6).double()
+    source = 3 * tokens  # what counts is the direction
+    found = SelfAttention(state, layer)(attn, torch.cat([source, draw(2 * F, n, c, seed=4)]))
+    torch.testing.assert_close(found[:F], attn(source), rtol=0, atol=1e-12)
+    found = found[F:]
     for branch, f, i in np.ndindex(2, F, n):
         expected = torch.zeros(6).double()
         for p in range(2):
@@ -234,6 +239,34 @@ def run_alone(backbone: Backbone, latents: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("branches", [1, 2, 3])
+def test_a_prompts_keys_and_values_serve_all_its_frames(backbone: Backbone, branches: int) -> None:
+    plain = run(backbone, noisy(), branches)
+    for prompts in (branches, branches * K, None):
+        with editing_attention(backbone.unet, AttentionState(prompts=prompts)):
+            torch.testing.assert_close(run(backbone, noisy(), branches), plain, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_source_rides_along_where_frames_propagate(backbone: Backbone) -> None:
+    """Its branch runs as if alone, and what the keyframes' edit changed of theirs is added to its own outputs."""
+    alone = run(backbone, noisy(), 3)
+    state = AttentionState(mode="keyframes", source=True, changes=True, keep_outputs=True)
+    with editing_attention(backbone.unet, state):
+        first = run(backbone, noisy(), 3)
+        propagating(backbone, state, [0, 1, 2])
+        found = run(backbone, noisy(), 3)
+    torch.testing.assert_close(found, first, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[:K], alone[:K], rtol=1e-4, atol=1e-5)
+    # From another keyframe comes another change.
+    propagating(backbone, state, [1, 2, 0])
+    with editing_attention(backbone.unet, state):
+        moved = run(backbone, noisy(), 3)
+    torch.testing.assert_close(moved[:K], alone[:K], rtol=1e-4, atol=1e-5)
+    assert (moved[K:] - found[K:]).abs().max() > 1e-4
+
+
+@torch.inference_mode()
 def test_injection_takes_queries_and_keys_of_the_source(backbone: Backbone) -> None:
     """The source branch runs as if alone, and the edit branches differ from those without injection."""
     alone = run(backbone, noisy(), branches=3)
@@ -288,7 +321,7 @@ def test_processors_and_hooks_are_restored_after_an_exception(backbone: Backbone
         forward_hook(conv, lambda *_: None),
     ):
         assert len(conv._forward_hooks) == 1
-        assert sum(p is not before[name] for name, p in unet.attn_processors.items()) == 16
+        assert all(p is not before[name] for name, p in unet.attn_processors.items())
         run(backbone, noisy())
     assert unet.attn_processors == before
     assert all(unet.attn_processors[name] is processor for name, processor in before.items())

@@ -1,0 +1,146 @@
+"""The keyframe pass, and the attention that makes it heavy, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaflow_core.attention import extended_attention
+from adaflow_core.backbone import Backbone
+from adaflow_core.config import EditConfig, PlanConfig, resolve_edit, resolve_plan
+from adaflow_core.correspondence import correspond
+from adaflow_core.ddim import edit_timesteps
+from adaflow_core.editor import Editor
+from adaflow_core.forecast import attention_widths
+from adaflow_core.layout import build_slimming
+from adaflow_core.slimming import kept_count, random_tokens, select_tokens
+from adaflow_core.types import Features, Inversion, Layout, Monitor, Segments
+from benchmarks.clock import GIB, Clock, seconds
+from benchmarks.work import count_passes, extended_attention_work
+
+
+@torch.inference_mode()
+def keyframe_attention(
+    backbone: Backbone,
+    width: int,
+    height: int,
+    counts: tuple[int, ...] = (12, 24, 48, 96),
+    prunes: tuple[float, ...] = (0.0, 0.4, 0.6, 0.8, 0.9),
+) -> Iterator[dict[str, Any]]:
+    """One layer on the finest grid, one branch: seconds by K and pruning ratio, beside SDPA without slimming.
+
+    Unslimmed SDPA sees the keyframes' tokens as one sequence of K*n. Two ways to keep: the best only, and with the
+    even sample whose tokens count for several.
+    """
+    device, dtype = backbone.device, backbone.dtype
+    grids = backbone.grids(width, height)
+    grid = grids[0]
+    channels = attention_widths(backbone, grids)[0][grid]
+    heads = backbone.unet.config.attention_head_dim  # diffusers' name for how many there are
+    H = heads if isinstance(heads, int) else heads[0]
+    d = channels // H
+    for K in counts:
+        query, key, value = (torch.randn(K, H, grid.n, d, device=device, dtype=dtype) for _ in range(3))
+        joined = [x.transpose(0, 1).reshape(1, H, K * grid.n, d) for x in (query, key, value)]
+        unslimmed = seconds(lambda joined=joined: backbone.attend(*joined, d**-0.5), device)
+        needed = 4 * K * grid.n * K * grid.n * channels
+        yield {"keyframes": K, "kept": "SDPA, unslimmed", "seconds": unslimmed, "tflops": needed / unslimmed / 1e12}
+        del joined
+        generator = torch.Generator().manual_seed(0)
+        for prune in prunes:
+            M = kept_count(K, grid.n, prune=prune)
+            for sampled in (0.0, 0.9):
+                if sampled:
+                    scores = torch.rand(K, K, grid.n, generator=generator).to(device)
+                    kept, mass = select_tokens(scores, M, sampled)
+                else:
+                    kept, mass = random_tokens(K, grid.n, M, generator).to(device), None
+                spent = seconds(
+                    lambda kept=kept, mass=mass, query=query, key=key, value=value: extended_attention(
+                        query, key, value, len(query), kept, backbone.attend, d**-0.5, mass=mass
+                    ),
+                    device,
+                )
+                yield {
+                    "keyframes": K,
+                    "kept": M / (K * grid.n),
+                    "sampled": sampled,
+                    "seconds": spent,
+                    "tflops": 4 * K * grid.n * M * channels / spent / 1e12,
+                    "of_unslimmed": spent / unslimmed,
+                }
+            if grid.n == M:
+                break
+
+
+def keyframe_pass(
+    backbone: Backbone, width: int, height: int, keyframes: int = 96, kv_frames: float = 20.0
+) -> Iterator[dict[str, Any]]:
+    """One step's pass over all keyframes of an edit with guidance and full injection, by kind of kept tokens."""
+    passes = count_passes(backbone, width, height)
+    for sampled in (0.0, 0.9):
+        plan = resolve_plan(PlanConfig(kv_frames=kv_frames, sampled=sampled), backbone.profile, backbone.device.type)
+        edit = EditConfig(
+            steps=3, guidance=7.5, injection_attention=1.0, injection_conv=1.0, chunk=backbone.chunk, detail=0.0
+        )
+        layout = _layout(backbone, width, height, keyframes, plan)
+        spent, gpu = _edit(backbone, width, height, layout, edit)
+        assert layout.slimming is not None
+        extended = extended_attention_work(backbone, {g: s.kept.shape[1] for g, s in layout.slimming.items()})
+        needed = keyframes * (3 * passes.whole + 2 * extended)
+        yield {
+            "keyframes": keyframes,
+            "kv_frames": kv_frames,
+            "sampled": sampled,
+            "seconds": spent,
+            "gpu_gib": gpu / GIB,
+            "needed_tflop": needed / 1e12,
+            "tflops": needed / spent / 1e12,
+        }
+
+
+def _layout(backbone: Backbone, width: int, height: int, K: int, config: PlanConfig) -> Layout:
+    """K keyframes of random features and one frame more, so that outputs are kept as in any edit."""
+    grids = backbone.grids(width, height)
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(K + 1, grids[0].n, 64))
+    tokens /= np.linalg.norm(tokens, axis=-1, keepdims=True)
+    even = np.ones((K + 1, grids[0].n), np.float32)
+    features = Features(
+        tokens.astype(np.float16), grids[0], {config.importance: even}, np.empty((K + 1, 0, 0)), grids[0], 1.0, 0.0
+    )
+    frames = np.arange(K)
+    segments = Segments(frames, frames, np.empty(0, np.int64), K + 1)
+    slimming = build_slimming(features, frames, grids, config, device=backbone.device)
+    correspondence = correspond(
+        features, segments, grids, blend=config.blend, device=backbone.device, monitor=Monitor()
+    )
+    return Layout(frames, slimming, correspondence)
+
+
+def _edit(backbone: Backbone, width: int, height: int, layout: Layout, config: EditConfig) -> tuple[float, int]:
+    """Seconds and peak bytes of the last of three steps' keyframe passes."""
+    K = len(layout.keyframes)
+    shape = (K + 1, 4, height // backbone.factor, width // backbone.factor)
+    clean = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    assert config.steps
+    timesteps = edit_timesteps(backbone.schedule, config.steps)
+    inversion = Inversion(timesteps, np.broadcast_to(clean, (config.steps, *shape)), "")
+    clock = Clock(backbone.device)
+    clock.keyframes, clock.frames = K, K + 1
+    before = 0.0
+
+    def layouts(_step: int) -> Layout:
+        nonlocal before
+        before = clock.stages["keyframes"].seconds if "keyframes" in clock.stages else 0.0
+        return layout
+
+    prompts = [backbone.embed(text) for text in ("", "", "another film")]
+    resolved = resolve_edit(config, backbone.profile, "")
+    with clock:
+        Editor(backbone, *prompts, resolved, Monitor(clock.report)).run(inversion, clean, layouts)
+    spent = clock.stages["keyframes"]
+    return spent.seconds - before, spent.gpu_bytes

@@ -1,0 +1,200 @@
+"""How long an edit takes, stage by stage, how much memory, and how near it comes to the device's matrix rate.
+
+    python -m benchmarks.speed --arch sd21 --frames 1000 --size 672x384 --preset paper --keyframes 48 --json speed.json
+    python -m benchmarks.speed --arch sd21 --micro --json attention.json
+
+Needed operations are counted (benchmarks/work.py), never what a program happens to run; their rate is set against a
+matrix product of the same run. `--micro` times the keyframes' attention and pass instead of an edit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaflow_core.backbone import Backbone
+from adaflow_core.cache import Cache
+from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
+from adaflow_core.engine import AdaFlow
+from adaflow_core.types import Plan, Progress, Stopped
+from benchmarks.clock import GIB, Clock, matrix_rate
+from benchmarks.micro import keyframe_attention, keyframe_pass
+from benchmarks.stand_ins import ARCHITECTURES, check_finite, make_backbone, make_film
+from benchmarks.work import count_passes, stage_work
+
+# As the clock names them; those of one group always run together.
+STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "edit", "decode frames")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--arch", choices=ARCHITECTURES, default="sd21")
+    parser.add_argument("--frames", type=int, default=1000)
+    parser.add_argument("--size", default="672x384", help="WIDTHxHEIGHT in pixels")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="default")
+    parser.add_argument("--keyframes", type=int)
+    parser.add_argument("--prune", type=float)
+    parser.add_argument("--kv-frames", type=float)
+    parser.add_argument("--steps", type=int, help="of the edit; the inversion keeps the preset's ratio to it")
+    parser.add_argument("--chunk", type=int, help="frames per call of the UNet")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="end after the last of these")
+    parser.add_argument("--micro", action="store_true", help="the keyframes' attention and pass only")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--cache", type=Path, help="keep the cache here; default: nothing is kept")
+    parser.add_argument("--json", type=Path, required=True, help="results, rewritten as they come")
+    return parser.parse_args()
+
+
+def settings(given: argparse.Namespace) -> tuple[PlanConfig, EditConfig]:
+    """The preset with what was given on the command line."""
+    plan, edit = PRESETS[given.preset]
+    if given.keyframes is not None:
+        plan = replace(plan, keyframes=given.keyframes)
+    if given.prune is not None:
+        plan = replace(plan, prune=given.prune, kv_frames=None)
+    if given.kv_frames is not None:
+        plan = replace(plan, prune=None, kv_frames=given.kv_frames)
+    if given.steps is not None:
+        ratio = edit.inversion_steps // edit.steps if edit.steps and edit.inversion_steps else None
+        edit = replace(edit, steps=given.steps, inversion_steps=ratio and ratio * given.steps)
+    return plan, replace(edit, chunk=given.chunk)
+
+
+def machine(backbone: Backbone) -> dict[str, Any]:
+    on_gpu = backbone.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(backbone.device) if on_gpu else platform.processor() or "cpu",
+        "torch": torch.__version__,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "attention": backbone.attend.__name__,
+        "matrix_tflops": round(matrix_rate(backbone.device, backbone.dtype) / 1e12, 3),
+    }
+
+
+class Measurement:
+    """One plan and edit under the clock; `results` is written to `path` whenever a stage ends."""
+
+    def __init__(self, backbone: Backbone, given: argparse.Namespace) -> None:
+        self.backbone, self.given = backbone, given
+        self.path: Path = given.json
+        self.width, self.height = map(int, given.size.split("x"))
+        self.passes = count_passes(backbone, self.width, self.height)
+        self.work: dict[str, int] = {}
+        self.results: dict[str, Any] = {
+            "machine": machine(backbone),
+            "command": {name: str(value) for name, value in vars(given).items() if value is not None},
+            "tflop_per_pass": {name: count / 1e12 for name, count in asdict(self.passes).items()},
+        }
+        self.clock = Clock(backbone.device, self.write)
+        self._wanted_from = max(STAGES.index(stage) for stage in given.stages)
+        self._enough = False
+
+    def report(self, progress: Progress) -> None:
+        self.clock.report(progress)
+        if progress.stage in STAGES:
+            self._enough = STAGES.index(progress.stage) > self._wanted_from
+
+    def run(self, folder: Path) -> None:
+        given, T = self.given, self.given.frames
+        plan_config, edit_config = settings(given)
+        film = make_film(folder, T, self.width, self.height)
+        engine = AdaFlow(self.backbone, Cache(given.cache or folder / "cache", limit_bytes=100 * GIB))
+        stop = lambda: self._enough  # noqa: E731
+        with self.clock, suppress(Stopped):
+            began = time.perf_counter()
+            plan = engine.plan(film, plan_config, edit=edit_config, progress=self.report, stop=stop)
+            self.results["plan_seconds"] = time.perf_counter() - began
+            self._planned(engine, plan, edit_config)
+            self.write()
+            if self._wanted_from < STAGES.index("invert"):
+                return
+            began = time.perf_counter()
+            result = engine.edit(plan, "another film", edit_config, progress=self.report, stop=stop)
+            self.results["edit_seconds"] = time.perf_counter() - began
+            self.results["deviation"] = float(result.frames[:: max(1, T // 8)].std())
+        self.write()
+
+    def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig) -> None:
+        T, K = self.given.frames, len(plan.layout.keyframes)
+        resolved = resolve_edit(edit_config, engine.profile, "")
+        self.work = stage_work(self.backbone, self.passes, plan.layout, resolved, T)
+        self.clock.keyframes, self.clock.frames = K, T
+        self.results["keyframes"], self.results["tokens_kept"] = K, plan.tokens_kept
+        self.results["forecast"] = {"seconds": plan.forecast.seconds, "gib": plan.forecast.peak_memory_bytes / GIB}
+
+    def write(self) -> None:
+        T, matrix = self.given.frames, self.results["machine"]["matrix_tflops"]
+        stages = {}
+        for name, spent in self.clock.stages.items():
+            whole = spent.seconds / spent.share if spent.share else 0.0  # of a stage that was stopped, by its part
+            stages[name] = {
+                "seconds": round(spent.seconds, 3),
+                "share_done": round(spent.share, 3),
+                "seconds_per_1000_frames": round(1000 * whole / T, 2),
+                "gpu_gib": round(spent.gpu_bytes / GIB, 2),
+                "host_gib": round(spent.host_bytes / GIB, 2),
+            }
+            if whole and name in self.work:
+                rate = self.work[name] / whole / 1e12
+                stages[name] |= {
+                    "needed_tflop": float(f"{self.work[name] / 1e12:.4g}"),
+                    "tflops": float(f"{rate:.4g}"),
+                    "share_of_matrix": float(f"{rate / matrix:.3g}"),
+                }
+        self.results["stages"] = stages
+        if "edit_seconds" in self.results:
+            total = self.results["plan_seconds"] + self.results["edit_seconds"]
+            needed = sum(self.work.values()) / 1e12
+            self.results["total"] = {
+                "seconds": total,
+                "seconds_per_1000_frames": 1000 * total / T,
+                "frames_per_second": T / total,
+                "needed_tflop": needed,
+                "share_of_matrix": needed / total / matrix,
+                "gpu_gib": max(stage["gpu_gib"] for stage in stages.values()),
+                "host_gib": max(stage["host_gib"] for stage in stages.values()),
+            }
+        write_json(self.path, self.results)
+
+
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def run_micro(backbone: Backbone, given: argparse.Namespace) -> None:
+    """The keyframes' attention by K and kept tokens against the same without slimming; then one pass of 96."""
+    width, height = map(int, given.size.split("x"))
+    results: dict[str, Any] = {"machine": machine(backbone), "attention": [], "pass": []}
+    for row in keyframe_attention(backbone, width, height):
+        results["attention"].append(row)
+        write_json(given.json, results)
+    for row in keyframe_pass(backbone, width, height):
+        results["pass"].append(row)
+        write_json(given.json, results)
+
+
+def main() -> None:
+    given = arguments()
+    backbone = make_backbone(given.arch, given.device)
+    width, height = map(int, given.size.split("x"))
+    check_finite(backbone, width, height)
+    if given.micro:
+        run_micro(backbone, given)
+        return
+    with tempfile.TemporaryDirectory(prefix="adaflow-speed-") as folder:
+        Measurement(backbone, given).run(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
