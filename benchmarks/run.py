@@ -107,6 +107,7 @@ def machine(backbone: Backbone) -> dict[str, Any]:
         "model": backbone.name,
         "fingerprint": backbone.fingerprint,
         "device": str(backbone.device),
+        "accelerator": torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else None,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
