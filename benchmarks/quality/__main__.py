@@ -41,11 +41,19 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--sweep-clips", type=int, help="for each sweep; default: as many as the time allows, or 6")
     add("--sweep-frames", type=int, default=48, help="of a clip of a sweep")
     add("--sweep-keyframes", type=int, default=32, help="while pruning is swept")
+    add(
+        "--sweep-sampled",
+        type=_numbers,
+        default=[],
+        metavar="0.5,0.7",
+        help="more shares to try while pruning is swept",
+    )
     add("--size", type=int, default=256, help="pixels of a side")
     add("--split", choices=("val", "test"), default="test", help="val to tune by")
     add("--scene-seed", type=int, default=0, help="draws the clips")
     add("--shard", type=_shard, default=(0, 1), metavar="I/N", help="only every N-th clip, from the I-th (from 0)")
     add("--minutes", type=float, help="stop then, and report what there is")
+    add("--shared", action="store_true", help="other runs share the device: seconds are not kept")
     add("--workers", type=int, help="processes that score; default: all cores but two")
     add("--films", type=int, default=8, help="clips shown side by side")
     add("--out", type=Path, help="a folder for quality.json, index.html, RESULTS.md and the clips")
@@ -71,11 +79,15 @@ def _kinds(text: str) -> tuple[str, ...]:
     return kinds
 
 
+def _numbers(text: str) -> list[float]:
+    return [float(value) for value in text.split(",")]
+
+
 def _sweep(text: str) -> tuple[str, list[float]]:
     name, _, values = text.partition("=")
     if name not in ("prune", "keyframes") or not values:
         raise argparse.ArgumentTypeError("give prune=0,0.3,... or keyframes=2,3,...")
-    return name, sorted(float(value) for value in values.split(","))
+    return name, sorted(_numbers(values))
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -115,7 +127,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.quality.contestants import chosen, variants
     from scenes.classifier import load_judge
 
-    contestants = [*chosen(options.methods), *variants(options.variants)]
+    tried = variants(options.variants)
+    contestants = [*chosen(options.methods), *tried]
     backbone = load_backbone(options.model, device=options.device)
     judge = load_judge(options.judge, backbone.device)
     results = Results(options.json, _meta(options, backbone, contestants))
@@ -130,7 +143,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         limit = asked if asked is not None else None if options.minutes is not None else usual
         return islice(clips, index, limit, count)
 
-    with opened(backbone, judge, results, workers=workers, minutes=options.minutes, size=options.size) as bench:
+    with opened(
+        backbone, judge, results, workers=workers, minutes=options.minutes, size=options.size, shared=options.shared
+    ) as bench:
         parts: list[tuple[float, Callable[[], bool]]] = []
         films = iter([True] * options.films)
 
@@ -143,7 +158,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
             parts.append((weight, step))
 
-        if contestants:
+        if options.methods != "none":
             part(2.0, some(clips, options.clips, 8), lambda c: run_clip(bench, c, contestants, next(films, False)))
         for name, values in options.sweep:
             source = sweep_clips(
@@ -151,9 +166,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             )
             limited = some(source, options.sweep_clips, 6)
             if name == "prune":
-                part(1.0, limited, lambda c, v=values: sweeps.prune(bench, c, v, options.sweep_keyframes))
+                part(
+                    1.0,
+                    limited,
+                    lambda c, v=values: sweeps.prune(bench, c, v, options.sweep_keyframes, options.sweep_sampled),
+                )
             else:
-                part(1.0, limited, lambda c, v=values: sweeps.keyframes(bench, c, [int(k) for k in v]))
+                part(1.0, limited, lambda c, v=values: sweeps.keyframes(bench, c, [int(k) for k in v], tried))
         first = next(iter(contest_clips("val", 0, frames=options.frames, long_frames=0))).pair("colour", options.size)
         warm_up(bench, first.source, first.source_prompt)
         take_turns(parts, lambda: bench.over)

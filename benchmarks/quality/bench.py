@@ -66,12 +66,16 @@ class Bench:
     workers: int
     deadline: float  # of time.monotonic()
     size: int
+    shared: bool  # other runs use the device too: seconds say nothing
     _pending: list[tuple[Future[Any], Callable[[Any], None]]] = field(default_factory=list)
     _first: dict[tuple[str, str], float] = field(default_factory=dict)  # seconds of what a clip's edits share
 
     @property
     def over(self) -> bool:
         return time.monotonic() >= self.deadline
+
+    def timed(self, seconds: float) -> float | None:
+        return None if self.shared else seconds
 
     def engine(self) -> AdaFlow:
         """A new engine on the common cache: it remembers no plan, so that each pays for its own."""
@@ -140,7 +144,14 @@ class Edited:
 
 @contextmanager
 def opened(
-    backbone: Backbone, judge: Judge, results: Results, *, workers: int, minutes: float | None, size: int
+    backbone: Backbone,
+    judge: Judge,
+    results: Results,
+    *,
+    workers: int,
+    minutes: float | None,
+    size: int,
+    shared: bool = False,
 ) -> Iterator[Bench]:
     """A bench whose frames and caches go when it ends; all results are written then."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -151,7 +162,7 @@ def opened(
         tempfile.TemporaryDirectory(prefix="adaflow-quality-") as folder,
         ProcessPoolExecutor(workers, mp_context=context, initializer=stand_back) as pool,
     ):
-        bench = Bench(backbone, judge, results, Path(folder), pool, workers, deadline, size)
+        bench = Bench(backbone, judge, results, Path(folder), pool, workers, deadline, size, shared)
         try:
             yield bench
             bench.collect()

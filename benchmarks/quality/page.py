@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality import plots
+from benchmarks.quality.cases import KINDS, MOTIONS
 from benchmarks.quality.contest import BOUND, COPY
 from benchmarks.quality.contestants import DEFAULT, SAME_COUNT
 from benchmarks.quality.report import (
@@ -16,14 +17,16 @@ from benchmarks.quality.report import (
     MAIN_COLUMNS,
     about,
     all_bars,
+    bar_table,
     ranked,
     score_table,
     spread,
 )
 from benchmarks.quality.summary import Contest, Interval, curve, uniform_for_adaptive
+from benchmarks.scores import Bar
 
 STYLE = Path(__file__).with_name("page.css")
-LOWER_IS_BETTER = {"temporal", "plan_seconds", "edit_seconds", "peak_memory"}
+LOWER_IS_BETTER = {"temporal", "seconds", "peak_memory"}
 RANKED = {"psnr", "psnr_inside", "psnr_outside", "ssim_inside", "psnr_near"} | LOWER_IS_BETTER
 WORST = 12  # sheets of the edits furthest from their bound
 
@@ -71,7 +74,7 @@ def _difference_plot(contest: Contest, names: Sequence[tuple[str, str]], score: 
         found = contest.difference(who, against, score)
         if found["mean"] is not None:
             rows.append((who, _point(0, found)))
-    return f'<div class="card">{plots.intervals(rows, label)}</div>' if rows else ""
+    return f'<div class="card">{plots.intervals(rows, label, score in LOWER_IS_BETTER)}</div>' if rows else ""
 
 
 def _point(x: float, found: Interval) -> plots.Point:
@@ -115,16 +118,18 @@ def _mean(contest: Contest, who: str, score: str) -> float:
 def _bars(data: dict[str, Any]) -> str:
     out = []
     for topic, bars in all_bars(data).items():
-        rows = [
-            [
-                escape(bar.text),
-                escape(bar.value),
-                '<td class="yes">yes</td>' if bar.passed else '<td class="no">no</td>',
-            ]
-            for bar in bars
-        ]
-        out.append(f"<h3>{escape(topic)}</h3>" + _html_table(["", "measured", "reached"], rows, name="bars"))
+        head, rows = bar_table(bars)
+        cells = [[escape(text), *map(_answer, line)] for text, line in rows]
+        out.append(f"<h3>{escape(topic)}</h3>" + _html_table(head, cells, name="bars"))
     return "".join(out)
+
+
+def _answer(bar: Bar | None) -> str:
+    if bar is None:
+        return ""
+    value, sign, spread = escape(bar.value).partition(" (")
+    shown = f"{value} <small>({spread}</small>" if sign else value
+    return f'<td class="yes">✓ {shown}</td>' if bar.passed else f'<td class="no">✗ {shown}</td>'
 
 
 def _methods(data: dict[str, Any], contest: Contest) -> str:
@@ -132,10 +137,13 @@ def _methods(data: dict[str, Any], contest: Contest) -> str:
     names = ranked(data, short)
     others = [(who, DEFAULT) for who in names if who not in (DEFAULT, COPY, BOUND)]
     out = [_scores(short, names)]
-    out.append(_difference_plot(short, others, "psnr", "PSNR less the default's, dB, paired by clip"))
-    out.append(_difference_plot(short, others, "temporal", "temporal error less the default's, paired by clip"))
+    out.append('<div class="row pair">')
+    out.append(_difference_plot(short, others, "psnr", "PSNR less the default's, dB"))
+    out.append(_difference_plot(short, others, "temporal", "temporal error less the default's"))
+    out.append("</div>")
     for title, field in (("By kind of edit", "kind"), ("By motion", "group")):
-        values = list(dict.fromkeys(row[field] for row in data["contest"] if not row["long"]))
+        found = {row[field] for row in data["contest"] if not row["long"]}
+        values = [value for value in (*KINDS, *MOTIONS) if value in found]
         if len(values) > 1:
             out.append(f"<h3>{title}: PSNR to the truth, dB</h3>" + _by(short, names, field, values, "psnr"))
     if long.clips:
@@ -167,8 +175,10 @@ def _parts(data: dict[str, Any], short: Contest) -> str:
         if not pairs:
             continue
         out.append(f"<p>{text}</p>")
-        out.append(_difference_plot(short, pairs, "psnr", "PSNR to the truth, dB: to the left the part helps"))
-        out.append(_difference_plot(short, pairs, "temporal", "temporal error: to the right the part helps"))
+        out.append('<div class="row pair">')
+        out.append(_difference_plot(short, pairs, "psnr", "PSNR to the truth, dB: to the left the default is better"))
+        out.append(_difference_plot(short, pairs, "temporal", "temporal error: to the right the default is better"))
+        out.append("</div>")
         out.append(_scores(short, names))
     width = data["meta"]["feature_width"]
     if width <= 64:
@@ -191,21 +201,24 @@ def _prune(rows: list[dict[str, Any]]) -> str:
 
 def _keyframes(rows: list[dict[str, Any]]) -> str:
     groups = list(dict.fromkeys(row["group"] for row in rows))
-    out = [plots.key(["adaptive", "uniform"]), '<div class="row">']
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    out = [plots.key(ways), '<div class="row">']
     for group in groups:
         mine = [row for row in rows if row["group"] == group]
-        series = {w: _line([r for r in mine if r["way"] == w], "asked", "psnr_near") for w in ("adaptive", "uniform")}
+        series = {w: _line([r for r in mine if r["way"] == w], "asked", "psnr_near") for w in ways}
         plot = plots.lines(series, "keyframes", "PSNR to the joint edit, dB")
         out.append(f'<div class="card"><h3>{escape(group)}, {len({r["case"] for r in mine})} clips</h3>{plot}</div>')
     out.append("</div>")
+    counts = sorted({row["asked"] for row in rows})
     table = []
     for group in groups:
         mine = [row for row in rows if row["group"] == group]
-        for k, level, n in uniform_for_adaptive(mine):
-            most = f"{n:.1f}" if math.isfinite(n) else f"more than {max(r['asked'] for r in mine)}"
-            table.append([escape(group), f"{k:.0f}", f"{level:.2f}", most])
-    head = ["", "keyframes, adaptive", "its PSNR to joint, dB", "keyframes that uniform needs"]
-    return "".join([*out, _html_table(head, table)])
+        found = {k: n for k, _, n in uniform_for_adaptive(mine)}
+        most = f"over {counts[-1]}"
+        cells = (f"{found[k]:.1f}" if math.isfinite(found.get(k, math.inf)) else most for k in counts)
+        table.append([escape(group), *cells])
+    text = "<p>How many keyframes uniform needs for the PSNR that adaptive has with so many:</p>"
+    return "".join([*out, text, _html_table(["", *map(str, counts)], table)])
 
 
 def _clips(data: dict[str, Any], short: Contest) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 16, 46
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 30, 46
 SERIES = 5  # colours that the style sheet names: .s0 to .s4
 
 
@@ -85,7 +85,7 @@ def lines(series: dict[str, Sequence[Point]], x_label: str, y_label: str, marks:
             px, py = at(p.x, p.y)
             body.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.2" class="dot {colour}"/>')
     body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, kind="label"))
-    body.append(_text(LEFT - 44, TOP - 4, y_label, "start", "label"))
+    body.append(_text(LEFT - 44, 14, y_label, "start", "label"))
     return _svg(WIDTH, HEIGHT, f"{y_label} over {x_label}", body)
 
 
@@ -95,12 +95,15 @@ def key(names: Sequence[str]) -> str:
     return f'<p class="key">{"".join(items)}</p>'
 
 
-def intervals(rows: Sequence[tuple[str, Point]], label: str, unit: str = "") -> str:
-    """One mean with its interval a row, beside the line of zero; `Point.x` is not used."""
+def intervals(rows: Sequence[tuple[str, Point]], label: str, lower_is_better: bool = False) -> str:
+    """One difference with its interval a row, beside the line of zero; `Point.x` is not used.
+
+    Coloured by better and worse where the interval does not hold zero, else grey.
+    """
     if not rows:
         return ""
-    left, right, step, top = 170, 118, 24, 8
-    width, height = 720.0, top + step * len(rows) + 40.0
+    left, right, step, top = 160, 100, 24, 8
+    width, height = 600.0, top + step * len(rows) + 40.0
     values = [v for _, p in rows for v in (p.y, p.low, p.high) if v is not None] + [0.0]
     pad = 0.05 * ((max(values) - min(values)) or 1.0)
     low, high = min(values) - pad, max(values) + pad
@@ -110,19 +113,19 @@ def intervals(rows: Sequence[tuple[str, Point]], label: str, unit: str = "") -> 
         return left + (value - low) / (high - low) * (width - left - right)
 
     body = []
-    for value in ticks(low, high, 6):
+    for value in ticks(low, high, 4):
         body.append(_path([(at(value), top), (at(value), bottom)], "grid"))
         body.append(_text(at(value), bottom + 16, f"{value:g}"))
     body.append(_path([(at(0), top), (at(0), bottom)], "zero"))
     for number, (name, p) in enumerate(rows):
         y = top + step * (number + 0.5)
         sure = p.low is not None and p.high is not None and (p.low > 0 or p.high < 0)
-        colour = ("s0" if p.y > 0 else "s1") if sure else "unsure"
+        colour = ("s0" if (p.y < 0) == lower_is_better else "s1") if sure else "unsure"
         body.append(_text(left - 10, y + 4, name, "end"))
         if p.low is not None and p.high is not None:
             body.append(_path([(at(p.low), y), (at(p.high), y)], f"line {colour}"))
         body.append(f'<circle cx="{at(p.y):.1f}" cy="{y:.1f}" r="4" class="dot {colour}"/>')
         spread = "" if p.low is None else f" ±{p.y - p.low:.2f}"
-        body.append(_text(width - right + 8, y + 4, f"{p.y:+.2f}{spread}{unit}", "start"))
+        body.append(_text(width - right + 8, y + 4, f"{p.y:+.2f}{spread}", "start"))
     body.append(_text((left + width - right) / 2, bottom + 34, label, kind="label"))
     return _svg(width, height, label, body)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality.cases import KINDS
 from benchmarks.quality.contest import BOUND, COPY
 from benchmarks.quality.summary import (
     Contest,
@@ -34,13 +35,12 @@ COLUMNS: dict[str, tuple[str, str, float]] = {
     "psnr_near": ("to joint, dB", ".2f", 1),
     "keyframes": ("keyframes", ".1f", 1),
     "kept": ("tokens kept, %", ".0f", 100),
-    "plan_seconds": ("plan, s", ".2f", 1),
-    "edit_seconds": ("edit, s", ".2f", 1),
+    "seconds": ("plan and edit, s", ".2f", 1),
     "peak_memory": ("peak, GiB", ".2f", 2**-30),
 }
 MAIN_COLUMNS = (
     "psnr", "psnr_inside", "psnr_outside", "ssim_inside", "temporal", "target", "others", "psnr_near", "keyframes",
-    "plan_seconds", "edit_seconds", "peak_memory",
+    "seconds", "peak_memory",
 )  # fmt: skip
 
 
@@ -131,6 +131,19 @@ def all_bars(data: dict[str, Any]) -> dict[str, list[Bar]]:
     return {topic: bars for topic, bars in found.items() if bars}
 
 
+def bar_table(bars: list[Bar]) -> tuple[list[str], list[tuple[str, list[Bar | None]]]]:
+    """Bars as lines; those of kinds of edit ("colour: ...") share one, a column each."""
+    kinds = [kind for kind in KINDS if any(bar.text.startswith(f"{kind}: ") for bar in bars)]
+    lines: dict[str, dict[str, Bar]] = {}
+    for bar in bars:
+        kind, _, text = bar.text.rpartition(": ") if bar.text.split(": ")[0] in kinds else ("", "", bar.text)
+        lines.setdefault(text, {})[kind] = bar
+    columns = kinds if all(set(line) <= set(kinds) for line in lines.values()) else [*kinds, ""]
+    columns = columns or [""]
+    head = ["", *(column or "all" if kinds else "" for column in columns)]
+    return head, [(text, [line.get(column) for column in columns]) for text, line in lines.items()]
+
+
 def about(data: dict[str, Any]) -> list[tuple[str, str]]:
     """How the figures were made."""
     meta, machine = data["meta"], data["meta"]["machine"]
@@ -177,6 +190,8 @@ def results_text(data: dict[str, Any]) -> str:
         out += ["", "## Variants", "", markdown_table(*score_table(short, names, MAIN_COLUMNS))]
     out += ["", "## What must be shown", ""]
     for topic, bars in all_bars(data).items():
-        lines = [[bar.text, bar.value, "yes" if bar.passed else "no"] for bar in bars]
-        out += [f"### {topic}", "", markdown_table(["", "measured", "reached"], lines), ""]
+        head, rows = bar_table(bars)
+        lines = [[text, *("" if b is None else f"{'yes' if b.passed else 'no'}: {b.value}" for b in row)]
+                 for text, row in rows]  # fmt: skip
+        out += [f"### {topic}", "", markdown_table(head, lines), ""]
     return "\n".join(out).rstrip() + "\n"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from adaflow_core.config import PlanConfig
+from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.slimming import kept_count, random_tokens, select_tokens
 from adaflow_core.types import Plan, Slimming
 from benchmarks.quality import scoring
@@ -82,14 +83,14 @@ class _Sweep:
         return self.bench.plan(who, self.clip.name, self.pair.source, self.pair.source_prompt, None)
 
     def reference(self, planned: Planned) -> Edited:
-        done = self.bench.edit(planned, self.clip.name, self.pair.prompt)
+        done = self.edit(planned)
         self.folder.save("near", done.frames)
         return done
 
     def measure(self, done: Edited, name: str, **row: Any) -> None:
         row = {
             "case": self.pair.name, "group": self.clip.group, "kind": self.pair.kind,
-            "edit_seconds": done.seconds, "peak_memory": done.peak_memory, **row,
+            "edit_seconds": self.bench.timed(done.seconds), "peak_memory": done.peak_memory, **row,
         }  # fmt: skip
         self.folder.save(name, done.frames)
 
@@ -98,22 +99,26 @@ class _Sweep:
 
         self.bench.submit(finish, scoring.distances, self.folder, name, "near")
 
-    def edit(self, planned: Planned) -> Edited:
-        return self.bench.edit(planned, self.clip.name, self.pair.prompt)
+    def edit(self, planned: Planned, config: EditConfig | None = None) -> Edited:
+        return self.bench.edit(planned, self.clip.name, self.pair.prompt, config)
 
 
-def prune(bench: Bench, clip: Clip, ratios: list[float], keyframes: int) -> None:
-    """Edits with ever fewer tokens, chosen in four ways, against the one with all of them."""
+def prune(bench: Bench, clip: Clip, ratios: list[float], keyframes: int, sampled: list[float]) -> None:
+    """Edits with ever fewer tokens, chosen in four ways, against the one with all of them.
+
+    `sampled`: other shares of an even sample to try, each a way more.
+    """
     sweep = _Sweep(bench, clip, "prune")
     full = sweep.plan(PlanConfig(keyframes=keyframes, prune=0.0))
     K = len(full.plan.segments)
     say(f"{sweep.pair.name}: pruning at {K} keyframes")
     sweep.measure(sweep.reference(full), "all", keyframes=K, ratio=0.0, way="as planned")
     ways: dict[str, Choose] = {
-        "as planned": lambda part, count: as_planned(part, count, full.plan.config.sampled),
+        "as planned": partial(as_planned, sampled=full.plan.config.sampled),
         "by score alone": by_score,
         "at random": by_chance(clip.seed),
         "nearest frames": by_time(full.plan.layout.keyframes),
+        **{f"sampled {share:g}": partial(as_planned, sampled=share) for share in sampled},
     }
     for ratio in filter(None, ratios):
         for way, choose in ways.items():
@@ -123,19 +128,20 @@ def prune(bench: Bench, clip: Clip, ratios: list[float], keyframes: int) -> None
             sweep.measure(sweep.edit(slim), f"{way} {ratio}", keyframes=K, ratio=ratio, way=way)
 
 
-def keyframes(bench: Bench, clip: Clip, counts: list[int]) -> None:
-    """Adaptive and evenly spaced keyframes, all tokens kept, against the edit of all frames together."""
+def keyframes(bench: Bench, clip: Clip, counts: list[int], variants: Sequence[Contestant]) -> None:
+    """Adaptive and evenly spaced keyframes, all tokens kept, against the edit of all frames together.
+
+    `variants`: other settings to try, each a way more.
+    """
     sweep = _Sweep(bench, clip, "keyframes")
     say(f"{sweep.pair.name}: from {counts[0]} to {counts[-1]} keyframes")
     sweep.reference(sweep.plan(PlanConfig(method="joint")))
+    ways = {"adaptive": (PlanConfig(), EditConfig()), "uniform": (PlanConfig(method="uniform"), EditConfig())}
+    ways |= {who.name: (who.plan, who.edit) for who in variants}
     for count in counts:
-        for way, config in {
-            "adaptive": PlanConfig(keyframes=count, prune=0.0),
-            "uniform": PlanConfig(keyframes=count, method="uniform"),
-        }.items():
+        for way, (plan_config, edit_config) in ways.items():
             if bench.over:
                 return
-            planned = sweep.plan(config)
-            sweep.measure(
-                sweep.edit(planned), f"{way} {count}", asked=count, keyframes=len(planned.plan.segments), way=way
-            )
+            planned = sweep.plan(replace(plan_config, keyframes=count, prune=0.0))
+            done = sweep.edit(planned, edit_config)
+            sweep.measure(done, f"{way} {count}", asked=count, keyframes=len(planned.plan.segments), way=way)
