@@ -44,11 +44,6 @@ def add_model_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="embedded", help="embedded, a folder or a Hub id")
     parser.add_argument("--judge", type=Path, default=Path("assets/judge"))
     parser.add_argument("--device", default="auto")
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    add_model_choice(parser)
-    parser.add_argument("--cache", type=Path, help="keep the cache here, and reuse it; default: nothing cached")
     parser.add_argument(
         "--profile",
         action="append",
@@ -56,6 +51,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a field of the model's profile, for tuning",
     )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    add_model_choice(parser)
+    parser.add_argument("--cache", type=Path, help="keep the cache here, and reuse it; default: nothing cached")
     parser.add_argument("--json", type=Path, help="write all scores here")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet here: source, edit and truth")
 

@@ -100,6 +100,7 @@ def test_the_presets_take_part_at_the_models_steps_and_at_their_own() -> None:
 def test_contestants_by_name_and_variants() -> None:
     assert [who.name for who in chosen("no-blend,adaflow")] == ["adaflow", "no-blend"]
     assert len(chosen("all")) == len(EVERYONE) and chosen("none") == [] and len(chosen("methods")) == len(METHODS)
+    assert [who.name for who in chosen("methods,-parts,-joint,-adaflow")] == [who.name for who in METHODS[2:]]
     with pytest.raises(SystemExit, match="choose of"):
         chosen("everything")
     first, second = variants("sampled=0.5; importance=uniform,scales=1+2,detail=0.5")
@@ -348,7 +349,7 @@ def test_a_tiny_run(tmp_path: Path) -> None:
         "--frames", "3", "--long-frames", "0", "--clips", "1", "--each", "1", "--films", "1", "--workers", "1",
         "--methods", "adaflow,joint,no-scales", "--variants", "sampled=0.5", "--sweep", "prune=0,0.5",
         "--sweep", "keyframes=2", "--sweep-clips", "1", "--sweep-frames", "3", "--sweep-keyframes", "3",
-        "--out", str(tmp_path / "out"),
+        "--profile", "steps=2", "--profile", "inversion_steps=2", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     main(given)
     data = json.loads((tmp_path / "out/quality.json").read_text())

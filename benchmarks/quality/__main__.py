@@ -23,7 +23,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_model_choice(parser)
     add = parser.add_argument
-    add("--methods", default="all", help='contestants, by comma: names, "methods", "parts", "all" or "none"')
+    add(
+        "--methods",
+        default="all",
+        help='contestants, by comma: names, "methods", "parts", "all", "none"; -NAME drops one',
+    )
     add("--variants", default="", metavar="A=1;B=2,C=3", help="the default with settings changed, to tune it")
     add("--clips", type=int, help="for the contest; default: as many as the time allows, or 8")
     add("--frames", type=int, default=32, help="of a short clip")
@@ -119,17 +123,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     import os
     from itertools import islice
 
-    from adaflow_core.backbone import load_backbone
     from benchmarks.quality import sweeps
     from benchmarks.quality.bench import Results, opened, warm_up
     from benchmarks.quality.cases import Clip, contest_clips, sweep_clips
     from benchmarks.quality.contest import run_clip
     from benchmarks.quality.contestants import chosen, variants
+    from benchmarks.run import load
     from scenes.classifier import load_judge
 
     tried = variants(options.variants)
     contestants = [*chosen(options.methods), *tried]
-    backbone = load_backbone(options.model, device=options.device)
+    backbone = load(options)
     judge = load_judge(options.judge, backbone.device)
     results = Results(options.json, _meta(options, backbone, contestants))
     workers = options.workers or max(1, (os.cpu_count() or 2) - 2)

@@ -130,14 +130,17 @@ def _value(name: str, text: str) -> Any:
 
 
 def chosen(names: str) -> list[Contestant]:
-    """The contestants of a list, in the table's order: names, "methods", "parts", "all" or "none"."""
+    """The contestants of a list, in the table's order: names, "methods", "parts", "all" or "none"; "-NAME" drops one."""
     groups = {"methods": METHODS, "parts": PARTS, "all": tuple(EVERYONE.values()), "none": ()}
     picked: set[str] = set()
-    for name in (name.strip() for name in names.split(",")):
+    dropped: set[str] = set()
+    for word in (word.strip() for word in names.split(",")):
+        name = word.removeprefix("-")
         if name not in groups and name not in EVERYONE:
             raise SystemExit(f"--methods {name!r}: choose of {', '.join([*groups, *EVERYONE])}")
-        picked |= {who.name for who in groups.get(name, ())} or ({name} - set(groups))
-    return [who for who in EVERYONE.values() if who.name in picked]
+        meant = {who.name for who in groups[name]} if name in groups else {name}
+        (dropped if word.startswith("-") else picked).update(meant)
+    return [who for who in EVERYONE.values() if who.name in picked - dropped]
 
 
 def with_even_keyframes(plan: Plan, device: torch.device) -> Plan:
