@@ -130,7 +130,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def chosen(names: str) -> list[Contestant]:
-    """The contestants of a list, in the table's order: names, "methods", "parts", "all" or "none"; "-NAME" drops one."""
+    """The contestants of a list, in the table's order: names, "methods", "parts", "all", "none"; "-NAME" drops one."""
     groups = {"methods": METHODS, "parts": PARTS, "all": tuple(EVERYONE.values()), "none": ()}
     picked: set[str] = set()
     dropped: set[str] = set()
