@@ -357,7 +357,7 @@ def test_a_tiny_run(tmp_path: Path) -> None:
     assert set(rows) == {COPY, BOUND, "joint", "adaflow", "no-scales", "sampled=0.5"}
     assert rows["adaflow"]["psnr_near"] and rows[BOUND]["psnr"] > 0 and rows["adaflow"]["peak_memory"]
     assert {row["way"] for row in data["prune"]} == {"as planned", "by score alone", "at random", "nearest frames"}
-    assert [row["way"] for row in data["keyframes"]] == ["adaptive", "uniform"]
+    assert [row["way"] for row in data["keyframes"]] == ["adaptive", "uniform", "sampled=0.5"]
     [media] = data["media"]
     assert all((tmp_path / "out" / media[name]).stat().st_size > 1000 for name in ("sheet", "film"))
     assert "| adaflow |" in (tmp_path / "out/RESULTS.md").read_text()
