@@ -16,17 +16,34 @@ def psnr(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) 
     return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
 
 
-def ssim(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Mean structural similarity (Wang et al. 2004) of uint8 videos [T, H, W, 3], over `mask` [T, H, W]."""
+def ssim_map(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[T, H, W] structural similarity (Wang et al. 2004) around each pixel of uint8 videos [T, H, W, 3]."""
     from skimage.metrics import structural_similarity
 
-    values = []
-    for t in range(len(first)):
-        chosen = np.ones(first.shape[1:3], bool) if mask is None else mask[t]
-        if chosen.any():
-            _, table = structural_similarity(first[t], second[t], channel_axis=-1, full=True)
-            values.append(table.mean(axis=-1)[chosen])
-    return float(np.concatenate(values).mean()) if values else float("nan")
+    maps = (structural_similarity(a, b, channel_axis=-1, full=True)[1] for a, b in zip(first, second, strict=True))
+    return np.stack([table.mean(axis=-1) for table in maps])
+
+
+def ssim(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Mean structural similarity of uint8 videos [T, H, W, 3], over `mask` [T, H, W]."""
+    table = ssim_map(first, second)
+    chosen = table if mask is None else table[mask]
+    return float(chosen.mean()) if chosen.size else float("nan")
+
+
+def by_region(frames: np.ndarray, truth: np.ndarray, region: np.ndarray) -> dict[str, float]:
+    """PSNR and SSIM of videos [T, H, W, 3] inside `region` [T, H, W] and outside it; nan where there is none."""
+    table = ssim_map(frames, truth)
+
+    def likeness(mask: np.ndarray) -> float:
+        return float(table[mask].mean()) if mask.any() else float("nan")
+
+    return {
+        "psnr_inside": psnr(frames, truth, region),
+        "psnr_outside": psnr(frames, truth, ~region),
+        "ssim_inside": likeness(region),
+        "ssim_outside": likeness(~region),
+    }
 
 
 def warp_error(frames: np.ndarray, flows: np.ndarray, visible: np.ndarray) -> float:

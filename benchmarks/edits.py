@@ -2,26 +2,19 @@
 
     python -m benchmarks.edits bundled --json scores.json --sheet sheet.png
     python -m benchmarks.edits scenes --clips 12 --frames 16 --kinds colour,background,style
-    python -m benchmarks.edits methods --clips 8 --frames 16
-    python -m benchmarks.edits slimming --keyframes 32 --frames 48 --clips 3 --prune 0.6
 
-`bundled` edits the bundled clips with default settings, nothing cached; `scenes` random test clips; `methods`
-compares the ways to share attention between frames; `slimming` the ways to choose which tokens stay.
+`bundled` edits the bundled clips with default settings, nothing cached; `scenes` random test clips. Methods and
+settings are compared by `python -m benchmarks.quality`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from typing import Any
 
-import torch
 from PIL import Image
 
 from adaflow_core.backbone import Backbone
-from adaflow_core.version import __version__
-from benchmarks import compare
 from benchmarks.run import (
     Run,
     add_model,
@@ -30,6 +23,7 @@ from benchmarks.run import (
     configs,
     fresh_engine,
     load,
+    machine,
     run,
     say,
     sheet_rows,
@@ -127,20 +121,6 @@ def report_by_kind(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def machine(backbone: Backbone) -> dict[str, Any]:
-    """Where and with what the figures were made."""
-    return {
-        "version": __version__,
-        "model": backbone.name,
-        "fingerprint": backbone.fingerprint,
-        "device": str(backbone.device),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
-    }
-
-
 def run_bundled(arguments: argparse.Namespace) -> dict[str, Any]:
     backbone, judge = load(arguments), load_judge(arguments.judge)
     rows, pages = [], []
@@ -182,16 +162,6 @@ def run_scenes(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"machine": machine(backbone), "kinds": kinds, "clips": rows}
 
 
-def run_methods(arguments: argparse.Namespace) -> dict[str, Any]:
-    backbone = load(arguments)
-    return {"machine": machine(backbone), **compare.methods(backbone, arguments)}
-
-
-def run_slimming(arguments: argparse.Namespace) -> dict[str, Any]:
-    backbone = load(arguments)
-    return {"machine": machine(backbone), **compare.slimming(backbone, arguments)}
-
-
 def _kinds(text: str) -> list[str]:
     kinds = text.split(",")
     if set(kinds) - set(EDITS):
@@ -207,8 +177,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     for name, function, clips, frames in (
         ("bundled", run_bundled, 0, 0),
         ("scenes", run_scenes, 12, 16),
-        ("methods", run_methods, 8, 16),
-        ("slimming", run_slimming, 3, 48),
     ):
         command = commands.add_parser(name)
         command.set_defaults(function=function)
@@ -224,8 +192,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             command.add_argument("--source-style", help="the style of all sources; default: mixed")
         if name == "scenes":
             command.add_argument("--each", action="store_true", help="also print a line for each clip")
-        if name == "slimming":
-            command.set_defaults(keyframes=32, prune=0.6)
     return parser.parse_args(argv)
 
 

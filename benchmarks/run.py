@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import sys
 import tempfile
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from adaflow_core.backbone import Backbone, load_backbone
@@ -21,6 +24,7 @@ from adaflow_core.cache import Cache
 from adaflow_core.config import METHODS, EditConfig, ModelProfile, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.types import EditResult, Plan
+from adaflow_core.version import __version__
 from benchmarks.scores import plain_json
 from benchmarks.truth import Pair
 from scenes.clips import FPS
@@ -36,11 +40,10 @@ def say(text: str) -> None:
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="embedded", help="embedded, a folder or a Hub id")
     parser.add_argument("--judge", type=Path, default=Path("assets/judge"))
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--cache", type=Path, help="keep the cache here, and reuse it; default: nothing cached")
     parser.add_argument(
         "--profile",
         action="append",
@@ -48,6 +51,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a field of the model's profile, for tuning",
     )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    add_model_choice(parser)
+    parser.add_argument("--cache", type=Path, help="keep the cache here, and reuse it; default: nothing cached")
     parser.add_argument("--json", type=Path, help="write all scores here")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet here: source, edit and truth")
 
@@ -90,6 +98,21 @@ def profile_changes(changes: list[str]) -> dict[str, Any]:
 def load(arguments: argparse.Namespace) -> Backbone:
     backbone = load_backbone(arguments.model, device=arguments.device)
     return replace(backbone, profile=replace(backbone.profile, **profile_changes(arguments.profile)))
+
+
+def machine(backbone: Backbone) -> dict[str, Any]:
+    """Where and with what the figures were made."""
+    return {
+        "version": __version__,
+        "model": backbone.name,
+        "fingerprint": backbone.fingerprint,
+        "device": str(backbone.device),
+        "accelerator": torch.cuda.get_device_name(backbone.device) if backbone.device.type == "cuda" else None,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
+    }
 
 
 # --- running --------------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from adaflow_core.backbone import Backbone
-from adaflow_core.metrics import psnr, ssim
+from adaflow_core.metrics import by_region
 from benchmarks.truth import Pair
 from scenes.classifier import ATTRIBUTES, Judge
 
 CHUNK = 8  # frames at a time through the autoencoder and the judge
+ENOUGH = 0.02  # share of a frame that the object covers where it can be judged
 
 
 # --- what an edit is compared with ----------------------------------------------------------------
@@ -53,13 +54,7 @@ def affine_oracle(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> 
 
 def nearness(frames: np.ndarray, pair: Pair) -> dict[str, float]:
     """PSNR and SSIM to the truth inside the region that changes and outside it; nan where there is none."""
-    inside, outside = pair.region, ~pair.region
-    return {
-        "psnr_inside": psnr(frames, pair.truth, inside),
-        "psnr_outside": psnr(frames, pair.truth, outside),
-        "ssim_inside": ssim(frames, pair.truth, inside),
-        "ssim_outside": ssim(frames, pair.truth, outside),
-    }
+    return by_region(frames, pair.truth, pair.region)
 
 
 def references(backbone: Backbone, pair: Pair, source: np.ndarray) -> dict[str, dict[str, float]]:
@@ -81,9 +76,10 @@ def _answers(judge: Judge, frames: np.ndarray) -> dict[str, np.ndarray]:
 def verdict(judge: Judge, frames: np.ndarray, pair: Pair) -> dict[str, Any]:
     """What the judge sees in a clip: the target attribute, and the others as they were.
 
-    Shares of frames, and whether the clip as a whole (its most frequent answer) is right.
+    Shares of the frames that show enough of the object, and whether the clip as a whole (its most frequent answer) is
+    right.
     """
-    answers = _answers(judge, frames)
+    answers = _answers(judge, frames[pair.shown >= ENOUGH])
     wanted = {name: int(getattr(pair.after, name)[0]) for name in ATTRIBUTES}
     frames_right = {name: answers[name] == wanted[name] for name in ATTRIBUTES}
     seen = {name: int(np.bincount(answers[name]).argmax()) for name in ATTRIBUTES}

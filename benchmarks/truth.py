@@ -13,7 +13,7 @@ from einops import rearrange
 
 from scenes.captions import plain
 from scenes.clips import FRAMES, SIZE, scene
-from scenes.flow import true_flow
+from scenes.flow import true_flows
 from scenes.motion import BACKGROUND, MAIN
 from scenes.render import render
 from scenes.world import BACKGROUNDS, COLOURS, KINDS, STYLES, SceneBatch, sample
@@ -42,6 +42,7 @@ class Pair:
     source: np.ndarray  # [T, H, W, 3] uint8
     truth: np.ndarray  # [T, H, W, 3] uint8
     region: np.ndarray  # [T, H, W] bool, what the edit changes
+    shown: np.ndarray  # [T] share of the frame that the object covers in the truth
     source_prompt: str
     prompt: str
     file: Path | None = None  # the source as bundled
@@ -50,26 +51,31 @@ class Pair:
     def attribute(self) -> str:
         return EDITS[self.kind][0]
 
-    def flows(self) -> tuple[np.ndarray, np.ndarray]:
+    def flows(self, device: torch.device | str = "cpu") -> tuple[np.ndarray, np.ndarray]:
         """The true flow from each frame to the next: [T - 1, 2, H, W] pixels, [T - 1, H, W] bool where it holds.
 
-        It is that of the source; an edit of the object's kind moves the outline.
+        It is that of the truth; an edit of the object's kind moves the outline.
         """
-        size = self.source.shape[1]
-        pairs = [
-            true_flow(self.before, float(a), float(b), size)
-            for a, b in zip(self.times[:-1], self.times[1:], strict=True)
-        ]
-        flows, visible = zip(*pairs, strict=True)
-        return torch.stack(flows).numpy(), torch.stack(visible).numpy()
+        chunk = 8 if torch.device(device).type == "cpu" else 64
+        found = true_flows(self.after.to(device), torch.from_numpy(self.times), self.source.shape[1], chunk)
+        flows, visible = (values.cpu().numpy() for values in found)
+        return flows, visible
 
 
-def draw(before: SceneBatch, kind: str, value: str, times: np.ndarray, size: int = SIZE, **named: Any) -> Pair:
+def draw(
+    before: SceneBatch,
+    kind: str,
+    value: str,
+    times: np.ndarray,
+    size: int = SIZE,
+    device: torch.device | str = "cpu",  # draws; the pair's rows stay where they are
+    **named: Any,
+) -> Pair:
     """The pair of one row. Unless `named` gives them, the prompts are the plain captions."""
     after = before.replace(**{EDITS[kind][0]: value})
-    drawn = [render(row, torch.from_numpy(times), size) for row in (before, after)]
-    source, truth = (rearrange((d.rgb[0] * 255).round().byte(), "t c h w -> t h w c").numpy() for d in drawn)
-    ids = [d.ids[0].numpy() for d in drawn]
+    drawn = [render(row.to(device), torch.from_numpy(times), size) for row in (before, after)]
+    source, truth = (rearrange((d.rgb[0] * 255).round().byte(), "t c h w -> t h w c").cpu().numpy() for d in drawn)
+    ids = [d.ids[0].cpu().numpy() for d in drawn]
     if kind == "style":
         region = np.ones(ids[0].shape, bool)
     elif kind == "background":  # what stands in the foreground stays as it is
@@ -78,7 +84,9 @@ def draw(before: SceneBatch, kind: str, value: str, times: np.ndarray, size: int
         region = (ids[0] == MAIN) | (ids[1] == MAIN)
     prompts = {"source_prompt": plain(before)[0], "prompt": plain(after)[0]}
     values = {"name": f"{kind}: {prompts['source_prompt']} -> {value}"} | prompts | named
-    return Pair(kind=kind, before=before, after=after, times=times, source=source, truth=truth, region=region, **values)
+    shown = (ids[1] == MAIN).mean(axis=(1, 2))
+    rows = {"before": before, "after": after, "times": times}
+    return Pair(kind=kind, source=source, truth=truth, region=region, shown=shown, **rows, **values)
 
 
 def bundled(folder: Path = CLIPS) -> list[dict[str, Any]]:
@@ -115,9 +123,14 @@ def random_pair(row: SceneBatch, kind: str, frames: int, draw_seed: int, size: i
 
     The frames are the middle ones of a clip as long as the bundled ones, at the same pace.
     """
+    whole = torch.linspace(0, 1, max(frames, FRAMES)).numpy()
+    start = (len(whole) - frames) // 2
+    return draw(row, kind, other_value(row, kind, draw_seed), whole[start : start + frames], size)
+
+
+def other_value(row: SceneBatch, kind: str, draw_seed: int) -> str:
+    """What an edit of `kind` makes of the row: a value that it does not have."""
     attribute, values = EDITS[kind]
     others = [value for value in values if value != row.names(attribute)[0]]
     rng = np.random.default_rng([draw_seed, list(EDITS).index(kind)])
-    whole = torch.linspace(0, 1, max(frames, FRAMES)).numpy()
-    start = (len(whole) - frames) // 2
-    return draw(row, kind, others[rng.integers(len(others))], whole[start : start + frames], size)
+    return others[rng.integers(len(others))]

@@ -41,17 +41,29 @@ def flow_between(
     return flow, (inside & same)[:, 0] & one_shot
 
 
+def true_flows(
+    batch: SceneBatch, times: Tensor, size: int = 256, chunk: int = 8
+) -> tuple[Tensor, Tensor]:  # [T - 1, 2, H, W] pixels, [T - 1, H, W] bool
+    """The flow of one clip (a batch of one row) from each of its times [T] to the next, and where it holds.
+
+    A pixel holds if the point it shows is inside the next frame, not hidden there, and in the same shot.
+    """
+    if len(batch) != 1:
+        raise ValueError(f"true_flows takes one clip, got {len(batch)}: pass batch[i : i + 1]")
+    device = batch.seed.device
+    times = times.to(device, torch.float32)
+    frames = pose(batch, torch.zeros(len(times), dtype=torch.long, device=device), times)
+    parts = [
+        flow_between(frames[i : min(i + chunk, len(times) - 1)], frames[i + 1 : i + 1 + chunk], size)
+        for i in range(0, len(times) - 1, chunk)
+    ]
+    flows, visible = zip(*parts, strict=True)
+    return torch.cat(flows), torch.cat(visible)
+
+
 def true_flow(
     batch: SceneBatch, t_a: float, t_b: float, size: int = 256
 ) -> tuple[Tensor, Tensor]:  # [2, H, W] pixels a -> b, [H, W] bool
-    """The flow of one clip (a batch of one row) from time t_a to t_b, and the pixels for which it holds.
-
-    A pixel holds if the point it shows is inside frame b, not hidden there, and in the same shot.
-    """
-    if len(batch) != 1:
-        raise ValueError(f"true_flow takes one clip, got {len(batch)}: pass batch[i : i + 1]")
-    device = batch.seed.device
-    row = torch.zeros(1, dtype=torch.long, device=device)
-    a, b = (pose(batch, row, torch.tensor([t], dtype=torch.float32, device=device)) for t in (t_a, t_b))
-    flow, visible = flow_between(a, b, size)
-    return flow[0], visible[0]
+    """The flow of one clip from time t_a to t_b, and the pixels for which it holds: see `true_flows`."""
+    flows, visible = true_flows(batch, torch.tensor([t_a, t_b]), size)
+    return flows[0], visible[0]

@@ -15,9 +15,7 @@ from adaflow_core.cache import Cache
 from adaflow_core.config import ModelProfile, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.metrics import psnr, warp_error
-from adaflow_core.types import Grid, Slimming
 from benchmarks import edits
-from benchmarks.compare import by_chance, by_time
 from benchmarks.run import configs, profile_changes
 from benchmarks.scores import (
     affine_oracle,
@@ -186,24 +184,6 @@ def test_bars_pass_what_reaches_them_and_fail_what_does_not() -> None:
     assert [bar.passed for bar in bars(summarise(bad))] == [False] * 5 + [True]
 
 
-@pytest.mark.parametrize("choose", [by_chance(0), by_time(np.array([0, 5, 6]))])
-def test_controls_keep_as_many_tokens_and_all_of_their_own(choose) -> None:
-    K, n, kept = 3, 4, 6
-    own = np.stack([np.arange(kept) for _ in range(K)]).astype(np.int32)
-    found = choose(Slimming(Grid(2, 2), np.zeros((K, K, n), np.float16), own, np.ones(own.shape, np.float32))).numpy()
-    assert found.shape == (K, kept) and (np.diff(found, axis=1) > 0).all()
-    for k in range(K):
-        assert set(range(k * n, k * n + n)) <= set(found[k].tolist())
-
-
-def test_nearest_in_time_takes_the_neighbours() -> None:
-    own = np.zeros((3, 8), np.int32)
-    found = by_time(np.array([0, 5, 6]))(
-        Slimming(Grid(2, 2), np.zeros((3, 3, 4), np.float16), own, np.ones(own.shape, np.float32))
-    )
-    assert (found[0] < 8).all() and (found[1] >= 4).all() and (found[2] >= 4).all()
-
-
 def test_arguments_become_settings() -> None:
     given = ["scenes", "--guidance=4", "--steps=8", "--negative=source", "--method=joint", "--prune=0.3"]
     plan, edit = configs(edits.parse([*given, "--injection-conv=0"]), "a ball")
@@ -211,8 +191,6 @@ def test_arguments_become_settings() -> None:
     assert (edit.guidance, edit.steps, edit.negative_prompt, edit.injection_conv) == (4, 8, "a ball", 0)
     plan, edit = configs(edits.parse(["bundled"]), "")
     assert edit.guidance is None and edit.negative_prompt is None and plan.prune is None
-    plan, _ = configs(edits.parse(["slimming"]), "")
-    assert (plan.keyframes, plan.prune) == (32, 0.6)
     assert ModelProfile(**profile_changes(["guidance=4", "steps=8", "negative=source"])).steps == 8
     with pytest.raises(SystemExit, match="choose a field"):
         profile_changes(["nothing=1"])
@@ -233,25 +211,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["scenes", "methods", "slimming"])
-def test_commands_run_to_the_end(
-    command: str, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scenes_run_to_the_end(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, judge = folders
-    given = [command, "--clips", "1", "--frames", "3", "--steps", "2", "--model", str(model), "--judge", str(judge)]
-    given += [
-        "--size",
-        str(SIZE),
-        "--kinds",
-        "colour",
-        "--json",
-        str(tmp_path / "scores.json"),
-        "--sheet",
-        str(tmp_path / "sheet.png"),
-    ]
-    if command == "slimming":
-        given += ["--keyframes", "3"]
-    edits.main(given)
+    edits.main([
+        "scenes", "--clips", "1", "--frames", "3", "--steps", "2", "--model", str(model), "--judge", str(judge),
+        "--size", str(SIZE), "--kinds", "colour", "--json", str(tmp_path / "scores.json"),
+        "--sheet", str(tmp_path / "sheet.png"),
+    ])  # fmt: skip
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert len(scores["clips"]) == 1 and scores["machine"]["device"]
     assert (tmp_path / "sheet.png").stat().st_size > 1000

@@ -1,0 +1,224 @@
+"""The command line of the quality benchmark, and the order in which its parts take turns."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    from benchmarks import quality
+    from benchmarks.run import add_model_choice
+
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality",
+        description=quality.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_choice(parser)
+    add = parser.add_argument
+    add(
+        "--methods",
+        default="all",
+        help='contestants, by comma: names, "methods", "parts", "all", "none"; -NAME drops one',
+    )
+    add("--variants", default="", metavar="A=1;B=2,C=3", help="the default with settings changed, to tune it")
+    add("--clips", type=int, help="for the contest; default: as many as the time allows, or 8")
+    add("--frames", type=int, default=32, help="of a short clip")
+    add("--long-frames", type=int, default=256, help="of a long clip, one after every eight short ones; 0: none")
+    add("--kinds", type=_kinds, default=_kinds("colour,background,object,style"), help="of edit")
+    add("--each", type=int, default=2, help="kinds of edit that a clip is given")
+    add(
+        "--sweep",
+        action="append",
+        type=_sweep,
+        default=[],
+        metavar="NAME=VALUES",
+        help="prune=0,0.3,... or keyframes=2,3,...; may be given twice",
+    )
+    add("--sweep-clips", type=int, help="for each sweep; default: as many as the time allows, or 6")
+    add("--sweep-frames", type=int, default=48, help="of a clip of a sweep")
+    add("--sweep-keyframes", type=int, default=32, help="while pruning is swept")
+    add(
+        "--sweep-sampled",
+        type=_numbers,
+        default=[],
+        metavar="0.5,0.7",
+        help="more shares to try while pruning is swept",
+    )
+    add("--size", type=int, default=256, help="pixels of a side")
+    add("--split", choices=("val", "test"), default="test", help="val to tune by")
+    add("--scene-seed", type=int, default=0, help="draws the clips")
+    add("--shard", type=_shard, default=(0, 1), metavar="I/N", help="only every N-th clip, from the I-th (from 0)")
+    add("--minutes", type=float, help="stop then, and report what there is")
+    add("--shared", action="store_true", help="other runs share the device: seconds are not kept")
+    add("--workers", type=int, help="processes that score; default: all cores but two")
+    add("--films", type=int, default=8, help="clips shown side by side")
+    add("--out", type=Path, help="a folder for quality.json, index.html, RESULTS.md and the clips")
+    add("--json", type=Path, help="all results; default: in --out")
+    add("--html", type=Path, help="the report page; the clips it shows are put beside it")
+    add("--markdown", type=Path, help="the main table")
+    add("--from", dest="sources", type=Path, nargs="+", metavar="FILE", help="report on these results; run nothing")
+    add("--commit", help="of the code that runs, where git cannot tell")
+    options = parser.parse_args(argv)
+    options.out = options.out or (Path("outputs/quality") if options.json is None else options.json.parent)
+    options.json = options.json or options.out / "quality.json"
+    if options.html is None and options.markdown is None:
+        options.html, options.markdown = options.out / "index.html", options.out / "RESULTS.md"
+    return options
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    from benchmarks.quality.cases import KINDS
+
+    kinds = tuple(text.split(","))
+    if set(kinds) - set(KINDS):
+        raise argparse.ArgumentTypeError(f"choose some of {', '.join(KINDS)}")
+    return kinds
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(value) for value in text.split(",")]
+
+
+def _sweep(text: str) -> tuple[str, list[float]]:
+    name, _, values = text.partition("=")
+    if name not in ("prune", "keyframes") or not values:
+        raise argparse.ArgumentTypeError("give prune=0,0.3,... or keyframes=2,3,...")
+    return name, sorted(_numbers(values))
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (count.isdigit() and index.isdigit() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError("give I/N with I from 0 to N - 1")
+    return int(index), int(count)
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+def take_turns(parts: list[tuple[float, Callable[[], bool]]], over: Callable[[], bool]) -> None:
+    """Run the parts (weight, step) a step at a time, the one with the least time for its weight first.
+
+    A step returns whether there is more.
+    """
+    spent = [0.0] * len(parts)
+    open_parts = set(range(len(parts)))
+    while open_parts and not over():
+        number = min(open_parts, key=lambda i: (spent[i] / parts[i][0], i))
+        start = time.monotonic()
+        if not parts[number][1]():
+            open_parts.discard(number)
+        spent[number] += time.monotonic() - start
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    import os
+    from itertools import islice
+
+    from benchmarks.quality import sweeps
+    from benchmarks.quality.bench import Results, opened, warm_up
+    from benchmarks.quality.cases import Clip, contest_clips, sweep_clips
+    from benchmarks.quality.contest import run_clip
+    from benchmarks.quality.contestants import chosen, variants
+    from benchmarks.run import load
+    from scenes.classifier import load_judge
+
+    tried = variants(options.variants)
+    contestants = [*chosen(options.methods), *tried]
+    backbone = load(options)
+    judge = load_judge(options.judge, backbone.device)
+    results = Results(options.json, _meta(options, backbone, contestants))
+    workers = options.workers or max(1, (os.cpu_count() or 2) - 2)
+    index, count = options.shard
+    clips = contest_clips(
+        options.split, options.scene_seed, frames=options.frames, long_frames=options.long_frames,
+        kinds=options.kinds, each=options.each,
+    )  # fmt: skip
+
+    def some(clips: Any, asked: int | None, usual: int) -> Any:
+        limit = asked if asked is not None else None if options.minutes is not None else usual
+        return islice(clips, index, limit, count)
+
+    with opened(
+        backbone, judge, results, workers=workers, minutes=options.minutes, size=options.size, shared=options.shared
+    ) as bench:
+        parts: list[tuple[float, Callable[[], bool]]] = []
+        films = iter([True] * options.films)
+
+        def part(weight: float, source: Any, work: Callable[[Clip], None]) -> None:
+            def step() -> bool:
+                clip = next(source, None)
+                if clip is not None:
+                    work(clip)
+                return clip is not None
+
+            parts.append((weight, step))
+
+        if options.methods != "none":
+            part(2.0, some(clips, options.clips, 8), lambda c: run_clip(bench, c, contestants, next(films, False)))
+        for name, values in options.sweep:
+            source = sweep_clips(
+                name, options.split, options.scene_seed, frames=options.sweep_frames, kinds=options.kinds
+            )
+            limited = some(source, options.sweep_clips, 6)
+            if name == "prune":
+                part(
+                    1.0,
+                    limited,
+                    lambda c, v=values: sweeps.prune(bench, c, v, options.sweep_keyframes, options.sweep_sampled),
+                )
+            else:
+                part(1.0, limited, lambda c, v=values: sweeps.keyframes(bench, c, [int(k) for k in v], tried))
+        first = next(iter(contest_clips("val", 0, frames=options.frames, long_frames=0))).pair("colour", options.size)
+        warm_up(bench, first.source, first.source_prompt)
+        take_turns(parts, lambda: bench.over)
+    return results.data
+
+
+def _meta(options: argparse.Namespace, backbone: Any, contestants: list[Any]) -> dict[str, Any]:
+    from benchmarks.run import machine
+
+    return {
+        "command": shlex.join(["python", "-m", "benchmarks.quality", *options.arguments]),
+        "commit": options.commit or _commit(),
+        "split": options.split,
+        "scene_seed": options.scene_seed,
+        "size": options.size,
+        "frames": [options.frames, options.long_frames, options.sweep_frames],
+        "shard": "/".join(map(str, options.shard)),
+        "machine": machine(backbone),
+        "feature_width": backbone.unet.config["block_out_channels"][::-1][backbone.profile.feature_block],
+        "contestants": [
+            {"name": who.name, "text": who.text, "group": who.group, "against": who.against} for who in contestants
+        ],
+    }
+
+
+def _commit() -> str:
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(argv)
+    options.arguments = sys.argv[1:] if argv is None else argv
+    from benchmarks.quality.report import merge, write_reports
+
+    data = merge(options.sources) if options.sources else run(options)
+    write_reports(data, options.json, options.html, options.markdown)
+
+
+if __name__ == "__main__":
+    main()

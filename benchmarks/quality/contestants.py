@@ -1,0 +1,168 @@
+"""Who takes part, by name: methods, and the default with one part of it switched off."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from adaflow_core.config import PRESETS, EditConfig, PlanConfig
+from adaflow_core.engine import AdaFlow
+from adaflow_core.keyframes import even_segments
+from adaflow_core.layout import build_layout
+from adaflow_core.types import Monitor, Plan
+
+DEFAULT, JOINT = "adaflow", "joint"
+SAME_COUNT = "adaflow@k"  # what the parts of the keyframe selection are compared with at equal cost
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A named way to edit."""
+
+    name: str
+    text: str  # what it is, for the report
+    group: Literal["method", "part", "part at equal keyframes", "variant"]
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    edit: EditConfig = field(default_factory=EditConfig)
+    against: str = DEFAULT  # whom it is paired with
+    as_many_keyframes: bool = False  # as the default chose on that clip
+    even: bool = False  # the default in all but its keyframes, which are evenly spaced
+    long: bool = False  # takes part on long clips
+
+    def configs(self, source_prompt: str, keyframes: int | None) -> tuple[PlanConfig, EditConfig]:
+        """Its settings for a clip; `keyframes`: how many the default chose."""
+        plan = replace(self.plan, source_prompt=source_prompt)
+        return replace(plan, keyframes=keyframes) if self.as_many_keyframes else plan, self.edit
+
+
+_paper_plan, _paper_edit = PRESETS["paper"]
+_flow_plan, _flow_edit = PRESETS["tokenflow"]
+# The published editing habits that a checkpoint may not be made for; None: the model's own.
+_OWN_STEPS: dict[str, Any] = {"steps": None, "inversion_steps": None}
+_OWN_HABITS: dict[str, Any] = _OWN_STEPS | {
+    "guidance": None, "negative_prompt": None, "injection_attention": None, "injection_conv": None,
+}  # fmt: skip
+
+METHODS: tuple[Contestant, ...] = (
+    Contestant(JOINT, "every frame a keyframe, all tokens: what the others approximate", "method",
+               PlanConfig(method="joint")),
+    Contestant(DEFAULT, "the default preset", "method", long=True),
+    Contestant("per-frame", "every frame for itself", "method", PlanConfig(method="per-frame"), long=True),
+    Contestant("uniform", "evenly spaced keyframes, as many as the default's, all tokens", "method",
+               PlanConfig(method="uniform"), as_many_keyframes=True, long=True),
+    Contestant("tokenflow", "TokenFlow at the model's steps", "method", _flow_plan, _flow_edit, long=True),
+    Contestant("tokenflow@k", "TokenFlow with as many keyframes as the default's", "method", _flow_plan, _flow_edit,
+               as_many_keyframes=True),
+    Contestant("paper", "--preset paper at the model's steps", "method", _paper_plan,
+               replace(_paper_edit, **_OWN_STEPS)),
+    Contestant("paper-adapted", "--preset paper with the model's steps, guidance and injection", "method",
+               _paper_plan, replace(_paper_edit, **_OWN_HABITS), long=True),
+    Contestant("paper-50", "--preset paper as it is: 50 steps, 100 of inversion", "method",
+               _paper_plan, _paper_edit),
+    Contestant("tokenflow-50", "TokenFlow with 50 steps and 100 of inversion", "method", _flow_plan,
+               replace(_flow_edit, steps=50, inversion_steps=100)),
+)  # fmt: skip
+
+# What is switched off -> the change of the plan, and that of the edit.
+_SELECTION: dict[str, tuple[str, dict[str, Any]]] = {
+    "importance": ("all tokens weigh the same", {"importance": "uniform"}),
+    "scales": ("compared at one scale", {"scales": (1,)}),
+    "directions": ("compared from the earlier frame to the later one only", {"both_directions": False}),
+    "refinement": ("keyframes as first chosen", {"refinement": "none"}),
+}
+_OTHERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "blend": ("frames take from their segment's keyframe only", {"blend": False}, {}),
+    "slimming": ("all tokens kept", {"prune": 0.0}, {}),
+    "sampling": ("kept by score alone", {"sampled": 0.0}, {}),
+    "fixed-keyframes": ("keyframes drawn anew at every step", {"resample": True}, {}),
+    "change-propagation": ("frames take the edited outputs themselves", {}, {"propagation": "output"}),
+    "tolerance": ("small changes count", {}, {"tolerance": 0.0}),
+    "detail": ("the source is not shown where nothing changed", {}, {"detail": 0.0}),
+    "fidelity": ("what inversion misses is not added back", {}, {"fidelity": 0.0}),
+}
+
+PARTS: tuple[Contestant, ...] = (
+    *(Contestant(f"no-{what}", text, "part", PlanConfig(**plan)) for what, (text, plan) in _SELECTION.items()),
+    Contestant("no-selection", "evenly spaced keyframes, as many", "part", even=True),
+    *(
+        Contestant(f"no-{what}", text, "part", PlanConfig(**plan), EditConfig(**edit))
+        for what, (text, plan, edit) in _OTHERS.items()
+    ),
+    Contestant(SAME_COUNT, "the default told how many keyframes it chooses", "part at equal keyframes",
+               as_many_keyframes=True),
+    *(
+        Contestant(f"no-{what}@k", text, "part at equal keyframes", PlanConfig(**plan),
+                   against=SAME_COUNT, as_many_keyframes=True)
+        for what, (text, plan) in _SELECTION.items()
+    ),
+)  # fmt: skip
+
+EVERYONE = {who.name: who for who in (*METHODS, *PARTS)}
+
+
+def variants(text: str) -> list[Contestant]:
+    """ "sampled=0.5;importance=uniform,scales=1+2": the default with settings changed, one contestant each."""
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        plan: dict[str, Any] = {}
+        edit: dict[str, Any] = {}
+        for change in part.split(","):
+            name, _, value = (word.strip() for word in change.partition("="))
+            target = plan if name in asdict(PlanConfig()) else edit if name in asdict(EditConfig()) else None
+            if target is None or not value:
+                raise SystemExit(f"--variants {change!r}: give SETTING=VALUE with a field of PlanConfig or EditConfig")
+            target[name] = _value(name, value)
+        found.append(Contestant(part, "variant of the default", "variant", PlanConfig(**plan), EditConfig(**edit)))
+    return found
+
+
+def _value(name: str, text: str) -> Any:
+    if name == "scales":
+        return tuple(int(scale) for scale in text.split("+"))
+    try:
+        return ast.literal_eval(text)
+    except ValueError:
+        return text  # a word
+
+
+def chosen(names: str) -> list[Contestant]:
+    """The contestants of a list, in the table's order: names, "methods", "parts", "all", "none"; "-NAME" drops one."""
+    groups = {"methods": METHODS, "parts": PARTS, "all": tuple(EVERYONE.values()), "none": ()}
+    picked: set[str] = set()
+    dropped: set[str] = set()
+    for word in (word.strip() for word in names.split(",")):
+        name = word.removeprefix("-")
+        if name not in groups and name not in EVERYONE:
+            raise SystemExit(f"--methods {name!r}: choose of {', '.join([*groups, *EVERYONE])}")
+        meant = {who.name for who in groups[name]} if name in groups else {name}
+        (dropped if word.startswith("-") else picked).update(meant)
+    return [who for who in EVERYONE.values() if who.name in picked - dropped]
+
+
+def with_even_keyframes(plan: Plan, device: torch.device) -> Plan:
+    """The plan with as many keyframes evenly spaced, everything else as it was."""
+    segments = even_segments(len(plan.video), len(plan.segments), plan.segments.cuts)
+    layout = build_layout(plan.features, segments, plan.grids, plan.config, device=device, monitor=Monitor())
+    return replace(plan, segments=segments, layout=layout)
+
+
+def make_plan(
+    who: Contestant, engine: AdaFlow, source: np.ndarray, source_prompt: str, keyframes: int | None, fps: float
+) -> tuple[Plan, EditConfig]:
+    plan_config, edit_config = who.configs(source_prompt, keyframes)
+    plan = engine.plan(source, plan_config, edit=edit_config, fps=fps)
+    return (with_even_keyframes(plan, engine.backbone.device) if who.even else plan), edit_config
+
+
+def crossings(plan: Plan, cut: int) -> tuple[int, int]:
+    """How many segments cross a true cut, and how many frames take anything from beyond it."""
+    segments, correspondence = plan.segments, plan.layout.correspondence
+    crossing = int(((segments.starts < cut) & (segments.ends > cut)).sum())
+    weights = next(iter(correspondence.weights.values())).max(axis=2) > 0  # [T, P]
+    shot_of_source = plan.layout.keyframes[correspondence.slots] >= cut  # [T, P]
+    shot = (np.arange(segments.frames) >= cut)[:, None]
+    return crossing, int((weights & (shot_of_source != shot)).any(axis=1).sum())

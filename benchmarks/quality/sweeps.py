@@ -1,0 +1,147 @@
+"""One setting over its range: how much is pruned, and how many keyframes there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.slimming import kept_count, random_tokens, select_tokens
+from adaflow_core.types import Plan, Slimming
+from benchmarks.quality import scoring
+from benchmarks.quality.bench import Bench, Edited, Planned
+from benchmarks.quality.cases import Clip
+from benchmarks.quality.contestants import Contestant
+from benchmarks.run import say
+from benchmarks.truth import Pair
+
+Choose = Callable[[Slimming, int], tuple[torch.Tensor, torch.Tensor]]
+"""(part, count) -> the kept tokens and their masses, [K, count] each."""
+
+# --- which tokens stay ----------------------------------------------------------------------------
+
+
+def as_planned(part: Slimming, count: int, sampled: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return select_tokens(torch.from_numpy(part.scores), count, sampled)
+
+
+def by_score(part: Slimming, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A keyframe's own tokens and the best by score, nothing sampled: the paper's choice."""
+    return select_tokens(torch.from_numpy(part.scores), count)
+
+
+def by_chance(seed: int) -> Choose:
+    """A keyframe's own tokens and others at random."""
+
+    def choose(part: Slimming, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        K, _, n = part.scores.shape
+        kept = random_tokens(K, n, count, torch.Generator().manual_seed(seed))
+        return kept, torch.ones(kept.shape)
+
+    return choose
+
+
+def by_time(keyframes: np.ndarray) -> Choose:
+    """A keyframe's own tokens and those of the keyframes nearest in time."""
+
+    def choose(part: Slimming, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        distance = torch.from_numpy(np.abs(keyframes[:, None] - keyframes[None]))
+        return select_tokens(-distance[:, :, None].expand(part.scores.shape).float(), count)
+
+    return choose
+
+
+def keep(plan: Plan, ratio: float, choose: Choose) -> Plan:
+    """The plan with the share `ratio` of its tokens dropped, the others as `choose` has it."""
+    assert plan.layout.slimming is not None
+    parts = {}
+    for grid, part in plan.layout.slimming.items():
+        kept, mass = choose(part, kept_count(len(plan.layout.keyframes), grid.n, prune=ratio))
+        parts[grid] = replace(part, kept=kept.int().numpy(), mass=mass.float().numpy())
+    return replace(plan, layout=replace(plan.layout, slimming=parts))
+
+
+# --- the sweeps -----------------------------------------------------------------------------------
+
+
+class _Sweep:
+    """Edits of one clip whose distance to the truth and to one of them is measured."""
+
+    def __init__(self, bench: Bench, clip: Clip, part: str) -> None:
+        self.bench, self.clip, self.part = bench, clip, part
+        self.pair: Pair = clip.pair(clip.kinds[0], bench.size, bench.backbone.device)
+        self.folder = scoring.Folder(bench.folder / self.pair.name)
+        self.folder.save("truth", self.pair.truth)
+
+    def plan(self, config: PlanConfig) -> Planned:
+        who = Contestant("", "", "variant", config)
+        return self.bench.plan(who, self.clip.name, self.pair.source, self.pair.source_prompt, None)
+
+    def reference(self, planned: Planned) -> Edited:
+        done = self.edit(planned)
+        self.folder.save("near", done.frames)
+        return done
+
+    def measure(self, done: Edited, name: str, **row: Any) -> None:
+        row = {
+            "case": self.pair.name, "group": self.clip.group, "kind": self.pair.kind,
+            "edit_seconds": self.bench.timed(done.seconds), "peak_memory": done.peak_memory, **row,
+        }  # fmt: skip
+        self.folder.save(name, done.frames)
+
+        def finish(found: dict[str, float]) -> None:
+            self.bench.results.add(self.part, row | found)
+
+        self.bench.submit(finish, scoring.distances, self.folder, name, "near")
+
+    def edit(self, planned: Planned, config: EditConfig | None = None) -> Edited:
+        return self.bench.edit(planned, self.clip.name, self.pair.prompt, config)
+
+
+def prune(bench: Bench, clip: Clip, ratios: list[float], keyframes: int, sampled: list[float]) -> None:
+    """Edits with ever fewer tokens, chosen in four ways, against the one with all of them.
+
+    `sampled`: other shares of an even sample to try, each a way more.
+    """
+    sweep = _Sweep(bench, clip, "prune")
+    full = sweep.plan(PlanConfig(keyframes=keyframes, prune=0.0))
+    K = len(full.plan.segments)
+    say(f"{sweep.pair.name}: pruning at {K} keyframes")
+    sweep.measure(sweep.reference(full), "all", keyframes=K, ratio=0.0, way="as planned")
+    ways: dict[str, Choose] = {
+        "as planned": partial(as_planned, sampled=full.plan.config.sampled),
+        "by score alone": by_score,
+        "at random": by_chance(clip.seed),
+        "nearest frames": by_time(full.plan.layout.keyframes),
+        **{f"sampled {share:g}": partial(as_planned, sampled=share) for share in sampled},
+    }
+    for ratio in filter(None, ratios):
+        for way, choose in ways.items():
+            if bench.over:
+                return
+            slim = replace(full, plan=keep(full.plan, ratio, choose))
+            sweep.measure(sweep.edit(slim), f"{way} {ratio}", keyframes=K, ratio=ratio, way=way)
+
+
+def keyframes(bench: Bench, clip: Clip, counts: list[int], variants: Sequence[Contestant]) -> None:
+    """Adaptive and evenly spaced keyframes, all tokens kept, against the edit of all frames together.
+
+    `variants`: other settings to try, each a way more.
+    """
+    sweep = _Sweep(bench, clip, "keyframes")
+    say(f"{sweep.pair.name}: from {counts[0]} to {counts[-1]} keyframes")
+    sweep.reference(sweep.plan(PlanConfig(method="joint")))
+    ways = {"adaptive": (PlanConfig(), EditConfig()), "uniform": (PlanConfig(method="uniform"), EditConfig())}
+    ways |= {who.name: (who.plan, who.edit) for who in variants}
+    for count in counts:
+        for way, (plan_config, edit_config) in ways.items():
+            if bench.over:
+                return
+            planned = sweep.plan(replace(plan_config, keyframes=count, prune=0.0))
+            done = sweep.edit(planned, edit_config)
+            sweep.measure(done, f"{way} {count}", asked=count, keyframes=len(planned.plan.segments), way=way)

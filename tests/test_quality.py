@@ -1,0 +1,365 @@
+"""The quality benchmark: its clips, contestants, arithmetic and report, and a tiny run of all of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from adaflow_core.config import PRESETS, EditConfig, PlanConfig
+from adaflow_core.types import Correspondence, Grid, Segments, Slimming
+from benchmarks.quality import plots
+from benchmarks.quality.__main__ import main, parse, take_turns
+from benchmarks.quality.cases import GROUPS, KINDS, MOTIONS, contest_clips, sweep_clips, true_cut
+from benchmarks.quality.contest import BOUND, COPY
+from benchmarks.quality.contestants import EVERYONE, METHODS, PARTS, SAME_COUNT, chosen, crossings, variants
+from benchmarks.quality.page import page
+from benchmarks.quality.report import all_bars, merge, results_text, write_reports
+from benchmarks.quality.summary import Contest, needed, over_clips, paired, uniform_for_adaptive
+from benchmarks.quality.sweeps import by_chance, by_score, by_time
+from benchmarks.truth import EDITS
+
+SIZE = 64
+
+# --- clips ----------------------------------------------------------------------------------------
+
+
+def test_clips_spread_over_kinds_and_repeat() -> None:
+    def some(split: str) -> list:
+        return list(islice(contest_clips(split, 0, frames=32, long_frames=256), 18))
+
+    clips = some("test")
+    assert clips == some("test")
+    short, long = [c for c in clips if not c.long], [c for c in clips if c.long]
+    assert len(long) == 2 and {c.frames for c in long} == {256} and {c.frames for c in short} == {32}
+    assert [c.group for c in short[:8]] == list(MOTIONS) == [c.group for c in short[8:]]
+    # Two rounds give every motion every kind of edit.
+    assert all({k for c in short if c.group == group for k in c.kinds} == set(KINDS) for group in MOTIONS)
+    assert set(KINDS) == set(EDITS)
+    names = {c.name for c in clips} | {c.name for c in some("val")}
+    assert len(names) == 36
+
+
+def test_sweeps_take_their_groups_in_turn_and_other_seeds() -> None:
+    clips = list(islice(sweep_clips("keyframes", "test", 0, frames=48), 9))
+    assert [c.group for c in clips[:3]] == list(GROUPS)
+    assert {c.motion for c in clips if c.group == "steady motion"} == set(GROUPS["steady motion"])
+    prune = list(islice(sweep_clips("prune", "test", 0, frames=48), 9))
+    contest = list(islice(contest_clips("test", 0, frames=32, long_frames=0), 9))
+    assert len({c.seed for c in [*clips, *prune, *contest]}) == 27
+
+
+def test_a_clip_is_drawn_whole_with_its_cut() -> None:
+    clip = next(c for c in contest_clips("test", 0, frames=8, long_frames=0) if c.group == "scene cut")
+    pair = clip.pair("colour", SIZE)
+    cut = true_cut(pair)
+    assert cut is not None and 2 <= cut <= 6 and len(pair.source) == 8
+    change = np.abs(np.diff(pair.source.astype(int), axis=0)).mean(axis=(1, 2, 3))
+    assert change.argmax() + 1 == cut
+    assert np.array_equal(pair.source, clip.pair("style", SIZE).source)  # the kinds share their inversion
+    still = next(c for c in contest_clips("test", 0, frames=4, long_frames=0) if c.group == "pan")
+    assert true_cut(still.pair("colour", SIZE)) is None
+
+
+def test_who_enters_is_judged_only_when_in_sight() -> None:
+    clip = next(c for c in contest_clips("test", 0, frames=6, long_frames=0) if c.group == "entering")
+    shown = clip.pair("colour", SIZE).shown
+    assert shown[0] < 0.02 < shown[-1]
+
+
+# --- contestants ----------------------------------------------------------------------------------
+
+
+def test_every_part_switches_one_thing_off() -> None:
+    for who in PARTS:
+        plan, edit = who.configs("a ball", 5)
+        count = 5 if who.as_many_keyframes else None
+        changed = [n for n in vars(plan) if getattr(plan, n) != getattr(PlanConfig(source_prompt="a ball"), n)]
+        changed += [n for n in vars(edit) if getattr(edit, n) != getattr(EditConfig(), n)]
+        assert plan.keyframes == count
+        assert len(set(changed) - {"keyframes"}) + who.even == (who.name != SAME_COUNT)
+        assert who.against in EVERYONE
+    assert len(EVERYONE) == len(METHODS) + len(PARTS)
+
+
+def test_the_presets_take_part_at_the_models_steps_and_at_their_own() -> None:
+    plan, edit = PRESETS["paper"]
+    assert EVERYONE["paper-50"].configs("", None) == (plan, edit)
+    assert EVERYONE["paper"].edit == replace(edit, steps=None, inversion_steps=None)
+    assert EVERYONE["paper-adapted"].edit.guidance is None and EVERYONE["paper-adapted"].edit.propagation == "output"
+    assert EVERYONE["tokenflow"].plan == PRESETS["tokenflow"][0]
+
+
+def test_contestants_by_name_and_variants() -> None:
+    assert [who.name for who in chosen("no-blend,adaflow")] == ["adaflow", "no-blend"]
+    assert len(chosen("all")) == len(EVERYONE) and chosen("none") == [] and len(chosen("methods")) == len(METHODS)
+    assert [who.name for who in chosen("methods,-parts,-joint,-adaflow")] == [who.name for who in METHODS[2:]]
+    with pytest.raises(SystemExit, match="choose of"):
+        chosen("everything")
+    first, second = variants("sampled=0.5; importance=uniform,scales=1+2,detail=0.5")
+    assert first.plan == PlanConfig(sampled=0.5) and first.against == "adaflow"
+    assert second.plan == PlanConfig(importance="uniform", scales=(1, 2)) and second.edit == EditConfig(detail=0.5)
+    with pytest.raises(SystemExit, match="SETTING=VALUE"):
+        variants("nothing=1")
+
+
+class _Plan:
+    """As much of a plan as `crossings` reads."""
+
+    def __init__(self, starts: list[int], keyframes: list[int], slots: list[list[int]], weights: list[list[float]]):
+        self.segments = Segments(np.array(starts), np.array(keyframes), np.array([], np.int64), len(slots))
+        grid = Grid(1, 1)
+        values = np.array(weights, np.float16)[:, :, None]
+        found = Correspondence(np.array(slots), {grid: values}, {grid: np.zeros(values.shape, np.int16)})
+        self.layout = type("Layout", (), {"keyframes": self.segments.keyframes, "correspondence": found})()
+
+
+def test_crossings_of_a_cut_are_seen() -> None:
+    weights = [[1.0, 0.0], [0.5, 0.5], [0.5, 0.5], [1.0, 0.0]]
+    crossing = _Plan([0, 3], [0, 3], [[0, 0], [0, 1], [0, 1], [1, 1]], weights)
+    assert crossings(crossing, 2) == (1, 2)  # type: ignore[arg-type]
+    unblended = [[1.0, 0.0]] * 4
+    kept_apart = _Plan([0, 2], [0, 3], [[0, 1], [0, 1], [1, 0], [1, 0]], unblended)
+    assert crossings(kept_apart, 2) == (0, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("choose", [by_score, by_chance(0), by_time(np.array([0, 5, 6]))])
+def test_ways_to_keep_tokens_keep_as_many_and_all_of_their_own(choose: Any) -> None:
+    K, n, count = 3, 4, 6
+    scores = np.random.default_rng(0).random((K, K, n)).astype(np.float16)
+    nothing = np.zeros((K, count))
+    kept, mass = choose(Slimming(Grid(2, 2), scores, nothing, nothing), count)
+    assert kept.shape == mass.shape == (K, count) and (kept.diff(dim=1) > 0).all() and (mass == 1).all()
+    for k in range(K):
+        assert set(range(k * n, k * n + n)) <= set(kept[k].tolist())
+
+
+def test_nearest_in_time_takes_the_neighbours() -> None:
+    nothing = np.zeros((3, 8))
+    kept, _ = by_time(np.array([0, 5, 6]))(Slimming(Grid(2, 2), np.zeros((3, 3, 4), np.float16), nothing, nothing), 8)
+    assert (kept[0] < 8).all() and (kept[1] >= 4).all() and (kept[2] >= 4).all()
+
+
+# --- arithmetic -----------------------------------------------------------------------------------
+
+
+def contest_row(case: str, who: str, psnr: float, **more: Any) -> dict[str, Any]:
+    clip, kind = case.split("-")
+    row = {
+        "case": case, "clip": clip, "kind": kind, "group": "pan", "frames": 32, "long": False, "contestant": who,
+        "psnr": psnr, "psnr_inside": psnr - 3, "psnr_outside": None, "ssim_inside": 0.7, "ssim_outside": None,
+        "temporal": 2.0, "target": True, "others": True, "target_frames": 1.0, "others_frames": 1.0,
+    }  # fmt: skip
+    return row | more
+
+
+def test_edits_of_one_clip_are_one_observation() -> None:
+    found = over_clips([("a", 1.0), ("a", 3.0), ("b", 4.0), ("c", math.nan)])
+    assert found["count"] == 2 and found["mean"] == 3
+    rows = [contest_row(f"{clip}-colour", who, p) for clip, p in (("a", 20), ("b", 30)) for who in ("x", "y")]
+    rows = [row | {"psnr": row["psnr"] + (row["contestant"] == "x")} for row in rows]
+    difference = Contest(rows).difference("x", "y", "psnr")
+    assert difference["mean"] == 1 and difference["low"] == difference["high"] == 1
+
+
+def test_temporal_error_counts_only_where_the_edit_is_seen() -> None:
+    rows = [
+        contest_row("a-colour", BOUND, 30, temporal=2.0),
+        contest_row("a-colour", "x", 25, temporal=3.0),
+        contest_row("a-colour", COPY, 10, temporal=1.0, target=False),
+    ]
+    contest = Contest(rows)
+    assert contest.mean("x", "temporal")["mean"] == 1.5 and contest.mean(COPY, "temporal")["mean"] is None
+    assert contest.difference(COPY, "x", "temporal")["count"] == 0
+
+
+def test_keyframes_needed_for_a_level() -> None:
+    points = [(2.0, 20.0), (4.0, 30.0), (8.0, 34.0)]
+    assert needed(points, 25) == 3 and needed(points, 33) == 7 and needed(points, 10) == 2
+    assert needed(points, 40) == math.inf
+    rows = [
+        {"case": "a", "group": "uneven motion", "way": way, "asked": k, "psnr_near": y}
+        for way, ys in (("adaptive", (30, 34)), ("uniform", (20, 30)))
+        for k, y in zip((2, 4), ys, strict=True)
+    ]
+    assert uniform_for_adaptive(rows) == [(2, 30, 4), (4, 34, math.inf)]
+    of = {way: (lambda row, way=way: row["way"] == way) for way in ("adaptive", "uniform")}
+    assert paired(rows, "psnr_near", of["adaptive"], of["uniform"])["mean"] == 7
+
+
+def test_parts_take_turns_by_their_weight_until_time_is_over() -> None:
+    calls: list[str] = []
+
+    def step(name: str, limit: int):
+        def run() -> bool:
+            calls.append(name)
+            return calls.count(name) < limit
+
+        return run
+
+    take_turns([(1.0, step("a", 3)), (1.0, step("b", 2))], lambda: False)
+    assert sorted(calls) == ["a", "a", "a", "b", "b"] and calls[:2] == ["a", "b"]
+    calls.clear()
+    take_turns([(1.0, step("a", 9))], lambda: len(calls) == 4)
+    assert len(calls) == 4
+
+
+def test_arguments() -> None:
+    options = parse(["--sweep", "prune=0.6,0", "--shard", "1/3", "--out", "folder"])
+    assert options.sweep == [("prune", [0.0, 0.6])] and options.shard == (1, 3)
+    assert options.json == Path("folder/quality.json") and options.html == Path("folder/index.html")
+    assert parse(["--json", "a/b.json", "--html", "c.html"]).markdown is None
+    for wrong in (["--shard", "3/3"], ["--sweep", "steps=1"], ["--kinds", "weather"]):
+        with pytest.raises(SystemExit):
+            parse(wrong)
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def made_results(clips: int = 6) -> dict[str, Any]:
+    """Results as a run leaves them, their scores drawn at random."""
+    rng = np.random.default_rng(0)
+    contest, media = [], []
+    everyone = [who.name for who in EVERYONE.values()]
+    for number in range(clips):
+        for kind in KINDS[:2] if number % 2 else KINDS[2:]:
+            case, base = f"{number}-{kind}", rng.normal(25, 3)
+            group = list(MOTIONS)[number % len(MOTIONS)]
+            for who in [COPY, BOUND, *everyone]:
+                shift = {BOUND: 5, COPY: -10, "joint": 0.2, "per-frame": -1.5}.get(
+                    who, -everyone.index(who) / 12 if who in everyone else 0
+                )
+                row = contest_row(
+                    case,
+                    who,
+                    base + shift + rng.normal(0, 0.3),
+                    group=group,
+                    long=number % 5 == 4,
+                    temporal=2.0 + abs(shift) / 3 + rng.normal(0, 0.1),
+                    target=who != COPY,
+                )
+                if who in everyone:
+                    row |= {
+                        "keyframes": 5,
+                        "kept": 0.4,
+                        "plan_seconds": 0.4,
+                        "edit_seconds": 1.2,
+                        "peak_memory": 2 * 2**30,
+                        "psnr_near": 36 + rng.normal(),
+                        "crossing_segments": 0,
+                        "crossing_frames": 0,
+                    }
+                contest.append(row)
+            media.append(
+                {
+                    "case": case,
+                    "kind": kind,
+                    "prompts": ["a red ball", "a blue ball"],
+                    "sheet": f"clips/{case}.jpg",
+                    "film": f"clips/{case}.mp4" if number < 1 else None,
+                }
+            )
+    prune = [
+        {"case": str(c), "group": "pan", "kind": "colour", "keyframes": 32, "ratio": ratio, "way": way,
+         "psnr": 25 + rng.normal(0, 0.1) - ratio * (1 + w),
+         "psnr_near": None if ratio == 0 else 50 - 20 * ratio - 3 * w}
+        for c in range(4)
+        for w, way in enumerate(("as planned", "by score alone", "at random", "nearest frames"))
+        for ratio in ((0.0, 0.3, 0.6, 0.8, 0.9, 0.95) if w == 0 else (0.3, 0.6, 0.8, 0.9, 0.95))
+    ]  # fmt: skip
+    keyframes = [
+        {"case": f"{group}{c}", "group": group, "kind": "colour", "way": way, "asked": k, "keyframes": k,
+         "psnr_near": 30 + 3 * math.log(k) + 2 * (way == "adaptive") + rng.normal(0, 0.5)}
+        for group in GROUPS for c in range(3) for way in ("adaptive", "uniform") for k in (2, 3, 4, 6, 8, 12, 16)
+    ]  # fmt: skip
+    names = ("name", "text", "group", "against")
+    meta = {
+        "command": "python -m benchmarks.quality", "commit": "0123abc", "split": "test", "scene_seed": 0, "size": 64,
+        "frames": [32, 256, 48], "feature_width": 64,
+        "machine": {"model": "embedded", "fingerprint": "f", "device": "cpu", "cores": 2, "torch": "2"},
+        "contestants": [{n: getattr(who, n) for n in names} for who in EVERYONE.values()],
+    }  # fmt: skip
+    return {"meta": meta, "contest": contest, "prune": prune, "keyframes": keyframes, "media": media}
+
+
+def test_the_report_says_what_must_be_shown(tmp_path: Path) -> None:
+    data = made_results()
+    bars = all_bars(data)
+    assert list(bars) == ["Slimming", "Keyframes", "The default against the others", "What each part gains"]
+    by_text = {bar.text: bar for topic in bars.values() for bar in topic}
+    assert not by_text["at 80% pruning, at most 0.3 dB further from the truth than unpruned"].passed
+    assert not by_text["at 80% pruning, at least 35 dB to the unpruned edit"].passed  # 50 - 20 * 0.8 = 34
+    assert by_text["at 80% pruning, as planned is nearer to the unpruned edit than at random"].passed
+    assert by_text["no segment and no blend crosses a cut"].passed
+    assert by_text["within 0.5 dB of joint on short clips"].passed
+    data["contest"][2]["crossing_frames"] = 1  # of the joint edit: not the default's
+    assert {bar.text: bar for bar in all_bars(data)["Keyframes"]}["no segment and no blend crosses a cut"].passed
+    text = results_text(data)
+    assert "| adaflow |" in text and "`python -m benchmarks.quality`" in text and "0123abc" in text
+    write_reports(data, tmp_path / "quality.json", tmp_path / "index.html", None)
+    html = (tmp_path / "index.html").read_text()
+    assert html.count("<svg") == 2 + 4 + 2 + 3 and "no-blend" in html and "nan" not in html
+    assert html == page(merge([tmp_path / "quality.json"]) | {"meta": data["meta"]})
+
+
+def test_results_of_shards_become_one(tmp_path: Path) -> None:
+    data = made_results()
+    half = len(data["contest"]) // 2
+    parts = [data | {"contest": data["contest"][:half]}, data | {"contest": data["contest"][half - 3 :]}]
+    for number, part in enumerate(parts):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "quality.json").write_text(json.dumps(part))
+    found = merge([tmp_path / str(number) / "quality.json" for number in range(2)])
+    key = lambda row: (row["case"], row["contestant"])  # noqa: E731
+    assert sorted(found["contest"], key=key) == sorted(data["contest"], key=key)
+    assert len(found["prune"]) == len(data["prune"]) and len(found["meta"]["commands"]) == 2
+
+
+def test_plots_stay_inside_and_name_round_numbers() -> None:
+    assert plots.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0] and plots.ticks(29.7, 34.2, 4) == [30, 31, 32, 33, 34]
+    svg = plots.lines({"a": [plots.Point(2, 30, 29, 31), plots.Point(4, 33, 32, 34)]}, "x", "y", {"<limit>": 31})
+    assert svg.count("<circle") == 2 and 'class="band s0"' in svg and "&lt;limit&gt;" in svg
+    assert plots.lines({"a": []}, "x", "y") == plots.intervals([], "x") == ""
+    rows = [("sure", plots.Point(0, 1, 0.5, 1.5)), ("unsure", plots.Point(0, 1, -0.5, 2.5))]
+    assert plots.intervals(rows, "gain").count('class="dot unsure"') == 1
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_tiny_run(tmp_path: Path) -> None:
+    from scenes import embedded
+    from scenes.captions import vocabulary
+    from scenes.classifier import Judge, save_judge
+
+    torch.manual_seed(0)
+    embedded.save(embedded.build(vocabulary(), size=SIZE), tmp_path / "model")
+    save_judge(Judge(), tmp_path / "judge")
+    given = [
+        "--model", str(tmp_path / "model"), "--judge", str(tmp_path / "judge"), "--device", "cpu", "--size", str(SIZE),
+        "--frames", "3", "--long-frames", "0", "--clips", "1", "--each", "1", "--films", "1", "--workers", "1",
+        "--methods", "adaflow,joint,no-scales", "--variants", "sampled=0.5", "--sweep", "prune=0,0.5",
+        "--sweep", "keyframes=2", "--sweep-clips", "1", "--sweep-frames", "3", "--sweep-keyframes", "3",
+        "--profile", "steps=2", "--profile", "inversion_steps=2", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    main(given)
+    data = json.loads((tmp_path / "out/quality.json").read_text())
+    rows = {row["contestant"]: row for row in data["contest"]}
+    assert set(rows) == {COPY, BOUND, "joint", "adaflow", "no-scales", "sampled=0.5"}
+    assert rows["adaflow"]["psnr_near"] and rows[BOUND]["psnr"] > 0 and rows["adaflow"]["peak_memory"]
+    assert {row["way"] for row in data["prune"]} == {"as planned", "by score alone", "at random", "nearest frames"}
+    assert [row["way"] for row in data["keyframes"]] == ["adaptive", "uniform", "sampled=0.5"]
+    [media] = data["media"]
+    assert all((tmp_path / "out" / media[name]).stat().st_size > 1000 for name in ("sheet", "film"))
+    assert "| adaflow |" in (tmp_path / "out/RESULTS.md").read_text()
+    main(["--from", str(tmp_path / "out/quality.json"), "--out", str(tmp_path / "again")])
+    assert (tmp_path / "again" / media["film"]).exists() and (tmp_path / "again/index.html").exists()
