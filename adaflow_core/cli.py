@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     edit.add_argument("--steps", type=int, metavar="N")
     edit.add_argument("--inversion-steps", type=int, metavar="N", help="a multiple of --steps")
     edit.add_argument("--guidance", type=float, metavar="G")
+    edit.add_argument("--guided", type=float, metavar="X", help="share of the steps with guidance, 0..1")
     edit.add_argument("--injection-attention", type=float, metavar="X", help="share of steps, 0..1")
     edit.add_argument("--injection-conv", type=float, metavar="X", help="share of steps, 0..1")
     edit.add_argument("--propagation", choices=PROPAGATION, help="what frames take from keyframes")
@@ -67,6 +68,9 @@ def parser() -> argparse.ArgumentParser:
     edit.add_argument("--tolerance", type=float, metavar="X", help="changes that count as none, 0..1 of the usual")
     edit.add_argument(
         "--detail", type=float, metavar="X", help="how far the source is shown where nothing changes, 0..1"
+    )
+    edit.add_argument(
+        "--low-memory", action="store_true", default=None, help="for GPUs of 8 to 12 GiB; a little slower"
     )
     edit.add_argument("--seed", type=int, metavar="S")
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
@@ -88,6 +92,7 @@ def _model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
     command.add_argument("--dtype", default="auto", choices=["auto", "float16", "bfloat16", "float32"])
     command.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
+    command.add_argument("--compile", action="store_true", help="torch.compile: pays from thousands of frames on")
 
 
 def _shared(command: argparse.ArgumentParser) -> None:
@@ -126,6 +131,7 @@ def _edit_config(arguments: argparse.Namespace) -> EditConfig:
         "steps",
         "inversion_steps",
         "guidance",
+        "guided",
         "negative_prompt",
         "injection_attention",
         "injection_conv",
@@ -133,6 +139,7 @@ def _edit_config(arguments: argparse.Namespace) -> EditConfig:
         "fidelity",
         "tolerance",
         "detail",
+        "low_memory",
         "seed",
     )
     changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -168,7 +175,11 @@ def _load(arguments: argparse.Namespace) -> AdaFlow:
     from adaflow_core.engine import AdaFlow
 
     return AdaFlow.from_pretrained(
-        arguments.model, device=arguments.device, dtype=arguments.dtype, attention=arguments.attention
+        arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        attention=arguments.attention,
+        compile=arguments.compile,
     )
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from adaflow_core.matching import best_match, pool_tokens
+from adaflow_core.pooled import PooledRows
+from adaflow_core.transfer import upload
 from adaflow_core.types import Correspondence, Features, Grid, Monitor, Segments
 
 # Similarity by which one keyframe's match must lead the other's to weigh e times as much.
@@ -70,11 +72,11 @@ def match_to_keyframes(
     """The keyframe token for each token [F, P, n] int64, and the blend weights [F, P, n]."""
     index, confidence = [], []
     for p in range(slots.shape[1]):
-        values, indices = best_match(frame_tokens, key_tokens[torch.from_numpy(slots[:, p])])
+        values, indices = best_match(frame_tokens, key_tokens[upload(slots[:, p], key_tokens.device)])
         index.append(indices)
         confidence.append(values)
     stacked = torch.stack(confidence, dim=1)
-    weights = blend_weights(torch.from_numpy(temporal).to(stacked.device), stacked)
+    weights = blend_weights(upload(temporal, stacked.device), stacked)
     return torch.stack(index, dim=1), weights
 
 
@@ -86,7 +88,7 @@ def correspond(
     blend: bool,
     device: torch.device | str,
     monitor: Monitor,
-    chunk: int = 8,
+    chunk: int | None = None,
 ) -> Correspondence:
     """Correspondences of every frame on every grid of the UNet's self-attention.
 
@@ -101,25 +103,25 @@ def correspond(
     index = {g: np.empty((T, P, g.n), dtype=np.int16 if g.n < 2**15 else np.int32) for g in grids}
     weights = {g: np.empty((T, P, g.n), dtype=np.float16) for g in grids}
 
-    def load(frames: np.ndarray, grid: Grid) -> Tensor:
-        dtype = torch.float16 if torch.device(device).type == "cuda" else torch.float32
-        return pool_tokens(
-            torch.from_numpy(features.tokens[frames]).to(device, dtype),
-            features.grid,
-            grid,
-        )
-
+    on_gpu = torch.device(device).type == "cuda"
+    chunk = chunk or (32 if on_gpu else 8)
+    dtype = torch.float16 if on_gpu else torch.float32
     with monitor.stage("match", T) as stage:
         for part in stage.chunks(T, chunk):
             # The slots of neighbouring frames are few: only their keyframes are loaded.
             used, local = np.unique(slots[part], return_inverse=True)
             local = local.reshape(slots[part].shape)
+            frames = np.append(np.arange(part.start, part.stop), segments.keyframes[used])
+            raw = upload(features.tokens[frames], torch.device(device)).to(dtype)
+            found = {}
             for grid in grids:
-                frame_tokens = load(np.arange(part.start, part.stop), grid)
-                key_tokens = load(segments.keyframes[used], grid)
-                found, weight = match_to_keyframes(frame_tokens, key_tokens, local, temporal[part])
-                index[grid][part] = found.cpu().numpy()
-                weights[grid][part] = weight.cpu().numpy()
+                tokens = pool_tokens(raw, features.grid, grid)
+                count = part.stop - part.start
+                found[grid] = match_to_keyframes(tokens[:count], tokens[count:], local, temporal[part])
+            for grid, (indices, weight) in found.items():
+                # As narrow as they are kept before they are fetched.
+                index[grid][part] = indices.to(torch.int16 if index[grid].dtype == np.int16 else torch.int32).cpu()
+                weights[grid][part] = weight.half().cpu()
     return Correspondence(slots, weights, index)
 
 
@@ -143,7 +145,9 @@ class PropagationResidual:
     """
 
     def __init__(self, features: Features, cuts: np.ndarray, device: torch.device | str = "cpu") -> None:
-        self.features, self.cuts, self.device = features, cuts, device
+        self.cuts, self.device = cuts, device
+        self._tokens = PooledRows(features.tokens, features.grid, features.output_grid, device)
+        self._outputs = PooledRows(features.outputs, features.output_grid, features.output_grid, device)
 
     def __call__(self, keyframes: np.ndarray, frames: np.ndarray, chunk: int = 32) -> np.ndarray:
         """[F] float32; 0 at keyframes."""
@@ -160,17 +164,10 @@ class PropagationResidual:
                 local,
                 temporal[rows],
             )
-            sources = self._outputs(keyframes[used])
+            sources = self._outputs(keyframes[used]).float()
             blended = gather_blend(sources, torch.from_numpy(local).to(self.device), index, weights)
-            own = self._outputs(frames[rows])
+            own = self._outputs(frames[rows]).float()
             error = (blended - own).square().sum(dim=-1).mean(dim=-1)
             size = own.square().sum(dim=-1).mean(dim=-1)
             result[rows] = (error / size.clamp(min=1e-12)).sqrt().float().cpu().numpy()
         return result
-
-    def _tokens(self, frames: np.ndarray) -> Tensor:
-        tokens = torch.from_numpy(self.features.tokens[frames]).to(self.device).float()
-        return pool_tokens(tokens, self.features.grid, self.features.output_grid)
-
-    def _outputs(self, frames: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.features.outputs[frames]).to(self.device).float()

@@ -20,8 +20,11 @@ from torch import Tensor
 
 from adaflow_core.attention import AttentionState, ConvInjection, Halt, editing_attention, forward_hook, injected_conv
 from adaflow_core.backbone import Backbone
+from adaflow_core.bounded import HostOutputs, cut_feed_forwards
+from adaflow_core.compiled import compiled_blocks
 from adaflow_core.config import EditConfig
 from adaflow_core.ddim import CLEAN, add_noise, guide, move, split
+from adaflow_core.memory import in_chunks
 from adaflow_core.transfer import upload
 from adaflow_core.types import Embedding, Inversion, Layout, Monitor
 
@@ -40,6 +43,7 @@ class _Step:
     layout: Layout
     source: np.ndarray  # [T, 4, h, w] the inversion's latents at this timestep
     source_after: np.ndarray  # and at the next
+    guided: bool
     inject_attention: bool
     inject_conv: bool
 
@@ -63,15 +67,15 @@ class Editor:
         self.tolerance = config.tolerance
         self.guidance = config.guidance
         self.source = source.states
-        # Without guidance the negative prediction has no part in the result.
-        self.edit = [positive.states] if config.guidance == 1 else [negative.states, positive.states]
+        self.prompts = [negative.states, positive.states]
+        self.edit = self.prompts  # of the present step: unguided ones need the positive alone
         self.attention = AttentionState(
             attend=backbone.attend,
             check=monitor.check,
-            edits=len(self.edit),
             changes=config.propagation == "change",
+            host=HostOutputs() if config.low_memory else None,
         )
-        self.conv = ConvInjection(branches=1 + len(self.edit))
+        self.conv = ConvInjection()
 
     @torch.inference_mode()
     def run(
@@ -96,6 +100,8 @@ class Editor:
         with (
             editing_attention(backbone.unet, self.attention),
             forward_hook(injected_conv(backbone.unet), self.conv),
+            compiled_blocks(backbone.unet, backbone.compile),
+            cut_feed_forwards(backbone.unet) as self.feed_forwards,
             self.monitor.stage("edit", S * T) as stage,
         ):
             laid_out = None
@@ -107,9 +113,13 @@ class Editor:
                     layouts(i),
                     inversion.latents[i],
                     clean if last else inversion.latents[i + 1],
+                    guided=i < config.guided_steps,
                     inject_attention=i < round((config.injection_attention or 0.0) * S),
                     inject_conv=i < round((config.injection_conv or 0.0) * S),
                 )
+                # Without guidance the negative prediction has no part in the result.
+                self.edit = self.prompts if step.guided else self.prompts[1:]
+                self.attention.edits, self.conv.branches = len(self.edit), 1 + len(self.edit)
                 if step.layout is not laid_out:
                     self._lay_out(step.layout)
                     laid_out = step.layout
@@ -127,11 +137,14 @@ class Editor:
                         picture = preview(guided)
                     stage.advance(len(part), preview=picture)
                 others = np.setdiff1d(np.arange(T), keyframes)
-                for first in range(0, len(others), self.chunk):
-                    part = others[first : first + self.chunk]
-                    there = upload(part, home)
-                    x[there] = self._propagation_pass(x[there], step, part).to(home)
-                    stage.advance(len(part))
+
+                def propagate(part: slice, step: _Step = step, others: np.ndarray = others) -> None:
+                    frames = others[part]
+                    there = upload(frames, home)
+                    x[there] = self._propagation_pass(x[there], step, frames).to(home)
+                    stage.advance(len(frames))
+
+                self.chunk = in_chunks(len(others), self.chunk, propagate)
                 self.attention.outputs.clear()
                 self.attention.key_tokens.clear()
         return x.cpu()
@@ -174,6 +187,9 @@ class Editor:
         slots = correspondence.slots[frames]
         # Where all frames name one keyframe twice, the second has no weight.
         P = 1 if (slots == slots[:, :1]).all() else 2
+        if state.host is not None:
+            used, slots = np.unique(slots, return_inverse=True)
+            state.used, slots = used.tolist(), slots.reshape(len(frames), -1)
         state.slots = upload(slots[:, :P], device)
         state.index = {g.n: upload(index[frames, :P], device).long() for g, index in correspondence.index.items()}
         state.weights = {g.n: upload(weights[frames, :P], device) for g, weights in correspondence.weights.items()}
@@ -197,12 +213,14 @@ class Editor:
             states.insert(0, self.source)
         self.attention.prompts = len(states)
         prompts = torch.cat([s.expand(len(frames), -1, -1) for s in states])
+        self.feed_forwards.cut(len(prompts))
         output = self.backbone.predict(torch.cat(latents), step.timestep, prompts)
         return rearrange(output, "(b f) c h w -> b f c h w", f=len(frames))
 
     def _source_pass(self, step: _Step, frames: np.ndarray) -> None:
         """The source's features at the injected convolution into `self.conv.features`; the pass ends there."""
         self.conv.mode, self.attention.prompts = "record", 1
+        self.feed_forwards.cut(len(frames))
         latents = upload(step.source[frames], self.backbone.device).float()
         with suppress(Halt):
             self.backbone.predict(latents, step.timestep, self.source)

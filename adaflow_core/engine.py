@@ -76,10 +76,14 @@ class AdaFlow:
         device: str = "auto",
         dtype: str = "auto",
         attention: str = "auto",
+        compile: bool = False,
         cache: Cache | None = None,
     ) -> AdaFlow:
-        """`model`: "embedded", a Hub id ("ID" or "ID@REVISION"), or a folder in diffusers' format."""
-        return cls(load_backbone(model, device=device, dtype=dtype, attention=attention), cache)
+        """`model`: "embedded", a Hub id ("ID" or "ID@REVISION"), or a folder in diffusers' format.
+
+        `compile`: `torch.compile` the passes; it takes minutes once and pays for itself from thousands of frames on.
+        """
+        return cls(load_backbone(model, device=device, dtype=dtype, attention=attention, compile=compile), cache)
 
     @property
     def profile(self) -> ModelProfile:
@@ -182,7 +186,7 @@ class AdaFlow:
     def _latents(self, video: Video, monitor: Monitor) -> np.ndarray:
         """[T, 4, h, w] float32, memory-mapped."""
         T, (width, height) = len(video), video.size
-        factor, chunk = self.backbone.factor, min(8, self.backbone.chunk)
+        factor, chunk = self.backbone.factor, self.backbone.vae_chunk(width, height)
 
         def build(folder: Path) -> dict[str, Any]:
             shape = (T, 4, height // factor, width // factor)
@@ -269,7 +273,7 @@ class AdaFlow:
         began = time.perf_counter()
         with self._exclusive(monitor), PeakMemory(backbone.device) as peak:
             config = resolve_edit(config or EditConfig(), self.profile, source_prompt)
-            config = replace(config, chunk=config.chunk or backbone.chunk)
+            config = replace(config, chunk=config.chunk or backbone.chunk_for(config.low_memory))
             steps, inversion_steps, chunk = config.steps, config.inversion_steps, config.chunk
             assert steps and inversion_steps and chunk and config.negative_prompt is not None
             source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
@@ -295,7 +299,7 @@ class AdaFlow:
                 self._layouts(plan, config, monitor),
                 _preview(latents, video),
             )
-            frames = self._decode_latents(edited, latents, video, config.detail, monitor)
+            frames = self._decode_latents(edited, latents, video, config.detail, monitor, config.low_memory)
         warnings = _prompt_warnings(positive) + _prompt_warnings(source)
         report = {
             "frames": len(video),
@@ -351,6 +355,7 @@ class AdaFlow:
         video: Video,
         detail: float,
         monitor: Monitor,
+        low_memory: bool = False,
     ) -> np.ndarray:
         """[T, H, W, 3] uint8 in an unnamed temporary file: a long result must not fill the memory."""
         decode, device = self.backbone.decode_there, self.backbone.device
@@ -358,7 +363,7 @@ class AdaFlow:
         file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
         out = np.memmap(file, np.uint8, mode="w+", shape=video.frames.shape)
         with monitor.stage("decode frames", T) as stage:
-            for part in stage.chunks(T, min(8, self.backbone.chunk)):
+            for part in stage.chunks(T, self.backbone.vae_chunk(*video.size, low_memory)):
                 frames = decode(edited[part])
                 if detail:
                     rebuilt = decode(upload(source[part], device))

@@ -120,7 +120,8 @@ def feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture:
 def fit_reduction(rows: Tensor, width: int = WIDTH) -> Tensor:
     """[R, c] unit rows -> [c, width]: the directions that keep most of the rows' products (uncentred PCA)."""
     gram = rows.mT.double() @ rows.double()
-    return torch.linalg.eigh(gram).eigenvectors[:, -width:].flip(1).float()
+    # On the CPU: a GPU's solver takes longer to start than this takes.
+    return torch.linalg.eigh(gram.cpu()).eigenvectors[:, -width:].flip(1).float().to(rows.device)
 
 
 def match_agreement(tokens: Tensor, reduced: Tensor) -> float:
@@ -184,9 +185,9 @@ def extract_features(
             rows = F.normalize(run(part, capture) - mean, dim=-1)
             if reduction is not None:
                 rows = F.normalize(rows @ reduction, dim=-1)
-            tokens[part] = rows.cpu().numpy()
+            tokens[part] = rows.half().cpu().numpy()  # fetched as narrow as they are kept
             kept = capture.output.float()
-            outputs[part] = (kept if spread is None else kept @ spread).cpu().numpy()
+            outputs[part] = (kept if spread is None else kept @ spread).half().cpu().numpy()
             assert capture.attention is not None
             importance["uniform"][part] = 1.0
             importance["attention"][part] = _mean_one(pool_map(capture.attention, output_grid, grid))

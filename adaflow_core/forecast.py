@@ -113,7 +113,8 @@ def forecast(
     """
     assert config.steps and config.inversion_steps is not None
     assert config.injection_attention is not None and config.injection_conv is not None
-    S, branches = config.steps, 1 if config.guidance == 1 else 2
+    S, branches = config.steps, 2 if config.guided_steps else 1
+    rows = S + config.guided_steps  # of the edit, one for each prompt and step
     with_source = S if config.whole_source else round(config.injection_attention * S)
     with_conv = round(config.injection_conv * S)
     channels, layers = attention_widths(backbone, grids)
@@ -121,11 +122,11 @@ def forecast(
     if kept is not None:
         # The pass itself holds attention within a frame; what slimming keeps beyond that comes on top.
         joint = sum(
-            branches * calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids
+            calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids
         )
-    per_keyframe = S * branches * calibration.unet + with_source * calibration.unet + S * joint
+    per_keyframe = rows * (calibration.unet + joint) + with_source * calibration.unet
     per_keyframe += max(0, with_conv - with_source) * calibration.until_conv
-    per_other = S * branches * (calibration.unet - calibration.self_attention)
+    per_other = rows * (calibration.unet - calibration.self_attention)
     per_other += S * calibration.unet if config.whole_source else with_conv * calibration.until_conv
     seconds = {
         "invert": 0.0 if inverted else frames * config.inversion_steps * calibration.unet,

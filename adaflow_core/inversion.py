@@ -9,7 +9,9 @@ import torch
 
 from adaflow_core.attention import AttentionState, editing_attention
 from adaflow_core.backbone import Backbone
+from adaflow_core.compiled import CompiledForward
 from adaflow_core.ddim import CLEAN, edit_timesteps, inversion_timesteps, move
+from adaflow_core.memory import in_chunks
 from adaflow_core.transfer import upload
 from adaflow_core.types import Inversion, Monitor
 
@@ -37,13 +39,18 @@ def invert(
     T = len(latents)
     stored_as, dtype = (torch.float32, np.float32) if backbone.dtype == torch.float32 else (torch.float16, np.float16)
     stored = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(steps, *latents.shape))
-    attention = AttentionState(attend=backbone.attend, check=monitor.check, prompts=1)
+    attention = AttentionState(attend=backbone.attend, prompts=1)
+    rows, forward = min(T, chunk * backbone.single_rows), None
+    if backbone.compile:
+        forward = CompiledForward(backbone.unet, rows)  # the stop signal would be compiled as well
+    else:
+        attention.check = monitor.check
     with (
         editing_attention(backbone.unet, attention),
         monitor.stage("invert", T * len(ascending)) as stage,
     ):
-        for start in range(0, T, chunk):
-            part = slice(start, min(start + chunk, T))
+
+        def run(part: slice) -> None:
             x = upload(latents[part], backbone.device).float()
             origin, kept = CLEAN, []
             for i, target in enumerate(map(int, ascending)):
@@ -51,7 +58,7 @@ def invert(
                 x = move(
                     backbone.schedule,
                     x,
-                    backbone.predict(x, target, states),
+                    backbone.predict(x, target, states, forward),
                     origin,
                     target,
                 )
@@ -61,6 +68,8 @@ def invert(
                 stage.advance(part.stop - part.start)
             # Fetched together: each fetching waits for the device, and the device then for the next pass.
             stored[::-1, part] = torch.stack(kept).cpu().numpy()
+
+        in_chunks(T, rows, run)
     stored.flush()
 
 

@@ -1,11 +1,17 @@
-"""How much memory a piece of work takes at its peak."""
+"""How much memory a piece of work takes at its peak, and what to do where there is too little."""
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 import torch
+
+from adaflow_core.types import AdaFlowError
+
+logger = logging.getLogger(__name__)
 
 
 def resident_bytes() -> int:
@@ -54,3 +60,27 @@ class PeakMemory:
         while not self._done.wait(self.interval):
             self.bytes = max(self.bytes, resident_bytes())
         self.bytes = max(self.bytes, resident_bytes())
+
+
+def in_chunks(count: int, size: int, work: Callable[[slice], None]) -> int:
+    """`work` on slices of at most `size` covering range(count), in order; returns the size that it ended with.
+
+    Where the device's memory does not do, the size is halved and the slice begun again: `work` must leave nothing
+    half done. Raises AdaFlowError where not even one fits.
+    """
+    start = 0
+    while start < count:
+        part = slice(start, min(start + size, count))
+        try:
+            work(part)
+        except torch.OutOfMemoryError:
+            size = (part.stop - part.start) // 2
+        else:
+            start = part.stop
+            continue
+        # Here, not above: the exception keeps the tensors of the failed call alive.
+        if not size:
+            raise AdaFlowError("not even one frame fits the device's memory; choose a smaller size or fewer keyframes")
+        torch.cuda.empty_cache()
+        logger.warning("out of memory; going on with %d frames at a time", size)
+    return size

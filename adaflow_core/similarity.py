@@ -17,11 +17,12 @@ from adaflow_core.matching import (
     coarsen,
     match_maps,
     pool_map,
-    pool_tokens,
     similarity_grid,
     weighted_mean,
     window_minimum,
 )
+from adaflow_core.pooled import PooledRows
+from adaflow_core.transfer import upload
 from adaflow_core.types import Features, Grid, Monitor
 
 Compare = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -35,16 +36,17 @@ class FrameSimilarity:
         self.weights = features.importance[importance]  # [T, n]
         self.device = torch.device(device)
         self.base = similarity_grid(features.grid)
+        self._pooled: dict[int, tuple[PooledRows, Grid]] = {}
         self._bands: dict[tuple[int, int, int], np.ndarray] = {}
 
     def load(self, frames: np.ndarray, scale: int) -> tuple[Tensor, Tensor, Grid]:
         """Tokens [F, n, c] and weights [F, n] of `frames`, pooled to the scale's grid."""
-        grid, to = self.features.grid, coarsen(self.base, scale)
-        # Half precision only pays where there is hardware for it.
-        dtype = torch.float16 if self.device.type == "cuda" else torch.float32
-        tokens = torch.from_numpy(self.features.tokens[frames]).to(self.device, dtype)
-        weights = torch.from_numpy(self.weights[frames]).to(self.device)
-        return pool_tokens(tokens, grid, to), pool_map(weights, grid, to), to
+        if scale not in self._pooled:
+            to = coarsen(self.base, scale)
+            self._pooled[scale] = PooledRows(self.features.tokens, self.features.grid, to, self.device), to
+        rows, to = self._pooled[scale]
+        weights = upload(self.weights[frames], self.device)
+        return rows(frames), pool_map(weights, self.features.grid, to), to
 
     def compare(
         self,
@@ -108,17 +110,18 @@ class FrameSimilarity:
             for start in range(0, N, width):
                 # Two blocks of `width` hold every pair whose first frame lies in the first block.
                 tokens, weights, _ = self.load(sampled[start : start + 2 * width], scale)
+                rows = []
                 for i in range(min(width, N - start)):
                     last = min(i + width, len(tokens))
                     there, back = match_maps(tokens[i : i + 1].expand(last - i, -1, -1), tokens[i:last])
-                    row = torch.stack(
-                        [
-                            weighted_mean(there, weights[i : i + 1]),
-                            weighted_mean(back, weights[i:last]),
-                        ]
-                    )
-                    table[:, start + i, : last - i] = row.float().cpu().numpy()
-                    stage.advance()
+                    both = weighted_mean(there, weights[i : i + 1]), weighted_mean(back, weights[i:last])
+                    rows.append(torch.stack(both).float())
+                    monitor.check()
+                # Fetched together: each fetching waits for the device.
+                fetched = np.split(torch.cat(rows, dim=1).cpu().numpy(), np.cumsum([r.shape[1] for r in rows]), axis=1)
+                for i, row in enumerate(fetched[:-1]):
+                    table[:, start + i, : row.shape[1]] = row
+                stage.advance(len(rows))
         self._bands[scale, stride, width] = table
         return table
 

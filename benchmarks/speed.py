@@ -47,6 +47,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of the edit; the inversion keeps the preset's ratio to it")
     parser.add_argument("--chunk", type=int, help="frames per call of the UNet")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="end after the last of these")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile; what compiling takes counts in its stage"
+    )
+    parser.add_argument("--low-memory", action="store_true")
     parser.add_argument("--micro", action="store_true", help="the keyframes' attention and pass only")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--cache", type=Path, help="keep the cache here; default: nothing is kept")
@@ -66,7 +70,7 @@ def settings(given: argparse.Namespace) -> tuple[PlanConfig, EditConfig]:
     if given.steps is not None:
         ratio = edit.inversion_steps // edit.steps if edit.steps and edit.inversion_steps else None
         edit = replace(edit, steps=given.steps, inversion_steps=ratio and ratio * given.steps)
-    return plan, replace(edit, chunk=given.chunk)
+    return plan, replace(edit, chunk=given.chunk, low_memory=given.low_memory)
 
 
 def machine(backbone: Backbone) -> dict[str, Any]:
@@ -186,7 +190,7 @@ def run_micro(backbone: Backbone, given: argparse.Namespace) -> None:
 
 def main() -> None:
     given = arguments()
-    backbone = make_backbone(given.arch, given.device)
+    backbone = replace(make_backbone(given.arch, given.device), compile=given.compile)
     width, height = map(int, given.size.split("x"))
     check_finite(backbone, width, height)
     if given.micro:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from adaflow_core.attention import pick_attention
-from adaflow_core.backbone import EMBEDDED, Backbone, load_backbone, pick_device, pick_dtype
+from adaflow_core.backbone import EMBEDDED, Backbone, load_backbone, pick_device, pick_dtype, place
 from adaflow_core.config import ModelProfile
 from adaflow_core.ddim import Schedule
 from adaflow_core.types import AdaFlowError, Video
@@ -73,8 +73,7 @@ def _random_sd21(device: torch.device, dtype: torch.dtype) -> Backbone:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
     )  # fmt: skip
-    for module in (unet, vae, text_encoder):
-        module.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
+    memory_format = place(unet, vae, text_encoder, device, dtype)
     return Backbone(
         "sd21-random",
         vae,
@@ -86,6 +85,7 @@ def _random_sd21(device: torch.device, dtype: torch.dtype) -> Backbone:
         device,
         dtype,
         pick_attention("auto", device, dtype),
+        memory_format,
     )
 
 

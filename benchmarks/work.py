@@ -91,7 +91,7 @@ def stage_work(backbone: Backbone, passes: Passes, layout: Layout, config: EditC
     assert config.steps and config.inversion_steps
     assert config.injection_attention is not None and config.injection_conv is not None
     S, K, T = config.steps, len(layout.keyframes), frames
-    branches = 1 if config.guidance == 1 else 2
+    rows = S + config.guided_steps  # of the edit, one for each prompt and step
     factor = config.inversion_steps // S
     with_attention, with_conv = (round(share * S) for share in (config.injection_attention, config.injection_conv))
     extended = 0
@@ -104,8 +104,8 @@ def stage_work(backbone: Backbone, passes: Passes, layout: Layout, config: EditC
         "encode": T * passes.encode,
         "features": T * passes.until_features,
         "invert": T * ((S - 1) * factor + 1) * passes.whole,
-        "keyframes": K * (S * branches * (passes.whole + extended) + key_source * passes.whole
+        "keyframes": K * (rows * (passes.whole + extended) + key_source * passes.whole
                           + key_conv * passes.until_conv),
-        "propagation": (T - K) * (S * branches * passes.propagated + other_source),
+        "propagation": (T - K) * (rows * passes.propagated + other_source),
         "decode frames": T * passes.decode * (2 if config.detail else 1),
     }  # fmt: skip

@@ -16,6 +16,10 @@ import torch
 if TYPE_CHECKING:
     from adaflow_core.backbone import Backbone
 
+# Kernels run by Triton's interpreter where there is no GPU; Triton reads this when it is first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # The workers of pytest-xdist share the cores; more threads than cores make small tensors slow.
 torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 

@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "version"),
     ("config", "ddim", "matching", "canvas", "cache", "reader", "sound", "memory", "metrics", "detail", "transfer"),
+    ("pooled", "kernels", "bounded", "compiled"),
     ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures
-    ("keyframes", "layout", "export"),
+    ("keyframes", "layout", "export", "fused"),
     ("planner", "attention"),
     ("backbone",),  # the diffusion model
     ("features", "inversion", "forecast", "scores"),

@@ -1,0 +1,31 @@
+"""Chunks that are halved where memory does not do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from adaflow_core.memory import in_chunks
+from adaflow_core.types import AdaFlowError
+
+
+def test_chunks_are_halved_and_nothing_is_lost() -> None:
+    done: list[int] = []
+    tried: list[int] = []
+
+    def work(part: slice) -> None:
+        tried.append(part.stop - part.start)
+        if part.stop - part.start > 3:
+            raise torch.OutOfMemoryError
+        done.extend(range(part.start, part.stop))
+
+    assert in_chunks(10, 8, work) == 2
+    assert done == list(range(10)) and tried == [8, 4, 2, 2, 2, 2, 2]
+
+
+def test_what_never_fits_is_said() -> None:
+    def work(_part: slice) -> None:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(AdaFlowError, match="one frame"):
+        in_chunks(4, 4, work)
