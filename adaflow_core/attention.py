@@ -74,6 +74,7 @@ class AttentionState:
     """
 
     attend: Attend = attend_sdpa
+    gather: Callable[..., Tensor] = gather_blend  # or the kernel that does the same
     check: Callable[[], None] = lambda: None  # the stop signal, looked at in every layer
     mode: Mode = "own"
     source: bool = False  # the batch begins with the source branch
@@ -156,8 +157,8 @@ class SelfAttention:
             assert state.used is not None
             outputs = state.host.fetch(outputs, state.used, hidden_states.device)
         for kept in outputs:  # branches share the correspondence
-            gathered = gather_blend(kept, state.slots, index, state.weights[n])
-            parts.append(gathered + parts[0] if state.changes else gathered)
+            base = parts[0] if state.changes else None
+            parts.append(state.gather(kept, state.slots, index, state.weights[n], base))
         return torch.cat(parts)
 
     def _matches(self, tokens: Tensor) -> Tensor:  # [F, n, c] -> [F, P, n]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adaflow_core.attention import Attend, pick_attention
 from adaflow_core.config import ModelProfile
+from adaflow_core.correspondence import gather_blend
 from adaflow_core.ddim import Schedule
 from adaflow_core.fused import fuse, kernels_run
 from adaflow_core.transfer import upload
@@ -62,6 +63,15 @@ class Backbone:
             samples = [tensor.detach().flatten()[:: max(1, tensor.numel() // 8)] for tensor in module.parameters()]
             digest.update(torch.cat(samples).float().cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    @property
+    def gather(self) -> Callable[..., Tensor]:
+        """`gather_blend`, as a kernel where those run."""
+        if self.device.type == "cuda" and self.memory_format == torch.channels_last:
+            from adaflow_core import kernels
+
+            return kernels.gather_blend
+        return gather_blend
 
     @property
     def factor(self) -> int:
@@ -272,7 +282,7 @@ def load_backbone(
 
 def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: torch.dtype) -> torch.memory_format:
     """The modules on the device, in the memory layout that is the fastest there."""
-    # Convolutions are fastest channels-last, and tokens lie so as attention takes them. But torch's normalisation
+    # Convolutions are the fastest channels-last, and tokens lie so as attention takes them. But torch's normalisation
     # of a GPU turns every picture over and back: without the fused one, the other layout is 15 % faster there.
     fused = device.type == "cuda" and kernels_run(device, dtype)
     memory_format = torch.channels_last if fused or device.type == "cpu" else torch.contiguous_format

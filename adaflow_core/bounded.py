@@ -14,11 +14,11 @@ from torch import Tensor
 FEED_FORWARD_ROWS = 64
 
 
-def feed_forward_part(rows: int) -> int:
+def feed_forward_part(rows: int, limit: int) -> int:
     """How many rows a feed-forward takes at once: parts must be equal, so a divisor of the batch."""
     divisors = [part for part in range(1, rows + 1) if rows % part == 0]
-    small = [part for part in divisors if part <= FEED_FORWARD_ROWS]
-    if small[-1] * 4 >= min(rows, FEED_FORWARD_ROWS):
+    small = [part for part in divisors if part <= limit]
+    if small[-1] * 4 >= min(rows, limit):
         return small[-1]
     return divisors[len(small)]  # a large prime: rather one part that is too large than many that are too small
 
@@ -30,9 +30,10 @@ class FeedForwards:
         self._blocks = [module for module in unet.modules() if hasattr(module, "set_chunk_feed_forward")]
         self._part: int | None = None
 
-    def cut(self, rows: int | None) -> None:
-        """For a batch of `rows`; None: whole, as it was."""
-        part = None if rows is None or rows <= FEED_FORWARD_ROWS else feed_forward_part(rows)
+    def cut(self, rows: int | None, limit: int | None = None) -> None:
+        """For a batch of `rows`, of which `limit` may be taken at once; None: whole, as it was."""
+        limit = limit or FEED_FORWARD_ROWS
+        part = None if rows is None or rows <= limit else feed_forward_part(rows, limit)
         if part != self._part:
             for block in self._blocks:
                 block.set_chunk_feed_forward(part, 0)

@@ -54,13 +54,15 @@ def gather_blend(
     slots: Tensor,  # [F, P] int64
     index: Tensor,  # [F, P, n] int64
     weights: Tensor,  # [F, P, n]
+    base: Tensor | None = None,  # [F, n, d]
 ) -> Tensor:
-    """[F, n, d]: for each token the weighted mean of the keyframe tokens that it corresponds to."""
+    """[F, n, d]: for each token the weighted mean of the keyframe tokens that it corresponds to, added to `base`."""
     parts = [
         outputs[slots[:, p, None], index[:, p]] * weights[:, p, :, None].to(outputs.dtype)  # [F, n, d]
         for p in range(slots.shape[1])
     ]
-    return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
+    blended = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
+    return blended if base is None else blended + base
 
 
 def match_to_keyframes(

@@ -71,6 +71,7 @@ class Editor:
         self.edit = self.prompts  # of the present step: unguided ones need the positive alone
         self.attention = AttentionState(
             attend=backbone.attend,
+            gather=backbone.gather,
             check=monitor.check,
             changes=config.propagation == "change",
             host=HostOutputs() if config.low_memory else None,

@@ -122,8 +122,10 @@ class AdaFlow:
             features, key = self._features(decoded, latents, config, monitor)
             choice = self._planner.choose(features, key, config, monitor)
             grids = self.backbone.grids(*decoded.size)
+            began = time.perf_counter()
             layout = self._planner.layout(features, key, choice, grids, config, monitor)
-            predicted = self._forecast(decoded, layout, edit or EditConfig(), config)
+            again = time.perf_counter() - began if config.resample else 0.0
+            predicted = self._forecast(decoded, layout, edit or EditConfig(), config, again)
         return Plan(
             video=decoded,
             model=self.backbone.name,
@@ -221,11 +223,13 @@ class AdaFlow:
         )
         return load_features(folder, meta), key
 
-    def _forecast(self, video: Video, layout: Layout, edit: EditConfig, plan: PlanConfig) -> Forecast:
+    def _forecast(
+        self, video: Video, layout: Layout, edit: EditConfig, plan: PlanConfig, layout_seconds: float
+    ) -> Forecast:
         backbone, (width, height) = self.backbone, video.size
         key = cache_key(
             model=backbone.fingerprint, size=(width, height), device=str(backbone.device),
-            threads=torch.get_num_threads(), attend=backbone.attend.__name__,
+            threads=torch.get_num_threads(), attend=backbone.attend.__name__, gather=backbone.gather.__module__, kind=2,
         )  # fmt: skip
         _, meta, _ = self.cache.get("calibration", key, lambda _: to_dict(calibrate(backbone, width, height)))
         resolved = resolve_edit(edit, self.profile, plan.source_prompt)
@@ -244,6 +248,8 @@ class AdaFlow:
             kept=kept,
             inverted=False,
             base_bytes=base,
+            frame_size=video.size,
+            layout_seconds=layout_seconds,
         )
 
     # --- edit ---------------------------------------------------------------------------------------

@@ -11,35 +11,52 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from adaflow_core.attention import Halt, extended_attention, forward_hook, injected_conv
+from adaflow_core.attention import (
+    AttentionState,
+    Halt,
+    editing_attention,
+    extended_attention,
+    forward_hook,
+    injected_conv,
+)
 from adaflow_core.backbone import Backbone
+from adaflow_core.bounded import FEED_FORWARD_ROWS, cut_feed_forwards
 from adaflow_core.config import EditConfig
+from adaflow_core.detail import restore_detail
 from adaflow_core.types import Forecast, Grid
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Seconds of the pieces that an edit is made of."""
+    """Seconds and bytes of the pieces that an edit is made of."""
 
-    unet: float  # per frame and pass
-    until_conv: float  # per frame, the pass up to the injected convolution
-    self_attention: float  # per frame and pass, the part of `unet` that propagation does not run
-    encode: float  # per frame
+    unet: float  # seconds per row of a pass; an edit has a row for each frame and prompt
+    until_conv: float  # per row, the pass up to the injected convolution
+    propagated: float  # per row of a pass whose self-attention comes from the keyframes
     decode: float  # per frame
+    restore: float  # per frame, showing the source where nothing changed
     extended: float  # per query token, kept token and channel of extended attention
-    pass_bytes: int  # memory that one more frame in a pass takes
+    row_bytes: int  # memory of one row more in a pass, without its feed-forward
+    gate_bytes: int  # and of one row more in a feed-forward
+    decode_bytes: int  # of one frame more in a call of the decoder
 
 
+@torch.inference_mode()
 def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
-    """Times each piece on random input: about two seconds for the embedded model on two cores."""
+    """Times each piece on random input: about two seconds for the embedded model on two cores, or for a large one on
+    a GPU. There batches are as large as in an edit: small ones are half as fast.
+    """
+    on_gpu = backbone.device.type == "cuda"
     h, w = height // backbone.factor, width // backbone.factor
-    chunk = min(4, backbone.chunk)
-    latents = torch.randn(chunk, 4, h, w, generator=torch.Generator().manual_seed(0))
-    frames = np.random.default_rng(0).integers(0, 255, (2, height, width, 3), dtype=np.uint8)
+    rows = backbone.chunk if on_gpu else min(4, backbone.chunk)
+    latents = torch.randn(rows, 4, h, w, generator=torch.Generator().manual_seed(0)).to(backbone.device)
+    frames = backbone.vae_chunk(width, height) if on_gpu else 2
     states = backbone.embed("").states
+    grids = backbone.grids(width, height)
+    channels, _ = attention_widths(backbone, grids)
 
     def halted() -> None:
         def halt(*_: Any) -> None:
@@ -48,35 +65,72 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
         with forward_hook(injected_conv(backbone.unet), halt), suppress(Halt):
             backbone.predict(latents, 500, states)
 
-    unet = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / chunk
-    until_conv = _seconds(backbone, halted) / chunk
-    grids = backbone.grids(width, height)
-    channels, layers = attention_widths(backbone, grids)
-    fine = grids[0]
-    # Two keyframes over four frames' worth of tokens: large enough to show the kernel's rate.
-    query = torch.randn(4, 1, fine.n, channels[fine], device=backbone.device, dtype=backbone.dtype)
-    kept = torch.arange(2 * fine.n, device=backbone.device).repeat(2, 2)
-    own = torch.arange(fine.n, device=backbone.device).repeat(2, 1)
-
-    def attend(chosen: torch.Tensor) -> Callable[[], Any]:
-        return lambda: extended_attention(query, query, query, 2, chosen, backbone.attend, 1.0)
-
-    work = 2 * 2 * fine.n * channels[fine]  # branches x keyframes x query tokens x channels
-    extended = _seconds(backbone, attend(kept)) / (work * 4 * fine.n)
-    within = _seconds(backbone, attend(own)) / (work * fine.n)
-    self_attention = sum(within * layers[g] * g.n * g.n * channels[g] for g in grids)
-    latent = torch.zeros(2, 4, h, w)
-    elements = sum(g.n * channels[g] for g in grids)
+    state = AttentionState(attend=backbone.attend, gather=backbone.gather, edits=1, prompts=1)
+    with editing_attention(backbone.unet, state):
+        unet = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / rows
+        until_conv = _seconds(backbone, halted) / rows
+        state.mode, state.keep_outputs = "keyframes", True
+        backbone.predict(latents[:1], 500, states)
+        state.mode = "propagate"
+        state.slots = torch.zeros(rows, 2, dtype=torch.int64, device=backbone.device)
+        state.index = {g.n: torch.arange(g.n, device=backbone.device).expand(rows, 2, -1) for g in grids}
+        state.weights = {g.n: torch.full((rows, 2, g.n), 0.5, device=backbone.device) for g in grids}
+        propagated = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / rows
+        state.outputs.clear()
+        state.mode = "own"
+        row_bytes, gate_bytes = _pass_bytes(backbone, latents, states, grids, channels)
+    small = torch.zeros(frames, 4, h, w)
+    decoded = backbone.decode_there(small)
     return Calibration(
         unet=unet,
         until_conv=until_conv,
-        self_attention=min(self_attention, 0.5 * unet),
-        encode=_seconds(backbone, lambda: backbone.encode(frames)) / 2,
-        decode=_seconds(backbone, lambda: backbone.decode(latent)) / 2,
-        extended=extended,
-        # GEGLU's two halves of four times the width are the widest tensors of a pass.
-        pass_bytes=24 * elements * torch.finfo(backbone.dtype).bits // 8,
+        propagated=propagated,
+        decode=_seconds(backbone, lambda: backbone.decode_there(small)) / frames,
+        restore=_seconds(backbone, lambda: restore_detail(decoded, decoded.flip(1), decoded, 1.0)) / frames,
+        extended=_extended(backbone, grids[0], channels[grids[0]], 16 if on_gpu else 4),
+        row_bytes=row_bytes,
+        gate_bytes=gate_bytes,
+        decode_bytes=_peak(backbone, lambda: backbone.decode_there(small)) // frames,
     )
+
+
+def _extended(backbone: Backbone, grid: Grid, channels: int, K: int) -> float:
+    """Seconds per query token, kept token and channel where K keyframes keep half of all tokens, with masses."""
+    heads = next(module.heads for module in backbone.unet.modules() if hasattr(module, "to_q"))
+    query = torch.randn(K, heads, grid.n, channels // heads, device=backbone.device, dtype=backbone.dtype)
+    M = K // 2 * grid.n
+    kept = (2 * torch.arange(M, device=backbone.device)).expand(K, -1)
+    mass = torch.full((K, M), 2.0, device=backbone.device)
+    scale = query.shape[-1] ** -0.5
+    attend = lambda: extended_attention(query, query, query, K, kept, backbone.attend, scale, mass=mass)  # noqa: E731
+    return _seconds(backbone, attend) / (K * grid.n * M * channels)
+
+
+def _pass_bytes(
+    backbone: Backbone, latents: Tensor, states: Tensor, grids: list[Grid], channels: dict[Grid, int]
+) -> tuple[int, int]:
+    """Bytes of one row more: in a pass without its feed-forwards, and in a feed-forward."""
+    if backbone.device.type != "cuda":
+        # GEGLU's two halves of four times the width are the widest tensors of a pass.
+        elements = sum(g.n * channels[g] for g in grids) * torch.finfo(backbone.dtype).bits // 8
+        return 12 * elements, 12 * elements
+    rows = len(latents)
+    whole = _peak(backbone, lambda: backbone.predict(latents, 500, states))
+    with cut_feed_forwards(backbone.unet) as feed_forwards:
+        feed_forwards.cut(rows, limit=max(1, rows // 4))
+        cut = _peak(backbone, lambda: backbone.predict(latents, 500, states))
+    gate = (whole - cut) / (rows - max(1, rows // 4))
+    return int(whole / rows - gate), int(gate)
+
+
+def _peak(backbone: Backbone, work: Callable[[], object]) -> int:
+    """Bytes of the GPU that `work` takes at its peak beside what is there; 0 elsewhere."""
+    if backbone.device.type != "cuda":
+        return 0
+    before = torch.cuda.memory_allocated(backbone.device)
+    torch.cuda.reset_peak_memory_stats(backbone.device)
+    work()
+    return torch.cuda.max_memory_allocated(backbone.device) - before
 
 
 def attention_widths(backbone: Backbone, grids: list[Grid]) -> tuple[dict[Grid, int], dict[Grid, int]]:
@@ -106,10 +160,13 @@ def forecast(
     kept: dict[Grid, int] | None,
     inverted: bool,
     base_bytes: int,
+    frame_size: tuple[int, int],
+    layout_seconds: float = 0.0,
 ) -> Forecast:
     """Seconds per stage and peak memory of an edit. `kept`: tokens per keyframe and grid, None: its own.
 
-    `base_bytes` is what the process holds before the edit: weights and libraries.
+    `base_bytes` is what the process holds before the edit: weights and libraries. `layout_seconds`: what laying out
+    anew takes at every step after the first, if it does.
     """
     assert config.steps and config.inversion_steps is not None
     assert config.injection_attention is not None and config.injection_conv is not None
@@ -121,23 +178,37 @@ def forecast(
     joint = 0.0
     if kept is not None:
         # The pass itself holds attention within a frame; what slimming keeps beyond that comes on top.
-        joint = sum(
-            calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids
-        )
+        joint = sum(calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids)
     per_keyframe = rows * (calibration.unet + joint) + with_source * calibration.unet
     per_keyframe += max(0, with_conv - with_source) * calibration.until_conv
-    per_other = rows * (calibration.unet - calibration.self_attention)
+    per_other = rows * calibration.propagated
     per_other += S * calibration.unet if config.whole_source else with_conv * calibration.until_conv
+    inverted_steps = (S - 1) * (config.inversion_steps // S) + 1
+    # Where detail is shown the source is decoded as well.
+    per_frame = 2 * calibration.decode + calibration.restore if config.detail else calibration.decode
     seconds = {
-        "invert": 0.0 if inverted else frames * config.inversion_steps * calibration.unet,
-        "edit": keyframes * per_keyframe + (frames - keyframes) * per_other,
-        "decode frames": frames * calibration.decode * (2 if config.detail else 1),  # detail needs the source's as well
+        "invert": 0.0 if inverted else frames * inverted_steps * calibration.unet,
+        "edit": keyframes * per_keyframe + (frames - keyframes) * per_other + (S - 1) * layout_seconds,
+        "decode frames": frames * per_frame,
     }
-    together = keyframes if kept is not None else min(keyframes, backbone.chunk)
-    width = max((1 + branches) * together, branches * (config.chunk or backbone.chunk))
+    chunk = config.chunk or backbone.chunk_for(config.low_memory)
+    together = keyframes if kept is not None else min(keyframes, chunk)
     size = torch.finfo(backbone.dtype).bits // 8
-    outputs = branches * together * sum(layers[g] * g.n * channels[g] for g in grids) * size if kept else 0
-    return Forecast(seconds, int(base_bytes + width * calibration.pass_bytes + outputs))
+    outputs = branches * keyframes * sum(layers[g] * g.n * channels[g] for g in grids) * size
+    if config.low_memory or keyframes == frames:
+        outputs = 0
+
+    def pass_bytes(batch: int) -> int:
+        return batch * calibration.row_bytes + min(batch, FEED_FORWARD_ROWS) * calibration.gate_bytes
+
+    source = config.whole_source or config.injection_attention > 0
+    peaks = (
+        outputs + pass_bytes((branches + source) * together),
+        outputs + pass_bytes((branches + config.whole_source) * min(chunk, frames)),
+        pass_bytes(min(frames, chunk * backbone.single_rows)),
+        backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
+    )
+    return Forecast(seconds, int(base_bytes + max(peaks)))
 
 
 def to_dict(calibration: Calibration) -> dict[str, Any]:

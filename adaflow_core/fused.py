@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adaflow_core.correspondence import gather_blend
+
 logger = logging.getLogger(__name__)
 
 
@@ -72,7 +74,13 @@ def kernels_run(device: torch.device, dtype: torch.dtype) -> bool:
         normed = kernels.group_norm(picture, 32, weight, bias, 1e-5, True)
         first, second = picture.flatten(1).chunk(2, dim=1)
         gated = kernels.gate(torch.cat([first, second], dim=1))
+        rows = torch.randn(3, 40, 96, generator=generator).to(device, dtype)
+        slots, index = (torch.randint(0, high, shape, generator=generator).to(device)
+                        for high, shape in ((3, (2, 2)), (40, (2, 2, 40))))  # fmt: skip
+        weights = torch.rand(2, 2, 40, generator=generator).to(device, torch.float16)
+        blended = kernels.gather_blend(rows, slots, index, weights, rows[:2])
         pairs = [
+            (blended, gather_blend(rows.float(), slots, index, weights, rows[:2].float())),
             (normed, F.silu(F.group_norm(picture.float(), 32, weight.float(), bias.float(), 1e-5))),
             (gated, first.float() * F.gelu(second.float())),
         ]
@@ -95,8 +103,15 @@ def fuse(model: Any) -> None:
                 setattr(module, name, FusedGroupNorm(child, silu=activates and name in ("norm1", "norm2")))
             elif type(child).__name__ == "GEGLU":
                 setattr(module, name, FusedGeglu(child.proj))
+        if kind == "Transformer2DModel":
+            module.register_forward_hook(_channels_last)
         if activates:
             module.nonlinearity = SiluOfRows()
+
+
+def _channels_last(_module: Any, _inputs: Any, output: tuple[Tensor]) -> tuple[Tensor]:
+    # diffusers leaves transformers in the other layout; turned here, it is turned once and not by all that follows.
+    return (output[0].contiguous(memory_format=torch.channels_last),)
 
 
 def _is_silu(module: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Triton kernels: group normalisation of channels-last pictures with its activation, and the gate of GEGLU.
+"""Triton kernels: normalisation of channels-last pictures with its activation, GEGLU's gate, gathering from keyframes.
 
 Torch normalises groups in the other layout only, so that every normalisation between two convolutions turns the
 picture over and back; and it reads and writes it once more for the activation. Imported where `fused.py` finds Triton.
@@ -88,6 +88,29 @@ def _gate(x, out, N, D, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ign
     tl.store(out + rows[:, None] * D + columns[None, :], value.to(out.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _gather(  # type: ignore[no-untyped-def]
+    outputs, slots, index, weights, base, out, n, d,
+    PLACES: tl.constexpr, ADD: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    frame = tl.program_id(2).to(tl.int64)
+    tokens = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = (tokens < n)[:, None] & (channels < d)[None, :]
+    here = (frame * n + tokens)[:, None] * d + channels[None, :]
+    total = tl.zeros((TOKENS, CHANNELS), dtype=tl.float32)
+    if ADD:
+        total += tl.load(base + here, mask=inside, other=0.0).to(tl.float32)
+    for place in tl.static_range(PLACES):
+        at = frame * PLACES + place
+        keyframe = tl.load(slots + at).to(tl.int64)
+        token = tl.load(index + at * n + tokens, mask=tokens < n, other=0).to(tl.int64)
+        weight = tl.load(weights + at * n + tokens, mask=tokens < n, other=0.0).to(tl.float32)
+        there = (keyframe * n + token)[:, None] * d + channels[None, :]
+        total += weight[:, None] * tl.load(outputs + there, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + here, total.to(out.dtype.element_ty), mask=inside)
+
+
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
     """[B, C, H, W] channels-last, as is the result: normalised over each group, then SiLU if `silu`.
 
@@ -117,4 +140,15 @@ def gate(projected: Tensor) -> Tensor:
     out = projected.new_empty(*projected.shape[:-1], D)
     N = out.numel() // D
     _gate[(triton.cdiv(N, GATED[0]), triton.cdiv(D, GATED[1]))](projected, out, N, D, *GATED)
+    return out
+
+
+def gather_blend(outputs: Tensor, slots: Tensor, index: Tensor, weights: Tensor, base: Tensor | None = None) -> Tensor:
+    """As `correspondence.gather_blend`: each keyframe's row is read once and nothing else is written."""
+    (F, P, n), d = index.shape, outputs.shape[-1]
+    out = outputs.new_empty(F, n, d)
+    grid = (triton.cdiv(n, 32), triton.cdiv(d, CHANNELS), F)
+    shared = [x.contiguous() for x in (outputs, slots, index, weights.expand(index.shape))]
+    added = out if base is None else base.contiguous()
+    _gather[grid](*shared, added, out, n, d, P, base is not None, 32, CHANNELS)
     return out

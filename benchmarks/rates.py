@@ -89,7 +89,8 @@ class Rates:
 
         With `changes` the source's branch rides along.
         """
-        state = AttentionState(attend=self.backbone.attend, mode="keyframes", edits=1, prompts=1, keep_outputs=True)
+        state = AttentionState(attend=self.backbone.attend, gather=self.backbone.gather, mode="keyframes", edits=1,
+                               prompts=1, keep_outputs=True)  # fmt: skip
         with editing_attention(self.backbone.unet, state):
             self.backbone.predict(self.latents(1), 500, self.states)
         for layer, own in state.outputs.items():

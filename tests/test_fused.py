@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaflow_core.backbone import Backbone
+from adaflow_core.correspondence import gather_blend
 from adaflow_core.fused import FusedGroupNorm, fuse, kernels_run
 
 kernels = pytest.importorskip("adaflow_core.kernels", exc_type=ImportError)
@@ -35,6 +36,18 @@ def test_gate() -> None:
     x = torch.randn(3, 5, 2 * 1300, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     hidden, gate = x.chunk(2, dim=-1)
     torch.testing.assert_close(kernels.gate(x), hidden * F.gelu(gate))
+
+
+@pytest.mark.parametrize("places", [1, 2])
+@pytest.mark.parametrize("added", [True, False])
+def test_gather(places: int, added: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs, base = (torch.randn(k, 37, 80, generator=generator).to(DEVICE) for k in (4, 3))
+    slots = torch.randint(0, 4, (3, places), generator=generator).to(DEVICE)
+    index = torch.randint(0, 37, (3, places, 37), generator=generator).to(DEVICE)
+    weights = torch.rand(3, places, 37, generator=generator).half().to(DEVICE)
+    arguments = (outputs, slots, index, weights, base if added else None)
+    torch.testing.assert_close(kernels.gather_blend(*arguments), gather_blend(*arguments))
 
 
 @torch.inference_mode()
