@@ -287,7 +287,7 @@ def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: t
     fused = device.type == "cuda" and kernels_run(device, dtype)
     memory_format = torch.channels_last if fused or device.type == "cpu" else torch.contiguous_format
     for module in (unet, vae, text_encoder):
-        module.to(device, dtype, memory_format=memory_format).eval().requires_grad_(False)
+        module.to(device, memory_format=memory_format).eval().requires_grad_(False)
     if fused:
         fuse(unet)
         fuse(vae)

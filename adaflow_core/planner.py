@@ -87,6 +87,7 @@ class Planner:
         residual = PropagationResidual(features, cuts, self.device)
         segments, values, notes = _segments(config, similarity, residual, cuts, monitor)
         means, windows, heat = _curves(similarity, config, segments, monitor)
+        similarity.release()
         return Choice(segments, adjacent, means, windows, heat, similarity.base, values, notes)
 
 

@@ -48,6 +48,10 @@ class FrameSimilarity:
         weights = upload(self.weights[frames], self.device)
         return rows(frames), pool_map(weights, self.features.grid, to), to
 
+    def release(self) -> None:
+        """Gives the device's memory back; what is asked for later is read again."""
+        self._pooled.clear()
+
     def compare(
         self,
         scales: tuple[int, ...],

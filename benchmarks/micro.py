@@ -81,11 +81,12 @@ def keyframe_pass(
 ) -> Iterator[dict[str, Any]]:
     """One step's pass over all keyframes of an edit with guidance and full injection, by kind of kept tokens."""
     passes = count_passes(backbone, width, height)
-    for sampled in (0.0, 0.9):
+    for sampled, low_memory in ((0.0, False), (0.9, False), (0.9, True)):
         plan = resolve_plan(PlanConfig(kv_frames=kv_frames, sampled=sampled), backbone.profile, backbone.device.type)
         edit = EditConfig(
-            steps=3, guidance=7.5, injection_attention=1.0, injection_conv=1.0, chunk=backbone.chunk, detail=0.0
-        )
+            steps=3, guidance=7.5, guided=1.0, injection_attention=1.0, injection_conv=1.0,
+            chunk=backbone.chunk_for(low_memory), detail=0.0, low_memory=low_memory,
+        )  # fmt: skip
         layout = _layout(backbone, width, height, keyframes, plan)
         spent, gpu = _edit(backbone, width, height, layout, edit)
         assert layout.slimming is not None
@@ -95,6 +96,7 @@ def keyframe_pass(
             "keyframes": keyframes,
             "kv_frames": kv_frames,
             "sampled": sampled,
+            "low_memory": low_memory,
             "seconds": spent,
             "gpu_gib": gpu / GIB,
             "needed_tflop": needed / 1e12,

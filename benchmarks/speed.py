@@ -34,6 +34,16 @@ from benchmarks.work import count_passes, stage_work
 # As the clock names them; those of one group always run together.
 STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "edit", "decode frames")
 
+MICRO = ("pass", "attention")
+# Edits whose forecast is tried: preset, frames, keyframes, steps, low memory.
+FORECAST = (
+    ("default", 120, 16, 3, False),
+    ("default", 240, 32, 2, True),
+    ("fast", 160, 12, 4, False),
+    ("paper", 120, 24, 3, False),
+    ("paper", 160, 48, 2, False),
+)
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
@@ -51,7 +61,8 @@ def arguments() -> argparse.Namespace:
         "--compile", action="store_true", help="torch.compile; what compiling takes counts in its stage"
     )
     parser.add_argument("--low-memory", action="store_true")
-    parser.add_argument("--micro", action="store_true", help="the keyframes' attention and pass only")
+    parser.add_argument("--micro", nargs="*", choices=MICRO, help="only the keyframes' attention or pass; none: both")
+    parser.add_argument("--forecast", action="store_true", help="only what is forecast against what five edits take")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--cache", type=Path, help="keep the cache here; default: nothing is kept")
     parser.add_argument("--json", type=Path, required=True, help="results, rewritten as they come")
@@ -177,14 +188,40 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
 
 
 def run_micro(backbone: Backbone, given: argparse.Namespace) -> None:
-    """The keyframes' attention by K and kept tokens against the same without slimming; then one pass of 96."""
+    """One pass of 96 keyframes; their attention by K and kept tokens against the same without slimming."""
     width, height = map(int, given.size.split("x"))
-    results: dict[str, Any] = {"machine": machine(backbone), "attention": [], "pass": []}
-    for row in keyframe_attention(backbone, width, height):
-        results["attention"].append(row)
-        write_json(given.json, results)
-    for row in keyframe_pass(backbone, width, height):
-        results["pass"].append(row)
+    results: dict[str, Any] = {"machine": machine(backbone)}
+    runs = {"pass": keyframe_pass, "attention": keyframe_attention}
+    for name in given.micro or MICRO:
+        results[name] = []
+        for row in runs[name](backbone, width, height):
+            results[name].append(row)
+            write_json(given.json, results)
+
+
+def run_forecasts(backbone: Backbone, given: argparse.Namespace) -> None:
+    """Predicted and measured seconds and GiB of the edits in `FORECAST`, each planned and run in a cache of its own."""
+    results: dict[str, Any] = {"machine": machine(backbone), "edits": []}
+    for preset, frames, keyframes, steps, low_memory in FORECAST:
+        asked = {"preset": preset, "frames": frames, "keyframes": keyframes, "steps": steps, "low_memory": low_memory}
+        with tempfile.TemporaryDirectory(prefix="adaflow-speed-") as folder:
+            path = Path(folder) / "one.json"
+            measurement = Measurement(backbone, argparse.Namespace(**vars(given) | asked | {"json": path}))
+            measurement.run(Path(folder))
+        found, predicted = measurement.results, measurement.results["forecast"]
+        stages = {name: found["stages"][name] for name in predicted["seconds"]}
+        kind = "gpu_gib" if backbone.device.type == "cuda" else "host_gib"
+        row = asked | {
+            "seconds": found["edit_seconds"],
+            "predicted_seconds": sum(predicted["seconds"].values()),
+            "gib": max(stage[kind] for stage in stages.values()),
+            "predicted_gib": predicted["gib"],
+            "by_stage": {name: [predicted["seconds"][name], stage["seconds"]] for name, stage in stages.items()},
+        }
+        row["time_ratio"], row["memory_ratio"] = (
+            row[f"predicted_{name}"] / row[name] if row[name] else None for name in ("seconds", "gib")
+        )
+        results["edits"].append(row)
         write_json(given.json, results)
 
 
@@ -193,8 +230,11 @@ def main() -> None:
     backbone = replace(make_backbone(given.arch, given.device), compile=given.compile)
     width, height = map(int, given.size.split("x"))
     check_finite(backbone, width, height)
-    if given.micro:
+    if given.micro is not None:
         run_micro(backbone, given)
+        return
+    if given.forecast:
+        run_forecasts(backbone, given)
         return
     with tempfile.TemporaryDirectory(prefix="adaflow-speed-") as folder:
         Measurement(backbone, given).run(Path(folder))

@@ -73,6 +73,8 @@ def _random_sd21(device: torch.device, dtype: torch.dtype) -> Backbone:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
     )  # fmt: skip
+    for module in (unet, vae, text_encoder):
+        module.to(dtype=dtype)
     memory_format = place(unet, vae, text_encoder, device, dtype)
     return Backbone(
         "sd21-random",

@@ -35,7 +35,7 @@ def test_group_norm(shape: tuple[int, ...], silu: bool) -> None:
 def test_gate() -> None:
     x = torch.randn(3, 5, 2 * 1300, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     hidden, gate = x.chunk(2, dim=-1)
-    torch.testing.assert_close(kernels.gate(x), hidden * F.gelu(gate))
+    torch.testing.assert_close(kernels.gate(x), hidden * F.gelu(gate), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("places", [1, 2])
@@ -47,7 +47,7 @@ def test_gather(places: int, added: bool) -> None:
     index = torch.randint(0, 37, (3, places, 37), generator=generator).to(DEVICE)
     weights = torch.rand(3, places, 37, generator=generator).half().to(DEVICE)
     arguments = (outputs, slots, index, weights, base if added else None)
-    torch.testing.assert_close(kernels.gather_blend(*arguments), gather_blend(*arguments))
+    torch.testing.assert_close(kernels.gather_blend(*arguments), gather_blend(*arguments), rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -71,7 +71,8 @@ def test_a_fused_model_is_the_same(monkeypatch: pytest.MonkeyPatch, tiny_backbon
         fuse(fused)
         assert any(isinstance(module, FusedGroupNorm) for module in fused.modules())
         assert [name for name, _ in fused.named_parameters()] == [name for name, _ in model.named_parameters()]
-        torch.testing.assert_close(run(fused), run(model), rtol=1e-3, atol=1e-3)
+        close = 1e-3 if DEVICE.type == "cpu" else 3e-2  # convolutions on a GPU round to TF32
+        torch.testing.assert_close(run(fused), run(model), rtol=close, atol=close)
 
 
 def test_kernels_are_tried_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:

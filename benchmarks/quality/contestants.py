@@ -44,7 +44,7 @@ _flow_plan, _flow_edit = PRESETS["tokenflow"]
 # The published editing habits that a checkpoint may not be made for; None: the model's own.
 _OWN_STEPS: dict[str, Any] = {"steps": None, "inversion_steps": None}
 _OWN_HABITS: dict[str, Any] = _OWN_STEPS | {
-    "guidance": None, "negative_prompt": None, "injection_attention": None, "injection_conv": None,
+    "guidance": None, "guided": None, "negative_prompt": None, "injection_attention": None, "injection_conv": None,
 }  # fmt: skip
 
 METHODS: tuple[Contestant, ...] = (
