@@ -325,7 +325,7 @@ class AdaFlow:
             "peak_memory_bytes": peak.bytes,
             "inversion_reused": inverted,
             "prompt": prompt,
-            "settings": settings_dict(plan.config, config),
+            "settings": settings_dict(plan.config, replace(config, chunk=editor.chunk)),  # as memory allowed
             "seed": config.seed,
             "model": backbone.name,
             "version": __version__,

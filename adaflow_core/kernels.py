@@ -13,6 +13,7 @@ from torch import Tensor
 
 ROWS = 32  # pixels that a program holds at a time
 CHANNELS = 64  # and channels: 128 bytes of a row in half precision
+SPLITS = 32  # partial sums that are added at a time
 GATED = (4, 256)  # rows and columns that a program of the gate writes
 
 
@@ -35,18 +36,19 @@ def _sums(x, partial, S, C, span: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl
     tl.store(place + C, squares, mask=channels < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _affine(  # type: ignore[no-untyped-def]
-    partial, weight, bias, affine, S, C, cg, eps, splits: tl.constexpr, SPLITS: tl.constexpr, WIDTH: tl.constexpr
-):
+    partial, weight, bias, affine, splits, S, C, cg, eps,
+    LOOPS: tl.constexpr, SPLITS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """Of one group: the factor and the summand of each of its `cg` channels, into `affine` [B, 2, C] float32."""
     group, b = tl.program_id(0), tl.program_id(1)
     own = tl.arange(0, WIDTH)
     channels = group * cg + own
     total = tl.zeros((WIDTH,), dtype=tl.float32)
     squares = tl.zeros((WIDTH,), dtype=tl.float32)
-    for first in range(0, splits, SPLITS):
-        rows = first + tl.arange(0, SPLITS)
+    for loop in range(LOOPS):
+        rows = loop * SPLITS + tl.arange(0, SPLITS)
         inside = (rows < splits)[:, None] & (own < cg)[None, :]
         place = partial + (b * splits + rows[:, None]) * 2 * C + channels[None, :]
         total += tl.sum(tl.load(place, mask=inside, other=0.0), axis=0)
@@ -125,10 +127,9 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float,
     partial = torch.empty(B, splits, 2, C, device=x.device, dtype=torch.float32)
     affine = torch.empty(B, 2, C, device=x.device, dtype=torch.float32)
     _sums[(splits, across, B)](x, partial, S, C, span, ROWS, CHANNELS)
-    _affine[(groups, B)](
-        partial, weight, bias, affine, S, C, cg, eps, splits,
-        min(32, triton.next_power_of_2(splits)), triton.next_power_of_2(cg),
-    )  # fmt: skip
+    # Few variants, as each is compiled where it is first met.
+    loops, width = triton.next_power_of_2(triton.cdiv(splits, SPLITS)), max(16, triton.next_power_of_2(cg))
+    _affine[(groups, B)](partial, weight, bias, affine, splits, S, C, cg, eps, loops, SPLITS, width)
     _apply[(triton.cdiv(S, ROWS), across, B)](x, affine, out, S, C, silu, ROWS, CHANNELS)
     return out
 

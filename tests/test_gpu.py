@@ -1,0 +1,86 @@
+"""What only a CUDA device can show: its kernels, half precision, memory that ends, and the host's part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adaflow_core import backbone as loading
+from adaflow_core.backbone import Backbone, load_backbone
+from adaflow_core.cache import Cache
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.engine import AdaFlow
+from adaflow_core.fused import kernels_run
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def on_gpu(tiny_folder: Callable[[str], Path]) -> Backbone:
+    return load_backbone(str(tiny_folder("sd2")), device="cuda", attention="sdpa")
+
+
+def edit(backbone: Backbone, frames: np.ndarray, folder: Path, config: EditConfig) -> np.ndarray:
+    engine = AdaFlow(backbone, Cache(folder))
+    plan = engine.plan(frames, PlanConfig(keyframes=3))
+    return np.array(engine.edit(plan, "a blue ball", config).frames).astype(int)
+
+
+def test_the_kernels_run(on_gpu: Backbone) -> None:
+    device = torch.device("cuda")
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        assert kernels_run(device, dtype)
+    assert on_gpu.memory_format == torch.channels_last and on_gpu.gather.__module__ == "adaflow_core.kernels"
+
+
+def test_fused_and_plain_predict_the_same(
+    on_gpu: Backbone, tiny_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "kernels_run", lambda *_: False)
+    plain = load_backbone(str(tiny_folder("sd2")), device="cuda", attention="sdpa")
+    assert plain.memory_format == torch.contiguous_format and plain.fingerprint == on_gpu.fingerprint
+    x = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0)).cuda()
+    for fused, other in (
+        (on_gpu.predict(x, 500, on_gpu.embed("a").states), plain.predict(x, 500, plain.embed("a").states)),
+        (on_gpu.decode_there(x).float() / 255, plain.decode_there(x).float() / 255),
+    ):
+        torch.testing.assert_close(fused, other, rtol=0.02, atol=0.02)
+
+
+def test_an_edit_again_and_in_low_memory(on_gpu: Backbone, drawn_frames: np.ndarray, tmp_path: Path) -> None:
+    config = EditConfig(steps=2, injection_attention=0.5)
+    first = edit(on_gpu, drawn_frames, tmp_path / "a", config)
+    assert np.array_equal(edit(on_gpu, drawn_frames, tmp_path / "b", config), first)
+    low = edit(on_gpu, drawn_frames, tmp_path / "c", replace(config, low_memory=True))
+    assert np.abs(low - first).mean() < 1.0 < first.std()
+
+
+def test_memory_that_ends_does_not_lose_the_run(
+    on_gpu: Backbone, drawn_frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EditConfig(steps=2, chunk=8)
+    expected = edit(on_gpu, drawn_frames, tmp_path / "a", config)
+    predict = Backbone.predict
+
+    def scarce(self: Backbone, latents: torch.Tensor, *rest: object) -> torch.Tensor:
+        if len(latents) > 12:
+            torch.empty(2**50, device="cuda", dtype=torch.uint8)
+        return predict(self, latents, *rest)
+
+    engine = AdaFlow(on_gpu, Cache(tmp_path / "b"))
+    plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
+    monkeypatch.setattr(Backbone, "predict", scarce)
+    found = np.array(engine.edit(plan, "a blue ball", config).frames).astype(int)
+    assert np.abs(found - expected).mean() < 1.0
+
+
+def test_compiled(on_gpu: Backbone, drawn_frames: np.ndarray, tmp_path: Path) -> None:
+    config = EditConfig(steps=2)
+    plain = edit(on_gpu, drawn_frames, tmp_path / "a", config)
+    compiled = edit(replace(on_gpu, compile=True), drawn_frames, tmp_path / "b", config)
+    assert np.abs(compiled - plain).mean() < 1.0
