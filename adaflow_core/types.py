@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch import Tensor  # heavy, and of no use to the process that decodes
+
     from adaflow_core.config import PlanConfig
+
+
+# The remedy for a video that cannot be read.
+CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
 
 
 class AdaFlowError(Exception):
@@ -152,6 +157,7 @@ class Video:
     digest: str  # hex digest of the frames and their rate: the content part of cache keys
     source: Path | None = None  # the file the audio is taken from
     start: int = 0  # index in `source` of the first frame, for the audio's offset
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])
