@@ -23,6 +23,7 @@ from adaflow_core.attention import Halt, forward_hook
 from adaflow_core.backbone import Backbone
 from adaflow_core.ddim import add_noise
 from adaflow_core.matching import best_match, pool_map
+from adaflow_core.store import allocated
 from adaflow_core.types import Embedding, Features, Grid, Monitor
 
 WIDTH = 64  # dimensions that features are reduced to
@@ -221,4 +222,4 @@ def _mean_one(values: Tensor) -> np.ndarray:
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    return allocated(path, dtype, shape)

@@ -24,7 +24,9 @@ def pictures_of(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not found:
         raise AdaFlowError(f"{folder} is a folder without pictures; name a video file or a folder of PNG or JPEG files")
-    return sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)])
+    return sorted(
+        found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    )
 
 
 def probe(folder: Path, index: Index) -> VideoInfo:

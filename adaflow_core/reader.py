@@ -36,16 +36,8 @@ PACKETS = 5_000_000  # a day at 60 frames a second; a table of a header may name
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream; what can be wrong with a file is said with its remedy."""
     try:
-        if not path.exists():
-            raise AdaFlowError(f"{path} does not exist; check the path")
-        if not path.is_file():
-            raise AdaFlowError(f"{path} is a pipe or a device; name a video file")
-        if not path.stat().st_size:
-            raise AdaFlowError(f"{path} is empty; copy or download it again")
         # The absolute path, so that a name such as "concat:a" is not taken for a protocol.
         container = av.open(str(path.resolve()), options=OPTIONS, metadata_errors="replace")
-    except PermissionError as error:
-        raise AdaFlowError(f"{path} may not be read; change its permissions") from error
     except (OSError, av.FFmpegError) as error:
         raise AdaFlowError(f"{path} is not a video that can be read; choose another file or {CONVERT}") from error
     with container:

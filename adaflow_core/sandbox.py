@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -36,12 +35,26 @@ _KEPT = (
 )  # fmt: skip
 
 
+def check_source(path: Path) -> None:
+    """What is wrong with a path before anything is opened."""
+    try:
+        if not path.exists():
+            raise AdaFlowError(f"{path} does not exist; check the path")
+        if not (path.is_file() or path.is_dir()):
+            raise AdaFlowError(f"{path} is a pipe or a device; name a video file or a folder of pictures")
+        if not os.access(path, os.R_OK):
+            raise AdaFlowError(f"{path} may not be read; change its permissions")
+        if path.is_file() and not path.stat().st_size:
+            raise AdaFlowError(f"{path} is empty; copy or download it again")
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered, "\0"
+        raise AdaFlowError(f"{str(path)[:80]!r} cannot be opened; check the path ({error})") from error
+
+
 class Decoder:
     """The process of one file, a context manager; `monitor`'s stop signal ends it within a fraction of a second."""
 
     def __init__(self, path: Path, monitor: Monitor | None = None, *, may_write: bool = False) -> None:
-        if "\0" in str(path):
-            raise AdaFlowError("the path holds a null character; check the path")
+        check_source(path)
         self.path, self._monitor, self._may_write = path, monitor or Monitor(), may_write
 
     def __enter__(self) -> Decoder:
@@ -108,19 +121,13 @@ class Decoder:
             yield number, picture
 
     def add_sound(self, video: Path, out: Path, begin: Fraction, length: Fraction) -> bool:
-        """Writes `video` with the file's sound from `begin` seconds on to `out`; False if there is none to add.
-
-        Sound that cannot be read is warned of: an edit must not be lost over it.
-        """
-        try:
-            self._ask("sound", video=str(video), out=str(out), begin=str(begin), length=str(length))
-            said, _ = self._answer()
-        except AdaFlowError as problem:
-            said = {"lost": str(problem)}
+        """Writes `video` with the file's sound from `begin` seconds on to `out`; False if there is none to add."""
+        self._ask("sound", video=str(video), out=str(out), begin=str(begin), length=str(length))
+        said, _ = self._answer()
         if "lost" in said:
             if said.get("errno") in _FULL:
                 raise OSError(said["errno"], os.strerror(said["errno"]))
-            warnings.warn(f"{self.path} can no longer be read ({said['lost']}); written without sound", stacklevel=3)
+            raise AdaFlowError(str(said["lost"]))
         return said.get("added") is True
 
     def _pictures(self, size: tuple[int, int], count: int) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
@@ -166,9 +173,7 @@ class Decoder:
         """What the user is told when the process ended, or was ended, without an answer."""
         self._monitor.check()
         if self._watch.late:
-            return AdaFlowError(
-                f"{self.path} gave no frame for {STALL:g} s; choose another file or {CONVERT}"
-            )
+            return AdaFlowError(f"{self.path} gave no frame for {STALL:g} s; choose another file or {CONVERT}")
         if not self._heard:
             return AdaFlowError(
                 "the process that reads videos does not start; see what `python -m adaflow_core.decoding FILE` says"

@@ -80,6 +80,12 @@ class Monitor:
         self._report = report
         self._stop = stop
         self.seconds: dict[str, float] = {}  # stage -> seconds, summed over visits
+        self.notes: list[str] = []  # sentences for the user
+
+    def note(self, sentence: str) -> None:
+        """Tell the user with the result, e.g. of something that had to be done anew."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def check(self) -> None:
         """Raise `Stopped` if the stop signal is set."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from hashlib import blake2b
@@ -215,18 +216,27 @@ def write_video(
         with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             container.metadata.update(metadata or {})
             _encode(container, frames, fps, monitor)
-        written = part
-        if audio_from is not None:
-            with Decoder(audio_from, monitor, may_write=True) as decoder:
-                if decoder.add_sound(part, sounding, Fraction(start) / fps, Fraction(len(frames)) / fps):
-                    written = sounding
-        os.replace(written, path)
+        begin, length = Fraction(start) / fps, Fraction(len(frames)) / fps
+        added = audio_from is not None and _add_sound(part, audio_from, sounding, begin, length, monitor)
+        os.replace(sounding if added else part, path)
     except OSError as error:
         raise AdaFlowError(f"cannot write {path} ({error.strerror}); free space or choose another folder") from error
     finally:
         part.unlink(missing_ok=True)
         sounding.unlink(missing_ok=True)
     return path
+
+
+def _add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
+    """Sound that cannot be read is warned of: an edit must not be lost over it."""
+    if source.is_dir():
+        return False
+    try:
+        with Decoder(source, monitor, may_write=True) as decoder:
+            return decoder.add_sound(video, out, begin, length)
+    except AdaFlowError as problem:
+        warnings.warn(f"{problem}; written without the sound of {source.name}", stacklevel=3)
+        return False
 
 
 def _encode(container: OutputContainer, frames: np.ndarray, fps: Fraction, monitor: Monitor) -> None:

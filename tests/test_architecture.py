@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A module may import from the rows above its own only. A new module must be given its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "version", "limits"),
+    ("types", "version", "limits", "locks"),
     ("config", "ddim", "matching", "canvas", "cache", "store", "reader", "memory", "metrics", "detail"),
     ("pictures", "sound"),
     ("decoding", "sandbox"),  # a process with limits, and its parent's side
