@@ -36,6 +36,7 @@ from adaflow_core.inversion import invert, load_inversion
 from adaflow_core.layout import build_layout, draw_keyframes
 from adaflow_core.memory import PeakMemory, resident_bytes
 from adaflow_core.planner import Planner
+from adaflow_core.prompts import prompt_warnings
 from adaflow_core.sandbox import check_source
 from adaflow_core.scores import Scores, score
 from adaflow_core.store import allocated, set_aside
@@ -294,7 +295,7 @@ class AdaFlow:
                 _preview(latents, video),
             )
             frames = self._decode_latents(edited, latents, video, config.detail, monitor)
-        warnings = (*monitor.notes, *_prompt_warnings(positive), *_prompt_warnings(source))
+        warnings = (*monitor.notes, *prompt_warnings(positive), *prompt_warnings(source))
         report = {
             "frames": len(video),
             "width": video.size[0],
@@ -379,15 +380,6 @@ class AdaFlow:
             yield
         finally:
             self._turn.release()
-
-
-def _prompt_warnings(embedding: Embedding) -> tuple[str, ...]:
-    found = []
-    if embedding.unknown:
-        found.append(f"the model does not know: {', '.join(embedding.unknown)}")
-    if embedding.dropped:
-        found.append(f"the prompt is too long; the model does not see: {embedding.dropped}")
-    return tuple(found)
 
 
 def _preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], np.ndarray]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-MEMORY_BYTES = 6 * 2**30  # of addresses; 8K 10-bit HEVC takes 2.7 GiB of them with eight threads
+MEMORY_BYTES = 4 * 2**30  # of addresses; 8K 10-bit HEVC was seen to take 1.4 GiB of them with eight threads
 THREADS = 8  # each holds frames of its own
 
 

@@ -155,12 +155,7 @@ def probe(path: Path, index: Index) -> VideoInfo:
             raise AdaFlowError(f"{path} has no readable frame ({codec_name(stream)}); choose another file or {CONVERT}")
         width = round(frame.width * float(stream.sample_aspect_ratio or 1))  # anamorphic pixels made square
         size = (frame.height, width) if frame.rotation % 180 else (width, frame.height)
-        fps = (stream.average_rate or stream.guessed_rate or Fraction(25)).limit_denominator(1001)
-        if index.times is not None and stream.time_base and (span := int(index.times[-1] - index.times[0])) > 0:
-            # A header may say anything; where it is about right it is the more exact (Matroska's ticks are 1 ms).
-            measured = (index.length - 1) / (span * stream.time_base)
-            if not 0.95 < measured / fps < 1.05:
-                fps = measured.limit_denominator(1001) or fps
+        fps = _rate(stream, index)
         seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         if abs(seconds - index.length / fps) > 1 / fps:
             seconds = float(index.length / fps)
@@ -175,6 +170,16 @@ def probe(path: Path, index: Index) -> VideoInfo:
             rotation=-frame.rotation % 360,
             has_audio=bool(container.streams.audio),
         )
+
+
+def _rate(stream: VideoStream, index: Index) -> Fraction:
+    """Frames a second: what the header says, if its packets agree, for it is the more exact; else what they say."""
+    said = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    rate = said[0] if said else Fraction(25)
+    if index.times is not None and stream.time_base and (span := int(index.times[-1] - index.times[0])) > 0:
+        mean = (index.length - 1) / (span * stream.time_base)
+        rate = next((rate for rate in said if 0.95 < mean / rate < 1.05), mean)
+    return rate.limit_denominator(1001) or rate
 
 
 def codec_name(stream: VideoStream) -> str:

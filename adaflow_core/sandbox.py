@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -47,7 +48,8 @@ def check_source(path: Path) -> None:
         if path.is_file() and not path.stat().st_size:
             raise AdaFlowError(f"{path} is empty; copy or download it again")
     except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered, "\0"
-        raise AdaFlowError(f"{str(path)[:80]!r} cannot be opened; check the path ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise AdaFlowError(f"{str(path)[:200]!r} cannot be opened ({reason}); check the path") from error
 
 
 class Decoder:
@@ -74,12 +76,12 @@ class Decoder:
 
     def __exit__(self, *exc: object) -> None:
         self._watch.ended.set()
-        self._process.kill()
-        self._process.wait()
         self._watch.join()
+        _end(self._process)
+        self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with suppress(BrokenPipeError):
+                with suppress(OSError):
                     pipe.close()
 
     def probe(self) -> VideoInfo:
@@ -141,11 +143,9 @@ class Decoder:
 
     def _ask(self, what: str, **details: Any) -> None:
         assert self._process.stdin is not None
-        try:
+        with suppress(OSError):  # it is gone: its answers tell
             self._process.stdin.write(json.dumps({"ask": what} | details).encode() + b"\n")
             self._process.stdin.flush()
-        except OSError:
-            raise self._broken() from None
 
     def _answer(self, size: int = 0) -> tuple[dict[str, Any], bytes]:
         """The next answer that is more than a sign of life, and its data: none, or `size` bytes."""
@@ -193,13 +193,25 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         while not self.ended.wait(_LOOK):
             self.late = time.monotonic() > self.late_at
-            try:
-                self._monitor.check()
-            except Stopped:
-                break
-            if self.late:
-                break
-        self._process.kill()
+            if self.late or self._stopped():
+                _end(self._process)
+                return
+
+    def _stopped(self) -> bool:
+        try:
+            self._monitor.check()
+        except Stopped:
+            return True
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process that has not been waited for, with what it may have started: that could hold its pipes."""
+    if sys.platform == "win32":
+        process.kill()
+    elif process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _environment() -> dict[str, str]:

@@ -49,7 +49,7 @@ class Frames:
         if size > free:
             raise AdaFlowError(
                 f"{most} frames need {size / 1e9:.1f} GB and the cache's disk has {free / 1e9:.1f} GB free; choose "
-                " a shorter range or a smaller size, free space, or set ADAFLOW_CACHE to another disk"
+                "a shorter range or a smaller size, free space, or set ADAFLOW_CACHE to another disk"
             )
         self._part = out.with_name(f".{out.stem}.{uuid.uuid4().hex}.npy")
 

@@ -360,3 +360,4 @@ class Embedding:
     words: np.ndarray  # [L] bool, positions that hold words of the prompt
     unknown: tuple[str, ...]  # words the tokenizer does not know
     dropped: str  # the part of the prompt that the text encoder cannot take; "" if it takes all
+    known: bool  # whether the tokenizer knows anything of it

@@ -182,16 +182,22 @@ def check_output(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise AdaFlowError(f"output is {path}; its name must end in .mp4")
-    if path.is_dir():
-        raise AdaFlowError(f"output {path} is a folder; name a file in it")
-    trial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")
+    check_folder(path)
+    return path
+
+
+def check_folder(path: Path) -> None:
+    """Makes the folder of the file `path` and sees that it can be written to."""
     try:
+        if path.is_dir():
+            raise AdaFlowError(f"output {path} is a folder; name a file in it")
         path.parent.mkdir(parents=True, exist_ok=True)
+        trial = path.with_name(f".{uuid.uuid4().hex}")
         trial.touch()
         trial.unlink()
-    except OSError as error:
-        raise AdaFlowError(f"cannot write {path} ({error.strerror}); choose another folder") from error
-    return path
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AdaFlowError(f"cannot write {str(path)[:200]} ({reason}); choose another folder") from error
 
 
 def write_video(

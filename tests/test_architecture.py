@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "version", "limits", "locks"),
     ("config", "ddim", "matching", "canvas", "cache", "store", "reader", "memory", "metrics", "detail"),
-    ("pictures", "sound"),
+    ("pictures", "sound", "prompts"),
     ("decoding", "sandbox"),  # a process with limits, and its parent's side
     ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures
     ("keyframes", "layout", "export"),
