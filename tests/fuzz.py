@@ -12,7 +12,7 @@ import time
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -127,4 +127,4 @@ def run(count: int, seed: int, folder: Path, threads: int = 2) -> Figures:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        print(json.dumps(asdict(run(int(sys.argv[1]), seed=1, folder=Path(place))), indent=1))
+        print(json.dumps(vars(run(int(sys.argv[1]), seed=1, folder=Path(place))), indent=1))
