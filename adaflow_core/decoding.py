@@ -13,8 +13,9 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from fractions import Fraction
 from functools import cached_property
 from importlib import import_module
@@ -70,7 +71,7 @@ class Source:
         )  # fmt: skip
 
     def frames(self, size: list[int], begin: int, count: int) -> None:
-        """Up to `count` frames [h, w, 3] from number `begin` on, then an answer without one."""
+        """Up to `count` frames [h, w, 3] from number `begin` on with their times, then an answer without one."""
         from av.video.reformatter import VideoReformatter
 
         from adaflow_core.reader import progressive, upright_rgb
@@ -79,7 +80,8 @@ class Source:
         with closing(self._reader.frames_from(self.path, self.index, begin, self.monitor)) as source:
             for frame in islice(progressive(source), count):
                 picture = upright_rgb(frame, (width, height), scaler)
-                self.answers.send(picture.tobytes(), frame=True)
+                shown_at = None if frame.time is None else frame.time - self.index.first
+                self.answers.send(picture.tobytes(), frame=True, time=shown_at)
         self.answers.send(frame=False)
 
     def thumbnails(self, count: int, size: list[int]) -> None:
@@ -173,5 +175,10 @@ def main(path: str, may_write: bool) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError):  # the parent wants no more
+    try:
         main(sys.argv[1], sys.argv[2] == "write")
+    except BrokenPipeError:  # the parent wants no more
+        pass
+    except Exception:
+        traceback.print_exc()
+    os._exit(1)  # the usual way aborts over the thread that listens

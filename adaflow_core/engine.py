@@ -164,6 +164,7 @@ class AdaFlow:
                 "fps": str(decoded.fps),
                 "digest": decoded.digest,
                 "start": decoded.start,
+                "times": decoded.times,
                 "notes": decoded.notes,
             }
 
@@ -174,6 +175,7 @@ class AdaFlow:
             meta["digest"],
             source=path,
             start=meta["start"],
+            times=None if meta["times"] is None else tuple(meta["times"]),
             notes=tuple(meta["notes"]),
         )
 
@@ -320,7 +322,7 @@ class AdaFlow:
             "version": __version__,
             "warnings": list(warnings),
         }
-        return EditResult(frames, video.fps, report, video.source, video.start, warnings)
+        return EditResult(frames, video.fps, report, video.source, video.start, warnings, video.times)
 
     def score(
         self, plan: Plan, result: EditResult, *, progress: Report | None = None, stop: Stop | None = None

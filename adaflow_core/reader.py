@@ -45,6 +45,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
         if not streams:
             raise AdaFlowError(f"{path} has no video stream; choose a file with pictures")
+        if streams[0].codec_context is None:
+            raise AdaFlowError(f"{path} has a codec that is not known here; {CONVERT}")
         streams[0].thread_type = "AUTO"
         streams[0].codec_context.thread_count = threads()
         yield container, streams[0]
@@ -56,6 +58,7 @@ class Index(NamedTuple):
     length: int  # frames
     times: np.ndarray | None  # [length] int64 in the stream's time base, ascending; None: some have none
     keys: list[tuple[int, int]]  # (time, offset to seek to) of the frames that decoding can begin at
+    first: float = 0.0  # seconds at which the first frame is shown
 
     def key_within(self, begin: int, end: int) -> bool:
         """Whether decoding can begin at one of the frames begin..end, both included."""
@@ -69,7 +72,9 @@ def index_of(path: Path, monitor: Monitor) -> Index:
     """Reads every packet and decodes none."""
     times: list[int | None] = []
     keys = []
+    base = Fraction(0)
     with opened(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
+        base = stream.time_base or base
         for packet in container.demux(stream):
             monitor.check()
             if packet.size and not packet.is_discard:
@@ -79,7 +84,8 @@ def index_of(path: Path, monitor: Monitor) -> Index:
                 if packet.is_keyframe and packet.pts is not None:
                     keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
     known = np.sort(np.array([time for time in times if time is not None], dtype=np.int64))
-    return Index(len(times), known if len(known) == len(times) else None, sorted(keys))
+    first = float(known[0] * base) if len(known) else 0.0
+    return Index(len(times), known if len(known) == len(times) else None, sorted(keys), first)
 
 
 def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:

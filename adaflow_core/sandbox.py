@@ -107,11 +107,15 @@ class Decoder:
             raise AdaFlowError(f"the header of {self.path} makes no sense; choose another file or {CONVERT}")
         return info
 
-    def frames(self, size: tuple[int, int], begin: int, count: int) -> Iterator[np.ndarray]:
-        """Up to `count` frames [h, w, 3] uint8 from number `begin` on, upright, at `size` (width, height)."""
+    def frames(self, size: tuple[int, int], begin: int, count: int) -> Iterator[tuple[float | None, np.ndarray]]:
+        """Up to `count` frames [h, w, 3] uint8 from number `begin` on, upright, at `size` (width, height).
+
+        With each the seconds after the file's first frame at which it is shown, if the file says.
+        """
         self._ask("frames", size=size, begin=begin, count=count)
-        for _, picture in self._pictures(size, count):
-            yield picture
+        for said, picture in self._pictures(size, count):
+            time = said.get("time")
+            yield time if isinstance(time, float) and math.isfinite(time) else None, picture
 
     def thumbnails(self, count: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
         """Up to `count` small frames [h, w, 3] spread evenly over the file, with their numbers."""

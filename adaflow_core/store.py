@@ -48,8 +48,8 @@ class Frames:
         free = shutil.disk_usage(out.parent).free
         if size > free:
             raise AdaFlowError(
-                f"{most} frames need {size / 1e9:.1f} GB and the cache's disk has {free / 1e9:.1f} GB free; choose "
-                "a shorter range or a smaller size, free space, or set ADAFLOW_CACHE to another disk"
+                f"{most} frames need {math.ceil(size / 1e6)} MB and the cache's disk has {free // 10**6} MB free; "
+                "choose a shorter range or a smaller size, free space, or set ADAFLOW_CACHE to another disk"
             )
         self._part = out.with_name(f".{out.stem}.{uuid.uuid4().hex}.npy")
 

@@ -163,6 +163,7 @@ class Video:
     digest: str  # hex digest of the frames and their rate: the content part of cache keys
     source: Path | None = None  # the file the audio is taken from
     start: int = 0  # index in `source` of the first frame, for the audio's offset
+    times: tuple[float, ...] | None = None  # seconds after the file's first frame, where the rate varies
     notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
 
     def __len__(self) -> int:
@@ -343,12 +344,15 @@ class EditResult:
     source: Path | None = None
     start: int = 0
     warnings: tuple[str, ...] = field(default=())
+    times: tuple[float, ...] | None = None  # as in `Video`
 
     def save(self, path: str | Path) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio; returns the path."""
         from adaflow_core.video import write_video
 
-        return write_video(Path(path), self.frames, self.fps, audio_from=self.source, start=self.start)
+        return write_video(
+            Path(path), self.frames, self.fps, audio_from=self.source, start=self.start, times=self.times
+        )
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ from adaflow_core.types import AdaFlowError, Monitor, Video, VideoInfo
 
 _CHUNK = 8  # frames between two looks at the stop signal
 _MIN_SIDE, _MAX_SIDE = 64, 4096
+_CLOSEST = 0.002  # seconds between two frames whose times are kept
+_CLOCK = 90_000  # ticks a second in which uneven times are written
 _LARGE = 4096 * 2304  # pixels above which it is said that a video is scaled down
 
 
@@ -112,7 +114,8 @@ def decode(
     if not isinstance(size, int):
         _check_size(size)
     path, monitor = Path(path), monitor or Monitor()
-    notes = []
+    notes: list[str] = []
+    shown: list[float | None] = []
     with Decoder(path, monitor) as decoder:
         info = decoder.probe()
         if isinstance(size, int):
@@ -124,8 +127,9 @@ def decode(
         store = Frames(out, (size[1], size[0], 3), end - begin)
         hasher = blake2b(digest_size=16)
         with store, monitor.stage("decode", end - begin) as stage:
-            for done, frame in enumerate(decoder.frames(size, begin, end - begin), 1):
+            for done, (shown_at, frame) in enumerate(decoder.frames(size, begin, end - begin), 1):
                 store.append(frame)
+                shown.append(shown_at)
                 hasher.update(frame.data)
                 if done % _CHUNK == 0:
                     stage.advance(_CHUNK)
@@ -139,7 +143,16 @@ def decode(
     if info.width * info.height > _LARGE:
         notes.append(f"{path.name} is {info.width}x{info.height}; it is edited, and comes out, at {size[0]}x{size[1]}")
     digest = _digest(hasher, pixels.shape, info.fps)
-    return Video(pixels, info.fps, digest, source=path, start=begin, notes=tuple(notes))
+    return Video(pixels, info.fps, digest, path, begin, _uneven(shown, info.fps), tuple(notes))
+
+
+def _uneven(shown: list[float | None], fps: Fraction) -> tuple[float, ...] | None:
+    """The frames' times in seconds, if they can be kept and are not those of an even rate, to half a frame."""
+    times = np.array(shown, np.float64)  # nan where there is none
+    if len(times) < 2 or not (np.diff(times) >= _CLOSEST).all():
+        return None
+    even = times[0] + np.arange(len(times)) / float(fps)
+    return None if np.abs(times - even).max() < 0.5 / fps else tuple(times.tolist())
 
 
 def from_frames(frames: np.ndarray | Sequence[Image.Image], fps: float | Fraction = 24) -> Video:
@@ -207,13 +220,15 @@ def write_video(
     *,
     audio_from: Path | None = None,
     start: int = 0,
+    times: Sequence[float] | None = None,
     metadata: Mapping[str, str] | None = None,
     monitor: Monitor | None = None,
 ) -> Path:
     """H.264 (yuv420p, BT.709, faststart) with the sound of `audio_from` from its frame `start` on.
 
     The file appears under its name only when it is complete. A side of odd length gains one row or column,
-    which yuv420p needs. `metadata` takes the keys that mp4 knows: title, artist, comment, description.
+    which yuv420p needs. `times`: seconds at which the frames are shown in `audio_from`, where the rate
+    varies; they are kept. `metadata` takes the keys that mp4 knows: title, artist, comment, description.
     """
     path, monitor = check_output(path), monitor or Monitor()
     name = uuid.uuid4().hex
@@ -221,8 +236,10 @@ def write_video(
     try:
         with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             container.metadata.update(metadata or {})
-            _encode(container, frames, fps, monitor)
+            _encode(container, frames, fps, times, monitor)
         begin, length = Fraction(start) / fps, Fraction(len(frames)) / fps
+        if times is not None:
+            begin, length = Fraction(times[0]), Fraction(times[-1] - times[0]) + 1 / fps
         added = audio_from is not None and _add_sound(part, audio_from, sounding, begin, length, monitor)
         os.replace(sounding if added else part, path)
     except OSError as error:
@@ -245,11 +262,15 @@ def _add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fr
         return False
 
 
-def _encode(container: OutputContainer, frames: np.ndarray, fps: Fraction, monitor: Monitor) -> None:
+def _encode(
+    container: OutputContainer, frames: np.ndarray, fps: Fraction, times: Sequence[float] | None, monitor: Monitor
+) -> None:
     count, height, width = frames.shape[:3]
     stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
     stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
     context = stream.codec_context
+    if times is not None:
+        context.time_base = Fraction(1, _CLOCK)
     # Said in the file, so that no player guesses: BT.709 in limited range, by FFmpeg's numbers.
     context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
     pad = ((0, height % 2), (0, width % 2), (0, 0))
@@ -264,5 +285,7 @@ def _encode(container: OutputContainer, frames: np.ndarray, fps: Fraction, monit
                     interpolation=FILTER | Interpolation.FULL_CHR_H_INP,
                 )
                 frame.pts, frame.time_base = number, 1 / fps
+                if times is not None:
+                    frame.pts, frame.time_base = round((times[number] - times[0]) * _CLOCK), Fraction(1, _CLOCK)
                 container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -90,6 +90,13 @@ def test_a_varying_rate_keeps_the_duration(tmp_path: Path) -> None:
     for path in (odd.varying_mp4(tmp_path), odd.varying_mkv(tmp_path)):
         video = video_io.decode(path, size=(96, 64))
         assert (len(video) - 1) / video.fps == pytest.approx(odd.VARYING[-1] / 1000, rel=0.1)
+        assert video.times == pytest.approx(np.array(odd.VARYING) / 1000, abs=2e-3)
+        part = video_io.decode(path, size=(96, 64), frames=slice(2, 9))
+        written = video_io.write_video(tmp_path / "out.mp4", part.frames, part.fps, times=part.times)
+        again = video_io.decode(written, size=(96, 64))
+        assert again.times == pytest.approx(np.array(odd.VARYING[2:9]) / 1000 - 0.08, abs=2e-3)
+        assert [number(frame) for frame in again.frames] == ALL[2:9]
+    assert video_io.decode(odd.vp9_webm(tmp_path), size=(96, 64)).times is None
 
 
 def test_interlaced_frames_lose_their_combs(tmp_path: Path) -> None:

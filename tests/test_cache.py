@@ -274,6 +274,6 @@ def test_frames_that_cannot_fit_are_refused_before_decoding(tmp_path: Path, monk
 
     clip = make(tmp_path / "a.mp4", 40)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
-    with pytest.raises(AdaFlowError, match=r"40 frames need 0\.4 GB.*choose a shorter range"):
+    with pytest.raises(AdaFlowError, match=r"40 frames need 378 MB and .* 100 MB free; choose a shorter range"):
         video.decode(clip, size=(2048, 1536), out=tmp_path / "frames.npy")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
