@@ -68,7 +68,7 @@ def test_odd_files_are_planned(name: str, engine: AdaFlow, tmp_path: Path) -> No
     path = make_file(tmp_path)
     info = video_io.probe(path)
     assert (info.width, info.height) == size
-    plan = engine.plan(path, PlanConfig(keyframes=1), size=(192, 128) if size[0] > size[1] else (128, 192))
+    plan = engine.plan(path, PlanConfig(keyframes=1), size=(96, 64) if size[0] > size[1] else (64, 96))
     notes = " ".join(plan.notes)
     if isinstance(expected, list):
         assert [number(frame) for frame in plan.video.frames] == expected
