@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class Backbone:
     @torch.inference_mode()
     def embed(self, text: str) -> Embedding:
         """The prompt's states, and what of it the tokenizer does not know or the encoder cannot take."""
+        text = text.encode("utf-8", "replace").decode()  # half characters, of a command line in another encoding
         limit = self.tokenizer.model_max_length
         whole = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
         kept = self.tokenizer(
@@ -126,7 +128,8 @@ class Backbone:
             self.tokenizer.pad_token_id,
         }
         words = np.array([int(token) not in special for token in kept[0]])
-        return Embedding(text, states, words, self._unknown_words(text), dropped)
+        known = any(int(token) not in special | {self.tokenizer.unk_token_id} for token in kept[0])
+        return Embedding(text, states, words, self._unknown_words(text), dropped, known)
 
     def _unknown_words(self, text: str) -> tuple[str, ...]:
         unknown_id = self.tokenizer.unk_token_id
@@ -134,6 +137,7 @@ class Backbone:
         if unknown_id is None or unknown_id == self.tokenizer.eos_token_id:
             return ()
         words = dict.fromkeys(re.findall(r"[^\W_]+(?:['\u2019-][^\W_]+)*", text.lower()))
+        words |= dict.fromkeys(sign for sign in text if unicodedata.category(sign) == "So")  # emoji
         ids = {word: self.tokenizer(word, add_special_tokens=False).input_ids for word in words}
         return tuple(word for word, tokens in ids.items() if unknown_id in tokens)
 

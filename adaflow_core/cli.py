@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from adaflow_core.config import IMPORTANCE, METHODS, PRESETS, PROPAGATION, EditConfig, PlanConfig
+from adaflow_core.config import IMPORTANCE, METHODS, PRESETS, PROPAGATION, EditConfig, PlanConfig, read_settings
 from adaflow_core.types import AdaFlowError, Plan, Progress, Stopped
 from adaflow_core.version import __version__
 
@@ -92,9 +92,10 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 def _shared(command: argparse.ArgumentParser) -> None:
     command.add_argument("video", type=Path, metavar="VIDEO")
-    command.add_argument("--source-prompt", default="", metavar="TEXT", help="what is in the video now")
+    command.add_argument("--source-prompt", metavar="TEXT", help="what is in the video now")
     _model(command)
     command.add_argument("--preset", default="default", choices=sorted(PRESETS))
+    command.add_argument("--settings", type=Path, metavar="FILE.json", help="the settings of a report, under the flags")
     command.add_argument("--method", choices=METHODS)
     budget = command.add_mutually_exclusive_group()
     budget.add_argument("--prune", type=float, metavar="R", help="share of tokens dropped, 0..1")
@@ -108,14 +109,16 @@ def _shared(command: argparse.ArgumentParser) -> None:
 
 def _plan_config(arguments: argparse.Namespace) -> PlanConfig:
     config = PRESETS[arguments.preset][0]
-    changes: dict[str, Any] = {"source_prompt": arguments.source_prompt}
+    if arguments.settings is not None:
+        config = replace(config, **read_settings(arguments.settings)[0])
+    changes: dict[str, Any] = {}
     if arguments.prune is not None or arguments.kv_frames is not None:
         changes |= {"prune": arguments.prune, "kv_frames": arguments.kv_frames}
     if arguments.keyframes is not None and arguments.keyframes != "auto":
         changes["keyframes"] = _whole("keyframes", arguments.keyframes)
     if arguments.scales is not None:
         changes["scales"] = tuple(_whole("scales", part) for part in arguments.scales.split(","))
-    for name in ("method", "importance"):
+    for name in ("source_prompt", "method", "importance"):
         if getattr(arguments, name) is not None:
             changes[name] = getattr(arguments, name)
     return replace(config, **changes)
@@ -139,7 +142,10 @@ def _edit_config(arguments: argparse.Namespace) -> EditConfig:
     if "steps" in changes and "inversion_steps" not in changes:
         # The preset's own number belongs to the preset's steps.
         changes["inversion_steps"] = None
-    return replace(PRESETS[arguments.preset][1], **changes)
+    config = PRESETS[arguments.preset][1]
+    if arguments.settings is not None:
+        config = replace(config, **read_settings(arguments.settings)[1])
+    return replace(config, **changes)
 
 
 def _whole(name: str, text: str) -> int:
@@ -174,7 +180,9 @@ def _load(arguments: argparse.Namespace) -> AdaFlow:
 
 def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.export import save_plan
+    from adaflow_core.video import check_folder
 
+    check_folder(arguments.out / "plan.json")
     _, plan = _make_plan(arguments, None, bar, stop)
     folder = save_plan(plan, arguments.out)
     print(
@@ -186,12 +194,14 @@ def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
 
 
 def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
-    from adaflow_core.video import check_output
+    from adaflow_core.video import check_folder, check_output
 
     if not arguments.prompt.strip():
         raise AdaFlowError("the prompt is empty; say what the video should show with --prompt")
     config = _edit_config(arguments)
     check_output(arguments.out)
+    if arguments.report:
+        check_folder(arguments.report)
     engine, plan = _make_plan(arguments, config, bar, stop)
     result = engine.edit(plan, arguments.prompt, config, progress=bar, stop=stop)
     for warning in result.warnings:
@@ -199,8 +209,13 @@ def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     path = result.save(arguments.out)
     if arguments.report:
         scores = asdict(engine.score(plan, result, progress=bar, stop=stop))
-        arguments.report.parent.mkdir(parents=True, exist_ok=True)
-        arguments.report.write_text(json.dumps(result.report | {"scores": scores}, indent=1), encoding="utf-8")
+        report = json.dumps(result.report | {"scores": scores}, indent=1)
+        try:
+            arguments.report.write_text(report, encoding="utf-8")
+        except OSError as problem:
+            raise AdaFlowError(
+                f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {path}"
+            ) from problem
     print(path)
 
 

@@ -36,7 +36,10 @@ from adaflow_core.inversion import invert, load_inversion
 from adaflow_core.layout import build_layout, draw_keyframes
 from adaflow_core.memory import PeakMemory, resident_bytes
 from adaflow_core.planner import Planner
+from adaflow_core.prompts import prompt_warnings
+from adaflow_core.sandbox import check_source
 from adaflow_core.scores import Scores, score
+from adaflow_core.store import allocated, set_aside
 from adaflow_core.transfer import upload
 from adaflow_core.types import (
     AdaFlowError,
@@ -135,7 +138,7 @@ class AdaFlow:
             residual=choice.residual,
             forecast=predicted,
             seconds=monitor.seconds,
-            notes=choice.notes,
+            notes=(*decoded.notes, *monitor.notes, *choice.notes),
         )
 
     def _decode(
@@ -151,32 +154,30 @@ class AdaFlow:
         if not isinstance(video, (str, Path)):
             return video_io.from_frames(video, fps=fps)
         path = Path(video)
-        info = video_io.probe(path)
-        size = size or video_io.working_size(info.width, info.height, self.profile.size)
+        check_source(path)
+        wanted = size or self.profile.size
         chosen = [frames.start, frames.stop] if frames else None
-        key = cache_key(file=file_digest(path), size=size, frames=chosen)
+        key = cache_key(file=file_digest(path), size=wanted, frames=chosen)
 
         def build(folder: Path) -> dict[str, Any]:
-            decoded = video_io.decode(
-                path,
-                size=size,
-                frames=frames,
-                monitor=monitor,
-                out=folder / "frames.npy",
-            )
+            decoded = video_io.decode(path, size=wanted, frames=frames, monitor=monitor, out=folder / "frames.npy")
             return {
                 "fps": str(decoded.fps),
                 "digest": decoded.digest,
                 "start": decoded.start,
+                "times": decoded.times,
+                "notes": decoded.notes,
             }
 
-        folder, meta, _ = self.cache.get("frames", key, build)
+        folder, meta, _ = self.cache.get("frames", key, build, monitor.note)
         return Video(
             np.load(folder / "frames.npy", mmap_mode="r"),
             Fraction(meta["fps"]),
             meta["digest"],
             source=path,
             start=meta["start"],
+            times=None if meta["times"] is None else tuple(meta["times"]),
+            notes=tuple(meta["notes"]),
         )
 
     def _latents(self, video: Video, monitor: Monitor) -> np.ndarray:
@@ -186,14 +187,14 @@ class AdaFlow:
 
         def build(folder: Path) -> dict[str, Any]:
             shape = (T, 4, height // factor, width // factor)
-            out = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float32, shape=shape)
+            out = allocated(folder / "latents.npy", np.float32, shape)
             with monitor.stage("encode", T) as stage:
                 for part in stage.chunks(T, chunk):
                     out[part] = self.backbone.encode(video.frames[part]).cpu().numpy()
             return {}
 
         key = cache_key(video=video.digest, model=self.backbone.fingerprint)
-        folder, _, _ = self.cache.get("latents", key, build)
+        folder, _, _ = self.cache.get("latents", key, build, monitor.note)
         return np.load(folder / "latents.npy", mmap_mode="r")
 
     def _features(
@@ -214,6 +215,7 @@ class AdaFlow:
             "features",
             key,
             lambda folder: extract_features(self.backbone, latents, prompt, folder, monitor),
+            monitor.note,
         )
         return load_features(folder, meta), key
 
@@ -286,7 +288,7 @@ class AdaFlow:
                 )  # fmt: skip
                 return {}
 
-            folder, _, inverted = self.cache.get("inversion", key, build)
+            folder, _, inverted = self.cache.get("inversion", key, build, monitor.note)
             inversion = load_inversion(folder / "latents.npy", backbone, steps, source_prompt)
             editor = Editor(backbone, source, negative, positive, config, monitor)
             edited = editor.run(
@@ -296,7 +298,7 @@ class AdaFlow:
                 _preview(latents, video),
             )
             frames = self._decode_latents(edited, latents, video, config.detail, monitor)
-        warnings = _prompt_warnings(positive) + _prompt_warnings(source)
+        warnings = (*monitor.notes, *prompt_warnings(positive), *prompt_warnings(source))
         report = {
             "frames": len(video),
             "width": video.size[0],
@@ -321,7 +323,7 @@ class AdaFlow:
             "version": __version__,
             "warnings": list(warnings),
         }
-        return EditResult(frames, video.fps, report, video.source, video.start, warnings)
+        return EditResult(frames, video.fps, report, video.source, video.start, warnings, video.times)
 
     def score(
         self, plan: Plan, result: EditResult, *, progress: Report | None = None, stop: Stop | None = None
@@ -356,6 +358,13 @@ class AdaFlow:
         decode, device = self.backbone.decode_there, self.backbone.device
         T = len(video)
         file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
+        try:
+            set_aside(file, video.frames.nbytes)
+        except OSError as problem:
+            raise AdaFlowError(
+                f"the result's {video.frames.nbytes / 1e9:.1f} GB do not fit into {tempfile.gettempdir()}; free some "
+                f"space or set TMPDIR to another folder, and run it again: the inversion is kept ({problem.strerror})"
+            ) from problem
         out = np.memmap(file, np.uint8, mode="w+", shape=video.frames.shape)
         with monitor.stage("decode frames", T) as stage:
             for part in stage.chunks(T, min(8, self.backbone.chunk)):
@@ -375,15 +384,6 @@ class AdaFlow:
             yield
         finally:
             self._turn.release()
-
-
-def _prompt_warnings(embedding: Embedding) -> tuple[str, ...]:
-    found = []
-    if embedding.unknown:
-        found.append(f"the model does not know: {', '.join(embedding.unknown)}")
-    if embedding.dropped:
-        found.append(f"the prompt is too long; the model does not see: {embedding.dropped}")
-    return tuple(found)
 
 
 def _preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], np.ndarray]:

@@ -10,6 +10,7 @@ import torch
 from adaflow_core.attention import AttentionState, editing_attention
 from adaflow_core.backbone import Backbone
 from adaflow_core.ddim import CLEAN, edit_timesteps, inversion_timesteps, move
+from adaflow_core.store import allocated
 from adaflow_core.transfer import upload
 from adaflow_core.types import Inversion, Monitor
 
@@ -36,7 +37,7 @@ def invert(
     states = backbone.embed(source_prompt).states
     T = len(latents)
     stored_as, dtype = (torch.float32, np.float32) if backbone.dtype == torch.float32 else (torch.float16, np.float16)
-    stored = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(steps, *latents.shape))
+    stored = allocated(path, dtype, (steps, *latents.shape))
     attention = AttentionState(attend=backbone.attend, check=monitor.check, prompts=1)
     with (
         editing_attention(backbone.unet, attention),

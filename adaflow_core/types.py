@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch import Tensor  # heavy, and of no use to the process that decodes
+
     from adaflow_core.config import PlanConfig
+
+
+# The remedy for a video that cannot be read.
+CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
 
 
 class AdaFlowError(Exception):
@@ -75,6 +80,12 @@ class Monitor:
         self._report = report
         self._stop = stop
         self.seconds: dict[str, float] = {}  # stage -> seconds, summed over visits
+        self.notes: list[str] = []  # sentences for the user
+
+    def note(self, sentence: str) -> None:
+        """Tell the user with the result, e.g. of something that had to be done anew."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def check(self) -> None:
         """Raise `Stopped` if the stop signal is set."""
@@ -152,6 +163,8 @@ class Video:
     digest: str  # hex digest of the frames and their rate: the content part of cache keys
     source: Path | None = None  # the file the audio is taken from
     start: int = 0  # index in `source` of the first frame, for the audio's offset
+    times: tuple[float, ...] | None = None  # seconds after the file's first frame, where the rate varies
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])
@@ -331,12 +344,15 @@ class EditResult:
     source: Path | None = None
     start: int = 0
     warnings: tuple[str, ...] = field(default=())
+    times: tuple[float, ...] | None = None  # as in `Video`
 
     def save(self, path: str | Path) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio; returns the path."""
         from adaflow_core.video import write_video
 
-        return write_video(Path(path), self.frames, self.fps, audio_from=self.source, start=self.start)
+        return write_video(
+            Path(path), self.frames, self.fps, audio_from=self.source, start=self.start, times=self.times
+        )
 
 
 @dataclass(frozen=True)
@@ -348,3 +364,4 @@ class Embedding:
     words: np.ndarray  # [L] bool, positions that hold words of the prompt
     unknown: tuple[str, ...]  # words the tokenizer does not know
     dropped: str  # the part of the prompt that the text encoder cannot take; "" if it takes all
+    known: bool  # whether the tokenizer knows anything of it

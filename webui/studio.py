@@ -202,6 +202,7 @@ class Studio:
             video.fps,
             audio_from=video.source,
             start=video.start,
+            times=video.times,
             monitor=Monitor(report, stop),
         )
         result.save(edited.edit)
