@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
+from safetensors import SafetensorError
 from torch import Tensor
 
 from adaflow_core.attention import Attend, pick_attention
@@ -196,7 +197,7 @@ def load_backbone(
                 feature_extractor=None,
                 requires_safety_checker=False,
             )
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, SafetensorError) as problem:
         if model == "embedded":
             raise AdaFlowError(
                 "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "

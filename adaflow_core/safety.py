@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from adaflow_core.backbone import pick_device, quiet, whereabouts
 from adaflow_core.types import AdaFlowError, Monitor
@@ -55,7 +56,7 @@ def load_safety_checker(model: str, device: str = "auto") -> SafetyChecker | Non
                 source, subfolder="safety_checker", revision=revision, use_safetensors=True
             )
             processor = CLIPImageProcessor.from_pretrained(source, subfolder="feature_extractor", revision=revision)
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, SafetensorError) as problem:
         raise AdaFlowError(
             f"the safety checker of {model!r} cannot be loaded; complete the checkpoint (safetensors), or run this "
             "page for yourself only, without --public"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -9,6 +10,7 @@ import gradio as gr
 from adaflow_core.config import IMPORTANCE, METHODS, ModelProfile, PlanConfig
 from adaflow_core.video import thumbnails
 from webui import views
+from webui.events import refusal
 from webui.plan_events import PlanEvents
 from webui.studio import Studio
 
@@ -20,6 +22,17 @@ def _heading(number: int, title: str, text: str) -> None:
     gr.HTML(f"<h2>{number}. {title}</h2><p>{text}</p>", elem_classes="af-step")
 
 
+class Upload(gr.Video):
+    """A video that is uploaded: one from an address would be fetched without a limit on its size."""
+
+    is_template = True  # to the browser it is its parent
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        if "://" in str(url_or_file_path):
+            raise refusal("this page fetches nothing from elsewhere; upload the file itself")
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+
+
 class VideoStep:
     """Step 1: a video and what is in it."""
 
@@ -27,7 +40,7 @@ class VideoStep:
         _heading(1, "Video", f"Upload one ({events.limits}), or start from an example.")
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                self.video = gr.Video(label="Video", sources=["upload"], height=320)
+                self.video = Upload(label="Video", sources=["upload"], height=320)
                 self.line = gr.HTML(label="About the video")
                 self.source_prompt = gr.Textbox(
                     value="",
