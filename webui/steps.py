@@ -22,15 +22,18 @@ def _heading(number: int, title: str, text: str) -> None:
     gr.HTML(f"<h2>{number}. {title}</h2><p>{text}</p>", elem_classes="af-step")
 
 
-class Upload(gr.Video):
-    """A video that is uploaded: one from an address would be fetched without a limit on its size."""
+def _only_uploads(video: gr.Video) -> gr.Video:
+    """Gradio fetches a video that is given as an address, without a limit on its size; this page does not."""
+    keep = video.async_move_resource_to_block_cache
 
-    is_template = True  # to the browser it is its parent
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+    async def keep_upload(url_or_file_path: str | Path | None) -> str | None:
         if "://" in str(url_or_file_path):
             raise refusal("this page fetches nothing from elsewhere; upload the file itself")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await keep(url_or_file_path)
+
+    # Of this one component: a class of its own would have Gradio write a file beside this one when it is imported.
+    video.async_move_resource_to_block_cache = keep_upload  # type: ignore[method-assign]
+    return video
 
 
 class VideoStep:
@@ -40,7 +43,7 @@ class VideoStep:
         _heading(1, "Video", f"Upload one ({events.limits}), or start from an example.")
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                self.video = Upload(label="Video", sources=["upload"], height=320)
+                self.video = _only_uploads(gr.Video(label="Video", sources=["upload"], height=320))
                 self.line = gr.HTML(label="About the video")
                 self.source_prompt = gr.Textbox(
                     value="",
