@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -62,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it sums them up anew after each one
     folder = Path(tempfile.mkdtemp(prefix="adaflow-"))  # results live as long as the server, at most
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container is asked to stop so
     try:
         return _serve(args, folder)
     finally:
@@ -119,6 +121,7 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
         studio.load()
         print(f"AdaFlow is at {server.address} (Ctrl+C ends it)", flush=True)
         server.blocks.block_thread()
+        server.upkeep.stop()
     except AdaFlowError as problem:
         return _refuse(str(problem))
     except OSError:

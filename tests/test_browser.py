@@ -262,7 +262,9 @@ def test_html_that_a_visitor_types_is_text(page: Page) -> None:
     page.get_by_text("does not know").wait_for()
     choose_example(page, frames=attack)
     page.get_by_role("button", name="Preview keyframes").click()
-    page.get_by_text("Frame range is").first.wait_for()
+    message = page.get_by_text("Frame range is").first
+    message.wait_for()
+    assert "<img src=x onerror=" in message.inner_text(), "it is shown as it was typed"
     page.wait_for_timeout(500)
     assert page.evaluate("window.attacked === undefined")
 

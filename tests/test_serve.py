@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,6 +200,30 @@ def test_health_tells_how_many_jobs_there_are(tmp_path: Path, monkeypatch: pytes
         assert httpx.get(f"{server.address}/healthz").status_code == 503
     finally:
         server.close()
+
+
+def test_asked_to_stop_the_page_ends_and_leaves_nothing(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    app = subprocess.Popen(
+        [sys.executable, "app.py", "--public", "--device", "cpu", "--port", str(port)],
+        cwd=Path(__file__).parent.parent,
+        env={name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+        | {"TMPDIR": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert app.stdout is not None and app.stdout.readline().startswith("AdaFlow is at")
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        assert [path.name for path in tmp_path.glob("adaflow-*/*")] == ["uploads"]
+        app.terminate()
+        assert app.wait(60) == 0
+        assert list(tmp_path.glob("adaflow-*")) == []
+    finally:
+        app.kill()
 
 
 # --- an edit for strangers --------------------------------------------------------------------------
