@@ -72,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(args: argparse.Namespace, folder: Path) -> int:
     uploads = Path(os.environ.setdefault("GRADIO_TEMP_DIR", str(folder / "uploads")))
+    if args.public:  # strangers' videos leave their traces where they can be deleted, not among one's own
+        os.environ.setdefault("ADAFLOW_CACHE", str(folder / "cache"))
     zero = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
     if zero:
         import spaces  # noqa: F401 - must come before torch, whose devices it stands in for
