@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
+from safetensors import SafetensorError
 from torch import Tensor
 
 from adaflow_core.attention import Attend, pick_attention
@@ -188,14 +190,15 @@ def load_backbone(
 
     Only safetensors are read and no code of a checkpoint is run. Raises AdaFlowError with the remedy.
     """
-    with _quiet():
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
+    with quiet():
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
-    source, revision = (str(EMBEDDED), None) if model == "embedded" else _split_revision(model)
+    source, revision = whereabouts(model)
     try:
-        with _quiet():
+        with quiet():
             pipe = StableDiffusionPipeline.from_pretrained(
                 source,
                 revision=revision,
@@ -205,7 +208,7 @@ def load_backbone(
                 feature_extractor=None,
                 requires_safety_checker=False,
             )
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, SafetensorError) as problem:
         if model == "embedded":
             raise AdaFlowError(
                 "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "
@@ -245,7 +248,7 @@ def load_backbone(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the libraries' loading bars and advice about parts that are not used off the user's terminal."""
     from transformers.utils import logging as transformers_logging
 
@@ -266,7 +269,10 @@ def _quiet() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _split_revision(model: str) -> tuple[str, str | None]:
+def whereabouts(model: str) -> tuple[str, str | None]:
+    """What diffusers takes for the name of a model: a folder or Hub id, and a revision."""
+    if model == "embedded":
+        return str(EMBEDDED), None
     if Path(model).exists():
         return model, None
     name, _, revision = model.partition("@")

@@ -7,7 +7,7 @@ c feature width, M kept tokens per keyframe. Tokens of a frame are flattened row
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -346,12 +346,18 @@ class EditResult:
     warnings: tuple[str, ...] = field(default=())
     times: tuple[float, ...] | None = None  # as in `Video`
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio; returns the path."""
         from adaflow_core.video import write_video
 
         return write_video(
-            Path(path), self.frames, self.fps, audio_from=self.source, start=self.start, times=self.times
+            Path(path),
+            self.frames,
+            self.fps,
+            audio_from=self.source,
+            start=self.start,
+            times=self.times,
+            metadata=metadata,
         )
 
 

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("keyframes", "layout", "export"),
     ("planner", "attention"),
     ("backbone",),  # the diffusion model
-    ("features", "inversion", "forecast", "scores"),
+    ("features", "inversion", "forecast", "scores", "safety"),
     ("editor",),
     ("engine",),
     ("selfcheck",),

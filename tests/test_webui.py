@@ -137,7 +137,7 @@ def test_old_results_are_discarded() -> None:
 
 
 def test_ids_cannot_be_guessed() -> None:
-    jobs = Jobs()
+    jobs = Jobs(waiting=50)
     ids = {jobs.submit("edit", lambda report, stop: None) for _ in range(50)}
     assert len(ids) == 50 and min(map(len, ids)) >= 20
 
@@ -281,7 +281,7 @@ def test_what_is_wrong_is_said_in_a_sentence(client: Any, tmp_path: Path) -> Non
 
 
 def test_an_upload_over_the_limit_is_refused(drawn_clip: Path) -> None:
-    from webui.events import Limits
+    from webui.limits import Limits
 
     assert Limits(seconds=2).check(str(drawn_clip)).frames == 12
     with pytest.raises(AdaFlowError, match=r"lasts 1 s; this page takes up to 0\.5 s"):

@@ -16,8 +16,9 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.types import AdaFlowError, Plan, VideoInfo
 from adaflow_core.video import parse_range, working_size
 from webui import views
-from webui.events import Limits, follow, load_clips, refusal, stop_job, told, unchanged
-from webui.studio import Planned, Request, Studio
+from webui.events import follow, load_clips, refusal, said, stop_job, told, unchanged
+from webui.studio import Planned, Studio
+from webui.work import Request
 
 _PLAN_VIEWS, _MODEL_VIEWS = 10, 8  # outputs that show a plan, and that a model sets
 
@@ -25,8 +26,8 @@ _PLAN_VIEWS, _MODEL_VIEWS = 10, 8  # outputs that show a plan, and that a model 
 class PlanEvents:
     """Plans stay on the server; a visitor holds their ids."""
 
-    def __init__(self, studio: Studio, limits: Limits) -> None:
-        self.studio, self.limits = studio, limits
+    def __init__(self, studio: Studio) -> None:
+        self.studio, self.limits = studio, studio.limits
         self.clips = load_clips()
 
     def example(self, number: float) -> tuple[Any, ...]:
@@ -83,7 +84,8 @@ class PlanEvents:
         if held is not None and held.request == request:
             yield (held.id, "", "", *unchanged(_PLAN_VIEWS))
             return
-        job_id, snapshot = self.studio.plan(request), None
+        with told():
+            job_id, snapshot = self.studio.plan(request), None
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.over:
                 yield (gr.skip(), job_id, views.progress(snapshot), *unchanged(_PLAN_VIEWS))
@@ -120,7 +122,7 @@ class PlanEvents:
             yield (views.progress(snapshot), gr.skip(), gr.skip(), *unchanged(_MODEL_VIEWS))
         if snapshot is None or snapshot.state != "done":
             if snapshot is not None and snapshot.problem:
-                gr.Warning(views.sentence(snapshot.problem), title="The model stays as it was")
+                gr.Warning(said(snapshot.problem), title="The model stays as it was")
             yield ("", before, before, *unchanged(_MODEL_VIEWS))
             return
         profile = self.studio.profile(model)
