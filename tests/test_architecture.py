@@ -15,15 +15,28 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module may import from the rows above its own only. A new module must be given its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "version"),
-    ("config", "ddim", "matching", "canvas", "cache", "reader", "sound", "memory", "metrics", "detail"),
+    (
+        "config",
+        "ddim",
+        "matching",
+        "canvas",
+        "cache",
+        "reader",
+        "sound",
+        "memory",
+        "metrics",
+        "detail",
+        "storage",
+        "pool",
+    ),
     ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures
-    ("keyframes", "layout", "export"),
+    ("keyframes", "layout", "export", "manifest"),
     ("planner", "attention"),
     ("backbone",),  # the diffusion model
     ("features", "inversion", "forecast", "scores"),
     ("editor",),
     ("engine",),
-    ("selfcheck",),
+    ("selfcheck", "batch"),
     ("cli",),
     ("__main__",),
 )
