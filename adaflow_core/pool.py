@@ -93,14 +93,18 @@ class RayPool:
         self, function: Callable[[Any], Any], tasks: Iterable[Any], stop: Callable[[], bool]
     ) -> Iterator[tuple[Any, Any] | None]:
         ray = self._ray
+
         # Without max_calls=0 a worker that has a GPU ends after each task, and loads the model for each.
-        remote = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=self._retries, max_calls=0)(function)
+        @ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=self._retries, max_calls=0)
+        def work(task: Any) -> Any:  # Ray takes functions only, and `function` may be a partial one
+            return function(task)
+
         waiting = iter(tasks)
         running: dict[Any, Any] = {}
         try:
             while True:
                 while len(running) < self.width and (task := next(waiting, None)) is not None:
-                    running[remote.remote(task)] = task
+                    running[work.remote(task)] = task
                 if not running:
                     return
                 ended, _ = ray.wait(list(running), timeout=PATIENCE)
