@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 from adaflow_core.manifest import read_manifest
 from adaflow_core.types import AdaFlowError
 from adaflow_core.video import write_video
-from benchmarks import dover, longv_data, longv_eval, scaling
+from benchmarks import longv_data, longv_eval, scaling
 from benchmarks.longv_data import Film, film_of
 from benchmarks.longv_scorer import JUDGE, LongVScorer
 from benchmarks.longv_table import PAPER, markdown, summarise
-from benchmarks.score_models import Clip, Dino, is_there, load_aesthetic
+from benchmarks.score_models import Clip, is_there
 from benchmarks.video_scores import (
     Consistency,
     Judged,
@@ -35,6 +34,7 @@ from benchmarks.video_scores import (
     stream,
 )
 from scenes.classifier import load_judge
+from scorers import save_models
 
 CPU = torch.device("cpu")
 FILM = Film(seed=0, frames=6, size=64)
@@ -193,119 +193,12 @@ def test_the_true_edit_is_best(folder: Path) -> None:
     assert 0.9 < found["source"]["judge_consistency"] <= 1
 
 
-# --- models ---------------------------------------------------------------------------------------
-
-
-class Views(nn.Module):
-    """In DOVER's place: the mean of each view."""
-
-    def forward(self, aesthetic: Tensor, technical: Tensor) -> tuple[Tensor, Tensor]:
-        return aesthetic.mean(), technical.mean()
+# --- the scorer ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """CLIP and DINOv2 as they are, but small and with random weights, saved as the Hub holds them."""
-    from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model
-    from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    from scenes.embedded import build_tokenizer
-
-    folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer(["a", "red", "blue", "ball", "rocket", "in", "autumn"])
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = small | {
-        "vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    vision = small | {"image_size": 32, "patch_size": 8}
-    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    crop = {"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}}
-    for part in (clip, tokenizer, CLIPImageProcessorPil(**crop)):
-        part.save_pretrained(folder / "clip")
-    dino = Dinov2Model(Dinov2Config(image_size=28, patch_size=14, **(small | {"mlp_ratio": 2})))
-    for part in (dino, BitImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28})):
-        part.save_pretrained(folder / "dino")
-    torch.save({"weight": torch.randn(1, 16), "bias": torch.tensor([5.0])}, folder / "head.pth")
-    views = torch.randn(1, 3, 32, 224, 224), torch.randn(3, 3, 32, 224, 224)
-    torch.jit.trace(Views(), views).save(folder / "dover.pt")
-    return {name: folder / name for name in ("clip", "dino", "head.pth", "dover.pt")}
-
-
-@pytest.mark.parametrize(("name", "kind"), [("clip", Clip), ("dino", Dino)])
-def test_models_tell_pictures_apart(models: dict[str, Path], name: str, kind: Callable[..., Any]) -> None:
-    model = kind(str(models[name]), CPU)
-    still = np.repeat(FILM.draw([0]), 4, axis=0)
-    rows = model.images(still)
-    assert rows.shape[0] == 4 and torch.allclose(rows.norm(dim=1), torch.ones(4), atol=1e-5)
-    assert consistency(rows) == pytest.approx(1, abs=1e-6), "identical frames are consistent"
-    moving = model.images(FILM.draw(range(6)))
-    assert consistency(moving) < 1 - 1e-6  # type: ignore[operator]
-    noise = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
-    assert consistency(model.images(noise)) < consistency(moving)  # type: ignore[operator]
-
-
-def test_text_and_pictures_share_a_space(models: dict[str, Path]) -> None:
-    clip = Clip(str(models["clip"]), CPU)
-    red, blue = clip.text("a red ball"), clip.text("a blue ball")
-    assert red.shape == clip.images(FILM.draw([0]))[0].shape and float(red.norm()) == pytest.approx(1, abs=1e-5)
-    assert not torch.allclose(red, blue)
-    assert torch.equal(clip.text("a red ball " * 60), clip.text("a red ball " * 50)), "what is too long is cut"
-
-
-def test_both_aesthetic_heads_are_one_linear_map(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    rows = nn.functional.normalize(torch.randn(5, 16), dim=-1)
-    single = nn.Linear(16, 1)
-    # The improved predictor: layers with dropout between them, so numbered with gaps.
-    improved = nn.Sequential(
-        nn.Linear(16, 8), nn.Dropout(0.2), nn.Linear(8, 4), nn.Dropout(0.2), nn.Linear(4, 4), nn.Dropout(0.1),
-        nn.Linear(4, 3), nn.Linear(3, 1),
-    ).eval()  # fmt: skip
-    for name, head, state in (
-        ("single", single, single.state_dict()),
-        ("improved", improved, {f"layers.{key}": value for key, value in improved.state_dict().items()}),
-    ):
-        torch.save(state, tmp_path / name)
-        weight, bias = load_aesthetic(str(tmp_path / name))
-        assert torch.allclose(rows @ weight + bias, head(rows)[:, 0], atol=1e-5)
-    torch.save({"other": torch.zeros(1)}, tmp_path / "other")
-    for name in ("other", "none"):
-        with pytest.raises(AdaFlowError, match="--aesthetic"):
-            load_aesthetic(str(tmp_path / name))
-
-
-def test_dover_looks_at_the_middle_of_each_part() -> None:
-    assert dover.aesthetic_frames(320).tolist()[:3] == [5, 15, 25] and len(dover.aesthetic_frames(8)) == 32
-    chosen = dover.technical_frames(600)
-    assert chosen.shape == (3, 32) and (np.diff(chosen, axis=1) == 2).all()
-    assert chosen[:, 0].tolist() == [68, 268, 468]
-    assert dover.technical_frames(5).max() < 5
-    # Fragments keep the pixels: each 32-pixel piece is found as it was, in the middle of its cell.
-    frame = np.random.default_rng(0).integers(0, 255, (448, 672, 3), dtype=np.uint8)
-    pieces = dover.fragments(frame)
-    assert pieces.shape == (3, 224, 224)
-    levels = pieces * torch.tensor(dover.STD)[:, None, None] + torch.tensor(dover.MEAN)[:, None, None]
-    piece = frame[64 + 16 : 64 + 48, 2 * 96 + 32 : 2 * 96 + 64].transpose(2, 0, 1)
-    assert np.allclose(levels[:, 32:64, 64:96], piece, atol=1e-3)
-    assert dover.fragments(frame[:100, :120]).shape == dover.resized(frame).shape == (3, 224, 224)
-    assert dover.fused(-0.08285, 0.1107) == pytest.approx(0.5), "a usual video"
-    assert dover.fused(0.0, 0.2) > dover.fused(-0.1, 0.1)
-
-
-def test_video_quality_from_its_views(models: dict[str, Path]) -> None:
-    model = dover.load_dover(str(models["dover.pt"]), CPU)
-    grey = np.full((9, 64, 96, 3), 128, np.uint8)
-    score = dover.VideoQuality(model, 9, CPU)
-    for part in (grey[:4], grey[4:]):
-        score.update(part)
-    level = float(((128 - np.array(dover.MEAN)) / np.array(dover.STD)).mean())
-    assert score.result() == pytest.approx(dover.fused(level, level), abs=1e-4)
-    for path in ("none.pt", str(models["head.pth"])):
-        with pytest.raises(AdaFlowError, match="--dover"):
-            dover.load_dover(path, CPU)
+    return save_models(tmp_path_factory.mktemp("models"))
 
 
 def test_missing_models_are_named(tmp_path: Path) -> None:
@@ -379,19 +272,20 @@ def test_methods_by_name() -> None:
 
 def test_the_benchmark_runs_and_goes_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One clip, then both; the second run makes the second clip's edits only."""
+    manifest, out, cache = folder / "manifest.jsonl", tmp_path / "out", tmp_path / "cache"
     command = [
-        "--manifest", str(folder / "manifest.jsonl"), "--out", str(tmp_path / "out"),
-        "--cache", str(tmp_path / "cache"), "--methods", "per-frame", "--steps", "1", "--device", "cpu", "--clip", "no/clip", "--dino", "no/dino",
+        "--manifest", str(manifest), "--out", str(out), "--cache", str(cache), "--methods", "per-frame", "--steps", "1",
+        "--device", "cpu", "--clip", "no/clip", "--dino", "no/dino",
     ]  # fmt: skip
     assert longv_eval.main([*command, "--limit", "1"]) == 0
     assert "3 edits made, 0 there before" in capsys.readouterr().out
     assert longv_eval.main(command) == 0
     printed = capsys.readouterr()
     assert "3 edits made, 3 there before" in printed.out and "semantic_consistency is left out" in printed.err
-    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    summary = json.loads((out / "summary.json").read_text())
     assert summary["per-frame"]["edits"] == 6 and summary["per-frame"]["clips"] == 2
     assert summary["per-frame"]["scores"]["psnr"]["count"] == 2
-    assert (tmp_path / "out/summary.md").read_text().startswith("Means over clips")
+    assert (out / "summary.md").read_text().startswith("Means over clips")
     assert longv_eval.main(["--manifest", str(tmp_path / "none.jsonl")]) == 2
 
 
