@@ -15,17 +15,31 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module may import from the rows above its own only. A new module must be given its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "version", "limits", "locks"),
-    ("config", "ddim", "matching", "canvas", "cache", "store", "reader", "memory", "metrics", "detail", "transfer"),
+    (
+        "config",
+        "ddim",
+        "matching",
+        "canvas",
+        "cache",
+        "store",
+        "reader",
+        "memory",
+        "metrics",
+        "detail",
+        "transfer",
+        "storage",
+        "pool",
+    ),
     ("pictures", "sound", "prompts"),
     ("decoding", "sandbox"),  # a process with limits, and its parent's side
     ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures
-    ("keyframes", "layout", "export"),
+    ("keyframes", "layout", "export", "manifest"),
     ("planner", "attention"),
     ("backbone",),  # the diffusion model
     ("features", "inversion", "forecast", "scores", "safety"),
     ("editor",),
     ("engine",),
-    ("selfcheck",),
+    ("selfcheck", "batch"),
     ("cli",),
     ("__main__",),
 )
