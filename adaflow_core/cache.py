@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from adaflow_core.locks import abandoned, held
-from adaflow_core.types import AdaFlowError
+from adaflow_core.types import AdaFlowError, Stopped
 
 Note = Callable[[str], None]
 Build = Callable[[Path], dict[str, Any]]
@@ -25,8 +25,10 @@ Build = Callable[[Path], dict[str, Any]]
 # Changes whenever what is stored under the same settings changes.
 FORMAT = 3
 _META, _LOCK = "meta.json", ".lock"
-_BUILDING, _LEAVING = ".building-", ".leaving-"
+_BUILDING, _LEAVING, _UNFINISHED = ".building-", ".leaving-", ".unfinished-"
+_STATE, _PART = ".npz", ".part"
 _FRESH = 60.0  # seconds for which an entry that was asked for is safe from removal
+_STALE = 7 * 24 * 3600.0  # seconds after which nobody comes back to what was left unfinished
 
 
 def cache_key(**settings: Any) -> str:
@@ -68,11 +70,14 @@ class Cache:
         base = os.environ.get("XDG_CACHE_HOME")
         return cls(Path(named) if named else (Path(base) if base else Path.home() / ".cache") / "adaflow")
 
-    def get(self, kind: str, key: str, build: Build, note: Note | None = None) -> tuple[Path, dict[str, Any], bool]:
+    def get(
+        self, kind: str, key: str, build: Build, note: Note | None = None, *, resumable: bool = False
+    ) -> tuple[Path, dict[str, Any], bool]:
         """The entry's folder, its metadata, and whether it was there before.
 
         `build` fills an empty folder and returns the metadata. The folder takes its name only when it is
         complete, so a build that is stopped leaves nothing. A damaged entry is built anew, and `note` told of it.
+        With `resumable`, what a stopped or killed build left is given to the next one.
         """
         folder = self.root / kind / key
         meta = self._read(folder)
@@ -85,7 +90,7 @@ class Cache:
         try:
             self._sweep()
             folder.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder.parent))
+            work = _unfinished(folder) if resumable else Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder.parent))
         except OSError as problem:
             raise AdaFlowError(
                 f"the cache folder {self.root} cannot be written; set ADAFLOW_CACHE to another ({problem.strerror})"
@@ -97,7 +102,8 @@ class Cache:
                 (work / _META).write_text(json.dumps(described), encoding="utf-8")
                 meta = self._place(work, folder)
         except BaseException as problem:
-            shutil.rmtree(work, ignore_errors=True)
+            if not (resumable and isinstance(problem, Stopped)):
+                shutil.rmtree(work, ignore_errors=True)
             if isinstance(problem, OSError):
                 raise AdaFlowError(
                     f"the cache folder {self.root} cannot be written; free some space or set ADAFLOW_CACHE "
@@ -106,6 +112,13 @@ class Cache:
             raise
         self._evict(keep=folder)
         return folder, meta, False
+
+    def state(self, kind: str, key: str) -> Path:
+        """Where work that is not finished leaves its state, in a file of its own that is replaced as a whole.
+
+        Removed by age as the entries are, and by whoever finishes the work.
+        """
+        return self.root / kind / f"{key}{_STATE}"
 
     def _read(self, folder: Path) -> dict[str, Any] | None:
         """The metadata of an entry that is whole, with its time of use renewed; None for any other."""
@@ -140,6 +153,14 @@ class Cache:
         for folder in (*self.root.glob(f"*/{_BUILDING}*"), *self.root.glob(f"*/{_LEAVING}*")):
             if abandoned(folder / _LOCK):
                 shutil.rmtree(folder, ignore_errors=True)
+        for folder in self.root.glob(f"*/{_UNFINISHED}*"):
+            with suppress(OSError):
+                if time.time() - folder.stat().st_mtime > _STALE and abandoned(folder / _LOCK):
+                    shutil.rmtree(folder, ignore_errors=True)
+        for part in self.root.glob(f"*/*{_PART}"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > _FRESH:
+                    part.unlink()
 
     def _evict(self, keep: Path) -> None:
         entries = []
@@ -147,6 +168,9 @@ class Cache:
             with suppress(OSError):  # another process removes it
                 size = sum(file.stat().st_size for file in described.parent.iterdir())
                 entries.append((described.stat().st_mtime, size, described.parent))
+        for state in self.root.glob(f"*/*{_STATE}"):
+            with suppress(OSError):
+                entries.append((state.stat().st_mtime, state.stat().st_size, state))
         total = sum(size for _, size, _ in entries)
         for used, size, folder in sorted(entries):
             if total <= self.limit_bytes or time.time() - used < _FRESH:
@@ -157,8 +181,22 @@ class Cache:
                 total -= size
 
 
+def _unfinished(folder: Path) -> Path:
+    """A folder to build the entry `folder` in: what somebody left of it, or an empty one."""
+    mine = folder.with_name(f"{_UNFINISHED}{folder.name}-{uuid.uuid4().hex}")
+    for left in folder.parent.glob(f"{_UNFINISHED}{folder.name}-*"):
+        if abandoned(left / _LOCK):
+            with suppress(OSError):  # another process was faster
+                return left.rename(mine)
+    mine.mkdir()
+    return mine
+
+
 def _remove(folder: Path) -> None:
     """Takes an entry's name away in one step, then the rest."""
+    if folder.suffix == _STATE:
+        folder.unlink(missing_ok=True)
+        return
     leaving = folder.with_name(f"{_LEAVING}{uuid.uuid4().hex}")
     with suppress(OSError):  # another process was faster; or Windows, where somebody reads it
         folder.rename(leaving)

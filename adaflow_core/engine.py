@@ -37,6 +37,7 @@ from adaflow_core.layout import build_layout, draw_keyframes
 from adaflow_core.memory import PeakMemory, resident_bytes
 from adaflow_core.planner import Planner
 from adaflow_core.prompts import prompt_warnings
+from adaflow_core.resume import Checkpoint, layout_digest
 from adaflow_core.sandbox import check_source
 from adaflow_core.scores import Scores, score
 from adaflow_core.store import allocated, set_aside
@@ -284,20 +285,26 @@ class AdaFlow:
             def build(folder: Path) -> dict[str, Any]:
                 invert(
                     backbone, latents, source_prompt, steps=steps, inversion_steps=inversion_steps,
-                    chunk=chunk, path=folder / "latents.npy", monitor=monitor,
+                    chunk=chunk, folder=folder, monitor=monitor,
                 )  # fmt: skip
                 return {}
 
-            folder, _, inverted = self.cache.get("inversion", key, build, monitor.note)
-            inversion = load_inversion(folder / "latents.npy", backbone, steps, source_prompt)
+            folder, _, inverted = self.cache.get("inversion", key, build, monitor.note, resumable=True)
+            inversion = load_inversion(folder, backbone, steps, source_prompt)
             editor = Editor(backbone, source, negative, positive, config, monitor)
-            edited = editor.run(
-                inversion,
-                latents,
-                self._layouts(plan, config, monitor),
-                _preview(latents, video),
+            checkpoint = Checkpoint(
+                self.cache.state("edits", cache_key(
+                    video=video.digest, model=backbone.fingerprint, device=str(backbone.device), prompt=prompt,
+                    settings=settings_dict(plan.config, config), layout=layout_digest(plan.layout),
+                ))
+            )  # fmt: skip
+            edited, resumed_at_step = editor.run(
+                inversion, latents, self._layouts(plan, config, monitor), _preview(latents, video), checkpoint
             )
+            if checkpoint.problem:
+                monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
             frames = self._decode_latents(edited, latents, video, config.detail, monitor)
+            checkpoint.remove()
         warnings = (*monitor.notes, *prompt_warnings(positive), *prompt_warnings(source))
         report = {
             "frames": len(video),
@@ -316,6 +323,7 @@ class AdaFlow:
             },
             "peak_memory_bytes": peak.bytes,
             "inversion_reused": inverted,
+            "resumed_at_step": resumed_at_step,  # 0: from the beginning
             "prompt": prompt,
             "settings": settings_dict(plan.config, config),
             "seed": config.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -70,7 +71,7 @@ class RayPool:
                 num_cpus=max(cores, workers or 1) if local else None,
                 include_dashboard=False if local else None,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
             )
         except (ConnectionError, RuntimeError, ValueError) as problem:
             raise AdaFlowError(f"no Ray cluster answers at {address}; start one, or give --ray local") from problem

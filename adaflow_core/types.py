@@ -59,11 +59,13 @@ class Progress:
     total: int
     elapsed: float  # seconds since the stage began
     preview: np.ndarray | None = None  # [K, h, w, 3] uint8, small pictures of the keyframes, while editing
+    skipped: int = 0  # of `done`, what an earlier run had done
 
     @property
     def remaining(self) -> float | None:
         """Seconds left in this stage at the pace so far; None before the first unit is done."""
-        return self.elapsed / self.done * (self.total - self.done) if self.done else None
+        done = self.done - self.skipped
+        return self.elapsed / done * (self.total - self.done) if done else None
 
 
 class Monitor:
@@ -106,7 +108,7 @@ class Stage:
 
     def __init__(self, monitor: Monitor, name: str, total: int) -> None:
         self.monitor, self.name, self.total = monitor, name, total
-        self.done = 0
+        self.done = self.skipped = 0
         self.start = time.perf_counter()
 
     def __enter__(self) -> Stage:
@@ -122,6 +124,12 @@ class Stage:
         self._send(preview)
         self.monitor.check()
 
+    def skip(self, count: int) -> None:
+        """Count units that an earlier run did; they say nothing about this one's pace."""
+        self.done += count
+        self.skipped += count
+        self._send(None)
+
     def chunks(self, count: int, size: int) -> Iterator[slice]:
         """Slices of at most `size` covering range(count); the stage advances after each."""
         for start in range(0, count, size):
@@ -133,7 +141,7 @@ class Stage:
     def _send(self, preview: np.ndarray | None) -> None:
         if self.monitor._report is not None:
             elapsed = time.perf_counter() - self.start
-            self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview))
+            self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview, self.skipped))
 
 
 # --- video ------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "transfer",
         "storage",
         "pool",
+        "resume",
     ),
     ("pictures", "sound", "prompts"),
     ("decoding", "sandbox"),  # a process with limits, and its parent's side
