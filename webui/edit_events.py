@@ -13,6 +13,7 @@ from adaflow_core.config import EditConfig
 from webui import views
 from webui.events import follow, refusal, said, stop_job, told, unchanged
 from webui.jobs import Snapshot
+from webui.pictures import shown
 from webui.studio import Studio
 from webui.work import Edited
 
@@ -83,7 +84,7 @@ class EditEvents:
 
 
 def _compared(edited: Edited, frame: int) -> tuple[Any, str]:
-    pictures = np.asarray(edited.before[frame]), np.asarray(edited.after[frame])
+    pictures = shown(np.asarray(edited.before[frame])), shown(np.asarray(edited.after[frame]))
     return pictures, views.line(f"{frame / edited.fps:.2f} s, frame {frame}: the source to the left of the line")
 
 
