@@ -37,7 +37,7 @@ from adaflow_core.layout import build_layout, draw_keyframes
 from adaflow_core.memory import PeakMemory, resident_bytes
 from adaflow_core.planner import Planner
 from adaflow_core.prompts import prompt_warnings
-from adaflow_core.resume import Checkpoint, layout_digest
+from adaflow_core.resume import Checkpoint, frames_digest, layout_digest
 from adaflow_core.sandbox import check_source
 from adaflow_core.scores import Scores, score
 from adaflow_core.store import allocated, set_aside
@@ -324,6 +324,7 @@ class AdaFlow:
             "peak_memory_bytes": peak.bytes,
             "inversion_reused": inverted,
             "resumed_at_step": resumed_at_step,  # 0: from the beginning
+            "digest": frames_digest(frames),
             "prompt": prompt,
             "settings": settings_dict(plan.config, config),
             "seed": config.seed,

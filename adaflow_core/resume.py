@@ -56,6 +56,14 @@ class Checkpoint:
             self.path.unlink()
 
 
+def frames_digest(frames: np.ndarray) -> str:
+    """Names edited frames [T, H, W, 3] uint8 by their content: equal runs give equal names, whatever encodes them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for frame in frames:
+        digest.update(np.ascontiguousarray(frame))
+    return digest.hexdigest()
+
+
 def layout_digest(layout: Layout) -> str:
     """Names a layout by its content: kept tokens and correspondences may come from elsewhere than the settings."""
     digest = hashlib.blake2b(layout.keyframes.tobytes(), digest_size=16)

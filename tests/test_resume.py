@@ -127,8 +127,8 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_video(
     def start(name: str) -> subprocess.Popen[bytes]:
         command = [
             sys.executable, "-m", "adaflow_core", "edit", str(drawn_clip), "--prompt", PROMPT,
-            "--model", str(tiny_folder("sd1")), "--device", "cpu", "--keyframes", "3", "--steps", "40",
-            "--size", "64x64", "--out", str(tmp_path / f"{name}.mp4"), "--report", str(tmp_path / f"{name}.json"),
+            "--model", str(tiny_folder("sd1")), "--device", "cpu", "--keyframes", "3", "--steps", "16",
+            "--size", "256x256", "--out", str(tmp_path / f"{name}.mp4"), "--report", str(tmp_path / f"{name}.json"),
         ]  # fmt: skip
         environment = {**os.environ, "ADAFLOW_CACHE": str(tmp_path / f"cache-{name}"), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -141,7 +141,7 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_video(
     finish(start("undisturbed"))
     usual = time.monotonic() - began
     moments = random.Random(0)
-    steps = []
+    steps, digests = [], {json.loads((tmp_path / "undisturbed.json").read_text())["digest"]}
     for number in range(KILLS):
         name = f"killed-{number}"
         process = start(name)
@@ -151,5 +151,8 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_video(
         process.communicate()
         finish(start(name))
         assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / "undisturbed.mp4").read_bytes()
-        steps.append(json.loads((tmp_path / f"{name}.json").read_text())["resumed_at_step"])
+        report = json.loads((tmp_path / f"{name}.json").read_text())
+        steps.append(report["resumed_at_step"])
+        digests.add(report["digest"])
     print("resumed at steps", steps)
+    assert len(digests) == 1
