@@ -1,6 +1,7 @@
 # The page in a container: docker build -t adaflow . && docker run -p 7860:7860 adaflow
 # For an NVIDIA GPU: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 -t adaflow .
 #                    docker run --gpus all -p 7860:7860 adaflow
+# For strangers: docker run -e ADAFLOW_PUBLIC=1 -e ADAFLOW_PASSWORD=… (a Space is public by itself).
 FROM python:3.11-slim
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -11,13 +12,14 @@ ENV HOME=/home/user \
     PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1 \
     GRADIO_SERVER_NAME=0.0.0.0 \
-    GRADIO_ANALYTICS_ENABLED=False
-USER user
+    GRADIO_ANALYTICS_ENABLED=False \
+    HF_HUB_DISABLE_TELEMETRY=1
+USER 1000
 WORKDIR /home/user/app
 
 # torch first, from the index that holds the wanted build of it; then everything else as pinned. xformers has
 # no operator for a CPU, so it is left out there.
-COPY --chown=user requirements.txt ./
+COPY --chown=1000 requirements.txt ./
 RUN python -m venv /home/user/.venv \
     && pip install --index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.txt)" \
     && case "$TORCH_INDEX" in \
@@ -27,7 +29,7 @@ RUN python -m venv /home/user/.venv \
     && pip install -r /tmp/requirements.txt \
     && rm /tmp/requirements.txt
 
-COPY --chown=user . .
+COPY --chown=1000 . .
 
 # Downloaded checkpoints and cached analyses outlive the container here.
 RUN mkdir -p /home/user/.cache
@@ -35,5 +37,5 @@ VOLUME /home/user/.cache
 
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/', timeout=8)"]
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/healthz', timeout=8)"]
 CMD ["python", "app.py"]

@@ -23,6 +23,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
@@ -45,6 +46,6 @@ $(VENV)/installed: requirements.txt | $(BIN)/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.txt
 	@touch $@
 
-$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(BIN)/python
+$(VENV)/installed-dev: requirements.txt requirements-batch.txt requirements-dev.txt | $(BIN)/python
 	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements-dev.txt
 	@touch $(VENV)/installed $@

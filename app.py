@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -12,26 +13,44 @@ from pathlib import Path
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="app.py", description="AdaFlow's page: preview, then edit a video by text.")
+    told = os.environ.get
+    parser = argparse.ArgumentParser(
+        prog="app.py",
+        description="AdaFlow's page: preview, then edit a video by text.",
+        epilog="Where ADAFLOW_PASSWORD is set, the page asks for it, and for the user ADAFLOW_USER (default: adaflow).",
+    )
     parser.add_argument(
         "--model",
-        default="embedded",
-        help="embedded, a Hub id or a folder in diffusers' format (default: embedded)",
+        default=told("ADAFLOW_MODEL", "embedded"),
+        help="embedded, a Hub id or a folder in diffusers' format (default: $ADAFLOW_MODEL, else embedded)",
+    )
+    parser.add_argument(
+        "--offer",
+        nargs="*",
+        metavar="ID",
+        help="models that visitors may choose besides --model (default: the known checkpoints; with --public none)",
+    )
+    parser.add_argument(
+        "--public",
+        action=argparse.BooleanOptionalAction,
+        default=told("ADAFLOW_PUBLIC", "1" if told("SPACE_ID") else "0").lower() in ("1", "true", "yes"),
+        help="for strangers: tighter limits, files deleted after an hour, results marked as edited by AI and "
+        "looked at by the checkpoint's safety checker, log as JSON lines (default: $ADAFLOW_PUBLIC, else as on "
+        "a Hugging Face Space)",
     )
     parser.add_argument(
         "--host",
-        default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+        default=told("GRADIO_SERVER_NAME", "127.0.0.1"),
         help="address to serve on; 0.0.0.0 for all (default: 127.0.0.1)",
     )
     parser.add_argument("--port", type=int, default=7860, help="port to serve on (default: 7860)")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
-    parser.add_argument(
-        "--only-model", action="store_true", help="offer no other model on the page (default: the known checkpoints)"
-    )
     parser.add_argument("--mcp", action="store_true", help="also serve the events as MCP tools (needs gradio[mcp])")
     parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
-    parser.add_argument("--max-seconds", type=float, default=120, help="longest upload taken (default: 120)")
-    parser.add_argument("--max-megabytes", type=int, default=200, help="largest upload taken (default: 200)")
+    parser.add_argument("--max-seconds", type=float, help="longest upload taken (default: 120; with --public 30)")
+    parser.add_argument("--max-megabytes", type=int, help="largest upload taken (default: 200; with --public 100)")
+    parser.add_argument("--max-job-minutes", type=float, help="of one job's work (default: any; with --public 10)")
+    parser.add_argument("--keep-minutes", type=float, help="how long files live (default: 1440; with --public 60)")
     return parser.parse_args(arguments)
 
 
@@ -41,41 +60,74 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse('--mcp needs a package that is not installed; try: pip install "gradio[mcp]"')
     # Nothing is sent anywhere unless --share asks for it.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it sums them up anew after each one
+    folder = Path(tempfile.mkdtemp(prefix="adaflow-"))  # results live as long as the server, at most
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container is asked to stop so
+    try:
+        return _serve(args, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(args: argparse.Namespace, folder: Path) -> int:
+    uploads = Path(os.environ.setdefault("GRADIO_TEMP_DIR", str(folder / "uploads")))
+    if args.public:  # strangers' videos leave their traces where they can be deleted, not among one's own
+        os.environ.setdefault("ADAFLOW_CACHE", str(folder / "cache"))
+    zero = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
+    if zero:
+        import spaces  # noqa: F401 - must come before torch, whose devices it stands in for
     # Only now: gradio and torch take seconds to import, which `--help` must not wait for.
     from adaflow_core.backbone import KNOWN_MODELS
     from adaflow_core.types import AdaFlowError
-    from webui.events import Limits
-    from webui.page import build
+    from webui import logs
+    from webui.limits import limits_of
+    from webui.serve import serve
     from webui.studio import Studio
-    from webui.theme import CSS, HEAD, THEME
 
-    folder = Path(tempfile.mkdtemp(prefix="adaflow-"))  # results live as long as the server
-    limits = Limits(args.max_megabytes, args.max_seconds)
-    studio = Studio(args.model, args.device, folder, () if args.only_model else tuple(KNOWN_MODELS))
+    run = None
+    if zero:
+        from webui.zerogpu import Forked
+
+        run = Forked(folder / "orders", args.public)
+    if args.public:
+        logs.set_up()
+    limits = limits_of(
+        args.public,
+        megabytes=args.max_megabytes,
+        seconds=args.max_seconds,
+        job_seconds=args.max_job_minutes and 60 * args.max_job_minutes,
+        keep_seconds=args.keep_minutes and 60 * args.keep_minutes,
+    )
+    offered = args.offer if args.offer is not None else () if args.public else tuple(KNOWN_MODELS)
+    password = os.environ.get("ADAFLOW_PASSWORD")
+    studio = Studio(
+        args.model,
+        "cpu" if zero else args.device,
+        folder / "results",
+        offered,
+        limits=limits,
+        public=args.public,
+        run=run,
+    )
     try:
-        blocks = build(studio, limits)
-        _, address, public = blocks.queue(max_size=64).launch(
-            server_name=args.host,
-            server_port=args.port,
+        server = serve(
+            studio,
+            uploads,
+            host=args.host,
+            port=args.port,
+            password=(os.environ.get("ADAFLOW_USER", "adaflow"), password) if password else None,
             share=args.share,
-            max_file_size=f"{limits.megabytes}mb",
-            theme=THEME,
-            css=CSS,
-            head=HEAD,
-            footer_links=["api", "settings"],
-            quiet=True,
-            prevent_thread_lock=True,
-            mcp_server=args.mcp,
+            mcp=args.mcp,
         )
         studio.load()
-        print(f"AdaFlow is at {public or address.rstrip('/')} (Ctrl+C ends it)", flush=True)
-        blocks.block_thread()
+        print(f"AdaFlow is at {server.address} (Ctrl+C ends it)", flush=True)
+        server.blocks.block_thread()
+        server.upkeep.stop()
     except AdaFlowError as problem:
         return _refuse(str(problem))
     except OSError:
         return _refuse(f"{args.host}:{args.port} is taken or not this machine's; give another --port or --host")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

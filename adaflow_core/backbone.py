@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
+from safetensors import SafetensorError
 from torch import Tensor
 
 from adaflow_core.attention import Attend, pick_attention
@@ -144,6 +147,7 @@ class Backbone:
     @torch.inference_mode()
     def embed(self, text: str) -> Embedding:
         """The prompt's states, and what of it the tokenizer does not know or the encoder cannot take."""
+        text = text.encode("utf-8", "replace").decode()  # half characters, of a command line in another encoding
         limit = self.tokenizer.model_max_length
         whole = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
         kept = self.tokenizer(
@@ -159,7 +163,8 @@ class Backbone:
             self.tokenizer.pad_token_id,
         }
         words = np.array([int(token) not in special for token in kept[0]])
-        return Embedding(text, states, words, self._unknown_words(text), dropped)
+        known = any(int(token) not in special | {self.tokenizer.unk_token_id} for token in kept[0])
+        return Embedding(text, states, words, self._unknown_words(text), dropped, known)
 
     def _unknown_words(self, text: str) -> tuple[str, ...]:
         unknown_id = self.tokenizer.unk_token_id
@@ -167,6 +172,7 @@ class Backbone:
         if unknown_id is None or unknown_id == self.tokenizer.eos_token_id:
             return ()
         words = dict.fromkeys(re.findall(r"[^\W_]+(?:['\u2019-][^\W_]+)*", text.lower()))
+        words |= dict.fromkeys(sign for sign in text if unicodedata.category(sign) == "So")  # emoji
         ids = {word: self.tokenizer(word, add_special_tokens=False).input_ids for word in words}
         return tuple(word for word, tokens in ids.items() if unknown_id in tokens)
 
@@ -224,14 +230,15 @@ def load_backbone(
 
     Only safetensors are read and no code of a checkpoint is run. Raises AdaFlowError with the remedy.
     """
-    with _quiet():
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
+    with quiet():
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
-    source, revision = (str(EMBEDDED), None) if model == "embedded" else _split_revision(model)
+    source, revision = whereabouts(model)
     try:
-        with _quiet():
+        with quiet():
             pipe = StableDiffusionPipeline.from_pretrained(
                 source,
                 revision=revision,
@@ -241,7 +248,7 @@ def load_backbone(
                 feature_extractor=None,
                 requires_safety_checker=False,
             )
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, SafetensorError) as problem:
         if model == "embedded":
             raise AdaFlowError(
                 "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "
@@ -295,7 +302,7 @@ def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: t
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the libraries' loading bars and advice about parts that are not used off the user's terminal."""
     from transformers.utils import logging as transformers_logging
 
@@ -316,7 +323,10 @@ def _quiet() -> Iterator[None]:
             library.enable_progress_bar()
 
 
-def _split_revision(model: str) -> tuple[str, str | None]:
+def whereabouts(model: str) -> tuple[str, str | None]:
+    """What diffusers takes for the name of a model: a folder or Hub id, and a revision."""
+    if model == "embedded":
+        return str(EMBEDDED), None
     if Path(model).exists():
         return model, None
     name, _, revision = model.partition("@")

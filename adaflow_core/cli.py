@@ -1,4 +1,4 @@
-"""The command line: plan, edit, models, selfcheck."""
+"""The command line: plan, edit, batch, models, selfcheck."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from adaflow_core.config import IMPORTANCE, METHODS, PRESETS, PROPAGATION, EditConfig, PlanConfig
+from adaflow_core.config import IMPORTANCE, METHODS, PRESETS, PROPAGATION, EditConfig, PlanConfig, read_settings
 from adaflow_core.types import AdaFlowError, Plan, Progress, Stopped
 from adaflow_core.version import __version__
 
 if TYPE_CHECKING:
+    from adaflow_core.batch import Scorer, Summary
     from adaflow_core.engine import AdaFlow
+    from adaflow_core.manifest import Clip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,38 +58,31 @@ def parser() -> argparse.ArgumentParser:
     edit = commands.add_parser("edit", help="edit a video by text")
     _shared(edit)
     edit.add_argument("--prompt", required=True, metavar="TEXT", help="what the edited video should show")
-    edit.add_argument("--negative-prompt", metavar="TEXT", help="what the guidance points away from")
-    edit.add_argument("--steps", type=int, metavar="N")
-    edit.add_argument("--inversion-steps", type=int, metavar="N", help="a multiple of --steps")
-    edit.add_argument("--guidance", type=float, metavar="G")
-    edit.add_argument("--guided", type=float, metavar="X", help="share of the steps with guidance, 0..1")
-    edit.add_argument("--injection-attention", type=float, metavar="X", help="share of steps, 0..1")
-    edit.add_argument("--injection-conv", type=float, metavar="X", help="share of steps, 0..1")
-    edit.add_argument("--propagation", choices=PROPAGATION, help="what frames take from keyframes")
-    edit.add_argument("--fidelity", type=float, metavar="X", help="how closely the inversion's path is held, 0..1")
-    edit.add_argument("--tolerance", type=float, metavar="X", help="changes that count as none, 0..1 of the usual")
-    edit.add_argument(
-        "--detail", type=float, metavar="X", help="how far the source is shown where nothing changes, 0..1"
-    )
-    edit.add_argument(
-        "--low-memory", action="store_true", default=None, help="for GPUs of 8 to 12 GiB; a little slower"
-    )
-    edit.add_argument("--seed", type=int, metavar="S")
+    _edit_settings(edit)
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
     edit.add_argument("--report", type=Path, metavar="FILE.json")
     edit.set_defaults(run=_edit)
+
+    batch = commands.add_parser("batch", help="edit all clips of a manifest, here or on a Ray cluster")
+    batch.add_argument("manifest", metavar="FILE.jsonl", help="a line a clip: video, source_prompt, prompts")
+    add_model(batch)
+    _plan_settings(batch)
+    _edit_settings(batch)
+    add_workers(batch)
+    batch.add_argument("--out", default="outputs/batch", metavar="DIR|URL", help="a folder, s3://... or gs://...")
+    batch.set_defaults(run=_batch, source_prompt="")  # each clip has its own
 
     models = commands.add_parser("models", help="list the models whose layout the engine knows")
     models.set_defaults(run=_models)
 
     check = commands.add_parser("selfcheck", help="reconstruct and edit with a model; say what is off")
-    _model(check)
+    add_model(check)
     check.add_argument("--video", type=Path, metavar="VIDEO", help="by default a bundled clip")
     check.set_defaults(run=_selfcheck)
     return top
 
 
-def _model(command: argparse.ArgumentParser) -> None:
+def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default="embedded", metavar="embedded|ID|DIR")
     command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
     command.add_argument("--dtype", default="auto", choices=["auto", "float16", "bfloat16", "float32"])
@@ -97,9 +92,14 @@ def _model(command: argparse.ArgumentParser) -> None:
 
 def _shared(command: argparse.ArgumentParser) -> None:
     command.add_argument("video", type=Path, metavar="VIDEO")
-    command.add_argument("--source-prompt", default="", metavar="TEXT", help="what is in the video now")
-    _model(command)
+    command.add_argument("--source-prompt", metavar="TEXT", help="what is in the video now")
+    add_model(command)
+    _plan_settings(command)
+
+
+def _plan_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", default="default", choices=sorted(PRESETS))
+    command.add_argument("--settings", type=Path, metavar="FILE.json", help="the settings of a report, under the flags")
     command.add_argument("--method", choices=METHODS)
     budget = command.add_mutually_exclusive_group()
     budget.add_argument("--prune", type=float, metavar="R", help="share of tokens dropped, 0..1")
@@ -111,16 +111,49 @@ def _shared(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size", metavar="WxH", help="working size in pixels")
 
 
+def _edit_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--negative-prompt", metavar="TEXT", help="what the guidance points away from")
+    command.add_argument("--steps", type=int, metavar="N")
+    command.add_argument("--inversion-steps", type=int, metavar="N", help="a multiple of --steps")
+    command.add_argument("--guidance", type=float, metavar="G")
+    command.add_argument("--guided", type=float, metavar="X", help="share of the steps with guidance, 0..1")
+    command.add_argument("--injection-attention", type=float, metavar="X", help="share of steps, 0..1")
+    command.add_argument("--injection-conv", type=float, metavar="X", help="share of steps, 0..1")
+    command.add_argument("--propagation", choices=PROPAGATION, help="what frames take from keyframes")
+    command.add_argument("--fidelity", type=float, metavar="X", help="how closely the inversion's path is held, 0..1")
+    command.add_argument("--tolerance", type=float, metavar="X", help="changes that count as none, 0..1 of the usual")
+    command.add_argument(
+        "--detail", type=float, metavar="X", help="how far the source is shown where nothing changes, 0..1"
+    )
+    command.add_argument(
+        "--low-memory", action="store_true", default=None, help="for GPUs of 8 to 12 GiB; a little slower"
+    )
+    command.add_argument("--seed", type=int, metavar="S")
+
+
+def add_workers(command: argparse.ArgumentParser) -> None:
+    """Where a batch runs and how much of it."""
+    command.add_argument("--ray", metavar="local|ADDRESS", help="on Ray: on this machine, or on a cluster")
+    command.add_argument("--workers", type=int, metavar="N", help="with --ray: tasks at a time; default: what fits")
+    command.add_argument("--gpus-per-task", type=float, metavar="G", help="with --ray; default: 1 where there are any")
+    command.add_argument("--retries", type=int, default=2, metavar="N", help="of a task whose worker dies")
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N clips")
+    command.add_argument("--cache", metavar="DIR", help="where each machine keeps what its edits share")
+    command.add_argument("--cache-gb", type=float, default=100, metavar="N", help="how large it may grow")
+
+
 def _plan_config(arguments: argparse.Namespace) -> PlanConfig:
     config = PRESETS[arguments.preset][0]
-    changes: dict[str, Any] = {"source_prompt": arguments.source_prompt}
+    if arguments.settings is not None:
+        config = replace(config, **read_settings(arguments.settings)[0])
+    changes: dict[str, Any] = {}
     if arguments.prune is not None or arguments.kv_frames is not None:
         changes |= {"prune": arguments.prune, "kv_frames": arguments.kv_frames}
     if arguments.keyframes is not None and arguments.keyframes != "auto":
         changes["keyframes"] = _whole("keyframes", arguments.keyframes)
     if arguments.scales is not None:
         changes["scales"] = tuple(_whole("scales", part) for part in arguments.scales.split(","))
-    for name in ("method", "importance"):
+    for name in ("source_prompt", "method", "importance"):
         if getattr(arguments, name) is not None:
             changes[name] = getattr(arguments, name)
     return replace(config, **changes)
@@ -146,7 +179,10 @@ def _edit_config(arguments: argparse.Namespace) -> EditConfig:
     if "steps" in changes and "inversion_steps" not in changes:
         # The preset's own number belongs to the preset's steps.
         changes["inversion_steps"] = None
-    return replace(PRESETS[arguments.preset][1], **changes)
+    config = PRESETS[arguments.preset][1]
+    if arguments.settings is not None:
+        config = replace(config, **read_settings(arguments.settings)[1])
+    return replace(config, **changes)
 
 
 def _whole(name: str, text: str) -> int:
@@ -185,7 +221,9 @@ def _load(arguments: argparse.Namespace) -> AdaFlow:
 
 def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.export import save_plan
+    from adaflow_core.video import check_folder
 
+    check_folder(arguments.out / "plan.json")
     _, plan = _make_plan(arguments, None, bar, stop)
     folder = save_plan(plan, arguments.out)
     print(
@@ -197,12 +235,14 @@ def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
 
 
 def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
-    from adaflow_core.video import check_output
+    from adaflow_core.video import check_folder, check_output
 
     if not arguments.prompt.strip():
         raise AdaFlowError("the prompt is empty; say what the video should show with --prompt")
     config = _edit_config(arguments)
     check_output(arguments.out)
+    if arguments.report:
+        check_folder(arguments.report)
     engine, plan = _make_plan(arguments, config, bar, stop)
     result = engine.edit(plan, arguments.prompt, config, progress=bar, stop=stop)
     for warning in result.warnings:
@@ -210,9 +250,69 @@ def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     path = result.save(arguments.out)
     if arguments.report:
         scores = asdict(engine.score(plan, result, progress=bar, stop=stop))
-        arguments.report.parent.mkdir(parents=True, exist_ok=True)
-        arguments.report.write_text(json.dumps(result.report | {"scores": scores}, indent=1), encoding="utf-8")
+        report = json.dumps(result.report | {"scores": scores}, indent=1)
+        try:
+            arguments.report.write_text(report, encoding="utf-8")
+        except OSError as problem:
+            raise AdaFlowError(
+                f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {path}"
+            ) from problem
     print(path)
+
+
+def _batch(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.manifest import read_manifest
+    from adaflow_core.video import parse_range, parse_size
+
+    method = arguments.method or ("adaflow" if arguments.preset == "default" else arguments.preset)
+    methods = {method: (_plan_config(arguments), _edit_config(arguments))}
+    if arguments.frames:
+        parse_range(arguments.frames)
+    if arguments.size:
+        parse_size(arguments.size)
+    clips = [
+        replace(clip, frames=clip.frames or arguments.frames, size=clip.size or arguments.size)
+        for clip in read_manifest(arguments.manifest)
+    ]
+    summary = run_batch(arguments, clips, methods, None, bar, stop)
+    print(f"{summary.made} edits made, {summary.kept} there before, in {summary.seconds:.0f} s\n{arguments.out}")
+    if summary.problems:
+        raise AdaFlowError(f"{len(summary.problems)} edits failed; {arguments.out}/problems.json says why")
+
+
+def run_batch(
+    arguments: argparse.Namespace,
+    clips: list[Clip],
+    methods: dict[str, tuple[PlanConfig, EditConfig]],
+    scorer: Scorer | None,
+    bar: Bar,
+    stop: Any,
+) -> Summary:
+    """The batch that the arguments of `add_model` and `add_workers` ask for."""
+    from adaflow_core import batch
+
+    job = batch.Job(
+        out=arguments.out,
+        model=arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        attention=arguments.attention,
+        cache=arguments.cache,
+        cache_bytes=int(arguments.cache_gb * 2**30),
+        scorer=scorer,
+    )
+    return batch.run(
+        job,
+        clips[: arguments.limit],
+        methods,
+        ray=arguments.ray,
+        workers=arguments.workers,
+        gpus=arguments.gpus_per_task,
+        retries=arguments.retries,
+        progress=bar,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+        stop=stop,
+    )
 
 
 def _models(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:

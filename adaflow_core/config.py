@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,6 +22,7 @@ IMPORTANCE: tuple[str, ...] = get_args(Importance)
 
 # How many keyframes the thresholds may ask for; the joint pass grows with their square.
 MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
+_SETTINGS_BYTES = 16 * 2**20  # of a file of settings that are read; a report of 10,000 frames has less
 
 
 class ConfigError(AdaFlowError, ValueError):
@@ -33,6 +34,18 @@ def _within(config: object, name: str, low: float, high: float) -> None:
     # `not (low <= value <= high)` also catches nan.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (low <= value <= high):
         raise ConfigError(f"{name} is {value!r}; it must lie between {low:g} and {high:g}")
+
+
+def _whole(config: object, name: str, low: int, high: int) -> None:
+    _within(config, name, low, high)
+    if not isinstance(getattr(config, name), int):
+        raise ConfigError(f"{name} is {getattr(config, name)!r}; it must be a whole number")
+
+
+def _typed(config: object, kind: type, remedy: str, *names: str) -> None:
+    for name in names:
+        if not isinstance(getattr(config, name), kind):
+            raise ConfigError(f"{name} is {getattr(config, name)!r}; it must be {remedy}")
 
 
 def _one_of(config: object, name: str, choices: Collection[str]) -> None:
@@ -75,9 +88,8 @@ class PlanConfig:
             _within(self, "kv_frames", 1.0, 10_000.0)
         _within(self, "sampled", 0.0, 1.0)
         if self.keyframes is not None:
-            _within(self, "keyframes", 1, 10_000)
-            if not isinstance(self.keyframes, int):
-                raise ConfigError(f"keyframes is {self.keyframes!r}; it must be a whole number")
+            _whole(self, "keyframes", 1, 10_000)
+        _typed(self, Iterable, "a list such as [1, 2, 4]", "scales")
         object.__setattr__(self, "scales", tuple(self.scales))
         if not self.scales or any(s not in (1, 2, 4, 8) for s in self.scales):
             raise ConfigError(f"scales is {self.scales!r}; it must hold one or more of 1, 2, 4, 8")
@@ -86,9 +98,11 @@ class PlanConfig:
                 _within(self, name, -1.0, 1.0)
         if self.residual is not None:
             _within(self, "residual", 0.0, 10.0)
-        _within(self, "max_segment", 1, 100_000)
+        _whole(self, "max_segment", 1, 100_000)
         if self.max_keyframes is not None:
-            _within(self, "max_keyframes", 1, 10_000)
+            _whole(self, "max_keyframes", 1, 10_000)
+        _typed(self, bool, "true or false", "both_directions", "blend", "resample")
+        _typed(self, str, "a text", "source_prompt")
         _one_of(self, "importance", IMPORTANCE)
         _one_of(self, "refinement", get_args(Refinement))
         _one_of(self, "method", METHODS)
@@ -117,9 +131,9 @@ class EditConfig:
 
     def __post_init__(self) -> None:
         if self.steps is not None:
-            _within(self, "steps", 1, 1000)
+            _whole(self, "steps", 1, 1000)
         if self.inversion_steps is not None:
-            _within(self, "inversion_steps", 1, 1000)
+            _whole(self, "inversion_steps", 1, 1000)
             if self.steps is not None and self.inversion_steps % self.steps:
                 raise ConfigError(
                     f"inversion_steps is {self.inversion_steps}; it must be a multiple of steps ({self.steps})"
@@ -132,10 +146,12 @@ class EditConfig:
         if self.tolerance is not None:
             _within(self, "tolerance", 0.0, 1.0)
         _within(self, "detail", 0.0, 1.0)
+        if self.negative_prompt is not None:
+            _typed(self, str, "a text", "negative_prompt")
         _one_of(self, "propagation", PROPAGATION)
-        _within(self, "seed", 0, 2**63 - 1)
+        _whole(self, "seed", 0, 2**63 - 1)
         if self.chunk is not None:
-            _within(self, "chunk", 1, 4096)
+            _whole(self, "chunk", 1, 4096)
 
     @property
     def guided_steps(self) -> int:
@@ -267,6 +283,28 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) 
         fidelity=profile.fidelity if config.fidelity is None else config.fidelity,
         tolerance=profile.tolerance if config.tolerance is None else config.tolerance,
     )
+
+
+def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a plan and of an edit in a JSON file: a report, or what a report holds as `settings`."""
+    try:
+        with path.open("rb") as file:
+            data = json.loads(file.read(_SETTINGS_BYTES))
+    except OSError as problem:
+        raise ConfigError(f"the settings {path} cannot be read ({problem.strerror}); check the path") from problem
+    except (ValueError, RecursionError) as problem:
+        raise ConfigError(f"the settings {path} are no JSON; give the report of an edit ({problem})") from problem
+    parts = []
+    found = data.get("settings", data) if isinstance(data, dict) else None
+    if not isinstance(found, dict) or not found.keys() <= {"plan", "edit"} or not found:
+        raise ConfigError(f'the settings {path} hold no "plan" and no "edit"; give the report of an edit')
+    for name, config in (("plan", PlanConfig), ("edit", EditConfig)):
+        part = found.get(name, {})
+        unknown = sorted(set(part) - {f.name for f in fields(config)}) if isinstance(part, dict) else [name]
+        if unknown:
+            raise ConfigError(f"the settings {path} hold what is no setting: {', '.join(unknown)}; take it out")
+        parts.append(part)
+    return parts[0], parts[1]
 
 
 def settings_dict(plan: PlanConfig, edit: EditConfig | None = None) -> dict[str, Any]:

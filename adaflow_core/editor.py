@@ -25,6 +25,7 @@ from adaflow_core.compiled import compiled_blocks
 from adaflow_core.config import EditConfig
 from adaflow_core.ddim import CLEAN, add_noise, guide, move, split
 from adaflow_core.memory import in_chunks
+from adaflow_core.resume import Checkpoint
 from adaflow_core.transfer import upload
 from adaflow_core.types import Embedding, Inversion, Layout, Monitor
 
@@ -85,15 +86,20 @@ class Editor:
         clean: np.ndarray,  # [T, 4, h, w]
         layouts: Layouts,
         preview: Callable[[Tensor], np.ndarray] | None = None,
-    ) -> Tensor:
-        """Edited clean latents [T, 4, h, w] float32 on the CPU; `clean` are the source's.
+        checkpoint: Checkpoint | None = None,
+    ) -> tuple[Tensor, int]:
+        """Edited clean latents [T, 4, h, w] float32 on the CPU, and after how many finished steps it went on.
 
-        `preview` turns the keyframes' predicted clean latents [K, 4, h, w] into small pictures.
+        `clean` are the source's. `preview` turns the keyframes' predicted clean latents [K, 4, h, w] into small
+        pictures. `checkpoint` is where each step's latents are left, and taken up from.
         """
         backbone, config = self.backbone, self.config
         timesteps = [int(t) for t in inversion.timesteps]
         S = len(timesteps)
-        start = np.array(inversion.latents[0], dtype=np.float32)
+        start, resumed = np.array(inversion.latents[0], dtype=np.float32), 0
+        found = None if checkpoint is None else checkpoint.load(start.shape)
+        if found is not None:
+            resumed, start = found
         # Where it lies on the device, no pass waits for its latents.
         home = backbone.device if start.nbytes <= LATENTS_ON_DEVICE else torch.device("cpu")
         x = torch.from_numpy(start).to(home)  # [T, 4, h, w]
@@ -106,7 +112,8 @@ class Editor:
             self.monitor.stage("edit", S * T) as stage,
         ):
             laid_out = None
-            for i, timestep in enumerate(timesteps):
+            stage.skip(resumed * T)
+            for i, timestep in enumerate(timesteps[resumed:], start=resumed):
                 last = i + 1 == S
                 step = _Step(
                     timestep,
@@ -148,7 +155,9 @@ class Editor:
                 self.chunk = in_chunks(len(others), self.chunk, propagate)
                 self.attention.outputs.clear()
                 self.attention.key_tokens.clear()
-        return x.cpu()
+                if checkpoint is not None:
+                    checkpoint.save(i + 1, x.cpu().numpy())
+        return x.cpu(), resumed
 
     def _lay_out(self, layout: Layout) -> None:
         """What all passes of a layout share, on the device."""

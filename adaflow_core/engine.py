@@ -36,7 +36,11 @@ from adaflow_core.inversion import invert, load_inversion
 from adaflow_core.layout import build_layout, draw_keyframes
 from adaflow_core.memory import PeakMemory, resident_bytes
 from adaflow_core.planner import Planner
+from adaflow_core.prompts import prompt_warnings
+from adaflow_core.resume import Checkpoint, frames_digest, layout_digest
+from adaflow_core.sandbox import check_source
 from adaflow_core.scores import Scores, score
+from adaflow_core.store import allocated, set_aside
 from adaflow_core.transfer import upload
 from adaflow_core.types import (
     AdaFlowError,
@@ -141,7 +145,7 @@ class AdaFlow:
             residual=choice.residual,
             forecast=predicted,
             seconds=monitor.seconds,
-            notes=choice.notes,
+            notes=(*decoded.notes, *monitor.notes, *choice.notes),
         )
 
     def _decode(
@@ -157,32 +161,30 @@ class AdaFlow:
         if not isinstance(video, (str, Path)):
             return video_io.from_frames(video, fps=fps)
         path = Path(video)
-        info = video_io.probe(path)
-        size = size or video_io.working_size(info.width, info.height, self.profile.size)
+        check_source(path)
+        wanted = size or self.profile.size
         chosen = [frames.start, frames.stop] if frames else None
-        key = cache_key(file=file_digest(path), size=size, frames=chosen)
+        key = cache_key(file=file_digest(path), size=wanted, frames=chosen)
 
         def build(folder: Path) -> dict[str, Any]:
-            decoded = video_io.decode(
-                path,
-                size=size,
-                frames=frames,
-                monitor=monitor,
-                out=folder / "frames.npy",
-            )
+            decoded = video_io.decode(path, size=wanted, frames=frames, monitor=monitor, out=folder / "frames.npy")
             return {
                 "fps": str(decoded.fps),
                 "digest": decoded.digest,
                 "start": decoded.start,
+                "times": decoded.times,
+                "notes": decoded.notes,
             }
 
-        folder, meta, _ = self.cache.get("frames", key, build)
+        folder, meta, _ = self.cache.get("frames", key, build, monitor.note)
         return Video(
             np.load(folder / "frames.npy", mmap_mode="r"),
             Fraction(meta["fps"]),
             meta["digest"],
             source=path,
             start=meta["start"],
+            times=None if meta["times"] is None else tuple(meta["times"]),
+            notes=tuple(meta["notes"]),
         )
 
     def _latents(self, video: Video, monitor: Monitor) -> np.ndarray:
@@ -192,14 +194,14 @@ class AdaFlow:
 
         def build(folder: Path) -> dict[str, Any]:
             shape = (T, 4, height // factor, width // factor)
-            out = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float32, shape=shape)
+            out = allocated(folder / "latents.npy", np.float32, shape)
             with monitor.stage("encode", T) as stage:
                 for part in stage.chunks(T, chunk):
                     out[part] = self.backbone.encode(video.frames[part]).cpu().numpy()
             return {}
 
         key = cache_key(video=video.digest, model=self.backbone.fingerprint)
-        folder, _, _ = self.cache.get("latents", key, build)
+        folder, _, _ = self.cache.get("latents", key, build, monitor.note)
         return np.load(folder / "latents.npy", mmap_mode="r")
 
     def _features(
@@ -220,6 +222,7 @@ class AdaFlow:
             "features",
             key,
             lambda folder: extract_features(self.backbone, latents, prompt, folder, monitor),
+            monitor.note,
         )
         return load_features(folder, meta), key
 
@@ -292,21 +295,27 @@ class AdaFlow:
             def build(folder: Path) -> dict[str, Any]:
                 invert(
                     backbone, latents, source_prompt, steps=steps, inversion_steps=inversion_steps,
-                    chunk=chunk, path=folder / "latents.npy", monitor=monitor,
+                    chunk=chunk, folder=folder, monitor=monitor,
                 )  # fmt: skip
                 return {}
 
-            folder, _, inverted = self.cache.get("inversion", key, build)
-            inversion = load_inversion(folder / "latents.npy", backbone, steps, source_prompt)
+            folder, _, inverted = self.cache.get("inversion", key, build, monitor.note, resumable=True)
+            inversion = load_inversion(folder, backbone, steps, source_prompt)
             editor = Editor(backbone, source, negative, positive, config, monitor)
-            edited = editor.run(
-                inversion,
-                latents,
-                self._layouts(plan, config, monitor),
-                _preview(latents, video),
+            checkpoint = Checkpoint(
+                self.cache.state("edits", cache_key(
+                    video=video.digest, model=backbone.fingerprint, device=str(backbone.device), prompt=prompt,
+                    settings=settings_dict(plan.config, config), layout=layout_digest(plan.layout),
+                ))
+            )  # fmt: skip
+            edited, resumed_at_step = editor.run(
+                inversion, latents, self._layouts(plan, config, monitor), _preview(latents, video), checkpoint
             )
+            if checkpoint.problem:
+                monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
             frames = self._decode_latents(edited, latents, video, config.detail, monitor, config.low_memory)
-        warnings = _prompt_warnings(positive) + _prompt_warnings(source)
+            checkpoint.remove()
+        warnings = (*monitor.notes, *prompt_warnings(positive), *prompt_warnings(source))
         report = {
             "frames": len(video),
             "width": video.size[0],
@@ -324,6 +333,8 @@ class AdaFlow:
             },
             "peak_memory_bytes": peak.bytes,
             "inversion_reused": inverted,
+            "resumed_at_step": resumed_at_step,  # 0: from the beginning
+            "digest": frames_digest(frames),
             "prompt": prompt,
             "settings": settings_dict(plan.config, replace(config, chunk=editor.chunk)),  # as memory allowed
             "seed": config.seed,
@@ -331,7 +342,7 @@ class AdaFlow:
             "version": __version__,
             "warnings": list(warnings),
         }
-        return EditResult(frames, video.fps, report, video.source, video.start, warnings)
+        return EditResult(frames, video.fps, report, video.source, video.start, warnings, video.times)
 
     def score(
         self, plan: Plan, result: EditResult, *, progress: Report | None = None, stop: Stop | None = None
@@ -367,6 +378,13 @@ class AdaFlow:
         decode, device = self.backbone.decode_there, self.backbone.device
         T = len(video)
         file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
+        try:
+            set_aside(file, video.frames.nbytes)
+        except OSError as problem:
+            raise AdaFlowError(
+                f"the result's {video.frames.nbytes / 1e9:.1f} GB do not fit into {tempfile.gettempdir()}; free some "
+                f"space or set TMPDIR to another folder, and run it again: the inversion is kept ({problem.strerror})"
+            ) from problem
         out = np.memmap(file, np.uint8, mode="w+", shape=video.frames.shape)
         with monitor.stage("decode frames", T) as stage:
             for part in stage.chunks(T, self.backbone.vae_chunk(*video.size, low_memory)):
@@ -386,15 +404,6 @@ class AdaFlow:
             yield
         finally:
             self._turn.release()
-
-
-def _prompt_warnings(embedding: Embedding) -> tuple[str, ...]:
-    found = []
-    if embedding.unknown:
-        found.append(f"the model does not know: {', '.join(embedding.unknown)}")
-    if embedding.dropped:
-        found.append(f"the prompt is too long; the model does not see: {embedding.dropped}")
-    return tuple(found)
 
 
 def _preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], np.ndarray]:

@@ -23,6 +23,7 @@ from adaflow_core.attention import AttentionState, Halt, editing_attention, forw
 from adaflow_core.backbone import Backbone
 from adaflow_core.ddim import add_noise
 from adaflow_core.matching import best_match, pool_map
+from adaflow_core.store import allocated
 from adaflow_core.transfer import upload
 from adaflow_core.types import Embedding, Features, Grid, Monitor
 
@@ -224,4 +225,4 @@ def _mean_one(values: Tensor) -> np.ndarray:
 
 
 def _create(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    return allocated(path, dtype, shape)

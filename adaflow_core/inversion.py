@@ -12,8 +12,12 @@ from adaflow_core.backbone import Backbone
 from adaflow_core.compiled import CompiledForward
 from adaflow_core.ddim import CLEAN, edit_timesteps, inversion_timesteps, move
 from adaflow_core.memory import in_chunks
+from adaflow_core.store import allocated
 from adaflow_core.transfer import upload
 from adaflow_core.types import Inversion, Monitor
+
+_LATENTS = "latents.npy"
+_DONE = "done.txt"  # how many frames are finished, while some are not
 
 
 @torch.inference_mode()
@@ -25,12 +29,13 @@ def invert(
     steps: int,
     inversion_steps: int,
     chunk: int,
-    path: Path,
+    folder: Path,
     monitor: Monitor,
 ) -> None:
-    """Writes x_t at each of the edit's `steps` timesteps, [S, T, 4, h, w], to the .npy file `path`.
+    """Writes x_t at each of the edit's `steps` timesteps, [S, T, 4, h, w], to `folder`, for `load_inversion`.
 
-    The running x_t stays in float32; what is stored has the model's precision.
+    The running x_t stays in float32; what is stored has the model's precision. Frames that an earlier call finished
+    in this folder are not done again.
     """
     timesteps = edit_timesteps(backbone.schedule, steps)
     factor = inversion_steps // steps
@@ -38,7 +43,9 @@ def invert(
     states = backbone.embed(source_prompt).states
     T = len(latents)
     stored_as, dtype = (torch.float32, np.float32) if backbone.dtype == torch.float32 else (torch.float16, np.float16)
-    stored = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(steps, *latents.shape))
+    path, progress = folder / _LATENTS, folder / _DONE
+    done = int(progress.read_text(encoding="ascii")) if progress.is_file() else 0
+    stored = np.load(path, mmap_mode="r+") if done else allocated(path, dtype, (steps, *latents.shape))
     attention = AttentionState(attend=backbone.attend, prompts=1)
     rows, forward = min(T, chunk * backbone.single_rows), None
     if backbone.compile:
@@ -49,8 +56,10 @@ def invert(
         editing_attention(backbone.unet, attention),
         monitor.stage("invert", T * len(ascending)) as stage,
     ):
+        stage.skip(done * len(ascending))
 
-        def run(part: slice) -> None:
+        def run(chosen: slice) -> None:
+            part = slice(done + chosen.start, done + chosen.stop)
             x = upload(latents[part], backbone.device).float()
             origin, kept = CLEAN, []
             for i, target in enumerate(map(int, ascending)):
@@ -68,10 +77,14 @@ def invert(
                 stage.advance(part.stop - part.start)
             # Fetched together: each fetching waits for the device, and the device then for the next pass.
             stored[::-1, part] = torch.stack(kept).cpu().numpy()
+            trial = progress.with_suffix(".part")
+            trial.write_text(str(part.stop), encoding="ascii")
+            trial.replace(progress)
 
-        in_chunks(T, rows, run)
+        in_chunks(T - done, rows, run)
     stored.flush()
+    progress.unlink()
 
 
-def load_inversion(path: Path, backbone: Backbone, steps: int, prompt: str) -> Inversion:
-    return Inversion(edit_timesteps(backbone.schedule, steps), np.load(path, mmap_mode="r"), prompt)
+def load_inversion(folder: Path, backbone: Backbone, steps: int, prompt: str) -> Inversion:
+    return Inversion(edit_timesteps(backbone.schedule, steps), np.load(folder / _LATENTS, mmap_mode="r"), prompt)

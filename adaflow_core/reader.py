@@ -1,51 +1,54 @@
-"""Decoded frames of a file that is not trusted: opening it, finding a frame, and its pixels upright."""
+"""Decoded frames of a file that is not trusted: opening it, finding a frame, and its pixels upright.
+
+Runs in the process of `decoding`, which has limits and may die; the parent never opens such a file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.filter import Graph
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from adaflow_core.types import AdaFlowError, Monitor
+from adaflow_core.limits import threads
+from adaflow_core.types import CONVERT, AdaFlowError, Monitor, VideoInfo
 
 # Demuxers by FFmpeg's names. Without a list, a text file is a video (of its letters), and a playlist makes
 # FFmpeg open whatever the playlist names.
 CONTAINERS = "mov,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
-CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
+OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 # Without the two flags swscale takes the nearest chroma sample: 40 dB instead of 48 on a photograph.
 FILTER = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+PACKETS = 5_000_000  # a day at 60 frames a second; a table of a header may name any number
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream; what can be wrong with a file is said with its remedy."""
-    if not path.exists():
-        raise AdaFlowError(f"{path} does not exist; check the path")
-    if path.is_dir():
-        raise AdaFlowError(f"{path} is a folder; name a video file in it")
     try:
-        if not path.stat().st_size:
-            raise AdaFlowError(f"{path} is empty; copy or download it again")
         # The absolute path, so that a name such as "concat:a" is not taken for a protocol.
-        container = av.open(str(path.resolve()), options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
-    except PermissionError as error:
-        raise AdaFlowError(f"{path} may not be read; change its permissions") from error
-    except av.FFmpegError as error:
+        container = av.open(str(path.resolve()), options=OPTIONS, metadata_errors="replace")
+    except (OSError, av.FFmpegError) as error:
         raise AdaFlowError(f"{path} is not a video that can be read; choose another file or {CONVERT}") from error
     with container:
         # The cover picture of a song is a video stream too.
         streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
         if not streams:
             raise AdaFlowError(f"{path} has no video stream; choose a file with pictures")
+        if streams[0].codec_context is None:
+            raise AdaFlowError(f"{path} has a codec that is not known here; {CONVERT}")
         streams[0].thread_type = "AUTO"
+        streams[0].codec_context.thread_count = threads()
         yield container, streams[0]
 
 
@@ -55,6 +58,7 @@ class Index(NamedTuple):
     length: int  # frames
     times: np.ndarray | None  # [length] int64 in the stream's time base, ascending; None: some have none
     keys: list[tuple[int, int]]  # (time, offset to seek to) of the frames that decoding can begin at
+    first: float = 0.0  # seconds at which the first frame is shown
 
     def key_within(self, begin: int, end: int) -> bool:
         """Whether decoding can begin at one of the frames begin..end, both included."""
@@ -68,15 +72,20 @@ def index_of(path: Path, monitor: Monitor) -> Index:
     """Reads every packet and decodes none."""
     times: list[int | None] = []
     keys = []
+    base = Fraction(0)
     with opened(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
+        base = stream.time_base or base
         for packet in container.demux(stream):
             monitor.check()
             if packet.size and not packet.is_discard:
+                if len(times) == PACKETS:
+                    raise AdaFlowError(f"{path} claims more than {PACKETS} frames; cut it into parts")
                 times.append(packet.pts)
                 if packet.is_keyframe and packet.pts is not None:
                     keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
     known = np.sort(np.array([time for time in times if time is not None], dtype=np.int64))
-    return Index(len(times), known if len(known) == len(times) else None, sorted(keys))
+    first = float(known[0] * base) if len(known) else 0.0
+    return Index(len(times), known if len(known) == len(times) else None, sorted(keys), first)
 
 
 def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
@@ -101,11 +110,82 @@ def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Gener
 
 def decoded(container: InputContainer, stream: VideoStream, monitor: Monitor) -> Iterator[av.VideoFrame]:
     """Every frame that can be decoded; damaged packets are passed over."""
-    with suppress(av.FFmpegError):  # the container breaks off: what came before is kept
+    with _damage_passed():  # the container breaks off: what came before is kept
         for packet in container.demux(stream):
             monitor.check()
-            with suppress(av.FFmpegError):
+            with _damage_passed():
                 yield from packet.decode()
+
+
+@contextmanager
+def _damage_passed() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:  # one of PyAV's errors too; more damage does not follow from it, but less than there is
+        raise
+    except av.FFmpegError:
+        pass
+
+
+def progressive(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The same frames without the combs of interlaced ones (bwdif, a frame for a frame)."""
+    first = next(frames, None)
+    if first is None:
+        return
+    if not first.interlaced_frame:
+        yield first
+        yield from frames
+        return
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(
+            width=first.width, height=first.height, format=first.format, time_base=first.time_base or Fraction(1, 25)
+        ),
+        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("buffersink"),
+    ).configure()  # fmt: skip
+    for frame in chain([first], frames, [None]):  # None: no more
+        graph.push(frame)
+        with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or it is done
+            while True:
+                made = graph.pull()
+                assert isinstance(made, av.VideoFrame)
+                yield made
+
+
+def probe(path: Path, index: Index) -> VideoInfo:
+    """What is in a file: its header, checked against its packets, and one decoded frame."""
+    with opened(path) as (container, stream):
+        frame = next(decoded(container, stream, Monitor()), None)
+        if frame is None:
+            raise AdaFlowError(f"{path} has no readable frame ({codec_name(stream)}); choose another file or {CONVERT}")
+        width = round(frame.width * float(stream.sample_aspect_ratio or 1))  # anamorphic pixels made square
+        size = (frame.height, width) if frame.rotation % 180 else (width, frame.height)
+        fps = _rate(stream, index)
+        seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        if abs(seconds - index.length / fps) > 1 / fps:
+            seconds = float(index.length / fps)
+        return VideoInfo(
+            path=path,
+            width=size[0],
+            height=size[1],
+            fps=fps,
+            frames=index.length,
+            seconds=seconds,
+            codec=codec_name(stream),
+            rotation=-frame.rotation % 360,
+            has_audio=bool(container.streams.audio),
+        )
+
+
+def _rate(stream: VideoStream, index: Index) -> Fraction:
+    """Frames a second: what the header says, if its packets agree, for it is the more exact; else what they say."""
+    said = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    rate = said[0] if said else Fraction(25)
+    if index.times is not None and stream.time_base and (span := int(index.times[-1] - index.times[0])) > 0:
+        mean = (index.length - 1) / (span * stream.time_base)
+        rate = next((rate for rate in said if 0.95 < mean / rate < 1.05), mean)
+    return rate.limit_denominator(1001) or rate
 
 
 def codec_name(stream: VideoStream) -> str:

@@ -14,7 +14,7 @@ from adaflow_core.backbone import EMBEDDED
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.ddim import CLEAN, edit_timesteps, move
 from adaflow_core.engine import AdaFlow
-from adaflow_core.inversion import invert
+from adaflow_core.inversion import invert, load_inversion
 from adaflow_core.metrics import psnr
 from adaflow_core.types import Monitor, Progress
 
@@ -58,13 +58,13 @@ def selfcheck(
         "the VAE's scaling factor does not belong to this checkpoint",
     )  # fmt: skip
     steps = max(25, backbone.profile.steps)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "inversion.npy"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         invert(
             backbone, latents.numpy(), "", steps=steps, inversion_steps=steps, chunk=backbone.chunk,
-            path=path, monitor=Monitor(progress, stop),
+            folder=folder, monitor=Monitor(progress, stop),
         )  # fmt: skip
-        x = torch.from_numpy(np.load(path)[0].astype(np.float32))
+        x = torch.from_numpy(load_inversion(folder, backbone, steps, "").latents[0].astype(np.float32))
     noise = float(x.std())
     findings.check(
         "inverted noise, 100 / distance of its deviation from 1", 100 / (1 + abs(noise - 1)), "", 70,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from itertools import chain, takewhile
 from pathlib import Path
@@ -14,39 +13,44 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 
+from adaflow_core.reader import OPTIONS
+from adaflow_core.types import Monitor
+
 # What every browser plays in an mp4 is copied packet by packet; anything else becomes AAC.
 _COPIED = ("aac", "mp3")
 _AAC_FRAME = 1024  # samples
 
 
-@contextmanager
-def sound_into(
-    container: OutputContainer, source: Path | None, begin: Fraction, length: Fraction
-) -> Iterator[Callable[[Fraction], None]]:
-    """Adds the sound of `source` from `begin` seconds of its video on; gives `write_until(seconds)`.
+def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
+    """Writes `video` with the sound of `source` from `begin` seconds of its video on to `out`.
 
-    Enter before the first packet of `container` is written. Without a source, or one without sound, nothing
-    is added. Sound that can no longer be read is warned of: an edit must not be lost over it.
+    False if there is no sound to add; then nothing is written. Runs in the process of `decoding`.
     """
     with ExitStack() as stack:
-        packets: Iterator[av.Packet] = iter(())
-        if source is not None:
-            try:
-                opened = stack.enter_context(av.open(str(source.resolve()), metadata_errors="replace"))
-            except (OSError, av.FFmpegError) as error:
-                warnings.warn(f"{source} can no longer be read ({error}); written without sound", stacklevel=3)
-            else:
-                if opened.streams.audio and opened.streams.audio[0].codec_context is not None:
-                    packets = _packets(container, opened, begin, length)
+        sounding = stack.enter_context(av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace"))
+        if not sounding.streams.audio or sounding.streams.audio[0].codec_context is None:
+            return False
+        silent = stack.enter_context(av.open(str(video.resolve())))
+        container = stack.enter_context(av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}))
+        container.metadata.update(silent.metadata)
+        shown = silent.streams.video[0]
+        stream = container.add_stream_from_template(shown)
+        packets = _packets(container, sounding, begin, length)
         waiting = next(packets, None)
-
-        def write_until(seconds: Fraction) -> None:
-            nonlocal waiting
-            while waiting is not None and (waiting.pts or 0) * waiting.time_base < seconds:
+        for packet in silent.demux(shown):
+            monitor.check()
+            if packet.dts is None:  # the end
+                continue
+            while waiting is not None and (waiting.dts or 0) * waiting.time_base < packet.dts * packet.time_base:
+                monitor.check()
                 container.mux(waiting)
                 waiting = next(packets, None)
-
-        yield write_until
+            packet.stream = stream
+            container.mux(packet)
+        for packet in chain([] if waiting is None else [waiting], packets):
+            monitor.check()
+            container.mux(packet)
+    return True
 
 
 def _packets(

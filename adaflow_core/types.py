@@ -7,17 +7,22 @@ c feature width, M kept tokens per keyframe. Tokens of a frame are flattened row
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch import Tensor  # heavy, and of no use to the process that decodes
+
     from adaflow_core.config import PlanConfig
+
+
+# The remedy for a video that cannot be read.
+CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
 
 
 class AdaFlowError(Exception):
@@ -54,11 +59,13 @@ class Progress:
     total: int
     elapsed: float  # seconds since the stage began
     preview: np.ndarray | None = None  # [K, h, w, 3] uint8, small pictures of the keyframes, while editing
+    skipped: int = 0  # of `done`, what an earlier run had done
 
     @property
     def remaining(self) -> float | None:
         """Seconds left in this stage at the pace so far; None before the first unit is done."""
-        return self.elapsed / self.done * (self.total - self.done) if self.done else None
+        done = self.done - self.skipped
+        return self.elapsed / done * (self.total - self.done) if done else None
 
 
 class Monitor:
@@ -75,6 +82,12 @@ class Monitor:
         self._report = report
         self._stop = stop
         self.seconds: dict[str, float] = {}  # stage -> seconds, summed over visits
+        self.notes: list[str] = []  # sentences for the user
+
+    def note(self, sentence: str) -> None:
+        """Tell the user with the result, e.g. of something that had to be done anew."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def check(self) -> None:
         """Raise `Stopped` if the stop signal is set."""
@@ -95,7 +108,7 @@ class Stage:
 
     def __init__(self, monitor: Monitor, name: str, total: int) -> None:
         self.monitor, self.name, self.total = monitor, name, total
-        self.done = 0
+        self.done = self.skipped = 0
         self.start = time.perf_counter()
 
     def __enter__(self) -> Stage:
@@ -111,6 +124,12 @@ class Stage:
         self._send(preview)
         self.monitor.check()
 
+    def skip(self, count: int) -> None:
+        """Count units that an earlier run did; they say nothing about this one's pace."""
+        self.done += count
+        self.skipped += count
+        self._send(None)
+
     def chunks(self, count: int, size: int) -> Iterator[slice]:
         """Slices of at most `size` covering range(count); the stage advances after each."""
         for start in range(0, count, size):
@@ -122,7 +141,7 @@ class Stage:
     def _send(self, preview: np.ndarray | None) -> None:
         if self.monitor._report is not None:
             elapsed = time.perf_counter() - self.start
-            self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview))
+            self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview, self.skipped))
 
 
 # --- video ------------------------------------------------------------------------------------------
@@ -152,6 +171,8 @@ class Video:
     digest: str  # hex digest of the frames and their rate: the content part of cache keys
     source: Path | None = None  # the file the audio is taken from
     start: int = 0  # index in `source` of the first frame, for the audio's offset
+    times: tuple[float, ...] | None = None  # seconds after the file's first frame, where the rate varies
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])
@@ -331,12 +352,21 @@ class EditResult:
     source: Path | None = None
     start: int = 0
     warnings: tuple[str, ...] = field(default=())
+    times: tuple[float, ...] | None = None  # as in `Video`
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio; returns the path."""
         from adaflow_core.video import write_video
 
-        return write_video(Path(path), self.frames, self.fps, audio_from=self.source, start=self.start)
+        return write_video(
+            Path(path),
+            self.frames,
+            self.fps,
+            audio_from=self.source,
+            start=self.start,
+            times=self.times,
+            metadata=metadata,
+        )
 
 
 @dataclass(frozen=True)
@@ -348,3 +378,4 @@ class Embedding:
     words: np.ndarray  # [L] bool, positions that hold words of the prompt
     unknown: tuple[str, ...]  # words the tokenizer does not know
     dropped: str  # the part of the prompt that the text encoder cannot take; "" if it takes all
+    known: bool  # whether the tokenizer knows anything of it

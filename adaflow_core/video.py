@@ -5,7 +5,7 @@ decord takes 3.0 s and 187 MB and comes within 38.6 dB of an ideally filtered fr
 with the nearest chroma sample); PyAV with `reader.FILTER` takes 4.6 s and 96 MB at 48.1 dB. A range deep in
 a file costs both the same, and decord ignores rotation, reads ahead 1.2 GB at full size and fails on AV1.
 Where decord gains is exact frames scattered over a file (24 of those 900 in 1.6 s, PyAV 3.1 s): `thumbnails`
-uses it.
+uses it. All reading takes place in a process with limits (`sandbox`, `decoding`).
 """
 
 from __future__ import annotations
@@ -13,35 +13,29 @@ from __future__ import annotations
 import os
 import re
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
 from fractions import Fraction
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from av.container import OutputContainer
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, Interpolation
 from PIL import Image
 
-from adaflow_core.reader import (
-    CONVERT,
-    FILTER,
-    codec_name,
-    decoded,
-    frames_from,
-    index_of,
-    opened,
-    upright_rgb,
-)
-from adaflow_core.sound import sound_into
+from adaflow_core.reader import FILTER
+from adaflow_core.sandbox import Decoder
+from adaflow_core.store import Frames
 from adaflow_core.types import AdaFlowError, Monitor, Video, VideoInfo
 
 _CHUNK = 8  # frames between two looks at the stop signal
 _MIN_SIDE, _MAX_SIDE = 64, 4096
+_CLOSEST = 0.002  # seconds between two frames whose times are kept
+_CLOCK = 90_000  # ticks a second in which uneven times are written
+_LARGE = 4096 * 2304  # pixels above which it is said that a video is scaled down
 
 
 # --- sizes and ranges -------------------------------------------------------------------------------
@@ -99,86 +93,66 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """What is in a file: reads its header and decodes one frame."""
-    path = Path(path)
-    with opened(path) as (container, stream):
-        frame = next(decoded(container, stream, Monitor()), None)
-        if frame is None:
-            raise AdaFlowError(f"{path} has no readable frame ({codec_name(stream)}); choose another file or {CONVERT}")
-        fps = (stream.average_rate or stream.guessed_rate or Fraction(25)).limit_denominator(1001)
-        if stream.duration and stream.time_base:
-            seconds = float(stream.duration * stream.time_base)
-        else:
-            seconds = (container.duration or 0) / av.time_base
-        frames = stream.frames or max(1, round(seconds * fps))
-        width = round(frame.width * float(stream.sample_aspect_ratio or 1))  # anamorphic pixels made square
-        size = (frame.height, width) if frame.rotation % 180 else (width, frame.height)
-        return VideoInfo(
-            path=path,
-            width=size[0],
-            height=size[1],
-            fps=fps,
-            frames=frames,
-            seconds=seconds or float(frames / fps),
-            codec=codec_name(stream),
-            rotation=-frame.rotation % 360,
-            has_audio=bool(container.streams.audio),
-        )
+    """What is in a file: its header, checked against its packets, and one decoded frame."""
+    with Decoder(Path(path)) as decoder:
+        return decoder.probe()
 
 
 def decode(
     path: str | Path,
     *,
-    size: tuple[int, int],
+    size: tuple[int, int] | int,
     frames: slice | None = None,
     monitor: Monitor | None = None,
     out: Path | None = None,
 ) -> Video:
-    """The frames of a file, upright, at `size` (width, height); in a memory map at `out` (.npy) if given.
+    """The frames of a file, or of a folder of pictures, upright; in a memory map at `out` (.npy) if given.
 
-    The rate is the file's mean rate; `frames` is taken as Python takes a slice, of step 1.
+    `size`: (width, height), or the shorter side, which `working_size` completes. The rate is the file's mean
+    rate; `frames` is taken as Python takes a slice, of step 1.
     """
-    _check_size(size)
+    if not isinstance(size, int):
+        _check_size(size)
     path, monitor = Path(path), monitor or Monitor()
-    fps = probe(path).fps
-    index = index_of(path, monitor)
-    begin, end, _ = (frames or slice(None)).indices(index.length)
-    if begin >= end:
-        raise AdaFlowError(f"the frame range holds no frame; {path.name} has the frames 0:{index.length}")
-    shape = (end - begin, size[1], size[0], 3)
-    part = None if out is None else out.with_name(f".{out.stem}.{uuid.uuid4().hex}.npy")
-    try:
-        pixels: np.ndarray = (
-            np.empty(shape, np.uint8)
-            if part is None
-            else np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-        )
-        done, hasher, scaler = 0, blake2b(digest_size=16), VideoReformatter()
-        with (
-            monitor.stage("decode", len(pixels)) as stage,
-            closing(frames_from(path, index, begin, monitor)) as source,
-        ):
-            for frame in islice(source, len(pixels)):
-                pixels[done] = upright_rgb(frame, size, scaler)
-                hasher.update(pixels[done].data)
-                done += 1
+    notes: list[str] = []
+    shown: list[float | None] = []
+    with Decoder(path, monitor) as decoder:
+        info = decoder.probe()
+        if isinstance(size, int):
+            size = working_size(info.width, info.height, size)
+            _check_size(size)
+        begin, end, _ = (frames or slice(None)).indices(info.frames)
+        if begin >= end:
+            raise AdaFlowError(f"the frame range holds no frame; {path.name} has the frames 0:{info.frames}")
+        store = Frames(out, (size[1], size[0], 3), end - begin)
+        hasher = blake2b(digest_size=16)
+        with store, monitor.stage("decode", end - begin) as stage:
+            for done, (shown_at, frame) in enumerate(decoder.frames(size, begin, end - begin), 1):
+                store.append(frame)
+                shown.append(shown_at)
+                hasher.update(frame.data)
                 if done % _CHUNK == 0:
                     stage.advance(_CHUNK)
-            if done % _CHUNK:
-                stage.advance(done % _CHUNK)
-        if not done:
-            raise AdaFlowError(f"{path.name} ends before frame {begin}; choose an earlier range")
-        pixels = pixels[:done]  # fewer than the container lists if it is damaged or cut short
-        if part is not None and out is not None:
-            del pixels  # closes the map, so that the file can be cut and moved on any system
-            if done < shape[0]:
-                _truncate(part, (done, *shape[1:]))
-            os.replace(part, out)
-            pixels = np.load(out, mmap_mode="r")
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
-    return Video(pixels, fps, _digest(hasher, pixels.shape, fps), source=path, start=begin)
+            if store.length % _CHUNK:
+                stage.advance(store.length % _CHUNK)
+            if not store.length:
+                raise AdaFlowError(f"{path.name} ends before frame {begin}; choose an earlier range")
+            pixels = store.finish()
+    if len(pixels) < end - begin:  # the container lists more: it is damaged, or cut short
+        notes.append(f"{path.name} is damaged: {len(pixels)} of {end - begin} frames could be read")
+    if info.width * info.height > _LARGE:
+        notes.append(f"{path.name} is {info.width}x{info.height}; it is edited, and comes out, at {size[0]}x{size[1]}")
+    digest = _digest(hasher, pixels.shape, info.fps)
+    return Video(pixels, info.fps, digest, path, begin, _uneven(shown, info.fps), tuple(notes))
+
+
+def _uneven(shown: list[float | None], fps: Fraction) -> tuple[float, ...] | None:
+    """The frames' times in seconds, if they can be kept and are not those of an even rate, to half a frame."""
+    times = np.array(shown, np.float64)  # nan where there is none
+    if len(times) < 2 or not (np.diff(times) >= _CLOSEST).all():
+        return None
+    even = times[0] + np.arange(len(times)) / float(fps)
+    return None if np.abs(times - even).max() < 0.5 / fps else tuple(times.tolist())
 
 
 def from_frames(frames: np.ndarray | Sequence[Image.Image], fps: float | Fraction = 24) -> Video:
@@ -201,54 +175,11 @@ def from_frames(frames: np.ndarray | Sequence[Image.Image], fps: float | Fractio
 
 def thumbnails(path: str | Path, count: int, height: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """`count` small frames spread evenly over a file: numbers [N] and pictures [N, height, w, 3] uint8."""
-    info = probe(path)
-    width = max(1, round(info.width * height / info.height))
-    # decord knows no rotation and no AV1, and its reader must stay in one thread: made, used, dropped here.
-    if info.codec == "h264" and not info.rotation:
-        try:
-            return _thumbnails_decord(info.path, count, (width, height))
-        except Exception:  # no wheel for this machine, or an error of its own kind: PyAV reads it all the same
-            pass
-    monitor, scaler = Monitor(), VideoReformatter()
-    index = index_of(info.path, monitor)
-    numbers = np.unique(np.linspace(0, index.length - 1, count).round().astype(np.int64))
-    pictures: list[np.ndarray] = []
-    with ExitStack() as readers:
-        at = -1
-        for number in map(int, numbers):
-            if at < 0 or index.key_within(at, number):  # else it is as quick to read on
-                readers.close()
-                source, at = (
-                    readers.enter_context(closing(frames_from(info.path, index, number, monitor))),
-                    number,
-                )
-            frame = next(islice(source, number - at, None), None)
-            if frame is None:
-                break
-            pictures.append(upright_rgb(frame, (width, height), scaler))
-            at = number + 1
-    return numbers[: len(pictures)], np.stack(pictures)
-
-
-def _thumbnails_decord(path: Path, count: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    import decord
-
-    reader = decord.VideoReader(str(path), width=size[0], height=size[1])
-    numbers = np.unique(np.linspace(0, len(reader) - 1, count).round().astype(np.int64))
-    return numbers, reader.get_batch(numbers).asnumpy()
-
-
-def _truncate(path: Path, shape: tuple[int, ...]) -> None:
-    """Cuts the frames of a .npy file to `shape`, which is shorter in its first axis only."""
-    with path.open("r+b") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        begin = file.tell()
-        file.seek(0)
-        # numpy leaves room in its headers for the first axis to be rewritten in place.
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        assert file.tell() == begin, "numpy's header changed its length"
-        file.truncate(begin + int(np.prod(shape)))
+    with Decoder(Path(path)) as decoder:
+        info = decoder.probe()
+        width = min(max(1, round(info.width * height / info.height)), _MAX_SIDE)
+        found = list(decoder.thumbnails(count, (width, height)))
+    return np.array([number for number, _ in found], np.int64), np.stack([picture for _, picture in found])
 
 
 def _digest(hasher: Any, shape: tuple[int, ...], fps: Fraction) -> str:
@@ -264,16 +195,22 @@ def check_output(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise AdaFlowError(f"output is {path}; its name must end in .mp4")
-    if path.is_dir():
-        raise AdaFlowError(f"output {path} is a folder; name a file in it")
-    trial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")
+    check_folder(path)
+    return path
+
+
+def check_folder(path: Path) -> None:
+    """Makes the folder of the file `path` and sees that it can be written to."""
     try:
+        if path.is_dir():
+            raise AdaFlowError(f"output {path} is a folder; name a file in it")
         path.parent.mkdir(parents=True, exist_ok=True)
+        trial = path.with_name(f".{uuid.uuid4().hex}")
         trial.touch()
         trial.unlink()
-    except OSError as error:
-        raise AdaFlowError(f"cannot write {path} ({error.strerror}); choose another folder") from error
-    return path
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AdaFlowError(f"cannot write {str(path)[:200]} ({reason}); choose another folder") from error
 
 
 def write_video(
@@ -283,47 +220,61 @@ def write_video(
     *,
     audio_from: Path | None = None,
     start: int = 0,
+    times: Sequence[float] | None = None,
     metadata: Mapping[str, str] | None = None,
     monitor: Monitor | None = None,
 ) -> Path:
     """H.264 (yuv420p, BT.709, faststart) with the sound of `audio_from` from its frame `start` on.
 
     The file appears under its name only when it is complete. A side of odd length gains one row or column,
-    which yuv420p needs. `metadata` takes the keys that mp4 knows: title, artist, comment, description.
+    which yuv420p needs. `times`: seconds at which the frames are shown in `audio_from`, where the rate
+    varies; they are kept. `metadata` takes the keys that mp4 knows: title, artist, comment, description.
     """
     path, monitor = check_output(path), monitor or Monitor()
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.mp4")
+    name = uuid.uuid4().hex
+    part, sounding = path.with_name(f".{path.stem}.{name}.mp4"), path.with_name(f".{path.stem}.{name}.sound.mp4")
     try:
         with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             container.metadata.update(metadata or {})
-            _encode(container, frames, fps, audio_from, start, monitor)
-        os.replace(part, path)
+            _encode(container, frames, fps, times, monitor)
+        begin, length = Fraction(start) / fps, Fraction(len(frames)) / fps
+        if times is not None:
+            begin, length = Fraction(times[0]), Fraction(times[-1] - times[0]) + 1 / fps
+        added = audio_from is not None and _add_sound(part, audio_from, sounding, begin, length, monitor)
+        os.replace(sounding if added else part, path)
     except OSError as error:
         raise AdaFlowError(f"cannot write {path} ({error.strerror}); free space or choose another folder") from error
     finally:
         part.unlink(missing_ok=True)
+        sounding.unlink(missing_ok=True)
     return path
 
 
+def _add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
+    """Sound that cannot be read is warned of: an edit must not be lost over it."""
+    if source.is_dir():
+        return False
+    try:
+        with Decoder(source, monitor, may_write=True) as decoder:
+            return decoder.add_sound(video, out, begin, length)
+    except AdaFlowError as problem:
+        warnings.warn(f"{problem}; written without the sound of {source.name}", stacklevel=3)
+        return False
+
+
 def _encode(
-    container: OutputContainer,
-    frames: np.ndarray,
-    fps: Fraction,
-    audio_from: Path | None,
-    start: int,
-    monitor: Monitor,
+    container: OutputContainer, frames: np.ndarray, fps: Fraction, times: Sequence[float] | None, monitor: Monitor
 ) -> None:
     count, height, width = frames.shape[:3]
     stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
     stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
     context = stream.codec_context
+    if times is not None:
+        context.time_base = Fraction(1, _CLOCK)
     # Said in the file, so that no player guesses: BT.709 in limited range, by FFmpeg's numbers.
     context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
     pad = ((0, height % 2), (0, width % 2), (0, 0))
-    with (
-        sound_into(container, audio_from, Fraction(start) / fps, Fraction(count) / fps) as write_sound_until,
-        monitor.stage("write", count) as stage,
-    ):
+    with monitor.stage("write", count) as stage:
         for part in stage.chunks(count, _CHUNK):
             for number in range(part.start, part.stop):
                 picture = np.ascontiguousarray(np.pad(frames[number], pad, mode="edge"))
@@ -334,6 +285,7 @@ def _encode(
                     interpolation=FILTER | Interpolation.FULL_CHR_H_INP,
                 )
                 frame.pts, frame.time_base = number, 1 / fps
+                if times is not None:
+                    frame.pts, frame.time_base = round((times[number] - times[0]) * _CLOCK), Fraction(1, _CLOCK)
                 container.mux(stream.encode(frame))
-            write_sound_until(part.stop / fps)
         container.mux(stream.encode(None))

@@ -55,9 +55,12 @@ class Judge(nn.Module):
         # The mean knows backgrounds and styles, the maximum finds the object.
         self.heads = nn.ModuleDict({name: nn.Linear(2 * widths[-1], len(words)) for name, words in ATTRIBUTES.items()})
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] in -1..1 -> each [B, words]
+    def pooled(self, images: Tensor) -> Tensor:  # [B, 3, H, W] in -1..1 -> [B, 256]
         features = self.trunk(images)
-        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
+        return torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # [B, 3, H, W] in -1..1 -> each [B, words]
+        pooled = self.pooled(images)
         return {name: head(pooled) for name, head in self.heads.items()}
 
     @torch.no_grad()

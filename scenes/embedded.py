@@ -154,7 +154,7 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "inversion_steps": 10,
         "guidance": 1.0,
         "negative": "source",
-        "injection_attention": 1.0,
+        "injection_attention": 0.2,
         "injection_conv": 1.0,
         "fidelity": 1.0,
         "tolerance": 0.1,

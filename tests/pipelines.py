@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -79,3 +80,29 @@ def save_pipeline(layout: str, folder: Path) -> Path:
         warnings.simplefilter("ignore")
         pipe.save_pretrained(folder)
     return folder
+
+
+def save_checker(folder: Path, threshold: float) -> None:
+    """Give the pipeline in `folder` a safety checker with random weights; `threshold` is of the cosine to a concept."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
+
+    torch.manual_seed(0)
+    narrow = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(
+            text_config=CLIPTextConfig(**narrow).to_dict(),
+            vision_config=CLIPVisionConfig(**narrow, image_size=32, patch_size=8).to_dict(),
+            projection_dim=8,
+        )
+    )
+    torch.nn.init.normal_(checker.concept_embeds)
+    checker.concept_embeds_weights.data.fill_(threshold)
+    checker.special_care_embeds_weights.data.fill_(2.0)  # none is near
+    checker.save_pretrained(folder / "safety_checker")
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder / "feature_extractor")
+    index = folder / "model_index.json"
+    parts = json.loads(index.read_text(encoding="utf-8"))
+    parts["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    parts["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    index.write_text(json.dumps(parts), encoding="utf-8")

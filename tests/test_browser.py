@@ -255,6 +255,20 @@ def test_a_file_that_is_no_video_is_refused_in_a_sentence(page: Page, tmp_path: 
     assert "Traceback" not in page.content()
 
 
+def test_html_that_a_visitor_types_is_text(page: Page) -> None:
+    attack = '<img src=x onerror="window.attacked = 1"><script>window.attacked = 1</script>'
+    page.get_by_label("Prompt", exact=True).fill(f"a red {attack} xylophone")
+    page.get_by_label("Prompt", exact=True).blur()
+    page.get_by_text("does not know").wait_for()
+    choose_example(page, frames=attack)
+    page.get_by_role("button", name="Preview keyframes").click()
+    message = page.get_by_text("Frame range is").first
+    message.wait_for()
+    assert "<img src=x onerror=" in message.inner_text(), "it is shown as it was typed"
+    page.wait_for_timeout(500)
+    assert page.evaluate("window.attacked === undefined")
+
+
 def test_an_unknown_word_is_named(page: Page) -> None:
     page.get_by_label("Prompt", exact=True).fill("a red xylophone")
     page.get_by_label("Prompt", exact=True).blur()

@@ -1,15 +1,28 @@
-"""The cache: built once, complete or absent, oldest removed first."""
+"""The cache: built once, complete or absent, damage seen, oldest removed first; and what a full disk does."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from adaflow_core.cache import Cache, cache_key
-from adaflow_core.types import Stopped
+from adaflow_core.backbone import EMBEDDED, Backbone
+from adaflow_core.cache import Cache, cache_key, file_digest
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.engine import AdaFlow
+from adaflow_core.types import AdaFlowError, Stopped
+from films import make
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def build(size: int) -> Any:
@@ -25,6 +38,7 @@ def test_an_entry_is_built_once(tmp_path: Path) -> None:
     folder, meta, known = cache.get("frames", "a", build(10))
     assert (meta, known, (folder / "data").stat().st_size) == ({"size": 10}, False, 10)
     assert cache.get("frames", "a", build(99)) == (folder, {"size": 10}, True)
+    assert {file.name for file in folder.iterdir()} == {"data", "meta.json"}
 
 
 def test_a_stopped_build_leaves_nothing(tmp_path: Path) -> None:
@@ -46,5 +60,220 @@ def test_the_oldest_entry_goes_first(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "frames").iterdir()} == {"new", "third"}
 
 
+def test_what_another_process_was_just_told_of_is_not_removed(tmp_path: Path) -> None:
+    cache, other = (Cache(tmp_path, limit_bytes=1500) for _ in range(2))
+    folder, _, _ = other.get("frames", "read", build(1000))
+    mapped = np.memmap(folder / "data", mode="r")
+    cache.get("frames", "b", build(1000))
+    assert (folder / "data").exists()
+    for entry in tmp_path.glob("frames/*/meta.json"):
+        os.utime(entry, (1e9, 1e9))
+    cache.get("frames", "c", build(1000))
+    assert {path.name for path in (tmp_path / "frames").iterdir()} == {"c"}
+    if sys.platform != "win32":
+        assert mapped.sum() == 0  # a map outlives the name of its file
+
+
 def test_equal_settings_have_equal_names() -> None:
     assert cache_key(a=1, b=[2]) == cache_key(b=[2], a=1) != cache_key(a=1, b=[3])
+
+
+def test_a_folder_is_named_by_its_files(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"1")
+    before = file_digest(tmp_path)
+    assert file_digest(tmp_path) == before
+    (tmp_path / "1.png").write_bytes(b"12")
+    assert file_digest(tmp_path) != before
+
+
+# --- damage -----------------------------------------------------------------------------------------
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda folder: os.truncate(folder / "data", 4),
+    "longer": lambda folder: (folder / "data").write_bytes(bytes(11)),
+    "one bit": lambda folder: flip(folder / "data"),
+    "a file gone": lambda folder: (folder / "data").unlink(),
+    "no description": lambda folder: (folder / "meta.json").unlink(),
+    "bad JSON": lambda folder: (folder / "meta.json").write_text("{"),
+    "other JSON": lambda folder: (folder / "meta.json").write_text("[1]"),
+    "an older format": lambda folder: (folder / "meta.json").write_text('{"size": 10}'),
+    "no text": lambda folder: (folder / "meta.json").write_bytes(b"\xff\xfe\0"),
+    "an empty description": lambda folder: (folder / "meta.json").write_text(""),
+}
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_entry_is_built_anew_with_a_word(kind: str, same_process: bool, tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    folder, _, _ = cache.get("frames", "a", build(10))
+    DAMAGE[kind](folder)
+    told: list[str] = []
+    again = cache if same_process else Cache(tmp_path)
+    assert again.get("frames", "a", build(10), told.append) == (folder, {"size": 10}, False)
+    assert len(told) == 1 and "damaged" in told[0]
+    assert again.get("frames", "a", build(10), told.append)[2] and len(told) == 1
+    assert (folder / "data").read_bytes() == bytes(10)
+    assert [path.name for path in folder.parent.iterdir()] == ["a"]
+
+
+def test_an_edit_over_a_damaged_cache_is_the_same(tiny_backbone: Callable[[str], Backbone], tmp_path: Path) -> None:
+    clip = make(tmp_path / "a.mp4", 4, size=(64, 64))
+
+    def edited() -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+        engine = AdaFlow(tiny_backbone("sd1"), Cache(tmp_path / "cache"))
+        plan = engine.plan(clip, PlanConfig(keyframes=2), size=(64, 64))
+        result = engine.edit(plan, "a ball", EditConfig(steps=2))
+        return np.array(result.frames), plan.notes, result.warnings
+
+    first, notes, warnings = edited()
+    assert not any("damaged" in sentence for sentence in (*notes, *warnings))
+    for file in (tmp_path / "cache").glob("*/*/*.npy"):
+        flip(file)
+    again, notes, warnings = edited()
+    assert np.array_equal(first, again)
+    for kind, told in (("frames", notes), ("features", notes), ("inversion", warnings)):
+        assert any(f"cache's {kind}" in sentence and "damaged" in sentence for sentence in told)
+    assert not any("damaged" in sentence for sentence in edited()[1])
+
+
+# --- several processes ------------------------------------------------------------------------------
+
+
+def _builds(root: Path, number: int, limit: int) -> None:
+    """Ten rounds over four keys, of which the limit holds about two; every entry told of can be read."""
+    cache = Cache(root, limit)
+    for turn in range(40):
+        value = (turn + number) % 4
+
+        def fill(folder: Path, value: int = value) -> dict[str, Any]:
+            (folder / "data").write_bytes(bytes([value]) * 5000)
+            return {"value": value}
+
+        folder, meta, _ = cache.get("frames", str(value), fill)
+        assert meta == {"value": value} and (folder / "data").read_bytes() == bytes([value]) * 5000
+
+
+def test_processes_share_a_cache(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_builds, args=(tmp_path, number, 12_000)) for number in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert all(not path.name.startswith(".") for path in (tmp_path / "frames").iterdir())
+
+
+def test_two_that_build_the_same_at_once_agree(tmp_path: Path) -> None:
+    def slow(folder: Path) -> dict[str, Any]:
+        others.append(Cache(tmp_path).get("frames", "a", build(10)))
+        return build(10)(folder)
+
+    others: list[tuple[Path, dict[str, Any], bool]] = []
+    assert Cache(tmp_path).get("frames", "a", slow) == others[0]
+    assert [path.name for path in (tmp_path / "frames").iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks; there a day has to pass")
+def test_what_dead_processes_were_building_is_removed(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from adaflow_core.cache import Cache\n"
+        "def build(folder):\n"
+        "    (folder / 'half').write_text('half'); print('building', flush=True); time.sleep(60)\n"
+        "Cache(Path(sys.argv[1])).get('frames', 'a', build)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"building\n"
+        Cache(tmp_path).get("frames", "b", build(1))
+        assert len(list(tmp_path.glob("frames/.building-*"))) == 1  # of a process that lives
+        process.kill()
+    Cache(tmp_path).get("frames", "c", build(1))
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == ["b", "c"]
+
+
+# --- no room, no right ------------------------------------------------------------------------------
+
+
+def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AdaFlowError, match="set ADAFLOW_CACHE to another"):
+        Cache(tmp_path / "file").get("frames", "a", build(1))
+
+
+# How large a file may become stands for the disk's size: RLIMIT_FSIZE gives errors at the same places.
+FULL = """
+import resource, sys
+from pathlib import Path
+from adaflow_core.cli import main
+cache = Path(sys.argv[1])
+for most in (2_000, 97_000, 99_000, 10**9):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    status = main(sys.argv[2:])
+    kept = sorted(str(path.parent.relative_to(cache)) for path in cache.glob("*/*/meta.json"))
+    print("END", status, *kept, file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
+@pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
+def test_a_full_disk_ends_with_the_remedy_and_keeps_what_was_done(tmp_path: Path) -> None:
+    clip, cache = make(tmp_path / "a.mp4", 8, size=(64, 64)), tmp_path / "cache"
+    command = ["edit", str(clip), "--prompt", "a ball", "--size", "64x64", "--device", "cpu", "--steps", "1"]
+    command += ["--keyframes", "2", "--out", str(tmp_path / "out.mp4")]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(cache), *command],
+        cwd=ROOT, env=os.environ | {"ADAFLOW_CACHE": str(cache)}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    kept: set[str] = set()
+    statuses = []
+    lines = done.stderr.splitlines()
+    for before, line in pairwise(lines):
+        if line.startswith("END "):
+            statuses.append(int(line.split()[1]))
+            entries = set(line.split()[2:])
+            assert kept <= entries, "what was done is lost"
+            kept = entries
+            if statuses[-1]:
+                assert before.startswith("adaflow: error: "), before
+                assert "free some space" in before or "choose another folder" in before, before
+    # Frames take 98 kB: too many for the first two. A few files of the third are larger than it allows, or none.
+    assert statuses[:2] == [2, 2] and statuses[3] == 0 and len(kept) >= 4
+    assert not list(cache.glob("*/.*")) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
+def test_arrays_are_refused_where_they_do_not_fit(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from adaflow_core.store import allocated
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    allocated(Path(sys.argv[1]), np.float32, (1000,))
+except OSError as problem:
+    print(problem.strerror)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "a.npy")], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "File too large"
+
+
+def test_frames_that_cannot_fit_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adaflow_core import store, video
+
+    clip = make(tmp_path / "a.mp4", 40)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
+    with pytest.raises(AdaFlowError, match=r"40 frames need 378 MB and .* 100 MB free; choose a shorter range"):
+        video.decode(clip, size=(2048, 1536), out=tmp_path / "frames.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

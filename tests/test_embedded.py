@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 
 from adaflow_core.backbone import load_backbone
 from adaflow_core.ddim import add_noise, edit_timesteps
-from adaflow_core.inversion import invert
+from adaflow_core.inversion import invert, load_inversion
 from adaflow_core.types import Monitor
 from scenes import embedded
 from scenes.autoencoder import latent_means, standardise, vae_loss
@@ -230,11 +230,14 @@ def test_the_noise_found_in_training_is_that_of_the_engines_inversion(folder: Pa
     noise, start = found_noise(
         backbone.unet, latents, backbone.embed("a red ball").states.expand(2, -1, -1), backbone.schedule, 5
     )
-    path = tmp_path / "inversion.npy"
-    invert(backbone, latents.numpy(), "a red ball", steps=5, inversion_steps=5, chunk=2, path=path, monitor=Monitor())
+    invert(
+        backbone, latents.numpy(), "a red ball",
+        steps=5, inversion_steps=5, chunk=2, folder=tmp_path, monitor=Monitor(),
+    )  # fmt: skip
+    found = load_inversion(tmp_path, backbone, 5, "a red ball").latents
     assert start == edit_timesteps(backbone.schedule, 5)[0]
     again = add_noise(backbone.schedule, latents, noise, start)
-    torch.testing.assert_close(again, torch.from_numpy(np.load(path)[0]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again, torch.from_numpy(np.array(found[0])), rtol=1e-4, atol=1e-4)
 
 
 def test_drawn_pictures_keep_the_order_of_their_scenes() -> None:

@@ -17,7 +17,7 @@ from adaflow_core.cache import Cache
 from adaflow_core.config import METHODS, EditConfig, PlanConfig
 from adaflow_core.ddim import CLEAN, edit_timesteps, move
 from adaflow_core.engine import AdaFlow
-from adaflow_core.inversion import invert
+from adaflow_core.inversion import invert, load_inversion
 from adaflow_core.metrics import psnr
 from adaflow_core.types import AdaFlowError, EditResult, Grid, Monitor, Plan, Progress, Stopped
 
@@ -333,13 +333,13 @@ def test_a_file_and_its_range(fresh: AdaFlow, drawn_clip: Path) -> None:
 
 def reconstruct(backbone: Backbone, latents: torch.Tensor, prompt: str, steps: int, folder: Path) -> torch.Tensor:
     """Inverted, then sampled back under the same prompt."""
-    path = folder / "inversion.npy"
     invert(
         backbone, latents.numpy(), prompt,
-        steps=steps, inversion_steps=steps, chunk=8, path=path, monitor=Monitor(),
+        steps=steps, inversion_steps=steps, chunk=8, folder=folder, monitor=Monitor(),
     )  # fmt: skip
+    found = load_inversion(folder, backbone, steps, prompt).latents[0]
     timesteps = [int(t) for t in edit_timesteps(backbone.schedule, steps)]
-    states, x = backbone.embed(prompt).states, torch.from_numpy(np.load(path)[0].astype(np.float32))
+    states, x = backbone.embed(prompt).states, torch.from_numpy(found.astype(np.float32))
     for here, there in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
         x = move(backbone.schedule, x, backbone.predict(x, here, states), here, there)
     return x

@@ -64,7 +64,7 @@ def test_sound_stays_beside_its_frames(name: str, audio: str, expected: str, sta
 
 
 def test_sound_that_cannot_be_read_is_warned_of(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="without sound"):
+    with pytest.warns(UserWarning, match="without the sound"):
         path = write_video(tmp_path / "a.mp4", film(3), Fraction(10), audio_from=tmp_path / "gone.mp4")
     assert probe(path).frames == 3 and not probe(path).has_audio
     silent = write_video(tmp_path / "b.mp4", film(3), Fraction(10), audio_from=path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaflow_core import video as video_module
 from adaflow_core.types import AdaFlowError, Monitor, Stopped
 from adaflow_core.video import (
     check_output,
@@ -265,18 +263,13 @@ def test_a_file_cut_short_gives_what_it_has(tmp_path: Path) -> None:
     assert video.digest == decode(cut, size=(96, 64)).digest
 
 
-@pytest.mark.parametrize("reader", ["decord", "PyAV"])
-def test_thumbnails(reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = make(tmp_path / "a.mp4", 50, options={"g": "12"})
-    if reader == "decord":
-        pytest.importorskip("decord", reason=f"decord has no wheel for {platform.platform()}")
-        monkeypatch.setattr(video_module, "index_of", None)  # PyAV's way would now fail
-    else:
-        monkeypatch.setattr(video_module, "_thumbnails_decord", None)
+@pytest.mark.parametrize("rotation", [0, 180])  # decord's way; PyAV's, which knows rotation
+def test_thumbnails(rotation: int, tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp4", 50, options={"g": "12"}, rotation=rotation)
     numbers, pictures = thumbnails(path, 6, height=64)
     assert numbers.tolist() == [0, 10, 20, 29, 39, 49]
     assert pictures.shape == (6, 64, 96, 3)
-    assert [number(picture) for picture in pictures] == numbers.tolist()
+    assert [number(np.rot90(picture, rotation // 90)) for picture in pictures] == numbers.tolist()
     assert len(thumbnails(path, 500)[0]) == 50
 
 
@@ -321,7 +314,7 @@ def bad_file(kind: str, folder: Path) -> Path:
     ("kind", "part"),
     [
         ("missing", "does not exist"),
-        ("folder", "is a folder"),
+        ("folder", "is a folder without pictures"),
         ("empty", "is empty"),
         ("text", "not a video"),
         ("letters", "not a video"),
@@ -364,7 +357,7 @@ def stopping(calls: int) -> Monitor:
     return Monitor(stop=lambda: next(left, None) is None)
 
 
-@pytest.mark.parametrize("calls", [0, 3, 30, 60])
+@pytest.mark.parametrize("calls", [0, 3, 30])
 def test_stopping_leaves_no_file(calls: int, tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 40)
     with pytest.raises(Stopped):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from adaflow_core.backbone import EMBEDDED
 from adaflow_core.types import AdaFlowError, Progress, Stopped
@@ -137,7 +138,7 @@ def test_old_results_are_discarded() -> None:
 
 
 def test_ids_cannot_be_guessed() -> None:
-    jobs = Jobs()
+    jobs = Jobs(waiting=50)
     ids = {jobs.submit("edit", lambda report, stop: None) for _ in range(50)}
     assert len(ids) == 50 and min(map(len, ids)) >= 20
 
@@ -281,7 +282,7 @@ def test_what_is_wrong_is_said_in_a_sentence(client: Any, tmp_path: Path) -> Non
 
 
 def test_an_upload_over_the_limit_is_refused(drawn_clip: Path) -> None:
-    from webui.events import Limits
+    from webui.limits import Limits
 
     assert Limits(seconds=2).check(str(drawn_clip)).frames == 12
     with pytest.raises(AdaFlowError, match=r"lasts 1 s; this page takes up to 0\.5 s"):
@@ -377,3 +378,21 @@ def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any) 
 
     with pytest.raises(AppError, match="not in the list of choices"):
         client.predict("/etc", api_name="/choose_model")
+
+
+def test_a_picture_that_is_shown_again_is_not_written_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from webui.pictures import shown
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    with ThreadPoolExecutor(8) as pool:
+        paths = set(pool.map(lambda _: shown(picture), range(32)))
+    (path,) = map(Path, paths)
+    before = path.stat()
+    assert shown(picture) == str(path) and shown(255 - picture) != str(path)
+    after = path.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert len(list(path.parent.iterdir())) == 2
+    assert np.asarray(Image.open(shown(picture, "png"))).tolist() == picture.tolist()

@@ -11,9 +11,11 @@ import numpy as np
 
 from adaflow_core.config import EditConfig
 from webui import views
-from webui.events import follow, refusal, stop_job, told, unchanged
+from webui.events import follow, refusal, said, stop_job, told, unchanged
 from webui.jobs import Snapshot
-from webui.studio import Edited, Studio
+from webui.pictures import shown
+from webui.studio import Studio
+from webui.work import Edited
 
 _RESULT_VIEWS = 13  # outputs that show a finished edit
 
@@ -66,7 +68,7 @@ class EditEvents:
         async for snapshot in follow(self.studio.jobs, job_id):
             yield (views.status(snapshot), views.progress(snapshot), *_results(snapshot))
         if snapshot.state == "failed":
-            gr.Warning(views.sentence(snapshot.problem))
+            gr.Warning(said(snapshot.problem))
 
     def compare(self, job_id: str, number: float) -> tuple[Any, ...]:
         """Frame `number` (from 0) of a finished edit: source and edit, and when it is."""
@@ -82,7 +84,7 @@ class EditEvents:
 
 
 def _compared(edited: Edited, frame: int) -> tuple[Any, str]:
-    pictures = np.asarray(edited.before[frame]), np.asarray(edited.after[frame])
+    pictures = shown(np.asarray(edited.before[frame])), shown(np.asarray(edited.after[frame]))
     return pictures, views.line(f"{frame / edited.fps:.2f} s, frame {frame}: the source to the left of the line")
 
 

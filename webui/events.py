@@ -1,4 +1,4 @@
-"""What the events of the page share: limits, refusals, following a job."""
+"""What the events of the page share: refusals, following a job."""
 
 from __future__ import annotations
 
@@ -6,45 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from adaflow_core.types import AdaFlowError, VideoInfo
-from adaflow_core.video import probe
-from webui import views
+from adaflow_core.types import AdaFlowError
 from webui.jobs import Jobs, Snapshot
+from webui.wording import sentence, without_folders
 
 CLIPS = Path(__file__).resolve().parent.parent / "assets" / "clips"
 _LOOK = 0.3  # seconds between two looks at a job
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an upload may be; said on the page before anything is uploaded."""
-
-    megabytes: int = 200
-    seconds: float = 120.0
-    side: int = 4096  # pixels
-
-    def __str__(self) -> str:
-        return f"up to {self.seconds:g} s, {self.megabytes} MB and {self.side} pixels a side"
-
-    def check(self, path: str) -> VideoInfo:
-        info = probe(path)
-        if info.seconds > self.seconds:
-            raise AdaFlowError(
-                f"the video lasts {info.seconds:.0f} s; this page takes up to {self.seconds:g} s: "
-                "cut it, or start the app with a higher --max-seconds"
-            )
-        if max(info.width, info.height) > self.side:
-            raise AdaFlowError(
-                f"the video has {info.width}x{info.height} pixels; this page takes up to {self.side} a side: "
-                "scale it down first"
-            )
-        return info
 
 
 @contextmanager
@@ -57,7 +30,12 @@ def told() -> Iterator[None]:
 
 
 def refusal(problem: str, title: str = "Not possible") -> gr.Error:
-    return gr.Error(views.sentence(problem), title=title, print_exception=False)
+    return gr.Error(said(problem), title=title, print_exception=False)
+
+
+def said(problem: str) -> str:
+    """A problem as Gradio's messages take it: they read HTML, and what a visitor typed may stand in it."""
+    return escape(sentence(without_folders(problem)), quote=False)
 
 
 def load_clips(folder: Path = CLIPS) -> list[dict[str, str]]:

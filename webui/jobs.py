@@ -7,17 +7,21 @@ and ask (`submit`, `stop`); they never wait for the work.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from adaflow_core.types import AdaFlowError, Progress, Stopped
+from webui.wording import without_folders
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,9 @@ State = Literal["waiting", "running", "done", "stopped", "failed"]
 Report: TypeAlias = Callable[[Progress], None]
 Stop: TypeAlias = Callable[[], bool]
 Work: TypeAlias = Callable[[Report, Stop], Any]
+
+# The job at work, for the log: enough of its id to find it by, too little to see its result with.
+current_job: ContextVar[str] = ContextVar("current_job", default="")
 
 _INTERNAL = "Something went wrong inside; the server's log has the details."
 
@@ -57,6 +64,8 @@ class _Job:
     work: Work
     forecast: Mapping[str, float]  # stage -> predicted seconds, in order
     urgent: bool
+    holds: frozenset[Path]
+    context: Context  # of the event that asked for it: ZeroGPU finds in it whose time is spent
     state: State = "waiting"
     progress: Progress | None = None
     preview: np.ndarray | None = None
@@ -79,28 +88,54 @@ class Jobs:
     """The jobs of one device: run one at a time, results kept for a while.
 
     keep: how many finished jobs are remembered; `discard` is called with the result of each older one.
+    waiting: how many may wait. seconds: how long each may run.
     """
 
-    def __init__(self, keep: int = 32, discard: Callable[[Any], None] | None = None) -> None:
-        self._keep, self._discard = keep, discard
+    def __init__(
+        self,
+        keep: int = 32,
+        discard: Callable[[Any], None] | None = None,
+        waiting: int = 32,
+        seconds: float = math.inf,
+    ) -> None:
+        self._keep, self._discard, self._limit, self._seconds = keep, discard, waiting, seconds
         self._changed = threading.Condition()
         self._jobs: OrderedDict[str, _Job] = OrderedDict()  # guarded by _changed, as is every job in it
         self._worker: threading.Thread | None = None
 
     def submit(
-        self, kind: str, work: Work, *, forecast: Mapping[str, float] | None = None, urgent: bool = False
+        self,
+        kind: str,
+        work: Work,
+        *,
+        forecast: Mapping[str, float] | None = None,
+        urgent: bool = False,
+        holds: Iterable[Path] = (),
     ) -> str:
         """Queue `work`; returns the job's id, which only whoever holds it can use.
 
-        Urgent jobs go before the others that wait, never before the one that runs.
+        Urgent jobs go before the others that wait, never before the one that runs. `holds` are files that it will
+        read. AdaFlowError where too many wait, or where what is forecast takes longer than a job may.
         """
-        job = _Job(secrets.token_urlsafe(16), kind, work, dict(forecast or {}), urgent)
+        seconds = sum((forecast or {}).values())
+        if seconds > self._seconds:
+            raise AdaFlowError(
+                f"this would take about {seconds / 60:.0f} min, and a job here may take {self._seconds / 60:.0f}: "
+                "choose fewer frames or steps, or a smaller working size"
+            )
+        job = _Job(
+            secrets.token_urlsafe(16), kind, work, dict(forecast or {}), urgent, frozenset(holds), copy_context()
+        )
         with self._changed:
+            ahead = len(self._waiting())
+            if ahead >= self._limit:
+                raise AdaFlowError(f"the queue is full, {ahead} jobs wait already; try again in a few minutes")
             self._jobs[job.id] = job
             if self._worker is None:
                 self._worker = threading.Thread(target=self._run, name="adaflow-jobs", daemon=True)
                 self._worker.start()
             self._changed.notify_all()
+        logger.info("job waits", extra={"job": job.id[:8], "kind": kind, "ahead": ahead})
         return job.id
 
     def stop(self, job_id: str) -> bool:
@@ -111,7 +146,7 @@ class Jobs:
                 return False
             job.stop.set()
             if job.state == "waiting":
-                job.state = "stopped"
+                job.state, job.ended, job.work = "stopped", time.monotonic(), _nothing
             self._changed.notify_all()
             return True
 
@@ -135,6 +170,28 @@ class Jobs:
                 job.problem,
                 job.result,
             )
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in which state."""
+        with self._changed:
+            return dict(Counter(job.state for job in self._jobs.values()))
+
+    def held(self) -> set[Path]:
+        """Files that jobs still need."""
+        with self._changed:
+            return {path for job in self._jobs.values() if job.state in ("waiting", "running") for path in job.holds}
+
+    def works(self) -> bool:
+        """Whether there is somebody to do the work; there need not be before the first job."""
+        return self._worker is None or self._worker.is_alive()
+
+    def forget_before(self, seconds: float) -> int:
+        """Forget what was over that long ago, and discard its results; returns how many jobs that were."""
+        with self._changed:
+            oldest = time.monotonic() - seconds
+            gone = [self._jobs.pop(job.id) for job in self._over() if job.ended < oldest]
+        self._let_go(gone)
+        return len(gone)
 
     def wait(self, job_id: str, timeout: float | None = None) -> Snapshot | None:
         """Block until the job is over; for scripts and tests, not for event handlers."""
@@ -163,15 +220,15 @@ class Jobs:
                 self._changed.wait_for(self._waiting)
                 job = self._waiting()[0]
                 job.state, job.started = "running", time.monotonic()
-            state, result, problem = self._work(job)
+            state, result, problem = job.context.run(self._work, job)
             with self._changed:
                 job.state, job.result, job.problem, job.ended = state, result, problem, time.monotonic()
                 job.work = _nothing  # what it closed over may be large
-                gone = self._evict()
+                job.context = Context()
+                over = self._over()
+                gone = [self._jobs.pop(old.id) for old in over[: max(0, len(over) - self._keep)]]
                 self._changed.notify_all()
-            for old in gone:
-                if self._discard is not None and old.result is not None:
-                    self._discard(old.result)
+            self._let_go(gone)
 
     def _work(self, job: _Job) -> tuple[State, Any, str]:
         def report(progress: Progress) -> None:
@@ -180,19 +237,37 @@ class Jobs:
                 if progress.preview is not None:
                     job.preview = progress.preview
 
-        try:
-            return "done", job.work(report, job.stop.is_set), ""
-        except Stopped:
-            return "stopped", None, ""
-        except AdaFlowError as problem:
-            return "failed", None, str(problem)
-        except Exception:
-            logger.exception("job of kind %s failed", job.kind)
-            return "failed", None, _INTERNAL
+        def stop() -> bool:
+            return job.stop.is_set() or time.monotonic() - job.started > self._seconds
 
-    def _evict(self) -> list[_Job]:
-        over = [job for job in self._jobs.values() if job.state in ("done", "stopped", "failed")]
-        return [self._jobs.pop(job.id) for job in over[: max(0, len(over) - self._keep)]]
+        current_job.set(job.id[:8])
+        state: State = "failed"
+        result, problem = None, ""
+        try:
+            state, result = "done", job.work(report, stop)
+        except Stopped:
+            if job.stop.is_set():
+                state = "stopped"
+            else:
+                limit = f"{self._seconds / 60:.0f} min"
+                problem = f"it took longer than a job here may ({limit}); choose fewer frames or steps"
+        except AdaFlowError as mendable:
+            problem = without_folders(str(mendable))
+            logger.warning("job cannot be done: %s", mendable)
+        except Exception:
+            problem = _INTERNAL
+            logger.exception("job failed")
+        seconds = round(time.monotonic() - job.started, 2)
+        logger.info("job is over", extra={"kind": job.kind, "state": state, "seconds": seconds})
+        return state, result, problem
+
+    def _over(self) -> list[_Job]:
+        return [job for job in self._jobs.values() if job.state in ("done", "stopped", "failed")]
+
+    def _let_go(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            if self._discard is not None and job.result is not None:
+                self._discard(job.result)
 
 
 def _nothing(report: Report, stop: Stop) -> None:

@@ -7,16 +7,15 @@ from typing import Any
 import gradio as gr
 
 from webui.edit_events import EditEvents
-from webui.events import Limits
 from webui.plan_events import PlanEvents
 from webui.steps import EditStep, PlanStep, VideoStep
 from webui.studio import Studio
 
 
-def build(studio: Studio, limits: Limits | None = None) -> gr.Blocks:
-    """The whole page over one engine."""
-    planning, editing = PlanEvents(studio, limits or Limits()), EditEvents(studio)
-    with gr.Blocks(title="AdaFlow", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
+def build(studio: Studio) -> gr.Blocks:
+    """The whole page over one studio."""
+    planning, editing = PlanEvents(studio), EditEvents(studio)
+    with gr.Blocks(title="AdaFlow", analytics_enabled=False) as blocks:
         gr.HTML(
             "<h1>AdaFlow</h1><p>Edit a video with a sentence. See which frames and tokens the edit will use "
             "before it runs.</p>",

@@ -16,8 +16,10 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.types import AdaFlowError, Plan, VideoInfo
 from adaflow_core.video import parse_range, working_size
 from webui import views
-from webui.events import Limits, follow, load_clips, refusal, stop_job, told, unchanged
-from webui.studio import Planned, Request, Studio
+from webui.events import follow, load_clips, refusal, said, stop_job, told, unchanged
+from webui.pictures import shown
+from webui.studio import Planned, Studio
+from webui.work import Request
 
 _PLAN_VIEWS, _MODEL_VIEWS = 10, 8  # outputs that show a plan, and that a model sets
 
@@ -25,8 +27,8 @@ _PLAN_VIEWS, _MODEL_VIEWS = 10, 8  # outputs that show a plan, and that a model 
 class PlanEvents:
     """Plans stay on the server; a visitor holds their ids."""
 
-    def __init__(self, studio: Studio, limits: Limits) -> None:
-        self.studio, self.limits = studio, limits
+    def __init__(self, studio: Studio) -> None:
+        self.studio, self.limits = studio, studio.limits
         self.clips = load_clips()
 
     def example(self, number: float) -> tuple[Any, ...]:
@@ -83,7 +85,8 @@ class PlanEvents:
         if held is not None and held.request == request:
             yield (held.id, "", "", *unchanged(_PLAN_VIEWS))
             return
-        job_id, snapshot = self.studio.plan(request), None
+        with told():
+            job_id, snapshot = self.studio.plan(request), None
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.over:
                 yield (gr.skip(), job_id, views.progress(snapshot), *unchanged(_PLAN_VIEWS))
@@ -120,7 +123,7 @@ class PlanEvents:
             yield (views.progress(snapshot), gr.skip(), gr.skip(), *unchanged(_MODEL_VIEWS))
         if snapshot is None or snapshot.state != "done":
             if snapshot is not None and snapshot.problem:
-                gr.Warning(views.sentence(snapshot.problem), title="The model stays as it was")
+                gr.Warning(said(snapshot.problem), title="The model stays as it was")
             yield ("", before, before, *unchanged(_MODEL_VIEWS))
             return
         profile = self.studio.profile(model)
@@ -146,12 +149,12 @@ class PlanEvents:
         q = min(max(int(number), 1), len(plan.layout.keyframes)) - 1
         items, sentence = views.token_items(plan, q, grid, show)
         picture = np.asarray(plan.video.frames[plan.layout.keyframes[q]])
-        return gr.Image(picture, label=f"Keyframe {q + 1}"), items, views.line(sentence)
+        return gr.Image(shown(picture), label=f"Keyframe {q + 1}"), _gallery(items), views.line(sentence)
 
     def frame(self, plan_id: str | None, number: float) -> tuple[Any, ...]:
         """Frame `number` of the plan (from 0) with its similarity to its keyframe over it."""
         picture, sentence = views.frame_view(self._plan(plan_id), int(number))
-        return picture, views.line(sentence)
+        return shown(picture), views.line(sentence)
 
     def frame_clicked(self, plan_id: str | None, event: gr.SelectData) -> int:
         """The frame under a click on the timeline or the slice."""
@@ -177,6 +180,10 @@ class PlanEvents:
         return self._planned(plan_id).plan
 
 
+def _gallery(items: list[views.Item]) -> list[tuple[str, str]]:
+    return [(shown(picture), caption) for picture, caption in items]
+
+
 def _plan_views(plan: Plan, before: Plan | None) -> list[Any]:
     """Everything of a plan that is shown at once; what is selected stays where that still makes sense."""
     count, frames = len(plan.layout.keyframes), len(plan.video)
@@ -188,9 +195,11 @@ def _plan_views(plan: Plan, before: Plan | None) -> list[Any]:
         gr.HTML(visible=False),
         gr.Column(visible=True),
         views.cost(plan),
-        gr.skip() if same_keyframes and same_frames else gr.Gallery(views.keyframe_items(plan), selected_index=0),
-        visualize.timeline(plan),
-        visualize.time_slice(plan),
+        gr.skip()
+        if same_keyframes and same_frames
+        else gr.Gallery(_gallery(views.keyframe_items(plan)), selected_index=0),
+        shown(visualize.timeline(plan), "png"),
+        shown(visualize.time_slice(plan), "png"),
         gr.skip() if same_keyframes else gr.Slider(value=1, maximum=max(2, count), interactive=count > 1),
         gr.skip() if same_frames else gr.Dropdown(choices=grids, value=grids[0][1]),
         gr.skip() if same_frames else gr.Slider(value=0, maximum=max(1, frames - 1)),

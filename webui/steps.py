@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -9,6 +10,7 @@ import gradio as gr
 from adaflow_core.config import IMPORTANCE, METHODS, ModelProfile, PlanConfig
 from adaflow_core.video import thumbnails
 from webui import views
+from webui.events import refusal
 from webui.plan_events import PlanEvents
 from webui.studio import Studio
 
@@ -20,6 +22,20 @@ def _heading(number: int, title: str, text: str) -> None:
     gr.HTML(f"<h2>{number}. {title}</h2><p>{text}</p>", elem_classes="af-step")
 
 
+def _only_uploads(video: gr.Video) -> gr.Video:
+    """Gradio fetches a video that is given as an address, without a limit on its size; this page does not."""
+    keep = video.async_move_resource_to_block_cache
+
+    async def keep_upload(url_or_file_path: str | Path | None) -> str | None:
+        if "://" in str(url_or_file_path):
+            raise refusal("this page fetches nothing from elsewhere; upload the file itself")
+        return await keep(url_or_file_path)
+
+    # Of this one component: a class of its own would have Gradio write a file beside this one when it is imported.
+    video.async_move_resource_to_block_cache = keep_upload  # type: ignore[method-assign]
+    return video
+
+
 class VideoStep:
     """Step 1: a video and what is in it."""
 
@@ -27,7 +43,7 @@ class VideoStep:
         _heading(1, "Video", f"Upload one ({events.limits}), or start from an example.")
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                self.video = gr.Video(label="Video", sources=["upload"], height=320)
+                self.video = _only_uploads(gr.Video(label="Video", sources=["upload"], height=320))
                 self.line = gr.HTML(label="About the video")
                 self.source_prompt = gr.Textbox(
                     value="",

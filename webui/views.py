@@ -21,6 +21,7 @@ from adaflow_core.visualize import (
     token_view,
 )
 from webui.jobs import Snapshot
+from webui.wording import sentence
 
 Item = tuple[Picture, str]  # a gallery's picture and caption
 
@@ -71,11 +72,6 @@ def video_line(info: VideoInfo) -> str:
         f"{info.frames} frames, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
         f"{info.width}x{info.height} pixels, {sound}"
     )
-
-
-def sentence(text: str) -> str:
-    """`text` with a capital, unless it begins with a name such as that of a file."""
-    return text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
 
 
 def line(text: str) -> str:

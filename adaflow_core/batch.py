@@ -1,0 +1,379 @@
+"""Many edits: every clip of a manifest by every method, each result a file of its own, so that nothing is done twice.
+
+A task is a clip and a method; its prompts share the plan and, through the engine's cache, the inversion. Under `out`:
+
+    rows/CLIP/PROMPT/METHOD.json      what was done: settings, seconds, versions; written after the video
+    videos/CLIP/PROMPT/METHOD.mp4     the edit
+    scores/CLIP/PROMPT/METHOD.json    what the scorer says of it
+    table.jsonl, table.parquet        all rows with their scores, gathered at the end
+    problems.json                     what went wrong in the last run
+
+A run that was cut off, however hard, leaves whole files only; the next run does what is missing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from adaflow_core.cache import Cache, cache_key
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.engine import AdaFlow, Report, Stop
+from adaflow_core.manifest import Clip
+from adaflow_core.pool import InTurn, Pool, RayPool
+from adaflow_core.storage import Storage
+from adaflow_core.types import AdaFlowError, Progress, Stopped
+from adaflow_core.version import __version__
+from adaflow_core.video import parse_range, parse_size
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "ray")
+COUNT_EVERY = 10.0  # seconds between two looks at how many rows are there
+
+
+class Scorer(Protocol):
+    """Says of a finished edit how good it is, from the files alone. Workers get it pickled."""
+
+    def identity(self) -> dict[str, Any]:
+        """What the scores depend on; edits that were scored with another are scored again."""
+        ...
+
+    def score(self, clip: Clip, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
+        """Scores by name; `prompt` is the prompt's name in the clip."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of a batch share."""
+
+    out: str  # a folder or URL
+    model: str = "embedded"
+    device: str = "auto"
+    dtype: str = "auto"
+    attention: str = "auto"
+    cache: str | None = None  # a folder of each machine; None: the usual one
+    cache_bytes: int = 100 * 2**30
+    scorer: Scorer | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clip by one method, under all its prompts."""
+
+    clip: Clip
+    method: str
+    plan: PlanConfig
+    edit: EditConfig
+
+    def key(self, prompt: str) -> str:
+        return f"{self.clip.id}/{prompt}/{self.method}"
+
+    def digest(self, prompt: str, model: str) -> str:
+        """Names what shapes the edit: a row with another one is of other settings, and is made anew."""
+        clip = self.clip
+        return cache_key(
+            video=clip.video, frames=clip.frames, size=clip.size, source=clip.source_prompt,
+            prompt=clip.prompts[prompt], plan=asdict(self.plan), edit=asdict(self.edit), model=model,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task."""
+
+    made: int = 0  # edits
+    scored: int = 0
+    seconds: float = 0.0
+    problems: dict[str, str] = field(default_factory=dict)  # key of the edit -> what was wrong
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did. `rows` are all that lie under `out`, those of earlier runs included."""
+
+    made: int
+    kept: int  # edits that were there before
+    seconds: float
+    problems: dict[str, str]
+    rows: list[dict[str, Any]]
+
+
+# --- one task -------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _engine(model: str, device: str, dtype: str, attention: str, cache: str | None, limit: int) -> AdaFlow:
+    """One engine a process: Ray gives a process one task after another, and loading takes longer than some edits."""
+    root = Path(cache) if cache else Cache.default().root
+    return AdaFlow.from_pretrained(
+        model, device=device, dtype=dtype, attention=attention, cache=Cache(root, limit_bytes=limit)
+    )
+
+
+def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop | None = None) -> Outcome:
+    """Make what is missing of a task. Problems are told, not raised, so that a batch goes on to its other clips."""
+    storage, began = Storage(job.out), time.perf_counter()
+    made, scored, problems = 0, 0, {}
+    with tempfile.TemporaryDirectory(prefix="adaflow-batch-") as name:
+        folder = Path(name)
+        prompts = list(task.clip.prompts)
+        try:
+            missing = [p for p in prompts if not _is_made(storage, task, p, job)]
+            unscored = [p for p in prompts if p in missing or not _is_scored(storage, task, p, job)]
+            source = storage.fetch(task.clip.location, folder) if unscored else Path()
+            making = _Making(task, job, source, progress, stop) if missing else None
+        except Stopped:
+            raise
+        except Exception as problem:  # a clip that cannot be read must not end the others
+            return Outcome(problems={task.key(prompt): _told(problem) for prompt in prompts})
+        for prompt in unscored:
+            try:
+                if making is not None and prompt in missing:
+                    making.edit(prompt, folder)
+                    made += 1
+                if job.scorer is not None:
+                    edited = storage.fetch(f"videos/{task.key(prompt)}.mp4", folder)
+                    found = {"with": job.scorer.identity(), **job.scorer.score(task.clip, prompt, source, edited)}
+                    storage.write_json(f"scores/{task.key(prompt)}.json", found)
+                    scored += 1
+            except Stopped:
+                raise
+            except Exception as problem:  # whatever it is, the other edits do not depend on it
+                problems[task.key(prompt)] = _told(problem)
+    return Outcome(made, scored, time.perf_counter() - began, problems)
+
+
+class _Making:
+    """A clip that is planned, to be edited under one prompt after another."""
+
+    def __init__(self, task: Task, job: Job, source: Path, progress: Report | None, stop: Stop | None) -> None:
+        self.task, self.job, self.progress, self.stop = task, job, progress, stop
+        clip, began = task.clip, time.perf_counter()
+        self.engine = _engine(job.model, job.device, job.dtype, job.attention, job.cache, job.cache_bytes)
+        loaded = time.perf_counter()
+        self.plan = self.engine.plan(
+            source,
+            task.plan,
+            edit=task.edit,
+            size=parse_size(clip.size) if clip.size else None,
+            frames=parse_range(clip.frames) if clip.frames else None,
+            progress=progress,
+            stop=stop,
+        )
+        self.load_seconds, self.plan_seconds = loaded - began, time.perf_counter() - loaded
+
+    def edit(self, prompt: str, folder: Path) -> None:
+        """The video, then its row: a row stands for a video that is there."""
+        task, engine, plan, storage = self.task, self.engine, self.plan, Storage(self.job.out)
+        clip, key, began = task.clip, task.key(prompt), time.perf_counter()
+        result = engine.edit(plan, clip.prompts[prompt], task.edit, progress=self.progress, stop=self.stop)
+        edited = time.perf_counter()
+        judged = engine.score(plan, result, progress=self.progress, stop=self.stop)
+        storage.put(result.save(folder / "edit.mp4"), f"videos/{key}.mp4")
+        row = {
+            "key": key,
+            "clip": clip.id,
+            "prompt_name": prompt,
+            "method": task.method,
+            "source_prompt": clip.source_prompt,
+            "video": f"videos/{key}.mp4",
+            "digest": task.digest(prompt, self.job.model),
+            **result.report,
+            "notes": list(plan.notes),
+            "scores": asdict(judged),
+            "load_seconds": self.load_seconds,
+            "plan_seconds": self.plan_seconds,  # once for all prompts of the task
+            "edit_seconds": edited - began,
+            "fingerprint": engine.backbone.fingerprint,
+            "device": _device(engine.backbone.device),
+            "versions": versions(),
+        }
+        storage.write_json(f"rows/{key}.json", row)
+
+
+def _is_made(storage: Storage, task: Task, prompt: str, job: Job) -> bool:
+    name = f"rows/{task.key(prompt)}.json"
+    if not storage.exists(name):
+        return False
+    return bool(json.loads(storage.read(name))["digest"] == task.digest(prompt, job.model))
+
+
+def _is_scored(storage: Storage, task: Task, prompt: str, job: Job) -> bool:
+    name = f"scores/{task.key(prompt)}.json"
+    if job.scorer is None:
+        return True
+    return storage.exists(name) and json.loads(storage.read(name))["with"] == job.scorer.identity()
+
+
+def _told(problem: Exception) -> str:
+    if isinstance(problem, AdaFlowError):
+        return str(problem)
+    return "".join(traceback.format_exception(problem)).strip()
+
+
+def _device(device: torch.device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Of this program, of Python and of what the results depend on."""
+    found = {"adaflow": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+def tasks_of(clips: Sequence[Clip], methods: dict[str, tuple[PlanConfig, EditConfig]], width: int) -> Iterator[Task]:
+    """Every clip by every method, `width` clips at a time: their first method, their second, and so on.
+
+    So no two workers invert the same clip at once, and the second method finds the inversion in the cache of a
+    machine before it has to make room for others.
+    """
+    for start in range(0, len(clips), width):
+        for method, (plan, edit) in methods.items():
+            for clip in clips[start : start + width]:
+                yield Task(clip, method, replace(plan, source_prompt=clip.source_prompt), edit)
+
+
+def run(
+    job: Job,
+    clips: Sequence[Clip],
+    methods: dict[str, tuple[PlanConfig, EditConfig]],
+    *,
+    ray: str | None = None,
+    workers: int | None = None,
+    gpus: float | None = None,
+    retries: int = 2,
+    progress: Report | None = None,
+    say: Callable[[str], None] = print,
+    stop: Stop = lambda: False,
+) -> Summary:
+    """Edit what is missing, then gather the tables.
+
+    `ray`: None runs in this process, "local" on a Ray of this machine, else the address of a cluster. `workers`: how
+    many tasks at a time, `gpus`: of each; `retries`: how often a task is tried again whose worker died. `progress` is
+    told how many edits are there, without Ray also of the stages of each.
+    """
+    began, storage = time.perf_counter(), Storage(job.out)
+    wanted = len(clips) * len(methods)
+    before, scored = storage.read_all("rows", ".json"), storage.read_all("scores", ".json")
+    identity = job.scorer.identity() if job.scorer is not None else None
+
+    def is_done(task: Task, prompt: str) -> bool:
+        row, score = before.get(f"rows/{task.key(prompt)}.json"), scored.get(f"scores/{task.key(prompt)}.json")
+        made = row is not None and row["digest"] == task.digest(prompt, job.model)
+        return made and (identity is None or (score is not None and score["with"] == identity))
+
+    every = list(tasks_of(clips, methods, 1))
+    edits = [(task, prompt) for task in every for prompt in task.clip.prompts]
+    kept = sum(is_done(task, prompt) for task, prompt in edits)
+    open_tasks = {(t.clip.id, t.method) for t in every if not all(is_done(t, prompt) for prompt in t.clip.prompts)}
+    say(f"{len(edits)} edits in {wanted} tasks; {kept} edits are there already")
+    made, ended = 0, 0
+    problems: dict[str, str] = {}
+    try:
+        if open_tasks:
+            pool: Pool = InTurn() if ray is None else RayPool(ray, workers=workers, gpus=gpus, retries=retries)
+            with pool as running:
+                tasks = (t for t in tasks_of(clips, methods, running.width) if (t.clip.id, t.method) in open_tasks)
+                work = partial(perform, job=job)
+                if ray is None:
+                    work = partial(work, progress=progress, stop=stop)
+                counter = _Counter(storage, len(edits), progress if ray is not None else None)
+                for event in running.map(work, tasks, stop):
+                    if event is None:
+                        counter.look()
+                        continue
+                    task, outcome = event
+                    ended += 1
+                    if isinstance(outcome, Exception):
+                        outcome = Outcome(problems={task.key(p): _told(outcome) for p in task.clip.prompts})
+                    made += outcome.made
+                    problems |= outcome.problems
+                    say(_line(task, outcome, ended, len(open_tasks)))
+    finally:
+        rows = gather(storage)
+    storage.write_json("problems.json", problems)
+    return Summary(made, kept, time.perf_counter() - began, problems, rows)
+
+
+def _line(task: Task, outcome: Outcome, ended: int, total: int) -> str:
+    text = f"{ended}/{total} {task.clip.id} by {task.method}: {outcome.made} edits in {outcome.seconds:.0f} s"
+    for key, problem in outcome.problems.items():
+        text += f"\n  {key} failed: {problem.splitlines()[-1]}"
+    return text
+
+
+class _Counter:
+    """Progress by what is on disk: workers on other machines need no way back."""
+
+    def __init__(self, storage: Storage, total: int, report: Report | None) -> None:
+        self._storage, self._total, self._report = storage, total, report
+        self._began = self._looked = time.monotonic()
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if self._report is None or now - self._looked < COUNT_EVERY:
+            return
+        self._looked = now
+        done = min(self._total, len(self._storage.names("rows", ".json")))
+        self._report(Progress("edits", done, self._total, now - self._began))
+
+
+def gather(storage: Storage) -> list[dict[str, Any]]:
+    """All rows with their scores, into table.jsonl and, where pyarrow is installed, table.parquet."""
+    scores = storage.read_all("scores", ".json")
+    rows = []
+    for name, row in storage.read_all("rows", ".json").items():
+        found = dict(scores.get(name.replace("rows/", "scores/", 1), {}))
+        row["scored_with"] = found.pop("with", None)
+        row["scores"] |= found
+        rows.append(row)
+    if rows:
+        storage.write("table.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        table = _parquet(rows)
+        if table is not None:
+            storage.write("table.parquet", table)
+    return rows
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes | None:
+    """One column for each plain value, `scores.NAME` for each score; what has parts of its own as JSON text."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return None
+    flat = []
+    for row in rows:
+        values = {name: value for name, value in row.items() if name != "scores"}
+        values |= {f"scores.{name}": value for name, value in row["scores"].items()}
+        flat.append({n: json.dumps(v) if isinstance(v, (dict, list)) else v for n, v in values.items()})
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    columns = {name: [row.get(name) for row in flat] for name in names}
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
+    return buffer.getvalue()

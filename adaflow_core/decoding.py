@@ -1,0 +1,184 @@
+"""The process that opens a file nobody trusts: `python -m adaflow_core.decoding FILE`, started by `sandbox`.
+
+Requests are lines of JSON on stdin. Answers leave on stdout: a line of JSON that ends with the number of `bytes`
+that follow it. The process puts limits on itself first, ends with its parent, and imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from fractions import Fraction
+from functools import cached_property
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from adaflow_core.limits import limit_process
+from adaflow_core.types import AdaFlowError, Monitor, VideoInfo
+
+_ALIVE = 0.5  # seconds between two signs of life
+
+
+class Answers:
+    """What goes to the parent."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out, self._said = out, time.monotonic()
+
+    def send(self, payload: Any = b"", **header: Any) -> None:
+        self._out.write(json.dumps(header | {"bytes": memoryview(payload).nbytes}).encode() + b"\n")
+        self._out.write(payload)
+        self._out.flush()
+        self._said = time.monotonic()
+
+    def alive(self) -> bool:
+        """Asked by every loop as its stop signal: says that the loop goes on."""
+        if time.monotonic() - self._said > _ALIVE:
+            self.send(alive=True)
+        return False
+
+
+class Source:
+    """A file or a folder of pictures, and what may be asked of it."""
+
+    def __init__(self, path: Path, answers: Answers) -> None:
+        self.path, self.answers, self.monitor = path, answers, Monitor(stop=answers.alive)
+        self._reader = import_module("adaflow_core.pictures" if path.is_dir() else "adaflow_core.reader")
+
+    @cached_property
+    def index(self) -> Any:
+        return self._reader.index_of(self.path, self.monitor)
+
+    @cached_property
+    def info(self) -> VideoInfo:
+        return self._reader.probe(self.path, self.index)
+
+    def probe(self) -> None:
+        info = self.info
+        self.answers.send(
+            width=info.width, height=info.height, fps=str(info.fps), frames=info.frames, seconds=info.seconds,
+            codec=info.codec, rotation=info.rotation, has_audio=info.has_audio,
+        )  # fmt: skip
+
+    def frames(self, size: list[int], begin: int, count: int) -> None:
+        """Up to `count` frames [h, w, 3] from number `begin` on with their times, then an answer without one."""
+        from av.video.reformatter import VideoReformatter
+
+        from adaflow_core.reader import progressive, upright_rgb
+
+        scaler, width, height = VideoReformatter(), *size
+        with closing(self._reader.frames_from(self.path, self.index, begin, self.monitor)) as source:
+            for frame in islice(progressive(source), count):
+                picture = upright_rgb(frame, (width, height), scaler)
+                shown_at = None if frame.time is None else frame.time - self.index.first
+                self.answers.send(picture.tobytes(), frame=True, time=shown_at)
+        self.answers.send(frame=False)
+
+    def thumbnails(self, count: int, size: list[int]) -> None:
+        """`count` small frames spread evenly, each with its number, then an answer without one."""
+        for number, picture in self._decord(count, size) or self._scattered(count, size):
+            self.answers.send(picture.tobytes(), frame=True, number=number)
+        self.answers.send(frame=False)
+
+    def _decord(self, count: int, size: list[int]) -> list[tuple[int, Any]] | None:
+        # decord knows no rotation and no AV1, and its reader must stay in one thread: made, used, dropped here.
+        if self.info.codec != "h264" or self.info.rotation:
+            return None
+        try:
+            import decord
+
+            reader = decord.VideoReader(str(self.path.resolve()), width=size[0], height=size[1])
+            numbers = spread(len(reader), count)
+            return list(zip(numbers, reader.get_batch(numbers).asnumpy(), strict=True))
+        except Exception:  # no wheel for this machine, or an error of its own kind: PyAV reads it all the same
+            return None
+
+    def _scattered(self, count: int, size: list[int]) -> Iterator[tuple[int, Any]]:
+        from av.video.reformatter import VideoReformatter
+
+        from adaflow_core.reader import upright_rgb
+
+        scaler, width, height = VideoReformatter(), *size
+        with ExitStack() as readers:
+            at = -1
+            for number in spread(self.index.length, count):
+                if at < 0 or self.index.key_within(at, number):  # else it is as quick to read on
+                    readers.close()
+                    frames = self._reader.frames_from(self.path, self.index, number, self.monitor)
+                    source, at = readers.enter_context(closing(frames)), number
+                frame = next(islice(source, number - at, None), None)
+                if frame is None:
+                    break
+                yield number, upright_rgb(frame, (width, height), scaler)
+                at = number + 1
+
+    def sound(self, video: str, out: str, begin: str, length: str) -> None:
+        """Writes `video` with this file's sound to `out`."""
+        from adaflow_core.sound import add_sound
+
+        try:
+            added = add_sound(Path(video), self.path, Path(out), Fraction(begin), Fraction(length), self.monitor)
+        except Exception as problem:
+            self.answers.send(lost=str(problem), errno=getattr(problem, "errno", None))
+        else:
+            self.answers.send(added=added)
+
+
+def spread(length: int, count: int) -> list[int]:
+    """Up to `count` different numbers spread evenly over range(length)."""
+    if count < 2 or length < 2:
+        return [0]
+    return sorted({round(i * (length - 1) / (count - 1)) for i in range(count)})
+
+
+def _requests() -> Iterator[dict[str, Any]]:
+    """Lines of stdin as they come; when it closes the parent is gone, and so is this process, whatever it does."""
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin.buffer:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        yield json.loads(lines.get())
+
+
+def main(path: str, may_write: bool) -> None:
+    limit_process(may_write)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    # Libraries that print must not print into the answers.
+    answers = Answers(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)
+    answers.send(alive=True)  # what fails from here on fails because of the file
+    source: Source | None = None
+    for request in _requests():
+        try:
+            source = source or Source(Path(path), answers)
+            ask: Callable[..., None] = getattr(source, request.pop("ask"))
+            ask(**request)
+        except AdaFlowError as problem:
+            answers.send(error=str(problem))
+        except MemoryError:
+            answers.send(error=f"{path} needs more memory to decode than is allowed; scale it down first")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], sys.argv[2] == "write")
+    except BrokenPipeError:  # the parent wants no more
+        pass
+    except Exception:
+        traceback.print_exc()
+    os._exit(1)  # the usual way aborts over the thread that listens

@@ -1,0 +1,94 @@
+"""What a batch works on: a file of one JSON object a line, each a clip with its prompts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from adaflow_core.storage import Storage, join
+from adaflow_core.types import AdaFlowError
+from adaflow_core.video import parse_range, parse_size
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # what may stand in the names of files and objects everywhere
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video and the prompts to edit it by."""
+
+    id: str  # names its results
+    video: str  # a path or URL, taken from `folder` if it is relative
+    prompts: dict[str, str]  # a name of each prompt, such as "style" -> the prompt
+    source_prompt: str = ""  # what is in the video
+    frames: str | None = None  # only these, as "0:48"
+    size: str | None = None  # the working size, as "672x384"; None: the model's own
+    meta: dict[str, Any] = field(default_factory=dict)  # what else is known, for whoever scores the edits
+    folder: str = ""  # of the manifest
+
+    @property
+    def location(self) -> str:
+        return join(self.folder, self.video)
+
+
+def read_manifest(path: str) -> list[Clip]:
+    """The clips of a manifest at a path or URL; AdaFlowError names the line that is wrong.
+
+    A line holds `video` and either `prompts` (an object, or a list) or `prompt`; the other fields of `Clip` as wanted.
+    """
+    folder, _, _ = path.rpartition("/")
+    text = Storage("").read(path).decode("utf-8", errors="replace")
+    clips: dict[str, Clip] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            clip = _clip(json.loads(line), folder)
+        except (ValueError, AdaFlowError) as problem:  # JSON's errors are ValueErrors
+            raise AdaFlowError(f"{path}, line {number}: {problem}") from None
+        if clip.id in clips:
+            raise AdaFlowError(f"{path}, line {number}: there is a clip {clip.id!r} already; give this one an id")
+        clips[clip.id] = clip
+    if not clips:
+        raise AdaFlowError(f"{path} holds no clip; write one JSON object a line, with video and prompt")
+    return list(clips.values())
+
+
+def write_manifest(path: str, clips: Iterable[Clip]) -> None:
+    """`clips` as lines that `read_manifest` takes; what is as by default is left out."""
+    lines = []
+    for clip in clips:
+        row = {name: value for name, value in asdict(clip).items() if name != "folder" and value}
+        lines.append(json.dumps(row) + "\n")
+    Storage("").write(path, "".join(lines).encode())
+
+
+def _clip(row: Any, folder: str) -> Clip:
+    if not isinstance(row, dict) or not isinstance(row.get("video"), str):
+        raise AdaFlowError("a line must be a JSON object with a video")
+    row = dict(row)
+    prompts = row.pop("prompts", None) or row.pop("prompt", None)
+    row.pop("prompt", None)
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    if isinstance(prompts, list):
+        prompts = {str(number): prompt for number, prompt in enumerate(prompts)}
+    if not isinstance(prompts, dict) or not prompts:
+        raise AdaFlowError("a line must hold prompts: an object, a list, or one prompt")
+    if any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts.values()):
+        raise AdaFlowError("a prompt is empty; say what the video should show")
+    identity = str(row.pop("id", "") or PurePosixPath(row["video"]).stem)
+    for name in (identity, *prompts):
+        if not _NAME.fullmatch(name):
+            raise AdaFlowError(f"{name!r} cannot name a result; take letters, digits, dot, dash and underscore")
+    unknown = sorted(set(row) - {"video", "source_prompt", "frames", "size", "meta"})
+    if unknown:
+        raise AdaFlowError(f"unknown: {', '.join(unknown)}; put what is not for the edit into meta")
+    if row.get("frames"):
+        parse_range(row["frames"])
+    if row.get("size"):
+        parse_size(row["size"])
+    return Clip(id=identity, prompts=prompts, folder=folder, **row)

@@ -1,0 +1,124 @@
+"""Where the tasks of a batch run: one after another in this process, or spread over Ray's workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from adaflow_core.types import AdaFlowError, Stopped
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+PATIENCE = 1.0  # seconds between two looks at the stop signal
+
+
+class Pool(Protocol):
+    """Gives (task, its result or the exception that ended it) as tasks end, and None while it waits."""
+
+    width: int  # how many tasks run at a time
+
+    def __enter__(self) -> Pool: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], stop: Callable[[], bool]
+    ) -> Iterator[tuple[Task, Result | Exception] | None]: ...
+
+
+class InTurn:
+    """One task after another, here."""
+
+    width = 1
+
+    def __enter__(self) -> InTurn:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def map(
+        self, function: Callable[[Any], Any], tasks: Iterable[Any], stop: Callable[[], bool]
+    ) -> Iterator[tuple[Any, Any] | None]:
+        for task in tasks:
+            if stop():
+                raise Stopped
+            yield task, function(task)
+
+
+class RayPool:
+    """Tasks on the workers of a Ray cluster, or of a small one that lives in this machine as long as the pool does.
+
+    A task whose worker dies is tried again, `retries` times. Workers live on between tasks, so that what a process
+    has loaded serves its next task.
+    """
+
+    def __init__(self, address: str, *, workers: int | None, gpus: float | None, retries: int) -> None:
+        """`address`: "local", "auto", or a cluster's. `gpus`: of each task; None: one where there are any."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError as problem:
+            raise AdaFlowError("Ray is not installed; run: pip install -r requirements-batch.txt") from problem
+        self._ray = ray
+        local = address == "local"
+        cores = os.cpu_count() or 1
+        try:
+            ray.init(
+                address="local" if local else address,
+                num_cpus=max(cores, workers or 1) if local else None,
+                include_dashboard=False if local else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as problem:
+            raise AdaFlowError(f"no Ray cluster answers at {address}; start one, or give --ray local") from problem
+        resources = ray.cluster_resources()
+        there = resources.get("GPU", 0.0)
+        self._gpus = gpus if gpus is not None else float(there > 0)
+        fits = int(there // self._gpus) if self._gpus else int(resources.get("CPU", 1))
+        self.width = workers or max(1, fits)
+        # Ray gives a task's process as many threads as the task has cores.
+        self._cpus = max(1, int(resources.get("CPU", 1)) // self.width) if local else 1
+        self._retries = retries
+
+    def __enter__(self) -> RayPool:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._ray.shutdown()
+
+    def map(
+        self, function: Callable[[Any], Any], tasks: Iterable[Any], stop: Callable[[], bool]
+    ) -> Iterator[tuple[Any, Any] | None]:
+        ray = self._ray
+
+        # Without max_calls=0 a worker that has a GPU ends after each task, and loads the model for each.
+        @ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=self._retries, max_calls=0)
+        def work(task: Any) -> Any:  # Ray takes functions only, and `function` may be a partial one
+            return function(task)
+
+        waiting = iter(tasks)
+        running: dict[Any, Any] = {}
+        try:
+            while True:
+                while len(running) < self.width and (task := next(waiting, None)) is not None:
+                    running[work.remote(task)] = task
+                if not running:
+                    return
+                ended, _ = ray.wait(list(running), timeout=PATIENCE)
+                if stop():
+                    raise Stopped
+                for reference in ended:
+                    task = running.pop(reference)
+                    try:
+                        yield task, ray.get(reference)
+                    except ray.exceptions.RayError as problem:  # its worker died once too often
+                        yield task, problem
+                if not ended:
+                    yield None
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)

@@ -1,0 +1,64 @@
+"""A checkpoint's own judge of what it draws: diffusers' safety checker, for pages that strangers use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from adaflow_core.backbone import pick_device, quiet, whereabouts
+from adaflow_core.types import AdaFlowError, Monitor
+
+_CHUNK = 16  # frames looked at together
+
+
+@dataclass(frozen=True)
+class SafetyChecker:
+    """CLIP's look at a picture, compared with the concepts that the checkpoint's makers want to have withheld."""
+
+    model: Any  # diffusers' StableDiffusionSafetyChecker
+    processor: Any  # transformers.CLIPImageProcessor
+
+    @torch.inference_mode()
+    def unsafe(self, frames: np.ndarray, monitor: Monitor) -> np.ndarray:
+        """[T, H, W, 3] uint8 -> [T] bool: which frames are not to be shown."""
+        found = np.zeros(len(frames), dtype=bool)
+        with monitor.stage("check", len(frames)) as stage, quiet():
+            for part in stage.chunks(len(frames), _CHUNK):
+                pictures = list(np.asarray(frames[part]))
+                pixels = self.processor(images=pictures, return_tensors="pt").pixel_values
+                pixels = pixels.to(self.model.device, self.model.dtype)  # [B, 3, 224, 224]
+                # It blackens what it is given, which are not the frames themselves.
+                found[part] = self.model(clip_input=pixels, images=[np.zeros(1)] * len(pictures))[1]
+        return found
+
+
+def load_safety_checker(model: str, device: str = "auto") -> SafetyChecker | None:
+    """The safety checker of a checkpoint as `load_backbone` takes it; None where it has none.
+
+    One that is named but cannot be loaded is an AdaFlowError: it is not to be passed over.
+    """
+    with quiet():
+        from diffusers import DiffusionPipeline
+        from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+        from transformers import CLIPImageProcessor
+
+    source, revision = whereabouts(model)
+    try:
+        with quiet():
+            parts = DiffusionPipeline.load_config(source, revision=revision)
+            if (parts.get("safety_checker") or [None])[-1] is None:
+                return None
+            checker = StableDiffusionSafetyChecker.from_pretrained(
+                source, subfolder="safety_checker", revision=revision, use_safetensors=True
+            )
+            processor = CLIPImageProcessor.from_pretrained(source, subfolder="feature_extractor", revision=revision)
+    except (OSError, ValueError, SafetensorError) as problem:
+        raise AdaFlowError(
+            f"the safety checker of {model!r} cannot be loaded; complete the checkpoint (safetensors), or run this "
+            "page for yourself only, without --public"
+        ) from problem
+    return SafetyChecker(checker.to(pick_device(device)).eval().requires_grad_(False), processor)

@@ -1,0 +1,227 @@
+"""Files nobody trusts are opened in a process of their own, with limits: this is the parent's side of `decoding`.
+
+Whatever the file does to that process, the parent gets frames of the size it asked for or raises `AdaFlowError`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaflow_core.types import CONVERT, AdaFlowError, Monitor, Stopped, VideoInfo
+
+STALL = 30.0  # seconds without a sign of life after which a process is ended; it gives one twice a second
+_LOOK = 0.1  # seconds between two looks at the clock and the stop signal
+_LINE = 2**16  # bytes of the longest header
+_SIDE = 2**16  # pixels
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a process needs of the environment; keys and tokens are not among it.
+_KEPT = (
+    "PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONUTF8",
+    "SYSTEMROOT", "TEMP", "TMP", "TMPDIR",
+)  # fmt: skip
+
+
+def check_source(path: Path) -> None:
+    """What is wrong with a path before anything is opened."""
+    try:
+        if not path.exists():
+            raise AdaFlowError(f"{path} does not exist; check the path")
+        if not (path.is_file() or path.is_dir()):
+            raise AdaFlowError(f"{path} is a pipe or a device; name a video file or a folder of pictures")
+        if not os.access(path, os.R_OK):
+            raise AdaFlowError(f"{path} may not be read; change its permissions")
+        if path.is_file() and not path.stat().st_size:
+            raise AdaFlowError(f"{path} is empty; copy or download it again")
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered, "\0"
+        reason = getattr(error, "strerror", None) or error
+        raise AdaFlowError(f"{str(path)[:200]!r} cannot be opened ({reason}); check the path") from error
+
+
+class Decoder:
+    """The process of one file, a context manager; `monitor`'s stop signal ends it within a fraction of a second."""
+
+    def __init__(self, path: Path, monitor: Monitor | None = None, *, may_write: bool = False) -> None:
+        check_source(path)
+        self.path, self._monitor, self._may_write = path, monitor or Monitor(), may_write
+
+    def __enter__(self) -> Decoder:
+        command = [sys.executable, "-P", "-m", "adaflow_core.decoding", str(self.path)]
+        self._process = subprocess.Popen(
+            [*command, "write" if self._may_write else "read"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C in a terminal is for the parent
+        )
+        self._watch = _Watch(self._process, self._monitor)
+        self._watch.start()
+        self._heard = False
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._watch.ended.set()
+        self._watch.join()
+        _end(self._process)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+    def probe(self) -> VideoInfo:
+        """What is in the file."""
+        self._ask("probe")
+        said, _ = self._answer()
+        try:
+            info = VideoInfo(
+                path=self.path,
+                width=int(said["width"]),
+                height=int(said["height"]),
+                fps=Fraction(said["fps"]),
+                frames=int(said["frames"]),
+                seconds=float(said["seconds"]),
+                codec=str(said["codec"]),
+                rotation=int(said["rotation"]),
+                has_audio=bool(said["has_audio"]),
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            raise self._broken() from None
+        sides = 0 < info.width <= _SIDE and 0 < info.height <= _SIDE
+        if not sides or info.fps <= 0 or info.frames < 1 or not math.isfinite(info.seconds):
+            raise AdaFlowError(f"the header of {self.path} makes no sense; choose another file or {CONVERT}")
+        return info
+
+    def frames(self, size: tuple[int, int], begin: int, count: int) -> Iterator[tuple[float | None, np.ndarray]]:
+        """Up to `count` frames [h, w, 3] uint8 from number `begin` on, upright, at `size` (width, height).
+
+        With each the seconds after the file's first frame at which it is shown, if the file says.
+        """
+        self._ask("frames", size=size, begin=begin, count=count)
+        for said, picture in self._pictures(size, count):
+            time = said.get("time")
+            yield time if isinstance(time, float) and math.isfinite(time) else None, picture
+
+    def thumbnails(self, count: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Up to `count` small frames [h, w, 3] spread evenly over the file, with their numbers."""
+        self._ask("thumbnails", count=count, size=size)
+        for said, picture in self._pictures(size, count):
+            number = said.get("number")
+            if not isinstance(number, int):
+                raise self._broken()
+            yield number, picture
+
+    def add_sound(self, video: Path, out: Path, begin: Fraction, length: Fraction) -> bool:
+        """Writes `video` with the file's sound from `begin` seconds on to `out`; False if there is none to add."""
+        self._ask("sound", video=str(video), out=str(out), begin=str(begin), length=str(length))
+        said, _ = self._answer()
+        if "lost" in said:
+            if said.get("errno") in _FULL:
+                raise OSError(said["errno"], os.strerror(said["errno"]))
+            raise AdaFlowError(str(said["lost"]))
+        return said.get("added") is True
+
+    def _pictures(self, size: tuple[int, int], count: int) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        shape = (size[1], size[0], 3)
+        for _ in range(count + 1):  # and the answer that says that there are no more
+            said, data = self._answer(math.prod(shape))
+            if not said.get("frame"):
+                return
+            yield said, np.frombuffer(data, np.uint8).reshape(shape)
+        raise self._broken()
+
+    def _ask(self, what: str, **details: Any) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it is gone: its answers tell
+            self._process.stdin.write(json.dumps({"ask": what} | details).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _answer(self, size: int = 0) -> tuple[dict[str, Any], bytes]:
+        """The next answer that is more than a sign of life, and its data: none, or `size` bytes."""
+        assert self._process.stdout is not None
+        while True:
+            self._monitor.check()
+            self._watch.late_at = time.monotonic() + STALL
+            try:
+                said = json.loads(self._process.stdout.readline(_LINE))
+                expected = size if said.get("frame") else 0
+                data = self._process.stdout.read(expected)
+                if said["bytes"] != expected or len(data) != expected:
+                    raise ValueError
+            except (ValueError, KeyError, TypeError, AttributeError):  # cut off, or not what was agreed on
+                raise self._broken() from None
+            finally:
+                self._watch.late_at = math.inf
+            self._heard = True
+            if "error" in said:
+                raise AdaFlowError(str(said["error"]))
+            if not said.get("alive"):
+                return said, data
+
+    def _broken(self) -> AdaFlowError:
+        """What the user is told when the process ended, or was ended, without an answer."""
+        self._monitor.check()
+        if self._watch.late:
+            return AdaFlowError(f"{self.path} gave no frame for {STALL:g} s; choose another file or {CONVERT}")
+        if not self._heard:
+            return AdaFlowError(
+                "the process that reads videos does not start; see what `python -m adaflow_core.decoding FILE` says"
+            )
+        return AdaFlowError(f"{self.path} is damaged beyond reading; choose another file or {CONVERT}")
+
+
+class _Watch(threading.Thread):
+    """Ends the process when it is late or a stop is asked for; the parent then reads the end of its answers."""
+
+    def __init__(self, process: subprocess.Popen[bytes], monitor: Monitor) -> None:
+        super().__init__(name="decoder-watch", daemon=True)
+        self._process, self._monitor = process, monitor
+        self.late_at, self.late = math.inf, False
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(_LOOK):
+            self.late = time.monotonic() > self.late_at
+            if self.late or self._stopped():
+                _end(self._process)
+                return
+
+    def _stopped(self) -> bool:
+        try:
+            self._monitor.check()
+        except Stopped:
+            return True
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process that has not been waited for, with what it may have started: that could hold its pipes."""
+    if sys.platform == "win32":
+        process.kill()
+    elif process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    """What the process needs to import what the parent imports, from the same places."""
+    package = str(Path(__file__).resolve().parent.parent)
+    places = os.pathsep.join([package, *filter(None, sys.path)])
+    # One thread for sums that are not done; few arenas, each of which takes addresses from the limit.
+    fixed = {"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    return {name: os.environ[name] for name in _KEPT if name in os.environ} | fixed

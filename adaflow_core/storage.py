@@ -1,0 +1,118 @@
+"""Files in a folder or in a bucket, each whole or absent: what a batch reads and writes.
+
+fsspec knows the places: a path is a folder, `s3://bucket/path` wants the package s3fs, `gs://bucket/path` gcsfs.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaflow_core.types import AdaFlowError
+
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+
+
+def join(root: str, name: str) -> str:
+    """`name` within `root`, unless it is an absolute path or a URL itself."""
+    if not root or "://" in name or Path(name).is_absolute():
+        return name
+    return f"{root.rstrip('/')}/{name}"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder by its path, or a bucket by its URL. Names within it have slashes; folders appear as they are needed."""
+
+    root: str
+
+    def exists(self, name: str) -> bool:
+        with _place(join(self.root, name)) as (files, path):
+            return bool(files.exists(path))
+
+    def names(self, folder: str, suffix: str) -> list[str]:
+        """The names of all files under `folder` that end in `suffix`, sorted."""
+        with _place(join(self.root, folder)) as (files, path):
+            files.invalidate_cache()  # others write here too
+            found = files.find(path) if files.exists(path) else []
+            return sorted(f"{folder}{name[len(path) :]}" for name in found if name.endswith(suffix))
+
+    def read(self, name: str) -> bytes:
+        with _place(join(self.root, name)) as (files, path):
+            return bytes(files.cat_file(path))
+
+    def read_all(self, folder: str, suffix: str) -> dict[str, Any]:
+        """Every JSON file under `folder`, by its name."""
+        names = self.names(folder, suffix)
+        if not names:
+            return {}
+        with _place(join(self.root, folder)) as (files, path):
+            paths = [f"{path}{name[len(folder) :]}" for name in names]
+            held = files.cat(paths)  # many at a time where each is a request
+            if isinstance(held, bytes):
+                held = {paths[0]: held}
+            return {name: json.loads(held[at]) for name, at in zip(names, paths, strict=True)}
+
+    def write(self, name: str, data: bytes) -> None:
+        with _place(join(self.root, name)) as (files, path), _whole(files, path) as part:
+            files.pipe_file(part, data)
+
+    def write_json(self, name: str, data: Any) -> None:
+        self.write(name, json.dumps(data, indent=1, allow_nan=False).encode())
+
+    def put(self, file: Path, name: str) -> None:
+        """A copy of a local file."""
+        with _place(join(self.root, name)) as (files, path), _whole(files, path) as part:
+            files.put_file(str(file), part)
+
+    def fetch(self, name: str, folder: Path) -> Path:
+        """The file as one of this machine: itself if it is, else a copy in `folder`."""
+        with _place(join(self.root, name)) as (files, path):
+            if _is_local(files):
+                return Path(path)
+            copy = folder / Path(path).name
+            files.get_file(path, str(copy))
+            return copy
+
+
+def _is_local(files: Any) -> bool:
+    return "file" in ([files.protocol] if isinstance(files.protocol, str) else files.protocol)
+
+
+@contextmanager
+def _place(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a path or URL, and the path within it; what can be wrong is said with its remedy."""
+    from fsspec.core import url_to_fs
+
+    try:
+        files, path = url_to_fs(url)
+        yield files, path
+    except FileNotFoundError as problem:
+        raise AdaFlowError(f"{url} does not exist; check the path") from problem
+    except ImportError as problem:
+        package = PACKAGES.get(url.partition("://")[0])
+        remedy = f"install {package}" if package else str(problem)
+        raise AdaFlowError(f"{url} cannot be reached from here: {remedy}") from problem
+    except (OSError, ValueError) as problem:
+        raise AdaFlowError(f"{url} cannot be read or written ({problem}); check path and permissions") from problem
+
+
+@contextmanager
+def _whole(files: Any, path: str) -> Iterator[str]:
+    """A name to write under, which becomes `path` when all is written. A bucket's objects are whole by themselves."""
+    if not _is_local(files):
+        yield path
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield str(part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

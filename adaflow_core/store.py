@@ -1,0 +1,89 @@
+"""Large arrays in files, so that a full disk is an error and not the end of the process.
+
+A page of a memory map that finds no room on disk kills the process (SIGBUS). So frames are written as they come,
+and arrays that are filled out of order have their room set aside first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from adaflow_core.types import AdaFlowError
+
+
+def allocated(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new .npy file as a writable memory map, its room on disk set aside; OSError where there is none."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with path.open("r+b") as file:
+        set_aside(file, path.stat().st_size)
+    return array
+
+
+def set_aside(file: IO[bytes], size: int) -> None:
+    """Room on disk for `size` bytes; nothing where the system has no call for it (Windows sets it aside itself)."""
+    if hasattr(os, "posix_fallocate") and size:
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
+class Frames:
+    """Frames of one shape appended one by one: in memory, or in the .npy file `out`, which appears when finished."""
+
+    def __init__(self, out: Path | None, shape: tuple[int, ...], most: int) -> None:
+        self.length = 0
+        self._out, self._shape, self._most = out, shape, most
+        size = most * math.prod(shape)
+        if out is None:
+            try:
+                self._held = np.empty((most, *shape), np.uint8)
+            except MemoryError as error:
+                raise AdaFlowError(f"{most} frames do not fit into memory; choose a shorter range") from error
+            return
+        free = shutil.disk_usage(out.parent).free
+        if size > free:
+            raise AdaFlowError(
+                f"{most} frames need {math.ceil(size / 1e6)} MB and the cache's disk has {free // 10**6} MB free; "
+                "choose a shorter range or a smaller size, free space, or set ADAFLOW_CACHE to another disk"
+            )
+        self._part = out.with_name(f".{out.stem}.{uuid.uuid4().hex}.npy")
+
+    def __enter__(self) -> Frames:
+        if self._out is not None:
+            self._file = self._part.open("wb")
+            self._header()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._out is not None:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+    def append(self, frame: np.ndarray) -> None:
+        if self._out is None:
+            self._held[self.length] = frame
+        else:
+            self._file.write(frame.data)
+        self.length += 1
+
+    def finish(self) -> np.ndarray:
+        """[T, H, W, 3] uint8, a read-only memory map if there is a file."""
+        if self._out is None:
+            return self._held[: self.length]
+        begin = self._file.tell() - self.length * math.prod(self._shape)
+        self._file.seek(0)
+        self._header()
+        assert self._file.tell() == begin, "numpy's header changed its length"
+        self._file.close()
+        os.replace(self._part, self._out)
+        return np.load(self._out, mmap_mode="r")
+
+    def _header(self) -> None:
+        # numpy leaves room in its headers for the first axis to be rewritten in place.
+        shape = (self.length or self._most, *self._shape)
+        np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})

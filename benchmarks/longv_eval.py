@@ -1,0 +1,109 @@
+"""LongV-EVAL: edits every clip of a manifest by every method, and scores the edits.
+
+    python -m benchmarks.longv_data drawn outputs/drawn --clips 9 --frames 16
+    python -m benchmarks.longv_eval --manifest outputs/drawn/manifest.jsonl --out outputs/longv \\
+        --methods adaflow,tokenflow,per-frame --ray local --workers 2
+
+It does what is missing in --out and nothing else: run it again after it was cut off, with more clips, with another
+method, or once a score's weights are there. summary.md and summary.json hold the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from adaflow_core.cli import Bar, add_model, add_workers, run_batch
+from adaflow_core.config import METHODS, PRESETS, EditConfig, PlanConfig
+from adaflow_core.manifest import read_manifest
+from adaflow_core.storage import Storage
+from adaflow_core.types import AdaFlowError, Stopped
+from benchmarks.longv_scorer import LongVScorer
+from benchmarks.longv_table import markdown, summarise
+from benchmarks.score_models import CLIP, DINO
+from benchmarks.scores import plain_json
+
+NAMES = tuple(dict.fromkeys(["adaflow", "paper", *METHODS]))
+
+
+def configs_of(names: str, steps: int | None, seed: int) -> dict[str, tuple[PlanConfig, EditConfig]]:
+    """The settings behind "adaflow,tokenflow,paper": presets by their names, else the method with default settings."""
+    found = {}
+    for name in names.split(","):
+        if name not in NAMES:
+            raise AdaFlowError(f"method {name!r} is unknown; choose some of {', '.join(NAMES)}")
+        plan, edit = PRESETS.get(name, PRESETS["default"])
+        if name in METHODS:
+            plan = replace(plan, method=name)  # type: ignore[arg-type]
+        if steps is not None:
+            edit = replace(edit, steps=steps, inversion_steps=None)
+        found[name] = (plan, replace(edit, seed=seed))
+    return found
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.longv_eval",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--manifest", required=True, metavar="FILE.jsonl")
+    parser.add_argument("--out", default="outputs/longv", metavar="DIR|URL")
+    parser.add_argument("--methods", default="adaflow,tokenflow,per-frame", metavar="A,B")
+    parser.add_argument("--steps", type=int, help="of every method; default: each one's own")
+    parser.add_argument("--seed", type=int, default=0)
+    add_model(parser)
+    add_workers(parser)
+    parser.add_argument("--clip", default=CLIP, metavar="ID|DIR")
+    parser.add_argument("--dino", default=DINO, metavar="ID|DIR")
+    parser.add_argument("--aesthetic", metavar="FILE", help="LAION's head on that CLIP")
+    parser.add_argument("--dover", metavar="FILE.pt", help="DOVER as TorchScript; see benchmarks/dover.py")
+    return parser.parse_args(argv)
+
+
+def evaluate(arguments: argparse.Namespace, stop: Callable[[], bool]) -> int:
+    clips = read_manifest(arguments.manifest)
+    methods = configs_of(arguments.methods, arguments.steps, arguments.seed)
+    scorer = LongVScorer(
+        clip=arguments.clip, dino=arguments.dino, aesthetic=arguments.aesthetic, dover=arguments.dover,
+        device=arguments.device,
+    )  # fmt: skip
+    skipped = scorer.skipped()
+    for name, remedy in skipped.items():
+        print(f"{name} is left out; {remedy}", file=sys.stderr)
+    summary = run_batch(arguments, clips, methods, scorer, Bar(), stop)
+    storage, table = Storage(arguments.out), summarise(summary.rows)
+    text = markdown(table, skipped)
+    storage.write("summary.md", text.encode())
+    storage.write_json("summary.json", plain_json(table))
+    print(text)
+    print(f"{summary.made} edits made, {summary.kept} there before, in {summary.seconds:.0f} s; {arguments.out}")
+    if summary.problems:
+        raise AdaFlowError(f"{len(summary.problems)} edits failed; {arguments.out}/problems.json says why")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    stopped = False
+
+    def ask_to_stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask_to_stop)
+    try:
+        return evaluate(parse(argv), lambda: stopped)
+    except AdaFlowError as problem:
+        print(f"longv_eval: error: {problem}", file=sys.stderr)
+        return 2
+    except Stopped:
+        print("longv_eval: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

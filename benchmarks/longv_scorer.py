@@ -1,0 +1,162 @@
+"""LongV-EVAL's scores of one edited file: which there are, what each needs, and one pass over the frames for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaflow_core.backbone import pick_device
+from adaflow_core.manifest import Clip as Entry
+from adaflow_core.types import AdaFlowError
+from adaflow_core.video import parse_range, probe
+from benchmarks.dover import HINT, VideoQuality, load_dover
+from benchmarks.longv_data import film_of
+from benchmarks.score_models import CLIP, DINO, HEAD_HINT, Clip, Dino, is_there, load_aesthetic, remedy
+from benchmarks.video_scores import (
+    Consistency,
+    Flow,
+    Judged,
+    Mean,
+    Truth,
+    WarpError,
+    estimated_flows,
+    length_of,
+    spread,
+    stream,
+)
+from scenes.classifier import Judge, load_judge
+
+Update = Callable[[np.ndarray], None]
+Result = Callable[[], dict[str, float | None]]
+JUDGE = Path("assets/judge")
+
+
+@lru_cache(maxsize=1)
+def _judge(device: torch.device) -> Judge:
+    return load_judge(JUDGE, device)
+
+
+@dataclass(frozen=True)
+class LongVScorer:
+    """The models by name or file; what is not on this machine is left out."""
+
+    clip: str = CLIP
+    dino: str = DINO
+    aesthetic: str | None = None  # LAION's head
+    dover: str | None = None  # TorchScript
+    pairs: int = 16  # of frames, for the warp error
+    truths: int = 48  # frames that are compared with the true edit of a drawn clip
+    device: str = "auto"
+
+    def skipped(self) -> dict[str, str]:
+        """The scores that are left out here, with what to do about it."""
+        found = {}
+        if not is_there(self.clip):
+            found["semantic_consistency"] = found["prompt_agreement"] = remedy(self.clip)
+        if not is_there(self.dino):
+            found["object_consistency"] = remedy(self.dino)
+        if self.aesthetic is None or not Path(self.aesthetic).is_file():
+            found["frame_quality"] = HEAD_HINT
+        elif not is_there(self.clip):
+            found["frame_quality"] = remedy(self.clip)
+        if self.dover is None or not Path(self.dover).is_file():
+            found["video_quality"] = HINT
+        if find_spec("skimage") is None:
+            found["warp_error"] = "run: pip install -r requirements-dev.txt"
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        skipped = self.skipped()
+        return {
+            "clip": None if "semantic_consistency" in skipped else self.clip,
+            "dino": None if "object_consistency" in skipped else self.dino,
+            "aesthetic": None if "frame_quality" in skipped else Path(str(self.aesthetic)).name,
+            "dover": None if "video_quality" in skipped else Path(str(self.dover)).name,
+            "warp_pairs": None if "warp_error" in skipped else self.pairs,
+            "truths": self.truths,
+        }
+
+    def score(self, clip: Entry, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
+        """Scores by name, those that are skipped left out."""
+        device, skipped = pick_device(self.device), self.skipped()
+        count, info = length_of(edited), probe(edited)
+        parts: list[tuple[Update, Result]] = []
+        if "semantic_consistency" not in skipped:
+            head = None if "frame_quality" in skipped else self.aesthetic
+            parts.append(_by_clip(Clip(self.clip, device), clip.prompts[prompt], head))
+        if "object_consistency" not in skipped:
+            parts.append(_by_dino(Dino(self.dino, device)))
+        if "video_quality" not in skipped:
+            quality = VideoQuality(load_dover(str(self.dover), device), count, device)
+            parts.append((quality.update, lambda: {"video_quality": quality.result()}))
+        film = film_of(clip)
+        if film is not None:
+            for part in (Truth(film, prompt, spread(count, self.truths)), Judged(_judge(device), film, prompt)):
+                parts.append((part.update, part.result))
+        size = (info.width, info.height)
+        if film is not None and (film.size, film.size) == size:
+            flows = {number: film.flow(number) for number in spread(count - 1, self.pairs)}
+            parts.append(_by_flow(flows, source, size, 0))
+        elif "warp_error" not in skipped:
+            begin = _begin(clip, source)
+            flows = estimated_flows(source, begin, tuple(spread(count - 1, self.pairs)), size)
+            parts.append(_by_flow(flows, source, size, begin))
+        for frames in stream(edited):
+            for update, _ in parts:
+                update(frames)
+        return {name: value for _, result in parts for name, value in result().items()}
+
+
+def _begin(clip: Entry, source: Path) -> int:
+    """The number in the source of the edit's first frame."""
+    return parse_range(clip.frames).indices(length_of(source))[0] if clip.frames else 0
+
+
+def _by_clip(model: Clip, prompt: str, head: str | None) -> tuple[Update, Result]:
+    """All that CLIP's rows tell: they are the dearest, and made once."""
+    wanted = model.text(prompt)
+    linear = load_aesthetic(head) if head is not None else None
+    if linear is not None and len(linear[0]) != len(wanted):
+        raise AdaFlowError(f"{head} was made for another CLIP than {model.name}; {HEAD_HINT}")
+    consistency, agreement, quality = Consistency(), Mean(), Mean()
+
+    def update(frames: np.ndarray) -> None:
+        rows = model.images(frames)
+        consistency.update(rows)
+        agreement.update(rows @ wanted)
+        if linear is not None:
+            quality.update(rows @ linear[0] + linear[1])
+
+    def result() -> dict[str, float | None]:
+        found = {"semantic_consistency": consistency.result(), "prompt_agreement": agreement.result()}
+        return found | ({} if linear is None else {"frame_quality": quality.result()})
+
+    return update, result
+
+
+def _by_dino(model: Dino) -> tuple[Update, Result]:
+    consistency = Consistency()
+    return (
+        lambda frames: consistency.update(model.images(frames)),
+        lambda: {"object_consistency": consistency.result()},
+    )
+
+
+def _by_flow(flows: dict[int, Flow], source: Path, size: tuple[int, int], begin: int) -> tuple[Update, Result]:
+    """The edit's error, and the source's own: what a perfect edit could not better."""
+    error = WarpError(flows)
+
+    def result() -> dict[str, float | None]:
+        own = WarpError(flows)
+        for frames in stream(source, size, begin=begin):
+            own.update(frames)
+        return {"warp_error": error.result(), "warp_error_of_source": own.result()}
+
+    return error.update, result

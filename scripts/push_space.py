@@ -1,0 +1,86 @@
+"""Puts the page on a Hugging Face Space: `python scripts/push_space.py OWNER/NAME [--zerogpu] [--model ID]`.
+
+A Docker Space on a CPU by default; with `--zerogpu` a Gradio Space with a GPU for each job. The Hub's library uploads
+the files, binary ones to where the Hub keeps large files. Log in first (`hf auth login`). `--dry-run FOLDER` writes
+what would be pushed and pushes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Not wanted there; the Hub keeps a .gitattributes of its own, which says what is a large file.
+LEFT_OUT = (".ci/", ".gitattributes", ".pre-commit-config.yaml", "benchmarks/", "tests/")
+ZERO_GPU = {"sdk": "gradio", "python_version": '"3.12"', "app_file": "app.py", "suggested_hardware": "zero-a10g"}
+
+
+def stage(folder: Path, zero: bool) -> None:
+    """Copy what the Space needs of the checkout into `folder`, with the head of its README."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if not name.startswith(LEFT_OUT):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    if zero:
+        readme = folder / "README.md"
+        readme.write_text(for_zero_gpu(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def for_zero_gpu(readme: str) -> str:
+    """The README with the head of a Gradio Space in place of that of a Docker Space."""
+    _, head, text = readme.split("---\n", 2)
+    lines = [line for line in head.splitlines() if line.split(":")[0] not in ("sdk", "app_port")]
+    lines += [f"{key}: {value}" for key, value in ZERO_GPU.items()] + [f"sdk_version: {_pinned('gradio')}"]
+    return "---\n" + "\n".join(lines) + "\n---\n" + text
+
+
+def _pinned(package: str) -> str:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return next(line.split("==")[1].split(";")[0] for line in lines if line.startswith(f"{package}=="))
+
+
+def push(folder: Path, space: str, zero: bool, private: bool, model: str | None) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    hardware = "zero-a10g" if zero else None
+    address = api.create_repo(
+        space,
+        repo_type="space",
+        space_sdk="gradio" if zero else "docker",
+        space_hardware=hardware,  # type: ignore[arg-type]  # newer than the library's list
+        private=private,
+        exist_ok=True,
+    )
+    if model:
+        api.add_space_variable(space, "ADAFLOW_MODEL", model)
+    api.upload_folder(repo_id=space, repo_type="space", folder_path=folder, delete_patterns="*")
+    return str(address)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("space", metavar="OWNER/NAME")
+    parser.add_argument("--zerogpu", action="store_true", help="a Gradio Space on ZeroGPU (default: Docker, CPU)")
+    parser.add_argument("--model", metavar="ID", help="the checkpoint that the Space serves (default: embedded)")
+    parser.add_argument("--private", action="store_true")
+    parser.add_argument("--dry-run", type=Path, metavar="FOLDER")
+    args = parser.parse_args(arguments)
+    if args.dry_run:
+        stage(args.dry_run, args.zerogpu)
+        print(args.dry_run)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        stage(Path(folder), args.zerogpu)
+        print(push(Path(folder), args.space, args.zerogpu, args.private, args.model))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""A batch does what is missing and nothing else, whatever ended the last run; the same with Ray and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaflow_core import batch
+from adaflow_core.backbone import EMBEDDED
+from adaflow_core.batch import Job, gather, perform, run, tasks_of
+from adaflow_core.cli import main
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.manifest import Clip
+from adaflow_core.pool import InTurn, RayPool
+from adaflow_core.storage import Storage
+from adaflow_core.types import AdaFlowError, Stopped
+
+CLIPS = EMBEDDED.parent / "clips"
+needs_model = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
+METHODS = {
+    "adaflow": (PlanConfig(keyframes=1), EditConfig(steps=1)),
+    "per-frame": (PlanConfig(method="per-frame"), EditConfig(steps=1)),
+}
+
+
+def clip(name: str, **changes: Any) -> Clip:
+    prompts = {"foreground": "a blue ball", "style": "a red ball, comic style"}
+    return replace(
+        Clip(name, str(CLIPS / "ball.mp4"), prompts, "a red ball", frames="0:2", size="64x64"),
+        **changes,
+    )
+
+
+@dataclass(frozen=True)
+class Length:
+    """A scorer that says how many bytes an edit has."""
+
+    version: int = 1
+
+    def identity(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+    def score(self, clip: Clip, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
+        assert source.is_file() and clip.prompts[prompt]
+        return {"bytes": edited.stat().st_size}
+
+
+@pytest.fixture
+def job(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    cache = tmp_path_factory.getbasetemp() / "batch-cache"
+    return Job(out=str(tmp_path / "out"), device="cpu", cache=str(cache), scorer=Length())
+
+
+def stamps(job: Job, folder: str) -> dict[str, int]:
+    root = Path(job.out)
+    return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in root.glob(f"{folder}/**/*.json")}
+
+
+@needs_model
+def test_only_what_is_missing_is_done(job: Job) -> None:
+    clips, lines = [clip("one"), clip("two")], []
+    first = run(job, clips, METHODS, say=lines.append)
+    assert (first.made, first.kept, first.problems) == (8, 0, {}) and len(lines) == 5
+    rows = stamps(job, "rows")
+    assert len(rows) == len(stamps(job, "scores")) == 8
+
+    # Cut off: a row is missing, another has lost its scores, a third was begun.
+    root = Path(job.out)
+    (root / "rows/one/style/adaflow.json").unlink()
+    (root / "scores/two/style/per-frame.json").unlink()
+    (root / "rows/two/style/.adaflow.json.0123.part").write_text("{")
+    second = run(job, clips, METHODS, say=lines.append)
+    assert (second.made, second.kept) == (1, 6)
+    after = stamps(job, "rows")
+    assert after.keys() == rows.keys() and [k for k in rows if after[k] != rows[k]] == ["rows/one/style/adaflow.json"]
+    assert len(stamps(job, "scores")) == 8
+
+    # The table holds each edit once, with its settings, versions and scores.
+    table = [json.loads(line) for line in (root / "table.jsonl").read_text().splitlines()]
+    assert sorted(row["key"] for row in table) == sorted(k[len("rows/") : -len(".json")] for k in rows)
+    assert all(row["scores"]["bytes"] == (root / row["video"]).stat().st_size for row in table)
+    assert all({"agreement", "untouched"} <= set(row["scores"]) and row["versions"]["torch"] for row in table)
+    assert {row["settings"]["edit"]["steps"] for row in table} == {1}
+    shared = [row["inversion_reused"] for row in table if row["clip"] == "two"]
+    assert sum(shared) >= 3, "a clip's edits share its inversion"
+
+    # Nothing is left to do.
+    third = run(job, clips, METHODS, say=lines.append)
+    assert (third.made, third.kept) == (0, 8) and stamps(job, "rows") == after and len(third.rows) == 8
+
+
+@needs_model
+def test_other_settings_and_other_scorers_are_done_anew(job: Job) -> None:
+    one = {"adaflow": METHODS["adaflow"]}
+    run(job, [clip("one")], one, say=lambda _: None)
+    rows, scores = stamps(job, "rows"), stamps(job, "scores")
+    run(replace(job, scorer=Length(version=2)), [clip("one")], one, say=lambda _: None)
+    assert stamps(job, "rows") == rows and all(stamps(job, "scores")[k] != v for k, v in scores.items())
+    other = {"adaflow": (PlanConfig(keyframes=1), EditConfig(steps=1, seed=5))}
+    done = run(job, [clip("one")], other, say=lambda _: None)
+    assert done.made == 2 and len(done.rows) == 2 and {row["seed"] for row in done.rows} == {5}
+
+
+@needs_model
+def test_a_clip_that_fails_does_not_end_the_others(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("this is no video\n" * 40)
+    bad = [clip("gone", video="nowhere.mp4"), clip("text", video=str(tmp_path / "text.mp4"))]
+    lines: list[str] = []
+    done = run(job, [*bad, clip("one")], {"adaflow": METHODS["adaflow"]}, say=lines.append)
+    assert done.made == 2 and len(done.rows) == 2 and len(done.problems) == 4
+    assert "does not exist" in done.problems["gone/style/adaflow"]
+    assert "not a video" in done.problems["text/style/adaflow"]
+    assert json.loads((Path(job.out) / "problems.json").read_text()) == done.problems
+    assert any("failed" in line for line in lines)
+
+
+@needs_model
+def test_the_stop_signal_ends_a_batch_with_its_table(job: Job) -> None:
+    ended: list[str] = []
+    with pytest.raises(Stopped):
+        run(job, [clip("one"), clip("two")], METHODS, say=ended.append, stop=lambda: len(ended) > 1)
+    assert len((Path(job.out) / "table.jsonl").read_text().splitlines()) == 2
+
+
+@needs_model
+def test_the_table_is_parquet_where_pyarrow_is(job: Job) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (requirements-batch.txt)")
+    run(job, [clip("one")], {"adaflow": METHODS["adaflow"]}, say=lambda _: None)
+    table = parquet.read_table(Path(job.out) / "table.parquet")
+    assert table.num_rows == 2 and set(table["method"].to_pylist()) == {"adaflow"}
+    assert json.loads(table["settings"][0].as_py())["edit"]["steps"] == 1
+    assert min(table["scores.bytes"].to_pylist()) > 0
+
+
+@needs_model
+def test_the_command_edits_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "m.jsonl"
+    lines = [{"id": name, "video": str(CLIPS / "ball.mp4"), "prompt": "a blue ball"} for name in ("a", "b")]
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    command = [
+        "batch", str(manifest), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--device", "cpu",
+        "--frames", "0:2", "--size", "64x64", "--steps", "1", "--method", "per-frame", "--limit", "1",
+    ]  # fmt: skip
+    assert main(command) == 0
+    assert "1 edits made" in capsys.readouterr().out
+    assert (tmp_path / "out/videos/a/0/per-frame.mp4").is_file() and not (tmp_path / "out/videos/b").exists()
+
+
+def test_bad_input_to_a_batch_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"video": "nowhere.mp4", "prompt": "a cat"}')
+    for arguments, names in (
+        (["batch", str(tmp_path / "none.jsonl")], "none.jsonl"),
+        (["batch", str(manifest), "--frames", "x"], "frame range"),
+        (["batch", str(manifest), "--out", str(tmp_path / "out")], "problems.json"),
+    ):
+        assert main(arguments) == 2
+        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("adaflow:")]
+        assert len(told) == 1 and names in told[0]
+
+
+def test_workers_get_different_clips() -> None:
+    clips = [clip(name) for name in "abcde"]
+    order = [(task.clip.id, task.method) for task in tasks_of(clips, METHODS, 2)]
+    assert order[:4] == [("a", "adaflow"), ("b", "adaflow"), ("a", "per-frame"), ("b", "per-frame")]
+    assert len(order) == len(set(order)) == 10
+    assert next(tasks_of(clips, METHODS, 2)).plan.source_prompt == "a red ball"
+
+
+def test_without_rows_there_is_no_table(tmp_path: Path) -> None:
+    assert gather(Storage(str(tmp_path))) == [] and list(tmp_path.iterdir()) == []
+
+
+def test_tasks_in_turn_stop_between_two() -> None:
+    ended = []
+    with InTurn() as pool, pytest.raises(Stopped):
+        for task, result in filter(None, pool.map(lambda n: n * n, [1, 2, 3], lambda: len(ended) > 1)):
+            ended.append((task, result))
+    assert ended == [(1, 1), (2, 4)]
+
+
+# --- Ray ------------------------------------------------------------------------------------------
+
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (requirements-batch.txt)")
+
+
+def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(AdaFlowError, match=r"requirements-batch\.txt"):
+        RayPool("local", workers=1, gpus=None, retries=0)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RayPool]:
+    """Two workers on this machine, for all tests of the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else the other tests' processes come first
+        with RayPool("local", workers=2, gpus=None, retries=1) as pool:
+            yield pool
+
+
+@needs_ray
+def test_a_task_whose_worker_dies_is_tried_again(pool: RayPool, tmp_path: Path) -> None:
+    def work(name: str) -> str:
+        """Dies the first time, or always, by the signal that cannot be caught."""
+        mark = tmp_path / name
+        tries = len(mark.read_text()) if mark.exists() else 0
+        mark.write_text("x" * (tries + 1))
+        if name == "always" or (name == "once" and tries == 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"{name} done"
+
+    found = dict(filter(None, pool.map(work, ["well", "once", "always"], lambda: False)))
+    assert found["well"] == "well done" and found["once"] == "once done"
+    assert isinstance(found["always"], Exception) and (tmp_path / "always").read_text() == "xx"
+
+
+@needs_ray
+@needs_model
+@pytest.mark.slow
+def test_ray_makes_the_same_edits(pool: RayPool, job: Job) -> None:
+    job = replace(job, scorer=None)  # its class is in a module that workers lack
+    task = next(tasks_of([clip("one")], METHODS, 1))
+    here = perform(task, job)
+    there = replace(job, out=job.out + "-ray")
+
+    def work(task: batch.Task) -> batch.Outcome:
+        return perform(task, there)
+
+    ((_, outcome),) = filter(None, pool.map(work, [task], lambda: False))
+    assert (outcome.made, outcome.problems) == (here.made, {}) == (2, {})
+    for name in ("foreground", "style"):
+        first, second = ((Path(out) / f"videos/{task.key(name)}.mp4").read_bytes() for out in (job.out, there.out))
+        assert first == second

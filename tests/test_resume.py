@@ -1,0 +1,158 @@
+"""An edit that is stopped or killed goes on after its last finished step, and comes out the same to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adaflow_core.backbone import Backbone
+from adaflow_core.cache import Cache
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.engine import AdaFlow
+from adaflow_core.resume import Checkpoint
+from adaflow_core.types import Progress, Stopped
+
+ROOT = Path(__file__).resolve().parent.parent
+PROMPT = "a blue ball"
+CONFIG = EditConfig(steps=5, inversion_steps=5, chunk=4)
+KILLS = int(os.environ.get("ADAFLOW_KILLS", "2"))
+
+
+def test_a_checkpoint_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> None:
+    latents = np.random.default_rng(0).normal(size=(3, 4, 2, 2)).astype(np.float32)
+    checkpoint = Checkpoint(tmp_path / "edits" / "a.npz")
+    assert checkpoint.load(latents.shape) is None
+    checkpoint.save(1, latents)
+    checkpoint.save(2, latents + 1)
+    found = checkpoint.load(latents.shape)
+    assert found is not None and found[0] == 2
+    np.testing.assert_array_equal(found[1], latents + 1)
+    assert checkpoint.load((4, 4, 2, 2)) is None
+    assert [file.name for file in checkpoint.path.parent.iterdir()] == ["a.npz"]
+    whole = checkpoint.path.read_bytes()
+    at = whole.index((latents + 1).tobytes())
+    for damaged in (b"", whole[: len(whole) // 2], whole[:at] + b"\xff" + whole[at + 1 :]):
+        checkpoint.path.write_bytes(damaged)
+        assert checkpoint.load(latents.shape) is None
+    checkpoint.remove()
+    checkpoint.remove()
+    assert not checkpoint.path.exists()
+
+
+def test_an_edit_goes_on_where_its_state_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "edits").write_text("a file where a folder should be")
+    checkpoint = Checkpoint(tmp_path / "edits" / "a.npz")
+    checkpoint.save(1, np.zeros((1, 4, 2, 2), np.float32))
+    assert checkpoint.problem
+
+
+@pytest.fixture
+def backbone(tiny_backbone: Callable[[str], Backbone]) -> Backbone:
+    return tiny_backbone("sd1")
+
+
+def stop_at(stage: str, done: int) -> tuple[Callable[[Progress], None], Callable[[], bool], list[Progress]]:
+    """A progress callback and a stop signal that is set once `stage` has done so much; and what was reported."""
+    seen: list[Progress] = []
+
+    def stop() -> bool:
+        return any(p.stage == stage and p.done >= done for p in seen)
+
+    return seen.append, stop, seen
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_a_stopped_edit_goes_on_after_its_last_step(
+    backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path, resample: bool
+) -> None:
+    config = PlanConfig(keyframes=3, resample=resample)
+    undisturbed = AdaFlow(backbone, Cache(tmp_path / "a"))
+    expected = undisturbed.edit(undisturbed.plan(drawn_frames, config), PROMPT, CONFIG)
+    assert expected.report["resumed_at_step"] == 0
+    assert not list((tmp_path / "a" / "edits").iterdir())
+
+    T = len(drawn_frames)
+    progress, stop, _ = stop_at("edit", 2 * T + 1)  # within the third step
+    with pytest.raises(Stopped):
+        first = AdaFlow(backbone, Cache(tmp_path / "b"))
+        first.edit(first.plan(drawn_frames, config), PROMPT, CONFIG, progress=progress, stop=stop)
+    again = AdaFlow(backbone, Cache(tmp_path / "b"))
+    plan = again.plan(drawn_frames, config)
+    # Another prompt, another seed or other kept tokens are another edit.
+    for other, changed in (("a red ball", CONFIG), (PROMPT, EditConfig(steps=5, inversion_steps=5, chunk=4, seed=9))):
+        assert again.edit(plan, other, changed).report["resumed_at_step"] == 0
+    assert again.edit(again.plan(drawn_frames, PlanConfig(keyframes=4)), PROMPT, CONFIG).report["resumed_at_step"] == 0
+    seen: list[Progress] = []
+    result = again.edit(plan, PROMPT, CONFIG, progress=seen.append)
+    assert result.report["resumed_at_step"] == 2
+    assert min(p.done for p in seen if p.stage == "edit" and p.done) == 2 * T
+    np.testing.assert_array_equal(result.frames, expected.frames)
+    assert not list((tmp_path / "b" / "edits").iterdir())
+
+
+def test_a_stopped_inversion_keeps_the_frames_it_finished(
+    backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path
+) -> None:
+    undisturbed = AdaFlow(backbone, Cache(tmp_path / "a"))
+    expected = undisturbed.edit(undisturbed.plan(drawn_frames, PlanConfig(keyframes=3)), PROMPT, CONFIG)
+    progress, stop, _ = stop_at("invert", 2 * 4 * 5 + 1)  # within the third chunk of four frames
+    engine = AdaFlow(backbone, Cache(tmp_path / "b"))
+    plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
+    with pytest.raises(Stopped):
+        engine.edit(plan, PROMPT, CONFIG, progress=progress, stop=stop)
+    seen: list[Progress] = []
+    result = engine.edit(plan, PROMPT, CONFIG, progress=seen.append)
+    assert next(p.done for p in seen if p.stage == "invert" and p.done) == 2 * 4 * 5
+    np.testing.assert_array_equal(result.frames, expected.frames)
+    (entry,) = (tmp_path / "b" / "inversion").iterdir()
+    assert not entry.name.startswith(".")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_ends_in_the_same_video(
+    tiny_folder: Callable[[str], Path], drawn_clip: Path, tmp_path: Path
+) -> None:
+    """`ADAFLOW_KILLS` says how often."""
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable, "-m", "adaflow_core", "edit", str(drawn_clip), "--prompt", PROMPT,
+            "--model", str(tiny_folder("sd1")), "--device", "cpu", "--keyframes", "3", "--steps", "16",
+            "--size", "256x256", "--out", str(tmp_path / f"{name}.mp4"), "--report", str(tmp_path / f"{name}.json"),
+        ]  # fmt: skip
+        environment = {**os.environ, "ADAFLOW_CACHE": str(tmp_path / f"cache-{name}"), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def finish(process: subprocess.Popen[bytes]) -> None:
+        _, told = process.communicate(timeout=200)
+        assert process.returncode == 0, told.decode()
+
+    began = time.monotonic()
+    finish(start("undisturbed"))
+    usual = time.monotonic() - began
+    moments = random.Random(0)
+    steps, digests = [], {json.loads((tmp_path / "undisturbed.json").read_text())["digest"]}
+    for number in range(KILLS):
+        name = f"killed-{number}"
+        process = start(name)
+        # The first half of the time goes into imports; there is nothing to lose in them.
+        time.sleep(moments.uniform(0.4, 0.95) * usual)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        finish(start(name))
+        assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / "undisturbed.mp4").read_bytes()
+        report = json.loads((tmp_path / f"{name}.json").read_text())
+        steps.append(report["resumed_at_step"])
+        digests.add(report["digest"])
+    print("resumed at steps", steps)
+    assert len(digests) == 1

@@ -1,0 +1,114 @@
+"""Files of a batch: whole or absent, in a folder and in a bucket; manifests that say what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from adaflow_core.manifest import Clip, read_manifest, write_manifest
+from adaflow_core.storage import Storage, join
+from adaflow_core.types import AdaFlowError
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """fsspec's file system in memory behaves as a bucket does: no folders, no renaming."""
+    return Storage(str(tmp_path / "out") if request.param == "folder" else f"memory://{uuid.uuid4().hex}")
+
+
+def test_what_is_written_is_read(storage: Storage, tmp_path: Path) -> None:
+    assert not storage.exists("rows/a.json") and storage.names("rows", ".json") == []
+    assert storage.read_all("rows", ".json") == {}
+    storage.write_json("rows/b/x.json", {"b": 1})
+    assert storage.read_all("rows", ".json") == {"rows/b/x.json": {"b": 1}}
+    storage.write_json("rows/a.json", {"a": None})
+    storage.write_json("rows/a.json", {"a": 2})
+    storage.write("rows/notes.txt", b"no row")
+    assert storage.names("rows", ".json") == ["rows/a.json", "rows/b/x.json"]
+    assert storage.read_all("rows", ".json") == {"rows/a.json": {"a": 2}, "rows/b/x.json": {"b": 1}}
+    (tmp_path / "film.mp4").write_bytes(b"frames")
+    storage.put(tmp_path / "film.mp4", "videos/film.mp4")
+    assert storage.fetch("videos/film.mp4", tmp_path).read_bytes() == b"frames"
+    with pytest.raises(AdaFlowError, match="does not exist"):
+        storage.read("rows/c.json")
+
+
+def test_a_file_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
+    """A writer is killed between its file's beginning and its end."""
+    storage = Storage(str(tmp_path))
+    storage.write_json("row.json", {"whole": True})
+    script = (
+        "import os, sys\n"
+        "from adaflow_core.storage import _place, _whole\n"
+        "with _place(sys.argv[1]) as (files, path), _whole(files, path) as part:\n"
+        "    open(part, 'w').write('{\"whole\": fal')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path / "row.json")], cwd=root, check=False)
+    assert ended.returncode == -9 and len(list(tmp_path.iterdir())) == 2  # the part lies there under another name
+    assert storage.read_all("", ".json") == {"/row.json": {"whole": True}}
+
+
+def test_what_cannot_be_reached_names_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(AdaFlowError, match="permissions"):
+        Storage(str(tmp_path / "file")).write("rows/a.json", b"")
+    with pytest.raises(AdaFlowError, match="nowhere"):
+        Storage("nowhere://bucket").exists("a")
+    assert join("s3://bucket/out/", "rows/a.json") == "s3://bucket/out/rows/a.json"
+    assert join("clips", "/data/a.mp4") == "/data/a.mp4" and join("clips", "gs://b/a.mp4") == "gs://b/a.mp4"
+
+
+def test_manifests_are_read_with_their_defaults(tmp_path: Path) -> None:
+    lines = [
+        {"video": "clips/a.mp4", "prompt": "a cat", "source_prompt": "a dog", "frames": "0:8", "size": "64x64"},
+        {"video": "s3://bucket/b.mp4", "prompts": ["a cat", "a cow"], "id": "second", "meta": {"seed": 1}},
+        {"video": "/data/c.mp4", "prompts": {"style": "a cat, comic"}},
+    ]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    first, second, third = read_manifest(str(path))
+    assert (first.id, first.prompts, first.source_prompt) == ("a", {"0": "a cat"}, "a dog")
+    assert first.location == str(tmp_path / "clips/a.mp4") and third.location == "/data/c.mp4"
+    assert (second.id, second.prompts, second.meta) == ("second", {"0": "a cat", "1": "a cow"}, {"seed": 1})
+    assert second.location == "s3://bucket/b.mp4"
+    again = tmp_path / "again.jsonl"
+    write_manifest(str(again), [first, second, third])
+    assert read_manifest(str(again)) == [first, second, third]
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("{", "line 2"),
+        ("[]", "JSON object"),
+        ('{"prompt": "a cat"}', "video"),
+        ('{"video": "b.mp4"}', "prompts"),
+        ('{"video": "b.mp4", "prompts": {"style": " "}}', "empty"),
+        ('{"video": "b.mp4", "prompts": {"a/b": "a cat"}}', "a/b"),
+        ('{"video": "b c.mp4", "prompt": "a cat"}', "b c"),
+        ('{"video": "x/a.mp4", "prompt": "a cat"}', "already"),
+        ('{"video": "b.mp4", "prompt": "a cat", "seed": 1}', "seed"),
+        ('{"video": "b.mp4", "prompt": "a cat", "frames": "x"}', "frame range"),
+        ('{"video": "b.mp4", "prompt": "a cat", "size": "1"}', "size"),
+    ],
+)
+def test_a_wrong_line_is_named(line: str, names: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"video": "a.mp4", "prompt": "a cat"}\n' + line)
+    with pytest.raises(AdaFlowError, match="line 2") as told:
+        read_manifest(str(path))
+    assert names in str(told.value)
+
+
+def test_an_empty_manifest_is_told(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text("\n")
+    with pytest.raises(AdaFlowError, match="no clip"):
+        read_manifest(str(tmp_path / "m.jsonl"))
+    assert Clip("a", "a.mp4", {"0": "x"}).location == "a.mp4"

@@ -1,0 +1,162 @@
+"""Work in a fork: real processes, forked as ZeroGPU forks them, here without a GPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.types import AdaFlowError, Plan, Progress, Stopped
+from webui import zerogpu
+from webui.work import Edited, EditWork, Engines, PlanWork, Request
+from webui.zerogpu import Forked, pack, unpack
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="a process that used CUDA cannot be forked"),
+]
+
+
+def fork(order: Path, public: bool, seconds: float) -> Iterator[Progress | None]:
+    """As `spaces.GPU` calls a generator: in a forked process, what it yields pickled."""
+    context = multiprocessing.get_context("fork")
+    news = context.SimpleQueue()
+
+    def child() -> None:
+        torch.set_num_threads(1)  # OpenMP's threads are not forked with it
+        for item in zerogpu._forked(order, public, seconds):
+            news.put((item, os.getpid()))
+        news.put((None, 0))
+
+    process = context.Process(target=child, daemon=True)
+    process.start()
+    while (item := news.get())[1]:
+        assert item[1] != os.getpid()
+        yield item[0]
+    process.join()
+
+
+class Count:
+    """Work that counts until it is stopped, or fails as it is told to."""
+
+    seconds = 1.0
+
+    def __init__(self, to: int, problem: Exception | None = None) -> None:
+        self.to, self.problem = to, problem
+
+    def __call__(self, engines: Engines, report: Callable[[Progress], None], stop: Callable[[], bool]) -> object:
+        for done in range(self.to):
+            report(Progress("count", done, self.to, 0.0))
+            time.sleep(0.01)
+            if stop():
+                raise Stopped
+        if self.problem is not None:
+            raise self.problem
+        return {"counted": self.to, "public": engines.public}
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in the fork: another number of threads sums in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_reports_come_out_and_the_result_comes_back(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    made = Forked(tmp_path, public=True, fork=fork)(Count(5), reports.append, never)
+    assert made == {"counted": 5, "public": True}
+    assert [report.done for report in reports] == list(range(5))
+    assert list(tmp_path.iterdir()) == [], "the files between the processes are gone"
+
+
+def test_a_stop_reaches_the_fork(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        Forked(tmp_path, fork=fork)(Count(10_000), lambda progress: None, lambda: time.monotonic() - began > 0.3)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind"), [(AdaFlowError("choose another file"), AdaFlowError), (OSError("inside"), RuntimeError)]
+)
+def test_what_goes_wrong_in_the_fork_is_told(problem: Exception, kind: type[Exception], tmp_path: Path) -> None:
+    with pytest.raises(kind, match=str(problem)):
+        Forked(tmp_path, fork=fork)(Count(1, problem), lambda progress: None, never)
+
+
+def test_what_zerogpu_refuses_is_said_as_it_says_it(tmp_path: Path) -> None:
+    def none_left(order: Path, public: bool, seconds: float) -> Iterator[None]:
+        raise gr.Error("You have exceeded your quota")
+        yield
+
+    with pytest.raises(AdaFlowError, match="exceeded your quota"):
+        Forked(tmp_path, fork=none_left)(Count(1), lambda progress: None, never)
+
+
+def test_a_fork_that_dies_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Forked(tmp_path, fork=lambda *_: iter(()))(Count(1), lambda progress: None, never)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_edit_in_forks_is_that_of_one_process(
+    tiny_folder: Callable[[str], Path], drawn_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan of one fork, edited in another: the same bits, and arrays that stay on disk."""
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    model = str(tiny_folder("sd1"))
+    request = Request(str(drawn_clip), PlanConfig(keyframes=2), size=(64, 64), frames=slice(0, 5))
+    forked = Forked(tmp_path / "orders", fork=fork)
+
+    def edit(run: Any, plan: Plan, name: str) -> Edited:
+        return run(EditWork(model, "tiny", request, plan, "a blue ball", EditConfig(steps=2), tmp_path / name))
+
+    plan = forked(PlanWork(model, request), lambda progress: None, never)
+    assert isinstance(plan, Plan) and isinstance(plan.video.frames, np.memmap)
+    there = edit(lambda work: forked(work, lambda progress: None, never), plan, "there")
+    engines = Engines("cpu")
+    here = edit(lambda work: work(engines, lambda progress: None, never), plan, "here")
+    assert isinstance(there.after, np.memmap)
+    np.testing.assert_array_equal(there.after, here.after)
+    assert there.edit.is_file() and there.scores == here.scores
+
+
+def test_the_time_asked_for_follows_the_forecast(tmp_path: Path) -> None:
+    from plans import small_plan
+
+    plan = small_plan()
+    work = EditWork("m", "m", Request("a.mp4", plan.config), plan, "a ball", EditConfig(), tmp_path)
+    assert zerogpu._seconds(tmp_path, True, work.seconds) == round(30 + 1.5 * plan.forecast.total)
+
+
+def test_maps_of_files_are_carried_by_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "named.npy", np.arange(4000).reshape(40, 100))
+    named = np.load(tmp_path / "named.npy", mmap_mode="r")
+    with (tmp_path / "file").open("w+b") as file:
+        unnamed = np.memmap(file, np.uint8, mode="w+", shape=(5000,))
+    unnamed[:] = 7
+    pack({"named": named, "part": named[3:5], "unnamed": unnamed, "plain": np.ones(2)}, tmp_path / "packed")
+    assert (tmp_path / "packed").stat().st_size < 2500
+    back: Any = unpack(tmp_path / "packed")
+    np.testing.assert_array_equal(back["named"], named)
+    np.testing.assert_array_equal(back["part"], named[3:5])
+    np.testing.assert_array_equal(back["unnamed"], unnamed)
+    assert isinstance(back["named"], np.memmap) and back["named"].filename == str(tmp_path / "named.npy")
+    with pytest.raises(ValueError, match="read-only"):
+        back["named"][0] = 1

@@ -1,0 +1,49 @@
+"""What a visitor may ask for, and how long what is theirs is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adaflow_core.types import AdaFlowError, VideoInfo
+from adaflow_core.video import probe
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Those on an upload are said on the page before anything is uploaded."""
+
+    megabytes: int = 200
+    seconds: float = 120.0
+    side: int = 4096  # pixels
+    waiting: int = 32  # jobs in the queue
+    job_seconds: float = math.inf  # of one job's work
+    keep_seconds: float = 86400.0  # uploads, plans and results, since they were last used or made
+    keep_bytes: int = 50 * 2**30  # uploads and results of all visitors
+
+    def __str__(self) -> str:
+        return f"up to {self.seconds:g} s, {self.megabytes} MB and {self.side} pixels a side"
+
+    def check(self, path: str) -> VideoInfo:
+        info = probe(path)
+        if info.seconds > self.seconds:
+            raise AdaFlowError(
+                f"the video lasts {info.seconds:.0f} s; this page takes up to {self.seconds:g} s: cut it first"
+            )
+        if max(info.width, info.height) > self.side:
+            raise AdaFlowError(
+                f"the video has {info.width}x{info.height} pixels; this page takes up to {self.side} a side: "
+                "scale it down first"
+            )
+        return info
+
+
+# For strangers: a page that many share, on a machine that is not theirs.
+PUBLIC = Limits(megabytes=100, seconds=30.0, waiting=24, job_seconds=600.0, keep_seconds=3600.0, keep_bytes=10 * 2**30)
+
+
+def limits_of(public: bool, **changes: float | None) -> Limits:
+    """The usual limits of a page for strangers or for oneself; None leaves one as it is."""
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    return replace(PUBLIC if public else Limits(), **given)
