@@ -60,7 +60,7 @@ def frames_digest(frames: np.ndarray) -> str:
     """Names edited frames [T, H, W, 3] uint8 by their content: equal runs give equal names, whatever encodes them."""
     digest = hashlib.blake2b(digest_size=16)
     for frame in frames:
-        digest.update(np.ascontiguousarray(frame))
+        digest.update(np.ascontiguousarray(frame).data)
     return digest.hexdigest()
 
 
