@@ -26,7 +26,9 @@ def shown(picture: np.ndarray, form: str = "webp") -> str:
     name = hashlib.blake2b(content.getvalue(), digest_size=16).hexdigest()
     folder = os.path.join(get_upload_folder(), "pictures")
     path = os.path.join(folder, f"{name}.{form}")
-    if not os.path.exists(path):
+    try:
+        os.utime(path)  # files are deleted by their age: one that is shown again is young
+    except FileNotFoundError:
         os.makedirs(folder, exist_ok=True)
         part = f"{path}.{uuid.uuid4().hex}"
         with open(part, "wb") as file:
