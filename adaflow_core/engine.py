@@ -334,7 +334,7 @@ class AdaFlow:
             "peak_memory_bytes": peak.bytes,
             "inversion_reused": inverted,
             "resumed_at_step": resumed_at_step,  # 0: from the beginning
-            "digest": frames_digest(frames),
+            "frames_digest": frames_digest(frames),
             "prompt": prompt,
             "settings": settings_dict(plan.config, replace(config, chunk=editor.chunk)),  # as memory allowed
             "seed": config.seed,

@@ -141,7 +141,7 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_video(
     finish(start("undisturbed"))
     usual = time.monotonic() - began
     moments = random.Random(0)
-    steps, digests = [], {json.loads((tmp_path / "undisturbed.json").read_text())["digest"]}
+    steps, digests = [], {json.loads((tmp_path / "undisturbed.json").read_text())["frames_digest"]}
     for number in range(KILLS):
         name = f"killed-{number}"
         process = start(name)
@@ -153,6 +153,6 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_video(
         assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / "undisturbed.mp4").read_bytes()
         report = json.loads((tmp_path / f"{name}.json").read_text())
         steps.append(report["resumed_at_step"])
-        digests.add(report["digest"])
+        digests.add(report["frames_digest"])
     print("resumed at steps", steps)
     assert len(digests) == 1
