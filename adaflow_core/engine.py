@@ -402,6 +402,12 @@ class AdaFlow:
             monitor.check()
         try:
             yield
+        except torch.OutOfMemoryError:
+            # From None: the exception would keep the failed call's tensors alive.
+            raise AdaFlowError(
+                "the device's memory does not do; choose fewer keyframes, more pruning, a smaller size or low memory "
+                "(--low-memory). What was finished is kept"
+            ) from None
         finally:
             self._turn.release()
 

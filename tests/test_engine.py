@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -420,3 +421,18 @@ def test_nothing_corresponds_across_a_cut(embedded: AdaFlow) -> None:
             assert (segments.shot_of(segments.keyframes[slots]) == shots).all()
     notes = embedded.plan(CLIPS / "duck.mp4", PlanConfig(keyframes=1), frames=slice(16, 32)).notes
     assert "2 shots need one each" in " ".join(notes)
+
+
+@pytest.mark.parametrize("call", ["plan", "edit"])
+def test_a_device_that_is_full_is_told_in_a_sentence(
+    fresh: AdaFlow, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    plan = fresh.plan(frames[:4], PlanConfig(keyframes=2))
+    monkeypatch.setattr(type(fresh.backbone), "encode" if call == "plan" else "decode_there", full)
+    with pytest.raises(AdaFlowError, match="fewer keyframes"):
+        fresh.plan(frames, PlanConfig(keyframes=2)) if call == "plan" else fresh.edit(plan, PROMPT, QUICK)
+    monkeypatch.undo()
+    assert fresh.edit(plan, PROMPT, QUICK).report["resumed_at_step"] == (0 if call == "plan" else QUICK.steps)
