@@ -25,7 +25,7 @@ from adaflow_core.types import Progress, Stopped
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a blue ball"
 CONFIG = EditConfig(steps=5, inversion_steps=5, chunk=4)
-KILLS = int(os.environ.get("ADAFLOW_KILLS", "2"))
+KILLS = int(os.environ.get("ADAFLOW_KILLS", "1"))
 
 
 def test_a_checkpoint_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> None:
@@ -127,14 +127,14 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_video(
     def start(name: str) -> subprocess.Popen[bytes]:
         command = [
             sys.executable, "-m", "adaflow_core", "edit", str(drawn_clip), "--prompt", PROMPT,
-            "--model", str(tiny_folder("sd1")), "--device", "cpu", "--keyframes", "3", "--steps", "16",
+            "--model", str(tiny_folder("sd1")), "--device", "cpu", "--keyframes", "3", "--steps", "10",
             "--size", "256x256", "--out", str(tmp_path / f"{name}.mp4"), "--report", str(tmp_path / f"{name}.json"),
         ]  # fmt: skip
         environment = {**os.environ, "ADAFLOW_CACHE": str(tmp_path / f"cache-{name}"), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def finish(process: subprocess.Popen[bytes]) -> None:
-        _, told = process.communicate(timeout=200)
+        _, told = process.communicate(timeout=600)
         assert process.returncode == 0, told.decode()
 
     began = time.monotonic()
