@@ -6,7 +6,6 @@ Layer names are those of `unet.attn_processors` without the trailing ".processor
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from adaflow_core.attend import Attend, attend_sdpa
 from adaflow_core.bounded import HostOutputs
 from adaflow_core.correspondence import gather_blend
 from adaflow_core.matching import best_match
@@ -26,40 +26,8 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import Attention
 
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""(queries [B, H, n, d], keys [B, H, m, d], values [B, H, m, e], scale) -> [B, H, n, e]"""
-
 # Bytes that gathered keys and values may take at a time.
 GATHER_BYTES = 256 * 2**20
-
-
-def attend_sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    # 4-D inputs: torch takes its fast kernels for nothing else.
-    return F.scaled_dot_product_attention(query, key, value, scale=scale)
-
-
-def attend_xformers(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    from xformers.ops import memory_efficient_attention
-
-    heads_last = [rearrange(x, "b h n d -> b n h d") for x in (query, key, value)]
-    return rearrange(memory_efficient_attention(*heads_last, scale=scale), "b n h d -> b h n d")
-
-
-def pick_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attend:
-    """The backend by name: "sdpa", "xformers", or "auto" (xformers where its kernels run, else SDPA)."""
-    if name == "sdpa" or (name == "auto" and device.type != "cuda"):
-        return attend_sdpa
-    try:
-        probe = torch.zeros(1, 1, 8, 8, device=device, dtype=dtype)
-        attend_xformers(probe, probe, probe, 1.0)
-    except Exception as problem:  # whatever keeps its kernels from running, the answer is the same
-        reason = str(problem).strip().splitlines()[0]
-        warnings.warn(
-            f"xformers cannot run here ({reason}); using torch's attention",
-            stacklevel=2,
-        )
-        return attend_sdpa
-    return attend_xformers
 
 
 Mode = Literal["own", "keyframes", "propagate"]

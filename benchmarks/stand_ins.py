@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from adaflow_core.attention import pick_attention
+from adaflow_core.attend import pick_attention
 from adaflow_core.backbone import EMBEDDED, Backbone, load_backbone, pick_device, pick_dtype, place
 from adaflow_core.config import ModelProfile
 from adaflow_core.ddim import Schedule

@@ -52,6 +52,24 @@ def main() -> None:
             picture.quantize(128).save(PICTURES / f"{name}.png", optimize=True)
 
 
+# Seconds between the frames that the two videos show, looked at over two seconds of play; over the loop's seam.
+APART = """async () => {
+  const videos = [".af-source video", ".af-edited video"].map((place) => document.querySelector(place));
+  const shown = [0, 0], seen = [], seconds = videos[0].duration;
+  videos.forEach((video, i) => {
+    const note = (_, frame) => { shown[i] = frame.mediaTime; video.requestVideoFrameCallback(note); };
+    video.requestVideoFrameCallback(note);
+  });
+  await new Promise((done) => setTimeout(done, 1000));
+  for (let i = 0; i < 40; i++) {
+    await new Promise((done) => setTimeout(done, 50));
+    const apart = Math.abs(shown[0] - shown[1]);
+    seen.push(Math.min(apart, Math.abs(seconds - apart)));
+  }
+  return seen.sort((a, b) => a - b);
+}"""
+
+
 def visit(browser: Browser, out: Path, name: str, width: int, scheme: str, began: float | None) -> None:
     """One visitor from the first look to the result."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore
@@ -92,7 +110,10 @@ def visit(browser: Browser, out: Path, name: str, width: int, scheme: str, began
     photograph("editing")
     page.get_by_text("Edit ready").wait_for()
     print(f"{name}: click to result {time.perf_counter() - clicked:.1f} s", flush=True)
-    page.wait_for_timeout(1500)
+    apart = page.evaluate(APART)
+    print(f"{name}: source and edit apart by {apart[20]:.3f} s (median), {apart[36]:.3f} s (90 %)", flush=True)
+    page.evaluate("document.querySelector('.af-edited video').pause()")
+    page.wait_for_timeout(1000)
     top = page.get_by_role("heading", name="3. Edit").bounding_box()
     assert top is not None
     place = {"x": 0, "y": top["y"] + page.evaluate("window.scrollY"), "width": width, "height": 1000}

@@ -87,4 +87,5 @@ def tiny_backbone(tiny_folder: Callable[[str], Path]) -> Callable[[str], Backbon
     """Layout -> the engine's model, loaded once."""
     from adaflow_core.backbone import load_backbone
 
-    return cache(lambda layout: load_backbone(str(tiny_folder(layout)), device="cpu"))
+    # Arithmetic is pinned in float32, whatever the processor would take by itself.
+    return cache(lambda layout: load_backbone(str(tiny_folder(layout)), device="cpu", dtype="float32"))

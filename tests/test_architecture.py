@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "config",
         "ddim",
         "matching",
+        "attend",
         "canvas",
         "cache",
         "store",

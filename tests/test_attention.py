@@ -12,16 +12,15 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from adaflow_core import attention
+from adaflow_core.attend import attend_sdpa
 from adaflow_core.attention import (
     AttentionState,
     Halt,
     SelfAttention,
-    attend_sdpa,
     editing_attention,
     extended_attention,
     forward_hook,
     is_injected_layer,
-    pick_attention,
 )
 from adaflow_core.backbone import Backbone
 
@@ -124,20 +123,6 @@ def test_gathered_keys_and_values_keep_within_their_bytes(monkeypatch: pytest.Mo
 
     extended_attention(query, key, value, K, kept_tokens(K, n, M), attend, SCALE, lambda: checks.append(1))
     assert sizes == [2, 1, 2, 1] and len(checks) == 4
-
-
-def test_auto_takes_torchs_attention_on_a_cpu() -> None:
-    assert pick_attention("auto", torch.device("cpu"), torch.float32) is attend_sdpa
-    assert pick_attention("sdpa", torch.device("cpu"), torch.float32) is attend_sdpa
-
-
-def test_xformers_that_cannot_run_is_replaced_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> Tensor:
-        raise RuntimeError("no kernel")
-
-    monkeypatch.setattr(attention, "attend_xformers", broken)
-    with pytest.warns(UserWarning, match="no kernel"):
-        assert pick_attention("xformers", torch.device("cpu"), torch.float32) is attend_sdpa
 
 
 def test_tokenflow_takes_from_the_tokens_that_the_layer_itself_finds_alike() -> None:

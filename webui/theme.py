@@ -150,22 +150,34 @@ new MutationObserver(() => {
     if (picture && !picture.alt) picture.alt = name;
   }
 }).observe(document, { childList: true, subtree: true });
-// Source and edit play as one. Media events do not bubble, but they can be caught on their way down.
-const partner = (video) => {
-  const side = video.closest?.(".af-source, .af-edited");
-  return side && document.querySelector(side.matches(".af-source") ? ".af-edited video" : ".af-source video");
+// Source and edit play as one: what a visitor does to either is done to both, and the source keeps to the edit's time.
+const videos = () => [".af-source video", ".af-edited video"].map((place) => document.querySelector(place));
+// Seconds that `video` is behind `other`; both loop, so the end is next to the beginning.
+const behind = (video, other) => {
+  const apart = other.currentTime - video.currentTime;
+  return other.duration ? apart - Math.round(apart / other.duration) * other.duration : apart;
 };
-for (const name of ["play", "pause", "seeking", "ratechange", "timeupdate"])
+const moved = new WeakSet();  // by this script: their seeks are nobody's wish
+const move = (video, seconds) => { moved.add(video); video.currentTime = seconds; };
+for (const name of ["play", "pause", "seeked"])  // media events do not bubble, but can be caught on their way down
   document.addEventListener(name, ({ target: video }) => {
-    const other = partner(video);
-    if (!other) return;
-    const apart = Math.abs(other.currentTime - video.currentTime);
-    if (name === "ratechange") other.playbackRate = video.playbackRate;
-    else if (name === "play") { if (apart > 0.05) other.currentTime = video.currentTime; other.play(); }
+    const [source, edited] = videos();
+    if (!source || !edited || (video !== source && video !== edited)) return;
+    const other = video === source ? edited : source;
+    if (name === "play") other.play().catch(() => {});
     else if (name === "pause") { if (!video.ended && !video.seeking) other.pause(); }
-    // While playing, only the edit leads: two leaders would pull at each other.
-    else if (name === "seeking" ? apart > 0.05 : apart > 0.12 && video.closest(".af-edited") && !video.paused)
-      other.currentTime = video.currentTime;
+    else if (moved.delete(video)) return;
+    // A loop's own jump to its beginning is no distance, and is left to the small steps below.
+    if (Math.abs(behind(other, video)) > (video.paused ? 0.01 : 0.3)) move(other, video.currentTime);
   }, true);
+setInterval(() => {
+  const [source, edited] = videos();
+  if (!source || !edited || source.readyState < 2 || edited.readyState < 2 || source.seeking || edited.seeking) return;
+  if (source.paused !== edited.paused) edited.paused ? source.pause() : source.play().catch(() => {});
+  const late = behind(source, edited), apart = Math.abs(late);
+  if (apart > (edited.paused ? 0.01 : 0.3)) move(source, edited.currentTime);
+  // Seeking shows as a jerk: a small distance is made up by playing a little faster or slower.
+  source.playbackRate = apart < 0.015 || edited.paused ? 1 : 1 + Math.max(-0.25, Math.min(0.25, 2 * late));
+}, 100);
 </script>
 """

@@ -1,0 +1,58 @@
+"""The attention backends against each other, and which of them is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaflow_core import attend, backbone
+from adaflow_core.attend import attend_in_tables, attend_sdpa, pick_attention
+from adaflow_core.backbone import pick_dtype
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("table", [1, 300, 2**12, 2**19])
+@pytest.mark.parametrize(("B", "H", "n", "m", "d"), [(3, 2, 300, 7, 4), (1, 1, 5, 129, 8), (2, 4, 16, 16, 8)])
+def test_tables_of_any_size_give_the_attention(
+    monkeypatch: pytest.MonkeyPatch, table: int, B: int, H: int, n: int, m: int, d: int
+) -> None:
+    monkeypatch.setattr(attend, "TABLE", table)
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    # As the processors hand them over: heads are a view into the rows.
+    query, key, value = (draw(B, rows, H, width).transpose(1, 2) for rows, width in ((n, d), (m, d), (m, d + 1)))
+    weights = torch.einsum("bhnd,bhmd->bhnm", 0.3 * query, key).exp()
+    expected = torch.einsum("bhnm,bhme->bhne", weights / weights.sum(-1, keepdim=True), value)
+    torch.testing.assert_close(attend_in_tables(query, key, value, 0.3), expected, rtol=0, atol=1e-12)
+    rounded = attend_in_tables(query.bfloat16(), key.bfloat16(), value.bfloat16(), 0.3).double()
+    assert float((rounded - expected).norm() / expected.norm()) < 0.012
+
+
+def test_auto_takes_what_is_fastest_on_a_cpu() -> None:
+    assert pick_attention("auto", CPU, torch.float32) is attend_sdpa
+    assert pick_attention("auto", CPU, torch.bfloat16) is attend_in_tables
+    assert pick_attention("sdpa", CPU, torch.bfloat16) is attend_sdpa
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_half_precision_on_a_cpu_only_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(backbone, "multiplies_bfloat16", lambda: native)
+    assert pick_dtype("auto", CPU) == dtype
+    assert pick_dtype("float32", CPU) == torch.float32
+    assert pick_dtype("auto", torch.device("cuda")) == torch.float16
+    assert pick_dtype("auto", torch.device("mps")) == torch.float32
+
+
+def test_xformers_that_cannot_run_is_replaced_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Tensor:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(attend, "attend_xformers", broken)
+    with pytest.warns(UserWarning, match="no kernel"):
+        assert pick_attention("xformers", CPU, torch.float32) is attend_sdpa
