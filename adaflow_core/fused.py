@@ -1,13 +1,15 @@
-"""A model's modules replaced by ones that read and write less: normalisation with its activation, and GEGLU.
+"""A model's modules replaced by ones that read and write less: normalisation with activation and bias, sums, GEGLU.
 
 Done once, where a checkpoint is loaded on a CUDA device; weights and results stay what they are. Where the kernels
-cannot run, or give something else than torch, nothing is replaced.
+cannot run, or give something else than torch, nothing is replaced. A compiler meets torch's own operations: it fuses
+them with what is around them.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,21 +28,81 @@ class FusedGroupNorm(nn.GroupNorm):
         super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
         self.weight, self.bias, self.silu = norm.weight, norm.bias, silu
 
-    def forward(self, x: Tensor) -> Tensor:
-        # A compiler fuses torch's own operations with what is around them.
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:  # [B, C, H, W], [B or 1, C]
         if x.ndim == 4 and not torch.compiler.is_compiling():
             from adaflow_core.kernels import group_norm
 
-            return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, self.silu)
-        normed = super().forward(x)
+            return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, self.silu, shift)
+        normed = super().forward(x if shift is None else x + shift[:, :, None, None])
         return F.silu(normed) if self.silu else normed
 
 
-class SiluOfRows(nn.Module):
-    """A residual block's activation where its normalisations activate pictures themselves: the time's rows only."""
+class FusedLayerNorm(nn.LayerNorm):
+    """Layer normalisation of rows."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__(norm.normalized_shape, norm.eps, device="meta")  # type: ignore[arg-type]
+        self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if x.ndim == 4 else F.silu(x)
+        if torch.compiler.is_compiling():
+            return super().forward(x)
+        from adaflow_core.kernels import layer_norm
+
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class ConvWithoutBias(nn.Conv2d):
+    """A convolution whose caller adds its bias, together with what else is added there."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, device="meta"  # type: ignore
+        )  # fmt: skip
+        self.weight, self.bias = conv.weight, conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight, None)
+
+
+def _add(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        return a + b + bias[:, None, None]
+    from adaflow_core.kernels import add
+
+    return add(a, b, bias)
+
+
+def _resnet(block: Any, x: Tensor, temb: Any) -> Tensor:
+    """The forward of a residual block of diffusers whose norms activate and whose convolutions leave out their bias."""
+    hidden = block.conv1(block.norm1(x))
+    shift = block.conv1.bias[None]
+    if block.time_emb_proj is not None:
+        shift = shift + block.time_emb_proj(F.silu(temb))
+    hidden = block.conv2(block.norm2(hidden, shift))
+    return _add(x if block.conv_shortcut is None else block.conv_shortcut(x), hidden, block.residual_bias)
+
+
+def _to_picture(
+    block: Any, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
+) -> Tensor:
+    """How a transformer of diffusers ends: its rows are a channels-last picture as they lie, and stay one."""
+    if block.use_linear_projection:
+        hidden_states = block.proj_out(hidden_states)
+    picture = hidden_states.reshape(batch_size, height, width, -1).permute(0, 3, 1, 2)
+    return (picture if block.use_linear_projection else block.proj_out(picture)) + residual
+
+
+def _upsample(block: Any, x: Tensor, output_size: Any = None) -> Tensor:
+    height, width = output_size or (2 * x.shape[2], 2 * x.shape[3])
+    if torch.compiler.is_compiling():
+        x = F.interpolate(x, size=(height, width))
+    else:
+        from adaflow_core.kernels import enlarge
+
+        x = enlarge(x, height, width)
+    picture: Tensor = block.conv(x)
+    return picture
 
 
 class FusedGeglu(nn.Module):
@@ -72,6 +134,8 @@ def kernels_run(device: torch.device, dtype: torch.dtype) -> bool:
         picture = picture.contiguous(memory_format=torch.channels_last)
         weight, bias = (torch.randn(96, generator=generator).to(device, dtype) for _ in range(2))
         normed = kernels.group_norm(picture, 32, weight, bias, 1e-5, True)
+        shift = 3 * torch.randn(2, 96, generator=generator).to(device, dtype)
+        shifted = kernels.group_norm(picture, 32, weight, bias, 1e-5, False, shift)
         first, second = picture.flatten(1).chunk(2, dim=1)
         gated = kernels.gate(torch.cat([first, second], dim=1))
         rows = torch.randn(3, 40, 96, generator=generator).to(device, dtype)
@@ -79,9 +143,20 @@ def kernels_run(device: torch.device, dtype: torch.dtype) -> bool:
                         for high, shape in ((3, (2, 2)), (40, (2, 2, 40))))  # fmt: skip
         weights = torch.rand(2, 2, 40, generator=generator).to(device, torch.float16)
         blended = kernels.gather_blend(rows, slots, index, weights, rows[:2])
+        affine = weight.float(), bias.float()
         pairs = [
             (blended, gather_blend(rows.float(), slots, index, weights, rows[:2].float())),
-            (normed, F.silu(F.group_norm(picture.float(), 32, weight.float(), bias.float(), 1e-5))),
+            (normed, F.silu(F.group_norm(picture.float(), 32, *affine, 1e-5))),
+            (
+                shifted,
+                F.group_norm((picture + shift[:, :, None, None]).float(), 32, weight.float(), bias.float(), 1e-5),
+            ),
+            (
+                kernels.layer_norm(rows, weight, bias, 1e-5),
+                F.layer_norm(rows.float(), (96,), weight.float(), bias.float()),
+            ),
+            (kernels.add(picture, picture, bias), 2 * picture.float() + bias.float()[:, None, None]),
+            (kernels.enlarge(picture, 17, 26), F.interpolate(picture.float(), size=(17, 26))),
             (gated, first.float() * F.gelu(second.float())),
         ]
         for ours, theirs in pairs:
@@ -96,23 +171,39 @@ def fuse(model: Any) -> None:
     """Replace the modules of a UNet or an autoencoder of diffusers."""
     for module in list(model.modules()):
         kind = type(module).__name__
-        # Without a time there is one activation after each normalisation; scale and shift would come between.
-        activates = kind == "ResnetBlock2D" and module.time_embedding_norm == "default" and _is_silu(module)
+        plain = kind == "ResnetBlock2D" and _is_plain(module)
         for name, child in list(module.named_children()):
             if type(child) is nn.GroupNorm:
-                setattr(module, name, FusedGroupNorm(child, silu=activates and name in ("norm1", "norm2")))
+                setattr(module, name, FusedGroupNorm(child, silu=plain and name in ("norm1", "norm2")))
+            elif type(child) is nn.LayerNorm and child.bias is not None:
+                setattr(module, name, FusedLayerNorm(child))
             elif type(child).__name__ == "GEGLU":
                 setattr(module, name, FusedGeglu(child.proj))
-        if kind == "Transformer2DModel":
-            module.register_forward_hook(_channels_last)
-        if activates:
-            module.nonlinearity = SiluOfRows()
+            elif plain and name in ("conv1", "conv2", "conv_shortcut"):
+                setattr(module, name, ConvWithoutBias(child))
+        if plain:
+            bias = module.conv2.bias if module.conv_shortcut is None else module.conv2.bias + module.conv_shortcut.bias
+            module.register_buffer("residual_bias", bias.detach(), persistent=False)
+            module.forward = partial(_resnet, module)
+        elif kind == "Transformer2DModel" and module.is_input_continuous:
+            module._get_output_for_continuous_inputs = partial(_to_picture, module)
+        elif kind == "Upsample2D" and _doubles(module):
+            module.forward = partial(_upsample, module)
 
 
-def _channels_last(_module: Any, _inputs: Any, output: tuple[Tensor]) -> tuple[Tensor]:
-    # diffusers leaves transformers in the other layout; turned here, it is turned once and not by all that follows.
-    return (output[0].contiguous(memory_format=torch.channels_last),)
+def _is_plain(block: Any) -> bool:
+    """A residual block that neither scales by the time nor changes the size, as all of Stable Diffusion's."""
+    convolutions = [c for c in (block.conv1, block.conv2, block.conv_shortcut) if c is not None]
+    return (
+        block.time_embedding_norm in ("default", "group")
+        and block.upsample is None
+        and block.downsample is None
+        and block.output_scale_factor == 1
+        and isinstance(block.nonlinearity, nn.SiLU)
+        and not block.skip_time_act
+        and all(type(c) is nn.Conv2d and c.bias is not None for c in convolutions)
+    )
 
 
-def _is_silu(module: Any) -> bool:
-    return isinstance(module.nonlinearity, nn.SiLU)
+def _doubles(block: Any) -> bool:
+    return bool(block.use_conv and block.interpolate and not block.use_conv_transpose and block.norm is None)

@@ -1,7 +1,8 @@
-"""Triton kernels: normalisation of channels-last pictures with its activation, GEGLU's gate, gathering from keyframes.
+"""Triton kernels for what a UNet does between its matrix products and convolutions, on channels-last pictures.
 
 Torch normalises groups in the other layout only, so that every normalisation between two convolutions turns the
-picture over and back; and it reads and writes it once more for the activation. Imported where `fused.py` finds Triton.
+picture over and back; it reads and writes it once more for the activation, for each bias and for each sum. Here a
+picture is read and written once where torch does it three times. Imported where `fused.py` finds Triton.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ ROWS = 32  # pixels that a program holds at a time
 CHANNELS = 64  # and channels: 128 bytes of a row in half precision
 SPLITS = 32  # partial sums that are added at a time
 GATED = (4, 256)  # rows and columns that a program of the gate writes
+NORMED = 4096  # entries that a program of the normalisation of rows holds
 
 
 @triton.jit
@@ -23,25 +25,29 @@ def _sums(x, partial, S, C, span: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl
     split, b = tl.program_id(0), tl.program_id(2)
     channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     picture = x + b.to(tl.int64) * S * C
-    total = tl.zeros((CHANNELS,), dtype=tl.float32)
-    squares = tl.zeros((CHANNELS,), dtype=tl.float32)
+    # Added up by place, and over the rows only at the end: each sum over rows makes all threads wait.
+    total = tl.zeros((ROWS, CHANNELS), dtype=tl.float32)
+    squares = tl.zeros((ROWS, CHANNELS), dtype=tl.float32)
     for first in range(0, span, ROWS):
         rows = split * span + first + tl.arange(0, ROWS)
         inside = (rows < S)[:, None] & (channels < C)[None, :]
         values = tl.load(picture + rows[:, None] * C + channels[None, :], mask=inside, other=0.0).to(tl.float32)
-        total += tl.sum(values, axis=0)
-        squares += tl.sum(values * values, axis=0)
+        total += values
+        squares += values * values
     place = partial + ((b * tl.num_programs(0) + split) * 2).to(tl.int64) * C + channels
-    tl.store(place, total, mask=channels < C)
-    tl.store(place + C, squares, mask=channels < C)
+    tl.store(place, tl.sum(total, axis=0), mask=channels < C)
+    tl.store(place + C, tl.sum(squares, axis=0), mask=channels < C)
 
 
 @triton.jit(do_not_specialize=["splits"])
 def _affine(  # type: ignore[no-untyped-def]
-    partial, weight, bias, affine, splits, S, C, cg, eps,
-    LOOPS: tl.constexpr, SPLITS: tl.constexpr, WIDTH: tl.constexpr,
+    partial, weight, bias, shift, affine, splits, S, C, cg, eps, shift_stride,
+    SHIFT: tl.constexpr, LOOPS: tl.constexpr, SPLITS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Of one group: the factor and the summand of each of its `cg` channels, into `affine` [B, 2, C] float32."""
+    """Of one group: the factor and the summand of each of its `cg` channels, into `affine` [B, 2, C] float32.
+
+    What is normalised is the picture and `shift`, a value for each channel; the sums are of the picture alone.
+    """
     group, b = tl.program_id(0), tl.program_id(1)
     own = tl.arange(0, WIDTH)
     channels = group * cg + own
@@ -53,12 +59,17 @@ def _affine(  # type: ignore[no-untyped-def]
         place = partial + (b * splits + rows[:, None]) * 2 * C + channels[None, :]
         total += tl.sum(tl.load(place, mask=inside, other=0.0), axis=0)
         squares += tl.sum(tl.load(place + C, mask=inside, other=0.0), axis=0)
+    added = tl.zeros((WIDTH,), dtype=tl.float32)
+    if SHIFT:
+        added += tl.load(shift + b * shift_stride + channels, mask=own < cg, other=0.0).to(tl.float32)
+        squares += added * (2.0 * total + S * added)
+        total += S * added
     count = (cg * S) * 1.0
     mean = tl.sum(total, axis=0) / count
     variance = tl.maximum(tl.sum(squares, axis=0) / count - mean * mean, 0.0)
     inverse = 1.0 / tl.sqrt(variance + eps)
     factor = tl.load(weight + channels, mask=own < cg, other=0.0).to(tl.float32) * inverse
-    summand = tl.load(bias + channels, mask=own < cg, other=0.0).to(tl.float32) - factor * mean
+    summand = tl.load(bias + channels, mask=own < cg, other=0.0).to(tl.float32) + factor * (added - mean)
     tl.store(affine + b * 2 * C + channels, factor, mask=own < cg)
     tl.store(affine + (b * 2 + 1) * C + channels, summand, mask=own < cg)
 
@@ -75,6 +86,45 @@ def _apply(x, affine, out, S, C, SILU: tl.constexpr, ROWS: tl.constexpr, CHANNEL
     values = tl.load(x + offsets, mask=inside, other=0.0).to(tl.float32) * factor[None, :] + summand[None, :]
     if SILU:
         values = values / (1.0 + tl.exp(-values))
+    tl.store(out + offsets, values.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _add(a, b, bias, out, N, C, ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = (rows < N)[:, None] & (channels < C)[None, :]
+    offsets = rows[:, None] * C + channels[None, :]
+    total = tl.load(a + offsets, mask=inside, other=0.0).to(tl.float32)
+    total += tl.load(b + offsets, mask=inside, other=0.0).to(tl.float32)
+    total += tl.load(bias + channels, mask=channels < C, other=0.0).to(tl.float32)[None, :]
+    tl.store(out + offsets, total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _enlarge(x, out, H, W, C, height, width, ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
+    b = tl.program_id(2).to(tl.int64)
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)  # pixels of the result
+    channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    inside = (rows < height * width)[:, None] & (channels < C)[None, :]
+    there = rows // width * H // height * W + rows % width * W // width
+    values = tl.load(x + b * H * W * C + there[:, None] * C + channels[None, :], mask=inside, other=0.0)
+    tl.store(out + b * height * width * C + rows[:, None] * C + channels[None, :], values, mask=inside)
+
+
+@triton.jit
+def _layer_norm(x, weight, bias, out, N, C, eps, ROWS: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, WIDTH)
+    inside = (rows < N)[:, None] & (columns < C)[None, :]
+    offsets = rows[:, None] * C + columns[None, :]
+    values = tl.load(x + offsets, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(values, axis=1) / C
+    centred = tl.where(inside, values - mean[:, None], 0.0)
+    inverse = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / C + eps)
+    factor = tl.load(weight + columns, mask=columns < C, other=0.0).to(tl.float32)
+    summand = tl.load(bias + columns, mask=columns < C, other=0.0).to(tl.float32)
+    values = centred * inverse[:, None] * factor[None, :] + summand[None, :]
     tl.store(out + offsets, values.to(out.dtype.element_ty), mask=inside)
 
 
@@ -113,10 +163,13 @@ def _gather(  # type: ignore[no-untyped-def]
     tl.store(out + here, total.to(out.dtype.element_ty), mask=inside)
 
 
-def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, shift: Tensor | None = None
+) -> Tensor:
     """[B, C, H, W] channels-last, as is the result: normalised over each group, then SiLU if `silu`.
 
-    Sums are of float32 and added in a fixed order, so that the same input gives the same bits.
+    `shift` [B or 1, C] is added first. Sums are of float32 and added in a fixed order, so that the same input gives the
+    same bits.
     """
     B, C, H, W = x.shape
     S = H * W
@@ -129,8 +182,42 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float,
     _sums[(splits, across, B)](x, partial, S, C, span, ROWS, CHANNELS)
     # Few variants, as each is compiled where it is first met.
     loops, width = triton.next_power_of_2(triton.cdiv(splits, SPLITS)), max(16, triton.next_power_of_2(cg))
-    _affine[(groups, B)](partial, weight, bias, affine, splits, S, C, cg, eps, loops, SPLITS, width)
+    added, stride = (bias, 0) if shift is None else (shift.contiguous(), C if len(shift) > 1 else 0)
+    _affine[(groups, B)](
+        partial, weight, bias, added, affine, splits, S, C, cg, eps, stride, shift is not None, loops, SPLITS, width
+    )
     _apply[(triton.cdiv(S, ROWS), across, B)](x, affine, out, S, C, silu, ROWS, CHANNELS)
+    return out
+
+
+def add(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
+    """The sum of two pictures [B, C, H, W] channels-last and of `bias` [C], in that layout."""
+    a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
+    out = torch.empty_like(a, memory_format=torch.channels_last)
+    C = a.shape[1]
+    N = a.numel() // C
+    _add[(triton.cdiv(N, ROWS), triton.cdiv(C, CHANNELS))](a, b, bias, out, N, C, ROWS, CHANNELS)
+    return out
+
+
+def enlarge(x: Tensor, height: int, width: int) -> Tensor:
+    """[B, C, H, W] channels-last -> [B, C, height, width]: of each pixel the nearest one above and to the left."""
+    B, C, H, W = x.shape
+    x = x.contiguous(memory_format=torch.channels_last)
+    out = torch.empty(B, C, height, width, device=x.device, dtype=x.dtype, memory_format=torch.channels_last)
+    grid = (triton.cdiv(height * width, ROWS), triton.cdiv(C, CHANNELS), B)
+    _enlarge[grid](x, out, H, W, C, height, width, ROWS, CHANNELS)
+    return out
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """[..., C], each row normalised."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    C = x.shape[-1]
+    N, width = x.numel() // C, triton.next_power_of_2(C)
+    rows = max(1, NORMED // width)
+    _layer_norm[(triton.cdiv(N, rows),)](x, weight, bias, out, N, C, eps, rows, width)
     return out
 
 

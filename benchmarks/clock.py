@@ -35,12 +35,16 @@ class Clock:
     it has.
     """
 
-    def __init__(self, device: torch.device, changed: Callable[[], None] = lambda: None) -> None:
-        self.device, self.changed = device, changed
+    def __init__(
+        self,
+        device: torch.device,
+        changed: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.device, self.changed, self.now = device, changed, now
         self.stages: dict[str, Spent] = {}
         self.keyframes = self.frames = 0
         self._stage, self._last = "", 0.0
-        self._visit = 0.0  # seconds of the stage before this visit
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -60,23 +64,25 @@ class Clock:
             if name != self._stage:
                 self._reset_peak()
                 self.changed()
-            self._stage, self._last = name, 0.0
+            self._stage, self._last = name, self.now()
             self.stages.setdefault(name, Spent())
             return
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        elapsed = progress.elapsed - self._last
-        self._last = progress.elapsed
         shares = {name: progress.done / progress.total}
+        ends = progress.done == progress.total
         if name == "edit" and self.frames:
             shares |= self._part_of_edit(progress)
+            ends = progress.done % self.frames in (0, self.keyframes)
+        if ends and self.device.type == "cuda":  # waiting after each chunk would hold up what is measured
+            torch.cuda.synchronize(self.device)
+        elapsed = self.now() - self._last
+        self._last += elapsed
         for part, share in shares.items():
             spent = self.stages.setdefault(part, Spent())
             spent.seconds += elapsed
             spent.share = share
             spent.gpu_bytes = max(spent.gpu_bytes, self._peak())
             spent.host_bytes = max(spent.host_bytes, resident_bytes())
-        if name == "edit":
+        if name == "edit" and ends:
             self._reset_peak()
 
     def _part_of_edit(self, progress: Progress) -> dict[str, float]:

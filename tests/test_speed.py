@@ -79,10 +79,12 @@ def test_guidance_and_the_source_count_as_passes(sd21: Backbone) -> None:
 
 
 def test_the_clock_tells_keyframes_from_the_rest() -> None:
-    clock = Clock(torch.device("cpu"))
+    times: list[float] = []
+    clock = Clock(torch.device("cpu"), now=lambda: times[-1])
     clock.frames, clock.keyframes = 10, 3
     with clock:
         for done, elapsed in ((0, 0.0), (3, 5.0), (8, 7.0), (10, 8.0), (13, 14.0)):
+            times.append(elapsed)
             clock.report(Progress("edit", done, 20, elapsed))
     spent = clock.stages
     assert (spent["keyframes"].seconds, spent["keyframes"].share) == (11.0, 1.0)
