@@ -56,7 +56,6 @@ class Backbone:
     dtype: torch.dtype
     attend: Attend
     memory_format: torch.memory_format = torch.channels_last  # of latents, as of the weights
-    compile: bool = False  # `torch.compile` where a pass is run often enough
 
     @cached_property
     def fingerprint(self) -> str:
@@ -177,17 +176,12 @@ class Backbone:
         return tuple(word for word, tokens in ids.items() if unknown_id in tokens)
 
     @torch.inference_mode()
-    def predict(
-        self, latents: Tensor, timestep: int, states: Tensor, forward: Callable[..., Any] | None = None
-    ) -> Tensor:
-        """The UNet's output [B, 4, h, w] float32 for latents at `timestep` under prompt states [B or 1, L, d].
-
-        `forward` stands for the UNet where it is given.
-        """
+    def predict(self, latents: Tensor, timestep: int, states: Tensor) -> Tensor:
+        """The UNet's output [B, 4, h, w] float32 for latents at `timestep` under prompt states [B or 1, L, d]."""
         states = states.expand(len(latents), -1, -1)
         sample = latents.to(self.device, self.dtype, memory_format=self.memory_format)
         time = torch.full((), timestep, device=self.device)  # filled there: a copy would wait for the device
-        output = (forward or self.unet)(sample, time, encoder_hidden_states=states, return_dict=False)
+        output = self.unet(sample, time, encoder_hidden_states=states, return_dict=False)
         return output[0].float()
 
 
@@ -234,7 +228,6 @@ def load_backbone(
     device: str = "auto",
     dtype: str = "auto",
     attention: str = "auto",
-    compile: bool = False,
 ) -> Backbone:
     """Load "embedded", a Hub id ("ID" or "ID@REVISION") or a local folder in diffusers' format.
 
@@ -293,7 +286,6 @@ def load_backbone(
         kind,
         attend,
         memory_format,
-        compile,
     )
 
 

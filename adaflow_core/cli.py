@@ -87,7 +87,6 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
     command.add_argument("--dtype", default="auto", choices=["auto", "float16", "bfloat16", "float32"])
     command.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
-    command.add_argument("--compile", action="store_true", help="torch.compile: pays from thousands of frames on")
 
 
 def _shared(command: argparse.ArgumentParser) -> None:
@@ -215,7 +214,6 @@ def _load(arguments: argparse.Namespace) -> AdaFlow:
         device=arguments.device,
         dtype=arguments.dtype,
         attention=arguments.attention,
-        compile=arguments.compile,
     )
 
 

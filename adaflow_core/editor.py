@@ -21,7 +21,6 @@ from torch import Tensor
 from adaflow_core.attention import AttentionState, ConvInjection, Halt, editing_attention, forward_hook, injected_conv
 from adaflow_core.backbone import Backbone
 from adaflow_core.bounded import HostOutputs, cut_feed_forwards
-from adaflow_core.compiled import compiled_blocks
 from adaflow_core.config import EditConfig
 from adaflow_core.ddim import CLEAN, add_noise, guide, move, split
 from adaflow_core.memory import in_chunks
@@ -107,7 +106,6 @@ class Editor:
         with (
             editing_attention(backbone.unet, self.attention),
             forward_hook(injected_conv(backbone.unet), self.conv),
-            compiled_blocks(backbone.unet, backbone.compile),
             cut_feed_forwards(backbone.unet) as self.feed_forwards,
             self.monitor.stage("edit", S * T) as stage,
         ):

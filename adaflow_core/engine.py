@@ -80,14 +80,10 @@ class AdaFlow:
         device: str = "auto",
         dtype: str = "auto",
         attention: str = "auto",
-        compile: bool = False,
         cache: Cache | None = None,
     ) -> AdaFlow:
-        """`model`: "embedded", a Hub id ("ID" or "ID@REVISION"), or a folder in diffusers' format.
-
-        `compile`: `torch.compile` the passes; it takes minutes once and pays for itself from thousands of frames on.
-        """
-        return cls(load_backbone(model, device=device, dtype=dtype, attention=attention, compile=compile), cache)
+        """`model`: "embedded", a Hub id ("ID" or "ID@REVISION"), or a folder in diffusers' format."""
+        return cls(load_backbone(model, device=device, dtype=dtype, attention=attention), cache)
 
     @property
     def profile(self) -> ModelProfile:

@@ -9,7 +9,6 @@ import torch
 
 from adaflow_core.attention import AttentionState, editing_attention
 from adaflow_core.backbone import Backbone
-from adaflow_core.compiled import CompiledForward
 from adaflow_core.ddim import CLEAN, edit_timesteps, inversion_timesteps, move
 from adaflow_core.memory import in_chunks
 from adaflow_core.store import allocated
@@ -46,12 +45,7 @@ def invert(
     path, progress = folder / _LATENTS, folder / _DONE
     done = int(progress.read_text(encoding="ascii")) if progress.is_file() else 0
     stored = np.load(path, mmap_mode="r+") if done else allocated(path, dtype, (steps, *latents.shape))
-    attention = AttentionState(attend=backbone.attend, prompts=1)
-    rows, forward = min(T, chunk * backbone.single_rows), None
-    if backbone.compile:
-        forward = CompiledForward(backbone.unet, rows)  # the stop signal would be compiled as well
-    else:
-        attention.check = monitor.check
+    attention = AttentionState(attend=backbone.attend, check=monitor.check, prompts=1)
     with (
         editing_attention(backbone.unet, attention),
         monitor.stage("invert", T * len(ascending)) as stage,
@@ -64,13 +58,7 @@ def invert(
             origin, kept = CLEAN, []
             for i, target in enumerate(map(int, ascending)):
                 # The model is told the timestep it moves to, as the sampler will be when it comes back.
-                x = move(
-                    backbone.schedule,
-                    x,
-                    backbone.predict(x, target, states, forward),
-                    origin,
-                    target,
-                )
+                x = move(backbone.schedule, x, backbone.predict(x, target, states), origin, target)
                 origin = target
                 if i % factor == 0:
                     kept.append(x.to(stored_as))
@@ -81,7 +69,7 @@ def invert(
             trial.write_text(str(part.stop), encoding="ascii")
             trial.replace(progress)
 
-        in_chunks(T - done, rows, run)
+        in_chunks(T - done, min(T, chunk * backbone.single_rows), run)
     stored.flush()
     progress.unlink()
 

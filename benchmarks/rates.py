@@ -11,7 +11,6 @@ import argparse
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -239,48 +238,8 @@ class Rates:
     def keyframes(self) -> Iterator[Row]:
         yield from keyframe_pass(self.backbone, self.width, self.height)
 
-    def compiled(self) -> Iterator[Row]:
-        yield from self._compiled_ways(("blocks", "default"), ("whole", "default"))
 
-    def autotuned(self) -> Iterator[Row]:
-        yield from self._compiled_ways(("blocks", "max-autotune-no-cudagraphs"))
-
-    def _compiled_ways(self, *ways: tuple[str, str]) -> Iterator[Row]:
-        unet = self.backbone.unet
-        x = self.latents(32)
-        sample, step = x.to(self.dtype), torch.tensor(500, device=self.device)
-        states = self.states.expand(32, -1, -1)
-        for what, mode in ways:
-            torch._dynamo.reset()
-            began = time.perf_counter()
-            with _compiled(unet, what, mode) as forward:
-                work = partial(forward, sample, step, encoder_hidden_states=states, return_dict=False)
-                work()
-                first = time.perf_counter() - began
-                row = self.timed(work, 32, self.passes.whole)
-                yield {"compiled": what, "mode": mode, "first_call_s": first, **row}
-                self.profile(f"compiled {what}, {mode}, 32 frames", work)
-
-
-@contextmanager
-def _compiled(unet: Any, what: str, mode: str) -> Iterator[Callable[..., Any]]:
-    """The UNet's forward, compiled as a whole or in each of its resnets and transformer blocks."""
-    if what == "whole":
-        yield torch.compile(unet, mode=mode, dynamic=False)
-        return
-    kinds = ("ResnetBlock2D", "BasicTransformerBlock")
-    modules = [module for module in unet.modules() if type(module).__name__ in kinds]
-    for module in modules:
-        module.compile(mode=mode, dynamic=False)
-    try:
-        yield unet
-    finally:
-        for module in modules:
-            module._compiled_call_impl = None
-
-
-SECTIONS = ("copies", "unet", "attention", "keyframes", "propagation", "autoencoder", "features",
-            "compiled", "autotuned")  # fmt: skip
+SECTIONS = ("copies", "unet", "attention", "keyframes", "propagation", "autoencoder", "features")
 
 
 def main() -> None:

@@ -57,9 +57,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of the edit; the inversion keeps the preset's ratio to it")
     parser.add_argument("--chunk", type=int, help="frames per call of the UNet")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="end after the last of these")
-    parser.add_argument(
-        "--compile", action="store_true", help="torch.compile; what compiling takes counts in its stage"
-    )
     parser.add_argument("--low-memory", action="store_true")
     parser.add_argument("--micro", nargs="*", choices=MICRO, help="only the keyframes' attention or pass; none: both")
     parser.add_argument("--forecast", action="store_true", help="only what is forecast against what five edits take")
@@ -227,7 +224,7 @@ def run_forecasts(backbone: Backbone, given: argparse.Namespace) -> None:
 
 def main() -> None:
     given = arguments()
-    backbone = replace(make_backbone(given.arch, given.device), compile=given.compile)
+    backbone = make_backbone(given.arch, given.device)
     width, height = map(int, given.size.split("x"))
     check_finite(backbone, width, height)
     if given.micro is not None:

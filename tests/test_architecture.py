@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("pictures", "sound", "prompts"),
     ("decoding", "sandbox"),  # a process with limits, and its parent's side
-    ("pooled", "kernels", "bounded", "compiled"),
+    ("pooled", "kernels", "bounded"),
     ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures
     ("keyframes", "layout", "export", "manifest", "fused"),
     ("planner", "attention"),

@@ -77,10 +77,3 @@ def test_memory_that_ends_does_not_lose_the_run(
     monkeypatch.setattr(Backbone, "predict", scarce)
     found = np.array(engine.edit(plan, "a blue ball", config).frames).astype(int)
     assert np.abs(found - expected).mean() < 1.0
-
-
-def test_compiled(on_gpu: Backbone, drawn_frames: np.ndarray, tmp_path: Path) -> None:
-    config = EditConfig(steps=2)
-    plain = edit(on_gpu, drawn_frames, tmp_path / "a", config)
-    compiled = edit(replace(on_gpu, compile=True), drawn_frames, tmp_path / "b", config)
-    assert np.abs(compiled - plain).mean() < 1.0

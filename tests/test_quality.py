@@ -22,7 +22,7 @@ from benchmarks.quality.contest import BOUND, COPY
 from benchmarks.quality.contestants import EVERYONE, METHODS, PARTS, SAME_COUNT, chosen, crossings, variants
 from benchmarks.quality.page import page
 from benchmarks.quality.report import all_bars, merge, results_text, write_reports
-from benchmarks.quality.summary import Contest, needed, over_clips, paired, uniform_for_adaptive
+from benchmarks.quality.summary import OUTPUT, Contest, keyframe_bars, needed, over_clips, paired, uniform_for_adaptive
 from benchmarks.quality.sweeps import by_chance, by_score, by_time
 from benchmarks.truth import EDITS
 
@@ -192,6 +192,25 @@ def test_keyframes_needed_for_a_level() -> None:
     assert uniform_for_adaptive(rows) == [(2, 30, 4), (4, 34, math.inf)]
     of = {way: (lambda row, way=way: row["way"] == way) for way in ("adaptive", "uniform")}
     assert paired(rows, "psnr_near", of["adaptive"], of["uniform"])["mean"] == 7
+
+
+def test_keyframes_are_judged_in_both_ways_of_propagation() -> None:
+    ways = {
+        "adaptive": (30, 34, 36), "uniform": (20, 30, 34),
+        OUTPUT: (20, 25, 26), f"method=uniform,{OUTPUT}": (19, 22, 24),
+        f"scales=1,{OUTPUT}": (19, 24, 25),
+    }  # fmt: skip
+    rows = [
+        {"case": "a", "group": "uneven motion", "way": way, "asked": k, "psnr_near": y}
+        for way, ys in ways.items()
+        for k, y in zip((2, 4, 8), ys, strict=True)
+    ]
+    found = {bar.text: (bar.value, bar.passed) for bar in keyframe_bars(rows)}
+    assert found == {
+        "uneven motion: uniform needs twice adaptive's keyframes": ("4.0 for 2, 8.0 for 4", True),
+        "uneven motion, outputs propagated: uniform needs twice adaptive's keyframes": ("2.7 for 2, >8 for 4", False),
+        "outputs propagated: nearer to joint than with scales=1": ("+1.00 dB", False),  # one clip has no interval
+    }
 
 
 def test_parts_take_turns_by_their_weight_until_time_is_over() -> None:

@@ -117,11 +117,16 @@ def needed(points: Sequence[tuple[float, float]], level: float) -> float:
     return math.inf
 
 
-def uniform_for_adaptive(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
+# The paper's propagation, as a variant of a sweep: it shows where keyframes lie, which the default's hides.
+OUTPUT = "propagation=output"
+PAIRS = {"": ("adaptive", "uniform"), ", outputs propagated": (OUTPUT, f"method=uniform,{OUTPUT}")}
+
+
+def uniform_for_adaptive(rows: Sequence[Row], ways: tuple[str, str] = PAIRS[""]) -> list[tuple[float, float, float]]:
     """(keyframes, adaptive's PSNR to the joint edit, keyframes that uniform needs for it)."""
     adaptive, uniform = (
         [(x, found["mean"]) for x, found in curve([r for r in rows if r["way"] == way], "asked", "psnr_near")]
-        for way in ("adaptive", "uniform")
+        for way in ways
     )
     known = [(x, y) for x, y in uniform if y is not None]
     return [(x, y, needed(known, y)) for x, y in adaptive if y is not None]
@@ -173,20 +178,37 @@ def slimming_bars(rows: Sequence[Row], ratio: float = 0.8) -> list[Bar]:
 def keyframe_bars(rows: Sequence[Row]) -> list[Bar]:
     bars = []
     of = {group: [row for row in rows if row["group"] == group] for group in {row["group"] for row in rows}}
-    if "uneven motion" in of:
-        found = uniform_for_adaptive(of["uneven motion"])
-        most = max((row["asked"] for row in of["uneven motion"]), default=0)
-        fair = [(k, n) for k, _, n in found if 2 * k <= most]  # beyond, the curve of uniform ends
-        text = ", ".join(f"{n:.1f} for {k:.0f}" if math.isfinite(n) else f">{most:.0f} for {k:.0f}" for k, n in fair)
-        passed = bool(fair) and all(n >= 2 * k for k, n in fair)
-        bars.append(Bar("uneven motion: uniform needs twice adaptive's keyframes", text or "not run", passed))
-    for group in ("steady motion", "cuts"):
-        if group in of:
-            found = paired(of[group], "psnr_near", lambda r: r["way"] == "adaptive", lambda r: r["way"] == "uniform")
+
+    def gain(found: Sequence[Row], first: str, second: str) -> Interval:
+        return paired(found, "psnr_near", lambda r: r["way"] == first, lambda r: r["way"] == second)
+
+    for where, (adaptive, uniform) in PAIRS.items():
+        if not any(row["way"] == uniform for row in rows):
+            continue
+        if "uneven motion" in of:
+            needs = uniform_for_adaptive(of["uneven motion"], (adaptive, uniform))
+            most = max((row["asked"] for row in of["uneven motion"]), default=0)
+            fair = [(k, n) for k, _, n in needs if 2 * k <= most]  # beyond, the curve of uniform ends
+            text = ", ".join(
+                f"{n:.1f} for {k:.0f}" if math.isfinite(n) else f">{most:.0f} for {k:.0f}" for k, n in fair
+            )
+            passed = bool(fair) and all(n >= 2 * k for k, n in fair)
             bars.append(
-                _bar(f"{group}: adaptive is no worse than uniform", found,
-                     lambda f: f["mean"] >= 0 or (f["high"] is not None and f["high"] >= 0), " dB")
-            )  # fmt: skip
+                Bar(f"uneven motion{where}: uniform needs twice adaptive's keyframes", text or "not run", passed)
+            )
+        for group in ("steady motion", "cuts"):
+            if group in of:
+                bars.append(
+                    _bar(f"{group}{where}: adaptive is no worse than uniform", gain(of[group], adaptive, uniform),
+                         lambda f: f["mean"] >= 0 or (f["high"] is not None and f["high"] >= 0), " dB")
+                )  # fmt: skip
+    changed = sorted(
+        {row["way"] for row in rows if row["way"].endswith(f",{OUTPUT}")} - {PAIRS[", outputs propagated"][1]}
+    )
+    for way in changed:
+        found = gain(rows, OUTPUT, way)
+        bars.append(_bar(f"outputs propagated: nearer to joint than with {way.removesuffix(f',{OUTPUT}')}", found,
+                         _surely_above, " dB"))  # fmt: skip
     return bars
 
 
