@@ -109,7 +109,8 @@ def spread(found: Interval, form: str, scale: float = 1) -> str:
     if found["mean"] is None:
         return "-"
     text = cell(found["mean"] * scale, form)
-    return text if found["low"] is None else f"{text} ±{cell((found['mean'] - found['low']) * scale, form)}"
+    # The interval of two clips says nothing and fills the table.
+    return text if found["count"] < 3 else f"{text} ±{cell((found['mean'] - found['low']) * scale, form)}"
 
 
 def score_table(contest: Contest, names: list[str], columns: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
