@@ -91,8 +91,8 @@ class Backbone:
         return 8 if self.device.type == "cpu" else 16
 
     def chunk_for(self, low_memory: bool) -> int:
-        """`chunk`, or what keeps a call within 8 GiB."""
-        return min(8, self.chunk) if low_memory else self.chunk
+        """`chunk`, or what keeps a call well within 8 GiB."""
+        return min(16, self.chunk) if low_memory else self.chunk
 
     @property
     def single_rows(self) -> int:

@@ -65,9 +65,11 @@ class PlanConfig:
     kv_frames: float | None = None  # or: a budget in frames' worth of tokens, whatever K is
     sampled: float = 0.9  # share of the places for other keyframes' tokens that an even sample takes, 0: the paper
     keyframes: int | None = None  # how many; None: as many as the thresholds ask for
-    scales: tuple[int, ...] = (1, 2, 4)  # pooling, in tokens of the similarity grid
-    both_directions: bool = True  # also compare from the later frame to the earlier one
-    importance: Importance = "distinctive"
+    # More scales, the way back and weights by importance choose other keyframes, but no better ones: measured against
+    # rendered truth (benchmarks/RESULTS.md), unlike the refinement.
+    scales: tuple[int, ...] = (1,)  # pooling, in tokens of the similarity grid
+    both_directions: bool = False  # also compare from the later frame to the earlier one
+    importance: Importance = "uniform"
     refinement: Refinement = "split"  # "move" keeps the number of keyframes
     similarity: float | None = None  # lowest mean similarity inside a segment
     window_similarity: float | None = None  # lowest similarity of its worst window

@@ -20,6 +20,9 @@ Residual = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(keyframes, frames) -> how badly propagation from these keyframes serves each of these frames."""
 
 
+DISPENSABLE = 4  # keyframes that are tried where one is to leave its place
+
+
 def detect_cuts(adjacent: np.ndarray, threshold: float) -> np.ndarray:
     """Frames that begin a new shot: a similarity to the frame before that is low, and lower than around it.
 
@@ -243,8 +246,9 @@ def refine_segments(
 ) -> tuple[Segments, np.ndarray]:
     """Split the worst served segment until every frame is served well or the budget is spent, then move.
 
-    Returns the segments and every frame's residual [T]. A new keyframe is the worst frame itself. A move
-    is kept only if the residuals of the frames it touches fall in sum.
+    Returns the segments and every frame's residual [T]. A new keyframe is the worst frame itself. A move is kept only
+    if the residuals of the frames it touches fall in sum; so is a keyframe that leaves a place where it is hardly
+    missed for the worst served frame.
     """
     T, cuts = segments.frames, segments.cuts
     keyframes = segments.keyframes.copy()
@@ -255,35 +259,87 @@ def refine_segments(
             worst = int(values.argmax())
             if values[worst] <= threshold:
                 break
-            keyframes = np.sort(np.append(keyframes, worst))
-            touched = _touched(keyframes, int(np.searchsorted(keyframes, worst)), T)
-            values[touched] = residual(keyframes, touched)
+            keyframes, values = _with(keyframes, values, worst, residual)
             stage.advance()
         for _ in range(rounds):
             moved = False
             for k in np.argsort([-values[_touched(keyframes, i, T)].sum() for i in range(len(keyframes))]):
-                touched = _touched(keyframes, int(k), T)
-                left = keyframes[k - 1] + 1 if k else 0
-                right = keyframes[k + 1] - 1 if k + 1 < len(keyframes) else T - 1
-                shot = segments.shot_of(keyframes[k : k + 1])[0]
-                step = max(1, (right - left) // 8)
-                best, best_sum = keyframes, float(values[touched].sum())
-                for option in (keyframes[k] - step, keyframes[k] + step):
-                    if not left <= option <= right or segments.shot_of(np.array([option]))[0] != shot:
-                        continue
-                    tried = keyframes.copy()
-                    tried[k] = option
-                    total = float(residual(tried, touched).sum())
-                    if total < best_sum * (1 - 1e-4):
-                        best, best_sum, moved = tried, total, True
-                if best is not keyframes:
-                    keyframes = best
-                    values[touched] = residual(keyframes, touched)
+                found = _moved(keyframes, values, int(k), residual, segments)
+                if found is not None:
+                    keyframes, values = found
+                    moved = True
                 stage.advance()
+            for _ in range(len(keyframes)):
+                found = _relocated(keyframes, values, residual, segments)
+                if found is None:
+                    break
+                keyframes, values = found
+                moved = True
             if not moved:
                 break
     starts = place_borders(compare, keyframes, cuts, T)
     return Segments(starts, keyframes, cuts, T), values
+
+
+Refined = tuple[np.ndarray, np.ndarray]
+"""(keyframes, every frame's residual)"""
+
+
+def _with(keyframes: np.ndarray, values: np.ndarray, frame: int, residual: Residual) -> Refined:
+    """One keyframe more."""
+    keyframes = np.sort(np.append(keyframes, frame))
+    touched = _touched(keyframes, int(np.searchsorted(keyframes, frame)), len(values))
+    values = values.copy()
+    values[touched] = residual(keyframes, touched)
+    return keyframes, values
+
+
+def _moved(keyframes: np.ndarray, values: np.ndarray, k: int, residual: Residual, segments: Segments) -> Refined | None:
+    """The k-th keyframe by an eighth of its room to either side, as often as that gains; None where it does not."""
+    T = len(values)
+    touched = _touched(keyframes, k, T)
+    left = keyframes[k - 1] + 1 if k else 0
+    right = keyframes[k + 1] - 1 if k + 1 < len(keyframes) else T - 1
+    shot = segments.shot_of(keyframes[k : k + 1])[0]
+    step = max(1, (right - left) // 8)
+    best, best_values = keyframes, values[touched]
+    for way in (-step, step):
+        option = keyframes[k] + way
+        while left <= option <= right and segments.shot_of(np.array([option]))[0] == shot:
+            tried = keyframes.copy()
+            tried[k] = option
+            found = residual(tried, touched)
+            if found.sum() >= best_values.sum() * (1 - 1e-4):
+                break
+            best, best_values = tried, found
+            option += way
+    if best is keyframes:
+        return None
+    values = values.copy()
+    values[touched] = best_values
+    return best, values
+
+
+def _relocated(keyframes: np.ndarray, values: np.ndarray, residual: Residual, segments: Segments) -> Refined | None:
+    """The worst served frame in place of the keyframe that is missed least; None where that gains nothing."""
+    T = len(values)
+    worst = int(values.argmax())
+    if worst in keyframes:
+        return None
+    more, served = _with(keyframes, values, worst, residual)
+    shots = segments.shot_of(more)
+    spans = {k: _touched(more, k, T) for k in range(len(more)) if more[k] != worst and (shots == shots[k]).sum() > 1}
+    best, best_sum = None, values.sum() * (1 - 1e-4)
+    # Those whose surroundings are served well are the likely ones.
+    for k in sorted(spans, key=lambda k: float(served[spans[k]].sum()))[:DISPENSABLE]:
+        fewer, touched = np.delete(more, k), spans[k]
+        found = residual(fewer, touched)
+        total = served.sum() - served[touched].sum() + found.sum()
+        if total < best_sum:
+            left = served.copy()
+            left[touched] = found
+            best, best_sum = (fewer, left), total
+    return best
 
 
 def _touched(keyframes: np.ndarray, k: int, frames: int) -> np.ndarray:

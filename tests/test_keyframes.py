@@ -268,6 +268,27 @@ def test_refinement_keeps_the_budget_and_helps_the_worst_frame(budget: int) -> N
     np.testing.assert_allclose(values, residual(refined.keyframes, np.arange(36)), atol=1e-6)
 
 
+@pytest.mark.parametrize("K", [2, 3, 5])
+def test_keyframes_leave_a_rest_for_where_things_move(K: int) -> None:
+    T, begins = 60, 48
+    place = np.maximum(0, np.arange(T) - begins).astype(float)
+
+    def residual(keyframes: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        return np.abs(place[frames][:, None] - place[keyframes][None]).min(axis=1)
+
+    even = even_segments(T, K, NONE)
+    flat = look_up(np.ones((T, T)))
+    refined, values = refine_segments(even, residual, flat, threshold=0.0, max_keyframes=K, monitor=Monitor())
+    check(refined)
+    assert len(refined) == K and (refined.keyframes >= begins).sum() >= K - 1
+    best = min(
+        residual(np.array(chosen), np.arange(T)).sum()
+        for chosen in combinations([begins, *range(begins + 1, T)], min(K, 3))
+    )
+    if K <= 3:
+        assert values.sum() <= 1.35 * best
+
+
 def test_refinement_stops_at_the_threshold() -> None:
     segments, residual, compare = film()
     worst = float(residual(segments.keyframes, np.arange(36)).max())

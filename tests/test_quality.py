@@ -366,14 +366,14 @@ def test_a_tiny_run(tmp_path: Path) -> None:
     given = [
         "--model", str(tmp_path / "model"), "--judge", str(tmp_path / "judge"), "--device", "cpu", "--size", str(SIZE),
         "--frames", "3", "--long-frames", "0", "--clips", "1", "--each", "1", "--films", "1", "--workers", "1",
-        "--methods", "adaflow,joint,no-scales", "--variants", "sampled=0.5", "--sweep", "prune=0,0.5",
+        "--methods", "adaflow,joint,with-scales", "--variants", "sampled=0.5", "--sweep", "prune=0,0.5",
         "--sweep", "keyframes=2", "--sweep-clips", "1", "--sweep-frames", "3", "--sweep-keyframes", "3",
         "--profile", "steps=2", "--profile", "inversion_steps=2", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     main(given)
     data = json.loads((tmp_path / "out/quality.json").read_text())
     rows = {row["contestant"]: row for row in data["contest"]}
-    assert set(rows) == {COPY, BOUND, "joint", "adaflow", "no-scales", "sampled=0.5"}
+    assert set(rows) == {COPY, BOUND, "joint", "adaflow", "with-scales", "sampled=0.5"}
     assert rows["adaflow"]["psnr_near"] and rows[BOUND]["psnr"] > 0 and rows["adaflow"]["peak_memory"]
     assert {row["way"] for row in data["prune"]} == {"as planned", "by score alone", "at random", "nearest frames"}
     assert [row["way"] for row in data["keyframes"]] == ["adaptive", "uniform", "sampled=0.5"]

@@ -1,4 +1,4 @@
-"""Who takes part, by name: methods, and the default with one part of it switched off."""
+"""Who takes part, by name: methods, and the default with one part switched off, or one on that it leaves out."""
 
 from __future__ import annotations
 
@@ -67,13 +67,14 @@ METHODS: tuple[Contestant, ...] = (
                replace(_flow_edit, steps=50, inversion_steps=100)),
 )  # fmt: skip
 
-# What is switched off -> the change of the plan, and that of the edit.
+# The parts that choose keyframes: "no-" one of the default's is off, "with-" one that it leaves out is on.
 _SELECTION: dict[str, tuple[str, dict[str, Any]]] = {
-    "importance": ("all tokens weigh the same", {"importance": "uniform"}),
-    "scales": ("compared at one scale", {"scales": (1,)}),
-    "directions": ("compared from the earlier frame to the later one only", {"both_directions": False}),
-    "refinement": ("keyframes as first chosen", {"refinement": "none"}),
+    "with-importance": ("tokens weigh more the less they are like their frame", {"importance": "distinctive"}),
+    "with-scales": ("compared at three scales", {"scales": (1, 2, 4)}),
+    "with-directions": ("compared from the later frame to the earlier one as well", {"both_directions": True}),
+    "no-refinement": ("keyframes as first chosen", {"refinement": "none"}),
 }
+# What is switched off -> the change of the plan, and that of the edit.
 _OTHERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "blend": ("frames take from their segment's keyframe only", {"blend": False}, {}),
     "slimming": ("all tokens kept", {"prune": 0.0}, {}),
@@ -86,7 +87,7 @@ _OTHERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 PARTS: tuple[Contestant, ...] = (
-    *(Contestant(f"no-{what}", text, "part", PlanConfig(**plan)) for what, (text, plan) in _SELECTION.items()),
+    *(Contestant(name, text, "part", PlanConfig(**plan)) for name, (text, plan) in _SELECTION.items()),
     Contestant("no-selection", "evenly spaced keyframes, as many", "part", even=True),
     *(
         Contestant(f"no-{what}", text, "part", PlanConfig(**plan), EditConfig(**edit))
@@ -95,9 +96,9 @@ PARTS: tuple[Contestant, ...] = (
     Contestant(SAME_COUNT, "the default told how many keyframes it chooses", "part at equal keyframes",
                as_many_keyframes=True),
     *(
-        Contestant(f"no-{what}@k", text, "part at equal keyframes", PlanConfig(**plan),
+        Contestant(f"{name}@k", text, "part at equal keyframes", PlanConfig(**plan),
                    against=SAME_COUNT, as_many_keyframes=True)
-        for what, (text, plan) in _SELECTION.items()
+        for name, (text, plan) in _SELECTION.items()
     ),
 )  # fmt: skip
 

@@ -166,7 +166,7 @@ def _parts(data: dict[str, Any], short: Contest) -> str:
     texts = {who["name"]: who for who in data["meta"]["contestants"]}
     out = []
     for group, text in (
-        ("part", "The default with one part switched off, less the default."),
+        ("part", "The default with one part switched off, or one on that it leaves out, less the default."),
         ("part at equal keyframes", "The same for the parts that choose keyframes, all given the default's number."),
         ("variant", "The default with settings changed, less the default."),
     ):

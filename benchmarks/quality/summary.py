@@ -239,13 +239,21 @@ def method_bars(contest: Contest, kinds: Sequence[str]) -> list[Bar]:
 
 
 def part_bars(contest: Contest, contestants: Sequence[dict[str, str]]) -> list[Bar]:
-    """Does a part gain outside its interval? PSNR that switching it off costs."""
+    """Does a part gain outside its interval? PSNR that switching it off costs, or that switching it on brings."""
     bars = []
     for who in contestants:
         if who["group"].startswith("part") and who["name"] != who["against"] and who["name"] in contest.contestants:
-            found = contest.difference(who["against"], who["name"], "psnr")
+            pair = (who["against"], who["name"])
+            found = contest.difference(*(pair if who["name"].startswith("no-") else pair[::-1]), "psnr")
             if found["mean"] is not None and who["name"] != "adaflow@k":
-                bars.append(_bar(f"{who['name'].removeprefix('no-')} gains PSNR", found, _surely_above, " dB"))
+                bars.append(
+                    _bar(
+                        f"{who['name'].removeprefix('no-').removeprefix('with-')} gains PSNR",
+                        found,
+                        _surely_above,
+                        " dB",
+                    )
+                )
     return bars
 
 
