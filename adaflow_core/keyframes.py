@@ -270,6 +270,7 @@ def refine_segments(
                     moved = True
                 stage.advance()
             for _ in range(len(keyframes)):
+                monitor.check()
                 found = _relocated(keyframes, values, residual, segments)
                 if found is None:
                     break
