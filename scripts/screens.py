@@ -55,7 +55,8 @@ def main() -> None:
 # Seconds between the frames that the two videos show, looked at over two seconds of play; over the loop's seam.
 APART = """async () => {
   const videos = [".af-source video", ".af-edited video"].map((place) => document.querySelector(place));
-  const shown = [0, 0], seen = [], seconds = videos[0].duration;
+  const shown = [0, 0], seen = [];
+  while (videos.some((video) => video.readyState < 2)) await new Promise((done) => setTimeout(done, 50));
   videos.forEach((video, i) => {
     const note = (_, frame) => { shown[i] = frame.mediaTime; video.requestVideoFrameCallback(note); };
     video.requestVideoFrameCallback(note);
@@ -64,7 +65,7 @@ APART = """async () => {
   for (let i = 0; i < 40; i++) {
     await new Promise((done) => setTimeout(done, 50));
     const apart = Math.abs(shown[0] - shown[1]);
-    seen.push(Math.min(apart, Math.abs(seconds - apart)));
+    seen.push(Math.min(apart, Math.abs(videos[0].duration - apart)));
   }
   return seen.sort((a, b) => a - b);
 }"""
