@@ -48,8 +48,9 @@ def main() -> None:
             app.wait()
     if arguments.readme:
         for view, name in README_VIEWS.items():
+            # Not a palette: it has too few colours for a page of pictures, and changes theirs.
             picture = Image.open(arguments.out / f"{view}.png").convert("RGB")
-            picture.quantize(128).save(PICTURES / f"{name}.png", optimize=True)
+            picture.save(PICTURES / f"{name}.jpg", quality=88, optimize=True)
 
 
 # Seconds between the frames that the two videos show, looked at over two seconds of play; over the loop's seam.
