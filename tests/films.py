@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -39,6 +42,22 @@ def chirp(seconds: float) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * (200 * t + 150 * t**2))).astype(np.float32)
 
 
+@contextmanager
+def _scheduling_kept() -> Iterator[None]:
+    """As root, SVT-AV1 gives the thread that calls it real-time priority for good.
+
+    All that a test process starts from then on would have it too: a browser's renderers then take every core.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def make(
     path: Path,
     count: int = 24,
@@ -54,7 +73,7 @@ def make(
     options: dict[str, str] | None = None,
 ) -> Path:
     """A real file; `times` are presentation times in 1/1000 s where the rate varies."""
-    with av.open(str(path), "w") as container:
+    with _scheduling_kept(), av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         if times is not None:

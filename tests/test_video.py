@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -187,7 +188,11 @@ def test_every_kind_of_file_gives_its_frames_in_order(name: str, tmp_path: Path)
     codec, options = KINDS[name]
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no encoder {codec}")
+    scheduling = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
     path = make(tmp_path / name, 40, codec, **options)
+    assert (
+        scheduling is None or os.sched_getscheduler(0) == scheduling
+    )  # a browser started after it would take every core
     rate = options.get("rate", Fraction(24))
     info = probe(path)
     assert (info.width, info.height) == (192, 128)
