@@ -175,7 +175,7 @@ def fuse(model: Any) -> None:
             module.forward = partial(_resnet, module)
         elif kind == "Transformer2DModel" and module.is_input_continuous:
             module._get_output_for_continuous_inputs = partial(_to_picture, module)
-        elif kind == "Upsample2D" and _doubles(module):
+        elif kind == "Upsample2D" and _enlarges(module):
             module.forward = partial(_upsample, module)
 
 
@@ -193,5 +193,7 @@ def _is_plain(block: Any) -> bool:
     )
 
 
-def _doubles(block: Any) -> bool:
-    return bool(block.use_conv and block.interpolate and not block.use_conv_transpose and block.norm is None)
+def _enlarges(block: Any) -> bool:
+    """An upsampling that repeats pixels and convolves them, as all of Stable Diffusion's."""
+    convolves = block.use_conv and not block.use_conv_transpose and block.name == "conv"
+    return bool(convolves and block.interpolate and block.norm is None)

@@ -16,11 +16,9 @@ import numpy as np
 from adaflow_core.similarity import Compare, FrameSimilarity
 from adaflow_core.types import Monitor, Segments
 
+DISPENSABLE = 4  # keyframes that are tried where one is to leave its place
 Residual = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(keyframes, frames) -> how badly propagation from these keyframes serves each of these frames."""
-
-
-DISPENSABLE = 4  # keyframes that are tried where one is to leave its place
 
 
 def detect_cuts(adjacent: np.ndarray, threshold: float) -> np.ndarray:

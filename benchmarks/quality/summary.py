@@ -186,30 +186,28 @@ def keyframe_bars(rows: Sequence[Row]) -> list[Bar]:
         if not any(row["way"] == uniform for row in rows):
             continue
         if "uneven motion" in of:
-            needs = uniform_for_adaptive(of["uneven motion"], (adaptive, uniform))
-            most = max((row["asked"] for row in of["uneven motion"]), default=0)
-            fair = [(k, n) for k, _, n in needs if 2 * k <= most]  # beyond, the curve of uniform ends
-            text = ", ".join(
-                f"{n:.1f} for {k:.0f}" if math.isfinite(n) else f">{most:.0f} for {k:.0f}" for k, n in fair
-            )
-            passed = bool(fair) and all(n >= 2 * k for k, n in fair)
-            bars.append(
-                Bar(f"uneven motion{where}: uniform needs twice adaptive's keyframes", text or "not run", passed)
-            )
+            text, passed = _half_of_uniform(of["uneven motion"], (adaptive, uniform))
+            bars.append(Bar(f"uneven motion{where}: uniform needs twice adaptive's keyframes", text, passed))
         for group in ("steady motion", "cuts"):
             if group in of:
                 bars.append(
                     _bar(f"{group}{where}: adaptive is no worse than uniform", gain(of[group], adaptive, uniform),
                          lambda f: f["mean"] >= 0 or (f["high"] is not None and f["high"] >= 0), " dB")
                 )  # fmt: skip
-    changed = sorted(
-        {row["way"] for row in rows if row["way"].endswith(f",{OUTPUT}")} - {PAIRS[", outputs propagated"][1]}
-    )
-    for way in changed:
-        found = gain(rows, OUTPUT, way)
-        bars.append(_bar(f"outputs propagated: nearer to joint than with {way.removesuffix(f',{OUTPUT}')}", found,
-                         _surely_above, " dB"))  # fmt: skip
+    changed = {row["way"] for row in rows if row["way"].endswith(f",{OUTPUT}")} - {way for _, way in PAIRS.values()}
+    for way in sorted(changed):
+        text = f"outputs propagated: nearer to joint than with {way.removesuffix(f',{OUTPUT}')}"
+        bars.append(_bar(text, gain(rows, OUTPUT, way), _surely_above, " dB"))
     return bars
+
+
+def _half_of_uniform(rows: Sequence[Row], ways: tuple[str, str]) -> tuple[str, bool]:
+    """How many keyframes uniform needs for adaptive's PSNR, in words, and whether always twice as many."""
+    most = max(row["asked"] for row in rows)
+    # Beyond half of the most the curve of uniform ends.
+    fair = [(k, needs) for k, _, needs in uniform_for_adaptive(rows, ways) if 2 * k <= most]
+    told = [f"{f'{needs:.1f}' if math.isfinite(needs) else f'>{most:.0f}'} for {k:.0f}" for k, needs in fair]
+    return ", ".join(told) or "not run", bool(fair) and all(needs >= 2 * k for k, needs in fair)
 
 
 def method_bars(contest: Contest, kinds: Sequence[str]) -> list[Bar]:
@@ -242,18 +240,13 @@ def part_bars(contest: Contest, contestants: Sequence[dict[str, str]]) -> list[B
     """Does a part gain outside its interval? PSNR that switching it off costs, or that switching it on brings."""
     bars = []
     for who in contestants:
-        if who["group"].startswith("part") and who["name"] != who["against"] and who["name"] in contest.contestants:
-            pair = (who["against"], who["name"])
-            found = contest.difference(*(pair if who["name"].startswith("no-") else pair[::-1]), "psnr")
-            if found["mean"] is not None and who["name"] != "adaflow@k":
-                bars.append(
-                    _bar(
-                        f"{who['name'].removeprefix('no-').removeprefix('with-')} gains PSNR",
-                        found,
-                        _surely_above,
-                        " dB",
-                    )
-                )
+        off, _, what = who["name"].partition("-")
+        if who["name"] not in contest.contestants or not who["group"].startswith("part") or off not in ("no", "with"):
+            continue
+        better, worse = (who["against"], who["name"]) if off == "no" else (who["name"], who["against"])
+        found = contest.difference(better, worse, "psnr")
+        if found["mean"] is not None:
+            bars.append(_bar(f"{what} gains PSNR", found, _surely_above, " dB"))
     return bars
 
 
