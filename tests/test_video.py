@@ -190,9 +190,8 @@ def test_every_kind_of_file_gives_its_frames_in_order(name: str, tmp_path: Path)
         pytest.skip(f"this PyAV has no encoder {codec}")
     scheduling = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
     path = make(tmp_path / name, 40, codec, **options)
-    assert (
-        scheduling is None or os.sched_getscheduler(0) == scheduling
-    )  # a browser started after it would take every core
+    # A browser that a later test starts would take every core.
+    assert scheduling is None or os.sched_getscheduler(0) == scheduling
     rate = options.get("rate", Fraction(24))
     info = probe(path)
     assert (info.width, info.height) == (192, 128)
