@@ -1,34 +1,118 @@
-"""Plain attention by several backends, and the choice among them."""
+"""Attention by several backends, and the choice among them."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""(queries [B, H, n, d], keys [B, H, m, d], values [B, H, m, e], scale) -> [B, H, n, e]"""
+
+class Attend(Protocol):
+    """(queries [B, H, n, d], keys [B, H, m, d], values [B, H, m, e], scale) -> [B, H, n, e]
+
+    The last `sampled` keys count for `mass` keys each.
+    """
+
+    __name__: str
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int = 0, mass: float = 1.0
+    ) -> Tensor: ...
+
+
+WithSums = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+"""(queries, keys, values, scale) -> the attention and, of each query, the logarithm of its weights' sum [B, H, n]"""
 
 TABLE = 2**19  # entries of a table of weights: 1 MiB
 
 
-def attend_sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def attend_sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int = 0, mass: float = 1.0) -> Tensor:
+    if sampled and query.is_cuda:
+        # A mask would keep the fast kernels from running.
+        with_sums = _fastest_with_sums(query.device, query.dtype, query.shape[-1])
+        if with_sums is not None:
+            return attend_in_parts(with_sums, query, key, value, scale, sampled, mass)
+    mask = None
+    if sampled:
+        mask = query.new_zeros(1, 1, 1, key.shape[2])
+        mask[..., -sampled:] = math.log(mass)
     # 4-D inputs: torch takes its fast kernels for nothing else.
-    return F.scaled_dot_product_attention(query, key, value, scale=scale)
+    return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
 
 
-def attend_xformers(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def attend_xformers(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int = 0, mass: float = 1.0
+) -> Tensor:
     from xformers.ops import memory_efficient_attention
 
+    if sampled:
+        return attend_in_parts(_xformers_with_sums, query, key, value, scale, sampled, mass)
     heads_last = [rearrange(x, "b h n d -> b n h d") for x in (query, key, value)]
     return rearrange(memory_efficient_attention(*heads_last, scale=scale), "b n h d -> b h n d")
 
 
-def attend_in_tables(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def attend_in_parts(
+    with_sums: WithSums, query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int, mass: float
+) -> Tensor:
+    """Attention over the sampled keys and over the others, joined by the sums of their weights.
+
+    So any kernel gives keys a mass, and computes nothing more than without.
+    """
+    single, single_sum = with_sums(query, key[:, :, :-sampled], value[:, :, :-sampled], scale)
+    many, many_sum = with_sums(query, key[:, :, -sampled:], value[:, :, -sampled:], scale)
+    share = torch.sigmoid(many_sum + math.log(mass) - single_sum)  # of the sampled keys in all weight
+    return torch.lerp(single, many, share.to(single.dtype)[..., None])
+
+
+def _xformers_with_sums(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    from xformers.ops.fmha import memory_efficient_attention_forward_requires_grad
+
+    heads_last = [rearrange(x, "b h n d -> b n h d") for x in (query, key, value)]
+    result, sums = memory_efficient_attention_forward_requires_grad(*heads_last, scale=scale)
+    return rearrange(result, "b n h d -> b h n d"), sums[..., : query.shape[2]]  # some kernels pad their sums
+
+
+def _torch_with_sums(operator: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """One of the operators behind torch's attention, which alone tell the sums."""
+    arguments = {argument.name for argument in operator.default._schema.arguments}
+    asked = {"attn_bias": None, "compute_log_sumexp": True}
+    result, sums = operator(query, key, value, **{k: v for k, v in asked.items() if k in arguments}, scale=scale)[:2]
+    return result, sums.reshape(*query.shape[:2], -1)[..., : query.shape[2]]
+
+
+@cache
+def _fastest_with_sums(device: torch.device, dtype: torch.dtype, width: int) -> WithSums | None:
+    """Of torch's operators for a GPU the first that runs here and agrees with the plain formula."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, n, width, generator=generator) for n in (40, 72, 72))
+    expected = attend_sdpa(query, key, value, width**-0.5, 48, 3.0)
+    aten = torch.ops.aten
+    for operator in (
+        aten._scaled_dot_product_cudnn_attention,
+        aten._scaled_dot_product_flash_attention,
+        aten._scaled_dot_product_efficient_attention,
+    ):
+        with_sums = partial(_torch_with_sums, operator)
+        try:
+            query, key, value = (x.to(device, dtype) for x in (query, key, value))
+            found = attend_in_parts(with_sums, query, key, value, width**-0.5, 48, 3.0)
+            torch.testing.assert_close(found.float().cpu(), expected, rtol=0.03, atol=0.03)
+        except Exception:  # whatever keeps it from running, the answer is the same
+            continue
+        return with_sums
+    return None
+
+
+def attend_in_tables(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int = 0, mass: float = 1.0
+) -> Tensor:
     """Attention as two matrix products around a table of weights that stays in the processor's cache.
 
     For a CPU in bfloat16: torch's fused kernel there takes twice the time, since it does not use the processor's
@@ -44,8 +128,10 @@ def attend_in_tables(query: Tensor, key: Tensor, value: Tensor, scale: float) ->
         some = slice(first, first + heads)
         for start in range(0, n, rows):
             part = slice(start, start + rows)
-            weights = torch.bmm(query[some, part], key[some].mT).softmax(-1)
-            torch.bmm(weights, value[some], out=result[some, part])
+            logits = torch.bmm(query[some, part], key[some].mT)
+            if sampled:
+                logits[..., -sampled:] += math.log(mass)
+            torch.bmm(logits.softmax(-1), value[some], out=result[some, part])
     return result.unflatten(0, (B, H))
 
 
@@ -58,6 +144,7 @@ def pick_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atten
     try:
         probe = torch.zeros(1, 1, 8, 8, device=device, dtype=dtype)
         attend_xformers(probe, probe, probe, 1.0)
+        attend_xformers(probe, probe, probe, 1.0, 4, 2.0)
     except Exception as problem:  # whatever keeps its kernels from running, the answer is the same
         reason = str(problem).strip().splitlines()[0]
         warnings.warn(

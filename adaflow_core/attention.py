@@ -50,7 +50,8 @@ class AttentionState:
     prompts: int | None = None  # how many prompts the batch is under, each for as many frames; None: one for each row
     inject: bool = False  # the edit branches take the source branch's queries and keys
     kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
-    mass: dict[int, Tensor] = field(default_factory=dict)  # n -> [K, M], where kept tokens stand for several
+    # n -> how many of the kept tokens, the last of each row, stand for how many each; where none do, nothing
+    sampled: dict[int, tuple[int, float]] = field(default_factory=dict)
     slots: Tensor | None = None  # [F, P] int64, places among the keyframes, or among `used` where those are given
     used: list[int] | None = None  # the keyframes that a chunk of frames propagates from, if `host`
     index: dict[int, Tensor] = field(default_factory=dict)  # n -> [F, P, n] int64
@@ -152,8 +153,8 @@ class SelfAttention:
             if not shared:
                 query, key = query[K:], key[K:]
         kept = None if state.kept is None else state.kept[hidden_states.shape[1]]
-        mass = state.mass.get(hidden_states.shape[1])
-        parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check, mass))
+        sampled = state.sampled.get(hidden_states.shape[1], (0, 1.0))
+        parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check, *sampled))
         return torch.cat(parts)
 
 
@@ -190,7 +191,8 @@ def extended_attention(
     attend: Attend,
     scale: float,
     check: Callable[[], None] = lambda: None,
-    mass: Tensor | None = None,  # [K, M] how many tokens each kept one counts for; None: one each
+    sampled: int = 0,  # how many kept tokens, the last of each row,
+    mass: float = 1.0,  # count for how many each
 ) -> Tensor:
     """[branches*K, H, n, d]: every keyframe's queries over its kept tokens of all keyframes of the same branch.
 
@@ -202,17 +204,9 @@ def extended_attention(
     M = kept.shape[1]
     _, H, n, d = value.shape
     whole = K * n == M  # unpruned: every keyframe sees the same tokens, nothing is gathered
-    if whole:
-        mass = None
-    if mass is not None:
-        # The mass's logarithm rides in one more channel, so that any attention kernel can take it; kernels want
-        # queries, keys and values equally wide, and the channels in eights.
-        query, key, value = (F.pad(x, (0, 8)) for x in (query, key, value))
-        query[..., -1] = 1.0
-        bias = (mass.log() / scale).to(key.dtype)[:, None]  # [K, 1, M]
     flat = lambda x: rearrange(x, "k h n d -> h (k n) d")  # noqa: E731
     result = torch.empty_like(value)
-    chunk = max(1, GATHER_BYTES // (2 * M * H * value.shape[-1] * value.element_size()))
+    chunk = max(1, GATHER_BYTES // (2 * M * H * d * value.element_size()))
     for first in range(0, len(value), K):
         own = slice(first % len(query), first % len(query) + K)  # the branch's own queries, or the shared ones
         keys, values = flat(key[own]), flat(value[first : first + K])
@@ -224,10 +218,9 @@ def extended_attention(
                 k, v = keys.expand(size, -1, -1, -1), values.expand(size, -1, -1, -1)
             else:
                 k, v = (rearrange(x[:, kept[part]], "h k m d -> k h m d") for x in (keys, values))
-            if mass is not None:
-                k[..., -1] = bias[part]
-            result[first + start : first + part.stop] = attend(query[own][part], k, v, scale)
-    return result[..., :d]
+            mixed = attend(query[own][part], k, v, scale, sampled, mass)
+            result[first + start : first + part.stop] = mixed
+    return result
 
 
 @contextmanager

@@ -161,10 +161,10 @@ class Editor:
         """What all passes of a layout share, on the device."""
         state, slimming, device = self.attention, layout.slimming, self.backbone.device
         state.match = layout.correspondence.by_layer
-        state.kept, state.mass = None, {}
+        state.kept, state.sampled = None, {}
         if slimming is not None:
             state.kept = {g.n: upload(part.kept, device).long() for g, part in slimming.items()}
-            state.mass = {g.n: upload(part.mass, device) for g, part in slimming.items() if part.mass.max() > 1}
+            state.sampled = {g.n: (part.sampled, part.mass) for g, part in slimming.items()}
 
     def _keyframe_pass(self, x: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         """The keyframes [K, 4, h, w] one step on; keeps every layer's self-attention output."""

@@ -37,8 +37,9 @@ def slim(
             pool_map(weights, features.grid, scored),
         )
         scores = pool_map(scores, scored, grid)
-        kept, mass = select_tokens(scores, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames), sampled)
-        result[grid] = Slimming(grid, scores.half().cpu().numpy(), kept.int().cpu().numpy(), mass.cpu().numpy())
+        kept = select_tokens(scores, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames), sampled)
+        indices = kept.tokens.int().cpu().numpy()
+        result[grid] = Slimming(grid, scores.half().cpu().numpy(), indices, kept.sampled, kept.mass)
     return result
 
 

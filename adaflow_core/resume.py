@@ -68,7 +68,7 @@ def layout_digest(layout: Layout) -> str:
     """Names a layout by its content: kept tokens and correspondences may come from elsewhere than the settings."""
     digest = hashlib.blake2b(layout.keyframes.tobytes(), digest_size=16)
     for grid, part in sorted((layout.slimming or {}).items()):
-        digest.update(repr(grid).encode() + part.kept.tobytes() + part.mass.tobytes())
+        digest.update(repr((grid, part.sampled, part.mass)).encode() + part.kept.tobytes())
     correspondence = layout.correspondence
     digest.update(correspondence.slots.tobytes())
     for grid in sorted(correspondence.index):

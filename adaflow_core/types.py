@@ -235,8 +235,9 @@ class Slimming:
 
     grid: Grid
     scores: np.ndarray  # [K, K, n] float16: query keyframe, other keyframe, its token
-    kept: np.ndarray  # [K, M] int32, ascending indices into the K*n flattened tokens
-    mass: np.ndarray  # [K, M] float32, how many tokens each kept one stands for, itself included
+    kept: np.ndarray  # [K, M] int32 indices into the K*n flattened tokens: those kept for themselves, then a sample
+    sampled: int  # how many of them are that sample
+    mass: float  # how many tokens each of the sample stands for, itself included
 
     @property
     def mask(self) -> np.ndarray:

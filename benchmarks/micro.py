@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,12 +56,22 @@ def keyframe_attention(
             for sampled in (0.0, 0.9):
                 if sampled:
                     scores = torch.rand(K, K, grid.n, generator=generator).to(device)
-                    kept, mass = select_tokens(scores, M, sampled)
+                    kept = select_tokens(scores, M, sampled)
                 else:
-                    kept, mass = random_tokens(K, grid.n, M, generator).to(device), None
+                    kept = random_tokens(K, grid.n, M, generator)
+                tokens = kept.tokens.to(device)
                 spent = seconds(
-                    lambda kept=kept, mass=mass, query=query, key=key, value=value: extended_attention(
-                        query, key, value, len(query), kept, backbone.attend, d**-0.5, mass=mass
+                    partial(
+                        extended_attention,
+                        query,
+                        key,
+                        value,
+                        K,
+                        tokens,
+                        backbone.attend,
+                        d**-0.5,
+                        sampled=kept.sampled,
+                        mass=kept.mass,
                     ),
                     device,
                 )

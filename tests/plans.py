@@ -31,7 +31,7 @@ def slimming(grid: Grid, keyframes: int, kept: int, rng: np.random.Generator) ->
         ranked[q] = 2.0
         rows.append(np.sort(np.argsort(-ranked.ravel(), kind="stable")[:kept]))
     kept = np.array(rows, dtype=np.int32)
-    return Slimming(grid, scores, kept, np.ones(kept.shape, np.float32))
+    return Slimming(grid, scores, kept, 0, 1.0)
 
 
 def small_plan(*, slimmed: bool = True, keyframes: int | None = None, start: int = 0) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adaflow_core import attend, backbone
-from adaflow_core.attend import attend_in_tables, attend_sdpa, pick_attention
+from adaflow_core.attend import _torch_with_sums, attend_in_parts, attend_in_tables, attend_sdpa, pick_attention
 from adaflow_core.backbone import pick_dtype
 
 CPU = torch.device("cpu")
@@ -30,6 +31,20 @@ def test_tables_of_any_size_give_the_attention(
     torch.testing.assert_close(attend_in_tables(query, key, value, 0.3), expected, rtol=0, atol=1e-12)
     rounded = attend_in_tables(query.bfloat16(), key.bfloat16(), value.bfloat16(), 0.3).double()
     assert float((rounded - expected).norm() / expected.norm()) < 0.012
+
+
+@pytest.mark.parametrize("sampled", [1, 5, 11])
+@pytest.mark.parametrize("way", ["sdpa", "tables", "parts"])
+def test_sampled_keys_count_as_often_as_they_are_repeated(way: str, sampled: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    query, key, value = (torch.randn(2, 3, rows, 8, generator=generator, dtype=torch.float64) for rows in (7, 12, 12))
+    on_cpu = partial(_torch_with_sums, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu)
+    attend = {"sdpa": attend_sdpa, "tables": attend_in_tables, "parts": partial(attend_in_parts, on_cpu)}[way]
+    result = attend(query, key, value, 0.3, sampled, 4.0)
+    repeats = torch.ones(12, dtype=torch.int64)
+    repeats[-sampled:] = 4
+    expected = attend_sdpa(query, *(x.repeat_interleave(repeats, dim=2) for x in (key, value)), 0.3)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-12)
 
 
 def test_auto_takes_what_is_fastest_on_a_cpu() -> None:

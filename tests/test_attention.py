@@ -76,12 +76,12 @@ def test_a_token_of_mass_three_counts_like_three_of_its_kind(
     monkeypatch.setattr(attention, "GATHER_BYTES", gather_bytes)
     K, H, n, d = 3, 2, 5, 4
     query, key, value = (draw(2 * K, H, n, d, seed=seed) for seed in (4, 5, 6))
-    kept, mass = kept_tokens(K, n, 7), torch.tensor([1.0, 3.0, 1.0, 2.0, 1.0, 1.0, 4.0]).repeat(K, 1)
-    result = extended_attention(query, key, value, K, kept, attend_sdpa, SCALE, mass=mass.double())
+    kept, repeats = kept_tokens(K, n, 7), torch.tensor([1, 1, 1, 1, 3, 3, 3])
+    result = extended_attention(query, key, value, K, kept, attend_sdpa, SCALE, sampled=3, mass=3.0)
     for branch in range(2):
         own = slice(branch * K, (branch + 1) * K)
         for q in range(K):
-            repeated = kept[q].repeat_interleave(mass[q].long())[None].repeat(K, 1).numpy()
+            repeated = kept[q].repeat_interleave(repeats)[None].repeat(K, 1).numpy()
             expected = naive(query[own], key[own], value[own], repeated)[q]
             np.testing.assert_allclose(result[own][q], expected, atol=1e-12)
 
@@ -117,7 +117,7 @@ def test_gathered_keys_and_values_keep_within_their_bytes(monkeypatch: pytest.Mo
     monkeypatch.setattr(attention, "GATHER_BYTES", 2 * 2 * M * H * d * 8)  # two keyframes' worth
     sizes, checks = [], []
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, *_: float) -> Tensor:
         sizes.append(len(k))
         return attend_sdpa(q, k, v, scale)
 

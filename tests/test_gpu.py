@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from adaflow_core import backbone as loading
+from adaflow_core.attend import _fastest_with_sums, attend_sdpa
 from adaflow_core.backbone import Backbone, load_backbone
 from adaflow_core.cache import Cache
 from adaflow_core.config import EditConfig, PlanConfig
@@ -36,6 +37,17 @@ def test_the_kernels_run(on_gpu: Backbone) -> None:
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         assert kernels_run(device, dtype)
     assert on_gpu.memory_format == torch.channels_last and on_gpu.gather.__module__ == "adaflow_core.kernels"
+
+
+@pytest.mark.parametrize("width", [40, 64, 80, 160])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_sampled_keys_keep_the_fast_kernels(dtype: torch.dtype, width: int) -> None:
+    device = torch.device("cuda", 0)
+    assert _fastest_with_sums(device, dtype, width) is not None
+    query, key, value = (torch.randn(2, 3, rows, width, device=device, dtype=dtype) for rows in (257, 1000, 1000))
+    result = attend_sdpa(query, key, value, 0.2, 300, 3.5)
+    expected = attend_sdpa(query.cpu().double(), key.cpu().double(), value.cpu().double(), 0.2, 300, 3.5)
+    torch.testing.assert_close(result.cpu().double(), expected, rtol=0.02, atol=0.02)
 
 
 def test_fused_and_plain_predict_the_same(

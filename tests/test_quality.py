@@ -135,15 +135,17 @@ def test_ways_to_keep_tokens_keep_as_many_and_all_of_their_own(choose: Any) -> N
     K, n, count = 3, 4, 6
     scores = np.random.default_rng(0).random((K, K, n)).astype(np.float16)
     nothing = np.zeros((K, count))
-    kept, mass = choose(Slimming(Grid(2, 2), scores, nothing, nothing), count)
-    assert kept.shape == mass.shape == (K, count) and (kept.diff(dim=1) > 0).all() and (mass == 1).all()
+    kept = choose(Slimming(Grid(2, 2), scores, nothing, 0, 1.0), count)
+    assert kept.tokens.shape == (K, count) and (kept.tokens.diff(dim=1) > 0).all() and kept.sampled == 0
     for k in range(K):
-        assert set(range(k * n, k * n + n)) <= set(kept[k].tolist())
+        assert set(range(k * n, k * n + n)) <= set(kept.tokens[k].tolist())
 
 
 def test_nearest_in_time_takes_the_neighbours() -> None:
     nothing = np.zeros((3, 8))
-    kept, _ = by_time(np.array([0, 5, 6]))(Slimming(Grid(2, 2), np.zeros((3, 3, 4), np.float16), nothing, nothing), 8)
+    kept = by_time(np.array([0, 5, 6]))(
+        Slimming(Grid(2, 2), np.zeros((3, 3, 4), np.float16), nothing, 0, 1.0), 8
+    ).tokens
     assert (kept[0] < 8).all() and (kept[1] >= 4).all() and (kept[2] >= 4).all()
 
 

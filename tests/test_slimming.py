@@ -49,8 +49,8 @@ def test_own_tokens_and_the_best_of_the_rest_are_kept(count: int) -> None:
     scores = np.random.default_rng(2).random((K, K, n)) - 0.5
     for q in range(K):
         scores[q, q] = -9  # its own are kept whatever their score
-    kept, mass = select_tokens(torch.from_numpy(scores), count)
-    assert mass.shape == (K, count) and (mass == 1).all()
+    kept, places, _ = select_tokens(torch.from_numpy(scores), count)
+    assert places == 0
     assert kept.shape == (K, count) and (kept[:, 1:] > kept[:, :-1]).all()
     for q in range(K):
         own = set(range(q * n, (q + 1) * n))
@@ -63,34 +63,35 @@ def test_own_tokens_and_the_best_of_the_rest_are_kept(count: int) -> None:
 def test_a_sample_stands_for_what_the_scores_leave_out(sampled: float, count: int) -> None:
     K, n = 4, 8
     scores = torch.from_numpy(np.random.default_rng(3).random((K, K, n)))
-    kept, mass = select_tokens(scores, count, sampled)
-    best, _ = select_tokens(scores, count - round(sampled * (count - n)))
-    assert (kept[:, 1:] > kept[:, :-1]).all()
+    kept, places, mass = select_tokens(scores, count, sampled)
+    assert places == round(sampled * (count - n))
+    best = select_tokens(scores, count - places).tokens
+    assert torch.equal(kept[:, :-places], best) and (kept[:, -places:].diff(dim=1) > 0).all()
     for q in range(K):
-        itself = set(best[q].tolist())
-        sample = [j for j in kept[q].tolist() if j not in itself]
-        left = [j for j in range(K * n) if j not in itself]
-        assert itself < set(kept[q].tolist()) and len(sample) == count - len(itself)
+        sample = kept[q, -places:].tolist()
+        left = [j for j in range(K * n) if j not in set(best[q].tolist())]
         stride = len(left) / len(sample)
-        assert mass[q][[j in itself for j in kept[q].tolist()]].eq(1).all()
-        torch.testing.assert_close(mass[q].max().item(), min(stride, MOST_MASS))
+        assert mass == pytest.approx(min(stride, MOST_MASS))
         if stride <= MOST_MASS:  # all of the others' weight is kept
-            assert mass[q].sum().item() == pytest.approx(K * n)
+            assert len(best[q]) + places * mass == pytest.approx(K * n)
         # Evenly spread over what is left: no stretch of tokens goes without.
         gaps = np.diff([left.index(j) for j in sample])
         assert set(gaps) <= {int(stride), int(np.ceil(stride))}
 
 
 def test_equal_scores_keep_their_order() -> None:
-    kept, _ = select_tokens(torch.ones(3, 3, 4), 6)
-    assert kept.tolist() == [[0, 1, 2, 3, 4, 5], [0, 1, 4, 5, 6, 7], [0, 1, 8, 9, 10, 11]]
+    assert select_tokens(torch.ones(3, 3, 4), 6).tokens.tolist() == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 4, 5, 6, 7],
+        [0, 1, 8, 9, 10, 11],
+    ]
     halves = torch.zeros(2, 2, 4).half()
     halves[0, 1, 2] = 1
-    assert select_tokens(halves, 6)[0].tolist() == [[0, 1, 2, 3, 4, 6], [0, 1, 4, 5, 6, 7]]
+    assert select_tokens(halves, 6).tokens.tolist() == [[0, 1, 2, 3, 4, 6], [0, 1, 4, 5, 6, 7]]
 
 
 def test_random_tokens_keep_their_own_and_differ_by_seed() -> None:
-    draws = [random_tokens(5, 8, 16, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    draws = [random_tokens(5, 8, 16, torch.Generator().manual_seed(seed)).tokens for seed in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
     for q, row in enumerate(draws[0].tolist()):
         assert set(range(q * 8, q * 8 + 8)) < set(row) and len(set(row)) == 16

@@ -43,8 +43,7 @@ def sd21() -> SimpleNamespace:
 
 def layout(keyframes: int, frames_kept: float) -> Layout:
     slimming = {
-        g: Slimming(g, np.empty(0), np.empty((keyframes, round(frames_kept * g.n)), np.int32), np.empty(0))
-        for g in SD_GRIDS
+        g: Slimming(g, np.empty(0), np.empty((keyframes, round(frames_kept * g.n)), np.int32), 0, 1.0) for g in SD_GRIDS
     }
     return Layout(np.arange(keyframes), slimming, Correspondence(np.empty(0), {}, {}))
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.slimming import kept_count, random_tokens, select_tokens
+from adaflow_core.slimming import Kept, kept_count, random_tokens, select_tokens
 from adaflow_core.types import Plan, Slimming
 from benchmarks.quality import scoring
 from benchmarks.quality.bench import Bench, Edited, Planned
@@ -20,17 +20,17 @@ from benchmarks.quality.contestants import Contestant
 from benchmarks.run import say
 from benchmarks.truth import Pair
 
-Choose = Callable[[Slimming, int], tuple[torch.Tensor, torch.Tensor]]
-"""(part, count) -> the kept tokens and their masses, [K, count] each."""
+Choose = Callable[[Slimming, int], Kept]
+"""(part, count) -> the tokens that each keyframe keeps."""
 
 # --- which tokens stay ----------------------------------------------------------------------------
 
 
-def as_planned(part: Slimming, count: int, sampled: float) -> tuple[torch.Tensor, torch.Tensor]:
+def as_planned(part: Slimming, count: int, sampled: float) -> Kept:
     return select_tokens(torch.from_numpy(part.scores), count, sampled)
 
 
-def by_score(part: Slimming, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def by_score(part: Slimming, count: int) -> Kept:
     """A keyframe's own tokens and the best by score, nothing sampled: the paper's choice."""
     return select_tokens(torch.from_numpy(part.scores), count)
 
@@ -38,10 +38,9 @@ def by_score(part: Slimming, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 def by_chance(seed: int) -> Choose:
     """A keyframe's own tokens and others at random."""
 
-    def choose(part: Slimming, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def choose(part: Slimming, count: int) -> Kept:
         K, _, n = part.scores.shape
-        kept = random_tokens(K, n, count, torch.Generator().manual_seed(seed))
-        return kept, torch.ones(kept.shape)
+        return random_tokens(K, n, count, torch.Generator().manual_seed(seed))
 
     return choose
 
@@ -49,7 +48,7 @@ def by_chance(seed: int) -> Choose:
 def by_time(keyframes: np.ndarray) -> Choose:
     """A keyframe's own tokens and those of the keyframes nearest in time."""
 
-    def choose(part: Slimming, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def choose(part: Slimming, count: int) -> Kept:
         distance = torch.from_numpy(np.abs(keyframes[:, None] - keyframes[None]))
         return select_tokens(-distance[:, :, None].expand(part.scores.shape).float(), count)
 
@@ -61,8 +60,8 @@ def keep(plan: Plan, ratio: float, choose: Choose) -> Plan:
     assert plan.layout.slimming is not None
     parts = {}
     for grid, part in plan.layout.slimming.items():
-        kept, mass = choose(part, kept_count(len(plan.layout.keyframes), grid.n, prune=ratio))
-        parts[grid] = replace(part, kept=kept.int().numpy(), mass=mass.float().numpy())
+        kept = choose(part, kept_count(len(plan.layout.keyframes), grid.n, prune=ratio))
+        parts[grid] = replace(part, kept=kept.tokens.int().numpy(), sampled=kept.sampled, mass=kept.mass)
     return replace(plan, layout=replace(plan.layout, slimming=parts))
 
 
