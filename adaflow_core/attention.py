@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
 
 # Bytes that gathered keys and values may take at a time.
-GATHER_BYTES = 256 * 2**20
+GATHER_BYTES = 512 * 2**20
+ROWS = 128  # queries of a head that an attention kernel's block of threads takes
 
 
 Mode = Literal["own", "keyframes", "propagate"]
@@ -204,9 +205,11 @@ def extended_attention(
     M = kept.shape[1]
     _, H, n, d = value.shape
     whole = K * n == M  # unpruned: every keyframe sees the same tokens, nothing is gathered
-    flat = lambda x: rearrange(x, "k h n d -> h (k n) d")  # noqa: E731
+    # By token, not by head: a token's heads lie together, so that longer rows are read, and nothing is copied here.
+    flat = lambda x: rearrange(x, "k h n d -> (k n) h d")  # noqa: E731
     result = torch.empty_like(value)
-    chunk = max(1, GATHER_BYTES // (2 * M * H * d * value.element_size()))
+    room = max(1, GATHER_BYTES // (2 * M * H * d * value.element_size()))
+    chunk = _full_waves(min(room, K), H * -(-n // ROWS), value.device)
     for first in range(0, len(value), K):
         own = slice(first % len(query), first % len(query) + K)  # the branch's own queries, or the shared ones
         keys, values = flat(key[own]), flat(value[first : first + K])
@@ -215,12 +218,25 @@ def extended_attention(
             part = slice(start, min(start + chunk, K))
             if whole:
                 size = part.stop - part.start
-                k, v = keys.expand(size, -1, -1, -1), values.expand(size, -1, -1, -1)
+                k, v = (rearrange(x, "m h d -> 1 h m d").expand(size, -1, -1, -1) for x in (keys, values))
             else:
-                k, v = (rearrange(x[:, kept[part]], "h k m d -> k h m d") for x in (keys, values))
+                k, v = (rearrange(x[kept[part]], "k m h d -> k h m d") for x in (keys, values))
             mixed = attend(query[own][part], k, v, scale, sampled, mass)
             result[first + start : first + part.stop] = mixed
     return result
+
+
+def _full_waves(most: int, blocks: int, device: torch.device) -> int:
+    """Of 1 to `most` keyframes a call, of so many blocks of threads each, how many leave the fewest processors idle.
+
+    A GPU runs a block on each processor at a time; where the last wave of them is nearly empty, a third is lost.
+    """
+    if device.type != "cuda":
+        return most
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    return max(
+        range(1, most + 1), key=lambda k: (round(k * blocks / (-(-k * blocks // processors) * processors), 2), k)
+    )
 
 
 @contextmanager

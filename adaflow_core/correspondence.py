@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from adaflow_core.matching import best_match, pool_tokens
-from adaflow_core.pooled import PooledRows
 from adaflow_core.transfer import upload
 from adaflow_core.types import Correspondence, Features, Grid, Monitor, Segments
 
@@ -137,39 +136,3 @@ def leave_to_layers(segments: Segments, grids: list[Grid]) -> Correspondence:
     weights = np.stack([before, 1 - before], axis=1)[:, :, None].astype(np.float16)
     nothing = np.empty((*slots.shape, 0), np.int16)
     return Correspondence(slots, {g: weights for g in grids}, {g: nothing for g in grids})
-
-
-class PropagationResidual:
-    """Does to the source what propagation will do to the edit, and says how far off it is.
-
-    Gathers the source's self-attention outputs of each frame from its neighbouring keyframes, blends them,
-    and compares with the frame's own: the root mean square difference over that of the outputs themselves.
-    """
-
-    def __init__(self, features: Features, cuts: np.ndarray, device: torch.device | str = "cpu") -> None:
-        self.cuts, self.device = cuts, device
-        self._tokens = PooledRows(features.tokens, features.grid, features.output_grid, device)
-        self._outputs = PooledRows(features.outputs, features.output_grid, features.output_grid, device)
-
-    def __call__(self, keyframes: np.ndarray, frames: np.ndarray, chunk: int = 32) -> np.ndarray:
-        """[F] float32; 0 at keyframes."""
-        slots, temporal = neighbours(keyframes, frames, self.cuts)
-        result = np.zeros(len(frames), dtype=np.float32)
-        others = np.flatnonzero(~np.isin(frames, keyframes))
-        for start in range(0, len(others), chunk):
-            rows = others[start : start + chunk]
-            used, local = np.unique(slots[rows], return_inverse=True)
-            local = local.reshape(-1, 2)
-            index, weights = match_to_keyframes(
-                self._tokens(frames[rows]),
-                self._tokens(keyframes[used]),
-                local,
-                temporal[rows],
-            )
-            sources = self._outputs(keyframes[used]).float()
-            blended = gather_blend(sources, torch.from_numpy(local).to(self.device), index, weights)
-            own = self._outputs(frames[rows]).float()
-            error = (blended - own).square().sum(dim=-1).mean(dim=-1)
-            size = own.square().sum(dim=-1).mean(dim=-1)
-            result[rows] = (error / size.clamp(min=1e-12)).sqrt().float().cpu().numpy()
-        return result

@@ -120,7 +120,7 @@ class AdaFlow:
             decoded = self._decode(video, size, frames, Fraction(fps).limit_denominator(1001), monitor)
             latents = self._latents(decoded, monitor)
             features, key = self._features(decoded, latents, config, monitor)
-            choice = self._planner.choose(features, key, config, monitor)
+            choice = self._planner.choose(features, latents, key, config, monitor)
             grids = self.backbone.grids(*decoded.size)
             began = time.perf_counter()
             layout = self._planner.layout(features, key, choice, grids, config, monitor)

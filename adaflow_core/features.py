@@ -1,7 +1,6 @@
 """Diffusion features of every frame (DIFT, arXiv 2306.03881), in one UNet pass that stops where they are read.
 
-The same pass leaves two things more: one decoder layer's self-attention output, on which the refinement
-tries propagation out, and the importance of each token.
+The same pass leaves the importance of each token.
 """
 
 from __future__ import annotations
@@ -37,13 +36,12 @@ class Capture:
 
     words: Embedding | None  # the source prompt, if importance by its words is wanted
     block: Tensor | None = None  # [B, c, h, w]
-    output: Tensor | None = None  # [B, m, d] self-attention output
     attention: Tensor | None = None  # [B, m] attention that each token receives from its frame
     prompt: Tensor | None = None  # [B, m] attention of each token to the prompt's words
 
 
 class _SelfAttentionProbe:
-    """Computes a layer's self-attention in the open: its output, and how much each token is attended to."""
+    """Computes a layer's self-attention in the open, to see how much each token is attended to."""
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
@@ -59,7 +57,6 @@ class _SelfAttentionProbe:
             mixed.append(share @ v)
             received.append(reduce(share.float(), "h n m -> m", "mean"))
         output: Tensor = attn.to_out[0](rearrange(torch.stack(mixed), "b h n d -> b n (h d)"))
-        self.capture.output = output
         self.capture.attention = torch.stack(received)
         return output
 
@@ -135,12 +132,6 @@ def match_agreement(tokens: Tensor, reduced: Tensor) -> float:
     return float((full == small).float().mean())
 
 
-def _random_directions(d: int, width: int) -> Tensor:
-    """[d, width] orthonormal columns, the same every time: keeps the sizes of differences on average."""
-    draw = torch.randn(d, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.linalg.qr(draw).Q.float()
-
-
 @torch.inference_mode()
 def extract_features(
     backbone: Backbone,
@@ -170,15 +161,13 @@ def extract_features(
         agreement = 1.0
         if reduction is not None:
             agreement = match_agreement(fitted, F.normalize(fitted @ reduction, dim=-1))
-        assert capture.block is not None and capture.output is not None
+        assert capture.block is not None and capture.attention is not None
         grid = Grid(*capture.block.shape[-2:])
         # Self-attention of this block works on the grid before its upsampling.
-        m, d = capture.output.shape[1:]
-        output_grid = next(g for g in backbone.grids(w * backbone.factor, h * backbone.factor) if g.n == m)
-        spread = _random_directions(d, WIDTH).to(device) if d > WIDTH else None
+        m = capture.attention.shape[1]
+        inner = next(g for g in backbone.grids(w * backbone.factor, h * backbone.factor) if g.n == m)
 
         tokens = _create(folder / "tokens.npy", (T, grid.n, min(raw.shape[-1], WIDTH)), np.float16)
-        outputs = _create(folder / "outputs.npy", (T, m, min(d, WIDTH)), np.float16)
         kinds = ["uniform", "attention", "distinctive", *(["prompt"] if words else [])]
         importance = {kind: _create(folder / f"importance_{kind}.npy", (T, grid.n), np.float32) for kind in kinds}
         began = time.perf_counter()
@@ -187,18 +176,14 @@ def extract_features(
             if reduction is not None:
                 rows = F.normalize(rows @ reduction, dim=-1)
             tokens[part] = rows.half().cpu().numpy()  # fetched as narrow as they are kept
-            kept = capture.output.float()
-            outputs[part] = (kept if spread is None else kept @ spread).half().cpu().numpy()
-            assert capture.attention is not None
             importance["uniform"][part] = 1.0
-            importance["attention"][part] = _mean_one(pool_map(capture.attention, output_grid, grid))
+            importance["attention"][part] = _mean_one(pool_map(capture.attention, inner, grid))
             importance["distinctive"][part] = _mean_one(distinctiveness(rows))
             if words is not None:
                 assert capture.prompt is not None
-                importance["prompt"][part] = _mean_one(pool_map(capture.prompt, output_grid, grid))
+                importance["prompt"][part] = _mean_one(pool_map(capture.prompt, inner, grid))
         seconds = (time.perf_counter() - began) / T
-    return {"grid": grid, "output_grid": output_grid, "importance": kinds, "agreement": agreement,
-            "seconds_per_frame": seconds}  # fmt: skip
+    return {"grid": grid, "importance": kinds, "agreement": agreement, "seconds_per_frame": seconds}
 
 
 def load_features(folder: Path, meta: dict[str, Any]) -> Features:
@@ -207,8 +192,6 @@ def load_features(folder: Path, meta: dict[str, Any]) -> Features:
         tokens=np.load(folder / "tokens.npy", mmap_mode="r"),
         grid=Grid(*meta["grid"]),
         importance={kind: np.load(folder / f"importance_{kind}.npy", mmap_mode="r") for kind in meta["importance"]},
-        outputs=np.load(folder / "outputs.npy", mmap_mode="r"),
-        output_grid=Grid(*meta["output_grid"]),
         agreement=meta["agreement"],
         seconds_per_frame=meta["seconds_per_frame"],
     )

@@ -1,24 +1,20 @@
 """Adaptive keyframe selection: dense keyframes where content changes, sparse where it does not.
 
-AdaFlow (arXiv 2502.05433). Two ways to choose: by threshold (the paper's walk along the timeline) and by
-budget (the contiguous segments and representatives of greatest total similarity). Then a refinement moves
-keyframes, or adds some, where propagation would serve a frame badly.
+AdaFlow (arXiv 2502.05433). Two ways to choose by similarity: by threshold (the paper's walk along the timeline) and by
+budget (the contiguous segments and representatives of greatest total similarity). The refinement takes their number,
+puts keyframes where propagation will go wrong least, and adds some where it still would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
+from adaflow_core.propagation import PropagationResidual, cheapest
 from adaflow_core.similarity import Compare, FrameSimilarity
 from adaflow_core.types import Monitor, Segments
-
-DISPENSABLE = 4  # keyframes that are tried where one is to leave its place
-Residual = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(keyframes, frames) -> how badly propagation from these keyframes serves each of these frames."""
 
 
 def detect_cuts(adjacent: np.ndarray, threshold: float) -> np.ndarray:
@@ -232,120 +228,23 @@ def _serve_every_shot(keyframes: np.ndarray, cuts: np.ndarray, frames: int) -> n
     return keyframes
 
 
-def refine_segments(
-    segments: Segments,
-    residual: Residual,
-    compare: Compare,
-    *,
-    threshold: float,
-    max_keyframes: int,
-    monitor: Monitor,
-    rounds: int = 2,
-) -> tuple[Segments, np.ndarray]:
-    """Split the worst served segment until every frame is served well or the budget is spent, then move.
+def refine_keyframes(
+    residual: PropagationResidual, count: int, most: int, threshold: float, monitor: Monitor
+) -> np.ndarray:
+    """[K] the keyframes from which propagation goes wrong least: `count`, or as many more, up to `most`, as it takes
 
-    Returns the segments and every frame's residual [T]. A new keyframe is the worst frame itself. A move is kept only
-    if the residuals of the frames it touches fall in sum; so is a keyframe that leaves a place where it is hardly
-    missed for the worst served frame.
+    until no frame's residual is over the threshold.
     """
-    T, cuts = segments.frames, segments.cuts
-    keyframes = segments.keyframes.copy()
-    values = residual(keyframes, np.arange(T))
-    spare = max_keyframes - len(keyframes)
-    with monitor.stage("refine", max(spare, 0) + rounds * len(keyframes)) as stage:
-        for _ in range(max(spare, 0)):
-            worst = int(values.argmax())
-            if values[worst] <= threshold:
+    while True:
+        costs = residual.costs(count, monitor)
+        for number, keyframes, worst in cheapest(costs, most):
+            if number >= count and (number == most or worst <= threshold**2):
+                return keyframes
+            if number >= 2 * count and residual.finer(number, costs):
                 break
-            keyframes, values = _with(keyframes, values, worst, residual)
-            stage.advance()
-        for _ in range(rounds):
-            moved = False
-            for k in np.argsort([-values[_touched(keyframes, i, T)].sum() for i in range(len(keyframes))]):
-                found = _moved(keyframes, values, int(k), residual, segments)
-                if found is not None:
-                    keyframes, values = found
-                    moved = True
-                stage.advance()
-            for _ in range(len(keyframes)):
-                monitor.check()
-                found = _relocated(keyframes, values, residual, segments)
-                if found is None:
-                    break
-                keyframes, values = found
-                moved = True
-            if not moved:
-                break
-    starts = place_borders(compare, keyframes, cuts, T)
-    return Segments(starts, keyframes, cuts, T), values
-
-
-Refined = tuple[np.ndarray, np.ndarray]
-"""(keyframes, every frame's residual)"""
-
-
-def _with(keyframes: np.ndarray, values: np.ndarray, frame: int, residual: Residual) -> Refined:
-    """One keyframe more."""
-    keyframes = np.sort(np.append(keyframes, frame))
-    touched = _touched(keyframes, int(np.searchsorted(keyframes, frame)), len(values))
-    values = values.copy()
-    values[touched] = residual(keyframes, touched)
-    return keyframes, values
-
-
-def _moved(keyframes: np.ndarray, values: np.ndarray, k: int, residual: Residual, segments: Segments) -> Refined | None:
-    """The k-th keyframe by an eighth of its room to either side, as often as that gains; None where it does not."""
-    T = len(values)
-    touched = _touched(keyframes, k, T)
-    left = keyframes[k - 1] + 1 if k else 0
-    right = keyframes[k + 1] - 1 if k + 1 < len(keyframes) else T - 1
-    shot = segments.shot_of(keyframes[k : k + 1])[0]
-    step = max(1, (right - left) // 8)
-    best, best_values = keyframes, values[touched]
-    for way in (-step, step):
-        option = keyframes[k] + way
-        while left <= option <= right and segments.shot_of(np.array([option]))[0] == shot:
-            tried = keyframes.copy()
-            tried[k] = option
-            found = residual(tried, touched)
-            if found.sum() >= best_values.sum() * (1 - 1e-4):
-                break
-            best, best_values = tried, found
-            option += way
-    if best is keyframes:
-        return None
-    values = values.copy()
-    values[touched] = best_values
-    return best, values
-
-
-def _relocated(keyframes: np.ndarray, values: np.ndarray, residual: Residual, segments: Segments) -> Refined | None:
-    """The worst served frame in place of the keyframe that is missed least; None where that gains nothing."""
-    T = len(values)
-    worst = int(values.argmax())
-    if worst in keyframes:
-        return None
-    more, served = _with(keyframes, values, worst, residual)
-    shots = segments.shot_of(more)
-    spans = {k: _touched(more, k, T) for k in range(len(more)) if more[k] != worst and (shots == shots[k]).sum() > 1}
-    best, best_sum = None, values.sum() * (1 - 1e-4)
-    # Those whose surroundings are served well are the likely ones.
-    for k in sorted(spans, key=lambda k: float(served[spans[k]].sum()))[:DISPENSABLE]:
-        fewer, touched = np.delete(more, k), spans[k]
-        found = residual(fewer, touched)
-        total = served.sum() - served[touched].sum() + found.sum()
-        if total < best_sum:
-            left = served.copy()
-            left[touched] = found
-            best, best_sum = (fewer, left), total
-    return best
-
-
-def _touched(keyframes: np.ndarray, k: int, frames: int) -> np.ndarray:
-    """The frames whose neighbouring keyframes include the k-th."""
-    left = keyframes[k - 1] if k else 0
-    right = keyframes[k + 1] + 1 if k + 1 < len(keyframes) else frames
-    return np.arange(left, right)
+        else:
+            return keyframes
+        count = number
 
 
 def even_segments(frames: int, count: int, cuts: np.ndarray) -> Segments:

@@ -12,9 +12,9 @@ import torch
 
 from adaflow_core.cache import cache_key
 from adaflow_core.config import PlanConfig
-from adaflow_core.correspondence import PropagationResidual
-from adaflow_core.keyframes import choose_segments, detect_cuts, even_segments, refine_segments
+from adaflow_core.keyframes import choose_segments, detect_cuts, even_segments, place_borders, refine_keyframes
 from adaflow_core.layout import build_correspondence, build_slimming
+from adaflow_core.propagation import PropagationResidual
 from adaflow_core.similarity import FrameSimilarity
 from adaflow_core.types import Features, Grid, Layout, Monitor, Segments
 
@@ -40,14 +40,22 @@ class Planner:
         self.device, self.cut = device, cut
         self._last: dict[str, tuple[str, Any]] = {}
 
-    def choose(self, features: Features, key: str, config: PlanConfig, monitor: Monitor) -> Choice:
+    def choose(self, features: Features, latents: np.ndarray, key: str, config: PlanConfig, monitor: Monitor) -> Choice:
         weighted = cache_key(features=key, importance=config.importance)
         similarity = self._remember(
             "similarity", weighted, lambda: FrameSimilarity(features, config.importance, self.device)
         )
         adjacent = self._remember("adjacent", weighted, lambda: similarity.adjacent(monitor))
+        cuts = detect_cuts(adjacent, self.cut)
+        if config.method == "tokenflow":
+            cuts = cuts[:0]  # it knows of none
+        residual = self._remember(
+            "residual",
+            cache_key(features=key, cuts=cuts.tolist()),
+            lambda: PropagationResidual(features, latents, cuts, self.device),
+        )
         chosen = _segments_key(key, config)
-        return self._remember("choice", chosen, lambda: self._choose(features, similarity, adjacent, config, monitor))
+        return self._remember("choice", chosen, lambda: self._choose(similarity, residual, adjacent, config, monitor))
 
     def layout(
         self,
@@ -75,19 +83,16 @@ class Planner:
 
     def _choose(
         self,
-        features: Features,
         similarity: FrameSimilarity,
+        residual: PropagationResidual,
         adjacent: np.ndarray,
         config: PlanConfig,
         monitor: Monitor,
     ) -> Choice:
-        cuts = detect_cuts(adjacent, self.cut)
-        if config.method == "tokenflow":
-            cuts = cuts[:0]  # it knows of none
-        residual = PropagationResidual(features, cuts, self.device)
-        segments, values, notes = _segments(config, similarity, residual, cuts, monitor)
+        segments, values, notes = _segments(config, similarity, residual, monitor)
         means, windows, heat = _curves(similarity, config, segments, monitor)
         similarity.release()
+        residual.release()
         return Choice(segments, adjacent, means, windows, heat, similarity.base, values, notes)
 
 
@@ -100,11 +105,10 @@ def _segments(
     config: PlanConfig,
     similarity: FrameSimilarity,
     residual: PropagationResidual,
-    cuts: np.ndarray,
     monitor: Monitor,
 ) -> tuple[Segments, np.ndarray, tuple[str, ...]]:
     """The segments, every frame's residual, and what the user should know about the choice."""
-    T = len(similarity.features.tokens)
+    T, cuts = len(similarity.features.tokens), residual.cuts
     everything = np.arange(T)
     if config.method in ("joint", "per-frame"):
         return Segments(everything, everything, cuts, T), np.zeros(T, np.float32), ()
@@ -135,25 +139,22 @@ def _segments(
         max_segment=config.max_segment,
         monitor=monitor,
     )
-    segments = choose(count=count)
-    assert config.max_keyframes is not None
-    limit = max(config.max_keyframes, len(cuts) + 1)
-    if count is None and len(segments) > limit:
-        notes.append(f"the thresholds ask for {len(segments)} keyframes; {limit} were allowed")
-        segments = choose(count=limit)
+    assert config.max_keyframes is not None and config.residual is not None
+    limit, asked = max(config.max_keyframes, len(cuts) + 1), count
+    if count is None:
+        segments = choose(count=None)
+        count = min(len(segments), limit)
+        if len(segments) > limit:
+            notes.append(f"the thresholds ask for {len(segments)} keyframes; {limit} were allowed")
     if config.refinement == "none":
-        return segments, residual(segments.keyframes, everything), tuple(notes)
-    assert config.residual is not None
-    split = config.refinement == "split" and count is None
-    segments, values = refine_segments(
-        segments,
-        residual,
-        partial(similarity.compare, config.scales, config.both_directions),
-        threshold=config.residual,
-        max_keyframes=limit if split else len(segments),
-        monitor=monitor,
-    )
-    return segments, values, tuple(notes)
+        if asked is not None or len(segments) > limit:
+            segments = choose(count=count)
+    else:
+        most = limit if asked is None and config.refinement == "split" else count
+        keyframes = refine_keyframes(residual, count, most, config.residual, monitor)
+        compare = partial(similarity.compare, config.scales, config.both_directions)
+        segments = Segments(place_borders(compare, keyframes, cuts, T), keyframes, cuts, T)
+    return segments, residual(segments.keyframes, everything), tuple(notes)
 
 
 def _curves(

@@ -193,8 +193,6 @@ class Features:
     tokens: np.ndarray  # [T, n, c] float16, unit rows, on `grid`
     grid: Grid
     importance: dict[str, np.ndarray]  # kind -> [T, n] float32, mean 1 over a frame, on `grid`
-    outputs: np.ndarray  # [T, m, d] float16 self-attention outputs on `output_grid`, for the refinement
-    output_grid: Grid
     agreement: float  # share of best matches that the reduction to c dimensions leaves as they were
     seconds_per_frame: float  # of the feature pass on this device, for the forecast
 

@@ -22,18 +22,15 @@ def unit_tensor(*shape: int, seed: int = 0) -> Tensor:
 def make_features(
     tokens: np.ndarray,  # [T, n, c]
     grid: Grid,
-    outputs: np.ndarray | None = None,  # [T, n, d] on the same grid
     importance: np.ndarray | None = None,  # [T, n]
 ) -> Features:
-    """As the feature pass leaves them; without `outputs` the tokens stand for them."""
+    """As the feature pass leaves them."""
     rows = tokens.astype(np.float16)
     weights = np.ones(tokens.shape[:2], np.float32) if importance is None else importance.astype(np.float32)
     return Features(
         tokens=rows,
         grid=grid,
         importance={"uniform": np.ones(tokens.shape[:2], np.float32), "distinctive": weights},
-        outputs=rows if outputs is None else outputs.astype(np.float16),
-        output_grid=grid,
         agreement=1.0,
         seconds_per_frame=0.0,
     )

@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("decoding", "sandbox"),  # a process with limits, and its parent's side
     ("pooled", "kernels", "bounded"),
     ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures
+    ("propagation",),
     ("keyframes", "layout", "export", "manifest", "fused"),
     ("planner", "attention"),
     ("backbone",),  # the diffusion model

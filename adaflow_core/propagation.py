@@ -1,0 +1,231 @@
+"""What propagation gets wrong, tried out on the source: for chosen keyframes, and for all that might be chosen.
+
+The source's latents are taken from keyframes as the edit will take its own, along the same correspondences and with the
+same blend, and compared with what each frame has. Of what a plan can know, that foretells best where an edit will go
+wrong; on the drawn world it does so far better than the source's self-attention outputs (benchmarks/RESULTS.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from adaflow_core.correspondence import blend_weights, gather_blend, match_to_keyframes, neighbours
+from adaflow_core.matching import best_match, similarity_grid
+from adaflow_core.pooled import PooledRows
+from adaflow_core.transfer import upload
+from adaflow_core.types import Features, Grid, Monitor
+
+TRIED = 256  # tokens of a frame that are tried out, at most
+# Pairs of frames that are matched while all keyframes are weighed up; two seconds on two CPU cores.
+PAIRS_CUDA, PAIRS = 2**16, 2**12
+REACH = 16  # frames of the sample that two neighbouring keyframes may lie apart, at least
+ENTRIES = 2**23  # numbers that are held at a time
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What frames lose between possible keyframes, which are a sample of the timeline: its sum, and the worst frame's.
+
+    The error is the squared difference over the frame's own variance. Infinite where a shot would have no keyframe, or
+    two keyframes lie further apart than B - 1 frames of the sample.
+    """
+
+    frames: np.ndarray  # [N] int64, ascending
+    first: np.ndarray  # [2, N]: of the frames before the i-th, if it is the first keyframe
+    between: np.ndarray  # [2, N, B]: of those between the i-th and the (i + d)-th, if these are neighbouring keyframes
+    last: np.ndarray  # [2, N]: of those after the i-th, if it is the last keyframe
+
+
+class PropagationResidual:
+    """Weighs up keyframes of one video. Costs are remembered, so that a moved slider is cheap."""
+
+    def __init__(
+        self, features: Features, latents: np.ndarray, cuts: np.ndarray, device: torch.device | str = "cpu"
+    ) -> None:
+        self.cuts, self.device, self.length = cuts, torch.device(device), len(latents)
+        self.pairs = PAIRS_CUDA if self.device.type == "cuda" else PAIRS
+        grid = similarity_grid(features.grid)
+        self._read = partial(PooledRows, features.tokens, features.grid, grid, device)
+        self._rows: PooledRows | None = None
+        self._latents = _pooled_latents(latents, grid, self.device)
+        variance = self._latents.var(dim=1, correction=0).sum(dim=-1)  # [T]
+        # Of a frame without any structure every difference would be endless.
+        self._variance = variance.clamp(min=0.01 * float(variance.mean()) + 1e-9)
+        self._tried = _one_of_each_block(grid, TRIED).to(self.device)
+        self._known: dict[tuple[int, int], Costs] = {}
+
+    def __call__(self, keyframes: np.ndarray, frames: np.ndarray, chunk: int = 32) -> np.ndarray:
+        """[F] float32: the root mean square error over the frame's own deviation; 0 at keyframes."""
+        slots, temporal = neighbours(keyframes, frames, self.cuts)
+        result = np.zeros(len(frames), dtype=np.float32)
+        others = np.flatnonzero(~np.isin(frames, keyframes))
+        for start in range(0, len(others), chunk):
+            rows = others[start : start + chunk]
+            used, local = np.unique(slots[rows], return_inverse=True)
+            local = local.reshape(-1, 2)
+            tokens = self._tokens(frames[rows])[:, self._tried]
+            index, weights = match_to_keyframes(tokens, self._tokens(keyframes[used]), local, temporal[rows])
+            blended = gather_blend(self._at(keyframes[used]), upload(local, self.device), index, weights)
+            there = upload(frames[rows], self.device)
+            error = (blended - self._latents[there][:, self._tried]).square().sum(dim=-1).mean(dim=-1)
+            result[rows] = (error / self._variance[there]).sqrt().cpu().numpy()
+        return result
+
+    def costs(self, count: int, monitor: Monitor) -> Costs:
+        """For about `count` keyframes: the more, the nearer to each other they may lie and the finer the sample is."""
+        reach = 3
+        while True:
+            stride, width = self._band(count, reach)
+            if (stride, width) not in self._known:
+                self._known[stride, width] = self._weigh(stride, width, monitor)
+            costs = self._known[stride, width]
+            if width >= len(costs.frames) or any(number >= count for number, _, _ in cheapest(costs, count)):
+                return costs
+            reach *= 2
+
+    def finer(self, count: int, costs: Costs) -> bool:
+        """Whether the costs for so many keyframes are of a finer sample."""
+        return self._band(count, 3)[0] < int(np.diff(costs.frames).max(initial=1))
+
+    def _band(self, count: int, reach: int) -> tuple[int, int]:
+        """Which frames are sampled, and how far apart neighbouring keyframes may lie in the sample."""
+        for stride in range(1, max(1, self.length // (2 * count)) + 1):
+            N = -(-self.length // stride) + len(self.cuts)
+            width = min(N, max(REACH, reach * N // count))
+            if N * width <= self.pairs:
+                break
+        return stride, min(N, max(width, self.pairs // N))
+
+    def _weigh(self, stride: int, width: int, monitor: Monitor) -> Costs:
+        borders = [0, *map(int, self.cuts), self.length]
+        frames = np.concatenate([np.arange(a, b, stride) for a, b in pairwise(borders)])
+        N, width = len(frames), min(width, len(frames))
+        tokens, latents = self._tokens(frames), self._at(frames)
+        own, tried = latents[:, self._tried], tokens[:, self._tried]
+        # What the i-th frame would have wrong, taken from the one `d` before it and from the one `d` after it.
+        shape = (2, width, N, len(self._tried))
+        wrong = torch.zeros(*shape, latents.shape[-1], device=self.device, dtype=tokens.dtype)
+        match = torch.zeros(shape, device=self.device, dtype=tokens.dtype)
+        with monitor.stage("refine", width) as stage:
+            for d in range(1, width):
+                for way, here, there in ((0, slice(d, None), slice(None, -d)), (1, slice(None, -d), slice(d, None))):
+                    match[way, d, here], index = best_match(tried[here], tokens[there])
+                    taken = latents[there].gather(1, index[:, :, None].expand(-1, -1, latents.shape[-1]))
+                    wrong[way, d, here] = (taken - own[here]).to(wrong.dtype)
+                stage.advance()
+            return self._summed(frames, wrong, match, monitor)
+
+    def _summed(self, frames: np.ndarray, wrong: Tensor, match: Tensor, monitor: Monitor) -> Costs:
+        N, width = len(frames), wrong.shape[1]
+        shots = np.searchsorted(self.cuts, frames, side="right")
+        borders = np.append(self.cuts, self.length)
+        many = np.minimum(np.append(frames[1:], self.length), borders[shots]) - frames  # frames that each stands for
+        variance = self._variance[upload(frames, self.device)]
+        alone = (wrong.float().square().sum(dim=-1).mean(dim=-1) / variance).cpu().numpy()  # [2, width, N]
+        first, last, between = np.full((2, N), np.inf), np.full((2, N), np.inf), np.full((2, N, width), np.inf)
+        for j in range(N):
+            before, after = np.arange(j), np.arange(j + 1, N)
+            if j < width and shots[j] == shots[0]:
+                first[:, j] = _sum_and_worst(alone[1, j - before, before], many[before])
+            if N - j <= width and shots[j] == shots[-1]:
+                last[:, j] = _sum_and_worst(alone[0, after - j, after], many[after])
+        between[:, :, 0] = 0.0
+        when, counts = upload(frames, self.device).float(), upload(many, self.device).float()
+        shot = upload(shots, self.device)
+        single = upload(alone, self.device)
+        for d in range(1, width):
+            monitor.check()
+            inside = torch.arange(1, d, device=self.device)  # [d - 1]
+            for part in torch.arange(N - d, device=self.device).split(max(1, ENTRIES // (d * wrong[0, 0, 0].numel()))):
+                a, f = part[:, None], part[:, None] + inside
+                b = a + d
+                near = (when[b] - when[f]) / (when[b] - when[a])
+                sources = torch.stack([match[0, inside, f], match[1, d - inside, f]], dim=2)  # [A, d - 1, 2, Q]
+                share = blend_weights(torch.stack([near, 1 - near], dim=2).flatten(0, 1), sources.flatten(0, 1))
+                share = share.unflatten(0, near.shape)[..., None]
+                mixed = wrong[0, inside, f] * share[:, :, 0] + wrong[1, d - inside, f] * share[:, :, 1]
+                error = mixed.float().square().sum(dim=-1).mean(dim=-1) / variance[f]
+                # Beside a cut a frame has one keyframe; a shot between two cuts needs its own.
+                left, right = shot[f] == shot[a], shot[f] == shot[b]
+                beside = torch.where(left, single[0, inside, f], single[1, d - inside, f])
+                error = torch.where(left & right, error, beside)
+                error = torch.where(left | right, error, torch.inf)
+                worst = error.amax(dim=1) if d > 1 else error.new_zeros(len(part))
+                found = torch.stack([(error * counts[f]).sum(dim=1), worst]).cpu().numpy()
+                between[:, part.cpu().numpy(), d] = found
+        return Costs(frames, first, between, last)
+
+    def release(self) -> None:
+        """Gives the device's memory back; what is asked for later is read again."""
+        self._rows = None
+
+    def _tokens(self, frames: np.ndarray) -> Tensor:
+        if self._rows is None:
+            self._rows = self._read()
+        return self._rows(frames)
+
+    def _at(self, frames: np.ndarray) -> Tensor:
+        return self._latents[upload(frames, self.device)]
+
+
+def _sum_and_worst(errors: np.ndarray, many: np.ndarray) -> tuple[float, float]:
+    return float(errors @ many), float(errors.max(initial=0.0))
+
+
+def _pooled_latents(latents: np.ndarray, grid: Grid, device: torch.device, chunk: int = 256) -> Tensor:
+    """[T, 4, h, w] -> [T, n, 4] float32 on the device: the mean over the latents of each token."""
+    out = torch.empty(len(latents), grid.n, latents.shape[1], device=device)
+    for start in range(0, len(latents), chunk):
+        read = upload(np.asarray(latents[start : start + chunk]), device).float()
+        out[start : start + chunk] = rearrange(F.adaptive_avg_pool2d(read, (grid.h, grid.w)), "t c h w -> t (h w) c")
+    return out
+
+
+def _one_of_each_block(grid: Grid, most: int) -> Tensor:
+    """[Q] int64: of each block of neighbouring tokens one, drawn once; as many blocks as stay under `most`."""
+    side = 1
+    while -(-grid.h // side) * -(-grid.w // side) > most:
+        side += 1
+    blocks = torch.arange(grid.n).reshape(grid.h, grid.w)
+    draw = np.random.default_rng(0)
+    chosen = []
+    for y in range(0, grid.h, side):
+        for x in range(0, grid.w, side):
+            block = blocks[y : y + side, x : x + side].flatten()
+            chosen.append(int(block[draw.integers(len(block))]))
+    return torch.tensor(chosen)
+
+
+def cheapest(costs: Costs, most: int) -> Iterator[tuple[int, np.ndarray, float]]:
+    """For 1, 2, ... `most` keyframes those of the least total error, and the worst frame's: (count, keyframes, worst).
+
+    Dynamic programming along the sample; counts for which there are none are left out.
+    """
+    (_, N, width), places = costs.between.shape, np.arange(len(costs.frames))
+    total, choices = costs.first[0], np.zeros((0, N), dtype=np.int64)
+    earlier = places[:, None] - np.arange(width)  # [N, B] the keyframe before, d places earlier
+    valid = (earlier >= 0) & (np.arange(width) > 0)
+    steps = np.where(valid, costs.between[0][earlier.clip(0), np.arange(width)], np.inf)
+    for count in range(1, min(most, N) + 1):
+        if count > 1:
+            options = total[earlier.clip(0)] + steps
+            choices = np.concatenate([choices, options.argmin(axis=1)[None]])
+            total = options.min(axis=1)
+        end = int((total + costs.last[0]).argmin())
+        if not np.isfinite(total[end] + costs.last[0][end]):
+            continue
+        chosen = [end]
+        for row in choices[::-1]:
+            chosen.append(chosen[-1] - int(row[chosen[-1]]))
+        picked = np.array(chosen[::-1])
+        worst = [costs.first[1][picked[0]], costs.last[1][picked[-1]], *costs.between[1][picked[:-1], np.diff(picked)]]
+        yield count, costs.frames[picked], float(max(worst))
