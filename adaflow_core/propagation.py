@@ -28,6 +28,7 @@ TRIED = 256  # tokens of a frame that are tried out, at most
 # Pairs of frames that are matched while all keyframes are weighed up; two seconds on two CPU cores.
 PAIRS_CUDA, PAIRS = 2**16, 2**12
 REACH = 16  # frames of the sample that two neighbouring keyframes may lie apart, at least
+NEAR = 4  # frames of the sample across which the rate of change is measured
 ENTRIES = 2**23  # numbers that are held at a time
 
 
@@ -43,6 +44,19 @@ class Costs:
     first: np.ndarray  # [2, N]: of the frames before the i-th, if it is the first keyframe
     between: np.ndarray  # [2, N, B]: of those between the i-th and the (i + d)-th, if these are neighbouring keyframes
     last: np.ndarray  # [2, N]: of those after the i-th, if it is the last keyframe
+
+    @property
+    def unevenness(self) -> float:
+        """By how many dB the errors would fall, at best, if keyframes lay not evenly but where things change.
+
+        Where a frame's error grows with the distance and a rate r of its own, the best spacing is as 1 / sqrt(r), and
+        leaves mean(sqrt(r))^2 of what even spacing leaves, mean(r).
+        """
+        rates = self.between[0, :, min(NEAR, self.between.shape[2] - 1)]
+        rates = rates[np.isfinite(rates)]
+        if not rates.sum() > 0:
+            return 0.0
+        return float(10 * np.log10(rates.mean() / np.sqrt(rates).mean() ** 2))
 
 
 class PropagationResidual:
