@@ -16,8 +16,8 @@ from adaflow_core.propagation import PropagationResidual, cheapest
 from adaflow_core.similarity import Compare, FrameSimilarity
 from adaflow_core.types import Monitor, Segments
 
-# Unevenness in dB under which keyframes lie at even distances: what choosing them would gain there is within the error of
-# its prediction. Even and uneven motion of the drawn world lie at 0 to 1.0 and at 5.2 to 6.1 dB.
+# Unevenness in dB under which keyframes lie at even distances: what choosing them would gain there is within the error
+# of its prediction. Even and uneven motion of the drawn world lie at 0 to 1.0 and at 5.2 to 6.1 dB.
 EVEN = 2.0
 
 
