@@ -73,7 +73,7 @@ class PlanConfig:
     refinement: Refinement = "split"  # "move" keeps the number of keyframes
     similarity: float | None = None  # lowest mean similarity inside a segment
     window_similarity: float | None = None  # lowest similarity of its worst window
-    residual: float | None = None  # highest propagation residual that the refinement leaves
+    residual: float | None = None  # propagation residual over which the refinement adds keyframes
     max_segment: int = 400  # frames
     max_keyframes: int | None = None  # when `keyframes` is None; None: what suits the device
     blend: bool = True  # propagate from the two neighbouring keyframes, not only the segment's own

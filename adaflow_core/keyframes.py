@@ -240,11 +240,15 @@ def refine_keyframes(
     until no frame's residual is over the threshold. A video that changes evenly gets as many at even distances.
     """
     costs = residual.costs(count, monitor)
-    chosen = costs.frames
-    for number, chosen, worst in cheapest(costs, most):  # noqa: B007
-        if number >= count and (number == most or worst <= threshold**2):
+    chosen, everything = costs.frames, np.arange(residual.length)
+    for number, chosen, worst in cheapest(costs, most):
+        if number < count:
+            continue
+        # A sample does not show how the frames between its own are served.
+        served = worst <= threshold**2 and (costs.whole or residual(chosen, everything).max() <= threshold)
+        if served or number == most:
             break
-        if number >= 2 * count and residual.finer(number, costs):
+        if number > count and number >= min(2 * count, len(costs.frames) // 2) and residual.finer(number, costs):
             return refine_keyframes(residual, number, most, threshold, monitor)
     if costs.unevenness < EVEN:
         return even_segments(residual.length, len(chosen), residual.cuts).keyframes

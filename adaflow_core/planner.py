@@ -152,6 +152,8 @@ def _segments(
     else:
         most = limit if asked is None and config.refinement == "split" else count
         keyframes = refine_keyframes(residual, count, most, config.residual, monitor)
+        if 2 < len(keyframes) < T and np.array_equal(keyframes, even_segments(T, len(keyframes), cuts).keyframes):
+            notes.append("the video changes evenly, so that its keyframes lie at even distances")
         compare = partial(similarity.compare, config.scales, config.both_directions)
         segments = Segments(place_borders(compare, keyframes, cuts, T), keyframes, cuts, T)
     return segments, residual(segments.keyframes, everything), tuple(notes)

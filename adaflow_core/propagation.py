@@ -46,6 +46,11 @@ class Costs:
     last: np.ndarray  # [2, N]: of those after the i-th, if it is the last keyframe
 
     @property
+    def whole(self) -> bool:
+        """Whether the sample is all frames."""
+        return int(np.diff(self.frames).max(initial=1)) == 1
+
+    @property
     def unevenness(self) -> float:
         """By how many dB the errors would fall, at best, if keyframes lay not evenly but where things change.
 

@@ -36,14 +36,17 @@ def make_features(
     )
 
 
-def drifting(frames: int, grid: Grid, c: int = 8, *, cuts: tuple[int, ...] = (), pace: float = 0.08) -> Features:
-    """Unit rows that turn slowly, and become others at each cut."""
+def drifting(
+    frames: int, grid: Grid, c: int = 8, *, cuts: tuple[int, ...] = (), pace: float | np.ndarray = 0.08
+) -> Features:
+    """Unit rows that turn slowly, at one pace or at one for each frame, and become others at each cut."""
+    paces = np.broadcast_to(pace, frames)
     rng = np.random.default_rng(1)
     tokens = np.empty((frames, grid.n, c))
     for t in range(frames):
         if t == 0 or t in cuts:
             current = rng.normal(size=(grid.n, c))
-        current = current + pace * rng.normal(size=current.shape)
+        current = current + paces[t] * rng.normal(size=current.shape)
         tokens[t] = current / np.linalg.norm(current, axis=-1, keepdims=True)
     return make_features(tokens, grid)
 
@@ -58,3 +61,10 @@ def block_mean(values: np.ndarray, grid: Grid, to: Grid) -> np.ndarray:
             columns = slice(x * grid.w // to.w, -(-(x + 1) * grid.w // to.w))
             out[y, x] = picture[rows, columns].mean(axis=(0, 1))
     return out.reshape(to.n, -1)
+
+
+def latents_of(features: Features) -> np.ndarray:
+    """[T, 4, h, w] float32 latents that change as the features do."""
+    mix = np.random.default_rng(7).normal(size=(features.tokens.shape[-1], 4))
+    rows = features.tokens.astype(np.float64) @ mix
+    return rows.reshape(len(rows), features.grid.h, features.grid.w, 4).transpose(0, 3, 1, 2).astype(np.float32)

@@ -8,7 +8,6 @@ import torch
 
 from adaflow_core.correspondence import (
     CONFIDENCE_SCALE,
-    PropagationResidual,
     blend_weights,
     correspond,
     gather_blend,
@@ -17,7 +16,7 @@ from adaflow_core.correspondence import (
     neighbours,
 )
 from adaflow_core.types import Grid, Monitor, Segments
-from made import drifting, make_features, unit_rows
+from made import drifting, unit_rows
 
 GRID = Grid(4, 3)
 
@@ -120,33 +119,3 @@ def test_tokenflow_blends_by_a_sigmoid_of_the_distance_in_time() -> None:
         assert [segments.keyframes[s] for s in found.slots[t]] == (
             [2, 6] if 2 < t < 6 else [2, 2] if t <= 2 else [6, 6]
         )
-
-
-def test_residual_is_zero_at_keyframes_and_where_nothing_changes() -> None:
-    features = drifting(12, GRID, cuts=(6,), pace=0.2)
-    residual = PropagationResidual(features, np.array([6]))
-    keyframes = np.array([2, 4, 6])
-    values = residual(keyframes, np.arange(12))
-    assert (values[keyframes] == 0).all()
-    assert (np.delete(values, keyframes) > 0.02).all()
-    assert residual(keyframes, np.array([11, 3])).tolist() == pytest.approx([values[11], values[3]], abs=1e-6)
-    still = make_features(np.repeat(unit_rows(1, GRID.n, 8), 12, axis=0), GRID)
-    np.testing.assert_allclose(PropagationResidual(still, np.array([6]))(keyframes, np.arange(12)), 0, atol=1e-6)
-
-
-@pytest.mark.parametrize("chunk", [1, 32])
-def test_residual_is_the_relative_error_of_the_propagated_outputs(chunk: int) -> None:
-    T, keyframes = 8, np.array([1, 6])
-    tokens = drifting(T, GRID, pace=0.2).tokens.astype(np.float64)
-    outputs = np.random.default_rng(4).normal(size=(T, GRID.n, 5)).astype(np.float16).astype(np.float64)
-    none = np.array([], dtype=np.int64)
-    found = PropagationResidual(make_features(tokens, GRID, outputs), none)(keyframes, np.arange(T), chunk=chunk)
-    for t in set(range(T)) - {1, 6}:
-        sources = [1] if t < 1 else [6] if t > 6 else [1, 6]
-        near = [1.0] if len(sources) == 1 else [(6 - t) / 5, (t - 1) / 5]
-        tables = [tokens[t] @ tokens[k].T for k in sources]
-        raw = np.stack([w * np.exp(table.max(1) / CONFIDENCE_SCALE) for w, table in zip(near, tables, strict=True)])
-        share = raw / raw.sum(0)
-        blended = sum(share[p][:, None] * outputs[k][tables[p].argmax(1)] for p, k in enumerate(sources))
-        expected = np.sqrt(((blended - outputs[t]) ** 2).sum() / (outputs[t] ** 2).sum())
-        assert found[t] == pytest.approx(expected, rel=1e-3)

@@ -76,8 +76,6 @@ def test_what_a_pass_leaves(tiny_backbone: Callable[[str], Backbone], tmp_path: 
     width = 32 if layout == "sd1" else WIDTH
     assert found.grid == Grid(8, 8) and found.tokens.shape == (T, 64, width) and found.tokens.dtype == np.float16
     np.testing.assert_allclose(np.linalg.norm(found.tokens.astype(np.float64), axis=-1), 1, atol=2e-3)
-    assert found.output_grid == Grid(4, 4) and found.outputs.shape == (T, 16, width)
-    assert np.isfinite(found.outputs).all() and found.outputs.std(axis=0).max() > 0
     assert set(found.importance) == {"uniform", "attention", "distinctive", "prompt"}
     for kind, weights in found.importance.items():
         assert weights.shape == (T, 64) and (weights >= 0).all()
@@ -102,12 +100,19 @@ def test_the_noise_makes_equal_frames_no_different(tiny_backbone: Callable[[str]
     np.testing.assert_allclose(tokens - tokens[:1], 0, atol=2e-3)
 
 
-def test_attention_and_output_are_those_of_the_unets_own_layer(
+def test_attention_is_that_of_the_unets_own_layer(
     tiny_backbone: Callable[[str], Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The probe computes the layer in the open; the layer's own processor says the same."""
     backbone = tiny_backbone("sd1")
-    monkeypatch.setattr(module, "WIDTH", 10**6)
+    outputs: list[torch.Tensor] = []
+    probe = module._SelfAttentionProbe.__call__
+
+    def kept(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        outputs.append(probe(self, *args, **kwargs))
+        return outputs[-1]
+
+    monkeypatch.setattr(module._SelfAttentionProbe, "__call__", kept)
     found = extract(backbone, tmp_path / "a")
     layer = backbone.unet.up_blocks[2].attentions[2].transformer_blocks[0].attn1
     inputs: list[torch.Tensor] = []
@@ -115,7 +120,7 @@ def test_attention_and_output_are_those_of_the_unets_own_layer(
         extract(backbone, tmp_path / "b")
     hidden = torch.cat(inputs[-1:])
     own = layer(hidden)
-    np.testing.assert_allclose(found.outputs, own.detach(), atol=2e-2 * float(own.detach().abs().max()))
+    torch.testing.assert_close(outputs[-1], own, rtol=1e-3, atol=1e-4)
     query, key = (p(hidden).unflatten(-1, (layer.heads, -1)).transpose(1, 2).double() for p in (layer.to_q, layer.to_k))
     received = torch.softmax(query @ key.mT * layer.scale, dim=-1).mean(dim=(1, 2)).reshape(T, 4, 4)
     expected = received.repeat_interleave(2, 1).repeat_interleave(2, 2).reshape(T, 64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -10,21 +9,21 @@ import pytest
 import torch
 
 from adaflow_core import similarity as similarity_module
-from adaflow_core.correspondence import PropagationResidual
 from adaflow_core.keyframes import (
     budget_segments,
     choose_segments,
     detect_cuts,
     even_segments,
     place_borders,
-    refine_segments,
+    refine_keyframes,
     representatives,
     segment_gains,
     threshold_starts,
 )
+from adaflow_core.propagation import PropagationResidual
 from adaflow_core.similarity import Compare, FrameSimilarity
 from adaflow_core.types import Grid, Monitor, Segments
-from made import drifting
+from made import drifting, latents_of
 
 GRID = Grid(4, 3)
 NONE = np.array([], dtype=np.int64)
@@ -242,69 +241,46 @@ def test_equal_borders_lie_in_the_middle() -> None:
     assert starts.tolist() == [0, 7, 14]
 
 
-def film(T: int = 36) -> tuple[Segments, PropagationResidual, Compare]:
-    """Two shots with too few, badly placed keyframes."""
-    cuts = np.array([20])
-    features = drifting(T, GRID, cuts=(20,), pace=0.15)
-    similarity = FrameSimilarity(features, "uniform")
-    segments = Segments(np.array([0, 10, 20]), np.array([1, 11, 20]), cuts, T)
-    return segments, PropagationResidual(features, cuts), partial(similarity.compare, (1,), True)
+STILL_THEN_MOVING = np.where(np.arange(48) >= 36, 0.3, 0.0)
 
 
-@pytest.mark.parametrize("budget", [3, 4, 9])
-def test_refinement_keeps_the_budget_and_helps_the_worst_frame(budget: int) -> None:
-    segments, residual, compare = film()
-    before = residual(segments.keyframes, np.arange(36))
-    refined, values = refine_segments(
-        segments, residual, compare, threshold=0.0, max_keyframes=budget, monitor=Monitor()
-    )
-    check(refined)
-    assert len(refined) == budget
-    shots = np.bincount(refined.shot_of(refined.keyframes), minlength=2)
-    assert shots[0] >= 2 and shots[1] >= 1
-    assert values.sum() < before.sum()
-    if budget > 3:
-        assert values.max() < before.max()
-    np.testing.assert_allclose(values, residual(refined.keyframes, np.arange(36)), atol=1e-6)
+def paced(pace: float | np.ndarray, cuts: tuple[int, ...] = ()) -> PropagationResidual:
+    features = drifting(48, GRID, cuts=cuts, pace=pace)
+    return PropagationResidual(features, latents_of(features), np.array(cuts, dtype=np.int64))
 
 
 @pytest.mark.parametrize("K", [2, 3, 5])
 def test_keyframes_leave_a_rest_for_where_things_move(K: int) -> None:
-    T, begins = 60, 48
-    place = np.maximum(0, np.arange(T) - begins).astype(float)
-
-    def residual(keyframes: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        return np.abs(place[frames][:, None] - place[keyframes][None]).min(axis=1)
-
-    even = even_segments(T, K, NONE)
-    flat = look_up(np.ones((T, T)))
-    refined, values = refine_segments(even, residual, flat, threshold=0.0, max_keyframes=K, monitor=Monitor())
-    check(refined)
-    assert len(refined) == K and (refined.keyframes >= begins).sum() >= K - 1
-    assert values.sum() < 0.5 * residual(even.keyframes, np.arange(T)).sum()
+    residual = paced(STILL_THEN_MOVING)
+    keyframes = refine_keyframes(residual, K, K, 0.0, Monitor())
+    assert len(keyframes) == K and (keyframes >= 35).sum() >= K - 1
+    even, chosen = (residual(k, np.arange(48)) for k in (even_segments(48, K, NONE).keyframes, keyframes))
+    assert (chosen**2).sum() < 0.8 * (even**2).sum()
 
 
-def test_refinement_stops_at_the_threshold() -> None:
-    segments, residual, compare = film()
-    worst = float(residual(segments.keyframes, np.arange(36)).max())
-    refined, values = refine_segments(
-        segments, residual, compare, threshold=0.7 * worst, max_keyframes=36, monitor=Monitor(), rounds=0
-    )
-    assert 3 < len(refined) < 36 and values.max() <= 0.7 * worst
-    _, still = refine_segments(
-        segments, residual, compare, threshold=worst, max_keyframes=36, monitor=Monitor(), rounds=0
-    )
-    assert still.max() == pytest.approx(worst)
+@pytest.mark.parametrize("cuts", [(), (30,)])
+def test_an_even_film_gets_even_keyframes(cuts: tuple[int, ...]) -> None:
+    keyframes = refine_keyframes(paced(0.1, cuts), 6, 6, 0.0, Monitor())
+    assert keyframes.tolist() == even_segments(48, 6, np.array(cuts, dtype=np.int64)).keyframes.tolist()
 
 
-def test_moves_keep_the_number_and_lower_the_sum() -> None:
-    segments, residual, compare = film()
-    before = residual(segments.keyframes, np.arange(36))
-    refined, values = refine_segments(
-        segments, residual, compare, threshold=0.0, max_keyframes=3, monitor=Monitor(), rounds=4
-    )
-    assert len(refined) == 3 and values.sum() < before.sum()
-    assert refined.keyframes.tolist() != segments.keyframes.tolist()
+def test_refinement_adds_keyframes_until_every_frame_is_served() -> None:
+    residual = paced(STILL_THEN_MOVING)
+    few = refine_keyframes(residual, 2, 2, 0.0, Monitor())
+    worst = float(residual(few, np.arange(48)).max())
+    more = refine_keyframes(residual, 2, 40, 0.7 * worst, Monitor())
+    assert 2 < len(more) < 40 and residual(more, np.arange(48)).max() <= 0.7 * worst
+    assert len(refine_keyframes(residual, 2, 40, 1.01 * worst, Monitor())) == 2
+    assert len(refine_keyframes(residual, 2, 4, 0.0, Monitor())) == 4  # as many as are allowed
+
+
+def test_many_more_keyframes_than_asked_for_are_chosen_from_a_finer_sample() -> None:
+    residual = paced(np.where(np.arange(48) % 24 < 12, 0.0, 0.3))
+    residual.pairs = 100  # a sample of every fifth frame, for one keyframe
+    coarse = residual.costs(1, Monitor())
+    assert np.diff(coarse.frames).max() > 2
+    keyframes = refine_keyframes(residual, 1, 20, 0.0, Monitor())
+    assert len(keyframes) == 20 and not set(keyframes) <= set(coarse.frames)
 
 
 # --- the baseline -----------------------------------------------------------------------------------
