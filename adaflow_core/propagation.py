@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,8 +43,8 @@ class Costs:
 
     frames: np.ndarray  # [N] int64, ascending
     first: np.ndarray  # [2, N]: of the frames before the i-th, if it is the first keyframe
-    between: np.ndarray  # [2, N, B]: of those between the i-th and the (i + d)-th, if these are neighbouring keyframes
     last: np.ndarray  # [2, N]: of those after the i-th, if it is the last keyframe
+    between: np.ndarray  # [2, N, B]: of those between the i-th and the (i + d)-th, if these are neighbouring keyframes
 
     @property
     def whole(self) -> bool:
@@ -125,63 +126,33 @@ class PropagationResidual:
         return stride, min(N, max(width, self.pairs // N))
 
     def _weigh(self, stride: int, width: int, monitor: Monitor) -> Costs:
-        borders = [0, *map(int, self.cuts), self.length]
+        borders = np.array([0, *self.cuts, self.length])
         frames = np.concatenate([np.arange(a, b, stride) for a, b in pairwise(borders)])
+        shots = np.searchsorted(self.cuts, frames, side="right")
+        many = np.minimum(np.append(frames[1:], self.length), borders[shots + 1]) - frames
+        sample = _Sample(*(upload(x, self.device) for x in (frames, shots, many)))
         N, width = len(frames), min(width, len(frames))
         tokens, latents = self._tokens(frames), self._at(frames)
         own, tried = latents[:, self._tried], tokens[:, self._tried]
-        # What the i-th frame would have wrong, taken from the one `d` before it and from the one `d` after it.
         shape = (2, width, N, len(self._tried))
         wrong = torch.zeros(*shape, latents.shape[-1], device=self.device, dtype=tokens.dtype)
         match = torch.zeros(shape, device=self.device, dtype=tokens.dtype)
-        with monitor.stage("refine", width) as stage:
+        errors = torch.zeros(shape[:-1], device=self.device)
+        variance = self._variance[sample.frames]
+        with monitor.stage("refine", 2 * width) as stage:
             for d in range(1, width):
                 for way, here, there in ((0, slice(d, None), slice(None, -d)), (1, slice(None, -d), slice(d, None))):
                     match[way, d, here], index = best_match(tried[here], tokens[there])
                     taken = latents[there].gather(1, index[:, :, None].expand(-1, -1, latents.shape[-1]))
                     wrong[way, d, here] = (taken - own[here]).to(wrong.dtype)
+                    errors[way, d, here] = _size(wrong[way, d, here]) / variance[here]
                 stage.advance()
-            return self._summed(frames, wrong, match, monitor)
-
-    def _summed(self, frames: np.ndarray, wrong: Tensor, match: Tensor, monitor: Monitor) -> Costs:
-        N, width = len(frames), wrong.shape[1]
-        shots = np.searchsorted(self.cuts, frames, side="right")
-        borders = np.append(self.cuts, self.length)
-        many = np.minimum(np.append(frames[1:], self.length), borders[shots]) - frames  # frames that each stands for
-        variance = self._variance[upload(frames, self.device)]
-        alone = (wrong.float().square().sum(dim=-1).mean(dim=-1) / variance).cpu().numpy()  # [2, width, N]
-        first, last, between = np.full((2, N), np.inf), np.full((2, N), np.inf), np.full((2, N, width), np.inf)
-        for j in range(N):
-            before, after = np.arange(j), np.arange(j + 1, N)
-            if j < width and shots[j] == shots[0]:
-                first[:, j] = _sum_and_worst(alone[1, j - before, before], many[before])
-            if N - j <= width and shots[j] == shots[-1]:
-                last[:, j] = _sum_and_worst(alone[0, after - j, after], many[after])
-        between[:, :, 0] = 0.0
-        when, counts = upload(frames, self.device).float(), upload(many, self.device).float()
-        shot = upload(shots, self.device)
-        single = upload(alone, self.device)
-        for d in range(1, width):
-            monitor.check()
-            inside = torch.arange(1, d, device=self.device)  # [d - 1]
-            for part in torch.arange(N - d, device=self.device).split(max(1, ENTRIES // (d * wrong[0, 0, 0].numel()))):
-                a, f = part[:, None], part[:, None] + inside
-                b = a + d
-                near = (when[b] - when[f]) / (when[b] - when[a])
-                sources = torch.stack([match[0, inside, f], match[1, d - inside, f]], dim=2)  # [A, d - 1, 2, Q]
-                share = blend_weights(torch.stack([near, 1 - near], dim=2).flatten(0, 1), sources.flatten(0, 1))
-                share = share.unflatten(0, near.shape)[..., None]
-                mixed = wrong[0, inside, f] * share[:, :, 0] + wrong[1, d - inside, f] * share[:, :, 1]
-                error = mixed.float().square().sum(dim=-1).mean(dim=-1) / variance[f]
-                # Beside a cut a frame has one keyframe; a shot between two cuts needs its own.
-                left, right = shot[f] == shot[a], shot[f] == shot[b]
-                beside = torch.where(left, single[0, inside, f], single[1, d - inside, f])
-                error = torch.where(left & right, error, beside)
-                error = torch.where(left | right, error, torch.inf)
-                worst = error.amax(dim=1) if d > 1 else error.new_zeros(len(part))
-                found = torch.stack([(error * counts[f]).sum(dim=1), worst]).cpu().numpy()
-                between[:, part.cpu().numpy(), d] = found
-        return Costs(frames, first, between, last)
+            between = np.full((2, N, width), np.inf)
+            between[:, :, 0] = 0.0
+            for d in range(1, width):
+                between[:, : N - d, d] = _between(d, sample, wrong, match, errors, variance)
+                stage.advance()
+        return Costs(frames, *_ends(errors.cpu().numpy(), shots, many), between)
 
     def release(self) -> None:
         """Gives the device's memory back; what is asked for later is read again."""
@@ -196,8 +167,62 @@ class PropagationResidual:
         return self._latents[upload(frames, self.device)]
 
 
-def _sum_and_worst(errors: np.ndarray, many: np.ndarray) -> tuple[float, float]:
-    return float(errors @ many), float(errors.max(initial=0.0))
+class _Sample(NamedTuple):
+    """A sample of the timeline, on the device: [N] each."""
+
+    frames: Tensor
+    shots: Tensor
+    many: Tensor  # frames that each stands for
+
+
+def _size(wrong: Tensor) -> Tensor:
+    """[..., Q, 4] -> [...]: the squared difference, a mean over tokens."""
+    return wrong.float().square().sum(dim=-1).mean(dim=-1)
+
+
+def _ends(errors: np.ndarray, shots: np.ndarray, many: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`Costs.first` and `Costs.last` from the errors [2, B, N] of frames with a keyframe on one side."""
+    _, width, N = errors.shape
+    first, last = np.full((2, N), np.inf), np.full((2, N), np.inf)
+    for j in range(N):
+        before, after = np.arange(j), np.arange(j + 1, N)
+        if len(before) < width and shots[j] == shots[0]:
+            error = errors[1, j - before, before]
+            first[:, j] = error @ many[before], error.max(initial=0.0)
+        if len(after) < width and shots[j] == shots[-1]:
+            error = errors[0, after - j, after]
+            last[:, j] = error @ many[after], error.max(initial=0.0)
+    return first, last
+
+
+def _between(
+    d: int,
+    sample: _Sample,
+    # What a frame would have wrong, taken from the keyframe so many places before it ([0]), or after it ([1]).
+    wrong: Tensor,  # [2, B, N, Q, 4]
+    match: Tensor,  # [2, B, N, Q] the similarity of its matches there
+    errors: Tensor,  # [2, B, N]
+    variance: Tensor,  # [N]
+) -> np.ndarray:
+    """[2, N - d] of all pairs of keyframes that lie `d` places apart: what the frames between them have wrong."""
+    device, found = errors.device, []
+    inside = torch.arange(1, d, device=device)  # [d - 1]
+    for a in torch.arange(errors.shape[-1] - d, device=device).split(max(1, ENTRIES // (d * wrong[0, 0, 0].numel()))):
+        a = a[:, None]
+        f, b = a + inside, a + d
+        before, after = (0, inside, f), (1, d - inside, f)
+        near = (sample.frames[b] - sample.frames[f]) / (sample.frames[b] - sample.frames[a])
+        confidence = torch.stack([match[before], match[after]], dim=2)  # [A, d - 1, 2, Q]
+        share = blend_weights(torch.stack([near, 1 - near], dim=2).flatten(0, 1), confidence.flatten(0, 1))
+        share = share.unflatten(0, f.shape)[..., None]
+        error = _size(wrong[before] * share[:, :, 0] + wrong[after] * share[:, :, 1]) / variance[f]
+        # Beside a cut a frame has one keyframe; a shot between two cuts needs its own.
+        left, right = (sample.shots[f] == sample.shots[side] for side in (a, b))
+        error = torch.where(left & right, error, torch.where(left, errors[before], errors[after]))
+        error = torch.where(left | right, error, torch.inf)
+        worst = error.amax(dim=1) if d > 1 else error.new_zeros(len(a))
+        found.append(torch.stack([(error * sample.many[f]).sum(dim=1), worst]))
+    return torch.cat(found, dim=1).cpu().numpy()
 
 
 def _pooled_latents(latents: np.ndarray, grid: Grid, device: torch.device, chunk: int = 256) -> Tensor:

@@ -186,7 +186,7 @@ def test_unevenness_is_what_the_best_spacing_gains() -> None:
     between[:, :, 4] = rates
     nothing = np.zeros((2, 100))
     expected = 10 * np.log10(rates.mean() / ((3 * 25 + 75) / 100) ** 2)
-    assert Costs(np.arange(100), nothing, between, nothing).unevenness == pytest.approx(expected)
+    assert Costs(np.arange(100), nothing, nothing, between).unevenness == pytest.approx(expected)
 
 
 def test_pairs_are_consecutive_in_the_choice() -> None:
