@@ -13,9 +13,11 @@ from torch import Tensor
 
 from adaflow_core.matching import TABLE_ENTRIES
 
-# For how many tokens one may speak. Few that speak for many blur the picture: three keyframes pruned by 60 % come 4 to
-# 5 dB nearer to the unpruned edit with this cap than without; at ten and more it seldom matters.
+# For how many tokens one may speak: at most, and where few speak, for each frame's worth of them one more. Few that
+# speak for many blur the picture: three keyframes pruned by 60 %, or 32 by 95 %, come 1.6 and 3 dB nearer to the
+# unpruned edit when their few sampled tokens speak for less than four each.
 MOST_MASS = 4.0
+FEW_MASS = 1.5
 
 
 class Kept(NamedTuple):
@@ -59,7 +61,7 @@ def select_tokens(
     A keyframe's own tokens, then the best of the rest by score. Alone, those shift attention towards what the
     scores prefer, and dropping the others takes their weight away. So the share `sampled` of the places goes to an
     even sample of what is left, taken at equal strides in the order of frames and rows; each token of it counts for
-    the stride around it, up to `MOST_MASS`.
+    the stride around it, within those limits.
     """
     K, _, n = scores.shape
     own = torch.eye(K, dtype=torch.bool, device=scores.device)[:, :, None]
@@ -73,7 +75,7 @@ def select_tokens(
     rest = order[:, count - places :].sort(dim=1).values
     stride = rest.shape[1] / places
     middles = ((torch.arange(places, device=scores.device) + 0.5) * stride).long()
-    return Kept(torch.cat([best, rest[:, middles]], dim=1), places, min(stride, MOST_MASS))
+    return Kept(torch.cat([best, rest[:, middles]], dim=1), places, min(stride, MOST_MASS, FEW_MASS + places / n))
 
 
 def random_tokens(K: int, n: int, count: int, generator: torch.Generator) -> Kept:
