@@ -51,7 +51,7 @@ class AttentionState:
     prompts: int | None = None  # how many prompts the batch is under, each for as many frames; None: one for each row
     inject: bool = False  # the edit branches take the source branch's queries and keys
     kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
-    # n -> how many of the kept tokens, the last of each row, stand for how many each; where none do, nothing
+    # n -> how many of the kept tokens, the last of each row, stand for how many each
     sampled: dict[int, tuple[int, float]] = field(default_factory=dict)
     slots: Tensor | None = None  # [F, P] int64, places among the keyframes, or among `used` where those are given
     used: list[int] | None = None  # the keyframes that a chunk of frames propagates from, if `host`
@@ -209,7 +209,10 @@ def extended_attention(
     flat = lambda x: rearrange(x, "k h n d -> (k n) h d")  # noqa: E731
     result = torch.empty_like(value)
     room = max(1, GATHER_BYTES // (2 * M * H * d * value.element_size()))
-    chunk = _full_waves(min(room, K), H * -(-n // ROWS), value.device)
+    chunk = min(room, K)
+    if value.is_cuda:
+        processors = torch.cuda.get_device_properties(value.device).multi_processor_count
+        chunk = _full_waves(chunk, H * -(-n // ROWS), processors)
     for first in range(0, len(value), K):
         own = slice(first % len(query), first % len(query) + K)  # the branch's own queries, or the shared ones
         keys, values = flat(key[own]), flat(value[first : first + K])
@@ -226,14 +229,11 @@ def extended_attention(
     return result
 
 
-def _full_waves(most: int, blocks: int, device: torch.device) -> int:
+def _full_waves(most: int, blocks: int, processors: int) -> int:
     """Of 1 to `most` keyframes a call, of so many blocks of threads each, how many leave the fewest processors idle.
 
     A GPU runs a block on each processor at a time; where the last wave of them is nearly empty, a third is lost.
     """
-    if device.type != "cuda":
-        return most
-    processors = torch.cuda.get_device_properties(device).multi_processor_count
     return max(
         range(1, most + 1), key=lambda k: (round(k * blocks / (-(-k * blocks // processors) * processors), 2), k)
     )

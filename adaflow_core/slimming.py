@@ -14,7 +14,7 @@ from torch import Tensor
 from adaflow_core.matching import TABLE_ENTRIES
 
 # For how many tokens one may speak: at most, and where few speak, for each frame's worth of them one more. Few that
-# speak for many blur the picture: three keyframes pruned by 60 %, or 32 by 95 %, come 1.6 and 3 dB nearer to the
+# speak for many blur the picture: three keyframes pruned by 60 %, or 32 by 95 %, come 1.2 and 3 dB nearer to the
 # unpruned edit when their few sampled tokens speak for less than four each.
 MOST_MASS = 4.0
 FEW_MASS = 1.5

@@ -86,6 +86,11 @@ def test_a_token_of_mass_three_counts_like_three_of_its_kind(
             np.testing.assert_allclose(result[own][q], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("most", "blocks", "best"), [(1, 160, 1), (5, 160, 4), (8, 160, 8), (5, 80, 3), (9, 132, 9)])
+def test_calls_leave_few_processors_idle(most: int, blocks: int, best: int) -> None:
+    assert attention._full_waves(most, blocks, 132) == best
+
+
 def test_everything_kept_is_full_extended_attention() -> None:
     K, H, n, d = 3, 2, 5, 4
     query, key, value = (draw(2 * K, H, n, d, seed=seed) for seed in (4, 5, 6))
