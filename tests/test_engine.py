@@ -423,6 +423,13 @@ def test_nothing_corresponds_across_a_cut(embedded: AdaFlow) -> None:
     assert "2 shots need one each" in " ".join(notes)
 
 
+def test_even_distances_are_said(embedded: AdaFlow) -> None:
+    even = embedded.plan(CLIPS / "ball.mp4", PlanConfig(keyframes=4))
+    assert np.ptp(np.diff(even.segments.keyframes)) <= 1 and "even distances" in " ".join(even.notes)
+    uneven = embedded.plan(CLIPS / "burst.mp4", PlanConfig(keyframes=4))
+    assert np.ptp(np.diff(uneven.segments.keyframes)) > 1 and not uneven.notes
+
+
 @pytest.mark.parametrize("call", ["plan", "edit"])
 def test_a_device_that_is_full_is_told_in_a_sentence(
     fresh: AdaFlow, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch, call: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -187,10 +187,3 @@ def test_unevenness_is_what_the_best_spacing_gains() -> None:
     nothing = np.zeros((2, 100))
     expected = 10 * np.log10(rates.mean() / ((3 * 25 + 75) / 100) ** 2)
     assert Costs(np.arange(100), nothing, nothing, between).unevenness == pytest.approx(expected)
-
-
-def test_pairs_are_consecutive_in_the_choice() -> None:
-    costs = film(30, pace=0.1).costs(6, Monitor())
-    for count, keyframes, worst in cheapest(costs, 6):
-        stretches = [costs.between[1, a, b - a] for a, b in pairwise(keyframes)]
-        assert worst >= max(stretches, default=0.0) and count == len(keyframes)
