@@ -158,6 +158,7 @@ const behind = (video, other) => {
   return other.duration ? apart - Math.round(apart / other.duration) * other.duration : apart;
 };
 const moved = new WeakSet();  // by this script: their seeks are nobody's wish
+const halted = new WeakSet();  // while they sought: whether they are to stand shows when they have found their place
 const move = (video, seconds) => { moved.add(video); video.currentTime = seconds; };
 for (const name of ["play", "pause", "seeked"])  // media events do not bubble, but can be caught on their way down
   document.addEventListener(name, ({ target: video }) => {
@@ -165,15 +166,23 @@ for (const name of ["play", "pause", "seeked"])  // media events do not bubble, 
     if (!source || !edited || (video !== source && video !== edited)) return;
     const other = video === source ? edited : source;
     if (name === "play") other.play().catch(() => {});
-    else if (name === "pause") { if (!video.ended && !video.seeking) other.pause(); }
-    else if (moved.delete(video)) return;
+    else if (name === "pause") {
+      if (video.seeking) halted.add(video);
+      else if (!video.ended) other.pause();
+    } else {
+      if (halted.delete(video) && video.paused) other.pause();
+      if (moved.delete(video)) return;
+    }
     // A loop's own jump to its beginning is no distance, and is left to the small steps below.
     if (Math.abs(behind(other, video)) > (video.paused ? 0.01 : 0.3)) move(other, video.currentTime);
   }, true);
+let disagreed = 0;  // rounds for which one has played and the other not
 setInterval(() => {
   const [source, edited] = videos();
   if (!source || !edited || source.readyState < 2 || edited.readyState < 2 || source.seeking || edited.seeking) return;
-  if (source.paused !== edited.paused) edited.paused ? source.pause() : source.play().catch(() => {});
+  // A visitor's wish comes as an event, a little after the state itself: only what lasts is nobody's.
+  disagreed = source.paused === edited.paused ? 0 : disagreed + 1;
+  if (disagreed > 2) edited.paused ? source.pause() : source.play().catch(() => {});
   const late = behind(source, edited), apart = Math.abs(late);
   if (apart > (edited.paused ? 0.01 : 0.3)) move(source, edited.currentTime);
   // Seeking shows as a jerk: a small distance is made up by playing a little faster or slower.
