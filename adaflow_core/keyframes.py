@@ -183,24 +183,18 @@ def place_borders(
     return np.array(starts, dtype=np.int64)
 
 
-def choose_segments(
+def budget_choice(
     similarity: FrameSimilarity,
     scales: tuple[int, ...],
     both_directions: bool,
     cuts: np.ndarray,
     *,
-    count: int | None,
-    mean: float,
-    window: float,
+    count: int,
     max_segment: int,
     monitor: Monitor,
 ) -> Segments:
-    """By budget where `count` is given, else by threshold."""
+    """`budget_segments` of a video of any length: the timeline is thinned where it has many frames a segment."""
     T = len(similarity.features.tokens)
-    compare = partial(similarity.compare, scales, both_directions)
-    if count is None:
-        starts = threshold_starts(compare, T, cuts, mean=mean, window=window, max_segment=max_segment)
-        return Segments(starts, representatives(compare, starts, T), cuts, T)
     if count >= T:
         return Segments(np.arange(T), np.arange(T), cuts, T)
     # The band reaches three times the average segment; the timeline is thinned so that it stays narrow.
@@ -216,6 +210,7 @@ def choose_segments(
         reach = min(T, 2 * reach)
     starts, keyframes = found[0] * stride, found[1] * stride
     if stride > 1:
+        compare = partial(similarity.compare, scales, both_directions)
         keyframes = _serve_every_shot(keyframes, cuts, T)
         starts = place_borders(compare, keyframes, cuts, T, reach=2 * stride)
     return Segments(starts, keyframes, cuts, T)

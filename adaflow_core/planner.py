@@ -12,10 +12,18 @@ import torch
 
 from adaflow_core.cache import cache_key
 from adaflow_core.config import PlanConfig
-from adaflow_core.keyframes import choose_segments, detect_cuts, even_segments, place_borders, refine_keyframes
+from adaflow_core.keyframes import (
+    budget_choice,
+    detect_cuts,
+    even_segments,
+    place_borders,
+    refine_keyframes,
+    representatives,
+    threshold_starts,
+)
 from adaflow_core.layout import build_correspondence, build_slimming
 from adaflow_core.propagation import PropagationResidual
-from adaflow_core.similarity import FrameSimilarity
+from adaflow_core.similarity import Compare, FrameSimilarity
 from adaflow_core.types import Features, Grid, Layout, Monitor, Segments
 
 
@@ -89,11 +97,13 @@ class Planner:
         config: PlanConfig,
         monitor: Monitor,
     ) -> Choice:
-        segments, values, notes = _segments(config, similarity, residual, monitor)
+        chooser = _Chooser(config, similarity, residual, monitor)
+        segments = chooser.segments()
+        values = residual(segments.keyframes, np.arange(residual.length))
         means, windows, heat = _curves(similarity, config, segments, monitor)
         similarity.release()
         residual.release()
-        return Choice(segments, adjacent, means, windows, heat, similarity.base, values, notes)
+        return Choice(segments, adjacent, means, windows, heat, similarity.base, values, tuple(chooser.notes))
 
 
 def _segments_key(key: str, config: PlanConfig) -> str:
@@ -101,62 +111,85 @@ def _segments_key(key: str, config: PlanConfig) -> str:
     return cache_key(features=key, **asdict(replace(config, prune=None, kv_frames=None, resample=False)))
 
 
-def _segments(
-    config: PlanConfig,
-    similarity: FrameSimilarity,
-    residual: PropagationResidual,
-    monitor: Monitor,
-) -> tuple[Segments, np.ndarray, tuple[str, ...]]:
-    """The segments, every frame's residual, and what the user should know about the choice."""
-    T, cuts = len(similarity.features.tokens), residual.cuts
-    everything = np.arange(T)
-    if config.method in ("joint", "per-frame"):
-        return Segments(everything, everything, cuts, T), np.zeros(T, np.float32), ()
-    notes: list[str] = []
-    count = config.keyframes
-    even = config.method in ("uniform", "tokenflow")
-    if even and count is None:
-        count = -(-T // 8)  # TokenFlow's spacing (arXiv 2307.10373)
-    if count is not None:
-        shots = len(cuts) + 1
-        if count > T:
-            notes.append(f"{count} keyframes were asked for; the video has {T} frames")
+class _Chooser:
+    """Chooses one video's segments; `notes` is what the user should know about the choice."""
+
+    def __init__(
+        self, config: PlanConfig, similarity: FrameSimilarity, residual: PropagationResidual, monitor: Monitor
+    ) -> None:
+        self.config, self.similarity, self.residual, self.monitor = config, similarity, residual, monitor
+        self.frames, self.cuts = residual.length, residual.cuts
+        self.compare: Compare = partial(similarity.compare, config.scales, config.both_directions)
+        assert config.max_keyframes is not None
+        self.limit = max(config.max_keyframes, len(self.cuts) + 1)
+        self.notes: list[str] = []
+
+    def segments(self) -> Segments:
+        if self.config.method in ("joint", "per-frame"):
+            return Segments(np.arange(self.frames), np.arange(self.frames), self.cuts, self.frames)
+        if self.config.method in ("uniform", "tokenflow"):
+            # TokenFlow's spacing (arXiv 2307.10373)
+            return even_segments(self.frames, self._asked() or -(-self.frames // 8), self.cuts)
+        return self._by_similarity() if self.config.refinement == "none" else self._by_residual()
+
+    def _asked(self) -> int | None:
+        """How many keyframes there are to be; None: as many as it takes."""
+        count, shots = self.config.keyframes, len(self.cuts) + 1
+        if count is None:
+            return None
+        if count > self.frames:
+            self.notes.append(f"{count} keyframes were asked for; the video has {self.frames} frames")
         elif count < shots:
-            notes.append(f"{count} keyframes were asked for; {shots} shots need one each")
-        count = max(shots, min(count, T))
-    if even:
-        segments = even_segments(T, count or 1, cuts)
-        return segments, residual(segments.keyframes, everything), tuple(notes)
-    assert config.similarity is not None and config.window_similarity is not None
-    choose = partial(
-        choose_segments,
-        similarity,
-        config.scales,
-        config.both_directions,
-        cuts,
-        mean=config.similarity,
-        window=config.window_similarity,
-        max_segment=config.max_segment,
-        monitor=monitor,
-    )
-    assert config.max_keyframes is not None and config.residual is not None
-    limit, asked = max(config.max_keyframes, len(cuts) + 1), count
-    if count is None:
-        segments = choose(count=None)
-        count = min(len(segments), limit)
-        if len(segments) > limit:
-            notes.append(f"the thresholds ask for {len(segments)} keyframes; {limit} were allowed")
-    if config.refinement == "none":
-        if asked is not None or len(segments) > limit:
-            segments = choose(count=count)
-    else:
-        most = limit if asked is None and config.refinement == "split" else count
-        keyframes = refine_keyframes(residual, count, most, config.residual, monitor)
-        if 2 < len(keyframes) < T and np.array_equal(keyframes, even_segments(T, len(keyframes), cuts).keyframes):
-            notes.append("the video changes evenly, so that its keyframes lie at even distances")
-        compare = partial(similarity.compare, config.scales, config.both_directions)
-        segments = Segments(place_borders(compare, keyframes, cuts, T), keyframes, cuts, T)
-    return segments, residual(segments.keyframes, everything), tuple(notes)
+            self.notes.append(f"{count} keyframes were asked for; {shots} shots need one each")
+        return max(shots, min(count, self.frames))
+
+    def _by_similarity(self) -> Segments:
+        """The paper's walk, or the best segments of a given number."""
+        count = self._asked()
+        if count is None:
+            starts = self._walk()
+            count = self._allowed(len(starts))
+            if count == len(starts):
+                return Segments(starts, representatives(self.compare, starts, self.frames), self.cuts, self.frames)
+        return budget_choice(
+            self.similarity,
+            self.config.scales,
+            self.config.both_directions,
+            self.cuts,
+            count=count,
+            max_segment=self.config.max_segment,
+            monitor=self.monitor,
+        )
+
+    def _by_residual(self) -> Segments:
+        """Keyframes from which propagation goes wrong least; without a number, as many as the walk finds or more."""
+        assert self.config.residual is not None
+        count = most = self._asked()
+        if count is None or most is None:
+            count = self._allowed(len(self._walk()))
+            most = self.limit if self.config.refinement == "split" else count
+        keyframes = refine_keyframes(self.residual, count, most, self.config.residual, self.monitor)
+        K = len(keyframes)
+        if 2 < K < self.frames and np.array_equal(keyframes, even_segments(self.frames, K, self.cuts).keyframes):
+            self.notes.append("the video changes evenly, so that its keyframes lie at even distances")
+        starts = place_borders(self.compare, keyframes, self.cuts, self.frames)
+        return Segments(starts, keyframes, self.cuts, self.frames)
+
+    def _walk(self) -> np.ndarray:
+        assert self.config.similarity is not None and self.config.window_similarity is not None
+        return threshold_starts(
+            self.compare,
+            self.frames,
+            self.cuts,
+            mean=self.config.similarity,
+            window=self.config.window_similarity,
+            max_segment=self.config.max_segment,
+        )
+
+    def _allowed(self, wanted: int) -> int:
+        if wanted > self.limit:
+            self.notes.append(f"the thresholds ask for {wanted} keyframes; {self.limit} were allowed")
+        return min(wanted, self.limit)
 
 
 def _curves(

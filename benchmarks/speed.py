@@ -96,8 +96,9 @@ def machine(backbone: Backbone) -> dict[str, Any]:
 class Measurement:
     """One plan and edit under the clock; `results` is written to `path` whenever a stage ends."""
 
-    def __init__(self, backbone: Backbone, given: argparse.Namespace) -> None:
-        self.backbone, self.given = backbone, given
+    def __init__(self, backbone: Backbone, given: argparse.Namespace, folder: Path) -> None:
+        self.backbone, self.given, self.folder = backbone, given, folder
+        self.cache: Path = given.cache or folder / "cache"
         self.path: Path = given.json
         self.width, self.height = map(int, given.size.split("x"))
         self.passes = count_passes(backbone, self.width, self.height)
@@ -116,11 +117,11 @@ class Measurement:
         if progress.stage in STAGES:
             self._enough = STAGES.index(progress.stage) > self._wanted_from
 
-    def run(self, folder: Path) -> None:
+    def run(self) -> None:
         given, T = self.given, self.given.frames
         plan_config, edit_config = settings(given)
-        film = make_film(folder, T, self.width, self.height)
-        engine = AdaFlow(self.backbone, Cache(given.cache or folder / "cache", limit_bytes=100 * GIB))
+        film = make_film(self.folder, T, self.width, self.height)
+        engine = AdaFlow(self.backbone, Cache(self.cache, limit_bytes=100 * GIB))
         stop = lambda: self._enough  # noqa: E731
         with self.clock, suppress(Stopped):
             began = time.perf_counter()
@@ -144,6 +145,14 @@ class Measurement:
         self.results["keyframes"], self.results["tokens_kept"] = K, plan.tokens_kept
         self.results["forecast"] = {"seconds": plan.forecast.seconds, "gib": plan.forecast.peak_memory_bytes / GIB}
 
+    def _on_disk(self) -> int:
+        """Bytes in the cache, unfinished entries and all; with the film, whose frames an edit of a file has there."""
+        total = self.given.frames * self.height * self.width * 3
+        for file in self.cache.rglob("*"):
+            with suppress(OSError):  # it was renamed or removed just now
+                total += file.stat().st_size
+        return total
+
     def write(self) -> None:
         T, matrix = self.given.frames, self.results["machine"]["matrix_tflops"]
         stages = {}
@@ -164,6 +173,7 @@ class Measurement:
                     "share_of_matrix": float(f"{rate / matrix:.3g}"),
                 }
         self.results["stages"] = stages
+        self.results["cache_gib"] = max(self.results.get("cache_gib", 0.0), self._on_disk() / GIB)
         if "edit_seconds" in self.results:
             total = self.results["plan_seconds"] + self.results["edit_seconds"]
             needed = sum(self.work.values()) / 1e12
@@ -203,8 +213,10 @@ def run_forecasts(backbone: Backbone, given: argparse.Namespace) -> None:
         asked = {"preset": preset, "frames": frames, "keyframes": keyframes, "steps": steps, "low_memory": low_memory}
         with tempfile.TemporaryDirectory(prefix="adaflow-speed-") as folder:
             path = Path(folder) / "one.json"
-            measurement = Measurement(backbone, argparse.Namespace(**vars(given) | asked | {"json": path}))
-            measurement.run(Path(folder))
+            measurement = Measurement(
+                backbone, argparse.Namespace(**vars(given) | asked | {"json": path}), Path(folder)
+            )
+            measurement.run()
         found, predicted = measurement.results, measurement.results["forecast"]
         stages = {name: found["stages"][name] for name in predicted["seconds"]}
         kind = "gpu_gib" if backbone.device.type == "cuda" else "host_gib"
@@ -234,7 +246,7 @@ def main() -> None:
         run_forecasts(backbone, given)
         return
     with tempfile.TemporaryDirectory(prefix="adaflow-speed-") as folder:
-        Measurement(backbone, given).run(Path(folder))
+        Measurement(backbone, given, Path(folder)).run()
 
 
 if __name__ == "__main__":

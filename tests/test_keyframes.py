@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 
 from adaflow_core import similarity as similarity_module
 from adaflow_core.keyframes import (
+    budget_choice,
     budget_segments,
-    choose_segments,
     detect_cuts,
     even_segments,
     place_borders,
@@ -163,25 +164,9 @@ def test_a_shot_that_thinning_skips_still_gets_its_keyframe() -> None:
     check(segments)
 
 
-def test_a_choice_by_threshold_keeps_the_thresholds() -> None:
-    T, cuts = 40, np.array([13])
-    similarity = FrameSimilarity(drifting(T, GRID, cuts=(13,)), "uniform")
-    segments = choose_segments(
-        similarity, (1, 2), True, cuts,
-        count=None, mean=0.9, window=0.8, max_segment=12, monitor=Monitor(),
-    )  # fmt: skip
-    check(segments)
-    assert 4 < len(segments) < T and segments.lengths.max() <= 12
-    for start, end in zip(segments.starts, segments.ends, strict=True):
-        means, windows = similarity.compare((1, 2), True, int(start), np.arange(start, end))
-        assert (means >= 0.9).all() and (windows >= 0.8).all()
-
-
-def choose(T: int, count: int | None, cuts: np.ndarray) -> Segments:
+def choose(T: int, count: int, cuts: np.ndarray) -> Segments:
     similarity = FrameSimilarity(drifting(T, GRID, cuts=tuple(cuts)), "uniform")
-    return choose_segments(
-        similarity, (1,), True, cuts, count=count, mean=0.8, window=0.6, max_segment=400, monitor=Monitor()
-    )
+    return budget_choice(similarity, (1,), True, cuts, count=count, max_segment=400, monitor=Monitor())
 
 
 @pytest.fixture
@@ -198,12 +183,12 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.parametrize("count", [None, 4, 20])
-def test_the_number_of_comparisons_grows_with_the_length(compared: list[int], count: int | None) -> None:
+@pytest.mark.parametrize("count", [4, 20])
+def test_the_number_of_comparisons_grows_with_the_length(compared: list[int], count: int) -> None:
     numbers = []
     for T in (240, 480, 960):
         before = sum(compared)
-        choose(T, count and count * T // 240, NONE)
+        choose(T, count * T // 240, NONE)
         numbers.append(sum(compared) - before)
     first, second = np.diff(numbers)  # what 240 and 480 frames more take
     assert first > 100 and second == pytest.approx(2 * first, rel=0.2)
@@ -212,6 +197,18 @@ def test_the_number_of_comparisons_grows_with_the_length(compared: list[int], co
 def test_a_fixed_budget_is_not_quadratic_in_the_length(compared: list[int]) -> None:
     choose(1200, 6, NONE)
     assert 0 < sum(compared) < 1200 * 64
+
+
+def test_the_walk_compares_each_frame_a_few_times(compared: list[int]) -> None:
+    numbers = []
+    for T in (240, 480, 960):
+        similarity = FrameSimilarity(drifting(T, GRID), "uniform")
+        walked = partial(similarity.compare, (1,), True)
+        before = sum(compared)
+        threshold_starts(walked, T, NONE, mean=0.8, window=0.6, max_segment=400)
+        numbers.append(sum(compared) - before)
+    first, second = np.diff(numbers)  # what 240 and 480 frames more take
+    assert first > 100 and second == pytest.approx(2 * first, rel=0.2)
 
 
 # --- borders and refinement -------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from adaflow_core.backbone import Backbone
 from adaflow_core.config import PRESETS, EditConfig, ModelProfile, resolve_edit
 from adaflow_core.types import Correspondence, Grid, Layout, Progress, Slimming
 from benchmarks import speed
-from benchmarks.clock import Clock
+from benchmarks.clock import GIB, Clock
 from benchmarks.stand_ins import make_film
 from benchmarks.work import Passes, count_passes, extended_attention_work, stage_work
 
@@ -106,12 +106,15 @@ def run(monkeypatch: pytest.MonkeyPatch, path: Path, *arguments: str) -> dict:
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    results = run(monkeypatch, tmp_path / "all.json", "--frames", "6", "--keyframes", "2", "--steps", "1")
+    command = ("--frames", "6", "--keyframes", "2", "--steps", "1", "--cache", str(tmp_path / "cache"))
+    results = run(monkeypatch, tmp_path / "all.json", *command)
     assert set(speed.STAGES) <= set(results["stages"]) and results["keyframes"] == 2
     for name in ("invert", "keyframes", "propagation", "decode frames"):
         stage = results["stages"][name]
         assert stage["seconds"] > 0 and stage["share_done"] == 1 and stage["share_of_matrix"] > 0
     assert results["total"]["frames_per_second"] > 0 and results["deviation"] > 0
+    left = sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*"))
+    assert results["cache_gib"] * GIB >= left + 6 * 64 * 64 * 3 > 6 * 64 * 64 * 3
 
 
 def test_stages_end_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""The planner: which way of choosing keyframes the settings take, and what it tells of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from adaflow_core import planner as planner_module
+from adaflow_core.config import PlanConfig
+from adaflow_core.keyframes import even_segments
+from adaflow_core.planner import Choice, Planner
+from adaflow_core.similarity import FrameSimilarity
+from adaflow_core.types import Grid, Monitor
+from made import drifting, latents_of
+
+T, CUT = 40, 13
+CONFIG = PlanConfig(similarity=0.9, window_similarity=0.8, residual=0.14, max_segment=12, max_keyframes=30)
+
+
+def choose(config: PlanConfig) -> Choice:
+    features = drifting(T, Grid(4, 3), cuts=(CUT,))
+    planner = Planner(torch.device("cpu"), cut=0.7)
+    return planner.choose(features, latents_of(features), "drifting", config, Monitor())
+
+
+def changed(**settings: object) -> PlanConfig:
+    return PlanConfig(**{**vars(CONFIG), **settings})  # type: ignore[arg-type]
+
+
+def test_a_walk_keeps_the_thresholds() -> None:
+    choice = choose(changed(refinement="none", scales=(1, 2), both_directions=True))
+    similarity = FrameSimilarity(drifting(T, Grid(4, 3), cuts=(CUT,)), "uniform")
+    segments = choice.segments
+    assert 4 < len(segments) < T and segments.lengths.max() <= 12 and segments.cuts.tolist() == [CUT]
+    for start, end in zip(segments.starts, segments.ends, strict=True):
+        means, windows = similarity.compare((1, 2), True, int(start), np.arange(start, end))
+        assert (means >= 0.9).all() and (windows >= 0.8).all()
+
+
+def test_the_refinement_has_at_least_as_many_keyframes_as_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = len(choose(changed(refinement="none")).segments)
+    # It takes their number alone: which frames of the walk stand for it is never asked.
+    monkeypatch.setattr(planner_module, "representatives", None)
+    assert len(choose(changed(refinement="move")).segments) == walked
+    assert walked < len(choose(CONFIG).segments) < T
+
+
+@pytest.mark.parametrize("refinement", ["none", "move", "split"])
+def test_the_thresholds_may_not_ask_for_more_than_is_allowed(refinement: str) -> None:
+    choice = choose(changed(refinement=refinement, max_keyframes=3))
+    assert len(choice.segments) == 3 and "3 were allowed" in choice.notes[0]
+
+
+@pytest.mark.parametrize("refinement", ["none", "split"])
+@pytest.mark.parametrize(("asked", "given", "why"), [(1, 2, "2 shots need one each"), (99, T, f"has {T} frames")])
+def test_a_number_that_cannot_be_had(refinement: str, asked: int, given: int, why: str) -> None:
+    choice = choose(changed(refinement=refinement, keyframes=asked))
+    assert len(choice.segments) == given and why in choice.notes[0]
+
+
+def test_even_keyframes_without_a_number_lie_eight_frames_apart() -> None:
+    found = choose(changed(method="uniform"))
+    assert found.segments.keyframes.tolist() == even_segments(T, 5, np.array([CUT])).keyframes.tolist()
+    assert not found.notes and len(choose(changed(method="tokenflow")).segments.cuts) == 0
+
+
+@pytest.mark.parametrize("method", ["joint", "per-frame"])
+def test_methods_without_keyframes_take_every_frame(method: str) -> None:
+    choice = choose(changed(method=method))
+    assert choice.segments.keyframes.tolist() == list(range(T)) and not choice.residual.any()
