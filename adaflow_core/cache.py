@@ -26,7 +26,7 @@ Build = Callable[[Path], dict[str, Any]]
 FORMAT = 3
 _META, _LOCK = "meta.json", ".lock"
 _BUILDING, _LEAVING, _UNFINISHED = ".building-", ".leaving-", ".unfinished-"
-_STATE, _PART = ".npz", ".part"
+_STATE, _PART = ".zip", ".part"
 _FRESH = 60.0  # seconds for which an entry that was asked for is safe from removal
 _STALE = 7 * 24 * 3600.0  # seconds after which nobody comes back to what was left unfinished
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from adaflow_core.matching import best_match, pool_tokens
+from adaflow_core.store import scratch
 from adaflow_core.transfer import upload
 from adaflow_core.types import Correspondence, Features, Grid, Monitor, Segments
 
@@ -101,8 +102,8 @@ def correspond(
     else:
         slots, temporal = segments.segment_of()[:, None], np.ones((T, 1))
     P = slots.shape[1]
-    index = {g: np.empty((T, P, g.n), dtype=np.int16 if g.n < 2**15 else np.int32) for g in grids}
-    weights = {g: np.empty((T, P, g.n), dtype=np.float16) for g in grids}
+    index = {g: scratch(np.int16 if g.n < 2**15 else np.int32, (T, P, g.n)) for g in grids}
+    weights = {g: scratch(np.float16, (T, P, g.n)) for g in grids}
 
     on_gpu = torch.device(device).type == "cuda"
     chunk = chunk or (32 if on_gpu else 8)

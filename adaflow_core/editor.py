@@ -8,6 +8,7 @@ gives the source back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ from adaflow_core.config import EditConfig
 from adaflow_core.ddim import CLEAN, add_noise, guide, move, split
 from adaflow_core.memory import in_chunks
 from adaflow_core.resume import Checkpoint
+from adaflow_core.store import scratch
 from adaflow_core.transfer import upload
 from adaflow_core.types import Embedding, Inversion, Layout, Monitor
 
 LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
+_BLOCK = 256  # frames whose first latents are brought there at a time
 PART_OF_LARGEST = 0.5  # what counts as the usual change of an edit that leaves most of a frame as it is
 Layouts = Callable[[int], Layout]
 """Step -> the keyframes, kept tokens and correspondences that hold in it."""
@@ -87,7 +90,7 @@ class Editor:
         preview: Callable[[Tensor], np.ndarray] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> tuple[Tensor, int]:
-        """Edited clean latents [T, 4, h, w] float32 on the CPU, and after how many finished steps it went on.
+        """Edited clean latents [T, 4, h, w] float32, on the device or not, and after how many steps it went on.
 
         `clean` are the source's. `preview` turns the keyframes' predicted clean latents [K, 4, h, w] into small
         pictures. `checkpoint` is where each step's latents are left, and taken up from.
@@ -95,14 +98,12 @@ class Editor:
         backbone, config = self.backbone, self.config
         timesteps = [int(t) for t in inversion.timesteps]
         S = len(timesteps)
-        start, resumed = np.array(inversion.latents[0], dtype=np.float32), 0
-        found = None if checkpoint is None else checkpoint.load(start.shape)
-        if found is not None:
-            resumed, start = found
-        # Where it lies on the device, no pass waits for its latents.
-        home = backbone.device if start.nbytes <= LATENTS_ON_DEVICE else torch.device("cpu")
-        x = torch.from_numpy(start).to(home)  # [T, 4, h, w]
-        T = len(x)
+        x = self._room(inversion.latents.shape[1:])  # [T, 4, h, w]
+        T, home = len(x), x.device
+        resumed = 0 if checkpoint is None else checkpoint.load(x)
+        if not resumed:
+            for begin in range(0, T, _BLOCK):
+                x[begin : begin + _BLOCK] = upload(inversion.latents[0, begin : begin + _BLOCK], home).float()
         with (
             editing_attention(backbone.unet, self.attention),
             forward_hook(injected_conv(backbone.unet), self.conv),
@@ -154,8 +155,14 @@ class Editor:
                 self.attention.outputs.clear()
                 self.attention.key_tokens.clear()
                 if checkpoint is not None:
-                    checkpoint.save(i + 1, x.cpu().numpy())
-        return x.cpu(), resumed
+                    checkpoint.save(i + 1, x)
+        return x, resumed
+
+    def _room(self, shape: tuple[int, ...]) -> Tensor:
+        """Uninitialised float32: on the device, where no pass has to wait for its latents, or in a file."""
+        if 4 * math.prod(shape) <= LATENTS_ON_DEVICE:
+            return torch.empty(shape, device=self.backbone.device)
+        return torch.from_numpy(scratch(np.float32, shape))
 
     def _lay_out(self, layout: Layout) -> None:
         """What all passes of a layout share, on the device."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +39,7 @@ from adaflow_core.prompts import prompt_warnings
 from adaflow_core.resume import Checkpoint, frames_digest, layout_digest
 from adaflow_core.sandbox import check_source
 from adaflow_core.scores import Scores, score
-from adaflow_core.store import allocated, set_aside
+from adaflow_core.store import allocated, scratch
 from adaflow_core.transfer import upload
 from adaflow_core.types import (
     AdaFlowError,
@@ -370,18 +369,10 @@ class AdaFlow:
         monitor: Monitor,
         low_memory: bool = False,
     ) -> np.ndarray:
-        """[T, H, W, 3] uint8 in an unnamed temporary file: a long result must not fill the memory."""
+        """[T, H, W, 3] uint8."""
         decode, device = self.backbone.decode_there, self.backbone.device
         T = len(video)
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the array
-        try:
-            set_aside(file, video.frames.nbytes)
-        except OSError as problem:
-            raise AdaFlowError(
-                f"the result's {video.frames.nbytes / 1e9:.1f} GB do not fit into {tempfile.gettempdir()}; free some "
-                f"space or set TMPDIR to another folder, and run it again: the inversion is kept ({problem.strerror})"
-            ) from problem
-        out = np.memmap(file, np.uint8, mode="w+", shape=video.frames.shape)
+        out = scratch(np.uint8, video.frames.shape)
         with monitor.stage("decode frames", T) as stage:
             for part in stage.chunks(T, self.backbone.vae_chunk(*video.size, low_memory)):
                 frames = decode(edited[part])

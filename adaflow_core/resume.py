@@ -7,14 +7,19 @@ attention layers keep lives within a step.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
+from adaflow_core.transfer import upload
 from adaflow_core.types import Layout
+
+_BLOCK = 256  # frames that are written or read at a time: a long video's latents must not fill the memory
 
 
 class Checkpoint:
@@ -24,25 +29,34 @@ class Checkpoint:
         self.path = path
         self.problem = ""  # why nothing can be written; the edit goes on without
 
-    def load(self, shape: tuple[int, ...]) -> tuple[int, np.ndarray] | None:
-        """How many steps were finished, and the latents `shape` [T, 4, h, w] float32 after them."""
+    def load(self, latents: Tensor) -> int:
+        """How many steps were finished; `latents` [T, 4, h, w] float32 then are as after them. 0: none, or damaged."""
         try:
-            with np.load(self.path) as stored:  # checks the archive's checksums
-                done, latents = int(stored["done"]), stored["latents"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-        if latents.shape != shape or latents.dtype != np.float32 or done < 1:
-            return None
-        return done, latents
+            with zipfile.ZipFile(self.path) as archive:
+                told = json.loads(archive.read("meta.json"))
+                if told["shape"] != list(latents.shape):
+                    return 0
+                with archive.open("latents") as stored:  # reading to its end checks the archive's checksum
+                    for part in latents.split(_BLOCK):
+                        rows = np.frombuffer(stored.read(part.numel() * 4), np.float32).reshape(part.shape)
+                        part.copy_(upload(rows, part.device))
+                    stored.read()
+                return int(told["done"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            return 0
 
-    def save(self, done: int, latents: np.ndarray) -> None:
+    def save(self, done: int, latents: Tensor) -> None:
         if self.problem:
             return
         part = self.path.with_suffix(f".{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                np.savez(file, done=done, latents=latents)
+                with zipfile.ZipFile(file, "w") as archive:
+                    archive.writestr("meta.json", json.dumps({"done": done, "shape": list(latents.shape)}))
+                    with archive.open("latents", "w", force_zip64=True) as stored:
+                        for rows in latents.split(_BLOCK):
+                            stored.write(rows.cpu().contiguous().numpy().data)
                 file.flush()
                 os.fsync(file.fileno())  # the name must not be on disk before what it names
             part.replace(self.path)
@@ -68,10 +82,12 @@ def layout_digest(layout: Layout) -> str:
     """Names a layout by its content: kept tokens and correspondences may come from elsewhere than the settings."""
     digest = hashlib.blake2b(layout.keyframes.tobytes(), digest_size=16)
     for grid, part in sorted((layout.slimming or {}).items()):
-        digest.update(repr((grid, part.sampled, part.mass)).encode() + part.kept.tobytes())
+        digest.update(repr((grid, part.sampled, part.mass)).encode())
+        digest.update(np.ascontiguousarray(part.kept).data)
     correspondence = layout.correspondence
     digest.update(correspondence.slots.tobytes())
     for grid in sorted(correspondence.index):
         for array in (correspondence.index[grid], correspondence.weights[grid]):
-            digest.update(repr(grid).encode() + np.ascontiguousarray(array).tobytes())
+            digest.update(repr(grid).encode())
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import tempfile
 import uuid
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 from adaflow_core.types import AdaFlowError
+
+SCRATCH_IN_MEMORY = 2**26  # bytes of a scratch array up to which it needs no file
 
 
 def allocated(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
@@ -30,6 +33,25 @@ def set_aside(file: IO[bytes], size: int) -> None:
     """Room on disk for `size` bytes; nothing where the system has no call for it (Windows sets it aside itself)."""
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(file.fileno(), 0, size)
+
+
+def scratch(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """An array to fill that lives as long as somebody holds it: a large one in an unnamed temporary file.
+
+    So what grows with a video's length leaves the memory to the system, which may write it out and drop it.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= SCRATCH_IN_MEMORY:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile() as file:  # the map keeps it
+        try:
+            set_aside(file, size)
+        except OSError as problem:
+            raise AdaFlowError(
+                f"{size / 1e9:.1f} GB do not fit into {tempfile.gettempdir()}; free some space or set TMPDIR to "
+                f"another folder, and run it again: what was finished is kept ({problem.strerror})"
+            ) from problem
+        return np.memmap(file, dtype, mode="w+", shape=shape)
 
 
 class Frames:

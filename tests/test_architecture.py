@@ -30,9 +30,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "transfer",
         "storage",
         "pool",
-        "resume",
     ),
-    ("pictures", "sound", "prompts"),
+    ("pictures", "sound", "prompts", "resume"),
     ("decoding", "sandbox"),  # a process with limits, and its parent's side
     ("pooled", "kernels", "bounded"),
     ("slimming", "correspondence", "similarity", "video", "visualize"),  # pure functions, files, pictures

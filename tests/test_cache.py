@@ -250,25 +250,6 @@ def test_a_full_disk_ends_with_the_remedy_and_keeps_what_was_done(tmp_path: Path
     assert not list(cache.glob("*/.*")) and not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
-def test_arrays_are_refused_where_they_do_not_fit(tmp_path: Path) -> None:
-    script = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from adaflow_core.store import allocated
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    allocated(Path(sys.argv[1]), np.float32, (1000,))
-except OSError as problem:
-    print(problem.strerror)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "a.npy")], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "File too large"
-
-
 def test_frames_that_cannot_fit_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adaflow_core import store, video
 

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from adaflow_core import editor, store
 from adaflow_core.backbone import Backbone
 from adaflow_core.cache import Cache
 from adaflow_core.config import EditConfig, PlanConfig
@@ -29,21 +32,22 @@ KILLS = int(os.environ.get("ADAFLOW_KILLS", "1"))
 
 
 def test_a_checkpoint_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> None:
-    latents = np.random.default_rng(0).normal(size=(3, 4, 2, 2)).astype(np.float32)
-    checkpoint = Checkpoint(tmp_path / "edits" / "a.npz")
-    assert checkpoint.load(latents.shape) is None
+    T = 300  # more than are read at a time
+    latents = torch.randn(T, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    checkpoint, found = Checkpoint(tmp_path / "edits" / "a.zip"), torch.zeros(T, 4, 2, 2)
+    assert checkpoint.load(found) == 0
     checkpoint.save(1, latents)
     checkpoint.save(2, latents + 1)
-    found = checkpoint.load(latents.shape)
-    assert found is not None and found[0] == 2
-    np.testing.assert_array_equal(found[1], latents + 1)
-    assert checkpoint.load((4, 4, 2, 2)) is None
-    assert [file.name for file in checkpoint.path.parent.iterdir()] == ["a.npz"]
+    assert checkpoint.load(found) == 2
+    torch.testing.assert_close(found, latents + 1, rtol=0, atol=0)
+    assert checkpoint.load(torch.zeros(T + 1, 4, 2, 2)) == 0
+    assert [file.name for file in checkpoint.path.parent.iterdir()] == ["a.zip"]
     whole = checkpoint.path.read_bytes()
-    at = whole.index((latents + 1).tobytes())
-    for damaged in (b"", whole[: len(whole) // 2], whole[:at] + b"\xff" + whole[at + 1 :]):
+    content = (latents + 1).numpy().tobytes()
+    first, last = whole.index(content), whole.index(content) + len(content) - 1
+    for damaged in (b"", whole[: len(whole) // 2], *(whole[:at] + b"\xff" + whole[at + 1 :] for at in (first, last))):
         checkpoint.path.write_bytes(damaged)
-        assert checkpoint.load(latents.shape) is None
+        assert checkpoint.load(found) == 0
     checkpoint.remove()
     checkpoint.remove()
     assert not checkpoint.path.exists()
@@ -51,9 +55,19 @@ def test_a_checkpoint_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> N
 
 def test_an_edit_goes_on_where_its_state_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "edits").write_text("a file where a folder should be")
-    checkpoint = Checkpoint(tmp_path / "edits" / "a.npz")
-    checkpoint.save(1, np.zeros((1, 4, 2, 2), np.float32))
+    checkpoint = Checkpoint(tmp_path / "edits" / "a.zip")
+    checkpoint.save(1, torch.zeros(1, 4, 2, 2))
     assert checkpoint.problem
+
+
+def test_the_state_of_a_long_video_does_not_fill_the_memory(tmp_path: Path) -> None:
+    checkpoint, latents = Checkpoint(tmp_path / "a.zip"), torch.ones(2000, 4, 32, 32)  # 32 MB
+    tracemalloc.start()
+    checkpoint.save(1, latents)
+    assert checkpoint.load(latents) == 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < latents.nbytes / 3
 
 
 @pytest.fixture
@@ -98,6 +112,23 @@ def test_a_stopped_edit_goes_on_after_its_last_step(
     assert min(p.done for p in seen if p.stage == "edit" and p.done) == 2 * T
     np.testing.assert_array_equal(result.frames, expected.frames)
     assert not list((tmp_path / "b" / "edits").iterdir())
+
+
+def test_a_long_edit_in_files_is_the_same_edit(
+    backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = AdaFlow(backbone, Cache(tmp_path))
+    plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
+    expected = engine.edit(plan, PROMPT, CONFIG)
+    monkeypatch.setattr(editor, "LATENTS_ON_DEVICE", 0)
+    monkeypatch.setattr(store, "SCRATCH_IN_MEMORY", 0)
+    monkeypatch.setattr(editor, "_BLOCK", 2)
+    progress, stop, _ = stop_at("edit", 2 * len(drawn_frames) + 1)
+    with pytest.raises(Stopped):
+        engine.edit(plan, PROMPT, CONFIG, progress=progress, stop=stop)
+    result = engine.edit(plan, PROMPT, CONFIG)
+    assert result.report["resumed_at_step"] == 2 and isinstance(result.frames, np.memmap)
+    np.testing.assert_array_equal(result.frames, expected.frames)
 
 
 def test_a_stopped_inversion_keeps_the_frames_it_finished(
