@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,22 @@ from adaflow_core.config import PRESETS, EditConfig, PlanConfig
 from adaflow_core.types import Correspondence, Grid, Segments, Slimming
 from benchmarks.quality import plots
 from benchmarks.quality.__main__ import main, parse, take_turns
-from benchmarks.quality.cases import GROUPS, KINDS, MOTIONS, contest_clips, sweep_clips, true_cut
+from benchmarks.quality.cases import GROUPS, KINDS, MOTIONS, contest_clips, sweep_clips, true_cut, uneven_clips
 from benchmarks.quality.contest import BOUND, COPY
 from benchmarks.quality.contestants import EVERYONE, METHODS, PARTS, SAME_COUNT, chosen, crossings, variants
 from benchmarks.quality.page import page
 from benchmarks.quality.report import all_bars, merge, results_text, write_reports
-from benchmarks.quality.summary import OUTPUT, Contest, keyframe_bars, needed, over_clips, paired, uniform_for_adaptive
+from benchmarks.quality.summary import (
+    OUTPUT,
+    Contest,
+    keyframe_bars,
+    needed,
+    over_clips,
+    pair_bars,
+    paired,
+    pairs_by_case,
+    uniform_for_adaptive,
+)
 from benchmarks.quality.sweeps import by_chance, by_score, by_time
 from benchmarks.truth import EDITS
 
@@ -215,6 +225,37 @@ def test_keyframes_are_judged_in_both_ways_of_propagation() -> None:
     }
 
 
+def made_pairs() -> list[dict]:
+    rows = [
+        {"case": case, "group": "uneven motion", "kind": "colour", "way": "pair", "frames": [a, b],
+         "psnr": 20.0, "psnr_near": 40 - abs(a - 9 - shift) - abs(b - 25)}
+        for shift, case in enumerate(("p", "q", "r")) for a, b in combinations(range(1, 32, 4), 2)
+    ]  # fmt: skip
+    others = (("adaptive", [8, 25], 39.0), ("2 even", [8, 24], 38.0), ("4 even", [4, 12, 20, 28], 40.5))
+    return rows + [
+        {"case": case, "group": "uneven motion", "kind": "colour", "way": way, "frames": frames, "psnr": 20.0,
+         "psnr_near": near}
+        for case in ("p", "q", "r") for way, frames, near in others
+    ]  # fmt: skip
+
+
+def test_the_best_pair_of_keyframes_bounds_what_choosing_can_do() -> None:
+    rows = made_pairs()
+    best = {case: ways["best"] for case, ways in pairs_by_case(rows).items()}
+    assert [(row["frames"], row["psnr_near"]) for row in best.values()] == [([9, 25], 40), ([9, 25], 39), ([9, 25], 38)]
+    chosen, reach = pair_bars(rows)
+    assert chosen.value.startswith("+0.00 dB") and chosen.passed
+    assert reach.value.startswith("-1.50 dB") and not reach.passed
+    assert pair_bars([]) == [] and pair_bars([row for row in rows if row["way"] != "adaptive"]) == []
+
+
+def test_pairs_are_tried_on_the_uneven_clips_of_the_number_of_keyframes() -> None:
+    uneven = [clip for clip in islice(sweep_clips("keyframes", "test", 0, frames=48), 9) if clip.motion == "uneven"]
+    found = list(islice(uneven_clips("test", 0, frames=48), len(uneven)))
+    assert [clip.seed for clip in found] == [clip.seed for clip in uneven] and len(uneven) == 3
+    assert not {clip.name for clip in found} & {clip.name for clip in uneven}
+
+
 def test_parts_take_turns_by_their_weight_until_time_is_over() -> None:
     calls: list[str] = []
 
@@ -308,7 +349,9 @@ def made_results(clips: int = 6) -> dict[str, Any]:
         "machine": {"model": "embedded", "fingerprint": "f", "device": "cpu", "cores": 2, "torch": "2"},
         "contestants": [{n: getattr(who, n) for n in names} for who in EVERYONE.values()],
     }  # fmt: skip
-    return {"meta": meta, "contest": contest, "prune": prune, "keyframes": keyframes, "media": media}
+    return {
+        "meta": meta, "contest": contest, "prune": prune, "keyframes": keyframes, "pairs": made_pairs(), "media": media,
+    }  # fmt: skip
 
 
 def test_the_report_says_what_must_be_shown(tmp_path: Path) -> None:
@@ -327,7 +370,12 @@ def test_the_report_says_what_must_be_shown(tmp_path: Path) -> None:
     assert "| adaflow |" in text and "`python -m benchmarks.quality`" in text and "0123abc" in text
     write_reports(data, tmp_path / "quality.json", tmp_path / "index.html", None)
     html = (tmp_path / "index.html").read_text()
-    assert html.count("<svg") == 2 + 4 + 2 + 3 and "no-blend" in html and "nan" not in html
+    assert (
+        html.count("<svg") == 2 + 4 + 2 + 3 + 3
+        and html.count('class="ring') == 9
+        and "no-blend" in html
+        and "nan" not in html
+    )
     assert html == page(merge([tmp_path / "quality.json"]) | {"meta": data["meta"]})
 
 
@@ -369,7 +417,8 @@ def test_a_tiny_run(tmp_path: Path) -> None:
         "--model", str(tmp_path / "model"), "--judge", str(tmp_path / "judge"), "--device", "cpu", "--size", str(SIZE),
         "--frames", "3", "--long-frames", "0", "--clips", "1", "--each", "1", "--films", "1", "--workers", "1",
         "--methods", "adaflow,joint,with-scales", "--variants", "sampled=0.5", "--sweep", "prune=0,0.5",
-        "--sweep", "keyframes=2", "--sweep-clips", "1", "--sweep-frames", "3", "--sweep-keyframes", "3",
+        "--sweep", "keyframes=2", "--sweep", "pairs=1", "--sweep-clips", "1", "--sweep-frames", "3",
+        "--sweep-keyframes", "3",
         "--profile", "steps=2", "--profile", "inversion_steps=2", "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     main(given)
@@ -379,6 +428,8 @@ def test_a_tiny_run(tmp_path: Path) -> None:
     assert rows["adaflow"]["psnr_near"] and rows[BOUND]["psnr"] > 0 and rows["adaflow"]["peak_memory"]
     assert {row["way"] for row in data["prune"]} == {"as planned", "by score alone", "at random", "nearest frames"}
     assert [row["way"] for row in data["keyframes"]] == ["adaptive", "uniform", "sampled=0.5"]
+    assert [row["way"] for row in data["pairs"]] == ["adaptive", "2 even", "4 even", *3 * ["pair"]]
+    assert data["pairs"][-1]["frames"] == [1, 2]
     [media] = data["media"]
     assert all((tmp_path / "out" / media[name]).stat().st_size > 1000 for name in ("sheet", "film"))
     assert "| adaflow |" in (tmp_path / "out/RESULTS.md").read_text()

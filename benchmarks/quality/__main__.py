@@ -40,7 +40,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         type=_sweep,
         default=[],
         metavar="NAME=VALUES",
-        help="prune=0,0.3,... or keyframes=2,3,...; may be given twice",
+        help="prune=0,0.3,..., keyframes=2,3,... or pairs=N (two keyframes, of each N-th frame); may be given again",
     )
     add("--sweep-clips", type=int, help="for each sweep; default: as many as the time allows, or 6")
     add("--sweep-frames", type=int, default=48, help="of a clip of a sweep")
@@ -89,8 +89,8 @@ def _numbers(text: str) -> list[float]:
 
 def _sweep(text: str) -> tuple[str, list[float]]:
     name, _, values = text.partition("=")
-    if name not in ("prune", "keyframes") or not values:
-        raise argparse.ArgumentTypeError("give prune=0,0.3,... or keyframes=2,3,...")
+    if name not in ("prune", "keyframes", "pairs") or not values:
+        raise argparse.ArgumentTypeError("give prune=0,0.3,..., keyframes=2,3,... or pairs=2")
     return name, sorted(_numbers(values))
 
 
@@ -121,11 +121,12 @@ def take_turns(parts: list[tuple[float, Callable[[], bool]]], over: Callable[[],
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     import os
+    from functools import partial
     from itertools import islice
 
     from benchmarks.quality import sweeps
     from benchmarks.quality.bench import Results, opened, warm_up
-    from benchmarks.quality.cases import Clip, contest_clips, sweep_clips
+    from benchmarks.quality.cases import Clip, contest_clips, sweep_clips, uneven_clips
     from benchmarks.quality.contest import run_clip
     from benchmarks.quality.contestants import chosen, variants
     from benchmarks.run import load
@@ -164,19 +165,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
         if options.methods != "none":
             part(2.0, some(clips, options.clips, 8), lambda c: run_clip(bench, c, contestants, next(films, False)))
+        of_sweep: dict[str, Callable[[Clip, list[float]], None]] = {
+            "prune": lambda c, v: sweeps.prune(bench, c, v, options.sweep_keyframes, options.sweep_sampled),
+            "keyframes": lambda c, v: sweeps.keyframes(bench, c, [int(k) for k in v], tried),
+            "pairs": lambda c, v: sweeps.pairs(bench, c, int(v[0])),
+        }
         for name, values in options.sweep:
-            source = sweep_clips(
-                name, options.split, options.scene_seed, frames=options.sweep_frames, kinds=options.kinds
-            )
-            limited = some(source, options.sweep_clips, 6)
-            if name == "prune":
-                part(
-                    1.0,
-                    limited,
-                    lambda c, v=values: sweeps.prune(bench, c, v, options.sweep_keyframes, options.sweep_sampled),
-                )
-            else:
-                part(1.0, limited, lambda c, v=values: sweeps.keyframes(bench, c, [int(k) for k in v], tried))
+            draw = uneven_clips if name == "pairs" else partial(sweep_clips, name)
+            source = draw(options.split, options.scene_seed, frames=options.sweep_frames, kinds=options.kinds)
+            part(1.0, some(source, options.sweep_clips, 6), partial(of_sweep[name], v=values))
         first = next(iter(contest_clips("val", 0, frames=options.frames, long_frames=0))).pair("colour", options.size)
         warm_up(bench, first.source, first.source_prompt)
         take_turns(parts, lambda: bench.over)

@@ -38,7 +38,14 @@ class Results:
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
         self.path = path
-        self.data: dict[str, Any] = {"meta": meta, "contest": [], "prune": [], "keyframes": [], "media": []}
+        self.data: dict[str, Any] = {
+            "meta": meta,
+            "contest": [],
+            "prune": [],
+            "keyframes": [],
+            "pairs": [],
+            "media": [],
+        }
         self._written = 0.0
         path.parent.mkdir(parents=True, exist_ok=True)
 

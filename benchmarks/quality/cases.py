@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -108,6 +108,13 @@ def sweep_clips(
             kinds=_turn(kinds, number + turn, 1),
         )
         number += 1
+
+
+def uneven_clips(split: str, scene_seed: int, *, frames: int, kinds: tuple[str, ...] = KINDS) -> Iterator[Clip]:
+    """Without end: those with uneven motion of the clips that the number of keyframes is tried on."""
+    for clip in sweep_clips("keyframes", split, scene_seed, frames=frames, kinds=kinds):
+        if clip.group == "uneven motion":
+            yield replace(clip, name=clip.name.replace("keyframes", "pairs"))
 
 
 def true_cut(pair: Pair) -> int | None:

@@ -22,12 +22,13 @@ from benchmarks.quality.report import (
     score_table,
     spread,
 )
-from benchmarks.quality.summary import Contest, Interval, curve, uniform_for_adaptive
+from benchmarks.quality.summary import Contest, Interval, curve, pairs_by_case, uniform_for_adaptive
 from benchmarks.scores import Bar
 
 STYLE = Path(__file__).with_name("page.css")
 LOWER_IS_BETTER = {"temporal", "seconds", "peak_memory"}
 RANKED = {"psnr", "psnr_inside", "psnr_outside", "ssim_inside", "psnr_near"} | LOWER_IS_BETTER
+PAIR_MARKS = {"chosen": "adaptive", "even": "2 even", "best": "best"}  # what is ringed -> its way in the rows
 WORST = 12  # sheets of the edits furthest from their bound
 
 
@@ -221,6 +222,18 @@ def _keyframes(rows: list[dict[str, Any]]) -> str:
     return "".join([*out, text, _html_table(["", *map(str, counts)], table)])
 
 
+def _pairs(rows: list[dict[str, Any]]) -> str:
+    out = [plots.key(["every pair of keyframes", *PAIR_MARKS]), '<div class="row">']
+    for case, ways in pairs_by_case(rows).items():
+        tried = (row for row in rows if row["case"] == case and row["way"] == "pair")
+        values = {tuple(row["frames"]): row["psnr_near"] for row in tried if row["psnr_near"] is not None}
+        marks = {name: tuple(ways[way]["frames"]) for name, way in PAIR_MARKS.items() if way in ways}
+        told = ", ".join(f"{way} {row['psnr_near']:.2f} dB" for way, row in ways.items())
+        plot = plots.pair_map(values, marks, "PSNR to the joint edit, dB,")
+        out.append(f'<div class="card"><h3>{escape(case)}</h3><p>{escape(told)}</p>{plot}</div>')
+    return "".join([*out, "</div>"])
+
+
 def _clips(data: dict[str, Any], short: Contest) -> str:
     media = {row["case"]: row for row in data["media"]}
     out = []
@@ -273,6 +286,7 @@ def page(data: dict[str, Any]) -> str:
         "Parts": _parts(data, short) if parts and short.cases else "",
         "Slimming": _prune(data["prune"]) if data["prune"] else "",
         "Keyframes": _keyframes(data["keyframes"]) if data["keyframes"] else "",
+        "Two keyframes": _pairs(data["pairs"]) if data["pairs"] else "",
         "What must be shown": _bars(data),
         "Clips": _clips(data, short),
         "How it was made": _about(data),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 30, 46
@@ -87,6 +88,41 @@ def lines(series: dict[str, Sequence[Point]], x_label: str, y_label: str, marks:
     body.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, kind="label"))
     body.append(_text(LEFT - 44, 14, y_label, "start", "label"))
     return _svg(WIDTH, HEIGHT, f"{y_label} over {x_label}", body)
+
+
+def pair_map(values: dict[tuple[int, int], float], marks: dict[str, tuple[int, int]], label: str) -> str:
+    """A square for each two frames, the darker the higher its value; `marks` are rings at some, named beneath."""
+    if not values:
+        return ""
+    frames = sorted({frame for pair in values for frame in pair})
+    step = min(b - a for a, b in pairwise(frames)) if len(frames) > 1 else 1
+    low, high = min(values.values()), max(values.values())
+    side = 300.0
+    scale = side / (frames[-1] - frames[0] + step)
+
+    def at(pair: tuple[float, float]) -> tuple[float, float]:
+        return LEFT + (pair[0] - frames[0]) * scale, TOP + side - (pair[1] - frames[0]) * scale
+
+    body = []
+    for pair, value in values.items():
+        x, y = at(pair)
+        share = (value - low) / ((high - low) or 1.0)
+        body.append(
+            f'<rect x="{x:.1f}" y="{y - step * scale:.1f}" width="{step * scale:.1f}" height="{step * scale:.1f}" '
+            f'class="s0" style="fill:var(--c)" fill-opacity="{0.04 + 0.96 * share**2:.2f}">'
+            f"<title>{pair[0]}, {pair[1]}: {value:.1f}</title></rect>"
+        )
+    for number, pair in enumerate(marks.values(), start=1):
+        x, y = at((pair[0] + step / 2, pair[1] + step / 2))
+        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" class="ring s{number % SERIES}"/>')
+    for frame in frames[:: max(1, len(frames) // 5)]:
+        x, y = at((frame + step / 2, frame + step / 2))
+        body += [_text(x, TOP + side + 18, str(frame)), _text(LEFT - 7, y + 4, str(frame), "end")]
+    body.append(_text(LEFT + side / 2, TOP + side + 36, "first keyframe", kind="label"))
+    body.append(
+        _text(LEFT - 44, 14, f"second keyframe; {label} {low:.1f} (light) to {high:.1f} (dark)", "start", "label")
+    )
+    return _svg(LEFT + side + RIGHT, TOP + side + BOTTOM, f"{label} by pair of keyframes", body)
 
 
 def key(names: Sequence[str]) -> str:

@@ -15,13 +15,14 @@ from benchmarks.quality.summary import (
     cut_bars,
     keyframe_bars,
     method_bars,
+    pair_bars,
     part_bars,
     slimming_bars,
 )
 from benchmarks.run import cell, say
 from benchmarks.scores import Bar
 
-PARTS = ("contest", "prune", "keyframes", "media")
+PARTS = ("contest", "prune", "keyframes", "pairs", "media")
 # Score -> how it is headed, formatted and scaled in tables.
 COLUMNS: dict[str, tuple[str, str, float]] = {
     "psnr": ("PSNR, dB", ".2f", 1),
@@ -55,7 +56,7 @@ def merge(sources: list[Path]) -> dict[str, Any]:
         for path, file in files:
             names |= {who["name"]: who for who in file["meta"]["contestants"]}
             for row in file[part]:
-                named = [row.get(k) for k in ("case", "contestant", "way", "ratio", "asked")]
+                named = [str(row.get(k)) for k in ("case", "contestant", "way", "ratio", "asked", "frames")]
                 extra = {"folder": row.get("folder") or str(path.parent)} if part == "media" else {}
                 rows[tuple(named)] = row | extra
         data[part] = list(rows.values())
@@ -124,8 +125,8 @@ def all_bars(data: dict[str, Any]) -> dict[str, list[Bar]]:
     contest = Contest(data["contest"]).only(long=False)
     kinds = sorted({row["kind"] for row in data["contest"]})
     found = {
-        "Slimming": slimming_bars(data["prune"]) if data["prune"] else [],
-        "Keyframes": (keyframe_bars(data["keyframes"]) if data["keyframes"] else []) + cut_bars(contest),
+        "Slimming": slimming_bars(data["prune"]),
+        "Keyframes": [*keyframe_bars(data["keyframes"]), *pair_bars(data["pairs"]), *cut_bars(contest)],
         "The default against the others": method_bars(contest, kinds),
         "What each part gains": part_bars(contest, data["meta"]["contestants"]),
     }
@@ -150,7 +151,7 @@ def about(data: dict[str, Any]) -> list[tuple[str, str]]:
     meta, machine = data["meta"], data["meta"]["machine"]
     contest = Contest(data["contest"])
     short, long = contest.only(long=False), contest.only(long=True)
-    sweeps = ", ".join(f"{name}: {len({r['case'] for r in data[name]})}" for name in ("prune", "keyframes"))
+    sweeps = ", ".join(f"{name}: {len({r['case'] for r in data[name]})}" for name in ("prune", "keyframes", "pairs"))
     where = machine.get("accelerator") or machine["device"]
     return [
         ("command", "\n".join(commands(meta))),

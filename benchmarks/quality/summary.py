@@ -210,6 +210,34 @@ def _half_of_uniform(rows: Sequence[Row], ways: tuple[str, str]) -> tuple[str, b
     return ", ".join(told) or "not run", bool(fair) and all(needs >= 2 * k for k, needs in fair)
 
 
+def pairs_by_case(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """Of each clip the best of all pairs of keyframes ("best"), and the rows that it is compared with."""
+    found: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if row["psnr_near"] is None:  # the same frames
+            continue
+        way = "best" if row["way"] == "pair" else row["way"]
+        if way not in found[row["case"]] or row["psnr_near"] > found[row["case"]][way]["psnr_near"]:
+            found[row["case"]][way] = row
+    return found
+
+
+def pair_bars(rows: Sequence[Row]) -> list[Bar]:
+    cases = pairs_by_case(rows)
+
+    def gain(first: str, second: str) -> Interval:
+        known = [(case, ways) for case, ways in cases.items() if first in ways and second in ways]
+        return over_clips((case, ways[first]["psnr_near"] - ways[second]["psnr_near"]) for case, ways in known)
+
+    lost, reach = gain("adaptive", "best"), gain("best", "4 even")
+    if lost["mean"] is None:
+        return []
+    return [
+        _bar("uneven motion: two chosen keyframes are within 0.5 dB of the best pair", lost, _above(-0.5), " dB"),
+        _bar("uneven motion: some pair is as good as four even keyframes", reach, _above(0), " dB"),
+    ]
+
+
 def method_bars(contest: Contest, kinds: Sequence[str]) -> list[Bar]:
     """Of the default against the others, on short clips."""
     bars = []

@@ -1,18 +1,20 @@
-"""One setting over its range: how much is pruned, and how many keyframes there are."""
+"""One setting over its range: how much is pruned, how many keyframes there are, and where two of them lie."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 
 from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.layout import build_layout
 from adaflow_core.slimming import Kept, kept_count, random_tokens, select_tokens
-from adaflow_core.types import Plan, Slimming
+from adaflow_core.types import Monitor, Plan, Segments, Slimming
 from benchmarks.quality import scoring
 from benchmarks.quality.bench import Bench, Edited, Planned
 from benchmarks.quality.cases import Clip
@@ -144,3 +146,37 @@ def keyframes(bench: Bench, clip: Clip, counts: list[int], variants: Sequence[Co
             planned = sweep.plan(replace(plan_config, keyframes=count, prune=0.0))
             done = sweep.edit(planned, edit_config)
             sweep.measure(done, f"{way} {count}", asked=count, keyframes=len(planned.plan.segments), way=way)
+
+
+def at(planned: Planned, frames: tuple[int, int]) -> Planned:
+    """The plan of an uncut clip with these two keyframes."""
+    plan, (first, second) = planned.plan, frames
+    assert not len(plan.segments.cuts)
+    starts = np.array([0, (first + second + 1) // 2])
+    segments = Segments(starts, np.array(frames), plan.segments.cuts, plan.segments.frames)
+    device = planned.engine.backbone.device
+    layout = build_layout(plan.features, segments, plan.grids, plan.config, device=device, monitor=Monitor())
+    return replace(planned, plan=replace(plan, segments=segments, layout=layout))
+
+
+def pairs(bench: Bench, clip: Clip, stride: int) -> None:
+    """Every two of each `stride`-th frame as keyframes, against the two that are chosen, and even ones.
+
+    All tokens kept; the distance is to the edit of all frames together.
+    """
+    sweep = _Sweep(bench, clip, "pairs")
+    say(f"{sweep.pair.name}: all pairs of frames, of every {stride} one")
+    sweep.reference(sweep.plan(PlanConfig(method="joint")))
+    chosen = sweep.plan(PlanConfig(keyframes=2, prune=0.0))
+
+    def measure(planned: Planned, way: str) -> None:
+        frames = planned.plan.segments.keyframes.tolist()
+        sweep.measure(sweep.edit(planned), f"{way} {frames}", way=way, frames=frames)
+
+    measure(chosen, "adaptive")
+    for count in (2, 4):
+        measure(sweep.plan(PlanConfig(method="uniform", keyframes=count, prune=0.0)), f"{count} even")
+    for frames in combinations(range(stride // 2, clip.frames, stride), 2):
+        if bench.over:
+            return
+        measure(at(chosen, frames), "pair")
