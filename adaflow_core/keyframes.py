@@ -24,13 +24,15 @@ EVEN = 2.0
 def detect_cuts(adjacent: np.ndarray, threshold: float) -> np.ndarray:
     """Frames that begin a new shot: a similarity to the frame before that is low, and lower than around it.
 
-    Fast motion keeps the similarity low for a while; a cut is a lone drop.
+    Fast motion keeps the similarity low for a while; a cut is a lone drop, or a deep one: a shot of one frame has two.
     """
-    cuts = []
+    cuts, margin = [], 1 - threshold
     for t in range(1, len(adjacent)):
-        around = np.concatenate([adjacent[max(1, t - 3) : t], adjacent[t + 1 : t + 4]])
-        usual = float(np.median(around)) if len(around) else 1.0
-        if adjacent[t] < threshold and adjacent[t] < usual - 0.5 * (1 - threshold):
+        before, after = adjacent[max(1, t - 3) : t], adjacent[t + 1 : t + 4]
+        usual = float(np.median([*before, *after])) if len(before) + len(after) else 1.0
+        lone = adjacent[t] < min([*before[-1:], *after[:1]], default=1.0) - 0.25 * margin
+        deep = adjacent[t] < threshold - margin
+        if adjacent[t] < threshold and adjacent[t] < usual - 0.5 * margin and (lone or deep):
             cuts.append(t)
     return np.array(cuts, dtype=np.int64)
 

@@ -63,6 +63,9 @@ def test_a_cut_is_a_lone_drop() -> None:
     assert detect_cuts(np.array([1, 0.9, 0.9, 0.1, 0.9, 0.9, 0.2, 0.9]), 0.5).tolist() == [3, 6]
     assert detect_cuts(np.array([1, 0.45, 0.42, 0.44, 0.4, 0.45]), 0.5).tolist() == []  # fast motion
     assert detect_cuts(np.array([1, 0.9, 0.6, 0.9]), 0.5).tolist() == []
+    # Two frames of a fast turn in a slower one; a shot of a single frame.
+    assert detect_cuts(np.array([1, 0.97, 0.95, 0.94, 0.84, 0.85, 0.94, 0.96]), 0.885).tolist() == []
+    assert detect_cuts(np.array([1, 0.97, 0.95, 0.94, 0.7, 0.72, 0.94, 0.96]), 0.885).tolist() == [4, 5]
     assert detect_cuts(np.array([1.0]), 0.5).tolist() == []
     assert detect_cuts(np.array([1.0, 0.1]), 0.5).tolist() == [1]
 

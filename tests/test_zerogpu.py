@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from adaflow_core import store
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.types import AdaFlowError, Plan, Progress, Stopped
 from webui import zerogpu
@@ -120,6 +121,7 @@ def test_an_edit_in_forks_is_that_of_one_process(
 ) -> None:
     """A plan of one fork, edited in another: the same bits, and arrays that stay on disk."""
     monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(store, "SCRATCH_IN_MEMORY", 0)  # as of a long video
     model = str(tiny_folder("sd1"))
     request = Request(str(drawn_clip), PlanConfig(keyframes=2), size=(64, 64), frames=slice(0, 5))
     forked = Forked(tmp_path / "orders", fork=fork)

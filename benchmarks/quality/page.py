@@ -229,7 +229,7 @@ def _pairs(rows: list[dict[str, Any]]) -> str:
         values = {tuple(row["frames"]): row["psnr_near"] for row in tried if row["psnr_near"] is not None}
         marks = {name: tuple(ways[way]["frames"]) for name, way in PAIR_MARKS.items() if way in ways}
         told = ", ".join(f"{way} {row['psnr_near']:.2f} dB" for way, row in ways.items())
-        plot = plots.pair_map(values, marks, "PSNR to the joint edit, dB,")
+        plot = plots.pair_map(values, marks, "to joint, dB")
         out.append(f'<div class="card"><h3>{escape(case)}</h3><p>{escape(told)}</p>{plot}</div>')
     return "".join([*out, "</div>"])
 

@@ -109,7 +109,7 @@ def pair_map(values: dict[tuple[int, int], float], marks: dict[str, tuple[int, i
         share = (value - low) / ((high - low) or 1.0)
         body.append(
             f'<rect x="{x:.1f}" y="{y - step * scale:.1f}" width="{step * scale:.1f}" height="{step * scale:.1f}" '
-            f'class="s0" style="fill:var(--c)" fill-opacity="{0.04 + 0.96 * share**2:.2f}">'
+            f'class="s0" style="fill:var(--c)" fill-opacity="{0.1 + 0.9 * share**2:.2f}">'
             f"<title>{pair[0]}, {pair[1]}: {value:.1f}</title></rect>"
         )
     for number, pair in enumerate(marks.values(), start=1):
@@ -119,9 +119,8 @@ def pair_map(values: dict[tuple[int, int], float], marks: dict[str, tuple[int, i
         x, y = at((frame + step / 2, frame + step / 2))
         body += [_text(x, TOP + side + 18, str(frame)), _text(LEFT - 7, y + 4, str(frame), "end")]
     body.append(_text(LEFT + side / 2, TOP + side + 36, "first keyframe", kind="label"))
-    body.append(
-        _text(LEFT - 44, 14, f"second keyframe; {label} {low:.1f} (light) to {high:.1f} (dark)", "start", "label")
-    )
+    body.append(_text(LEFT - 44, 14, "second keyframe", "start", "label"))
+    body.append(_text(LEFT + side, 14, f"{label}: {low:.1f} (light) to {high:.1f} (dark)", "end", "label"))
     return _svg(LEFT + side + RIGHT, TOP + side + BOTTOM, f"{label} by pair of keyframes", body)
 
 
