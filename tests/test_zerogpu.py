@@ -162,3 +162,6 @@ def test_maps_of_files_are_carried_by_name(tmp_path: Path) -> None:
     assert isinstance(back["named"], np.memmap) and back["named"].filename == str(tmp_path / "named.npy")
     with pytest.raises(ValueError, match="read-only"):
         back["named"][0] = 1
+    (tmp_path / "named.npy").unlink()  # as an order's folder is, once it is done
+    pack(back["named"], tmp_path / "again")
+    np.testing.assert_array_equal(unpack(tmp_path / "again"), named)

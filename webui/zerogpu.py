@@ -102,7 +102,7 @@ on_gpu = _on_gpu()
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles arrays that are maps of a file by its name, and maps of an unnamed file into a file beside."""
+    """Pickles arrays that are maps of a file by its name, those of one without a name into a file beside."""
 
     def __init__(self, path: Path, file: Any) -> None:
         super().__init__(file)
@@ -110,7 +110,8 @@ class _Pickler(pickle.Pickler):
         self.dispatch_table = copyreg.dispatch_table | {np.memmap: self._map}
 
     def _map(self, array: Any) -> tuple[Any, ...]:  # np.memmap, whose attributes its types do not know
-        if isinstance(array.base, mmap.mmap) and isinstance(array.filename, (str, Path)):
+        named = isinstance(array.filename, (str, Path)) and Path(array.filename).is_file()
+        if named and isinstance(array.base, mmap.mmap):
             order = "C" if array.flags.c_contiguous else "F"
             return np.memmap, (str(array.filename), array.dtype, "r", array.offset, array.shape, order)
         path = self.folder / f"{secrets.token_hex(8)}.npy"
