@@ -31,7 +31,7 @@ def detect_cuts(adjacent: np.ndarray, threshold: float) -> np.ndarray:
         before, after = adjacent[max(1, t - 3) : t], adjacent[t + 1 : t + 4]
         usual = float(np.median([*before, *after])) if len(before) + len(after) else 1.0
         lone = adjacent[t] < min([*before[-1:], *after[:1]], default=1.0) - 0.25 * margin
-        deep = adjacent[t] < threshold - margin
+        deep = adjacent[t] < 0.92 * threshold
         if adjacent[t] < threshold and adjacent[t] < usual - 0.5 * margin and (lone or deep):
             cuts.append(t)
     return np.array(cuts, dtype=np.int64)

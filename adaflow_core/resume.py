@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,8 +43,8 @@ class Checkpoint:
                         part.copy_(upload(rows, part.device))
                     stored.read()
                 return int(told["done"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            return 0
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
+            return 0  # a damaged archive can look encrypted, or packed in a way that nobody knows: RuntimeError
 
     def save(self, done: int, latents: Tensor) -> None:
         if self.problem:

@@ -65,7 +65,9 @@ def test_a_cut_is_a_lone_drop() -> None:
     assert detect_cuts(np.array([1, 0.9, 0.6, 0.9]), 0.5).tolist() == []
     # Two frames of a fast turn in a slower one; a shot of a single frame.
     assert detect_cuts(np.array([1, 0.97, 0.95, 0.94, 0.84, 0.85, 0.94, 0.96]), 0.885).tolist() == []
-    assert detect_cuts(np.array([1, 0.97, 0.95, 0.94, 0.7, 0.72, 0.94, 0.96]), 0.885).tolist() == [4, 5]
+    for threshold, first, second in ((0.885, 0.7, 0.72), (0.885, 0.78, 0.8), (0.5, 0.05, 0.05), (0.5, 0.4, 0.45)):
+        flash = np.array([1, 0.97, 0.95, 0.94, first, second, 0.94, 0.96])
+        assert detect_cuts(flash, threshold).tolist() == [4, 5], (threshold, first)
     assert detect_cuts(np.array([1.0]), 0.5).tolist() == []
     assert detect_cuts(np.array([1.0, 0.1]), 0.5).tolist() == [1]
 

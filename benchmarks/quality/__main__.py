@@ -91,6 +91,8 @@ def _sweep(text: str) -> tuple[str, list[float]]:
     name, _, values = text.partition("=")
     if name not in ("prune", "keyframes", "pairs") or not values:
         raise argparse.ArgumentTypeError("give prune=0,0.3,..., keyframes=2,3,... or pairs=2")
+    if name == "pairs" and (not values.isdigit() or int(values) < 1):
+        raise argparse.ArgumentTypeError(f"pairs={values}: give one whole number from 1 on")
     return name, sorted(_numbers(values))
 
 

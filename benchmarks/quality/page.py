@@ -227,7 +227,7 @@ def _pairs(rows: list[dict[str, Any]]) -> str:
     for case, ways in pairs_by_case(rows).items():
         tried = (row for row in rows if row["case"] == case and row["way"] == "pair")
         values = {tuple(row["frames"]): row["psnr_near"] for row in tried if row["psnr_near"] is not None}
-        marks = {name: tuple(ways[way]["frames"]) for name, way in PAIR_MARKS.items() if way in ways}
+        marks = [tuple(ways[way]["frames"]) if way in ways else None for way in PAIR_MARKS.values()]
         told = ", ".join(f"{way} {row['psnr_near']:.2f} dB" for way, row in ways.items())
         plot = plots.pair_map(values, marks, "to joint, dB")
         out.append(f'<div class="card"><h3>{escape(case)}</h3><p>{escape(told)}</p>{plot}</div>')

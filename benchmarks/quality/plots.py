@@ -90,8 +90,8 @@ def lines(series: dict[str, Sequence[Point]], x_label: str, y_label: str, marks:
     return _svg(WIDTH, HEIGHT, f"{y_label} over {x_label}", body)
 
 
-def pair_map(values: dict[tuple[int, int], float], marks: dict[str, tuple[int, int]], label: str) -> str:
-    """A square for each two frames, the darker the higher its value; `marks` are rings at some, named beneath."""
+def pair_map(values: dict[tuple[int, int], float], marks: Sequence[tuple[int, int] | None], label: str) -> str:
+    """A square for each two frames, the darker the higher its value; rings at `marks`, each in a colour of its own."""
     if not values:
         return ""
     frames = sorted({frame for pair in values for frame in pair})
@@ -112,9 +112,10 @@ def pair_map(values: dict[tuple[int, int], float], marks: dict[str, tuple[int, i
             f'class="s0" style="fill:var(--c)" fill-opacity="{0.1 + 0.9 * share**2:.2f}">'
             f"<title>{pair[0]}, {pair[1]}: {value:.1f}</title></rect>"
         )
-    for number, pair in enumerate(marks.values(), start=1):
-        x, y = at((pair[0] + step / 2, pair[1] + step / 2))
-        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" class="ring s{number % SERIES}"/>')
+    for number, mark in enumerate(marks, start=1):
+        if mark is not None:
+            x, y = at((mark[0] + step / 2, mark[1] + step / 2))
+            body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" class="ring s{number % SERIES}"/>')
     for frame in frames[:: max(1, len(frames) // 5)]:
         x, y = at((frame + step / 2, frame + step / 2))
         body += [_text(x, TOP + side + 18, str(frame)), _text(LEFT - 7, y + 4, str(frame), "end")]
