@@ -192,6 +192,13 @@ def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
     page.wait_for_function(f"Math.abs({EDITED}.currentTime - 0.4) < 0.011")
     page.evaluate(f"{EDITED}.currentTime = 0.2")
     page.wait_for_function(f"Math.abs({SOURCE}.currentTime - 0.2) < 0.011")
+    # Standing still the end of the loop is not next to its beginning: another picture is seen there.
+    page.evaluate(f"{EDITED}.currentTime = 0.002")
+    page.wait_for_function(f"!{SOURCE}.seeking && Math.abs({SOURCE}.currentTime - 0.002) < 0.011")
+    page.evaluate(f"{SOURCE}.currentTime = {SOURCE}.duration - 0.005")
+    page.wait_for_function(f"Math.abs({EDITED}.currentTime - {SOURCE}.currentTime) < 0.011", timeout=10_000)
+    page.evaluate(f"{SOURCE}.currentTime = 0.2")
+    page.wait_for_function(f"Math.abs({EDITED}.currentTime - 0.2) < 0.011")
     page.evaluate(f"{EDITED}.play()")
     page.wait_for_function(f"!{SOURCE}.paused && {SOURCE}.currentTime > 0.25")
     # Also where the pause falls into a jump, as one at the end of the loop.

@@ -152,10 +152,10 @@ new MutationObserver(() => {
 }).observe(document, { childList: true, subtree: true });
 // Source and edit play as one: what a visitor does to either is done to both, and the source keeps to the edit's time.
 const videos = () => [".af-source video", ".af-edited video"].map((place) => document.querySelector(place));
-// Seconds that `video` is behind `other`; both loop, so the end is next to the beginning.
+// Seconds that `video` is behind `other`. While they loop the end is next to the beginning; where they stand it is not.
 const behind = (video, other) => {
-  const apart = other.currentTime - video.currentTime;
-  return other.duration ? apart - Math.round(apart / other.duration) * other.duration : apart;
+  const apart = other.currentTime - video.currentTime, loop = video.paused && other.paused ? 0 : other.duration;
+  return loop ? apart - Math.round(apart / loop) * loop : apart;
 };
 const moved = new WeakSet();  // by this script: their seeks are nobody's wish
 const halted = new WeakSet();  // while they sought: whether they are to stand shows when they have found their place
@@ -165,10 +165,11 @@ for (const name of ["play", "pause", "seeked"])  // media events do not bubble, 
     const [source, edited] = videos();
     if (!source || !edited || (video !== source && video !== edited)) return;
     const other = video === source ? edited : source;
-    if (name === "play") other.play().catch(() => {});
+    // An event comes a little after what it tells of, which may have been taken back since.
+    if (name === "play") { if (!video.paused) other.play().catch(() => {}); }
     else if (name === "pause") {
       if (video.seeking) halted.add(video);
-      else if (!video.ended) other.pause();
+      else if (!video.ended && video.paused) other.pause();
     } else {
       if (halted.delete(video) && video.paused) other.pause();
       if (moved.delete(video)) return;
