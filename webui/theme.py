@@ -160,18 +160,25 @@ const behind = (video, other) => {
 const moved = new WeakSet();  // by this script: their seeks are nobody's wish
 const halted = new WeakSet();  // while they sought: whether they are to stand shows when they have found their place
 const move = (video, seconds) => { moved.add(video); video.currentTime = seconds; };
+const done = { play: new WeakSet(), pause: new WeakSet() };  // by this script, their events not seen yet
+const make = (video, name) => {
+  if (video.paused !== (name === "play")) return;
+  done[name].add(video);
+  video[name]()?.catch(() => done[name].delete(video));
+};
 for (const name of ["play", "pause", "seeked"])  // media events do not bubble, but can be caught on their way down
   document.addEventListener(name, ({ target: video }) => {
     const [source, edited] = videos();
     if (!source || !edited || (video !== source && video !== edited)) return;
     const other = video === source ? edited : source;
     // An event comes a little after what it tells of, which may have been taken back since.
-    if (name === "play") { if (!video.paused) other.play().catch(() => {}); }
+    if (name === "play") { if (!done.play.delete(video) && !video.paused) make(other, "play"); }
     else if (name === "pause") {
-      if (video.seeking) halted.add(video);
-      else if (!video.ended && video.paused) other.pause();
+      if (done.pause.delete(video)) ;
+      else if (video.seeking) halted.add(video);
+      else if (!video.ended && video.paused) make(other, "pause");
     } else {
-      if (halted.delete(video) && video.paused) other.pause();
+      if (halted.delete(video) && video.paused) make(other, "pause");
       if (moved.delete(video)) return;
     }
     // A loop's own jump to its beginning is no distance, and is left to the small steps below.
@@ -183,7 +190,7 @@ setInterval(() => {
   if (!source || !edited || source.readyState < 2 || edited.readyState < 2 || source.seeking || edited.seeking) return;
   // A visitor's wish comes as an event, a little after the state itself: only what lasts is nobody's.
   disagreed = source.paused === edited.paused ? 0 : disagreed + 1;
-  if (disagreed > 2) edited.paused ? source.pause() : source.play().catch(() => {});
+  if (disagreed > 2) make(source, edited.paused ? "pause" : "play");
   const late = behind(source, edited), apart = Math.abs(late);
   if (apart > (edited.paused ? 0.01 : 0.3)) move(source, edited.currentTime);
   // Seeking shows as a jerk: a small distance is made up by playing a little faster or slower.
