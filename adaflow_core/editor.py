@@ -27,11 +27,10 @@ from adaflow_core.ddim import CLEAN, add_noise, guide, move, split
 from adaflow_core.memory import in_chunks
 from adaflow_core.resume import Checkpoint
 from adaflow_core.store import scratch
-from adaflow_core.transfer import upload
+from adaflow_core.transfer import BLOCK, upload
 from adaflow_core.types import Embedding, Inversion, Layout, Monitor
 
 LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
-_BLOCK = 256  # frames whose first latents are brought there at a time
 PART_OF_LARGEST = 0.5  # what counts as the usual change of an edit that leaves most of a frame as it is
 Layouts = Callable[[int], Layout]
 """Step -> the keyframes, kept tokens and correspondences that hold in it."""
@@ -102,8 +101,8 @@ class Editor:
         T, home = len(x), x.device
         resumed = 0 if checkpoint is None else checkpoint.load(x)
         if not resumed:
-            for begin in range(0, T, _BLOCK):
-                x[begin : begin + _BLOCK] = upload(inversion.latents[0, begin : begin + _BLOCK], home).float()
+            for begin in range(0, T, BLOCK):
+                x[begin : begin + BLOCK] = upload(inversion.latents[0, begin : begin + BLOCK], home).float()
         with (
             editing_attention(backbone.unet, self.attention),
             forward_hook(injected_conv(backbone.unet), self.conv),

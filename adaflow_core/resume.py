@@ -17,10 +17,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from adaflow_core.transfer import upload
+from adaflow_core.transfer import BLOCK, upload
 from adaflow_core.types import Layout
-
-_BLOCK = 256  # frames that are written or read at a time: a long video's latents must not fill the memory
 
 
 class Checkpoint:
@@ -38,7 +36,7 @@ class Checkpoint:
                 if told["shape"] != list(latents.shape):
                     return 0
                 with archive.open("latents") as stored:  # reading to its end checks the archive's checksum
-                    for part in latents.split(_BLOCK):
+                    for part in latents.split(BLOCK):
                         rows = np.frombuffer(stored.read(part.numel() * 4), np.float32).reshape(part.shape)
                         part.copy_(upload(rows, part.device))
                     stored.read()
@@ -56,7 +54,7 @@ class Checkpoint:
                 with zipfile.ZipFile(file, "w") as archive:
                     archive.writestr("meta.json", json.dumps({"done": done, "shape": list(latents.shape)}))
                     with archive.open("latents", "w", force_zip64=True) as stored:
-                        for rows in latents.split(_BLOCK):
+                        for rows in latents.split(BLOCK):
                             stored.write(rows.cpu().contiguous().numpy().data)
                 file.flush()
                 os.fsync(file.fileno())  # the name must not be on disk before what it names

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+BLOCK = 256  # frames' latents that go between a file and the device at a time: a long video's must not fill the memory
+
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
     """A copy of `array` on `device`.

@@ -128,7 +128,7 @@ def test_a_long_edit_in_files_is_the_same_edit(
     expected = engine.edit(plan, PROMPT, CONFIG)
     monkeypatch.setattr(editor, "LATENTS_ON_DEVICE", 0)
     monkeypatch.setattr(store, "SCRATCH_IN_MEMORY", 0)
-    monkeypatch.setattr(editor, "_BLOCK", 2)
+    monkeypatch.setattr(editor, "BLOCK", 2)
     progress, stop, _ = stop_at("edit", 2 * len(drawn_frames) + 1)
     with pytest.raises(Stopped):
         engine.edit(plan, PROMPT, CONFIG, progress=progress, stop=stop)

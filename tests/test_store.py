@@ -18,9 +18,17 @@ from adaflow_core.types import Grid, Monitor
 from made import drifting
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and /proc are Linux's")
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and /proc are Linux's")
 
 
+def run(script: str, folder: Path) -> str:
+    """What a process of its own prints, whose temporary files lie in `folder`."""
+    environment = {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script, str(folder)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@on_linux
 def test_a_large_scratch_array_takes_no_memory_and_no_name(tmp_path: Path) -> None:
     script = """
 import numpy as np
@@ -33,11 +41,10 @@ large[:2**26] = 1
 assert large[0] == 1 and large[-1] == 0 and not isinstance(small, np.memmap)
 print(resident_bytes() - before)
 """
-    environment = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 2**24 and not list(tmp_path.iterdir())
+    assert int(run(script, tmp_path)) < 2**24 and not list(tmp_path.iterdir())
 
 
+@on_linux
 def test_a_scratch_array_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     script = """
 import resource
@@ -50,11 +57,11 @@ try:
 except AdaFlowError as problem:
     print(problem)
 """
-    environment = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("0.1 GB do not fit into") and "set TMPDIR to another folder" in done.stdout
+    told = run(script, tmp_path)
+    assert told.startswith("0.1 GB do not fit into") and "set TMPDIR to another folder" in told
 
 
+@on_linux
 def test_arrays_are_refused_where_they_do_not_fit(tmp_path: Path) -> None:
     script = """
 import resource, sys
@@ -63,14 +70,11 @@ import numpy as np
 from adaflow_core.store import allocated
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    allocated(Path(sys.argv[1]), np.float32, (1000,))
+    allocated(Path(sys.argv[1]) / "a.npy", np.float32, (1000,))
 except OSError as problem:
     print(problem.strerror)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "a.npy")], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "File too large"
+    assert run(script, tmp_path) == "File too large"
 
 
 def test_long_correspondences_lie_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +84,9 @@ def test_long_correspondences_lie_in_files(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(store, "SCRATCH_IN_MEMORY", 100)
     long = correspond(features, segments, [grid], blend=True, device=torch.device("cpu"), monitor=Monitor())
     for name in ("index", "weights"):
-        assert isinstance(getattr(long, name)[grid], np.memmap) and not isinstance(
-            getattr(short, name)[grid], np.memmap
-        )
-        np.testing.assert_array_equal(getattr(long, name)[grid], getattr(short, name)[grid])
+        mapped, held = getattr(long, name)[grid], getattr(short, name)[grid]
+        assert isinstance(mapped, np.memmap) and not isinstance(held, np.memmap)
+        np.testing.assert_array_equal(mapped, held)
 
 
 def test_scratch_arrays_have_the_shape_that_was_asked_for() -> None:

@@ -171,15 +171,14 @@ for (const name of ["play", "pause", "seeked"])  // media events do not bubble, 
     const [source, edited] = videos();
     if (!source || !edited || (video !== source && video !== edited)) return;
     const other = video === source ? edited : source;
-    // An event comes a little after what it tells of, which may have been taken back since.
-    if (name === "play") { if (!done.play.delete(video) && !video.paused) make(other, "play"); }
-    else if (name === "pause") {
-      if (done.pause.delete(video)) ;
-      else if (video.seeking) halted.add(video);
-      else if (!video.ended && video.paused) make(other, "pause");
-    } else {
+    if (name === "seeked") {
       if (halted.delete(video) && video.paused) make(other, "pause");
       if (moved.delete(video)) return;
+    } else if (!done[name].delete(video)) {
+      // An event comes a little after what it tells of, which may have been taken back since.
+      const holds = video.paused === (name === "pause");
+      if (name === "pause" && video.seeking) halted.add(video);
+      else if (holds && !video.ended) make(other, name);
     }
     // A loop's own jump to its beginning is no distance, and is left to the small steps below.
     if (Math.abs(behind(other, video)) > (video.paused ? 0.01 : 0.3)) move(other, video.currentTime);

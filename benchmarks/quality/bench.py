@@ -22,6 +22,7 @@ from adaflow_core.cache import Cache
 from adaflow_core.config import EditConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.types import Plan
+from benchmarks.quality import PARTS
 from benchmarks.quality.contestants import Contestant, make_plan
 from benchmarks.quality.scoring import stand_back
 from benchmarks.run import say
@@ -38,14 +39,7 @@ class Results:
 
     def __init__(self, path: Path, meta: dict[str, Any]) -> None:
         self.path = path
-        self.data: dict[str, Any] = {
-            "meta": meta,
-            "contest": [],
-            "prune": [],
-            "keyframes": [],
-            "pairs": [],
-            "media": [],
-        }
+        self.data: dict[str, Any] = {"meta": meta, **{part: [] for part in PARTS}}
         self._written = 0.0
         path.parent.mkdir(parents=True, exist_ok=True)
 

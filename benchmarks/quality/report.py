@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality import PARTS
 from benchmarks.quality.cases import KINDS
 from benchmarks.quality.contest import BOUND, COPY
 from benchmarks.quality.summary import (
@@ -22,7 +23,6 @@ from benchmarks.quality.summary import (
 from benchmarks.run import cell, say
 from benchmarks.scores import Bar
 
-PARTS = ("contest", "prune", "keyframes", "pairs", "media")
 # Score -> how it is headed, formatted and scaled in tables.
 COLUMNS: dict[str, tuple[str, str, float]] = {
     "psnr": ("PSNR, dB", ".2f", 1),

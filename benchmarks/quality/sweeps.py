@@ -148,7 +148,7 @@ def keyframes(bench: Bench, clip: Clip, counts: list[int], variants: Sequence[Co
             sweep.measure(done, f"{way} {count}", asked=count, keyframes=len(planned.plan.segments), way=way)
 
 
-def at(planned: Planned, frames: tuple[int, int]) -> Planned:
+def with_keyframes(planned: Planned, frames: tuple[int, int]) -> Planned:
     """The plan of an uncut clip with these two keyframes."""
     plan, (first, second) = planned.plan, frames
     starts = np.array([0, (first + second + 1) // 2])
@@ -181,4 +181,4 @@ def pairs(bench: Bench, clip: Clip, stride: int) -> None:
     for frames in combinations(range(stride // 2, clip.frames, stride), 2):
         if bench.over:
             return
-        measure(at(chosen, frames), "pair")
+        measure(with_keyframes(chosen, frames), "pair")
