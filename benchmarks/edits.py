@@ -15,22 +15,8 @@ from typing import Any
 from PIL import Image
 
 from adaflow_core.backbone import Backbone
-from benchmarks.run import (
-    Run,
-    add_model,
-    add_settings,
-    cell,
-    configs,
-    fresh_engine,
-    load,
-    machine,
-    run,
-    say,
-    sheet_rows,
-    table,
-    write_json,
-    write_sheet,
-)
+from benchmarks.output import cell, say, sheet_rows, table, write_json, write_sheet
+from benchmarks.run import Run, add_model, add_settings, configs, fresh_engine, load, machine, run
 from benchmarks.scores import autoencoded, bars, nearness, references, summarise, verdict
 from benchmarks.truth import EDITS, Pair, bundled, draw_bundled, random_pair, random_rows
 from scenes.classifier import Judge, load_judge

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from adaflow_core.backbone import Backbone
-from adaflow_core.metrics import by_region
+from benchmarks.intervals import Bar, mean_interval, share_interval
+from benchmarks.metrics import by_region
 from benchmarks.truth import Pair
 from scenes.classifier import ATTRIBUTES, Judge
 
@@ -96,37 +94,6 @@ def verdict(judge: Judge, frames: np.ndarray, pair: Pair) -> dict[str, Any]:
 # --- many clips -----------------------------------------------------------------------------------
 
 
-def mean_interval(values: Iterable[float]) -> dict[str, float | int | None]:
-    """Mean and 95 % interval (Student's t) of the finite values."""
-    from scipy.stats import t
-
-    finite = np.array([v for v in values if math.isfinite(v)])
-    if not len(finite):
-        return {"mean": None, "low": None, "high": None, "count": 0}
-    mean = float(finite.mean())
-    if len(finite) == 1:
-        return {"mean": mean, "low": None, "high": None, "count": 1}
-    half = float(t.ppf(0.975, len(finite) - 1) * finite.std(ddof=1) / math.sqrt(len(finite)))
-    return {"mean": mean, "low": mean - half, "high": mean + half, "count": len(finite)}
-
-
-def share_interval(right: Sequence[bool]) -> dict[str, float | int]:
-    """Share and its 95 % interval (Wilson)."""
-    n, share, z = len(right), float(np.mean(right)), 1.96
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return {"mean": share, "low": middle - half, "high": middle + half, "count": n}
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A demand on the edits of one kind."""
-
-    text: str
-    value: str
-    passed: bool
-
-
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means and intervals over clips of one kind, each row as `measure` of benchmarks.edits makes it."""
     summary: dict[str, Any] = {
@@ -172,16 +139,3 @@ def bars(summary: dict[str, Any]) -> list[Bar]:
         share = summary["judge"][name]["mean"]
         found.append(Bar(text, f"{share:.0%}", share >= 0.95))
     return found
-
-
-def plain_json(data: Any) -> Any:
-    """Plain JSON data, rounded; nan and infinity become null."""
-    if isinstance(data, dict):
-        return {str(key): plain_json(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [plain_json(value) for value in data]
-    if isinstance(data, (bool, np.bool_)):
-        return bool(data)
-    if isinstance(data, (float, np.floating)):
-        return round(float(data), 4) if math.isfinite(data) else None
-    return data

@@ -25,7 +25,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "store",
         "reader",
         "memory",
-        "metrics",
         "detail",
         "transfer",
         "storage",

@@ -22,11 +22,10 @@ from adaflow_core.cache import Cache
 from adaflow_core.config import EditConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.types import Plan
+from benchmarks.output import plain_json, say
 from benchmarks.quality import PARTS
 from benchmarks.quality.contestants import Contestant, make_plan
 from benchmarks.quality.scoring import stand_back
-from benchmarks.run import say
-from benchmarks.scores import plain_json
 from scenes.classifier import Judge
 from scenes.clips import FPS
 

@@ -10,16 +10,15 @@ import numpy as np
 
 from adaflow_core.config import resolve_edit
 from adaflow_core.types import Plan
+from benchmarks.output import say
 from benchmarks.quality import scoring
 from benchmarks.quality.bench import Bench, Planned
 from benchmarks.quality.cases import Clip, true_cut
-from benchmarks.quality.contestants import DEFAULT, JOINT, Contestant, crossings
-from benchmarks.run import say
+from benchmarks.quality.contestants import BOUND, COPY, DEFAULT, JOINT, Contestant, crossings
 from benchmarks.scores import autoencoded, verdict
 from benchmarks.truth import Pair
 from scenes.clips import FPS
 
-COPY, BOUND = "source, copied", "truth, autoencoded"  # what edits are measured against
 FILMED = (DEFAULT, "uniform", "tokenflow", "paper-adapted", JOINT)
 
 

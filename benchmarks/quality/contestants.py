@@ -16,6 +16,7 @@ from adaflow_core.layout import build_layout
 from adaflow_core.types import Monitor, Plan
 
 DEFAULT, JOINT = "adaflow", "joint"
+COPY, BOUND = "source, copied", "truth, autoencoded"  # no contestants: what edits are compared with
 SAME_COUNT = "adaflow@k"  # what the parts of the keyframe selection are compared with at equal cost
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from adaflow_core.metrics import by_region, psnr, warp_error
+from benchmarks.metrics import by_region, psnr, warp_error
 
 TILE, CAPTION = 192, 22  # pixels
 ERROR_GAIN = 4  # by which pictures of errors are brightened

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from benchmarks.intervals import Bar
+from benchmarks.output import cell, say
 from benchmarks.quality import PARTS
 from benchmarks.quality.cases import KINDS
-from benchmarks.quality.contest import BOUND, COPY
-from benchmarks.quality.summary import (
+from benchmarks.quality.contestants import BOUND, COPY
+from benchmarks.quality.report.summary import (
     Contest,
     Interval,
     cut_bars,
@@ -20,8 +22,6 @@ from benchmarks.quality.summary import (
     part_bars,
     slimming_bars,
 )
-from benchmarks.run import cell, say
-from benchmarks.scores import Bar
 
 # Score -> how it is headed, formatted and scaled in tables.
 COLUMNS: dict[str, tuple[str, str, float]] = {
@@ -70,7 +70,7 @@ def commands(meta: dict[str, Any]) -> list[str]:
 
 def write_reports(data: dict[str, Any], json_path: Path, html: Path | None, markdown: Path | None) -> None:
     """The merged results where there is no such file yet, the page with its clips, the table."""
-    from benchmarks.quality.page import page
+    from benchmarks.quality.report.page import page
 
     if not json_path.exists():
         json_path.parent.mkdir(parents=True, exist_ok=True)

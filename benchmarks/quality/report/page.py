@@ -8,11 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality import plots
+from benchmarks.intervals import Bar
+from benchmarks.quality.report import plots
 from benchmarks.quality.cases import KINDS, MOTIONS
-from benchmarks.quality.contest import BOUND, COPY
-from benchmarks.quality.contestants import DEFAULT, SAME_COUNT
-from benchmarks.quality.report import (
+from benchmarks.quality.contestants import BOUND, COPY, DEFAULT, SAME_COUNT
+from benchmarks.quality.report.summary import Contest, Interval, curve, pairs_by_case, uniform_for_adaptive
+from benchmarks.quality.report.tables import (
     COLUMNS,
     MAIN_COLUMNS,
     about,
@@ -22,8 +23,6 @@ from benchmarks.quality.report import (
     score_table,
     spread,
 )
-from benchmarks.quality.summary import Contest, Interval, curve, pairs_by_case, uniform_for_adaptive
-from benchmarks.scores import Bar
 
 STYLE = Path(__file__).with_name("page.css")
 LOWER_IS_BETTER = {"temporal", "seconds", "peak_memory"}

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from adaflow_core.types import AdaFlowError
-from benchmarks import dover
-from benchmarks.longv_data import Film
-from benchmarks.score_models import Clip, Dino, load_aesthetic
-from benchmarks.video_scores import Consistency
+from benchmarks.longv import dover
+from benchmarks.longv.data import Film
+from benchmarks.longv.models import Clip, Dino, load_aesthetic
+from benchmarks.longv.video_scores import Consistency
 from scorers import save_models
 
 CPU = torch.device("cpu")

@@ -14,20 +14,13 @@ from adaflow_core.backbone import EMBEDDED, load_backbone
 from adaflow_core.cache import Cache
 from adaflow_core.config import ModelProfile, PlanConfig
 from adaflow_core.engine import AdaFlow
-from adaflow_core.metrics import psnr, warp_error
+from adaflow_core.scores import psnr
 from benchmarks import edits
+from benchmarks.intervals import mean_interval, share_interval
+from benchmarks.metrics import warp_error
+from benchmarks.output import plain_json
 from benchmarks.run import configs, profile_changes
-from benchmarks.scores import (
-    affine_oracle,
-    bars,
-    flat_fill,
-    mean_interval,
-    nearness,
-    plain_json,
-    share_interval,
-    summarise,
-    verdict,
-)
+from benchmarks.scores import affine_oracle, bars, flat_fill, nearness, summarise, verdict
 from benchmarks.truth import EDITS, Pair, bundled, draw_bundled, random_pair, random_rows
 from scenes.classifier import ATTRIBUTES
 from scenes.clips import truth

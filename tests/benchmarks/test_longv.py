@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from adaflow_core.manifest import read_manifest
 from adaflow_core.types import AdaFlowError
 from adaflow_core.video import write_video
-from benchmarks import longv_data, longv_eval, scaling
-from benchmarks.longv_data import Film, film_of
-from benchmarks.longv_scorer import JUDGE, LongVScorer
-from benchmarks.longv_table import PAPER, markdown, summarise
-from benchmarks.score_models import Clip, is_there
-from benchmarks.video_scores import (
+from benchmarks.longv import __main__ as longv_eval
+from benchmarks.longv import data as longv_data
+from benchmarks.longv.data import Film, film_of
+from benchmarks.longv.models import Clip, is_there
+from benchmarks.longv.scorer import JUDGE, LongVScorer
+from benchmarks.longv.table import PAPER, markdown, summarise
+from benchmarks.longv.video_scores import (
     Consistency,
     Judged,
     Mean,
@@ -33,6 +34,7 @@ from benchmarks.video_scores import (
     spread,
     stream,
 )
+from benchmarks.speed import scaling
 from scenes.classifier import load_judge
 from scorers import save_models
 
@@ -308,6 +310,6 @@ def test_scaling_by_hand() -> None:
 
 
 def test_the_page_on_scaling_holds_these_tables() -> None:
-    page = (Path(__file__).resolve().parent.parent / "docs/scaling.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs/scaling.md").read_text()
     for line in scaling.tables(3.8, 24, 450, 50).splitlines():
         assert line in page

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.contest import BOUND
-from benchmarks.scores import Bar, mean_interval
+from benchmarks.intervals import Bar, mean_interval
+from benchmarks.quality.contestants import BOUND
 
 Row = dict[str, Any]
 Interval = dict[str, Any]  # mean, low, high, count; as `mean_interval` gives them

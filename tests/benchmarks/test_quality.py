@@ -15,14 +15,22 @@ import torch
 
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig
 from adaflow_core.types import Correspondence, Grid, Segments, Slimming
-from benchmarks.quality import plots
+from benchmarks.quality.report import plots
 from benchmarks.quality.__main__ import main, parse, take_turns
 from benchmarks.quality.cases import GROUPS, KINDS, MOTIONS, contest_clips, sweep_clips, true_cut, uneven_clips
-from benchmarks.quality.contest import BOUND, COPY
-from benchmarks.quality.contestants import EVERYONE, METHODS, PARTS, SAME_COUNT, chosen, crossings, variants
-from benchmarks.quality.page import page
-from benchmarks.quality.report import all_bars, merge, results_text, write_reports
-from benchmarks.quality.summary import (
+from benchmarks.quality.contestants import (
+    BOUND,
+    COPY,
+    EVERYONE,
+    METHODS,
+    PARTS,
+    SAME_COUNT,
+    chosen,
+    crossings,
+    variants,
+)
+from benchmarks.quality.report.page import page
+from benchmarks.quality.report.summary import (
     OUTPUT,
     Contest,
     keyframe_bars,
@@ -33,6 +41,7 @@ from benchmarks.quality.summary import (
     pairs_by_case,
     uniform_for_adaptive,
 )
+from benchmarks.quality.report.tables import all_bars, merge, results_text, write_reports
 from benchmarks.quality.sweeps import by_chance, by_score, by_time
 from benchmarks.truth import EDITS
 

@@ -30,7 +30,7 @@ SIDE, CELLS = 224, 7  # the views' side, and their 7x7 fragments of 32 pixels
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, in 0..255
 # Mean and deviation of each score over the training videos, and how much each counts (DOVER's fuse_results).
 TECHNICAL, AESTHETIC = (0.1107, 0.07355, 0.6104), (-0.08285, 0.03774, 0.3896)
-HINT = "see the head of benchmarks/dover.py for how to make the file, and name it with --dover"
+HINT = "see the head of benchmarks/longv/dover.py for how to make the file, and name it with --dover"
 
 
 @lru_cache(maxsize=1)

@@ -19,8 +19,8 @@ from adaflow_core.forecast import attention_widths
 from adaflow_core.layout import build_slimming
 from adaflow_core.slimming import kept_count, random_tokens, select_tokens
 from adaflow_core.types import Features, Inversion, Layout, Monitor, Segments
-from benchmarks.clock import GIB, Clock, seconds
-from benchmarks.work import count_passes, extended_attention_work
+from benchmarks.speed.clock import GIB, Clock, seconds
+from benchmarks.speed.work import count_passes, extended_attention_work
 
 
 @torch.inference_mode()

@@ -1,6 +1,6 @@
 """What the pieces of an edit reach on a GPU, one by one, to decide where its time can be saved.
 
-    python -m benchmarks.rates --json rates.json --profiles profiles.txt
+    python -m benchmarks.speed.rates --json rates.json --profiles profiles.txt
 
 Each section stands alone: one that fails leaves its error, and none begins after `--limit` seconds.
 """
@@ -28,11 +28,11 @@ from adaflow_core.detail import restore_detail
 from adaflow_core.features import Capture, feature_pass
 from adaflow_core.matching import best_match, match_maps
 from adaflow_core.slimming import random_tokens
-from benchmarks.clock import GIB, matrix_rate, seconds
-from benchmarks.micro import keyframe_pass
-from benchmarks.speed import machine, write_json
-from benchmarks.stand_ins import ARCHITECTURES, check_finite, make_backbone
-from benchmarks.work import count_passes
+from benchmarks.speed.clock import GIB, matrix_rate, seconds
+from benchmarks.speed.measure import machine, write_json
+from benchmarks.speed.micro import keyframe_pass
+from benchmarks.speed.stand_ins import ARCHITECTURES, check_finite, make_backbone
+from benchmarks.speed.work import count_passes
 
 Row = dict[str, Any]
 BACKENDS = {
@@ -242,7 +242,7 @@ SECTIONS = ("copies", "unet", "attention", "keyframes", "propagation", "autoenco
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rates", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.rates", description=__doc__)
     parser.add_argument("--arch", choices=ARCHITECTURES, default="sd21")
     parser.add_argument("--size", default="672x384")
     parser.add_argument("--device", default="auto")

@@ -12,11 +12,11 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from adaflow_core import metrics
 from adaflow_core.reader import frames_from, index_of, upright_rgb
 from adaflow_core.types import Monitor
 from adaflow_core.video import probe
-from benchmarks.longv_data import Film
+from benchmarks.longv.data import Film
+from benchmarks.metrics import warp_error
 from scenes.classifier import ATTRIBUTES, Judge
 
 CHUNK = 16  # frames decoded and embedded at a time
@@ -99,7 +99,7 @@ class WarpError:
             if found is not None:
                 flow, visible = found
                 pair = np.stack([_scaled(picture, flow.shape[1:]) for picture in (self._last, frame)])
-                self._errors.append(metrics.warp_error(pair, flow[None], visible[None]))
+                self._errors.append(warp_error(pair, flow[None], visible[None]))
             self._last, self._number = frame, self._number + 1
 
     def result(self) -> float | None:

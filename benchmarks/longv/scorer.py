@@ -16,10 +16,10 @@ from adaflow_core.backbone import pick_device
 from adaflow_core.manifest import Clip as Entry
 from adaflow_core.types import AdaFlowError
 from adaflow_core.video import parse_range, probe
-from benchmarks.dover import HINT, VideoQuality, load_dover
-from benchmarks.longv_data import film_of
-from benchmarks.score_models import CLIP, DINO, HEAD_HINT, Clip, Dino, is_there, load_aesthetic, remedy
-from benchmarks.video_scores import (
+from benchmarks.longv.data import film_of
+from benchmarks.longv.dover import HINT, VideoQuality, load_dover
+from benchmarks.longv.models import CLIP, DINO, HEAD_HINT, Clip, Dino, is_there, load_aesthetic, remedy
+from benchmarks.longv.video_scores import (
     Consistency,
     Flow,
     Judged,

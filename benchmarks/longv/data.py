@@ -1,8 +1,8 @@
-"""The clips of LongV-EVAL, as published or as drawn here: writes the manifest that benchmarks.longv_eval takes.
+"""The clips of LongV-EVAL, as published or as drawn here: writes the manifest that benchmarks.longv takes.
 
     hf download zhangsh2001/LongV-EVAL --repo-type dataset --local-dir LongV-EVAL
-    python -m benchmarks.longv_data published LongV-EVAL
-    python -m benchmarks.longv_data drawn outputs/drawn --clips 75 --frames 1024
+    python -m benchmarks.longv.data published LongV-EVAL
+    python -m benchmarks.longv.data drawn outputs/drawn --clips 75 --frames 1024
 
 The published one (75 videos of about a minute; CC BY-NC 4.0) holds `videos/NNNNN.mp4` and a prompt in each of
 `foreground/NNNNN.txt`, `background/NNNNN.txt` and `style/NNNNN.txt`. It says nothing of the source; who has captions
@@ -182,7 +182,7 @@ def _write(folder: Path, entries: list[Clip]) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.longv_data",
+        prog="python -m benchmarks.longv.data",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
