@@ -17,7 +17,7 @@ from PIL import Image
 from adaflow_core.backbone import Backbone
 from benchmarks.output import cell, say, sheet_rows, table, write_json, write_sheet
 from benchmarks.run import Run, add_model, add_settings, configs, fresh_engine, load, machine, run
-from benchmarks.scores import autoencoded, bars, nearness, references, summarise, verdict
+from benchmarks.scores import autoencoded, criteria, nearness, references, summarise, verdict
 from benchmarks.truth import EDITS, Pair, bundled, draw_bundled, random_pair, random_rows
 from scenes.classifier import Judge, load_judge
 from scenes.clips import SIZE
@@ -93,7 +93,7 @@ def report_by_kind(rows: list[dict[str, Any]]) -> dict[str, Any]:
     print(table(HEAD, lines))
     data: dict[str, Any] = {}
     for kind in kinds:
-        found = bars(summaries[kind])
+        found = criteria(summaries[kind])
         gain = summaries[kind]["gain_over_copy"]
         ceiling = summaries[kind]["judge_on_truth"]
         print(

@@ -1,15 +1,19 @@
-"""Means and shares with 95 % intervals, and what results must reach."""
+"""Means and shares with 95 % intervals, and criteria that results are held against."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+Interval = dict[str, Any]
+"""mean, low, high (None where there are too few values) and count."""
 
-def mean_interval(values: Iterable[float]) -> dict[str, float | int | None]:
+
+def mean_interval(values: Iterable[float]) -> Interval:
     """Mean and 95 % interval (Student's t) of the finite values."""
     from scipy.stats import t
 
@@ -23,7 +27,7 @@ def mean_interval(values: Iterable[float]) -> dict[str, float | int | None]:
     return {"mean": mean, "low": mean - half, "high": mean + half, "count": len(finite)}
 
 
-def share_interval(right: Sequence[bool]) -> dict[str, float | int]:
+def share_interval(right: Sequence[bool]) -> Interval:
     """Share and its 95 % interval (Wilson)."""
     n, share, z = len(right), float(np.mean(right)), 1.96
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -32,8 +36,8 @@ def share_interval(right: Sequence[bool]) -> dict[str, float | int]:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A demand on the edits of one kind."""
+class Criterion:
+    """What results must reach, with the measured value in words."""
 
     text: str
     value: str

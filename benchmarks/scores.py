@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from adaflow_core.backbone import Backbone
-from benchmarks.intervals import Bar, mean_interval, share_interval
+from benchmarks.intervals import Criterion, Interval, mean_interval, share_interval
 from benchmarks.metrics import by_region
 from benchmarks.truth import Pair
 from scenes.classifier import ATTRIBUTES, Judge
@@ -101,7 +101,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         for who in ("edit", "copy", "autoencoded", "flat", "affine")
     }
 
-    def difference(score: str, first: str, second: str) -> dict[str, float | int | None]:
+    def difference(score: str, first: str, second: str) -> Interval:
         return mean_interval(row[first][score] - row[second][score] for row in rows)
 
     summary["gain_over_copy"] = difference("psnr_inside", "edit", "copy")
@@ -117,25 +117,25 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def bars(summary: dict[str, Any]) -> list[Bar]:
+def criteria(summary: dict[str, Any]) -> list[Criterion]:
     """What edits must reach, by the means; "clearly" above a flat fill: with the whole 95 % interval."""
     gain = summary["gain_over_copy"]["mean"]
     ratio = summary["ssim_of_autoencoded"]["mean"]
     flat = summary["ssim_over_flat"]
     clear = flat["mean"] if flat["low"] is None else flat["low"]
     found = [
-        Bar("PSNR inside beats the copy by 4 dB", f"{gain:+.1f} dB", gain >= 4),
-        Bar("SSIM inside is 0.7 of the autoencoded truth's", f"{ratio:.2f}", ratio >= 0.7),
-        Bar("SSIM inside is clearly above a flat fill's", f"{flat['mean']:+.2f}", clear > 0),
+        Criterion("PSNR inside beats the copy by 4 dB", f"{gain:+.1f} dB", gain >= 4),
+        Criterion("SSIM inside is 0.7 of the autoencoded truth's", f"{ratio:.2f}", ratio >= 0.7),
+        Criterion("SSIM inside is clearly above a flat fill's", f"{flat['mean']:+.2f}", clear > 0),
     ]
     outside, under = summary["edit"]["psnr_outside"]["mean"], summary["outside_under_autoencoded"]["mean"]
     if outside is not None and under is not None:
         value = f"{outside:.1f} dB, {under:.1f} under the autoencoder"
-        found.append(Bar("PSNR outside is 25 dB, or within 1.5 of it", value, outside >= 25 or under <= 1.5))
+        found.append(Criterion("PSNR outside is 25 dB, or within 1.5 of it", value, outside >= 25 or under <= 1.5))
     for name, text in (
         ("target", "the judge sees the target in 95 % of clips"),
         ("others", "and the others unchanged in 95 %"),
     ):
         share = summary["judge"][name]["mean"]
-        found.append(Bar(text, f"{share:.0%}", share >= 0.95))
+        found.append(Criterion(text, f"{share:.0%}", share >= 0.95))
     return found

@@ -213,7 +213,7 @@ def _commit() -> str:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     options.arguments = sys.argv[1:] if argv is None else argv
-    from benchmarks.quality.report.tables import merge, write_reports
+    from benchmarks.quality.report.write import merge, write_reports
 
     data = merge(options.sources) if options.sources else run(options)
     write_reports(data, options.json, options.html, options.markdown)

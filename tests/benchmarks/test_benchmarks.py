@@ -172,9 +172,9 @@ def row(gain: float, ssim: float, outside: float, right: bool) -> dict:
 
 def test_bars_pass_what_reaches_them_and_fail_what_does_not() -> None:
     good = [row(5, 0.7, 25.5, True), row(6, 0.72, 24.7, True)]
-    assert [bar.passed for bar in bars(summarise(good))] == [True] * 6
+    assert [bar.passed for bar in criteria(summarise(good))] == [True] * 6
     bad = [row(3, 0.5, 20, True), row(3, 0.3, 22, False)]
-    assert [bar.passed for bar in bars(summarise(bad))] == [False] * 5 + [True]
+    assert [bar.passed for bar in criteria(summarise(bad))] == [False] * 5 + [True]
 
 
 def test_arguments_become_settings() -> None:

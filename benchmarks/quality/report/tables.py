@@ -1,199 +1,182 @@
-"""From the file of results to the page and the table; several files, of shards or of parts, become one."""
+"""The tables of the page and of RESULTS.md, and RESULTS.md itself."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from benchmarks.intervals import Bar
-from benchmarks.output import cell, say
-from benchmarks.quality import PARTS
+from benchmarks.intervals import Criterion, Interval
+from benchmarks.output import cell
 from benchmarks.quality.cases import KINDS
-from benchmarks.quality.contestants import BOUND, COPY
-from benchmarks.quality.report.summary import (
-    Contest,
-    Interval,
-    cut_bars,
-    keyframe_bars,
-    method_bars,
-    pair_bars,
-    part_bars,
-    slimming_bars,
-)
+from benchmarks.quality.contestants import BOUND, COPY, DEFAULT, SAME_COUNT
+from benchmarks.quality.report.criteria import all_criteria
+from benchmarks.quality.report.summary import Contest, Summary
 
-# Score -> how it is headed, formatted and scaled in tables.
-COLUMNS: dict[str, tuple[str, str, float]] = {
-    "psnr": ("PSNR, dB", ".2f", 1),
-    "psnr_inside": ("inside", ".2f", 1),
-    "psnr_outside": ("outside", ".2f", 1),
-    "ssim_inside": ("SSIM inside", ".3f", 1),
-    "ssim_outside": ("outside", ".3f", 1),
-    "temporal": ("temporal error", ".2f", 1),
-    "target": ("edit seen, %", ".0f", 100),
-    "others": ("rest kept, %", ".0f", 100),
-    "psnr_near": ("to joint, dB", ".2f", 1),
-    "keyframes": ("keyframes", ".1f", 1),
-    "kept": ("tokens kept, %", ".0f", 100),
-    "seconds": ("plan and edit, s", ".2f", 1),
-    "peak_memory": ("peak, GiB", ".2f", 2**-30),
+
+class Column(NamedTuple):
+    head: str
+    form: str
+    better: Literal["higher", "lower"] | None = None  # None: neither, no best is marked
+    scale: float = 1
+
+
+COLUMNS = {  # by score
+    "psnr": Column("PSNR, dB", ".2f", "higher"),
+    "psnr_inside": Column("inside", ".2f", "higher"),
+    "psnr_outside": Column("outside", ".2f", "higher"),
+    "ssim_inside": Column("SSIM inside", ".3f", "higher"),
+    "temporal": Column("temporal error", ".2f", "lower"),
+    "target": Column("edit seen, %", ".0f", scale=100),
+    "others": Column("rest kept, %", ".0f", scale=100),
+    "psnr_near": Column("to joint, dB", ".2f", "higher"),
+    "keyframes": Column("keyframes", ".1f"),
+    "seconds": Column("plan and edit, s", ".2f", "lower"),
+    "peak_memory": Column("peak, GiB", ".2f", "lower", 2**-30),
 }
-MAIN_COLUMNS = (
-    "psnr", "psnr_inside", "psnr_outside", "ssim_inside", "temporal", "target", "others", "psnr_near", "keyframes",
-    "seconds", "peak_memory",
-)  # fmt: skip
 
 
-def merge(sources: list[Path]) -> dict[str, Any]:
-    """The results of several files; where two hold the same row, the later file's stands."""
-    files = [(path, json.loads(path.read_text())) for path in sources]
-    data: dict[str, Any] = {"meta": dict(files[0][1]["meta"])}
-    data["meta"]["commands"] = [command for _, file in files for command in commands(file["meta"])]
-    names: dict[str, dict[str, str]] = {}
-    for part in PARTS:
-        rows: dict[Any, dict[str, Any]] = {}
-        for path, file in files:
-            names |= {who["name"]: who for who in file["meta"]["contestants"]}
-            for row in file[part]:
-                named = [str(row.get(k)) for k in ("case", "contestant", "way", "ratio", "asked", "frames")]
-                extra = {"folder": row.get("folder") or str(path.parent)} if part == "media" else {}
-                rows[tuple(named)] = row | extra
-        data[part] = list(rows.values())
-    data["meta"]["contestants"] = list(names.values())
-    return data
+class Cell(NamedTuple):
+    text: str
+    small: str = ""  # set smaller, after the text
+    kind: str = ""  # its class on the page: best, yes, no
+
+
+class Line(NamedTuple):
+    cells: list[Cell]
+    kind: str = ""  # own, reference
+
+
+class Table(NamedTuple):
+    head: list[str]
+    lines: list[Line]
+
+    def markdown(self) -> str:
+        rows = [self.head, ["---", *["--:"] * (len(self.head) - 1)]]
+        for line in self.lines:
+            rows.append([
+                {"yes": "yes: ", "no": "no: "}.get(c.kind, "") + f"{c.text} {c.small}".rstrip() for c in line.cells
+            ])  # fmt: skip
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def order_contestants(summary: Summary, contest: Contest, group: str = "method") -> list[str]:
+    """The contestants of a group that took part, as the table of contestants has them; references at the end."""
+    names = [who["name"] for who in summary.meta["contestants"] if who["group"] == group]
+    references = [COPY, BOUND] if group == "method" else []
+    return [name for name in [*names, *references] if name in contest.contestants]
+
+
+def interval_cell(found: Interval, column: Column, kind: str = "") -> Cell:
+    """A mean with half the width of its interval."""
+    if found["mean"] is None:
+        return Cell("-")
+    text = cell(found["mean"] * column.scale, column.form)
+    if found["count"] < 3:  # the interval of two clips says nothing and fills the table
+        return Cell(text, kind=kind)
+    return Cell(text, f"±{cell((found['mean'] - found['low']) * column.scale, column.form)}", kind)
+
+
+def _line(who: str, cells: list[Cell]) -> Line:
+    kind = "own" if who in (DEFAULT, SAME_COUNT) else "reference" if who in (COPY, BOUND) else ""
+    return Line([Cell(who), *cells], kind)
+
+
+def score_table(contest: Contest, names: list[str]) -> Table:
+    """All scores of these contestants; the best of each column, references apart, is marked."""
+    means = {who: {score: contest.mean(who, score) for score in COLUMNS} for who in names}
+    best = {}
+    for score, column in COLUMNS.items():
+        known = [means[who][score]["mean"] for who in names if who not in (COPY, BOUND)]
+        known = [mean for mean in known if mean is not None]
+        if column.better and len(known) > 1:
+            best[score] = max(known) if column.better == "higher" else min(known)
+    lines = []
+    for who in names:
+        cells = []
+        for score, column in COLUMNS.items():
+            found = means[who][score]
+            is_best = score in best and found["mean"] == best[score] and who not in (COPY, BOUND)
+            cells.append(interval_cell(found, column, "best" if is_best else ""))
+        lines.append(_line(who, cells))
+    return Table(["", *(column.head for column in COLUMNS.values())], lines)
+
+
+def psnr_by(contest: Contest, names: list[str], field: str, values: list[str]) -> Table:
+    """PSNR with a column for each value of a field of the rows."""
+    parts = [contest.only(**{field: value}) for value in values]
+    cells = {who: [interval_cell(part.mean(who, "psnr"), COLUMNS["psnr"]) for part in parts] for who in names}
+    return Table(["", *values], [_line(who, cells[who]) for who in names])
+
+
+def criteria_table(criteria: list[Criterion]) -> Table:
+    """A line for each criterion; those of kinds of edit ("colour: ...") share one, a column each."""
+    kinds = [kind for kind in KINDS if any(c.text.startswith(f"{kind}: ") for c in criteria)]
+    lines: dict[str, dict[str, Criterion]] = {}
+    for criterion in criteria:
+        kind, _, text = criterion.text.partition(": ")
+        if kind not in kinds:
+            kind, text = "", criterion.text
+        lines.setdefault(text, {})[kind] = criterion
+    columns = kinds if all(set(line) <= set(kinds) for line in lines.values()) else [*kinds, ""]
+    head = ["", *(column or "all" if kinds else "" for column in columns or [""])]
+    return Table(head, [
+        Line([Cell(text), *(_criterion_cell(line.get(column)) for column in columns or [""])])
+        for text, line in lines.items()
+    ])  # fmt: skip
+
+
+def _criterion_cell(criterion: Criterion | None) -> Cell:
+    if criterion is None:
+        return Cell("")
+    text, opens, interval = criterion.value.partition(" (")
+    return Cell(text, f"({interval}" if opens else "", "yes" if criterion.passed else "no")
 
 
 def commands(meta: dict[str, Any]) -> list[str]:
     return meta.get("commands") or [meta["command"]]
 
 
-def write_reports(data: dict[str, Any], json_path: Path, html: Path | None, markdown: Path | None) -> None:
-    """The merged results where there is no such file yet, the page with its clips, the table."""
-    from benchmarks.quality.report.page import page
-
-    if not json_path.exists():
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(data, allow_nan=False) + "\n")
-    if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        for row in data["media"]:
-            bring(row, Path(row.get("folder") or json_path.parent), html.parent)
-        html.write_text(page(data))
-        say(f"report: {html}")
-    if markdown is not None:
-        markdown.parent.mkdir(parents=True, exist_ok=True)
-        markdown.write_text(results_text(data))
-        say(f"table: {markdown}")
-
-
-def bring(row: dict[str, Any], source: Path, target: Path) -> None:
-    """Copy the pictures of a case beside the page."""
-    for name in ("sheet", "film"):
-        if row[name] and (source / row[name]).exists() and not (target / row[name]).exists():
-            (target / row[name]).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source / row[name], target / row[name])
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def ranked(data: dict[str, Any], contest: Contest, group: str = "method") -> list[str]:
-    """The contestants of a group that took part, as the table of contestants has them; references at the end."""
-    names = [who["name"] for who in data["meta"]["contestants"] if who["group"] == group]
-    references = [COPY, BOUND] if group == "method" else []
-    return [name for name in [*names, *references] if name in contest.contestants]
-
-
-def spread(found: Interval, form: str, scale: float = 1) -> str:
-    """A mean with half the width of its interval."""
-    if found["mean"] is None:
-        return "-"
-    text = cell(found["mean"] * scale, form)
-    # The interval of two clips says nothing and fills the table.
-    return text if found["count"] < 3 else f"{text} ±{cell((found['mean'] - found['low']) * scale, form)}"
-
-
-def score_table(contest: Contest, names: list[str], columns: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
-    head = ["", *(COLUMNS[c][0] for c in columns)]
-    rows = [[who, *(spread(contest.mean(who, c), *COLUMNS[c][1:]) for c in columns)] for who in names]
-    return head, rows
-
-
-def all_bars(data: dict[str, Any]) -> dict[str, list[Bar]]:
-    """What must be shown, by topic; topics that were not run are left out."""
-    contest = Contest(data["contest"]).only(long=False)
-    kinds = sorted({row["kind"] for row in data["contest"]})
-    found = {
-        "Slimming": slimming_bars(data["prune"]),
-        "Keyframes": [*keyframe_bars(data["keyframes"]), *pair_bars(data["pairs"]), *cut_bars(contest)],
-        "The default against the others": method_bars(contest, kinds),
-        "What each part gains": part_bars(contest, data["meta"]["contestants"]),
-    }
-    return {topic: bars for topic, bars in found.items() if bars}
-
-
-def bar_table(bars: list[Bar]) -> tuple[list[str], list[tuple[str, list[Bar | None]]]]:
-    """Bars as lines; those of kinds of edit ("colour: ...") share one, a column each."""
-    kinds = [kind for kind in KINDS if any(bar.text.startswith(f"{kind}: ") for bar in bars)]
-    lines: dict[str, dict[str, Bar]] = {}
-    for bar in bars:
-        kind, _, text = bar.text.rpartition(": ") if bar.text.split(": ")[0] in kinds else ("", "", bar.text)
-        lines.setdefault(text, {})[kind] = bar
-    columns = kinds if all(set(line) <= set(kinds) for line in lines.values()) else [*kinds, ""]
-    columns = columns or [""]
-    head = ["", *(column or "all" if kinds else "" for column in columns)]
-    return head, [(text, [line.get(column) for column in columns]) for text, line in lines.items()]
-
-
-def about(data: dict[str, Any]) -> list[tuple[str, str]]:
+def describe_run(summary: Summary) -> dict[str, str]:
     """How the figures were made."""
-    meta, machine = data["meta"], data["meta"]["machine"]
-    contest = Contest(data["contest"])
-    short, long = contest.only(long=False), contest.only(long=True)
-    sweeps = ", ".join(f"{name}: {len({r['case'] for r in data[name]})}" for name in ("prune", "keyframes", "pairs"))
-    where = machine.get("accelerator") or machine["device"]
-    return [
-        ("command", "\n".join(commands(meta))),
-        ("clips", f"{short.clips} short, {long.clips} long, {len(contest.cases)} edits of them; of sweeps {sweeps}"),
-        ("frames", "short {}, long {}, sweeps {}; {} pixels a side".format(*meta["frames"], meta["size"])),
-        ("seeds", f"{meta['split']} split, scene seed {meta['scene_seed']}, edit seed 0"),
-        ("commit", meta["commit"]),
-        ("model", f"{machine['model']}, {machine['fingerprint']}"),
-        ("machine", f"{where}, {machine['cores']} cores, torch {machine['torch']}"),
-    ]
+    meta, machine = summary.meta, summary.meta["machine"]
+    sweeps = {"prune": summary.prune, "keyframes": summary.keyframes, "pairs": summary.pairs}
+    sweep_cases = ", ".join(f"{name}: {rows['case'].nunique()}" for name, rows in sweeps.items())
+    edits = f"{summary.contest.cases} edits of them; of sweeps {sweep_cases}"
+    return {
+        "command": "\n".join(commands(meta)),
+        "clips": f"{summary.short.clips} short, {summary.long.clips} long, {edits}",
+        "frames": "short {}, long {}, sweeps {}; {} pixels a side".format(*meta["frames"], meta["size"]),
+        "seeds": f"{meta['split']} split, scene seed {meta['scene_seed']}, edit seed 0",
+        "commit": meta["commit"],
+        "model": f"{machine['model']}, {machine['fingerprint']}",
+        "machine": f"{machine.get('accelerator') or machine['device']}, {machine['cores']} cores, "
+                   f"torch {machine['torch']}",
+    }  # fmt: skip
 
 
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def results_text(data: dict[str, Any]) -> str:
+def render_markdown(summary: Summary) -> str:
     """RESULTS.md."""
-    contest = Contest(data["contest"])
-    short = contest.only(long=False)
+    short, long = summary.short, summary.long
+    about = describe_run(summary)
+    about["command"] = " · ".join(f"`{command}`" for command in about["command"].splitlines())
+    parts = [name for group in ("part", "part at equal keyframes") for name in order_contestants(summary, short, group)]
+    sections = {
+        "Methods, short clips": (short, order_contestants(summary, short)),
+        "Methods, long clips": (long, order_contestants(summary, long)),
+        "Without one part": (short, parts),
+        "Variants": (short, order_contestants(summary, short, "variant")),
+    }
     out = [
         "# Quality against rendered truth",
         "",
         "Written by `python -m benchmarks.quality`; means over clips with 95 % intervals. The temporal error is the",
         "change along the true flow, relative to that of the autoencoded truth, where the judge sees the edit.",
         "",
-        *(f"- {name}: {' · '.join(f'`{x}`' for x in text.splitlines()) if name == 'command' else text}"
-          for name, text in about(data)),
-    ]  # fmt: skip
-    for title, part in (("Methods, short clips", short), ("Methods, long clips", contest.only(long=True))):
-        if names := ranked(data, part):
-            out += ["", f"## {title}", "", markdown_table(*score_table(part, names, MAIN_COLUMNS))]
-    parts = [*ranked(data, short, "part"), *ranked(data, short, "part at equal keyframes")]
-    if parts:
-        out += ["", "## Without one part", "", markdown_table(*score_table(short, parts, MAIN_COLUMNS))]
-    if names := ranked(data, short, "variant"):
-        out += ["", "## Variants", "", markdown_table(*score_table(short, names, MAIN_COLUMNS))]
+        *(f"- {name}: {text}" for name, text in about.items()),
+    ]
+    for title, (contest, names) in sections.items():
+        if names:
+            out += ["", f"## {title}", "", score_table(contest, names).markdown()]
     out += ["", "## What must be shown", ""]
-    for topic, bars in all_bars(data).items():
-        head, rows = bar_table(bars)
-        lines = [[text, *("" if b is None else f"{'yes' if b.passed else 'no'}: {b.value}" for b in row)]
-                 for text, row in rows]  # fmt: skip
-        out += [f"### {topic}", "", markdown_table(head, lines), ""]
+    for topic, criteria in all_criteria(summary).items():
+        out += [f"### {topic}", "", criteria_table(criteria).markdown(), ""]
     return "\n".join(out).rstrip() + "\n"
