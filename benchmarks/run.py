@@ -58,7 +58,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the edit")
 
 
-def configs(arguments: argparse.Namespace, source_prompt: str) -> tuple[PlanConfig, EditConfig]:
+def make_configs(arguments: argparse.Namespace, source_prompt: str) -> tuple[PlanConfig, EditConfig]:
     """The settings that were given on the command line."""
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     plan = {name: given[name] for name in ("prune", "kv_frames", "keyframes", "method") if name in given}
@@ -87,7 +87,7 @@ def load(arguments: argparse.Namespace) -> Backbone:
     return replace(backbone, profile=replace(backbone.profile, **profile_changes(arguments.profile)))
 
 
-def machine(backbone: Backbone) -> dict[str, Any]:
+def describe_machine(backbone: Backbone) -> dict[str, Any]:
     """Where and with what the figures were made."""
     return {
         "version": __version__,

@@ -20,13 +20,13 @@ ENOUGH = 0.02  # share of a frame that the object covers where it can be judged
 # --- what an edit is compared with ----------------------------------------------------------------
 
 
-def autoencoded(backbone: Backbone, frames: np.ndarray) -> np.ndarray:
+def autoencode(backbone: Backbone, frames: np.ndarray) -> np.ndarray:
     """The frames [T, H, W, 3] after a round trip: what the autoencoder allows."""
     parts = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
     return np.concatenate([backbone.decode(backbone.encode(part)) for part in parts])
 
 
-def flat_fill(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
+def fill_flat(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
     """The source with the region painted in the truth's mean colour."""
     filled = source.copy()
     if region.any():
@@ -34,7 +34,7 @@ def flat_fill(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.n
     return filled
 
 
-def affine_oracle(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
+def fit_affine(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
     """The best affine colour map of the source, fitted to the truth inside the region and outside it."""
     mapped = source.copy()
     for part in (region, ~region):
@@ -50,34 +50,34 @@ def affine_oracle(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> 
 # --- scores of one clip ---------------------------------------------------------------------------
 
 
-def nearness(frames: np.ndarray, pair: Pair) -> dict[str, float]:
+def score_regions(frames: np.ndarray, pair: Pair) -> dict[str, float]:
     """PSNR and SSIM to the truth inside the region that changes and outside it; nan where there is none."""
     return by_region(frames, pair.truth, pair.region)
 
 
-def references(backbone: Backbone, pair: Pair, source: np.ndarray) -> dict[str, dict[str, float]]:
+def score_references(backbone: Backbone, pair: Pair, source: np.ndarray) -> dict[str, dict[str, float]]:
     """The scores of what an edit is measured against; `source`: the frames that were edited."""
     return {
-        "copy": nearness(source, pair),
-        "autoencoded": nearness(autoencoded(backbone, pair.truth), pair),
-        "flat": nearness(flat_fill(source, pair.truth, pair.region), pair),
-        "affine": nearness(affine_oracle(source, pair.truth, pair.region), pair),
+        "copy": score_regions(source, pair),
+        "autoencoded": score_regions(autoencode(backbone, pair.truth), pair),
+        "flat": score_regions(fill_flat(source, pair.truth, pair.region), pair),
+        "affine": score_regions(fit_affine(source, pair.truth, pair.region), pair),
     }
 
 
-def _answers(judge: Judge, frames: np.ndarray) -> dict[str, np.ndarray]:
+def _predict(judge: Judge, frames: np.ndarray) -> dict[str, np.ndarray]:
     pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
     found = [judge.predict(part) for part in pictures.split(CHUNK)]
     return {name: torch.cat([f[name] for f in found]).cpu().numpy() for name in ATTRIBUTES}
 
 
-def verdict(judge: Judge, frames: np.ndarray, pair: Pair) -> dict[str, Any]:
+def judge_clip(judge: Judge, frames: np.ndarray, pair: Pair) -> dict[str, Any]:
     """What the judge sees in a clip: the target attribute, and the others as they were.
 
     Shares of the frames that show enough of the object, and whether the clip as a whole (its most frequent answer) is
     right.
     """
-    answers = _answers(judge, frames[pair.shown >= ENOUGH])
+    answers = _predict(judge, frames[pair.shown >= ENOUGH])
     wanted = {name: int(getattr(pair.after, name)[0]) for name in ATTRIBUTES}
     frames_right = {name: answers[name] == wanted[name] for name in ATTRIBUTES}
     seen = {name: int(np.bincount(answers[name]).argmax()) for name in ATTRIBUTES}
@@ -117,7 +117,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def criteria(summary: dict[str, Any]) -> list[Criterion]:
+def check_criteria(summary: dict[str, Any]) -> list[Criterion]:
     """What edits must reach, by the means; "clearly" above a flat fill: with the whole 95 % interval."""
     gain = summary["gain_over_copy"]["mean"]
     ratio = summary["ssim_of_autoencoded"]["mean"]

@@ -23,7 +23,7 @@ DINO = "facebook/dinov2-base"
 WEIGHTS = "model.safetensors"
 
 
-def is_there(name: str) -> bool:
+def is_available(name: str) -> bool:
     """Whether a model, a folder or a Hub id, can be loaded without a download."""
     if Path(name).is_dir():
         return (Path(name) / WEIGHTS).is_file()

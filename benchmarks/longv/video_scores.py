@@ -28,7 +28,7 @@ Flow = tuple[np.ndarray, np.ndarray]
 # --- frames ---------------------------------------------------------------------------------------
 
 
-def length_of(path: Path) -> int:
+def count_frames(path: Path) -> int:
     """Exactly: from the packets, not from the header."""
     return index_of(path, Monitor()).length
 
@@ -107,13 +107,13 @@ class WarpError:
         return float(np.mean(errors)) if errors else None
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int) -> list[int]:
     """At most `most` numbers of range(count), evenly spread."""
     return sorted({int(n) for n in np.linspace(0, count - 1, min(most, count)).round()}) if count > 0 else []
 
 
 @lru_cache(maxsize=1)  # the prompts and the methods of a clip share it
-def estimated_flows(source: Path, begin: int, numbers: tuple[int, ...], size: tuple[int, int]) -> dict[int, Flow]:
+def estimate_flows(source: Path, begin: int, numbers: tuple[int, ...], size: tuple[int, int]) -> dict[int, Flow]:
     """The flow of a file from the frames of these numbers, counted from `begin`, to the next, at `size` or smaller."""
     scale = min(1.0, FLOW_SIDE / min(size))
     small = (round(size[0] * scale), round(size[1] * scale))
@@ -123,14 +123,14 @@ def estimated_flows(source: Path, begin: int, numbers: tuple[int, ...], size: tu
     for frames in stream(source, small, begin=begin):
         for frame in frames:
             if last is not None and at - 1 in numbers:
-                found[at - 1] = estimated_flow(last, frame)
+                found[at - 1] = estimate_flow(last, frame)
             last, at = frame, at + 1
         if numbers and at > max(numbers) + 1:
             break
     return found
 
 
-def estimated_flow(first: np.ndarray, second: np.ndarray) -> Flow:
+def estimate_flow(first: np.ndarray, second: np.ndarray) -> Flow:
     """TV-L1 (Zach et al. 2007) by scikit-image, both ways; it holds where the way back leads home.
 
     The test is that of Sundaram et al. (2010).

@@ -25,7 +25,7 @@ from adaflow_core.types import Plan
 from benchmarks.output import plain_json, say
 from benchmarks.quality import PARTS
 from benchmarks.quality.contestants import Contestant, make_plan
-from benchmarks.quality.scoring import stand_back
+from benchmarks.quality.scoring import lower_priority
 from scenes.classifier import Judge
 from scenes.clips import FPS
 
@@ -143,7 +143,7 @@ class Edited:
 
 
 @contextmanager
-def opened(
+def open_bench(
     backbone: Backbone,
     judge: Judge,
     results: Results,
@@ -160,7 +160,7 @@ def opened(
     context = get_context("spawn")  # CUDA does not survive a fork
     with (
         tempfile.TemporaryDirectory(prefix="adaflow-quality-") as folder,
-        ProcessPoolExecutor(workers, mp_context=context, initializer=stand_back) as pool,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=lower_priority) as pool,
     ):
         bench = Bench(backbone, judge, results, Path(folder), pool, workers, deadline, size, shared)
         try:

@@ -31,7 +31,7 @@ class Folder:
         return np.load(self.path / f"{name}.npy", mmap_mode="r")
 
 
-def stand_back() -> None:
+def lower_priority() -> None:
     """What a scoring process does first: the processor belongs to the one that feeds the device."""
     os.nice(10)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from adaflow_core.backbone import Backbone
 from adaflow_core.config import PRESETS
 from benchmarks import speed
-from benchmarks.speed.measure import STAGES, Measurement, machine, run_forecasts, write_json
+from benchmarks.speed.measure import STAGES, Measurement, describe_machine, run_forecasts, write_json
 from benchmarks.speed.micro import keyframe_attention, keyframe_pass
 from benchmarks.speed.stand_ins import ARCHITECTURES, check_finite, make_backbone
 
@@ -45,8 +46,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run_micro(backbone: Backbone, given: argparse.Namespace) -> None:
     """One pass of 96 keyframes; their attention by K and kept tokens against the same without slimming."""
     width, height = map(int, given.size.split("x"))
-    results: dict[str, Any] = {"machine": machine(backbone)}
-    runs = {"pass": keyframe_pass, "attention": keyframe_attention}
+    results: dict[str, Any] = {"machine": describe_machine(backbone)}
+    runs: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {"pass": keyframe_pass, "attention": keyframe_attention}
     for name in given.micro or MICRO:
         results[name] = []
         for row in runs[name](backbone, width, height):

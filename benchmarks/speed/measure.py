@@ -40,7 +40,7 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def machine(backbone: Backbone) -> dict[str, Any]:
+def describe_machine(backbone: Backbone) -> dict[str, Any]:
     on_gpu = backbone.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(backbone.device) if on_gpu else platform.processor() or "cpu",
@@ -52,7 +52,7 @@ def machine(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def settings(given: argparse.Namespace) -> tuple[PlanConfig, EditConfig]:
+def make_configs(given: argparse.Namespace) -> tuple[PlanConfig, EditConfig]:
     """The preset with what was given on the command line."""
     plan, edit = PRESETS[given.preset]
     if given.keyframes is not None:
@@ -78,7 +78,7 @@ class Measurement:
         self.passes = count_passes(backbone, self.width, self.height)
         self.work: dict[str, int] = {}
         self.results: dict[str, Any] = {
-            "machine": machine(backbone),
+            "machine": describe_machine(backbone),
             "command": {name: str(value) for name, value in vars(given).items() if value is not None},
             "tflop_per_pass": {name: count / 1e12 for name, count in asdict(self.passes).items()},
         }
@@ -93,7 +93,7 @@ class Measurement:
 
     def run(self) -> None:
         given, T = self.given, self.given.frames
-        plan_config, edit_config = settings(given)
+        plan_config, edit_config = make_configs(given)
         film = make_film(self.folder, T, self.width, self.height)
         engine = AdaFlow(self.backbone, Cache(self.cache, limit_bytes=100 * GIB))
         stop = lambda: self._enough  # noqa: E731
@@ -165,9 +165,15 @@ class Measurement:
 
 def run_forecasts(backbone: Backbone, given: argparse.Namespace) -> None:
     """Predicted and measured seconds and GiB of the edits in `FORECAST`, each planned and run in a cache of its own."""
-    results: dict[str, Any] = {"machine": machine(backbone), "edits": []}
+    results: dict[str, Any] = {"machine": describe_machine(backbone), "edits": []}
     for preset, frames, keyframes, steps, low_memory in FORECAST:
-        asked = {"preset": preset, "frames": frames, "keyframes": keyframes, "steps": steps, "low_memory": low_memory}
+        asked: dict[str, Any] = {
+            "preset": preset,
+            "frames": frames,
+            "keyframes": keyframes,
+            "steps": steps,
+            "low_memory": low_memory,
+        }
         with tempfile.TemporaryDirectory(prefix="adaflow-speed-") as folder:
             path = Path(folder) / "one.json"
             measurement = Measurement(

@@ -123,5 +123,5 @@ def test_stages_end_the_run(tmp_path: Path) -> None:
 
 
 def test_the_paper_preset_keeps_its_ratio_of_steps() -> None:
-    plan, edit = measure.settings(parse(["--preset", "paper", "--steps", "4", "--prune", "0.5", "--json", "x"]))
+    plan, edit = measure.make_configs(parse(["--preset", "paper", "--steps", "4", "--prune", "0.5", "--json", "x"]))
     assert (edit.steps, edit.inversion_steps, plan.prune, plan.kv_frames) == (4, 8, 0.5, None)

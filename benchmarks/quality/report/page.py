@@ -41,7 +41,11 @@ GROUPS = {  # of contestants that are compared with another one -> what the plot
 def render_page(summary: Summary) -> str:
     """The page as HTML; a section whose value is empty is left out by the template."""
     environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
         style=Markup((FOLDER / "page.css").read_text()),
@@ -98,7 +102,7 @@ def _methods(summary: Summary) -> dict[str, Any]:
     others = [(who, DEFAULT) for who in names if who not in (DEFAULT, COPY, BOUND)]
     by = {}
     for title, field, order in (("kind of edit", "kind", KINDS), ("motion", "group", MOTIONS)):
-        values = [value for value in dict.fromkeys([*KINDS, *MOTIONS]) if value in set(short.table[field])]
+        values = [value for value in order if value in set(short.table[field])]
         if len(values) > 1:
             by[title] = psnr_by(short, names, field, values)
     labels = {"psnr": "PSNR less the default's, dB", "temporal": "temporal error less the default's"}
@@ -133,7 +137,7 @@ def _slimming(rows: pd.DataFrame) -> dict[str, Any]:
     pruned, unpruned = rows[rows["ratio"] > 0], curve(rows[rows["ratio"] == 0], "ratio", "psnr")
     found = []
     for score, label, marks in (
-        ("psnr", "PSNR to the truth, dB", {"all tokens": mean for mean in unpruned["mean"]}),
+        ("psnr", "PSNR to the truth, dB", {"all tokens": unpruned["mean"].iloc[0]} if len(unpruned) else {}),
         ("psnr_near", "PSNR to the unpruned edit, dB", {"35 dB": 35.0}),
     ):
         series = {way: curve(pruned[pruned["way"] == way], "ratio", score) for way in ways}

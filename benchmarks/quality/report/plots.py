@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -21,7 +22,7 @@ VARIABLES = {
 }  # fmt: skip
 SERIES = [colour for colour, name in VARIABLES.items() if name.startswith("--c") and name != "--card"]
 SOFT, FAINT, LINE, CARD = list(VARIABLES)[len(SERIES) :]
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "adaflow", "font.family": "sans-serif", "font.size": 12,
     "axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False, "axes.spines.bottom": False,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": LINE, "axes.labelcolor": SOFT, "axes.titlecolor": SOFT,
@@ -40,9 +41,10 @@ def _svg(axes: Axes, label: str) -> str:
     """The axes' figure as an <svg> element whose colours and fonts are the page's."""
     file = io.StringIO()
     empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    axes.figure.savefig(file, format="svg", transparent=True, metadata=empty)
-    svg = file.getvalue()
-    width = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.savefig(file, format="svg", transparent=True, metadata=empty)
+    svg, width = file.getvalue(), 72 * figure.get_figwidth()
     svg = svg[svg.index("<svg") :].replace(
         "<svg ", f'<svg role="img" aria-label="{escape(label)}" style="max-width:{width:.0f}px" ', 1
     )
@@ -105,9 +107,7 @@ def intervals(rows: pd.DataFrame, label: str, lower_is_better: bool = False) -> 
 
 
 @matplotlib.rc_context(STYLE)
-def pair_map(
-    values: Mapping[tuple[int, int], float], rings: Sequence[tuple[int, int] | None], label: str
-) -> str:
+def pair_map(values: Mapping[tuple[int, int], float], rings: Sequence[tuple[int, int] | None], label: str) -> str:
     """A square for each two frames, the darker the higher its value; `rings` are each in a colour of its own."""
     if not values:
         return ""

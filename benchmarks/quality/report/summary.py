@@ -151,9 +151,7 @@ def keyframes_needed(points: Sequence[tuple[float, float]], level: float) -> flo
 
 def uniform_for_adaptive(rows: pd.DataFrame, ways: tuple[str, str] = PAIRS[""]) -> list[tuple[float, float, float]]:
     """(keyframes, adaptive's PSNR to the joint edit, keyframes that uniform needs for it)."""
-    adaptive, uniform = (
-        list(curve(rows[rows["way"] == way], "asked", "psnr_near")["mean"].items()) for way in ways
-    )
+    adaptive, uniform = (list(curve(rows[rows["way"] == way], "asked", "psnr_near")["mean"].items()) for way in ways)
     return [(x, y, keyframes_needed(uniform, y)) for x, y in adaptive]
 
 
