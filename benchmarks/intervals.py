@@ -1,4 +1,4 @@
-"""Means and shares with 95 % intervals, and criteria that results are held against."""
+"""Means and shares with 95 % intervals, and criteria that results are checked against."""
 
 from __future__ import annotations
 

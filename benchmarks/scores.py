@@ -1,4 +1,4 @@
-"""How near an edit is to the truth, beside what a copy, a wash of colour and an oracle reach."""
+"""How near an edit is to the truth, compared with a copy, a flat fill and a fitted colour map."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def score_regions(frames: np.ndarray, pair: Pair) -> dict[str, float]:
 
 
 def score_references(backbone: Backbone, pair: Pair, source: np.ndarray) -> dict[str, dict[str, float]]:
-    """The scores of what an edit is measured against; `source`: the frames that were edited."""
+    """The scores of what an edit is compared with; `source`: the frames that were edited."""
     return {
         "copy": score_regions(source, pair),
         "autoencoded": score_regions(autoencode(backbone, pair.truth), pair),

@@ -120,7 +120,7 @@ def _begin(clip: Entry, source: Path) -> int:
 
 
 def _by_clip(model: Clip, prompt: str, head: str | None) -> tuple[Update, Result]:
-    """All that CLIP's rows tell: they are the dearest, and made once."""
+    """All scores from CLIP's features, which take longest and are computed once."""
     wanted = model.text(prompt)
     linear = load_aesthetic(head) if head is not None else None
     if linear is not None and len(linear[0]) != len(wanted):
@@ -150,7 +150,7 @@ def _by_dino(model: Dino) -> tuple[Update, Result]:
 
 
 def _by_flow(flows: dict[int, Flow], source: Path, size: tuple[int, int], begin: int) -> tuple[Update, Result]:
-    """The edit's error, and the source's own: what a perfect edit could not better."""
+    """The edit's error, and the source's own, which a perfect edit would have too."""
     error = WarpError(flows)
 
     def result() -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Scores of an edited video that take its frames as they are decoded: no video is held whole."""
+"""Scores of an edited video that take its frames as they are decoded, so that memory does not grow with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scenes.classifier import ATTRIBUTES, Judge
 CHUNK = 16  # frames decoded and embedded at a time
 FLOW_SIDE = 256  # pixels of the shorter side at which flow is estimated
 Flow = tuple[np.ndarray, np.ndarray]
-"""[2, h, w] pixels (right, down) from a frame to the next, [h, w] bool where it holds."""
+"""[2, h, w] pixels (right, down) from a frame to the next, [h, w] bool where it is valid."""
 
 
 # --- frames ---------------------------------------------------------------------------------------
@@ -38,14 +38,14 @@ def stream(path: Path, size: tuple[int, int] | None = None, chunk: int = CHUNK, 
     from av.video.reformatter import VideoReformatter
 
     monitor, scaler, info = Monitor(), VideoReformatter(), probe(path)
-    held = []
+    batch = []
     for frame in frames_from(path, index_of(path, monitor), begin, monitor):
-        held.append(upright_rgb(frame, size or (info.width, info.height), scaler))
-        if len(held) == chunk:
-            yield np.stack(held)
-            held = []
-    if held:
-        yield np.stack(held)
+        batch.append(upright_rgb(frame, size or (info.width, info.height), scaler))
+        if len(batch) == chunk:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
 
 
 # --- one figure each ------------------------------------------------------------------------------
@@ -131,9 +131,9 @@ def estimate_flows(source: Path, begin: int, numbers: tuple[int, ...], size: tup
 
 
 def estimate_flow(first: np.ndarray, second: np.ndarray) -> Flow:
-    """TV-L1 (Zach et al. 2007) by scikit-image, both ways; it holds where the way back leads home.
+    """TV-L1 (Zach et al. 2007) by scikit-image, in both directions.
 
-    The test is that of Sundaram et al. (2010).
+    It is valid where following both returns to the start (Sundaram et al. 2010).
     """
     from scipy.ndimage import map_coordinates
     from skimage.registration import optical_flow_tvl1

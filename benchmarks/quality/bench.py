@@ -78,7 +78,7 @@ class Bench:
         return None if self.shared else seconds
 
     def engine(self) -> AdaFlow:
-        """A new engine on the common cache: it remembers no plan, so that each pays for its own."""
+        """A new engine on the common cache. It holds no plans, so that each contestant makes its own."""
         return AdaFlow(self.backbone, Cache(self.folder / "cache"))
 
     def plan(self, who: Contestant, clip: str, source: np.ndarray, prompt: str, keyframes: int | None) -> Planned:
@@ -171,7 +171,7 @@ def open_bench(
 
 
 def warm_up(bench: Bench, source: np.ndarray, prompt: str) -> None:
-    """One short edit that nobody counts: kernels are chosen and pieces measured in it."""
+    """One short edit that is not measured: libraries choose kernels in it, and the engine measures its forecast."""
     engine = bench.engine()
     start = time.perf_counter()
     plan = engine.plan(source, replace(Contestant("", "", "method").plan, source_prompt=prompt), fps=FPS)

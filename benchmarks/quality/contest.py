@@ -83,7 +83,7 @@ class _Case:
             self.keyframes = len(planned.plan.segments)
         row = self._row(who.name) | self._of_plan(planned)
         digest = _digest(planned, bench)
-        if digest in self.edited:  # the switched-off part changed nothing here: so it does not in the edit
+        if digest in self.edited:  # the switched-off part changed nothing in the plan, so the edit is the same
             twin = self.edited[digest]
             self._take_over(row, twin)
             say(f"{pair.name}, {who.name}: plans as {twin['contestant']} does")

@@ -1,4 +1,4 @@
-"""Who takes part, by name: methods, and the default with one part switched off, or one on that it leaves out."""
+"""The contestants by name: methods, and the default with one part switched off, or one on that it leaves out."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Folder:
 
 
 def lower_priority() -> None:
-    """What a scoring process does first: the processor belongs to the one that feeds the device."""
+    """Run a scoring process at a lower priority than the one that feeds the device."""
     os.nice(10)
 
 

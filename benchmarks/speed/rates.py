@@ -273,7 +273,7 @@ def main() -> None:
                     rows.append(row)
                     print(name, row, flush=True)
                     write_json(given.json, results)
-        except Exception:  # what a section cannot do here is a result too
+        except Exception:  # the sections after it can still run
             rows.append({"error": traceback.format_exc(limit=3)})
         rows.append({"section_s": time.perf_counter() - start})
         write_json(given.json, results)
