@@ -127,6 +127,8 @@ def pair_map(values: Mapping[tuple[int, int], float], rings: Sequence[tuple[int,
                       markeredgecolor=SERIES[number % len(SERIES)])  # fmt: skip
     axes.grid(visible=False)
     limits = (frames[0] - step / 2, frames[-1] + step / 2)
-    axes.set(xlim=limits, ylim=limits, aspect="equal", xlabel="first keyframe", ylabel="second keyframe")
+    ticks = frames[:: max(1, len(frames) // 5)]
+    axes.set(xlim=limits, ylim=limits, xticks=ticks, yticks=ticks, aspect="equal")
+    axes.set(xlabel="first keyframe", ylabel="second keyframe")
     axes.set_title(f"{label}: {low:.1f} (light) to {high:.1f} (dark)")
     return _svg(axes, f"{label} by pair of keyframes")

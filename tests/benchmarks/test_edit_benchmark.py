@@ -170,11 +170,11 @@ def row(gain: float, ssim: float, outside: float, right: bool) -> dict:
     }  # fmt: skip
 
 
-def test_bars_pass_what_reaches_them_and_fail_what_does_not() -> None:
+def test_criteria_pass_what_reaches_them_and_fail_what_does_not() -> None:
     good = [row(5, 0.7, 25.5, True), row(6, 0.72, 24.7, True)]
-    assert [bar.passed for bar in check_criteria(summarise(good))] == [True] * 6
+    assert [c.passed for c in check_criteria(summarise(good))] == [True] * 6
     bad = [row(3, 0.5, 20, True), row(3, 0.3, 22, False)]
-    assert [bar.passed for bar in check_criteria(summarise(bad))] == [False] * 5 + [True]
+    assert [c.passed for c in check_criteria(summarise(bad))] == [False] * 5 + [True]
 
 
 def test_arguments_become_settings() -> None:
