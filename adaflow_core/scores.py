@@ -85,3 +85,14 @@ def liveliness(frames: np.ndarray, source: np.ndarray, cuts: np.ndarray) -> floa
 
     before = change(source)
     return change(frames) / before if before > STILL else None
+
+
+def psnr(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of uint8 pictures [..., H, W, 3], over `mask` [..., H, W] if given."""
+    difference = first.astype(np.float64) - second.astype(np.float64)
+    if mask is not None:
+        difference = difference[mask]
+    if not difference.size:
+        return float("nan")
+    error = float(np.mean(difference**2))
+    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))

@@ -15,24 +15,10 @@ from typing import Any
 from PIL import Image
 
 from adaflow_core.backbone import Backbone
-from benchmarks.run import (
-    Run,
-    add_model,
-    add_settings,
-    cell,
-    configs,
-    fresh_engine,
-    load,
-    machine,
-    run,
-    say,
-    sheet_rows,
-    table,
-    write_json,
-    write_sheet,
-)
-from benchmarks.scores import autoencoded, bars, nearness, references, summarise, verdict
-from benchmarks.truth import EDITS, Pair, bundled, draw_bundled, random_pair, random_rows
+from benchmarks.output import cell, say, sheet_rows, table, write_json, write_sheet
+from benchmarks.run import Run, add_model, add_settings, describe_machine, fresh_engine, load, make_configs, run
+from benchmarks.scores import autoencode, check_criteria, judge_clip, score_references, score_regions, summarise
+from benchmarks.truth import EDITS, Pair, draw_bundled, load_bundled, random_pair, random_rows
 from scenes.classifier import Judge, load_judge
 from scenes.clips import SIZE
 
@@ -52,11 +38,11 @@ def measure(backbone: Backbone, judge: Judge, pair: Pair, done: Run) -> dict[str
         "prompt": pair.prompt,
         "frames": len(pair.times),
         "region": float(pair.region.mean()),
-        "edit": nearness(done.result.frames, pair),
-        **references(backbone, pair, source),
-        "judge": verdict(judge, done.result.frames, pair),
-        "judge_on_truth": verdict(judge, pair.truth, pair),
-        "judge_on_autoencoded": verdict(judge, autoencoded(backbone, pair.truth), pair),
+        "edit": score_regions(done.result.frames, pair),
+        **score_references(backbone, pair, source),
+        "judge": judge_clip(judge, done.result.frames, pair),
+        "judge_on_truth": judge_clip(judge, pair.truth, pair),
+        "judge_on_autoencoded": judge_clip(judge, autoencode(backbone, pair.truth), pair),
         "keyframes": len(done.plan.segments),
         "kept_ratio": done.plan.kept_ratio,
         "plan_seconds": done.plan_seconds,
@@ -107,7 +93,7 @@ def report_by_kind(rows: list[dict[str, Any]]) -> dict[str, Any]:
     print(table(HEAD, lines))
     data: dict[str, Any] = {}
     for kind in kinds:
-        found = bars(summaries[kind])
+        found = check_criteria(summaries[kind])
         gain = summaries[kind]["gain_over_copy"]
         ceiling = summaries[kind]["judge_on_truth"]
         print(
@@ -124,9 +110,9 @@ def report_by_kind(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def run_bundled(arguments: argparse.Namespace) -> dict[str, Any]:
     backbone, judge = load(arguments), load_judge(arguments.judge)
     rows, pages = [], []
-    for entry in bundled():
+    for entry in load_bundled():
         pair = draw_bundled(entry)
-        plan_config, edit_config = configs(arguments, pair.source_prompt)
+        plan_config, edit_config = make_configs(arguments, pair.source_prompt)
         with fresh_engine(backbone, arguments.cache) as engine:
             done = run(engine, pair, plan_config, edit_config)
             rows.append(measure(backbone, judge, pair, done) | {"title": entry["title"]})
@@ -135,7 +121,7 @@ def run_bundled(arguments: argparse.Namespace) -> dict[str, Any]:
     print(table(HEAD, [clip_line(row) for row in rows]), end="\n\n")
     kinds = report_by_kind(rows)
     write_sheet(arguments.sheet, pages)
-    return {"machine": machine(backbone), "kinds": kinds, "clips": rows}
+    return {"machine": describe_machine(backbone), "kinds": kinds, "clips": rows}
 
 
 def run_scenes(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -147,7 +133,7 @@ def run_scenes(arguments: argparse.Namespace) -> dict[str, Any]:
         with fresh_engine(backbone, arguments.cache) as engine:  # the kinds share the inversion of their clip
             for kind in arguments.kinds:
                 pair = random_pair(scenes[number : number + 1], kind, arguments.frames, number, arguments.size)
-                done = run(engine, pair, *configs(arguments, pair.source_prompt))
+                done = run(engine, pair, *make_configs(arguments, pair.source_prompt))
                 rows.append(measure(backbone, judge, pair, done))
                 gain = rows[-1]["edit"]["psnr_inside"] - rows[-1]["copy"]["psnr_inside"]
                 say(
@@ -159,7 +145,7 @@ def run_scenes(arguments: argparse.Namespace) -> dict[str, Any]:
         print(table(HEAD, [clip_line(row) for row in rows]), end="\n\n")
     kinds = report_by_kind(rows)
     write_sheet(arguments.sheet, pages, columns=len(arguments.kinds))
-    return {"machine": machine(backbone), "kinds": kinds, "clips": rows}
+    return {"machine": describe_machine(backbone), "kinds": kinds, "clips": rows}
 
 
 def _kinds(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from benchmarks.intervals import share_interval
 from scenes import embedded
 from scenes.autoencoder import psnr_by_style
 from scenes.captions import plain
@@ -76,14 +77,12 @@ def agreement(judge: Judge, pictures: Tensor, batch: SceneBatch, attributes: tup
     scores = {}
     for name in attributes:
         right = torch.cat([f[name].cpu() for f in found]) == getattr(batch, name)
-        n, share, z = len(right), right.float().mean().item(), 1.96
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
+        interval = share_interval(right.tolist())
         scores[name] = {
-            "share": round(share, 4),
-            "low": round(middle - half, 4),
-            "high": round(middle + half, 4),
-            "count": n,
+            "share": round(interval["mean"], 4),
+            "low": round(interval["low"], 4),
+            "high": round(interval["high"], 4),
+            "count": interval["count"],
         }
     return scores
 

@@ -1,17 +1,15 @@
-"""How near an edit is to the truth, beside what a copy, a wash of colour and an oracle reach."""
+"""How near an edit is to the truth, compared with a copy, a flat fill and a fitted colour map."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from adaflow_core.backbone import Backbone
-from adaflow_core.metrics import by_region
+from benchmarks.intervals import Criterion, Interval, mean_interval, share_interval
+from benchmarks.metrics import by_region
 from benchmarks.truth import Pair
 from scenes.classifier import ATTRIBUTES, Judge
 
@@ -22,13 +20,13 @@ ENOUGH = 0.02  # share of a frame that the object covers where it can be judged
 # --- what an edit is compared with ----------------------------------------------------------------
 
 
-def autoencoded(backbone: Backbone, frames: np.ndarray) -> np.ndarray:
+def autoencode(backbone: Backbone, frames: np.ndarray) -> np.ndarray:
     """The frames [T, H, W, 3] after a round trip: what the autoencoder allows."""
     parts = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
     return np.concatenate([backbone.decode(backbone.encode(part)) for part in parts])
 
 
-def flat_fill(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
+def fill_flat(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
     """The source with the region painted in the truth's mean colour."""
     filled = source.copy()
     if region.any():
@@ -36,7 +34,7 @@ def flat_fill(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.n
     return filled
 
 
-def affine_oracle(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
+def fit_affine(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> np.ndarray:
     """The best affine colour map of the source, fitted to the truth inside the region and outside it."""
     mapped = source.copy()
     for part in (region, ~region):
@@ -52,34 +50,34 @@ def affine_oracle(source: np.ndarray, truth: np.ndarray, region: np.ndarray) -> 
 # --- scores of one clip ---------------------------------------------------------------------------
 
 
-def nearness(frames: np.ndarray, pair: Pair) -> dict[str, float]:
+def score_regions(frames: np.ndarray, pair: Pair) -> dict[str, float]:
     """PSNR and SSIM to the truth inside the region that changes and outside it; nan where there is none."""
     return by_region(frames, pair.truth, pair.region)
 
 
-def references(backbone: Backbone, pair: Pair, source: np.ndarray) -> dict[str, dict[str, float]]:
-    """The scores of what an edit is measured against; `source`: the frames that were edited."""
+def score_references(backbone: Backbone, pair: Pair, source: np.ndarray) -> dict[str, dict[str, float]]:
+    """The scores of what an edit is compared with; `source`: the frames that were edited."""
     return {
-        "copy": nearness(source, pair),
-        "autoencoded": nearness(autoencoded(backbone, pair.truth), pair),
-        "flat": nearness(flat_fill(source, pair.truth, pair.region), pair),
-        "affine": nearness(affine_oracle(source, pair.truth, pair.region), pair),
+        "copy": score_regions(source, pair),
+        "autoencoded": score_regions(autoencode(backbone, pair.truth), pair),
+        "flat": score_regions(fill_flat(source, pair.truth, pair.region), pair),
+        "affine": score_regions(fit_affine(source, pair.truth, pair.region), pair),
     }
 
 
-def _answers(judge: Judge, frames: np.ndarray) -> dict[str, np.ndarray]:
+def _predict(judge: Judge, frames: np.ndarray) -> dict[str, np.ndarray]:
     pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
     found = [judge.predict(part) for part in pictures.split(CHUNK)]
     return {name: torch.cat([f[name] for f in found]).cpu().numpy() for name in ATTRIBUTES}
 
 
-def verdict(judge: Judge, frames: np.ndarray, pair: Pair) -> dict[str, Any]:
+def judge_clip(judge: Judge, frames: np.ndarray, pair: Pair) -> dict[str, Any]:
     """What the judge sees in a clip: the target attribute, and the others as they were.
 
     Shares of the frames that show enough of the object, and whether the clip as a whole (its most frequent answer) is
     right.
     """
-    answers = _answers(judge, frames[pair.shown >= ENOUGH])
+    answers = _predict(judge, frames[pair.shown >= ENOUGH])
     wanted = {name: int(getattr(pair.after, name)[0]) for name in ATTRIBUTES}
     frames_right = {name: answers[name] == wanted[name] for name in ATTRIBUTES}
     seen = {name: int(np.bincount(answers[name]).argmax()) for name in ATTRIBUTES}
@@ -96,37 +94,6 @@ def verdict(judge: Judge, frames: np.ndarray, pair: Pair) -> dict[str, Any]:
 # --- many clips -----------------------------------------------------------------------------------
 
 
-def mean_interval(values: Iterable[float]) -> dict[str, float | int | None]:
-    """Mean and 95 % interval (Student's t) of the finite values."""
-    from scipy.stats import t
-
-    finite = np.array([v for v in values if math.isfinite(v)])
-    if not len(finite):
-        return {"mean": None, "low": None, "high": None, "count": 0}
-    mean = float(finite.mean())
-    if len(finite) == 1:
-        return {"mean": mean, "low": None, "high": None, "count": 1}
-    half = float(t.ppf(0.975, len(finite) - 1) * finite.std(ddof=1) / math.sqrt(len(finite)))
-    return {"mean": mean, "low": mean - half, "high": mean + half, "count": len(finite)}
-
-
-def share_interval(right: Sequence[bool]) -> dict[str, float | int]:
-    """Share and its 95 % interval (Wilson)."""
-    n, share, z = len(right), float(np.mean(right)), 1.96
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return {"mean": share, "low": middle - half, "high": middle + half, "count": n}
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A demand on the edits of one kind."""
-
-    text: str
-    value: str
-    passed: bool
-
-
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means and intervals over clips of one kind, each row as `measure` of benchmarks.edits makes it."""
     summary: dict[str, Any] = {
@@ -134,7 +101,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         for who in ("edit", "copy", "autoencoded", "flat", "affine")
     }
 
-    def difference(score: str, first: str, second: str) -> dict[str, float | int | None]:
+    def difference(score: str, first: str, second: str) -> Interval:
         return mean_interval(row[first][score] - row[second][score] for row in rows)
 
     summary["gain_over_copy"] = difference("psnr_inside", "edit", "copy")
@@ -150,38 +117,25 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def bars(summary: dict[str, Any]) -> list[Bar]:
+def check_criteria(summary: dict[str, Any]) -> list[Criterion]:
     """What edits must reach, by the means; "clearly" above a flat fill: with the whole 95 % interval."""
     gain = summary["gain_over_copy"]["mean"]
     ratio = summary["ssim_of_autoencoded"]["mean"]
     flat = summary["ssim_over_flat"]
     clear = flat["mean"] if flat["low"] is None else flat["low"]
     found = [
-        Bar("PSNR inside beats the copy by 4 dB", f"{gain:+.1f} dB", gain >= 4),
-        Bar("SSIM inside is 0.7 of the autoencoded truth's", f"{ratio:.2f}", ratio >= 0.7),
-        Bar("SSIM inside is clearly above a flat fill's", f"{flat['mean']:+.2f}", clear > 0),
+        Criterion("PSNR inside beats the copy by 4 dB", f"{gain:+.1f} dB", gain >= 4),
+        Criterion("SSIM inside is 0.7 of the autoencoded truth's", f"{ratio:.2f}", ratio >= 0.7),
+        Criterion("SSIM inside is clearly above a flat fill's", f"{flat['mean']:+.2f}", clear > 0),
     ]
     outside, under = summary["edit"]["psnr_outside"]["mean"], summary["outside_under_autoencoded"]["mean"]
     if outside is not None and under is not None:
         value = f"{outside:.1f} dB, {under:.1f} under the autoencoder"
-        found.append(Bar("PSNR outside is 25 dB, or within 1.5 of it", value, outside >= 25 or under <= 1.5))
+        found.append(Criterion("PSNR outside is 25 dB, or within 1.5 of it", value, outside >= 25 or under <= 1.5))
     for name, text in (
         ("target", "the judge sees the target in 95 % of clips"),
         ("others", "and the others unchanged in 95 %"),
     ):
         share = summary["judge"][name]["mean"]
-        found.append(Bar(text, f"{share:.0%}", share >= 0.95))
+        found.append(Criterion(text, f"{share:.0%}", share >= 0.95))
     return found
-
-
-def plain_json(data: Any) -> Any:
-    """Plain JSON data, rounded; nan and infinity become null."""
-    if isinstance(data, dict):
-        return {str(key): plain_json(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [plain_json(value) for value in data]
-    if isinstance(data, (bool, np.bool_)):
-        return bool(data)
-    if isinstance(data, (float, np.floating)):
-        return round(float(data), 4) if math.isfinite(data) else None
-    return data

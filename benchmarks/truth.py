@@ -83,13 +83,13 @@ def draw(
     else:  # an object of another kind has another outline
         region = (ids[0] == MAIN) | (ids[1] == MAIN)
     prompts = {"source_prompt": plain(before)[0], "prompt": plain(after)[0]}
-    values = {"name": f"{kind}: {prompts['source_prompt']} -> {value}"} | prompts | named
+    values: dict[str, Any] = {"name": f"{kind}: {prompts['source_prompt']} -> {value}"} | prompts | named
     shown = (ids[1] == MAIN).mean(axis=(1, 2))
-    rows = {"before": before, "after": after, "times": times}
+    rows: dict[str, Any] = {"before": before, "after": after, "times": times}
     return Pair(kind=kind, source=source, truth=truth, region=region, shown=shown, **rows, **values)
 
 
-def bundled(folder: Path = CLIPS) -> list[dict[str, Any]]:
+def load_bundled(folder: Path = CLIPS) -> list[dict[str, Any]]:
     """The entries of the bundled clips."""
     return json.loads((folder / "clips.json").read_text())
 

@@ -19,7 +19,7 @@ from adaflow_core.config import METHODS, EditConfig, PlanConfig
 from adaflow_core.ddim import CLEAN, edit_timesteps, move
 from adaflow_core.engine import AdaFlow
 from adaflow_core.inversion import invert, load_inversion
-from adaflow_core.metrics import psnr
+from adaflow_core.scores import psnr
 from adaflow_core.types import AdaFlowError, EditResult, Grid, Monitor, Plan, Progress, Stopped
 
 PROMPT = "a blue ball rolls over snow"

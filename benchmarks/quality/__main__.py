@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the processes that score import this file, and need none of these
+    from benchmarks.quality.bench import Bench
+    from benchmarks.quality.cases import Clip
+    from benchmarks.quality.contestants import Contestant
+
+Part = tuple[float, Callable[[], bool]]
+"""A weight, and a step that returns whether there is more."""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,24 +45,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--long-frames", type=int, default=256, help="of a long clip, one after every eight short ones; 0: none")
     add("--kinds", type=_kinds, default=_kinds("colour,background,object,style"), help="of edit")
     add("--each", type=int, default=2, help="kinds of edit that a clip is given")
-    add(
-        "--sweep",
-        action="append",
-        type=_sweep,
-        default=[],
-        metavar="NAME=VALUES",
-        help="prune=0,0.3,..., keyframes=2,3,... or pairs=N (two keyframes, of each N-th frame); may be given again",
-    )
-    add("--sweep-clips", type=int, help="for each sweep; default: as many as the time allows, or 6")
-    add("--sweep-frames", type=int, default=48, help="of a clip of a sweep")
-    add("--sweep-keyframes", type=int, default=32, help="while pruning is swept")
-    add(
-        "--sweep-sampled",
-        type=_numbers,
-        default=[],
-        metavar="0.5,0.7",
-        help="more shares to try while pruning is swept",
-    )
+    _add_sweeps(parser)
     add("--size", type=int, default=256, help="pixels of a side")
     add("--split", choices=("val", "test"), default="test", help="val to tune by")
     add("--scene-seed", type=int, default=0, help="draws the clips")
@@ -72,6 +66,28 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if options.html is None and options.markdown is None:
         options.html, options.markdown = options.out / "index.html", options.out / "RESULTS.md"
     return options
+
+
+def _add_sweeps(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--sweep",
+        action="append",
+        type=_sweep,
+        default=[],
+        metavar="NAME=VALUES",
+        help="prune=0,0.3,..., keyframes=2,3,... or pairs=N (two keyframes, of each N-th frame); may be given again",
+    )
+    add("--sweep-clips", type=int, help="for each sweep; default: as many as the time allows, or 6")
+    add("--sweep-frames", type=int, default=48, help="of a clip of a sweep")
+    add("--sweep-keyframes", type=int, default=32, help="while pruning is swept")
+    add(
+        "--sweep-sampled",
+        type=_numbers,
+        default=[],
+        metavar="0.5,0.7",
+        help="more shares to try while pruning is swept",
+    )
 
 
 def _kinds(text: str) -> tuple[str, ...]:
@@ -106,7 +122,7 @@ def _shard(text: str) -> tuple[int, int]:
 # --- running --------------------------------------------------------------------------------------
 
 
-def take_turns(parts: list[tuple[float, Callable[[], bool]]], over: Callable[[], bool]) -> None:
+def take_turns(parts: list[Part], over: Callable[[], bool]) -> None:
     """Run the parts (weight, step) a step at a time, the one with the least time for its weight first.
 
     A step returns whether there is more.
@@ -122,68 +138,89 @@ def take_turns(parts: list[tuple[float, Callable[[], bool]]], over: Callable[[],
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    import os
-    from functools import partial
-    from itertools import islice
-
-    from benchmarks.quality import sweeps
-    from benchmarks.quality.bench import Results, opened, warm_up
-    from benchmarks.quality.cases import Clip, contest_clips, sweep_clips, uneven_clips
-    from benchmarks.quality.contest import run_clip
-    from benchmarks.quality.contestants import chosen, variants
+    """Run what the options ask for; the results, which stand in `options.json` too."""
+    from benchmarks.quality.bench import Results, open_bench, warm_up
+    from benchmarks.quality.cases import contest_clips
+    from benchmarks.quality.contestants import choose_contestants, parse_variants
     from benchmarks.run import load
     from scenes.classifier import load_judge
 
-    tried = variants(options.variants)
-    contestants = [*chosen(options.methods), *tried]
+    tried = parse_variants(options.variants)
+    contestants = [*choose_contestants(options.methods), *tried]
     backbone = load(options)
     judge = load_judge(options.judge, backbone.device)
     results = Results(options.json, _meta(options, backbone, contestants))
     workers = options.workers or max(1, (os.cpu_count() or 2) - 2)
-    index, count = options.shard
-    clips = contest_clips(
-        options.split, options.scene_seed, frames=options.frames, long_frames=options.long_frames,
-        kinds=options.kinds, each=options.each,
-    )  # fmt: skip
-
-    def some(clips: Any, asked: int | None, usual: int) -> Any:
-        limit = asked if asked is not None else None if options.minutes is not None else usual
-        return islice(clips, index, limit, count)
-
-    with opened(
+    with open_bench(
         backbone, judge, results, workers=workers, minutes=options.minutes, size=options.size, shared=options.shared
     ) as bench:
-        parts: list[tuple[float, Callable[[], bool]]] = []
-        films = iter([True] * options.films)
-
-        def part(weight: float, source: Any, work: Callable[[Clip], None]) -> None:
-            def step() -> bool:
-                clip = next(source, None)
-                if clip is not None:
-                    work(clip)
-                return clip is not None
-
-            parts.append((weight, step))
-
-        if options.methods != "none":
-            part(2.0, some(clips, options.clips, 8), lambda c: run_clip(bench, c, contestants, next(films, False)))
-        of_sweep: dict[str, Callable[[Clip, list[float]], None]] = {
-            "prune": lambda c, v: sweeps.prune(bench, c, v, options.sweep_keyframes, options.sweep_sampled),
-            "keyframes": lambda c, v: sweeps.keyframes(bench, c, [int(k) for k in v], tried),
-            "pairs": lambda c, v: sweeps.pairs(bench, c, int(v[0])),
-        }
-        for name, values in options.sweep:
-            draw = uneven_clips if name == "pairs" else partial(sweep_clips, name)
-            source = draw(options.split, options.scene_seed, frames=options.sweep_frames, kinds=options.kinds)
-            part(1.0, some(source, options.sweep_clips, 6), partial(of_sweep[name], v=values))
+        parts = [*_contest_part(options, bench, contestants), *_sweep_parts(options, bench, tried)]
         first = next(iter(contest_clips("val", 0, frames=options.frames, long_frames=0))).pair("colour", options.size)
         warm_up(bench, first.source, first.source_prompt)
         take_turns(parts, lambda: bench.over)
     return results.data
 
 
+def _part(
+    options: argparse.Namespace,
+    weight: float,
+    clips: Iterator[Clip],
+    asked: int | None,
+    usual: int,
+    work: Callable[[Clip], None],
+) -> Part:
+    """One clip a step. `asked`: how many clips; None: as many as the time allows, or `usual`."""
+    index, count = options.shard
+    limit = asked if asked is not None else None if options.minutes is not None else usual
+    own = islice(clips, index, limit, count)
+
+    def step() -> bool:
+        clip = next(own, None)
+        if clip is not None:
+            work(clip)
+        return clip is not None
+
+    return weight, step
+
+
+def _contest_part(options: argparse.Namespace, bench: Bench, contestants: list[Contestant]) -> Iterator[Part]:
+    from benchmarks.quality.cases import contest_clips
+    from benchmarks.quality.contest import run_clip
+
+    if options.methods == "none":
+        return
+    clips = contest_clips(
+        options.split, options.scene_seed, frames=options.frames, long_frames=options.long_frames,
+        kinds=options.kinds, each=options.each,
+    )  # fmt: skip
+    films = iter([True] * options.films)
+    yield _part(
+        options, 2.0, clips, options.clips, 8, lambda clip: run_clip(bench, clip, contestants, next(films, False))
+    )
+
+
+def _sweep_parts(options: argparse.Namespace, bench: Bench, tried: list[Contestant]) -> Iterator[Part]:
+    from benchmarks.quality import sweeps
+    from benchmarks.quality.cases import sweep_clips, uneven_clips
+
+    def prune(ratios: list[float], clip: Clip) -> None:
+        sweeps.prune(bench, clip, ratios, options.sweep_keyframes, options.sweep_sampled)
+
+    def keyframes(counts: list[float], clip: Clip) -> None:
+        sweeps.keyframes(bench, clip, [int(count) for count in counts], tried)
+
+    def pairs(stride: list[float], clip: Clip) -> None:
+        sweeps.pairs(bench, clip, int(stride[0]))
+
+    for name, values in options.sweep:
+        run_sweep = {"prune": prune, "keyframes": keyframes, "pairs": pairs}[name]
+        draw = uneven_clips if name == "pairs" else partial(sweep_clips, name)
+        clips = draw(options.split, options.scene_seed, frames=options.sweep_frames, kinds=options.kinds)
+        yield _part(options, 1.0, clips, options.sweep_clips, 6, partial(run_sweep, values))
+
+
 def _meta(options: argparse.Namespace, backbone: Any, contestants: list[Any]) -> dict[str, Any]:
-    from benchmarks.run import machine
+    from benchmarks.run import describe_machine
 
     return {
         "command": shlex.join(["python", "-m", "benchmarks.quality", *options.arguments]),
@@ -193,7 +230,7 @@ def _meta(options: argparse.Namespace, backbone: Any, contestants: list[Any]) ->
         "size": options.size,
         "frames": [options.frames, options.long_frames, options.sweep_frames],
         "shard": "/".join(map(str, options.shard)),
-        "machine": machine(backbone),
+        "machine": describe_machine(backbone),
         "feature_width": backbone.unet.config["block_out_channels"][::-1][backbone.profile.feature_block],
         "contestants": [
             {"name": who.name, "text": who.text, "group": who.group, "against": who.against} for who in contestants
@@ -213,7 +250,7 @@ def _commit() -> str:
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     options.arguments = sys.argv[1:] if argv is None else argv
-    from benchmarks.quality.report import merge, write_reports
+    from benchmarks.quality.report.write import merge, write_reports
 
     data = merge(options.sources) if options.sources else run(options)
     write_reports(data, options.json, options.html, options.markdown)

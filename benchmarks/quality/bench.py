@@ -22,11 +22,10 @@ from adaflow_core.cache import Cache
 from adaflow_core.config import EditConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.types import Plan
+from benchmarks.output import plain_json, say
 from benchmarks.quality import PARTS
 from benchmarks.quality.contestants import Contestant, make_plan
-from benchmarks.quality.scoring import stand_back
-from benchmarks.run import say
-from benchmarks.scores import plain_json
+from benchmarks.quality.scoring import lower_priority
 from scenes.classifier import Judge
 from scenes.clips import FPS
 
@@ -79,7 +78,7 @@ class Bench:
         return None if self.shared else seconds
 
     def engine(self) -> AdaFlow:
-        """A new engine on the common cache: it remembers no plan, so that each pays for its own."""
+        """A new engine on the common cache. It holds no plans, so that each contestant makes its own."""
         return AdaFlow(self.backbone, Cache(self.folder / "cache"))
 
     def plan(self, who: Contestant, clip: str, source: np.ndarray, prompt: str, keyframes: int | None) -> Planned:
@@ -144,7 +143,7 @@ class Edited:
 
 
 @contextmanager
-def opened(
+def open_bench(
     backbone: Backbone,
     judge: Judge,
     results: Results,
@@ -161,7 +160,7 @@ def opened(
     context = get_context("spawn")  # CUDA does not survive a fork
     with (
         tempfile.TemporaryDirectory(prefix="adaflow-quality-") as folder,
-        ProcessPoolExecutor(workers, mp_context=context, initializer=stand_back) as pool,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=lower_priority) as pool,
     ):
         bench = Bench(backbone, judge, results, Path(folder), pool, workers, deadline, size, shared)
         try:
@@ -172,7 +171,7 @@ def opened(
 
 
 def warm_up(bench: Bench, source: np.ndarray, prompt: str) -> None:
-    """One short edit that nobody counts: kernels are chosen and pieces measured in it."""
+    """One short edit that is not measured: libraries choose kernels in it, and the engine measures its forecast."""
     engine = bench.engine()
     start = time.perf_counter()
     plan = engine.plan(source, replace(Contestant("", "", "method").plan, source_prompt=prompt), fps=FPS)

@@ -1,4 +1,4 @@
-"""Which clips, and which edits of them: fixed by the split and one seed, kinds spread before numbers."""
+"""The clips and their edits, fixed by the split and one seed; few clips already have all kinds of motion and edit."""
 
 from __future__ import annotations
 

@@ -10,16 +10,15 @@ import numpy as np
 
 from adaflow_core.config import resolve_edit
 from adaflow_core.types import Plan
+from benchmarks.output import say
 from benchmarks.quality import scoring
 from benchmarks.quality.bench import Bench, Planned
 from benchmarks.quality.cases import Clip, true_cut
-from benchmarks.quality.contestants import DEFAULT, JOINT, Contestant, crossings
-from benchmarks.run import say
-from benchmarks.scores import autoencoded, verdict
+from benchmarks.quality.contestants import BOUND, COPY, DEFAULT, JOINT, Contestant, count_crossings
+from benchmarks.scores import autoencode, judge_clip
 from benchmarks.truth import Pair
 from scenes.clips import FPS
 
-COPY, BOUND = "source, copied", "truth, autoencoded"  # what edits are measured against
 FILMED = (DEFAULT, "uniform", "tokenflow", "paper-adapted", JOINT)
 
 
@@ -58,7 +57,7 @@ class _Case:
         pair = self.pair
         kept = {"source": "source", "truth": "truth"}
         self._submit(COPY, pair.source, self._row(COPY))
-        self._submit(BOUND, autoencoded(self.bench.backbone, pair.truth), self._row(BOUND))
+        self._submit(BOUND, autoencode(self.bench.backbone, pair.truth), self._row(BOUND))
         for who in self.contestants:
             if self.bench.over:
                 break
@@ -69,7 +68,7 @@ class _Case:
         if DEFAULT in kept:
             shown = {name: kept[name] for name in ("source", "truth", *FILMED) if name in kept}
             media = self.bench.results.path.parent / "clips"
-            row = {"case": pair.name, "kind": pair.kind, "prompts": [pair.source_prompt, pair.prompt]}
+            row: dict[str, Any] = {"case": pair.name, "kind": pair.kind, "prompts": [pair.source_prompt, pair.prompt]}
             row |= {"sheet": f"clips/{pair.name}.jpg", "film": f"clips/{pair.name}.mp4" if self.films else None}
             self.bench.submit(
                 lambda _: self.bench.results.add("media", row),
@@ -84,7 +83,7 @@ class _Case:
             self.keyframes = len(planned.plan.segments)
         row = self._row(who.name) | self._of_plan(planned)
         digest = _digest(planned, bench)
-        if digest in self.edited:  # the switched-off part changed nothing here: so it does not in the edit
+        if digest in self.edited:  # the switched-off part changed nothing in the plan, so the edit is the same
             twin = self.edited[digest]
             self._take_over(row, twin)
             say(f"{pair.name}, {who.name}: plans as {twin['contestant']} does")
@@ -107,16 +106,16 @@ class _Case:
 
     def _of_plan(self, planned: Planned) -> dict[str, Any]:
         plan: Plan = planned.plan
-        row = {"keyframes": len(plan.segments), "kept": plan.kept_ratio}
+        row: dict[str, Any] = {"keyframes": len(plan.segments), "kept": plan.kept_ratio}
         row["plan_seconds"] = self.bench.timed(planned.seconds)
         if self.cut is not None:
-            segments, frames = crossings(plan, self.cut)
+            segments, frames = count_crossings(plan, self.cut)
             row |= {"crossing_segments": segments, "crossing_frames": frames, "cuts_found": len(plan.segments.cuts)}
         return row
 
     def _submit(self, name: str, frames: np.ndarray, row: dict[str, Any], keep: bool = False) -> None:
         """Judged here, where the device is; scored beside it. The row is finished when both are done."""
-        found = verdict(self.bench.judge, frames, self.pair)
+        found = judge_clip(self.bench.judge, frames, self.pair)
         row |= {key: found[key] for key in ("target", "others", "target_frames", "others_frames")}
         self.folder.save(name, frames)
 

@@ -1,4 +1,4 @@
-"""Who takes part, by name: methods, and the default with one part switched off, or one on that it leaves out."""
+"""The contestants by name: methods, and the default with one part switched off, or one on that it leaves out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from adaflow_core.layout import build_layout
 from adaflow_core.types import Monitor, Plan
 
 DEFAULT, JOINT = "adaflow", "joint"
+COPY, BOUND = "source, copied", "truth, autoencoded"  # no contestants: what edits are compared with
 SAME_COUNT = "adaflow@k"  # what the parts of the keyframe selection are compared with at equal cost
 
 
@@ -33,7 +34,7 @@ class Contestant:
     even: bool = False  # the default in all but its keyframes, which are evenly spaced
     long: bool = False  # takes part on long clips
 
-    def configs(self, source_prompt: str, keyframes: int | None) -> tuple[PlanConfig, EditConfig]:
+    def make_configs(self, source_prompt: str, keyframes: int | None) -> tuple[PlanConfig, EditConfig]:
         """Its settings for a clip; `keyframes`: how many the default chose."""
         plan = replace(self.plan, source_prompt=source_prompt)
         return replace(plan, keyframes=keyframes) if self.as_many_keyframes else plan, self.edit
@@ -105,7 +106,7 @@ PARTS: tuple[Contestant, ...] = (
 EVERYONE = {who.name: who for who in (*METHODS, *PARTS)}
 
 
-def variants(text: str) -> list[Contestant]:
+def parse_variants(text: str) -> list[Contestant]:
     """ "sampled=0.5;importance=uniform,scales=1+2": the default with settings changed, one contestant each."""
     found = []
     for part in filter(None, (part.strip() for part in text.split(";"))):
@@ -130,7 +131,7 @@ def _value(name: str, text: str) -> Any:
         return text  # a word
 
 
-def chosen(names: str) -> list[Contestant]:
+def choose_contestants(names: str) -> list[Contestant]:
     """The contestants of a list, in the table's order: names, "methods", "parts", "all", "none"; "-NAME" drops one."""
     groups = {"methods": METHODS, "parts": PARTS, "all": tuple(EVERYONE.values()), "none": ()}
     picked: set[str] = set()
@@ -154,12 +155,12 @@ def with_even_keyframes(plan: Plan, device: torch.device) -> Plan:
 def make_plan(
     who: Contestant, engine: AdaFlow, source: np.ndarray, source_prompt: str, keyframes: int | None, fps: float
 ) -> tuple[Plan, EditConfig]:
-    plan_config, edit_config = who.configs(source_prompt, keyframes)
+    plan_config, edit_config = who.make_configs(source_prompt, keyframes)
     plan = engine.plan(source, plan_config, edit=edit_config, fps=fps)
     return (with_even_keyframes(plan, engine.backbone.device) if who.even else plan), edit_config
 
 
-def crossings(plan: Plan, cut: int) -> tuple[int, int]:
+def count_crossings(plan: Plan, cut: int) -> tuple[int, int]:
     """How many segments cross a true cut, and how many frames take anything from beyond it."""
     segments, correspondence = plan.segments, plan.layout.correspondence
     crossing = int(((segments.starts < cut) & (segments.ends > cut)).sum())

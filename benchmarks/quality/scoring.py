@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from adaflow_core.metrics import by_region, psnr, warp_error
+from benchmarks.metrics import by_region, psnr, warp_error
 
 TILE, CAPTION = 192, 22  # pixels
 ERROR_GAIN = 4  # by which pictures of errors are brightened
@@ -31,8 +31,8 @@ class Folder:
         return np.load(self.path / f"{name}.npy", mmap_mode="r")
 
 
-def stand_back() -> None:
-    """What a scoring process does first: the processor belongs to the one that feeds the device."""
+def lower_priority() -> None:
+    """Run a scoring process at a lower priority than the one that feeds the device."""
     os.nice(10)
 
 

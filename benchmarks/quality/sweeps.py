@@ -15,11 +15,11 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.layout import build_layout
 from adaflow_core.slimming import Kept, kept_count, random_tokens, select_tokens
 from adaflow_core.types import Monitor, Plan, Segments, Slimming
+from benchmarks.output import say
 from benchmarks.quality import scoring
 from benchmarks.quality.bench import Bench, Edited, Planned
 from benchmarks.quality.cases import Clip
 from benchmarks.quality.contestants import Contestant
-from benchmarks.run import say
 from benchmarks.truth import Pair
 
 Choose = Callable[[Slimming, int], Kept]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def make_backbone(architecture: str, device: str = "auto", dtype: str = "auto") 
 
 def _random_sd21(device: torch.device, dtype: torch.dtype) -> Backbone:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(str(EMBEDDED / "tokenizer"))
@@ -53,22 +54,7 @@ def _random_sd21(device: torch.device, dtype: torch.dtype) -> Backbone:
             latent_channels=4,
             scaling_factor=0.18215,
         )
-        # Two layers instead of 23: a prompt is embedded once in an edit.
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=1024,
-                intermediate_size=4096,
-                projection_dim=512,
-                num_hidden_layers=2,
-                num_attention_heads=16,
-                max_position_embeddings=tokenizer.model_max_length,
-                hidden_act="gelu",
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        text_encoder = _random_text_encoder(tokenizer)
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
@@ -88,6 +74,27 @@ def _random_sd21(device: torch.device, dtype: torch.dtype) -> Backbone:
         dtype,
         pick_attention("auto", device, dtype),
         memory_format,
+    )
+
+
+def _random_text_encoder(tokenizer: Any) -> Any:
+    """Two layers instead of 23: a prompt is embedded once in an edit."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=1024,
+            intermediate_size=4096,
+            projection_dim=512,
+            num_hidden_layers=2,
+            num_attention_heads=16,
+            max_position_embeddings=tokenizer.model_max_length,
+            hidden_act="gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
     )
 
 

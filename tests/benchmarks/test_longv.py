@@ -16,23 +16,25 @@ from torch import Tensor, nn
 from adaflow_core.manifest import read_manifest
 from adaflow_core.types import AdaFlowError
 from adaflow_core.video import write_video
-from benchmarks import longv_data, longv_eval, scaling
-from benchmarks.longv_data import Film, film_of
-from benchmarks.longv_scorer import JUDGE, LongVScorer
-from benchmarks.longv_table import PAPER, markdown, summarise
-from benchmarks.score_models import Clip, is_there
-from benchmarks.video_scores import (
+from benchmarks.longv import __main__ as longv_eval
+from benchmarks.longv import data as longv_data
+from benchmarks.longv.data import Film, film_of
+from benchmarks.longv.models import Clip, is_available
+from benchmarks.longv.scorer import JUDGE, LongVScorer
+from benchmarks.longv.table import PAPER, markdown, summarise
+from benchmarks.longv.video_scores import (
     Consistency,
     Judged,
     Mean,
     Truth,
     WarpError,
-    estimated_flow,
-    estimated_flows,
-    length_of,
-    spread,
+    count_frames,
+    estimate_flow,
+    estimate_flows,
+    evenly_spaced,
     stream,
 )
+from benchmarks.speed import scaling
 from scenes.classifier import load_judge
 from scorers import save_models
 
@@ -99,7 +101,7 @@ def test_estimated_flow_is_near_the_true_one() -> None:
     film = Film(seed=0, frames=24, size=128)
     first, second = film.draw([10, 11])
     true, seen = film.flow(10)
-    found, holds = estimated_flow(first, second)
+    found, holds = estimate_flow(first, second)
     both = seen & holds
     assert both.mean() > 0.7
     assert np.abs(found - true)[:, both].mean() < 0.4 * np.abs(true)[:, both].mean()
@@ -111,7 +113,9 @@ def test_means_and_spreads() -> None:
     for part in (torch.tensor([1.0, 2.0]), torch.tensor([6.0])):
         mean.update(part)
     assert mean.result() == pytest.approx(3)
-    assert spread(5, 99) == [0, 1, 2, 3, 4] and spread(100, 3) == [0, 50, 99] and spread(0, 3) == []
+    assert (
+        evenly_spaced(5, 99) == [0, 1, 2, 3, 4] and evenly_spaced(100, 3) == [0, 50, 99] and evenly_spaced(0, 3) == []
+    )
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -121,20 +125,20 @@ def test_means_and_spreads() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two drawn clips of six frames with their manifest."""
     folder = tmp_path_factory.mktemp("drawn")
-    longv_data.drawn(folder, clips=2, frames=FILM.frames, size=FILM.size)
+    longv_data.draw_clips(folder, clips=2, frames=FILM.frames, size=FILM.size)
     return folder
 
 
 def test_a_file_is_streamed_whole(folder: Path) -> None:
     path = folder / read_manifest(str(folder / "manifest.jsonl"))[0].video
     parts = list(stream(path, chunk=4))
-    assert [part.shape for part in parts] == [(4, 64, 64, 3), (2, 64, 64, 3)] and length_of(path) == 6
+    assert [part.shape for part in parts] == [(4, 64, 64, 3), (2, 64, 64, 3)] and count_frames(path) == 6
     frames = np.concatenate(parts)
     assert np.array_equal(np.concatenate(list(stream(path, chunk=3, begin=2))), frames[2:])
     assert next(stream(path, (32, 16))).shape == (6, 16, 32, 3)
     error = np.square(frames.astype(np.float64) - FILM.draw(range(6))).mean()
     assert 10 * np.log10(255**2 / error) > 30
-    assert set(estimated_flows(path, 1, (0, 3), (64, 64))) == {0, 3}
+    assert set(estimate_flows(path, 1, (0, 3), (64, 64))) == {0, 3}
 
 
 def test_drawn_clips_have_the_shape_of_the_published_ones(folder: Path) -> None:
@@ -143,7 +147,7 @@ def test_drawn_clips_have_the_shape_of_the_published_ones(folder: Path) -> None:
     assert all(Path(clip.location).is_file() and clip.source_prompt not in clip.prompts.values() for clip in clips)
     assert film_of(clips[0]) == FILM
     times = {path: path.stat().st_mtime_ns for path in folder.glob("videos/*")}
-    longv_data.drawn(folder, clips=2, frames=FILM.frames, size=FILM.size)
+    longv_data.draw_clips(folder, clips=2, frames=FILM.frames, size=FILM.size)
     assert times == {path: path.stat().st_mtime_ns for path in folder.glob("videos/*")}, "films are drawn once"
 
 
@@ -161,19 +165,19 @@ def test_a_long_film_is_one_scene_in_several_shots() -> None:
 
 def test_the_published_data_set_is_indexed(tmp_path: Path) -> None:
     with pytest.raises(AdaFlowError, match="hf download"):
-        longv_data.published(tmp_path)
+        longv_data.index_published(tmp_path)
     for name in ("videos", *longv_data.PROMPTS):
         (tmp_path / name).mkdir()
     for number in ("00000", "00001"):
         (tmp_path / f"videos/{number}.mp4").touch()
         for name in longv_data.PROMPTS:
             (tmp_path / f"{name}/{number}.txt").write_text(f'"{name} of {number}."\n')
-    clips = read_manifest(str(longv_data.published(tmp_path)))
+    clips = read_manifest(str(longv_data.index_published(tmp_path)))
     assert [clip.id for clip in clips] == ["00000", "00001"] and clips[0].source_prompt == ""
     assert clips[1].prompts == {name: f"{name} of 00001." for name in longv_data.PROMPTS}
     (tmp_path / "source").mkdir()
     (tmp_path / "source/00001.txt").write_text("a fire")
-    assert read_manifest(str(longv_data.published(tmp_path)))[1].source_prompt == "a fire"
+    assert read_manifest(str(longv_data.index_published(tmp_path)))[1].source_prompt == "a fire"
 
 
 def test_the_true_edit_is_best(folder: Path) -> None:
@@ -206,7 +210,7 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
     skipped = scorer.skipped()
     assert "hf download nobody/clip" in skipped["semantic_consistency"] and "--aesthetic" in skipped["frame_quality"]
     assert {"prompt_agreement", "object_consistency", "video_quality"} <= set(skipped)
-    assert scorer.identity()["clip"] is scorer.identity()["dino"] is None and not is_there("nobody/clip")
+    assert scorer.identity()["clip"] is scorer.identity()["dino"] is None and not is_available("nobody/clip")
     with pytest.raises(AdaFlowError, match="hf download nobody/clip"):
         Clip("nobody/clip", CPU).text("a ball")
 
@@ -308,6 +312,6 @@ def test_scaling_by_hand() -> None:
 
 
 def test_the_page_on_scaling_holds_these_tables() -> None:
-    page = (Path(__file__).resolve().parent.parent / "docs/scaling.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs/scaling.md").read_text()
     for line in scaling.tables(3.8, 24, 450, 50).splitlines():
         assert line in page

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-
-def psnr(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 pictures [..., H, W, 3], over `mask` [..., H, W] if given."""
-    difference = first.astype(np.float64) - second.astype(np.float64)
-    if mask is not None:
-        difference = difference[mask]
-    if not difference.size:
-        return float("nan")
-    error = float(np.mean(difference**2))
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+from adaflow_core.scores import psnr
 
 
 def ssim_map(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -22,13 +13,6 @@ def ssim_map(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     maps = (structural_similarity(a, b, channel_axis=-1, full=True)[1] for a, b in zip(first, second, strict=True))
     return np.stack([table.mean(axis=-1) for table in maps])
-
-
-def ssim(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Mean structural similarity of uint8 videos [T, H, W, 3], over `mask` [T, H, W]."""
-    table = ssim_map(first, second)
-    chosen = table if mask is None else table[mask]
-    return float(chosen.mean()) if chosen.size else float("nan")
 
 
 def by_region(frames: np.ndarray, truth: np.ndarray, region: np.ndarray) -> dict[str, float]:

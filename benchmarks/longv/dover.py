@@ -30,7 +30,7 @@ SIDE, CELLS = 224, 7  # the views' side, and their 7x7 fragments of 32 pixels
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, in 0..255
 # Mean and deviation of each score over the training videos, and how much each counts (DOVER's fuse_results).
 TECHNICAL, AESTHETIC = (0.1107, 0.07355, 0.6104), (-0.08285, 0.03774, 0.3896)
-HINT = "see the head of benchmarks/dover.py for how to make the file, and name it with --dover"
+HINT = "see the head of benchmarks/longv/dover.py for how to make the file, and name it with --dover"
 
 
 @lru_cache(maxsize=1)
@@ -56,13 +56,13 @@ def technical_frames(count: int) -> np.ndarray:
     return (starts[:, None] + np.arange(CLIP_FRAMES) * INTERVAL) % count
 
 
-def resized(frame: np.ndarray) -> Tensor:
+def resize_frame(frame: np.ndarray) -> Tensor:
     """The whole frame [H, W, 3] uint8 at 224 by 224: [3, 224, 224] float, normalised."""
     pixels = rearrange(torch.from_numpy(frame).float(), "h w c -> 1 c h w")
-    return _normal(F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True)[0])
+    return _normalize(F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True)[0])
 
 
-def fragments(frame: np.ndarray) -> Tensor:
+def sample_fragments(frame: np.ndarray) -> Tensor:
     """A 32-pixel piece at full sharpness from the middle of each cell of a 7x7 grid: [3, 224, 224], normalised."""
     piece = SIDE // CELLS
     pixels = rearrange(torch.from_numpy(frame).float(), "h w c -> 1 c h w")
@@ -74,14 +74,14 @@ def fragments(frame: np.ndarray) -> Tensor:
         [i * side // CELLS + max(0, side // CELLS - piece) // 2 for i in range(CELLS)] for side in pixels.shape[2:]
     ]
     rows = [torch.cat([pixels[0, :, y : y + piece, x : x + piece] for x in corners[1]], dim=2) for y in corners[0]]
-    return _normal(torch.cat(rows, dim=1))
+    return _normalize(torch.cat(rows, dim=1))
 
 
-def _normal(pixels: Tensor) -> Tensor:
+def _normalize(pixels: Tensor) -> Tensor:
     return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def fused(aesthetic: float, technical: float) -> float:
+def fuse(aesthetic: float, technical: float) -> float:
     """One score 0..1 of the two."""
     total = 0.0
     for value, (mean, deviation, weight) in ((technical, TECHNICAL), (aesthetic, AESTHETIC)):
@@ -100,7 +100,7 @@ class VideoQuality:
     def update(self, frames: np.ndarray) -> None:
         """The next frames [F, H, W, 3] uint8."""
         for frame in frames:
-            for name, view in (("aesthetic", resized), ("technical", fragments)):
+            for name, view in (("aesthetic", resize_frame), ("technical", sample_fragments)):
                 if self._number in self._places[name]:
                     self._views[name][self._number] = view(frame)
             self._number += 1
@@ -112,4 +112,4 @@ class VideoQuality:
             chosen = [self._views[name][int(number)] for number in self._places[name].flatten()]
             views.append(rearrange(torch.stack(chosen), "(k t) c h w -> k c t h w", k=clips).to(self._device))
         aesthetic, technical = (float(torch.as_tensor(score).mean()) for score in self._model(*views))
-        return fused(aesthetic, technical)
+        return fuse(aesthetic, technical)

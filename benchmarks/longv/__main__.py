@@ -1,12 +1,4 @@
-"""LongV-EVAL: edits every clip of a manifest by every method, and scores the edits.
-
-    python -m benchmarks.longv_data drawn outputs/drawn --clips 9 --frames 16
-    python -m benchmarks.longv_eval --manifest outputs/drawn/manifest.jsonl --out outputs/longv \\
-        --methods adaflow,tokenflow,per-frame --ray local --workers 2
-
-It does what is missing in --out and nothing else: run it again after it was cut off, with more clips, with another
-method, or once a score's weights are there. summary.md and summary.json hold the table.
-"""
+"""The command line of LongV-EVAL."""
 
 from __future__ import annotations
 
@@ -21,10 +13,11 @@ from adaflow_core.config import METHODS, PRESETS, EditConfig, PlanConfig
 from adaflow_core.manifest import read_manifest
 from adaflow_core.storage import Storage
 from adaflow_core.types import AdaFlowError, Stopped
-from benchmarks.longv_scorer import LongVScorer
-from benchmarks.longv_table import markdown, summarise
-from benchmarks.score_models import CLIP, DINO
-from benchmarks.scores import plain_json
+from benchmarks import longv
+from benchmarks.longv.models import CLIP, DINO
+from benchmarks.longv.scorer import LongVScorer
+from benchmarks.longv.table import markdown, summarise
+from benchmarks.output import plain_json
 
 NAMES = tuple(dict.fromkeys(["adaflow", "paper", *METHODS]))
 
@@ -46,8 +39,8 @@ def configs_of(names: str, steps: int | None, seed: int) -> dict[str, tuple[Plan
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.longv_eval",
-        description=__doc__,
+        prog="python -m benchmarks.longv",
+        description=longv.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--manifest", required=True, metavar="FILE.jsonl")
@@ -60,7 +53,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clip", default=CLIP, metavar="ID|DIR")
     parser.add_argument("--dino", default=DINO, metavar="ID|DIR")
     parser.add_argument("--aesthetic", metavar="FILE", help="LAION's head on that CLIP")
-    parser.add_argument("--dover", metavar="FILE.pt", help="DOVER as TorchScript; see benchmarks/dover.py")
+    parser.add_argument("--dover", metavar="FILE.pt", help="DOVER as TorchScript; see benchmarks/longv/dover.py")
     return parser.parse_args(argv)
 
 

@@ -1,6 +1,6 @@
 """What the pieces of an edit reach on a GPU, one by one, to decide where its time can be saved.
 
-    python -m benchmarks.rates --json rates.json --profiles profiles.txt
+    python -m benchmarks.speed.rates --json rates.json --profiles profiles.txt
 
 Each section stands alone: one that fails leaves its error, and none begins after `--limit` seconds.
 """
@@ -28,11 +28,11 @@ from adaflow_core.detail import restore_detail
 from adaflow_core.features import Capture, feature_pass
 from adaflow_core.matching import best_match, match_maps
 from adaflow_core.slimming import random_tokens
-from benchmarks.clock import GIB, matrix_rate, seconds
-from benchmarks.micro import keyframe_pass
-from benchmarks.speed import machine, write_json
-from benchmarks.stand_ins import ARCHITECTURES, check_finite, make_backbone
-from benchmarks.work import count_passes
+from benchmarks.speed.clock import GIB, matrix_rate, seconds
+from benchmarks.speed.measure import describe_machine, write_json
+from benchmarks.speed.micro import keyframe_pass
+from benchmarks.speed.stand_ins import ARCHITECTURES, check_finite, make_backbone
+from benchmarks.speed.work import count_passes
 
 Row = dict[str, Any]
 BACKENDS = {
@@ -111,7 +111,7 @@ class Rates:
         yield {"what": "device copy", "gb_per_s": 2 * block.numel() * 4 / spent / 1e9}
         host = torch.empty(2**26, dtype=torch.uint8)
         for name, source in (("pageable", host), ("pinned", host.pin_memory())):
-            spent = seconds(lambda source=source: source.to(self.device, non_blocking=True), self.device)
+            spent = seconds(partial(source.to, self.device, non_blocking=True), self.device)
             yield {"what": f"{name} to device", "gb_per_s": host.numel() / spent / 1e9}
         there = host.to(self.device)
         yield {"what": "to host", "gb_per_s": host.numel() / seconds(lambda: there.cpu(), self.device) / 1e9}
@@ -155,8 +155,7 @@ class Rates:
             for name, backend in BACKENDS.items():
                 try:
                     with sdpa_kernel(backend):
-                        work = lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v)  # noqa: E731
-                        spent = seconds(work, self.device)
+                        spent = seconds(partial(F.scaled_dot_product_attention, q, k, v), self.device)
                 except RuntimeError as problem:
                     yield {"shape": [B, H, n, M, d], "backend": name, "error": str(problem).splitlines()[0][:120]}
                     continue
@@ -207,13 +206,13 @@ class Rates:
             vae.to(memory_format=layout)
             name = str(layout).removeprefix("torch.")
             for size in (4, 8, 16):
-                row = self.timed(lambda size=size: self.backbone.encode(frames[:size]), size, self.passes.encode)
+                row = self.timed(partial(self.backbone.encode, frames[:size]), size, self.passes.encode)
                 yield {"what": "encode", "layout": name, **row}
                 x = self.latents(size)
-                row = self.timed(lambda x=x: self.backbone.decode(x), size, self.passes.decode)
+                row = self.timed(partial(self.backbone.decode, x), size, self.passes.decode)
                 yield {"what": "decode", "layout": name, **row}
             x = self.latents(8)
-            self.profile(f"decode, 8 frames, {layout}", lambda x=x: self.backbone.decode(x))
+            self.profile(f"decode, 8 frames, {layout}", partial(self.backbone.decode, x))
         eight = torch.from_numpy(frames[:8]).to(self.device)
         spent = seconds(lambda: restore_detail(eight, eight.flip(0), eight, 1.0), self.device)
         yield {"what": "restore_detail", "ms_per_frame": 1e3 * spent / 8}
@@ -222,16 +221,18 @@ class Rates:
         empty = self.backbone.embed("")
         x = self.latents(32)
 
-        work = lambda: feature_pass(self.backbone, x, empty, Capture(None))  # noqa: E731
+        def work() -> None:
+            feature_pass(self.backbone, x, empty, Capture(None))
+
         yield {"what": "feature pass", **self.timed(work, 32, self.passes.until_features)}
         self.profile("feature pass, 32 frames", work)
         tokens = F.normalize(torch.randn(33, 4032, 64, device=self.device), dim=-1)
         for dtype in (torch.float32, torch.float16):
             a = tokens.to(dtype)
-            spent = seconds(lambda a=a: best_match(a[:32], a[1:]), self.device)
+            spent = seconds(partial(best_match, a[:32], a[1:]), self.device)
             yield {"what": f"best match, 4032 tokens, {dtype}", "ms_per_frame": 1e3 * spent / 32}
             b = a[:, ::4].contiguous()
-            spent = seconds(lambda b=b: match_maps(b[:32], b[1:]), self.device)
+            spent = seconds(partial(match_maps, b[:32], b[1:]), self.device)
             yield {"what": f"match maps, 1008 tokens, {dtype}", "ms_per_frame": 1e3 * spent / 32}
 
     def keyframes(self) -> Iterator[Row]:
@@ -242,7 +243,7 @@ SECTIONS = ("copies", "unet", "attention", "keyframes", "propagation", "autoenco
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rates", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.rates", description=__doc__)
     parser.add_argument("--arch", choices=ARCHITECTURES, default="sd21")
     parser.add_argument("--size", default="672x384")
     parser.add_argument("--device", default="auto")
@@ -255,9 +256,10 @@ def main() -> None:
     given.profiles.parent.mkdir(parents=True, exist_ok=True)
     given.profiles.write_text("")
     backbone = make_backbone(given.arch, given.device)
-    check_finite(backbone, *map(int, given.size.split("x")))
-    rates = Rates(backbone, *map(int, given.size.split("x")), given.profiles)
-    results: Row = {"machine": machine(backbone), "loaded_s": time.perf_counter() - began}
+    width, height = map(int, given.size.split("x"))
+    check_finite(backbone, width, height)
+    rates = Rates(backbone, width, height, given.profiles)
+    results: Row = {"machine": describe_machine(backbone), "loaded_s": time.perf_counter() - began}
     for name in given.sections:
         if time.perf_counter() - began > given.limit:
             results[name] = "left out: the time was spent"
@@ -271,7 +273,7 @@ def main() -> None:
                     rows.append(row)
                     print(name, row, flush=True)
                     write_json(given.json, results)
-        except Exception:  # what a section cannot do here is a result too
+        except Exception:  # the sections after it can still run
             rows.append({"error": traceback.format_exc(limit=3)})
         rows.append({"section_s": time.perf_counter() - start})
         write_json(given.json, results)

@@ -1,4 +1,4 @@
-"""Scores of an edited video that take its frames as they are decoded: no video is held whole."""
+"""Scores of an edited video that take its frames as they are decoded, so that memory does not grow with it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from adaflow_core import metrics
 from adaflow_core.reader import frames_from, index_of, upright_rgb
 from adaflow_core.types import Monitor
 from adaflow_core.video import probe
-from benchmarks.longv_data import Film
+from benchmarks.longv.data import Film
+from benchmarks.metrics import warp_error
 from scenes.classifier import ATTRIBUTES, Judge
 
 CHUNK = 16  # frames decoded and embedded at a time
 FLOW_SIDE = 256  # pixels of the shorter side at which flow is estimated
 Flow = tuple[np.ndarray, np.ndarray]
-"""[2, h, w] pixels (right, down) from a frame to the next, [h, w] bool where it holds."""
+"""[2, h, w] pixels (right, down) from a frame to the next, [h, w] bool where it is valid."""
 
 
 # --- frames ---------------------------------------------------------------------------------------
 
 
-def length_of(path: Path) -> int:
+def count_frames(path: Path) -> int:
     """Exactly: from the packets, not from the header."""
     return index_of(path, Monitor()).length
 
@@ -38,14 +38,14 @@ def stream(path: Path, size: tuple[int, int] | None = None, chunk: int = CHUNK, 
     from av.video.reformatter import VideoReformatter
 
     monitor, scaler, info = Monitor(), VideoReformatter(), probe(path)
-    held = []
+    batch = []
     for frame in frames_from(path, index_of(path, monitor), begin, monitor):
-        held.append(upright_rgb(frame, size or (info.width, info.height), scaler))
-        if len(held) == chunk:
-            yield np.stack(held)
-            held = []
-    if held:
-        yield np.stack(held)
+        batch.append(upright_rgb(frame, size or (info.width, info.height), scaler))
+        if len(batch) == chunk:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
 
 
 # --- one figure each ------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ class WarpError:
             if found is not None:
                 flow, visible = found
                 pair = np.stack([_scaled(picture, flow.shape[1:]) for picture in (self._last, frame)])
-                self._errors.append(metrics.warp_error(pair, flow[None], visible[None]))
+                self._errors.append(warp_error(pair, flow[None], visible[None]))
             self._last, self._number = frame, self._number + 1
 
     def result(self) -> float | None:
@@ -107,13 +107,13 @@ class WarpError:
         return float(np.mean(errors)) if errors else None
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int) -> list[int]:
     """At most `most` numbers of range(count), evenly spread."""
     return sorted({int(n) for n in np.linspace(0, count - 1, min(most, count)).round()}) if count > 0 else []
 
 
 @lru_cache(maxsize=1)  # the prompts and the methods of a clip share it
-def estimated_flows(source: Path, begin: int, numbers: tuple[int, ...], size: tuple[int, int]) -> dict[int, Flow]:
+def estimate_flows(source: Path, begin: int, numbers: tuple[int, ...], size: tuple[int, int]) -> dict[int, Flow]:
     """The flow of a file from the frames of these numbers, counted from `begin`, to the next, at `size` or smaller."""
     scale = min(1.0, FLOW_SIDE / min(size))
     small = (round(size[0] * scale), round(size[1] * scale))
@@ -123,17 +123,17 @@ def estimated_flows(source: Path, begin: int, numbers: tuple[int, ...], size: tu
     for frames in stream(source, small, begin=begin):
         for frame in frames:
             if last is not None and at - 1 in numbers:
-                found[at - 1] = estimated_flow(last, frame)
+                found[at - 1] = estimate_flow(last, frame)
             last, at = frame, at + 1
         if numbers and at > max(numbers) + 1:
             break
     return found
 
 
-def estimated_flow(first: np.ndarray, second: np.ndarray) -> Flow:
-    """TV-L1 (Zach et al. 2007) by scikit-image, both ways; it holds where the way back leads home.
+def estimate_flow(first: np.ndarray, second: np.ndarray) -> Flow:
+    """TV-L1 (Zach et al. 2007) by scikit-image, in both directions.
 
-    The test is that of Sundaram et al. (2010).
+    It is valid where following both returns to the start (Sundaram et al. 2010).
     """
     from scipy.ndimage import map_coordinates
     from skimage.registration import optical_flow_tvl1

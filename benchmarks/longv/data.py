@@ -1,8 +1,8 @@
-"""The clips of LongV-EVAL, as published or as drawn here: writes the manifest that benchmarks.longv_eval takes.
+"""The clips of LongV-EVAL, as published or as drawn here: writes the manifest that benchmarks.longv takes.
 
     hf download zhangsh2001/LongV-EVAL --repo-type dataset --local-dir LongV-EVAL
-    python -m benchmarks.longv_data published LongV-EVAL
-    python -m benchmarks.longv_data drawn outputs/drawn --clips 75 --frames 1024
+    python -m benchmarks.longv.data published LongV-EVAL
+    python -m benchmarks.longv.data drawn outputs/drawn --clips 75 --frames 1024
 
 The published one (75 videos of about a minute; CC BY-NC 4.0) holds `videos/NNNNN.mp4` and a prompt in each of
 `foreground/NNNNN.txt`, `background/NNNNN.txt` and `style/NNNNN.txt`. It says nothing of the source; who has captions
@@ -134,7 +134,7 @@ def write_film(film: Film, path: Path, device: torch.device | str = "cpu") -> No
         write_video(path, frames, Fraction(FPS))
 
 
-def drawn(folder: Path, clips: int, frames: int, size: int = SIZE, device: str = "cpu") -> Path:
+def draw_clips(folder: Path, clips: int, frames: int, size: int = SIZE, device: str = "cpu") -> Path:
     """Draws what is missing of the films, and writes their manifest."""
     entries = []
     for seed in range(clips):
@@ -149,9 +149,9 @@ def drawn(folder: Path, clips: int, frames: int, size: int = SIZE, device: str =
 # --- published ------------------------------------------------------------------------------------
 
 
-def published(folder: Path) -> Path:
+def index_published(folder: Path) -> Path:
     """The manifest of the data set as downloaded to `folder`."""
-    entries = list(_published(folder))
+    entries = list(_published_clips(folder))
     if not entries:
         raise AdaFlowError(
             f"{folder} holds no videos/*.mp4; run: "
@@ -160,7 +160,7 @@ def published(folder: Path) -> Path:
     return _write(folder, entries)
 
 
-def _published(folder: Path) -> Iterator[Clip]:
+def _published_clips(folder: Path) -> Iterator[Clip]:
     for video in sorted((folder / "videos").glob("*.mp4")):
         texts = {name: _text(folder / name / f"{video.stem}.txt") for name in ("source", *PROMPTS)}
         prompts: dict[str, Any] = {name: texts[name] for name in PROMPTS if texts[name]}
@@ -182,7 +182,7 @@ def _write(folder: Path, entries: list[Clip]) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.longv_data",
+        prog="python -m benchmarks.longv.data",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -198,9 +198,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "published":
-            print(published(arguments.folder))
+            print(index_published(arguments.folder))
         else:
-            print(drawn(arguments.folder, arguments.clips, arguments.frames, arguments.size, arguments.device))
+            print(draw_clips(arguments.folder, arguments.clips, arguments.frames, arguments.size, arguments.device))
     except AdaFlowError as problem:
         print(f"{parser.prog}: error: {problem}", file=sys.stderr)
         return 2

@@ -10,29 +10,41 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig
 from adaflow_core.types import Correspondence, Grid, Segments, Slimming
-from benchmarks.quality import plots
 from benchmarks.quality.__main__ import main, parse, take_turns
 from benchmarks.quality.cases import GROUPS, KINDS, MOTIONS, contest_clips, sweep_clips, true_cut, uneven_clips
-from benchmarks.quality.contest import BOUND, COPY
-from benchmarks.quality.contestants import EVERYONE, METHODS, PARTS, SAME_COUNT, chosen, crossings, variants
-from benchmarks.quality.page import page
-from benchmarks.quality.report import all_bars, merge, results_text, write_reports
-from benchmarks.quality.summary import (
+from benchmarks.quality.contestants import (
+    BOUND,
+    COPY,
+    EVERYONE,
+    METHODS,
+    PARTS,
+    SAME_COUNT,
+    choose_contestants,
+    count_crossings,
+    parse_variants,
+)
+from benchmarks.quality.report import plots
+from benchmarks.quality.report.criteria import all_criteria, keyframe_criteria, pair_criteria
+from benchmarks.quality.report.page import render_page
+from benchmarks.quality.report.summary import (
     OUTPUT,
     Contest,
-    keyframe_bars,
-    needed,
-    over_clips,
-    pair_bars,
-    paired,
-    pairs_by_case,
+    Summary,
+    best_by_way,
+    keyframes_needed,
+    mean_over_clips,
+    paired_difference,
+    sweep_table,
     uniform_for_adaptive,
 )
+from benchmarks.quality.report.tables import render_markdown
+from benchmarks.quality.report.write import merge, write_reports
 from benchmarks.quality.sweeps import by_chance, by_score, by_time
 from benchmarks.truth import EDITS
 
@@ -89,7 +101,7 @@ def test_who_enters_is_judged_only_when_in_sight() -> None:
 
 def test_every_part_switches_one_thing_off() -> None:
     for who in PARTS:
-        plan, edit = who.configs("a ball", 5)
+        plan, edit = who.make_configs("a ball", 5)
         count = 5 if who.as_many_keyframes else None
         changed = [n for n in vars(plan) if getattr(plan, n) != getattr(PlanConfig(source_prompt="a ball"), n)]
         changed += [n for n in vars(edit) if getattr(edit, n) != getattr(EditConfig(), n)]
@@ -101,23 +113,29 @@ def test_every_part_switches_one_thing_off() -> None:
 
 def test_the_presets_take_part_at_the_models_steps_and_at_their_own() -> None:
     plan, edit = PRESETS["paper"]
-    assert EVERYONE["paper-50"].configs("", None) == (plan, edit)
+    assert EVERYONE["paper-50"].make_configs("", None) == (plan, edit)
     assert EVERYONE["paper"].edit == replace(edit, steps=None, inversion_steps=None)
     assert EVERYONE["paper-adapted"].edit.guidance is None and EVERYONE["paper-adapted"].edit.propagation == "output"
     assert EVERYONE["tokenflow"].plan == PRESETS["tokenflow"][0]
 
 
 def test_contestants_by_name_and_variants() -> None:
-    assert [who.name for who in chosen("no-blend,adaflow")] == ["adaflow", "no-blend"]
-    assert len(chosen("all")) == len(EVERYONE) and chosen("none") == [] and len(chosen("methods")) == len(METHODS)
-    assert [who.name for who in chosen("methods,-parts,-joint,-adaflow")] == [who.name for who in METHODS[2:]]
+    assert [who.name for who in choose_contestants("no-blend,adaflow")] == ["adaflow", "no-blend"]
+    assert (
+        len(choose_contestants("all")) == len(EVERYONE)
+        and choose_contestants("none") == []
+        and len(choose_contestants("methods")) == len(METHODS)
+    )
+    assert [who.name for who in choose_contestants("methods,-parts,-joint,-adaflow")] == [
+        who.name for who in METHODS[2:]
+    ]
     with pytest.raises(SystemExit, match="choose of"):
-        chosen("everything")
-    first, second = variants("sampled=0.5; importance=uniform,scales=1+2,detail=0.5")
+        choose_contestants("everything")
+    first, second = parse_variants("sampled=0.5; importance=uniform,scales=1+2,detail=0.5")
     assert first.plan == PlanConfig(sampled=0.5) and first.against == "adaflow"
     assert second.plan == PlanConfig(importance="uniform", scales=(1, 2)) and second.edit == EditConfig(detail=0.5)
     with pytest.raises(SystemExit, match="SETTING=VALUE"):
-        variants("nothing=1")
+        parse_variants("nothing=1")
 
 
 class _Plan:
@@ -134,10 +152,10 @@ class _Plan:
 def test_crossings_of_a_cut_are_seen() -> None:
     weights = [[1.0, 0.0], [0.5, 0.5], [0.5, 0.5], [1.0, 0.0]]
     crossing = _Plan([0, 3], [0, 3], [[0, 0], [0, 1], [0, 1], [1, 1]], weights)
-    assert crossings(crossing, 2) == (1, 2)  # type: ignore[arg-type]
+    assert count_crossings(crossing, 2) == (1, 2)  # type: ignore[arg-type]
     unblended = [[1.0, 0.0]] * 4
     kept_apart = _Plan([0, 2], [0, 3], [[0, 1], [0, 1], [1, 0], [1, 0]], unblended)
-    assert crossings(kept_apart, 2) == (0, 0)  # type: ignore[arg-type]
+    assert count_crossings(kept_apart, 2) == (0, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("choose", [by_score, by_chance(0), by_time(np.array([0, 5, 6]))])
@@ -173,11 +191,11 @@ def contest_row(case: str, who: str, psnr: float, **more: Any) -> dict[str, Any]
 
 
 def test_edits_of_one_clip_are_one_observation() -> None:
-    found = over_clips([("a", 1.0), ("a", 3.0), ("b", 4.0), ("c", math.nan)])
+    found = mean_over_clips(pd.Series([1.0, 3.0, 4.0, math.nan], index=["a", "a", "b", "c"]))
     assert found["count"] == 2 and found["mean"] == 3
     rows = [contest_row(f"{clip}-colour", who, p) for clip, p in (("a", 20), ("b", 30)) for who in ("x", "y")]
     rows = [row | {"psnr": row["psnr"] + (row["contestant"] == "x")} for row in rows]
-    difference = Contest(rows).difference("x", "y", "psnr")
+    difference = Contest.of(rows).difference("x", "y", "psnr")
     assert difference["mean"] == 1 and difference["low"] == difference["high"] == 1
 
 
@@ -187,23 +205,24 @@ def test_temporal_error_counts_only_where_the_edit_is_seen() -> None:
         contest_row("a-colour", "x", 25, temporal=3.0),
         contest_row("a-colour", COPY, 10, temporal=1.0, target=False),
     ]
-    contest = Contest(rows)
+    contest = Contest.of(rows)
     assert contest.mean("x", "temporal")["mean"] == 1.5 and contest.mean(COPY, "temporal")["mean"] is None
     assert contest.difference(COPY, "x", "temporal")["count"] == 0
 
 
 def test_keyframes_needed_for_a_level() -> None:
     points = [(2.0, 20.0), (4.0, 30.0), (8.0, 34.0)]
-    assert needed(points, 25) == 3 and needed(points, 33) == 7 and needed(points, 10) == 2
-    assert needed(points, 40) == math.inf
+    assert keyframes_needed(points, 25) == 3 and keyframes_needed(points, 33) == 7 and keyframes_needed(points, 10) == 2
+    assert keyframes_needed(points, 40) == math.inf
     rows = [
         {"case": "a", "group": "uneven motion", "way": way, "asked": k, "psnr_near": y}
         for way, ys in (("adaptive", (30, 34)), ("uniform", (20, 30)))
         for k, y in zip((2, 4), ys, strict=True)
     ]
-    assert uniform_for_adaptive(rows) == [(2, 30, 4), (4, 34, math.inf)]
-    of = {way: (lambda row, way=way: row["way"] == way) for way in ("adaptive", "uniform")}
-    assert paired(rows, "psnr_near", of["adaptive"], of["uniform"])["mean"] == 7
+    table = sweep_table(rows)
+    assert uniform_for_adaptive(table) == [(2, 30, 4), (4, 34, math.inf)]
+    adaptive, uniform = (table[table["way"] == way] for way in ("adaptive", "uniform"))
+    assert paired_difference(adaptive, uniform, "psnr_near")["mean"] == 7
 
 
 def test_keyframes_are_judged_in_both_ways_of_propagation() -> None:
@@ -217,7 +236,7 @@ def test_keyframes_are_judged_in_both_ways_of_propagation() -> None:
         for way, ys in ways.items()
         for k, y in zip((2, 4, 8), ys, strict=True)
     ]
-    found = {bar.text: (bar.value, bar.passed) for bar in keyframe_bars(rows)}
+    found = {c.text: (c.value, c.passed) for c in keyframe_criteria(sweep_table(rows))}
     assert found == {
         "uneven motion: uniform needs twice adaptive's keyframes": ("4.0 for 2, 8.0 for 4", True),
         "uneven motion, outputs propagated: uniform needs twice adaptive's keyframes": ("2.7 for 2, >8 for 4", False),
@@ -240,13 +259,13 @@ def made_pairs() -> list[dict]:
 
 
 def test_the_best_pair_of_keyframes_bounds_what_choosing_can_do() -> None:
-    rows = made_pairs()
-    best = {case: ways["best"] for case, ways in pairs_by_case(rows).items()}
-    assert [(row["frames"], row["psnr_near"]) for row in best.values()] == [([9, 25], 40), ([9, 25], 39), ([9, 25], 38)]
-    chosen, reach = pair_bars(rows)
+    rows = sweep_table(made_pairs())
+    best = best_by_way(rows).xs("best", level="way")
+    assert list(best["frames"]) == 3 * [[9, 25]] and list(best["psnr_near"]) == [40, 39, 38]
+    chosen, reach = pair_criteria(rows)
     assert chosen.value.startswith("+0.00 dB") and chosen.passed
     assert reach.value.startswith("-1.50 dB") and not reach.passed
-    assert pair_bars([]) == [] and pair_bars([row for row in rows if row["way"] != "adaptive"]) == []
+    assert pair_criteria(rows[:0]) == [] and pair_criteria(rows[rows["way"] != "adaptive"]) == []
 
 
 def test_pairs_are_tried_on_the_uneven_clips_of_the_number_of_keyframes() -> None:
@@ -286,49 +305,37 @@ def test_arguments() -> None:
 # --- the report -----------------------------------------------------------------------------------
 
 
-def made_results(clips: int = 6) -> dict[str, Any]:
-    """Results as a run leaves them, their scores drawn at random."""
-    rng = np.random.default_rng(0)
+def made_contest(rng: np.random.Generator, clips: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of the contest and of its media."""
     contest, media = [], []
     everyone = [who.name for who in EVERYONE.values()]
+    shifts = {name: -place / 12 for place, name in enumerate(everyone)}
+    shifts |= {BOUND: 5, COPY: -10, "joint": 0.2, "per-frame": -1.5}
+    measured = {
+        "keyframes": 5, "kept": 0.4, "plan_seconds": 0.4, "edit_seconds": 1.2, "peak_memory": 2 * 2**30,
+        "crossing_segments": 0, "crossing_frames": 0,
+    }  # fmt: skip
     for number in range(clips):
         for kind in KINDS[:2] if number % 2 else KINDS[2:]:
             case, base = f"{number}-{kind}", rng.normal(25, 3)
             group = list(MOTIONS)[number % len(MOTIONS)]
             for who in [COPY, BOUND, *everyone]:
-                shift = {BOUND: 5, COPY: -10, "joint": 0.2, "per-frame": -1.5}.get(
-                    who, -everyone.index(who) / 12 if who in everyone else 0
-                )
                 row = contest_row(
-                    case,
-                    who,
-                    base + shift + rng.normal(0, 0.3),
-                    group=group,
-                    long=number % 5 == 4,
-                    temporal=2.0 + abs(shift) / 3 + rng.normal(0, 0.1),
-                    target=who != COPY,
-                )
-                if who in everyone:
-                    row |= {
-                        "keyframes": 5,
-                        "kept": 0.4,
-                        "plan_seconds": 0.4,
-                        "edit_seconds": 1.2,
-                        "peak_memory": 2 * 2**30,
-                        "psnr_near": 36 + rng.normal(),
-                        "crossing_segments": 0,
-                        "crossing_frames": 0,
-                    }
-                contest.append(row)
-            media.append(
-                {
-                    "case": case,
-                    "kind": kind,
-                    "prompts": ["a red ball", "a blue ball"],
-                    "sheet": f"clips/{case}.jpg",
-                    "film": f"clips/{case}.mp4" if number < 1 else None,
-                }
-            )
+                    case, who, base + shifts[who] + rng.normal(0, 0.3), group=group, long=number % 5 == 4,
+                    temporal=2.0 + abs(shifts[who]) / 3 + rng.normal(0, 0.1), target=who != COPY,
+                )  # fmt: skip
+                contest.append(row | (measured | {"psnr_near": 36 + rng.normal()} if who in everyone else {}))
+            media.append({
+                "case": case, "kind": kind, "prompts": ["a red ball", "a blue ball"], "sheet": f"clips/{case}.jpg",
+                "film": f"clips/{case}.mp4" if number < 1 else None,
+            })  # fmt: skip
+    return contest, media
+
+
+def made_results(clips: int = 6) -> dict[str, Any]:
+    """Results as a run leaves them, their scores drawn at random."""
+    rng = np.random.default_rng(0)
+    contest, media = made_contest(rng, clips)
     prune = [
         {"case": str(c), "group": "pan", "kind": "colour", "keyframes": 32, "ratio": ratio, "way": way,
          "psnr": 25 + rng.normal(0, 0.1) - ratio * (1 + w),
@@ -356,17 +363,18 @@ def made_results(clips: int = 6) -> dict[str, Any]:
 
 def test_the_report_says_what_must_be_shown(tmp_path: Path) -> None:
     data = made_results()
-    bars = all_bars(data)
-    assert list(bars) == ["Slimming", "Keyframes", "The default against the others", "What each part gains"]
-    by_text = {bar.text: bar for topic in bars.values() for bar in topic}
+    criteria = all_criteria(Summary.of(data))
+    assert list(criteria) == ["Slimming", "Keyframes", "The default against the others", "What each part gains"]
+    by_text = {c.text: c for topic in criteria.values() for c in topic}
     assert not by_text["at 80% pruning, at most 0.3 dB further from the truth than unpruned"].passed
     assert not by_text["at 80% pruning, at least 35 dB to the unpruned edit"].passed  # 50 - 20 * 0.8 = 34
     assert by_text["at 80% pruning, as planned is nearer to the unpruned edit than at random"].passed
     assert by_text["no segment and no blend crosses a cut"].passed
     assert by_text["within 0.5 dB of joint on short clips"].passed
     data["contest"][2]["crossing_frames"] = 1  # of the joint edit: not the default's
-    assert {bar.text: bar for bar in all_bars(data)["Keyframes"]}["no segment and no blend crosses a cut"].passed
-    text = results_text(data)
+    keyframes = {c.text: c for c in all_criteria(Summary.of(data))["Keyframes"]}
+    assert keyframes["no segment and no blend crosses a cut"].passed
+    text = render_markdown(Summary.of(data))
     assert "| adaflow |" in text and "`python -m benchmarks.quality`" in text and "0123abc" in text
     write_reports(data, tmp_path / "quality.json", tmp_path / "index.html", None)
     html = (tmp_path / "index.html").read_text()
@@ -376,7 +384,8 @@ def test_the_report_says_what_must_be_shown(tmp_path: Path) -> None:
         and "no-blend" in html
         and "nan" not in html
     )
-    assert html == page(merge([tmp_path / "quality.json"]) | {"meta": data["meta"]})
+    again = merge([tmp_path / "quality.json"]) | {"meta": data["meta"]}
+    assert html == render_page(Summary.of(again))
 
 
 def test_results_of_shards_become_one(tmp_path: Path) -> None:
@@ -392,12 +401,14 @@ def test_results_of_shards_become_one(tmp_path: Path) -> None:
     assert len(found["prune"]) == len(data["prune"]) and len(found["meta"]["commands"]) == 2
 
 
-def test_plots_stay_inside_and_name_round_numbers() -> None:
-    assert plots.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0] and plots.ticks(29.7, 34.2, 4) == [30, 31, 32, 33, 34]
-    svg = plots.lines({"a": [plots.Point(2, 30, 29, 31), plots.Point(4, 33, 32, 34)]}, "x", "y", {"<limit>": 31})
-    assert svg.count("<circle") == 2 and 'class="band s0"' in svg and "&lt;limit&gt;" in svg
-    assert plots.lines({"a": []}, "x", "y") == plots.intervals([], "x") == ""
-    rows = [("sure", plots.Point(0, 1, 0.5, 1.5)), ("unsure", plots.Point(0, 1, -0.5, 2.5))]
+def test_plots_are_svg_in_the_colours_of_the_page() -> None:
+    points = pd.DataFrame({"mean": [30.0, 33.0], "low": [29.0, 32.0], "high": [31.0, 34.0]}, index=[2, 4])
+    svg = plots.lines({"a": points}, "x", "y", {"<limit>": 31})
+    assert svg.startswith("<svg") and "#2563eb" not in svg and "var(--c0)" in svg and ' id="figure' not in svg
+    line = svg[svg.index('class="line"') :]
+    assert line[: line.index("</g>\n   </g>")].count("<use") == 2 and 'class="band"' in svg and "&lt;limit&gt;" in svg
+    assert plots.lines({"a": points[:0]}, "x", "y") == plots.intervals(points[:0], "x") == ""
+    rows = pd.DataFrame({"mean": [1.0, 1.0], "low": [0.5, -0.5], "high": [1.5, 2.5]}, index=["sure", "unsure"])
     assert plots.intervals(rows, "gain").count('class="dot unsure"') == 1
 
 

@@ -1,11 +1,4 @@
-"""How long an edit takes, stage by stage, how much memory, and how near it comes to the device's matrix rate.
-
-    python -m benchmarks.speed --arch sd21 --frames 1000 --size 672x384 --preset paper --keyframes 48 --json speed.json
-    python -m benchmarks.speed --arch sd21 --micro --json attention.json
-
-Needed operations are counted (benchmarks/work.py), never what a program happens to run; their rate is set against a
-matrix product of the same run. `--micro` times the keyframes' attention and pass instead of an edit.
-"""
+"""An edit under the clock: seconds, memory and needed operations of each stage."""
 
 from __future__ import annotations
 
@@ -26,15 +19,12 @@ from adaflow_core.cache import Cache
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
 from adaflow_core.engine import AdaFlow
 from adaflow_core.types import Plan, Progress, Stopped
-from benchmarks.clock import GIB, Clock, matrix_rate
-from benchmarks.micro import keyframe_attention, keyframe_pass
-from benchmarks.stand_ins import ARCHITECTURES, check_finite, make_backbone, make_film
-from benchmarks.work import count_passes, stage_work
+from benchmarks.speed.clock import GIB, Clock, matrix_rate
+from benchmarks.speed.stand_ins import make_film
+from benchmarks.speed.work import count_passes, stage_work
 
 # As the clock names them; those of one group always run together.
 STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "edit", "decode frames")
-
-MICRO = ("pass", "attention")
 # Edits whose forecast is tried: preset, frames, keyframes, steps, low memory.
 FORECAST = (
     ("default", 120, 16, 3, False),
@@ -45,28 +35,24 @@ FORECAST = (
 )
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
-    parser.add_argument("--arch", choices=ARCHITECTURES, default="sd21")
-    parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--size", default="672x384", help="WIDTHxHEIGHT in pixels")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="default")
-    parser.add_argument("--keyframes", type=int)
-    parser.add_argument("--prune", type=float)
-    parser.add_argument("--kv-frames", type=float)
-    parser.add_argument("--steps", type=int, help="of the edit; the inversion keeps the preset's ratio to it")
-    parser.add_argument("--chunk", type=int, help="frames per call of the UNet")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="end after the last of these")
-    parser.add_argument("--low-memory", action="store_true")
-    parser.add_argument("--micro", nargs="*", choices=MICRO, help="only the keyframes' attention or pass; none: both")
-    parser.add_argument("--forecast", action="store_true", help="only what is forecast against what five edits take")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--cache", type=Path, help="keep the cache here; default: nothing is kept")
-    parser.add_argument("--json", type=Path, required=True, help="results, rewritten as they come")
-    return parser.parse_args()
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def settings(given: argparse.Namespace) -> tuple[PlanConfig, EditConfig]:
+def describe_machine(backbone: Backbone) -> dict[str, Any]:
+    on_gpu = backbone.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(backbone.device) if on_gpu else platform.processor() or "cpu",
+        "torch": torch.__version__,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "attention": backbone.attend.__name__,
+        "matrix_tflops": round(matrix_rate(backbone.device, backbone.dtype) / 1e12, 3),
+    }
+
+
+def make_configs(given: argparse.Namespace) -> tuple[PlanConfig, EditConfig]:
     """The preset with what was given on the command line."""
     plan, edit = PRESETS[given.preset]
     if given.keyframes is not None:
@@ -81,18 +67,6 @@ def settings(given: argparse.Namespace) -> tuple[PlanConfig, EditConfig]:
     return plan, replace(edit, chunk=given.chunk, low_memory=given.low_memory)
 
 
-def machine(backbone: Backbone) -> dict[str, Any]:
-    on_gpu = backbone.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(backbone.device) if on_gpu else platform.processor() or "cpu",
-        "torch": torch.__version__,
-        "dtype": str(backbone.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "attention": backbone.attend.__name__,
-        "matrix_tflops": round(matrix_rate(backbone.device, backbone.dtype) / 1e12, 3),
-    }
-
-
 class Measurement:
     """One plan and edit under the clock; `results` is written to `path` whenever a stage ends."""
 
@@ -104,7 +78,7 @@ class Measurement:
         self.passes = count_passes(backbone, self.width, self.height)
         self.work: dict[str, int] = {}
         self.results: dict[str, Any] = {
-            "machine": machine(backbone),
+            "machine": describe_machine(backbone),
             "command": {name: str(value) for name, value in vars(given).items() if value is not None},
             "tflop_per_pass": {name: count / 1e12 for name, count in asdict(self.passes).items()},
         }
@@ -119,7 +93,7 @@ class Measurement:
 
     def run(self) -> None:
         given, T = self.given, self.given.frames
-        plan_config, edit_config = settings(given)
+        plan_config, edit_config = make_configs(given)
         film = make_film(self.folder, T, self.width, self.height)
         engine = AdaFlow(self.backbone, Cache(self.cache, limit_bytes=100 * GIB))
         stop = lambda: self._enough  # noqa: E731
@@ -189,28 +163,17 @@ class Measurement:
         write_json(self.path, self.results)
 
 
-def write_json(path: Path, results: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def run_micro(backbone: Backbone, given: argparse.Namespace) -> None:
-    """One pass of 96 keyframes; their attention by K and kept tokens against the same without slimming."""
-    width, height = map(int, given.size.split("x"))
-    results: dict[str, Any] = {"machine": machine(backbone)}
-    runs = {"pass": keyframe_pass, "attention": keyframe_attention}
-    for name in given.micro or MICRO:
-        results[name] = []
-        for row in runs[name](backbone, width, height):
-            results[name].append(row)
-            write_json(given.json, results)
-
-
 def run_forecasts(backbone: Backbone, given: argparse.Namespace) -> None:
     """Predicted and measured seconds and GiB of the edits in `FORECAST`, each planned and run in a cache of its own."""
-    results: dict[str, Any] = {"machine": machine(backbone), "edits": []}
+    results: dict[str, Any] = {"machine": describe_machine(backbone), "edits": []}
     for preset, frames, keyframes, steps, low_memory in FORECAST:
-        asked = {"preset": preset, "frames": frames, "keyframes": keyframes, "steps": steps, "low_memory": low_memory}
+        asked: dict[str, Any] = {
+            "preset": preset,
+            "frames": frames,
+            "keyframes": keyframes,
+            "steps": steps,
+            "low_memory": low_memory,
+        }
         with tempfile.TemporaryDirectory(prefix="adaflow-speed-") as folder:
             path = Path(folder) / "one.json"
             measurement = Measurement(
@@ -232,22 +195,3 @@ def run_forecasts(backbone: Backbone, given: argparse.Namespace) -> None:
         )
         results["edits"].append(row)
         write_json(given.json, results)
-
-
-def main() -> None:
-    given = arguments()
-    backbone = make_backbone(given.arch, given.device)
-    width, height = map(int, given.size.split("x"))
-    check_finite(backbone, width, height)
-    if given.micro is not None:
-        run_micro(backbone, given)
-        return
-    if given.forecast:
-        run_forecasts(backbone, given)
-        return
-    with tempfile.TemporaryDirectory(prefix="adaflow-speed-") as folder:
-        Measurement(backbone, given, Path(folder)).run()
-
-
-if __name__ == "__main__":
-    main()

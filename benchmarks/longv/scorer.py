@@ -16,19 +16,19 @@ from adaflow_core.backbone import pick_device
 from adaflow_core.manifest import Clip as Entry
 from adaflow_core.types import AdaFlowError
 from adaflow_core.video import parse_range, probe
-from benchmarks.dover import HINT, VideoQuality, load_dover
-from benchmarks.longv_data import film_of
-from benchmarks.score_models import CLIP, DINO, HEAD_HINT, Clip, Dino, is_there, load_aesthetic, remedy
-from benchmarks.video_scores import (
+from benchmarks.longv.data import film_of
+from benchmarks.longv.dover import HINT, VideoQuality, load_dover
+from benchmarks.longv.models import CLIP, DINO, HEAD_HINT, Clip, Dino, is_available, load_aesthetic, remedy
+from benchmarks.longv.video_scores import (
     Consistency,
     Flow,
     Judged,
     Mean,
     Truth,
     WarpError,
-    estimated_flows,
-    length_of,
-    spread,
+    count_frames,
+    estimate_flows,
+    evenly_spaced,
     stream,
 )
 from scenes.classifier import Judge, load_judge
@@ -58,13 +58,13 @@ class LongVScorer:
     def skipped(self) -> dict[str, str]:
         """The scores that are left out here, with what to do about it."""
         found = {}
-        if not is_there(self.clip):
+        if not is_available(self.clip):
             found["semantic_consistency"] = found["prompt_agreement"] = remedy(self.clip)
-        if not is_there(self.dino):
+        if not is_available(self.dino):
             found["object_consistency"] = remedy(self.dino)
         if self.aesthetic is None or not Path(self.aesthetic).is_file():
             found["frame_quality"] = HEAD_HINT
-        elif not is_there(self.clip):
+        elif not is_available(self.clip):
             found["frame_quality"] = remedy(self.clip)
         if self.dover is None or not Path(self.dover).is_file():
             found["video_quality"] = HINT
@@ -86,7 +86,7 @@ class LongVScorer:
     def score(self, clip: Entry, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
         """Scores by name, those that are skipped left out."""
         device, skipped = pick_device(self.device), self.skipped()
-        count, info = length_of(edited), probe(edited)
+        count, info = count_frames(edited), probe(edited)
         parts: list[tuple[Update, Result]] = []
         if "semantic_consistency" not in skipped:
             head = None if "frame_quality" in skipped else self.aesthetic
@@ -98,15 +98,15 @@ class LongVScorer:
             parts.append((quality.update, lambda: {"video_quality": quality.result()}))
         film = film_of(clip)
         if film is not None:
-            for part in (Truth(film, prompt, spread(count, self.truths)), Judged(_judge(device), film, prompt)):
+            for part in (Truth(film, prompt, evenly_spaced(count, self.truths)), Judged(_judge(device), film, prompt)):
                 parts.append((part.update, part.result))
         size = (info.width, info.height)
         if film is not None and (film.size, film.size) == size:
-            flows = {number: film.flow(number) for number in spread(count - 1, self.pairs)}
+            flows = {number: film.flow(number) for number in evenly_spaced(count - 1, self.pairs)}
             parts.append(_by_flow(flows, source, size, 0))
         elif "warp_error" not in skipped:
             begin = _begin(clip, source)
-            flows = estimated_flows(source, begin, tuple(spread(count - 1, self.pairs)), size)
+            flows = estimate_flows(source, begin, tuple(evenly_spaced(count - 1, self.pairs)), size)
             parts.append(_by_flow(flows, source, size, begin))
         for frames in stream(edited):
             for update, _ in parts:
@@ -116,11 +116,11 @@ class LongVScorer:
 
 def _begin(clip: Entry, source: Path) -> int:
     """The number in the source of the edit's first frame."""
-    return parse_range(clip.frames).indices(length_of(source))[0] if clip.frames else 0
+    return parse_range(clip.frames).indices(count_frames(source))[0] if clip.frames else 0
 
 
 def _by_clip(model: Clip, prompt: str, head: str | None) -> tuple[Update, Result]:
-    """All that CLIP's rows tell: they are the dearest, and made once."""
+    """All scores from CLIP's features, which take longest and are computed once."""
     wanted = model.text(prompt)
     linear = load_aesthetic(head) if head is not None else None
     if linear is not None and len(linear[0]) != len(wanted):
@@ -150,7 +150,7 @@ def _by_dino(model: Dino) -> tuple[Update, Result]:
 
 
 def _by_flow(flows: dict[int, Flow], source: Path, size: tuple[int, int], begin: int) -> tuple[Update, Result]:
-    """The edit's error, and the source's own: what a perfect edit could not better."""
+    """The edit's error, and the source's own, which a perfect edit would have too."""
     error = WarpError(flows)
 
     def result() -> dict[str, float | None]:

@@ -14,21 +14,14 @@ from adaflow_core.backbone import EMBEDDED, load_backbone
 from adaflow_core.cache import Cache
 from adaflow_core.config import ModelProfile, PlanConfig
 from adaflow_core.engine import AdaFlow
-from adaflow_core.metrics import psnr, warp_error
+from adaflow_core.scores import psnr
 from benchmarks import edits
-from benchmarks.run import configs, profile_changes
-from benchmarks.scores import (
-    affine_oracle,
-    bars,
-    flat_fill,
-    mean_interval,
-    nearness,
-    plain_json,
-    share_interval,
-    summarise,
-    verdict,
-)
-from benchmarks.truth import EDITS, Pair, bundled, draw_bundled, random_pair, random_rows
+from benchmarks.intervals import mean_interval, share_interval
+from benchmarks.metrics import warp_error
+from benchmarks.output import plain_json
+from benchmarks.run import make_configs, profile_changes
+from benchmarks.scores import check_criteria, fill_flat, fit_affine, judge_clip, score_regions, summarise
+from benchmarks.truth import EDITS, Pair, draw_bundled, load_bundled, random_pair, random_rows
 from scenes.classifier import ATTRIBUTES
 from scenes.clips import truth
 
@@ -68,7 +61,7 @@ def test_pairs_are_drawn_by_seed() -> None:
 
 
 def test_bundled_pairs_are_those_of_the_clips() -> None:
-    entries = bundled()
+    entries = load_bundled()
     assert {entry["kind"] for entry in entries} == set(EDITS)
     for entry in (next(e for e in entries if e["kind"] == kind) for kind in EDITS):
         entry = entry | {"frames": 2}
@@ -93,9 +86,9 @@ def test_flow_carries_the_truth_onto_itself(pairs: dict[str, Pair]) -> None:
 def test_affine_oracle_is_no_worse_than_a_copy(pairs: dict[str, Pair], kind: str) -> None:
     pair = pairs[kind]
     best, copied = (
-        nearness(frames, pair) for frames in (affine_oracle(pair.source, pair.truth, pair.region), pair.source)
+        score_regions(frames, pair) for frames in (fit_affine(pair.source, pair.truth, pair.region), pair.source)
     )
-    flat = nearness(flat_fill(pair.source, pair.truth, pair.region), pair)
+    flat = score_regions(fill_flat(pair.source, pair.truth, pair.region), pair)
     assert best["psnr_inside"] >= copied["psnr_inside"] and best["psnr_inside"] >= flat["psnr_inside"] - 0.1
 
 
@@ -106,12 +99,12 @@ def test_affine_oracle_finds_a_map_that_is_there() -> None:
     region[:, :4] = True
     wanted = source.copy()
     wanted[region] = 255 - source[region][:, ::-1]
-    assert np.array_equal(affine_oracle(source, wanted, region), wanted)
+    assert np.array_equal(fit_affine(source, wanted, region), wanted)
 
 
 def test_flat_fill_is_the_mean_inside_and_the_source_outside(pairs: dict[str, Pair]) -> None:
     pair = pairs["colour"]
-    filled = flat_fill(pair.source, pair.truth, pair.region)
+    filled = fill_flat(pair.source, pair.truth, pair.region)
     assert len(np.unique(filled[pair.region], axis=0)) == 1
     assert np.abs(filled[pair.region][0] - pair.truth[pair.region].mean(axis=0)).max() <= 0.5
     assert np.array_equal(filled[~pair.region], pair.source[~pair.region])
@@ -120,7 +113,7 @@ def test_flat_fill_is_the_mean_inside_and_the_source_outside(pairs: dict[str, Pa
 
 
 def test_nothing_lies_outside_a_change_of_style(pairs: dict[str, Pair]) -> None:
-    scores = nearness(pairs["style"].truth, pairs["style"])
+    scores = score_regions(pairs["style"].truth, pairs["style"])
     assert scores["psnr_inside"] == math.inf and math.isnan(scores["psnr_outside"])
     assert plain_json(scores) == {
         "psnr_inside": None, "psnr_outside": None, "ssim_inside": 1.0, "ssim_outside": None,
@@ -144,12 +137,12 @@ def test_verdict_tells_the_target_from_the_others(pairs: dict[str, Pair]) -> Non
     pair = pairs["colour"]
     right = {name: [int(getattr(pair.after, name)[0])] * 4 for name in ATTRIBUTES}
     unedited = int(pair.before.colour[0])
-    found = verdict(Oracle(right), pair.truth, pair)
+    found = judge_clip(Oracle(right), pair.truth, pair)
     assert (found["target"], found["target_frames"], found["others"], found["others_frames"]) == (True, 1, True, 1)
-    found = verdict(Oracle(right | {"colour": [unedited] * 3 + right["colour"][:1]}), pair.truth, pair)
+    found = judge_clip(Oracle(right | {"colour": [unedited] * 3 + right["colour"][:1]}), pair.truth, pair)
     assert (found["target"], found["target_frames"], found["others"]) == (False, 0.25, True)
     wrong = [(right["style"][0] + 1) % 5]
-    found = verdict(Oracle(right | {"style": wrong + right["style"][:3]}), pair.truth, pair)
+    found = judge_clip(Oracle(right | {"style": wrong + right["style"][:3]}), pair.truth, pair)
     assert (found["target"], found["others"], found["others_frames"]) == (True, True, 0.75)
 
 
@@ -177,19 +170,19 @@ def row(gain: float, ssim: float, outside: float, right: bool) -> dict:
     }  # fmt: skip
 
 
-def test_bars_pass_what_reaches_them_and_fail_what_does_not() -> None:
+def test_criteria_pass_what_reaches_them_and_fail_what_does_not() -> None:
     good = [row(5, 0.7, 25.5, True), row(6, 0.72, 24.7, True)]
-    assert [bar.passed for bar in bars(summarise(good))] == [True] * 6
+    assert [c.passed for c in check_criteria(summarise(good))] == [True] * 6
     bad = [row(3, 0.5, 20, True), row(3, 0.3, 22, False)]
-    assert [bar.passed for bar in bars(summarise(bad))] == [False] * 5 + [True]
+    assert [c.passed for c in check_criteria(summarise(bad))] == [False] * 5 + [True]
 
 
 def test_arguments_become_settings() -> None:
     given = ["scenes", "--guidance=4", "--steps=8", "--negative=source", "--method=joint", "--prune=0.3"]
-    plan, edit = configs(edits.parse([*given, "--injection-conv=0"]), "a ball")
+    plan, edit = make_configs(edits.parse([*given, "--injection-conv=0"]), "a ball")
     assert (plan.method, plan.prune, plan.source_prompt, plan.keyframes) == ("joint", 0.3, "a ball", None)
     assert (edit.guidance, edit.steps, edit.negative_prompt, edit.injection_conv) == (4, 8, "a ball", 0)
-    plan, edit = configs(edits.parse(["bundled"]), "")
+    plan, edit = make_configs(edits.parse(["bundled"]), "")
     assert edit.guidance is None and edit.negative_prompt is None and plan.prune is None
     assert ModelProfile(**profile_changes(["guidance=4", "steps=8", "negative=source"])).steps == 8
     with pytest.raises(SystemExit, match="choose a field"):
@@ -230,7 +223,7 @@ def test_scenes_run_to_the_end(folders: tuple[Path, Path], tmp_path: Path, capsy
 @pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
 @pytest.mark.parametrize("clip", ["ball", "car", "rocket"])
 def test_bundled_edits_come_near_their_truth(clip: str, tmp_path: Path) -> None:
-    entry = next(entry for entry in bundled() if Path(entry["file"]).stem == clip)
+    entry = next(entry for entry in load_bundled() if Path(entry["file"]).stem == clip)
     pair = draw_bundled(entry | {"frames": 8})
     engine = AdaFlow(load_backbone("embedded", device="cpu"), Cache(tmp_path))
     plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=3), fps=12)

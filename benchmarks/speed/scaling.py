@@ -1,6 +1,6 @@
 """What many GPUs could do, by arithmetic: the tables of docs/scaling.md.
 
-    python -m benchmarks.scaling --milliseconds 3.8
+    python -m benchmarks.speed.scaling --milliseconds 3.8
 
 Sizes follow from Stable Diffusion 2.1 at 384x672 in half precision; the seconds of a pass are what is given. Nothing
 here is measured, and the extended attention of keyframes, which depends on their number, comes on top.

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from adaflow_core.types import AdaFlowError
-from benchmarks import dover
-from benchmarks.longv_data import Film
-from benchmarks.score_models import Clip, Dino, load_aesthetic
-from benchmarks.video_scores import Consistency
+from benchmarks.longv import dover
+from benchmarks.longv.data import Film
+from benchmarks.longv.models import Clip, Dino, load_aesthetic
+from benchmarks.longv.video_scores import Consistency
 from scorers import save_models
 
 CPU = torch.device("cpu")
@@ -86,14 +86,14 @@ def test_dover_looks_at_the_middle_of_each_part() -> None:
     assert dover.technical_frames(5).max() < 5
     # Fragments keep the pixels: each 32-pixel piece is found as it was, in the middle of its cell.
     frame = np.random.default_rng(0).integers(0, 255, (448, 672, 3), dtype=np.uint8)
-    pieces = dover.fragments(frame)
+    pieces = dover.sample_fragments(frame)
     assert pieces.shape == (3, 224, 224)
     levels = pieces * torch.tensor(dover.STD)[:, None, None] + torch.tensor(dover.MEAN)[:, None, None]
     piece = frame[64 + 16 : 64 + 48, 2 * 96 + 32 : 2 * 96 + 64].transpose(2, 0, 1)
     assert np.allclose(levels[:, 32:64, 64:96], piece, atol=1e-3)
-    assert dover.fragments(frame[:100, :120]).shape == dover.resized(frame).shape == (3, 224, 224)
-    assert dover.fused(-0.08285, 0.1107) == pytest.approx(0.5), "a usual video"
-    assert dover.fused(0.0, 0.2) > dover.fused(-0.1, 0.1)
+    assert dover.sample_fragments(frame[:100, :120]).shape == dover.resize_frame(frame).shape == (3, 224, 224)
+    assert dover.fuse(-0.08285, 0.1107) == pytest.approx(0.5), "a usual video"
+    assert dover.fuse(0.0, 0.2) > dover.fuse(-0.1, 0.1)
 
 
 def test_video_quality_from_its_views(models: dict[str, Path]) -> None:
@@ -103,7 +103,7 @@ def test_video_quality_from_its_views(models: dict[str, Path]) -> None:
     for part in (grey[:4], grey[4:]):
         score.update(part)
     level = float(((128 - np.array(dover.MEAN)) / np.array(dover.STD)).mean())
-    assert score.result() == pytest.approx(dover.fused(level, level), abs=1e-4)
+    assert score.result() == pytest.approx(dover.fuse(level, level), abs=1e-4)
     for path in ("none.pt", str(models["head.pth"])):
         with pytest.raises(AdaFlowError, match="--dover"):
             dover.load_dover(path, CPU)

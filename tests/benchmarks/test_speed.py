@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +14,11 @@ import torch
 from adaflow_core.backbone import Backbone
 from adaflow_core.config import PRESETS, EditConfig, ModelProfile, resolve_edit
 from adaflow_core.types import Correspondence, Grid, Layout, Progress, Slimming
-from benchmarks import speed
-from benchmarks.clock import GIB, Clock
-from benchmarks.stand_ins import make_film
-from benchmarks.work import Passes, count_passes, extended_attention_work, stage_work
+from benchmarks.speed import measure
+from benchmarks.speed.__main__ import main, parse
+from benchmarks.speed.clock import GIB, Clock
+from benchmarks.speed.stand_ins import make_film
+from benchmarks.speed.work import Passes, count_passes, extended_attention_work, stage_work
 
 SD_GRIDS = [Grid(48, 84), Grid(24, 42), Grid(12, 21), Grid(6, 11)]
 
@@ -98,17 +98,15 @@ def test_the_film_moves_and_is_cut(tmp_path: Path) -> None:
     assert steps[5] > 2 * np.delete(steps, 5).max() > 0
 
 
-def run(monkeypatch: pytest.MonkeyPatch, path: Path, *arguments: str) -> dict:
-    command = ["speed", "--arch", "embedded", "--device", "cpu", "--size", "64x64", "--json", str(path), *arguments]
-    monkeypatch.setattr(sys, "argv", command)
-    speed.main()
+def run(path: Path, *arguments: str) -> dict:
+    main(["--arch", "embedded", "--device", "cpu", "--size", "64x64", "--json", str(path), *arguments])
     return json.loads(path.read_text())
 
 
-def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path) -> None:
     command = ("--frames", "6", "--keyframes", "2", "--steps", "1", "--cache", str(tmp_path / "cache"))
-    results = run(monkeypatch, tmp_path / "all.json", *command)
-    assert set(speed.STAGES) <= set(results["stages"]) and results["keyframes"] == 2
+    results = run(tmp_path / "all.json", *command)
+    assert set(measure.STAGES) <= set(results["stages"]) and results["keyframes"] == 2
     for name in ("invert", "keyframes", "propagation", "decode frames"):
         stage = results["stages"][name]
         assert stage["seconds"] > 0 and stage["share_done"] == 1 and stage["share_of_matrix"] > 0
@@ -117,14 +115,13 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert results["cache_gib"] * GIB >= left + 6 * 64 * 64 * 3 > 6 * 64 * 64 * 3
 
 
-def test_stages_end_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_stages_end_the_run(tmp_path: Path) -> None:
     some = ("--frames", "6", "--keyframes", "2", "--stages", "encode", "features")
-    results = run(monkeypatch, tmp_path / "some.json", *some)
+    results = run(tmp_path / "some.json", *some)
     assert results["stages"]["features"]["share_done"] == 1
     assert "edit" not in results["stages"] and "edit_seconds" not in results
 
 
-def test_the_paper_preset_keeps_its_ratio_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["speed", "--preset", "paper", "--steps", "4", "--prune", "0.5", "--json", "x"])
-    plan, edit = speed.settings(speed.arguments())
+def test_the_paper_preset_keeps_its_ratio_of_steps() -> None:
+    plan, edit = measure.make_configs(parse(["--preset", "paper", "--steps", "4", "--prune", "0.5", "--json", "x"]))
     assert (edit.steps, edit.inversion_steps, plan.prune, plan.kv_frames) == (4, 8, 0.5, None)

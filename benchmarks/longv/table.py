@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from benchmarks.scores import mean_interval
+from benchmarks.intervals import mean_interval
 
 Row = dict[str, Any]
-# Stages that all edits of a clip share, by any method: whoever comes first pays for them.
+# Stages that all edits of a clip share, by any method: the first edit runs them.
 SHARED = ("decode", "encode", "features", "invert")
 
 

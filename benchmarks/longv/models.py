@@ -1,7 +1,7 @@
 """The models behind LongV-EVAL's scores, from a folder or from what the Hub's own command has downloaded.
 
-Nothing is fetched while scoring: eight workers would fetch eight times. Where weights are missing, AdaFlowError says
-which score is left out and how to get it.
+Nothing is downloaded while scoring, as each worker would do it again. Where weights are missing, AdaFlowError names
+them and the command that gets them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DINO = "facebook/dinov2-base"
 WEIGHTS = "model.safetensors"
 
 
-def is_there(name: str) -> bool:
+def is_available(name: str) -> bool:
     """Whether a model, a folder or a Hub id, can be loaded without a download."""
     if Path(name).is_dir():
         return (Path(name) / WEIGHTS).is_file()
@@ -85,7 +85,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Dino:
-    """DINO or DINOv2 (arXiv 2104.14294, 2304.07193): the class token of the last layer tells what is shown."""
+    """DINO or DINOv2 (arXiv 2104.14294, 2304.07193): the class token of the last layer describes a picture."""
 
     name: str
     device: torch.device

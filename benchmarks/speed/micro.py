@@ -17,10 +17,10 @@ from adaflow_core.ddim import edit_timesteps
 from adaflow_core.editor import Editor
 from adaflow_core.forecast import attention_widths
 from adaflow_core.layout import build_slimming
-from adaflow_core.slimming import kept_count, random_tokens, select_tokens
+from adaflow_core.slimming import Kept, kept_count, random_tokens, select_tokens
 from adaflow_core.types import Features, Inversion, Layout, Monitor, Segments
-from benchmarks.clock import GIB, Clock, seconds
-from benchmarks.work import count_passes, extended_attention_work
+from benchmarks.speed.clock import GIB, Clock, seconds
+from benchmarks.speed.work import count_passes, extended_attention_work
 
 
 @torch.inference_mode()
@@ -45,46 +45,39 @@ def keyframe_attention(
     d = channels // H
     for K in counts:
         query, key, value = (torch.randn(K, H, grid.n, d, device=device, dtype=dtype) for _ in range(3))
-        joined = [x.transpose(0, 1).reshape(1, H, K * grid.n, d) for x in (query, key, value)]
-        unslimmed = seconds(lambda joined=joined: backbone.attend(*joined, d**-0.5), device)
-        needed = 4 * K * grid.n * K * grid.n * channels
-        yield {"keyframes": K, "kept": "SDPA, unslimmed", "seconds": unslimmed, "tflops": needed / unslimmed / 1e12}
-        del joined
+        q, k, v = (x.transpose(0, 1).reshape(1, H, K * grid.n, d) for x in (query, key, value))
+        unslimmed = seconds(partial(backbone.attend, q, k, v, d**-0.5), device)
+        flop = 4 * K * grid.n * channels  # for each token that is attended to
+        tflops = flop * K * grid.n / unslimmed / 1e12
+        yield {"keyframes": K, "kept": "SDPA, unslimmed", "seconds": unslimmed, "tflops": tflops}
+        del q, k, v
         generator = torch.Generator().manual_seed(0)
         for prune in prunes:
             M = kept_count(K, grid.n, prune=prune)
             for sampled in (0.0, 0.9):
-                if sampled:
-                    scores = torch.rand(K, K, grid.n, generator=generator).to(device)
-                    kept = select_tokens(scores, M, sampled)
-                else:
-                    kept = random_tokens(K, grid.n, M, generator)
-                tokens = kept.tokens.to(device)
-                spent = seconds(
-                    partial(
-                        extended_attention,
-                        query,
-                        key,
-                        value,
-                        K,
-                        tokens,
-                        backbone.attend,
-                        d**-0.5,
-                        sampled=kept.sampled,
-                        mass=kept.mass,
-                    ),
-                    device,
-                )
+                kept = _draw_kept(K, grid.n, M, sampled, generator, device)
+                work = partial(
+                    extended_attention, query, key, value, K, kept.tokens.to(device), backbone.attend, d**-0.5,
+                    sampled=kept.sampled, mass=kept.mass,
+                )  # fmt: skip
+                spent = seconds(work, device)
                 yield {
                     "keyframes": K,
                     "kept": M / (K * grid.n),
                     "sampled": sampled,
                     "seconds": spent,
-                    "tflops": 4 * K * grid.n * M * channels / spent / 1e12,
+                    "tflops": flop * M / spent / 1e12,
                     "of_unslimmed": spent / unslimmed,
                 }
             if grid.n == M:
                 break
+
+
+def _draw_kept(K: int, n: int, count: int, sampled: float, generator: torch.Generator, device: torch.device) -> Kept:
+    """`count` tokens of K keyframes of n: at random, or by random scores with a share of them sampled evenly."""
+    if not sampled:
+        return random_tokens(K, n, count, generator)
+    return select_tokens(torch.rand(K, K, n, generator=generator).to(device), count, sampled)
 
 
 def keyframe_pass(
@@ -149,9 +142,9 @@ def _edit(backbone: Backbone, width: int, height: int, layout: Layout, config: E
         before = clock.stages["keyframes"].seconds if "keyframes" in clock.stages else 0.0
         return layout
 
-    prompts = [backbone.embed(text) for text in ("", "", "another film")]
+    empty, prompt = backbone.embed(""), backbone.embed("another film")
     resolved = resolve_edit(config, backbone.profile, "")
     with clock:
-        Editor(backbone, *prompts, resolved, Monitor(clock.report)).run(inversion, clean, layouts)
+        Editor(backbone, empty, empty, prompt, resolved, Monitor(clock.report)).run(inversion, clean, layouts)
     spent = clock.stages["keyframes"]
     return spent.seconds - before, spent.gpu_bytes

@@ -1,0 +1,1 @@
+"""From the rows of results to the report page and the tables."""
