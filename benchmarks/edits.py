@@ -33,8 +33,8 @@ from benchmarks.run import (
 )
 from benchmarks.scores import autoencoded, bars, nearness, references, summarise, verdict
 from benchmarks.truth import EDITS, Pair, bundled, draw_bundled, random_pair, random_rows
-from scenes.classifier import Judge, load_judge
 from scenes.clips import SIZE
+from scenes.training.classifier import Judge, load_judge
 
 HEAD = [
     "", "clips", "PSNR in", "copy", "autoenc", "flat", "affine", "SSIM in", "copy", "autoenc", "flat",

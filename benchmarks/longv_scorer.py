@@ -31,7 +31,7 @@ from benchmarks.video_scores import (
     spread,
     stream,
 )
-from scenes.classifier import Judge, load_judge
+from scenes.training.classifier import Judge, load_judge
 
 Update = Callable[[np.ndarray], None]
 Result = Callable[[], dict[str, float | None]]

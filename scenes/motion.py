@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scenes.objects import SHAPES
+from scenes.drawing.objects import SHAPES
 from scenes.world import KINDS, Rows, SceneBatch
 
 BACKGROUND, MAIN, SECOND, OCCLUDER = 0, 1, 2, 3  # the values of `Rendered.ids`

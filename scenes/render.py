@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scenes.backgrounds import background
-from scenes.looks import LOOKS
+from scenes.drawing.backgrounds import background
+from scenes.drawing.looks import LOOKS
+from scenes.drawing.noise import BILLOWS, GRAIN, Noise, cover, hexcolour, ink, mix, smoothstep
+from scenes.drawing.objects import SHAPES, TINTS
+from scenes.drawing.styles import impressionist, strokes, stylise
 from scenes.motion import (
     BACKGROUND,
     MAIN,
@@ -25,9 +28,6 @@ from scenes.motion import (
     pose,
     to_local,
 )
-from scenes.noise import BILLOWS, GRAIN, Noise, cover, hexcolour, ink, mix, smoothstep
-from scenes.objects import SHAPES, TINTS
-from scenes.styles import impressionist, strokes, stylise
 from scenes.world import BACKGROUNDS, KINDS, OCCLUDERS, STYLES, SceneBatch
 
 # All pictures of a style are drawn on one sheet of paper, with one set of strokes: what a style does to a scene

@@ -33,7 +33,7 @@ from benchmarks.video_scores import (
     spread,
     stream,
 )
-from scenes.classifier import load_judge
+from scenes.training.classifier import load_judge
 from scorers import save_models
 
 CPU = torch.device("cpu")

@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.quality.contest import run_clip
     from benchmarks.quality.contestants import chosen, variants
     from benchmarks.run import load
-    from scenes.classifier import load_judge
+    from scenes.training.classifier import load_judge
 
     tried = variants(options.variants)
     contestants = [*chosen(options.methods), *tried]

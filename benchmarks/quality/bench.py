@@ -27,8 +27,8 @@ from benchmarks.quality.contestants import Contestant, make_plan
 from benchmarks.quality.scoring import stand_back
 from benchmarks.run import say
 from benchmarks.scores import plain_json
-from scenes.classifier import Judge
 from scenes.clips import FPS
+from scenes.training.classifier import Judge
 
 WRITE_SECONDS = 10.0  # between two writings of the results
 WAITING = 6  # edits a worker may be behind

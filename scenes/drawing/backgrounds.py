@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scenes.looks import Look
+from scenes.drawing.looks import Look
+from scenes.drawing.noise import BILLOWS, GRAIN, SWELLS, Noise, cover, ink, mix, smoothstep
 from scenes.motion import Frames, field
-from scenes.noise import BILLOWS, GRAIN, SWELLS, Noise, cover, ink, mix, smoothstep
 
 
 @dataclass

@@ -15,9 +15,9 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scenes import embedded
-from scenes.loop import Clock, Options, Trainee, fit, say
-from scenes.pool import Ring, alone, draw, moments, unit
+from scenes.training import embedded
+from scenes.training.loop import Clock, Options, Trainee, fit, say
+from scenes.training.pool import Ring, alone, draw, moments, unit
 from scenes.world import BACKGROUNDS, COLOURS, KINDS, STYLES, SceneBatch, sample
 
 ATTRIBUTES = {"kind": KINDS, "colour": COLOURS, "background": BACKGROUNDS, "style": STYLES}
@@ -78,7 +78,7 @@ def load_judge(path: Path | str, device: torch.device | str = "cpu") -> Judge:
     """The judge of a folder, in float32; ValueError where it was trained on another vocabulary."""
     words = json.loads((Path(path) / WORDS).read_text())["words"]
     if words != {name: list(values) for name, values in ATTRIBUTES.items()}:
-        raise ValueError(f"{path} judges another vocabulary; train it again with scenes.train classifier")
+        raise ValueError(f"{path} judges another vocabulary; train it again with scenes.training.train classifier")
     judge = Judge()
     judge.load_state_dict(load_file(Path(path) / WEIGHTS))
     return judge.eval().to(device)

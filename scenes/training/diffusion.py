@@ -21,10 +21,10 @@ from torch import Tensor
 
 from adaflow_core.attention import AttentionState, ConvInjection, editing_attention, forward_hook, injected_conv
 from adaflow_core.ddim import CLEAN, Schedule, edit_timesteps, move
-from scenes import embedded
-from scenes.autoencoder import encoder_only, latent_means
-from scenes.loop import Clock, Options, Trainee, fit
-from scenes.pool import BRANCHES, DescribedEdits, Ring, draw, moments
+from scenes.training import embedded
+from scenes.training.autoencoder import encoder_only, latent_means
+from scenes.training.loop import Clock, Options, Trainee, fit
+from scenes.training.pool import BRANCHES, DescribedEdits, Ring, draw, moments
 
 CAPTION_DROPOUT = 0.1
 SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023

@@ -6,10 +6,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from scenes import embedded
 from scenes.captions import vocabulary
-from scenes.loop import Clock, Options, Trainee, fit, say
-from scenes.pool import Ring, draw, moments, unit
+from scenes.training import embedded
+from scenes.training.loop import Clock, Options, Trainee, fit, say
+from scenes.training.pool import Ring, draw, moments, unit
 from scenes.world import STYLES, sample
 
 KL_WEIGHT = 1e-5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scenes.noise import BILLOWS, GRAIN, SWELLS, Noise, constant, ink, mix, smoothstep
+from scenes.drawing.noise import BILLOWS, GRAIN, SWELLS, Noise, constant, ink, mix, smoothstep
 
 LINE = 0.016  # half width of a drawn line, world units: two pixels of a 256-pixel frame
 LUMA = (0.299, 0.587, 0.114)

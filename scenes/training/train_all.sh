@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Trains the embedded model from nothing, or further from a checkpoint, within a time budget.
 #
-#   VAE_MINUTES=4 TOTAL_MINUTES=9 bash scenes/train_all.sh OUT
-#   STAGES="diffusion scores" RESUME=FOLDER_OF_TARS TOTAL_MINUTES=9 bash scenes/train_all.sh OUT
+#   VAE_MINUTES=4 TOTAL_MINUTES=9 bash scenes/training/train_all.sh OUT
+#   STAGES="diffusion scores" RESUME=FOLDER_OF_TARS TOTAL_MINUTES=9 bash scenes/training/train_all.sh OUT
 #
-# OUT receives the model and the judge as tars of at most 15 MiB (python -m scenes.train unpack), the scores,
+# OUT receives the model and the judge as tars of at most 15 MiB (python -m scenes.training.train unpack), the scores,
 # a contact sheet and the log. The tars are renewed every two minutes and after each stage, so a run that is
 # cut short still leaves its last checkpoint.
 #
@@ -36,7 +36,7 @@ mkdir -p "$OUT"
 exec > >(tee -a "$OUT/log.txt") 2>&1
 
 say() { printf '== %4d s  %s\n' "$SECONDS" "$*"; }
-train() { "$PYTHON" -m scenes.train "$@"; }
+train() { "$PYTHON" -m scenes.training.train "$@"; }
 failed=0
 attempt() { # attempt NAME COMMAND...: a failed stage does not stop the ones after it
     say "$1"
@@ -75,7 +75,7 @@ for stage in $STAGES; do
     [ -f "$MODEL/model_index.json" ] && resume=(--resume "$MODEL")
     case $stage in
     probe)
-        attempt probe timeout "$PROBE_SECONDS" "$PYTHON" -m scenes.train probe --out "$PROBE" ${TRAIN_FLAGS:-}
+        attempt probe timeout "$PROBE_SECONDS" "$PYTHON" -m scenes.training.train probe --out "$PROBE" ${TRAIN_FLAGS:-}
         ;;
     vae)
         attempt "VAE for $VAE_MINUTES minutes" train vae --out "$MODEL" "${resume[@]}" --pack "$OUT" \

@@ -1,11 +1,11 @@
 """Trains the embedded model and its judge.
 
-    python -m scenes.train vae        --out DIR --minutes 4
-    python -m scenes.train diffusion  --out DIR --resume DIR --minutes 8
-    python -m scenes.train classifier --out DIR --resume DIR --minutes 1
-    python -m scenes.train export     --out DIR --resume DIR
-    python -m scenes.train pack       --out OUTDIR --resume DIR      (unpack: the reverse)
-    python -m scenes.train probe      --out DIR
+    python -m scenes.training.train vae        --out DIR --minutes 4
+    python -m scenes.training.train diffusion  --out DIR --resume DIR --minutes 8
+    python -m scenes.training.train classifier --out DIR --resume DIR --minutes 1
+    python -m scenes.training.train export     --out DIR --resume DIR
+    python -m scenes.training.train pack       --out OUTDIR --resume DIR      (unpack: the reverse)
+    python -m scenes.training.train probe      --out DIR
 
 A checkpoint is the diffusers folder itself: float16 weights, averaged over the last steps. Resuming starts
 from those, with a fresh optimizer and a warm-up. `train_all.sh` runs the whole recipe.
@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from scenes import embedded
-from scenes.autoencoder import encoder_only, latent_means, train_vae, vae_loss
 from scenes.captions import vocabulary
-from scenes.diffusion import diffusion_loss, train_diffusion
-from scenes.loop import Options, Trainee, say
-from scenes.pool import draw, moments
+from scenes.training import embedded
+from scenes.training.autoencoder import encoder_only, latent_means, train_vae, vae_loss
+from scenes.training.diffusion import diffusion_loss, train_diffusion
+from scenes.training.loop import Options, Trainee, say
+from scenes.training.pool import draw, moments
 from scenes.world import sample
 
 STAGE_DEFAULTS: dict[str, dict] = {
@@ -158,7 +158,7 @@ def run_stage(stage: str, given: dict, networks: list[str]) -> None:
     elif stage == "probe":
         probe(options, networks)
     else:
-        from scenes.classifier import train_judge
+        from scenes.training.classifier import train_judge
 
         train_judge(options)
 
