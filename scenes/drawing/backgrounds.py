@@ -1,7 +1,8 @@
 """The places: one landscape of shared fields, seven materials.
 
 Horizon, sun, clouds, two ranges of hills, what stands on them, and the relief of the ground come from the
-clip's seed and are the same in every place; a `Look` says what they are made of. Coordinates are world
+clip's seed and are the same in every place; a `Look` says what they are made of, and `Scenery` what a clip of the
+ambiguous world makes of that. Coordinates are world
 units; x may be [N, 1, 1, W] and y [N, 1, H, 1], so that what depends on one alone stays cheap.
 """
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from scenes.drawing.looks import Look
 from scenes.drawing.noise import BILLOWS, GRAIN, SWELLS, Noise, cover, ink, mix, smoothstep
+from scenes.drawing.palette import Tones, tones
+from scenes.drawing.standing import facade, house, shape
 from scenes.motion import Frames, field
 
 
@@ -32,27 +35,28 @@ class Picture:
         self.contour = torch.where(distance < 0, distance.abs() * line, behind)
 
 
-def _ridge(noise: Noise, x: Tensor, salt: int) -> tuple[Tensor, Tensor]:
+def _ridge(noise: Noise, x: Tensor, salt: int, frequency_factor: Tensor) -> tuple[Tensor, Tensor]:
     """A hill profile in about 0..1 and its slope, from four waves with the clip's own phases."""
     height, slope = torch.full_like(x, 0.5), torch.zeros_like(x)
     for k, (frequency, amplitude) in enumerate(((1.3, 0.24), (2.9, 0.15), (5.7, 0.07), (11.0, 0.03))):
         zero = torch.zeros_like(field(noise.cells[:, 0]))
         phase = noise.cell(zero, float(k), salt) * math.tau
-        stretch = frequency * (0.8 + 0.4 * noise.cell(zero, float(k), salt + 1))
+        stretch = frequency * (0.8 + 0.4 * noise.cell(zero, float(k), salt + 1)) * frequency_factor
         height = height + amplitude * torch.sin(stretch * x + phase)
         slope = slope + amplitude * stretch * torch.cos(stretch * x + phase)
     return height, slope
 
 
-def _sky(look: Look, frames: Frames, noise: Noise, x: Tensor, y: Tensor, pixel: Tensor) -> Picture:
+def _sky(look: Look, tone: Tones, frames: Frames, noise: Noise, x: Tensor, y: Tensor, pixel: Tensor) -> Picture:
+    scenery = frames.hidden.scenery
     horizon, sun_x, sun_y = field(frames.horizon), field(frames.sun[:, 0]), field(frames.sun[:, 1])
-    top, middle, low = (ink(c, x) for c in look.sky)
+    top, middle, low = tone.sky
     up = ((horizon - y) / 1.15).clamp(0, 1)
     rgb = mix(mix(low, middle, smoothstep(0.0, 0.45, up)), top, smoothstep(0.3, 1.0, up))
     away = torch.sqrt((x - sun_x) ** 2 + (y - sun_y) ** 2 + 1e-12)
     disc = away - look.sun_radius
     halo = torch.exp(-away / 0.34) * look.glow_strength + torch.exp(-((away / 0.16) ** 2)) * 0.35
-    rgb = mix(rgb, ink(look.glow, x), halo.clamp(0, 1))
+    rgb = mix(rgb, tone.glow, halo.clamp(0, 1))
     picture = Picture(rgb, torch.full_like(away, 9.0), pixel)
     if look.stars:
         cell = 0.15
@@ -68,144 +72,122 @@ def _sky(look: Look, frames: Frames, noise: Noise, x: Tensor, y: Tensor, pixel: 
         seas = smoothstep(0.0, 0.35, noise.at(SWELLS, x * 2.3, y * 2.3)) * 0.16
         picture.rgb = picture.rgb * (1 - seas * cover(disc, pixel))
     # Clouds flatten towards the horizon; the side towards the sun is lit.
-    cx, cy = x * 0.36, (y - horizon) * 0.75
+    cx, cy = x * 0.36 * field(scenery.cloud_scale), (y - horizon) * 0.75 * field(scenery.cloud_scale)
     toward_x = torch.where(sun_x > 0, 0.02, -0.02)
     body = noise.at(BILLOWS, cx, cy)
     lit = (0.5 + 1.7 * (body - noise.at(BILLOWS, cx + toward_x, cy - 0.045))).clamp(0, 1)
-    amount = smoothstep(0.02, 0.42, body) * look.clouds * smoothstep(0.03, 0.35, up)
+    amount = smoothstep(0.02, 0.42, body + field(scenery.overcast)) * look.clouds * smoothstep(0.03, 0.35, up)
+    amount = (amount * field(scenery.clouds)).clamp(max=1)
     amount = amount * (1 - 0.9 * torch.exp(-((away / 0.13) ** 4)))  # they part before the sun
-    picture.rgb = mix(picture.rgb, mix(ink(look.cloud[1], x), ink(look.cloud[0], x), lit), amount)
+    picture.rgb = mix(picture.rgb, mix(tone.cloud[1], tone.cloud[0], lit), amount)
     return picture
-
-
-def _trees(look: Look, x: Tensor, y: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
-    """One thing of a height, standing at the origin: signed distance, and how far its surface turns right."""
-    up = -y
-    if look.standing == "round":
-        trunk = torch.maximum(x.abs() - 0.045 * height, (up - 0.3 * height).abs() - 0.3 * height)
-        a, b = 0.36 * height, 0.40 * height
-        near = torch.sqrt((x / a) ** 2 + ((up - 0.62 * height) / b) ** 2 + 1e-8)
-        return torch.minimum(trunk, (near - 1) * a), (x / a + (up - 0.62 * height) / b * 0.8).clamp(-1, 1)
-    if look.standing == "fir":
-        # Three skirts: a saw-toothed cone.
-        share = (up / height * 3).clamp(0, 2.999)
-        width = height * (0.30 - 0.075 * share.floor() - 0.17 * (share - share.floor()))
-        cone = torch.maximum((x.abs() - width) * 0.9, torch.maximum(up - height, 0.06 * height - up))
-        trunk = torch.maximum(x.abs() - 0.05 * height, (up - 0.05 * height).abs() - 0.06 * height)
-        return torch.minimum(cone, trunk), (2.2 * x / height).clamp(-1, 1)
-    if look.standing == "cactus":
-        thick = 0.085 * height
-        stem = torch.sqrt(x * x + (up - 0.9 * height).clamp(min=0) ** 2 + 1e-12)
-        arm_x, arm = x.abs() - 0.26 * height, 0.36 * height + 0.16 * height * (x > 0)
-        rise = torch.minimum(torch.maximum(up, arm), arm + 0.24 * height)
-        arms = torch.sqrt(arm_x * arm_x + (up - rise) ** 2 + 1e-12)
-        reach = torch.maximum(x.abs() - 0.26 * height, (up - arm).abs() - 0.75 * thick)
-        whole = torch.minimum(torch.minimum(stem - thick, arms - 0.8 * thick), reach)
-        return whole, (x / thick * 0.7).clamp(-1, 1)
-    # A sail boat: two sails and a hull.
-    main = torch.maximum((x - 0.02 * height) * -1, x * 0.85 + (up - height) * 0.5)
-    jib = torch.maximum(x + 0.02 * height, -x * 0.85 + (up - 0.85 * height) * 0.6)
-    sails = torch.maximum(torch.minimum(main, jib), 0.2 * height - up)
-    hull = torch.maximum((up - 0.08 * height).abs() - 0.07 * height, x.abs() - 0.32 * height - 0.4 * up)
-    return torch.minimum(sails, hull), torch.where(x > 0, 0.8, -0.5)
 
 
 def _stand(
     look: Look,
+    tone: Tones,
     picture: Picture,
     frames: Frames,
     noise: Noise,
     x: Tensor,
     y: Tensor,
-    size: float,
+    kind: str,
+    near: bool,
     ridge: Callable[[Tensor], Tensor],
-    haze: Tensor,
 ) -> None:
-    """Set trees, cacti, towers or boats on a range, one a cell of the world's x axis.
+    """Set things of a kind on a range, one a cell of the world's x axis.
 
-    ridge: the range's crest, world x to world y. haze: [N, 3, 1, 1], the colour that distance mixes in.
+    ridge: the range's crest, world x to world y.
     """
-    near = size == look.standing_size[1]
-    tower = look.standing == "tower"
+    scenery, haze, tower = frames.hidden.scenery, tone.sky[2], kind == "tower"
+    own = kind == look.standing
+    size = look.standing_size[near] if own else (0.25 if near else 0.12)
     cell = (0.21 if near else 0.16) if tower else max(0.26, 0.95 * size)
     salt = 21 if near else 31
-    i = torch.floor(x / cell)
+    tallness = field(scenery.tall[:, int(near)])
+    # Larger things stand farther apart: a pixel looks at the thing of its own cell only.
+    apart = field(scenery.spacing) * tallness
+    i = torch.floor(x / apart / cell)
     luck, tall, shift = noise.cell(i, salt=salt), noise.cell(i, salt=salt + 1), noise.cell(i, salt=salt + 2)
-    centre = (i + 0.5 + (0.0 if tower else 0.3) * (shift - 0.5)) * cell
-    height = size * (0.55 + 0.45 * tall)
+    centre = (i + 0.5 + (0.0 if tower else 0.3) * (shift - 0.5)) * cell * apart
+    height = size * (0.55 + 0.45 * tall) * tallness
     foot = ridge(centre) + 0.012
-    absent = luck >= look.standing_share
+    absent = luck >= look.standing_share * field(scenery.dense)
     light = field(frames.sun[:, 0]).sign()
-    lit, shaded = (mix(ink(c, x), haze, 0.12 if near else 0.42) for c in look.standing_colours)
+    lit, shaded = (mix(c, haze, 0.12 if near else 0.42) for c in tone.standing)
     if tower:
-        dx = x - centre
-        distance = torch.maximum(dx.abs() - cell * (0.38 + 0.11 * shift), (foot - height) - y)
-        brick = mix(lit, ink("c98f6b", x), 0.62 if near else 0.35)
-        cream = mix(lit, ink("efe0c4", x), 0.62 if near else 0.35)
-        facade = torch.where(luck < 0.28, brick, torch.where(luck < 0.55, cream, lit))
-        facade = mix(facade, shaded, smoothstep(-0.2, 0.6, -dx * light / cell) * 0.5)
-        # Windows in rows and columns; four in ten are lit.
-        wx, wy = dx / 0.07, (y - foot + height - 0.03) / 0.085
-        column, row = torch.floor(wx), torch.floor(wy)
-        pane = torch.maximum((wx - column - 0.5).abs() * 0.07 - 0.020, (wy - row - 0.5).abs() * 0.085 - 0.025)
-        pane = torch.maximum(pane, distance + 0.02)
-        glow = torch.where(noise.cell(column + i * 7, row, salt + 5) < 0.4, 1.0, 0.0)
-        glass = mix(shaded * 0.8, ink("ffe2a0", x), glow * 0.8)
-        facade = mix(facade, glass, cover(pane, picture.pixel) * (0.85 if near else 0.45))
-        picture.lay(facade, torch.where(absent, 9.0, distance), 1.3)
+        x_in, y_in = x - centre, y - foot + height
+        distance = torch.maximum(x_in.abs() - cell * apart * (0.38 + 0.11 * shift), (foot - height) - y)
+        windows = noise, luck, i, salt
+        painted = facade(x_in / (cell * apart), x_in, y_in, distance, lit, shaded, light, picture.pixel, near, windows)
+        picture.lay(painted, torch.where(absent, 9.0, distance), 1.3)
         return
-    if look.standing == "sail":
+    if kind in ("sail", "boulder") and look.standing == "sail":
         foot = field(frames.horizon) + 0.035
-    distance, turned = _trees(look, x - centre, y - foot, height)
+    distance, turned = shape(kind, x - centre, y - foot, height)
     mottle = noise.at(BILLOWS, x * 1.1, y * 1.1)
     shade = (0.5 + 0.38 * turned * light + 0.45 * mottle).clamp(0, 1)
-    picture.lay(mix(shaded, lit, shade), torch.where(absent, 9.0, distance), 1.6)
+    if kind == "house":
+        painted = house(x - centre, y - foot, height, luck, shift, shade, light, picture.pixel, bool(look.stars))
+        painted = mix(painted, haze, 0.10 if near else 0.40)
+    elif kind == "boulder":
+        painted = mix(mix(tone.near[0], ink("5f5a58", x), 0.6), mix(tone.near[1], ink("b3aaa2", x), 0.5), shade)
+    else:
+        painted = mix(shaded, lit, shade)
+    picture.lay(painted, torch.where(absent, 9.0, distance), 1.6)
 
 
-def _hills(look: Look, picture: Picture, frames: Frames, noise: Noise, x: Tensor, y: Tensor) -> None:
+def _hills(
+    look: Look, tone: Tones, picture: Picture, frames: Frames, noise: Noise, x: Tensor, y: Tensor, kind: str
+) -> None:
     """Two ranges, paler with distance, lit on the slopes that face the sun."""
     horizon, light = field(frames.horizon), field(frames.sun[:, 0]).sign()
-    haze = ink(look.sky[2], x)
+    scenery = frames.hidden.scenery
+    stretch = field(scenery.stretch)
     for far in (True, False):
         salt, lift, height = (41, 0.02, look.heights[0]) if far else (51, 0.0, look.heights[1])
+        factor = field(scenery.heights[:, 0 if far else 1])
 
-        def crest(at: Tensor, salt: int = salt, lift: float = lift, height: float = height) -> Tensor:
-            return horizon - lift - height * _ridge(noise, at, salt)[0]
+        def crest(
+            at: Tensor, salt: int = salt, lift: float = lift, height: float = height, factor: Tensor = factor
+        ) -> Tensor:
+            return horizon - lift - height * _ridge(noise, at, salt, stretch)[0] * factor
 
-        size = look.standing_size[0 if far else 1]
-        profile, slope = _ridge(noise, x, salt)
-        top = horizon - lift - height * profile
-        if look.standing == "tower" and size:
-            _stand(look, picture, frames, noise, x, y, size, crest, haze)
-        crest_colour, foot_colour = (ink(c, x) for c in (look.far if far else look.near))
+        stands = look.standing_size[0 if far else 1] > 0 or kind != look.standing
+        profile, slope = _ridge(noise, x, salt, stretch)
+        top = horizon - lift - height * profile * factor
+        if kind == "tower" and stands:
+            _stand(look, tone, picture, frames, noise, x, y, kind, not far, crest)
+        crest_colour, foot_colour = tone.far if far else tone.near
         fall = ((y - top) / (0.22 if far else 0.14)).clamp(0, 1)
         relief = noise.at(BILLOWS, x * 0.7 + (0.3 if far else 0.0), y * 1.1)
         facing = (0.5 * slope * light + 0.8 * relief).clamp(-1, 1) * (1 - 0.5 * fall)
         colour = mix(crest_colour, foot_colour, fall) * (1 + (0.10 if far else 0.13) * facing)
         if far and look.cap:
             snowline = (y - top) / 0.16 + relief * 0.9 - 0.5
-            colour = mix(colour, ink(look.cap, x) * (0.92 + 0.10 * facing), smoothstep(0.25, -0.15, snowline))
-        steep = torch.rsqrt(1 + (height * slope) ** 2)
+            colour = mix(colour, tone.cap * (0.92 + 0.10 * facing), smoothstep(0.25, -0.15, snowline))
+        steep = torch.rsqrt(1 + (height * slope * factor) ** 2)
         picture.lay(colour, (top - y) * steep, 1.8)
-        if look.standing != "tower" and size:
-            _stand(look, picture, frames, noise, x, y, size, crest, haze)
+        if kind != "tower" and stands:
+            _stand(look, tone, picture, frames, noise, x, y, kind, not far, crest)
 
 
-def _ground(look: Look, picture: Picture, frames: Frames, noise: Noise, x: Tensor, y: Tensor) -> None:
+def _ground(look: Look, tone: Tones, picture: Picture, frames: Frames, noise: Noise, x: Tensor, y: Tensor) -> None:
     """The plane below the horizon, its texture in perspective."""
     horizon, sun_x = field(frames.horizon), field(frames.sun[:, 0])
     s = (y - horizon).clamp(min=0.0)  # 0 at the horizon, about 0.8 at the feet of the viewer
     z = 1 / (s + 0.16)
     gx, gz = x * z, z * 1.7
     clear = smoothstep(0.02, 0.40, s)  # detail that the distance swallows
-    far, close, patch = (ink(c, x) for c in look.ground)
+    far, close, patch = tone.ground
+    patches, ripple, specks = (field(frames.hidden.scenery.ground[:, k]) for k in range(3))
     colour = mix(far, close, smoothstep(0.0, 0.85, s))
     spots = noise.at(BILLOWS, gx * 0.24, gz * 0.34)
-    colour = mix(colour, patch, smoothstep(-0.25, 0.4, spots) * look.patches * (0.35 + 0.65 * clear))
+    colour = mix(colour, patch, smoothstep(-0.25, 0.4, spots) * look.patches * (0.35 + 0.65 * clear) * patches)
     swell = noise.at(SWELLS, gx * 0.30, gz * 0.5)
     if look.ripple:
         wave = torch.sin(gz * 5.5 + swell * 7.0 + x * 1.5) * (0.25 + 0.75 * clear) * smoothstep(0.0, 0.08, s)
-        colour = colour * (1 + look.ripple * wave * (0.65 + 0.5 * spots))
+        colour = colour * (1 + look.ripple * wave * (0.65 + 0.5 * spots) * ripple)
     colour = colour * (1 + 0.10 * swell * clear)
     if look.tiles:
         line = torch.minimum((gx - torch.round(gx)).abs(), ((gz * 0.9) - torch.round(gz * 0.9)).abs())
@@ -218,20 +200,22 @@ def _ground(look: Look, picture: Picture, frames: Frames, noise: Noise, x: Tenso
         dx = gx / cell - i - 0.5 - (noise.cell(i, j, 61) - 0.5) * 0.5
         dz = gz / cell * 1.3 - j - 0.5 - (noise.cell(i, j, 62) - 0.5) * 0.4
         dot = smoothstep(0.055, 0.015, dx * dx + dz * dz) * clear
-        dot = dot * torch.where(noise.cell(i, j, 63) < 0.5, look.specks, 0.0)
-        colour = mix(colour, ink(look.speck, x), dot)
+        dot = dot * torch.where(noise.cell(i, j, 63) < 0.5, look.specks, 0.0) * specks
+        colour = mix(colour, tone.speck, dot)
     if look.glitter:
         path = torch.exp(-(((x - sun_x) / (0.10 + 0.35 * s)) ** 2)) * look.glitter
         sparkle = smoothstep(0.0, 0.5, noise.at(GRAIN, gx * 0.35, gz * 1.3)) * smoothstep(-0.07, 0.1, s)
         colour = mix(colour, ink(look.sun, x), path * (0.25 + 0.5 * sparkle) * 0.8)
-    haze = ink(look.sky[2], x)
-    colour = mix(colour, haze, torch.exp(-s / 0.05) * 0.35)
+    colour = mix(colour, tone.sky[2], torch.exp(-s / 0.05) * 0.35)
     picture.lay(colour, horizon - y, 2.2)
 
 
-def background(look: Look, frames: Frames, noise: Noise, x: Tensor, y: Tensor, pixel: Tensor) -> Picture:
-    """Paint a place for frames that all share its look."""
-    picture = _sky(look, frames, noise, x, y, pixel)
-    _hills(look, picture, frames, noise, x, y)
-    _ground(look, picture, frames, noise, x, y)
+def background(
+    look: Look, frames: Frames, noise: Noise, x: Tensor, y: Tensor, pixel: Tensor, kind: str
+) -> Picture:
+    """Paint a place for frames that all share its look and the kind of things that stand on its hills."""
+    tone = tones(look, frames.hidden.scenery, x.device)
+    picture = _sky(look, tone, frames, noise, x, y, pixel)
+    _hills(look, tone, picture, frames, noise, x, y, kind)
+    _ground(look, tone, picture, frames, noise, x, y)
     return picture

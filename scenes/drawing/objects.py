@@ -29,7 +29,7 @@ class Paint:
 @dataclass(frozen=True)
 class Shape:
     distance: Callable[[Tensor, Tensor], Tensor]
-    paint: Callable[[Tensor, Tensor, Tensor, Tensor], Paint]  # u, v, tint [N, 3, 1, 1], pixel size
+    paint: Callable[[Tensor, Tensor, Tensor, Tensor], Paint]  # u, v, tint [N, 3, h, w], pixel size
     base: float  # height of its centre above the ground
     rolls: bool  # turns as it travels; the others stay upright
 
