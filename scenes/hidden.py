@@ -159,11 +159,11 @@ def _drawn_medium(dice: _Dice) -> Medium:
         paper=PAPER + 1 + dice.whole(2**30),
         shift=dice.uniform(0, 1, 2),
         slope=dice.uniform(-0.8, 0.8),
-        scale=dice.factor(0.75, 1.5),
-        weight=dice.factor(0.7, 1.5),
-        load=dice.uniform(-0.14, 0.16),
+        scale=dice.factor(0.65, 1.7),
+        weight=dice.factor(0.7, 1.6),
+        load=dice.uniform(-0.18, 0.2),
         # Warm, cool and grey sheets; never so dark that it would pass for a photo.
-        sheet=dice.uniform(0.86, 1.0, 1) * (1 + dice.uniform(-0.05, 0.05, 3)),
+        sheet=dice.uniform(0.82, 0.98, 1) * (1 + dice.uniform(-0.07, 0.07, 3)),
         split=dice.uniform(-0.4, 1.8),
     )
 

@@ -80,15 +80,11 @@ def _shadow(thing: ObjectPose, frames: Frames, x: Tensor, y: Tensor) -> Tensor:
     return soft * field(near) * 0.58
 
 
-def _finish(
-    rgb: Tensor, contour: Tensor, style: Tensor, paper: Noise, medium: Medium, x: Tensor, y: Tensor
-) -> None:
+def _finish(rgb: Tensor, contour: Tensor, style: Tensor, paper: Noise, medium: Medium, x: Tensor, y: Tensor) -> None:
     """Turn photo-style pictures into their rows' styles, in place. x, y: the texture's anchor coordinates."""
     for (number,), rows in _groups(style):
         if STYLES[number] not in ("photo", "impressionist"):  # those are finished where they are painted
-            rgb[rows] = stylise(
-                STYLES[number], rgb[rows], contour[rows], paper[rows], medium[rows], x[rows], y[rows]
-            )
+            rgb[rows] = stylise(STYLES[number], rgb[rows], contour[rows], paper[rows], medium[rows], x[rows], y[rows])
 
 
 def _by_strokes(style: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def _stand(
     centre = (i + 0.5 + (0.0 if tower else 0.3) * (shift - 0.5)) * cell * apart
     height = size * (0.55 + 0.45 * tall) * tallness
     foot = ridge(centre) + 0.012
-    absent = luck >= look.standing_share * field(scenery.dense)
+    absent = luck >= look.standing_share * field(scenery.dense).clamp(min=look.least)
     light = field(frames.sun[:, 0]).sign()
     lit, shaded = (mix(c, haze, 0.12 if near else 0.42) for c in tone.standing)
     if tower:
@@ -210,9 +210,7 @@ def _ground(look: Look, tone: Tones, picture: Picture, frames: Frames, noise: No
     picture.lay(colour, horizon - y, 2.2)
 
 
-def background(
-    look: Look, frames: Frames, noise: Noise, x: Tensor, y: Tensor, pixel: Tensor, kind: str
-) -> Picture:
+def background(look: Look, frames: Frames, noise: Noise, x: Tensor, y: Tensor, pixel: Tensor, kind: str) -> Picture:
     """Paint a place for frames that all share its look and the kind of things that stand on its hills."""
     tone = tones(look, frames.hidden.scenery, x.device)
     picture = _sky(look, tone, frames, noise, x, y, pixel)

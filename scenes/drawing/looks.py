@@ -37,6 +37,7 @@ class Look:
     hues: tuple[float, float, float] = (14.0, 14.0, 18.0)
     dusk: float = 1.0
     others: tuple[str, ...] = ()
+    least: float = 0.0  # the smallest factor of how many there are: a city without towers would be none
 
     def stands(self, choice: int) -> str:
         """What stands on the hills, by `Scenery.standing`; 0 is the place's own."""
@@ -91,7 +92,7 @@ LOOKS: dict[str, Look] = {
         heights=(0.18, 0.06), standing="tower", standing_colours=("8494ab", "566579"),
         standing_size=(0.56, 0.46), standing_share=0.86, ground=("cfc8bf", "9c9793", "b3ada6"), patches=0.6,
         ripple=0.0, speck="d3d2cc", specks=0.0, tiles=0.8,
-        hues=(16.0, 25.0, 40.0), others=("tower", "house"),
+        hues=(16.0, 25.0, 40.0), least=0.75,
     ),
     "autumn": Look(
         sky=("7fa9cf", "bcd0d9", "f8e6c4"), sun="fff3cc", glow="ffdf9c", glow_strength=0.75, sun_radius=0.09,

@@ -132,7 +132,9 @@ def train_judge(options: Options) -> None:
     def redraw() -> None:
         nonlocal seed
         # The validation split has all combinations; the training split never those held out.
-        batch = alone(sample(options.chunk, seed=seed, split="val" if seed % 2 else "train"))
+        # A judge of the ambiguous world sees the plain one in every other pair of chunks, and knows both.
+        ambiguous = options.ambiguous and seed // 2 % 2 == 0
+        batch = alone(sample(options.chunk, seed=seed, split="val" if seed % 2 else "train", ambiguous=ambiguous))
         pictures, seen = draw(batch, moments(len(batch), seed), options.size, options.device)
         again = torch.arange(0, len(pictures), 2, device=options.device)
         pictures[again] = autoencoded(vae, pictures[again])
@@ -145,13 +147,16 @@ def train_judge(options: Options) -> None:
         return judge_loss(trainee.working["judge"], images, rows["truth"])
 
     fit(trainee, loss, redraw, lambda: save_judge(trainee.averages["judge"], options.out), options, clock)
-    say(f"  accuracy on test pictures: {accuracy(options, vae)}")
+    for ambiguous in {False, options.ambiguous}:
+        world = "ambiguous" if ambiguous else "plain"
+        say(f"  accuracy on test pictures of the {world} world: {accuracy(options, vae, ambiguous)}")
 
 
-def accuracy(options: Options, vae: AutoencoderKL) -> dict[str, dict[str, float]]:
+def accuracy(options: Options, vae: AutoencoderKL, ambiguous: bool = False) -> dict[str, dict[str, float]]:
     """The shipped judge's accuracy by attribute on test pictures as rendered and as autoencoded."""
     judge = load_judge(options.out, options.device)
-    batch = alone(sample(1024 if options.device.type == "cuda" else 64, seed=0, split="test"))
+    count = 1024 if options.device.type == "cuda" else 64
+    batch = alone(sample(count, seed=0, split="test", ambiguous=ambiguous))
     pictures, seen = draw(batch, moments(len(batch), 0), options.size, options.device)
     truth = labels(batch).to(options.device)[seen]
     scores: dict[str, dict[str, float]] = {}
