@@ -111,7 +111,7 @@ class SceneBatch(Rows):
                 value = _NAMES[name].index(value)
             new = torch.as_tensor(value, dtype=old.dtype, device=old.device)
             changed[name] = new.expand_as(old).clone()
-        return replace(self, **changed)
+        return replace(self, **changed)  # type: ignore[arg-type]  # tensors, of fields that are tensors
 
     def with_hidden(self, hidden: Hidden) -> "SceneBatch":
         """The same clips with other hidden variables: see `scenes.hidden.redrawn`."""

@@ -113,6 +113,7 @@ def train_vae(options: Options) -> None:
 
     fit(trainee, loss, redraw, save, options, clock)
     shipped = embedded.load(options.out).vae.to(options.device)
-    settings = {"size": options.size, "device": options.device, "ambiguous": options.ambiguous}
-    scores = psnr_by_style(shipped, split="val", count=64, **settings)
+    scores = psnr_by_style(
+        shipped, split="val", count=64, size=options.size, device=options.device, ambiguous=options.ambiguous
+    )
     say(f"  scaling factor {shipped.config.scaling_factor:.4f}; PSNR of validation pictures, dB: {scores}")

@@ -89,7 +89,7 @@ def train_plain(options: Options) -> None:
         tokens = torch.where((draws[1] < CAPTION_DROPOUT)[:, None], empty, tokens)
         timesteps = (draws[2] * len(alphas)).long()
         text = text_encoder(tokens)[0]
-        return diffusion_loss(predict, latents, torch.randn_like(latents), timesteps, text, alphas)  # type: ignore
+        return diffusion_loss(predict, latents, torch.randn_like(latents), timesteps, text, alphas)
 
     def save() -> None:
         averages = trainee.averages
