@@ -19,8 +19,8 @@ from benchmarks.output import cell, say, sheet_rows, table, write_json, write_sh
 from benchmarks.run import Run, add_model, add_settings, describe_machine, fresh_engine, load, make_configs, run
 from benchmarks.scores import autoencode, check_criteria, judge_clip, score_references, score_regions, summarise
 from benchmarks.truth import EDITS, Pair, draw_bundled, load_bundled, random_pair, random_rows
-from scenes.classifier import Judge, load_judge
 from scenes.clips import SIZE
+from scenes.training.classifier import Judge, load_judge
 
 HEAD = [
     "", "clips", "PSNR in", "copy", "autoenc", "flat", "affine", "SSIM in", "copy", "autoenc", "flat",

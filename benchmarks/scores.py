@@ -11,7 +11,7 @@ from adaflow_core.backbone import Backbone
 from benchmarks.intervals import Criterion, Interval, mean_interval, share_interval
 from benchmarks.metrics import by_region
 from benchmarks.truth import Pair
-from scenes.classifier import ATTRIBUTES, Judge
+from scenes.training.classifier import ATTRIBUTES, Judge
 
 CHUNK = 8  # frames at a time through the autoencoder and the judge
 ENOUGH = 0.02  # share of a frame that the object covers where it can be judged

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scenes.objects import SHAPES
-from scenes.world import KINDS, Rows, SceneBatch
+from scenes.drawing.objects import SHAPES
+from scenes.hidden import Coat, Hidden
+from scenes.rows import Rows
+from scenes.world import KINDS, SceneBatch
 
 BACKGROUND, MAIN, SECOND, OCCLUDER = 0, 1, 2, 3  # the values of `Rendered.ids`
 
@@ -21,6 +23,7 @@ class ObjectPose(Rows):
 
     kind: Tensor  # [N] int64
     colour: Tensor  # [N] int64
+    coat: Coat
     centre: Tensor  # [N, 2] world
     angle: Tensor  # [N] radians, clockwise
     radius: Tensor  # [N] world
@@ -47,11 +50,13 @@ class Frames(Rows):
     occluder: Tensor  # [N] int64
     occluder_x: Tensor  # [N]
     occluder_width: Tensor  # [N]
+    hidden: Hidden
 
 
 def _place(
     kind: Tensor,
     colour: Tensor,
+    coat: Coat,
     ground: Tensor,
     lift: Tensor,
     size: Tensor,
@@ -66,7 +71,7 @@ def _place(
     lean = torch.where(rolls, 0.0, sway)
     height = base * size
     centre = torch.stack([ground[:, 0] + height * torch.sin(lean), ground[:, 1] - lift - height * torch.cos(lean)], 1)
-    return ObjectPose(kind, colour, centre, angle, size, mirror, ground, lift)
+    return ObjectPose(kind, colour, coat, centre, angle, size, mirror, ground, lift)
 
 
 def pose(batch: SceneBatch, rows: Tensor, times: Tensor) -> Frames:
@@ -90,13 +95,13 @@ def pose(batch: SceneBatch, rows: Tensor, times: Tensor) -> Frames:
     roll = at(clip.tilt) + at(clip.path)[:, 0] * (s - 0.5) / at(clip.size) + turn * s
     rocking = 0.32 * torch.sin(math.tau * 1.5 * s) * (turn != 0) + 0.10 * swing * (at(clip.hop) > 0)
     sway = 0.08 * at(clip.tilt) + rocking
-    main = _place(clip.kind, clip.colour, ground, lift, size, roll, sway, at(clip.facing))
+    main = _place(clip.kind, clip.colour, clip.hidden.main, ground, lift, size, roll, sway, at(clip.facing))
 
     ground2 = at(clip.place2) + at(clip.path2) * (times - 0.5)[:, None]
     roll2 = at(clip.path2)[:, 0] * (times - 0.5) / at(clip.size2) - at(clip.tilt)
     side2 = torch.where(at(clip.path2)[:, 0] < 0, -1.0, 1.0)
     still = torch.zeros_like(times)
-    second = _place(clip.kind2, clip.colour2, ground2, still, at(clip.size2), roll2, still, side2)
+    second = _place(clip.kind2, clip.colour2, clip.hidden.second, ground2, still, at(clip.size2), roll2, still, side2)
 
     return Frames(
         background=clip.background,
@@ -113,6 +118,7 @@ def pose(batch: SceneBatch, rows: Tensor, times: Tensor) -> Frames:
         occluder=clip.occluder,
         occluder_x=at(clip.occluder_x),
         occluder_width=at(clip.occluder_width),
+        hidden=clip.hidden,
     )
 
 

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scenes.backgrounds import background
-from scenes.looks import LOOKS
+from scenes.drawing.backgrounds import background
+from scenes.drawing.looks import LOOKS
+from scenes.drawing.noise import BILLOWS, GRAIN, Noise, cover, hexcolour, ink, mix, smoothstep
+from scenes.drawing.objects import SHAPES, TINTS
+from scenes.drawing.palette import HUE_WIDTHS, coat_of, graded
+from scenes.drawing.styles import impressionist, strokes, stylise
+from scenes.hidden import STANDINGS, Medium
 from scenes.motion import (
     BACKGROUND,
     MAIN,
@@ -25,14 +30,8 @@ from scenes.motion import (
     pose,
     to_local,
 )
-from scenes.noise import BILLOWS, GRAIN, Noise, cover, hexcolour, ink, mix, smoothstep
-from scenes.objects import SHAPES, TINTS
-from scenes.styles import impressionist, strokes, stylise
 from scenes.world import BACKGROUNDS, KINDS, OCCLUDERS, STYLES, SceneBatch
 
-# All pictures of a style are drawn on one sheet of paper, with one set of strokes: what a style does to a scene
-# then follows from the scene alone, and a true edit is one that a model can know.
-PAPER = 7
 CPU_PIXELS, GPU_PIXELS = 2**19, 2**26  # a chunk's pixels: what a cache holds; enough to hide launches
 
 
@@ -81,11 +80,11 @@ def _shadow(thing: ObjectPose, frames: Frames, x: Tensor, y: Tensor) -> Tensor:
     return soft * field(near) * 0.58
 
 
-def _finish(rgb: Tensor, contour: Tensor, style: Tensor, paper: Noise, x: Tensor, y: Tensor) -> None:
+def _finish(rgb: Tensor, contour: Tensor, style: Tensor, paper: Noise, medium: Medium, x: Tensor, y: Tensor) -> None:
     """Turn photo-style pictures into their rows' styles, in place. x, y: the texture's anchor coordinates."""
     for (number,), rows in _groups(style):
         if STYLES[number] not in ("photo", "impressionist"):  # those are finished where they are painted
-            rgb[rows] = stylise(STYLES[number], rgb[rows], contour[rows], paper[rows], x[rows], y[rows])
+            rgb[rows] = stylise(STYLES[number], rgb[rows], contour[rows], paper[rows], medium[rows], x[rows], y[rows])
 
 
 def _by_strokes(style: Tensor) -> Tensor:
@@ -102,21 +101,23 @@ def _scenery(frames: Frames, noise: Noise, paper: Noise, size: int) -> Tensor:
     sheet_x, sheet_y = x - field(frames.sun[:, 0]), y - field(frames.horizon)
     rgb = torch.empty(len(frames), 3, size, size, device=x.device)
     contour = torch.empty(len(frames), 1, size, size, device=x.device)
-    for (place, stroked), rows in _groups(frames.background, _by_strokes(frames.style)):
+    standing = frames.hidden.scenery.standing % STANDINGS
+    for (place, stroked, choice), rows in _groups(frames.background, _by_strokes(frames.style), standing):
+        look = LOOKS[BACKGROUNDS[place]]
         part, grain = frames[rows], noise[rows]
         px, py, brush = x[rows], y[rows], None
         if stroked:
             sun = torch.zeros_like(field(part.horizon)), field(part.sun[:, 1] - part.horizon)
-            brush = strokes(paper[rows], sheet_x[rows], sheet_y[rows], sun)
+            brush = strokes(paper[rows], part.hidden.medium, sheet_x[rows], sheet_y[rows], sun)
             px, py = px + brush.dx, py + brush.dy
-        picture = background(LOOKS[BACKGROUNDS[place]], part, grain, px, py, pixel[rows])
+        picture = background(look, part, grain, px, py, pixel[rows], look.stands(choice))
         second = _shadow(part.second, part, px, py) * field(part.present2)
         shade = 1 - (1 - _shadow(part.main, part, px, py)) * (1 - second)
         shade = shade * (py > field(part.horizon))
         painted = (picture.rgb * mix(1.0, ink("232848", shade), shade)).clamp(0, 1)
-        rgb[rows] = painted if brush is None else impressionist(painted, brush)
+        rgb[rows] = painted if brush is None else impressionist(painted, brush, part.hidden.medium)
         contour[rows] = picture.contour
-    _finish(rgb, contour, frames.style, paper, sheet_x, sheet_y)
+    _finish(rgb, contour, frames.style, paper, frames.hidden.medium, sheet_x, sheet_y)
     return rgb
 
 
@@ -134,6 +135,14 @@ class _Canvas:
         self.coords[rows] = torch.where(inside, torch.cat(coords, 1), self.coords[rows])
 
 
+def _tints(thing: ObjectPose) -> Tensor:
+    """The objects' main colours [n, 3, 1, 1]: the named ones, in the clip's own shade of them."""
+    device, coat = thing.colour.device, thing.coat
+    named = torch.tensor([hexcolour(c) for c in TINTS], device=device)[thing.colour].view(-1, 3, 1, 1)
+    hue = torch.tensor(HUE_WIDTHS, device=device)[thing.colour].deg2rad() * coat.hue
+    return graded(named, field(hue), field(coat.saturation), field(coat.value))
+
+
 def _draw_objects(
     canvas: _Canvas, things: ObjectPose, number: int, which: Tensor, frames: Frames, paper: Noise, size: int
 ) -> None:
@@ -145,22 +154,28 @@ def _draw_objects(
     u, v = to_local(thing, x, y)
     radius = field(thing.radius)
     own = pixel / radius
-    tints = torch.tensor([hexcolour(c) for c in TINTS], device=which.device)[thing.colour].view(-1, 3, 1, 1)
+    tints = _tints(thing)
     cos, sin, light = field(torch.cos(thing.angle)), field(torch.sin(thing.angle)), _light(part)
     rgb, alpha, contour = u.new_empty(len(which), 3, size, size), torch.empty_like(u), torch.empty_like(u)
-    for (kind, stroked), rows in _groups(thing.kind, _by_strokes(part.style)):
+    patterned = (thing.coat.pattern > 0).long()
+    for (kind, stroked, patterns), rows in _groups(thing.kind, _by_strokes(part.style), patterned):
         shape = SHAPES[KINDS[kind]]
         pu, pv, scale, brush = u[rows], v[rows], radius[rows], None
         alpha[rows] = cover(shape.distance(pu, pv), own[rows])
         if stroked:
-            brush = strokes(sheet[rows], pu * scale, pv * scale, length=0.17, width=0.055, pull=0.2)
+            medium = part.hidden.medium[rows]
+            brush = strokes(sheet[rows], medium, pu * scale, pv * scale, length=0.17, width=0.055, pull=0.2)
             pu, pv = pu + brush.dx / scale, pv + brush.dy / scale
-        look = shape.paint(pu, pv, tints[rows], own[rows])
+        tint = tints[rows]
+        if patterns:
+            tint = coat_of(tint, thing.coat[rows], sheet[rows], pu, pv, own[rows])
+        look = shape.paint(pu, pv, tint, own[rows])
         nu, nv, c, s = look.nx * field(thing.mirror[rows]), look.ny, cos[rows], sin[rows]
-        painted = _shade(look.albedo, nu * c - nv * s, nu * s + nv * c, look.gloss, light[rows])
-        rgb[rows] = painted if brush is None else impressionist(painted, brush)
+        gloss = look.gloss * field(thing.coat.gloss[rows])
+        painted = _shade(look.albedo, nu * c - nv * s, nu * s + nv * c, gloss, light[rows])
+        rgb[rows] = painted if brush is None else impressionist(painted, brush, part.hidden.medium[rows])
         contour[rows] = look.contour * scale
-    _finish(rgb, contour, part.style, sheet, u * radius, v * radius)
+    _finish(rgb, contour, part.style, sheet, part.hidden.medium, u * radius, v * radius)
     canvas.put(which, rgb, alpha, number, (u, v))
 
 
@@ -193,7 +208,7 @@ def _draw_occluders(canvas: _Canvas, frames: Frames, noise: Noise, paper: Noise,
         world = torch.broadcast_tensors(x, y)
         brush, px, py = None, x, y
         if STYLES[style] == "impressionist":
-            brush = strokes(sheet, y, own_x, length=0.26, width=0.06)
+            brush = strokes(sheet, part.hidden.medium, y, own_x, length=0.26, width=0.06)
             px, py = x + brush.dy, y + brush.dx
         distance = occluder_distance(OCCLUDERS[kind], part, grain, px, py)
         width = field(part.occluder_width) * {"trunk": 1.1, "post": 0.62, "rock": 2.2}[OCCLUDERS[kind]]
@@ -209,9 +224,9 @@ def _draw_occluders(canvas: _Canvas, frames: Frames, noise: Noise, paper: Noise,
             albedo = mix(ink(light, px), ink(dark, px), smoothstep(-0.35, 0.35, bark))
         rgb = _shade(albedo, nx.expand_as(distance), ny.expand_as(distance), 0.0, _light(part))
         if brush is not None:
-            rgb = impressionist(rgb, brush)
+            rgb = impressionist(rgb, brush, part.hidden.medium)
         else:
-            rgb = stylise(STYLES[style], rgb, distance.abs(), sheet, own_x, y)
+            rgb = stylise(STYLES[style], rgb, distance.abs(), sheet, part.hidden.medium, own_x, y)
         canvas.put(rows, rgb, alpha, OCCLUDER, (world[0], world[1]))
 
 
@@ -223,10 +238,11 @@ def second_is_nearer(frames: Frames) -> Tensor:
 def draw(frames: Frames, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Frames to rgb [N, 3, H, W], ids [N, H, W] and coords [N, 2, H, W]."""
     noise = Noise.of(frames.seed)
-    paper = Noise.of(torch.full_like(frames.seed, PAPER))
+    layout = Noise.of(frames.seed + 2 * frames.hidden.scenery.layout)
+    paper = Noise.of(frames.hidden.medium.paper)
     x, y, _ = pixel_grid(frames, size)
     canvas = _Canvas(
-        rgb=_scenery(frames, noise, paper, size),
+        rgb=_scenery(frames, layout, paper, size),
         ids=torch.full((len(frames), 1, size, size), BACKGROUND, dtype=torch.uint8, device=x.device),
         coords=torch.cat(torch.broadcast_tensors(x, y), 1).clone(),
     )

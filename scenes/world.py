@@ -6,12 +6,13 @@ a resting camera spans -1..1 in x (right) and y (down), so one unit is half a fr
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from scenes.hidden import Hidden, drawn, neutral
+from scenes.rows import Rows
 
 KINDS: tuple[str, ...] = ("ball", "cube", "star", "car", "mushroom", "balloon", "rocket", "duck")
 COLOURS: tuple[str, ...] = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
@@ -38,6 +39,7 @@ HELD_OUT: frozenset[tuple[str, str]] = frozenset(
     }
 )
 
+_HIDDEN_STREAM = 1_500_000_007  # hidden variables come from a generator of their own
 NO_CUT = 2.0  # a cut time that no clip reaches
 _NAMES = {
     "kind": KINDS,
@@ -49,24 +51,6 @@ _NAMES = {
     "motion": MOTIONS,
     "occluder": OCCLUDERS,
 }
-
-
-class Rows:
-    """A frozen dataclass of tensors (or of other `Rows`) that share their first dimension."""
-
-    def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
-
-    def _map(self, change: Callable[[Any], Any]) -> Self:
-        return replace(self, **{f.name: change(getattr(self, f.name)) for f in fields(self)})  # type: ignore
-
-    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Self:
-        """The rows of a slice, an index tensor or a list; one row is `batch[i : i + 1]`."""
-        index = torch.as_tensor(rows) if isinstance(rows, (list, tuple)) else rows
-        return self._map(lambda value: value[index])
-
-    def to(self, device: torch.device | str) -> Self:
-        return self._map(lambda value: value.to(device))
 
 
 @dataclass(frozen=True)
@@ -114,6 +98,8 @@ class SceneBatch(Rows):
     occluder_x: Tensor  # [B, 2] world x
     occluder_width: Tensor  # [B, 2] half width, world units
 
+    hidden: Hidden  # what no caption says; neutral unless the world is ambiguous
+
     def replace(self, **values: str | int | bool | float | Tensor) -> "SceneBatch":
         """The same clips with attributes changed: a name, a number, or a tensor of one value a row."""
         changed = {}
@@ -125,12 +111,11 @@ class SceneBatch(Rows):
                 value = _NAMES[name].index(value)
             new = torch.as_tensor(value, dtype=old.dtype, device=old.device)
             changed[name] = new.expand_as(old).clone()
-        return replace(self, **changed)
+        return replace(self, **changed)  # type: ignore[arg-type]  # tensors, of fields that are tensors
 
-    @staticmethod
-    def cat(batches: Sequence["SceneBatch"]) -> "SceneBatch":
-        names = [f.name for f in fields(SceneBatch)]
-        return SceneBatch(**{name: torch.cat([getattr(b, name) for b in batches]) for name in names})
+    def with_hidden(self, hidden: Hidden) -> "SceneBatch":
+        """The same clips with other hidden variables: see `scenes.hidden.redrawn`."""
+        return replace(self, hidden=hidden)
 
     def names(self, attribute: str) -> list[str]:
         """The words of an attribute, a row each: `batch.names("colour")`."""
@@ -154,6 +139,7 @@ def sample(
     seed: int,
     split: str = "train",
     motion: str | None = None,
+    ambiguous: bool = False,
     device: torch.device | str = "cpu",
 ) -> SceneBatch:
     """`count` random clips, the same for the same arguments.
@@ -161,6 +147,7 @@ def sample(
     split: "train", "val" or "test": disjoint noise seeds (`seed % 3` tells the split) and generators; "train"
         leaves the HELD_OUT pairs out and keeps entering and leaving objects half inside the frame.
     motion: one of MOTIONS; None mixes them.
+    ambiguous: draw the hidden variables too; everything else is as it would be without them.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; it must be one of {SPLITS}")
@@ -276,6 +263,7 @@ def sample(
         occluder=torch.where((blocked | extra)[:, 0], occluder, 0),
         occluder_x=torch.where(blocked, middle + uniform(-0.2, 0.2, 2), aside),
         occluder_width=uniform(0.09, 0.15, 2),
+        hidden=drawn(count, 3 * seed + code + _HIDDEN_STREAM) if ambiguous else neutral(count),
     )
     return batch.to(device)
 

@@ -6,6 +6,7 @@ Run it before and after a change that must not change any picture; on one machin
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
@@ -45,12 +46,11 @@ def run(*arguments: str) -> None:
     from adaflow_core.cli import main
 
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        log = tempfile.SpooledTemporaryFile(mode="w+")
-        with redirect_stderr(log):  # type: ignore[type-var]
+        log = io.StringIO()
+        with redirect_stderr(log):
             status = main(list(arguments))
         if status:
-            log.seek(0)
-            raise SystemExit(f"{' '.join(arguments)} ended with {status}:\n{log.read()}")
+            raise SystemExit(f"{' '.join(arguments)} ended with {status}:\n{log.getvalue()}")
 
 
 def digest_of(folder: Path) -> str:

@@ -18,7 +18,7 @@ def save_pipeline(layout: str, folder: Path) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from scenes.embedded import build_tokenizer
+    from scenes.training.embedded import build_tokenizer
 
     torch.manual_seed(LAYOUTS.index(layout))
     tokenizer = build_tokenizer(WORDS)

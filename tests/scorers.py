@@ -21,7 +21,7 @@ def save_models(folder: Path) -> dict[str, Path]:
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    from scenes.embedded import build_tokenizer
+    from scenes.training.embedded import build_tokenizer
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer(["a", "red", "blue", "ball", "rocket", "in", "autumn"])

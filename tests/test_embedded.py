@@ -13,13 +13,13 @@ from adaflow_core.backbone import load_backbone
 from adaflow_core.ddim import add_noise, edit_timesteps
 from adaflow_core.inversion import invert, load_inversion
 from adaflow_core.types import Monitor
-from scenes import embedded
-from scenes.autoencoder import latent_means, standardise, vae_loss
 from scenes.captions import captions, plain, vocabulary
-from scenes.classifier import ATTRIBUTES, Judge, judge_loss, load_judge, save_judge
-from scenes.diffusion import diffusion_loss, found_noise, shared_noise, train_diffusion
-from scenes.loop import Clock, Options, Trainee, learning_rate
-from scenes.pool import BRANCHES, CAPTIONS_PER_SCENE, DescribedEdits, Ring, draw, moments, unit
+from scenes.training import embedded
+from scenes.training.autoencoder import latent_means, standardise, vae_loss
+from scenes.training.classifier import ATTRIBUTES, Judge, judge_loss, load_judge, save_judge
+from scenes.training.diffusion import diffusion_loss, found_noise, shared_noise, train_diffusion
+from scenes.training.loop import Clock, Options, Trainee, learning_rate
+from scenes.training.pool import BRANCHES, CAPTIONS_PER_SCENE, Described, Ring, draw, moments, unit
 from scenes.world import sample
 
 SIZE = 64
@@ -200,7 +200,7 @@ def test_ring_overwrites_its_oldest_rows() -> None:
 
 
 def test_described_edits_match_their_captions(folder: Path, pipe: StableDiffusionPipeline) -> None:
-    scenes = DescribedEdits(folder / "tokenizer", 64, seed=5, workers=0)
+    scenes = Described(folder / "tokenizer", 64, seed=5, workers=0, branches=BRANCHES)
     batches, tokens = next(scenes)
     assert len(batches) == BRANCHES
     assert tokens.shape == (64, BRANCHES, CAPTIONS_PER_SCENE, embedded.TOKENS) and tokens.dtype == np.int16

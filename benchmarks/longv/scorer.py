@@ -31,7 +31,7 @@ from benchmarks.longv.video_scores import (
     evenly_spaced,
     stream,
 )
-from scenes.classifier import Judge, load_judge
+from scenes.training.classifier import Judge, load_judge
 
 Update = Callable[[np.ndarray], None]
 Result = Callable[[], dict[str, float | None]]

@@ -17,7 +17,7 @@ from adaflow_core.types import Monitor
 from adaflow_core.video import probe
 from benchmarks.longv.data import Film
 from benchmarks.metrics import warp_error
-from scenes.classifier import ATTRIBUTES, Judge
+from scenes.training.classifier import ATTRIBUTES, Judge
 
 CHUNK = 16  # frames decoded and embedded at a time
 FLOW_SIDE = 256  # pixels of the shorter side at which flow is estimated

@@ -143,7 +143,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.quality.cases import contest_clips
     from benchmarks.quality.contestants import choose_contestants, parse_variants
     from benchmarks.run import load
-    from scenes.classifier import load_judge
+    from scenes.training.classifier import load_judge
 
     tried = parse_variants(options.variants)
     contestants = [*choose_contestants(options.methods), *tried]

@@ -26,8 +26,8 @@ from benchmarks.output import plain_json, say
 from benchmarks.quality import PARTS
 from benchmarks.quality.contestants import Contestant, make_plan
 from benchmarks.quality.scoring import lower_priority
-from scenes.classifier import Judge
 from scenes.clips import FPS
+from scenes.training.classifier import Judge
 
 WRITE_SECONDS = 10.0  # between two writings of the results
 WAITING = 6  # edits a worker may be behind

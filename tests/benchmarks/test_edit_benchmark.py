@@ -22,8 +22,8 @@ from benchmarks.output import plain_json
 from benchmarks.run import make_configs, profile_changes
 from benchmarks.scores import check_criteria, fill_flat, fit_affine, judge_clip, score_regions, summarise
 from benchmarks.truth import EDITS, Pair, draw_bundled, load_bundled, random_pair, random_rows
-from scenes.classifier import ATTRIBUTES
 from scenes.clips import truth
+from scenes.training.classifier import ATTRIBUTES
 
 SIZE = 64
 
@@ -192,9 +192,9 @@ def test_arguments_become_settings() -> None:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and a judge with random weights."""
-    from scenes import embedded
     from scenes.captions import vocabulary
-    from scenes.classifier import Judge, save_judge
+    from scenes.training import embedded
+    from scenes.training.classifier import Judge, save_judge
 
     folder = tmp_path_factory.mktemp("benchmarks")
     torch.manual_seed(0)

@@ -35,7 +35,7 @@ from benchmarks.longv.video_scores import (
     stream,
 )
 from benchmarks.speed import scaling
-from scenes.classifier import load_judge
+from scenes.training.classifier import load_judge
 from scorers import save_models
 
 CPU = torch.device("cpu")

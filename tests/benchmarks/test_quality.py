@@ -417,9 +417,9 @@ def test_plots_are_svg_in_the_colours_of_the_page() -> None:
 
 @pytest.mark.slow
 def test_a_tiny_run(tmp_path: Path) -> None:
-    from scenes import embedded
     from scenes.captions import vocabulary
-    from scenes.classifier import Judge, save_judge
+    from scenes.training import embedded
+    from scenes.training.classifier import Judge, save_judge
 
     torch.manual_seed(0)
     embedded.save(embedded.build(vocabulary(), size=SIZE), tmp_path / "model")

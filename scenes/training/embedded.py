@@ -63,10 +63,10 @@ def unknown_words(tokenizer: CLIPTokenizer, text: str) -> list[str]:
     return [word for word in words if tokenizer.unk_token_id in tokenizer(word).input_ids]
 
 
-def build_unet(size: int) -> UNet2DConditionModel:
+def build_unet(size: int, widths: tuple[int, ...] = (32, 64, 128, 128)) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=size // FACTOR,
-        block_out_channels=(32, 64, 128, 128),
+        block_out_channels=widths,
         attention_head_dim=(1, 2, 4, 4),  # diffusers reads these as numbers of heads, as for SD 1.x
         layers_per_block=2,
         cross_attention_dim=TEXT_WIDTH,
@@ -166,11 +166,16 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
     }
 
 
-def save(pipe: StableDiffusionPipeline, folder: Path | str) -> None:
+def bare_profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
+    """The size and the words alone: such a model runs under Stable Diffusion's own settings."""
+    return {name: profile(tokenizer, size)[name] for name in ("size", "vocabulary")}
+
+
+def save(pipe: StableDiffusionPipeline, folder: Path | str, settings: dict[str, object] | None = None) -> None:
     """Write the pipeline as a diffusers folder of float16 shards; the pipeline itself is left as it is.
 
-    The folder is replaced as a whole, so that a run stopped in the middle leaves the one before. A profile
-    and a model card that are there already are kept: they are written by people.
+    The folder is replaced as a whole, so that a run stopped in the middle leaves the one before. A model card that
+    is there already is kept, and so is a profile unless `settings` gives another: they are written by people.
     """
     folder = Path(folder)
     parts = {name: copy.deepcopy(getattr(pipe, name)).cpu() for name in ("vae", "text_encoder", "unet")}
@@ -184,9 +189,9 @@ def save(pipe: StableDiffusionPipeline, folder: Path | str) -> None:
     for name in (PROFILE, CARD):
         if (folder / name).exists():
             shutil.copy(folder / name, fresh / name)
-    if not (fresh / PROFILE).exists():
-        text = json.dumps(profile(pipe.tokenizer, pipe.unet.config.sample_size * FACTOR), indent=2)
-        (fresh / PROFILE).write_text(text + "\n")
+    if settings is not None or not (fresh / PROFILE).exists():
+        settings = settings or profile(pipe.tokenizer, pipe.unet.config.sample_size * FACTOR)
+        (fresh / PROFILE).write_text(json.dumps(settings, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
 
@@ -222,9 +227,11 @@ def check_limits(folder: Path | str) -> dict[str, int]:
     return sizes
 
 
-def keep(pipe: StableDiffusionPipeline, out: Path, packed: Path | None) -> None:
-    """Write a checkpoint, and its packed copy where one is asked for."""
-    save(pipe, out)
+def keep(
+    pipe: StableDiffusionPipeline, out: Path, packed: Path | None, settings: dict[str, object] | None = None
+) -> None:
+    """Write a checkpoint, and its packed copy where one is asked for; `settings`: see `save`."""
+    save(pipe, out, settings)
     if packed is not None:
         pack(out, packed)
     print(f"  saved {out}", flush=True)

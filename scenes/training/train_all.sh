@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
 # Trains the embedded model from nothing, or further from a checkpoint, within a time budget.
 #
-#   VAE_MINUTES=4 TOTAL_MINUTES=9 bash scenes/train_all.sh OUT
-#   STAGES="diffusion scores" RESUME=FOLDER_OF_TARS TOTAL_MINUTES=9 bash scenes/train_all.sh OUT
+#   VAE_MINUTES=4 TOTAL_MINUTES=9 bash scenes/training/train_all.sh OUT
+#   STAGES="diffusion scores" RESUME=FOLDER_OF_TARS TOTAL_MINUTES=9 bash scenes/training/train_all.sh OUT
+#   STAGES="vae classifier plain scores" START=assets/embedded-sd TRAIN_FLAGS=--ambiguous ... OUT
 #
-# OUT receives the model and the judge as tars of at most 15 MiB (python -m scenes.train unpack), the scores,
+# OUT receives the model and the judge as tars of at most 15 MiB (python -m scenes.training.train unpack), the scores,
 # a contact sheet and the log. The tars are renewed every two minutes and after each stage, so a run that is
 # cut short still leaves its last checkpoint.
 #
-#   STAGES             which of "probe vae classifier diffusion scores" (default: all); the probe measures
-#                      which memory layout is faster
+#   STAGES             which of "probe vae classifier diffusion plain scores" (default: all but plain, which
+#                      trains the plainly trained model in place of diffusion); the probe measures which memory
+#                      layout is faster
+#   START              a model's folder to start from, autoencoder and words of it where the UNet has another size
 #   RESUME             folder with the tars of an earlier run
-#   TOTAL_MINUTES      for everything; diffusion gets what the other stages leave
+#   TOTAL_MINUTES      for everything; diffusion or plain gets what the other stages leave
 #   DIFFUSION_MINUTES  or its own budget, then the total plays no part
 #   VAE_MINUTES, JUDGE_MINUTES, SCORE_MINUTES, PROBE_SECONDS
-#   TRAIN_FLAGS        for every training stage; VAE_FLAGS, DIFFUSION_FLAGS, SCORE_FLAGS for one
+#   TRAIN_FLAGS        for every training stage; VAE_FLAGS, DIFFUSION_FLAGS (plain too), SCORE_FLAGS for one
 #   PYTHON, WORK       the interpreter, and where checkpoints lie meanwhile
 set -uo pipefail
 
@@ -36,7 +39,7 @@ mkdir -p "$OUT"
 exec > >(tee -a "$OUT/log.txt") 2>&1
 
 say() { printf '== %4d s  %s\n' "$SECONDS" "$*"; }
-train() { "$PYTHON" -m scenes.train "$@"; }
+train() { "$PYTHON" -m scenes.training.train "$@"; }
 failed=0
 attempt() { # attempt NAME COMMAND...: a failed stage does not stop the ones after it
     say "$1"
@@ -63,6 +66,11 @@ print("--channels-last" if speeds.get("channels_last", 0) > 1.05 * speeds.get("c
 EOF
 }
 
+if [ -n "${START:-}" ]; then
+    mkdir -p "$MODEL"
+    cp -r "$START"/. "$MODEL"
+    rm -f "$MODEL/README.md" "$MODEL/adaflow.json" # they speak of the other model
+fi
 if [ -n "${RESUME:-}" ]; then
     mkdir -p "$MODEL" "$JUDGE"
     for packed in "$RESUME"/model-*.tar; do tar xf "$packed" -C "$MODEL"; done
@@ -75,7 +83,7 @@ for stage in $STAGES; do
     [ -f "$MODEL/model_index.json" ] && resume=(--resume "$MODEL")
     case $stage in
     probe)
-        attempt probe timeout "$PROBE_SECONDS" "$PYTHON" -m scenes.train probe --out "$PROBE" ${TRAIN_FLAGS:-}
+        attempt probe timeout "$PROBE_SECONDS" "$PYTHON" -m scenes.training.train probe --out "$PROBE" ${TRAIN_FLAGS:-}
         ;;
     vae)
         attempt "VAE for $VAE_MINUTES minutes" train vae --out "$MODEL" "${resume[@]}" --pack "$OUT" \
@@ -86,9 +94,9 @@ for stage in $STAGES; do
             --minutes "$JUDGE_MINUTES" ${TRAIN_FLAGS:-}
         [ -d "$JUDGE" ] && tar cf "$OUT/judge-1.tar" -C "$JUDGE" .
         ;;
-    diffusion)
+    diffusion | plain)
         minutes=$(diffusion_minutes)
-        attempt "diffusion for $minutes minutes" train diffusion --out "$MODEL" "${resume[@]}" --pack "$OUT" \
+        attempt "$stage for $minutes minutes" train "$stage" --out "$MODEL" "${resume[@]}" --pack "$OUT" \
             --minutes "$minutes" $(layout_flag diffusion) ${TRAIN_FLAGS:-} ${DIFFUSION_FLAGS:-}
         ;;
     scores)

@@ -1,4 +1,4 @@
-"""Training of the UNet and the text encoder: to draw from noise, and to redraw under injection.
+"""Training of the embedded model's UNet and text encoder: to draw from noise, and to redraw under injection.
 
 Each step sees scenes in three branches: a clip's frame under its own caption, and two edits of it, each under
 the caption that asks for it. All three carry the same noise. In most steps the edits' decoder takes queries,
@@ -21,34 +21,17 @@ from torch import Tensor
 
 from adaflow_core.attention import AttentionState, ConvInjection, editing_attention, forward_hook, injected_conv
 from adaflow_core.ddim import CLEAN, Schedule, edit_timesteps, move
-from scenes import embedded
-from scenes.autoencoder import encoder_only, latent_means
-from scenes.loop import Clock, Options, Trainee, fit
-from scenes.pool import BRANCHES, DescribedEdits, Ring, draw, moments
+from scenes.training import embedded
+from scenes.training.autoencoder import encoder_only, latent_means
+from scenes.training.loop import Clock, Options, Trainee, fit
+from scenes.training.plain import CAPTION_DROPOUT, diffusion_loss
+from scenes.training.pool import BRANCHES, Described, Ring, draw, moments
 
-CAPTION_DROPOUT = 0.1
-SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023
 # What is injected, in which share of the steps: (convolution, attention).
 INJECTIONS = {(True, True): 0.65, (False, True): 0.1, (True, False): 0.1, (False, False): 0.15}
 EARLIEST_START = 850  # edits start between this timestep and the last
 FOUND_SHARE = 0.7  # of the rows whose noise comes from inversion
 INVERSION_STEPS = (10, 10, 10, 20)  # drawn from: the embedded model's own number, sometimes a finer one
-
-
-def diffusion_loss(
-    unet: UNet2DConditionModel,
-    latents: Tensor,  # [B, 4, h, w] scaled
-    noise: Tensor,  # [B, 4, h, w]
-    timesteps: Tensor,  # [B]
-    text: Tensor,  # [B, L, c]
-    alphas: Tensor,  # [1000] cumulative products
-) -> Tensor:
-    """Squared error of the predicted noise, each timestep weighted by min(SNR, 5) / SNR."""
-    alpha = alphas[timesteps][:, None, None, None]
-    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-    predicted = unet(noisy.to(text.dtype), timesteps, text, return_dict=False)[0]
-    snr = (alpha / (1 - alpha)).flatten()
-    return ((predicted.float() - noise).square().mean((1, 2, 3)) * snr.clamp(max=SNR_CAP) / snr).mean()
 
 
 @torch.no_grad()
@@ -89,7 +72,10 @@ def train_diffusion(options: Options) -> None:
         raise ValueError("diffusion needs a trained VAE: give its folder with --resume")
     clock = Clock(options.minutes, options.steps)
     first_seed = (options.seed + 1) * 1_000_000_000 // options.chunk
-    scenes = DescribedEdits(options.resume / "tokenizer", options.chunk, first_seed, options.workers)
+    folder = options.resume / "tokenizer"
+    scenes = Described(
+        folder, options.chunk, first_seed, options.workers, branches=BRANCHES, ambiguous=options.ambiguous
+    )
     pipe = embedded.load(options.resume)
     vae = encoder_only(pipe.vae, options)
     trainee = Trainee({"unet": pipe.unet, "text_encoder": pipe.text_encoder}, options)

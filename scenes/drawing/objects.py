@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scenes.noise import cover, ink, mix, smoothstep
+from scenes.drawing.noise import cover, ink, mix, smoothstep
 
 # Albedo of each of COLOURS, well apart in Lab.
 TINTS = ("d8201f", "fb8414", "fadb22", "27a844", "2457dc", "8330bd", "fb86bd", "f2f2ee")
@@ -29,7 +29,7 @@ class Paint:
 @dataclass(frozen=True)
 class Shape:
     distance: Callable[[Tensor, Tensor], Tensor]
-    paint: Callable[[Tensor, Tensor, Tensor, Tensor], Paint]  # u, v, tint [N, 3, 1, 1], pixel size
+    paint: Callable[[Tensor, Tensor, Tensor, Tensor], Paint]  # u, v, tint [N, 3, h, w], pixel size
     base: float  # height of its centre above the ground
     rolls: bool  # turns as it travels; the others stay upright
 

@@ -40,6 +40,8 @@ class Options:
     pack: Path | None = None
     channels_last: bool = False
     freeze_encoder: bool = False
+    ambiguous: bool = False  # scenes with hidden variables
+    compile: bool = False  # the UNet, by torch.compile: a minute once, then faster steps
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):

@@ -6,10 +6,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from scenes import embedded
 from scenes.captions import vocabulary
-from scenes.loop import Clock, Options, Trainee, fit, say
-from scenes.pool import Ring, draw, moments, unit
+from scenes.training import embedded
+from scenes.training.loop import Clock, Options, Trainee, fit, say
+from scenes.training.pool import Ring, draw, moments, unit
 from scenes.world import STYLES, sample
 
 KL_WEIGHT = 1e-5
@@ -61,11 +61,13 @@ def standardise(vae: AutoencoderKL, pictures: Tensor) -> None:
     vae.register_to_config(scaling_factor=1 / latent_means(vae, pictures).std().item())
 
 
-def psnr_by_style(vae: AutoencoderKL, *, split: str, count: int, size: int, device: torch.device) -> dict[str, float]:
+def psnr_by_style(
+    vae: AutoencoderKL, *, split: str, count: int, size: int, device: torch.device, ambiguous: bool = False
+) -> dict[str, float]:
     """PSNR in dB of autoencoded pictures over `count` scenes of each style."""
     scores = {}
     for index, style in enumerate(STYLES):
-        batch = sample(count, seed=100 + index, split=split)
+        batch = sample(count, seed=100 + index, split=split, ambiguous=ambiguous)
         batch = batch.replace(style=torch.full_like(batch.style, index))
         target = unit(draw(batch, moments(count, index), size, device)[0])
         with torch.no_grad():
@@ -93,7 +95,7 @@ def train_vae(options: Options) -> None:
 
     def redraw() -> None:
         nonlocal seed
-        batch = sample(options.chunk, seed=seed, split="train")
+        batch = sample(options.chunk, seed=seed, split="train", ambiguous=options.ambiguous)
         ring.write(picture=draw(batch, moments(len(batch), seed), options.size, options.device)[0])
         seed += 1
 
@@ -111,5 +113,7 @@ def train_vae(options: Options) -> None:
 
     fit(trainee, loss, redraw, save, options, clock)
     shipped = embedded.load(options.out).vae.to(options.device)
-    scores = psnr_by_style(shipped, split="val", count=64, size=options.size, device=options.device)
+    scores = psnr_by_style(
+        shipped, split="val", count=64, size=options.size, device=options.device, ambiguous=options.ambiguous
+    )
     say(f"  scaling factor {shipped.config.scaling_factor:.4f}; PSNR of validation pictures, dB: {scores}")

@@ -15,9 +15,9 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from scenes import embedded
-from scenes.loop import Clock, Options, Trainee, fit, say
-from scenes.pool import Ring, alone, draw, moments, unit
+from scenes.training import embedded
+from scenes.training.loop import Clock, Options, Trainee, fit, say
+from scenes.training.pool import Ring, alone, draw, moments, unit
 from scenes.world import BACKGROUNDS, COLOURS, KINDS, STYLES, SceneBatch, sample
 
 ATTRIBUTES = {"kind": KINDS, "colour": COLOURS, "background": BACKGROUNDS, "style": STYLES}
@@ -78,7 +78,7 @@ def load_judge(path: Path | str, device: torch.device | str = "cpu") -> Judge:
     """The judge of a folder, in float32; ValueError where it was trained on another vocabulary."""
     words = json.loads((Path(path) / WORDS).read_text())["words"]
     if words != {name: list(values) for name, values in ATTRIBUTES.items()}:
-        raise ValueError(f"{path} judges another vocabulary; train it again with scenes.train classifier")
+        raise ValueError(f"{path} judges another vocabulary; train it again with scenes.training.train classifier")
     judge = Judge()
     judge.load_state_dict(load_file(Path(path) / WEIGHTS))
     return judge.eval().to(device)
@@ -132,7 +132,9 @@ def train_judge(options: Options) -> None:
     def redraw() -> None:
         nonlocal seed
         # The validation split has all combinations; the training split never those held out.
-        batch = alone(sample(options.chunk, seed=seed, split="val" if seed % 2 else "train"))
+        # A judge of the ambiguous world sees the plain one in every other pair of chunks, and knows both.
+        ambiguous = options.ambiguous and seed // 2 % 2 == 0
+        batch = alone(sample(options.chunk, seed=seed, split="val" if seed % 2 else "train", ambiguous=ambiguous))
         pictures, seen = draw(batch, moments(len(batch), seed), options.size, options.device)
         again = torch.arange(0, len(pictures), 2, device=options.device)
         pictures[again] = autoencoded(vae, pictures[again])
@@ -145,13 +147,16 @@ def train_judge(options: Options) -> None:
         return judge_loss(trainee.working["judge"], images, rows["truth"])
 
     fit(trainee, loss, redraw, lambda: save_judge(trainee.averages["judge"], options.out), options, clock)
-    say(f"  accuracy on test pictures: {accuracy(options, vae)}")
+    for ambiguous in {False, options.ambiguous}:
+        world = "ambiguous" if ambiguous else "plain"
+        say(f"  accuracy on test pictures of the {world} world: {accuracy(options, vae, ambiguous)}")
 
 
-def accuracy(options: Options, vae: AutoencoderKL) -> dict[str, dict[str, float]]:
+def accuracy(options: Options, vae: AutoencoderKL, ambiguous: bool = False) -> dict[str, dict[str, float]]:
     """The shipped judge's accuracy by attribute on test pictures as rendered and as autoencoded."""
     judge = load_judge(options.out, options.device)
-    batch = alone(sample(1024 if options.device.type == "cuda" else 64, seed=0, split="test"))
+    count = 1024 if options.device.type == "cuda" else 64
+    batch = alone(sample(count, seed=0, split="test", ambiguous=ambiguous))
     pictures, seen = draw(batch, moments(len(batch), 0), options.size, options.device)
     truth = labels(batch).to(options.device)[seen]
     scores: dict[str, dict[str, float]] = {}

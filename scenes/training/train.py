@@ -1,11 +1,12 @@
-"""Trains the embedded model and its judge.
+"""Trains the embedded model, the plainly trained one and their judge.
 
-    python -m scenes.train vae        --out DIR --minutes 4
-    python -m scenes.train diffusion  --out DIR --resume DIR --minutes 8
-    python -m scenes.train classifier --out DIR --resume DIR --minutes 1
-    python -m scenes.train export     --out DIR --resume DIR
-    python -m scenes.train pack       --out OUTDIR --resume DIR      (unpack: the reverse)
-    python -m scenes.train probe      --out DIR
+    python -m scenes.training.train vae        --out DIR --minutes 4
+    python -m scenes.training.train diffusion  --out DIR --resume DIR --minutes 8
+    python -m scenes.training.train plain      --out DIR --resume DIR --minutes 8 --ambiguous
+    python -m scenes.training.train classifier --out DIR --resume DIR --minutes 1
+    python -m scenes.training.train export     --out DIR --resume DIR
+    python -m scenes.training.train pack       --out OUTDIR --resume DIR      (unpack: the reverse)
+    python -m scenes.training.train probe      --out DIR
 
 A checkpoint is the diffusers folder itself: float16 weights, averaged over the last steps. Resuming starts
 from those, with a fresh optimizer and a warm-up. `train_all.sh` runs the whole recipe.
@@ -23,17 +24,19 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from scenes import embedded
-from scenes.autoencoder import encoder_only, latent_means, train_vae, vae_loss
 from scenes.captions import vocabulary
-from scenes.diffusion import diffusion_loss, train_diffusion
-from scenes.loop import Options, Trainee, say
-from scenes.pool import draw, moments
+from scenes.training import embedded
+from scenes.training.autoencoder import encoder_only, latent_means, train_vae, vae_loss
+from scenes.training.diffusion import train_diffusion
+from scenes.training.loop import Options, Trainee, say
+from scenes.training.plain import diffusion_loss, train_plain
+from scenes.training.pool import draw, moments
 from scenes.world import sample
 
 STAGE_DEFAULTS: dict[str, dict] = {
     "vae": {"batch": 64, "lr": 1e-3},
     "diffusion": {"batch": 768, "chunk": 512, "pool": 131072, "fill": 16384, "redraw_every": 48},
+    "plain": {"batch": 768, "lr": 7e-4, "pool": 196608, "redraw_every": 24},
     "classifier": {"batch": 256, "lr": 2e-3},
     "probe": {"steps": 1},
 }
@@ -116,7 +119,9 @@ def _wait(device: torch.device) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("vae", "diffusion", "classifier", "export", "pack", "unpack", "probe"))
+    parser.add_argument(
+        "stage", choices=("vae", "diffusion", "plain", "classifier", "export", "pack", "unpack", "probe")
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", type=Path, help="the folder to start from")
     parser.add_argument("--minutes", type=float, help="wall-clock budget, everything included")
@@ -128,7 +133,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--networks", nargs="+", default=["vae", "diffusion"], help="what to probe")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", type=torch.device)
-    for name in ("channels-last", "freeze-encoder"):
+    for name in ("channels-last", "freeze-encoder", "ambiguous", "compile"):
         parser.add_argument(f"--{name}", action="store_true")
     embedded.quiet()
     given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
@@ -155,10 +160,12 @@ def run_stage(stage: str, given: dict, networks: list[str]) -> None:
         train_vae(options)
     elif stage == "diffusion":
         train_diffusion(options)
+    elif stage == "plain":
+        train_plain(options)
     elif stage == "probe":
         probe(options, networks)
     else:
-        from scenes.classifier import train_judge
+        from scenes.training.classifier import train_judge
 
         train_judge(options)
 

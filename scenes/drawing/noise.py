@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from scenes.world import Rows
+from scenes.rows import Rows
 
 TEXELS = 128  # a period of a table
 CELLS = 256  # random numbers for cells (trees, stars, strokes)

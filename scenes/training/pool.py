@@ -86,16 +86,20 @@ class Ring:
         return {name: values[index] for name, values in self.rows.items()}
 
 
-class DescribedEdits:
-    """An endless stream of scenes with two edits of each, made ahead by processes, and their token ids.
+class Described:
+    """An endless stream of scenes with edits of each, made ahead by processes, and their token ids.
 
-    An item: `BRANCHES` batches of the same clips (as sampled, and twice changed), and the ids
-    [B, BRANCHES, CAPTIONS_PER_SCENE, L] int16. The first half of the captions words a clip and its edits
+    An item: `branches` batches of the same clips (as sampled, and changed in ways of their own), and the ids
+    [B, branches, CAPTIONS_PER_SCENE, L] int16. The first half of the captions words a clip and its edits
     alike. Create it before anything touches the GPU: the processes are forked.
     """
 
-    def __init__(self, tokenizer_folder: Path, count: int, seed: int, workers: int) -> None:
+    def __init__(
+        self, tokenizer_folder: Path, count: int, seed: int, workers: int, *, branches: int, ambiguous: bool = False
+    ) -> None:
         self.folder = tokenizer_folder
+        self.branches = branches
+        self.ambiguous = ambiguous
         self.count = count
         self.seed = seed
         self.processes: ProcessPoolExecutor | None = None
@@ -105,13 +109,16 @@ class DescribedEdits:
             for _ in range(3 * workers):
                 self._ask(self.processes)
 
+    def _next(self) -> tuple[Path, int, int, int, bool]:
+        return self.folder, self.count, self.seed, self.branches, self.ambiguous
+
     def _ask(self, processes: ProcessPoolExecutor) -> None:
-        self.ahead.append(processes.submit(_describe, self.folder, self.count, self.seed))
+        self.ahead.append(processes.submit(_describe, *self._next()))
         self.seed += 1
 
     def __next__(self) -> tuple[list[SceneBatch], np.ndarray]:
         if self.processes is None:
-            pickled, tokens = _describe(self.folder, self.count, self.seed)
+            pickled, tokens = _describe(*self._next())
             self.seed += 1
         else:
             self._ask(self.processes)
@@ -131,10 +138,10 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _describe(folder: Path, count: int, seed: int) -> tuple[bytes, np.ndarray]:
+def _describe(folder: Path, count: int, seed: int, branches: int, ambiguous: bool) -> tuple[bytes, np.ndarray]:
     """The item of a seed, its scenes pickled: torch would send each tensor by a file of its own."""
-    source = sample(count, seed=seed, split="train")
-    batches = [source, *(changed(source, seed=seed * BRANCHES + branch) for branch in range(1, BRANCHES))]
+    source = sample(count, seed=seed, split="train", ambiguous=ambiguous)
+    batches = [source, *(changed(source, seed=seed * BRANCHES + branch) for branch in range(1, branches))]
     tokenizer = _tokenizer(folder)
     words = random.Random(seed)
     tokens = []

@@ -1,0 +1,1 @@
+"""What the drawn world is made of: noise fields, objects, places, styles."""

@@ -1,0 +1,1 @@
+"""Training of the models that know the drawn world, and of their judge."""
