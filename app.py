@@ -80,16 +80,16 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
     # Only now: gradio and torch take seconds to import, which `--help` must not wait for.
     from adaflow_core.backbone import KNOWN_MODELS
     from adaflow_core.types import AdaFlowError
-    from webui import logs
     from webui.limits import limits_of
-    from webui.serve import serve
+    from webui.serving import logs
+    from webui.serving.server import serve
     from webui.studio import Studio
 
-    run = None
+    runner = None
     if zero:
-        from webui.zerogpu import Forked
+        from webui.jobs.zerogpu import ForkRunner
 
-        run = Forked(folder / "orders", args.public)
+        runner = ForkRunner(folder / "orders", args.public)
     if args.public:
         logs.set_up()
     limits = limits_of(
@@ -108,7 +108,7 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
         offered,
         limits=limits,
         public=args.public,
-        run=run,
+        runner=runner,
     )
     try:
         server = serve(

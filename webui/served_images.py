@@ -1,7 +1,7 @@
-"""Pictures on their way to a browser, as files that are written once.
+"""Image files that are sent to browsers, each written once.
 
-Gradio writes an array's file anew each time it is shown, under the same name: whoever is being sent it at that moment
-gets a torn file. Here equal pictures share a file that appears complete.
+Gradio rewrites an array's file under the same name each time it is shown, so a browser that is downloading it at that
+moment gets a broken file. Here equal images share one file, which is renamed into place when it is complete.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ import hashlib
 import io
 import os
 import uuid
+from typing import Literal
 
 import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
 
 
-def shown(picture: np.ndarray, form: str = "webp") -> str:
-    """The path of a file of the picture [H, W, 3] uint8, where Gradio may send it from.
+def serve_image(image: np.ndarray, file_format: Literal["webp", "png"] = "webp") -> str:
+    """Write an image [H, W, 3] uint8 where Gradio may serve it from, and return its path.
 
-    `form`: "webp" for frames, "png" for plots.
+    "webp" is lossy and small, for frames; "png" is for plots.
     """
     content = io.BytesIO()
-    Image.fromarray(picture).save(content, form.upper(), **({"quality": 90} if form == "webp" else {}))
+    Image.fromarray(image).save(content, file_format.upper(), **({"quality": 90} if file_format == "webp" else {}))
     name = hashlib.blake2b(content.getvalue(), digest_size=16).hexdigest()
     folder = os.path.join(get_upload_folder(), "pictures")
-    path = os.path.join(folder, f"{name}.{form}")
+    path = os.path.join(folder, f"{name}.{file_format}")
     try:
-        os.utime(path)  # files are deleted by their age: one that is shown again is young
+        os.utime(path)  # files are deleted by age: one that is shown again must not expire
     except FileNotFoundError:
         os.makedirs(folder, exist_ok=True)
         part = f"{path}.{uuid.uuid4().hex}"

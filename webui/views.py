@@ -20,8 +20,8 @@ from adaflow_core.visualize import (
     stamp,
     token_view,
 )
-from webui.jobs import Snapshot
-from webui.wording import sentence
+from webui.jobs.queue import Snapshot
+from webui.messages import sentence
 
 Item = tuple[Picture, str]  # a gallery's picture and caption
 
@@ -97,10 +97,6 @@ def keyframe_items(plan: Plan) -> list[Item]:
         (np.asarray(plan.video.frames[frame]), f"{stamp(plan, frame)} · segment of {length}")
         for frame, length in zip(segments.keyframes, segments.lengths, strict=True)
     ]
-
-
-def keyframe_choices(plan: Plan) -> list[tuple[str, int]]:
-    return [(f"{k + 1}: {stamp(plan, frame)}", k) for k, frame in enumerate(plan.layout.keyframes)]
 
 
 def grid_choices(plan: Plan) -> list[tuple[str, str]]:
@@ -226,9 +222,9 @@ def scores(values: Scores) -> str:
 
 def progress(snapshot: Snapshot) -> str:
     """Stage, bar, time left and the live picture in one piece: separate outputs would flicker."""
-    title, detail, share = _standing(snapshot)
+    title, detail, share = _headline(snapshot)
     picture = ""
-    if snapshot.preview is not None and not snapshot.over:
+    if snapshot.preview is not None and not snapshot.finished:
         picture = (
             f'<img class="af-live" src="{_data_url(latents_grid(snapshot.preview))}" '
             f'alt="The {len(snapshot.preview)} keyframes as they are being edited">'
@@ -242,7 +238,7 @@ def progress(snapshot: Snapshot) -> str:
     )
 
 
-def _standing(snapshot: Snapshot) -> tuple[str, str, float]:
+def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
     """Title, detail and share done of a job."""
     kind = {"edit": "Edit", "plan": "Preview", "load": "Model"}.get(snapshot.kind, snapshot.kind)
     ran = duration(snapshot.elapsed)
@@ -291,7 +287,7 @@ def vocabulary_title(words: Sequence[str]) -> str:
     return f"The {len(words)} words that this model knows"
 
 
-def sides(usual: int) -> list[tuple[str, int]]:
+def working_sizes(usual: int) -> list[tuple[str, int]]:
     """Working sizes to choose from, in pixels of the shorter side; 0 is the model's own."""
     return [(f"the model's own ({usual})", 0), *((str(side), side) for side in (192, 256, 320, 384, 512, 768))]
 

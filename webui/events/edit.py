@@ -1,38 +1,37 @@
-"""Step 3 of the page: what the events of prompt, edit and result do, one method per event."""
+"""Events of step 3 (prompt, edit and result), one handler per event."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from adaflow_core.config import EditConfig
 from webui import views
-from webui.events import follow, refusal, said, stop_job, told, unchanged
-from webui.jobs import Snapshot
-from webui.pictures import shown
+from webui.events.follow import follow, stop_job
+from webui.jobs.queue import Snapshot
+from webui.jobs.tasks import FinishedEdit
+from webui.messages import message, refusal, refuse_on_error
+from webui.outputs import CompareOutputs, WatchOutputs, unchanged
+from webui.served_images import serve_image
 from webui.studio import Studio
-from webui.work import Edited
-
-_RESULT_VIEWS = 13  # outputs that show a finished edit
 
 
 class EditEvents:
-    """Jobs run on the server whether or not anybody watches; a visitor holds their ids."""
+    """Edits run on the server whether or not anybody watches; a visitor knows them by their job's id."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
     def check_prompt(self, prompt: str, model: str = "") -> str:
         """Which words of a prompt the model does not know, and what of it is too long."""
-        with told():
-            return views.notice(self.studio.doubts(prompt or "", model or ""))
+        with refuse_on_error():
+            return views.notice(self.studio.prompt_problems(prompt or "", model or ""))
 
-    def begin(self, prompt: str) -> None:
-        """Say at once what would otherwise be said after planning."""
+    def check_not_empty(self, prompt: str) -> None:
+        """Refuse an empty prompt before planning starts."""
         if not (prompt or "").strip():
             raise refusal("the prompt is empty; say what the video should show")
 
@@ -48,7 +47,7 @@ class EditEvents:
         seed: float,
     ) -> str:
         """Start an edit of the plan; returns the job's id, for `watch` and `stop`."""
-        with told():
+        with refuse_on_error():
             config = EditConfig(
                 steps=int(steps),
                 guidance=guidance,
@@ -59,53 +58,58 @@ class EditEvents:
             )
             return self.studio.edit(plan_id, prompt or "", config)
 
-    async def watch(self, job_id: str) -> AsyncIterator[tuple[Any, ...]]:
+    async def watch(self, job_id: str) -> AsyncIterator[WatchOutputs]:
         """Follow a job to its end: status, progress, then source, edit, files and report."""
         snapshot = self.studio.jobs.snapshot(job_id) if job_id else None
         if snapshot is None:
-            yield (views.status(None), "", *unchanged(_RESULT_VIEWS))
+            yield unchanged(WatchOutputs, status=views.status(None), progress="")
             return
         async for snapshot in follow(self.studio.jobs, job_id):
-            yield (views.status(snapshot), views.progress(snapshot), *_results(snapshot))
+            yield _watch_outputs(snapshot)
         if snapshot.state == "failed":
-            gr.Warning(said(snapshot.problem))
+            gr.Warning(message(snapshot.problem))
 
-    def compare(self, job_id: str, number: float) -> tuple[Any, ...]:
-        """Frame `number` (from 0) of a finished edit: source and edit, and when it is."""
+    def compare(self, job_id: str, number: float) -> CompareOutputs:
+        """Frame `number` (from 0) of a finished edit: source and edit, and its time."""
         snapshot = self.studio.jobs.snapshot(job_id or "")
-        edited = snapshot.result if snapshot is not None else None
-        if not isinstance(edited, Edited):
-            return gr.skip(), gr.skip()
-        return _compared(edited, min(max(int(number), 0), len(edited.after) - 1))
+        finished = snapshot.result if snapshot is not None else None
+        if not isinstance(finished, FinishedEdit):
+            return unchanged(CompareOutputs)
+        return _compare_outputs(finished, min(max(int(number), 0), len(finished.after) - 1))
 
     def stop(self, job_id: str) -> None:
-        """Ask a job to end; it does so at its next look, within two seconds of compute."""
+        """Stop a job; it ends within two seconds of compute."""
         stop_job(self.studio.jobs, job_id)
 
 
-def _compared(edited: Edited, frame: int) -> tuple[Any, str]:
-    pictures = shown(np.asarray(edited.before[frame])), shown(np.asarray(edited.after[frame]))
-    return pictures, views.line(f"{frame / edited.fps:.2f} s, frame {frame}: the source to the left of the line")
+def _compare_outputs(finished: FinishedEdit, frame: int) -> CompareOutputs:
+    return CompareOutputs(
+        compared=tuple(serve_image(np.asarray(frames[frame])) for frames in (finished.before, finished.after)),
+        compared_line=views.line(f"{frame / finished.fps:.2f} s, frame {frame}: the source to the left of the line"),
+    )
 
 
-def _results(snapshot: Snapshot) -> list[Any]:
-    """What a finished edit shows, in the order of `EditStep.shown`; nothing new before that."""
-    edited = snapshot.result
-    if not isinstance(edited, Edited):
-        return unchanged(_RESULT_VIEWS)
-    report = json.loads(edited.report.read_text(encoding="utf-8"))
-    middle = len(edited.after) // 2
-    return [
-        gr.Column(visible=True),
-        views.quote(edited.prompt) + views.line("Plan and inversion were reused." if edited.reused else ""),
-        str(edited.source),
-        str(edited.edit),
-        gr.Slider(value=middle, maximum=max(1, len(edited.after) - 1)),
-        *_compared(edited, middle),
-        views.scores(edited.scores),
-        views.notice(edited.warnings),
-        str(edited.edit),
-        str(edited.report),
-        edited.command,
-        report,
-    ]
+def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
+    status, progress = views.status(snapshot), views.progress(snapshot)
+    finished = snapshot.result
+    if not isinstance(finished, FinishedEdit):
+        return unchanged(WatchOutputs, status=status, progress=progress)
+    middle = len(finished.after) // 2
+    comparison = _compare_outputs(finished, middle)
+    return WatchOutputs(
+        status=status,
+        progress=progress,
+        result=gr.Column(visible=True),
+        about=views.quote(finished.prompt) + views.line("Plan and inversion were reused." if finished.reused else ""),
+        source=str(finished.source),
+        edited=str(finished.edit),
+        compared_frame=gr.Slider(value=middle, maximum=max(1, len(finished.after) - 1)),
+        compared=comparison.compared,
+        compared_line=comparison.compared_line,
+        scores=views.scores(finished.scores),
+        warnings=views.notice(finished.warnings),
+        video_file=str(finished.edit),
+        report_file=str(finished.report),
+        command=finished.command,
+        report=json.loads(finished.report.read_text(encoding="utf-8")),
+    )
