@@ -26,7 +26,8 @@ from webui.outputs import (
 )
 from webui.studio import Studio
 
-# A named event is part of the API. Private ones carry clicks, which programs do not make.
+# A named event is part of the API. Private ones carry clicks, which programs do not make. Of one handler the named
+# event is connected first: Gradio gives each event its handler's name unless it is taken.
 _PUBLIC: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
 _PRIVATE: dict[str, Any] = {**_PUBLIC, "api_visibility": "private"}
 _IMMEDIATE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
@@ -46,8 +47,8 @@ def build(studio: Studio) -> gr.Blocks:
         planning, editing = PlanEvents(studio, clips), EditEvents(studio)
         _connect_video(planning, video, edit)
         _connect_model(planning, plan, edit)
-        _connect_preview(planning, video, plan)
         _connect_plan_views(planning, plan)
+        _connect_preview(planning, video, plan)
         edit_started = _connect_edit(planning, editing, video, plan, edit)
         _connect_result(blocks, editing, edit, edit_started)
     return blocks
@@ -107,8 +108,8 @@ def _connect_edit(
     inputs = collect(_parameters(editing.edit), plan, prompt=edit.prompt)
     started = planned.success(editing.edit, inputs, edit.job_id, api_name="edit", **_PUBLIC)
     check_prompt = editing.check_prompt, [edit.prompt, plan.model], edit.prompt_problems
-    started.success(*check_prompt, **_PRIVATE)
     gr.on([edit.prompt.blur, edit.prompt.submit], *check_prompt, api_name="check_prompt", **_PUBLIC)
+    started.success(*check_prompt, **_PRIVATE)
     edit.stop.click(editing.stop, edit.job_id, None, api_name="stop", **_IMMEDIATE)
     return started
 
