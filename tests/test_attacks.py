@@ -19,6 +19,7 @@ import torch
 
 from adaflow_core.backbone import EMBEDDED, load_backbone
 from adaflow_core.types import AdaFlowError, Stopped
+from helpers.jobs import finish
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -211,7 +212,7 @@ def test_guesses_find_no_job(victim: Victim) -> None:
             assert jobs.snapshot(job).state in ("waiting", "running") and not jobs.snapshot(job).stopping
     finally:
         release.set()
-    assert jobs.wait(job, 5).state == "done"
+    assert finish(jobs, job, 5).state == "done"
 
 
 def test_a_plan_is_its_visitors_own(victim: Victim) -> None:

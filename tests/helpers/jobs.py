@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from adaflow_core.types import Stopped
-from webui.jobs.queue import Report, Stop, Work
+from webui.jobs.queue import Jobs, Report, Snapshot, Stop, Work
 
 
 def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
@@ -16,6 +16,14 @@ def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.005)
+
+
+def finish(jobs: Jobs, job_id: str, seconds: float = 5.0) -> Snapshot:
+    """Wait until the job has finished, and return its last snapshot."""
+    until(lambda: jobs.snapshot(job_id).finished, seconds)  # type: ignore[union-attr]
+    snapshot = jobs.snapshot(job_id)
+    assert snapshot is not None
+    return snapshot
 
 
 def wait_for(release: threading.Event) -> Work:

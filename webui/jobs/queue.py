@@ -41,7 +41,6 @@ _INTERNAL = "Something went wrong inside; the server's log has the details."
 class Snapshot:
     """A job at one moment, as its visitor may see it."""
 
-    id: str
     kind: str
     state: State
     ahead: int  # jobs that run before it
@@ -107,8 +106,9 @@ class Jobs:
         seconds: float = math.inf,
     ) -> None:
         self._keep, self._discard, self._most_waiting, self._seconds = keep, discard, waiting, seconds
-        self._changed = threading.Condition()
-        self._jobs: OrderedDict[str, _Job] = OrderedDict()  # guarded by _changed, and so is every job in it
+        self._lock = threading.Lock()
+        self._submitted = threading.Condition(self._lock)
+        self._jobs: OrderedDict[str, _Job] = OrderedDict()  # guarded by _lock, and so is every job in it
         self._worker: threading.Thread | None = None
 
     def submit(
@@ -134,7 +134,7 @@ class Jobs:
         job = _Job(
             secrets.token_urlsafe(16), kind, work, dict(forecast or {}), urgent, frozenset(files), copy_context()
         )
-        with self._changed:
+        with self._lock:
             ahead = len(self._waiting())
             if ahead >= self._most_waiting:
                 raise AdaFlowError(f"the queue is full, {ahead} jobs wait already; try again in a few minutes")
@@ -142,30 +142,28 @@ class Jobs:
             if self._worker is None:
                 self._worker = threading.Thread(target=self._run, name="adaflow-jobs", daemon=True)
                 self._worker.start()
-            self._changed.notify_all()
+            self._submitted.notify()
         logger.info("job waits", extra={"job": job.id[:8], "kind": kind, "ahead": ahead})
         return job.id
 
     def stop(self, job_id: str) -> bool:
         """Ask a job to stop; False if there is no such job or it has finished."""
-        with self._changed:
+        with self._lock:
             job = self._jobs.get(job_id)
             if job is None or job.finished:
                 return False
             job.stop.set()
             if job.state == "waiting":
                 job.state, job.ended, job.work = "stopped", time.monotonic(), _no_work
-            self._changed.notify_all()
             return True
 
     def snapshot(self, job_id: str) -> Snapshot | None:
         """The job as it is now; None if there is no such job, or no longer."""
-        with self._changed:
+        with self._lock:
             job = self._jobs.get(job_id)
             if job is None:
                 return None
             return Snapshot(
-                id=job.id,
                 kind=job.kind,
                 state=job.state,
                 ahead=self._ahead(job),
@@ -180,12 +178,12 @@ class Jobs:
 
     def counts(self) -> dict[str, int]:
         """State -> number of jobs."""
-        with self._changed:
+        with self._lock:
             return dict(Counter(job.state for job in self._jobs.values()))
 
     def files_in_use(self) -> set[Path]:
         """The files of unfinished jobs."""
-        with self._changed:
+        with self._lock:
             return {path for job in self._jobs.values() if not job.finished for path in job.files}
 
     def is_alive(self) -> bool:
@@ -194,22 +192,11 @@ class Jobs:
 
     def forget_older_than(self, seconds: float) -> int:
         """Forget jobs that finished longer ago, and discard their results; returns their number."""
-        with self._changed:
+        with self._lock:
             oldest = time.monotonic() - seconds
             forgotten = [self._jobs.pop(job.id) for job in self._finished() if job.ended < oldest]
         self._discard_results(forgotten)
         return len(forgotten)
-
-    def wait(self, job_id: str, timeout: float | None = None) -> Snapshot | None:
-        """Block until the job has finished; for scripts and tests, not for event handlers."""
-
-        def finished() -> bool:
-            job = self._jobs.get(job_id)
-            return job is None or job.finished
-
-        with self._changed:
-            self._changed.wait_for(finished, timeout)
-        return self.snapshot(job_id)
 
     def _waiting(self) -> list[_Job]:
         waiting = [job for job in self._jobs.values() if job.state == "waiting"]
@@ -227,24 +214,23 @@ class Jobs:
     def _run(self) -> None:
         """The worker thread."""
         while True:
-            with self._changed:
-                self._changed.wait_for(self._waiting)
+            with self._lock:
+                self._submitted.wait_for(self._waiting)
                 job = self._waiting()[0]
                 job.state, job.started = "running", time.monotonic()
             state, result, problem = job.context.run(self._work, job)
-            with self._changed:
+            with self._lock:
                 job.state, job.result, job.problem, job.ended = state, result, problem, time.monotonic()
                 job.work, job.context = _no_work, Context()  # releases what they hold, which may be large
                 finished = self._finished()
                 forgotten = [self._jobs.pop(old.id) for old in finished[: max(0, len(finished) - self._keep)]]
-                self._changed.notify_all()
             self._discard_results(forgotten)
 
     def _work(self, job: _Job) -> tuple[State, Any, str]:
         """Do the job's work; returns its state, result and problem."""
 
         def report(progress: Progress) -> None:
-            with self._changed:
+            with self._lock:
                 job.progress = progress
                 if progress.preview is not None:
                     job.preview = progress.preview

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adaflow_core.types import AdaFlowError, Progress
-from helpers.jobs import until, wait_for, work_until_stopped
+from helpers.jobs import finish, until, wait_for, work_until_stopped
 from webui.jobs.queue import Jobs, Report, Stop
 
 
@@ -38,7 +38,7 @@ def test_jobs_run_one_at_a_time_in_order_urgent_ones_first() -> None:
     ids.append(jobs.submit("plan", work("urgent"), urgent=True))
     assert [jobs.snapshot(i).ahead for i in ids] == [2, 3, 1]
     release.set()
-    assert [jobs.wait(i, 5).result for i in ids] == ["a", "b", "urgent"]
+    assert [finish(jobs, i, 5).result for i in ids] == ["a", "b", "urgent"]
     assert order == ["urgent", "a", "b"] and most == 1
 
 
@@ -47,7 +47,7 @@ def test_a_running_job_stops_at_its_next_look() -> None:
     job = jobs.submit("edit", wait_for(threading.Event()))
     until(lambda: jobs.snapshot(job).state == "running")
     assert jobs.stop(job)
-    snapshot = jobs.wait(job, 5)
+    snapshot = finish(jobs, job, 5)
     assert snapshot is not None and snapshot.state == "stopped" and snapshot.result is None
     assert not jobs.stop(job), "it is over"
 
@@ -59,7 +59,7 @@ def test_a_waiting_job_stops_without_having_run() -> None:
     assert jobs.stop(second)
     assert jobs.snapshot(second).state == "stopped"
     release.set()
-    jobs.wait(first, 5)
+    finish(jobs, first, 5)
     assert ran == []
 
 
@@ -89,17 +89,17 @@ def test_a_failure_says_what_the_user_can_mend_and_nothing_of_the_inside() -> No
         raise RuntimeError("secret of the inside")
 
     first, second = jobs.submit("plan", mendable), jobs.submit("plan", internal)
-    told, untold = jobs.wait(first, 5), jobs.wait(second, 5)
+    told, untold = finish(jobs, first, 5), finish(jobs, second, 5)
     assert told is not None and told.state == "failed" and told.problem == "choose another file"
     assert untold is not None and untold.state == "failed" and "secret" not in untold.problem
-    assert jobs.wait(jobs.submit("plan", lambda report, stop: 1), 5).result == 1
+    assert finish(jobs, jobs.submit("plan", lambda report, stop: 1), 5).result == 1
 
 
 def test_old_results_are_discarded() -> None:
     gone: list[int] = []
     jobs = Jobs(keep=2, discard=gone.append)
     ids = [jobs.submit("edit", lambda report, stop, n=n: n + 1) for n in range(4)]
-    jobs.wait(ids[-1], 5)
+    finish(jobs, ids[-1], 5)
     until(lambda: gone == [1, 2])
     assert jobs.snapshot(ids[0]) is None and jobs.snapshot(ids[3]).result == 4
 
@@ -126,8 +126,8 @@ def test_a_full_queue_says_so() -> None:
 
 def test_a_job_that_takes_too_long_ends_with_a_sentence() -> None:
     jobs = Jobs(seconds=0.1)
-    over = jobs.wait(jobs.submit("edit", work_until_stopped), 5)
+    over = finish(jobs, jobs.submit("edit", work_until_stopped), 5)
     assert over.state == "failed" and "longer than a job here may" in over.problem
     with pytest.raises(AdaFlowError, match="fewer frames or steps"):
         jobs.submit("edit", work_until_stopped, forecast={"invert": 0.05, "edit": 0.06})
-    assert jobs.wait(jobs.submit("edit", lambda report, stop: 1), 5).state == "done"
+    assert finish(jobs, jobs.submit("edit", lambda report, stop: 1), 5).state == "done"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from adaflow_core.types import AdaFlowError
+from helpers.jobs import finish
 from webui.jobs.queue import Jobs, Report, Stop
 from webui.serving import logs
 
@@ -29,7 +30,7 @@ def test_the_log_is_json_with_jobs_that_can_be_told_apart_but_not_taken(log: io.
 
     jobs = Jobs()
     job = jobs.submit("edit", fails)
-    jobs.wait(job, 5)
+    finish(jobs, job, 5)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [line["message"] for line in lines] == ["job waits", "at work", "job failed", "job is over"]
     assert {line["job"] for line in lines} == {job[:8]} and job not in log.getvalue()
@@ -47,5 +48,5 @@ def test_what_a_visitor_is_told_names_no_folders_but_the_log_does(log: io.String
         raise AdaFlowError("the cache folder /srv/data/cache cannot be written")
 
     jobs = Jobs()
-    told = jobs.wait(jobs.submit("plan", fails), 5).problem
+    told = finish(jobs, jobs.submit("plan", fails), 5).problem
     assert told == "the cache folder cache cannot be written" and "/srv/data/cache" in log.getvalue()

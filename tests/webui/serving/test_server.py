@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from helpers.jobs import work_until_stopped
+from helpers.jobs import finish, work_until_stopped
 from webui.serving.server import serve
 from webui.studio import Studio
 
@@ -26,7 +26,7 @@ def test_health_tells_how_many_jobs_there_are(tmp_path: Path, monkeypatch: pytes
         assert answer.json()["status"] == "ok" and answer.json()["jobs"] == {"waiting": 2, "running": 1}
         for job in jobs:
             studio.jobs.stop(job)
-        studio.jobs.wait(jobs[0], 5)
+        finish(studio.jobs, jobs[0], 5)
         monkeypatch.setattr(studio.jobs, "is_alive", lambda: False)
         assert httpx.get(f"{server.address}/healthz").status_code == 503
     finally:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from adaflow_core.cache import Cache
-from helpers.jobs import work_until_stopped
+from helpers.jobs import finish, work_until_stopped
 from webui.limits import Limits
 from webui.serving.upkeep import Upkeep
 from webui.studio import Studio
@@ -43,7 +43,7 @@ def test_what_is_over_its_time_is_deleted_and_nothing_else(tmp_path: Path) -> No
     ]
     assert not (uploads / "ab").exists() and not (uploads / "deep").exists(), "their folders go too"
     studio.jobs.stop(waits)
-    studio.jobs.wait(waits, 5)
+    finish(studio.jobs, waits, 5)
     time.sleep(0.4)
     assert upkeep.clean() == 4 and not (uploads / "cd").exists(), "and the job is forgotten"
     assert studio.jobs.snapshot(waits) is None
