@@ -89,9 +89,9 @@ def test_a_failure_says_what_the_user_can_mend_and_nothing_of_the_inside() -> No
         raise RuntimeError("secret of the inside")
 
     first, second = jobs.submit("plan", mendable), jobs.submit("plan", internal)
-    told, untold = finish(jobs, first, 5), finish(jobs, second, 5)
-    assert told is not None and told.state == "failed" and told.problem == "choose another file"
-    assert untold is not None and untold.state == "failed" and "secret" not in untold.problem
+    mendable_job, internal_job = finish(jobs, first, 5), finish(jobs, second, 5)
+    assert mendable_job.state == "failed" and mendable_job.problem == "choose another file"
+    assert internal_job.state == "failed" and "secret" not in internal_job.problem
     assert finish(jobs, jobs.submit("plan", lambda report, stop: 1), 5).result == 1
 
 

@@ -48,8 +48,8 @@ def test_an_edit_for_strangers_is_checked_and_marked(
     with av.open(str(edited.source)) as container:
         assert "comment" not in container.metadata, "the source was not"
     if shutil.which("ffprobe"):
-        shown = subprocess.run(
+        comment = subprocess.run(
             ["ffprobe", "-v", "error", "-show_entries", "format_tags=comment", "-of", "default=nw=1:nk=1", edited.edit],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert shown.stdout.startswith("Edited by AI (AdaFlow)")
+        assert comment.stdout.startswith("Edited by AI (AdaFlow)")

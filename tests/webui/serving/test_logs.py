@@ -48,5 +48,5 @@ def test_what_a_visitor_is_told_names_no_folders_but_the_log_does(log: io.String
         raise AdaFlowError("the cache folder /srv/data/cache cannot be written")
 
     jobs = Jobs()
-    told = finish(jobs, jobs.submit("plan", fails), 5).problem
-    assert told == "the cache folder cache cannot be written" and "/srv/data/cache" in log.getvalue()
+    problem = finish(jobs, jobs.submit("plan", fails), 5).problem
+    assert problem == "the cache folder cache cannot be written" and "/srv/data/cache" in log.getvalue()
