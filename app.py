@@ -10,10 +10,14 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from webui.studio import Studio
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    told = os.environ.get
+    env = os.environ.get
     parser = argparse.ArgumentParser(
         prog="app.py",
         description="AdaFlow's page: preview, then edit a video by text.",
@@ -21,36 +25,38 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--model",
-        default=told("ADAFLOW_MODEL", "embedded"),
+        default=env("ADAFLOW_MODEL", "embedded"),
         help="embedded, a Hub id or a folder in diffusers' format (default: $ADAFLOW_MODEL, else embedded)",
     )
     parser.add_argument(
         "--offer",
         nargs="*",
         metavar="ID",
-        help="models that visitors may choose besides --model (default: the known checkpoints; with --public none)",
+        help="other models that visitors may choose (default: the known checkpoints; with --public none)",
     )
     parser.add_argument(
         "--public",
         action=argparse.BooleanOptionalAction,
-        default=told("ADAFLOW_PUBLIC", "1" if told("SPACE_ID") else "0").lower() in ("1", "true", "yes"),
+        default=env("ADAFLOW_PUBLIC", "1" if env("SPACE_ID") else "0").lower() in ("1", "true", "yes"),
         help="for strangers: tighter limits, files deleted after an hour, results marked as edited by AI and "
-        "looked at by the checkpoint's safety checker, log as JSON lines (default: $ADAFLOW_PUBLIC, else as on "
+        "checked by the checkpoint's safety checker, log as JSON lines (default: $ADAFLOW_PUBLIC, else as on "
         "a Hugging Face Space)",
     )
     parser.add_argument(
         "--host",
-        default=told("GRADIO_SERVER_NAME", "127.0.0.1"),
+        default=env("GRADIO_SERVER_NAME", "127.0.0.1"),
         help="address to serve on; 0.0.0.0 for all (default: 127.0.0.1)",
     )
     parser.add_argument("--port", type=int, default=7860, help="port to serve on (default: 7860)")
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
     parser.add_argument("--mcp", action="store_true", help="also serve the events as MCP tools (needs gradio[mcp])")
     parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
-    parser.add_argument("--max-seconds", type=float, help="longest upload taken (default: 120; with --public 30)")
-    parser.add_argument("--max-megabytes", type=int, help="largest upload taken (default: 200; with --public 100)")
-    parser.add_argument("--max-job-minutes", type=float, help="of one job's work (default: any; with --public 10)")
-    parser.add_argument("--keep-minutes", type=float, help="how long files live (default: 1440; with --public 60)")
+    parser.add_argument("--max-seconds", type=float, help="longest upload accepted (default: 120; with --public 30)")
+    parser.add_argument("--max-megabytes", type=int, help="largest upload accepted (default: 200; with --public 100)")
+    parser.add_argument(
+        "--max-job-minutes", type=float, help="longest running time of a job (default: any; with --public 10)"
+    )
+    parser.add_argument("--keep-minutes", type=float, help="how long files are kept (default: 1440; with --public 60)")
     return parser.parse_args(arguments)
 
 
@@ -61,9 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     # Nothing is sent anywhere unless --share asks for it.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it sums them up anew after each one
-    folder = Path(tempfile.mkdtemp(prefix="adaflow-"))  # results live as long as the server, at most
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container is asked to stop so
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # Gradio summarises all of them after each event
+    folder = Path(tempfile.mkdtemp(prefix="adaflow-"))  # deleted when the server ends
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a container is stopped; handled as Ctrl+C
     try:
         return _serve(args, folder)
     finally:
@@ -72,44 +78,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(args: argparse.Namespace, folder: Path) -> int:
     uploads = Path(os.environ.setdefault("GRADIO_TEMP_DIR", str(folder / "uploads")))
-    if args.public:  # strangers' videos leave their traces where they can be deleted, not among one's own
+    if args.public:  # a cache of its own: what strangers' videos leave in it is deleted
         os.environ.setdefault("ADAFLOW_CACHE", str(folder / "cache"))
     zero = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
     if zero:
-        import spaces  # noqa: F401 - must come before torch, whose devices it stands in for
-    # Only now: gradio and torch take seconds to import, which `--help` must not wait for.
-    from adaflow_core.backbone import KNOWN_MODELS
+        import spaces  # noqa: F401 - must be imported before torch, whose devices it replaces
+    # Imported here: gradio and torch take seconds, which `--help` must not wait for.
     from adaflow_core.types import AdaFlowError
-    from webui import logs
-    from webui.limits import limits_of
-    from webui.serve import serve
-    from webui.studio import Studio
+    from webui.serving import logs
+    from webui.serving.server import serve
 
-    run = None
-    if zero:
-        from webui.zerogpu import Forked
-
-        run = Forked(folder / "orders", args.public)
     if args.public:
         logs.set_up()
-    limits = limits_of(
-        args.public,
-        megabytes=args.max_megabytes,
-        seconds=args.max_seconds,
-        job_seconds=args.max_job_minutes and 60 * args.max_job_minutes,
-        keep_seconds=args.keep_minutes and 60 * args.keep_minutes,
-    )
-    offered = args.offer if args.offer is not None else () if args.public else tuple(KNOWN_MODELS)
+    studio = _build_studio(args, folder, zero)
     password = os.environ.get("ADAFLOW_PASSWORD")
-    studio = Studio(
-        args.model,
-        "cpu" if zero else args.device,
-        folder / "results",
-        offered,
-        limits=limits,
-        public=args.public,
-        run=run,
-    )
     try:
         server = serve(
             studio,
@@ -129,6 +111,36 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
     except OSError:
         return _refuse(f"{args.host}:{args.port} is taken or not this machine's; give another --port or --host")
     return 0
+
+
+def _build_studio(args: argparse.Namespace, folder: Path, zero: bool) -> Studio:
+    """The page's state as the options say; `zero`: on ZeroGPU, where tasks run in forks."""
+    from adaflow_core.backbone import KNOWN_MODELS
+    from webui.limits import limits_of
+    from webui.studio import Studio
+
+    runner = None
+    if zero:
+        from webui.jobs.zerogpu import ForkRunner
+
+        runner = ForkRunner(folder / "orders", args.public)
+    known = () if args.public else tuple(KNOWN_MODELS)
+    limits = limits_of(
+        args.public,
+        megabytes=args.max_megabytes,
+        seconds=args.max_seconds,
+        job_seconds=args.max_job_minutes and 60 * args.max_job_minutes,
+        keep_seconds=args.keep_minutes and 60 * args.keep_minutes,
+    )
+    return Studio(
+        args.model,
+        "cpu" if zero else args.device,
+        folder / "results",
+        known if args.offer is None else args.offer,
+        limits=limits,
+        public=args.public,
+        runner=runner,
+    )
 
 
 def _refuse(problem: str) -> int:

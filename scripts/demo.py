@@ -1,4 +1,4 @@
-"""Edits the bundled colour clip with the embedded model on the command line's own path: `make demo`."""
+"""Edits the bundled colour clip with the embedded model, as the command line does: `make demo`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Many visitors at once, against a page started here: `python scripts/load.py --clients 20 --seconds 180`.
 
-Each visitor uploads a clip of a colour and length of its own, plans and edits it over and over, and looks whether what
-comes back is its own. Only this machine's loopback is spoken to; time and number of visits are bounded. Says at the
-end, as one line of JSON, what went wrong, how long things took, and what memory and files were left after their time;
-the exit status is 1 if anything is not as it should be.
+Each visitor uploads a clip of a colour and length of its own, plans and edits it again and again, and checks that what
+comes back is its own. Everything stays on this machine; time and number of visits are limited. Prints one line of JSON:
+what went wrong, how long edits took, and which memory and files were left after the files' time was over. The exit
+status is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ sys.path.insert(0, str(ROOT))
 from adaflow_core.video import decode, write_video  # noqa: E402
 
 SIZE = (128, 96)
-MOST_VISITS = 500  # of one visitor
-GROWTH = 300  # MiB that the server may hold more than after its first edit
+MAX_VISITS = 500  # of one visitor
+MAX_GROWTH = 300  # MiB of memory that the server may hold beyond what it holds after its first edit
 
 
 @dataclass
 class Tally:
-    """What all visitors saw, under one lock."""
+    """What all visitors observed; guarded by `lock`."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     edits: int = 0
-    full: int = 0  # polite refusals of a full queue
+    full: int = 0  # refusals because the queue was full
     seconds: list[float] = field(default_factory=list)  # from upload to result
     wrong: Counter[str] = field(default_factory=Counter)
 
@@ -52,7 +52,7 @@ class Tally:
 
 
 class Visitor(threading.Thread):
-    """One visitor, until `end` on the monotonic clock."""
+    """One visitor, who stays until `end` on the monotonic clock."""
 
     def __init__(self, number: int, address: str, folder: Path, end: float, tally: Tally) -> None:
         super().__init__(name=f"visitor-{number}", daemon=True)
@@ -68,7 +68,7 @@ class Visitor(threading.Thread):
             client = Client(self.address, verbose=False, httpx_kwargs={"timeout": 120})
         except Exception as problem:
             return self.tally.note(f"no page: {type(problem).__name__}: {problem}")
-        for visit in range(MOST_VISITS):
+        for visit in range(MAX_VISITS):
             if time.monotonic() > self.end:
                 return
             try:
@@ -87,7 +87,7 @@ class Visitor(threading.Thread):
 
         began = time.monotonic()
         settings = {"keyframes": 2, "side": 192, "steps": 1, "frames": f"0:{self.length}"}
-        prune = 0.05 * (visit % 19)  # the same settings again would only be told that nothing has changed
+        prune = 0.05 * (visit % 19)  # with the same settings nothing would be planned
         planned = client.predict(handle_file(str(self.clip)), "", prune=prune, api_name="/preview", **settings)
         if planned[1]["frames"] != self.length:
             self.tally.note("another's plan")
@@ -99,7 +99,7 @@ class Visitor(threading.Thread):
         for name, value in (("source", source), ("edit", edited)):
             path = value["video"] if isinstance(value, dict) else value
             frames = decode(path, size=SIZE).frames
-            # The edit of one step stays near its source's colour; another visitor's is far from it.
+            # An edit of one step stays near its source's colour, which is far from that of other visitors.
             if len(frames) != self.length or np.abs(frames.mean(axis=(0, 1, 2)) - self.colour).max() > 24:
                 self.tally.note(f"another's {name}")
         if prompt not in quoted:
@@ -110,7 +110,7 @@ class Visitor(threading.Thread):
 
 
 def clip(number: int) -> np.ndarray:
-    """[T, H, W, 3] uint8: a soft pattern moves over a colour that no other of 27 visitors has; T differs as well."""
+    """[T, H, W, 3] uint8: a moving pattern on a colour of its own for each of 27 visitors; T differs as well."""
     width, height = SIZE
     base = np.array([number % 3, number // 3 % 3, number // 9 % 3]) * 64 + 64
     y, x = np.mgrid[0:height, 0:width] / 12
@@ -118,19 +118,18 @@ def clip(number: int) -> np.ndarray:
     return np.stack(frames).clip(0, 255).astype(np.uint8)
 
 
-def resident(process: int) -> int:
-    """MiB that a process holds."""
+def resident_memory(process: int) -> int:
+    """Memory of a process, in MiB."""
     lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS"))
 
 
-def files(folder: Path) -> int:
-    """Files of visitors: uploads, results and what the analysis left, without what is of the page or the machine."""
-    kept = [file for file in folder.rglob("*") if file.is_file() and "calibration" not in file.parts]
-    return len(kept)
+def count_files(folder: Path) -> int:
+    """The number of files in a folder, without the machine's calibration."""
+    return sum(file.is_file() and "calibration" not in file.parts for file in folder.rglob("*"))
 
 
-def health(address: str) -> dict[str, Any]:
+def read_health(address: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{address}/healthz", timeout=30) as answer:
         return dict(json.load(answer))
 
@@ -168,42 +167,42 @@ def main(arguments: list[str] | None = None) -> int:
             log.seek(0)
             result["errors_in_log"] = sum('"level": "error"' in line or "Traceback" in line for line in log)
     good = not result["wrong"] and not result["errors_in_log"] and result["edits"] >= args.clients
-    good = good and result["files_after"] <= result["files_before"] and result["memory_growth_mib"] <= GROWTH
+    good = good and result["files_after"] <= result["files_before"] and result["memory_growth_mib"] <= MAX_GROWTH
     print(json.dumps(result | {"good": good}), flush=True)
     return 0 if good else 1
 
 
 def load(args: argparse.Namespace, address: str, process: int, folder: Path, places: list[Path]) -> dict[str, Any]:
-    """One visitor first, for the level to come back to; then all at once; then the time of their files."""
+    """One visitor first, to measure the usual memory; then all at once; then wait until their files are deleted."""
     for _ in range(600):
         try:
-            health(address)
+            read_health(address)
             break
         except OSError:
             time.sleep(0.2)
-    before = sum(map(files, places))
+    before = sum(map(count_files, places))
     first = Visitor(0, address, folder, time.monotonic() + 1, tally := Tally())
     first.start()
     first.join(300)
-    level, tally = resident(process), Tally()
-    print(f"the level after one edit: {level} MiB", file=sys.stderr, flush=True)
+    level, tally = resident_memory(process), Tally()
+    print(f"memory after one edit: {level} MiB", file=sys.stderr, flush=True)
     end = time.monotonic() + args.seconds
     visitors = [Visitor(number, address, folder, end, tally) for number in range(args.clients)]
     for visitor in visitors:
         visitor.start()
     peak, most = level, 0
     while any(visitor.is_alive() for visitor in visitors) and time.monotonic() < end + 600:
-        peak, most = max(peak, resident(process)), max(most, sum(map(files, places)))
+        peak, most = max(peak, resident_memory(process)), max(most, sum(map(count_files, places)))
         time.sleep(1)
     for visitor in visitors:
         if visitor.is_alive():
-            tally.note("a visitor waits still, ten minutes after the end")
-    standing = health(address)
-    # Two rounds of the page's own after the time is over.
+            tally.note("a visitor is still waiting, ten minutes after the end")
+    standing = read_health(address)
+    # The page deletes files in rounds: two of them after their time is over.
     limit = time.monotonic() + 60 * args.keep_minutes + 90
-    while (after := sum(map(files, places))) > before and time.monotonic() < limit:
+    while (after := sum(map(count_files, places))) > before and time.monotonic() < limit:
         time.sleep(1)
-    final = resident(process)
+    final = resident_memory(process)
     return {
         "clients": args.clients,
         "edits": tally.edits,

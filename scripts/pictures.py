@@ -31,17 +31,17 @@ def main() -> None:
         config = PlanConfig(source_prompt=clip["source_prompt"])
         plan = engine.plan(ROOT / "assets" / "clips" / clip["file"], config, frames=FRAMES)
         edited = engine.edit(plan, clip["prompt"]).frames
-        shown = np.linspace(0, len(edited) - 1, 6).round().astype(int)
-        rows.append((clip["source_prompt"], visualize.contact_sheet(list(plan.video.frames[shown]))))
-        rows.append((f"becomes: {clip['prompt']}", visualize.contact_sheet(list(edited[shown]))))
+        sample = np.linspace(0, len(edited) - 1, 6).round().astype(int)
+        rows.append((clip["source_prompt"], visualize.contact_sheet(list(plan.video.frames[sample]))))
+        rows.append((f"becomes: {clip['prompt']}", visualize.contact_sheet(list(edited[sample]))))
         if clip is firsts["colour"]:
-            method(plan, edited, clip["prompt"]).save(OUT / "method.png")
+            draw_method(plan, edited, clip["prompt"]).save(OUT / "method.png")
     stack(rows).quantize(256).save(OUT / "edits.png", optimize=True)
 
 
-def method(plan: Plan, edited: np.ndarray, prompt: str) -> Image.Image:
-    """How it works in one picture: timeline, keyframes, kept tokens, the edit."""
-    shown = np.linspace(0, len(edited) - 1, 8).round().astype(int)
+def draw_method(plan: Plan, edited: np.ndarray, prompt: str) -> Image.Image:
+    """The method in one picture: timeline, keyframes, kept tokens, the edit."""
+    sample = np.linspace(0, len(edited) - 1, 8).round().astype(int)
     middle = len(plan.layout.keyframes) // 2
     tokens = [picture for picture, _ in visualize.token_view(plan, middle, plan.finest)][:4]
     return stack(
@@ -52,13 +52,13 @@ def method(plan: Plan, edited: np.ndarray, prompt: str) -> Image.Image:
             (f"3. Tokens that the keyframe at frame {plan.layout.keyframes[middle]} keeps of others",
              visualize.contact_sheet(tokens)),
             (f"4. Edited jointly, carried to all frames: “{prompt}”",
-             visualize.contact_sheet(list(edited[shown]))),
+             visualize.contact_sheet(list(edited[sample]))),
         ]
     )  # fmt: skip
 
 
 def stack(rows: list[tuple[str, np.ndarray]]) -> Image.Image:
-    """Titled pictures below each other, each as wide as the sheet."""
+    """Pictures below each other, scaled to the width of the sheet, each under its title."""
     font = ImageFont.load_default(20)
     pictures = [Image.fromarray(picture) for _, picture in rows]
     resized = [p.resize((WIDTH, round(p.height * WIDTH / p.width)), Image.Resampling.LANCZOS) for p in pictures]

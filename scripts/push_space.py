@@ -1,8 +1,7 @@
 """Puts the page on a Hugging Face Space: `python scripts/push_space.py OWNER/NAME [--zerogpu] [--model ID]`.
 
-A Docker Space on a CPU by default; with `--zerogpu` a Gradio Space with a GPU for each job. The Hub's library uploads
-the files, binary ones to where the Hub keeps large files. Log in first (`hf auth login`). `--dry-run FOLDER` writes
-what would be pushed and pushes nothing.
+A Docker Space on a CPU by default; with `--zerogpu` a Gradio Space with a GPU for each job. Log in first
+(`hf auth login`). `--dry-run FOLDER` writes what would be pushed and pushes nothing.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Not wanted there; the Hub keeps a .gitattributes of its own, which says what is a large file.
+# Not needed on a Space. The Hub has a .gitattributes of its own, for large files.
 LEFT_OUT = (".ci/", ".gitattributes", ".pre-commit-config.yaml", "benchmarks/", "tests/")
 ZERO_GPU = {"sdk": "gradio", "python_version": '"3.12"', "app_file": "app.py", "suggested_hardware": "zero-a10g"}
 
 
 def stage(folder: Path, zero: bool) -> None:
-    """Copy what the Space needs of the checkout into `folder`, with the head of its README."""
+    """Copy what the Space needs of the checkout into `folder`, with the front matter of its README."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         if not name.startswith(LEFT_OUT):
@@ -33,7 +32,7 @@ def stage(folder: Path, zero: bool) -> None:
 
 
 def for_zero_gpu(readme: str) -> str:
-    """The README with the head of a Gradio Space in place of that of a Docker Space."""
+    """The README with the front matter of a Gradio Space instead of a Docker Space."""
     _, head, text = readme.split("---\n", 2)
     lines = [line for line in head.splitlines() if line.split(":")[0] not in ("sdk", "app_port")]
     lines += [f"{key}: {value}" for key, value in ZERO_GPU.items()] + [f"sdk_version: {_pinned('gradio')}"]

@@ -1,7 +1,7 @@
 """Photographs every view of the page with a real plan and result: `python scripts/screens.py FOLDER [--readme]`.
 
 Starts the app, takes the first example from click to edited video, and prints how long each step took. Desktop, dark
-and phone width. `--readme` also renews the README's screenshots. Wants the packages of requirements-dev.txt and a
+and phone width. `--readme` also renews the README's screenshots. Needs the packages of requirements-dev.txt and a
 Chromium.
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -48,12 +49,13 @@ def main() -> None:
             app.wait()
     if arguments.readme:
         for view, name in README_VIEWS.items():
-            # Not a palette: it has too few colours for a page of pictures, and changes theirs.
+            # JPEG: a palette has too few colours for a page of pictures.
             picture = Image.open(arguments.out / f"{view}.png").convert("RGB")
             picture.save(PICTURES / f"{name}.jpg", quality=88, optimize=True)
 
 
-# Seconds between the frames that the two videos show, looked at over two seconds of play; over the loop's seam.
+# Seconds between the frames that the two videos show, 40 times during two seconds of play; a loop's end counts as
+# next to its beginning.
 APART = """async () => {
   const videos = [".af-source video", ".af-edited video"].map((place) => document.querySelector(place));
   const shown = [0, 0], seen = [];
@@ -72,8 +74,80 @@ APART = """async () => {
 }"""
 
 
+@dataclass(frozen=True)
+class Visit:
+    """One visitor, from the first look to the result, on a page of one width and colour scheme."""
+
+    page: Page
+    out: Path
+    name: str
+    width: int
+
+    def photograph(self, view: str) -> None:
+        self.page.wait_for_timeout(700)
+        self.page.screenshot(path=self.out / f"{self.name}-{view}.png", full_page=True)
+
+    def plan(self) -> None:
+        """Choose the first example, preview it, look at each tab and move a slider."""
+        page = self.page
+        page.get_by_role("button", name="Thumbnail 1 of").first.click()
+        page.get_by_text("frames per second").wait_for()
+        self.photograph("start")
+        began = time.perf_counter()
+        page.get_by_role("button", name="Preview keyframes").click()
+        page.locator(".af-facts").first.wait_for()
+        print(f"{self.name}: preview {time.perf_counter() - began:.1f} s", flush=True)
+        self.photograph("keyframes")
+        page.locator(".af-gallery:not(.af-examples):not(.af-tokens) .thumbnail-item").nth(1).click()
+        for tab in ("Tokens", "Timeline"):
+            page.get_by_role("tab", name=tab).click()
+            self.photograph(tab.lower())
+        began = time.perf_counter()
+        before = page.locator(".af-fact dd").all_inner_texts()
+        slider = page.get_by_label("range slider for Pruning ratio")
+        slider.focus()
+        slider.press("ArrowLeft")
+        page.wait_for_function(
+            "old => [...document.querySelectorAll('.af-facts')][0].innerText.includes(old) === false", arg=before[2]
+        )
+        print(f"{self.name}: slider to answer {time.perf_counter() - began:.2f} s", flush=True)
+
+    def edit(self) -> None:
+        """Edit, and look at the result."""
+        page = self.page
+        began = time.perf_counter()
+        page.get_by_role("button", name="Edit", exact=True).click()
+        page.locator(".af-live").wait_for()
+        self.photograph("editing")
+        page.get_by_text("Edit ready").wait_for(timeout=1_800_000)  # a busy CPU takes minutes
+        print(f"{self.name}: click to result {time.perf_counter() - began:.1f} s", flush=True)
+        apart = page.evaluate(APART)
+        print(f"{self.name}: source and edit apart by {apart[20]:.3f} s (median), {apart[36]:.3f} s (90 %)", flush=True)
+        page.evaluate("document.querySelector('.af-edited video').pause()")
+        page.wait_for_timeout(1000)
+        top = page.get_by_role("heading", name="3. Edit").bounding_box()
+        assert top is not None
+        place = {"x": 0, "y": top["y"] + page.evaluate("window.scrollY"), "width": self.width, "height": 1000}
+        page.screenshot(path=self.out / f"{self.name}-edited.png", full_page=True, clip=place)  # type: ignore[arg-type]
+        page.get_by_role("button", name="Compare frame by frame").click()
+        page.get_by_role("button", name="Reproduce this").click()
+        self.photograph("result")
+
+    def stop(self) -> None:
+        """Start another edit and stop it."""
+        page = self.page
+        page.get_by_label("Prompt", exact=True).fill("a golden ball in a meadow at night")
+        page.get_by_role("button", name="Edit", exact=True).click()
+        page.get_by_text("Reading frames").or_(page.locator(".af-live")).first.wait_for()
+        began = time.perf_counter()
+        page.get_by_role("button", name="Stop").last.click()
+        page.get_by_text("Edit stopped").wait_for()
+        print(f"{self.name}: stop to stopped {time.perf_counter() - began:.1f} s", flush=True)
+        self.photograph("stopped")
+
+
 def visit(browser: Browser, out: Path, name: str, width: int, scheme: str, began: float | None) -> None:
-    """One visitor from the first look to the result."""
+    """Photograph every view. `began`: when the app was started, to print how long it took."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore
     page = context.new_page()
     page.set_default_timeout(180_000)
@@ -83,60 +157,16 @@ def visit(browser: Browser, out: Path, name: str, width: int, scheme: str, began
     open_page(page, f"{ADDRESS}/?__theme={scheme}")
     if began is not None:
         print(f"page usable {time.perf_counter() - began:.1f} s after the start", flush=True)
-
-    def photograph(view: str) -> None:
-        page.wait_for_timeout(700)
-        page.screenshot(path=out / f"{name}-{view}.png", full_page=True)
-
-    page.get_by_role("button", name="Thumbnail 1 of").first.click()
-    page.get_by_text("frames per second").wait_for()
-    photograph("start")
-    timed(page, "preview", "Preview keyframes", ".af-facts")
-    photograph("keyframes")
-    page.locator(".af-gallery:not(.af-examples):not(.af-tokens) .thumbnail-item").nth(1).click()
-    for tab in ("Tokens", "Timeline"):
-        page.get_by_role("tab", name=tab).click()
-        photograph(tab.lower())
-    moved = time.perf_counter()
-    before = page.locator(".af-fact dd").all_inner_texts()
-    slider = page.get_by_label("range slider for Pruning ratio")
-    slider.focus()
-    slider.press("ArrowLeft")
-    page.wait_for_function(
-        "old => [...document.querySelectorAll('.af-facts')][0].innerText.includes(old) === false", arg=before[2]
-    )
-    print(f"{name}: slider to answer {time.perf_counter() - moved:.2f} s", flush=True)
-    clicked = time.perf_counter()
-    page.get_by_role("button", name="Edit", exact=True).click()
-    page.locator(".af-live").wait_for()
-    photograph("editing")
-    page.get_by_text("Edit ready").wait_for()
-    print(f"{name}: click to result {time.perf_counter() - clicked:.1f} s", flush=True)
-    apart = page.evaluate(APART)
-    print(f"{name}: source and edit apart by {apart[20]:.3f} s (median), {apart[36]:.3f} s (90 %)", flush=True)
-    page.evaluate("document.querySelector('.af-edited video').pause()")
-    page.wait_for_timeout(1000)
-    top = page.get_by_role("heading", name="3. Edit").bounding_box()
-    assert top is not None
-    place = {"x": 0, "y": top["y"] + page.evaluate("window.scrollY"), "width": width, "height": 1000}
-    page.screenshot(path=out / f"{name}-edited.png", full_page=True, clip=place)  # type: ignore[arg-type]
-    page.get_by_role("button", name="Compare frame by frame").click()
-    page.get_by_role("button", name="Reproduce this").click()
-    photograph("result")
-    page.get_by_label("Prompt", exact=True).fill("a golden ball in a meadow at night")
-    page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Reading frames").or_(page.locator(".af-live")).first.wait_for()
-    stopped = time.perf_counter()
-    page.get_by_role("button", name="Stop").last.click()
-    page.get_by_text("Edit stopped").wait_for()
-    print(f"{name}: stop to stopped {time.perf_counter() - stopped:.1f} s", flush=True)
-    photograph("stopped")
+    one = Visit(page, out, name, width)
+    one.plan()
+    one.edit()
+    one.stop()
     print(f"{name}: console errors: {problems or 'none'}", flush=True)
     context.close()
 
 
 def open_page(page: Page, address: str) -> None:
-    """Wait for the server, and until its page can be used."""
+    """Open the page when the server has started, and wait until it can be used."""
     for _ in range(200):
         try:
             page.goto(address)
@@ -144,13 +174,6 @@ def open_page(page: Page, address: str) -> None:
         except Error:
             time.sleep(0.2)
     page.get_by_role("button", name="Preview keyframes").wait_for()
-
-
-def timed(page: Page, what: str, button: str, shows: str) -> None:
-    began = time.perf_counter()
-    page.get_by_role("button", name=button).click()
-    page.locator(shows).first.wait_for()
-    print(f"{what} {time.perf_counter() - began:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("keyframes", "layout", "export", "manifest", "fused"),
     ("planner", "attention"),
     ("backbone",),  # the diffusion model
-    ("features", "inversion", "forecast", "scores", "safety"),
+    ("features", "inversion", "forecast", "scores"),
     ("editor",),
     ("engine",),
     ("selfcheck", "batch"),
@@ -56,6 +58,18 @@ PACKAGES: dict[str, set[str]] = {  # which of this project's packages each may i
 }
 OURS = {"adaflow_core", "scenes", "webui", "benchmarks", "scripts", "tests", "app"}
 FORBIDDEN = {"adaflow_core": {"gradio", "matplotlib"}, "scenes": {"gradio"}}
+
+# The parts of the page, folders and files. A part may import from the rows above its own, and from within itself.
+PAGE_LAYERS: tuple[tuple[str, ...], ...] = (
+    ("limits", "messages", "outputs", "served_images", "theme"),
+    ("jobs",),
+    ("studio", "views"),
+    ("components", "events"),
+    ("page",),
+    ("serving",),
+)
+TIDY = ["webui"]  # packages without circles, long functions and crowded folders
+MOST_LINES, MOST_FILES = 60, 10  # of a function, in a folder
 
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 
@@ -107,6 +121,56 @@ def test_the_engine_imports_downwards() -> None:
             elif LAYER_OF[target] >= LAYER_OF[path.stem] and (path.stem, target) not in UPWARD:
                 wrong.append(f"{path.name}:{line}: {path.stem} may not import {target}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_page_imports_downwards() -> None:
+    layer_of = {part: number for number, layer in enumerate(PAGE_LAYERS) for part in layer}
+    assert {path.relative_to(ROOT / "webui").parts[0].removesuffix(".py") for path in sources("webui")} == {
+        *layer_of,
+        "__init__",
+    }, "PAGE_LAYERS names each part of the page once"
+    wrong = []
+    for path in sources("webui"):
+        part = path.relative_to(ROOT / "webui").parts[0].removesuffix(".py")
+        for name, line in imports(path):
+            package, _, rest = name.partition(".")
+            target = rest.split(".")[0]
+            if package == "webui" and target != part and layer_of[target] >= layer_of[part]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {part} may not import {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("package", TIDY)
+def test_imports_go_in_no_circle(package: str) -> None:
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sources(package)}
+    imported = {
+        module: {
+            target
+            for name, _ in imports(path)
+            for target in (name, name.rpartition(".")[0])  # a module, or a name in one
+            if target in modules
+        }
+        for module, path in modules.items()
+    }
+    TopologicalSorter(imported).prepare()  # CycleError names the circle
+
+
+@pytest.mark.parametrize("package", TIDY)
+def test_functions_are_short(package: str) -> None:
+    long = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has {lines} lines"
+        for path in sources(package)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES
+    ]
+    assert not long, "\n".join(long)
+
+
+@pytest.mark.parametrize("package", [*TIDY, "tests/webui"])
+def test_folders_are_small(package: str) -> None:
+    counts = Counter(path.parent.relative_to(ROOT) for path in sources(package))
+    assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

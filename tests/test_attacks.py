@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import pickle
 import shutil
 import threading
@@ -20,6 +19,7 @@ import torch
 
 from adaflow_core.backbone import EMBEDDED, load_backbone
 from adaflow_core.types import AdaFlowError, Stopped
+from helpers.jobs import finish
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -72,7 +72,7 @@ class Victim:
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory, drawn_clip: Path) -> Iterator[Victim]:
     from webui.limits import PUBLIC
-    from webui.serve import serve
+    from webui.serving.server import serve
     from webui.studio import Studio
 
     folder = tmp_path_factory.mktemp("victim")
@@ -212,20 +212,19 @@ def test_guesses_find_no_job(victim: Victim) -> None:
             assert jobs.snapshot(job).state in ("waiting", "running") and not jobs.snapshot(job).stopping
     finally:
         release.set()
-    assert jobs.wait(job, 5).state == "done"
+    assert finish(jobs, job, 5).state == "done"
 
 
 def test_a_plan_is_its_visitors_own(victim: Victim) -> None:
     """The id stands in the session, not in what is sent: sending one changes nothing."""
     from plans import small_plan
-    from webui.studio import Planned
-    from webui.work import Request
+    from webui.jobs.tasks import Request
 
-    victim.studio._hold(Planned("stolen", Request("a.mp4", small_plan().config), small_plan(), math.inf))
+    stolen = victim.studio.store_plan(Request("a.mp4", small_plan().config), small_plan())
     refused = 0
     for event, types in victim.dependencies():
         if types[:1] == ["state"] and "textbox" not in types and len(types) > 1:
-            said = victim.call(event, ["stolen", *[1] * (len(types) - 1)])
+            said = victim.call(event, [stolen, *[1] * (len(types) - 1)])
             assert failed(said)
             refused += "There is no plan yet" in said
     assert refused >= 2, "tokens and frame"
@@ -245,7 +244,7 @@ def test_only_the_offered_models_are_taken(victim: Victim, model: str, tiny_fold
         with pytest.raises(AppError) as refused:
             client.predict(*data, api_name=event)
         tells_nothing(str(refused.value).replace(model, ""), victim)
-    for ask in (victim.studio.load, victim.studio.profile, lambda name: victim.studio.doubts("a ball", name)):
+    for ask in (victim.studio.load, victim.studio.profile, lambda name: victim.studio.prompt_problems("a ball", name)):
         with pytest.raises(AdaFlowError, match="not offered"):
             ask(model)
 
@@ -304,7 +303,7 @@ def test_garbage_ends_in_a_sentence_or_nothing(victim: Victim) -> None:
     ],
 )
 def test_sentences_name_no_folders(text: str, told: str | None) -> None:
-    from webui.wording import without_folders
+    from webui.messages import without_folders
 
     assert without_folders(text) == (told or text)
 
@@ -315,7 +314,7 @@ def test_sentences_name_no_folders(text: str, told: str | None) -> None:
 def test_with_a_password_nothing_answers_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gradio_client import Client
 
-    from webui.serve import serve
+    from webui.serving.server import serve
     from webui.studio import Studio
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))

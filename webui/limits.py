@@ -1,4 +1,4 @@
-"""What a visitor may ask for, and how long what is theirs is kept."""
+"""Limits on what a visitor may ask for, and on how long a visitor's files are kept."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from adaflow_core.video import probe
 
 @dataclass(frozen=True)
 class Limits:
-    """Those on an upload are said on the page before anything is uploaded."""
+    """The defaults are those of a page for oneself. The page names the limits of an upload beside its upload field."""
 
     megabytes: int = 200
     seconds: float = 120.0
     side: int = 4096  # pixels
     waiting: int = 32  # jobs in the queue
-    job_seconds: float = math.inf  # of one job's work
-    keep_seconds: float = 86400.0  # uploads, plans and results, since they were last used or made
-    keep_bytes: int = 50 * 2**30  # uploads and results of all visitors
+    job_seconds: float = math.inf  # running time of one job
+    keep_seconds: float = 86400.0  # uploads, plans and results, since they were made or last used
+    keep_bytes: int = 50 * 2**30  # uploads and results of all visitors together
 
     def __str__(self) -> str:
         return f"up to {self.seconds:g} s, {self.megabytes} MB and {self.side} pixels a side"
 
     def check(self, path: str) -> VideoInfo:
+        """What the video's header says; AdaFlowError if the video is over a limit or cannot be read."""
         info = probe(path)
         if info.seconds > self.seconds:
             raise AdaFlowError(
@@ -39,11 +40,11 @@ class Limits:
         return info
 
 
-# For strangers: a page that many share, on a machine that is not theirs.
+# For strangers: many visitors share one machine.
 PUBLIC = Limits(megabytes=100, seconds=30.0, waiting=24, job_seconds=600.0, keep_seconds=3600.0, keep_bytes=10 * 2**30)
 
 
 def limits_of(public: bool, **changes: float | None) -> Limits:
-    """The usual limits of a page for strangers or for oneself; None leaves one as it is."""
+    """The limits of a page for strangers (`public`) or for oneself, with `changes`; None keeps the default."""
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     return replace(PUBLIC if public else Limits(), **given)

@@ -1,157 +1,163 @@
-"""The page: its three steps, put together; which event calls which handler, and under which name."""
+"""The page: which components it has, which event calls which handler, and the event's name in the API."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import gradio as gr
 
-from webui.edit_events import EditEvents
-from webui.plan_events import PlanEvents
-from webui.steps import EditStep, PlanStep, VideoStep
+from webui.components.edit import EditStep
+from webui.components.examples import load_clips
+from webui.components.plan import PlanStep
+from webui.components.video import VideoStep
+from webui.events.edit import EditEvents
+from webui.events.plan import PlanEvents
+from webui.outputs import (
+    CompareOutputs,
+    ExampleOutputs,
+    FrameOutputs,
+    ModelOutputs,
+    PreviewOutputs,
+    TokenOutputs,
+    WatchOutputs,
+    collect,
+)
 from webui.studio import Studio
+
+# A named event is part of the API. Private ones carry clicks, which programs do not make. Of one handler the named
+# event is connected first: Gradio gives each event its handler's name unless it is taken.
+_PUBLIC: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
+_PRIVATE: dict[str, Any] = {**_PUBLIC, "api_visibility": "private"}
+_IMMEDIATE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+_LATEST: dict[str, Any] = {**_PUBLIC, "trigger_mode": "always_last"}  # of a moved slider only the last place counts
 
 
 def build(studio: Studio) -> gr.Blocks:
     """The whole page over one studio."""
-    planning, editing = PlanEvents(studio), EditEvents(studio)
+    clips = load_clips()
     with gr.Blocks(title="AdaFlow", analytics_enabled=False) as blocks:
         gr.HTML(
             "<h1>AdaFlow</h1><p>Edit a video with a sentence. See which frames and tokens the edit will use "
             "before it runs.</p>",
             elem_classes="af-title",
         )
-        video = VideoStep(planning)
-        plan = PlanStep(studio)
-        edit = EditStep(studio)
-        controls = _connect_plan(planning, video, plan, edit)
-        _connect_edit(blocks, planning, editing, controls, plan, edit)
+        video, plan, edit = VideoStep(studio.limits, clips), PlanStep(studio), EditStep(studio)
+        planning, editing = PlanEvents(studio, clips), EditEvents(studio)
+        _connect_video(planning, video, edit)
+        _connect_model(planning, plan, edit)
+        _connect_plan_views(planning, plan)
+        _connect_preview(planning, video, plan)
+        edit_started = _connect_edit(planning, editing, video, plan, edit)
+        _connect_result(blocks, editing, edit, edit_started)
     return blocks
 
 
-_FREE: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
-_QUIET: dict[str, Any] = {**_FREE, "api_visibility": "private"}  # these carry clicks, which programs do not make
-
-
-def _connect_plan(handlers: PlanEvents, video: VideoStep, plan: PlanStep, edit: EditStep) -> list[Any]:
-    """Steps 1 and 2; returns the controls that a plan is made from."""
-    free, quiet = _FREE, _QUIET
-    picked = video.examples.select(_index, None, video.example_number, **quiet)
-    shown = [video.video, video.source_prompt, edit.prompt]
-    picked.then(handlers.example, video.example_number, shown, api_name="example", **free)
-    video.video.change(handlers.describe, video.video, video.line, api_name="describe", **free)
-
-    controls = [
-        video.video,
-        video.source_prompt,
-        plan.prune,
-        plan.keyframes,
-        plan.scales,
-        plan.method,
-        plan.importance,
-        plan.side,
-        plan.frames,
-        plan.steps,
-        plan.injection,
-        plan.model,
-    ]
-    outputs = [plan.id, plan.job, plan.status, *plan.shown]
-    token_inputs, token_outputs = (
-        [plan.id, plan.number, plan.grid, plan.show],
-        [plan.selected, plan.tokens, plan.sentence],
+def _connect_video(planning: PlanEvents, video: VideoStep, edit: EditStep) -> None:
+    outputs = collect(ExampleOutputs._fields, video, prompt=edit.prompt)
+    video.examples.select(_index, None, video.example_number, **_PRIVATE).then(
+        planning.example, video.example_number, outputs, api_name="example", **_PUBLIC
     )
-    frame_inputs, frame_outputs = [plan.id, plan.frame], [plan.frame_picture, plan.frame_sentence]
+    video.video.change(planning.describe, video.video, video.line, api_name="describe", **_PUBLIC)
+
+
+def _connect_model(planning: PlanEvents, plan: PlanStep, edit: EditStep) -> None:
+    outputs = collect(ModelOutputs._fields, plan, vocabulary=edit.vocabulary, vocabulary_words=edit.vocabulary_words)
     plan.model.input(
-        handlers.choose_model,
-        [plan.model, plan.model_before],
-        [plan.status, plan.model, plan.model_before, plan.prune, plan.steps, plan.guidance, plan.injection,
-         plan.injection_conv, plan.side, edit.known, edit.known_words],
-        api_name="choose_model",
-        **free,
-    )  # fmt: skip
-    fresh = [
-        plan.preview.click(handlers.preview, [plan.id, *controls], outputs, api_name="preview", **free),
-        gr.on(
-            [plan.prune.release, plan.keyframes.release, plan.scales.input],
-            handlers.replan,
-            [plan.id, *controls],
-            outputs,
-            api_name="replan",
-            trigger_mode="always_last",
-            **free,
-        ),
-    ]
-    plan.stop.click(handlers.stop_preview, plan.job, None, api_name="stop_preview", queue=False, show_progress="hidden")
-
-    gr.on(
-        [plan.number.release, plan.grid.input, plan.show.input],
-        handlers.tokens,
-        token_inputs,
-        token_outputs,
-        api_name="tokens",
-        trigger_mode="always_last",
-        **free,
-    )
-    plan.frame.release(
-        handlers.frame, frame_inputs, frame_outputs, api_name="frame", trigger_mode="always_last", **free
+        planning.choose_model, [plan.model, plan.model_before], outputs, api_name="choose_model", **_PUBLIC
     )
 
-    # What follows by itself.
-    plan.gallery.select(_number, None, plan.number, **quiet).then(handlers.tokens, token_inputs, token_outputs, **quiet)
-    for plot in (plan.timeline, plan.slice):
-        plot.select(handlers.frame_clicked, plan.id, plan.frame, **quiet).then(
-            handlers.frame, frame_inputs, frame_outputs, **quiet
-        )
-    for event in fresh:
-        _show_details(event, handlers, plan)
-    return controls
 
-
-def _show_details(event: Any, handlers: PlanEvents, plan: PlanStep) -> None:
-    """After a plan: the tokens of the selected keyframe, and the selected frame."""
-    event.success(
-        handlers.tokens,
-        [plan.id, plan.number, plan.grid, plan.show],
-        [plan.selected, plan.tokens, plan.sentence],
-        **_QUIET,
+def _connect_preview(planning: PlanEvents, video: VideoStep, plan: PlanStep) -> None:
+    inputs, outputs = _preview_inputs(planning, video, plan), collect(PreviewOutputs._fields, plan)
+    previewed = plan.preview.click(planning.preview, inputs, outputs, api_name="preview", **_PUBLIC)
+    replanned = gr.on(
+        [plan.prune.release, plan.keyframes.release, plan.scales.input],
+        planning.replan,
+        inputs,
+        outputs,
+        api_name="replan",
+        **_LATEST,
     )
-    event.success(handlers.frame, [plan.id, plan.frame], [plan.frame_picture, plan.frame_sentence], **_QUIET)
+    for event in (previewed, replanned):
+        _show_selection(event, planning, plan)
+    plan.stop.click(planning.stop_preview, plan.job_id, None, api_name="stop_preview", **_IMMEDIATE)
+
+
+def _connect_plan_views(planning: PlanEvents, plan: PlanStep) -> None:
+    """The keyframe under Tokens and the frame under Timeline, by their sliders and by clicks."""
+    tokens, frame = _tokens_call(planning, plan), _frame_call(planning, plan)
+    gr.on([plan.number.release, plan.grid.input, plan.show.input], *tokens, api_name="tokens", **_LATEST)
+    plan.frame.release(*frame, api_name="frame", **_LATEST)
+    plan.gallery.select(_number, None, plan.number, **_PRIVATE).then(*tokens, **_PRIVATE)
+    for plot in (plan.timeline, plan.time_slice):
+        plot.select(planning.find_clicked_frame, plan.plan_id, plan.frame, **_PRIVATE).then(*frame, **_PRIVATE)
 
 
 def _connect_edit(
-    blocks: gr.Blocks, planning: PlanEvents, editing: EditEvents, controls: list[Any], plan: PlanStep, edit: EditStep
-) -> None:
-    free, quiet = _FREE, _QUIET
-    # An edit is always of the plan that is seen: it is made anew where the settings changed since.
-    started = edit.start.click(editing.begin, edit.prompt, None, **quiet).success(
-        planning.preview, [plan.id, *controls], [plan.id, edit.job, edit.progress, *plan.shown], **quiet
+    planning: PlanEvents, editing: EditEvents, video: VideoStep, plan: PlanStep, edit: EditStep
+) -> gr.events.Dependency:
+    """The button Edit. The plan is made again first if the settings have changed, so an edit follows what is shown."""
+    inputs = _preview_inputs(planning, video, plan)
+    outputs = collect(PreviewOutputs._fields, plan, job_id=edit.job_id, status=edit.progress)
+    planned = edit.start.click(editing.check_not_empty, edit.prompt, None, **_PRIVATE).success(
+        planning.preview, inputs, outputs, **_PRIVATE
     )
-    _show_details(started, planning, plan)
+    _show_selection(planned, planning, plan)
+    inputs = collect(_parameters(editing.edit), plan, prompt=edit.prompt)
+    started = planned.success(editing.edit, inputs, edit.job_id, api_name="edit", **_PUBLIC)
+    check_prompt = editing.check_prompt, [edit.prompt, plan.model], edit.prompt_problems
+    gr.on([edit.prompt.blur, edit.prompt.submit], *check_prompt, api_name="check_prompt", **_PUBLIC)
+    started.success(*check_prompt, **_PRIVATE)
+    edit.stop.click(editing.stop, edit.job_id, None, api_name="stop", **_IMMEDIATE)
+    return started
+
+
+def _connect_result(blocks: gr.Blocks, editing: EditEvents, edit: EditStep, edit_started: gr.events.Dependency) -> None:
+    watch = editing.watch, edit.job_id, collect(WatchOutputs._fields, edit)
+    # The browser remembers its last job: after a reload its progress or result is shown again.
+    edit_started.success(_same, edit.job_id, edit.last_job_id, **_PRIVATE)
+    edit_started.success(*watch, api_name="watch", **_PUBLIC)
+    blocks.load(_same, edit.last_job_id, edit.job_id, **_PRIVATE).then(*watch, **_PRIVATE)
     gr.on(
-        [edit.prompt.blur, edit.prompt.submit],
-        editing.check_prompt,
-        [edit.prompt, plan.model],
-        edit.words,
-        api_name="check_prompt",
-        **free,
-    )
-    settings = [plan.negative, plan.steps, plan.guidance, plan.injection, plan.injection_conv, plan.seed]
-    queued = started.success(editing.edit, [plan.id, edit.prompt, *settings], edit.job, api_name="edit", **free)
-    queued.success(lambda job: job, edit.job, edit.remembered, **quiet)
-    queued.success(editing.check_prompt, [edit.prompt, plan.model], edit.words, **quiet)
-    gr.on(
-        [edit.compared_frame.release, edit.comparer.expand],
+        [edit.compared_frame.release, edit.comparison.expand],
         editing.compare,
-        [edit.job, edit.compared_frame],
-        [edit.compared, edit.compared_line],
+        [edit.job_id, edit.compared_frame],
+        collect(CompareOutputs._fields, edit),
         api_name="compare",
-        trigger_mode="always_last",
-        **free,
+        **_LATEST,
     )
-    queued.success(editing.watch, edit.job, edit.shown, api_name="watch", **free)
-    edit.stop.click(editing.stop, edit.job, None, api_name="stop", queue=False, show_progress="hidden")
-    # A reload finds the browser's last job, running or done.
-    blocks.load(lambda job: job, edit.remembered, edit.job, **quiet).then(editing.watch, edit.job, edit.shown, **quiet)
+
+
+def _show_selection(event: gr.events.Dependency, planning: PlanEvents, plan: PlanStep) -> None:
+    """After a plan was made: show the tokens of the selected keyframe, and the selected frame."""
+    event.success(*_tokens_call(planning, plan), **_PRIVATE)
+    event.success(*_frame_call(planning, plan), **_PRIVATE)
+
+
+_Call = tuple[Callable[..., Any], list[Any], list[Any]]  # handler, inputs, outputs
+
+
+def _tokens_call(planning: PlanEvents, plan: PlanStep) -> _Call:
+    return planning.tokens, collect(_parameters(planning.tokens), plan), collect(TokenOutputs._fields, plan)
+
+
+def _frame_call(planning: PlanEvents, plan: PlanStep) -> _Call:
+    return planning.frame, [plan.plan_id, plan.frame], collect(FrameOutputs._fields, plan)
+
+
+def _preview_inputs(planning: PlanEvents, video: VideoStep, plan: PlanStep) -> list[Any]:
+    names = _parameters(planning.preview)
+    return collect(names, plan, video=video.video, source_prompt=video.source_prompt)
+
+
+def _parameters(handler: Callable[..., Any]) -> list[str]:
+    return list(signature(handler).parameters)
+
+
+def _same(value: str) -> str:
+    return value
 
 
 def _index(event: gr.SelectData) -> int:

@@ -1,4 +1,4 @@
-"""What the page does, without its components: load the engine, plan, edit, keep plans and results."""
+"""The page's state without its components: engines, jobs, stored plans and results."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adaflow_core.backbone import whereabouts
 from adaflow_core.config import EditConfig, ModelProfile
 from adaflow_core.types import AdaFlowError, Plan, Progress
-from webui.jobs import Jobs, Report, Stop
+from webui.jobs.engines import Engines
+from webui.jobs.queue import Jobs, Report, Stop
+from webui.jobs.tasks import EditTask, FinishedEdit, PlanTask, Request, Runner
 from webui.limits import Limits
-from webui.work import Edited, EditWork, Engines, PlanWork, Request, Run
 
 
 @dataclass(frozen=True)
-class Planned:
+class StoredPlan:
     id: str
     request: Request
     plan: Plan
-    used: float  # when it was last asked for, on the monotonic clock
+    used: float  # time of its last use, on the monotonic clock
 
 
 class Studio:
     """One device, its engines and its visitors.
 
-    Plans are held here and known by an unguessable id, never sent out. `models` are what visitors may choose
-    besides `model`, with which the page starts. `public`: the visitors are strangers. `run` does the work where it
-    is not done here; then `device` is only for what is quick.
+    Plans stay on the server; visitors know them by a secret id. `model` is the page's default, `models` are others
+    that visitors may choose. `public`: the visitors are strangers. `runner` runs tasks elsewhere; `device` then only
+    does short work such as checking a prompt.
     """
 
     def __init__(
@@ -47,39 +49,37 @@ class Studio:
         *,
         limits: Limits | None = None,
         public: bool = False,
-        run: Run | None = None,
+        runner: Runner | None = None,
         keep_plans: int = 32,
     ) -> None:
         self.folder, self.public = folder, public
         self.limits = limits or Limits()
-        # What visitors see of a model is not where the server keeps it.
+        # Strangers see the name of a model's folder, not its path.
         self._sources = {Path(m).name if public and Path(m).is_dir() else m: m for m in (model, *models)}
         self.models = tuple(self._sources)
         self.model = self.models[0]
-        self.jobs = Jobs(discard=_discard, waiting=self.limits.waiting, seconds=self.limits.job_seconds)
+        self.jobs = Jobs(discard=_delete_files, waiting=self.limits.waiting, seconds=self.limits.job_seconds)
         self.engines = Engines(device, public)
-        self._run: Run = run or (lambda work, report, stop: work(self.engines, report, stop))
-        self._plans: OrderedDict[str, Planned] = OrderedDict()  # guarded by _plans_lock
+        self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
+        self._plans: OrderedDict[str, StoredPlan] = OrderedDict()  # guarded by _plans_lock
         self._keep_plans = keep_plans
         self._plans_lock = threading.Lock()
 
-    def profile(self, model: str = "") -> ModelProfile:
-        """A model's own values: Stable Diffusion's for one that is not on this machine yet."""
-        from adaflow_core.backbone import whereabouts
-
-        source = self._sources[self.offered(model)]
-        engine = self.engines.held(source)
-        return engine.profile if engine else ModelProfile.load(Path(whereabouts(source)[0])) or ModelProfile()
-
-    def offered(self, model: str) -> str:
-        """The model of that name, the page's own for none; AdaFlowError for one that visitors may not choose."""
+    def resolve_model(self, model: str) -> str:
+        """`model`, or the page's default for ""; AdaFlowError if visitors may not choose it."""
         if model and model not in self.models:
             raise AdaFlowError(f"the model {model!r} is not offered here; choose one of {', '.join(self.models)}")
         return model or self.model
 
+    def profile(self, model: str = "") -> ModelProfile:
+        """A model's recommended settings; those of Stable Diffusion for one that is not on this machine yet."""
+        source = self._sources[self.resolve_model(model)]
+        engine = self.engines.get(source)
+        return engine.profile if engine else ModelProfile.load(Path(whereabouts(source)[0])) or ModelProfile()
+
     def load(self, model: str = "") -> str:
-        """Load a model as a job, so that whoever plans with it does not wait for it."""
-        source = self._sources[self.offered(model)]
+        """Queue the loading of a model, and return the job's id."""
+        source = self._sources[self.resolve_model(model)]
 
         def work(report: Report, stop: Stop) -> None:
             report(Progress("load", 0, 1, 0.0))
@@ -88,56 +88,44 @@ class Studio:
         return self.jobs.submit("load", work)
 
     def plan(self, request: Request) -> str:
-        """Queue planning; the job's result is the plan's id: the plan itself is large, and held here only."""
-        request_work = PlanWork(self._sources[self.offered(request.model)], request)
+        """Queue planning, and return the job's id. The job's result is the id of the plan, which stays here."""
+        task = PlanTask(self._sources[self.resolve_model(request.model)], request)
 
         def work(report: Report, stop: Stop) -> str:
-            plan = self._run(request_work, report, stop)
+            plan = self._run(task, report, stop)
             assert isinstance(plan, Plan)
-            planned = Planned(secrets.token_urlsafe(16), request, plan, time.monotonic())
-            self._hold(planned)
-            return planned.id
+            return self.store_plan(request, plan)
 
-        return self.jobs.submit("plan", work, urgent=True, holds=_kept(request.video))
-
-    def planned(self, plan_id: str | None) -> Planned | None:
-        """A plan that is still held."""
-        with self._plans_lock:
-            planned = self._plans.get(plan_id or "")
-            if planned is not None:
-                planned = self._plans[planned.id] = replace(planned, used=time.monotonic())
-                self._plans.move_to_end(planned.id)
-            return planned
+        return self.jobs.submit("plan", work, urgent=True, files=_files(request.video))
 
     def edit(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
-        """Queue an edit of a plan; the job's result is an `Edited`."""
-        planned = self.planned(plan_id)
-        if planned is None:
+        """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`."""
+        stored = self.find_plan(plan_id)
+        if stored is None:
             raise AdaFlowError("there is no plan to edit from; preview the keyframes first")
         if not prompt.strip():
             raise AdaFlowError("the prompt is empty; describe what the edited video should show")
-        request, plan = planned.request, planned.plan
-        label = self.offered(request.model)
-        work = EditWork(
-            self._sources[label], label, request, plan, prompt, config, self.folder / secrets.token_urlsafe(12)
-        )
+        request, plan = stored.request, stored.plan
+        label = self.resolve_model(request.model)
+        folder = self.folder / secrets.token_urlsafe(12)
+        task = EditTask(self._sources[label], label, request, plan, prompt, config, folder)
         return self.jobs.submit(
             "edit",
-            lambda report, stop: self._run(work, report, stop),
+            lambda report, stop: self._run(task, report, stop),
             forecast=plan.forecast.seconds,
-            holds=_kept(request.video, plan.video.frames, plan.features.tokens),
+            files=_files(request.video, plan.video.frames, plan.features.tokens),
         )
 
-    def doubts(self, prompt: str, model: str = "") -> list[str]:
-        """What of a prompt the model will not take, in sentences."""
+    def prompt_problems(self, prompt: str, model: str = "") -> list[str]:
+        """Sentences on the parts of a prompt that the model ignores: unknown words, and what is too long."""
         if not prompt.strip():
             return []
-        engine, _ = self.engines.load(self._sources[self.offered(model)])
+        engine, _ = self.engines.load(self._sources[self.resolve_model(model)])
         embedding = engine.check_prompt(prompt)
         sentences = []
         if embedding.unknown:
             words = ", ".join(f"“{word}”" for word in embedding.unknown)
-            sentences.append(f"The model does not know {words}; it will be as if that were not said.")
+            sentences.append(f"The model does not know {words}; it will ignore this part of the prompt.")
             others = [name for name in self.models if not self.profile(name).vocabulary]
             if others:
                 sentences.append(f"These know more words: {', '.join(others)}. Choose one as the model under Advanced.")
@@ -145,33 +133,45 @@ class Studio:
             sentences.append(f"The prompt is too long for the model; this part is left out: “{embedding.dropped}”.")
         return sentences
 
-    def forget(self, plan_id: str) -> None:
-        """Let go of a plan that another has replaced; edits that are queued keep theirs."""
+    def store_plan(self, request: Request, plan: Plan) -> str:
+        """Keep a plan, and return its new id; the plan that was used longest ago makes room."""
+        stored = StoredPlan(secrets.token_urlsafe(16), request, plan, time.monotonic())
+        with self._plans_lock:
+            self._plans[stored.id] = stored
+            while len(self._plans) > self._keep_plans:
+                self._plans.popitem(last=False)
+        return stored.id
+
+    def find_plan(self, plan_id: str | None) -> StoredPlan | None:
+        """A stored plan, now marked as used; None if there is none of this id, or no longer."""
+        with self._plans_lock:
+            stored = self._plans.get(plan_id or "")
+            if stored is not None:
+                stored = self._plans[stored.id] = replace(stored, used=time.monotonic())
+                self._plans.move_to_end(stored.id)
+            return stored
+
+    def forget_plan(self, plan_id: str) -> None:
+        """Drop a plan that another one has replaced; queued edits keep theirs."""
         with self._plans_lock:
             self._plans.pop(plan_id, None)
 
-    def forget_before(self, seconds: float) -> int:
-        """Let go of plans not used, and of results made, so long ago; returns how many."""
+    def forget_older_than(self, seconds: float) -> int:
+        """Drop plans last used, and results finished, longer ago; returns their number."""
         oldest = time.monotonic() - seconds
         with self._plans_lock:
-            old = [planned.id for planned in self._plans.values() if planned.used < oldest]
+            old = [stored.id for stored in self._plans.values() if stored.used < oldest]
             for plan_id in old:
                 del self._plans[plan_id]
-        return len(old) + self.jobs.forget_before(seconds)
-
-    def _hold(self, planned: Planned) -> None:
-        with self._plans_lock:
-            self._plans[planned.id] = planned
-            while len(self._plans) > self._keep_plans:
-                self._plans.popitem(last=False)
+        return len(old) + self.jobs.forget_older_than(seconds)
 
 
-def _kept(video: str, *maps: np.ndarray) -> Iterable[Path]:
-    """The files that a job will read: an upload, and what arrays on disk are maps of."""
-    named: list[Any] = [getattr(array, "filename", None) for array in maps]
-    return [Path(video), *(Path(os.fspath(name)) for name in named if name)]
+def _files(video: str, *arrays: np.ndarray) -> list[Path]:
+    """The files that a job will read: the upload, and the files of memory maps."""
+    names: list[Any] = [getattr(array, "filename", None) for array in arrays]
+    return [Path(video), *(Path(os.fspath(name)) for name in names if name)]
 
 
-def _discard(result: object) -> None:
-    if isinstance(result, Edited):
+def _delete_files(result: object) -> None:
+    if isinstance(result, FinishedEdit):
         shutil.rmtree(result.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a visitor sees, from plain data: gallery items and escaped HTML. No components, no events."""
+"""HTML and gallery items made from plans, jobs and scores. All text is escaped. No components, no events."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from adaflow_core.visualize import (
     stamp,
     token_view,
 )
-from webui.jobs import Snapshot
-from webui.wording import sentence
+from webui.jobs.queue import Snapshot
+from webui.messages import sentence
 
-Item = tuple[Picture, str]  # a gallery's picture and caption
+Item = tuple[Picture, str]  # picture and caption in a gallery
 
 STAGES = {
     "load": "Loading the model",
@@ -42,11 +42,11 @@ STAGES = {
 KEPT, SCORES = "Kept tokens", "Scores"
 
 
-# --- words and numbers ------------------------------------------------------------------------------
+# --- text ------------------------------------------------------------------------------
 
 
 def duration(seconds: float) -> str:
-    """ "0.4 s", "12 s", "3 min 20 s", "1 h 05 min"."""
+    """Seconds as text, such as "0.4 s", "12 s", "3 min 20 s" or "1 h 05 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -57,8 +57,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def memory(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+def memory(size: int) -> str:
+    """Bytes as text, in MiB or GiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def stage_name(stage: str) -> str:
@@ -66,7 +67,7 @@ def stage_name(stage: str) -> str:
 
 
 def video_line(info: VideoInfo) -> str:
-    """One line on an upload."""
+    """Length, rate, size and sound of a video."""
     sound = "with sound" if info.has_audio else "no sound"
     return (
         f"{info.frames} frames, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
@@ -79,7 +80,7 @@ def line(text: str) -> str:
 
 
 def notice(sentences: Sequence[str]) -> str:
-    """Sentences that want to be read; nothing for none."""
+    """Highlighted warnings, one per sentence; "" for none."""
     if not sentences:
         return ""
     return (
@@ -99,16 +100,12 @@ def keyframe_items(plan: Plan) -> list[Item]:
     ]
 
 
-def keyframe_choices(plan: Plan) -> list[tuple[str, int]]:
-    return [(f"{k + 1}: {stamp(plan, frame)}", k) for k, frame in enumerate(plan.layout.keyframes)]
-
-
 def grid_choices(plan: Plan) -> list[tuple[str, str]]:
     return [(f"{grid} (finest)" if grid == plan.finest else str(grid), str(grid)) for grid in plan.grids]
 
 
 def token_items(plan: Plan, q: int, grid_name: str | None, show: str) -> tuple[list[Item], str]:
-    """Gallery items for keyframe `q`, and a sentence on them."""
+    """What keyframe `q` (from 0) keeps of the others, or their scores, on one grid; and a sentence on it."""
     grid = next((g for g in plan.grids if str(g) == grid_name), plan.finest)
     q = min(max(q, 0), len(plan.layout.keyframes) - 1)
     items = score_view(plan, q, grid) if show == SCORES else token_view(plan, q, grid)
@@ -136,7 +133,7 @@ def _token_sentence(plan: Plan, q: int, grid: Grid, show: str) -> str:
 
 
 def frame_view(plan: Plan, frame: int) -> tuple[Picture, str]:
-    """A frame with its similarity to its keyframe over it, and a sentence on it."""
+    """A frame overlaid with its similarity to its keyframe, and a sentence on it."""
     frame = min(max(frame, 0), len(plan.video) - 1)
     heat = plan.heat[frame].astype(np.float32).reshape(plan.heat_grid)
     low, high = float(np.percentile(plan.heat.astype(np.float32), 1)), float(plan.heat.max())
@@ -168,7 +165,7 @@ def facts(plan: Plan) -> dict[str, object]:
 
 
 def cost(plan: Plan) -> str:
-    """What the edit of this plan will take, beside what it would take unpruned."""
+    """The predicted cost of the edit: keyframes, tokens with and without pruning, time and memory."""
     keyframes, frames = len(plan.layout.keyframes), len(plan.video)
     facts = [
         ("Keyframes", f"{keyframes}", f"of {frames} frames"),
@@ -184,7 +181,7 @@ def cost(plan: Plan) -> str:
 
 
 def _cards(facts: Sequence[tuple[str, str, str]]) -> str:
-    """Name, value and a phrase of each fact."""
+    """One card per fact: its name, its value and an explanation."""
     cards = "".join(
         f'<div class="af-fact"><dt>{escape(name)}</dt><dd>{escape(value)}</dd>'
         f'<dd class="af-more">{escape(more)}</dd></div>'
@@ -197,7 +194,7 @@ def _cards(facts: Sequence[tuple[str, str, str]]) -> str:
 
 
 def scores(values: Scores) -> str:
-    """The scores of an edit, each with what it means."""
+    """The scores of an edit, each with an explanation."""
     lively = "none" if values.liveliness is None else f"{values.liveliness:.2f}"
     return _cards(
         [
@@ -225,10 +222,10 @@ def scores(values: Scores) -> str:
 
 
 def progress(snapshot: Snapshot) -> str:
-    """Stage, bar, time left and the live picture in one piece: separate outputs would flicker."""
-    title, detail, share = _standing(snapshot)
+    """Stage, bar, time left and preview of a job. One piece of HTML, because separate outputs would flicker."""
+    title, detail, share = _headline(snapshot)
     picture = ""
-    if snapshot.preview is not None and not snapshot.over:
+    if snapshot.preview is not None and not snapshot.finished:
         picture = (
             f'<img class="af-live" src="{_data_url(latents_grid(snapshot.preview))}" '
             f'alt="The {len(snapshot.preview)} keyframes as they are being edited">'
@@ -242,8 +239,8 @@ def progress(snapshot: Snapshot) -> str:
     )
 
 
-def _standing(snapshot: Snapshot) -> tuple[str, str, float]:
-    """Title, detail and share done of a job."""
+def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
+    """Title, detail and finished share (0 to 1) of a job."""
     kind = {"edit": "Edit", "plan": "Preview", "load": "Model"}.get(snapshot.kind, snapshot.kind)
     ran = duration(snapshot.elapsed)
     if snapshot.state == "done":
@@ -270,7 +267,7 @@ def quote(text: str) -> str:
 
 
 def status(snapshot: Snapshot | None) -> dict[str, object]:
-    """The same for programs."""
+    """The state of a job, for programs."""
     if snapshot is None:
         return {"state": "unknown"}
     step = snapshot.progress
@@ -291,7 +288,7 @@ def vocabulary_title(words: Sequence[str]) -> str:
     return f"The {len(words)} words that this model knows"
 
 
-def sides(usual: int) -> list[tuple[str, int]]:
+def working_sizes(usual: int) -> list[tuple[str, int]]:
     """Working sizes to choose from, in pixels of the shorter side; 0 is the model's own."""
     return [(f"the model's own ({usual})", 0), *((str(side), side) for side in (192, 256, 320, 384, 512, 768))]
 

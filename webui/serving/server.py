@@ -1,4 +1,4 @@
-"""The page on an address: its server, with a health check beside it and nothing that it need not do."""
+"""The server: Gradio with a health check, and without what this page does not use."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from adaflow_core.cache import Cache
 from adaflow_core.version import __version__
 from webui.page import build
+from webui.serving.upkeep import Upkeep
 from webui.studio import Studio
 from webui.theme import CSS, HEAD, THEME
-from webui.upkeep import Upkeep
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ def serve(
     share: bool = False,
     mcp: bool = False,
 ) -> Server:
-    """Serve the page of `studio`, and return at once.
+    """Start serving the page of `studio`, and return.
 
-    `uploads` is the folder that Gradio keeps files in (`$GRADIO_TEMP_DIR`). `password`: user and password that are
-    asked for. OSError where the address cannot be had.
+    uploads: the folder that Gradio keeps files in (`$GRADIO_TEMP_DIR`). password: the user and password to log in
+    with. OSError if the address is taken or not this machine's.
     """
     uploads.mkdir(parents=True, exist_ok=True)
     blocks = build(studio)
-    # What strangers' videos leave in the cache goes with them; one's own stays, to be taken up again.
+    # What strangers' videos leave in the cache is deleted as well; one's own stays, to be reused.
     upkeep = Upkeep(studio, uploads, Cache.default() if studio.public else None)
     _, local, public = blocks.queue(max_size=4 * studio.limits.waiting).launch(
         server_name=host,
@@ -74,41 +74,41 @@ def serve(
         prevent_thread_lock=True,
         mcp_server=mcp,
         app_kwargs={
-            "routes": [Route("/healthz", _health(studio))],
-            "middleware": [Middleware(_NothingFetched)],
+            "routes": [Route("/healthz", _health_check(studio))],
+            "middleware": [Middleware(_NoRemoteFiles)],
         },
     )
     upkeep.start()
     return Server(blocks, upkeep, public or local.rstrip("/"))
 
 
-def _health(studio: Studio) -> Callable[[Request], Any]:
-    """Asks for no password, and tells nothing that a visitor may not know."""
+def _health_check(studio: Studio) -> Callable[[Request], Any]:
+    """The route for health checks. It needs no password, so it answers with nothing confidential."""
     began = time.monotonic()
 
     async def health(_: Request) -> JSONResponse:
-        works = studio.jobs.works()
+        alive = studio.jobs.is_alive()
         counts = studio.jobs.counts()
-        told = {
-            "status": "ok" if works else "the jobs' thread has ended",
+        answer = {
+            "status": "ok" if alive else "the jobs' thread has ended",
             "version": __version__,
             "seconds": round(time.monotonic() - began),
             "jobs": {state: counts.get(state, 0) for state in ("waiting", "running")},
         }
-        return JSONResponse(told, 200 if works else 503)
+        return JSONResponse(answer, 200 if alive else 503)
 
     return health
 
 
-class _NothingFetched:
-    """Gradio's file route fetches addresses on behalf of visitors; this page is nobody's proxy."""
+class _NoRemoteFiles:
+    """Refuses requests for remote files: Gradio's file route would fetch any URL for a visitor."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _, found, asked = scope.get("path", "").partition("/file=")
-        if found and "://" in asked:
+        _, is_file, name = scope.get("path", "").partition("/file=")
+        if is_file and "://" in name:
             await PlainTextResponse("only files of this page are served", 403)(scope, receive, send)
         else:
             await self.app(scope, receive, send)

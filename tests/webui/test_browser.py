@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adaflow_core.backbone import EMBEDDED
 from adaflow_core.video import probe
-from webui.events import CLIPS
+from helpers.pages import serve_page, with_model
+from webui.components.examples import CLIPS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(not (EMBEDDED / "model_index.json").is_file(), reason="no embedded model in assets/embedded-sd"),
+    with_model,
     pytest.mark.skipif(not (CLIPS / "clips.json").is_file(), reason="no example clips in assets/clips"),
 ]
 SOURCE, EDITED = (f"document.querySelector('.af-{name} video')" for name in ("source", "edited"))
@@ -30,26 +30,10 @@ PATIENCE = 120_000  # milliseconds; other tests run beside these
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from webui.page import build
-    from webui.studio import Studio
     from webui.theme import CSS, HEAD, THEME
 
-    folder = tmp_path_factory.mktemp("browser")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADAFLOW_CACHE", str(folder / "cache"))
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
-        blocks = build(Studio("embedded", "cpu", folder / "results"))
-        _, url, _ = blocks.launch(
-            server_name="127.0.0.1",
-            quiet=True,
-            prevent_thread_lock=True,
-            allowed_paths=[str(folder)],
-            theme=THEME,
-            css=CSS,
-            head=HEAD,
-        )
+    with serve_page(tmp_path_factory.mktemp("browser"), theme=THEME, css=CSS, head=HEAD) as url:
         yield url
-        blocks.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the server says of itself: one JSON object a line, each with the job that it is about."""
+"""The server's log: one JSON object per line, with the job it belongs to."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
-from webui.jobs import current_job
+from webui.jobs.queue import current_job
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
-    """time, level, logger, message; `job` where one is at work; what the call gave as `extra`; the exception."""
+    """time, level, logger and message; `job` while one runs; the fields given as `extra`; the exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -32,7 +32,7 @@ class JsonLines(logging.Formatter):
 
 
 def set_up(stream: TextIO = sys.stderr) -> logging.Handler:
-    """Everything from INFO on of the program's own, from WARNING on of the libraries."""
+    """Log to `stream`: this program's messages from INFO on, those of libraries from WARNING on."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     logging.getLogger().addHandler(handler)

@@ -1,7 +1,7 @@
-"""Long work in a thread of its own: it outlives the browser tab that asked for it.
+"""The job queue: long work in one thread, which goes on when the browser tab is closed.
 
-One worker thread serves one device, so no two jobs ever run on it at once. Handlers only look (`snapshot`)
-and ask (`submit`, `stop`); they never wait for the work.
+One worker thread serves one device, so two jobs never run on it at once. Event handlers submit jobs, stop them and
+look at snapshots of them; they never wait for a job.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from adaflow_core.types import AdaFlowError, Progress, Stopped
-from webui.wording import without_folders
+from webui.messages import without_folders
 
 logger = logging.getLogger(__name__)
 
@@ -30,31 +30,31 @@ Report: TypeAlias = Callable[[Progress], None]
 Stop: TypeAlias = Callable[[], bool]
 Work: TypeAlias = Callable[[Report, Stop], Any]
 
-# The job at work, for the log: enough of its id to find it by, too little to see its result with.
+# The running job, for the log: the first characters of its id. The whole id would give access to its result.
 current_job: ContextVar[str] = ContextVar("current_job", default="")
 
+_FINISHED = ("done", "stopped", "failed")
 _INTERNAL = "Something went wrong inside; the server's log has the details."
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a visitor may know about a job at one moment."""
+    """A job at one moment, as its visitor may see it."""
 
-    id: str
     kind: str
     state: State
     ahead: int  # jobs that run before it
     progress: Progress | None
-    preview: np.ndarray | None  # [K, h, w, 3] uint8, the last pictures that were reported
-    elapsed: float  # seconds of running, up to now or to its end
-    remaining: float | None  # seconds left, all stages; None where nothing is known
+    preview: np.ndarray | None  # [K, h, w, 3] uint8, the last ones that were reported
+    elapsed: float  # seconds of running, so far or in all
+    remaining: float | None  # seconds left in all stages; None if unknown
     stopping: bool
-    problem: str  # why it failed, in a sentence for the user
-    result: Any  # what the work returned, once done
+    problem: str  # why it failed, in a sentence for the visitor
+    result: Any  # what the work returned; None before it is done
 
     @property
-    def over(self) -> bool:
-        return self.state in ("done", "stopped", "failed")
+    def finished(self) -> bool:
+        return self.state in _FINISHED
 
 
 @dataclass
@@ -64,8 +64,8 @@ class _Job:
     work: Work
     forecast: Mapping[str, float]  # stage -> predicted seconds, in order
     urgent: bool
-    holds: frozenset[Path]
-    context: Context  # of the event that asked for it: ZeroGPU finds in it whose time is spent
+    files: frozenset[Path]
+    context: Context  # of the event that submitted it: ZeroGPU reads from it whose quota is used
     state: State = "waiting"
     progress: Progress | None = None
     preview: np.ndarray | None = None
@@ -75,9 +75,16 @@ class _Job:
     problem: str = ""
     result: Any = None
 
+    @property
+    def finished(self) -> bool:
+        return self.state in _FINISHED
+
+    def elapsed(self) -> float:
+        return (self.ended or time.monotonic()) - self.started if self.started else 0.0
+
     def remaining(self) -> float | None:
-        """This stage at its pace so far, and the later stages as forecast."""
-        if self.progress is None or self.progress.remaining is None:
+        """Seconds left: this stage at its pace so far, the later stages as forecast."""
+        if self.state != "running" or self.progress is None or self.progress.remaining is None:
             return None
         stages = list(self.forecast)
         later = stages[stages.index(self.progress.stage) + 1 :] if self.progress.stage in stages else []
@@ -85,10 +92,10 @@ class _Job:
 
 
 class Jobs:
-    """The jobs of one device: run one at a time, results kept for a while.
+    """The jobs of one device: run one at a time, their results kept for a while.
 
     keep: how many finished jobs are remembered; `discard` is called with the result of each older one.
-    waiting: how many may wait. seconds: how long each may run.
+    waiting: how many jobs may wait. seconds: how long each may run.
     """
 
     def __init__(
@@ -98,9 +105,10 @@ class Jobs:
         waiting: int = 32,
         seconds: float = math.inf,
     ) -> None:
-        self._keep, self._discard, self._limit, self._seconds = keep, discard, waiting, seconds
-        self._changed = threading.Condition()
-        self._jobs: OrderedDict[str, _Job] = OrderedDict()  # guarded by _changed, as is every job in it
+        self._keep, self._discard, self._most_waiting, self._seconds = keep, discard, waiting, seconds
+        self._lock = threading.Lock()
+        self._submitted = threading.Condition(self._lock)
+        self._jobs: OrderedDict[str, _Job] = OrderedDict()  # guarded by _lock, and so is every job in it
         self._worker: threading.Thread | None = None
 
     def submit(
@@ -110,12 +118,12 @@ class Jobs:
         *,
         forecast: Mapping[str, float] | None = None,
         urgent: bool = False,
-        holds: Iterable[Path] = (),
+        files: Iterable[Path] = (),
     ) -> str:
-        """Queue `work`; returns the job's id, which only whoever holds it can use.
+        """Queue `work`, and return the job's secret id, which gives access to it.
 
-        Urgent jobs go before the others that wait, never before the one that runs. `holds` are files that it will
-        read. AdaFlowError where too many wait, or where what is forecast takes longer than a job may.
+        Urgent jobs run before other waiting ones; they do not interrupt a running one. `files` are kept until the job
+        has finished. AdaFlowError if too many jobs wait, or if the forecast is longer than a job may run.
         """
         seconds = sum((forecast or {}).values())
         if seconds > self._seconds:
@@ -124,89 +132,78 @@ class Jobs:
                 "choose fewer frames or steps, or a smaller working size"
             )
         job = _Job(
-            secrets.token_urlsafe(16), kind, work, dict(forecast or {}), urgent, frozenset(holds), copy_context()
+            secrets.token_urlsafe(16), kind, work, dict(forecast or {}), urgent, frozenset(files), copy_context()
         )
-        with self._changed:
+        with self._lock:
             ahead = len(self._waiting())
-            if ahead >= self._limit:
+            if ahead >= self._most_waiting:
                 raise AdaFlowError(f"the queue is full, {ahead} jobs wait already; try again in a few minutes")
             self._jobs[job.id] = job
             if self._worker is None:
                 self._worker = threading.Thread(target=self._run, name="adaflow-jobs", daemon=True)
                 self._worker.start()
-            self._changed.notify_all()
+            self._submitted.notify()
         logger.info("job waits", extra={"job": job.id[:8], "kind": kind, "ahead": ahead})
         return job.id
 
     def stop(self, job_id: str) -> bool:
-        """Ask a job to end; False if there is none of this id or it is over."""
-        with self._changed:
+        """Ask a job to stop; False if there is no such job or it has finished."""
+        with self._lock:
             job = self._jobs.get(job_id)
-            if job is None or job.state not in ("waiting", "running"):
+            if job is None or job.finished:
                 return False
             job.stop.set()
             if job.state == "waiting":
-                job.state, job.ended, job.work = "stopped", time.monotonic(), _nothing
-            self._changed.notify_all()
+                job.state, job.ended, job.work = "stopped", time.monotonic(), _no_work
             return True
 
     def snapshot(self, job_id: str) -> Snapshot | None:
-        """How the job stands; None if there is none of this id (any more)."""
-        with self._changed:
+        """The job as it is now; None if there is no such job, or no longer."""
+        with self._lock:
             job = self._jobs.get(job_id)
             if job is None:
                 return None
-            elapsed = (job.ended or time.monotonic()) - job.started if job.started else 0.0
             return Snapshot(
-                job.id,
-                job.kind,
-                job.state,
-                self._ahead(job),
-                job.progress,
-                job.preview,
-                elapsed,
-                job.remaining() if job.state == "running" else None,
-                job.stop.is_set(),
-                job.problem,
-                job.result,
+                kind=job.kind,
+                state=job.state,
+                ahead=self._ahead(job),
+                progress=job.progress,
+                preview=job.preview,
+                elapsed=job.elapsed(),
+                remaining=job.remaining(),
+                stopping=job.stop.is_set(),
+                problem=job.problem,
+                result=job.result,
             )
 
     def counts(self) -> dict[str, int]:
-        """How many jobs are in which state."""
-        with self._changed:
+        """State -> number of jobs."""
+        with self._lock:
             return dict(Counter(job.state for job in self._jobs.values()))
 
-    def held(self) -> set[Path]:
-        """Files that jobs still need."""
-        with self._changed:
-            return {path for job in self._jobs.values() if job.state in ("waiting", "running") for path in job.holds}
+    def files_in_use(self) -> set[Path]:
+        """The files of unfinished jobs."""
+        with self._lock:
+            return {path for job in self._jobs.values() if not job.finished for path in job.files}
 
-    def works(self) -> bool:
-        """Whether there is somebody to do the work; there need not be before the first job."""
+    def is_alive(self) -> bool:
+        """False if the worker thread has died; before the first job there is none."""
         return self._worker is None or self._worker.is_alive()
 
-    def forget_before(self, seconds: float) -> int:
-        """Forget what was over that long ago, and discard its results; returns how many jobs that were."""
-        with self._changed:
+    def forget_older_than(self, seconds: float) -> int:
+        """Forget jobs that finished longer ago, and discard their results; returns their number."""
+        with self._lock:
             oldest = time.monotonic() - seconds
-            gone = [self._jobs.pop(job.id) for job in self._over() if job.ended < oldest]
-        self._let_go(gone)
-        return len(gone)
-
-    def wait(self, job_id: str, timeout: float | None = None) -> Snapshot | None:
-        """Block until the job is over; for scripts and tests, not for event handlers."""
-
-        def over() -> bool:
-            job = self._jobs.get(job_id)
-            return job is None or job.state in ("done", "stopped", "failed")
-
-        with self._changed:
-            self._changed.wait_for(over, timeout)
-        return self.snapshot(job_id)
+            forgotten = [self._jobs.pop(job.id) for job in self._finished() if job.ended < oldest]
+        self._discard_results(forgotten)
+        return len(forgotten)
 
     def _waiting(self) -> list[_Job]:
         waiting = [job for job in self._jobs.values() if job.state == "waiting"]
         return sorted(waiting, key=lambda job: not job.urgent)  # stable: first come, first served
+
+    def _finished(self) -> list[_Job]:
+        return [job for job in self._jobs.values() if job.finished]
 
     def _ahead(self, job: _Job) -> int:
         if job.state != "waiting":
@@ -215,24 +212,25 @@ class Jobs:
         return running + self._waiting().index(job)
 
     def _run(self) -> None:
+        """The worker thread."""
         while True:
-            with self._changed:
-                self._changed.wait_for(self._waiting)
+            with self._lock:
+                self._submitted.wait_for(self._waiting)
                 job = self._waiting()[0]
                 job.state, job.started = "running", time.monotonic()
             state, result, problem = job.context.run(self._work, job)
-            with self._changed:
+            with self._lock:
                 job.state, job.result, job.problem, job.ended = state, result, problem, time.monotonic()
-                job.work = _nothing  # what it closed over may be large
-                job.context = Context()
-                over = self._over()
-                gone = [self._jobs.pop(old.id) for old in over[: max(0, len(over) - self._keep)]]
-                self._changed.notify_all()
-            self._let_go(gone)
+                job.work, job.context = _no_work, Context()  # releases what they hold, which may be large
+                finished = self._finished()
+                forgotten = [self._jobs.pop(old.id) for old in finished[: max(0, len(finished) - self._keep)]]
+            self._discard_results(forgotten)
 
     def _work(self, job: _Job) -> tuple[State, Any, str]:
+        """Do the job's work; returns its state, result and problem."""
+
         def report(progress: Progress) -> None:
-            with self._changed:
+            with self._lock:
                 job.progress = progress
                 if progress.preview is not None:
                     job.preview = progress.preview
@@ -251,9 +249,9 @@ class Jobs:
             else:
                 limit = f"{self._seconds / 60:.0f} min"
                 problem = f"it took longer than a job here may ({limit}); choose fewer frames or steps"
-        except AdaFlowError as mendable:
-            problem = without_folders(str(mendable))
-            logger.warning("job cannot be done: %s", mendable)
+        except AdaFlowError as error:
+            problem = without_folders(str(error))
+            logger.warning("job cannot be done: %s", error)
         except Exception:
             problem = _INTERNAL
             logger.exception("job failed")
@@ -261,14 +259,11 @@ class Jobs:
         logger.info("job is over", extra={"kind": job.kind, "state": state, "seconds": seconds})
         return state, result, problem
 
-    def _over(self) -> list[_Job]:
-        return [job for job in self._jobs.values() if job.state in ("done", "stopped", "failed")]
-
-    def _let_go(self, jobs: list[_Job]) -> None:
+    def _discard_results(self, jobs: list[_Job]) -> None:
         for job in jobs:
             if self._discard is not None and job.result is not None:
                 self._discard(job.result)
 
 
-def _nothing(report: Report, stop: Stop) -> None:
-    """In place of the work of a job that is over."""
+def _no_work(report: Report, stop: Stop) -> None:
+    """Replaces the work of a finished job."""

@@ -1,4 +1,4 @@
-"""A checkpoint's own judge of what it draws: diffusers' safety checker, for pages that strangers use."""
+"""The safety checker of a Stable Diffusion checkpoint, for pages that strangers use."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from safetensors import SafetensorError
 from adaflow_core.backbone import pick_device, quiet, whereabouts
 from adaflow_core.types import AdaFlowError, Monitor
 
-_CHUNK = 16  # frames looked at together
+_CHUNK = 16  # frames per forward pass
 
 
 @dataclass(frozen=True)
 class SafetyChecker:
-    """CLIP's look at a picture, compared with the concepts that the checkpoint's makers want to have withheld."""
+    """Compares CLIP's embedding of a frame with the concepts that the checkpoint's authors chose to block."""
 
     model: Any  # diffusers' StableDiffusionSafetyChecker
     processor: Any  # transformers.CLIPImageProcessor
 
     @torch.inference_mode()
     def unsafe(self, frames: np.ndarray, monitor: Monitor) -> np.ndarray:
-        """[T, H, W, 3] uint8 -> [T] bool: which frames are not to be shown."""
-        found = np.zeros(len(frames), dtype=bool)
+        """[T, H, W, 3] uint8 -> [T] bool: which frames must not be shown. `Stopped` if the monitor is stopped."""
+        unsafe = np.zeros(len(frames), dtype=bool)
         with monitor.stage("check", len(frames)) as stage, quiet():
             for part in stage.chunks(len(frames), _CHUNK):
                 pictures = list(np.asarray(frames[part]))
                 pixels = self.processor(images=pictures, return_tensors="pt").pixel_values
                 pixels = pixels.to(self.model.device, self.model.dtype)  # [B, 3, 224, 224]
-                # It blackens what it is given, which are not the frames themselves.
-                found[part] = self.model(clip_input=pixels, images=[np.zeros(1)] * len(pictures))[1]
-        return found
+                # The model blackens the `images` it is given, so it gets dummies instead of the frames.
+                unsafe[part] = self.model(clip_input=pixels, images=[np.zeros(1)] * len(pictures))[1]
+        return unsafe
 
 
 def load_safety_checker(model: str, device: str = "auto") -> SafetyChecker | None:
-    """The safety checker of a checkpoint as `load_backbone` takes it; None where it has none.
+    """The safety checker of a checkpoint (named as for `load_backbone`), or None if it has none.
 
-    One that is named but cannot be loaded is an AdaFlowError: it is not to be passed over.
+    AdaFlowError if the checkpoint names one that cannot be loaded: its frames must not be shown unchecked.
     """
     with quiet():
         from diffusers import DiffusionPipeline

@@ -17,9 +17,11 @@ import torch
 from adaflow_core import store
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.types import AdaFlowError, Plan, Progress, Stopped
-from webui import zerogpu
-from webui.work import Edited, EditWork, Engines, PlanWork, Request
-from webui.zerogpu import Forked, pack, unpack
+from plans import small_plan
+from webui.jobs import zerogpu
+from webui.jobs.engines import Engines
+from webui.jobs.tasks import EditTask, FinishedEdit, PlanTask, Request
+from webui.jobs.zerogpu import ForkRunner, pack, unpack
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
@@ -34,7 +36,7 @@ def fork(order: Path, public: bool, seconds: float) -> Iterator[Progress | None]
 
     def child() -> None:
         torch.set_num_threads(1)  # OpenMP's threads are not forked with it
-        for item in zerogpu._forked(order, public, seconds):
+        for item in zerogpu._run_in_fork(order, public, seconds):
             news.put((item, os.getpid()))
         news.put((None, 0))
 
@@ -47,14 +49,14 @@ def fork(order: Path, public: bool, seconds: float) -> Iterator[Progress | None]
 
 
 class Count:
-    """Work that counts until it is stopped, or fails as it is told to."""
+    """A task that counts until it is stopped, or fails as it is told to."""
 
     seconds = 1.0
 
     def __init__(self, to: int, problem: Exception | None = None) -> None:
         self.to, self.problem = to, problem
 
-    def __call__(self, engines: Engines, report: Callable[[Progress], None], stop: Callable[[], bool]) -> object:
+    def run(self, engines: Engines, report: Callable[[Progress], None], stop: Callable[[], bool]) -> object:
         for done in range(self.to):
             report(Progress("count", done, self.to, 0.0))
             time.sleep(0.01)
@@ -80,7 +82,7 @@ def one_thread() -> Iterator[None]:
 
 def test_reports_come_out_and_the_result_comes_back(tmp_path: Path) -> None:
     reports: list[Progress] = []
-    made = Forked(tmp_path, public=True, fork=fork)(Count(5), reports.append, never)
+    made = ForkRunner(tmp_path, public=True, fork=fork)(Count(5), reports.append, never)
     assert made == {"counted": 5, "public": True}
     assert [report.done for report in reports] == list(range(5))
     assert list(tmp_path.iterdir()) == [], "the files between the processes are gone"
@@ -89,7 +91,7 @@ def test_reports_come_out_and_the_result_comes_back(tmp_path: Path) -> None:
 def test_a_stop_reaches_the_fork(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(Stopped):
-        Forked(tmp_path, fork=fork)(Count(10_000), lambda progress: None, lambda: time.monotonic() - began > 0.3)
+        ForkRunner(tmp_path, fork=fork)(Count(10_000), lambda progress: None, lambda: time.monotonic() - began > 0.3)
     assert time.monotonic() - began < 10
 
 
@@ -98,7 +100,7 @@ def test_a_stop_reaches_the_fork(tmp_path: Path) -> None:
 )
 def test_what_goes_wrong_in_the_fork_is_told(problem: Exception, kind: type[Exception], tmp_path: Path) -> None:
     with pytest.raises(kind, match=str(problem)):
-        Forked(tmp_path, fork=fork)(Count(1, problem), lambda progress: None, never)
+        ForkRunner(tmp_path, fork=fork)(Count(1, problem), lambda progress: None, never)
 
 
 def test_what_zerogpu_refuses_is_said_as_it_says_it(tmp_path: Path) -> None:
@@ -107,12 +109,12 @@ def test_what_zerogpu_refuses_is_said_as_it_says_it(tmp_path: Path) -> None:
         yield
 
     with pytest.raises(AdaFlowError, match="exceeded your quota"):
-        Forked(tmp_path, fork=none_left)(Count(1), lambda progress: None, never)
+        ForkRunner(tmp_path, fork=none_left)(Count(1), lambda progress: None, never)
 
 
 def test_a_fork_that_dies_is_no_result(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Forked(tmp_path, fork=lambda *_: iter(()))(Count(1), lambda progress: None, never)
+        ForkRunner(tmp_path, fork=lambda *_: iter(()))(Count(1), lambda progress: None, never)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -124,27 +126,25 @@ def test_an_edit_in_forks_is_that_of_one_process(
     monkeypatch.setattr(store, "SCRATCH_IN_MEMORY", 0)  # as of a long video
     model = str(tiny_folder("sd1"))
     request = Request(str(drawn_clip), PlanConfig(keyframes=2), size=(64, 64), frames=slice(0, 5))
-    forked = Forked(tmp_path / "orders", fork=fork)
+    forked = ForkRunner(tmp_path / "orders", fork=fork)
 
-    def edit(run: Any, plan: Plan, name: str) -> Edited:
-        return run(EditWork(model, "tiny", request, plan, "a blue ball", EditConfig(steps=2), tmp_path / name))
+    def edit(run: Any, plan: Plan, name: str) -> FinishedEdit:
+        return run(EditTask(model, "tiny", request, plan, "a blue ball", EditConfig(steps=2), tmp_path / name))
 
-    plan = forked(PlanWork(model, request), lambda progress: None, never)
+    plan = forked(PlanTask(model, request), lambda progress: None, never)
     assert isinstance(plan, Plan) and isinstance(plan.video.frames, np.memmap)
-    there = edit(lambda work: forked(work, lambda progress: None, never), plan, "there")
+    there = edit(lambda task: forked(task, lambda progress: None, never), plan, "there")
     engines = Engines("cpu")
-    here = edit(lambda work: work(engines, lambda progress: None, never), plan, "here")
+    here = edit(lambda task: task.run(engines, lambda progress: None, never), plan, "here")
     assert isinstance(there.after, np.memmap)
     np.testing.assert_array_equal(there.after, here.after)
     assert there.edit.is_file() and there.scores == here.scores
 
 
 def test_the_time_asked_for_follows_the_forecast(tmp_path: Path) -> None:
-    from plans import small_plan
-
     plan = small_plan()
-    work = EditWork("m", "m", Request("a.mp4", plan.config), plan, "a ball", EditConfig(), tmp_path)
-    assert zerogpu._seconds(tmp_path, True, work.seconds) == round(30 + 1.5 * plan.forecast.total)
+    task = EditTask("m", "m", Request("a.mp4", plan.config), plan, "a ball", EditConfig(), tmp_path)
+    assert zerogpu._duration(tmp_path, True, task.seconds) == round(30 + 1.5 * plan.forecast.total)
 
 
 def test_maps_of_files_are_carried_by_name(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Work for the job queue of the page."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from adaflow_core.types import Stopped
+from webui.jobs.queue import Jobs, Report, Snapshot, Stop, Work
+
+
+def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until `condition` is true; fails after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.005)
+
+
+def finish(jobs: Jobs, job_id: str, seconds: float = 5.0) -> Snapshot:
+    """Wait until the job has finished, and return its last snapshot."""
+    until(lambda: jobs.snapshot(job_id).finished, seconds)  # type: ignore[union-attr]
+    snapshot = jobs.snapshot(job_id)
+    assert snapshot is not None
+    return snapshot
+
+
+def wait_for(release: threading.Event) -> Work:
+    """Work that runs until it is released or stopped."""
+
+    def work(report: Report, stop: Stop) -> str:
+        while not release.wait(0.005):
+            if stop():
+                raise Stopped
+        return "released"
+
+    return work
+
+
+def work_until_stopped(report: Report, stop: Stop) -> None:
+    while not stop():
+        time.sleep(0.005)
+    raise Stopped

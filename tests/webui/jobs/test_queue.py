@@ -1,0 +1,133 @@
+"""The job queue: order, stopping, failures, limits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaflow_core.types import AdaFlowError, Progress
+from helpers.jobs import finish, until, wait_for, work_until_stopped
+from webui.jobs.queue import Jobs, Report, Stop
+
+
+def test_jobs_run_one_at_a_time_in_order_urgent_ones_first() -> None:
+    jobs, order, running, most = Jobs(), [], 0, 0
+    lock, release = threading.Lock(), threading.Event()
+
+    def work(name: str) -> Any:
+        def run(report: Report, stop: Stop) -> str:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.01)
+            with lock:
+                running -= 1
+                order.append(name)
+            return name
+
+        return run
+
+    first = jobs.submit("edit", wait_for(release))
+    until(lambda: jobs.snapshot(first).state == "running")
+    ids = [jobs.submit("edit", work("a")), jobs.submit("edit", work("b"))]
+    ids.append(jobs.submit("plan", work("urgent"), urgent=True))
+    assert [jobs.snapshot(i).ahead for i in ids] == [2, 3, 1]
+    release.set()
+    assert [finish(jobs, i, 5).result for i in ids] == ["a", "b", "urgent"]
+    assert order == ["urgent", "a", "b"] and most == 1
+
+
+def test_a_running_job_stops_at_its_next_look() -> None:
+    jobs = Jobs()
+    job = jobs.submit("edit", wait_for(threading.Event()))
+    until(lambda: jobs.snapshot(job).state == "running")
+    assert jobs.stop(job)
+    snapshot = finish(jobs, job, 5)
+    assert snapshot is not None and snapshot.state == "stopped" and snapshot.result is None
+    assert not jobs.stop(job), "it is over"
+
+
+def test_a_waiting_job_stops_without_having_run() -> None:
+    jobs, release, ran = Jobs(), threading.Event(), []
+    first = jobs.submit("edit", wait_for(release))
+    second = jobs.submit("edit", lambda report, stop: ran.append(1))
+    assert jobs.stop(second)
+    assert jobs.snapshot(second).state == "stopped"
+    release.set()
+    finish(jobs, first, 5)
+    assert ran == []
+
+
+def test_progress_and_the_last_preview_are_kept() -> None:
+    jobs, release = Jobs(), threading.Event()
+
+    def work(report: Report, stop: Stop) -> None:
+        report(Progress("invert", 1, 2, 3.0, np.zeros((1, 2, 2, 3), np.uint8)))
+        report(Progress("invert", 1, 4, 3.0))
+        release.wait(5)
+
+    job = jobs.submit("edit", work, forecast={"invert": 8.0, "edit": 20.0})
+    until(lambda: (s := jobs.snapshot(job)) and s.progress and s.progress.total == 4)
+    snapshot = jobs.snapshot(job)
+    release.set()
+    assert snapshot is not None and snapshot.preview is not None
+    assert snapshot.remaining == 3.0 * 3 + 20.0, "this stage at its pace, the next as forecast"
+
+
+def test_a_failure_says_what_the_user_can_mend_and_nothing_of_the_inside() -> None:
+    jobs = Jobs()
+
+    def mendable(report: Report, stop: Stop) -> None:
+        raise AdaFlowError("choose another file")
+
+    def internal(report: Report, stop: Stop) -> None:
+        raise RuntimeError("secret of the inside")
+
+    first, second = jobs.submit("plan", mendable), jobs.submit("plan", internal)
+    mendable_job, internal_job = finish(jobs, first, 5), finish(jobs, second, 5)
+    assert mendable_job.state == "failed" and mendable_job.problem == "choose another file"
+    assert internal_job.state == "failed" and "secret" not in internal_job.problem
+    assert finish(jobs, jobs.submit("plan", lambda report, stop: 1), 5).result == 1
+
+
+def test_old_results_are_discarded() -> None:
+    gone: list[int] = []
+    jobs = Jobs(keep=2, discard=gone.append)
+    ids = [jobs.submit("edit", lambda report, stop, n=n: n + 1) for n in range(4)]
+    finish(jobs, ids[-1], 5)
+    until(lambda: gone == [1, 2])
+    assert jobs.snapshot(ids[0]) is None and jobs.snapshot(ids[3]).result == 4
+
+
+def test_ids_cannot_be_guessed() -> None:
+    jobs = Jobs(waiting=50)
+    ids = {jobs.submit("edit", lambda report, stop: None) for _ in range(50)}
+    assert len(ids) == 50 and min(map(len, ids)) >= 20
+
+
+def test_a_full_queue_says_so() -> None:
+    jobs = Jobs(waiting=2)
+    ids = [jobs.submit("edit", work_until_stopped)]
+    while jobs.snapshot(ids[0]).state != "running":
+        time.sleep(0.005)
+    ids += [jobs.submit("edit", work_until_stopped) for _ in range(2)]
+    with pytest.raises(AdaFlowError, match="queue is full, 2 jobs wait already; try again"):
+        jobs.submit("plan", work_until_stopped, urgent=True)
+    jobs.stop(ids[1])
+    ids.append(jobs.submit("edit", work_until_stopped))  # there is a place again
+    for job in ids:
+        jobs.stop(job)
+
+
+def test_a_job_that_takes_too_long_ends_with_a_sentence() -> None:
+    jobs = Jobs(seconds=0.1)
+    over = finish(jobs, jobs.submit("edit", work_until_stopped), 5)
+    assert over.state == "failed" and "longer than a job here may" in over.problem
+    with pytest.raises(AdaFlowError, match="fewer frames or steps"):
+        jobs.submit("edit", work_until_stopped, forecast={"invert": 0.05, "edit": 0.06})
+    assert finish(jobs, jobs.submit("edit", lambda report, stop: 1), 5).state == "done"

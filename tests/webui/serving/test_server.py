@@ -1,0 +1,33 @@
+"""The server's health check."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from helpers.jobs import finish, work_until_stopped
+from webui.serving.server import serve
+from webui.studio import Studio
+
+
+def test_health_tells_how_many_jobs_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    studio = Studio("embedded", "cpu", tmp_path / "results", public=True)
+    server = serve(studio, tmp_path / "uploads")
+    try:
+        jobs = [studio.jobs.submit("edit", work_until_stopped) for _ in range(3)]
+        while studio.jobs.snapshot(jobs[0]).state != "running":
+            time.sleep(0.005)
+        answer = httpx.get(f"{server.address}/healthz")
+        assert answer.status_code == 200
+        assert answer.json()["status"] == "ok" and answer.json()["jobs"] == {"waiting": 2, "running": 1}
+        for job in jobs:
+            studio.jobs.stop(job)
+        finish(studio.jobs, jobs[0], 5)
+        monkeypatch.setattr(studio.jobs, "is_alive", lambda: False)
+        assert httpx.get(f"{server.address}/healthz").status_code == 503
+    finally:
+        server.close()

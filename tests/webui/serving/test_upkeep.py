@@ -1,0 +1,59 @@
+"""Deletion of old files."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from adaflow_core.cache import Cache
+from helpers.jobs import finish, work_until_stopped
+from webui.limits import Limits
+from webui.serving.upkeep import Upkeep
+from webui.studio import Studio
+
+
+def test_what_is_over_its_time_is_deleted_and_nothing_else(tmp_path: Path) -> None:
+    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_seconds=0.3), public=True)
+    uploads, cache = tmp_path / "uploads", Cache(tmp_path / "cache")
+    (uploads / "own").mkdir(parents=True)
+    (uploads / "own" / "poster.png").write_bytes(b"the page's")
+    upkeep = Upkeep(studio, uploads, cache)
+    for name in ("ab/film.mp4", "cd/needed.mp4", "deep/links/state.json"):
+        (uploads / name).parent.mkdir(parents=True, exist_ok=True)
+        (uploads / name).write_bytes(b"x")
+        os.utime(uploads / name, (0, 0))  # a copy with the time of what it was copied from
+    for kind in ("frames", "calibration"):
+        cache.get(kind, "key", lambda folder: {})
+    needed = cache.get("frames", "needed", lambda folder: {})[0] / "frames.npy"
+    waits = studio.jobs.submit("edit", work_until_stopped, files=[uploads / "cd" / "needed.mp4", needed])
+    assert upkeep.clean() == 0, "everything is new"
+    time.sleep(0.4)
+    fresh = uploads / "ef" / "fresh.mp4"
+    fresh.parent.mkdir()
+    fresh.write_bytes(b"x")
+    assert upkeep.clean() == 3
+    kept = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
+    assert kept == [
+        "cache/calibration/key/meta.json",
+        "cache/frames/needed/meta.json",
+        "uploads/cd/needed.mp4",
+        "uploads/ef/fresh.mp4",
+        "uploads/own/poster.png",
+    ]
+    assert not (uploads / "ab").exists() and not (uploads / "deep").exists(), "their folders go too"
+    studio.jobs.stop(waits)
+    finish(studio.jobs, waits, 5)
+    time.sleep(0.4)
+    assert upkeep.clean() == 4 and not (uploads / "cd").exists(), "and the job is forgotten"
+    assert studio.jobs.snapshot(waits) is None
+
+
+def test_over_the_limit_the_oldest_uploads_go(tmp_path: Path) -> None:
+    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_bytes=25))
+    upkeep = Upkeep(studio, tmp_path)
+    for name in ("first", "second", "third"):
+        (tmp_path / name).write_bytes(b"x" * 10)
+        time.sleep(0.02)
+    assert upkeep.clean() == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["second", "third"]

@@ -1,0 +1,142 @@
+"""The page without a browser: its API on the embedded model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaflow_core.video import probe
+from helpers.jobs import until
+from helpers.pages import serve_page, with_model
+
+ELSEWHERE = "nobody/has-this-model"
+
+
+EVENTS = [
+    "example",
+    "describe",
+    "choose_model",
+    "preview",
+    "replan",
+    "stop_preview",
+    "tokens",
+    "frame",
+    "check_prompt",
+    "edit",
+    "watch",
+    "compare",
+    "stop",
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A served page over the embedded model; nothing is loaded before it is needed."""
+    with serve_page(tmp_path_factory.mktemp("webui"), models=(ELSEWHERE,)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(address: str) -> Any:
+    """A visitor of its own."""
+    from gradio_client import Client
+
+    return Client(address, verbose=False)
+
+
+def test_every_event_has_a_name_and_its_parameters_have_names(client: Any) -> None:
+    api = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert sorted(api) == sorted(f"/{name}" for name in EVENTS)
+    for name, endpoint in api.items():
+        for parameter in endpoint["parameters"]:
+            assert not parameter["parameter_name"].startswith("param_"), name
+        for value in endpoint["returns"]:
+            assert not value["label"].startswith("value_"), name
+
+
+def test_what_is_wrong_is_said_in_a_sentence(client: Any, tmp_path: Path) -> None:
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    text = tmp_path / "notes.mp4"
+    text.write_text("no video")
+    with pytest.raises(AppError, match=r"^notes\.mp4 is not a video"):
+        client.predict(handle_file(str(text)), api_name="/preview")
+    with pytest.raises(AppError, match="There is no video yet"):
+        client.predict(None, api_name="/preview")
+    with pytest.raises(AppError, match="There is no plan to edit from"):
+        client.predict("a blue ball", api_name="/edit")
+    with pytest.raises(AppError, match="There is no plan yet"):
+        client.predict(1, api_name="/tokens")
+    assert client.predict("nonsense", api_name="/watch")[0] == {"state": "unknown"}
+
+
+@with_model
+@pytest.mark.slow
+def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> None:
+    from gradio_client import handle_file
+
+    clip = handle_file(str(drawn_clip))
+    settings = {"keyframes": 3, "steps": 2, "side": 192}
+    planned = client.predict(clip, "", prune=0.5, api_name="/preview", **settings)
+    facts, gallery = planned[1], planned[4]
+    keyframes = facts["keyframes"]
+    assert facts["frames"] == 12 and facts["height"] == 192 and len(keyframes) == 3
+    assert len(gallery["value"] if isinstance(gallery, dict) else gallery) == 3
+    _, others, sentence = client.predict(2, api_name="/tokens")
+    assert len(others) == 2 and "Keyframe 2" in sentence
+
+    again = client.predict(clip, "", prune=0.9, api_name="/replan", **settings)
+    assert again[1]["keyframes"] == keyframes and again[1]["tokens_kept"] < facts["tokens_kept"]
+
+    job = client.predict("a blue ball", steps=2, api_name="/edit")
+    done = client.predict(job, api_name="/watch")
+    status, _, quoted, source, edited, _, middle, _, scores, *_, command, report = done
+    assert status["state"] == "done" and "a blue ball" in quoted and "reused" not in quoted
+    assert "Prompt agreement" in scores and "--keyframes=3" in command
+    pair, when = client.predict(job, 5, api_name="/compare")
+    assert len(middle) == len(pair) == 2 and pair[0] != pair[1] and "frame 5" in when
+    source, edited = (v["video"] if isinstance(v, dict) else v for v in (source, edited))
+    for path in (source, edited):
+        info = probe(path)
+        assert (info.frames, info.height, info.fps) == (12, 192, 12)
+    assert Path(source).read_bytes() != Path(edited).read_bytes()
+    report = report if isinstance(report, dict) else json.loads(Path(report).read_text())
+    assert report["prompt"] == "a blue ball" and report["keyframes"] == keyframes
+
+    job = client.predict("a green ball", steps=2, api_name="/edit")
+    assert "Plan and inversion were reused" in client.predict(job, api_name="/watch")[2]
+
+    job = client.predict("a red ball", steps=100, api_name="/edit")
+    watching = client.submit(job, api_name="/watch")
+    until(lambda: any(out[0]["state"] == "running" for out in watching.outputs()), 30)
+    client.predict(job, api_name="/stop")
+    began = time.monotonic()
+    assert watching.result(timeout=60)[0]["state"] == "stopped"
+    assert time.monotonic() - began < 10  # two seconds of compute, on a machine that may be busy
+
+
+@with_model
+@pytest.mark.slow
+def test_unknown_words_are_named_and_checkpoints_that_know_them(client: Any) -> None:
+    html = client.predict("a red ball and a xylophone", api_name="/check_prompt")
+    assert "xylophone" in html and "“ball”" not in html and ELSEWHERE in html
+
+
+@with_model
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any) -> None:
+    status, model, *_ = client.predict(ELSEWHERE, api_name="/choose_model")
+    assert status == "" and model == "embedded"
+    assert "xylophone" in client.predict("a xylophone", api_name="/check_prompt")
+    status, model, prune, steps, *_ = client.predict("embedded", api_name="/choose_model")
+    assert (prune, steps) == (0.6, 10)
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match="not in the list of choices"):
+        client.predict("/etc", api_name="/choose_model")

@@ -1,0 +1,75 @@
+"""HTML and gallery items made from jobs and plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaflow_core.types import Progress
+from plans import FINE, small_plan
+from webui import views
+from webui.jobs.queue import Snapshot
+
+
+def snapshot_of(**changes: Any) -> Snapshot:
+    values: dict[str, Any] = {
+        "kind": "edit", "state": "running", "ahead": 0, "progress": Progress("edit", 3, 12, 6.0),
+        "preview": None, "elapsed": 10.0, "remaining": 30.0, "stopping": False, "problem": "", "result": None,
+    }  # fmt: skip
+    return Snapshot(**{**values, **changes})
+
+
+def test_progress_says_stage_share_and_time_left() -> None:
+    html = views.progress(snapshot_of(preview=np.zeros((3, 8, 8, 3), np.uint8)))
+    assert "Editing" in html and "about 30 s left" in html and 'aria-valuenow="25"' in html
+    assert 'alt="The 3 keyframes' in html and "data:image/jpeg" in html
+
+
+def test_everything_from_outside_is_escaped() -> None:
+    attack = "<script>alert(1)</script>"
+    for html in (
+        views.notice([attack]),
+        views.line(attack),
+        views.quote(attack),
+        views.vocabulary([attack]),
+        views.progress(snapshot_of(state="failed", problem=attack)),
+    ):
+        assert "<script" not in html and "&lt;script" in html
+
+
+def test_a_waiting_job_says_how_many_are_before_it() -> None:
+    assert "2 other jobs first" in views.progress(snapshot_of(state="waiting", ahead=2, progress=None))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.42, "0.4 s"), (12.4, "12 s"), (60, "1 min 00 s"), (3900, "1 h 05 min")]
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert views.duration(seconds) == text
+
+
+def test_keyframes_are_shown_in_time_order_with_their_segments() -> None:
+    captions = [caption for _, caption in views.keyframe_items(small_plan())]
+    assert captions == [
+        "0.30 s, frame 3 · segment of 8",
+        "1.00 s, frame 10 · segment of 6",
+        "1.70 s, frame 17 · segment of 6",
+    ]
+
+
+def test_tokens_follow_the_selected_keyframe_and_grid() -> None:
+    plan = small_plan()
+    first, sentence = views.token_items(plan, 0, str(FINE), views.KEPT)
+    third, _ = views.token_items(plan, 2, str(FINE), views.KEPT)
+    assert len(first) == len(third) == 2 and first[0][1] != third[0][1]
+    assert f"all {FINE.n} tokens of its own" in sentence and "50% of the others'" in sentence
+    assert "2x3 grid" in views.token_items(plan, 0, "2x3", views.KEPT)[1]
+    assert "score" in views.token_items(plan, 0, None, views.SCORES)[1]
+
+
+def test_cost_says_tokens_time_and_memory() -> None:
+    html = views.cost(small_plan())
+    assert "48" in html and "of 72 unpruned (67% kept)" in html
+    assert "1 min 35 s" in html and "1.5 GiB" in html

@@ -1,0 +1,1 @@
+"""The components of the page's three steps: `video`, `plan` and `edit`."""

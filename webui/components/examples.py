@@ -1,0 +1,26 @@
+"""The bundled example clips, from which a visitor can start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from adaflow_core.video import thumbnails
+
+CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
+
+
+def load_clips(folder: Path = CLIPS) -> list[dict[str, str]]:
+    """file, title, kind, source_prompt and prompt of each clip; an empty list if the folder has none."""
+    index = folder / "clips.json"
+    if not index.is_file():
+        return []
+    clips = json.loads(index.read_text(encoding="utf-8"))
+    return [{**clip, "file": str(folder / clip["file"])} for clip in clips if (folder / clip["file"]).is_file()]
+
+
+def poster(clip: dict[str, str]) -> tuple[Any, str]:
+    """The clip's middle frame and its title, for a gallery."""
+    _, pictures = thumbnails(clip["file"], 3, height=160)
+    return pictures[len(pictures) // 2], clip["title"]

@@ -1,0 +1,206 @@
+"""Step 2: the settings of a plan, and its keyframes, tokens and timeline."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from adaflow_core.config import IMPORTANCE, METHODS, ModelProfile, PlanConfig
+from webui import views
+from webui.components.heading import heading
+from webui.studio import Studio
+
+
+class PlanStep:
+    def __init__(self, studio: Studio) -> None:
+        default, profile = PlanConfig(), studio.profile()
+        heading(
+            2,
+            "Keyframes and tokens",
+            "Keyframes are edited together, the other frames follow them. Preview, then move a slider.",
+        )
+        with gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                self._add_main_settings(profile, default)
+                with gr.Accordion("Advanced", open=False):
+                    self._add_plan_settings(studio, profile, default)
+                    self._add_edit_settings(profile)
+                with gr.Row():
+                    self.preview = gr.Button("Preview keyframes", variant="primary", scale=3, min_width=160)
+                    self.stop = gr.Button("Stop", scale=1, min_width=80)
+                self.status = gr.HTML(label="Progress")
+            with gr.Column(scale=8, min_width=320):
+                self.placeholder = gr.HTML(
+                    label="Before the first preview",
+                    value='<p class="af-empty">Keyframes, tokens and timeline will be here.</p>',
+                )
+                with gr.Column(visible=False) as self.views:
+                    self.cost = gr.HTML(label="Cost")
+                    with gr.Tabs():
+                        self._add_keyframes_tab()
+                        self._add_tokens_tab()
+                        self._add_timeline_tab()
+        self.facts = gr.JSON(label="Plan", visible=False)  # for programs
+        self.plan_id, self.job_id, self.model_before = gr.State(""), gr.State(""), gr.State(studio.model)
+
+    def _add_main_settings(self, profile: ModelProfile, default: PlanConfig) -> None:
+        self.prune = gr.Slider(
+            0,
+            0.95,
+            profile.prune,
+            step=0.05,
+            label="Pruning ratio",
+            info="More: keyframes see fewer of each other's tokens; faster, less memory.",
+        )
+        self.keyframes = gr.Slider(
+            0,
+            64,
+            0,
+            step=1,
+            label="Keyframes (0 = automatic)",
+            info="More: fast changes are followed more closely, at more time and memory.",
+        )
+        self.scales = gr.CheckboxGroup(
+            [("1", 1), ("2x2", 2), ("4x4", 4)],
+            value=list(default.scales),
+            label="Similarity scales, in tokens",
+            info="More: frames must agree in detail and at large to share a keyframe.",
+        )
+
+    def _add_plan_settings(self, studio: Studio, profile: ModelProfile, default: PlanConfig) -> None:
+        self.model = gr.Dropdown(
+            list(studio.models),
+            value=studio.model,
+            label="Model",
+            info="One that is not on this machine yet is downloaded first, some gigabytes; a GPU is wanted for it.",
+            visible=len(studio.models) > 1,
+        )
+        self.method = gr.Dropdown(
+            list(METHODS),
+            value=default.method,
+            label="Method",
+            info="The others are baselines: even keyframes, all frames jointly, each frame alone, TokenFlow.",
+        )
+        self.importance = gr.Dropdown(
+            list(IMPORTANCE),
+            value=default.importance,
+            label="Importance",
+            info="Which tokens weigh more.",
+        )
+        self.side = gr.Dropdown(
+            views.working_sizes(profile.size),
+            value=0,
+            label="Working size",
+            info="Pixels of the shorter side.",
+        )
+        self.frames = gr.Textbox(
+            label="Frame range",
+            info="FIRST:END, END not included. Empty: all frames.",
+            value="",
+            placeholder="0:48",
+        )
+
+    def _add_edit_settings(self, profile: ModelProfile) -> None:
+        self.steps = gr.Slider(
+            1,
+            100,
+            profile.steps,
+            step=1,
+            label="Steps",
+            info="More: finer pictures, and proportionally slower.",
+        )
+        self.guidance = gr.Slider(
+            1,
+            15,
+            profile.guidance,
+            step=0.5,
+            label="Guidance",
+            info="More: closer to the prompt, less natural. At 1 there is none, and an edit is a third faster.",
+        )
+        self.injection = gr.Slider(
+            0,
+            1,
+            profile.injection_attention,
+            step=0.05,
+            label="Injection of attention",
+            info="More: holds the source's layout for longer. To change an object's kind, take less.",
+        )
+        self.injection_conv = gr.Slider(
+            0,
+            1,
+            profile.injection_conv,
+            step=0.05,
+            label="Injection of features",
+            info="More: holds the source's shapes for longer.",
+        )
+        self.negative_prompt = gr.Textbox(
+            label="Negative prompt",
+            value="",
+            info="What to move away from. Empty: the model's own default.",
+        )
+        self.seed = gr.Number(0, precision=0, minimum=0, label="Seed", info="Same seed, same video.")
+
+    def _add_keyframes_tab(self) -> None:
+        with gr.Tab("Keyframes"):
+            gr.HTML(views.line("In time order. Choose one to see under Tokens what it keeps of the others."))
+            self.gallery = gr.Gallery(
+                label="Keyframes in time order",
+                show_label=False,
+                columns=4,
+                elem_classes="af-gallery",
+                object_fit="contain",
+                allow_preview=False,
+                buttons=[],
+                interactive=False,
+            )
+
+    def _add_tokens_tab(self) -> None:
+        with gr.Tab("Tokens"):
+            with gr.Row():
+                self.number = gr.Slider(1, 2, 1, step=1, label="Keyframe", min_width=200, scale=3)
+                self.grid = gr.Dropdown([], label="Token grid", min_width=140, scale=2)
+                self.show = gr.Radio([views.KEPT, views.SCORES], value=views.KEPT, label="Show", min_width=260, scale=4)
+            self.sentence = gr.HTML(label="What is shown")
+            with gr.Row():
+                with gr.Column(scale=2, min_width=160):
+                    self.selected = gr.Image(
+                        label="Keyframe 1", interactive=False, buttons=[], format="webp", height=210
+                    )
+                with gr.Column(scale=6, min_width=300):
+                    self.tokens = gr.Gallery(
+                        label="What it keeps of every other keyframe",
+                        show_label=False,
+                        columns=3,
+                        elem_classes=["af-gallery", "af-tokens"],
+                        object_fit="contain",
+                        buttons=["fullscreen"],
+                        interactive=False,
+                    )
+
+    def _add_timeline_tab(self) -> None:
+        with gr.Tab("Timeline"):
+            gr.HTML(views.line("Every frame against its keyframe. Click into a plot to see that frame."))
+            self.timeline = _plot("Similarity of every frame to its keyframe")
+            self.time_slice = _plot("One pixel column over time")
+            with gr.Row():
+                with gr.Column(scale=4, min_width=240):
+                    self.frame = gr.Slider(0, 1, 0, step=1, label="Frame")
+                    self.frame_sentence = gr.HTML(label="About the frame")
+                with gr.Column(scale=4, min_width=240):
+                    self.frame_picture = gr.Image(
+                        label="Similarity to its keyframe",
+                        interactive=False,
+                        buttons=[],
+                        format="webp",
+                        height=300,
+                    )
+
+
+def _plot(label: str) -> gr.Image:
+    return gr.Image(
+        label=label,
+        show_label=False,
+        interactive=False,
+        buttons=["fullscreen", "download"],
+        format="png",
+        elem_classes="af-plot",
+    )

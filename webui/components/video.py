@@ -1,0 +1,56 @@
+"""Step 1: a video and what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from webui.components.examples import poster
+from webui.components.heading import heading
+from webui.limits import Limits
+from webui.messages import refusal
+
+
+class VideoStep:
+    def __init__(self, limits: Limits, clips: list[dict[str, str]]) -> None:
+        heading(1, "Video", f"Upload one ({limits}), or start from an example.")
+        with gr.Row():
+            with gr.Column(scale=5, min_width=320):
+                self.video = _refuse_urls(gr.Video(label="Video", sources=["upload"], height=320))
+                self.line = gr.HTML(label="About the video")
+                self.source_prompt = gr.Textbox(
+                    value="",
+                    label="What is in the video (optional)",
+                    info="A faithful description makes the edit hold closer to the source.",
+                    placeholder="a red ball rolls over a meadow",
+                    lines=1,
+                )
+            with gr.Column(scale=7, min_width=320):
+                self.examples = gr.Gallery(
+                    [poster(clip) for clip in clips],
+                    label="Examples",
+                    show_label=False,
+                    columns=3,
+                    object_fit="cover",
+                    elem_classes=["af-gallery", "af-examples"],
+                    allow_preview=False,
+                    buttons=[],
+                    interactive=False,
+                    visible=bool(clips),
+                )
+                self.example_number = gr.Number(0, precision=0, visible=False)
+
+
+def _refuse_urls(video: gr.Video) -> gr.Video:
+    """Take uploads only: Gradio would download a video that is given as a URL, whatever its size."""
+    keep = video.async_move_resource_to_block_cache
+
+    async def keep_upload(url_or_file_path: str | Path | None) -> str | None:
+        if "://" in str(url_or_file_path):
+            raise refusal("this page fetches nothing from elsewhere; upload the file itself")
+        return await keep(url_or_file_path)
+
+    # Replaced on the object: for a subclass of a component Gradio writes a .pyi file beside this one on import.
+    video.async_move_resource_to_block_cache = keep_upload  # type: ignore[method-assign]
+    return video

@@ -1,0 +1,115 @@
+"""Events of step 3 (prompt, edit and result), one handler per event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import gradio as gr
+import numpy as np
+
+from adaflow_core.config import EditConfig
+from webui import views
+from webui.events.follow import follow, stop_job
+from webui.jobs.queue import Snapshot
+from webui.jobs.tasks import FinishedEdit
+from webui.messages import message, refusal, refuse_on_error
+from webui.outputs import CompareOutputs, WatchOutputs, unchanged
+from webui.served_images import serve_image
+from webui.studio import Studio
+
+
+class EditEvents:
+    """Edits run on the server whether or not anybody watches; a visitor knows them by their job's id."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    def check_prompt(self, prompt: str, model: str = "") -> str:
+        """Which words of a prompt the model does not know, and what of it is too long."""
+        with refuse_on_error():
+            return views.notice(self.studio.prompt_problems(prompt or "", model or ""))
+
+    def check_not_empty(self, prompt: str) -> None:
+        """Refuse an empty prompt before planning starts."""
+        if not (prompt or "").strip():
+            raise refusal("the prompt is empty; say what the video should show")
+
+    def edit(
+        self,
+        plan_id: str | None,
+        prompt: str,
+        negative_prompt: str,
+        steps: float,
+        guidance: float,
+        injection: float,
+        injection_conv: float,
+        seed: float,
+    ) -> str:
+        """Start an edit of the plan; returns the job's id, for `watch` and `stop`."""
+        with refuse_on_error():
+            config = EditConfig(
+                steps=int(steps),
+                guidance=guidance,
+                negative_prompt=(negative_prompt or "").strip() or None,
+                injection_attention=injection,
+                injection_conv=injection_conv,
+                seed=int(seed),
+            )
+            return self.studio.edit(plan_id, prompt or "", config)
+
+    async def watch(self, job_id: str) -> AsyncIterator[WatchOutputs]:
+        """Follow a job to its end: status, progress, then source, edit, files and report."""
+        snapshot = self.studio.jobs.snapshot(job_id) if job_id else None
+        if snapshot is None:
+            yield unchanged(WatchOutputs, status=views.status(None), progress="")
+            return
+        async for snapshot in follow(self.studio.jobs, job_id):
+            yield _watch_outputs(snapshot)
+        if snapshot.state == "failed":
+            gr.Warning(message(snapshot.problem))
+
+    def compare(self, job_id: str, number: float) -> CompareOutputs:
+        """Frame `number` (from 0) of a finished edit: source and edit, and its time."""
+        snapshot = self.studio.jobs.snapshot(job_id or "")
+        finished = snapshot.result if snapshot is not None else None
+        if not isinstance(finished, FinishedEdit):
+            return unchanged(CompareOutputs)
+        return _compare_outputs(finished, min(max(int(number), 0), len(finished.after) - 1))
+
+    def stop(self, job_id: str) -> None:
+        """Stop a job; it ends within two seconds of compute."""
+        stop_job(self.studio.jobs, job_id)
+
+
+def _compare_outputs(finished: FinishedEdit, frame: int) -> CompareOutputs:
+    return CompareOutputs(
+        compared=tuple(serve_image(np.asarray(frames[frame])) for frames in (finished.before, finished.after)),
+        compared_line=views.line(f"{frame / finished.fps:.2f} s, frame {frame}: the source to the left of the line"),
+    )
+
+
+def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
+    status, progress = views.status(snapshot), views.progress(snapshot)
+    finished = snapshot.result
+    if not isinstance(finished, FinishedEdit):
+        return unchanged(WatchOutputs, status=status, progress=progress)
+    middle = len(finished.after) // 2
+    comparison = _compare_outputs(finished, middle)
+    return WatchOutputs(
+        status=status,
+        progress=progress,
+        result=gr.Column(visible=True),
+        about=views.quote(finished.prompt) + views.line("Plan and inversion were reused." if finished.reused else ""),
+        source=str(finished.source),
+        edited=str(finished.edit),
+        compared_frame=gr.Slider(value=middle, maximum=max(1, len(finished.after) - 1)),
+        compared=comparison.compared,
+        compared_line=comparison.compared_line,
+        scores=views.scores(finished.scores),
+        warnings=views.notice(finished.warnings),
+        video_file=str(finished.edit),
+        report_file=str(finished.report),
+        command=finished.command,
+        report=json.loads(finished.report.read_text(encoding="utf-8")),
+    )

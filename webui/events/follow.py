@@ -1,0 +1,31 @@
+"""How event handlers follow a job and stop it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import gradio as gr
+
+from webui.jobs.queue import Jobs, Snapshot
+
+_INTERVAL = 0.3  # seconds between two looks at a job
+
+
+async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
+    """Snapshots of a job, one whenever it has moved on; the last one when it has finished."""
+    seen: object = None
+    while (snapshot := jobs.snapshot(job_id)) is not None:
+        step = snapshot.progress and (snapshot.progress.stage, snapshot.progress.done)
+        mark = (snapshot.state, step, snapshot.stopping, snapshot.ahead, int(snapshot.elapsed))
+        if mark != seen or snapshot.finished:
+            yield snapshot
+        if snapshot.finished:
+            return
+        seen = mark
+        await asyncio.sleep(_INTERVAL)
+
+
+def stop_job(jobs: Jobs, job_id: str) -> None:
+    if not jobs.stop(job_id or ""):
+        gr.Info("There is nothing to stop.")

@@ -1,0 +1,218 @@
+"""Events of steps 1 and 2 (video, model and plan), one handler per event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from adaflow_core import visualize
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.types import AdaFlowError, Plan, VideoInfo
+from adaflow_core.video import parse_range, working_size
+from webui import views
+from webui.events.follow import follow, stop_job
+from webui.jobs.tasks import Request
+from webui.messages import message, refusal, refuse_on_error
+from webui.outputs import ExampleOutputs, FrameOutputs, ModelOutputs, PreviewOutputs, TokenOutputs, unchanged
+from webui.served_images import serve_image
+from webui.studio import StoredPlan, Studio
+
+
+class PlanEvents:
+    """Plans stay on the server; a visitor knows them by their id. `clips` are the bundled examples."""
+
+    def __init__(self, studio: Studio, clips: list[dict[str, str]]) -> None:
+        self.studio, self.clips = studio, clips
+
+    def example(self, number: float) -> ExampleOutputs:
+        """Video, source prompt and prompt of a bundled clip, counted from 0."""
+        if not 0 <= int(number) < len(self.clips):
+            raise refusal(f"there are {len(self.clips)} example clips, counted from 0")
+        clip = self.clips[int(number)]
+        return ExampleOutputs(video=clip["file"], source_prompt=clip["source_prompt"], prompt=clip["prompt"])
+
+    def describe(self, video: str | None) -> str:
+        """One line on the video."""
+        if not video:
+            return ""
+        with refuse_on_error():
+            return views.line(views.video_line(self._check_video(video)))
+
+    async def preview(
+        self,
+        plan_id: str | None,
+        video: str | None,
+        source_prompt: str,
+        prune: float,
+        keyframes: float,
+        scales: list[int],
+        method: str,
+        importance: str,
+        side: int,
+        frames: str,
+        steps: float,
+        injection: float,
+        model: str,
+    ) -> AsyncIterator[PreviewOutputs]:
+        """Plan the video with these settings, and show the plan."""
+        with refuse_on_error():
+            info = await asyncio.to_thread(self._check_video, video)
+            config = PlanConfig(
+                prune=prune,
+                keyframes=int(keyframes) or None,
+                scales=tuple(sorted(scales)),
+                method=method,  # type: ignore[arg-type]  # checked by PlanConfig
+                importance=importance,  # type: ignore[arg-type]
+                source_prompt=(source_prompt or "").strip(),
+            )
+            self.studio.resolve_model(model)
+            request = Request(
+                str(info.path),
+                config,
+                EditConfig(steps=int(steps), injection_attention=injection),
+                working_size(info.width, info.height, side) if side else None,
+                parse_range(frames) if (frames or "").strip() else None,
+                model or "",
+            )
+        previous = self.studio.find_plan(plan_id)
+        if previous is not None and previous.request == request:
+            yield unchanged(PreviewOutputs, plan_id=previous.id, job_id="", status="")
+            return
+        async for update in self._plan(request, previous):
+            yield update
+
+    @wraps(preview, assigned=())  # the same parameters, under the same names
+    async def replan(self, plan_id: str | None, *settings: Any, **named: Any) -> AsyncIterator[PreviewOutputs]:
+        """Plan again after a slider was moved; nothing before the first preview."""
+        if self.studio.find_plan(plan_id) is None:
+            yield unchanged(PreviewOutputs)
+            return
+        async for update in self.preview(plan_id, *settings, **named):
+            yield update
+
+    async def _plan(self, request: Request, previous: StoredPlan | None) -> AsyncIterator[PreviewOutputs]:
+        with refuse_on_error():
+            job_id, snapshot = self.studio.plan(request), None
+        async for snapshot in follow(self.studio.jobs, job_id):
+            if not snapshot.finished:
+                yield unchanged(PreviewOutputs, job_id=job_id, status=views.progress(snapshot))
+        if snapshot is None or snapshot.state != "done":
+            yield unchanged(PreviewOutputs, job_id="", status="")
+            if snapshot is not None and snapshot.state == "failed":
+                raise refusal(snapshot.problem.replace(request.video, Path(request.video).name))
+            raise refusal("the preview was stopped", title="Stopped")
+        stored = self._find_plan(snapshot.result)
+        yield await asyncio.to_thread(_preview_outputs, stored, previous.plan if previous else None)
+        if previous is not None:
+            self.studio.forget_plan(previous.id)
+
+    def stop_preview(self, job_id: str) -> None:
+        """Stop a preview."""
+        stop_job(self.studio.jobs, job_id)
+
+    async def choose_model(self, model: str, before: str) -> AsyncIterator[ModelOutputs]:
+        """Load another model and show its own settings; if it cannot be loaded, everything stays as it was."""
+        with refuse_on_error():
+            job_id = self.studio.load(model)
+        snapshot = None
+        async for snapshot in follow(self.studio.jobs, job_id):
+            yield unchanged(ModelOutputs, status=views.progress(snapshot))
+        if snapshot is None or snapshot.state != "done":
+            if snapshot is not None and snapshot.problem:
+                gr.Warning(message(snapshot.problem), title="The model stays as it was")
+            yield unchanged(ModelOutputs, status="", model=before, model_before=before)
+            return
+        profile = self.studio.profile(model)
+        words = profile.vocabulary
+        yield ModelOutputs(
+            status="",
+            model=gr.skip(),
+            model_before=model,
+            prune=profile.prune,
+            steps=profile.steps,
+            guidance=profile.guidance,
+            injection=profile.injection_attention,
+            injection_conv=profile.injection_conv,
+            side=gr.Dropdown(choices=views.working_sizes(profile.size), value=0),
+            vocabulary=gr.Accordion(label=views.vocabulary_title(words), visible=bool(words)),
+            vocabulary_words=views.vocabulary(words),
+        )
+
+    def tokens(
+        self, plan_id: str | None, number: float, grid: str | None = None, show: str = views.KEPT
+    ) -> TokenOutputs:
+        """What keyframe `number` (from 1) keeps of the others: its picture, theirs, and a sentence."""
+        plan = self._find_plan(plan_id).plan
+        q = min(max(int(number), 1), len(plan.layout.keyframes)) - 1
+        items, sentence = views.token_items(plan, q, grid, show)
+        picture = np.asarray(plan.video.frames[plan.layout.keyframes[q]])
+        return TokenOutputs(
+            selected=gr.Image(serve_image(picture), label=f"Keyframe {q + 1}"),
+            tokens=_serve_items(items),
+            sentence=views.line(sentence),
+        )
+
+    def frame(self, plan_id: str | None, number: float) -> FrameOutputs:
+        """Frame `number` of the plan (from 0) with its similarity to its keyframe over it."""
+        picture, sentence = views.frame_view(self._find_plan(plan_id).plan, int(number))
+        return FrameOutputs(frame_picture=serve_image(picture), frame_sentence=views.line(sentence))
+
+    def find_clicked_frame(self, plan_id: str | None, event: gr.SelectData) -> int:
+        """The frame under a click on the timeline or the slice."""
+        axis = visualize.TimeAxis.of(self._find_plan(plan_id).plan, visualize.WIDTH)
+        return axis.frame_at(event.index[0])
+
+    def _check_video(self, video: str | None) -> VideoInfo:
+        if not video:
+            raise AdaFlowError("there is no video yet; upload one or choose an example")
+        try:
+            return self.studio.limits.check(video)
+        except AdaFlowError as problem:
+            # A visitor knows an upload by its name, not by the server's path.
+            raise AdaFlowError(str(problem).replace(video, Path(video).name)) from None
+
+    def _find_plan(self, plan_id: str | None) -> StoredPlan:
+        stored = self.studio.find_plan(plan_id)
+        if stored is None:
+            raise refusal("there is no plan yet; preview the keyframes first")
+        return stored
+
+
+def _serve_items(items: list[views.Item]) -> list[tuple[str, str]]:
+    return [(serve_image(picture), caption) for picture, caption in items]
+
+
+def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutputs:
+    """Show a plan; the selected keyframe, grid and frame stay selected if the new plan has the same ones."""
+    plan = stored.plan
+    count, frames = len(plan.layout.keyframes), len(plan.video)
+    same_keyframes = previous is not None and np.array_equal(previous.layout.keyframes, plan.layout.keyframes)
+    same_frames = previous is not None and previous.video.digest == plan.video.digest
+    outputs = unchanged(
+        PreviewOutputs,
+        plan_id=stored.id,
+        job_id="",
+        status="",
+        facts=views.facts(plan),
+        placeholder=gr.HTML(visible=False),
+        views=gr.Column(visible=True),
+        cost=views.cost(plan),
+        timeline=serve_image(visualize.timeline(plan), "png"),
+        time_slice=serve_image(visualize.time_slice(plan), "png"),
+    )
+    if not (same_keyframes and same_frames):
+        outputs = outputs._replace(gallery=gr.Gallery(_serve_items(views.keyframe_items(plan)), selected_index=0))
+    if not same_keyframes:
+        outputs = outputs._replace(number=gr.Slider(value=1, maximum=max(2, count), interactive=count > 1))
+    if not same_frames:
+        grids = views.grid_choices(plan)
+        outputs = outputs._replace(
+            grid=gr.Dropdown(choices=grids, value=grids[0][1]), frame=gr.Slider(value=0, maximum=max(1, frames - 1))
+        )
+    return outputs

@@ -1,0 +1,133 @@
+"""Tasks on ZeroGPU, which lends a GPU to a forked process for the length of one call.
+
+Task and result pass between the processes as pickles in a folder (`pack`, `unpack`); memory maps pass as the name of
+their file. The fork reports by yielding. It is stopped by a file, because an event set here would not reach it.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import mmap
+import pickle
+import queue
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from adaflow_core.types import AdaFlowError, Progress, Stopped
+from webui.jobs.engines import Engines
+from webui.jobs.queue import Report, Stop
+from webui.jobs.tasks import Task
+
+_Fork = Callable[[Path, bool, float], Iterator[Progress | None]]
+_engines: dict[bool, Engines] = {}  # of the forked process, which may be used for several calls
+
+
+@dataclass(frozen=True)
+class ForkRunner:
+    """Runs a task in a fork that has a GPU; `folder` is for the files between the two processes."""
+
+    folder: Path
+    public: bool = False
+    fork: _Fork | None = None  # None: ZeroGPU's
+
+    def __call__(self, task: Task, report: Report, stop: Stop) -> object:
+        order = self.folder / secrets.token_urlsafe(12)
+        order.mkdir(parents=True)
+        try:
+            pack(task, order / "task")
+            for progress in (self.fork or on_gpu)(order, self.public, task.seconds):
+                if progress is not None:
+                    report(progress)
+                if stop():
+                    (order / "stop").touch()
+            result = unpack(order / "result")
+        except gr.Error as refusal:  # no GPU is free or the quota is used up: ZeroGPU's message says what to do
+            raise AdaFlowError(str(refusal.message)) from refusal
+        finally:
+            shutil.rmtree(order, ignore_errors=True)  # memory maps of its files stay readable
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+def _duration(order: Path, public: bool, seconds: float) -> int:
+    """The seconds of GPU time to ask ZeroGPU for; it calls this with the arguments of `_run_in_fork`."""
+    return round(seconds)
+
+
+def _run_in_fork(order: Path, public: bool, seconds: float) -> Iterator[Progress | None]:
+    """Run the task in the folder `order`, and yield its progress reports; None if there is nothing new."""
+    reports: queue.Queue[Progress] = queue.Queue()
+    worker = threading.Thread(target=_run_task, args=(order, public, reports.put), daemon=True)
+    worker.start()
+    while worker.is_alive() or not reports.empty():
+        try:
+            yield reports.get(timeout=0.2)
+        except queue.Empty:
+            yield None  # so that the parent checks whether to stop
+
+
+def _run_task(order: Path, public: bool, report: Report) -> None:
+    result: object
+    try:
+        engines = _engines.setdefault(public, Engines("auto", public))
+        task: Any = unpack(order / "task")
+        result = task.run(engines, report, (order / "stop").exists)
+    except (AdaFlowError, Stopped) as expected:
+        result = expected
+    except Exception as problem:  # it may not be picklable
+        result = RuntimeError(f"{type(problem).__name__}: {problem}")
+    pack(result, order / "result")
+
+
+def _on_gpu() -> _Fork:
+    if find_spec("spaces") is None:
+        return _run_in_fork
+    import spaces
+
+    return spaces.GPU(duration=_duration)(_run_in_fork)
+
+
+# Decorated on import: ZeroGPU looks for decorated functions before the page is served.
+on_gpu = _on_gpu()
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles a memory map as the name of its file; one without a named file is saved beside the pickle first."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        super().__init__(file)
+        self.folder = path.parent
+        self.dispatch_table = copyreg.dispatch_table | {np.memmap: self._reduce_map}
+
+    def _reduce_map(self, array: Any) -> tuple[Any, ...]:  # Any: numpy's types lack attributes of np.memmap
+        named = isinstance(array.filename, (str, Path)) and Path(array.filename).is_file()
+        if named and isinstance(array.base, mmap.mmap):
+            order = "C" if array.flags.c_contiguous else "F"
+            return np.memmap, (str(array.filename), array.dtype, "r", array.offset, array.shape, order)
+        path = self.folder / f"{secrets.token_hex(8)}.npy"
+        np.save(path, array)
+        return np.load, (str(path), "r")
+
+
+def pack(value: object, path: Path) -> None:
+    """Write `value` for the other process; the file appears when it is complete."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        _Pickler(path, file).dump(value)
+    part.rename(path)
+
+
+def unpack(path: Path) -> object:
+    """Read what `pack` wrote. Unpickling is safe here: only this program's processes know the folder."""
+    with path.open("rb") as file:
+        return pickle.load(file)

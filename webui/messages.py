@@ -1,0 +1,44 @@
+"""Messages to visitors: whole sentences, escaped, without the server's folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+
+import gradio as gr
+
+from adaflow_core.types import AdaFlowError
+
+# The folders of an absolute path. Not matched: slashes within a word, a URL, a model id or a fraction.
+_FOLDERS = re.compile(r"(?<![\w:/\\.~-])(?:[A-Za-z]:)?[\\/](?=[^\s\\/])(?:[^\s\\/'\"“”<>|:;,()]+[\\/])*")
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital letter, unless it begins with a name such as that of a file."""
+    return text[:1].upper() + text[1:] if text.split(" ")[0].isalpha() else text
+
+
+def without_folders(text: str) -> str:
+    """`text` with absolute paths cut down to their last part: visitors need not know the server's folders."""
+    return _FOLDERS.sub("", text)
+
+
+def message(problem: str) -> str:
+    """`problem` as HTML: Gradio's messages render HTML, and the text may quote what a visitor typed."""
+    return escape(sentence(without_folders(problem)), quote=False)
+
+
+def refusal(problem: str, title: str = "Not possible") -> gr.Error:
+    """The exception that shows `problem` to the visitor."""
+    return gr.Error(message(problem), title=title, print_exception=False)
+
+
+@contextmanager
+def refuse_on_error() -> Iterator[None]:
+    """Show an AdaFlowError to the visitor as a message, without a traceback."""
+    try:
+        yield
+    except AdaFlowError as problem:
+        raise refusal(str(problem)) from None

@@ -1,0 +1,109 @@
+"""The outputs of the page's events: one named tuple per kind of event.
+
+The order of the fields is the order of the outputs. `collect` looks the components up by these names, and handlers
+return their values under the same names, so the two cannot get out of order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
+
+import gradio as gr
+
+
+class ExampleOutputs(NamedTuple):
+    """A bundled clip was chosen."""
+
+    video: Any
+    source_prompt: Any
+    prompt: Any
+
+
+class ModelOutputs(NamedTuple):
+    """Another model was chosen: its own settings and its vocabulary."""
+
+    status: Any
+    model: Any
+    model_before: Any  # the choice to return to if loading fails
+    prune: Any
+    steps: Any
+    guidance: Any
+    injection: Any
+    injection_conv: Any
+    side: Any
+    vocabulary: Any
+    vocabulary_words: Any
+
+
+class PreviewOutputs(NamedTuple):
+    """A plan is made: its job while it runs, then everything that shows the plan."""
+
+    plan_id: Any
+    job_id: Any
+    status: Any
+    facts: Any
+    placeholder: Any
+    views: Any
+    cost: Any
+    gallery: Any
+    timeline: Any
+    time_slice: Any
+    number: Any
+    grid: Any
+    frame: Any
+
+
+class TokenOutputs(NamedTuple):
+    """The tokens of one keyframe."""
+
+    selected: Any
+    tokens: Any
+    sentence: Any
+
+
+class FrameOutputs(NamedTuple):
+    """One frame with its similarity to its keyframe."""
+
+    frame_picture: Any
+    frame_sentence: Any
+
+
+class WatchOutputs(NamedTuple):
+    """An edit: its job while it runs, then everything that shows the result."""
+
+    status: Any
+    progress: Any
+    result: Any
+    about: Any
+    source: Any
+    edited: Any
+    compared_frame: Any
+    compared: Any
+    compared_line: Any
+    scores: Any
+    warnings: Any
+    video_file: Any
+    report_file: Any
+    command: Any
+    report: Any
+
+
+class CompareOutputs(NamedTuple):
+    """One frame of the source and of the edit."""
+
+    compared: Any
+    compared_line: Any
+
+
+Outputs = TypeVar("Outputs", bound=NamedTuple)
+
+
+def unchanged(kind: type[Outputs], **values: Any) -> Outputs:
+    """Outputs of this kind that keep what they show, except for `values`."""
+    return kind._make(gr.skip() for _ in kind._fields)._replace(**values)
+
+
+def collect(names: Iterable[str], step: object, **others: Any) -> list[Any]:
+    """The components of a step by name, in the order of `names`; `others` are components of other steps."""
+    return [others[name] if name in others else getattr(step, name) for name in names]

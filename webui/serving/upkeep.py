@@ -1,0 +1,89 @@
+"""Deletion of old files: results, plans, uploads, and what a video left in the cache."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import shutil
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from adaflow_core.cache import Cache
+from webui.studio import Studio
+
+logger = logging.getLogger(__name__)
+
+_CALIBRATION = "calibration"  # a kind of cache entry that measures this machine; it holds nothing of a video
+_INTERVAL = 30.0  # seconds between two rounds
+
+
+class Upkeep:
+    """Deletes old files in the background.
+
+    uploads: the folder of Gradio's uploads and copies of results. Files that are in it from the start belong to the
+    page and stay. cache: the analysis cache to clean as well, if any.
+    """
+
+    def __init__(self, studio: Studio, uploads: Path, cache: Cache | None = None) -> None:
+        self.studio, self.uploads, self.cache = studio, uploads, cache
+        self._own = set(uploads.rglob("*"))
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="adaflow-upkeep", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def clean(self) -> int:
+        """Delete everything that is past its time, and the oldest uploads over the size limit; returns the number."""
+        limits = self.studio.limits
+        deleted = self.studio.forget_older_than(limits.keep_seconds)
+        oldest, in_use = time.time() - limits.keep_seconds, self.studio.jobs.files_in_use()
+        return deleted + self._clean_uploads(oldest, in_use) + self._clean_cache(oldest, in_use)
+
+    def _clean_uploads(self, oldest: float, in_use: set[Path]) -> int:
+        # By change time: a copy has the modification time of its original.
+        files = [(file.stat(), file) for file in self.uploads.rglob("*") if file.is_file() and file not in self._own]
+        total, deleted = sum(stat.st_size for stat, _ in files), 0
+        for stat, file in sorted(files, key=lambda pair: pair[0].st_ctime):
+            too_old, too_many = stat.st_ctime < oldest, total > self.studio.limits.keep_bytes
+            if file not in in_use and (too_old or too_many):
+                file.unlink(missing_ok=True)
+                _remove_empty(file.parent, self.uploads)
+                total, deleted = total - stat.st_size, deleted + 1
+        return deleted
+
+    def _clean_cache(self, oldest: float, in_use: set[Path]) -> int:
+        deleted = 0
+        for meta in self.cache.root.glob("*/*/meta.json") if self.cache else ():
+            # The cache touches this file whenever an entry is used. Memory maps outlive the deletion of their file.
+            entry = meta.parent
+            needed = any(path.parent == entry for path in in_use)
+            if entry.parent.name != _CALIBRATION and not needed and meta.stat().st_mtime < oldest:
+                shutil.rmtree(entry, ignore_errors=True)
+                deleted += 1
+        return deleted
+
+    def _run(self) -> None:
+        while not self._stop.wait(min(_INTERVAL, self.studio.limits.keep_seconds / 4)):
+            try:
+                if deleted := self.clean():
+                    _trim_memory()
+                    logger.info("deleted old files", extra={"deleted": deleted})
+            except OSError:  # another process deleted a file first; the next round continues
+                logger.warning("a round of deletions failed", exc_info=True)
+
+
+def _trim_memory() -> None:
+    """Return freed memory to the system: glibc keeps what lies between blocks in use, here over 100 MiB."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    while folder != root and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
