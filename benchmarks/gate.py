@@ -1,4 +1,4 @@
-"""Does the judge judge? `per-frame` against `joint` on free edits of the ambiguous world, by long-range error.
+"""`per-frame` against `joint` on free edits of the ambiguous world, by long-range error: is the world ambiguous enough?
 
     python -m benchmarks.gate --model assets/plain-sd --clips 12 --frames 16 --json gate.json
 
