@@ -1,17 +1,23 @@
-"""The training loop that the VAE, the diffusion model and the judge share."""
+"""The training loop that the VAE, the diffusion model and the judge share.
+
+Started by `torchrun`, it trains on several cards: each draws scenes of its own, gradients are averaged.
+"""
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 LOG_SECONDS = 10.0
 WARM_UP_STEPS = 200
+SHARE_STEPS = 16
 UNTIMED_STEPS = 3  # library start-up: not part of the schedule
 CLIP_NORM = 1.0
 EMA_POWER = 16.0  # averages over about the last 6 % of the steps; Karras et al. 2024, section 3
@@ -53,8 +59,31 @@ class Options:
         return torch.bfloat16 if self.device.type == "cuda" else torch.float32
 
 
+RANK = int(os.environ.get("RANK", "0"))  # set by torchrun: one process a card
+WORLD = int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def say(*words: object) -> None:
-    print(*words, flush=True)
+    if RANK == 0:
+        print(*words, flush=True)
+
+
+def join(device: torch.device) -> None:
+    """Meet the other processes of a run on several cards, if there are any.
+
+    After the processes that write captions were forked, since it starts threads.
+    """
+    if WORLD > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def average(tensors: list[Tensor], device: torch.device) -> None:
+    """Replace tensors by their mean over all processes, in one message."""
+    if WORLD > 1:
+        flat = torch.cat([tensor.flatten() for tensor in tensors]).to(device)
+        dist.all_reduce(flat)
+        parts = flat.div_(WORLD).split([tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(tensors, [part.view_as(to) for part, to in zip(parts, tensors, strict=True)])
 
 
 class Clock:
@@ -69,6 +98,7 @@ class Clock:
         self.deadline = math.inf if minutes is None else self.started + 60 * minutes
         self.steps = steps
         self.step = 0
+        self.shared = 0.0
 
     def tick(self) -> None:
         self.step += 1
@@ -77,7 +107,20 @@ class Clock:
 
     @property
     def progress(self) -> float:
-        """0 at the first timed step, 1 when the stage is over."""
+        """0 at the first timed step, 1 when the stage is over.
+
+        Processes that train together use their mean, renewed every `SHARE_STEPS` steps: their learning rates, and
+        so their weights, stay equal, and they end at the same step.
+        """
+        return self._progress() if WORLD == 1 or self.steps is not None else self.shared
+
+    def share(self, device: torch.device) -> None:
+        if self.step % SHARE_STEPS == 0:
+            mean = torch.tensor([self._progress()])
+            average([mean], device)
+            self.shared = mean.item()
+
+    def _progress(self) -> float:
         if self.steps is not None:
             return min(self.step / self.steps, 1.0)
         now = time.perf_counter()
@@ -105,6 +148,8 @@ class Trainee:
     """
 
     def __init__(self, modules: dict[str, nn.Module], options: Options) -> None:
+        join(options.device)
+        self.device = options.device
         self.masters = {name: module.to(options.device).float() for name, module in modules.items()}
         self.averages = {name: copy.deepcopy(module).eval() for name, module in self.masters.items()}
         layout = torch.channels_last if options.channels_last else torch.preserve_format
@@ -134,6 +179,7 @@ class Trainee:
             weight.grad = None
         loss.backward()
         torch._foreach_copy_(self.gradients, [_gradient(weight) for weight in self.working_weights])
+        average(self.gradients, self.device)
         torch.nn.utils.clip_grad_norm_(self.master_weights, CLIP_NORM)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -172,7 +218,10 @@ def fit(
     say(f"  {options.fill} scenes drawn after {clock.elapsed:.1f} s")
     total = torch.zeros((), device=options.device)
     logged_at, logged_step, saved_at = time.perf_counter(), 0, time.perf_counter()
-    while clock.progress < 1.0:
+    while True:
+        clock.share(options.device)
+        if clock.progress >= 1.0:
+            break
         if clock.step % options.redraw_every == options.redraw_every - 1:
             redraw()
         lr = learning_rate(clock, options.lr, options.decay_to)
@@ -184,15 +233,19 @@ def fit(
         if now - logged_at > LOG_SECONDS or clock.step in (1, UNTIMED_STEPS):
             steps = clock.step - logged_step
             mean = total.item() / steps  # waits for the device: the speed below is real
-            speed = steps * options.batch / (time.perf_counter() - logged_at)
+            speed = WORLD * steps * options.batch / (time.perf_counter() - logged_at)
             say(
                 f"  step {clock.step:6d}  {clock.elapsed:6.1f} s  {100 * clock.progress:5.1f} %  "
                 f"{speed:8.1f} pictures/s  loss {mean:.4f}  lr {lr:.2e}"
             )
             total.zero_()
             logged_at, logged_step = time.perf_counter(), clock.step
-        if now - saved_at > 60 * options.save_minutes:
+        if RANK == 0 and now - saved_at > 60 * options.save_minutes:
             save()
             saved_at = time.perf_counter()
-    save()
-    say(f"  {clock.step} steps of {options.batch} in {clock.elapsed:.1f} s")
+    if RANK == 0:
+        save()
+    if WORLD > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+    say(f"  {clock.step} steps of {WORLD * options.batch} in {clock.elapsed:.1f} s")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scenes.training import embedded
 from scenes.training.autoencoder import encoder_only, latent_means
-from scenes.training.loop import Clock, Options, Trainee, fit, say
+from scenes.training.loop import RANK, WORLD, Clock, Options, Trainee, fit, say
 from scenes.training.pool import Described, Ring, draw, moments
 
 CAPTION_DROPOUT = 0.1
@@ -55,7 +55,7 @@ def train_plain(options: Options) -> None:
     if options.resume is None:
         raise ValueError("plain training needs a trained VAE: give its folder with --resume")
     clock = Clock(options.minutes, options.steps)
-    first_seed = (options.seed + 1) * 1_000_000_000 // options.chunk
+    first_seed = ((options.seed + 1) * 1_000_000_000 + RANK * (1_000_000_000 // WORLD)) // options.chunk
     scenes = Described(
         options.resume / "tokenizer",
         options.chunk,

@@ -8,6 +8,9 @@
     python -m scenes.training.train pack       --out OUTDIR --resume DIR      (unpack: the reverse)
     python -m scenes.training.train probe      --out DIR
 
+On several cards: `torchrun --standalone --nproc_per_node 4 -m scenes.training.train plain ...`; batch, pool and the
+like are then each card's.
+
 A checkpoint is the diffusers folder itself: float16 weights, averaged over the last steps. Resuming starts
 from those, with a fresh optimizer and a warm-up. `train_all.sh` runs the whole recipe.
 """
@@ -28,7 +31,7 @@ from scenes.captions import vocabulary
 from scenes.training import embedded
 from scenes.training.autoencoder import encoder_only, latent_means, train_vae, vae_loss
 from scenes.training.diffusion import train_diffusion
-from scenes.training.loop import Options, Trainee, say
+from scenes.training.loop import RANK, WORLD, Options, Trainee, say
 from scenes.training.plain import diffusion_loss, train_plain
 from scenes.training.pool import draw, moments
 from scenes.world import sample
@@ -149,12 +152,16 @@ def main() -> None:
 
 
 def run_stage(stage: str, given: dict, networks: list[str]) -> None:
-    workers = max(0, min(8, (os.cpu_count() or 1) - 4))
+    if WORLD > 1 and stage != "plain":
+        raise SystemExit(f"{stage} trains on one card")
+    workers = max(0, min(8, (os.cpu_count() or 1) // WORLD - 4))
+    if WORLD > 1 and given["device"].type == "cuda":
+        given["device"] = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     options = Options(**{"workers": workers, **STAGE_DEFAULTS[stage], **given})
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    torch.manual_seed(options.seed)
+    torch.manual_seed(options.seed * WORLD + RANK)
     say(f"{stage}: {options}")
     if stage == "vae":
         train_vae(options)
