@@ -84,7 +84,7 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
     if zero:
         import spaces  # noqa: F401 - must be imported before torch, whose devices it replaces
     # Imported here: gradio and torch take seconds, which `--help` must not wait for.
-    from adaflow_core.types import AdaFlowError
+    from adaflow_core.errors import AdaFlowError
     from webui.serving import logs
     from webui.serving.server import serve
 

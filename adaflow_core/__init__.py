@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from adaflow_core.config import PRESETS, EditConfig, PlanConfig
-from adaflow_core.types import AdaFlowError, EditResult, Plan, Progress, Stopped
-from adaflow_core.version import __version__
-
 if TYPE_CHECKING:
+    from adaflow_core.config import PRESETS, EditConfig, PlanConfig
     from adaflow_core.engine import AdaFlow
+    from adaflow_core.errors import AdaFlowError, Stopped
+    from adaflow_core.progress import Progress
+    from adaflow_core.types import EditResult, Plan
+    from adaflow_core.version import __version__
 
 __all__ = [
     "PRESETS",
@@ -24,11 +26,19 @@ __all__ = [
     "__version__",
 ]
 
+_MODULES = {
+    "config": ("PRESETS", "EditConfig", "PlanConfig"),
+    "engine": ("AdaFlow",),
+    "errors": ("AdaFlowError", "Stopped"),
+    "progress": ("Progress",),
+    "types": ("EditResult", "Plan"),
+    "version": ("__version__",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    # The engine pulls torch's heavier parts in; `--help` and bad arguments must not wait for them.
-    if name == "AdaFlow":
-        from adaflow_core.engine import AdaFlow
-
-        return AdaFlow
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Imported when first asked for: `--help`, bad arguments and the decoding process must not wait for torch.
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 # Bytes that gathered keys and values may take at a time.
 GATHER_BYTES = 512 * 2**20
 ROWS = 128  # queries of a head that an attention kernel's block of threads takes
-
-
 Mode = Literal["own", "keyframes", "propagate"]
 
 

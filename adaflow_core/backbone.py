@@ -24,9 +24,10 @@ from adaflow_core.attend import Attend, pick_attention
 from adaflow_core.config import ModelProfile
 from adaflow_core.correspondence import gather_blend
 from adaflow_core.ddim import Schedule
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.fused import fuse, kernels_run
 from adaflow_core.transfer import upload
-from adaflow_core.types import AdaFlowError, Embedding, Grid
+from adaflow_core.types import Embedding, Grid
 
 logger = logging.getLogger(__name__)
 

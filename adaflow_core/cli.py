@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from adaflow_core.config import IMPORTANCE, METHODS, PRESETS, PROPAGATION, EditConfig, PlanConfig, read_settings
-from adaflow_core.types import AdaFlowError, Plan, Progress, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Progress
+from adaflow_core.types import Plan
 from adaflow_core.version import __version__
 
 if TYPE_CHECKING:
-    from adaflow_core.batch import Scorer, Summary
+    from adaflow_core.batch.manifest import Clip
+    from adaflow_core.batch.run import Scorer, Summary
     from adaflow_core.engine import AdaFlow
-    from adaflow_core.manifest import Clip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -219,7 +221,7 @@ def _load(arguments: argparse.Namespace) -> AdaFlow:
 
 def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.export import save_plan
-    from adaflow_core.video import check_folder
+    from adaflow_core.video.write import check_folder
 
     check_folder(arguments.out / "plan.json")
     _, plan = _make_plan(arguments, None, bar, stop)
@@ -233,7 +235,7 @@ def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
 
 
 def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
-    from adaflow_core.video import check_folder, check_output
+    from adaflow_core.video.write import check_folder, check_output
 
     if not arguments.prompt.strip():
         raise AdaFlowError("the prompt is empty; say what the video should show with --prompt")
@@ -259,8 +261,8 @@ def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
 
 
 def _batch(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
-    from adaflow_core.manifest import read_manifest
-    from adaflow_core.video import parse_range, parse_size
+    from adaflow_core.batch.manifest import read_manifest
+    from adaflow_core.video.types import parse_range, parse_size
 
     method = arguments.method or ("adaflow" if arguments.preset == "default" else arguments.preset)
     methods = {method: (_plan_config(arguments), _edit_config(arguments))}
@@ -287,7 +289,7 @@ def run_batch(
     stop: Any,
 ) -> Summary:
     """The batch that the arguments of `add_model` and `add_workers` ask for."""
-    from adaflow_core import batch
+    from adaflow_core.batch import run as batch
 
     job = batch.Job(
         out=arguments.out,

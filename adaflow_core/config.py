@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
 
 Method = Literal["adaflow", "uniform", "joint", "per-frame", "tokenflow"]
 Importance = Literal["uniform", "attention", "distinctive", "prompt"]
@@ -18,8 +18,6 @@ Refinement = Literal["none", "move", "split"]
 METHODS: tuple[str, ...] = get_args(Method)
 PROPAGATION: tuple[str, ...] = get_args(Propagation)
 IMPORTANCE: tuple[str, ...] = get_args(Importance)
-
-
 # How many keyframes the thresholds may ask for; the joint pass grows with their square.
 MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
 _SETTINGS_BYTES = 16 * 2**20  # of a file of settings that are read; a report of 10,000 frames has less

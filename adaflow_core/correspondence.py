@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from adaflow_core.matching import best_match, pool_tokens
-from adaflow_core.store import scratch
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import scratch
 from adaflow_core.transfer import upload
-from adaflow_core.types import Correspondence, Features, Grid, Monitor, Segments
+from adaflow_core.types import Correspondence, Features, Grid, Segments
 
 # Similarity by which one keyframe's match must lead the other's to weigh e times as much.
 CONFIDENCE_SCALE = 0.1

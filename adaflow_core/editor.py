@@ -25,10 +25,11 @@ from adaflow_core.bounded import HostOutputs, cut_feed_forwards
 from adaflow_core.config import EditConfig
 from adaflow_core.ddim import CLEAN, add_noise, guide, move, split
 from adaflow_core.memory import in_chunks
+from adaflow_core.progress import Monitor
 from adaflow_core.resume import Checkpoint
-from adaflow_core.store import scratch
+from adaflow_core.storage.arrays import scratch
 from adaflow_core.transfer import BLOCK, upload
-from adaflow_core.types import Embedding, Inversion, Layout, Monitor
+from adaflow_core.types import Embedding, Inversion, Layout
 
 LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
 PART_OF_LARGEST = 0.5  # what counts as the usual change of an edit that leaves most of a frame as it is

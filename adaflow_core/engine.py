@@ -16,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core import video as video_io
 from adaflow_core.backbone import Backbone, load_backbone
-from adaflow_core.cache import Cache, cache_key, file_digest
 from adaflow_core.config import (
     EditConfig,
     ModelProfile,
@@ -29,31 +27,25 @@ from adaflow_core.config import (
 )
 from adaflow_core.detail import restore_detail
 from adaflow_core.editor import Editor
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.features import extract_features, load_features
 from adaflow_core.forecast import Calibration, calibrate, forecast, to_dict
 from adaflow_core.inversion import invert, load_inversion
 from adaflow_core.layout import build_layout, draw_keyframes
 from adaflow_core.memory import PeakMemory, resident_bytes
 from adaflow_core.planner import Planner
+from adaflow_core.progress import Monitor, Progress
 from adaflow_core.prompts import prompt_warnings
 from adaflow_core.resume import Checkpoint, frames_digest, layout_digest
-from adaflow_core.sandbox import check_source
 from adaflow_core.scores import Scores, score
-from adaflow_core.store import allocated, scratch
+from adaflow_core.storage.arrays import allocated, scratch
+from adaflow_core.storage.cache import Cache, cache_key, file_digest
 from adaflow_core.transfer import upload
-from adaflow_core.types import (
-    AdaFlowError,
-    EditResult,
-    Embedding,
-    Features,
-    Forecast,
-    Layout,
-    Monitor,
-    Plan,
-    Progress,
-    Video,
-)
+from adaflow_core.types import EditResult, Embedding, Features, Forecast, Layout, Plan
 from adaflow_core.version import __version__
+from adaflow_core.video.client import check_source
+from adaflow_core.video.decode import decode_video, from_frames
+from adaflow_core.video.types import Video
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -154,7 +146,7 @@ class AdaFlow:
         if isinstance(video, Video):
             return video
         if not isinstance(video, (str, Path)):
-            return video_io.from_frames(video, fps=fps)
+            return from_frames(video, fps=fps)
         path = Path(video)
         check_source(path)
         wanted = size or self.profile.size
@@ -162,7 +154,7 @@ class AdaFlow:
         key = cache_key(file=file_digest(path), size=wanted, frames=chosen)
 
         def build(folder: Path) -> dict[str, Any]:
-            decoded = video_io.decode(path, size=wanted, frames=frames, monitor=monitor, out=folder / "frames.npy")
+            decoded = decode_video(path, size=wanted, frames=frames, monitor=monitor, out=folder / "frames.npy")
             return {
                 "fps": str(decoded.fps),
                 "digest": decoded.digest,

@@ -12,7 +12,8 @@ from PIL import Image
 
 from adaflow_core import visualize
 from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan, settings_dict
-from adaflow_core.types import AdaFlowError, Plan
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.types import Plan
 from adaflow_core.version import __version__
 
 

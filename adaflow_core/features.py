@@ -22,9 +22,10 @@ from adaflow_core.attention import AttentionState, Halt, editing_attention, forw
 from adaflow_core.backbone import Backbone
 from adaflow_core.ddim import add_noise
 from adaflow_core.matching import best_match, pool_map
-from adaflow_core.store import allocated
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import allocated
 from adaflow_core.transfer import upload
-from adaflow_core.types import Embedding, Features, Grid, Monitor
+from adaflow_core.types import Embedding, Features, Grid
 
 WIDTH = 64  # dimensions that features are reduced to
 SAMPLE_FRAMES = 8  # frames that the reduction is fitted on

@@ -11,9 +11,10 @@ from adaflow_core.attention import AttentionState, editing_attention
 from adaflow_core.backbone import Backbone
 from adaflow_core.ddim import CLEAN, edit_timesteps, inversion_timesteps, move
 from adaflow_core.memory import in_chunks
-from adaflow_core.store import allocated
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import allocated
 from adaflow_core.transfer import upload
-from adaflow_core.types import Inversion, Monitor
+from adaflow_core.types import Inversion
 
 _LATENTS = "latents.npy"
 _DONE = "done.txt"  # how many frames are finished, while some are not

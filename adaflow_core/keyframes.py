@@ -12,9 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from adaflow_core.progress import Monitor
 from adaflow_core.propagation import PropagationResidual, cheapest
 from adaflow_core.similarity import Compare, FrameSimilarity
-from adaflow_core.types import Monitor, Segments
+from adaflow_core.types import Segments
 
 # Unevenness in dB under which keyframes lie at even distances: what choosing them would gain there is within the error
 # of its prediction. Even and uneven motion of the drawn world lie at 0 to 1.0 and at 5.2 to 6.1 dB.

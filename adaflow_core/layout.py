@@ -10,8 +10,9 @@ import torch
 from adaflow_core.config import PlanConfig
 from adaflow_core.correspondence import correspond, leave_to_layers
 from adaflow_core.matching import pool_map, pool_tokens, similarity_grid
+from adaflow_core.progress import Monitor
 from adaflow_core.slimming import kept_count, select_tokens, token_scores
-from adaflow_core.types import Correspondence, Features, Grid, Layout, Monitor, Segments, Slimming
+from adaflow_core.types import Correspondence, Features, Grid, Layout, Segments, Slimming
 
 
 def slim(

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import torch
 
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaflow_core.cache import cache_key
 from adaflow_core.config import PlanConfig
 from adaflow_core.keyframes import (
     budget_choice,
@@ -22,9 +21,11 @@ from adaflow_core.keyframes import (
     threshold_starts,
 )
 from adaflow_core.layout import build_correspondence, build_slimming
+from adaflow_core.progress import Monitor
 from adaflow_core.propagation import PropagationResidual
 from adaflow_core.similarity import Compare, FrameSimilarity
-from adaflow_core.types import Features, Grid, Layout, Monitor, Segments
+from adaflow_core.storage.cache import cache_key
+from adaflow_core.types import Features, Grid, Layout, Segments
 
 
 @dataclass(frozen=True)

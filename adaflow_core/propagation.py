@@ -22,8 +22,9 @@ from torch import Tensor
 from adaflow_core.correspondence import blend_weights, gather_blend, match_to_keyframes, neighbours
 from adaflow_core.matching import best_match, similarity_grid
 from adaflow_core.pooled import PooledRows
+from adaflow_core.progress import Monitor
 from adaflow_core.transfer import upload
-from adaflow_core.types import Features, Grid, Monitor
+from adaflow_core.types import Features, Grid
 
 TRIED = 256  # tokens of a frame that are tried out, at most
 # Pairs of frames that are matched while all keyframes are weighed up; two seconds on two CPU cores.

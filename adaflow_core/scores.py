@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from adaflow_core.ddim import add_noise, split
-from adaflow_core.types import Monitor, Plan
+from adaflow_core.progress import Monitor
+from adaflow_core.types import Plan
 
 if TYPE_CHECKING:
     from adaflow_core.backbone import Backbone

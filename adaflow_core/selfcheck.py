@@ -15,8 +15,8 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.ddim import CLEAN, edit_timesteps, move
 from adaflow_core.engine import AdaFlow
 from adaflow_core.inversion import invert, load_inversion
+from adaflow_core.progress import Monitor, Progress
 from adaflow_core.scores import psnr
-from adaflow_core.types import Monitor, Progress
 
 CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
 

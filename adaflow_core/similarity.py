@@ -22,8 +22,9 @@ from adaflow_core.matching import (
     window_minimum,
 )
 from adaflow_core.pooled import PooledRows
+from adaflow_core.progress import Monitor
 from adaflow_core.transfer import upload
-from adaflow_core.types import Features, Grid, Monitor
+from adaflow_core.types import Features, Grid
 
 Compare = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
 

@@ -6,8 +6,7 @@ c feature width, M kept tokens per keyframe. Tokens of a frame are flattened row
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,22 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from adaflow_core.video.types import Video
+
 if TYPE_CHECKING:
     from torch import Tensor  # heavy, and of no use to the process that decodes
 
     from adaflow_core.config import PlanConfig
-
-
-# The remedy for a video that cannot be read.
-CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
-
-
-class AdaFlowError(Exception):
-    """A problem that the user can mend; its message names the remedy in one line."""
-
-
-class Stopped(Exception):
-    """The stop signal was seen; nothing is wrong."""
 
 
 class Grid(NamedTuple):
@@ -50,137 +39,7 @@ class Grid(NamedTuple):
 # --- progress and stopping ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One report of a long operation."""
-
-    stage: str  # "decode", "encode", "features", "similarity", "invert", "edit", "write" ...
-    done: int
-    total: int
-    elapsed: float  # seconds since the stage began
-    preview: np.ndarray | None = None  # [K, h, w, 3] uint8, small pictures of the keyframes, while editing
-    skipped: int = 0  # of `done`, what an earlier run had done
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds left in this stage at the pace so far; None before the first unit is done."""
-        done = self.done - self.skipped
-        return self.elapsed / done * (self.total - self.done) if done else None
-
-
-class Monitor:
-    """Carries progress out of, and the stop signal into, every long loop.
-
-    `report` is called after every chunk; `stop` is asked before every chunk and within large ones.
-    """
-
-    def __init__(
-        self,
-        report: Callable[[Progress], None] | None = None,
-        stop: Callable[[], bool] | None = None,
-    ) -> None:
-        self._report = report
-        self._stop = stop
-        self.seconds: dict[str, float] = {}  # stage -> seconds, summed over visits
-        self.notes: list[str] = []  # sentences for the user
-
-    def note(self, sentence: str) -> None:
-        """Tell the user with the result, e.g. of something that had to be done anew."""
-        if sentence not in self.notes:
-            self.notes.append(sentence)
-
-    def check(self) -> None:
-        """Raise `Stopped` if the stop signal is set."""
-        if self._stop is not None and self._stop():
-            raise Stopped
-
-    def quiet(self) -> Monitor:
-        """The same stop signal, without reports: for work inside a stage."""
-        return Monitor(stop=self._stop)
-
-    def stage(self, name: str, total: int) -> Stage:
-        self.check()
-        return Stage(self, name, total)
-
-
-class Stage:
-    """One stage of a `Monitor`, used as a context manager: `with monitor.stage("encode", T) as stage`."""
-
-    def __init__(self, monitor: Monitor, name: str, total: int) -> None:
-        self.monitor, self.name, self.total = monitor, name, total
-        self.done = self.skipped = 0
-        self.start = time.perf_counter()
-
-    def __enter__(self) -> Stage:
-        self._send(None)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        seconds = self.monitor.seconds
-        seconds[self.name] = seconds.get(self.name, 0.0) + time.perf_counter() - self.start
-
-    def advance(self, count: int = 1, preview: np.ndarray | None = None) -> None:
-        self.done += count
-        self._send(preview)
-        self.monitor.check()
-
-    def skip(self, count: int) -> None:
-        """Count units that an earlier run did; they say nothing about this one's pace."""
-        self.done += count
-        self.skipped += count
-        self._send(None)
-
-    def chunks(self, count: int, size: int) -> Iterator[slice]:
-        """Slices of at most `size` covering range(count); the stage advances after each."""
-        for start in range(0, count, size):
-            self.monitor.check()
-            part = slice(start, min(start + size, count))
-            yield part
-            self.advance(part.stop - part.start)
-
-    def _send(self, preview: np.ndarray | None) -> None:
-        if self.monitor._report is not None:
-            elapsed = time.perf_counter() - self.start
-            self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview, self.skipped))
-
-
 # --- video ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What probing says about a file, before anything is decoded."""
-
-    path: Path
-    width: int  # pixels, upright (rotation metadata applied)
-    height: int
-    fps: Fraction
-    frames: int  # estimated from the header where the container does not count them
-    seconds: float
-    codec: str
-    rotation: int  # degrees clockwise that were applied to make it upright: 0, 90, 180, 270
-    has_audio: bool
-
-
-@dataclass(frozen=True)
-class Video:
-    """Decoded frames at the working size. `frames` may be a read-only memory map."""
-
-    frames: np.ndarray  # [T, H, W, 3] uint8 RGB
-    fps: Fraction
-    digest: str  # hex digest of the frames and their rate: the content part of cache keys
-    source: Path | None = None  # the file the audio is taken from
-    start: int = 0  # index in `source` of the first frame, for the audio's offset
-    times: tuple[float, ...] | None = None  # seconds after the file's first frame, where the rate varies
-    notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
-
-    def __len__(self) -> int:
-        return int(self.frames.shape[0])
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return int(self.frames.shape[2]), int(self.frames.shape[1])
 
 
 # --- analysis ---------------------------------------------------------------------------------------
@@ -355,7 +214,7 @@ class EditResult:
 
     def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio; returns the path."""
-        from adaflow_core.video import write_video
+        from adaflow_core.video.write import write_video
 
         return write_video(
             Path(path),

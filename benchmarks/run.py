@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from adaflow_core.backbone import Backbone, load_backbone
-from adaflow_core.cache import Cache
 from adaflow_core.config import METHODS, EditConfig, ModelProfile, PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.version import __version__
 from benchmarks.truth import Pair

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from adaflow_core.video import write_video
+from adaflow_core.video.write import write_video
 from scenes.captions import plain
 from scenes.render import render
 from scenes.world import SceneBatch, sample

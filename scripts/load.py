@@ -29,7 +29,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from adaflow_core.video import decode, write_video  # noqa: E402
+from adaflow_core.video.decode import decode_video  # noqa: E402
+from adaflow_core.video.write import write_video  # noqa: E402
 
 SIZE = (128, 96)
 MAX_VISITS = 500  # of one visitor
@@ -98,7 +99,7 @@ class Visitor(threading.Thread):
             return self.tally.note(f"job {status['state']}: {status.get('problem')}")
         for name, value in (("source", source), ("edit", edited)):
             path = value["video"] if isinstance(value, dict) else value
-            frames = decode(path, size=SIZE).frames
+            frames = decode_video(path, size=SIZE).frames
             # An edit of one step stays near its source's colour, which is far from that of other visitors.
             if len(frames) != self.length or np.abs(frames.mean(axis=(0, 1, 2)) - self.colour).max() > 24:
                 self.tally.note(f"another's {name}")

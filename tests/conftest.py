@@ -65,7 +65,7 @@ def drawn_clip(drawn_frames: np.ndarray, tmp_path_factory: pytest.TempPathFactor
     """`drawn_frames` as a file of 12 frames a second."""
     from fractions import Fraction
 
-    from adaflow_core.video import write_video
+    from adaflow_core.video.write import write_video
 
     return write_video(tmp_path_factory.mktemp("clips") / "drawn.mp4", drawn_frames, Fraction(12))
 

@@ -22,8 +22,9 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from adaflow_core.types import AdaFlowError
-from adaflow_core.video import decode, thumbnails, write_video
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.video.decode import decode_video, thumbnails
+from adaflow_core.video.write import write_video
 from films import make
 
 SECONDS = 45.0  # longer than a process may be silent
@@ -95,7 +96,7 @@ def run(count: int, seed: int, folder: Path, threads: int = 2) -> Figures:
         path.write_bytes(mutated(wholes[number % len(names)], rng))
         start = time.monotonic()
         try:
-            video = decode(path, size=(64, 64), out=folder / f"{number}.npy")
+            video = decode_video(path, size=(64, 64), out=folder / f"{number}.npy")
             assert video.frames.shape[1:] == (64, 64, 3)
             if number % 4 == 0:
                 thumbnails(path, 3)

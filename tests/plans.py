@@ -7,17 +7,8 @@ from fractions import Fraction
 import numpy as np
 
 from adaflow_core.config import ModelProfile, PlanConfig, resolve_plan
-from adaflow_core.types import (
-    Correspondence,
-    Features,
-    Forecast,
-    Grid,
-    Layout,
-    Plan,
-    Segments,
-    Slimming,
-    Video,
-)
+from adaflow_core.types import Correspondence, Features, Forecast, Grid, Layout, Plan, Segments, Slimming
+from adaflow_core.video.types import Video
 
 FINE, COARSE = Grid(4, 6), Grid(2, 3)
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from adaflow_core.backbone import EMBEDDED, load_backbone
-from adaflow_core.types import AdaFlowError, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
 from helpers.jobs import finish
 
 ROOT = Path(__file__).resolve().parent.parent

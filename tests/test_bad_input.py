@@ -15,11 +15,11 @@ import pytest
 import odd_files as odd
 from adaflow_core import video as video_io
 from adaflow_core.backbone import EMBEDDED, Backbone
-from adaflow_core.cache import Cache
 from adaflow_core.cli import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.storage.cache import Cache
 from films import film, make, number, psnr
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,25 +82,25 @@ def test_odd_files_are_planned(name: str, engine: AdaFlow, tmp_path: Path) -> No
 
 
 def test_a_rotated_video_is_upright(tmp_path: Path) -> None:
-    frames = video_io.decode(odd.upright(tmp_path), size=(128, 192)).frames
+    frames = video_io.decode_video(odd.upright(tmp_path), size=(128, 192)).frames
     assert psnr(frames[3], np.rot90(film(4)[3])) > 30
 
 
 def test_a_varying_rate_keeps_the_duration(tmp_path: Path) -> None:
     for path in (odd.varying_mp4(tmp_path), odd.varying_mkv(tmp_path)):
-        video = video_io.decode(path, size=(96, 64))
+        video = video_io.decode_video(path, size=(96, 64))
         assert (len(video) - 1) / video.fps == pytest.approx(odd.VARYING[-1] / 1000, rel=0.1)
         assert video.times == pytest.approx(np.array(odd.VARYING) / 1000, abs=2e-3)
-        part = video_io.decode(path, size=(96, 64), frames=slice(2, 9))
+        part = video_io.decode_video(path, size=(96, 64), frames=slice(2, 9))
         written = video_io.write_video(tmp_path / "out.mp4", part.frames, part.fps, times=part.times)
-        again = video_io.decode(written, size=(96, 64))
+        again = video_io.decode_video(written, size=(96, 64))
         assert again.times == pytest.approx(np.array(odd.VARYING[2:9]) / 1000 - 0.08, abs=2e-3)
         assert [number(frame) for frame in again.frames] == ALL[2:9]
-    assert video_io.decode(odd.vp9_webm(tmp_path), size=(96, 64)).times is None
+    assert video_io.decode_video(odd.vp9_webm(tmp_path), size=(96, 64)).times is None
 
 
 def test_interlaced_frames_lose_their_combs(tmp_path: Path) -> None:
-    frames = video_io.decode(odd.interlaced(tmp_path), size=(192, 128)).frames[2:10].astype(np.int32)
+    frames = video_io.decode_video(odd.interlaced(tmp_path), size=(192, 128)).frames[2:10].astype(np.int32)
     middle = frames[:, 32:96, :, 1]
     comb = np.abs(2 * middle[:, 1:-1] - middle[:, :-2] - middle[:, 2:])
     assert comb.max() < 120 and len(np.unique(middle[:, 20].argmax(axis=1))) > 4  # a comb would be 2 * 219

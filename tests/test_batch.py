@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from adaflow_core import batch
 from adaflow_core.backbone import EMBEDDED
-from adaflow_core.batch import Job, gather, perform, run, tasks_of
+from adaflow_core.batch import run as batch
+from adaflow_core.batch.files import Storage
+from adaflow_core.batch.manifest import Clip
+from adaflow_core.batch.pool import InTurn, RayPool
+from adaflow_core.batch.run import Job, gather, perform, run, tasks_of
 from adaflow_core.cli import main
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.manifest import Clip
-from adaflow_core.pool import InTurn, RayPool
-from adaflow_core.storage import Storage
-from adaflow_core.types import AdaFlowError, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
 
 CLIPS = EMBEDDED.parent / "clips"
 needs_model = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")

@@ -12,9 +12,9 @@ import torch
 from adaflow_core import bounded
 from adaflow_core.backbone import Backbone
 from adaflow_core.bounded import HostOutputs, feed_forward_part
-from adaflow_core.cache import Cache
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.storage.cache import Cache
 
 
 def test_parts_are_equal_and_small() -> None:

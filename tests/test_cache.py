@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from adaflow_core.backbone import EMBEDDED, Backbone
-from adaflow_core.cache import Cache, cache_key, file_digest
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
-from adaflow_core.types import AdaFlowError, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.storage.cache import Cache, cache_key, file_digest
 from films import make
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -185,7 +185,7 @@ def test_two_that_build_the_same_at_once_agree(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks; there a day has to pass")
 def test_what_dead_processes_were_building_is_removed(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from adaflow_core.cache import Cache\n"
+        "import sys, time; from pathlib import Path; from adaflow_core.storage.cache import Cache\n"
         "def build(folder):\n"
         "    (folder / 'half').write_text('half'); print('building', flush=True); time.sleep(60)\n"
         "Cache(Path(sys.argv[1])).get('frames', 'a', build)"
@@ -251,10 +251,11 @@ def test_a_full_disk_ends_with_the_remedy_and_keeps_what_was_done(tmp_path: Path
 
 
 def test_frames_that_cannot_fit_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adaflow_core import store, video
+    from adaflow_core import video
+    from adaflow_core.storage import arrays as store
 
     clip = make(tmp_path / "a.mp4", 40)
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     with pytest.raises(AdaFlowError, match=r"40 frames need 378 MB and .* 100 MB free; choose a shorter range"):
-        video.decode(clip, size=(2048, 1536), out=tmp_path / "frames.npy")
+        video.decode_video(clip, size=(2048, 1536), out=tmp_path / "frames.npy")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

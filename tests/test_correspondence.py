@@ -15,7 +15,8 @@ from adaflow_core.correspondence import (
     match_to_keyframes,
     neighbours,
 )
-from adaflow_core.types import Grid, Monitor, Segments
+from adaflow_core.progress import Monitor
+from adaflow_core.types import Grid, Segments
 from made import drifting, unit_rows
 
 GRID = Grid(4, 3)

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from adaflow_core.backbone import load_backbone
 from adaflow_core.ddim import add_noise, edit_timesteps
 from adaflow_core.inversion import invert, load_inversion
-from adaflow_core.types import Monitor
+from adaflow_core.progress import Monitor
 from scenes.captions import captions, plain, vocabulary
 from scenes.training import embedded
 from scenes.training.autoencoder import latent_means, standardise, vae_loss

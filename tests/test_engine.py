@@ -14,13 +14,15 @@ import pytest
 import torch
 
 from adaflow_core.backbone import EMBEDDED, Backbone
-from adaflow_core.cache import Cache
 from adaflow_core.config import METHODS, EditConfig, PlanConfig
 from adaflow_core.ddim import CLEAN, edit_timesteps, move
 from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.inversion import invert, load_inversion
+from adaflow_core.progress import Monitor, Progress
 from adaflow_core.scores import psnr
-from adaflow_core.types import AdaFlowError, EditResult, Grid, Monitor, Plan, Progress, Stopped
+from adaflow_core.storage.cache import Cache
+from adaflow_core.types import EditResult, Grid, Plan
 
 PROMPT = "a blue ball rolls over snow"
 QUICK = EditConfig(steps=2)

@@ -13,6 +13,7 @@ import torch
 from adaflow_core import features as module
 from adaflow_core.attention import forward_hook
 from adaflow_core.backbone import Backbone
+from adaflow_core.errors import Stopped
 from adaflow_core.features import (
     WIDTH,
     distinctiveness,
@@ -21,7 +22,8 @@ from adaflow_core.features import (
     load_features,
     match_agreement,
 )
-from adaflow_core.types import Features, Grid, Monitor, Progress, Stopped
+from adaflow_core.progress import Monitor, Progress
+from adaflow_core.types import Features, Grid
 
 T = 5
 

@@ -13,10 +13,10 @@ import torch
 from adaflow_core import backbone as loading
 from adaflow_core.attend import _fastest_with_sums, attend_sdpa
 from adaflow_core.backbone import Backbone, load_backbone
-from adaflow_core.cache import Cache
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.fused import kernels_run
+from adaflow_core.storage.cache import Cache
 
 pytestmark = pytest.mark.gpu
 

@@ -21,9 +21,10 @@ from adaflow_core.keyframes import (
     segment_gains,
     threshold_starts,
 )
+from adaflow_core.progress import Monitor
 from adaflow_core.propagation import PropagationResidual
 from adaflow_core.similarity import Compare, FrameSimilarity
-from adaflow_core.types import Grid, Monitor, Segments
+from adaflow_core.types import Grid, Segments
 from made import drifting, latents_of
 
 GRID = Grid(4, 3)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.memory import in_chunks
-from adaflow_core.types import AdaFlowError
 
 
 def test_chunks_are_halved_and_nothing_is_lost() -> None:

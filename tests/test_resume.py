@@ -18,13 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import editor, store
+from adaflow_core import editor
 from adaflow_core.backbone import Backbone
-from adaflow_core.cache import Cache
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import Stopped
+from adaflow_core.progress import Progress
 from adaflow_core.resume import Checkpoint
-from adaflow_core.types import Progress, Stopped
+from adaflow_core.storage import arrays as store
+from adaflow_core.storage.cache import Cache
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a blue ball"

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 import fuzz
-from adaflow_core import limits, sandbox
-from adaflow_core.sandbox import Decoder
-from adaflow_core.types import AdaFlowError, Monitor, Stopped
-from adaflow_core.video import decode, probe, write_video
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Monitor
+from adaflow_core.video import client, worker
+from adaflow_core.video.client import Decoder
+from adaflow_core.video.decode import decode_video, probe
+from adaflow_core.video.write import write_video
 from films import film, make
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,11 +74,11 @@ def bad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bad:
 )
 def test_the_parent_survives(script: str, part: str, bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "a.mp4", 3)
-    monkeypatch.setattr(sandbox, "STALL", 1.0)
+    monkeypatch.setattr(client, "STALL", 1.0)
     bad(script)
     begun = time.monotonic()
     with pytest.raises(AdaFlowError, match=part):
-        decode(path, size=(64, 64), out=tmp_path / "frames.npy")
+        decode_video(path, size=(64, 64), out=tmp_path / "frames.npy")
     assert time.monotonic() - begun < 5
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "process.sh"]
 
@@ -87,7 +89,7 @@ def test_a_process_that_hangs_can_be_stopped(bad: Bad, tmp_path: Path) -> None:
     bad(f"{READY}; sleep 60")
     begun = time.monotonic()
     with pytest.raises(Stopped):
-        decode(path, size=(64, 64), monitor=Monitor(stop=lambda: time.monotonic() - begun > 0.5))
+        decode_video(path, size=(64, 64), monitor=Monitor(stop=lambda: time.monotonic() - begun > 0.5))
     assert time.monotonic() - begun < 2
 
 
@@ -105,7 +107,7 @@ def test_an_edit_is_not_lost_over_sound_that_breaks_the_process(bad: Bad, tmp_pa
 def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 3)
     script = (
-        "import sys, time; from pathlib import Path; from adaflow_core.sandbox import Decoder\n"
+        "import sys, time; from pathlib import Path; from adaflow_core.video.client import Decoder\n"
         "with Decoder(Path(sys.argv[1])) as decoder:\n"
         "    decoder.probe(); print(decoder._process.pid, flush=True); time.sleep(60)"
     )
@@ -131,10 +133,10 @@ def _runs(pid: int) -> bool:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limits are Linux's")
 def test_the_limits_hold(tmp_path: Path) -> None:
     script = f"""
-from adaflow_core.limits import limit_process
+from adaflow_core.video.worker import limit_process
 limit_process(may_write=False)
 for name, work in {{
-    "memory": lambda: bytearray({limits.MEMORY_BYTES}),
+    "memory": lambda: bytearray({worker.MEMORY_BYTES}),
     "file": lambda: open({str(tmp_path / "x")!r}, "wb", 0).write(b"x"),
     "files": lambda: [open("/dev/null") for _ in range(99)],
 }}.items():
@@ -149,8 +151,8 @@ for name, work in {{
 
 def test_the_process_is_told_no_secrets_and_imports_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert "HF_TOKEN" not in sandbox._environment()
-    script = "import adaflow_core.decoding, adaflow_core.reader, adaflow_core.sound, sys; print('torch' in sys.modules)"
+    assert "HF_TOKEN" not in client._environment()
+    script = "import sys; from adaflow_core.video import audio, reader, worker; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

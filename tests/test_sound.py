@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from adaflow_core.video import decode, probe, write_video
+from adaflow_core.video.decode import decode_video, probe
+from adaflow_core.video.write import write_video
 from films import RATE, film, make
 
 
@@ -52,7 +53,7 @@ def test_sound_stays_beside_its_frames(name: str, audio: str, expected: str, sta
     codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
     source = make(tmp_path / name, 96, codec, audio=audio)
     assert probe(source).has_audio
-    video = decode(source, size=(96, 64), frames=slice(start, start + 48))
+    video = decode_video(source, size=(96, 64), frames=slice(start, start + 48))
     path = write_video(tmp_path / "out.mp4", video.frames, video.fps, audio_from=video.source, start=video.start)
     wave, written = sound_of(path)
     assert written == expected

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from adaflow_core.manifest import Clip, read_manifest, write_manifest
-from adaflow_core.storage import Storage, join
-from adaflow_core.types import AdaFlowError
+from adaflow_core.batch.files import Storage, join
+from adaflow_core.batch.manifest import Clip, read_manifest, write_manifest
+from adaflow_core.errors import AdaFlowError
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -44,7 +44,7 @@ def test_a_file_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
     storage.write_json("row.json", {"whole": True})
     script = (
         "import os, sys\n"
-        "from adaflow_core.storage import _place, _whole\n"
+        "from adaflow_core.batch.files import _place, _whole\n"
         "with _place(sys.argv[1]) as (files, path), _whole(files, path) as part:\n"
         "    open(part, 'w').write('{\"whole\": fal')\n"
         "    os.kill(os.getpid(), 9)\n"

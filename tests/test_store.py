@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import store
 from adaflow_core.correspondence import correspond
 from adaflow_core.keyframes import even_segments
-from adaflow_core.store import scratch
-from adaflow_core.types import Grid, Monitor
+from adaflow_core.progress import Monitor
+from adaflow_core.storage import arrays as store
+from adaflow_core.storage.arrays import scratch
+from adaflow_core.types import Grid
 from made import drifting
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +34,7 @@ def test_a_large_scratch_array_takes_no_memory_and_no_name(tmp_path: Path) -> No
     script = """
 import numpy as np
 from adaflow_core.memory import resident_bytes
-from adaflow_core.store import scratch
+from adaflow_core.storage.arrays import scratch
 before = resident_bytes()
 small = scratch(np.float32, (1000,))
 large = scratch(np.float32, (2**28,))  # a gigabyte
@@ -49,8 +50,8 @@ def test_a_scratch_array_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     script = """
 import resource
 import numpy as np
-from adaflow_core.store import scratch
-from adaflow_core.types import AdaFlowError
+from adaflow_core.storage.arrays import scratch
+from adaflow_core.errors import AdaFlowError
 resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
 try:
     scratch(np.uint8, (10**8,))
@@ -67,7 +68,7 @@ def test_arrays_are_refused_where_they_do_not_fit(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 import numpy as np
-from adaflow_core.store import allocated
+from adaflow_core.storage.arrays import allocated
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     allocated(Path(sys.argv[1]) / "a.npy", np.float32, (1000,))

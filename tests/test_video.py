@@ -13,18 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaflow_core.types import AdaFlowError, Monitor, Stopped
-from adaflow_core.video import (
-    check_output,
-    decode,
-    from_frames,
-    parse_range,
-    parse_size,
-    probe,
-    thumbnails,
-    working_size,
-    write_video,
-)
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Monitor
+from adaflow_core.video.decode import decode_video, from_frames, probe, thumbnails
+from adaflow_core.video.types import parse_range, parse_size, working_size
+from adaflow_core.video.write import check_output, write_video
 from films import RATE, chirp, film, make, number, psnr
 
 NTSC = Fraction(24000, 1001)
@@ -112,7 +105,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert (info.width, info.height, info.frames, info.fps) == (192, 128, 30, NTSC)
     assert (info.codec, info.rotation, info.has_audio) == ("h264", 0, False)
     assert info.seconds == pytest.approx(30 / NTSC, abs=1e-3)
-    back = decode(path, size=(192, 128))
+    back = decode_video(path, size=(192, 128))
     assert back.fps == NTSC and len(back) == 30 and back.size == (192, 128)
     assert psnr(back.frames, frames) > 38
     assert abs(back.frames.mean((0, 1, 2)) - frames.mean((0, 1, 2))).max() < 0.6  # no shift of colours
@@ -128,7 +121,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
 
 def test_resizing_matches_an_ideal_filter(tmp_path: Path) -> None:
     path = make(tmp_path / "big.mp4", 2, size=(768, 512), options={"crf": "4"})
-    back = decode(path, size=(192, 128)).frames[0]
+    back = decode_video(path, size=(192, 128)).frames[0]
     ideal = np.asarray(Image.fromarray(film(1, 768, 512)[0]).resize((192, 128), Image.Resampling.LANCZOS))
     assert psnr(back[8:], ideal[8:]) > 36  # below the squares, whose edges ring
 
@@ -137,15 +130,15 @@ def test_odd_sizes_gain_a_row_and_a_column(tmp_path: Path) -> None:
     frames = film(4, 191, 127)
     path = write_video(tmp_path / "odd.mp4", frames, Fraction(10))
     assert (probe(path).width, probe(path).height) == (192, 128)
-    assert psnr(decode(path, size=(192, 128)).frames[:, :127, :191], frames) > 36
+    assert psnr(decode_video(path, size=(192, 128)).frames[:, :127, :191], frames) > 36
 
 
 def test_memory_map_and_digest(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 21)
     seen: list[tuple[int, int]] = []
     monitor = Monitor(lambda progress: seen.append((progress.done, progress.total)))
-    mapped = decode(path, size=(96, 64), out=tmp_path / "frames.npy", monitor=monitor)
-    held = decode(path, size=(96, 64))
+    mapped = decode_video(path, size=(96, 64), out=tmp_path / "frames.npy", monitor=monitor)
+    held = decode_video(path, size=(96, 64))
     assert isinstance(mapped.frames, np.memmap) and not mapped.frames.flags.writeable
     assert np.array_equal(mapped.frames, held.frames)
     assert mapped.digest == held.digest
@@ -196,23 +189,23 @@ def test_every_kind_of_file_gives_its_frames_in_order(name: str, tmp_path: Path)
     info = probe(path)
     assert (info.width, info.height) == (192, 128)
     assert abs(info.frames - 40) <= 1 and info.fps == rate
-    video = decode(path, size=(96, 64))
+    video = decode_video(path, size=(96, 64))
     assert [number(frame) for frame in video.frames] == list(range(40))
-    part = decode(path, size=(96, 64), frames=slice(27, 33))  # found by seeking
+    part = decode_video(path, size=(96, 64), frames=slice(27, 33))  # found by seeking
     assert part.start == 27 and np.array_equal(part.frames, video.frames[27:33])
 
 
 def test_frame_ranges(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 60, options={"g": "12", "bf": "3"})
     for text, expected in {"0:3": [0, 1, 2], "58:": [58, 59], ":2": [0, 1], "-3:-1": [57, 58]}.items():
-        video = decode(path, size=(96, 64), frames=parse_range(text))
+        video = decode_video(path, size=(96, 64), frames=parse_range(text))
         assert [number(frame) for frame in video.frames] == expected
         assert video.start == expected[0] and video.source == path
     for begin in range(0, 60, 7):
-        video = decode(path, size=(96, 64), frames=slice(begin, begin + 1))
+        video = decode_video(path, size=(96, 64), frames=slice(begin, begin + 1))
         assert number(video.frames[0]) == begin
     with pytest.raises(AdaFlowError, match="0:60"):
-        decode(path, size=(96, 64), frames=slice(60, 70))
+        decode_video(path, size=(96, 64), frames=slice(60, 70))
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -221,7 +214,7 @@ def test_rotation_is_applied(rotation: int, tmp_path: Path) -> None:
     info = probe(path)
     assert (info.width, info.height) == ((192, 128) if rotation == 180 else (128, 192))
     assert info.rotation == -rotation % 360  # the matrix turns counterclockwise
-    back = decode(path, size=(info.width, info.height)).frames[0]
+    back = decode_video(path, size=(info.width, info.height)).frames[0]
     assert psnr(back, np.rot90(film(1)[0], rotation // 90)) > 30
     assert thumbnails(path, 2, 64)[1].shape[1:3] == (64, 96 if rotation == 180 else 43)
 
@@ -234,11 +227,11 @@ def test_anamorphic_pixels_become_square(tmp_path: Path) -> None:
 def test_varying_rate_keeps_frames_and_duration(tmp_path: Path) -> None:
     times = [t * 40 if t < 10 else 400 + (t - 10) * 120 for t in range(30)]
     path = make(tmp_path / "vfr.mp4", 30, times=times, rate=Fraction(1000))
-    video = decode(path, size=(96, 64))
+    video = decode_video(path, size=(96, 64))
     assert [number(frame) for frame in video.frames] == list(range(30))
     assert len(video) / video.fps == pytest.approx(probe(path).seconds, rel=0.01)
     assert video.fps < 15
-    assert number(decode(path, size=(96, 64), frames=slice(17, 18)).frames[0]) == 17
+    assert number(decode_video(path, size=(96, 64), frames=slice(17, 18)).frames[0]) == 17
 
 
 def test_untagged_high_definition_is_taken_as_bt709(tmp_path: Path) -> None:
@@ -251,7 +244,7 @@ def test_untagged_high_definition_is_taken_as_bt709(tmp_path: Path) -> None:
         frame.colorspace = 2
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert abs(decode(path, size=(64, 64)).frames[0].astype(int) - red[0, 0]).max() <= 4
+    assert abs(decode_video(path, size=(64, 64)).frames[0].astype(int) - red[0, 0]).max() <= 4
 
 
 def test_a_file_cut_short_gives_what_it_has(tmp_path: Path) -> None:
@@ -259,12 +252,12 @@ def test_a_file_cut_short_gives_what_it_has(tmp_path: Path) -> None:
     data = whole.read_bytes()
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(data[: len(data) * 2 // 3])
-    video = decode(cut, size=(96, 64), out=tmp_path / "cut.npy")
+    video = decode_video(cut, size=(96, 64), out=tmp_path / "cut.npy")
     assert 5 < len(video) < 60
     shown = [number(frame) for frame in video.frames]
     assert shown[: len(video) - 4] == list(range(len(video) - 4))  # a frame near the cut may lack its reference
     assert np.load(tmp_path / "cut.npy").shape == video.frames.shape
-    assert video.digest == decode(cut, size=(96, 64)).digest
+    assert video.digest == decode_video(cut, size=(96, 64)).digest
 
 
 @pytest.mark.parametrize("rotation", [0, 180])  # decord's way; PyAV's, which knows rotation
@@ -331,7 +324,7 @@ def bad_file(kind: str, folder: Path) -> Path:
 )
 def test_bad_files_are_named_with_the_remedy(kind: str, part: str, tmp_path: Path) -> None:
     path = bad_file(kind, tmp_path)
-    for read in (probe, lambda p: decode(p, size=(64, 64)), lambda p: thumbnails(p, 3)):
+    for read in (probe, lambda p: decode_video(p, size=(64, 64)), lambda p: thumbnails(p, 3)):
         with pytest.raises(AdaFlowError) as caught:
             read(path)
         message = str(caught.value)
@@ -342,7 +335,7 @@ def test_a_wrong_size_is_refused(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 3)
     for size in ((100, 64), (64, 0), (8192, 64)):
         with pytest.raises(AdaFlowError, match="multiples of 8"):
-            decode(path, size=size)
+            decode_video(path, size=size)
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
@@ -365,7 +358,7 @@ def stopping(calls: int) -> Monitor:
 def test_stopping_leaves_no_file(calls: int, tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 40)
     with pytest.raises(Stopped):
-        decode(path, size=(96, 64), out=tmp_path / "frames.npy", monitor=stopping(calls))
+        decode_video(path, size=(96, 64), out=tmp_path / "frames.npy", monitor=stopping(calls))
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
 
 

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adaflow_core.types import AdaFlowError, VideoInfo
-from adaflow_core.video import probe
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.video.decode import probe
+from adaflow_core.video.types import VideoInfo
 
 
 @dataclass(frozen=True)

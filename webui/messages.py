@@ -9,7 +9,7 @@ from html import escape
 
 import gradio as gr
 
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
 
 # The folders of an absolute path. Not matched: slashes within a word, a URL, a model id or a fraction.
 _FOLDERS = re.compile(r"(?<![\w:/\\.~-])(?:[A-Za-z]:)?[\\/](?=[^\s\\/])(?:[^\s\\/'\"“”<>|:;,()]+[\\/])*")

@@ -17,7 +17,9 @@ import numpy as np
 
 from adaflow_core.backbone import whereabouts
 from adaflow_core.config import EditConfig, ModelProfile
-from adaflow_core.types import AdaFlowError, Plan, Progress
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.progress import Progress
+from adaflow_core.types import Plan
 from webui.jobs.engines import Engines
 from webui.jobs.queue import Jobs, Report, Stop
 from webui.jobs.tasks import EditTask, FinishedEdit, PlanTask, Request, Runner

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from adaflow_core.scores import Scores
-from adaflow_core.types import Grid, Plan, VideoInfo
+from adaflow_core.types import Grid, Plan
+from adaflow_core.video.types import VideoInfo
 from adaflow_core.visualize import (
     Picture,
     latents_grid,

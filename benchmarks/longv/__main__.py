@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
+from adaflow_core.batch.files import Storage
+from adaflow_core.batch.manifest import read_manifest
 from adaflow_core.cli import Bar, add_model, add_workers, run_batch
 from adaflow_core.config import METHODS, PRESETS, EditConfig, PlanConfig
-from adaflow_core.manifest import read_manifest
-from adaflow_core.storage import Storage
-from adaflow_core.types import AdaFlowError, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
 from benchmarks import longv
 from benchmarks.longv.models import CLIP, DINO
 from benchmarks.longv.scorer import LongVScorer

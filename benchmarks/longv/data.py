@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from adaflow_core.manifest import Clip, write_manifest
-from adaflow_core.types import AdaFlowError
-from adaflow_core.video import write_video
+from adaflow_core.batch.manifest import Clip, write_manifest
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.video.write import write_video
 from benchmarks.truth import EDITS
 from scenes.captions import plain
 from scenes.clips import FRAMES, SIZE

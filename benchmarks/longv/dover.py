@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
 
 CLIP_FRAMES, CLIPS, INTERVAL = 32, 3, 2  # technical: clips of 32 frames, every other one
 SIDE, CELLS = 224, 7  # the views' side, and their 7x7 fragments of 32 pixels

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
 
 CLIP = "openai/clip-vit-large-patch14"  # the one that LAION's aesthetic heads were trained on
 DINO = "facebook/dinov2-base"

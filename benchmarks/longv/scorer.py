@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from adaflow_core.backbone import pick_device
-from adaflow_core.manifest import Clip as Entry
-from adaflow_core.types import AdaFlowError
-from adaflow_core.video import parse_range, probe
+from adaflow_core.batch.manifest import Clip as Entry
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.video.decode import probe
+from adaflow_core.video.types import parse_range
 from benchmarks.longv.data import film_of
 from benchmarks.longv.dover import HINT, VideoQuality, load_dover
 from benchmarks.longv.models import CLIP, DINO, HEAD_HINT, Clip, Dino, is_available, load_aesthetic, remedy

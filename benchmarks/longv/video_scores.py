@@ -12,9 +12,9 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from adaflow_core.reader import frames_from, index_of, upright_rgb
-from adaflow_core.types import Monitor
-from adaflow_core.video import probe
+from adaflow_core.progress import Monitor
+from adaflow_core.video.decode import probe
+from adaflow_core.video.reader import frames_from, index_of, upright_rgb
 from benchmarks.longv.data import Film
 from benchmarks.metrics import warp_error
 from scenes.training.classifier import ATTRIBUTES, Judge

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from adaflow_core.backbone import Backbone
-from adaflow_core.cache import Cache
 from adaflow_core.config import EditConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
 from benchmarks.output import plain_json, say
 from benchmarks.quality import PARTS

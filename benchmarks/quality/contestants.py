@@ -13,7 +13,8 @@ from adaflow_core.config import PRESETS, EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.keyframes import even_segments
 from adaflow_core.layout import build_layout
-from adaflow_core.types import Monitor, Plan
+from adaflow_core.progress import Monitor
+from adaflow_core.types import Plan
 
 DEFAULT, JOINT = "adaflow", "joint"
 COPY, BOUND = "source, copied", "truth, autoencoded"  # no contestants: what edits are compared with

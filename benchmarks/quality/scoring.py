@@ -83,7 +83,7 @@ def film(folder: Folder, names: dict[str, str], path: Path, fps: float) -> None:
     """
     from fractions import Fraction
 
-    from adaflow_core.video import write_video
+    from adaflow_core.video.write import write_video
 
     videos = [np.array(folder.load(name)) for name in names]
     truth = videos[list(names).index("truth")]

@@ -13,8 +13,9 @@ import torch
 
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.layout import build_layout
+from adaflow_core.progress import Monitor
 from adaflow_core.slimming import Kept, kept_count, random_tokens, select_tokens
-from adaflow_core.types import Monitor, Plan, Segments, Slimming
+from adaflow_core.types import Plan, Segments, Slimming
 from benchmarks.output import say
 from benchmarks.quality import scoring
 from benchmarks.quality.bench import Bench, Edited, Planned

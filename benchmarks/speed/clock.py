@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from adaflow_core.memory import resident_bytes
-from adaflow_core.types import Progress
+from adaflow_core.progress import Progress
 
 GIB = 2**30
 

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from adaflow_core.backbone import Backbone
-from adaflow_core.cache import Cache
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
 from adaflow_core.engine import AdaFlow
-from adaflow_core.types import Plan, Progress, Stopped
+from adaflow_core.errors import Stopped
+from adaflow_core.progress import Progress
+from adaflow_core.storage.cache import Cache
+from adaflow_core.types import Plan
 from benchmarks.speed.clock import GIB, Clock, matrix_rate
 from benchmarks.speed.stand_ins import make_film
 from benchmarks.speed.work import count_passes, stage_work

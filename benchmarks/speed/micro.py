@@ -17,8 +17,9 @@ from adaflow_core.ddim import edit_timesteps
 from adaflow_core.editor import Editor
 from adaflow_core.forecast import attention_widths
 from adaflow_core.layout import build_slimming
+from adaflow_core.progress import Monitor
 from adaflow_core.slimming import Kept, kept_count, random_tokens, select_tokens
-from adaflow_core.types import Features, Inversion, Layout, Monitor, Segments
+from adaflow_core.types import Features, Inversion, Layout, Segments
 from benchmarks.speed.clock import GIB, Clock, seconds
 from benchmarks.speed.work import count_passes, extended_attention_work
 

@@ -18,7 +18,8 @@ from adaflow_core.attend import pick_attention
 from adaflow_core.backbone import EMBEDDED, Backbone, load_backbone, pick_device, pick_dtype, place
 from adaflow_core.config import ModelProfile
 from adaflow_core.ddim import Schedule
-from adaflow_core.types import AdaFlowError, Video
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.video.types import Video
 
 ARCHITECTURES = ("sd21", "embedded")
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from adaflow_core.backbone import EMBEDDED, load_backbone
-from adaflow_core.cache import Cache
 from adaflow_core.config import ModelProfile, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.scores import psnr
+from adaflow_core.storage.cache import Cache
 from benchmarks import edits
 from benchmarks.intervals import mean_interval, share_interval
 from benchmarks.metrics import warp_error

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adaflow_core.manifest import read_manifest
-from adaflow_core.types import AdaFlowError
-from adaflow_core.video import write_video
+from adaflow_core.batch.manifest import read_manifest
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.video.write import write_video
 from benchmarks.longv import __main__ as longv_eval
 from benchmarks.longv import data as longv_data
 from benchmarks.longv.data import Film, film_of

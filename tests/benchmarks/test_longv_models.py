@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
 from benchmarks.longv import dover
 from benchmarks.longv.data import Film
 from benchmarks.longv.models import Clip, Dino, load_aesthetic

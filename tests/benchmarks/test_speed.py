@@ -13,7 +13,8 @@ import torch
 
 from adaflow_core.backbone import Backbone
 from adaflow_core.config import PRESETS, EditConfig, ModelProfile, resolve_edit
-from adaflow_core.types import Correspondence, Grid, Layout, Progress, Slimming
+from adaflow_core.progress import Progress
+from adaflow_core.types import Correspondence, Grid, Layout, Slimming
 from benchmarks.speed import measure
 from benchmarks.speed.__main__ import main, parse
 from benchmarks.speed.clock import GIB, Clock

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from adaflow_core.types import Stopped
+from adaflow_core.errors import Stopped
 from webui.jobs.queue import Jobs, Report, Snapshot, Stop, Work
 
 

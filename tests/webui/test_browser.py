@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adaflow_core.video import probe
+from adaflow_core.video.decode import probe
 from helpers.pages import serve_page, with_model
 from webui.components.examples import CLIPS
 

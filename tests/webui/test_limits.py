@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
 from webui.limits import PUBLIC, Limits, limits_of
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adaflow_core.video import probe
+from adaflow_core.video.decode import probe
 from helpers.jobs import until
 from helpers.pages import serve_page, with_model
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaflow_core.types import Progress
+from adaflow_core.progress import Progress
 from plans import FINE, small_plan
 from webui import views
 from webui.jobs.queue import Snapshot

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adaflow_core.video import thumbnails
+from adaflow_core.video.decode import thumbnails
 
 CLIPS = Path(__file__).resolve().parents[2] / "assets" / "clips"
 

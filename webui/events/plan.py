@@ -13,8 +13,9 @@ import numpy as np
 
 from adaflow_core import visualize
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.types import AdaFlowError, Plan, VideoInfo
-from adaflow_core.video import parse_range, working_size
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.types import Plan
+from adaflow_core.video.types import VideoInfo, parse_range, working_size
 from webui import views
 from webui.events.follow import follow, stop_job
 from webui.jobs.tasks import Request

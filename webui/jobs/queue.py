@@ -20,7 +20,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from adaflow_core.types import AdaFlowError, Progress, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Progress
 from webui.messages import without_folders
 
 logger = logging.getLogger(__name__)

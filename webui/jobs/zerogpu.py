@@ -22,7 +22,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from adaflow_core.types import AdaFlowError, Progress, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Progress
 from webui.jobs.engines import Engines
 from webui.jobs.queue import Report, Stop
 from webui.jobs.tasks import Task

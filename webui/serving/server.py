@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from adaflow_core.cache import Cache
+from adaflow_core.storage.cache import Cache
 from adaflow_core.version import __version__
 from webui.page import build
 from webui.serving.upkeep import Upkeep

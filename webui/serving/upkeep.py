@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from adaflow_core.cache import Cache
+from adaflow_core.storage.cache import Cache
 from webui.studio import Studio
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaflow_core.types import AdaFlowError, Progress
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.progress import Progress
 from helpers.jobs import finish, until, wait_for, work_until_stopped
 from webui.jobs.queue import Jobs, Report, Stop
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.types import AdaFlowError, Monitor, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Monitor
 from pipelines import save_checker
 from webui.jobs.engines import Engines
 from webui.jobs.safety import load_safety_checker

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import store
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.types import AdaFlowError, Plan, Progress, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Progress
+from adaflow_core.storage import arrays as store
+from adaflow_core.types import Plan
 from plans import small_plan
 from webui.jobs import zerogpu
 from webui.jobs.engines import Engines

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
 from helpers.jobs import finish
 from webui.jobs.queue import Jobs, Report, Stop
 from webui.serving import logs

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from adaflow_core.cache import Cache
+from adaflow_core.storage.cache import Cache
 from helpers.jobs import finish, work_until_stopped
 from webui.limits import Limits
 from webui.serving.upkeep import Upkeep

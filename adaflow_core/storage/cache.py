@@ -6,28 +6,30 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 import uuid
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adaflow_core.locks import abandoned, held
-from adaflow_core.types import AdaFlowError, Stopped
+from filelock import FileLock
+
+from adaflow_core.errors import AdaFlowError, Stopped
 
 Note = Callable[[str], None]
 Build = Callable[[Path], dict[str, Any]]
-
 # Changes whenever what is stored under the same settings changes.
 FORMAT = 3
 _META, _LOCK = "meta.json", ".lock"
 _BUILDING, _LEAVING, _UNFINISHED = ".building-", ".leaving-", ".unfinished-"
 _STATE, _PART = ".zip", ".part"
 _FRESH = 60.0  # seconds for which an entry that was asked for is safe from removal
+_UNCERTAIN = 24 * 3600.0  # seconds after which a folder whose lock says nothing belongs to nobody
 _STALE = 7 * 24 * 3600.0  # seconds after which nobody comes back to what was left unfinished
 
 
@@ -96,7 +98,7 @@ class Cache:
                 f"the cache folder {self.root} cannot be written; set ADAFLOW_CACHE to another ({problem.strerror})"
             ) from problem
         try:
-            with held(work / _LOCK):
+            with _locked(work / _LOCK):
                 meta = build(work)
                 described = {"meta": meta, "files": {file.name: _state(file) for file in _contents(work)}}
                 (work / _META).write_text(json.dumps(described), encoding="utf-8")
@@ -151,11 +153,11 @@ class Cache:
     def _sweep(self) -> None:
         """Removes what processes that are gone were building or removing."""
         for folder in (*self.root.glob(f"*/{_BUILDING}*"), *self.root.glob(f"*/{_LEAVING}*")):
-            if abandoned(folder / _LOCK):
+            if _abandoned(folder / _LOCK):
                 shutil.rmtree(folder, ignore_errors=True)
         for folder in self.root.glob(f"*/{_UNFINISHED}*"):
             with suppress(OSError):
-                if time.time() - folder.stat().st_mtime > _STALE and abandoned(folder / _LOCK):
+                if time.time() - folder.stat().st_mtime > _STALE and _abandoned(folder / _LOCK):
                     shutil.rmtree(folder, ignore_errors=True)
         for part in self.root.glob(f"*/*{_PART}"):
             with suppress(OSError):
@@ -185,7 +187,7 @@ def _unfinished(folder: Path) -> Path:
     """A folder to build the entry `folder` in: what somebody left of it, or an empty one."""
     mine = folder.with_name(f"{_UNFINISHED}{folder.name}-{uuid.uuid4().hex}")
     for left in folder.parent.glob(f"{_UNFINISHED}{folder.name}-*"):
-        if abandoned(left / _LOCK):
+        if _abandoned(left / _LOCK):
             with suppress(OSError):  # another process was faster
                 return left.rename(mine)
     mine.mkdir()
@@ -220,3 +222,20 @@ def _state(file: Path) -> list[int]:
         while block := content.read(2**20):
             checksum = zlib.crc32(block, checksum)
     return [file.stat().st_size, checksum]
+
+
+def _locked(path: Path) -> AbstractContextManager[object]:
+    """Holds the lock `path`, which ends with its process, however that ends."""
+    # On Windows a folder with an open file in it cannot be renamed.
+    return nullcontext() if sys.platform == "win32" else FileLock(path)
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether nobody holds the lock `path` any more; its folder may be gone."""
+    try:
+        if sys.platform == "win32" or not path.exists():
+            return time.time() - path.parent.stat().st_mtime > _UNCERTAIN
+        with FileLock(path, timeout=0):
+            return True
+    except OSError:  # it is held (filelock.Timeout is one); or the folder went
+        return False

@@ -1,4 +1,4 @@
-"""Files nobody trusts are opened in a process of their own, with limits: this is the parent's side of `decoding`.
+"""Files nobody trusts are opened in a process of their own, with limits: this is the parent's side of `worker`.
 
 Whatever the file does to that process, the parent gets frames of the size it asked for or raises `AdaFlowError`.
 """
@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from adaflow_core.types import CONVERT, AdaFlowError, Monitor, Stopped, VideoInfo
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Monitor
+from adaflow_core.video.types import CONVERT, VideoInfo
 
 STALL = 30.0  # seconds without a sign of life after which a process is ended; it gives one twice a second
 _LOOK = 0.1  # seconds between two looks at the clock and the stop signal
@@ -60,7 +62,8 @@ class Decoder:
         self.path, self._monitor, self._may_write = path, monitor or Monitor(), may_write
 
     def __enter__(self) -> Decoder:
-        command = [sys.executable, "-P", "-m", "adaflow_core.decoding", str(self.path)]
+        # -B: where a file may not grow, Python leaves a broken .pyc behind, with which no later process starts.
+        command = [sys.executable, "-P", "-B", "-m", "adaflow_core.video.worker", str(self.path)]
         self._process = subprocess.Popen(
             [*command, "write" if self._may_write else "read"],
             stdin=subprocess.PIPE,
@@ -180,7 +183,7 @@ class Decoder:
             return AdaFlowError(f"{self.path} gave no frame for {STALL:g} s; choose another file or {CONVERT}")
         if not self._heard:
             return AdaFlowError(
-                "the process that reads videos does not start; see what `python -m adaflow_core.decoding FILE` says"
+                "the process that reads videos does not start; see what `python -m adaflow_core.video.worker FILE` says"
             )
         return AdaFlowError(f"{self.path} is damaged beyond reading; choose another file or {CONVERT}")
 
@@ -220,7 +223,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _environment() -> dict[str, str]:
     """What the process needs to import what the parent imports, from the same places."""
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     places = os.pathsep.join([package, *filter(None, sys.path)])
     # One thread for sums that are not done; few arenas, each of which takes addresses from the limit.
     fixed = {"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from adaflow_core.storage import Storage, join
-from adaflow_core.types import AdaFlowError
-from adaflow_core.video import parse_range, parse_size
+from adaflow_core.batch.files import Storage, join
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.video.types import parse_range, parse_size
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # what may stand in the names of files and objects everywhere
 

@@ -26,18 +26,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from adaflow_core.cache import Cache, cache_key
+from adaflow_core.batch.files import Storage
+from adaflow_core.batch.manifest import Clip
+from adaflow_core.batch.pool import InTurn, Pool, RayPool
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow, Report, Stop
-from adaflow_core.manifest import Clip
-from adaflow_core.pool import InTurn, Pool, RayPool
-from adaflow_core.storage import Storage
-from adaflow_core.types import AdaFlowError, Progress, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Progress
+from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.version import __version__
-from adaflow_core.video import parse_range, parse_size
+from adaflow_core.video.types import parse_range, parse_size
 
 if TYPE_CHECKING:
     import torch
+
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "ray")
 COUNT_EVERY = 10.0  # seconds between two looks at how many rows are there
@@ -109,9 +111,6 @@ class Summary:
     seconds: float
     problems: dict[str, str]
     rows: list[dict[str, Any]]
-
-
-# --- one task -------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -241,9 +240,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-# --- all of them ----------------------------------------------------------------------------------
 
 
 def tasks_of(clips: Sequence[Clip], methods: dict[str, tuple[PlanConfig, EditConfig]], width: int) -> Iterator[Task]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from adaflow_core.types import AdaFlowError, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -13,8 +13,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 
-from adaflow_core.reader import OPTIONS
-from adaflow_core.types import Monitor
+from adaflow_core.progress import Monitor
+from adaflow_core.video.reader import OPTIONS
 
 # What every browser plays in an mp4 is copied packet by packet; anything else becomes AAC.
 _COPIED = ("aac", "mp3")
@@ -24,7 +24,7 @@ _AAC_FRAME = 1024  # samples
 def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
     """Writes `video` with the sound of `source` from `begin` seconds of its video on to `out`.
 
-    False if there is no sound to add; then nothing is written. Runs in the process of `decoding`.
+    False if there is no sound to add; then nothing is written. Runs in the process of `worker`.
     """
     with ExitStack() as stack:
         sounding = stack.enter_context(av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace"))

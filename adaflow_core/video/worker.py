@@ -1,4 +1,4 @@
-"""The process that opens a file nobody trusts: `python -m adaflow_core.decoding FILE`, started by `sandbox`.
+"""The process that opens a file nobody trusts: `python -m adaflow_core.video.worker FILE`, started by `client`.
 
 Requests are lines of JSON on stdin. Answers leave on stdout: a line of JSON that ends with the number of `bytes`
 that follow it. The process puts limits on itself first, ends with its parent, and imports no torch.
@@ -6,6 +6,7 @@ that follow it. The process puts limits on itself first, ends with its parent, a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -23,10 +24,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from adaflow_core.limits import limit_process
-from adaflow_core.types import AdaFlowError, Monitor, VideoInfo
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.progress import Monitor
+from adaflow_core.video.types import VideoInfo
 
 _ALIVE = 0.5  # seconds between two signs of life
+MEMORY_BYTES = 4 * 2**30  # of addresses; 8K 10-bit HEVC was seen to take 1.4 GiB of them with eight threads
 
 
 class Answers:
@@ -53,7 +56,7 @@ class Source:
 
     def __init__(self, path: Path, answers: Answers) -> None:
         self.path, self.answers, self.monitor = path, answers, Monitor(stop=answers.alive)
-        self._reader = import_module("adaflow_core.pictures" if path.is_dir() else "adaflow_core.reader")
+        self._reader = import_module("adaflow_core.video.images" if path.is_dir() else "adaflow_core.video.reader")
 
     @cached_property
     def index(self) -> Any:
@@ -74,7 +77,7 @@ class Source:
         """Up to `count` frames [h, w, 3] from number `begin` on with their times, then an answer without one."""
         from av.video.reformatter import VideoReformatter
 
-        from adaflow_core.reader import progressive, upright_rgb
+        from adaflow_core.video.reader import progressive, upright_rgb
 
         scaler, width, height = VideoReformatter(), *size
         with closing(self._reader.frames_from(self.path, self.index, begin, self.monitor)) as source:
@@ -106,7 +109,7 @@ class Source:
     def _scattered(self, count: int, size: list[int]) -> Iterator[tuple[int, Any]]:
         from av.video.reformatter import VideoReformatter
 
-        from adaflow_core.reader import upright_rgb
+        from adaflow_core.video.reader import upright_rgb
 
         scaler, width, height = VideoReformatter(), *size
         with ExitStack() as readers:
@@ -124,7 +127,7 @@ class Source:
 
     def sound(self, video: str, out: str, begin: str, length: str) -> None:
         """Writes `video` with this file's sound to `out`."""
-        from adaflow_core.sound import add_sound
+        from adaflow_core.video.audio import add_sound
 
         try:
             added = add_sound(Path(video), self.path, Path(out), Fraction(begin), Fraction(length), self.monitor)
@@ -172,6 +175,22 @@ def main(path: str, may_write: bool) -> None:
             answers.send(error=str(problem))
         except MemoryError:
             answers.send(error=f"{path} needs more memory to decode than is allowed; scale it down first")
+
+
+def limit_process(may_write: bool) -> None:
+    """Bounds memory, files and core dumps where the platform can; elsewhere only the parent's clock bounds."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    wanted = {resource.RLIMIT_AS: MEMORY_BYTES, resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: 64}
+    if not may_write:
+        wanted[resource.RLIMIT_FSIZE] = 0  # pipes are no files in this respect
+    for kind, most in wanted.items():
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with contextlib.suppress(ValueError, OSError):  # macOS knows RLIMIT_AS and refuses it
+            resource.setrlimit(kind, (most, most))
 
 
 if __name__ == "__main__":

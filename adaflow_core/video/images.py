@@ -11,8 +11,10 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
-from adaflow_core.reader import Index
-from adaflow_core.types import AdaFlowError, Monitor, VideoInfo
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.progress import Monitor
+from adaflow_core.video.reader import Index
+from adaflow_core.video.types import VideoInfo
 
 RATE = Fraction(24)  # pictures say none
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}

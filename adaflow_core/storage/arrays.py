@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from adaflow_core.types import AdaFlowError
+from adaflow_core.errors import AdaFlowError
 
 SCRATCH_IN_MEMORY = 2**26  # bytes of a scratch array up to which it needs no file
 

@@ -1,10 +1,11 @@
 """Decoded frames of a file that is not trusted: opening it, finding a frame, and its pixels upright.
 
-Runs in the process of `decoding`, which has limits and may die; the parent never opens such a file.
+Runs in the process of `worker`, which has limits and may die; the parent never opens such a file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -19,8 +20,9 @@ from av.filter import Graph
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from adaflow_core.limits import threads
-from adaflow_core.types import CONVERT, AdaFlowError, Monitor, VideoInfo
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.progress import Monitor
+from adaflow_core.video.types import CONVERT, VideoInfo
 
 # Demuxers by FFmpeg's names. Without a list, a text file is a video (of its letters), and a playlist makes
 # FFmpeg open whatever the playlist names.
@@ -202,3 +204,10 @@ def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReform
         matrix = Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601
     scaled = scaler.reformat(frame, width, height, "rgb24", src_colorspace=matrix, interpolation=FILTER, threads=0)
     return np.rot90(scaled.to_ndarray(), quarter_turns)
+
+
+THREADS = 8  # each holds frames of its own
+
+
+def threads() -> int:
+    return min(THREADS, os.cpu_count() or 1)

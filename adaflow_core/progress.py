@@ -1,0 +1,109 @@
+"""Progress out of, and the stop signal into, every long loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adaflow_core.errors import Stopped
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of a long operation."""
+
+    stage: str  # "decode", "encode", "features", "similarity", "invert", "edit", "write" ...
+    done: int
+    total: int
+    elapsed: float  # seconds since the stage began
+    preview: np.ndarray | None = None  # [K, h, w, 3] uint8, small pictures of the keyframes, while editing
+    skipped: int = 0  # of `done`, what an earlier run had done
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left in this stage at the pace so far; None before the first unit is done."""
+        done = self.done - self.skipped
+        return self.elapsed / done * (self.total - self.done) if done else None
+
+
+class Monitor:
+    """Carries progress out of, and the stop signal into, every long loop.
+
+    `report` is called after every chunk; `stop` is asked before every chunk and within large ones.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[Progress], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._report = report
+        self._stop = stop
+        self.seconds: dict[str, float] = {}  # stage -> seconds, summed over visits
+        self.notes: list[str] = []  # sentences for the user
+
+    def note(self, sentence: str) -> None:
+        """Tell the user with the result, e.g. of something that had to be done anew."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    def check(self) -> None:
+        """Raise `Stopped` if the stop signal is set."""
+        if self._stop is not None and self._stop():
+            raise Stopped
+
+    def quiet(self) -> Monitor:
+        """The same stop signal, without reports: for work inside a stage."""
+        return Monitor(stop=self._stop)
+
+    def stage(self, name: str, total: int) -> Stage:
+        self.check()
+        return Stage(self, name, total)
+
+
+class Stage:
+    """One stage of a `Monitor`, used as a context manager: `with monitor.stage("encode", T) as stage`."""
+
+    def __init__(self, monitor: Monitor, name: str, total: int) -> None:
+        self.monitor, self.name, self.total = monitor, name, total
+        self.done = self.skipped = 0
+        self.start = time.perf_counter()
+
+    def __enter__(self) -> Stage:
+        self._send(None)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        seconds = self.monitor.seconds
+        seconds[self.name] = seconds.get(self.name, 0.0) + time.perf_counter() - self.start
+
+    def advance(self, count: int = 1, preview: np.ndarray | None = None) -> None:
+        self.done += count
+        self._send(preview)
+        self.monitor.check()
+
+    def skip(self, count: int) -> None:
+        """Count units that an earlier run did; they say nothing about this one's pace."""
+        self.done += count
+        self.skipped += count
+        self._send(None)
+
+    def chunks(self, count: int, size: int) -> Iterator[slice]:
+        """Slices of at most `size` covering range(count); the stage advances after each."""
+        for start in range(0, count, size):
+            self.monitor.check()
+            part = slice(start, min(start + size, count))
+            yield part
+            self.advance(part.stop - part.start)
+
+    def _send(self, preview: np.ndarray | None) -> None:
+        if self.monitor._report is not None:
+            elapsed = time.perf_counter() - self.start
+            self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview, self.skipped))

@@ -1,0 +1,107 @@
+"""A video file, a decoded video, and their sizes and ranges as people write them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adaflow_core.errors import AdaFlowError
+
+if TYPE_CHECKING:
+    pass
+
+
+# The remedy for a video that cannot be read.
+CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What probing says about a file, before anything is decoded."""
+
+    path: Path
+    width: int  # pixels, upright (rotation metadata applied)
+    height: int
+    fps: Fraction
+    frames: int  # estimated from the header where the container does not count them
+    seconds: float
+    codec: str
+    rotation: int  # degrees clockwise that were applied to make it upright: 0, 90, 180, 270
+    has_audio: bool
+
+
+@dataclass(frozen=True)
+class Video:
+    """Decoded frames at the working size. `frames` may be a read-only memory map."""
+
+    frames: np.ndarray  # [T, H, W, 3] uint8 RGB
+    fps: Fraction
+    digest: str  # hex digest of the frames and their rate: the content part of cache keys
+    source: Path | None = None  # the file the audio is taken from
+    start: int = 0  # index in `source` of the first frame, for the audio's offset
+    times: tuple[float, ...] | None = None  # seconds after the file's first frame, where the rate varies
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
+
+    def __len__(self) -> int:
+        return int(self.frames.shape[0])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return int(self.frames.shape[2]), int(self.frames.shape[1])
+
+
+MIN_SIDE, MAX_SIDE = 64, 4096
+
+
+def working_size(width: int, height: int, target: int) -> tuple[int, int]:
+    """(width, height) with the shorter side `target`, the aspect kept, both sides multiples of 64 or of 8.
+
+    Multiples of 64 halve evenly all the way down a Stable Diffusion UNet; multiples of 8 are taken where
+    those of 64 would change the aspect by more than 4 %.
+    """
+    if not MIN_SIDE <= target <= MAX_SIDE:
+        raise AdaFlowError(f"size is {target}; the shorter side must lie between {MIN_SIDE} and {MAX_SIDE}")
+    aspect = max(width, height) / min(width, height)
+    for multiple in (64, 8):
+        short = round(target / multiple) * multiple
+        long = round(short * aspect / multiple) * multiple
+        if abs(long / short / aspect - 1) <= 0.04:
+            break
+    return (long, short) if width >= height else (short, long)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(width, height) of a text such as 896x512."""
+    match = re.fullmatch(r"\s*(\d{1,5})\s*[xX]\s*(\d{1,5})\s*", text)
+    if match is None:
+        raise AdaFlowError(f"size is {text!r}; give it as WIDTHxHEIGHT, for example 512x512")
+    size = int(match[1]), int(match[2])
+    check_size(size)
+    return size
+
+
+def parse_range(text: str) -> slice:
+    """The slice of frames of a text such as 0:48, :48 or 48: (from 0, the end not included, as in Python)."""
+    match = re.fullmatch(r"\s*(-?\d{1,9})?\s*:\s*(-?\d{1,9})?\s*", text)
+    if match is None:
+        raise AdaFlowError(f"frame range is {text!r}; give it as FIRST:END, for example 0:48")
+    first, end = (None if part is None else int(part) for part in match.groups())
+    begin = first or 0
+    if end is not None and (begin < 0) == (end < 0) and begin >= end:
+        raise AdaFlowError(f"frame range is {text!r}, which holds no frame; END must come after FIRST")
+    return slice(first, end)
+
+
+def check_size(size: tuple[int, int]) -> None:
+    if any(not MIN_SIDE <= side <= MAX_SIDE or side % 8 for side in size):
+        near = "x".join(str(min(max(round(side / 8) * 8, MIN_SIDE), MAX_SIDE)) for side in size)
+        raise AdaFlowError(
+            f"size is {size[0]}x{size[1]}; both sides must be multiples of 8 "
+            f"between {MIN_SIDE} and {MAX_SIDE}, for example {near}"
+        )
