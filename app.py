@@ -115,7 +115,7 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
 
 def _build_studio(args: argparse.Namespace, folder: Path, zero: bool) -> Studio:
     """The page's state as the options say; `zero`: on ZeroGPU, where tasks run in forks."""
-    from adaflow_core.backbone import KNOWN_MODELS
+    from adaflow_core.model.loading import KNOWN_MODELS
     from webui.limits import limits_of
     from webui.studio import Studio
 

@@ -220,7 +220,7 @@ def _load(arguments: argparse.Namespace) -> AdaFlow:
 
 
 def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
-    from adaflow_core.export import save_plan
+    from adaflow_core.report.export import save_plan
     from adaflow_core.video.write import check_folder
 
     check_folder(arguments.out / "plan.json")
@@ -316,7 +316,7 @@ def run_batch(
 
 
 def _models(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
-    from adaflow_core.backbone import KNOWN_MODELS
+    from adaflow_core.model.loading import KNOWN_MODELS
 
     for name, description in KNOWN_MODELS.items():
         print(f"{name}\n    {description}")

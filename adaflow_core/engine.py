@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.backbone import Backbone, load_backbone
 from adaflow_core.config import (
     EditConfig,
     ModelProfile,
@@ -25,23 +24,22 @@ from adaflow_core.config import (
     resolve_plan,
     settings_dict,
 )
-from adaflow_core.detail import restore_detail
-from adaflow_core.editor import Editor
+from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_digest
+from adaflow_core.editing.editor import Editor
+from adaflow_core.editing.forecast import Calibration, calibrate, forecast, to_dict
+from adaflow_core.editing.inversion import invert, load_inversion
+from adaflow_core.editing.preservation import restore_detail
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.features import extract_features, load_features
-from adaflow_core.forecast import Calibration, calibrate, forecast, to_dict
-from adaflow_core.inversion import invert, load_inversion
-from adaflow_core.layout import build_layout, draw_keyframes
-from adaflow_core.memory import PeakMemory, resident_bytes
-from adaflow_core.planner import Planner
+from adaflow_core.model.backbone import Backbone, prompt_warnings
+from adaflow_core.model.loading import load_backbone
+from adaflow_core.model.memory import PeakMemory, resident_bytes, to_device
+from adaflow_core.planning.features import extract_features, load_features
+from adaflow_core.planning.planner import Planner, build_layout, draw_keyframes
 from adaflow_core.progress import Monitor, Progress
-from adaflow_core.prompts import prompt_warnings
-from adaflow_core.resume import Checkpoint, frames_digest, layout_digest
-from adaflow_core.scores import Scores, score
+from adaflow_core.report.scores import Scores, score
 from adaflow_core.storage.arrays import allocated, scratch
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
-from adaflow_core.transfer import upload
-from adaflow_core.types import EditResult, Embedding, Features, Forecast, Layout, Plan
+from adaflow_core.types import EditLayout, EditResult, Embedding, Features, Forecast, Plan
 from adaflow_core.version import __version__
 from adaflow_core.video.client import check_source
 from adaflow_core.video.decode import decode_video, from_frames
@@ -214,7 +212,7 @@ class AdaFlow:
         return load_features(folder, meta), key
 
     def _forecast(
-        self, video: Video, layout: Layout, edit: EditConfig, plan: PlanConfig, layout_seconds: float
+        self, video: Video, layout: EditLayout, edit: EditConfig, plan: PlanConfig, layout_seconds: float
     ) -> Forecast:
         backbone, (width, height) = self.backbone, video.size
         key = cache_key(
@@ -340,7 +338,7 @@ class AdaFlow:
             prompt, source_prompt = result.report["prompt"], plan.config.source_prompt
             return score(self.backbone, plan, result.frames, prompt, source_prompt, monitor)
 
-    def _layouts(self, plan: Plan, config: EditConfig, monitor: Monitor) -> Callable[[int], Layout]:
+    def _layouts(self, plan: Plan, config: EditConfig, monitor: Monitor) -> Callable[[int], EditLayout]:
         if not plan.config.resample:
             return lambda _step: plan.layout
         return lambda step: build_layout(
@@ -369,8 +367,8 @@ class AdaFlow:
             for part in stage.chunks(T, self.backbone.vae_chunk(*video.size, low_memory)):
                 frames = decode(edited[part])
                 if detail:
-                    rebuilt = decode(upload(source[part], device))
-                    frames = restore_detail(frames, rebuilt, upload(video.frames[part], device), detail)
+                    rebuilt = decode(to_device(source[part], device))
+                    frames = restore_detail(frames, rebuilt, to_device(video.frames[part], device), detail)
                 out[part] = frames.cpu().numpy()
         return out
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaflow_core.backbone import EMBEDDED
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.ddim import CLEAN, edit_timesteps, move
+from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.engine import AdaFlow
-from adaflow_core.inversion import invert, load_inversion
+from adaflow_core.model.ddim import CLEAN, ddim_step, edit_timesteps
+from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.progress import Monitor, Progress
-from adaflow_core.scores import psnr
+from adaflow_core.report.scores import psnr
 
 CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
 
@@ -74,7 +74,7 @@ def selfcheck(
     states = backbone.embed("").states
     for here, there in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
         output = torch.cat([backbone.predict(x[t : t + 1], here, states).cpu() for t in range(len(x))])
-        x = move(backbone.schedule, x, output, here, there)
+        x = ddim_step(backbone.schedule, x, output, here, there)
     rebuilt = np.concatenate([backbone.decode(x[t : t + 1]) for t in range(len(x))])
     findings.check(
         "inversion and back, PSNR to the autoencoded source", psnr(autoencoded, rebuilt), "dB", 18,

@@ -93,8 +93,8 @@ class Slimming:
     grid: Grid
     scores: np.ndarray  # [K, K, n] float16: query keyframe, other keyframe, its token
     kept: np.ndarray  # [K, M] int32 indices into the K*n flattened tokens: those kept for themselves, then a sample
-    sampled: int  # how many of them are that sample
-    mass: float  # how many tokens each of the sample stands for, itself included
+    num_sampled: int  # how many of them are that sample
+    sample_weight: float  # how many tokens each of the sample stands for, itself included
 
     @property
     def mask(self) -> np.ndarray:
@@ -123,7 +123,7 @@ class Correspondence:
 
 
 @dataclass(frozen=True)
-class Layout:
+class EditLayout:
     """Everything the edit needs to know about a choice of keyframes."""
 
     keyframes: np.ndarray  # [K] int64
@@ -152,7 +152,7 @@ class Plan:
     config: PlanConfig  # with every value filled in
     features: Features
     segments: Segments
-    layout: Layout
+    layout: EditLayout
     adjacent: np.ndarray  # [T] float32, similarity of each frame to the one before; [0] is 1
     similarity: np.ndarray  # [T] float32, weighted mean similarity of each frame to its keyframe
     window: np.ndarray  # [T] float32, similarity of its worst window

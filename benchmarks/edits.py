@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from adaflow_core.backbone import Backbone
+from adaflow_core.model.backbone import Backbone
 from benchmarks.output import cell, say, sheet_rows, table, write_json, write_sheet
 from benchmarks.run import Run, add_model, add_settings, describe_machine, fresh_engine, load, make_configs, run
 from benchmarks.scores import autoencode, check_criteria, judge_clip, score_references, score_regions, summarise

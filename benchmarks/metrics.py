@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adaflow_core.scores import psnr
+from adaflow_core.report.scores import psnr
 
 
 def ssim_map(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from adaflow_core.backbone import Backbone, load_backbone
 from adaflow_core.config import METHODS, EditConfig, ModelProfile, PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.loading import load_backbone
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.version import __version__

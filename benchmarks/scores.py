@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaflow_core.backbone import Backbone
+from adaflow_core.model.backbone import Backbone
 from benchmarks.intervals import Criterion, Interval, mean_interval, share_interval
 from benchmarks.metrics import by_region
 from benchmarks.truth import Pair

@@ -39,7 +39,7 @@ def lines(threads: int) -> Iterator[str]:
     import torch
 
     from adaflow_core import PRESETS, AdaFlow, EditConfig, PlanConfig
-    from adaflow_core.export import plan_arrays, plan_report
+    from adaflow_core.report.export import plan_arrays, plan_report
 
     torch.set_num_threads(threads)
     settings = {

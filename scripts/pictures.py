@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from adaflow_core import PlanConfig, visualize  # noqa: E402
+from adaflow_core import PlanConfig  # noqa: E402
 from adaflow_core.engine import AdaFlow  # noqa: E402
+from adaflow_core.report import visualize  # noqa: E402
 from adaflow_core.types import Plan  # noqa: E402
 
 OUT = ROOT / "docs" / "pictures"

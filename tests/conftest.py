@@ -14,7 +14,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from adaflow_core.backbone import Backbone
+    from adaflow_core.model.backbone import Backbone
 
 # Kernels run by Triton's interpreter where there is no GPU; Triton reads this when it is first imported.
 if not torch.cuda.is_available():
@@ -85,7 +85,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 @pytest.fixture(scope="session")
 def tiny_backbone(tiny_folder: Callable[[str], Path]) -> Callable[[str], Backbone]:
     """Layout -> the engine's model, loaded once."""
-    from adaflow_core.backbone import load_backbone
+    from adaflow_core.model.loading import load_backbone
 
     # Arithmetic is pinned in float32, whatever the processor would take by itself.
     return cache(lambda layout: load_backbone(str(tiny_folder(layout)), device="cpu", dtype="float32"))

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from adaflow_core.config import ModelProfile, PlanConfig, resolve_plan
-from adaflow_core.types import Correspondence, Features, Forecast, Grid, Layout, Plan, Segments, Slimming
+from adaflow_core.types import Correspondence, EditLayout, Features, Forecast, Grid, Plan, Segments, Slimming
 from adaflow_core.video.types import Video
 
 FINE, COARSE = Grid(4, 6), Grid(2, 3)
@@ -41,7 +41,7 @@ def small_plan(*, slimmed: bool = True, keyframes: int | None = None, start: int
         config=config,
         features=Features(np.zeros((T, FINE.n, 2), np.float16), FINE, {}, 1.0, 0.1),
         segments=segments,
-        layout=Layout(
+        layout=EditLayout(
             segments.keyframes,
             {grid: slimming(grid, 3, 2 * grid.n, rng) for grid in (FINE, COARSE)} if slimmed else None,
             Correspondence(

@@ -17,8 +17,8 @@ import httpx
 import pytest
 import torch
 
-from adaflow_core.backbone import EMBEDDED, load_backbone
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.model.loading import EMBEDDED, load_backbone
 from helpers.jobs import finish
 
 ROOT = Path(__file__).resolve().parent.parent

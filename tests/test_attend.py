@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaflow_core import attend, backbone
-from adaflow_core.attend import _torch_with_sums, attend_in_parts, attend_in_tables, attend_sdpa, pick_attention
-from adaflow_core.backbone import pick_dtype
+from adaflow_core.model import loading
+from adaflow_core.model import backends as attend
+from adaflow_core.model.backends import _torch_with_sums, attend_in_parts, attend_in_tables, attend_sdpa, pick_attention
+from adaflow_core.model.loading import pick_dtype
 
 CPU = torch.device("cpu")
 
@@ -57,7 +58,7 @@ def test_auto_takes_what_is_fastest_on_a_cpu() -> None:
 def test_half_precision_on_a_cpu_only_where_the_processor_has_it(
     monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(backbone, "multiplies_bfloat16", lambda: native)
+    monkeypatch.setattr(loading, "multiplies_bfloat16", lambda: native)
     assert pick_dtype("auto", CPU) == dtype
     assert pick_dtype("float32", CPU) == torch.float32
     assert pick_dtype("auto", torch.device("cuda")) == torch.float16

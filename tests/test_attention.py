@@ -11,18 +11,19 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from adaflow_core import attention
-from adaflow_core.attend import attend_sdpa
-from adaflow_core.attention import (
-    AttentionState,
-    Halt,
-    SelfAttention,
+from adaflow_core.editing import attention
+from adaflow_core.editing.attention import (
+    EditAttention,
+    EditState,
+    KeyframePass,
+    PropagationPass,
     editing_attention,
     extended_attention,
-    forward_hook,
     is_injected_layer,
 )
-from adaflow_core.backbone import Backbone
+from adaflow_core.model.attention import Halt, forward_hook
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.backends import attend_sdpa
 
 SCALE = 0.4
 
@@ -77,7 +78,7 @@ def test_a_token_of_mass_three_counts_like_three_of_its_kind(
     K, H, n, d = 3, 2, 5, 4
     query, key, value = (draw(2 * K, H, n, d, seed=seed) for seed in (4, 5, 6))
     kept, repeats = kept_tokens(K, n, 7), torch.tensor([1, 1, 1, 1, 3, 3, 3])
-    result = extended_attention(query, key, value, K, kept, attend_sdpa, SCALE, sampled=3, mass=3.0)
+    result = extended_attention(query, key, value, K, kept, attend_sdpa, SCALE, num_sampled=3, sample_weight=3.0)
     for branch in range(2):
         own = slice(branch * K, (branch + 1) * K)
         for q in range(K):
@@ -136,11 +137,12 @@ def test_tokenflow_takes_from_the_tokens_that_the_layer_itself_finds_alike() -> 
     unit = lambda x: x / x.norm(dim=-1, keepdim=True)  # noqa: E731
     keys, tokens = unit(draw(K, n, c, seed=2)), unit(draw(F, n, c, seed=3))
     slots, weights = torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0.7, 0.3], [0.4, 0.6]]).double()
-    state = AttentionState(mode="propagate", source=True, match=True, slots=slots, weights={n: weights[:, :, None]})
+    at = PropagationPass(slots, {n: torch.empty(0)}, {n: weights[:, :, None]}, source=True)
+    state = EditState(match=True, at=at)
     state.outputs[layer], state.key_tokens[layer] = outputs, keys
     attn = Attention(query_dim=c, heads=2, dim_head=3, out_dim=6).double()
     source = 3 * tokens  # what counts is the direction
-    found = SelfAttention(state, layer)(attn, torch.cat([source, draw(2 * F, n, c, seed=4)]))
+    found = EditAttention(state, layer)(attn, torch.cat([source, draw(2 * F, n, c, seed=4)]))
     torch.testing.assert_close(found[:F], attn(source), rtol=0, atol=1e-12)
     found = found[F:]
     for branch, f, i in np.ndindex(2, F, n):
@@ -176,53 +178,55 @@ def everything(backbone: Backbone) -> dict[int, Tensor]:
     return {g.n: torch.arange(K * g.n).repeat(K, 1) for g in backbone.grids(64, 64)}
 
 
-def propagating(backbone: Backbone, state: AttentionState, slots: list[int]) -> None:
-    state.mode = "propagate"
-    state.slots = torch.tensor(slots)[:, None]
-    for grid in backbone.grids(64, 64):
-        state.index[grid.n] = torch.arange(grid.n).expand(len(slots), 1, -1)
-        state.weights[grid.n] = torch.ones(len(slots), 1, grid.n)
+def propagate(backbone: Backbone, state: EditState, slots: list[int], source: bool = False) -> None:
+    grids = backbone.grids(64, 64)
+    state.at = PropagationPass(
+        slots=torch.tensor(slots)[:, None],
+        index={grid.n: torch.arange(grid.n).expand(len(slots), 1, -1) for grid in grids},
+        weights={grid.n: torch.ones(len(slots), 1, grid.n) for grid in grids},
+        source=source,
+    )
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("slimmed", [True, False])
 def test_propagation_from_oneself_repeats_the_keyframe_pass(backbone: Backbone, slimmed: bool) -> None:
-    state = AttentionState(mode="keyframes", keep_outputs=True, kept=everything(backbone) if slimmed else None)
+    state = EditState(at=KeyframePass(keep_outputs=True, kept=everything(backbone) if slimmed else None))
     with editing_attention(backbone.unet, state):
         first = run(backbone, noisy())
-        propagating(backbone, state, [0, 1, 2])
+        propagate(backbone, state, [0, 1, 2])
         assert torch.equal(run(backbone, noisy()), first)
         # From another keyframe the outputs are not the same.
-        propagating(backbone, state, [1, 2, 0])
+        propagate(backbone, state, [1, 2, 0])
         assert (run(backbone, noisy()) - first).abs().max() > 1e-4
 
 
 @torch.inference_mode()
 def test_identical_frames_take_identical_outputs_from_one_keyframe(backbone: Backbone) -> None:
     still = noisy(1).expand(K, -1, -1, -1)
-    state = AttentionState(mode="keyframes", keep_outputs=True, kept=everything(backbone))
+    state = EditState(at=KeyframePass(keep_outputs=True, kept=everything(backbone)))
     with editing_attention(backbone.unet, state):
         first = run(backbone, still)
-        propagating(backbone, state, [1, 1, 1])
+        propagate(backbone, state, [1, 1, 1])
         torch.testing.assert_close(run(backbone, still), first, rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_own_attention_is_what_the_unet_does_by_itself(backbone: Backbone) -> None:
     plain = run(backbone, noisy())
-    for state in (AttentionState(), AttentionState(mode="keyframes", kept=None)):
+    for state in (EditState(), EditState(at=KeyframePass())):
         with editing_attention(backbone.unet, state):
             torch.testing.assert_close(run(backbone, noisy()), plain, rtol=1e-4, atol=1e-5)
     # Identical keyframes see the same tokens several times over: the same shares.
     still = noisy(1).expand(K, -1, -1, -1)
-    with editing_attention(backbone.unet, AttentionState(mode="keyframes", kept=everything(backbone))):
+    with editing_attention(backbone.unet, EditState(at=KeyframePass(kept=everything(backbone)))):
         torch.testing.assert_close(run(backbone, still), run_alone(backbone, still), rtol=1e-4, atol=1e-5)
         assert (run(backbone, noisy()) - plain).abs().max() > 1e-4
 
 
 def run_alone(backbone: Backbone, latents: Tensor) -> Tensor:
     processors = dict(backbone.unet.attn_processors)
-    with editing_attention(backbone.unet, AttentionState()):
+    with editing_attention(backbone.unet, EditState()):
         output = run(backbone, latents)
     assert backbone.unet.attn_processors == processors
     return output
@@ -233,7 +237,7 @@ def run_alone(backbone: Backbone, latents: Tensor) -> Tensor:
 def test_a_prompts_keys_and_values_serve_all_its_frames(backbone: Backbone, branches: int) -> None:
     plain = run(backbone, noisy(), branches)
     for prompts in (branches, branches * K, None):
-        with editing_attention(backbone.unet, AttentionState(prompts=prompts)):
+        with editing_attention(backbone.unet, EditState(prompts=prompts)):
             torch.testing.assert_close(run(backbone, noisy(), branches), plain, rtol=1e-4, atol=1e-5)
 
 
@@ -241,15 +245,15 @@ def test_a_prompts_keys_and_values_serve_all_its_frames(backbone: Backbone, bran
 def test_the_source_rides_along_where_frames_propagate(backbone: Backbone) -> None:
     """Its branch runs as if alone, and what the keyframes' edit changed of theirs is added to its own outputs."""
     alone = run(backbone, noisy(), 3)
-    state = AttentionState(mode="keyframes", source=True, changes=True, keep_outputs=True)
+    state = EditState(changes=True, at=KeyframePass(source=True, keep_outputs=True))
     with editing_attention(backbone.unet, state):
         first = run(backbone, noisy(), 3)
-        propagating(backbone, state, [0, 1, 2])
+        propagate(backbone, state, [0, 1, 2], source=True)
         found = run(backbone, noisy(), 3)
     torch.testing.assert_close(found, first, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[:K], alone[:K], rtol=1e-4, atol=1e-5)
     # From another keyframe comes another change.
-    propagating(backbone, state, [1, 2, 0])
+    propagate(backbone, state, [1, 2, 0], source=True)
     with editing_attention(backbone.unet, state):
         moved = run(backbone, noisy(), 3)
     torch.testing.assert_close(moved[:K], alone[:K], rtol=1e-4, atol=1e-5)
@@ -260,11 +264,11 @@ def test_the_source_rides_along_where_frames_propagate(backbone: Backbone) -> No
 def test_injection_takes_queries_and_keys_of_the_source(backbone: Backbone) -> None:
     """The source branch runs as if alone, and the edit branches differ from those without injection."""
     alone = run(backbone, noisy(), branches=3)
-    state = AttentionState(mode="keyframes", source=True, inject=True, kept=everything(backbone), keep_outputs=True)
+    state = EditState(at=KeyframePass(source=True, inject=True, kept=everything(backbone), keep_outputs=True))
     with editing_attention(backbone.unet, state):
         injected = run(backbone, noisy(), branches=3)
         assert all(len(kept) == 2 and len(kept[0]) == K for kept in state.outputs.values())
-        state.inject, state.source = False, False
+        state.at = KeyframePass(kept=everything(backbone))
         free = run(backbone, noisy())
     torch.testing.assert_close(injected[:K], alone[:K], rtol=1e-4, atol=1e-5)
     assert (injected[K:] - free).abs().max() > 1e-4
@@ -272,7 +276,7 @@ def test_injection_takes_queries_and_keys_of_the_source(backbone: Backbone) -> N
     states = backbone.embed("a photo").states
     same = []
     for inject, branches in ((True, 3), (False, 2)):
-        with editing_attention(backbone.unet, AttentionState(mode="keyframes", source=inject, inject=inject)):
+        with editing_attention(backbone.unet, EditState(at=KeyframePass(source=inject, inject=inject))):
             same.append(backbone.predict(noisy().repeat(branches, 1, 1, 1), 500, states)[-2 * K :])
     torch.testing.assert_close(*same, rtol=1e-4, atol=1e-5)
 
@@ -284,9 +288,9 @@ def test_injection_takes_queries_and_keys_of_the_source(backbone: Backbone) -> N
 def test_one_injected_layer(backbone: Backbone, place: str, injected: bool) -> None:
     layer = backbone.unet.get_submodule(f"{place}.transformer_blocks.0.attn1")
     n, kept = 4, kept_tokens(K, 4, 7)
-    state = AttentionState(mode="keyframes", source=True, inject=True, kept={n: kept})
+    state = EditState(at=KeyframePass(source=True, inject=True, kept={n: kept}))
     hidden = draw(3 * K, n, layer.to_q.in_features, seed=0).float()
-    result = SelfAttention(state, f"{place}.transformer_blocks.0.attn1")(layer, hidden)
+    result = EditAttention(state, f"{place}.transformer_blocks.0.attn1")(layer, hidden)
     projections = (layer.to_q, layer.to_k, layer.to_v)
     heads = [p(hidden).unflatten(-1, (layer.heads, -1)).transpose(1, 2).double() for p in projections]
     own = torch.arange(K * n).reshape(K, n)
@@ -307,7 +311,7 @@ def test_processors_and_hooks_are_restored_after_an_exception(backbone: Backbone
 
     with (
         pytest.raises(RuntimeError, match="inside a layer"),
-        editing_attention(unet, AttentionState(check=stop)),
+        editing_attention(unet, EditState(check=stop)),
         forward_hook(conv, lambda *_: None),
     ):
         assert len(conv._forward_hooks) == 1

@@ -14,11 +14,12 @@ import pytest
 
 import odd_files as odd
 from adaflow_core import video as video_io
-from adaflow_core.backbone import EMBEDDED, Backbone
 from adaflow_core.cli import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.storage.cache import Cache
 from films import film, make, number, psnr
 

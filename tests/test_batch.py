@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from adaflow_core.backbone import EMBEDDED
 from adaflow_core.batch import run as batch
 from adaflow_core.batch.files import Storage
 from adaflow_core.batch.manifest import Clip
@@ -22,6 +21,7 @@ from adaflow_core.batch.run import Job, gather, perform, run, tasks_of
 from adaflow_core.cli import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.model.loading import EMBEDDED
 
 CLIPS = EMBEDDED.parent / "clips"
 needs_model = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")

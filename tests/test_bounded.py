@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import bounded
-from adaflow_core.backbone import Backbone
-from adaflow_core.bounded import HostOutputs, feed_forward_part
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.model import memory as bounded
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.memory import HostOutputs, feed_forward_part
 from adaflow_core.storage.cache import Cache
 
 

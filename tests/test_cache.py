@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaflow_core.backbone import EMBEDDED, Backbone
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
 from films import make
 

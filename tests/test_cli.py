@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from adaflow_core.backbone import EMBEDDED
 from adaflow_core.cli import _edit_config, _plan_config, main, parser
 from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan
-from adaflow_core.export import edit_command
+from adaflow_core.model.loading import EMBEDDED
+from adaflow_core.report.export import edit_command
 
 CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
 pytestmark = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")

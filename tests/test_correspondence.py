@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.correspondence import (
+from adaflow_core.model.backends import gather_blend
+from adaflow_core.planning.correspondence import (
     CONFIDENCE_SCALE,
     blend_weights,
     correspond,
-    gather_blend,
     leave_to_layers,
     match_to_keyframes,
     neighbours,

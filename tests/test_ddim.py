@@ -6,16 +6,16 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from adaflow_core.ddim import (
+from adaflow_core.model.ddim import (
     CLEAN,
     Prediction,
     Schedule,
     add_noise,
+    cfg,
+    ddim_step,
     edit_timesteps,
-    guide,
     inversion_timesteps,
-    move,
-    split,
+    predict_x0_eps,
 )
 
 KINDS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
@@ -75,10 +75,10 @@ def test_a_move_is_the_step_of_diffusers(prediction: Prediction, steps: int) -> 
         sample, output = noise(i), noise(1000 + i)
         expected = reference.step(output, here, sample, eta=0.0)
         torch.testing.assert_close(
-            move(own, sample, output, here, there), expected.prev_sample.double(), rtol=1e-4, atol=1e-5
+            ddim_step(own, sample, output, here, there), expected.prev_sample.double(), rtol=1e-4, atol=1e-5
         )
         torch.testing.assert_close(
-            split(own, sample, output, here)[0], expected.pred_original_sample.double(), rtol=1e-4, atol=1e-5
+            predict_x0_eps(own, sample, output, here)[0], expected.pred_original_sample.double(), rtol=1e-4, atol=1e-5
         )
 
 
@@ -86,8 +86,8 @@ def test_a_move_is_the_step_of_diffusers(prediction: Prediction, steps: int) -> 
 @pytest.mark.parametrize("target", [CLEAN, 84, 999])
 def test_there_and_back_with_the_same_noise_is_exact(origin: int, target: int) -> None:
     sample, epsilon = noise(1), noise(2)
-    there = move(schedule(), sample, epsilon, origin, target)
-    torch.testing.assert_close(move(schedule(), there, epsilon, target, origin), sample, rtol=0, atol=1e-12)
+    there = ddim_step(schedule(), sample, epsilon, origin, target)
+    torch.testing.assert_close(ddim_step(schedule(), there, epsilon, target, origin), sample, rtol=0, atol=1e-12)
     alpha, beta = schedule().alpha(origin), schedule().alpha(target)
     x0 = (sample - (1 - alpha) ** 0.5 * epsilon) / alpha**0.5
     torch.testing.assert_close(there, beta**0.5 * x0 + (1 - beta) ** 0.5 * epsilon, rtol=0, atol=1e-12)
@@ -100,7 +100,7 @@ def test_v_prediction_says_the_same_as_epsilon(timestep: int) -> None:
     sample = add_noise(schedule(), clean, epsilon, timestep)
     velocity = alpha**0.5 * epsilon - (1 - alpha) ** 0.5 * clean
     for kind, output in zip(KINDS, (epsilon, velocity), strict=True):
-        x0, found = split(schedule(kind), sample, output, timestep)
+        x0, found = predict_x0_eps(schedule(kind), sample, output, timestep)
         torch.testing.assert_close(x0, clean, rtol=0, atol=1e-9)
         torch.testing.assert_close(found, epsilon, rtol=0, atol=1e-9)
 
@@ -113,5 +113,5 @@ def test_noise_is_added_as_diffusers_adds_it() -> None:
 
 def test_guidance_leads_away_from_the_negative() -> None:
     negative, positive = noise(7), noise(8)
-    torch.testing.assert_close(guide(negative, positive, 7.5), negative + 7.5 * (positive - negative))
-    assert torch.equal(guide(negative, positive, 1.0), positive)
+    torch.testing.assert_close(cfg(negative, positive, 7.5), negative + 7.5 * (positive - negative))
+    assert torch.equal(cfg(negative, positive, 1.0), positive)

@@ -2,7 +2,7 @@
 
 import torch
 
-from adaflow_core.detail import FAINTEST, OTHER, SAME, restore_detail, unchanged
+from adaflow_core.editing.preservation import FAINTEST, OTHER, SAME, restore_detail, unchanged
 
 
 def test_nothing_changed_gives_the_source_back_and_a_new_picture_stays() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from adaflow_core.backbone import load_backbone
-from adaflow_core.ddim import add_noise, edit_timesteps
-from adaflow_core.inversion import invert, load_inversion
+from adaflow_core.editing.inversion import invert, load_inversion
+from adaflow_core.model.ddim import add_noise, edit_timesteps
+from adaflow_core.model.loading import load_backbone
 from adaflow_core.progress import Monitor
 from scenes.captions import captions, plain, vocabulary
 from scenes.training import embedded

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.backbone import EMBEDDED, Backbone
 from adaflow_core.config import METHODS, EditConfig, PlanConfig
-from adaflow_core.ddim import CLEAN, edit_timesteps, move
+from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.inversion import invert, load_inversion
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.ddim import CLEAN, ddim_step, edit_timesteps
+from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.progress import Monitor, Progress
-from adaflow_core.scores import psnr
+from adaflow_core.report.scores import psnr
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Grid, Plan
 
@@ -346,7 +347,7 @@ def reconstruct(backbone: Backbone, latents: torch.Tensor, prompt: str, steps: i
     timesteps = [int(t) for t in edit_timesteps(backbone.schedule, steps)]
     states, x = backbone.embed(prompt).states, torch.from_numpy(found.astype(np.float32))
     for here, there in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
-        x = move(backbone.schedule, x, backbone.predict(x, here, states), here, there)
+        x = ddim_step(backbone.schedule, x, backbone.predict(x, here, states), here, there)
     return x
 
 

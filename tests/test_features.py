@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import features as module
-from adaflow_core.attention import forward_hook
-from adaflow_core.backbone import Backbone
 from adaflow_core.errors import Stopped
-from adaflow_core.features import (
+from adaflow_core.model.attention import forward_hook
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.planning import features as module
+from adaflow_core.planning.features import (
     WIDTH,
     distinctiveness,
     extract_features,

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.attention import ConvInjection, forward_hook, injected_conv
-from adaflow_core.backbone import Backbone
-from adaflow_core.correspondence import gather_blend
-from adaflow_core.fused import ConvWithoutBias, FusedGroupNorm, fuse, kernels_run
+from adaflow_core.editing.attention import ConvInjection, injected_conv
+from adaflow_core.model.attention import forward_hook
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.backends import gather_blend
+from adaflow_core.model.fused import ConvWithoutBias, FusedGroupNorm, fuse, kernels_run
 
-kernels = pytest.importorskip("adaflow_core.kernels", exc_type=ImportError)
+kernels = pytest.importorskip("adaflow_core.model.kernels", exc_type=ImportError)
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -136,8 +137,8 @@ def test_injection_is_the_same_in_a_fused_model(
         unet = copy.deepcopy(backbone.unet).to(DEVICE)
         if fused:
             fuse(unet)
-        conv = ConvInjection(branches=2, mode="batch")
-        with forward_hook(injected_conv(unet), conv):
+        conv = ConvInjection()
+        with forward_hook(injected_conv(unet), conv), conv.injecting(2, source=True):
             found.append(unet(x, 500, encoder_hidden_states=states).sample)
     assert (found[0][1] - backbone.unet.to(DEVICE)(x, 500, encoder_hidden_states=states).sample[1]).abs().max() > 1e-3
     close = 1e-3 if DEVICE.type == "cpu" else 3e-2

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import backbone as loading
-from adaflow_core.attend import _fastest_with_sums, attend_sdpa
-from adaflow_core.backbone import Backbone, load_backbone
+from adaflow_core.model import loading
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
-from adaflow_core.fused import kernels_run
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.backends import _fastest_with_sums, attend_sdpa
+from adaflow_core.model.fused import kernels_run
+from adaflow_core.model.loading import load_backbone
 from adaflow_core.storage.cache import Cache
 
 pytestmark = pytest.mark.gpu
@@ -36,7 +37,7 @@ def test_the_kernels_run(on_gpu: Backbone) -> None:
     device = torch.device("cuda")
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         assert kernels_run(device, dtype)
-    assert on_gpu.memory_format == torch.channels_last and on_gpu.gather.__module__ == "adaflow_core.kernels"
+    assert on_gpu.memory_format == torch.channels_last and on_gpu.gather.__module__ == "adaflow_core.model.kernels"
 
 
 @pytest.mark.parametrize("width", [40, 64, 80, 160])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import similarity as similarity_module
-from adaflow_core.keyframes import (
+from adaflow_core.planning import similarity as similarity_module
+from adaflow_core.planning.keyframes import (
     budget_choice,
     budget_segments,
     detect_cuts,
@@ -21,9 +21,9 @@ from adaflow_core.keyframes import (
     segment_gains,
     threshold_starts,
 )
+from adaflow_core.planning.residual import PropagationResidual
+from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
-from adaflow_core.propagation import PropagationResidual
-from adaflow_core.similarity import Compare, FrameSimilarity
 from adaflow_core.types import Grid, Segments
 from made import drifting, latents_of
 

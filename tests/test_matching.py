@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import matching
-from adaflow_core.matching import (
+from adaflow_core.planning import matching
+from adaflow_core.planning.matching import (
     best_match,
     coarsen,
     match_maps,

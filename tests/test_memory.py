@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.memory import in_chunks
+from adaflow_core.model.memory import in_chunks
 
 
 def test_chunks_are_halved_and_nothing_is_lost() -> None:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import planner as planner_module
+from adaflow_core.planning import keyframes as planner_module
 from adaflow_core.config import PlanConfig
-from adaflow_core.keyframes import even_segments
-from adaflow_core.planner import Choice, Planner
+from adaflow_core.planning.keyframes import even_segments
+from adaflow_core.planning.planner import Choice, Planner
+from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.progress import Monitor
-from adaflow_core.similarity import FrameSimilarity
 from adaflow_core.types import Grid
 from made import drifting, latents_of
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import propagation
-from adaflow_core.correspondence import CONFIDENCE_SCALE
+from adaflow_core.planning import residual as propagation
+from adaflow_core.planning.correspondence import CONFIDENCE_SCALE
+from adaflow_core.planning.residual import Costs, PropagationResidual, cheapest
 from adaflow_core.progress import Monitor
-from adaflow_core.propagation import Costs, PropagationResidual, cheapest
 from adaflow_core.types import Grid
 from made import drifting, latents_of, make_features, unit_rows
 

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import editor
-from adaflow_core.backbone import Backbone
+from adaflow_core.editing import editor
 from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.editing.checkpoint import Checkpoint
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
-from adaflow_core.resume import Checkpoint
 from adaflow_core.storage import arrays as store
 from adaflow_core.storage.cache import Cache
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.backbone import EMBEDDED, load_backbone
-from adaflow_core.scores import liveliness, prompt_agreement, untouched
+from adaflow_core.model.loading import EMBEDDED, load_backbone
+from adaflow_core.report.scores import liveliness, prompt_agreement, untouched
 from scenes.render import render
 from scenes.world import sample
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adaflow_core import similarity as module
 from adaflow_core.errors import Stopped
-from adaflow_core.matching import coarsen
+from adaflow_core.planning import similarity as module
+from adaflow_core.planning.matching import coarsen
+from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.progress import Monitor, Progress
-from adaflow_core.similarity import FrameSimilarity
 from adaflow_core.types import Grid
 from made import block_mean, drifting, make_features, unit_rows
 

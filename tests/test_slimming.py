@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import slimming
-from adaflow_core.slimming import FEW_MASS, MOST_MASS, kept_count, random_tokens, select_tokens, token_scores
+from adaflow_core.planning import slimming
+from adaflow_core.planning.slimming import FEW_MASS, MOST_MASS, kept_count, random_tokens, select_tokens, token_scores
 from made import unit_rows
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.correspondence import correspond
-from adaflow_core.keyframes import even_segments
+from adaflow_core.planning.correspondence import correspond
+from adaflow_core.planning.keyframes import even_segments
 from adaflow_core.progress import Monitor
 from adaflow_core.storage import arrays as store
 from adaflow_core.storage.arrays import scratch
@@ -33,7 +33,7 @@ def run(script: str, folder: Path) -> str:
 def test_a_large_scratch_array_takes_no_memory_and_no_name(tmp_path: Path) -> None:
     script = """
 import numpy as np
-from adaflow_core.memory import resident_bytes
+from adaflow_core.model.memory import resident_bytes
 from adaflow_core.storage.arrays import scratch
 before = resident_bytes()
 small = scratch(np.float32, (1000,))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adaflow_core.canvas import CUT, KEYFRAME, heat_colours
-from adaflow_core.visualize import (
+from adaflow_core.report.canvas import CUT, KEYFRAME, heat_colours
+from adaflow_core.report.visualize import (
     WIDTH,
     TimeAxis,
     contact_sheet,

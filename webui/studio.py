@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from adaflow_core.backbone import whereabouts
 from adaflow_core.config import EditConfig, ModelProfile
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.loading import whereabouts
 from adaflow_core.progress import Progress
 from adaflow_core.types import Plan
 from webui.jobs.engines import Engines

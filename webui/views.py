@@ -10,17 +10,10 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from adaflow_core.scores import Scores
+from adaflow_core.report.scores import Scores
+from adaflow_core.report.visualize import Picture, latents_grid, score_heatmap, score_view, stamp, token_view
 from adaflow_core.types import Grid, Plan
 from adaflow_core.video.types import VideoInfo
-from adaflow_core.visualize import (
-    Picture,
-    latents_grid,
-    score_heatmap,
-    score_view,
-    stamp,
-    token_view,
-)
 from webui.jobs.queue import Snapshot
 from webui.messages import sentence
 

@@ -1,0 +1,1 @@
+"""Many clips by one or more methods, on one machine or many."""

@@ -35,7 +35,7 @@ PACKETS = 5_000_000  # a day at 60 frames a second; a table of a header may name
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream; what can be wrong with a file is said with its remedy."""
     try:
         # The absolute path, so that a name such as "concat:a" is not taken for a protocol.
@@ -75,7 +75,7 @@ def index_of(path: Path, monitor: Monitor) -> Index:
     times: list[int | None] = []
     keys = []
     base = Fraction(0)
-    with opened(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
+    with open_video(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
         base = stream.time_base or base
         for packet in container.demux(stream):
             monitor.check()
@@ -95,22 +95,22 @@ def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Gener
     if begin and index.times is not None:
         first = int(index.times[begin])
         offset = next((offset for time, offset in reversed(index.keys) if time <= first), None)
-        with opened(path) as (container, stream):
+        with open_video(path) as (container, stream):
             if offset is not None:
                 container.seek(offset, stream=stream)
-            frames = decoded(container, stream, monitor)
+            frames = decode_packets(container, stream, monitor)
             frame = next((f for f in frames if f.pts is not None and f.pts >= first), None)
             if frame is not None and frame.pts == first:
                 yield frame
                 yield from frames
                 return
-    with opened(path) as (container, stream):  # from the start, and where seeking missed (MPEG-TS may)
-        for number, frame in enumerate(decoded(container, stream, monitor)):
+    with open_video(path) as (container, stream):  # from the start, and where seeking missed (MPEG-TS may)
+        for number, frame in enumerate(decode_packets(container, stream, monitor)):
             if number >= begin:
                 yield frame
 
 
-def decoded(container: InputContainer, stream: VideoStream, monitor: Monitor) -> Iterator[av.VideoFrame]:
+def decode_packets(container: InputContainer, stream: VideoStream, monitor: Monitor) -> Iterator[av.VideoFrame]:
     """Every frame that can be decoded; damaged packets are passed over."""
     with _damage_passed():  # the container breaks off: what came before is kept
         for packet in container.demux(stream):
@@ -157,8 +157,8 @@ def progressive(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 
 def probe(path: Path, index: Index) -> VideoInfo:
     """What is in a file: its header, checked against its packets, and one decoded frame."""
-    with opened(path) as (container, stream):
-        frame = next(decoded(container, stream, Monitor()), None)
+    with open_video(path) as (container, stream):
+        frame = next(decode_packets(container, stream, Monitor()), None)
         if frame is None:
             raise AdaFlowError(f"{path} has no readable frame ({codec_name(stream)}); choose another file or {CONVERT}")
         width = round(frame.width * float(stream.sample_aspect_ratio or 1))  # anamorphic pixels made square

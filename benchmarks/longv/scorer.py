@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaflow_core.backbone import pick_device
 from adaflow_core.batch.manifest import Clip as Entry
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.loading import pick_device
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from benchmarks.longv.data import film_of

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaflow_core.backbone import Backbone
 from adaflow_core.config import EditConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
 from benchmarks.output import plain_json, say

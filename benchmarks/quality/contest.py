@@ -146,7 +146,7 @@ def _digest(planned: Planned, bench: Bench) -> str:
     arrays = [layout.keyframes, layout.correspondence.slots]
     arrays += [*layout.correspondence.index.values(), *layout.correspondence.weights.values()]
     for part in (layout.slimming or {}).values():
-        arrays += [part.kept, np.array([part.sampled, part.mass])]
+        arrays += [part.kept, np.array([part.num_sampled, part.sample_weight])]
     for values in arrays:
         found.update(str(values.shape).encode())
         found.update(np.ascontiguousarray(values).tobytes())

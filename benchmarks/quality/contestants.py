@@ -11,8 +11,8 @@ import torch
 
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
-from adaflow_core.keyframes import even_segments
-from adaflow_core.layout import build_layout
+from adaflow_core.planning.keyframes import even_segments
+from adaflow_core.planning.planner import build_layout
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Plan
 

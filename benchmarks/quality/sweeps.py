@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.layout import build_layout
+from adaflow_core.planning.planner import build_layout
+from adaflow_core.planning.slimming import Kept, kept_count, random_tokens, select_tokens
 from adaflow_core.progress import Monitor
-from adaflow_core.slimming import Kept, kept_count, random_tokens, select_tokens
 from adaflow_core.types import Plan, Segments, Slimming
 from benchmarks.output import say
 from benchmarks.quality import scoring
@@ -64,7 +64,9 @@ def keep(plan: Plan, ratio: float, choose: Choose) -> Plan:
     parts = {}
     for grid, part in plan.layout.slimming.items():
         kept = choose(part, kept_count(len(plan.layout.keyframes), grid.n, prune=ratio))
-        parts[grid] = replace(part, kept=kept.tokens.int().numpy(), sampled=kept.sampled, mass=kept.mass)
+        parts[grid] = replace(
+            part, kept=kept.tokens.int().numpy(), num_sampled=kept.num_sampled, sample_weight=kept.sample_weight
+        )
     return replace(plan, layout=replace(plan.layout, slimming=parts))
 
 

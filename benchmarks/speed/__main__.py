@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from adaflow_core.backbone import Backbone
 from adaflow_core.config import PRESETS
+from adaflow_core.model.backbone import Backbone
 from benchmarks import speed
 from benchmarks.speed.measure import STAGES, Measurement, describe_machine, run_forecasts, write_json
 from benchmarks.speed.micro import keyframe_attention, keyframe_pass

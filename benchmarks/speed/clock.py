@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from adaflow_core.memory import resident_bytes
+from adaflow_core.model.memory import resident_bytes
 from adaflow_core.progress import Progress
 
 GIB = 2**30

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from adaflow_core.backbone import Backbone
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan

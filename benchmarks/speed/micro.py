@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaflow_core.attention import extended_attention
-from adaflow_core.backbone import Backbone
 from adaflow_core.config import EditConfig, PlanConfig, resolve_edit, resolve_plan
-from adaflow_core.correspondence import correspond
-from adaflow_core.ddim import edit_timesteps
-from adaflow_core.editor import Editor
-from adaflow_core.forecast import attention_widths
-from adaflow_core.layout import build_slimming
+from adaflow_core.editing.attention import extended_attention
+from adaflow_core.editing.editor import Editor
+from adaflow_core.editing.forecast import attention_widths
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.ddim import edit_timesteps
+from adaflow_core.planning.correspondence import correspond
+from adaflow_core.planning.slimming import Kept, build_slimming, kept_count, random_tokens, select_tokens
 from adaflow_core.progress import Monitor
-from adaflow_core.slimming import Kept, kept_count, random_tokens, select_tokens
-from adaflow_core.types import Features, Inversion, Layout, Segments
+from adaflow_core.types import EditLayout, Features, Inversion, Segments
 from benchmarks.speed.clock import GIB, Clock, seconds
 from benchmarks.speed.work import count_passes, extended_attention_work
 
@@ -59,7 +58,7 @@ def keyframe_attention(
                 kept = _draw_kept(K, grid.n, M, sampled, generator, device)
                 work = partial(
                     extended_attention, query, key, value, K, kept.tokens.to(device), backbone.attend, d**-0.5,
-                    sampled=kept.sampled, mass=kept.mass,
+                    num_sampled=kept.num_sampled, sample_weight=kept.sample_weight,
                 )  # fmt: skip
                 spent = seconds(work, device)
                 yield {
@@ -109,7 +108,7 @@ def keyframe_pass(
         }
 
 
-def _layout(backbone: Backbone, width: int, height: int, K: int, config: PlanConfig) -> Layout:
+def _layout(backbone: Backbone, width: int, height: int, K: int, config: PlanConfig) -> EditLayout:
     """K keyframes of random features and one frame more, so that outputs are kept as in any edit."""
     grids = backbone.grids(width, height)
     rng = np.random.default_rng(0)
@@ -123,10 +122,10 @@ def _layout(backbone: Backbone, width: int, height: int, K: int, config: PlanCon
     correspondence = correspond(
         features, segments, grids, blend=config.blend, device=backbone.device, monitor=Monitor()
     )
-    return Layout(frames, slimming, correspondence)
+    return EditLayout(frames, slimming, correspondence)
 
 
-def _edit(backbone: Backbone, width: int, height: int, layout: Layout, config: EditConfig) -> tuple[float, int]:
+def _edit(backbone: Backbone, width: int, height: int, layout: EditLayout, config: EditConfig) -> tuple[float, int]:
     """Seconds and peak bytes of the last of three steps' keyframe passes."""
     K = len(layout.keyframes)
     shape = (K + 1, 4, height // backbone.factor, width // backbone.factor)
@@ -138,7 +137,7 @@ def _edit(backbone: Backbone, width: int, height: int, layout: Layout, config: E
     clock.keyframes, clock.frames = K, K + 1
     before = 0.0
 
-    def layouts(_step: int) -> Layout:
+    def layouts(_step: int) -> EditLayout:
         nonlocal before
         before = clock.stages["keyframes"].seconds if "keyframes" in clock.stages else 0.0
         return layout

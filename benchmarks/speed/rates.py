@@ -21,13 +21,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from adaflow_core.attention import AttentionState, editing_attention, extended_attention
-from adaflow_core.backbone import Backbone
-from adaflow_core.correspondence import gather_blend
-from adaflow_core.detail import restore_detail
-from adaflow_core.features import Capture, feature_pass
-from adaflow_core.matching import best_match, match_maps
-from adaflow_core.slimming import random_tokens
+from adaflow_core.editing.attention import (
+    EditState,
+    KeyframePass,
+    PropagationPass,
+    editing_attention,
+    extended_attention,
+)
+from adaflow_core.editing.preservation import restore_detail
+from adaflow_core.model.attention import PassState, frame_attention
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.backends import gather_blend
+from adaflow_core.planning.features import Capture, feature_pass
+from adaflow_core.planning.matching import best_match, match_maps
+from adaflow_core.planning.slimming import random_tokens
 from benchmarks.speed.clock import GIB, matrix_rate, seconds
 from benchmarks.speed.measure import describe_machine, write_json
 from benchmarks.speed.micro import keyframe_pass
@@ -83,25 +90,29 @@ class Rates:
         with self.profiles.open("a", encoding="utf-8") as file:
             print(f"=== {name}", *keep, "", sep="\n", file=file)
 
-    def propagating(self, frames: int, changes: bool, K: int = 48) -> tuple[AttentionState, Callable[[], Any]]:
+    def propagating(
+        self, frames: int, changes: bool, K: int = 48
+    ) -> tuple[EditState, PropagationPass, Callable[[], Any]]:
         """A state that propagates from K keyframes to `frames` frames in two branches, and a pass under it.
 
         With `changes` the source's branch rides along.
         """
-        state = AttentionState(attend=self.backbone.attend, gather=self.backbone.gather, mode="keyframes", edits=1,
-                               prompts=1, keep_outputs=True)  # fmt: skip
-        with editing_attention(self.backbone.unet, state):
+        state = EditState(attend=self.backbone.attend, gather=self.backbone.gather, edits=1, prompts=1)
+        with editing_attention(self.backbone.unet, state), state.during(KeyframePass(keep_outputs=True)):
             self.backbone.predict(self.latents(1), 500, self.states)
         for layer, own in state.outputs.items():
             state.outputs[layer] = own.expand(2, K, -1, -1).contiguous()
-        state.mode, state.edits, state.source, state.changes = "propagate", 2, changes, changes
-        state.slots = torch.randint(0, K, (frames, 2), device=self.device)
-        state.index = {g.n: torch.randint(0, g.n, (frames, 2, g.n), device=self.device) for g in self.grids}
-        state.weights = {
-            g.n: torch.full((frames, 2, g.n), 0.5, device=self.device, dtype=torch.float16) for g in self.grids
-        }
+        state.edits, state.changes = 2, changes
+        propagation = PropagationPass(
+            slots=torch.randint(0, K, (frames, 2), device=self.device),
+            index={g.n: torch.randint(0, g.n, (frames, 2, g.n), device=self.device) for g in self.grids},
+            weights={
+                g.n: torch.full((frames, 2, g.n), 0.5, device=self.device, dtype=torch.float16) for g in self.grids
+            },
+            source=changes,
+        )
         latents = self.latents((2 + changes) * frames)
-        return state, lambda: self.backbone.predict(latents, 500, self.states)
+        return state, propagation, lambda: self.backbone.predict(latents, 500, self.states)
 
     # --- sections ---------------------------------------------------------------------------------
 
@@ -133,7 +144,7 @@ class Rates:
             for frames in (16, 32, 64, 128):
                 yield {"layout": name, **self.timed(bare(frames, layout), frames, self.passes.whole)}
             self.profile(f"whole pass, 32 frames, {name}", bare(32, layout))
-        with editing_attention(unet, AttentionState(attend=self.backbone.attend, prompts=1)):
+        with frame_attention(unet, PassState(attend=self.backbone.attend, prompts=1)):
             for frames in (32, 64):
                 work = partial(self.backbone.predict, self.latents(frames), 500, self.states)
                 yield {"layout": name, "texts": "shared", **self.timed(work, frames, self.passes.whole)}
@@ -172,7 +183,16 @@ class Rates:
         yield {"what": "gather by token", "ms": 1e3 * spent, "gb_per_s": 2 * K * M * H * d * 2 / spent / 1e9}
         for name, sampled in (("best", 0), ("sampled", 17 * 4032)):
             work = partial(
-                extended_attention, q, k, v, K, kept, self.backbone.attend, d**-0.5, sampled=sampled, mass=4.0
+                extended_attention,
+                q,
+                k,
+                v,
+                K,
+                kept,
+                self.backbone.attend,
+                d**-0.5,
+                num_sampled=sampled,
+                sample_weight=4.0,
             )
             spent = seconds(work, self.device, repeats=1)
             needed = 4 * K * H * 4032 * M * d
@@ -185,8 +205,8 @@ class Rates:
         for changes in (False, True):
             flop = 2 * self.passes.propagated + changes * self.passes.whole
             for frames in (16, 32, 64):
-                state, run = self.propagating(frames, changes)
-                with editing_attention(self.backbone.unet, state):
+                state, propagation, run = self.propagating(frames, changes)
+                with editing_attention(self.backbone.unet, state), state.during(propagation):
                     yield {"with_source": changes, **self.timed(run, frames, flop)}
                     if frames == 32:
                         self.profile(f"propagation of 32 frames, with source: {changes}", run)

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from adaflow_core.attend import pick_attention
-from adaflow_core.backbone import EMBEDDED, Backbone, load_backbone, pick_device, pick_dtype, place
 from adaflow_core.config import ModelProfile
-from adaflow_core.ddim import Schedule
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.backends import pick_attention
+from adaflow_core.model.ddim import Schedule
+from adaflow_core.model.loading import EMBEDDED, load_backbone, pick_device, pick_dtype, place
 from adaflow_core.video.types import Video
 
 ARCHITECTURES = ("sd21", "embedded")

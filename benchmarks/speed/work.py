@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from adaflow_core.attention import Halt, forward_hook, injected_conv
-from adaflow_core.backbone import Backbone
 from adaflow_core.config import EditConfig
-from adaflow_core.forecast import attention_widths
-from adaflow_core.types import Grid, Layout
+from adaflow_core.editing.attention import injected_conv
+from adaflow_core.editing.forecast import attention_widths
+from adaflow_core.model.attention import Halt, forward_hook
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.types import EditLayout, Grid
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ def extended_attention_work(backbone: Backbone, kept: dict[Grid, int]) -> int:
     return sum(layers[g] * 4 * g.n * (M - g.n) * channels[g] for g, M in kept.items())
 
 
-def stage_work(backbone: Backbone, passes: Passes, layout: Layout, config: EditConfig, frames: int) -> dict[str, int]:
+def stage_work(
+    backbone: Backbone, passes: Passes, layout: EditLayout, config: EditConfig, frames: int
+) -> dict[str, int]:
     """Stage -> needed operations; `config` with every value filled in. The edit's are split by kind of pass."""
     assert config.steps and config.inversion_steps
     assert config.injection_attention is not None and config.injection_conv is not None

@@ -13,14 +13,16 @@ also straightens the path that inversion takes ("reflow", arXiv 2209.03003), so 
 """
 
 import random
+from contextlib import nullcontext
 
 import torch
 from diffusers import UNet2DConditionModel
 from einops import rearrange
 from torch import Tensor
 
-from adaflow_core.attention import AttentionState, ConvInjection, editing_attention, forward_hook, injected_conv
-from adaflow_core.ddim import CLEAN, Schedule, edit_timesteps, move
+from adaflow_core.editing.attention import ConvInjection, EditState, KeyframePass, editing_attention, injected_conv
+from adaflow_core.model.attention import forward_hook
+from adaflow_core.model.ddim import CLEAN, Schedule, ddim_step, edit_timesteps
 from scenes.training import embedded
 from scenes.training.autoencoder import encoder_only, latent_means
 from scenes.training.loop import Clock, Options, Trainee, fit
@@ -45,7 +47,7 @@ def found_noise(
     """The noise [B, 4, h, w] that DDIM inversion ends in, and the timestep that it then stands at."""
     x, origin = latents, CLEAN
     for target in map(int, edit_timesteps(schedule, steps)[::-1]):
-        x = move(schedule, x, unet(x.to(text.dtype), target, text, return_dict=False)[0].float(), origin, target)
+        x = ddim_step(schedule, x, unet(x.to(text.dtype), target, text, return_dict=False)[0].float(), origin, target)
         origin = target
     alpha = schedule.alpha(origin)
     return (x - alpha**0.5 * latents) / (1 - alpha) ** 0.5, origin
@@ -85,7 +87,7 @@ def train_diffusion(options: Options) -> None:
     alphas = schedule.alphas_cumprod.float().to(options.device)
     empty = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids.to(options.device)
     ring = Ring(options.pool)
-    attention, conv = AttentionState(source=True), ConvInjection()
+    attention, conv = EditState(), ConvInjection()
     dice = random.Random(options.seed)
 
     def redraw() -> None:
@@ -95,7 +97,6 @@ def train_diffusion(options: Options) -> None:
         latents = torch.stack([latent_means(vae, pictures) for pictures, _ in drawn], 1) * vae.config.scaling_factor
         seen = torch.stack([visible for _, visible in drawn]).all(0)
         latents, ids = latents[seen], torch.from_numpy(tokens).to(options.device)[seen]
-        attention.mode, conv.mode = "own", "off"
         text = text_encoder(ids[:, 0, 0].long())[0]
         noise, start = found_noise(unet, latents[:, 0], text, schedule, dice.choice(INVERSION_STEPS))
         starts = torch.full((len(latents),), start, device=options.device)
@@ -116,10 +117,11 @@ def train_diffusion(options: Options) -> None:
         start = torch.where(found, rows["start"], start)
         noise = torch.where(found[:, None, None, None], rows["noise"].float(), torch.randn_like(latents[:, 0]))
         noise = shared_noise(latents, noise, start, alphas)
-        injected_features, attention.inject = dice.choices(list(INJECTIONS), list(INJECTIONS.values()))[0]
-        attention.mode, conv.mode = "keyframes", "batch" if injected_features else "off"
+        injected_features, injected_attention = dice.choices(list(INJECTIONS), list(INJECTIONS.values()))[0]
+        injecting = conv.injecting(BRANCHES, source=True) if injected_features else nullcontext()
         latents, noise, tokens = (rearrange(x, "b k ... -> (k b) ...") for x in (latents, noise, tokens))
-        return diffusion_loss(unet, latents, noise, timesteps.repeat(BRANCHES), text_encoder(tokens)[0], alphas)
+        with attention.during(KeyframePass(source=True, inject=injected_attention)), injecting:
+            return diffusion_loss(unet, latents, noise, timesteps.repeat(BRANCHES), text_encoder(tokens)[0], alphas)
 
     def save() -> None:
         averages = trainee.averages

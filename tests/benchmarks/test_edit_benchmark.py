@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.backbone import EMBEDDED, load_backbone
 from adaflow_core.config import ModelProfile, PlanConfig
 from adaflow_core.engine import AdaFlow
-from adaflow_core.scores import psnr
+from adaflow_core.model.loading import EMBEDDED, load_backbone
+from adaflow_core.report.scores import psnr
 from adaflow_core.storage.cache import Cache
 from benchmarks import edits
 from benchmarks.intervals import mean_interval, share_interval

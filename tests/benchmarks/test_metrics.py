@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adaflow_core.scores import psnr
+from adaflow_core.report.scores import psnr
 from benchmarks.metrics import ssim_map, warp_error
 
 

@@ -164,7 +164,7 @@ def test_ways_to_keep_tokens_keep_as_many_and_all_of_their_own(choose: Any) -> N
     scores = np.random.default_rng(0).random((K, K, n)).astype(np.float16)
     nothing = np.zeros((K, count))
     kept = choose(Slimming(Grid(2, 2), scores, nothing, 0, 1.0), count)
-    assert kept.tokens.shape == (K, count) and (kept.tokens.diff(dim=1) > 0).all() and kept.sampled == 0
+    assert kept.tokens.shape == (K, count) and (kept.tokens.diff(dim=1) > 0).all() and kept.num_sampled == 0
     for k in range(K):
         assert set(range(k * n, k * n + n)) <= set(kept.tokens[k].tolist())
 

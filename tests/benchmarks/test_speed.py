@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.backbone import Backbone
 from adaflow_core.config import PRESETS, EditConfig, ModelProfile, resolve_edit
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
-from adaflow_core.types import Correspondence, Grid, Layout, Slimming
+from adaflow_core.types import Correspondence, EditLayout, Grid, Slimming
 from benchmarks.speed import measure
 from benchmarks.speed.__main__ import main, parse
 from benchmarks.speed.clock import GIB, Clock
@@ -42,11 +42,11 @@ def sd21() -> SimpleNamespace:
                            tokenizer=SimpleNamespace(model_max_length=77))  # fmt: skip
 
 
-def layout(keyframes: int, frames_kept: float) -> Layout:
+def layout(keyframes: int, frames_kept: float) -> EditLayout:
     slimming = {
         g: Slimming(g, np.empty(0), np.empty((keyframes, round(frames_kept * g.n)), np.int32), 0, 1.0) for g in SD_GRIDS
     }
-    return Layout(np.arange(keyframes), slimming, Correspondence(np.empty(0), {}, {}))
+    return EditLayout(np.arange(keyframes), slimming, Correspondence(np.empty(0), {}, {}))
 
 
 def test_the_paper_settings_need_what_is_known_of_them(sd21: Backbone) -> None:

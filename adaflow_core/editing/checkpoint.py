@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from adaflow_core.transfer import BLOCK, upload
-from adaflow_core.types import Layout
+from adaflow_core.model.memory import BLOCK, to_device
+from adaflow_core.types import EditLayout
 
 
 class Checkpoint:
@@ -38,7 +38,7 @@ class Checkpoint:
                 with archive.open("latents") as stored:  # reading to its end checks the archive's checksum
                     for part in latents.split(BLOCK):
                         rows = np.frombuffer(stored.read(part.numel() * 4), np.float32).reshape(part.shape)
-                        part.copy_(upload(rows, part.device))
+                        part.copy_(to_device(rows, part.device))
                     stored.read()
                 return int(told["done"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
@@ -77,11 +77,11 @@ def frames_digest(frames: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def layout_digest(layout: Layout) -> str:
+def layout_digest(layout: EditLayout) -> str:
     """Names a layout by its content: kept tokens and correspondences may come from elsewhere than the settings."""
     digest = hashlib.blake2b(layout.keyframes.tobytes(), digest_size=16)
     for grid, part in sorted((layout.slimming or {}).items()):
-        digest.update(repr((grid, part.sampled, part.mass)).encode())
+        digest.update(repr((grid, part.num_sampled, part.sample_weight)).encode())
         digest.update(np.ascontiguousarray(part.kept).data)
     correspondence = layout.correspondence
     digest.update(correspondence.slots.tobytes())

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-from adaflow_core.attention import AttentionState, Halt, editing_attention, forward_hook
-from adaflow_core.backbone import Backbone
-from adaflow_core.ddim import add_noise
-from adaflow_core.matching import best_match, pool_map
+from adaflow_core.model.attention import Halt, PassState, forward_hook, frame_attention
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.ddim import add_noise
+from adaflow_core.model.memory import to_device
+from adaflow_core.planning.matching import best_match, pool_map
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated
-from adaflow_core.transfer import upload
 from adaflow_core.types import Embedding, Features, Grid
 
 WIDTH = 64  # dimensions that features are reduced to
@@ -109,7 +109,7 @@ def feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture:
     # The same noise for every frame: it must not make frames differ.
     noise = torch.randn(latents.shape[1:], generator=generator).to(latents.device)
     noisy = add_noise(backbone.schedule, latents, noise, timestep)
-    shared = editing_attention(backbone.unet, AttentionState(attend=backbone.attend, prompts=1))
+    shared = frame_attention(backbone.unet, PassState(attend=backbone.attend, prompts=1))
     with shared, _capturing(backbone, capture), suppress(Halt):
         backbone.predict(noisy, timestep, empty.states)
     assert capture.block is not None
@@ -148,7 +148,7 @@ def extract_features(
     chunk, device = backbone.chunk, backbone.device
 
     def run(frames: slice | np.ndarray, capture: Capture) -> Tensor:
-        chosen = upload(latents[frames], device).float()
+        chosen = to_device(latents[frames], device).float()
         return F.normalize(feature_pass(backbone, chosen, empty, capture), dim=-1)
 
     sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaflow_core.attention import AttentionState, editing_attention
-from adaflow_core.backbone import Backbone
-from adaflow_core.ddim import CLEAN, edit_timesteps, inversion_timesteps, move
-from adaflow_core.memory import in_chunks
+from adaflow_core.model.attention import PassState, frame_attention
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.ddim import CLEAN, ddim_step, edit_timesteps, inversion_timesteps
+from adaflow_core.model.memory import in_chunks, to_device
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated
-from adaflow_core.transfer import upload
 from adaflow_core.types import Inversion
 
 _LATENTS = "latents.npy"
@@ -46,20 +45,20 @@ def invert(
     path, progress = folder / _LATENTS, folder / _DONE
     done = int(progress.read_text(encoding="ascii")) if progress.is_file() else 0
     stored = np.load(path, mmap_mode="r+") if done else allocated(path, dtype, (steps, *latents.shape))
-    attention = AttentionState(attend=backbone.attend, check=monitor.check, prompts=1)
+    state = PassState(attend=backbone.attend, check=monitor.check, prompts=1)
     with (
-        editing_attention(backbone.unet, attention),
+        frame_attention(backbone.unet, state),
         monitor.stage("invert", T * len(ascending)) as stage,
     ):
         stage.skip(done * len(ascending))
 
         def run(chosen: slice) -> None:
             part = slice(done + chosen.start, done + chosen.stop)
-            x = upload(latents[part], backbone.device).float()
+            x = to_device(latents[part], backbone.device).float()
             origin, kept = CLEAN, []
             for i, target in enumerate(map(int, ascending)):
                 # The model is told the timestep it moves to, as the sampler will be when it comes back.
-                x = move(backbone.schedule, x, backbone.predict(x, target, states), origin, target)
+                x = ddim_step(backbone.schedule, x, backbone.predict(x, target, states), origin, target)
                 origin = target
                 if i % factor == 0:
                     kept.append(x.to(stored_as))

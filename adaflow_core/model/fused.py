@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaflow_core.correspondence import gather_blend
+from adaflow_core.model.backends import gather_blend
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class FusedGroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:  # [B, C, H, W], [B or 1, C]
         if x.ndim == 4:
-            from adaflow_core.kernels import group_norm
+            from adaflow_core.model.kernels import group_norm
 
             return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, self.silu, shift)
         normed = super().forward(x if shift is None else x + shift[:, :, None, None])
@@ -44,7 +44,7 @@ class FusedLayerNorm(nn.LayerNorm):
         self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        from adaflow_core.kernels import layer_norm
+        from adaflow_core.model.kernels import layer_norm
 
         return layer_norm(x, self.weight, self.bias, self.eps)
 
@@ -63,7 +63,7 @@ class ConvWithoutBias(nn.Conv2d):
 
 
 def _add(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
-    from adaflow_core.kernels import add
+    from adaflow_core.model.kernels import add
 
     return add(a, b, bias)
 
@@ -90,7 +90,7 @@ def _to_picture(
 
 def _upsample(block: Any, x: Tensor, output_size: Any = None) -> Tensor:
     height, width = output_size or (2 * x.shape[2], 2 * x.shape[3])
-    from adaflow_core.kernels import enlarge
+    from adaflow_core.model.kernels import enlarge
 
     picture: Tensor = block.conv(enlarge(x, height, width))
     return picture
@@ -105,7 +105,7 @@ class FusedGeglu(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         projected = self.proj(hidden_states)
-        from adaflow_core.kernels import gate as gated
+        from adaflow_core.model.kernels import gate as gated
 
         return gated(projected)
 
@@ -115,7 +115,7 @@ def kernels_run(device: torch.device, dtype: torch.dtype) -> bool:
     if sys.platform != "linux":
         return False
     try:
-        from adaflow_core import kernels
+        from adaflow_core.model import kernels
 
         generator = torch.Generator().manual_seed(0)
         picture = torch.randn(2, 96, 9, 13, generator=generator).add(0.5).to(device, dtype)

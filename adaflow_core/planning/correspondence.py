@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.matching import best_match, pool_tokens
+from adaflow_core.config import PlanConfig
+from adaflow_core.model.memory import to_device
+from adaflow_core.planning.matching import best_match, pool_tokens
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
-from adaflow_core.transfer import upload
 from adaflow_core.types import Correspondence, Features, Grid, Segments
 
 # Similarity by which one keyframe's match must lead the other's to weigh e times as much.
@@ -50,22 +51,6 @@ def blend_weights(
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def gather_blend(
-    outputs: Tensor,  # [K, n, d]
-    slots: Tensor,  # [F, P] int64
-    index: Tensor,  # [F, P, n] int64
-    weights: Tensor,  # [F, P, n]
-    base: Tensor | None = None,  # [F, n, d]
-) -> Tensor:
-    """[F, n, d]: for each token the weighted mean of the keyframe tokens that it corresponds to, added to `base`."""
-    parts = [
-        outputs[slots[:, p, None], index[:, p]] * weights[:, p, :, None].to(outputs.dtype)  # [F, n, d]
-        for p in range(slots.shape[1])
-    ]
-    blended = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
-    return blended if base is None else blended + base
-
-
 def match_to_keyframes(
     frame_tokens: Tensor,  # [F, n, c]
     key_tokens: Tensor,  # [K, n, c]
@@ -75,11 +60,11 @@ def match_to_keyframes(
     """The keyframe token for each token [F, P, n] int64, and the blend weights [F, P, n]."""
     index, confidence = [], []
     for p in range(slots.shape[1]):
-        values, indices = best_match(frame_tokens, key_tokens[upload(slots[:, p], key_tokens.device)])
+        values, indices = best_match(frame_tokens, key_tokens[to_device(slots[:, p], key_tokens.device)])
         index.append(indices)
         confidence.append(values)
     stacked = torch.stack(confidence, dim=1)
-    weights = blend_weights(upload(temporal, stacked.device), stacked)
+    weights = blend_weights(to_device(temporal, stacked.device), stacked)
     return torch.stack(index, dim=1), weights
 
 
@@ -115,7 +100,7 @@ def correspond(
             used, local = np.unique(slots[part], return_inverse=True)
             local = local.reshape(slots[part].shape)
             frames = np.append(np.arange(part.start, part.stop), segments.keyframes[used])
-            raw = upload(features.tokens[frames], torch.device(device)).to(dtype)
+            raw = to_device(features.tokens[frames], torch.device(device)).to(dtype)
             found = {}
             for grid in grids:
                 tokens = pool_tokens(raw, features.grid, grid)
@@ -138,3 +123,18 @@ def leave_to_layers(segments: Segments, grids: list[Grid]) -> Correspondence:
     weights = np.stack([before, 1 - before], axis=1)[:, :, None].astype(np.float16)
     nothing = np.empty((*slots.shape, 0), np.int16)
     return Correspondence(slots, {g: weights for g in grids}, {g: nothing for g in grids})
+
+
+def build_correspondence(
+    features: Features,
+    segments: Segments,
+    grids: list[Grid],
+    config: PlanConfig,
+    *,
+    device: torch.device | str,
+    monitor: Monitor,
+) -> Correspondence:
+    """The correspondence as the method has it."""
+    if config.method == "tokenflow":
+        return leave_to_layers(segments, grids)
+    return correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor)

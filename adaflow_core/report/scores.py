@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from adaflow_core.ddim import add_noise, split
+from adaflow_core.model.ddim import add_noise, predict_x0_eps
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Plan
 
 if TYPE_CHECKING:
-    from adaflow_core.backbone import Backbone
+    from adaflow_core.model.backbone import Backbone
+
 
 LOOKED_AT = 8  # keyframes that the model is asked about
 MOMENTS = (0.2, 0.4, 0.6, 0.8)  # of the noise schedule
@@ -60,7 +61,9 @@ def prompt_agreement(backbone: Backbone, frames: np.ndarray, prompt: str, other:
         errors = []
         for text in (prompt, other):
             states = backbone.embed(text).states.expand(len(frames), -1, -1)
-            predicted = split(schedule, noisy, backbone.predict(noisy, timestep, states).cpu().float(), timestep)[0]
+            predicted = predict_x0_eps(
+                schedule, noisy, backbone.predict(noisy, timestep, states).cpu().float(), timestep
+            )[0]
             errors.append((predicted - clean).square().mean((1, 2, 3)))
         wins.append((errors[0] < errors[1]).float().mean())
     return float(torch.stack(wins).mean())

@@ -15,18 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaflow_core.attention import (
-    AttentionState,
-    Halt,
+from adaflow_core.config import EditConfig
+from adaflow_core.editing.attention import (
+    EditState,
+    KeyframePass,
+    PropagationPass,
     editing_attention,
     extended_attention,
-    forward_hook,
     injected_conv,
 )
-from adaflow_core.backbone import Backbone
-from adaflow_core.bounded import FEED_FORWARD_ROWS, cut_feed_forwards
-from adaflow_core.config import EditConfig
-from adaflow_core.detail import restore_detail
+from adaflow_core.editing.preservation import restore_detail
+from adaflow_core.model.attention import Halt, forward_hook
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards
 from adaflow_core.types import Forecast, Grid
 
 
@@ -66,19 +67,20 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
         with forward_hook(injected_conv(backbone.unet), halt), suppress(Halt):
             backbone.predict(latents, 500, states)
 
-    state = AttentionState(attend=backbone.attend, gather=backbone.gather, edits=1, prompts=1)
+    state = EditState(attend=backbone.attend, gather=backbone.gather, edits=1, prompts=1)
     with editing_attention(backbone.unet, state):
         unet = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / rows
         until_conv = _seconds(backbone, halted) / rows
-        state.mode, state.keep_outputs = "keyframes", True
-        backbone.predict(latents[:1], 500, states)
-        state.mode = "propagate"
-        state.slots = torch.zeros(rows, 2, dtype=torch.int64, device=backbone.device)
-        state.index = {g.n: torch.arange(g.n, device=backbone.device).expand(rows, 2, -1) for g in grids}
-        state.weights = {g.n: torch.full((rows, 2, g.n), 0.5, device=backbone.device) for g in grids}
-        propagated = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / rows
-        state.outputs.clear()
-        state.mode = "own"
+        with state.during(KeyframePass(keep_outputs=True)):
+            backbone.predict(latents[:1], 500, states)
+        propagation = PropagationPass(
+            slots=torch.zeros(rows, 2, dtype=torch.int64, device=backbone.device),
+            index={g.n: torch.arange(g.n, device=backbone.device).expand(rows, 2, -1) for g in grids},
+            weights={g.n: torch.full((rows, 2, g.n), 0.5, device=backbone.device) for g in grids},
+        )
+        with state.during(propagation):
+            propagated = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / rows
+        state.forget()
         row_bytes, gate_bytes = _pass_bytes(backbone, latents, states, grids, channels)
     small = torch.zeros(frames, 4, h, w)
     decoded = backbone.decode_there(small)
@@ -102,7 +104,9 @@ def _extended(backbone: Backbone, grid: Grid, channels: int, K: int) -> float:
     M = K // 2 * grid.n
     kept = (2 * torch.arange(M, device=backbone.device)).expand(K, -1)
     scale, sampled = query.shape[-1] ** -0.5, M - 2 * grid.n
-    attend = partial(extended_attention, query, query, query, K, kept, backbone.attend, scale, sampled=sampled, mass=2)
+    attend = partial(
+        extended_attention, query, query, query, K, kept, backbone.attend, scale, num_sampled=sampled, sample_weight=2
+    )
     return _seconds(backbone, attend) / (K * grid.n * M * channels)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adaflow_core import visualize
 from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan, settings_dict
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.report import visualize
 from adaflow_core.types import Plan
 from adaflow_core.version import __version__
 

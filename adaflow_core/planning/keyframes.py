@@ -12,9 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from adaflow_core.config import PlanConfig
+from adaflow_core.planning.residual import PropagationResidual, cheapest
+from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
-from adaflow_core.propagation import PropagationResidual, cheapest
-from adaflow_core.similarity import Compare, FrameSimilarity
 from adaflow_core.types import Segments
 
 # Unevenness in dB under which keyframes lie at even distances: what choosing them would gain there is within the error
@@ -267,3 +268,84 @@ def even_segments(frames: int, count: int, cuts: np.ndarray) -> Segments:
     starts = np.concatenate([b + np.arange(k) * n // k for b, n, k in zip(borders[:-1], lengths, share, strict=True)])
     ends = np.append(starts[1:], frames)
     return Segments(starts, (starts + ends - 1) // 2, cuts, frames)
+
+
+class _Chooser:
+    """Chooses one video's segments; `notes` is what the user should know about the choice."""
+
+    def __init__(
+        self, config: PlanConfig, similarity: FrameSimilarity, residual: PropagationResidual, monitor: Monitor
+    ) -> None:
+        self.config, self.similarity, self.residual, self.monitor = config, similarity, residual, monitor
+        self.frames, self.cuts = residual.length, residual.cuts
+        self.compare: Compare = partial(similarity.compare, config.scales, config.both_directions)
+        assert config.max_keyframes is not None
+        self.limit = max(config.max_keyframes, len(self.cuts) + 1)
+        self.notes: list[str] = []
+
+    def segments(self) -> Segments:
+        if self.config.method in ("joint", "per-frame"):
+            return Segments(np.arange(self.frames), np.arange(self.frames), self.cuts, self.frames)
+        if self.config.method in ("uniform", "tokenflow"):
+            # TokenFlow's spacing (arXiv 2307.10373)
+            return even_segments(self.frames, self._asked() or -(-self.frames // 8), self.cuts)
+        return self._by_similarity() if self.config.refinement == "none" else self._by_residual()
+
+    def _asked(self) -> int | None:
+        """How many keyframes there are to be; None: as many as it takes."""
+        count, shots = self.config.keyframes, len(self.cuts) + 1
+        if count is None:
+            return None
+        if count > self.frames:
+            self.notes.append(f"{count} keyframes were asked for; the video has {self.frames} frames")
+        elif count < shots:
+            self.notes.append(f"{count} keyframes were asked for; {shots} shots need one each")
+        return max(shots, min(count, self.frames))
+
+    def _by_similarity(self) -> Segments:
+        """The paper's walk, or the best segments of a given number."""
+        count = self._asked()
+        if count is None:
+            starts = self._walk()
+            count = self._allowed(len(starts))
+            if count == len(starts):
+                return Segments(starts, representatives(self.compare, starts, self.frames), self.cuts, self.frames)
+        return budget_choice(
+            self.similarity,
+            self.config.scales,
+            self.config.both_directions,
+            self.cuts,
+            count=count,
+            max_segment=self.config.max_segment,
+            monitor=self.monitor,
+        )
+
+    def _by_residual(self) -> Segments:
+        """Keyframes from which propagation goes wrong least; without a number, as many as the walk finds or more."""
+        assert self.config.residual is not None
+        count = most = self._asked()
+        if count is None or most is None:
+            count = self._allowed(len(self._walk()))
+            most = self.limit if self.config.refinement == "split" else count
+        keyframes = refine_keyframes(self.residual, count, most, self.config.residual, self.monitor)
+        K = len(keyframes)
+        if 2 < K < self.frames and np.array_equal(keyframes, even_segments(self.frames, K, self.cuts).keyframes):
+            self.notes.append("the video changes evenly, so that its keyframes lie at even distances")
+        starts = place_borders(self.compare, keyframes, self.cuts, self.frames)
+        return Segments(starts, keyframes, self.cuts, self.frames)
+
+    def _walk(self) -> np.ndarray:
+        assert self.config.similarity is not None and self.config.window_similarity is not None
+        return threshold_starts(
+            self.compare,
+            self.frames,
+            self.cuts,
+            mean=self.config.similarity,
+            window=self.config.window_similarity,
+            max_segment=self.config.max_segment,
+        )
+
+    def _allowed(self, wanted: int) -> int:
+        if wanted > self.limit:
+            self.notes.append(f"the thresholds ask for {wanted} keyframes; {self.limit} were allowed")
+        return min(wanted, self.limit)

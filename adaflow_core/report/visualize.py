@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaflow_core.canvas import (
+from adaflow_core.report.canvas import (
     BAND,
     CUT,
     INK,
@@ -35,9 +35,6 @@ from adaflow_core.types import Grid, Plan
 WIDTH = 960  # of the timeline and the time slice, in pixels
 # Margins that both share, so that their marks line up.
 _LEFT, _RIGHT = 46, 14
-
-
-# --- keyframes and tokens ---------------------------------------------------------------------------
 
 
 def stamp(plan: Plan, frame: int) -> str:
@@ -142,9 +139,6 @@ def score_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Pi
         picture = score_heatmap(at_least(plan.video.frames[frame], side), scores[k], low, high)
         views.append((picture, f"mean score {scores[k].mean():.2f} · {stamp(plan, frame)}"))
     return views
-
-
-# --- time -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -324,9 +318,6 @@ def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
         canvas.line([(x, y), (x, y + 4)], MUTED)
         canvas.text(x, y + 6, f"{second + 0.0:.{decimals}f} s", INK, 11, anchor)
         canvas.text(x, y + 21, f"frame {round(second * fps)}", MUTED, 10, anchor)
-
-
-# --- edits ------------------------------------------------------------------------------------------
 
 
 def contact_sheet(pictures: Sequence[Picture], columns: int = 8, gap: int = 4) -> Picture:

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw, ImageFont
 Picture: TypeAlias = np.ndarray  # [H, W, 3] uint8 RGB
 Colour: TypeAlias = tuple[int, int, int]
 Points: TypeAlias = Sequence[tuple[float, float]]
-
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (28, 33, 43)
 MUTED: Colour = (88, 96, 110)  # 6.3:1 on paper
@@ -23,7 +22,6 @@ WINDOW: Colour = (178, 76, 0)
 RESIDUAL: Colour = (112, 62, 152)
 KEYFRAME: Colour = (0, 104, 92)
 CUT: Colour = (176, 22, 52)
-
 # Anchors of the heat map: lightness rises all along, so that it reads in grey too.
 _HEAT = np.array(
     [

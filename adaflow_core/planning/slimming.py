@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.matching import TABLE_ENTRIES
+from adaflow_core.config import PlanConfig
+from adaflow_core.planning.matching import TABLE_ENTRIES, pool_map, pool_tokens, similarity_grid
+from adaflow_core.types import Features, Grid, Slimming
 
 # For how many tokens one may speak: at most, and where few speak, for each frame's worth of them one more. Few that
 # speak for many blur the picture: three keyframes pruned by 60 %, or 32 by 95 %, come 1.2 and 3 dB nearer to the
@@ -24,8 +27,8 @@ class Kept(NamedTuple):
     """Which of the K*n tokens each keyframe keeps: in each row those kept for themselves, then a sample of the rest."""
 
     tokens: Tensor  # [K, count] int64, both parts ascending
-    sampled: int = 0  # how many are that sample
-    mass: float = 1.0  # how many tokens each of the sample stands for, itself included
+    num_sampled: int = 0  # how many are that sample
+    sample_weight: float = 1.0  # how many tokens each of the sample stands for, itself included
 
 
 def token_scores(
@@ -81,3 +84,51 @@ def select_tokens(
 def random_tokens(K: int, n: int, count: int, generator: torch.Generator) -> Kept:
     """As `select_tokens`, the rest drawn at random: the control that the scores are measured against."""
     return select_tokens(torch.rand(K, K, n, generator=generator), count)
+
+
+def slim(
+    features: Features,
+    keyframes: np.ndarray,
+    grids: list[Grid],
+    *,
+    importance: str,
+    prune: float | None,
+    kv_frames: float | None,
+    sampled: float,
+    device: torch.device | str,
+) -> dict[Grid, Slimming]:
+    """The kept tokens of every keyframe, by grid. Grids finer than the similarity grid take its scores."""
+    K = len(keyframes)
+    tokens = torch.from_numpy(features.tokens[keyframes]).to(device).float()
+    weights = torch.from_numpy(features.importance[importance][keyframes]).to(device)
+    result = {}
+    for grid in grids:
+        scored = similarity_grid(grid)
+        scores = token_scores(
+            pool_tokens(tokens, features.grid, scored),
+            pool_map(weights, features.grid, scored),
+        )
+        scores = pool_map(scores, scored, grid)
+        kept = select_tokens(scores, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames), sampled)
+        indices = kept.tokens.int().cpu().numpy()
+        result[grid] = Slimming(grid, scores.half().cpu().numpy(), indices, kept.num_sampled, kept.sample_weight)
+    return result
+
+
+def build_slimming(
+    features: Features, keyframes: np.ndarray, grids: list[Grid], config: PlanConfig, *, device: torch.device | str
+) -> dict[Grid, Slimming] | None:
+    """The kept tokens as the method has them: pruned, all, or (None) a keyframe's own."""
+    if config.method == "per-frame":
+        return None
+    pruned = config.method == "adaflow"
+    return slim(
+        features,
+        keyframes,
+        grids,
+        importance=config.importance,
+        prune=config.prune if pruned else 0.0,
+        kv_frames=config.kv_frames if pruned else None,
+        sampled=config.sampled,
+        device=device,
+    )

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from adaflow_core.correspondence import blend_weights, gather_blend, match_to_keyframes, neighbours
-from adaflow_core.matching import best_match, similarity_grid
-from adaflow_core.pooled import PooledRows
+from adaflow_core.model.backends import gather_blend
+from adaflow_core.model.memory import to_device
+from adaflow_core.planning.correspondence import blend_weights, match_to_keyframes, neighbours
+from adaflow_core.planning.matching import PooledRows, best_match, similarity_grid
 from adaflow_core.progress import Monitor
-from adaflow_core.transfer import upload
 from adaflow_core.types import Features, Grid
 
 TRIED = 256  # tokens of a frame that are tried out, at most
@@ -95,8 +95,8 @@ class PropagationResidual:
             local = local.reshape(-1, 2)
             tokens = self._tokens(frames[rows])[:, self._tried]
             index, weights = match_to_keyframes(tokens, self._tokens(keyframes[used]), local, temporal[rows])
-            blended = gather_blend(self._at(keyframes[used]), upload(local, self.device), index, weights)
-            there = upload(frames[rows], self.device)
+            blended = gather_blend(self._at(keyframes[used]), to_device(local, self.device), index, weights)
+            there = to_device(frames[rows], self.device)
             error = (blended - self._latents[there][:, self._tried]).square().sum(dim=-1).mean(dim=-1)
             result[rows] = (error / self._variance[there]).sqrt().cpu().numpy()
         return result
@@ -131,7 +131,7 @@ class PropagationResidual:
         frames = np.concatenate([np.arange(a, b, stride) for a, b in pairwise(borders)])
         shots = np.searchsorted(self.cuts, frames, side="right")
         many = np.minimum(np.append(frames[1:], self.length), borders[shots + 1]) - frames
-        sample = _Sample(*(upload(x, self.device) for x in (frames, shots, many)))
+        sample = _Sample(*(to_device(x, self.device) for x in (frames, shots, many)))
         N, width = len(frames), min(width, len(frames))
         tokens, latents = self._tokens(frames), self._at(frames)
         own, tried = latents[:, self._tried], tokens[:, self._tried]
@@ -165,7 +165,7 @@ class PropagationResidual:
         return self._rows(frames)
 
     def _at(self, frames: np.ndarray) -> Tensor:
-        return self._latents[upload(frames, self.device)]
+        return self._latents[to_device(frames, self.device)]
 
 
 class _Sample(NamedTuple):
@@ -230,7 +230,7 @@ def _pooled_latents(latents: np.ndarray, grid: Grid, device: torch.device, chunk
     """[T, 4, h, w] -> [T, n, 4] float32 on the device: the mean over the latents of each token."""
     out = torch.empty(len(latents), grid.n, latents.shape[1], device=device)
     for start in range(0, len(latents), chunk):
-        read = upload(np.asarray(latents[start : start + chunk]), device).float()
+        read = to_device(np.asarray(latents[start : start + chunk]), device).float()
         out[start : start + chunk] = rearrange(F.adaptive_avg_pool2d(read, (grid.h, grid.w)), "t c h w -> t (h w) c")
     return out
 

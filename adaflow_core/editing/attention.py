@@ -1,0 +1,277 @@
+"""Self-attention while editing: extended over the kept tokens of all keyframes, or gathered from them.
+
+A batch holds its branches one after another: the source's (where it rides along), then the edit's, negative (where
+there is guidance) and positive. Each branch holds the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from adaflow_core.model.attention import FrameAttention, Halt, PassState, attention_processors, project_out, split_heads
+from adaflow_core.model.backends import Attend, gather_blend
+from adaflow_core.model.memory import HostOutputs
+from adaflow_core.planning.matching import best_match
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.attention_processor import Attention
+
+# Bytes that gathered keys and values may take at a time.
+GATHER_BYTES = 512 * 2**20
+ROWS = 128  # queries of a head that an attention kernel's block of threads takes
+
+
+@dataclass(frozen=True)
+class KeyframePass:
+    """All keyframes at once; the edit's branches attend to the kept tokens of all of them."""
+
+    source: bool = False  # the batch begins with the source's branch
+    inject: bool = False  # the edit's branches take the source's queries and keys
+    keep_outputs: bool = False  # for the frames that are propagated to
+    kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
+    # n -> how many of the kept tokens, the last of each row, stand for how many each
+    sample: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PropagationPass:
+    """A chunk of frames whose self-attention comes from the keyframes."""
+
+    slots: Tensor  # [F, P] int64, places among the keyframes, or among `used` where those are given
+    index: dict[int, Tensor]  # n -> [F, P, n] int64
+    weights: dict[int, Tensor]  # n -> [F, P, n]
+    source: bool = False  # the batch begins with the source's branch
+    used: list[int] | None = None  # the keyframes that the chunk takes from, where their outputs are the host's
+
+
+@dataclass
+class EditState(PassState):
+    """What the processors of one edit share: its fixed parts, the pass at hand, and the keyframes' outputs."""
+
+    gather: Callable[..., Tensor] = gather_blend  # or the kernel that does the same
+    changes: bool = False  # `outputs` holds what the edit changed of the source's outputs, not the outputs themselves
+    # Propagate along matches of each layer's own source features (TokenFlow), not along the plan's.
+    # This and `changes` need the source's branch where frames propagate.
+    match: bool = False
+    host: HostOutputs | None = None  # where `outputs` lie in low memory; None: on the device
+    edits: int = 2  # how many of the edit's branches a batch has
+    at: KeyframePass | PropagationPass | None = None  # None: every frame attends within itself
+    outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [edits, K, n, d], of this step
+    key_tokens: dict[str, Tensor] = field(default_factory=dict)  # layer -> [K, n, c] unit rows, if `match`
+
+    @contextmanager
+    def during(self, at: KeyframePass | PropagationPass | None) -> Iterator[None]:
+        before, self.at = self.at, at
+        try:
+            yield
+        finally:
+            self.at = before
+
+    def forget(self) -> None:
+        """Drop what the keyframes of a step left."""
+        self.outputs.clear()
+        self.key_tokens.clear()
+
+
+def is_injected_layer(layer: str) -> bool:
+    """Plug-and-Play (arXiv 2211.12572) injects in the decoder: up block 1 from its second transformer on."""
+    parts = layer.split(".")
+    if parts[0] != "up_blocks":
+        return False
+    return (int(parts[1]), int(parts[3])) >= (1, 1)
+
+
+class EditAttention:
+    """The attn1 processor of one layer."""
+
+    def __init__(self, state: EditState, layer: str) -> None:
+        self.state, self.layer = state, layer
+        self.injected = is_injected_layer(layer)
+        self.own = FrameAttention(state)
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:  # [B, n, d] -> [B, n, d]
+        self.state.check()
+        at = self.state.at
+        if isinstance(at, KeyframePass):
+            return self._keyframes(attn, hidden_states, at)
+        if isinstance(at, PropagationPass):
+            return self._propagate(attn, hidden_states, at)
+        return self.own(attn, hidden_states)
+
+    def _keyframes(self, attn: Attention, hidden_states: Tensor, at: KeyframePass) -> Tensor:  # [B, n, d] -> [B, n, d]
+        """The source's branch within its own frames, the edit's over the kept tokens."""
+        state = self.state
+        output = project_out(attn, self._extended(attn, hidden_states, at))
+        if at.keep_outputs:
+            branches = output.unflatten(0, (state.edits + at.source, -1))
+            edited = branches[-state.edits :]
+            kept = edited - branches[0] if state.changes else edited
+            state.outputs[self.layer] = kept if state.host is None else state.host.keep(self.layer, kept)
+            if state.match:
+                state.key_tokens[self.layer] = F.normalize(hidden_states[: branches.shape[1]], dim=-1)
+        return output
+
+    def _extended(self, attn: Attention, hidden_states: Tensor, at: KeyframePass) -> Tensor:  # -> [B, H, n, d]
+        state, n = self.state, hidden_states.shape[1]
+        K = len(hidden_states) // (state.edits + at.source)
+        shared = at.inject and self.injected
+        projected = hidden_states[:K] if shared else hidden_states
+        query, key = (split_heads(project(projected), attn.heads) for project in (attn.to_q, attn.to_k))
+        value = split_heads(attn.to_v(hidden_states), attn.heads)
+        parts = []
+        if at.source:
+            parts.append(state.attend(query[:K], key[:K], value[:K], attn.scale))
+            value = value[K:]
+            if not shared:
+                query, key = query[K:], key[K:]
+        kept = None if at.kept is None else at.kept[n]
+        sample = at.sample.get(n, (0, 1.0))
+        parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check, *sample))
+        return torch.cat(parts)
+
+    def _propagate(
+        self, attn: Attention, hidden_states: Tensor, at: PropagationPass
+    ) -> Tensor:  # [B, n, d] -> [B, n, d]
+        """The source's branch within its own frames, the edit's gathered: of those nothing is projected."""
+        state, n = self.state, hidden_states.shape[1]
+        source = hidden_states[: len(at.slots)] if at.source else None
+        parts = [] if source is None else [self.own(attn, source)]
+        index = at.index[n]
+        if state.match:
+            assert source is not None
+            index = self._matches(F.normalize(source, dim=-1), at)
+        outputs = state.outputs[self.layer]
+        if state.host is not None:
+            assert at.used is not None
+            outputs = state.host.fetch(outputs, at.used, hidden_states.device)
+        for kept in outputs:  # branches share the correspondence
+            base = parts[0] if state.changes else None
+            parts.append(state.gather(kept, at.slots, index, at.weights[n], base))
+        return torch.cat(parts)
+
+    def _matches(self, tokens: Tensor, at: PropagationPass) -> Tensor:  # [F, n, c] -> [F, P, n]
+        """The tokens of the keyframes in the slots that this layer's source features are nearest to."""
+        keys = self.state.key_tokens[self.layer]
+        if at.used is not None:
+            keys = keys[at.used]
+        return torch.stack([best_match(tokens, keys[slot])[1] for slot in at.slots.unbind(1)], dim=1)
+
+
+def extended_attention(
+    query: Tensor,  # [K, H, n, d] shared by all branches, or [branches*K, H, n, d]
+    key: Tensor,  # as query
+    value: Tensor,  # [branches*K, H, n, d]
+    K: int,
+    kept: Tensor | None,  # [K, M] indices into the K*n tokens; None: own tokens only
+    attend: Attend,
+    scale: float,
+    check: Callable[[], None] = lambda: None,
+    num_sampled: int = 0,  # how many kept tokens, the last of each row,
+    sample_weight: float = 1.0,  # count for how many each
+) -> Tensor:
+    """[branches*K, H, n, d]: every keyframe's queries over its kept tokens of all keyframes of the same branch.
+
+    No more than `GATHER_BYTES` of keys and values are materialised at a time.
+    """
+    copies = len(value) // len(query)
+    if kept is None:
+        return attend(query.repeat(copies, 1, 1, 1), key.repeat(copies, 1, 1, 1), value, scale)
+    M = kept.shape[1]
+    _, H, n, d = value.shape
+    whole = K * n == M  # unpruned: every keyframe sees the same tokens, nothing is gathered
+    # By token, not by head: a token's heads lie together, so that longer rows are read, and nothing is copied here.
+    flat = lambda x: rearrange(x, "k h n d -> (k n) h d")  # noqa: E731
+    result = torch.empty_like(value)
+    room = max(1, GATHER_BYTES // (2 * M * H * d * value.element_size()))
+    chunk = min(room, K)
+    if value.is_cuda:
+        processors = torch.cuda.get_device_properties(value.device).multi_processor_count
+        chunk = _full_waves(chunk, H * -(-n // ROWS), processors)
+    for first in range(0, len(value), K):
+        own = slice(first % len(query), first % len(query) + K)  # the branch's own queries, or the shared ones
+        keys, values = flat(key[own]), flat(value[first : first + K])
+        for start in range(0, K, chunk):
+            check()
+            part = slice(start, min(start + chunk, K))
+            if whole:
+                size = part.stop - part.start
+                k, v = (rearrange(x, "m h d -> 1 h m d").expand(size, -1, -1, -1) for x in (keys, values))
+            else:
+                k, v = (rearrange(x[kept[part]], "k m h d -> k h m d") for x in (keys, values))
+            mixed = attend(query[own][part], k, v, scale, num_sampled, sample_weight)
+            result[first + start : first + part.stop] = mixed
+    return result
+
+
+def _full_waves(most: int, blocks: int, processors: int) -> int:
+    """Of 1 to `most` keyframes a call, of so many blocks of threads each, how many leave the fewest processors idle.
+
+    A GPU runs a block on each processor at a time; where the last wave of them is nearly empty, a third is lost.
+    """
+    return max(
+        range(1, most + 1), key=lambda k: (round(k * blocks / (-(-k * blocks // processors) * processors), 2), k)
+    )
+
+
+@contextmanager
+def editing_attention(unet: UNet2DConditionModel, state: EditState) -> Iterator[None]:
+    """Every attention layer of the UNet under `state`, for the time of the block."""
+    with attention_processors(unet, state, lambda layer: EditAttention(state, layer)):
+        yield
+
+
+@dataclass
+class ConvInjection:
+    """Plug-and-Play's feature injection, a hook: the source's output of one convolution in the edit's branches."""
+
+    features: Tensor | None = None  # [F, c, h, w]
+    _mode: str = "off"
+    _branches: int = 3
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """The pass ends at the convolution, whose output becomes `features`."""
+        with self._during("record"):
+            yield
+
+    @contextmanager
+    def injecting(self, branches: int, *, source: bool) -> Iterator[None]:
+        """The batch's first branch over the others if it is the source's, else `features` in all of them."""
+        with self._during("batch" if source else "stored", branches):
+            yield
+
+    @contextmanager
+    def _during(self, mode: str, branches: int = 1) -> Iterator[None]:
+        self._mode, self._branches = mode, branches
+        try:
+            yield
+        finally:
+            self._mode = "off"
+
+    def __call__(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
+        if self._mode == "record":
+            self.features = output
+            raise Halt
+        if self._mode == "stored":
+            assert self.features is not None
+            return torch.cat([self.features] * (len(output) // len(self.features)))  # which keeps the memory layout
+        if self._mode == "batch":
+            return torch.cat([output[: len(output) // self._branches]] * self._branches)
+        return None
+
+
+def injected_conv(unet: UNet2DConditionModel) -> nn.Module:
+    """The convolution whose output Plug-and-Play injects."""
+    conv: nn.Module = unet.up_blocks[1].resnets[1].conv2
+    return conv

@@ -1,0 +1,263 @@
+"""The denoising loop: all keyframes jointly, then every other frame along its correspondence.
+
+AdaFlow (arXiv 2502.05433) with Plug-and-Play injection (arXiv 2211.12572). By default what propagates is not a
+keyframe's self-attention output but what the edit changed of it: each frame adds that to its own source's output.
+Where a correspondence is a little off, the frame then keeps its own detail, and an edit that changes nothing
+gives the source back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from adaflow_core.config import EditConfig
+from adaflow_core.editing.attention import (
+    ConvInjection,
+    EditState,
+    KeyframePass,
+    PropagationPass,
+    editing_attention,
+    injected_conv,
+)
+from adaflow_core.editing.checkpoint import Checkpoint
+from adaflow_core.editing.preservation import significance
+from adaflow_core.model.attention import Halt, forward_hook
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.ddim import CLEAN, add_noise, cfg, ddim_step, predict_x0_eps
+from adaflow_core.model.memory import BLOCK, HostOutputs, cut_feed_forwards, in_chunks, to_device
+from adaflow_core.progress import Monitor, Stage
+from adaflow_core.storage.arrays import scratch
+from adaflow_core.types import EditLayout, Embedding, Inversion
+
+LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
+Layouts = Callable[[int], EditLayout]
+"""Step -> the keyframes, kept tokens and correspondences that hold in it."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one denoising step works with."""
+
+    timestep: int
+    target: int  # the next timestep, or CLEAN
+    layout: EditLayout
+    source: np.ndarray  # [T, 4, h, w] the inversion's latents at this timestep
+    source_after: np.ndarray  # and at the next
+    prompts: list[Tensor]  # [1, L, d] each: negative (where there is guidance) and positive
+    keyframe_pass: KeyframePass
+    whole_source: bool  # frames need the source's whole pass, and not only what is injected
+    inject_conv: bool
+
+
+class Editor:
+    """Runs one edit. The UNet carries its processors and hooks only inside `run`."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        source: Embedding,
+        negative: Embedding,
+        positive: Embedding,
+        config: EditConfig,
+        monitor: Monitor,
+    ) -> None:
+        assert config.guidance is not None and config.chunk
+        assert config.fidelity is not None and config.tolerance is not None
+        self.backbone, self.config, self.monitor = backbone, config, monitor
+        self.chunk, self.fidelity = config.chunk, config.fidelity
+        self.tolerance, self.guidance = config.tolerance, config.guidance
+        self.source, self.negative, self.positive = source.states, negative.states, positive.states
+        self.attention = EditState(
+            attend=backbone.attend,
+            gather=backbone.gather,
+            check=monitor.check,
+            changes=config.propagation == "change",
+            host=HostOutputs() if config.low_memory else None,
+        )
+        self.conv = ConvInjection()
+        self._last_kept: tuple[EditLayout, dict[int, Tensor]] | None = None
+
+    @torch.inference_mode()
+    def run(
+        self,
+        inversion: Inversion,
+        clean: np.ndarray,  # [T, 4, h, w]
+        layouts: Layouts,
+        preview: Callable[[Tensor], np.ndarray] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> tuple[Tensor, int]:
+        """Edited clean latents [T, 4, h, w] float32, on the device or not, and after how many steps it went on.
+
+        `clean` are the source's. `preview` turns the keyframes' predicted clean latents [K, 4, h, w] into small
+        pictures. `checkpoint` is where each step's latents are left, and taken up from.
+        """
+        unet, S = self.backbone.unet, len(inversion.timesteps)
+        x, resumed = self._start(inversion, checkpoint)
+        with (
+            editing_attention(unet, self.attention),
+            forward_hook(injected_conv(unet), self.conv),
+            cut_feed_forwards(unet) as self.feed_forwards,
+            self.monitor.stage("edit", S * len(x)) as stage,
+        ):
+            stage.skip(resumed * len(x))
+            for i in range(resumed, S):
+                step = self._step(i, inversion, clean, layouts(i))
+                self._keyframes(x, step, stage, preview)
+                self._others(x, step, stage)
+                self.attention.forget()
+                if checkpoint is not None:
+                    checkpoint.save(i + 1, x)
+        return x, resumed
+
+    def _start(self, inversion: Inversion, checkpoint: Checkpoint | None) -> tuple[Tensor, int]:
+        """The latents to begin from [T, 4, h, w] float32, and how many steps are behind them.
+
+        They lie on the device, where no pass has to wait for them, or in a file.
+        """
+        shape, device = inversion.latents.shape[1:], self.backbone.device
+        if 4 * math.prod(shape) <= LATENTS_ON_DEVICE:
+            x = torch.empty(shape, device=device)
+        else:
+            x = torch.from_numpy(scratch(np.float32, shape))
+        resumed = 0 if checkpoint is None else checkpoint.load(x)
+        if not resumed:
+            for begin in range(0, len(x), BLOCK):
+                x[begin : begin + BLOCK] = to_device(inversion.latents[0, begin : begin + BLOCK], x.device).float()
+        return x, resumed
+
+    def _step(self, i: int, inversion: Inversion, clean: np.ndarray, layout: EditLayout) -> _Step:
+        """What step `i` works with."""
+        config, S = self.config, len(inversion.timesteps)
+        last, guided = i + 1 == S, i < config.guided_steps
+        self.attention.match = layout.correspondence.by_layer
+        # Without guidance the negative prediction has no part in the result.
+        self.attention.edits = 2 if guided else 1
+        whole_source = config.whole_source or self.attention.match
+        inject = i < round((config.injection_attention or 0.0) * S)
+        return _Step(
+            timestep=int(inversion.timesteps[i]),
+            target=CLEAN if last else int(inversion.timesteps[i + 1]),
+            layout=layout,
+            source=inversion.latents[i],
+            source_after=clean if last else inversion.latents[i + 1],
+            prompts=[self.negative, self.positive] if guided else [self.positive],
+            keyframe_pass=KeyframePass(
+                source=inject or whole_source,
+                inject=inject,
+                keep_outputs=len(layout.keyframes) < inversion.latents.shape[1],
+                kept=self._kept(layout),
+                sample={g.n: (part.num_sampled, part.sample_weight) for g, part in (layout.slimming or {}).items()},
+            ),
+            whole_source=whole_source,
+            inject_conv=i < round((config.injection_conv or 0.0) * S),
+        )
+
+    def _kept(self, layout: EditLayout) -> dict[int, Tensor] | None:
+        """n -> the kept tokens [K, M] int64 on the device; those of the last layout are remembered."""
+        if layout.slimming is None:
+            return None
+        if self._last_kept is None or self._last_kept[0] is not layout:
+            device = self.backbone.device
+            kept = {g.n: to_device(part.kept, device).long() for g, part in layout.slimming.items()}
+            self._last_kept = layout, kept
+        return self._last_kept[1]
+
+    def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], np.ndarray] | None) -> None:
+        """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only."""
+        keyframes = step.layout.keyframes
+        parts = [keyframes]
+        if step.layout.slimming is None:
+            parts = np.array_split(keyframes, -(-len(keyframes) // self.chunk))
+        for part in parts:
+            there = to_device(part, x.device)
+            with self.attention.during(step.keyframe_pass):
+                output = self._predict(x[there], step, part, step.keyframe_pass.source)
+            moved, guided = self._move(x[there], output, step, part)
+            x[there] = moved.to(x.device)
+            stage.advance(len(part), preview=preview(guided) if preview is not None and len(parts) == 1 else None)
+
+    def _others(self, x: Tensor, step: _Step, stage: Stage) -> None:
+        """All other frames of `x` one step on, their self-attention gathered from the keyframes."""
+        others = np.setdiff1d(np.arange(len(x)), step.layout.keyframes)
+
+        def propagate(part: slice) -> None:
+            frames = others[part]
+            there = to_device(frames, x.device)
+            with self.attention.during(self._propagation_pass(step, frames)):
+                output = self._predict(x[there], step, frames, step.whole_source)
+            x[there] = self._move(x[there], output, step, frames)[0].to(x.device)
+            stage.advance(len(frames))
+
+        self.chunk = in_chunks(len(others), self.chunk, propagate)
+
+    def _propagation_pass(self, step: _Step, frames: np.ndarray) -> PropagationPass:
+        device, correspondence = self.backbone.device, step.layout.correspondence
+        slots, used = correspondence.slots[frames], None
+        # Where all frames name one keyframe twice, the second has no weight.
+        P = 1 if (slots == slots[:, :1]).all() else 2
+        if self.attention.host is not None:
+            places, slots = np.unique(slots, return_inverse=True)
+            used, slots = places.tolist(), slots.reshape(len(frames), -1)
+        return PropagationPass(
+            slots=to_device(slots[:, :P], device),
+            index={g.n: to_device(index[frames, :P], device).long() for g, index in correspondence.index.items()},
+            weights={g.n: to_device(weights[frames, :P], device) for g, weights in correspondence.weights.items()},
+            source=step.whole_source,
+            used=used,
+        )
+
+    def _predict(self, x: Tensor, step: _Step, frames: np.ndarray, with_source: bool) -> Tensor:
+        """The UNet's output by branch [1 to 3, F, 4, h, w]: the source's where it rides along, then the edit's."""
+        if step.inject_conv and not with_source:
+            self._record_source(step, frames)
+        device = self.backbone.device
+        latents, prompts = [x.to(device)] * len(step.prompts), list(step.prompts)
+        if with_source:
+            latents.insert(0, to_device(step.source[frames], device).float())
+            prompts.insert(0, self.source)
+        self.attention.prompts = len(prompts)
+        states = torch.cat([s.expand(len(frames), -1, -1) for s in prompts])
+        self.feed_forwards.cut(len(states))
+        injecting = self.conv.injecting(len(prompts), source=with_source) if step.inject_conv else nullcontext()
+        with injecting:
+            output = self.backbone.predict(torch.cat(latents), step.timestep, states)
+        return rearrange(output, "(b f) c h w -> b f c h w", f=len(frames))
+
+    def _record_source(self, step: _Step, frames: np.ndarray) -> None:
+        """The source's features at the injected convolution, by a pass of every frame within itself that ends there."""
+        self.attention.prompts = 1
+        self.feed_forwards.cut(len(frames))
+        latents = to_device(step.source[frames], self.backbone.device).float()
+        with self.attention.during(None), self.conv.recording(), suppress(Halt):
+            self.backbone.predict(latents, step.timestep, self.source)
+
+    def _move(self, x: Tensor, output: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        """One guided DDIM step of `x`, and the clean latents it heads for; `output` as `_predict` gives it.
+
+        Changes of the source within `tolerance` are taken back. What the source's own step misses of the stored path
+        is added back by `fidelity` ("direct inversion", arXiv 2310.01506). Where both prompts agree, the edit then
+        stays on the source.
+        """
+        schedule, device = self.backbone.schedule, self.backbone.device
+        x = x.to(device)
+        guided = output[-1] if len(step.prompts) == 1 else cfg(output[-2], output[-1], self.guidance)
+        here = to_device(step.source[frames], device).float()
+        clean, noise = predict_x0_eps(schedule, x, guided, step.timestep)
+        if self.tolerance > 0:
+            before = predict_x0_eps(schedule, here, output[0], step.timestep)[0]
+            clean = before + (clean - before) * significance(clean - before, self.tolerance)
+            alpha = schedule.alpha(step.timestep)
+            noise = (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
+        moved = add_noise(schedule, clean, noise, step.target)
+        if self.fidelity > 0:
+            there = to_device(step.source_after[frames], device).float()
+            moved += self.fidelity * (there - ddim_step(schedule, here, output[0], step.timestep, step.target))
+        return moved, clean

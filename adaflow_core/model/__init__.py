@@ -1,0 +1,1 @@
+"""The diffusion model: loading, passes of the UNet, memory and kernels."""

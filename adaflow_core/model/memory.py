@@ -1,0 +1,174 @@
+"""Memory: arrays on their way to the device, work in parts that fit, and how much it takes at its peak."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaflow_core.errors import AdaFlowError
+
+logger = logging.getLogger(__name__)
+
+
+def resident_bytes() -> int:
+    """Anonymous resident memory of this process; mapped files, which the system may drop, do not count."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            for line in status:
+                if line.startswith("RssAnon:"):
+                    return int(line.split()[1]) * 1024
+    except FileNotFoundError:  # not Linux: the largest resident size so far is all there is
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return 0
+
+
+class PeakMemory:
+    """`with PeakMemory(device) as peak:` ... `peak.bytes`: of the GPU on CUDA, else of the process."""
+
+    def __init__(self, device: torch.device, interval: float = 0.05) -> None:
+        self.device, self.interval = device, interval
+        self.bytes = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self._done.set()
+            self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._done.wait(self.interval):
+            self.bytes = max(self.bytes, resident_bytes())
+        self.bytes = max(self.bytes, resident_bytes())
+
+
+def in_chunks(count: int, size: int, work: Callable[[slice], None]) -> int:
+    """`work` on slices of at most `size` covering range(count), in order; returns the size that it ended with.
+
+    Where the device's memory does not do, the size is halved and the slice begun again: `work` must leave nothing
+    half done. Raises AdaFlowError where not even one fits.
+    """
+    start = 0
+    while start < count:
+        part = slice(start, min(start + size, count))
+        try:
+            work(part)
+        except torch.OutOfMemoryError:
+            size = (part.stop - part.start) // 2
+        else:
+            start = part.stop
+            continue
+        # Here, not above: the exception keeps the tensors of the failed call alive.
+        if not size:
+            raise AdaFlowError("not even one frame fits the device's memory; choose a smaller size or fewer keyframes")
+        torch.cuda.empty_cache()
+        logger.warning("out of memory; going on with %d frames at a time", size)
+    return size
+
+
+# Rows of a batch that a feed-forward takes at once: its gate is eight times as wide as what goes in.
+FEED_FORWARD_ROWS = 64
+
+
+def feed_forward_part(rows: int, limit: int) -> int:
+    """How many rows a feed-forward takes at once: parts must be equal, so a divisor of the batch."""
+    divisors = [part for part in range(1, rows + 1) if rows % part == 0]
+    small = [part for part in divisors if part <= limit]
+    if small[-1] * 4 >= min(rows, limit):
+        return small[-1]
+    return divisors[len(small)]  # a large prime: rather one part that is too large than many that are too small
+
+
+class FeedForwards:
+    """The UNet's transformer blocks, told before each pass into what parts to cut their feed-forward."""
+
+    def __init__(self, unet: Any) -> None:
+        self._blocks = [module for module in unet.modules() if hasattr(module, "set_chunk_feed_forward")]
+        self._part: int | None = None
+
+    def cut(self, rows: int | None, limit: int | None = None) -> None:
+        """For a batch of `rows`, of which `limit` may be taken at once; None: whole, as it was."""
+        limit = limit or FEED_FORWARD_ROWS
+        part = None if rows is None or rows <= limit else feed_forward_part(rows, limit)
+        if part != self._part:
+            for block in self._blocks:
+                block.set_chunk_feed_forward(part, 0)
+            self._part = part
+
+
+@contextmanager
+def cut_feed_forwards(unet: Any) -> Iterator[FeedForwards]:
+    """For the time of the `with` block; whole again on the way out."""
+    feed_forwards = FeedForwards(unet)
+    try:
+        yield feed_forwards
+    finally:
+        feed_forwards.cut(None)
+
+
+@dataclass
+class HostOutputs:
+    """The keyframes' outputs in pinned host memory; a chunk of frames fetches those of its few keyframes.
+
+    Copies both ways are given to the device in order with its work, so nothing waits for them here.
+    """
+
+    buffers: dict[str, Tensor] = field(default_factory=dict)  # layer -> [edits, K, n, d], kept from step to step
+
+    def keep(self, layer: str, outputs: Tensor) -> Tensor:  # [edits, K, n, d] -> the same on the host
+        buffer = self.buffers.get(layer)
+        if buffer is None or buffer.shape != outputs.shape:
+            pinned = outputs.device.type == "cuda"
+            buffer = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=pinned)
+            self.buffers[layer] = buffer
+        return buffer.copy_(outputs, non_blocking=True)
+
+    @staticmethod
+    def fetch(kept: Tensor, used: list[int], device: torch.device) -> Tensor:
+        """[edits, K, n, d] on the host -> [edits, len(used), n, d] on the device."""
+        edits, _, n, d = kept.shape
+        there = torch.empty(edits, len(used), n, d, device=device, dtype=kept.dtype)
+        for source, target in zip(kept, there, strict=True):
+            for place, keyframe in enumerate(used):
+                target[place].copy_(source[keyframe], non_blocking=True)
+        return there
+
+
+BLOCK = 256  # frames' latents that go between a file and the device at a time: a long video's must not fill the memory
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy of `array` on `device`.
+
+    To a GPU it goes through pinned memory: from any other a copy waits for all work that was given before it, and the
+    GPU then waits for the next.
+    """
+    tensor = torch.from_numpy(np.array(array))
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,1 @@
+"""The plan: features, keyframes, kept tokens, correspondences."""

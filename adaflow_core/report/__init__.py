@@ -1,0 +1,1 @@
+"""Plans and edits for people and programs: pictures, files, scores."""
