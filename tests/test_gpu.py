@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.model import loading
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.model import loading
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import _fastest_with_sums, attend_sdpa
 from adaflow_core.model.fused import kernels_run

@@ -29,6 +29,7 @@ STAGES = {
     "match": "Matching frames to keyframes",
     "invert": "Inverting the source",
     "edit": "Editing",
+    "decode source": "Decoding the source",
     "decode frames": "Decoding the edited frames",
     "score": "Scoring the edit",
     "write": "Writing the video",

@@ -43,6 +43,35 @@ Layouts = Callable[[int], EditLayout]
 
 
 @dataclass(frozen=True)
+class StepPasses:
+    """Which branches the passes of one step have, and what is injected in it."""
+
+    guided: bool
+    inject_attention: bool
+    inject_conv: bool
+    whole_source: bool  # frames need the source's whole pass, and not only what is injected
+
+    @property
+    def edits(self) -> int:
+        """Branches of the edit. Without guidance the negative prediction has no part in the result."""
+        return 2 if self.guided else 1
+
+    @property
+    def keyframes_source(self) -> bool:
+        """Whether the source's branch rides along in the keyframes' pass."""
+        return self.inject_attention or self.whole_source
+
+
+def step_passes(config: EditConfig, layout: EditLayout) -> list[StepPasses]:
+    """The passes of every step, for the edit and for its forecast; `config` with every value filled in."""
+    S = config.steps
+    assert S and config.injection_attention is not None and config.injection_conv is not None
+    whole_source = config.whole_source or layout.correspondence.by_layer
+    attention, conv = round(config.injection_attention * S), round(config.injection_conv * S)
+    return [StepPasses(i < config.guided_steps, i < attention, i < conv, whole_source) for i in range(S)]
+
+
+@dataclass(frozen=True)
 class _Step:
     """What one denoising step works with."""
 
@@ -52,9 +81,8 @@ class _Step:
     source: np.ndarray  # [T, 4, h, w] the inversion's latents at this timestep
     source_after: np.ndarray  # and at the next
     prompts: list[Tensor]  # [1, L, d] each: negative (where there is guidance) and positive
+    passes: StepPasses
     keyframe_pass: KeyframePass
-    whole_source: bool  # frames need the source's whole pass, and not only what is injected
-    inject_conv: bool
 
 
 class Editor:
@@ -135,29 +163,24 @@ class Editor:
 
     def _step(self, i: int, inversion: Inversion, clean: np.ndarray, layout: EditLayout) -> _Step:
         """What step `i` works with."""
-        config, S = self.config, len(inversion.timesteps)
-        last, guided = i + 1 == S, i < config.guided_steps
+        last, passes = i + 1 == len(inversion.timesteps), step_passes(self.config, layout)[i]
         self.attention.match = layout.correspondence.by_layer
-        # Without guidance the negative prediction has no part in the result.
-        self.attention.edits = 2 if guided else 1
-        whole_source = config.whole_source or self.attention.match
-        inject = i < round((config.injection_attention or 0.0) * S)
+        self.attention.edits = passes.edits
         return _Step(
             timestep=int(inversion.timesteps[i]),
             target=CLEAN if last else int(inversion.timesteps[i + 1]),
             layout=layout,
             source=inversion.latents[i],
             source_after=clean if last else inversion.latents[i + 1],
-            prompts=[self.negative, self.positive] if guided else [self.positive],
+            prompts=[self.negative, self.positive][-passes.edits :],
+            passes=passes,
             keyframe_pass=KeyframePass(
-                source=inject or whole_source,
-                inject=inject,
+                source=passes.keyframes_source,
+                inject=passes.inject_attention,
                 keep_outputs=len(layout.keyframes) < inversion.latents.shape[1],
                 kept=self._kept(layout),
                 sample={g.n: (part.num_sampled, part.sample_weight) for g, part in (layout.slimming or {}).items()},
             ),
-            whole_source=whole_source,
-            inject_conv=i < round((config.injection_conv or 0.0) * S),
         )
 
     def _kept(self, layout: EditLayout) -> dict[int, Tensor] | None:
@@ -192,7 +215,7 @@ class Editor:
             frames = others[part]
             there = to_device(frames, x.device)
             with self.attention.during(self._propagation_pass(step, frames)):
-                output = self._predict(x[there], step, frames, step.whole_source)
+                output = self._predict(x[there], step, frames, step.passes.whole_source)
             x[there] = self._move(x[there], output, step, frames)[0].to(x.device)
             stage.advance(len(frames))
 
@@ -210,13 +233,13 @@ class Editor:
             slots=to_device(slots[:, :P], device),
             index={g.n: to_device(index[frames, :P], device).long() for g, index in correspondence.index.items()},
             weights={g.n: to_device(weights[frames, :P], device) for g, weights in correspondence.weights.items()},
-            source=step.whole_source,
+            source=step.passes.whole_source,
             used=used,
         )
 
     def _predict(self, x: Tensor, step: _Step, frames: np.ndarray, with_source: bool) -> Tensor:
         """The UNet's output by branch [1 to 3, F, 4, h, w]: the source's where it rides along, then the edit's."""
-        if step.inject_conv and not with_source:
+        if step.passes.inject_conv and not with_source:
             self._record_source(step, frames)
         device = self.backbone.device
         latents, prompts = [x.to(device)] * len(step.prompts), list(step.prompts)
@@ -226,7 +249,7 @@ class Editor:
         self.attention.prompts = len(prompts)
         states = torch.cat([s.expand(len(frames), -1, -1) for s in prompts])
         self.feed_forwards.cut(len(states))
-        injecting = self.conv.injecting(len(prompts), source=with_source) if step.inject_conv else nullcontext()
+        injecting = self.conv.injecting(len(prompts), source=with_source) if step.passes.inject_conv else nullcontext()
         with injecting:
             output = self.backbone.predict(torch.cat(latents), step.timestep, states)
         return rearrange(output, "(b f) c h w -> b f c h w", f=len(frames))

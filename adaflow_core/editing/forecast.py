@@ -24,11 +24,12 @@ from adaflow_core.editing.attention import (
     extended_attention,
     injected_conv,
 )
+from adaflow_core.editing.editor import StepPasses, step_passes
 from adaflow_core.editing.preservation import restore_detail
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards
-from adaflow_core.types import Forecast, Grid
+from adaflow_core.types import EditLayout, Forecast, Grid
 
 
 @dataclass(frozen=True)
@@ -156,47 +157,46 @@ def attention_widths(backbone: Backbone, grids: list[Grid]) -> tuple[dict[Grid, 
 def forecast(
     calibration: Calibration,
     backbone: Backbone,
-    grids: list[Grid],
-    config: EditConfig,
+    layout: EditLayout,
+    config: EditConfig,  # with every value filled in
     *,
     frames: int,
-    keyframes: int,
-    kept: dict[Grid, int] | None,
-    inverted: bool,
     base_bytes: int,
     frame_size: tuple[int, int],
     layout_seconds: float = 0.0,
 ) -> Forecast:
-    """Seconds per stage and peak memory of an edit. `kept`: tokens per keyframe and grid, None: its own.
+    """Seconds per stage and peak memory of an edit whose inversion is not there yet.
 
     `base_bytes` is what the process holds before the edit: weights and libraries. `layout_seconds`: what laying out
     anew takes at every step after the first, if it does.
     """
-    assert config.steps and config.inversion_steps is not None
-    assert config.injection_attention is not None and config.injection_conv is not None
-    S, branches = config.steps, 2 if config.guided_steps else 1
-    rows = S + config.guided_steps  # of the edit, one for each prompt and step
-    with_source = S if config.whole_source else round(config.injection_attention * S)
-    with_conv = round(config.injection_conv * S)
+    assert config.steps and config.inversion_steps
+    grids, keyframes = list(layout.correspondence.index), len(layout.keyframes)
+    passes = step_passes(config, layout)
+    S, rows, branches = config.steps, sum(p.edits for p in passes), max(p.edits for p in passes)
     channels, layers = attention_widths(backbone, grids)
     joint = 0.0
-    if kept is not None:
+    if layout.slimming is not None:
         # The pass itself holds attention within a frame; what slimming keeps beyond that comes on top.
+        kept = {grid: part.kept.shape[1] for grid, part in layout.slimming.items()}
         joint = sum(calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids)
-    per_keyframe = rows * (calibration.unet + joint) + with_source * calibration.unet
-    per_keyframe += max(0, with_conv - with_source) * calibration.until_conv
-    per_other = rows * calibration.propagated
-    per_other += S * calibration.unet if config.whole_source else with_conv * calibration.until_conv
+
+    def source_seconds(with_source: Callable[[StepPasses], bool]) -> float:
+        """Of the source's part in all steps: its whole pass, or its pass up to the injected convolution."""
+        whole, until_conv = calibration.unet, calibration.until_conv
+        return sum(whole if with_source(p) else until_conv if p.inject_conv else 0.0 for p in passes)
+
+    per_keyframe = rows * (calibration.unet + joint) + source_seconds(lambda p: p.keyframes_source)
+    per_other = rows * calibration.propagated + source_seconds(lambda p: p.whole_source)
     inverted_steps = (S - 1) * (config.inversion_steps // S) + 1
-    # Where detail is shown the source is decoded as well.
-    per_frame = 2 * calibration.decode + calibration.restore if config.detail else calibration.decode
     seconds = {
-        "invert": 0.0 if inverted else frames * inverted_steps * calibration.unet,
+        "invert": frames * inverted_steps * calibration.unet,
         "edit": keyframes * per_keyframe + (frames - keyframes) * per_other + (S - 1) * layout_seconds,
-        "decode frames": frames * per_frame,
+        "decode source": frames * calibration.decode if config.detail else 0.0,
+        "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
     }
     chunk = config.chunk or backbone.chunk_for(config.low_memory)
-    together = keyframes if kept is not None else min(keyframes, chunk)
+    together = keyframes if layout.slimming is not None else min(keyframes, chunk)
     size = torch.finfo(backbone.dtype).bits // 8
     outputs = branches * keyframes * sum(layers[g] * g.n * channels[g] for g in grids) * size
     if config.low_memory or keyframes == frames:
@@ -205,10 +205,9 @@ def forecast(
     def pass_bytes(batch: int) -> int:
         return batch * calibration.row_bytes + min(batch, FEED_FORWARD_ROWS) * calibration.gate_bytes
 
-    source = config.whole_source or config.injection_attention > 0
     peaks = (
-        outputs + pass_bytes((branches + source) * together),
-        outputs + pass_bytes((branches + config.whole_source) * min(chunk, frames)),
+        outputs + pass_bytes(max(p.edits + p.keyframes_source for p in passes) * together),
+        outputs + pass_bytes(max(p.edits + p.whole_source for p in passes) * min(chunk, frames)),
         pass_bytes(min(frames, chunk * backbone.single_rows)),
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
     )

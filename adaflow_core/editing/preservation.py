@@ -6,10 +6,23 @@ and the source's own pixels are what belongs there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+
+from adaflow_core.config import EditConfig
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.memory import to_device
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import allocated, scratch
+from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.video.types import Video
 
 # Changes of the colours, as parts of the frame's largest, up to which the source is shown and from which the edit is.
 # Chosen on the drawn world's validation scenes: further up, what stands before an edited background gains, and the
@@ -63,3 +76,64 @@ def significance(change: Tensor, tolerance: float) -> Tensor:
     usual = torch.maximum(sizes.median(dim=1).values, PART_OF_LARGEST * sizes.quantile(0.98, dim=1))
     low = tolerance * usual.clamp(1e-6, 1.0)[:, None, None, None]
     return ((size - low) / (2 * low)).clamp(0, 1)
+
+
+def show_source(
+    backbone: Backbone,
+    edited: Tensor,  # [T, 4, h, w]
+    latents: np.ndarray,  # [T, 4, h, w] the source's
+    video: Video,
+    config: EditConfig,
+    cache: Cache,
+    monitor: Monitor,
+) -> np.ndarray:
+    """The decoded edit [T, H, W, 3] uint8, with the source where it is unchanged."""
+    T, device = len(video), backbone.device
+    chunk = backbone.vae_chunk(*video.size, config.low_memory)
+    rebuilt = reconstruction(backbone, latents, video, chunk, cache, monitor) if config.detail else None
+    out = scratch(np.uint8, video.frames.shape)
+    with monitor.stage("decode frames", T) as stage:
+        for part in stage.chunks(T, chunk):
+            frames = backbone.decode_there(edited[part])
+            if rebuilt is not None:
+                source, same = to_device(video.frames[part], device), to_device(rebuilt[part], device)
+                frames = restore_detail(frames, same, source, config.detail)
+            out[part] = frames.cpu().numpy()
+    return out
+
+
+def reconstruction(
+    backbone: Backbone, latents: np.ndarray, video: Video, chunk: int, cache: Cache, monitor: Monitor
+) -> np.ndarray:
+    """The source through the autoencoder [T, H, W, 3] uint8, memory-mapped: the same for every prompt."""
+
+    def build(folder: Path) -> dict[str, Any]:
+        out = allocated(folder / "frames.npy", np.uint8, video.frames.shape)
+        with monitor.stage("decode source", len(video)) as stage:
+            for part in stage.chunks(len(video), chunk):
+                out[part] = backbone.decode(to_device(latents[part], backbone.device))
+        return {}
+
+    key = cache_key(video=video.digest, model=backbone.fingerprint, chunk=chunk)
+    folder, _, _ = cache.get("reconstruction", key, build, monitor.note)
+    return np.load(folder / "frames.npy", mmap_mode="r")
+
+
+def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], np.ndarray]:
+    """A cheap picture of latents [K, 4, h, w] -> [K, h, w, 3] uint8: a linear map fitted on this video."""
+    chosen = np.unique(np.linspace(0, len(video) - 1, samples).round().astype(np.int64))
+    sample = torch.from_numpy(latents[chosen]).float()  # [F, 4, h, w]
+    pixels = torch.from_numpy(video.frames[chosen]).float().permute(0, 3, 1, 2)
+    colours = F.adaptive_avg_pool2d(pixels, (sample.shape[-2], sample.shape[-1])).permute(0, 2, 3, 1).reshape(-1, 3)
+
+    def design(x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        return torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
+
+    mapping = torch.linalg.lstsq(design(sample), colours).solution  # [5, 3]
+
+    def picture(x: Tensor) -> np.ndarray:
+        flat = (design(x.float().cpu()) @ mapping).clamp(0, 255).to(torch.uint8)
+        return flat.reshape(len(x), *x.shape[-2:], 3).numpy()
+
+    return picture

@@ -78,19 +78,39 @@ def load_backbone(
 
     Only safetensors are read and no code of a checkpoint is run. Raises AdaFlowError with the remedy.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
-    with quiet():
-        from diffusers import DDIMScheduler, StableDiffusionPipeline
-
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
     source, revision = whereabouts(model)
+    pipe = _load_pipeline(model, source, revision, kind)
+    unet, vae, text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
+    scheduler = pipe.scheduler.config
+    schedule = Schedule(
+        pipe.scheduler.alphas_cumprod.double(),
+        prediction=scheduler.prediction_type,
+        offset=scheduler.steps_offset,
+    )
+    memory_format = place(unet, vae, text_encoder, target, kind)
+    profile = ModelProfile.load(Path(source)) or ModelProfile(
+        size=int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
+    )
+    attend = pick_attention(attention, target, kind)
+    logger.info("loaded %s on %s in %s", model, target, kind)
+    return Backbone(
+        model, vae, unet, text_encoder, pipe.tokenizer, schedule, profile, target, kind, attend, memory_format
+    )
+
+
+def _load_pipeline(model: str, source: str, revision: str | None, dtype: torch.dtype) -> Any:
+    """A `StableDiffusionPipeline` with DDIM's schedule and without a safety checker."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
+    with quiet():
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
     try:
         with quiet():
             pipe = StableDiffusionPipeline.from_pretrained(
                 source,
                 revision=revision,
-                dtype=kind,
+                dtype=dtype,
                 use_safetensors=True,
                 safety_checker=None,
                 feature_extractor=None,
@@ -106,32 +126,8 @@ def load_backbone(
             f"model {model!r} cannot be loaded; give 'embedded', a Hub id that can be reached from here, or a "
             f"folder in diffusers' format with safetensors ({_first_line(problem)})"
         ) from problem
-    unet, vae, text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
-    scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    schedule = Schedule(
-        scheduler.alphas_cumprod.double(),
-        prediction=scheduler.config.prediction_type,
-        offset=scheduler.config.steps_offset,
-    )
-    memory_format = place(unet, vae, text_encoder, target, kind)
-    profile = ModelProfile.load(Path(source)) or ModelProfile(
-        size=int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
-    )
-    attend = pick_attention(attention, target, kind)
-    logger.info("loaded %s on %s in %s", model, target, kind)
-    return Backbone(
-        model,
-        vae,
-        unet,
-        text_encoder,
-        pipe.tokenizer,
-        schedule,
-        profile,
-        target,
-        kind,
-        attend,
-        memory_format,
-    )
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    return pipe
 
 
 def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: torch.dtype) -> torch.memory_format:

@@ -26,7 +26,7 @@ from benchmarks.speed.stand_ins import make_film
 from benchmarks.speed.work import count_passes, stage_work
 
 # As the clock names them; those of one group always run together.
-STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "edit", "decode frames")
+STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "edit", "decode source", "decode frames")
 # Edits whose forecast is tried: preset, frames, keyframes, steps, low memory.
 FORECAST = (
     ("default", 120, 16, 3, False),

@@ -110,5 +110,6 @@ def stage_work(
         "keyframes": K * (rows * (passes.whole + extended) + key_source * passes.whole
                           + key_conv * passes.until_conv),
         "propagation": (T - K) * (rows * passes.propagated + other_source),
-        "decode frames": T * passes.decode * (2 if config.detail else 1),
+        "decode source": T * passes.decode if config.detail else 0,
+        "decode frames": T * passes.decode,
     }  # fmt: skip

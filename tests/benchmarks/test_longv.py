@@ -35,8 +35,8 @@ from benchmarks.longv.video_scores import (
     stream,
 )
 from benchmarks.speed import scaling
+from helpers.scorers import save_models
 from scenes.training.classifier import load_judge
-from scorers import save_models
 
 CPU = torch.device("cpu")
 FILM = Film(seed=0, frames=6, size=64)

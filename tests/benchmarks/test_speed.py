@@ -70,11 +70,11 @@ def test_guidance_and_the_source_count_as_passes(sd21: Backbone) -> None:
     work = stage_work(sd21, passes, own, plain, 12)
     assert work == {
         "encode": 60, "features": 840, "invert": 12 * 19 * 100, "keyframes": 2 * (1000 + 5 * 40),
-        "propagation": 10 * (600 + 5 * 40), "decode frames": 84,
+        "propagation": 10 * (600 + 5 * 40), "decode source": 0, "decode frames": 84,
     }  # fmt: skip
     change = stage_work(sd21, passes, own, replace(plain, guidance=2.0, propagation="change", detail=1.0), 12)
     assert change["keyframes"] == 2 * 3000 and change["propagation"] == 10 * (1200 + 1000)
-    assert change["decode frames"] == 168
+    assert change["decode source"] == change["decode frames"] == 84
     assert extended_attention_work(sd21, {g: g.n for g in SD_GRIDS}) == 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adaflow_core.progress import Progress
-from plans import FINE, small_plan
+from helpers.plans import FINE, small_plan
 from webui import views
 from webui.jobs.queue import Snapshot
 

@@ -12,7 +12,7 @@ import torch
 
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Monitor
-from pipelines import save_checker
+from helpers.pipelines import save_checker
 from webui.jobs.engines import Engines
 from webui.jobs.safety import load_safety_checker
 

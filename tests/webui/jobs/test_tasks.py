@@ -14,7 +14,7 @@ import pytest
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.progress import Progress
 from adaflow_core.types import Plan
-from pipelines import save_checker
+from helpers.pipelines import save_checker
 from webui.jobs.engines import Engines
 from webui.jobs.tasks import EditTask, PlanTask, Request
 

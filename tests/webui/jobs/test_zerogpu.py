@@ -19,7 +19,7 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Progress
 from adaflow_core.storage import arrays as store
 from adaflow_core.types import Plan
-from plans import small_plan
+from helpers.plans import small_plan
 from webui.jobs import zerogpu
 from webui.jobs.engines import Engines
 from webui.jobs.tasks import EditTask, FinishedEdit, PlanTask, Request

@@ -16,9 +16,9 @@ from adaflow_core.progress import Monitor
 from adaflow_core.storage import arrays as store
 from adaflow_core.storage.arrays import scratch
 from adaflow_core.types import Grid
-from made import drifting
+from helpers.made import drifting
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits and /proc are Linux's")
 
 

@@ -13,7 +13,7 @@ from adaflow_core.planning.correspondence import CONFIDENCE_SCALE
 from adaflow_core.planning.residual import Costs, PropagationResidual, cheapest
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Grid
-from made import drifting, latents_of, make_features, unit_rows
+from helpers.made import drifting, latents_of, make_features, unit_rows
 
 GRID = Grid(4, 3)
 NONE = np.array([], dtype=np.int64)

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import odd_files as odd
 from adaflow_core import video as video_io
 from adaflow_core.cli import main
 from adaflow_core.config import EditConfig, PlanConfig
@@ -21,9 +20,10 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.storage.cache import Cache
-from films import film, make, number, psnr
+from helpers import odd_files as odd
+from helpers.films import film, make, number, psnr
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ALL = list(range(odd.COUNT))
 CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
 Make = Callable[[Path], Path]

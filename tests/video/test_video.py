@@ -18,7 +18,7 @@ from adaflow_core.progress import Monitor
 from adaflow_core.video.decode import decode_video, from_frames, probe, thumbnails
 from adaflow_core.video.types import parse_range, parse_size, working_size
 from adaflow_core.video.write import check_output, write_video
-from films import RATE, chirp, film, make, number, psnr
+from helpers.films import RATE, chirp, film, make, number, psnr
 
 NTSC = Fraction(24000, 1001)
 

@@ -8,7 +8,7 @@ import torch
 
 from adaflow_core.planning import slimming
 from adaflow_core.planning.slimming import FEW_MASS, MOST_MASS, kept_count, random_tokens, select_tokens, token_scores
-from made import unit_rows
+from helpers.made import unit_rows
 
 
 @pytest.mark.parametrize("entries", [2**24, 1, 30])

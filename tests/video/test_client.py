@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fuzz
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Monitor
 from adaflow_core.video import client, worker
 from adaflow_core.video.client import Decoder
 from adaflow_core.video.decode import decode_video, probe
 from adaflow_core.video.write import write_video
-from films import film, make
+from helpers import fuzz
+from helpers.films import film, make
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the process")
 Bad = Callable[[str], None]
 READY = """echo '{"alive": true, "bytes": 0}'"""

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaflow_core.model import loading
 from adaflow_core.model import backends as attend
+from adaflow_core.model import loading
 from adaflow_core.model.backends import _torch_with_sums, attend_in_parts, attend_in_tables, attend_sdpa, pick_attention
 from adaflow_core.model.loading import pick_dtype
 

@@ -11,7 +11,7 @@ import pytest
 
 from adaflow_core.video.decode import decode_video, probe
 from adaflow_core.video.write import write_video
-from films import RATE, film, make
+from helpers.films import RATE, film, make
 
 
 def sound_of(path: Path) -> tuple[np.ndarray, str]:

@@ -25,7 +25,7 @@ from adaflow_core.planning.residual import PropagationResidual
 from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Grid, Segments
-from made import drifting, latents_of
+from helpers.made import drifting, latents_of
 
 GRID = Grid(4, 3)
 NONE = np.array([], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Small videos with seeded damage, through the whole path of reading: `python tests/fuzz.py 500`.
+"""Small videos with seeded damage, through the whole path of reading: `python tests/helpers/fuzz.py 500`.
 
 Nothing may come of a file but frames or one sentence; how the process that reads it ends is its own affair.
 """
@@ -20,12 +20,12 @@ import av
 import numpy as np
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (1, 2)]
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.decode import decode_video, thumbnails
 from adaflow_core.video.write import write_video
-from films import make
+from helpers.films import make
 
 SECONDS = 45.0  # longer than a process may be silent
 KINDS = {  # name, codec, options

@@ -18,7 +18,7 @@ from adaflow_core.planning.matching import (
     window_minimum,
 )
 from adaflow_core.types import Grid
-from made import block_mean, unit_rows, unit_tensor
+from helpers.made import block_mean, unit_rows, unit_tensor
 
 
 @pytest.mark.parametrize("entries", [2**24, 1, 40])

@@ -21,9 +21,9 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
-from films import make
+from helpers.films import make
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def build(size: int) -> Any:

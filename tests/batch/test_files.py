@@ -49,7 +49,7 @@ def test_a_file_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
         "    open(part, 'w').write('{\"whole\": fal')\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     ended = subprocess.run([sys.executable, "-c", script, str(tmp_path / "row.json")], cwd=root, check=False)
     assert ended.returncode == -9 and len(list(tmp_path.iterdir())) == 2  # the part lies there under another name
     assert storage.read_all("", ".json") == {"/row.json": {"whole": True}}

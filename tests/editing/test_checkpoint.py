@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.editing import editor
 from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.editing import editor
 from adaflow_core.editing.checkpoint import Checkpoint
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
@@ -28,7 +28,7 @@ from adaflow_core.progress import Progress
 from adaflow_core.storage import arrays as store
 from adaflow_core.storage.cache import Cache
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "a blue ball"
 CONFIG = EditConfig(steps=5, inversion_steps=5, chunk=4)
 KILLS = int(os.environ.get("ADAFLOW_KILLS", "1"))

@@ -17,7 +17,7 @@ from adaflow_core.planning.correspondence import (
 )
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Grid, Segments
-from made import drifting, unit_rows
+from helpers.made import drifting, unit_rows
 
 GRID = Grid(4, 3)
 

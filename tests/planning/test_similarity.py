@@ -11,7 +11,7 @@ from adaflow_core.planning.matching import coarsen
 from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.types import Grid
-from made import block_mean, drifting, make_features, unit_rows
+from helpers.made import block_mean, drifting, make_features, unit_rows
 
 GRID = Grid(8, 6)
 

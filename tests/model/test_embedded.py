@@ -23,7 +23,7 @@ from scenes.training.pool import BRANCHES, CAPTIONS_PER_SCENE, Described, Ring, 
 from scenes.world import sample
 
 SIZE = 64
-SHIPPED = Path(__file__).parents[1] / "assets" / "embedded-sd"
+SHIPPED = Path(__file__).parents[2] / "assets" / "embedded-sd"
 SHIPPED_JUDGE = SHIPPED.with_name("judge")
 CPU = torch.device("cpu")
 

@@ -20,7 +20,7 @@ from adaflow_core.report.visualize import (
     timeline,
     token_view,
 )
-from plans import COARSE, FINE, small_plan
+from helpers.plans import COARSE, FINE, small_plan
 
 
 def lightness(picture: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from films import RATE, chirp, film, make
+from helpers.films import RATE, chirp, film, make
 
 COUNT = 12  # frames of a whole file
 HOURS = 3 * 3600

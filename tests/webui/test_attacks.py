@@ -21,7 +21,7 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.loading import EMBEDDED, load_backbone
 from helpers.jobs import finish
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HTML = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 KNOWN = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 with_model = pytest.mark.skipif(not (EMBEDDED / "model_index.json").is_file(), reason="no model in assets/embedded-sd")
@@ -218,6 +218,7 @@ def test_guesses_find_no_job(victim: Victim) -> None:
 def test_a_plan_is_its_visitors_own(victim: Victim) -> None:
     """The id stands in the session, not in what is sent: sending one changes nothing."""
     from plans import small_plan
+
     from webui.jobs.tasks import Request
 
     stolen = victim.studio.store_plan(Request("a.mp4", small_plan().config), small_plan())
