@@ -119,6 +119,10 @@ class EditConfig:
     negative_prompt: str | None = None  # None: the model's own habit, "" or the source prompt
     injection_attention: float | None = None  # share of the steps with the source's queries and keys
     injection_conv: float | None = None  # share of the steps with the source's features
+    rescale: float | None = None  # how far guidance keeps the spread of an unguided prediction, 0..1
+    focus: float | None = None  # how far the edit is held to the place where the two prompts differ, 0..1
+    renewal: float | None = None  # share of fresh noise in that place, for objects of another shape, 0..1
+    smoothing: float | None = None  # how far flicker is smoothed away along the source's motion, 0..1
     fidelity: float | None = None  # how much of what inversion misses of the source is added back, 0..1
     tolerance: float | None = None  # changes that count as none, as a part of what is usual in the frame
     detail: float = 1.0  # how far the source itself is shown where nothing changes, 0..1
@@ -140,7 +144,9 @@ class EditConfig:
                 )
         if self.guidance is not None:
             _within(self, "guidance", 1.0, 30.0)
-        for name in ("guided", "injection_attention", "injection_conv", "fidelity"):
+        for name in (
+            "guided", "injection_attention", "injection_conv", "fidelity", "rescale", "focus", "renewal", "smoothing",
+        ):  # fmt: skip
             if getattr(self, name) is not None:
                 _within(self, name, 0.0, 1.0)
         if self.tolerance is not None:
@@ -191,6 +197,9 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
             negative_prompt="",
             injection_attention=0.8,
             injection_conv=0.8,
+            rescale=0.0,
+            focus=0.0,
+            smoothing=0.0,
             fidelity=0.0,
             tolerance=0.0,
             detail=0.0,
@@ -200,7 +209,15 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
     # TokenFlow (arXiv 2307.10373) at the model's own steps, guidance and injection, to compare with.
     "tokenflow": (
         PlanConfig(method="tokenflow"),
-        EditConfig(fidelity=0.0, tolerance=0.0, detail=0.0, propagation="output"),
+        EditConfig(
+            rescale=0.0,
+            focus=0.0,
+            smoothing=0.0,
+            fidelity=0.0,
+            tolerance=0.0,
+            detail=0.0,
+            propagation="output",
+        ),
     ),
 }
 
@@ -218,6 +235,10 @@ class ModelProfile:
     negative: Literal["empty", "source"] = "empty"  # what the guidance points away from by default
     injection_attention: float = 0.5
     injection_conv: float = 0.8
+    rescale: float = 0.0
+    focus: float = 0.0
+    renewal: float = 0.0
+    smoothing: float = 0.0
     fidelity: float = 0.0
     tolerance: float = 0.0
     prune: float = 0.6
@@ -280,6 +301,10 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) 
             profile.injection_attention if config.injection_attention is None else config.injection_attention
         ),
         injection_conv=profile.injection_conv if config.injection_conv is None else config.injection_conv,
+        rescale=profile.rescale if config.rescale is None else config.rescale,
+        focus=profile.focus if config.focus is None else config.focus,
+        renewal=profile.renewal if config.renewal is None else config.renewal,
+        smoothing=profile.smoothing if config.smoothing is None else config.smoothing,
         fidelity=profile.fidelity if config.fidelity is None else config.fidelity,
         tolerance=profile.tolerance if config.tolerance is None else config.tolerance,
     )

@@ -19,6 +19,7 @@ from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_di
 from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.forecast import Calibration, calibrate, forecast, to_dict
 from adaflow_core.editing.inversion import invert, load_inversion
+from adaflow_core.editing.place import place_of, prompt_difference
 from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone, prompt_warnings
@@ -161,12 +162,13 @@ class AdaFlow:
             job = self._prepare(plan, prompt, config or EditConfig(), monitor)
             inversion, reused = self._invert(job)
             checkpoint = self._checkpoint(job)
-            editor = Editor(self.backbone, job.source, job.negative, job.positive, job.config, monitor)
+            place = self._place(job)
+            editor = Editor(self.backbone, job.source, job.negative, job.positive, job.config, monitor, place)
             preview = latent_preview(job.latents, plan.video)
             edited, resumed = editor.run(inversion, job.latents, self._layouts(job), preview, checkpoint)
             if checkpoint.problem:
                 monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
-            frames = show_source(self.backbone, edited, job.latents, plan.video, job.config, self.cache, monitor)
+            frames = show_source(self.backbone, edited, job.latents, plan, job.config, self.cache, monitor)
             checkpoint.remove()
         return job.result(
             frames,
@@ -205,6 +207,16 @@ class AdaFlow:
 
         folder, _, reused = self.cache.get("inversion", key, build, job.monitor.note, resumable=True)
         return load_inversion(folder, backbone, steps, prompt), reused
+
+    def _place(self, job: _Job) -> np.ndarray | None:
+        """[T, h, w] 0..1 where the edit takes place; None: everywhere."""
+        if not job.config.focus or not job.source.text:
+            return None
+        return place_of(
+            prompt_difference(
+                self.backbone, job.latents, job.plan.video, job.source, job.positive, self.cache, job.monitor
+            )
+        )
 
     def _checkpoint(self, job: _Job) -> Checkpoint:
         backbone, plan = self.backbone, job.plan

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from adaflow_core.model.attention import FrameAttention, Halt, PassState, attention_processors, project_out, split_heads
 from adaflow_core.model.backends import Attend, gather_blend
 from adaflow_core.model.memory import HostOutputs
-from adaflow_core.planning.matching import best_match
+from adaflow_core.planning.matching import best_match, on_grid
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -35,7 +35,8 @@ class KeyframePass:
     """All keyframes at once; the edit's branches attend to the kept tokens of all of them."""
 
     source: bool = False  # the batch begins with the source's branch
-    inject: bool = False  # the edit's branches take the source's queries and keys
+    inject: bool = False  # the edit's branches take the source's queries and keys,
+    place: dict[int, Tensor] | None = None  # n -> [K, n] 0..1, but where this is 1; None: everywhere
     keep_outputs: bool = False  # for the frames that are propagated to
     kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
     # n -> how many of the kept tokens, the last of each row, stand for how many each
@@ -125,7 +126,8 @@ class EditAttention:
     def _extended(self, attn: Attention, hidden_states: Tensor, at: KeyframePass) -> Tensor:  # -> [B, H, n, d]
         state, n = self.state, hidden_states.shape[1]
         K = len(hidden_states) // (state.edits + at.source)
-        shared = at.inject and self.injected
+        injected = at.inject and self.injected
+        shared = injected and at.place is None
         projected = hidden_states[:K] if shared else hidden_states
         query, key = (split_heads(project(projected), attn.heads) for project in (attn.to_q, attn.to_k))
         value = split_heads(attn.to_v(hidden_states), attn.heads)
@@ -134,7 +136,13 @@ class EditAttention:
             parts.append(state.attend(query[:K], key[:K], value[:K], attn.scale))
             value = value[K:]
             if not shared:
-                query, key = query[K:], key[K:]
+                before, query, key = (query[:K], key[:K]), query[K:], key[K:]
+                if injected and at.place is not None:
+                    inside = at.place[n][:, None, :, None].to(query.dtype).repeat(state.edits, 1, 1, 1)
+                    query, key = (
+                        torch.lerp(old.repeat(state.edits, 1, 1, 1), new, inside)
+                        for old, new in zip(before, (query, key), strict=True)
+                    )
         kept = None if at.kept is None else at.kept[n]
         sample = at.sample.get(n, (0, 1.0))
         parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check, *sample))
@@ -238,6 +246,7 @@ class ConvInjection:
     features: Tensor | None = None  # [F, c, h, w]
     _mode: str = "off"
     _branches: int = 3
+    _place: Tensor | None = None
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -246,29 +255,36 @@ class ConvInjection:
             yield
 
     @contextmanager
-    def injecting(self, branches: int, *, source: bool) -> Iterator[None]:
-        """The batch's first branch over the others if it is the source's, else `features` in all of them."""
-        with self._during("batch" if source else "stored", branches):
+    def injecting(self, branches: int, *, source: bool, place: Tensor | None = None) -> Iterator[None]:
+        """The batch's first branch over the others if it is the source's, else `features` in all of them.
+
+        With `place` [F, h, w] 0..1, at any size, not where it is 1.
+        """
+        with self._during("batch" if source else "stored", branches, place):
             yield
 
     @contextmanager
-    def _during(self, mode: str, branches: int = 1) -> Iterator[None]:
-        self._mode, self._branches = mode, branches
+    def _during(self, mode: str, branches: int = 1, place: Tensor | None = None) -> Iterator[None]:
+        self._mode, self._branches, self._place = mode, branches, place
         try:
             yield
         finally:
-            self._mode = "off"
+            self._mode, self._place = "off", None
 
     def __call__(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
         if self._mode == "record":
             self.features = output
             raise Halt
-        if self._mode == "stored":
-            assert self.features is not None
-            return torch.cat([self.features] * (len(output) // len(self.features)))  # which keeps the memory layout
-        if self._mode == "batch":
-            return torch.cat([output[: len(output) // self._branches]] * self._branches)
-        return None
+        if self._mode == "off":
+            return None
+        features = self.features if self._mode == "stored" else output[: len(output) // self._branches]
+        assert features is not None
+        copies = len(output) // len(features)
+        injected = torch.cat([features] * copies)  # which keeps the memory layout
+        if self._place is None:
+            return injected
+        inside = on_grid(self._place, (output.shape[2], output.shape[3])).to(output.dtype)
+        return torch.lerp(injected, output, inside[:, None].repeat(copies, 1, 1, 1))
 
 
 def injected_conv(unet: UNet2DConditionModel) -> nn.Module:

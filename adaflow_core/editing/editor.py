@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import CLEAN, add_noise, cfg, ddim_step, predict_x0_eps
 from adaflow_core.model.memory import BLOCK, HostOutputs, cut_feed_forwards, in_chunks, to_device
+from adaflow_core.planning.matching import on_grid
 from adaflow_core.progress import Monitor, Stage
 from adaflow_core.storage.arrays import scratch
 from adaflow_core.types import EditLayout, Embedding, Inversion
@@ -96,12 +97,14 @@ class Editor:
         positive: Embedding,
         config: EditConfig,
         monitor: Monitor,
+        place: np.ndarray | None = None,  # [T, h, w] 0..1, where the edit takes place; None: everywhere
     ) -> None:
-        assert config.guidance is not None and config.chunk
+        assert config.guidance is not None and config.chunk and config.rescale is not None
         assert config.fidelity is not None and config.tolerance is not None
+        assert config.focus is not None and config.renewal is not None
         self.backbone, self.config, self.monitor = backbone, config, monitor
         self.chunk, self.fidelity = config.chunk, config.fidelity
-        self.tolerance, self.guidance = config.tolerance, config.guidance
+        self.tolerance, self.guidance, self.rescale = config.tolerance, config.guidance, config.rescale
         self.source, self.negative, self.positive = source.states, negative.states, positive.states
         self.attention = EditState(
             attend=backbone.attend,
@@ -111,6 +114,8 @@ class Editor:
             host=HostOutputs() if config.low_memory else None,
         )
         self.conv = ConvInjection()
+        # With a focus below 1 the edit may also change what lies outside the place, to that part.
+        self.place = None if place is None or not config.focus else 1 - config.focus * (1 - place)
         self._last_kept: tuple[EditLayout, dict[int, Tensor]] | None = None
 
     @torch.inference_mode()
@@ -157,8 +162,14 @@ class Editor:
             x = torch.from_numpy(scratch(np.float32, shape))
         resumed = 0 if checkpoint is None else checkpoint.load(x)
         if not resumed:
+            noise = torch.randn(shape[1:], generator=torch.Generator().manual_seed(self.config.seed)).to(x.device)
             for begin in range(0, len(x), BLOCK):
-                x[begin : begin + BLOCK] = to_device(inversion.latents[0, begin : begin + BLOCK], x.device).float()
+                part = slice(begin, begin + BLOCK)
+                x[part] = to_device(inversion.latents[0, part], x.device).float()
+                if self.place is not None and self.config.renewal:
+                    # One noise for all frames: it must not make frames differ.
+                    new = self.config.renewal * to_device(self.place[part], x.device)[:, None]
+                    x[part] = (1 - new).sqrt() * x[part] + new.sqrt() * noise
         return x, resumed
 
     def _step(self, i: int, inversion: Inversion, clean: np.ndarray, layout: EditLayout) -> _Step:
@@ -201,11 +212,21 @@ class Editor:
             parts = np.array_split(keyframes, -(-len(keyframes) // self.chunk))
         for part in parts:
             there = to_device(part, x.device)
-            with self.attention.during(step.keyframe_pass):
+            with self.attention.during(replace(step.keyframe_pass, place=self._place_by_grid(part, step))):
                 output = self._predict(x[there], step, part, step.keyframe_pass.source)
             moved, guided = self._move(x[there], output, step, part)
             x[there] = moved.to(x.device)
             stage.advance(len(part), preview=preview(guided) if preview is not None and len(parts) == 1 else None)
+
+    def _place(self, frames: np.ndarray) -> Tensor | None:
+        """[F, h, w] float32 on the device."""
+        return None if self.place is None else to_device(self.place[frames].astype(np.float32), self.backbone.device)
+
+    def _place_by_grid(self, frames: np.ndarray, step: _Step) -> dict[int, Tensor] | None:
+        place = self._place(frames)
+        if place is None or not step.passes.inject_attention:
+            return None
+        return {g.n: on_grid(place, g).flatten(1) for g in step.layout.correspondence.index}
 
     def _others(self, x: Tensor, step: _Step, stage: Stage) -> None:
         """All other frames of `x` one step on, their self-attention gathered from the keyframes."""
@@ -249,7 +270,9 @@ class Editor:
         self.attention.prompts = len(prompts)
         states = torch.cat([s.expand(len(frames), -1, -1) for s in prompts])
         self.feed_forwards.cut(len(states))
-        injecting = self.conv.injecting(len(prompts), source=with_source) if step.passes.inject_conv else nullcontext()
+        injecting: AbstractContextManager[None] = nullcontext()
+        if step.passes.inject_conv:
+            injecting = self.conv.injecting(len(prompts), source=with_source, place=self._place(frames))
         with injecting:
             output = self.backbone.predict(torch.cat(latents), step.timestep, states)
         return rearrange(output, "(b f) c h w -> b f c h w", f=len(frames))
@@ -271,7 +294,7 @@ class Editor:
         """
         schedule, device = self.backbone.schedule, self.backbone.device
         x = x.to(device)
-        guided = output[-1] if len(step.prompts) == 1 else cfg(output[-2], output[-1], self.guidance)
+        guided = output[-1] if len(step.prompts) == 1 else cfg(output[-2], output[-1], self.guidance, self.rescale)
         here = to_device(step.source[frames], device).float()
         clean, noise = predict_x0_eps(schedule, x, guided, step.timestep)
         if self.tolerance > 0:
@@ -283,4 +306,8 @@ class Editor:
         if self.fidelity > 0:
             there = to_device(step.source_after[frames], device).float()
             moved += self.fidelity * (there - ddim_step(schedule, here, output[0], step.timestep, step.target))
+        place = self._place(frames)
+        if place is not None:
+            there = to_device(step.source_after[frames], device).float()
+            moved = torch.lerp(there, moved, place[:, None])
         return moved, clean

@@ -17,11 +17,13 @@ from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
+from adaflow_core.editing.smoothing import smooth_change, source_flow
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import to_device
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated, scratch
 from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.types import Plan
 from adaflow_core.video.types import Video
 
 # Changes of the colours, as parts of the frame's largest, up to which the source is shown and from which the edit is.
@@ -82,23 +84,44 @@ def show_source(
     backbone: Backbone,
     edited: Tensor,  # [T, 4, h, w]
     latents: np.ndarray,  # [T, 4, h, w] the source's
-    video: Video,
+    plan: Plan,
     config: EditConfig,
     cache: Cache,
     monitor: Monitor,
 ) -> np.ndarray:
-    """The decoded edit [T, H, W, 3] uint8, with the source where it is unchanged."""
-    T, device = len(video), backbone.device
-    chunk = backbone.vae_chunk(*video.size, config.low_memory)
-    rebuilt = reconstruction(backbone, latents, video, chunk, cache, monitor) if config.detail else None
-    out = scratch(np.uint8, video.frames.shape)
+    """The decoded edit [T, H, W, 3] uint8, its flicker smoothed away, with the source where it is unchanged."""
+    video, device = plan.video, backbone.device
+    T, chunk = len(video), backbone.vae_chunk(*video.size, config.low_memory)
+    out, rebuilt = scratch(np.uint8, video.frames.shape), None
+    if config.detail or config.smoothing:
+        rebuilt = reconstruction(backbone, latents, video, chunk, cache, monitor)
+
+    def finished(frames: Tensor, part: slice) -> Tensor:
+        if rebuilt is None or not config.detail:
+            return frames
+        source, same = to_device(video.frames[part], device), to_device(rebuilt[part], device)
+        return restore_detail(frames, same, source, config.detail)
+
+    smoothed = bool(config.smoothing) and T > 1
     with monitor.stage("decode frames", T) as stage:
         for part in stage.chunks(T, chunk):
             frames = backbone.decode_there(edited[part])
-            if rebuilt is not None:
-                source, same = to_device(video.frames[part], device), to_device(rebuilt[part], device)
-                frames = restore_detail(frames, same, source, config.detail)
-            out[part] = frames.cpu().numpy()
+            out[part] = (frames if smoothed else finished(frames, part)).cpu().numpy()
+    if smoothed:
+        assert config.smoothing and rebuilt is not None
+        kept = rebuilt
+
+        def change(t: int) -> Tensor:  # [3, H, W]
+            difference = to_device(out[t], device).float() - to_device(kept[t], device).float()
+            return difference.permute(2, 0, 1)
+
+        def write(t: int, smooth: Tensor) -> None:
+            frame = to_device(kept[t], device).float() + smooth.permute(1, 2, 0)
+            part = slice(t, t + 1)
+            out[part] = finished(frame.round().clamp(0, 255).to(torch.uint8)[None], part).cpu().numpy()
+
+        flow = source_flow(video, cache, monitor)
+        smooth_change(change, flow, config.smoothing, plan.segments.cuts, write, monitor)
     return out
 
 

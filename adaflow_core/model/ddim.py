@@ -69,6 +69,13 @@ def add_noise(schedule: Schedule, clean: Tensor, noise: Tensor, timestep: int) -
     return alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
 
 
-def cfg(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598)."""
-    return torch.lerp(negative, positive, scale)
+def cfg(negative: Tensor, positive: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598) of outputs [B, 4, h, w].
+
+    `rescale`: how far its spread is brought back to the positive output's (arXiv 2305.08891, section 3.4), 0..1.
+    """
+    guided = torch.lerp(negative, positive, scale)
+    if not rescale:
+        return guided
+    spread = positive.std(dim=(1, 2, 3), keepdim=True) / guided.std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-8)
+    return guided * torch.lerp(torch.ones_like(spread), spread, rescale)

@@ -126,3 +126,8 @@ class PooledRows:
     def _read(self, frames: np.ndarray | slice) -> Tensor:
         read = to_device(self.rows[frames], self.device).to(self.dtype)
         return pool_tokens(read, self.grid, self.to)
+
+
+def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [F, h, w] on another grid [F, *size]: the mean of what a token of it covers."""
+    return F.interpolate(maps[:, None], size, mode="area")[:, 0]

@@ -218,7 +218,6 @@ def test_guesses_find_no_job(victim: Victim) -> None:
 def test_a_plan_is_its_visitors_own(victim: Victim) -> None:
     """The id stands in the session, not in what is sent: sending one changes nothing."""
     from helpers.plans import small_plan
-
     from webui.jobs.tasks import Request
 
     stolen = victim.studio.store_plan(Request("a.mp4", small_plan().config), small_plan())

@@ -1,0 +1,116 @@
+"""Flicker smoothed away: the change that an edit makes, filtered in time along the source's motion.
+
+Change is the decoded edit less the decoded source. A recursive filter runs over it forwards and backwards; where the
+source's flow cannot be trusted, at a cut and where something comes into sight, it begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adaflow_core.model.memory import to_device
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import allocated, scratch
+from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.video.types import Video
+
+AGREE = 1.0  # pixels by which the flow there and back may miss its origin
+HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
+
+
+def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
+    """[T - 1, 2, H / 2, W / 2, 2] float16, memory-mapped: the motion in pixels (x, y) between frames t and t + 1.
+
+    [:, 0] goes from t to t + 1, [:, 1] back. Dense inverse search (Kroeger et al. 2016), by OpenCV.
+    """
+    import cv2
+
+    T, (width, height) = len(video), video.size
+
+    def build(folder: Path) -> dict[str, Any]:
+        out = allocated(folder / "flow.npy", np.float16, (T - 1, 2, height // HALF, width // HALF, 2))
+        search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        grey = cv2.cvtColor(np.ascontiguousarray(video.frames[0]), cv2.COLOR_RGB2GRAY)
+        with monitor.stage("flow", T - 1) as stage:
+            for t in range(T - 1):
+                following = cv2.cvtColor(np.ascontiguousarray(video.frames[t + 1]), cv2.COLOR_RGB2GRAY)
+                for way, (a, b) in enumerate(((grey, following), (following, grey))):
+                    flow = search.calc(a, b, None)  # type: ignore[call-overload]
+                    out[t, way] = cv2.resize(flow, (width // HALF, height // HALF), interpolation=cv2.INTER_AREA)
+                grey = following
+                stage.advance()
+        return {}
+
+    folder, _, _ = cache.get("flow", cache_key(video=video.digest), build, monitor.note)
+    return np.load(folder / "flow.npy", mmap_mode="r")
+
+
+def smooth_change(
+    change: Callable[[int], Tensor],  # frame -> its change [3, H, W] float32 on the device
+    flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2]
+    strength: float,  # 0..1, the part that the filter takes from its past
+    cuts: np.ndarray,  # frames that begin a new shot
+    write: Callable[[int, Tensor], None],  # takes a frame and its smoothed change [3, H, W]
+    monitor: Monitor,
+) -> None:
+    """Filters the change of T frames; memory does not grow with T, what is kept in between lies in a file."""
+    T = len(flow) + 1
+    first = change(0)
+    forward = scratch(np.float16, (T, *first.shape))
+    borders = {int(cut) for cut in cuts}
+    grid = pixel_grid(first.shape[1], first.shape[2], first.device)
+    with monitor.stage("smooth", 2 * T) as stage:
+        state = first
+        for t in range(T):
+            state = change(t) if t == 0 or t in borders else _mix(change(t), state, flow[t - 1], 1, strength, grid)
+            forward[t] = state.half().cpu().numpy()
+            stage.advance()
+        for t in reversed(range(T)):
+            now = change(t)
+            whole = t == T - 1 or t + 1 in borders
+            state = now if whole else _mix(now, state, flow[t], 0, strength, grid)
+            before = to_device(forward[t], now.device).float()
+            write(t, (before + state - (1 - strength) * now) / (1 + strength))
+            stage.advance()
+
+
+def _mix(now: Tensor, state: Tensor, flow: np.ndarray, way: int, strength: float, grid: Tensor) -> Tensor:
+    """The filter's next state: `strength` of the last one, carried along, where the flow can be trusted."""
+    there = full_size(flow[way], now)  # from this frame to the one that the state belongs to
+    back = full_size(flow[1 - way], now)
+    miss = (there + warp(back, there, grid)).square().sum(dim=0).sqrt()
+    trusted = (miss < AGREE).to(now.dtype)
+    return torch.lerp(now, warp(state, there, grid), strength * trusted)
+
+
+def full_size(flow: np.ndarray, like: Tensor) -> Tensor:
+    """A half-size flow [h, w, 2] as [2, H, W] float32 on the device of `like` [C, H, W]."""
+    small = to_device(np.asarray(flow, np.float32), like.device).permute(2, 0, 1)[None]
+    return F.interpolate(small, like.shape[1:], mode="bilinear", align_corners=False)[0]
+
+
+def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
+    """[2, H, W] float32: x and y of every pixel."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=torch.float32),
+        torch.arange(width, device=device, dtype=torch.float32),
+        indexing="ij",
+    )
+    return torch.stack([x, y])
+
+
+def warp(picture: Tensor, flow: Tensor, grid: Tensor) -> Tensor:
+    """`picture` [C, H, W] looked up at every pixel plus `flow` [2, H, W], bilinear; beyond the edge its last pixel."""
+    _, H, W = picture.shape
+    size = torch.tensor([W, H], device=flow.device, dtype=flow.dtype)[:, None, None]
+    where = (2 * (grid + flow) + 1) / size - 1
+    return F.grid_sample(
+        picture[None], where.permute(1, 2, 0)[None], mode="bilinear", padding_mode="border", align_corners=False
+    )[0]

@@ -1,0 +1,206 @@
+"""What settings do by kind of edit, on a plainly trained model and a world that leaves much open.
+
+    python -m benchmarks.quality.kinds --split val --clips 16 --frames 16 --variants "rescale=1;focus=1,renewal=0.3" \
+        --json kinds.json --pictures DIR
+
+Each clip is drawn with its true edit. Figures: PSNR to the truth, inside what the edit changes, outside it and in a
+band around it; change along the true flow between neighbouring frames ("temporal") and between frames far apart
+("long-range"), as multiples of the autoencoded truth's; how often the judge sees what was asked; sharpness inside, of
+the autoencoded truth's. `--variants`: settings to compare, separated by ";". "default", "fast", "paper" and
+"tokenflow" are presets; "true place: ..." is told where the edit takes place, grown by 8 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion, laplace
+
+from adaflow_core.config import PRESETS, EditConfig, PlanConfig
+from adaflow_core.engine import AdaFlow
+from adaflow_core.storage.cache import Cache
+from benchmarks.metrics import psnr, warp_error
+from benchmarks.quality.consistency import far_flows, long_range_error, spread_pairs
+from benchmarks.quality.contestants import parse_variants
+from benchmarks.scores import autoencode, judge_clip
+from benchmarks.truth import MOTIONS, Pair, draw, other_value
+from scenes.clips import FPS
+from scenes.training.classifier import load_judge
+from scenes.world import sample
+
+KINDS = ("colour", "object", "background", "style")
+SEED = 80_000  # of the world's generator; no other benchmark draws from here
+BAND = 12  # pixels around the changed region
+TRUE_PLACE = "true place:"
+FIGURES = ("psnr", "inside", "outside", "band", "temporal", "long_range", "seen", "sharpness", "seconds")
+
+
+def make_pair(number: int, frames: int, split: str, device: str) -> Pair:
+    """The clip of a number: kinds of edit in turn, motions in turn, hidden variables drawn."""
+    kind, motion = KINDS[number % len(KINDS)], MOTIONS[number // len(KINDS) % len(MOTIONS)]
+    row = sample(1, seed=SEED + number, split=split, motion=motion, ambiguous=True)
+    row = row.replace(present2=False, occluder=0)
+    times = np.linspace(0, 1, frames, dtype=np.float32)
+    return draw(row, kind, other_value(row, kind, SEED + number), times, device=device)
+
+
+def sharpness(frames: np.ndarray, region: np.ndarray) -> float:
+    """Mean absolute Laplacian of the brightness inside `region` [T, H, W]."""
+    return float(
+        np.mean([np.abs(laplace(f.mean(-1)))[m].mean() for f, m in zip(frames, region, strict=True) if m.any()])
+    )
+
+
+class Judged:
+    """One clip with everything that its edits are scored by."""
+
+    def __init__(self, pair: Pair, device: str) -> None:
+        self.pair = pair
+        self.flows, self.visible = pair.flows(device)
+        self.pairs = spread_pairs(len(pair.source))
+        self.far = far_flows(pair.after.to(device), pair.times, self.pairs, pair.source.shape[1])
+        cross = np.ones((1, 3, 3), bool)
+        grown = binary_dilation(pair.region, cross, iterations=BAND)
+        self.band = grown & ~binary_erosion(pair.region, cross, iterations=BAND, border_value=1)
+
+    def score(self, frames: np.ndarray, judge: Any) -> dict[str, float]:
+        truth, region = self.pair.truth, self.pair.region
+        return {
+            "psnr": psnr(frames, truth),
+            "inside": psnr(frames, truth, region),
+            "outside": psnr(frames, truth, ~region),
+            "band": psnr(frames, truth, self.band),
+            "temporal": warp_error(frames, self.flows, self.visible),
+            "long_range": long_range_error(frames, self.pairs, *self.far),
+            "seen": judge_clip(judge, frames, self.pair)["target_frames"],
+            "sharpness": sharpness(frames, region),
+        }
+
+
+def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every variant's scores on one clip; references first."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    engine, judge = _models(options)
+    pair = make_pair(number, options.frames, options.split, device)
+    judged, rows = Judged(pair, device), []
+
+    def add(name: str, frames: np.ndarray, seconds: float = 0.0) -> None:
+        scores = judged.score(frames, judge)
+        rows.append(
+            {"clip": number, "kind": pair.kind, "name": name, "prompt": pair.prompt, "seconds": seconds} | scores
+        )
+        if options.pictures is not None:
+            options.pictures.mkdir(parents=True, exist_ok=True)
+            sheet = Image.fromarray(np.ascontiguousarray(frames).reshape(-1, *frames.shape[2:]))
+            sheet.save(
+                options.pictures / f"{number:02}-{pair.kind}-{name.replace('=', '').replace(',', '_')}.webp", quality=95
+            )
+
+    add("copy", pair.source)
+    add("autoencoded", autoencode(engine.backbone, pair.truth))
+    for name, plan_config, edit_config in options.ways:
+        config = replace(plan_config, source_prompt=pair.source_prompt)
+        began = time.perf_counter()
+        plan = engine.plan(pair.source, config, edit=edit_config, fps=FPS)
+        with true_place(engine, pair) if name.startswith(TRUE_PLACE) else nullcontext():
+            frames = engine.edit(plan, pair.prompt, edit_config).frames
+        add(name, frames, time.perf_counter() - began)
+    return rows
+
+
+@contextmanager
+def true_place(engine: AdaFlow, pair: Pair) -> Iterator[None]:
+    """The engine told where the edit takes place: what it changes, 8 pixels wider, on the latents' grid."""
+    factor = engine.backbone.factor
+    region = torch.from_numpy(pair.region).float()[:, None]
+    place = F.max_pool2d(F.max_pool2d(region, factor), 3, stride=1, padding=1)[:, 0].numpy()
+    engine._place = lambda _job: place  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del engine._place
+
+
+_loaded: list[Any] = []
+
+
+def _models(options: argparse.Namespace) -> tuple[AdaFlow, Any]:
+    if not _loaded:
+        torch.set_num_threads(1)
+        engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
+        _loaded.extend((engine, load_judge(options.judge, engine.backbone.device)))
+    return _loaded[0], _loaded[1]
+
+
+def ways_of(text: str) -> list[tuple[str, PlanConfig, EditConfig]]:
+    """Names and settings of `--variants`; "default" and the presets' names are presets."""
+    found = []
+    for part in (part.strip() for part in text.split(";")):
+        if part in PRESETS:
+            found.append((part, *PRESETS[part]))
+        elif part:
+            (who,) = parse_variants(part.removeprefix(TRUE_PLACE))
+            found.append((part, who.plan, who.edit))
+    return found
+
+
+def summarise(rows: list[dict[str, Any]]) -> str:
+    """A table for each kind of edit and for all: means over clips, some as multiples of the autoencoded truth's."""
+    lines = []
+    bound = {row["clip"]: row for row in rows if row["name"] == "autoencoded"}
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    for kind in (*KINDS, "all"):
+        lines.append(f"{kind:40} " + " ".join(f"{figure:>10}" for figure in FIGURES))
+        for name in names:
+            some = [row for row in rows if row["name"] == name and kind in ("all", row["kind"])]
+            cells = []
+            for figure in FIGURES:
+                relative = figure in ("temporal", "long_range", "sharpness")
+                values = [row[figure] / (bound[row["clip"]][figure] if relative else 1) for row in some]
+                values = [v for v in values if np.isfinite(v)]
+                cells.append(f"{np.mean(values):10.2f}" if values else f"{'-':>10}")
+            lines.append(f"{name[:40]:40} " + " ".join(cells))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("assets/plain-sd"))
+    parser.add_argument("--judge", type=Path, default=Path("assets/judge-ambiguous"))
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--first", type=int, default=0, help="number of the first clip")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--variants", default="default")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with the model")
+    parser.add_argument("--cache", type=Path, default=Path("outputs/kinds-cache"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--pictures", type=Path, help="a folder for all frames, one strip for each edit")
+    options = parser.parse_args()
+    options.ways = ways_of(options.variants)
+    numbers = range(options.first, options.first + options.clips)
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+        for found in pool.map(run_clip, numbers, [options] * len(numbers)):
+            rows += found
+            print(f"clip {found[0]['clip']}: {found[0]['prompt']}", flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print(summarise(rows))
+
+
+if __name__ == "__main__":
+    main()
