@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from adaflow_core.video.write import write_video
 from scenes.captions import plain
 from scenes.render import render
 from scenes.world import SceneBatch, sample
@@ -111,6 +110,8 @@ def truth(
 
 
 def main() -> None:
+    from adaflow_core.video.write import write_video
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/clips"))
     out = parser.parse_args().out
