@@ -96,4 +96,5 @@ def otsu(values: np.ndarray) -> float:
     above = below[-1] - below
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (weighted / below - (weighted[-1] - weighted) / above) ** 2
-    return float(centres[np.nanargmax(between)])
+    # Where nothing lies between the groups, many thresholds are equally good: their middle.
+    return float(centres[between >= np.nanmax(between) * (1 - 1e-6)].mean())

@@ -86,7 +86,9 @@ def _mix(now: Tensor, state: Tensor, flow: np.ndarray, way: int, strength: float
     there = full_size(flow[way], now)  # from this frame to the one that the state belongs to
     back = full_size(flow[1 - way], now)
     miss = (there + warp(back, there, grid)).square().sum(dim=0).sqrt()
-    trusted = (miss < AGREE).to(now.dtype)
+    x, y = grid + there
+    in_sight = (x >= 0) & (x <= now.shape[2] - 1) & (y >= 0) & (y <= now.shape[1] - 1)
+    trusted = ((miss < AGREE) & in_sight).to(now.dtype)
     return torch.lerp(now, warp(state, there, grid), strength * trusted)
 
 

@@ -1,0 +1,62 @@
+"""Where an edit takes place, and that nothing outside it changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.editing.place import otsu, place_of
+from adaflow_core.engine import AdaFlow
+from adaflow_core.storage.cache import Cache
+from benchmarks.quality.kinds import make_pair
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def spot(value: float, frames: int = 3) -> np.ndarray:
+    """Differences of mean 1 with a square spot that is `value` times as large as the rest."""
+    maps = np.ones((frames, 16, 16), np.float32)
+    maps[:, 5:9, 6:11] = value
+    return maps / maps.mean(axis=(1, 2), keepdims=True)
+
+
+def test_otsu_parts_two_groups() -> None:
+    values = np.concatenate(
+        [np.random.default_rng(0).normal(1, 0.1, 900), np.random.default_rng(1).normal(5, 0.5, 100)]
+    )
+    assert 1.5 < otsu(values) < 4
+
+
+def test_a_place_is_the_spot_with_a_margin() -> None:
+    place = place_of(spot(20.0))
+    assert place is not None and place.shape == (3, 16, 16) and place.min() >= 0 and place.max() <= 1
+    assert (place[:, 5:9, 6:11] == 1).all()  # the spot, with a margin that is soft outside of it
+    assert (place[:, 4, 6:11] > 0.5).all() and place[:, 3, 8].max() < 0.5 and place[:, :2].max() == 0
+
+
+def test_prompts_that_differ_all_over_have_no_place() -> None:
+    assert place_of(spot(1.3)) is None
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> AdaFlow:
+    return AdaFlow.from_pretrained(
+        str(ROOT / "assets/plain-sd"), device="cpu", dtype="float32", cache=Cache(tmp_path_factory.mktemp("cache"))
+    )
+
+
+@pytest.mark.slow
+def test_a_colour_is_changed_in_its_place_only(engine: AdaFlow) -> None:
+    pair = make_pair(0, 3, "val", "cpu")
+    assert pair.kind == "colour"
+    plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=2))
+    changed = {}
+    for focus in (0.0, 1.0):
+        frames = engine.edit(plan, pair.prompt, EditConfig(steps=2, focus=focus)).frames
+        size = np.abs(frames.astype(int) - pair.source).max(axis=-1)
+        changed[focus] = size[pair.region].mean(), size[~pair.region].mean()
+    inside, outside = changed[1.0]
+    assert inside > 0.5 * changed[0.0][0] and outside < 0.3 * changed[0.0][1] and inside > 5 * outside

@@ -1,0 +1,86 @@
+"""The change of an edit, smoothed along the source's motion: what stays, what goes, and where it begins anew."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from adaflow_core.editing.smoothing import pixel_grid, smooth_change, source_flow, warp
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.cache import Cache
+from adaflow_core.video.types import Video
+
+SIZE, SHIFT = 64, 3
+
+
+def texture(seed: int) -> np.ndarray:
+    """[2 * SIZE, 2 * SIZE, 3] uint8, smooth enough to be followed."""
+    noise = torch.rand(1, 3, SIZE // 4, SIZE // 4, generator=torch.Generator().manual_seed(seed))
+    large = torch.nn.functional.interpolate(noise, (2 * SIZE, 2 * SIZE), mode="bicubic", align_corners=False)
+    return (large[0].permute(1, 2, 0).clamp(0, 1) * 255).to(torch.uint8).numpy()
+
+
+def panned(frames: int, cut: int | None = None) -> Video:
+    """A view that moves SHIFT pixels a frame to the right over a texture; from `cut` on over another."""
+    views = [texture(0 if cut is None or t < cut else 1)[:SIZE, SHIFT * t : SHIFT * t + SIZE] for t in range(frames)]
+    return Video(np.stack(views), Fraction(24), f"panned-{frames}-{cut}")
+
+
+def smoothed(changes: Tensor, video: Video, cache: Path, strength: float = 0.95, cuts: tuple[int, ...] = ()) -> Tensor:
+    out = torch.empty_like(changes)
+    flow = source_flow(video, Cache(cache), Monitor())
+    smooth_change(
+        lambda t: changes[t], flow, strength, np.array(cuts, np.int64), lambda t, x: out[t].copy_(x), Monitor()
+    )
+    return out
+
+
+def test_the_flow_is_the_motion(tmp_path: Path) -> None:
+    flow = source_flow(panned(4), Cache(tmp_path), Monitor()).astype(np.float32)
+    assert flow.shape == (3, 2, SIZE // 2, SIZE // 2, 2)
+    inner = flow[:, :, 6:-6, 6:-6]
+    assert np.abs(inner[:, 0, ..., 0] + SHIFT).mean() < 0.3 and np.abs(inner[:, 1, ..., 0] - SHIFT).mean() < 0.3
+    assert np.abs(inner[..., 1]).mean() < 0.3
+
+
+def test_a_warp_looks_up_where_the_flow_points() -> None:
+    picture = torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    flow = torch.zeros(2, 5, 7)
+    flow[0], flow[1] = 1, 2
+    found = warp(picture, flow, pixel_grid(5, 7, torch.device("cpu")))
+    torch.testing.assert_close(found[:, :3, :6], picture[:, 2:, 1:])
+
+
+def test_flicker_goes_and_a_change_that_moves_along_stays(tmp_path: Path) -> None:
+    T, video = 12, panned(12)
+    pattern = torch.from_numpy(texture(5).astype(np.float32)).permute(2, 0, 1) - 128
+    steady = torch.stack([pattern[:, :SIZE, SHIFT * t : SHIFT * t + SIZE] for t in range(T)])
+    noise = 30 * torch.randn(T, 3, 1, 1, generator=torch.Generator().manual_seed(1))
+    found = smoothed(steady + noise, video, tmp_path)
+    inner = (..., slice(8, -8), slice(8, -8))
+    before, after = noise.std(dim=0).mean(), (found - steady)[inner].std(dim=0).mean()
+    assert after < 0.45 * before  # a half of the picture comes into sight within these frames
+    kept = smoothed(steady, video, tmp_path)
+    assert (kept - steady)[inner].abs().mean() < 0.05 * steady.abs().mean()
+
+
+def test_strength_zero_changes_nothing(tmp_path: Path) -> None:
+    changes = torch.randn(5, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    found = smoothed(changes, panned(5), tmp_path, strength=0.0)
+    torch.testing.assert_close(found, changes, rtol=0, atol=2e-3)  # kept in float16 in between
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_nothing_crosses_a_cut(tmp_path: Path, announced: bool) -> None:
+    video = panned(8, cut=4)
+    changes = torch.zeros(8, 3, SIZE, SIZE)
+    changes[4:] = 100.0
+    found = smoothed(changes, video, tmp_path, cuts=(4,) if announced else ())
+    # A cut that nobody announced shows itself by flows there and back that disagree nearly everywhere.
+    limit = 0.1 if announced else 25.0
+    assert found[:4].mean() < limit and found[4:].mean() > 100 - limit
