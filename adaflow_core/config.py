@@ -121,7 +121,7 @@ class EditConfig:
     injection_conv: float | None = None  # share of the steps with the source's features
     rescale: float | None = None  # how far guidance keeps the spread of an unguided prediction, 0..1
     focus: float | None = None  # how far the edit is held to the place where the two prompts differ, 0..1
-    renewal: float | None = None  # share of fresh noise in that place, for objects of another shape, 0..1
+    structure: float | None = None  # share of the steps with the source's structure there too; None: by the words
     smoothing: float | None = None  # how far flicker is smoothed away along the source's motion, 0..1
     fidelity: float | None = None  # how much of what inversion misses of the source is added back, 0..1
     tolerance: float | None = None  # changes that count as none, as a part of what is usual in the frame
@@ -145,7 +145,7 @@ class EditConfig:
         if self.guidance is not None:
             _within(self, "guidance", 1.0, 30.0)
         for name in (
-            "guided", "injection_attention", "injection_conv", "fidelity", "rescale", "focus", "renewal", "smoothing",
+            "guided", "injection_attention", "injection_conv", "fidelity", "rescale", "focus", "structure", "smoothing",
         ):  # fmt: skip
             if getattr(self, name) is not None:
                 _within(self, name, 0.0, 1.0)
@@ -237,7 +237,6 @@ class ModelProfile:
     injection_conv: float = 0.8
     rescale: float = 0.0
     focus: float = 0.0
-    renewal: float = 0.0
     smoothing: float = 0.0
     fidelity: float = 0.0
     tolerance: float = 0.0
@@ -303,7 +302,6 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) 
         injection_conv=profile.injection_conv if config.injection_conv is None else config.injection_conv,
         rescale=profile.rescale if config.rescale is None else config.rescale,
         focus=profile.focus if config.focus is None else config.focus,
-        renewal=profile.renewal if config.renewal is None else config.renewal,
         smoothing=profile.smoothing if config.smoothing is None else config.smoothing,
         fidelity=profile.fidelity if config.fidelity is None else config.fidelity,
         tolerance=profile.tolerance if config.tolerance is None else config.tolerance,

@@ -19,7 +19,7 @@ from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_di
 from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.forecast import Calibration, calibrate, forecast, to_dict
 from adaflow_core.editing.inversion import invert, load_inversion
-from adaflow_core.editing.place import place_of, prompt_difference
+from adaflow_core.editing.place import find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone, prompt_warnings
@@ -182,7 +182,11 @@ class AdaFlow:
     def _prepare(self, plan: Plan, prompt: str, config: EditConfig, monitor: Monitor) -> _Job:
         backbone, source_prompt = self.backbone, plan.config.source_prompt
         config = resolve_edit(config, self.profile, source_prompt)
-        config = replace(config, chunk=config.chunk or backbone.chunk_for(config.low_memory))
+        structure = config.structure
+        if structure is None:
+            structure = 1.0 if not config.focus or wording(source_prompt, prompt).modifier else 0.0
+        chunk = config.chunk or backbone.chunk_for(config.low_memory)
+        config = replace(config, chunk=chunk, structure=structure)
         assert config.negative_prompt is not None
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
         latents = source_latents(backbone, plan.video, self.cache, monitor)
@@ -212,11 +216,7 @@ class AdaFlow:
         """[T, h, w] 0..1 where the edit takes place; None: everywhere."""
         if not job.config.focus or not job.source.text:
             return None
-        return place_of(
-            prompt_difference(
-                self.backbone, job.latents, job.plan.video, job.source, job.positive, self.cache, job.monitor
-            )
-        )
+        return find_place(self.backbone, job.latents, job.plan.video, job.source, job.positive, self.cache, job.monitor)
 
     def _checkpoint(self, job: _Job) -> Checkpoint:
         backbone, plan = self.backbone, job.plan

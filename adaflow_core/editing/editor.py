@@ -50,6 +50,7 @@ class StepPasses:
     guided: bool
     inject_attention: bool
     inject_conv: bool
+    inject_inside: bool  # what is injected also goes into the place of the edit
     whole_source: bool  # frames need the source's whole pass, and not only what is injected
 
     @property
@@ -69,7 +70,8 @@ def step_passes(config: EditConfig, layout: EditLayout) -> list[StepPasses]:
     assert S and config.injection_attention is not None and config.injection_conv is not None
     whole_source = config.whole_source or layout.correspondence.by_layer
     attention, conv = round(config.injection_attention * S), round(config.injection_conv * S)
-    return [StepPasses(i < config.guided_steps, i < attention, i < conv, whole_source) for i in range(S)]
+    inside = S if config.structure is None else round(config.structure * S)
+    return [StepPasses(i < config.guided_steps, i < attention, i < conv, i < inside, whole_source) for i in range(S)]
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Editor:
     ) -> None:
         assert config.guidance is not None and config.chunk and config.rescale is not None
         assert config.fidelity is not None and config.tolerance is not None
-        assert config.focus is not None and config.renewal is not None
+        assert config.focus is not None
         self.backbone, self.config, self.monitor = backbone, config, monitor
         self.chunk, self.fidelity = config.chunk, config.fidelity
         self.tolerance, self.guidance, self.rescale = config.tolerance, config.guidance, config.rescale
@@ -162,14 +164,8 @@ class Editor:
             x = torch.from_numpy(scratch(np.float32, shape))
         resumed = 0 if checkpoint is None else checkpoint.load(x)
         if not resumed:
-            noise = torch.randn(shape[1:], generator=torch.Generator().manual_seed(self.config.seed)).to(x.device)
             for begin in range(0, len(x), BLOCK):
-                part = slice(begin, begin + BLOCK)
-                x[part] = to_device(inversion.latents[0, part], x.device).float()
-                if self.place is not None and self.config.renewal:
-                    # One noise for all frames: it must not make frames differ.
-                    new = self.config.renewal * to_device(self.place[part], x.device)[:, None]
-                    x[part] = (1 - new).sqrt() * x[part] + new.sqrt() * noise
+                x[begin : begin + BLOCK] = to_device(inversion.latents[0, begin : begin + BLOCK], x.device).float()
         return x, resumed
 
     def _step(self, i: int, inversion: Inversion, clean: np.ndarray, layout: EditLayout) -> _Step:
@@ -224,7 +220,7 @@ class Editor:
 
     def _place_by_grid(self, frames: np.ndarray, step: _Step) -> dict[int, Tensor] | None:
         place = self._place(frames)
-        if place is None or not step.passes.inject_attention:
+        if place is None or step.passes.inject_inside or not step.passes.inject_attention:
             return None
         return {g.n: on_grid(place, g).flatten(1) for g in step.layout.correspondence.index}
 
@@ -272,7 +268,8 @@ class Editor:
         self.feed_forwards.cut(len(states))
         injecting: AbstractContextManager[None] = nullcontext()
         if step.passes.inject_conv:
-            injecting = self.conv.injecting(len(prompts), source=with_source, place=self._place(frames))
+            place = None if step.passes.inject_inside else self._place(frames)
+            injecting = self.conv.injecting(len(prompts), source=with_source, place=place)
         with injecting:
             output = self.backbone.predict(torch.cat(latents), step.timestep, states)
         return rearrange(output, "(b f) c h w -> b f c h w", f=len(frames))

@@ -1,11 +1,15 @@
-"""Where an edit takes place, found by the model itself: how its predictions differ under the two prompts.
+"""Where an edit takes place, found by the model itself: how its predictions differ under two prompts.
 
-DiffEdit (arXiv 2210.11427). An edit of an object's colour or kind differs in one place, an edit of the background or of
-the style all over the frame. Outside the place structure is injected and the source held; inside the edit is free.
+DiffEdit (arXiv 2210.11427). An edit of an object's colour or kind differs in one place, an edit of the style all over
+the frame. For an edit of the surroundings it is asked where the words that stay are: everywhere else. Outside the place
+structure is injected and the source held; inside the edit is free.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +28,45 @@ from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Embedding
 from adaflow_core.video.types import Video
 
+_PREPOSITIONS = {
+    "in", "on", "at", "under", "near", "inside", "outside", "over", "above", "below", "through", "across", "beside",
+    "behind", "by", "along", "around", "among", "between", "before", "into", "onto", "from", "against", "within", "with",
+}  # fmt: skip
+_FUNCTION_WORDS = _PREPOSITIONS | set(
+    ["a", "an", "the", "of", "and", "or", "as", "is", "are", "its", "his", "her", "their", ",", ".", ";", ":"]
+)
 TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than prompts, at higher ones all is vague
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
 # validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and styles 0.3 to 0.4.
 LOCAL = 0.7
 BINS = 128
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What the words that differ between two prompts say of an edit."""
+
+    modifier: bool  # they describe something that keeps its name, such as a colour: its structure stays
+    kept: str | None  # the source prompt without its first thing, where they name the surroundings; else None
+
+
+def wording(source: str, prompt: str) -> Wording:
+    """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
+    before, after = (re.findall(r"[\w'-]+|[,.;:]", text.lower()) for text in (source, prompt))
+    changes = [c for c in SequenceMatcher(None, before, after, autojunk=False).get_opcodes() if c[0] != "equal"]
+    if len(changes) != 1:
+        return Wording(False, None)
+    _, start, end, _, _ = changes[0]
+    following = before[end] if end < len(before) else ","
+    modifier = following not in _FUNCTION_WORDS and start > 0
+    lead = start  # the first word of the phrase that differs: a preposition may stand before it or begin it
+    while lead > 0 and before[lead - 1] in _FUNCTION_WORDS - {","}:
+        lead -= 1
+    begins_with_place = bool(_PREPOSITIONS & set(before[lead : start + 1]))
+    first = next((i for i, word in enumerate(before) if word in _FUNCTION_WORDS - {"a", "an", "the"}), len(before))
+    if modifier or not begins_with_place or first > lead:
+        return Wording(modifier, None)
+    return Wording(False, " ".join(before[first:]))
 
 
 @torch.inference_mode()
@@ -73,6 +111,22 @@ def _difference(backbone: Backbone, latents: Tensor, prompts: Tensor, timestep: 
     for _ in range(2):  # two boxes are nearly a Gaussian
         size = F.avg_pool2d(F.pad(size, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return (size / size.mean(dim=(2, 3), keepdim=True).clamp(min=1e-8))[:, 0]
+
+
+def find_place(
+    backbone: Backbone,
+    latents: np.ndarray,  # [T, 4, h, w]
+    video: Video,
+    source: Embedding,
+    positive: Embedding,
+    cache: Cache,
+    monitor: Monitor,
+) -> np.ndarray | None:
+    """[T, h, w] float32 0..1, one where the edit takes place; None: all over the frame."""
+    kept = wording(source.text, positive.text).kept
+    other = positive if kept is None else backbone.embed(kept)
+    place = place_of(prompt_difference(backbone, latents, video, source, other, cache, monitor))
+    return place if place is None or kept is None else 1 - place
 
 
 def place_of(difference: np.ndarray) -> np.ndarray | None:

@@ -127,7 +127,7 @@ def true_place(engine: AdaFlow, pair: Pair) -> Iterator[None]:
     factor = engine.backbone.factor
     region = torch.from_numpy(pair.region).float()[:, None]
     place = F.max_pool2d(F.max_pool2d(region, factor), 3, stride=1, padding=1)[:, 0].numpy()
-    engine._place = lambda _job: place  # type: ignore[method-assign]
+    engine._place = lambda _job: place  # type: ignore[method-assign,assignment,misc]
     try:
         yield
     finally:
