@@ -184,7 +184,8 @@ class AdaFlow:
         config = resolve_edit(config, self.profile, source_prompt)
         structure = config.structure
         if structure is None:
-            structure = 1.0 if not config.focus or wording(source_prompt, prompt).modifier else 0.0
+            words = wording(source_prompt, prompt)
+            structure = 1.0 if not config.focus or words.modifier or words.kept is not None else 0.0
         chunk = config.chunk or backbone.chunk_for(config.low_memory)
         config = replace(config, chunk=chunk, structure=structure)
         assert config.negative_prompt is not None

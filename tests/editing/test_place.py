@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.editing.place import otsu, place_of
+from adaflow_core.editing.place import Wording, otsu, place_of, wording
 from adaflow_core.engine import AdaFlow
 from adaflow_core.storage.cache import Cache
 from benchmarks.quality.kinds import make_pair
@@ -31,14 +31,34 @@ def test_otsu_parts_two_groups() -> None:
 
 
 def test_a_place_is_the_spot_with_a_margin() -> None:
-    place = place_of(spot(20.0))
+    place = place_of(spot(20.0), threshold=1.0, margin=1)
     assert place is not None and place.shape == (3, 16, 16) and place.min() >= 0 and place.max() <= 1
     assert (place[:, 5:9, 6:11] == 1).all()  # the spot, with a margin that is soft outside of it
     assert (place[:, 4, 6:11] > 0.5).all() and place[:, 3, 8].max() < 0.5 and place[:, :2].max() == 0
 
 
 def test_prompts_that_differ_all_over_have_no_place() -> None:
-    assert place_of(spot(1.3)) is None
+    assert place_of(spot(1.3), threshold=1.0, margin=1) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "prompt", "modifier", "kept"),
+    [
+        ("a red ball in a meadow, photo", "a blue ball in a meadow, photo", True, None),
+        ("a red duck on the ocean, photo", "a red rocket on the ocean, photo", False, None),
+        ("a wolf in the snow", "a fox in the snow", False, None),
+        ("a cat", "a dog", False, None),
+        ("a red car in the desert, photo", "a red car in a city, photo", False, "in the desert , photo"),
+        ("a jeep on a road at night", "a jeep on a road in the snow", False, "on a road at night"),
+        ("an orange star at night, comic style", "an orange star at night, pencil sketch", False, None),
+        ("a photo of a cat", "a painting of a cat", False, None),
+        ("a red ball in a meadow", "a blue ball in the desert", False, None),  # two places: nothing is concluded
+        ("a ball", "a ball", False, None),
+        ("", "a ball", False, None),
+    ],
+)
+def test_what_the_words_say(source: str, prompt: str, modifier: bool, kept: str | None) -> None:
+    assert wording(source, prompt) == Wording(modifier, kept)
 
 
 @pytest.fixture(scope="module")
