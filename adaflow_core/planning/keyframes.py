@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from adaflow_core.config import PlanConfig
-from adaflow_core.planning.residual import PropagationResidual, cheapest
+from adaflow_core.planning.residual import PropagationResidual, shortest_paths
 from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Segments
@@ -54,23 +54,18 @@ def threshold_starts(
     The next anchor is that very frame. `lookahead` frames are compared at a time.
     """
     starts = [0]
-    borders = [*map(int, cuts), frames]
-    position = 1
-    while position < frames:
+    while starts[-1] < frames:
         anchor = starts[-1]
-        end = min(next(c for c in borders if c > anchor), anchor + max_segment)
-        if position < end:
-            ahead = np.arange(position, min(position + lookahead, end))
+        end = min(next(border for border in [*map(int, cuts), frames] if border > anchor), anchor + max_segment)
+        for begin in range(anchor + 1, end, lookahead):
+            ahead = np.arange(begin, min(begin + lookahead, end))
             means, windows = compare(anchor, ahead)
-            unlike = np.flatnonzero((means < mean) | (windows < window))
-            if not len(unlike):
-                position = int(ahead[-1]) + 1
-                continue
-            end = int(ahead[unlike[0]])
-        if end < frames:
-            starts.append(end)
-        position = end + 1
-    return np.array(starts, dtype=np.int64)
+            unlike = ahead[(means < mean) | (windows < window)]
+            if len(unlike):
+                end = int(unlike[0])
+                break
+        starts.append(end)
+    return np.array(starts[:-1], dtype=np.int64)
 
 
 def representatives(
@@ -124,32 +119,17 @@ def budget_segments(similarity: np.ndarray, count: int, cuts: np.ndarray) -> tup
     """
     N, B = similarity.shape
     gains, best = segment_gains(similarity)
-    for cut in cuts:
-        for i in range(max(0, cut - B + 1), cut):
-            gains[i, cut - i :] = -np.inf
-    # total[j]: best sum for frames 0..j-1 in k segments; choice[k][j]: length of the last of them.
-    total = np.full(N + 1, -np.inf)
-    total[0] = 0.0
-    ends = np.arange(1, N + 1)
-    lengths = np.arange(1, B + 1)
-    first = ends[:, None] - lengths[None, :]  # [N, B] start of the last segment
-    valid = first >= 0
-    last_gain = np.where(valid, gains[first.clip(0), (lengths - 1)[None, :]], -np.inf)
-    choice = np.zeros((count, N + 1), dtype=np.int64)
-    for k in range(count):
-        options = np.where(valid, total[first.clip(0)], -np.inf) + last_gain
-        pick = options.argmax(axis=1)
-        total = np.concatenate([[-np.inf], options[np.arange(N), pick]])
-        choice[k, 1:] = lengths[pick]
-    if not np.isfinite(total[N]):
+    i, d = np.indices((N, B))
+    shot = np.searchsorted(cuts, np.arange(N + B), side="right")
+    gains[shot[i] != shot[i + d]] = -np.inf
+    # A path along the borders 0..N whose steps are the segments.
+    ends, steps = np.full((2, N + 1), np.inf), np.full((N + 1, B + 1), np.inf)
+    ends[0, 0] = ends[1, N] = 0.0
+    steps[:N, 1:] = -gains
+    borders = next(shortest_paths(ends[0], steps, ends[1], count + 1, count + 1), None)
+    if borders is None:
         return None
-    starts, end = [], N
-    for k in reversed(range(count)):
-        end -= int(choice[k, end])
-        starts.append(end)
-    begin = np.array(starts[::-1], dtype=np.int64)
-    size = np.diff(np.append(begin, N))
-    return begin, best[begin, size - 1]
+    return borders[:-1], best[borders[:-1], np.diff(borders) - 1]
 
 
 def place_borders(
@@ -234,24 +214,18 @@ def _serve_every_shot(keyframes: np.ndarray, cuts: np.ndarray, frames: int) -> n
 def refine_keyframes(
     residual: PropagationResidual, count: int, most: int, threshold: float, monitor: Monitor
 ) -> np.ndarray:
-    """[K] the keyframes from which propagation goes wrong least: `count`, or as many more, up to `most`, as it takes
+    """[K] the keyframes of the least total residual: `count` of them, or more, up to `most`, if it takes more
 
     until no frame's residual is over the threshold. A video that changes evenly gets as many at even distances.
     """
-    costs = residual.costs(count, monitor)
-    chosen, everything = costs.frames, np.arange(residual.length)
-    for number, chosen, worst in cheapest(costs, most):
-        if number < count:
-            continue
+    frame_ids = np.arange(residual.length)
+    for keyframes, worst, costs in residual.best_keyframes(count, most, monitor):
         # A sample does not show how the frames between its own are served.
-        served = worst <= threshold**2 and (costs.whole or residual(chosen, everything).max() <= threshold)
-        if served or number == most:
+        if worst <= threshold**2 and (costs.stride == 1 or residual(keyframes, frame_ids).max() <= threshold):
             break
-        if number > count and number >= min(2 * count, len(costs.frames) // 2) and residual.finer(number, costs):
-            return refine_keyframes(residual, number, most, threshold, monitor)
     if costs.unevenness < EVEN:
-        return even_segments(residual.length, len(chosen), residual.cuts).keyframes
-    return chosen
+        return even_segments(residual.length, len(keyframes), residual.cuts).keyframes
+    return keyframes
 
 
 def even_segments(frames: int, count: int, cuts: np.ndarray) -> Segments:

@@ -35,10 +35,10 @@ ENTRIES = 2**23  # numbers that are held at a time
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What frames lose between possible keyframes, which are a sample of the timeline: its sum, and the worst frame's.
+class PairCosts:
+    """The errors of the frames between two keyframes, for all pairs of a sample of the timeline: sum and maximum.
 
-    The error is the squared difference over the frame's own variance. Infinite where a shot would have no keyframe, or
+    A frame's error is the squared difference over its own variance. Infinite where a shot would have no keyframe, or
     two keyframes lie further apart than B - 1 frames of the sample.
     """
 
@@ -48,9 +48,9 @@ class Costs:
     between: np.ndarray  # [2, N, B]: of those between the i-th and the (i + d)-th, if these are neighbouring keyframes
 
     @property
-    def whole(self) -> bool:
-        """Whether the sample is all frames."""
-        return int(np.diff(self.frames).max(initial=1)) == 1
+    def stride(self) -> int:
+        """How far apart the frames of the sample lie, at most; 1: all frames are in it."""
+        return int(np.diff(self.frames).max(initial=1))
 
     @property
     def unevenness(self) -> float:
@@ -67,7 +67,7 @@ class Costs:
 
 
 class PropagationResidual:
-    """Weighs up keyframes of one video. Costs are remembered, so that a moved slider is cheap."""
+    """Weighs up keyframes of one video. PairCosts are remembered, so that a moved slider is cheap."""
 
     def __init__(
         self, features: Features, latents: np.ndarray, cuts: np.ndarray, device: torch.device | str = "cpu"
@@ -82,7 +82,7 @@ class PropagationResidual:
         # Of a frame without any structure every difference would be endless.
         self._variance = variance.clamp(min=0.01 * float(variance.mean()) + 1e-9)
         self._tried = _one_of_each_block(grid, TRIED).to(self.device)
-        self._known: dict[tuple[int, int], Costs] = {}
+        self._known: dict[tuple[int, int], PairCosts] = {}
 
     def __call__(self, keyframes: np.ndarray, frames: np.ndarray, chunk: int = 32) -> np.ndarray:
         """[F] float32: the root mean square error over the frame's own deviation; 0 at keyframes."""
@@ -101,7 +101,21 @@ class PropagationResidual:
             result[rows] = (error / self._variance[there]).sqrt().cpu().numpy()
         return result
 
-    def costs(self, count: int, monitor: Monitor) -> Costs:
+    def best_keyframes(self, count: int, most: int, monitor: Monitor) -> Iterator[tuple[np.ndarray, float, PairCosts]]:
+        """As the function, for `count` to `most` keyframes, with the costs, which come of finer samples for more."""
+        while True:
+            costs = self.costs(count, monitor)
+            N = len(costs.frames)
+            # A sample serves up to twice the keyframes that it was made for, or half its frames.
+            beyond = range(max(count + 1, min(2 * count, N // 2)), min(most, N + 1))
+            last = next((number for number in beyond if self._band(number, 3)[0] < costs.stride), most)
+            for keyframes, worst in best_keyframes(costs, count, last):
+                yield keyframes, worst, costs
+            if last == most:
+                return
+            count = last
+
+    def costs(self, count: int, monitor: Monitor) -> PairCosts:
         """For about `count` keyframes: the more, the nearer to each other they may lie and the finer the sample is."""
         reach = 3
         while True:
@@ -109,13 +123,9 @@ class PropagationResidual:
             if (stride, width) not in self._known:
                 self._known[stride, width] = self._weigh(stride, width, monitor)
             costs = self._known[stride, width]
-            if width >= len(costs.frames) or any(number >= count for number, _, _ in cheapest(costs, count)):
+            if width >= len(costs.frames) or next(best_keyframes(costs, count, count), None):
                 return costs
             reach *= 2
-
-    def finer(self, count: int, costs: Costs) -> bool:
-        """Whether the costs for so many keyframes are of a finer sample."""
-        return self._band(count, 3)[0] < int(np.diff(costs.frames).max(initial=1))
 
     def _band(self, count: int, reach: int) -> tuple[int, int]:
         """Which frames are sampled, and how far apart neighbouring keyframes may lie in the sample."""
@@ -126,7 +136,7 @@ class PropagationResidual:
                 break
         return stride, min(N, max(width, self.pairs // N))
 
-    def _weigh(self, stride: int, width: int, monitor: Monitor) -> Costs:
+    def _weigh(self, stride: int, width: int, monitor: Monitor) -> PairCosts:
         borders = np.array([0, *self.cuts, self.length])
         frames = np.concatenate([np.arange(a, b, stride) for a, b in pairwise(borders)])
         shots = np.searchsorted(self.cuts, frames, side="right")
@@ -153,7 +163,7 @@ class PropagationResidual:
             for d in range(1, width):
                 between[:, : N - d, d] = _between(d, sample, wrong, match, errors, variance)
                 stage.advance()
-        return Costs(frames, *_ends(errors.cpu().numpy(), shots, many), between)
+        return PairCosts(frames, *_ends(errors.cpu().numpy(), shots, many), between)
 
     def release(self) -> None:
         """Gives the device's memory back; what is asked for later is read again."""
@@ -182,7 +192,7 @@ def _size(wrong: Tensor) -> Tensor:
 
 
 def _ends(errors: np.ndarray, shots: np.ndarray, many: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`Costs.first` and `Costs.last` from the errors [2, B, N] of frames with a keyframe on one side."""
+    """`PairCosts.first` and `PairCosts.last` from the errors [2, B, N] of frames with a keyframe on one side."""
     _, width, N = errors.shape
     first, last = np.full((2, N), np.inf), np.full((2, N), np.inf)
     for j in range(N):
@@ -250,27 +260,42 @@ def _one_of_each_block(grid: Grid, most: int) -> Tensor:
     return torch.tensor(chosen)
 
 
-def cheapest(costs: Costs, most: int) -> Iterator[tuple[int, np.ndarray, float]]:
-    """For 1, 2, ... `most` keyframes those of the least total error, and the worst frame's: (count, keyframes, worst).
+def best_keyframes(costs: PairCosts, least: int, most: int) -> Iterator[tuple[np.ndarray, float]]:
+    """For `least` to `most` keyframes in turn, those of the least total error, and the error of the worst frame.
 
-    Dynamic programming along the sample; counts for which there are none are left out.
+    Numbers of keyframes that the sample does not allow are left out.
     """
-    (_, N, width), places = costs.between.shape, np.arange(len(costs.frames))
-    total, choices = costs.first[0], np.zeros((0, N), dtype=np.int64)
-    earlier = places[:, None] - np.arange(width)  # [N, B] the keyframe before, d places earlier
-    valid = (earlier >= 0) & (np.arange(width) > 0)
-    steps = np.where(valid, costs.between[0][earlier.clip(0), np.arange(width)], np.inf)
+    for places in shortest_paths(costs.first[0], costs.between[0], costs.last[0], least, most):
+        errors = [costs.first[1, places[0]], *costs.between[1, places[:-1], np.diff(places)], costs.last[1, places[-1]]]
+        yield costs.frames[places], float(max(errors))
+
+
+def shortest_paths(
+    first: np.ndarray,  # [N] the cost of a path that begins at i
+    step: np.ndarray,  # [N, B] the cost of the step from i to i + d
+    last: np.ndarray,  # [N] the cost of a path that ends at i
+    least: int,
+    most: int,
+) -> Iterator[np.ndarray]:
+    """For `least` to `most` places in turn, the path through so many [count] int64; those of infinite cost left out.
+
+    Dynamic programming; of equal costs the one with the shorter steps at its end.
+    """
+    N, width = step.shape
+    distance = np.arange(width)
+    origin = np.arange(N)[:, None] - distance  # [N, B] the place from which a step of each length leads here
+    arriving = np.where((origin >= 0) & (distance > 0), step[origin.clip(0), distance], np.inf)
+    total = first  # [N] of the best path that ends here, with as many places as the loop is at
+    lengths: list[np.ndarray] = []  # of its last step [N], for each number of places from 2 on
     for count in range(1, min(most, N) + 1):
         if count > 1:
-            options = total[earlier.clip(0)] + steps
-            choices = np.concatenate([choices, options.argmin(axis=1)[None]])
+            options = total[origin.clip(0)] + arriving
+            lengths.append(options.argmin(axis=1))
             total = options.min(axis=1)
-        end = int((total + costs.last[0]).argmin())
-        if not np.isfinite(total[end] + costs.last[0][end]):
+        end = int((total + last).argmin())
+        if count < least or not np.isfinite(total[end] + last[end]):
             continue
-        chosen = [end]
-        for row in choices[::-1]:
-            chosen.append(chosen[-1] - int(row[chosen[-1]]))
-        picked = np.array(chosen[::-1])
-        worst = [costs.first[1][picked[0]], costs.last[1][picked[-1]], *costs.between[1][picked[:-1], np.diff(picked)]]
-        yield count, costs.frames[picked], float(max(worst))
+        path = [end]
+        for length in reversed(lengths):
+            path.append(path[-1] - int(length[path[-1]]))
+        yield np.array(path[::-1])

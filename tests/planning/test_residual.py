@@ -10,7 +10,7 @@ import torch
 
 from adaflow_core.planning import residual as propagation
 from adaflow_core.planning.correspondence import CONFIDENCE_SCALE
-from adaflow_core.planning.residual import Costs, PropagationResidual, cheapest
+from adaflow_core.planning.residual import PairCosts, PropagationResidual, best_keyframes
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Grid
 from helpers.made import drifting, latents_of, make_features, unit_rows
@@ -96,17 +96,16 @@ def test_costs_are_the_errors_between_all_pairs(cuts: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("cuts", [(), (4,), (3, 6)])
-def test_the_cheapest_keyframes_of_all(cuts: tuple[int, ...]) -> None:
+def test_the_best_keyframes_of_all(cuts: tuple[int, ...]) -> None:
     T = 9
     residual = film(T, cuts, pace=np.linspace(0, 0.4, T))
     shot = np.searchsorted(cuts, np.arange(T), side="right")
-    found = list(cheapest(residual.costs(3, Monitor()), T + 5))
-    assert [count for count, _, _ in found] == list(range(len(cuts) + 1, T + 1))
-    for count, keyframes, worst in found:
-        assert len(keyframes) == count
+    found = list(best_keyframes(residual.costs(3, Monitor()), 1, T + 5))
+    assert [len(keyframes) for keyframes, _ in found] == list(range(len(cuts) + 1, T + 1))
+    for keyframes, worst in found:
         sums = {
             some: squares(residual, list(some), range(T))[0]
-            for some in combinations(range(T), count)
+            for some in combinations(range(T), len(keyframes))
             if set(shot[list(some)]) == set(shot)
         }
         total, largest = squares(residual, keyframes.tolist(), range(T))
@@ -120,7 +119,7 @@ def test_a_thinned_sample_has_a_frame_of_each_shot(cuts: tuple[int, ...]) -> Non
     residual.pairs = 400
     costs = residual.costs(5, Monitor())
     assert len(costs.frames) < 60 and {0, *cuts} <= set(costs.frames)
-    for count, keyframes, _ in cheapest(costs, 8):
+    for count, (keyframes, _) in enumerate(best_keyframes(costs, 5, 8), start=5):
         assert len(keyframes) == count and (np.diff(keyframes) > 0).all()
         assert set(np.searchsorted(cuts, keyframes, side="right")) == set(range(len(cuts) + 1))
 
@@ -144,7 +143,7 @@ def test_keyframes_far_apart_widen_the_band() -> None:
     residual = film(200, pace=np.where(np.arange(200) > 180, 0.3, 0.0))
     residual.pairs = 1
     costs = residual.costs(8, Monitor())
-    assert any(count == 8 for count, _, _ in cheapest(costs, 8))
+    assert [len(keyframes) for keyframes, _ in best_keyframes(costs, 8, 8)] == [8]
 
 
 @pytest.mark.parametrize("share", [12, 4])
@@ -187,4 +186,4 @@ def test_unevenness_is_what_the_best_spacing_gains() -> None:
     between[:, :, 4] = rates
     nothing = np.zeros((2, 100))
     expected = 10 * np.log10(rates.mean() / ((3 * 25 + 75) / 100) ** 2)
-    assert Costs(np.arange(100), nothing, nothing, between).unevenness == pytest.approx(expected)
+    assert PairCosts(np.arange(100), nothing, nothing, between).unevenness == pytest.approx(expected)
