@@ -143,25 +143,31 @@ class Forecast:
         return sum(self.seconds.values())
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a person previews before the long edit; `engine.edit` takes it as it is."""
+@dataclass(frozen=True, kw_only=True)
+class KeyframeChoice:
+    """The chosen keyframes with the curves that a person judges them by."""
 
-    video: Video
-    model: str
-    config: PlanConfig  # with every value filled in
-    features: Features
     segments: Segments
-    layout: EditLayout
     adjacent: np.ndarray  # [T] float32, similarity of each frame to the one before; [0] is 1
     similarity: np.ndarray  # [T] float32, weighted mean similarity of each frame to its keyframe
     window: np.ndarray  # [T] float32, similarity of its worst window
     heat: np.ndarray  # [T, n] float16, best-match similarity of each token to the keyframe
     heat_grid: Grid
     residual: np.ndarray  # [T] float32, how badly propagation serves the frame; 0 at keyframes
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. what could not be kept to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(KeyframeChoice):
+    """What a person previews before the long edit; `engine.edit` takes it as it is."""
+
+    video: Video
+    model: str
+    config: PlanConfig  # with every value filled in
+    features: Features
+    layout: EditLayout
     forecast: Forecast
     seconds: dict[str, float]  # stage -> seconds that planning took
-    notes: tuple[str, ...] = ()  # sentences for the user, e.g. what could not be kept to
 
     @property
     def tokens_full(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.config import PlanConfig
+from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.model.memory import to_device
 from adaflow_core.planning.matching import best_match, pool_tokens
 from adaflow_core.progress import Monitor
@@ -130,11 +130,10 @@ def build_correspondence(
     segments: Segments,
     grids: list[Grid],
     config: PlanConfig,
-    *,
     device: torch.device | str,
     monitor: Monitor,
 ) -> Correspondence:
-    """The correspondence as the method has it."""
-    if config.method == "tokenflow":
+    """The correspondence as the method finds it."""
+    if METHODS[config.method].matched_by_layer:
         return leave_to_layers(segments, grids)
     return correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor)

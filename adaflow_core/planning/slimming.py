@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.config import PlanConfig
+from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.planning.matching import TABLE_ENTRIES, pool_map, pool_tokens, similarity_grid
 from adaflow_core.types import Features, Grid, Slimming
 
@@ -81,26 +81,19 @@ def select_tokens(
     return Kept(torch.cat([best, rest[:, middles]], dim=1), places, min(stride, MOST_MASS, FEW_MASS + places / n))
 
 
-def random_tokens(K: int, n: int, count: int, generator: torch.Generator) -> Kept:
-    """As `select_tokens`, the rest drawn at random: the control that the scores are measured against."""
-    return select_tokens(torch.rand(K, K, n, generator=generator), count)
+def build_slimming(
+    features: Features, keyframes: np.ndarray, grids: list[Grid], config: PlanConfig, *, device: torch.device | str
+) -> dict[Grid, Slimming] | None:
+    """The kept tokens of every keyframe, by grid; None where keyframes attend within themselves only.
 
-
-def slim(
-    features: Features,
-    keyframes: np.ndarray,
-    grids: list[Grid],
-    *,
-    importance: str,
-    prune: float | None,
-    kv_frames: float | None,
-    sampled: float,
-    device: torch.device | str,
-) -> dict[Grid, Slimming]:
-    """The kept tokens of every keyframe, by grid. Grids finer than the similarity grid take its scores."""
-    K = len(keyframes)
+    Grids finer than the similarity grid take its scores.
+    """
+    method = METHODS[config.method]
+    if not method.joint:
+        return None
     tokens = torch.from_numpy(features.tokens[keyframes]).to(device).float()
-    weights = torch.from_numpy(features.importance[importance][keyframes]).to(device)
+    weights = torch.from_numpy(features.importance[config.importance][keyframes]).to(device)
+    prune, kv_frames = (config.prune, config.kv_frames) if method.pruned else (0.0, None)
     result = {}
     for grid in grids:
         scored = similarity_grid(grid)
@@ -109,26 +102,8 @@ def slim(
             pool_map(weights, features.grid, scored),
         )
         scores = pool_map(scores, scored, grid)
-        kept = select_tokens(scores, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames), sampled)
+        count = kept_count(len(keyframes), grid.n, prune=prune, kv_frames=kv_frames)
+        kept = select_tokens(scores, count, config.sampled)
         indices = kept.tokens.int().cpu().numpy()
         result[grid] = Slimming(grid, scores.half().cpu().numpy(), indices, kept.num_sampled, kept.sample_weight)
     return result
-
-
-def build_slimming(
-    features: Features, keyframes: np.ndarray, grids: list[Grid], config: PlanConfig, *, device: torch.device | str
-) -> dict[Grid, Slimming] | None:
-    """The kept tokens as the method has them: pruned, all, or (None) a keyframe's own."""
-    if config.method == "per-frame":
-        return None
-    pruned = config.method == "adaflow"
-    return slim(
-        features,
-        keyframes,
-        grids,
-        importance=config.importance,
-        prune=config.prune if pruned else 0.0,
-        kv_frames=config.kv_frames if pruned else None,
-        sampled=config.sampled,
-        device=device,
-    )

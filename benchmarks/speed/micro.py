@@ -16,7 +16,7 @@ from adaflow_core.editing.forecast import attention_widths
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import edit_timesteps
 from adaflow_core.planning.correspondence import correspond
-from adaflow_core.planning.slimming import Kept, build_slimming, kept_count, random_tokens, select_tokens
+from adaflow_core.planning.slimming import Kept, build_slimming, kept_count, select_tokens
 from adaflow_core.progress import Monitor
 from adaflow_core.types import EditLayout, Features, Inversion, Segments
 from benchmarks.speed.clock import GIB, Clock, seconds
@@ -74,9 +74,7 @@ def keyframe_attention(
 
 
 def _draw_kept(K: int, n: int, count: int, sampled: float, generator: torch.Generator, device: torch.device) -> Kept:
-    """`count` tokens of K keyframes of n: at random, or by random scores with a share of them sampled evenly."""
-    if not sampled:
-        return random_tokens(K, n, count, generator)
+    """`count` tokens of K keyframes of n by random scores, a share of them sampled evenly."""
     return select_tokens(torch.rand(K, K, n, generator=generator).to(device), count, sampled)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from adaflow_core.config import PlanConfig
 from adaflow_core.planning import similarity as similarity_module
 from adaflow_core.planning.keyframes import (
-    budget_choice,
+    KeyframeSelector,
     budget_segments,
     detect_cuts,
     even_segments,
@@ -171,8 +172,10 @@ def test_a_shot_that_thinning_skips_still_gets_its_keyframe() -> None:
 
 
 def choose(T: int, count: int, cuts: np.ndarray) -> Segments:
-    similarity = FrameSimilarity(drifting(T, GRID, cuts=tuple(cuts)), "uniform")
-    return budget_choice(similarity, (1,), True, cuts, count=count, max_segment=400, monitor=Monitor())
+    features = drifting(T, GRID, cuts=tuple(cuts))
+    residual = PropagationResidual(features, latents_of(features), cuts)
+    config = PlanConfig(keyframes=count, refinement="none", both_directions=True)
+    return KeyframeSelector(config, FrameSimilarity(features, "uniform"), residual, Monitor()).select()
 
 
 @pytest.fixture
@@ -225,7 +228,7 @@ def test_the_walk_compares_each_frame_a_few_times(compared: list[int]) -> None:
 def test_borders_are_the_best_of_all(seed: int, reach: int | None) -> None:
     T, keyframes = 20, [2, 3, 9, 15, 19]
     table = symmetric(T, seed)
-    starts = place_borders(look_up(table), np.array(keyframes), np.array([12]), T, reach=reach)
+    starts = place_borders(look_up(table), np.array(keyframes), np.array([12]), reach=reach)
     for start, (left, right) in zip(starts[1:], pairwise(keyframes), strict=True):
         middle = (left + right + 1) // 2
         if left < 12 <= right:
@@ -240,7 +243,7 @@ def test_borders_are_the_best_of_all(seed: int, reach: int | None) -> None:
 
 
 def test_equal_borders_lie_in_the_middle() -> None:
-    starts = place_borders(look_up(np.ones((20, 20))), np.array([2, 11, 16]), NONE, 20)
+    starts = place_borders(look_up(np.ones((20, 20))), np.array([2, 11, 16]), NONE)
     assert starts.tolist() == [0, 7, 14]
 
 
