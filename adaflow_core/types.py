@@ -53,7 +53,6 @@ class Features:
     grid: Grid
     importance: dict[str, np.ndarray]  # kind -> [T, n] float32, mean 1 over a frame, on `grid`
     agreement: float  # share of best matches that the reduction to c dimensions leaves as they were
-    seconds_per_frame: float  # of the feature pass on this device, for the forecast
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,6 @@ class Segments:
     def segment_of(self) -> np.ndarray:
         """[T] int64, the segment of every frame."""
         return np.repeat(np.arange(len(self)), self.lengths)
-
-    def shot_of(self, frames: np.ndarray) -> np.ndarray:
-        """The shot (0, 1, ...) in which each of `frames` lies."""
-        return np.searchsorted(self.cuts, frames, side="right")
 
 
 @dataclass(frozen=True)

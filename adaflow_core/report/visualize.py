@@ -320,7 +320,7 @@ def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
         canvas.text(x, y + 21, f"frame {round(second * fps)}", MUTED, 10, anchor)
 
 
-def contact_sheet(pictures: Sequence[Picture], columns: int = 8, gap: int = 4) -> Picture:
+def contact_sheet(pictures: Sequence[Picture] | np.ndarray, columns: int = 8, gap: int = 4) -> Picture:
     """Pictures of one size [h, w, 3] beside each other, in rows of at most `columns`."""
     if not len(pictures):
         return np.full((1, 1, 3), 255, dtype=np.uint8)
@@ -331,24 +331,4 @@ def contact_sheet(pictures: Sequence[Picture], columns: int = 8, gap: int = 4) -
     for k, picture in enumerate(pictures):
         y, x = k // columns * (h + gap), k % columns * (w + gap)
         sheet[y : y + h, x : x + w] = picture
-    return sheet
-
-
-def latents_grid(pictures: np.ndarray) -> Picture:
-    """The preview of an edit that denoises: small pictures of the keyframes [K, h, w, 3] as one."""
-    return contact_sheet(list(pictures))
-
-
-def side_by_side(source: np.ndarray, edit: np.ndarray, labels: tuple[str, str] = ("source", "edit")) -> np.ndarray:
-    """Source and edit beside each other under a label: [..., H, W, 3] each, a picture or all frames."""
-    height, width = source.shape[-3:-1]
-    gap, bar = 8, 24
-    canvas = Canvas(2 * width + gap, bar)
-    for x, label in zip((0, width + gap), labels, strict=True):
-        canvas.text(x + width / 2, bar / 2, label, INK, 13, "mm")
-    # Both sides even, as yuv420p wants them.
-    sheet = np.full((*source.shape[:-3], bar + height + height % 2, 2 * width + gap, 3), 255, dtype=np.uint8)
-    sheet[..., :bar, :, :] = canvas.picture()
-    sheet[..., bar : bar + height, :width, :] = source
-    sheet[..., bar : bar + height, width + gap :, :] = edit
     return sheet

@@ -113,7 +113,7 @@ def _layout(backbone: Backbone, width: int, height: int, K: int, config: PlanCon
     tokens = rng.normal(size=(K + 1, grids[0].n, 64))
     tokens /= np.linalg.norm(tokens, axis=-1, keepdims=True)
     even = np.ones((K + 1, grids[0].n), np.float32)
-    features = Features(tokens.astype(np.float16), grids[0], {config.importance: even}, 1.0, 0.0)
+    features = Features(tokens.astype(np.float16), grids[0], {config.importance: even}, 1.0)
     frames = np.arange(K)
     segments = Segments(frames, frames, np.empty(0, np.int64), K + 1)
     slimming = build_slimming(features, frames, grids, config, device=backbone.device)

@@ -26,7 +26,7 @@ from adaflow_core.planning.residual import PropagationResidual
 from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Grid, Segments
-from helpers.made import drifting, latents_of
+from helpers.made import drifting, latents_of, shot_of
 
 GRID = Grid(4, 3)
 NONE = np.array([], dtype=np.int64)
@@ -55,7 +55,7 @@ def check(segments: Segments) -> None:
     assert segments.starts[0] == 0 and (segments.lengths > 0).all()
     assert (segments.starts <= segments.keyframes).all() and (segments.keyframes < segments.ends).all()
     assert set(segments.cuts) <= set(segments.starts)
-    assert (segments.shot_of(segments.starts) == segments.shot_of(segments.keyframes)).all()
+    assert (shot_of(segments, segments.starts) == shot_of(segments, segments.keyframes)).all()
 
 
 # --- cuts -------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_even_segments(frames: int, count: int, cuts: tuple[int, ...]) -> None:
     check(segments)
     assert len(segments) == min(frames, count)
     for shot in range(len(cuts) + 1):
-        lengths = segments.lengths[segments.shot_of(segments.starts) == shot]
+        lengths = segments.lengths[shot_of(segments, segments.starts) == shot]
         assert len(lengths) and lengths.max() - lengths.min() <= 1
     middle = (segments.starts + segments.ends - 1) / 2
     assert abs(segments.keyframes - middle).max() <= 0.5
@@ -306,4 +306,4 @@ def test_even_segments(frames: int, count: int, cuts: tuple[int, ...]) -> None:
 
 def test_a_longer_shot_gets_more_of_the_even_keyframes() -> None:
     segments = even_segments(40, 5, np.array([8]))
-    assert np.bincount(segments.shot_of(segments.keyframes)).tolist() == [1, 4]
+    assert np.bincount(shot_of(segments, segments.keyframes)).tolist() == [1, 4]
