@@ -173,13 +173,13 @@ def refine_keyframes(
 
     until no frame's residual is over the threshold. A video that changes evenly gets as many at even distances.
     """
-    frame_ids = np.arange(residual.length)
+    frame_ids = np.arange(residual.T)
     for keyframes, worst, costs in residual.best_keyframes(count, most, monitor):
         # A sample does not show how the frames between its own are served.
         if worst <= threshold**2 and (costs.stride == 1 or residual(keyframes, frame_ids).max() <= threshold):
             break
     if costs.unevenness < LEAST_UNEVENNESS:
-        return even_segments(residual.length, len(keyframes), residual.cuts).keyframes
+        return even_segments(residual.T, len(keyframes), residual.cuts).keyframes
     return keyframes
 
 
@@ -190,7 +190,7 @@ class KeyframeSelector:
         self, config: PlanConfig, similarity: FrameSimilarity, residual: PropagationResidual, monitor: Monitor
     ) -> None:
         self.config, self.similarity, self.residual, self.monitor = config, similarity, residual, monitor
-        self.T, self.cuts = residual.length, residual.cuts
+        self.T, self.cuts = residual.T, residual.cuts
         self.compare: Compare = partial(similarity.compare, config.scales, config.both_directions)
         self.notes: list[str] = []
 

@@ -83,7 +83,7 @@ def _choose(selector: KeyframeSelector, adjacent: np.ndarray) -> KeyframeChoice:
     """The selection with every frame against its keyframe."""
     similarity, residual = selector.similarity, selector.residual
     segments = selector.select()
-    values = residual(segments.keyframes, np.arange(residual.length))
+    values = residual(segments.keyframes, np.arange(residual.T))
     means, windows, heat = [], [], []
     with selector.monitor.stage("similarity", len(segments)) as stage:
         for start, end, keyframe in zip(segments.starts, segments.ends, segments.keyframes.tolist(), strict=True):

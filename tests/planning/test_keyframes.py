@@ -284,9 +284,9 @@ def test_many_more_keyframes_than_asked_for_are_chosen_from_a_finer_sample() -> 
     residual = paced(np.where(np.arange(48) % 24 < 12, 0.0, 0.3))
     residual.pairs = 100  # a sample of every fifth frame, for one keyframe
     coarse = residual.costs(1, Monitor())
-    assert np.diff(coarse.frames).max() > 2
+    assert np.diff(coarse.frame_ids).max() > 2
     keyframes = refine_keyframes(residual, 1, 20, 0.0, Monitor())
-    assert len(keyframes) == 20 and not set(keyframes) <= set(coarse.frames)
+    assert len(keyframes) == 20 and not set(keyframes) <= set(coarse.frame_ids)
 
 
 # --- the baseline -----------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_costs_are_the_errors_between_all_pairs(cuts: tuple[int, ...]) -> None:
     residual = film(T, cuts)
     shot = np.searchsorted(cuts, np.arange(T), side="right")
     costs = residual.costs(3, Monitor())
-    assert costs.frames.tolist() == list(range(T)) and costs.between.shape == (2, T, T)
+    assert costs.frame_ids.tolist() == list(range(T)) and costs.between.shape == (2, T, T)
     for i in range(T):
         for end, frames, found in ((0, range(i), costs.first[:, i]), (-1, range(i + 1, T), costs.last[:, i])):
             expected = squares(residual, [i], frames) if shot[i] == shot[end] else (np.inf, np.inf)
@@ -118,7 +118,7 @@ def test_a_thinned_sample_has_a_frame_of_each_shot(cuts: tuple[int, ...]) -> Non
     residual = film(120, cuts)
     residual.pairs = 400
     costs = residual.costs(5, Monitor())
-    assert len(costs.frames) < 60 and {0, *cuts} <= set(costs.frames)
+    assert len(costs.frame_ids) < 60 and {0, *cuts} <= set(costs.frame_ids)
     for count, (keyframes, _) in enumerate(best_keyframes(costs, 5, 8), start=5):
         assert len(keyframes) == count and (np.diff(keyframes) > 0).all()
         assert set(np.searchsorted(cuts, keyframes, side="right")) == set(range(len(cuts) + 1))
@@ -127,7 +127,7 @@ def test_a_thinned_sample_has_a_frame_of_each_shot(cuts: tuple[int, ...]) -> Non
 def test_a_frame_of_the_sample_stands_for_those_up_to_the_next() -> None:
     residual = film(120)
     residual.pairs = 400
-    last = int(residual.costs(1, Monitor()).frames[-1])
+    last = int(residual.costs(1, Monitor()).frame_ids[-1])
     # Two pictures: one until the last frame of the sample, another from there on.
     still = make_features(np.repeat(unit_rows(1, GRID.n, 8), 120, axis=0), GRID)
     pictures = np.random.default_rng(5).normal(size=(2, 4, GRID.h, GRID.w)).astype(np.float32)
@@ -162,7 +162,7 @@ def test_the_number_of_matches_is_bounded(monkeypatch: pytest.MonkeyPatch, share
         film(T).costs(T // share, Monitor())
         numbers.append(matched)
         matched = 0
-    assert max(numbers) <= 2 * max(propagation.PAIRS, 960 * propagation.REACH)
+    assert max(numbers) <= 2 * max(propagation.PAIRS, 960 * propagation.MIN_REACH)
 
 
 def test_what_was_weighed_up_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
