@@ -62,7 +62,7 @@ class Segments:
     starts: np.ndarray  # [K] int64, first frame of each segment; starts[0] == 0
     keyframes: np.ndarray  # [K] int64, starts[k] <= keyframes[k] < starts[k + 1]
     cuts: np.ndarray  # [C] int64, frames that begin a new shot; each is also in `starts`
-    frames: int  # T
+    T: int  # frames
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -70,7 +70,7 @@ class Segments:
     @property
     def ends(self) -> np.ndarray:
         """[K] int64, one past the last frame of each segment."""
-        return np.append(self.starts[1:], self.frames)
+        return np.append(self.starts[1:], self.T)
 
     @property
     def lengths(self) -> np.ndarray:

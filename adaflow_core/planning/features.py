@@ -41,7 +41,7 @@ class Capture:
 
 
 class _SelfAttentionProbe:
-    """Computes a layer's self-attention in the open, to see how much each token is attended to."""
+    """Computes a layer's self-attention with its weights, to sum up how much each token is attended to."""
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
@@ -146,8 +146,8 @@ def extract_features(
     words = backbone.embed(source_prompt) if source_prompt else None
     chunk, device = backbone.chunk, backbone.device
 
-    def run(frames: slice | np.ndarray, capture: Capture) -> Tensor:
-        chosen = to_device(latents[frames], device).float()
+    def run(frame_ids: slice | np.ndarray, capture: Capture) -> Tensor:
+        chosen = to_device(latents[frame_ids], device).float()
         return F.normalize(feature_pass(backbone, chosen, empty, capture), dim=-1)
 
     sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))

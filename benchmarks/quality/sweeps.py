@@ -155,7 +155,7 @@ def with_keyframes(planned: Planned, frames: tuple[int, int]) -> Planned:
     """The plan of an uncut clip with these two keyframes."""
     plan, (first, second) = planned.plan, frames
     starts = np.array([0, (first + second + 1) // 2])
-    segments = Segments(starts, np.array(frames), plan.segments.cuts, plan.segments.frames)
+    segments = Segments(starts, np.array(frames), plan.segments.cuts, plan.segments.T)
     device = planned.engine.backbone.device
     layout = build_layout(plan.features, segments, plan.grids, plan.config, device=device, monitor=Monitor())
     return replace(planned, plan=replace(plan, segments=segments, layout=layout))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaflow_core.planning import slimming
-from adaflow_core.planning.slimming import FEW_MASS, MOST_MASS, kept_count, select_tokens, token_scores
+from adaflow_core.planning.slimming import LEAST_WEIGHT, MAX_WEIGHT, kept_count, select_tokens, token_scores
 from helpers.made import unit_rows
 
 
@@ -71,7 +71,7 @@ def test_a_sample_stands_for_what_the_scores_leave_out(sampled: float, count: in
         sample = kept[q, -places:].tolist()
         left = [j for j in range(K * n) if j not in set(best[q].tolist())]
         stride = len(left) / len(sample)
-        assert mass == pytest.approx(min(stride, MOST_MASS, FEW_MASS + places / n))
+        assert mass == pytest.approx(min(stride, MAX_WEIGHT, LEAST_WEIGHT + places / n))
         if mass == pytest.approx(stride):  # all of the others' weight is kept
             assert len(best[q]) + places * mass == pytest.approx(K * n)
         # Evenly spread over what is left: no stretch of tokens goes without.
