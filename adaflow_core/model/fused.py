@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -84,7 +85,7 @@ class ConvWithoutBias(nn.Conv2d):
 
 
 def _resnet(block: Any, x: Tensor, temb: Any) -> Tensor:
-    """The forward of a residual block of diffusers whose norms activate and whose convolutions leave out their bias."""
+    """A diffusers residual block's forward, with norms that activate and convolutions that leave out their bias."""
     hidden = block.conv1(block.norm1(x))
     shift = block.conv1.bias[None]
     if block.time_emb_proj is not None:
@@ -97,7 +98,7 @@ def _resnet(block: Any, x: Tensor, temb: Any) -> Tensor:
 def _to_picture(
     block: Any, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
 ) -> Tensor:
-    """How a transformer of diffusers ends: its rows are a channels-last picture as they lie, and stay one."""
+    """The end of a diffusers transformer: in memory its rows are a channels-last picture already."""
     if block.use_linear_projection:
         hidden_states = block.proj_out(hidden_states)
     picture = hidden_states.reshape(batch_size, height, width, -1).permute(0, 3, 1, 2)
@@ -125,41 +126,42 @@ def kernels_run(device: torch.device, dtype: torch.dtype) -> bool:
     if sys.platform != "linux":
         return False
     try:
-        kernels = _kernels()
-        generator = torch.Generator().manual_seed(0)
-        picture = torch.randn(2, 96, 9, 13, generator=generator).add(0.5).to(device, dtype)
-        picture = picture.contiguous(memory_format=torch.channels_last)
-        weight, bias = (torch.randn(96, generator=generator).to(device, dtype) for _ in range(2))
-        normed = kernels.group_norm(picture, 32, weight, bias, 1e-5, True)
-        shift = 3 * torch.randn(2, 96, generator=generator).to(device, dtype)
-        shifted = kernels.group_norm(picture, 32, weight, bias, 1e-5, False, shift)
-        first, second = picture.flatten(1).chunk(2, dim=1)
-        gated = kernels.gate(torch.cat([first, second], dim=1))
-        rows = torch.randn(3, 40, 96, generator=generator).to(device, dtype)
-        slots, index = (torch.randint(0, high, shape, generator=generator).to(device)
-                        for high, shape in ((3, (2, 2)), (40, (2, 2, 40))))  # fmt: skip
-        weights = torch.rand(2, 2, 40, generator=generator).to(device, torch.float16)
-        blended = kernels.gather_blend(rows, slots, index, weights, rows[:2])
-        affine = weight.float(), bias.float()
-        pairs = [
-            (blended, gather_blend(rows.float(), slots, index, weights, rows[:2].float())),
-            (normed, F.silu(F.group_norm(picture.float(), 32, *affine, 1e-5))),
-            (shifted, F.group_norm((picture + shift[:, :, None, None]).float(), 32, *affine, 1e-5)),
-            (kernels.layer_norm(rows, weight, bias, 1e-5), F.layer_norm(rows.float(), (96,), *affine)),
-            (kernels.add(picture, picture, bias), 2 * picture.float() + bias.float()[:, None, None]),
-            (kernels.enlarge(picture, 17, 26), F.interpolate(picture.float(), size=(17, 26))),
-            (gated, first.float() * F.gelu(second.float())),
-        ]
-        for ours, theirs in pairs:
+        for ours, theirs in _compare(device, dtype):
             torch.testing.assert_close(ours.float(), theirs, rtol=0.02, atol=0.02)
-    except Exception as problem:  # a compiler, a driver or a result: the answer is the same
+    except Exception as problem:  # of a compiler, a driver or a result: torch's operations run all the same
         logger.warning("the fused kernels cannot run here (%s); using torch's", str(problem).strip().split("\n")[0])
         return False
     return True
 
 
+def _compare(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """What each kernel makes of random values, and what torch makes of them in float32."""
+    kernels, generator = _kernels(), torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    def below(end: int, *shape: int) -> Tensor:
+        return torch.randint(0, end, shape, generator=generator).to(device)
+
+    picture = (random(2, 96, 9, 13) + 0.5).contiguous(memory_format=torch.channels_last)
+    weight, bias, shift, rows, gated = random(96), random(96), 3 * random(2, 96), random(3, 40, 96), random(2, 8, 600)
+    affine = weight.float(), bias.float()
+    normed = F.group_norm(picture.float(), 32, *affine, 1e-5)
+    yield kernels.group_norm(picture, 32, weight, bias, 1e-5, True), F.silu(normed)
+    shifted = F.group_norm((picture + shift[:, :, None, None]).float(), 32, *affine, 1e-5)
+    yield kernels.group_norm(picture, 32, weight, bias, 1e-5, False, shift), shifted
+    yield kernels.layer_norm(rows, weight, bias, 1e-5), F.layer_norm(rows.float(), (96,), *affine)
+    yield kernels.add(picture, picture, bias), 2 * picture.float() + bias.float()[:, None, None]
+    yield kernels.enlarge(picture, 17, 26), F.interpolate(picture.float(), size=(17, 26))
+    hidden, gate = gated.float().chunk(2, dim=-1)
+    yield kernels.gate(gated), hidden * F.gelu(gate)
+    blend = below(3, 2, 2), below(40, 2, 2, 40), random(2, 2, 40).abs().half()
+    yield kernels.gather_blend(rows, *blend, rows[:2]), gather_blend(rows.float(), *blend, rows[:2].float())
+
+
 def fuse(model: Any) -> None:
-    """Replace the modules of a UNet or an autoencoder of diffusers."""
+    """Replace the modules of a diffusers UNet or autoencoder."""
     for module in list(model.modules()):
         kind = type(module).__name__
         plain = kind == "ResnetBlock2D" and _is_plain(module)
