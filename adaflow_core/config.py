@@ -10,17 +10,38 @@ from typing import Any, Literal, get_args
 
 from adaflow_core.errors import AdaFlowError
 
-Method = Literal["adaflow", "uniform", "joint", "per-frame", "tokenflow"]
+MethodName = Literal["adaflow", "uniform", "joint", "per-frame", "tokenflow"]
 Importance = Literal["uniform", "attention", "distinctive", "prompt"]
 Propagation = Literal["change", "output"]
 Refinement = Literal["none", "move", "split"]
 
-METHODS: tuple[str, ...] = get_args(Method)
 PROPAGATION: tuple[str, ...] = get_args(Propagation)
 IMPORTANCE: tuple[str, ...] = get_args(Importance)
 # How many keyframes the thresholds may ask for; the joint pass grows with their square.
 MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
 _SETTINGS_BYTES = 16 * 2**20  # of a file of settings that are read; a report of 10,000 frames has less
+
+
+@dataclass(frozen=True)
+class Method:
+    """What sets one method of planning apart from the others."""
+
+    spacing: Literal["adaptive", "even", "every frame"]  # of the keyframes
+    joint: bool = True  # whether keyframes attend to each other's tokens
+    pruned: bool = False  # and, if so, only to those that slimming keeps
+    finds_cuts: bool = True
+    matched_by_layer: bool = False  # by each layer's own features, while it edits
+    resamples: bool = False  # keyframes at every step, whatever the settings say
+
+
+METHODS: dict[str, Method] = {
+    "adaflow": Method("adaptive", pruned=True),
+    "uniform": Method("even"),
+    "joint": Method("every frame"),
+    "per-frame": Method("every frame", joint=False),
+    # arXiv 2307.10373
+    "tokenflow": Method("even", finds_cuts=False, matched_by_layer=True, resamples=True),
+}
 
 
 class ConfigError(AdaFlowError, ValueError):
@@ -76,7 +97,7 @@ class PlanConfig:
     max_keyframes: int | None = None  # when `keyframes` is None; None: what suits the device
     blend: bool = True  # propagate from the two neighbouring keyframes, not only the segment's own
     resample: bool = False  # draw a keyframe of each segment anew at every step; TokenFlow always does
-    method: Method = "adaflow"
+    method: MethodName = "adaflow"
     source_prompt: str = ""  # what is in the video; used by `importance="prompt"` and by the inversion
 
     def __post_init__(self) -> None:
@@ -275,7 +296,7 @@ def resolve_plan(config: PlanConfig, profile: ModelProfile, device: str) -> Plan
         window_similarity=(profile.window_similarity if config.window_similarity is None else config.window_similarity),
         residual=profile.residual if config.residual is None else config.residual,
         max_keyframes=limit if config.max_keyframes is None else config.max_keyframes,
-        resample=config.resample or config.method == "tokenflow",
+        resample=config.resample or METHODS[config.method].resamples,
     )
 
 

@@ -93,7 +93,7 @@ class AdaFlow:
         config = resolve_plan(config or PlanConfig(), self.profile, self.backbone.device.type)
         with self._exclusive(monitor):
             decoded = source_video(
-                video, self.cache, size=size or self.profile.size, frames=frames, fps=fps, monitor=monitor
+                video, self.cache, size=size or self.profile.size, frame_range=frames, fps=fps, monitor=monitor
             )
             latents = source_latents(self.backbone, decoded, self.cache, monitor)
             features, key = source_features(self.backbone, decoded, latents, config, self.cache, monitor)

@@ -53,7 +53,6 @@ class Features:
     grid: Grid
     importance: dict[str, np.ndarray]  # kind -> [T, n] float32, mean 1 over a frame, on `grid`
     agreement: float  # share of best matches that the reduction to c dimensions leaves as they were
-    seconds_per_frame: float  # of the feature pass on this device, for the forecast
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Segments:
     starts: np.ndarray  # [K] int64, first frame of each segment; starts[0] == 0
     keyframes: np.ndarray  # [K] int64, starts[k] <= keyframes[k] < starts[k + 1]
     cuts: np.ndarray  # [C] int64, frames that begin a new shot; each is also in `starts`
-    frames: int  # T
+    T: int  # frames
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -71,7 +70,7 @@ class Segments:
     @property
     def ends(self) -> np.ndarray:
         """[K] int64, one past the last frame of each segment."""
-        return np.append(self.starts[1:], self.frames)
+        return np.append(self.starts[1:], self.T)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -80,10 +79,6 @@ class Segments:
     def segment_of(self) -> np.ndarray:
         """[T] int64, the segment of every frame."""
         return np.repeat(np.arange(len(self)), self.lengths)
-
-    def shot_of(self, frames: np.ndarray) -> np.ndarray:
-        """The shot (0, 1, ...) in which each of `frames` lies."""
-        return np.searchsorted(self.cuts, frames, side="right")
 
 
 @dataclass(frozen=True)
@@ -143,25 +138,31 @@ class Forecast:
         return sum(self.seconds.values())
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a person previews before the long edit; `engine.edit` takes it as it is."""
+@dataclass(frozen=True, kw_only=True)
+class KeyframeChoice:
+    """The chosen keyframes with the curves that a person judges them by."""
 
-    video: Video
-    model: str
-    config: PlanConfig  # with every value filled in
-    features: Features
     segments: Segments
-    layout: EditLayout
     adjacent: np.ndarray  # [T] float32, similarity of each frame to the one before; [0] is 1
     similarity: np.ndarray  # [T] float32, weighted mean similarity of each frame to its keyframe
     window: np.ndarray  # [T] float32, similarity of its worst window
     heat: np.ndarray  # [T, n] float16, best-match similarity of each token to the keyframe
     heat_grid: Grid
     residual: np.ndarray  # [T] float32, how badly propagation serves the frame; 0 at keyframes
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. what could not be kept to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(KeyframeChoice):
+    """What a person previews before the long edit; `engine.edit` takes it as it is."""
+
+    video: Video
+    model: str
+    config: PlanConfig  # with every value filled in
+    features: Features
+    layout: EditLayout
     forecast: Forecast
     seconds: dict[str, float]  # stage -> seconds that planning took
-    notes: tuple[str, ...] = ()  # sentences for the user, e.g. what could not be kept to
 
     @property
     def tokens_full(self) -> int:

@@ -24,6 +24,7 @@ from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.scores import psnr
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Grid, Plan
+from helpers.made import shot_of
 
 PROMPT = "a blue ball rolls over snow"
 QUICK = EditConfig(steps=2)
@@ -419,9 +420,9 @@ def test_nothing_corresponds_across_a_cut(embedded: AdaFlow) -> None:
         plan = embedded.plan(CLIPS / "duck.mp4", config, frames=slice(16, 32))
         segments = plan.segments
         assert segments.cuts.tolist() == [cut] and cut in segments.starts
-        shots = segments.shot_of(np.arange(16))
+        shots = shot_of(segments, np.arange(16))
         for slots in plan.layout.correspondence.slots.T:
-            assert (segments.shot_of(segments.keyframes[slots]) == shots).all()
+            assert (shot_of(segments, segments.keyframes[slots]) == shots).all()
     notes = embedded.plan(CLIPS / "duck.mp4", PlanConfig(keyframes=1), frames=slice(16, 32)).notes
     assert "2 shots need one each" in " ".join(notes)
 

@@ -12,7 +12,7 @@ import torch
 
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
-from adaflow_core.model import loading
+from adaflow_core.model import fused
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import _fastest_with_sums, attend_sdpa
 from adaflow_core.model.fused import kernels_run
@@ -37,7 +37,7 @@ def test_the_kernels_run(on_gpu: Backbone) -> None:
     device = torch.device("cuda")
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         assert kernels_run(device, dtype)
-    assert on_gpu.memory_format == torch.channels_last and on_gpu.gather.__module__ == "adaflow_core.model.kernels"
+    assert on_gpu.fused and on_gpu.gather.__module__ == "adaflow_core.model.kernels"
 
 
 @pytest.mark.parametrize("width", [40, 64, 80, 160])
@@ -54,15 +54,15 @@ def test_sampled_keys_keep_the_fast_kernels(dtype: torch.dtype, width: int) -> N
 def test_fused_and_plain_predict_the_same(
     on_gpu: Backbone, tiny_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "kernels_run", lambda *_: False)
+    monkeypatch.setattr(fused, "kernels_run", lambda *_: False)
     plain = load_backbone(str(tiny_folder("sd2")), device="cuda", attention="sdpa")
-    assert plain.memory_format == torch.contiguous_format and plain.fingerprint == on_gpu.fingerprint
+    assert not plain.fused and plain.fingerprint == on_gpu.fingerprint
     x = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0)).cuda()
-    for fused, other in (
+    for kernel, other in (
         (on_gpu.predict(x, 500, on_gpu.embed("a").states), plain.predict(x, 500, plain.embed("a").states)),
         (on_gpu.decode_there(x).float() / 255, plain.decode_there(x).float() / 255),
     ):
-        torch.testing.assert_close(fused, other, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(kernel, other, rtol=0.02, atol=0.02)
 
 
 def test_an_edit_again_and_in_low_memory(on_gpu: Backbone, drawn_frames: np.ndarray, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from adaflow_core.report.scores import Scores
-from adaflow_core.report.visualize import Picture, latents_grid, score_heatmap, score_view, stamp, token_view
+from adaflow_core.report.visualize import Picture, contact_sheet, score_heatmap, score_view, stamp, token_view
 from adaflow_core.types import Grid, Plan
 from adaflow_core.video.types import VideoInfo
 from webui.jobs.queue import Snapshot
@@ -222,7 +222,7 @@ def progress(snapshot: Snapshot) -> str:
     picture = ""
     if snapshot.preview is not None and not snapshot.finished:
         picture = (
-            f'<img class="af-live" src="{_data_url(latents_grid(snapshot.preview))}" '
+            f'<img class="af-live" src="{_data_url(contact_sheet(snapshot.preview))}" '
             f'alt="The {len(snapshot.preview)} keyframes as they are being edited">'
         )
     return (

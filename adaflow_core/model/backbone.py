@@ -18,13 +18,14 @@ from torch import Tensor
 from adaflow_core.config import ModelProfile
 from adaflow_core.model.backends import Attend, gather_blend
 from adaflow_core.model.ddim import Schedule
+from adaflow_core.model.fused import memory_format
 from adaflow_core.model.memory import to_device
 from adaflow_core.types import Embedding, Grid
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A loaded checkpoint. Nothing of it is ever modified but attention processors, within a `with` block."""
+    """A loaded checkpoint. Once it is, only attention processors change, within a `with` block."""
 
     name: str
     vae: Any  # diffusers.AutoencoderKL
@@ -36,7 +37,7 @@ class Backbone:
     device: torch.device
     dtype: torch.dtype
     attend: Attend
-    memory_format: torch.memory_format = torch.channels_last  # of latents, as of the weights
+    fused: bool = False  # whether its modules run as fused kernels
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,7 +51,7 @@ class Backbone:
     @property
     def gather(self) -> Callable[..., Tensor]:
         """`gather_blend`, as a kernel where those run."""
-        if self.device.type == "cuda" and self.memory_format == torch.channels_last:
+        if self.fused:
             from adaflow_core.model import kernels
 
             return kernels.gather_blend
@@ -160,7 +161,7 @@ class Backbone:
     def predict(self, latents: Tensor, timestep: int, states: Tensor) -> Tensor:
         """The UNet's output [B, 4, h, w] float32 for latents at `timestep` under prompt states [B or 1, L, d]."""
         states = states.expand(len(latents), -1, -1)
-        sample = latents.to(self.device, self.dtype, memory_format=self.memory_format)
+        sample = latents.to(self.device, self.dtype, memory_format=memory_format(self.device, self.fused))
         time = torch.full((), timestep, device=self.device)  # filled there: a copy would wait for the device
         output = self.unet(sample, time, encoder_hidden_states=states, return_dict=False)
         return output[0].float()

@@ -1,13 +1,14 @@
 """A model's modules replaced by ones that read and write less: normalisation with activation and bias, sums, GEGLU.
 
-Done once, where a checkpoint is loaded on a CUDA device; weights and results stay what they are. Where the kernels
-cannot run, or give something else than torch, nothing is replaced.
+`accelerate` does it once, where a checkpoint is loaded for a CUDA device; weights stay as they are, and results but
+for rounding. Where the kernels cannot run, or give something else than torch, nothing is replaced.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,31 @@ from adaflow_core.model.backends import gather_blend
 logger = logging.getLogger(__name__)
 
 
+def accelerate(*models: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """Fuse the modules of `models` if they are to run on CUDA and the kernels run there; says whether it did."""
+    if device.type != "cuda" or not kernels_run(device, dtype):
+        return False
+    for model in models:
+        fuse(model)
+    return True
+
+
+def memory_format(device: torch.device, fused: bool) -> torch.memory_format:
+    """The fastest layout of weights and latents there.
+
+    Convolutions are the fastest channels-last, and tokens lie so as attention takes them. But torch's normalisation on
+    a GPU turns every picture over and back: without the fused one, the other layout is 15 % faster there.
+    """
+    return torch.channels_last if fused or device.type == "cpu" else torch.contiguous_format
+
+
+def _kernels() -> Any:
+    """The module of kernels, imported where they run: Triton is not everywhere."""
+    from adaflow_core.model import kernels
+
+    return kernels
+
+
 class FusedGroupNorm(nn.GroupNorm):
     """Group normalisation of channels-last pictures, with the SiLU that follows if `silu`; rows go torch's way."""
 
@@ -29,9 +55,7 @@ class FusedGroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:  # [B, C, H, W], [B or 1, C]
         if x.ndim == 4:
-            from adaflow_core.model.kernels import group_norm
-
-            return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, self.silu, shift)
+            return _kernels().group_norm(x, self.num_groups, self.weight, self.bias, self.eps, self.silu, shift)
         normed = super().forward(x if shift is None else x + shift[:, :, None, None])
         return F.silu(normed) if self.silu else normed
 
@@ -44,9 +68,7 @@ class FusedLayerNorm(nn.LayerNorm):
         self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        from adaflow_core.model.kernels import layer_norm
-
-        return layer_norm(x, self.weight, self.bias, self.eps)
+        return _kernels().layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class ConvWithoutBias(nn.Conv2d):
@@ -62,26 +84,21 @@ class ConvWithoutBias(nn.Conv2d):
         return self._conv_forward(x, self.weight, None)
 
 
-def _add(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
-    from adaflow_core.model.kernels import add
-
-    return add(a, b, bias)
-
-
 def _resnet(block: Any, x: Tensor, temb: Any) -> Tensor:
-    """The forward of a residual block of diffusers whose norms activate and whose convolutions leave out their bias."""
+    """A diffusers residual block's forward, with norms that activate and convolutions that leave out their bias."""
     hidden = block.conv1(block.norm1(x))
     shift = block.conv1.bias[None]
     if block.time_emb_proj is not None:
         shift = shift + block.time_emb_proj(F.silu(temb))
     hidden = block.conv2(block.norm2(hidden, shift))
-    return _add(x if block.conv_shortcut is None else block.conv_shortcut(x), hidden, block.residual_bias)
+    shortcut = x if block.conv_shortcut is None else block.conv_shortcut(x)
+    return _kernels().add(shortcut, hidden, block.residual_bias)
 
 
 def _to_picture(
     block: Any, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
 ) -> Tensor:
-    """How a transformer of diffusers ends: its rows are a channels-last picture as they lie, and stay one."""
+    """The end of a diffusers transformer: in memory its rows are a channels-last picture already."""
     if block.use_linear_projection:
         hidden_states = block.proj_out(hidden_states)
     picture = hidden_states.reshape(batch_size, height, width, -1).permute(0, 3, 1, 2)
@@ -90,10 +107,7 @@ def _to_picture(
 
 def _upsample(block: Any, x: Tensor, output_size: Any = None) -> Tensor:
     height, width = output_size or (2 * x.shape[2], 2 * x.shape[3])
-    from adaflow_core.model.kernels import enlarge
-
-    picture: Tensor = block.conv(enlarge(x, height, width))
-    return picture
+    return block.conv(_kernels().enlarge(x, height, width))
 
 
 class FusedGeglu(nn.Module):
@@ -104,59 +118,50 @@ class FusedGeglu(nn.Module):
         self.proj = proj
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        projected = self.proj(hidden_states)
-        from adaflow_core.model.kernels import gate as gated
-
-        return gated(projected)
+        return _kernels().gate(self.proj(hidden_states))
 
 
 def kernels_run(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels run here and agree with torch; says once why not."""
+    """Whether the kernels run on the device and agree with torch; logs why not."""
     if sys.platform != "linux":
         return False
     try:
-        from adaflow_core.model import kernels
-
-        generator = torch.Generator().manual_seed(0)
-        picture = torch.randn(2, 96, 9, 13, generator=generator).add(0.5).to(device, dtype)
-        picture = picture.contiguous(memory_format=torch.channels_last)
-        weight, bias = (torch.randn(96, generator=generator).to(device, dtype) for _ in range(2))
-        normed = kernels.group_norm(picture, 32, weight, bias, 1e-5, True)
-        shift = 3 * torch.randn(2, 96, generator=generator).to(device, dtype)
-        shifted = kernels.group_norm(picture, 32, weight, bias, 1e-5, False, shift)
-        first, second = picture.flatten(1).chunk(2, dim=1)
-        gated = kernels.gate(torch.cat([first, second], dim=1))
-        rows = torch.randn(3, 40, 96, generator=generator).to(device, dtype)
-        slots, index = (torch.randint(0, high, shape, generator=generator).to(device)
-                        for high, shape in ((3, (2, 2)), (40, (2, 2, 40))))  # fmt: skip
-        weights = torch.rand(2, 2, 40, generator=generator).to(device, torch.float16)
-        blended = kernels.gather_blend(rows, slots, index, weights, rows[:2])
-        affine = weight.float(), bias.float()
-        pairs = [
-            (blended, gather_blend(rows.float(), slots, index, weights, rows[:2].float())),
-            (normed, F.silu(F.group_norm(picture.float(), 32, *affine, 1e-5))),
-            (
-                shifted,
-                F.group_norm((picture + shift[:, :, None, None]).float(), 32, weight.float(), bias.float(), 1e-5),
-            ),
-            (
-                kernels.layer_norm(rows, weight, bias, 1e-5),
-                F.layer_norm(rows.float(), (96,), weight.float(), bias.float()),
-            ),
-            (kernels.add(picture, picture, bias), 2 * picture.float() + bias.float()[:, None, None]),
-            (kernels.enlarge(picture, 17, 26), F.interpolate(picture.float(), size=(17, 26))),
-            (gated, first.float() * F.gelu(second.float())),
-        ]
-        for ours, theirs in pairs:
+        for ours, theirs in _compare(device, dtype):
             torch.testing.assert_close(ours.float(), theirs, rtol=0.02, atol=0.02)
-    except Exception as problem:  # whatever keeps them from running, the answer is the same
+    except Exception as problem:  # of a compiler, a driver or a result: torch's operations run all the same
         logger.warning("the fused kernels cannot run here (%s); using torch's", str(problem).strip().split("\n")[0])
         return False
     return True
 
 
+def _compare(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """What each kernel makes of random values, and what torch makes of them in float32."""
+    kernels, generator = _kernels(), torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    def below(end: int, *shape: int) -> Tensor:
+        return torch.randint(0, end, shape, generator=generator).to(device)
+
+    picture = (random(2, 96, 9, 13) + 0.5).contiguous(memory_format=torch.channels_last)
+    weight, bias, shift, rows, gated = random(96), random(96), 3 * random(2, 96), random(3, 40, 96), random(2, 8, 600)
+    affine = weight.float(), bias.float()
+    normed = F.group_norm(picture.float(), 32, *affine, 1e-5)
+    yield kernels.group_norm(picture, 32, weight, bias, 1e-5, True), F.silu(normed)
+    shifted = F.group_norm((picture + shift[:, :, None, None]).float(), 32, *affine, 1e-5)
+    yield kernels.group_norm(picture, 32, weight, bias, 1e-5, False, shift), shifted
+    yield kernels.layer_norm(rows, weight, bias, 1e-5), F.layer_norm(rows.float(), (96,), *affine)
+    yield kernels.add(picture, picture, bias), 2 * picture.float() + bias.float()[:, None, None]
+    yield kernels.enlarge(picture, 17, 26), F.interpolate(picture.float(), size=(17, 26))
+    hidden, gate = gated.float().chunk(2, dim=-1)
+    yield kernels.gate(gated), hidden * F.gelu(gate)
+    blend = below(3, 2, 2), below(40, 2, 2, 40), random(2, 2, 40).abs().half()
+    yield kernels.gather_blend(rows, *blend, rows[:2]), gather_blend(rows.float(), *blend, rows[:2].float())
+
+
 def fuse(model: Any) -> None:
-    """Replace the modules of a UNet or an autoencoder of diffusers."""
+    """Replace the modules of a diffusers UNet or autoencoder."""
     for module in list(model.modules()):
         kind = type(module).__name__
         plain = kind == "ResnetBlock2D" and _is_plain(module)

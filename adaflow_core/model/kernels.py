@@ -2,7 +2,7 @@
 
 Torch normalises groups in the other layout only, so that every normalisation between two convolutions turns the
 picture over and back; it reads and writes it once more for the activation, for each bias and for each sum. Here a
-picture is read and written once where torch does it three times. Imported where `fused.py` finds Triton.
+picture is read and written once where torch does it three times. Imported by `fused.py` where Triton is.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def gate(projected: Tensor) -> Tensor:
 
 
 def gather_blend(outputs: Tensor, slots: Tensor, index: Tensor, weights: Tensor, base: Tensor | None = None) -> Tensor:
-    """As `correspondence.gather_blend`: each keyframe's row is read once and nothing else is written."""
+    """As `backends.gather_blend`: each keyframe's row is read once and nothing else is written."""
     (F, P, n), d = index.shape, outputs.shape[-1]
     out = outputs.new_empty(F, n, d)
     grid = (triton.cdiv(n, 32), triton.cdiv(d, CHANNELS), F)

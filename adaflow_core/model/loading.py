@@ -17,7 +17,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
-from adaflow_core.model.fused import fuse, kernels_run
+from adaflow_core.model.fused import accelerate, memory_format
 
 logger = logging.getLogger(__name__)
 EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "embedded-sd"
@@ -89,15 +89,13 @@ def load_backbone(
         prediction=scheduler.prediction_type,
         offset=scheduler.steps_offset,
     )
-    memory_format = place(unet, vae, text_encoder, target, kind)
+    fused = place(unet, vae, text_encoder, target, kind)
     profile = ModelProfile.load(Path(source)) or ModelProfile(
         size=int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
     )
     attend = pick_attention(attention, target, kind)
     logger.info("loaded %s on %s in %s", model, target, kind)
-    return Backbone(
-        model, vae, unet, text_encoder, pipe.tokenizer, schedule, profile, target, kind, attend, memory_format
-    )
+    return Backbone(model, vae, unet, text_encoder, pipe.tokenizer, schedule, profile, target, kind, attend, fused)
 
 
 def _load_pipeline(model: str, source: str, revision: str | None, dtype: torch.dtype) -> Any:
@@ -130,18 +128,12 @@ def _load_pipeline(model: str, source: str, revision: str | None, dtype: torch.d
     return pipe
 
 
-def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """The modules on the device, in the memory layout that is the fastest there."""
-    # Convolutions are the fastest channels-last, and tokens lie so as attention takes them. But torch's normalisation
-    # of a GPU turns every picture over and back: without the fused one, the other layout is 15 % faster there.
-    fused = device.type == "cuda" and kernels_run(device, dtype)
-    memory_format = torch.channels_last if fused or device.type == "cpu" else torch.contiguous_format
+def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """The modules on the device, as fast as they run there; says whether UNet and VAE are fused."""
+    fused = accelerate(unet, vae, device=device, dtype=dtype)
     for module in (unet, vae, text_encoder):
-        module.to(device, memory_format=memory_format).eval().requires_grad_(False)
-    if fused:
-        fuse(unet)
-        fuse(vae)
-    return memory_format
+        module.to(device, memory_format=memory_format(device, fused)).eval().requires_grad_(False)
+    return fused
 
 
 @contextmanager

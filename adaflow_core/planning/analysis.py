@@ -32,7 +32,7 @@ def source_video(
     cache: Cache,
     *,
     size: tuple[int, int] | int,
-    frames: slice | None,
+    frame_range: slice | None,
     fps: float | Fraction,
     monitor: Monitor,
 ) -> Video:
@@ -46,11 +46,11 @@ def source_video(
         return from_frames(video, fps=Fraction(fps).limit_denominator(1001))
     path = Path(video)
     check_source(path)
-    chosen = [frames.start, frames.stop] if frames else None
+    chosen = [frame_range.start, frame_range.stop] if frame_range else None
     key = cache_key(file=file_digest(path), size=size, frames=chosen)
 
     def build(folder: Path) -> dict[str, Any]:
-        decoded = decode_video(path, size=size, frames=frames, monitor=monitor, out=folder / "frames.npy")
+        decoded = decode_video(path, size=size, frames=frame_range, monitor=monitor, out=folder / "frames.npy")
         return {
             "fps": str(decoded.fps),
             "digest": decoded.digest,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.config import PlanConfig
+from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.model.memory import to_device
 from adaflow_core.planning.matching import best_match, pool_tokens
 from adaflow_core.progress import Monitor
@@ -17,23 +17,21 @@ from adaflow_core.types import Correspondence, Features, Grid, Segments
 CONFIDENCE_SCALE = 0.1
 
 
-def neighbours(keyframes: np.ndarray, frames: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(keyframes: np.ndarray, frame_ids: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The keyframe slots before and after each frame, and their weights by temporal distance: [F, 2] each.
 
     Never across a cut: where a side has no keyframe in the frame's shot, the other one takes all.
     """
     last = len(keyframes) - 1
-    after = np.searchsorted(keyframes, frames)  # first keyframe at or after the frame
+    after = np.searchsorted(keyframes, frame_ids)  # first keyframe at or after the frame
     before = np.clip(after - 1, 0, last)
     after = np.clip(after, 0, last)
-    shot = np.searchsorted(cuts, frames, side="right")
-    has_before = (np.searchsorted(cuts, keyframes[before], side="right") == shot) & (keyframes[before] <= frames)
-    has_after = (np.searchsorted(cuts, keyframes[after], side="right") == shot) & (keyframes[after] >= frames)
-    slots = np.stack(
-        [np.where(has_before, before, after), np.where(has_after, after, before)],
-        axis=1,
-    )
-    distance = np.abs(keyframes[slots] - frames[:, None]).astype(np.float64)
+    shot = np.searchsorted(cuts, frame_ids, side="right")
+    shots = np.searchsorted(cuts, keyframes, side="right")
+    has_before = (shots[before] == shot) & (keyframes[before] <= frame_ids)
+    has_after = (shots[after] == shot) & (keyframes[after] >= frame_ids)
+    slots = np.stack([np.where(has_before, before, after), np.where(has_after, after, before)], axis=1)
+    distance = np.abs(keyframes[slots] - frame_ids[:, None]).astype(np.float64)
     span = distance.sum(axis=1, keepdims=True)
     weights = np.where(span > 0, distance[:, ::-1] / np.where(span > 0, span, 1), 0.5)
     # A frame with one keyframe names it twice; all the weight goes to the first.
@@ -58,14 +56,10 @@ def match_to_keyframes(
     temporal: np.ndarray,  # [F, P]
 ) -> tuple[Tensor, Tensor]:
     """The keyframe token for each token [F, P, n] int64, and the blend weights [F, P, n]."""
-    index, confidence = [], []
-    for p in range(slots.shape[1]):
-        values, indices = best_match(frame_tokens, key_tokens[to_device(slots[:, p], key_tokens.device)])
-        index.append(indices)
-        confidence.append(values)
-    stacked = torch.stack(confidence, dim=1)
-    weights = blend_weights(to_device(temporal, stacked.device), stacked)
-    return torch.stack(index, dim=1), weights
+    device = key_tokens.device
+    matches = [best_match(frame_tokens, key_tokens[to_device(slot, device)]) for slot in slots.T]
+    confidence, index = (torch.stack(parts, dim=1) for parts in zip(*matches, strict=True))
+    return index, blend_weights(to_device(temporal, device), confidence)
 
 
 def correspond(
@@ -82,7 +76,7 @@ def correspond(
 
     With `blend` a frame takes from the keyframes before and after it, else from its segment's own.
     """
-    T = segments.frames
+    T = segments.T
     if blend:
         slots, temporal = neighbours(segments.keyframes, np.arange(T), segments.cuts)
     else:
@@ -91,24 +85,23 @@ def correspond(
     index = {g: scratch(np.int16 if g.n < 2**15 else np.int32, (T, P, g.n)) for g in grids}
     weights = {g: scratch(np.float16, (T, P, g.n)) for g in grids}
 
-    on_gpu = torch.device(device).type == "cuda"
-    chunk = chunk or (32 if on_gpu else 8)
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
     dtype = torch.float16 if on_gpu else torch.float32
     with monitor.stage("match", T) as stage:
-        for part in stage.chunks(T, chunk):
+        for part in stage.chunks(T, chunk or (32 if on_gpu else 8)):
             # The slots of neighbouring frames are few: only their keyframes are loaded.
             used, local = np.unique(slots[part], return_inverse=True)
-            local = local.reshape(slots[part].shape)
-            frames = np.append(np.arange(part.start, part.stop), segments.keyframes[used])
-            raw = to_device(features.tokens[frames], torch.device(device)).to(dtype)
+            local = local.reshape(-1, P)
+            frame_ids = np.append(np.arange(part.start, part.stop), segments.keyframes[used])
+            raw = to_device(features.tokens[frame_ids], device).to(dtype)
             found = {}
             for grid in grids:
-                tokens = pool_tokens(raw, features.grid, grid)
-                count = part.stop - part.start
-                found[grid] = match_to_keyframes(tokens[:count], tokens[count:], local, temporal[part])
-            for grid, (indices, weight) in found.items():
-                # As narrow as they are kept before they are fetched.
-                index[grid][part] = indices.to(torch.int16 if index[grid].dtype == np.int16 else torch.int32).cpu()
+                tokens, keys = pool_tokens(raw, features.grid, grid).split([len(local), len(used)])
+                found[grid] = match_to_keyframes(tokens, keys, local, temporal[part])
+            for grid, (matched, weight) in found.items():
+                # Narrowed before they are fetched.
+                index[grid][part] = matched.to(torch.int16 if index[grid].dtype == np.int16 else torch.int32).cpu()
                 weights[grid][part] = weight.half().cpu()
     return Correspondence(slots, weights, index)
 
@@ -118,7 +111,7 @@ def leave_to_layers(segments: Segments, grids: list[Grid]) -> Correspondence:
 
     Its weight is a sigmoid of the relative distance, so that the keyframe before leads also halfway.
     """
-    slots, temporal = neighbours(segments.keyframes, np.arange(segments.frames), segments.cuts)
+    slots, temporal = neighbours(segments.keyframes, np.arange(segments.T), segments.cuts)
     before = np.where(slots[:, 0] == slots[:, 1], 1.0, 1 / (1 + np.exp(-temporal[:, 0])))
     weights = np.stack([before, 1 - before], axis=1)[:, :, None].astype(np.float16)
     nothing = np.empty((*slots.shape, 0), np.int16)
@@ -130,11 +123,10 @@ def build_correspondence(
     segments: Segments,
     grids: list[Grid],
     config: PlanConfig,
-    *,
     device: torch.device | str,
     monitor: Monitor,
 ) -> Correspondence:
-    """The correspondence as the method has it."""
-    if config.method == "tokenflow":
+    """The correspondence as the method finds it."""
+    if METHODS[config.method].matched_by_layer:
         return leave_to_layers(segments, grids)
     return correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor)

@@ -5,7 +5,6 @@ The same pass leaves the importance of each token.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class Capture:
 
 
 class _SelfAttentionProbe:
-    """Computes a layer's self-attention in the open, to see how much each token is attended to."""
+    """Computes a layer's self-attention with its weights, to sum up how much each token is attended to."""
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
@@ -147,8 +146,8 @@ def extract_features(
     words = backbone.embed(source_prompt) if source_prompt else None
     chunk, device = backbone.chunk, backbone.device
 
-    def run(frames: slice | np.ndarray, capture: Capture) -> Tensor:
-        chosen = to_device(latents[frames], device).float()
+    def run(frame_ids: slice | np.ndarray, capture: Capture) -> Tensor:
+        chosen = to_device(latents[frame_ids], device).float()
         return F.normalize(feature_pass(backbone, chosen, empty, capture), dim=-1)
 
     sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))
@@ -168,10 +167,9 @@ def extract_features(
         m = capture.attention.shape[1]
         inner = next(g for g in backbone.grids(w * backbone.factor, h * backbone.factor) if g.n == m)
 
-        tokens = _create(folder / "tokens.npy", (T, grid.n, min(raw.shape[-1], WIDTH)), np.float16)
+        tokens = allocated(folder / "tokens.npy", np.float16, (T, grid.n, min(raw.shape[-1], WIDTH)))
         kinds = ["uniform", "attention", "distinctive", *(["prompt"] if words else [])]
-        importance = {kind: _create(folder / f"importance_{kind}.npy", (T, grid.n), np.float32) for kind in kinds}
-        began = time.perf_counter()
+        importance = {kind: allocated(folder / f"importance_{kind}.npy", np.float32, (T, grid.n)) for kind in kinds}
         for part in stage.chunks(T, chunk):
             rows = F.normalize(run(part, capture) - mean, dim=-1)
             if reduction is not None:
@@ -183,8 +181,7 @@ def extract_features(
             if words is not None:
                 assert capture.prompt is not None
                 importance["prompt"][part] = _mean_one(pool_map(capture.prompt, inner, grid))
-        seconds = (time.perf_counter() - began) / T
-    return {"grid": grid, "importance": kinds, "agreement": agreement, "seconds_per_frame": seconds}
+    return {"grid": grid, "importance": kinds, "agreement": agreement}
 
 
 def load_features(folder: Path, meta: dict[str, Any]) -> Features:
@@ -194,7 +191,6 @@ def load_features(folder: Path, meta: dict[str, Any]) -> Features:
         grid=Grid(*meta["grid"]),
         importance={kind: np.load(folder / f"importance_{kind}.npy", mmap_mode="r") for kind in meta["importance"]},
         agreement=meta["agreement"],
-        seconds_per_frame=meta["seconds_per_frame"],
     )
 
 
@@ -206,7 +202,3 @@ def distinctiveness(tokens: Tensor) -> Tensor:
 def _mean_one(values: Tensor) -> np.ndarray:
     scaled = values.float() / values.float().mean(dim=-1, keepdim=True).clamp(min=1e-8)
     return scaled.cpu().numpy()
-
-
-def _create(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    return allocated(path, dtype, shape)

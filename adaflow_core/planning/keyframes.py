@@ -12,15 +12,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from adaflow_core.config import PlanConfig
-from adaflow_core.planning.residual import PropagationResidual, cheapest
+from adaflow_core.config import METHODS, PlanConfig
+from adaflow_core.planning.residual import PropagationResidual, shortest_paths
 from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Segments
 
 # Unevenness in dB under which keyframes lie at even distances: what choosing them would gain there is within the error
 # of its prediction. Even and uneven motion of the drawn world lie at 0 to 1.0 and at 5.2 to 6.1 dB.
-EVEN = 2.0
+LEAST_UNEVENNESS = 2.0
 
 
 def detect_cuts(adjacent: np.ndarray, threshold: float) -> np.ndarray:
@@ -40,55 +40,36 @@ def detect_cuts(adjacent: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def threshold_starts(
-    compare: Compare,
-    frames: int,
-    cuts: np.ndarray,
-    *,
-    mean: float,
-    window: float,
-    max_segment: int,
-    lookahead: int = 16,
+    compare: Compare, T: int, cuts: np.ndarray, *, mean: float, window: float, max_segment: int, lookahead: int = 16
 ) -> np.ndarray:
     """First frames of the segments: a new one begins at the first frame too unlike the segment's anchor.
 
     The next anchor is that very frame. `lookahead` frames are compared at a time.
     """
     starts = [0]
-    borders = [*map(int, cuts), frames]
-    position = 1
-    while position < frames:
+    while starts[-1] < T:
         anchor = starts[-1]
-        end = min(next(c for c in borders if c > anchor), anchor + max_segment)
-        if position < end:
-            ahead = np.arange(position, min(position + lookahead, end))
+        end = min(next(border for border in [*map(int, cuts), T] if border > anchor), anchor + max_segment)
+        for begin in range(anchor + 1, end, lookahead):
+            ahead = np.arange(begin, min(begin + lookahead, end))
             means, windows = compare(anchor, ahead)
-            unlike = np.flatnonzero((means < mean) | (windows < window))
-            if not len(unlike):
-                position = int(ahead[-1]) + 1
-                continue
-            end = int(ahead[unlike[0]])
-        if end < frames:
-            starts.append(end)
-        position = end + 1
-    return np.array(starts, dtype=np.int64)
+            unlike = ahead[(means < mean) | (windows < window)]
+            if len(unlike):
+                end = int(unlike[0])
+                break
+        starts.append(end)
+    return np.array(starts[:-1], dtype=np.int64)
 
 
 def representatives(
-    compare: Compare,
-    starts: np.ndarray,
-    frames: int,
-    candidates: int = 5,
-    witnesses: int = 9,
+    compare: Compare, starts: np.ndarray, T: int, candidates: int = 5, witnesses: int = 9
 ) -> np.ndarray:
     """For each segment the frame most similar to the rest of it, among evenly spread candidates."""
     keyframes = []
-    for start, end in zip(starts, [*starts[1:], frames], strict=True):
+    for start, end in pairwise([*starts, T]):
         members = np.unique(np.linspace(start, end - 1, witnesses).round().astype(np.int64))
         options = np.unique(np.linspace(start, end - 1, candidates + 2).round().astype(np.int64)[1:-1])
-        if len(options) == 1:
-            keyframes.append(options[0])
-            continue
-        totals = [compare(int(option), members)[0].sum() for option in options]
+        totals = [compare(int(option), members)[0].sum() for option in options] if len(options) > 1 else [0.0]
         keyframes.append(options[int(np.argmax(totals))])
     return np.array(keyframes, dtype=np.int64)
 
@@ -119,233 +100,174 @@ def segment_gains(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def budget_segments(similarity: np.ndarray, count: int, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Exactly `count` contiguous segments of greatest total similarity: (starts, keyframes), or None.
 
-    Dynamic programming over the band `similarity` [N, B]; no segment spans a cut. None where the band is
-    too narrow or the cuts too many for `count` segments.
+    `similarity` is a band as in `segment_gains`; no segment spans a cut. None where the band is too narrow or the
+    cuts too many for `count` segments.
     """
     N, B = similarity.shape
     gains, best = segment_gains(similarity)
-    for cut in cuts:
-        for i in range(max(0, cut - B + 1), cut):
-            gains[i, cut - i :] = -np.inf
-    # total[j]: best sum for frames 0..j-1 in k segments; choice[k][j]: length of the last of them.
-    total = np.full(N + 1, -np.inf)
-    total[0] = 0.0
-    ends = np.arange(1, N + 1)
-    lengths = np.arange(1, B + 1)
-    first = ends[:, None] - lengths[None, :]  # [N, B] start of the last segment
-    valid = first >= 0
-    last_gain = np.where(valid, gains[first.clip(0), (lengths - 1)[None, :]], -np.inf)
-    choice = np.zeros((count, N + 1), dtype=np.int64)
-    for k in range(count):
-        options = np.where(valid, total[first.clip(0)], -np.inf) + last_gain
-        pick = options.argmax(axis=1)
-        total = np.concatenate([[-np.inf], options[np.arange(N), pick]])
-        choice[k, 1:] = lengths[pick]
-    if not np.isfinite(total[N]):
+    i, d = np.indices((N, B))
+    shot = np.searchsorted(cuts, np.arange(N + B), side="right")
+    gains[shot[i] != shot[i + d]] = -np.inf
+    # A path along the borders 0..N, whose steps are the segments.
+    ends, steps = np.full((2, N + 1), np.inf), np.full((N + 1, B + 1), np.inf)
+    ends[0, 0] = ends[1, N] = 0.0
+    steps[:N, 1:] = -gains
+    borders = next(shortest_paths(ends[0], steps, ends[1], count + 1, count + 1), None)
+    if borders is None:
         return None
-    starts, end = [], N
-    for k in reversed(range(count)):
-        end -= int(choice[k, end])
-        starts.append(end)
-    begin = np.array(starts[::-1], dtype=np.int64)
-    size = np.diff(np.append(begin, N))
-    return begin, best[begin, size - 1]
+    return borders[:-1], best[borders[:-1], np.diff(borders) - 1]
 
 
-def place_borders(
-    compare: Compare,
-    keyframes: np.ndarray,
-    cuts: np.ndarray,
-    frames: int,
-    reach: int | None = None,
-) -> np.ndarray:
+def place_borders(compare: Compare, keyframes: np.ndarray, cuts: np.ndarray, reach: int | None = None) -> np.ndarray:
     """Segment starts for given keyframes: between two neighbours the border of greatest total similarity.
 
     A cut between them is the border. `reach` limits the search to that many frames around the middle.
     """
     starts = [0]
-    for left, right in pairwise(keyframes):
-        between = [int(c) for c in cuts if left < c <= right]
-        if between:
-            starts.append(between[0])
-            continue
+    for left, right in pairwise(keyframes.tolist()):
+        between = cuts[(left < cuts) & (cuts <= right)]
         middle = (left + right + 1) // 2
-        low = left + 1 if reach is None else max(left + 1, middle - reach)
-        high = right if reach is None else min(right, middle + reach)
-        options = np.arange(low, high)  # frames that either side may take
-        if not len(options):
-            starts.append(int(right))
+        low, high = (left + 1, right) if reach is None else (max(left + 1, middle - reach), min(right, middle + reach))
+        if len(between) or low == high:
+            starts.append(int(between[0]) if len(between) else right)
             continue
-        taken_left, taken_right = (
-            compare(int(left), options)[0],
-            compare(int(right), options)[0],
-        )
-        gain = np.cumsum(np.append(0.0, taken_left - taken_right))
+        options = np.arange(low, high)  # frames that either side may take
+        gain = np.cumsum(np.append(0.0, compare(left, options)[0] - compare(right, options)[0]))
         # Among equals the border nearest the middle.
         near = -np.abs(np.arange(low, high + 1) - middle) * 1e-9
-        starts.append(int(low + np.argmax(gain + near)))
+        starts.append(low + int(np.argmax(gain + near)))
     return np.array(starts, dtype=np.int64)
 
 
-def budget_choice(
-    similarity: FrameSimilarity,
-    scales: tuple[int, ...],
-    both_directions: bool,
-    cuts: np.ndarray,
-    *,
-    count: int,
-    max_segment: int,
-    monitor: Monitor,
-) -> Segments:
-    """`budget_segments` of a video of any length: the timeline is thinned where it has many frames a segment."""
-    T = len(similarity.features.tokens)
-    if count >= T:
-        return Segments(np.arange(T), np.arange(T), cuts, T)
-    # The band reaches three times the average segment; the timeline is thinned so that it stays narrow.
-    reach = min(T, max_segment, max(16, 3 * T // count))
-    while True:
-        stride = max(1, min(-(-reach // 64), T // (2 * count)))
-        band = similarity.band(scales, both_directions, stride, -(-reach // stride), monitor)
-        found = budget_segments(band, count, np.unique(-(-cuts // stride)))
-        if found is not None:
-            break
-        if reach >= T:
-            raise ValueError(f"{count} segments do not fit {len(cuts) + 1} shots in {T} frames")
-        reach = min(T, 2 * reach)
-    starts, keyframes = found[0] * stride, found[1] * stride
-    if stride > 1:
-        compare = partial(similarity.compare, scales, both_directions)
-        keyframes = _serve_every_shot(keyframes, cuts, T)
-        starts = place_borders(compare, keyframes, cuts, T, reach=2 * stride)
-    return Segments(starts, keyframes, cuts, T)
-
-
-def _serve_every_shot(keyframes: np.ndarray, cuts: np.ndarray, frames: int) -> np.ndarray:
-    """As many keyframes, one at least in each shot: one that thinning skipped takes from the two that lie closest."""
-    for start, end in pairwise([0, *map(int, cuts), frames]):
+def serve_every_shot(keyframes: np.ndarray, cuts: np.ndarray, T: int) -> np.ndarray:
+    """As many keyframes, at least one in each shot: a shot without one takes from the two that lie closest."""
+    for start, end in pairwise([0, *map(int, cuts), T]):
         if not ((keyframes >= start) & (keyframes < end)).any():
             shots = np.searchsorted(cuts, keyframes, side="right")
-            gaps = np.where(np.diff(shots) == 0, np.diff(keyframes), frames)
+            gaps = np.where(np.diff(shots) == 0, np.diff(keyframes), T)
             kept = np.delete(keyframes, int(gaps.argmin()) + 1)
             keyframes = np.sort(np.append(kept, (start + end - 1) // 2))
     return keyframes
 
 
-def refine_keyframes(
-    residual: PropagationResidual, count: int, most: int, threshold: float, monitor: Monitor
-) -> np.ndarray:
-    """[K] the keyframes from which propagation goes wrong least: `count`, or as many more, up to `most`, as it takes
-
-    until no frame's residual is over the threshold. A video that changes evenly gets as many at even distances.
-    """
-    costs = residual.costs(count, monitor)
-    chosen, everything = costs.frames, np.arange(residual.length)
-    for number, chosen, worst in cheapest(costs, most):
-        if number < count:
-            continue
-        # A sample does not show how the frames between its own are served.
-        served = worst <= threshold**2 and (costs.whole or residual(chosen, everything).max() <= threshold)
-        if served or number == most:
-            break
-        if number > count and number >= min(2 * count, len(costs.frames) // 2) and residual.finer(number, costs):
-            return refine_keyframes(residual, number, most, threshold, monitor)
-    if costs.unevenness < EVEN:
-        return even_segments(residual.length, len(chosen), residual.cuts).keyframes
-    return chosen
-
-
-def even_segments(frames: int, count: int, cuts: np.ndarray) -> Segments:
+def even_segments(T: int, count: int, cuts: np.ndarray) -> Segments:
     """Evenly spaced keyframes, each in the middle of its stretch: the `uniform` baseline.
 
     Cuts are respected as everywhere else; a shot gets keyframes by its length, at least one.
     """
-    borders = np.concatenate([[0], cuts, [frames]]).astype(np.int64)
+    borders = np.concatenate([[0], cuts, [T]]).astype(np.int64)
     lengths = np.diff(borders)
     share = np.ones(len(lengths), dtype=np.int64)
-    while share.sum() < min(count, frames):
+    while share.sum() < min(count, T):
         room = np.where(share < lengths, lengths / share, -1.0)
         share[int(room.argmax())] += 1
     starts = np.concatenate([b + np.arange(k) * n // k for b, n, k in zip(borders[:-1], lengths, share, strict=True)])
-    ends = np.append(starts[1:], frames)
-    return Segments(starts, (starts + ends - 1) // 2, cuts, frames)
+    ends = np.append(starts[1:], T)
+    return Segments(starts, (starts + ends - 1) // 2, cuts, T)
 
 
-class _Chooser:
-    """Chooses one video's segments; `notes` is what the user should know about the choice."""
+def refine_keyframes(
+    residual: PropagationResidual, count: int, most: int, threshold: float, monitor: Monitor
+) -> np.ndarray:
+    """[K] the keyframes of the least total residual: `count`, or as many more, up to `most`, as it takes
+
+    until no frame's residual is over the threshold. A video that changes evenly gets as many at even distances.
+    """
+    frame_ids = np.arange(residual.T)
+    for keyframes, worst, costs in residual.best_keyframes(count, most, monitor):
+        # A sample does not show how the frames between its own are served.
+        if worst <= threshold**2 and (costs.stride == 1 or residual(keyframes, frame_ids).max() <= threshold):
+            break
+    if costs.unevenness < LEAST_UNEVENNESS:
+        return even_segments(residual.T, len(keyframes), residual.cuts).keyframes
+    return keyframes
+
+
+class KeyframeSelector:
+    """Selects one video's keyframes as the settings say; `notes` is what the user should know about them."""
 
     def __init__(
         self, config: PlanConfig, similarity: FrameSimilarity, residual: PropagationResidual, monitor: Monitor
     ) -> None:
         self.config, self.similarity, self.residual, self.monitor = config, similarity, residual, monitor
-        self.frames, self.cuts = residual.length, residual.cuts
+        self.T, self.cuts = residual.T, residual.cuts
         self.compare: Compare = partial(similarity.compare, config.scales, config.both_directions)
-        assert config.max_keyframes is not None
-        self.limit = max(config.max_keyframes, len(self.cuts) + 1)
         self.notes: list[str] = []
 
-    def segments(self) -> Segments:
-        if self.config.method in ("joint", "per-frame"):
-            return Segments(np.arange(self.frames), np.arange(self.frames), self.cuts, self.frames)
-        if self.config.method in ("uniform", "tokenflow"):
-            # TokenFlow's spacing (arXiv 2307.10373)
-            return even_segments(self.frames, self._asked() or -(-self.frames // 8), self.cuts)
+    def select(self) -> Segments:
+        spacing = METHODS[self.config.method].spacing
+        if spacing == "every frame":
+            return even_segments(self.T, self.T, self.cuts)
+        if spacing == "even":
+            # TokenFlow's distance (arXiv 2307.10373) where no number is given.
+            return even_segments(self.T, self._requested() or -(-self.T // 8), self.cuts)
         return self._by_similarity() if self.config.refinement == "none" else self._by_residual()
 
-    def _asked(self) -> int | None:
+    def _requested(self) -> int | None:
         """How many keyframes there are to be; None: as many as it takes."""
         count, shots = self.config.keyframes, len(self.cuts) + 1
         if count is None:
             return None
-        if count > self.frames:
-            self.notes.append(f"{count} keyframes were asked for; the video has {self.frames} frames")
+        if count > self.T:
+            self.notes.append(f"{count} keyframes were asked for; the video has {self.T} frames")
         elif count < shots:
             self.notes.append(f"{count} keyframes were asked for; {shots} shots need one each")
-        return max(shots, min(count, self.frames))
+        return max(shots, min(count, self.T))
 
     def _by_similarity(self) -> Segments:
         """The paper's walk, or the best segments of a given number."""
-        count = self._asked()
+        count = self._requested()
         if count is None:
             starts = self._walk()
             count = self._allowed(len(starts))
             if count == len(starts):
-                return Segments(starts, representatives(self.compare, starts, self.frames), self.cuts, self.frames)
-        return budget_choice(
-            self.similarity,
-            self.config.scales,
-            self.config.both_directions,
-            self.cuts,
-            count=count,
-            max_segment=self.config.max_segment,
-            monitor=self.monitor,
-        )
+                return Segments(starts, representatives(self.compare, starts, self.T), self.cuts, self.T)
+        return self._by_budget(count)
+
+    def _by_budget(self, count: int) -> Segments:
+        """`budget_segments` of a video of any length: the timeline is thinned where it has many frames a segment."""
+        T, cuts, config = self.T, self.cuts, self.config
+        if count == T:
+            return even_segments(T, T, cuts)
+        # The band reaches three times the average segment; the timeline is thinned so that it stays narrow.
+        reach, found = min(T, config.max_segment, max(16, 3 * T // count)), None
+        while found is None:
+            stride = max(1, min(-(-reach // 64), T // (2 * count)))
+            band = self.similarity.band(
+                config.scales, config.both_directions, stride, -(-reach // stride), self.monitor
+            )
+            found = budget_segments(band, count, np.unique(-(-cuts // stride)))
+            reach = min(T, 2 * reach)
+        starts, keyframes = found[0] * stride, found[1] * stride
+        if stride > 1:
+            keyframes = serve_every_shot(keyframes, cuts, T)
+            starts = place_borders(self.compare, keyframes, cuts, reach=2 * stride)
+        return Segments(starts, keyframes, cuts, T)
 
     def _by_residual(self) -> Segments:
         """Keyframes from which propagation goes wrong least; without a number, as many as the walk finds or more."""
         assert self.config.residual is not None
-        count = most = self._asked()
+        count = most = self._requested()
         if count is None or most is None:
             count = self._allowed(len(self._walk()))
-            most = self.limit if self.config.refinement == "split" else count
+            most = self._limit if self.config.refinement == "split" else count
         keyframes = refine_keyframes(self.residual, count, most, self.config.residual, self.monitor)
         K = len(keyframes)
-        if 2 < K < self.frames and np.array_equal(keyframes, even_segments(self.frames, K, self.cuts).keyframes):
+        if 2 < K < self.T and np.array_equal(keyframes, even_segments(self.T, K, self.cuts).keyframes):
             self.notes.append("the video changes evenly, so that its keyframes lie at even distances")
-        starts = place_borders(self.compare, keyframes, self.cuts, self.frames)
-        return Segments(starts, keyframes, self.cuts, self.frames)
+        return Segments(place_borders(self.compare, keyframes, self.cuts), keyframes, self.cuts, self.T)
 
     def _walk(self) -> np.ndarray:
-        assert self.config.similarity is not None and self.config.window_similarity is not None
-        return threshold_starts(
-            self.compare,
-            self.frames,
-            self.cuts,
-            mean=self.config.similarity,
-            window=self.config.window_similarity,
-            max_segment=self.config.max_segment,
-        )
+        mean, window, max_segment = self.config.similarity, self.config.window_similarity, self.config.max_segment
+        assert mean is not None and window is not None
+        return threshold_starts(self.compare, self.T, self.cuts, mean=mean, window=window, max_segment=max_segment)
+
+    @property
+    def _limit(self) -> int:
+        assert self.config.max_keyframes is not None
+        return max(self.config.max_keyframes, len(self.cuts) + 1)
 
     def _allowed(self, wanted: int) -> int:
-        if wanted > self.limit:
-            self.notes.append(f"the thresholds ask for {wanted} keyframes; {self.limit} were allowed")
-        return min(wanted, self.limit)
+        if wanted > self._limit:
+            self.notes.append(f"the thresholds ask for {wanted} keyframes; {self._limit} were allowed")
+        return min(wanted, self._limit)

@@ -14,7 +14,7 @@ from torch import Tensor
 from adaflow_core.model.memory import to_device
 from adaflow_core.types import Grid
 
-# Entries of a similarity table held at a time; 2**24 floats are 64 MB.
+# Entries of a similarity table in memory at a time; 2**24 floats are 64 MB.
 TABLE_ENTRIES = 2**24
 
 
@@ -98,14 +98,14 @@ def weighted_mean(heat: Tensor, weights: Tensor) -> Tensor:
     return (heat * weights).sum(dim=-1) / weights.sum(dim=-1)
 
 
-# Bytes that are held: at Stable Diffusion's size 16,000 frames' on a GPU, 2,000 frames' elsewhere.
-HELD_CUDA, HELD = 2**31, 2**29
+# Bytes of pooled rows that stay in memory: at Stable Diffusion's size 16,000 frames on a GPU, 2,000 elsewhere.
+CACHE_CUDA, CACHE = 2**31, 2**29
 
 
 class PooledRows:
-    """`rows(frames)` -> [F, to.n, c]: `rows` [T, n, c] on `grid`, pooled to `to`.
+    """`rows(frame_ids)` -> [F, to.n, c]: `rows` [T, n, c] on `grid`, pooled to `to`.
 
-    Planning asks for the same frames again and again; read and pooled each time, they would take most of it.
+    Planning needs the same frames many times; reading and pooling them each time would take most of its time.
     """
 
     def __init__(self, rows: np.ndarray, grid: Grid, to: Grid, device: torch.device | str, chunk: int = 64) -> None:
@@ -114,17 +114,17 @@ class PooledRows:
         # Half precision only pays where there is hardware for it.
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
         size = len(rows) * to.n * rows.shape[-1] * self.dtype.itemsize
-        self._held: Tensor | None = None
-        if size <= (HELD_CUDA if device.type == "cuda" else HELD):
-            self._held = torch.empty(len(rows), to.n, rows.shape[-1], device=device, dtype=self.dtype)
+        self._cached: Tensor | None = None
+        if size <= (CACHE_CUDA if device.type == "cuda" else CACHE):
+            self._cached = torch.empty(len(rows), to.n, rows.shape[-1], device=device, dtype=self.dtype)
             for start in range(0, len(rows), chunk):
-                self._held[start : start + chunk] = self._read(slice(start, start + chunk))
+                self._cached[start : start + chunk] = self._read(slice(start, start + chunk))
 
-    def __call__(self, frames: np.ndarray) -> Tensor:
-        return self._read(frames) if self._held is None else self._held[to_device(frames, self.device)]
+    def __call__(self, frame_ids: np.ndarray) -> Tensor:
+        return self._read(frame_ids) if self._cached is None else self._cached[to_device(frame_ids, self.device)]
 
-    def _read(self, frames: np.ndarray | slice) -> Tensor:
-        read = to_device(self.rows[frames], self.device).to(self.dtype)
+    def _read(self, frame_ids: np.ndarray | slice) -> Tensor:
+        read = to_device(self.rows[frame_ids], self.device).to(self.dtype)
         return pool_tokens(read, self.grid, self.to)
 
 

@@ -3,81 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from adaflow_core.config import PlanConfig
+from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.planning.correspondence import build_correspondence
-from adaflow_core.planning.keyframes import (
-    _Chooser,
-    detect_cuts,
-)
+from adaflow_core.planning.keyframes import KeyframeSelector, detect_cuts
 from adaflow_core.planning.residual import PropagationResidual
 from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.planning.slimming import build_slimming
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import cache_key
-from adaflow_core.types import EditLayout, Features, Grid, Segments
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The chosen keyframes with the curves that a person judges them by; shapes as in `Plan`."""
-
-    segments: Segments
-    adjacent: np.ndarray
-    similarity: np.ndarray
-    window: np.ndarray
-    heat: np.ndarray
-    heat_grid: Grid
-    residual: np.ndarray
-    notes: tuple[str, ...]
+from adaflow_core.types import Correspondence, EditLayout, Features, Grid, KeyframeChoice, Segments
 
 
 class Planner:
-    """Chooses keyframes and lays out what the edit needs. `key` names the features by their content."""
+    """Chooses keyframes and lays out what the edit needs.
+
+    `key` names the features by their content. Of each intermediate result the last one is remembered.
+    """
 
     def __init__(self, device: torch.device, cut: float) -> None:
         self.device, self.cut = device, cut
         self._last: dict[str, tuple[str, Any]] = {}
 
-    def choose(self, features: Features, latents: np.ndarray, key: str, config: PlanConfig, monitor: Monitor) -> Choice:
+    def choose(
+        self, features: Features, latents: np.ndarray, key: str, config: PlanConfig, monitor: Monitor
+    ) -> KeyframeChoice:
         weighted = cache_key(features=key, importance=config.importance)
         similarity = self._remember(
             "similarity", weighted, lambda: FrameSimilarity(features, config.importance, self.device)
         )
         adjacent = self._remember("adjacent", weighted, lambda: similarity.adjacent(monitor))
-        cuts = detect_cuts(adjacent, self.cut)
-        if config.method == "tokenflow":
-            cuts = cuts[:0]  # it knows of none
+        cuts = detect_cuts(adjacent, self.cut) if METHODS[config.method].finds_cuts else np.empty(0, np.int64)
         residual = self._remember(
             "residual",
             cache_key(features=key, cuts=cuts.tolist()),
             lambda: PropagationResidual(features, latents, cuts, self.device),
         )
-        chosen = _segments_key(key, config)
-        return self._remember("choice", chosen, lambda: self._choose(similarity, residual, adjacent, config, monitor))
+        return self._remember(
+            "choice",
+            _segments_key(key, config),
+            lambda: _choose(KeyframeSelector(config, similarity, residual, monitor), adjacent),
+        )
 
     def layout(
         self,
         features: Features,
         key: str,
-        choice: Choice,
+        choice: KeyframeChoice,
         grids: list[Grid],
         config: PlanConfig,
         monitor: Monitor,
     ) -> EditLayout:
-        segments, device = choice.segments, self.device
+        common = (features, choice.segments, grids, config, self.device, monitor)
         correspondence = self._remember(
             "correspondence",
             cache_key(segments=_segments_key(key, config), grids=grids),
-            lambda: build_correspondence(features, segments, grids, config, device=device, monitor=monitor),
+            lambda: build_correspondence(*common),
         )
-        slimming = build_slimming(features, segments.keyframes, grids, config, device=device)
-        return EditLayout(segments.keyframes, slimming, correspondence)
+        return build_layout(*common, correspondence)
 
     def _remember(self, name: str, key: str, build: Callable[[], Any]) -> Any:
         """The last value of that name if it was built under the same key, else a new one."""
@@ -85,43 +73,38 @@ class Planner:
             self._last[name] = (key, build())
         return self._last[name][1]
 
-    def _choose(
-        self,
-        similarity: FrameSimilarity,
-        residual: PropagationResidual,
-        adjacent: np.ndarray,
-        config: PlanConfig,
-        monitor: Monitor,
-    ) -> Choice:
-        chooser = _Chooser(config, similarity, residual, monitor)
-        segments = chooser.segments()
-        values = residual(segments.keyframes, np.arange(residual.length))
-        means, windows, heat = _curves(similarity, config, segments, monitor)
-        similarity.release()
-        residual.release()
-        return Choice(segments, adjacent, means, windows, heat, similarity.base, values, tuple(chooser.notes))
-
 
 def _segments_key(key: str, config: PlanConfig) -> str:
     # Neither the kept tokens nor the drawing of keyframes shape the segments.
     return cache_key(features=key, **asdict(replace(config, prune=None, kv_frames=None, resample=False)))
 
 
-def _curves(
-    similarity: FrameSimilarity, config: PlanConfig, segments: Segments, monitor: Monitor
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every frame against its keyframe: mean [T], worst window [T], heat map [T, n] on the similarity grid."""
+def _choose(selector: KeyframeSelector, adjacent: np.ndarray) -> KeyframeChoice:
+    """The selection with every frame against its keyframe."""
+    similarity, residual = selector.similarity, selector.residual
+    segments = selector.select()
+    values = residual(segments.keyframes, np.arange(residual.T))
     means, windows, heat = [], [], []
-    with monitor.stage("similarity", len(segments)) as stage:
-        for start, end, keyframe in zip(segments.starts, segments.ends, segments.keyframes, strict=True):
-            frames = np.arange(start, end)
-            for part in np.array_split(frames, -(-len(frames) // 32)):
-                mean, window = similarity.compare(config.scales, config.both_directions, int(keyframe), part)
+    with selector.monitor.stage("similarity", len(segments)) as stage:
+        for start, end, keyframe in zip(segments.starts, segments.ends, segments.keyframes.tolist(), strict=True):
+            for part in np.array_split(np.arange(start, end), -(-(end - start) // 32)):
+                mean, window = selector.compare(keyframe, part)
                 means.append(mean)
                 windows.append(window)
-                heat.append(similarity.heat(int(keyframe), part))
+                heat.append(similarity.heat(keyframe, part))
             stage.advance()
-    return np.concatenate(means), np.concatenate(windows), np.concatenate(heat)
+    similarity.release()
+    residual.release()
+    return KeyframeChoice(
+        segments=segments,
+        adjacent=adjacent,
+        similarity=np.concatenate(means),
+        window=np.concatenate(windows),
+        heat=np.concatenate(heat),
+        heat_grid=similarity.base,
+        residual=values,
+        notes=tuple(selector.notes),
+    )
 
 
 def build_layout(
@@ -129,13 +112,15 @@ def build_layout(
     segments: Segments,
     grids: list[Grid],
     config: PlanConfig,
-    *,
     device: torch.device | str,
     monitor: Monitor,
+    correspondence: Correspondence | None = None,
 ) -> EditLayout:
+    """What the edit needs to know about a choice of keyframes, around a `correspondence` if there is one already."""
     slimming = build_slimming(features, segments.keyframes, grids, config, device=device)
     monitor.check()
-    correspondence = build_correspondence(features, segments, grids, config, device=device, monitor=monitor)
+    if correspondence is None:
+        correspondence = build_correspondence(features, segments, grids, config, device, monitor)
     return EditLayout(segments.keyframes, slimming, correspondence)
 
 

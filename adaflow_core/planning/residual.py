@@ -1,8 +1,8 @@
-"""What propagation gets wrong, tried out on the source: for chosen keyframes, and for all that might be chosen.
+"""The propagation residual: the error of propagation on the source itself, for given keyframes and for all pairs.
 
 The source's latents are taken from keyframes as the edit will take its own, along the same correspondences and with the
-same blend, and compared with what each frame has. Of what a plan can know, that foretells best where an edit will go
-wrong; on the drawn world it does so far better than the source's self-attention outputs (benchmarks/RESULTS.md).
+same blend, and compared with each frame's latents. On the drawn world that predicts an edit's errors far better than
+the same done with the source's self-attention outputs (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -26,38 +26,38 @@ from adaflow_core.planning.matching import PooledRows, best_match, similarity_gr
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Features, Grid
 
-TRIED = 256  # tokens of a frame that are tried out, at most
-# Pairs of frames that are matched while all keyframes are weighed up; two seconds on two CPU cores.
+MAX_TOKENS = 256  # of a frame, for which the error is computed
+# Pairs of frames that are matched for the costs of all keyframes; two seconds on two CPU cores.
 PAIRS_CUDA, PAIRS = 2**16, 2**12
-REACH = 16  # frames of the sample that two neighbouring keyframes may lie apart, at least
-NEAR = 4  # frames of the sample across which the rate of change is measured
-ENTRIES = 2**23  # numbers that are held at a time
+MIN_REACH = 16  # how far apart in the sample two neighbouring keyframes may lie, at least
+NEAR = 4  # the distance in the sample across which the rate of change is measured
+ENTRIES = 2**23  # floats in memory at a time
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What frames lose between possible keyframes, which are a sample of the timeline: its sum, and the worst frame's.
+class PairCosts:
+    """The errors of the frames between two keyframes, for all pairs of a sample of the timeline: sum and maximum.
 
-    The error is the squared difference over the frame's own variance. Infinite where a shot would have no keyframe, or
+    A frame's error is the squared difference over its own variance. Infinite where a shot would have no keyframe, or
     two keyframes lie further apart than B - 1 frames of the sample.
     """
 
-    frames: np.ndarray  # [N] int64, ascending
-    first: np.ndarray  # [2, N]: of the frames before the i-th, if it is the first keyframe
-    last: np.ndarray  # [2, N]: of those after the i-th, if it is the last keyframe
-    between: np.ndarray  # [2, N, B]: of those between the i-th and the (i + d)-th, if these are neighbouring keyframes
+    frame_ids: np.ndarray  # [N] int64, ascending
+    first: np.ndarray  # [2, N] of the frames before i, if it is the first keyframe
+    last: np.ndarray  # [2, N] of the frames after i, if it is the last keyframe
+    between: np.ndarray  # [2, N, B] of the frames between i and i + d, if these are neighbouring keyframes
 
     @property
-    def whole(self) -> bool:
-        """Whether the sample is all frames."""
-        return int(np.diff(self.frames).max(initial=1)) == 1
+    def stride(self) -> int:
+        """How far apart the frames of the sample lie, at most; 1: all frames are in it."""
+        return int(np.diff(self.frame_ids).max(initial=1))
 
     @property
     def unevenness(self) -> float:
-        """By how many dB the errors would fall, at best, if keyframes lay not evenly but where things change.
+        """By how many dB the best spacing of keyframes has smaller errors than even spacing.
 
-        Where a frame's error grows with the distance and a rate r of its own, the best spacing is as 1 / sqrt(r), and
-        leaves mean(sqrt(r))^2 of what even spacing leaves, mean(r).
+        Where a frame's error grows with the distance and a rate r of its own, the best spacing is as 1 / sqrt(r); its
+        error is to that of even spacing as mean(sqrt(r))^2 to mean(r).
         """
         rates = self.between[0, :, min(NEAR, self.between.shape[2] - 1)]
         rates = rates[np.isfinite(rates)]
@@ -67,162 +67,173 @@ class Costs:
 
 
 class PropagationResidual:
-    """Weighs up keyframes of one video. Costs are remembered, so that a moved slider is cheap."""
+    """The errors of propagation in one video. Costs are remembered, so that a moved slider is cheap."""
 
     def __init__(
         self, features: Features, latents: np.ndarray, cuts: np.ndarray, device: torch.device | str = "cpu"
     ) -> None:
-        self.cuts, self.device, self.length = cuts, torch.device(device), len(latents)
+        self.cuts, self.device, self.T = cuts, torch.device(device), len(latents)
         self.pairs = PAIRS_CUDA if self.device.type == "cuda" else PAIRS
         grid = similarity_grid(features.grid)
         self._read = partial(PooledRows, features.tokens, features.grid, grid, device)
         self._rows: PooledRows | None = None
         self._latents = _pooled_latents(latents, grid, self.device)
         variance = self._latents.var(dim=1, correction=0).sum(dim=-1)  # [T]
-        # Of a frame without any structure every difference would be endless.
+        # A frame without structure has next to no variance, and any difference over it would be huge.
         self._variance = variance.clamp(min=0.01 * float(variance.mean()) + 1e-9)
-        self._tried = _one_of_each_block(grid, TRIED).to(self.device)
-        self._known: dict[tuple[int, int], Costs] = {}
+        self._sampled = _one_of_each_block(grid, MAX_TOKENS).to(self.device)  # tokens
+        self._costs: dict[tuple[int, int], PairCosts] = {}
 
-    def __call__(self, keyframes: np.ndarray, frames: np.ndarray, chunk: int = 32) -> np.ndarray:
+    def __call__(self, keyframes: np.ndarray, frame_ids: np.ndarray, chunk: int = 32) -> np.ndarray:
         """[F] float32: the root mean square error over the frame's own deviation; 0 at keyframes."""
-        slots, temporal = neighbours(keyframes, frames, self.cuts)
-        result = np.zeros(len(frames), dtype=np.float32)
-        others = np.flatnonzero(~np.isin(frames, keyframes))
+        slots, temporal = neighbours(keyframes, frame_ids, self.cuts)
+        result = np.zeros(len(frame_ids), dtype=np.float32)
+        others = np.flatnonzero(~np.isin(frame_ids, keyframes))
         for start in range(0, len(others), chunk):
             rows = others[start : start + chunk]
             used, local = np.unique(slots[rows], return_inverse=True)
             local = local.reshape(-1, 2)
-            tokens = self._tokens(frames[rows])[:, self._tried]
-            index, weights = match_to_keyframes(tokens, self._tokens(keyframes[used]), local, temporal[rows])
-            blended = gather_blend(self._at(keyframes[used]), to_device(local, self.device), index, weights)
-            there = to_device(frames[rows], self.device)
-            error = (blended - self._latents[there][:, self._tried]).square().sum(dim=-1).mean(dim=-1)
-            result[rows] = (error / self._variance[there]).sqrt().cpu().numpy()
+            tokens = self._tokens_of(frame_ids[rows])[:, self._sampled]
+            index, weights = match_to_keyframes(tokens, self._tokens_of(keyframes[used]), local, temporal[rows])
+            blended = gather_blend(self._latents_of(keyframes[used]), to_device(local, self.device), index, weights)
+            error = _mean_square(blended - self._latents_of(frame_ids[rows])[:, self._sampled])
+            result[rows] = (error / self._variance[to_device(frame_ids[rows], self.device)]).sqrt().cpu().numpy()
         return result
 
-    def costs(self, count: int, monitor: Monitor) -> Costs:
+    def best_keyframes(self, count: int, most: int, monitor: Monitor) -> Iterator[tuple[np.ndarray, float, PairCosts]]:
+        """As the function, for `count` to `most` keyframes, with the costs, which come of finer samples for more."""
+        while True:
+            costs = self.costs(count, monitor)
+            N = len(costs.frame_ids)
+            # A sample serves up to twice the keyframes that it was made for, or half its frames.
+            beyond = range(max(count + 1, min(2 * count, N // 2)), min(most, N + 1))
+            last = next((number for number in beyond if self._band(number, 3)[0] < costs.stride), most)
+            for keyframes, worst in best_keyframes(costs, count, last):
+                yield keyframes, worst, costs
+            if last == most:
+                return
+            count = last
+
+    def costs(self, count: int, monitor: Monitor) -> PairCosts:
         """For about `count` keyframes: the more, the nearer to each other they may lie and the finer the sample is."""
         reach = 3
         while True:
             stride, width = self._band(count, reach)
-            if (stride, width) not in self._known:
-                self._known[stride, width] = self._weigh(stride, width, monitor)
-            costs = self._known[stride, width]
-            if width >= len(costs.frames) or any(number >= count for number, _, _ in cheapest(costs, count)):
+            if (stride, width) not in self._costs:
+                self._costs[stride, width] = self._measure(stride, width, monitor)
+            costs = self._costs[stride, width]
+            if width >= len(costs.frame_ids) or next(best_keyframes(costs, count, count), None):
                 return costs
             reach *= 2
 
-    def finer(self, count: int, costs: Costs) -> bool:
-        """Whether the costs for so many keyframes are of a finer sample."""
-        return self._band(count, 3)[0] < int(np.diff(costs.frames).max(initial=1))
-
     def _band(self, count: int, reach: int) -> tuple[int, int]:
-        """Which frames are sampled, and how far apart neighbouring keyframes may lie in the sample."""
-        for stride in range(1, max(1, self.length // (2 * count)) + 1):
-            N = -(-self.length // stride) + len(self.cuts)
-            width = min(N, max(REACH, reach * N // count))
+        """The stride of the sample, and how far apart in it neighbouring keyframes may lie."""
+        for stride in range(1, max(1, self.T // (2 * count)) + 1):
+            N = -(-self.T // stride) + len(self.cuts)
+            width = min(N, max(MIN_REACH, reach * N // count))
             if N * width <= self.pairs:
                 break
         return stride, min(N, max(width, self.pairs // N))
 
-    def _weigh(self, stride: int, width: int, monitor: Monitor) -> Costs:
-        borders = np.array([0, *self.cuts, self.length])
-        frames = np.concatenate([np.arange(a, b, stride) for a, b in pairwise(borders)])
-        shots = np.searchsorted(self.cuts, frames, side="right")
-        many = np.minimum(np.append(frames[1:], self.length), borders[shots + 1]) - frames
-        sample = _Sample(*(to_device(x, self.device) for x in (frames, shots, many)))
-        N, width = len(frames), min(width, len(frames))
-        tokens, latents = self._tokens(frames), self._at(frames)
-        own, tried = latents[:, self._tried], tokens[:, self._tried]
-        shape = (2, width, N, len(self._tried))
-        wrong = torch.zeros(*shape, latents.shape[-1], device=self.device, dtype=tokens.dtype)
-        match = torch.zeros(shape, device=self.device, dtype=tokens.dtype)
+    def _measure(self, stride: int, width: int, monitor: Monitor) -> PairCosts:
+        borders = np.array([0, *self.cuts, self.T])
+        frame_ids = np.concatenate([np.arange(a, b, stride) for a, b in pairwise(borders)])
+        shots = np.searchsorted(self.cuts, frame_ids, side="right")
+        counts = np.minimum(np.append(frame_ids[1:], self.T), borders[shots + 1]) - frame_ids
+        sample = _Sample(*(to_device(x, self.device) for x in (frame_ids, shots, counts)))
+        N, width = len(frame_ids), min(width, len(frame_ids))
+        tokens, latents = self._tokens_of(frame_ids), self._latents_of(frame_ids)
+        queries, targets = tokens[:, self._sampled], latents[:, self._sampled]
+        shape = (2, width, N, len(self._sampled))
+        difference = torch.zeros(*shape, latents.shape[-1], device=self.device, dtype=tokens.dtype)
+        confidence = torch.zeros(shape, device=self.device, dtype=tokens.dtype)
         errors = torch.zeros(shape[:-1], device=self.device)
-        variance = self._variance[sample.frames]
+        variance = self._variance[sample.frame_ids]
         with monitor.stage("refine", 2 * width) as stage:
             for d in range(1, width):
-                for way, here, there in ((0, slice(d, None), slice(None, -d)), (1, slice(None, -d), slice(d, None))):
-                    match[way, d, here], index = best_match(tried[here], tokens[there])
+                for side, here, there in ((0, slice(d, None), slice(None, -d)), (1, slice(None, -d), slice(d, None))):
+                    confidence[side, d, here], index = best_match(queries[here], tokens[there])
                     taken = latents[there].gather(1, index[:, :, None].expand(-1, -1, latents.shape[-1]))
-                    wrong[way, d, here] = (taken - own[here]).to(wrong.dtype)
-                    errors[way, d, here] = _size(wrong[way, d, here]) / variance[here]
+                    difference[side, d, here] = (taken - targets[here]).to(difference.dtype)
+                    errors[side, d, here] = _mean_square(difference[side, d, here]) / variance[here]
                 stage.advance()
             between = np.full((2, N, width), np.inf)
             between[:, :, 0] = 0.0
             for d in range(1, width):
-                between[:, : N - d, d] = _between(d, sample, wrong, match, errors, variance)
+                between[:, : N - d, d] = _between(d, sample, difference, confidence, errors, variance)
                 stage.advance()
-        return Costs(frames, *_ends(errors.cpu().numpy(), shots, many), between)
+        return PairCosts(frame_ids, *_ends(errors.cpu().numpy(), shots, counts), between)
 
     def release(self) -> None:
-        """Gives the device's memory back; what is asked for later is read again."""
+        """Free the device's memory; tokens are read again when they are needed."""
         self._rows = None
 
-    def _tokens(self, frames: np.ndarray) -> Tensor:
+    def _tokens_of(self, frame_ids: np.ndarray) -> Tensor:
         if self._rows is None:
             self._rows = self._read()
-        return self._rows(frames)
+        return self._rows(frame_ids)
 
-    def _at(self, frames: np.ndarray) -> Tensor:
-        return self._latents[to_device(frames, self.device)]
+    def _latents_of(self, frame_ids: np.ndarray) -> Tensor:
+        return self._latents[to_device(frame_ids, self.device)]
 
 
 class _Sample(NamedTuple):
     """A sample of the timeline, on the device: [N] each."""
 
-    frames: Tensor
+    frame_ids: Tensor
     shots: Tensor
-    many: Tensor  # frames that each stands for
+    counts: Tensor  # frames that each stands for
 
 
-def _size(wrong: Tensor) -> Tensor:
-    """[..., Q, 4] -> [...]: the squared difference, a mean over tokens."""
-    return wrong.float().square().sum(dim=-1).mean(dim=-1)
+def _mean_square(difference: Tensor) -> Tensor:
+    """[..., Q, 4] -> [...]: the squared difference of a token's latents, a mean over tokens."""
+    return difference.float().square().sum(dim=-1).mean(dim=-1)
 
 
-def _ends(errors: np.ndarray, shots: np.ndarray, many: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`Costs.first` and `Costs.last` from the errors [2, B, N] of frames with a keyframe on one side."""
+def _ends(errors: np.ndarray, shots: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`PairCosts.first` and `.last` from the errors [2, B, N] of frames with a keyframe on one side."""
     _, width, N = errors.shape
     first, last = np.full((2, N), np.inf), np.full((2, N), np.inf)
     for j in range(N):
         before, after = np.arange(j), np.arange(j + 1, N)
         if len(before) < width and shots[j] == shots[0]:
             error = errors[1, j - before, before]
-            first[:, j] = error @ many[before], error.max(initial=0.0)
+            first[:, j] = error @ counts[before], error.max(initial=0.0)
         if len(after) < width and shots[j] == shots[-1]:
             error = errors[0, after - j, after]
-            last[:, j] = error @ many[after], error.max(initial=0.0)
+            last[:, j] = error @ counts[after], error.max(initial=0.0)
     return first, last
 
 
 def _between(
     d: int,
     sample: _Sample,
-    # What a frame would have wrong, taken from the keyframe so many places before it ([0]), or after it ([1]).
-    wrong: Tensor,  # [2, B, N, Q, 4]
-    match: Tensor,  # [2, B, N, Q] the similarity of its matches there
+    # Of a frame that takes from the keyframe so many places before it ([0]), or after it ([1]):
+    difference: Tensor,  # [2, B, N, Q, 4]
+    confidence: Tensor,  # [2, B, N, Q] the similarity of its matches
     errors: Tensor,  # [2, B, N]
     variance: Tensor,  # [N]
 ) -> np.ndarray:
-    """[2, N - d] of all pairs of keyframes that lie `d` places apart: what the frames between them have wrong."""
+    """[2, N - d] for all pairs of keyframes that lie `d` places apart: sum and maximum of the errors between them."""
     device, found = errors.device, []
     inside = torch.arange(1, d, device=device)  # [d - 1]
-    for a in torch.arange(errors.shape[-1] - d, device=device).split(max(1, ENTRIES // (d * wrong[0, 0, 0].numel()))):
+    chunk = max(1, ENTRIES // (d * difference[0, 0, 0].numel()))
+    for a in torch.arange(errors.shape[-1] - d, device=device).split(chunk):
         a = a[:, None]
         f, b = a + inside, a + d
         before, after = (0, inside, f), (1, d - inside, f)
-        near = (sample.frames[b] - sample.frames[f]) / (sample.frames[b] - sample.frames[a])
-        confidence = torch.stack([match[before], match[after]], dim=2)  # [A, d - 1, 2, Q]
-        share = blend_weights(torch.stack([near, 1 - near], dim=2).flatten(0, 1), confidence.flatten(0, 1))
+        near = (sample.frame_ids[b] - sample.frame_ids[f]) / (sample.frame_ids[b] - sample.frame_ids[a])
+        both = torch.stack([confidence[before], confidence[after]], dim=2)  # [A, d - 1, 2, Q]
+        share = blend_weights(torch.stack([near, 1 - near], dim=2).flatten(0, 1), both.flatten(0, 1))
         share = share.unflatten(0, f.shape)[..., None]
-        error = _size(wrong[before] * share[:, :, 0] + wrong[after] * share[:, :, 1]) / variance[f]
+        blended = difference[before] * share[:, :, 0] + difference[after] * share[:, :, 1]
+        error = _mean_square(blended) / variance[f]
         # Beside a cut a frame has one keyframe; a shot between two cuts needs its own.
         left, right = (sample.shots[f] == sample.shots[side] for side in (a, b))
         error = torch.where(left & right, error, torch.where(left, errors[before], errors[after]))
         error = torch.where(left | right, error, torch.inf)
         worst = error.amax(dim=1) if d > 1 else error.new_zeros(len(a))
-        found.append(torch.stack([(error * sample.many[f]).sum(dim=1), worst]))
+        found.append(torch.stack([(error * sample.counts[f]).sum(dim=1), worst]))
     return torch.cat(found, dim=1).cpu().numpy()
 
 
@@ -236,41 +247,52 @@ def _pooled_latents(latents: np.ndarray, grid: Grid, device: torch.device, chunk
 
 
 def _one_of_each_block(grid: Grid, most: int) -> Tensor:
-    """[Q] int64: of each block of neighbouring tokens one, drawn once; as many blocks as stay under `most`."""
+    """[Q] int64: of each block of neighbouring tokens one, at random; at most `most` blocks."""
     side = 1
     while -(-grid.h // side) * -(-grid.w // side) > most:
         side += 1
-    blocks = torch.arange(grid.n).reshape(grid.h, grid.w)
-    draw = np.random.default_rng(0)
-    chosen = []
-    for y in range(0, grid.h, side):
-        for x in range(0, grid.w, side):
-            block = blocks[y : y + side, x : x + side].flatten()
-            chosen.append(int(block[draw.integers(len(block))]))
-    return torch.tensor(chosen)
+    tokens, random = np.arange(grid.n).reshape(grid.h, grid.w), np.random.default_rng(0)
+    corners = product(range(0, grid.h, side), range(0, grid.w, side))
+    blocks = [tokens[y : y + side, x : x + side].flatten() for y, x in corners]
+    return torch.tensor([int(block[random.integers(len(block))]) for block in blocks])
 
 
-def cheapest(costs: Costs, most: int) -> Iterator[tuple[int, np.ndarray, float]]:
-    """For 1, 2, ... `most` keyframes those of the least total error, and the worst frame's: (count, keyframes, worst).
+def best_keyframes(costs: PairCosts, least: int, most: int) -> Iterator[tuple[np.ndarray, float]]:
+    """For `least` to `most` keyframes in turn, those of the least total error, and the error of the worst frame.
 
-    Dynamic programming along the sample; counts for which there are none are left out.
+    Numbers of keyframes that the sample does not allow are left out.
     """
-    (_, N, width), places = costs.between.shape, np.arange(len(costs.frames))
-    total, choices = costs.first[0], np.zeros((0, N), dtype=np.int64)
-    earlier = places[:, None] - np.arange(width)  # [N, B] the keyframe before, d places earlier
-    valid = (earlier >= 0) & (np.arange(width) > 0)
-    steps = np.where(valid, costs.between[0][earlier.clip(0), np.arange(width)], np.inf)
+    for places in shortest_paths(costs.first[0], costs.between[0], costs.last[0], least, most):
+        errors = [costs.first[1, places[0]], *costs.between[1, places[:-1], np.diff(places)], costs.last[1, places[-1]]]
+        yield costs.frame_ids[places], float(max(errors))
+
+
+def shortest_paths(
+    first: np.ndarray,  # [N] the cost of a path that begins at i
+    step: np.ndarray,  # [N, B] the cost of the step from i to i + d
+    last: np.ndarray,  # [N] the cost of a path that ends at i
+    least: int,
+    most: int,
+) -> Iterator[np.ndarray]:
+    """For `least` to `most` places in turn, the path through so many [count] int64; those of infinite cost left out.
+
+    Dynamic programming; of equal costs the one with the shorter steps at its end.
+    """
+    N, width = step.shape
+    distance = np.arange(width)
+    origin = np.arange(N)[:, None] - distance  # [N, B] the place from which a step of each length leads here
+    arriving = np.where((origin >= 0) & (distance > 0), step[origin.clip(0), distance], np.inf)
+    total = first  # [N] of the best path that ends here, with as many places as the loop is at
+    lengths: list[np.ndarray] = []  # of its last step [N], for each number of places from 2 on
     for count in range(1, min(most, N) + 1):
         if count > 1:
-            options = total[earlier.clip(0)] + steps
-            choices = np.concatenate([choices, options.argmin(axis=1)[None]])
+            options = total[origin.clip(0)] + arriving
+            lengths.append(options.argmin(axis=1))
             total = options.min(axis=1)
-        end = int((total + costs.last[0]).argmin())
-        if not np.isfinite(total[end] + costs.last[0][end]):
+        end = int((total + last).argmin())
+        if count < least or not np.isfinite(total[end] + last[end]):
             continue
-        chosen = [end]
-        for row in choices[::-1]:
-            chosen.append(chosen[-1] - int(row[chosen[-1]]))
-        picked = np.array(chosen[::-1])
-        worst = [costs.first[1][picked[0]], costs.last[1][picked[-1]], *costs.between[1][picked[:-1], np.diff(picked)]]
-        yield count, costs.frames[picked], float(max(worst))
+        path = [end]
+        for length in reversed(lengths):
+            path.append(path[-1] - int(length[path[-1]]))
+        yield np.array(path[::-1])

@@ -1,8 +1,8 @@
 """How alike two frames are: multi-scale, weighted by token importance, in both directions.
 
-AdaFlow (arXiv 2502.05433), adaptive keyframe selection. Each scale pools the features first and normalises
-them afterwards; scales and directions combine by their minimum, so that any of them can raise the alarm.
-From a to b alone, an object that enters in b goes unseen: every token of a still has its match.
+AdaFlow (arXiv 2502.05433), adaptive keyframe selection. Each scale pools the features first and normalises them
+afterwards. Scales and directions combine by their minimum: a difference that one of them shows is enough. From a to b
+alone an object that enters in b does not show, as every token of a still has its match.
 """
 
 from __future__ import annotations
@@ -40,40 +40,36 @@ class FrameSimilarity:
         self._pooled: dict[int, tuple[PooledRows, Grid]] = {}
         self._bands: dict[tuple[int, int, int], np.ndarray] = {}
 
-    def load(self, frames: np.ndarray, scale: int) -> tuple[Tensor, Tensor, Grid]:
-        """Tokens [F, n, c] and weights [F, n] of `frames`, pooled to the scale's grid."""
+    def load(self, frame_ids: np.ndarray, scale: int) -> tuple[Tensor, Tensor, Grid]:
+        """Tokens [F, n, c] and weights [F, n] of the frames, pooled to the scale's grid."""
         if scale not in self._pooled:
             to = coarsen(self.base, scale)
             self._pooled[scale] = PooledRows(self.features.tokens, self.features.grid, to, self.device), to
         rows, to = self._pooled[scale]
-        weights = to_device(self.weights[frames], self.device)
-        return rows(frames), pool_map(weights, self.features.grid, to), to
+        weights = to_device(self.weights[frame_ids], self.device)
+        return rows(frame_ids), pool_map(weights, self.features.grid, to), to
 
     def release(self) -> None:
-        """Gives the device's memory back; what is asked for later is read again."""
+        """Free the device's memory; tokens are read again when they are needed."""
         self._pooled.clear()
 
     def compare(
-        self,
-        scales: tuple[int, ...],
-        both_directions: bool,
-        anchor: int,
-        frames: np.ndarray,
+        self, scales: tuple[int, ...], both_directions: bool, anchor: int, frame_ids: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Similarity of `anchor` with each of `frames`: weighted mean [F] and worst window [F]."""
+        """Similarity of `anchor` with each of the frames: weighted mean [F] and worst window [F]."""
         means, windows = [], []
         for scale in scales:
-            tokens, weights, grid = self.load(np.append(anchor, frames), scale)
-            there, back = match_maps(tokens[:1].expand(len(frames), -1, -1), tokens[1:])
+            tokens, weights, grid = self.load(np.append(anchor, frame_ids), scale)
+            there, back = match_maps(tokens[:1].expand(len(frame_ids), -1, -1), tokens[1:])
             for heat, weight in [(there, weights[:1]), (back, weights[1:])][: 1 + both_directions]:
                 means.append(weighted_mean(heat, weight))
                 windows.append(window_minimum(heat, grid))
         return _minimum(means), _minimum(windows)
 
-    def heat(self, keyframe: int, frames: np.ndarray) -> np.ndarray:
-        """Best-match similarity of each token of `frames` in the keyframe: [F, n] float16 on the base grid."""
-        tokens, _, _ = self.load(np.append(keyframe, frames), 1)
-        return match_maps(tokens[1:], tokens[:1].expand(len(frames), -1, -1))[0].half().cpu().numpy()
+    def heat(self, keyframe: int, frame_ids: np.ndarray) -> np.ndarray:
+        """Best-match similarity of each token of the frames in the keyframe: [F, n] float16 on the base grid."""
+        tokens, _, _ = self.load(np.append(keyframe, frame_ids), 1)
+        return match_maps(tokens[1:], tokens[:1].expand(len(frame_ids), -1, -1))[0].half().cpu().numpy()
 
     def adjacent(self, monitor: Monitor) -> np.ndarray:
         """[T] mean similarity of each frame to the one before it, coarse grid, both directions; [0] is 1."""
@@ -88,12 +84,7 @@ class FrameSimilarity:
         return result
 
     def band(
-        self,
-        scales: tuple[int, ...],
-        both_directions: bool,
-        stride: int,
-        width: int,
-        monitor: Monitor,
+        self, scales: tuple[int, ...], both_directions: bool, stride: int, width: int, monitor: Monitor
     ) -> np.ndarray:
         """[N, width] weighted mean similarity of sampled frame i with sampled frame i + d; nan past the end.
 
@@ -122,7 +113,7 @@ class FrameSimilarity:
                     both = weighted_mean(there, weights[i : i + 1]), weighted_mean(back, weights[i:last])
                     rows.append(torch.stack(both).float())
                     monitor.check()
-                # Fetched together: each fetching waits for the device.
+                # Fetched together, as each transfer waits for the device.
                 fetched = np.split(torch.cat(rows, dim=1).cpu().numpy(), np.cumsum([r.shape[1] for r in rows]), axis=1)
                 for i, row in enumerate(fetched[:-1]):
                     table[:, start + i, : row.shape[1]] = row

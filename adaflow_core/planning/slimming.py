@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.config import PlanConfig
+from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.planning.matching import TABLE_ENTRIES, pool_map, pool_tokens, similarity_grid
 from adaflow_core.types import Features, Grid, Slimming
 
-# For how many tokens one may speak: at most, and where few speak, for each frame's worth of them one more. Few that
-# speak for many blur the picture: three keyframes pruned by 60 %, or 32 by 95 %, come 1.2 and 3 dB nearer to the
-# unpruned edit when their few sampled tokens speak for less than four each.
-MOST_MASS = 4.0
-FEW_MASS = 1.5
+# How many tokens a sampled one may stand for: at most MAX_WEIGHT, and at most LEAST_WEIGHT and one more for each
+# frame's worth of sampled tokens. Few that stand for many blur the picture: three keyframes pruned by 60 %, or 32 by
+# 95 %, come 1.2 and 3 dB nearer to the unpruned edit when their few sampled tokens stand for less than four each.
+MAX_WEIGHT = 4.0
+LEAST_WEIGHT = 1.5
 
 
 class Kept(NamedTuple):
@@ -35,10 +35,7 @@ def token_scores(
     tokens: Tensor,  # [K, n, c] unit rows
     importance: Tensor,  # [K, n], mean 1 over a frame
 ) -> Tensor:
-    """[K, K, n]: for query keyframe q and token j of keyframe k, max over q's tokens i of <F_qi, F_kj>,
-
-    weighted by the importance of j.
-    """
+    """[K, K, n]: for query keyframe q and token j of keyframe k, max_i <F_qi, F_kj> times the importance of j."""
     K, n, c = tokens.shape
     keys = tokens.reshape(K * n, c)
     columns = max(1, TABLE_ENTRIES // n)
@@ -50,7 +47,7 @@ def kept_count(K: int, n: int, *, prune: float | None = None, kv_frames: float |
     """How many tokens a keyframe keeps: by pruning ratio, or by a budget in frames; never less than its own."""
     if kv_frames is not None:
         return min(K * n, max(n, round(kv_frames * n)))
-    # The small slack keeps (1 - 0.6) * 10 from becoming 5 by rounding of binary fractions.
+    # The slack keeps (1 - 0.6) * 10 from becoming 5 by the rounding of binary fractions.
     return max(n, math.ceil((1 - (prune or 0.0)) * K * n - 1e-6))
 
 
@@ -59,76 +56,48 @@ def select_tokens(
     count: int,
     sampled: float = 0.0,
 ) -> Kept:
-    """What each keyframe keeps.
+    """What each keyframe keeps: its own tokens, then the best of the rest by score, `count` in all.
 
-    A keyframe's own tokens, then the best of the rest by score. Alone, those shift attention towards what the
-    scores prefer, and dropping the others takes their weight away. So the share `sampled` of the places goes to an
-    even sample of what is left, taken at equal strides in the order of frames and rows; each token of it counts for
-    the stride around it, within those limits.
+    Alone, those shift attention towards what the scores prefer, as the dropped tokens have no weight. So the share
+    `sampled` of the places goes to an even sample of what is left, taken at equal strides in the order of frames and
+    rows; each token of it stands for the stride around it, within the limits above.
     """
     K, _, n = scores.shape
     own = torch.eye(K, dtype=torch.bool, device=scores.device)[:, :, None]
     ranked = scores.float().masked_fill(own, math.inf).reshape(K, K * n)
     # A stable sort, not topk: equal scores keep their order, the same on every device.
     order = torch.sort(ranked, dim=1, descending=True, stable=True).indices
-    places = 0 if count == K * n else round(sampled * (count - n))
-    best = order[:, : count - places].sort(dim=1).values
-    if not places:
+    num_sampled = 0 if count == K * n else round(sampled * (count - n))
+    best = order[:, : count - num_sampled].sort(dim=1).values
+    if not num_sampled:
         return Kept(best)
-    rest = order[:, count - places :].sort(dim=1).values
-    stride = rest.shape[1] / places
-    middles = ((torch.arange(places, device=scores.device) + 0.5) * stride).long()
-    return Kept(torch.cat([best, rest[:, middles]], dim=1), places, min(stride, MOST_MASS, FEW_MASS + places / n))
-
-
-def random_tokens(K: int, n: int, count: int, generator: torch.Generator) -> Kept:
-    """As `select_tokens`, the rest drawn at random: the control that the scores are measured against."""
-    return select_tokens(torch.rand(K, K, n, generator=generator), count)
-
-
-def slim(
-    features: Features,
-    keyframes: np.ndarray,
-    grids: list[Grid],
-    *,
-    importance: str,
-    prune: float | None,
-    kv_frames: float | None,
-    sampled: float,
-    device: torch.device | str,
-) -> dict[Grid, Slimming]:
-    """The kept tokens of every keyframe, by grid. Grids finer than the similarity grid take its scores."""
-    K = len(keyframes)
-    tokens = torch.from_numpy(features.tokens[keyframes]).to(device).float()
-    weights = torch.from_numpy(features.importance[importance][keyframes]).to(device)
-    result = {}
-    for grid in grids:
-        scored = similarity_grid(grid)
-        scores = token_scores(
-            pool_tokens(tokens, features.grid, scored),
-            pool_map(weights, features.grid, scored),
-        )
-        scores = pool_map(scores, scored, grid)
-        kept = select_tokens(scores, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames), sampled)
-        indices = kept.tokens.int().cpu().numpy()
-        result[grid] = Slimming(grid, scores.half().cpu().numpy(), indices, kept.num_sampled, kept.sample_weight)
-    return result
+    rest = order[:, count - num_sampled :].sort(dim=1).values
+    stride = rest.shape[1] / num_sampled
+    middles = ((torch.arange(num_sampled, device=scores.device) + 0.5) * stride).long()
+    weight = min(stride, MAX_WEIGHT, LEAST_WEIGHT + num_sampled / n)
+    return Kept(torch.cat([best, rest[:, middles]], dim=1), num_sampled, weight)
 
 
 def build_slimming(
     features: Features, keyframes: np.ndarray, grids: list[Grid], config: PlanConfig, *, device: torch.device | str
 ) -> dict[Grid, Slimming] | None:
-    """The kept tokens as the method has them: pruned, all, or (None) a keyframe's own."""
-    if config.method == "per-frame":
+    """The kept tokens of every keyframe, by grid; None where keyframes attend within themselves only.
+
+    Grids finer than the similarity grid take its scores.
+    """
+    method = METHODS[config.method]
+    if not method.joint:
         return None
-    pruned = config.method == "adaflow"
-    return slim(
-        features,
-        keyframes,
-        grids,
-        importance=config.importance,
-        prune=config.prune if pruned else 0.0,
-        kv_frames=config.kv_frames if pruned else None,
-        sampled=config.sampled,
-        device=device,
-    )
+    tokens = torch.from_numpy(features.tokens[keyframes]).to(device).float()
+    weights = torch.from_numpy(features.importance[config.importance][keyframes]).to(device)
+    prune, kv_frames = (config.prune, config.kv_frames) if method.pruned else (0.0, None)
+    result = {}
+    for grid in grids:
+        scored = similarity_grid(grid)
+        pooled = pool_tokens(tokens, features.grid, scored), pool_map(weights, features.grid, scored)
+        scores = pool_map(token_scores(*pooled), scored, grid)
+        count = kept_count(len(keyframes), grid.n, prune=prune, kv_frames=kv_frames)
+        kept = select_tokens(scores, count, config.sampled)
+        indices = kept.tokens.int().cpu().numpy()
+        result[grid] = Slimming(grid, scores.half().cpu().numpy(), indices, kept.num_sampled, kept.sample_weight)
+    return result

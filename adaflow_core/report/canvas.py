@@ -23,17 +23,7 @@ RESIDUAL: Colour = (112, 62, 152)
 KEYFRAME: Colour = (0, 104, 92)
 CUT: Colour = (176, 22, 52)
 # Anchors of the heat map: lightness rises all along, so that it reads in grey too.
-_HEAT = np.array(
-    [
-        (15, 12, 60),
-        (86, 22, 110),
-        (158, 44, 98),
-        (217, 82, 60),
-        (245, 146, 28),
-        (249, 242, 150),
-    ],
-    dtype=float,
-)
+_HEAT = ((15, 12, 60), (86, 22, 110), (158, 44, 98), (217, 82, 60), (245, 146, 28), (249, 242, 150))
 
 
 class Canvas:
@@ -48,13 +38,7 @@ class Canvas:
     def _up(self, points: Points) -> list[tuple[float, float]]:
         return [(x * self.scale, y * self.scale) for x, y in points]
 
-    def line(
-        self,
-        points: Points,
-        colour: Colour,
-        width: float = 1,
-        dash: tuple[float, float] | None = None,
-    ) -> None:
+    def line(self, points: Points, colour: Colour, width: float = 1, dash: tuple[float, float] | None = None) -> None:
         pen = max(1, round(width * self.scale))
         if dash is None:
             self.draw.line(self._up(points), fill=colour, width=pen, joint="curve")
@@ -68,24 +52,10 @@ class Canvas:
     def box(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
         self.draw.rectangle(self._up([(left, top), (right, bottom)]), fill=fill)
 
-    def text(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        colour: Colour = INK,
-        size: int = 11,
-        anchor: str = "la",
-    ) -> float:
+    def text(self, x: float, y: float, text: str, colour: Colour = INK, size: int = 11, anchor: str = "la") -> float:
         """Draw `text`; returns its width."""
         font = ImageFont.load_default(size * self.scale)
-        self.draw.text(
-            (x * self.scale, y * self.scale),
-            text,
-            fill=colour,
-            font=font,
-            anchor=anchor,
-        )
+        self.draw.text((x * self.scale, y * self.scale), text, fill=colour, font=font, anchor=anchor)
         return self.draw.textlength(text, font=font) / self.scale
 
     def paste(self, picture: Picture, left: float, top: float, width: float, height: float) -> None:
@@ -103,10 +73,8 @@ def _dashes(points: Points, on: float, off: float) -> list[tuple[tuple[float, fl
     along = np.concatenate([[0.0], np.hypot(*np.diff(corners, axis=0).T).cumsum()])
 
     def at(distance: float) -> tuple[float, float]:
-        return (
-            float(np.interp(distance, along, corners[:, 0])),
-            float(np.interp(distance, along, corners[:, 1])),
-        )
+        x, y = (float(np.interp(distance, along, corners[:, axis])) for axis in (0, 1))
+        return x, y
 
     pieces = []
     for start in np.arange(0.0, along[-1], on + off):
@@ -136,4 +104,4 @@ def spread(cells: np.ndarray, height: int, width: int) -> np.ndarray:
 def heat_colours(share: np.ndarray) -> np.ndarray:
     """[...] in 0..1 -> [..., 3] colours in 0..255."""
     stops = np.linspace(0, 1, len(_HEAT))
-    return np.stack([np.interp(share, stops, _HEAT[:, c]) for c in range(3)], axis=-1)
+    return np.stack([np.interp(share, stops, channel) for channel in zip(*_HEAT, strict=True)], axis=-1)

@@ -6,7 +6,7 @@ hatched, lines differ in their dashes, marks in their shape.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +45,12 @@ def stamp(plan: Plan, frame: int) -> str:
 
 def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
     """The keyframes in time order, each with its time and the length of its segment under it."""
-    width, gap, caption = (max(96, round(height * plan.video.size[0] / plan.video.size[1])), 8, 34)
-    count = len(plan.segments)
-    columns = min(columns, count)
-    rows = -(-count // columns)
+    width, gap, caption = max(96, round(height * plan.video.size[0] / plan.video.size[1])), 8, 34
+    columns = min(columns, len(plan.segments))
+    rows = -(-len(plan.segments) // columns)
     canvas = Canvas(columns * (width + gap) + gap, rows * (height + caption + gap) + gap)
     for k, (frame, length) in enumerate(zip(plan.segments.keyframes, plan.segments.lengths, strict=True)):
-        x, y = (gap + k % columns * (width + gap), gap + k // columns * (height + caption + gap))
+        x, y = gap + k % columns * (width + gap), gap + k // columns * (height + caption + gap)
         canvas.paste(resize(plan.video.frames[frame], 2 * width, 2 * height), x, y, width, height)
         canvas.text(x, y + height + 3, stamp(plan, frame), INK, 11)
         canvas.text(x, y + height + 17, f"segment of {length}", MUTED, 11)
@@ -80,8 +79,11 @@ def kept_overlay(frame: Picture, mask: np.ndarray) -> Picture:
     return picture.round().clip(0, 255).astype(np.uint8)
 
 
-def _others(plan: Plan, q: int) -> list[int]:
-    return [k for k in range(len(plan.layout.keyframes)) if k != q]
+def _other_keyframes(plan: Plan, q: int, side: int) -> Iterator[tuple[int, Picture, str]]:
+    """Every keyframe but `q`: its number, its picture of at least `side` pixels, and when it is."""
+    for k, frame in enumerate(plan.layout.keyframes):
+        if k != q:
+            yield k, at_least(plan.video.frames[frame], side), stamp(plan, frame)
 
 
 def kept_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
@@ -98,18 +100,15 @@ def kept_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
 def token_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Picture, str]]:
     """Every keyframe but `q`, with what `q` keeps of it drawn over it, and the share kept as caption."""
     masks = kept_masks(plan, q, grid)
-    views = []
-    for k in _others(plan, q):
-        frame = plan.layout.keyframes[k]
-        picture = kept_overlay(at_least(plan.video.frames[frame], side), masks[k])
-        views.append((picture, f"{masks[k].mean():.0%} kept · {stamp(plan, frame)}"))
-    return views
+    return [
+        (kept_overlay(picture, masks[k]), f"{masks[k].mean():.0%} kept · {time}")
+        for k, picture, time in _other_keyframes(plan, q, side)
+    ]
 
 
 def score_heatmap(frame: Picture, scores: np.ndarray, low: float | None = None, high: float | None = None) -> Picture:
     """`scores` [h, w] as a heat map over `frame`, with a legend bar from `low` to `high` under it."""
-    low = float(np.min(scores)) if low is None else low
-    high = float(np.max(scores)) if high is None else high
+    low, high = float(scores.min()) if low is None else low, float(scores.max()) if high is None else high
     height, width = frame.shape[:2]
     share = ((scores.astype(float) - low) / max(high - low, 1e-9)).clip(0, 1)
     grey = (frame.astype(float) @ (0.299, 0.587, 0.114))[..., None]
@@ -125,27 +124,22 @@ def score_heatmap(frame: Picture, scores: np.ndarray, low: float | None = None, 
 
 def score_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Picture, str]]:
     """Every keyframe but `q`, with the score of its tokens for `q` over it; one scale for all of them."""
-    if plan.layout.slimming is None:
+    if plan.layout.slimming is None or len(plan.layout.keyframes) == 1:
         return []
     scores = plan.layout.slimming[grid].scores[q].astype(np.float32).reshape(-1, grid.h, grid.w)
-    others = _others(plan, q)
-    if not others:
-        return []
-    # From the second percentile: a few outliers would eat the whole scale.
-    low, high = (float(v) for v in np.percentile(scores[others], [2, 100]))
-    views = []
-    for k in others:
-        frame = plan.layout.keyframes[k]
-        picture = score_heatmap(at_least(plan.video.frames[frame], side), scores[k], low, high)
-        views.append((picture, f"mean score {scores[k].mean():.2f} · {stamp(plan, frame)}"))
-    return views
+    # From the second percentile: a few outliers would take most of the scale.
+    low, high = map(float, np.percentile(np.delete(scores, q, axis=0), [2, 100]))
+    return [
+        (score_heatmap(picture, scores[k], low, high), f"mean score {scores[k].mean():.2f} · {time}")
+        for k, picture, time in _other_keyframes(plan, q, side)
+    ]
 
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """Frames along the x axis of a picture, each a column of equal width."""
+    """T frames along the x axis of a picture, each a column of equal width."""
 
-    frames: int
+    T: int
     left: float
     width: float
 
@@ -156,14 +150,14 @@ class TimeAxis:
 
     def edge(self, frame: float) -> float:
         """x of the left edge of a frame's column."""
-        return self.left + frame * self.width / self.frames
+        return self.left + frame * self.width / self.T
 
     def centre(self, frame: float) -> float:
         return self.edge(frame + 0.5)
 
     def frame_at(self, x: float) -> int:
         """The frame in whose column `x` lies; the nearest one outside."""
-        return int(np.clip((x - self.left) * self.frames // self.width, 0, self.frames - 1))
+        return int(np.clip((x - self.left) * self.T // self.width, 0, self.T - 1))
 
 
 def timeline(plan: Plan, width: int = WIDTH, height: int = 340) -> Picture:
@@ -172,7 +166,6 @@ def timeline(plan: Plan, width: int = WIDTH, height: int = 340) -> Picture:
     Thresholds are drawn where they decide, i.e. when no number of keyframes was given.
     """
     canvas, axis = Canvas(width, height), TimeAxis.of(plan, width)
-    upper, lower = ((48.0, height - 126.0), (height - 92.0, height - 40.0))  # (top, bottom) of the panels
     decides = plan.config.keyframes is None
     mean_limit = plan.config.similarity if decides else None
     window_limit = plan.config.window_similarity if decides else None
@@ -182,27 +175,24 @@ def timeline(plan: Plan, width: int = WIDTH, height: int = 340) -> Picture:
     low = max(-1.0, np.floor(float(lowest) * 10 - 0.5) / 10)
     high = max(1.0, float(plan.similarity.max()))
     worst = max(float(plan.residual.max()), residual_limit or 0.0, 1e-3) * 1.1
+    upper = _Panel(canvas, axis, 48.0, height - 126.0, low, high)
+    lower = _Panel(canvas, axis, height - 92.0, height - 40.0, 0.0, worst)
 
-    _bands(canvas, plan, axis, upper[0], lower[1])
-    _panel(canvas, axis, upper, (low, high), np.arange(np.ceil(low * 5) / 5, high + 1e-6, 0.2))
-    _panel(canvas, axis, lower, (0.0, worst), [0.0, worst / 1.1])
-    _time_ticks(canvas, plan, axis, lower[1])
-    _marks(canvas, plan, axis, upper[0], lower[1])
-    limits = (
-        (mean_limit, upper, (low, high), MEAN),
-        (window_limit, upper, (low, high), WINDOW),
-        (residual_limit, lower, (0.0, worst), RESIDUAL),
-    )
-    for limit, panel, span, colour in limits:
-        if limit is not None:
-            y = _height(panel, span, limit)
-            canvas.line([(axis.left, y), (axis.left + axis.width, y)], colour, 1, (2, 3))
-    _curve(canvas, axis, upper, (low, high), plan.window, WINDOW, (5, 3))
-    _curve(canvas, axis, upper, (low, high), plan.similarity, MEAN, None)
-    _curve(canvas, axis, lower, (0.0, worst), plan.residual, RESIDUAL, None)
+    for start, end in zip(plan.segments.starts[1::2], plan.segments.ends[1::2], strict=True):
+        canvas.box(axis.edge(start), upper.top, axis.edge(end), lower.bottom, BAND)
+    upper.rules(np.arange(np.ceil(low * 5) / 5, high + 1e-6, 0.2))
+    lower.rules([0.0, worst / 1.1])
+    _time_ticks(canvas, plan, axis, lower.bottom)
+    _marks(canvas, plan, axis, upper.top, lower.bottom)
+    upper.limit(mean_limit, MEAN)
+    upper.limit(window_limit, WINDOW)
+    lower.limit(residual_limit, RESIDUAL)
+    upper.curve(plan.window, WINDOW, (5, 3))
+    upper.curve(plan.similarity, MEAN)
+    lower.curve(plan.residual, RESIDUAL)
 
     title = "residual of propagation" + _limit_name(residual_limit)
-    canvas.text(axis.left, lower[0] - 6, title, RESIDUAL, 11, "lb")
+    canvas.text(axis.left, lower.top - 6, title, RESIDUAL, 11, "lb")
     x = axis.left
     for name, limit, colour, dash in (
         ("mean similarity", mean_limit, MEAN, None),
@@ -234,42 +224,39 @@ def time_slice(plan: Plan, column: int | None = None, width: int = WIDTH, height
     return canvas.picture()
 
 
-def _height(panel: tuple[float, float], span: tuple[float, float], value: float) -> float:
-    (top, bottom), (low, high) = panel, span
-    return bottom - (value - low) / (high - low) * (bottom - top)
+@dataclass(frozen=True)
+class _Panel:
+    """A part of a picture between `top` and `bottom` in which values from `low` to `high` are drawn over time."""
 
+    canvas: Canvas
+    axis: TimeAxis
+    top: float
+    bottom: float
+    low: float
+    high: float
 
-def _panel(
-    canvas: Canvas,
-    axis: TimeAxis,
-    panel: tuple[float, float],
-    span: tuple[float, float],
-    ticks: Sequence[float] | np.ndarray,
-) -> None:
-    for value in ticks:
-        y = _height(panel, span, float(value))
-        canvas.line([(axis.left, y), (axis.left + axis.width, y)], RULE)
-        canvas.text(axis.left - 6, y, f"{value:.1f}" if span[1] >= 0.5 else f"{value:.2g}", MUTED, 10, "rm")
+    def height(self, value: float) -> float:
+        """y of a value."""
+        return self.bottom - (value - self.low) / (self.high - self.low) * (self.bottom - self.top)
 
+    def across(self, value: float) -> list[tuple[float, float]]:
+        y = self.height(value)
+        return [(self.axis.left, y), (self.axis.left + self.axis.width, y)]
 
-def _curve(
-    canvas: Canvas,
-    axis: TimeAxis,
-    panel: tuple[float, float],
-    span: tuple[float, float],
-    values: np.ndarray,
-    colour: Colour,
-    dash: tuple[float, float] | None,
-) -> None:
-    points = [(axis.centre(t), _height(panel, span, float(v))) for t, v in enumerate(values)]
-    if len(points) == 1:
-        points = [(axis.edge(0), points[0][1]), (axis.edge(1), points[0][1])]
-    canvas.line(points, colour, 1.75, dash)
+    def rules(self, values: Sequence[float] | np.ndarray) -> None:
+        """A labelled line at each of the values."""
+        for value in map(float, values):
+            self.canvas.line(self.across(value), RULE)
+            label = f"{value:.1f}" if self.high >= 0.5 else f"{value:.2g}"
+            self.canvas.text(self.axis.left - 6, self.height(value), label, MUTED, 10, "rm")
 
+    def limit(self, value: float | None, colour: Colour) -> None:
+        if value is not None:
+            self.canvas.line(self.across(value), colour, 1, (2, 3))
 
-def _bands(canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float) -> None:
-    for start, end in zip(plan.segments.starts[1::2], plan.segments.ends[1::2], strict=True):
-        canvas.box(axis.edge(start), top, axis.edge(end), bottom, BAND)
+    def curve(self, values: np.ndarray, colour: Colour, dash: tuple[float, float] | None = None) -> None:
+        points = [(self.axis.centre(t), self.height(float(v))) for t, v in enumerate(values)]
+        self.canvas.line(points if len(points) > 1 else self.across(float(values[0])), colour, 1.75, dash)
 
 
 def _marks(canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float, over_picture: bool = False) -> None:
@@ -306,13 +293,13 @@ def _legend(canvas: Canvas, x: float, y: float) -> None:
 def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
     """Seconds, and the frames they fall on, under a panel that ends at `y`."""
     fps, start = float(plan.video.fps), plan.video.start
-    seconds = axis.frames / fps
+    seconds = axis.T / fps
     wanted = seconds / max(2.0, axis.width / 80)  # a label every 80 pixels
     steps = [b * 10.0**e for e in range(-2, 5) for b in (1, 2, 5)]
     step = next((s for s in steps if s >= wanted), steps[-1])
     decimals = max(0, -int(np.floor(np.log10(step))))
     first = max(0.0, np.ceil(start / fps / step - 1e-6))
-    for second in np.arange(first, (start + axis.frames) / fps / step + 1e-6) * step:
+    for second in np.arange(first, (start + axis.T) / fps / step + 1e-6) * step:
         x = axis.edge(second * fps - start)
         anchor = "ra" if x > axis.left + axis.width - 16 else "ma"
         canvas.line([(x, y), (x, y + 4)], MUTED)
@@ -320,7 +307,7 @@ def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
         canvas.text(x, y + 21, f"frame {round(second * fps)}", MUTED, 10, anchor)
 
 
-def contact_sheet(pictures: Sequence[Picture], columns: int = 8, gap: int = 4) -> Picture:
+def contact_sheet(pictures: Sequence[Picture] | np.ndarray, columns: int = 8, gap: int = 4) -> Picture:
     """Pictures of one size [h, w, 3] beside each other, in rows of at most `columns`."""
     if not len(pictures):
         return np.full((1, 1, 3), 255, dtype=np.uint8)
@@ -331,24 +318,4 @@ def contact_sheet(pictures: Sequence[Picture], columns: int = 8, gap: int = 4) -
     for k, picture in enumerate(pictures):
         y, x = k // columns * (h + gap), k % columns * (w + gap)
         sheet[y : y + h, x : x + w] = picture
-    return sheet
-
-
-def latents_grid(pictures: np.ndarray) -> Picture:
-    """The preview of an edit that denoises: small pictures of the keyframes [K, h, w, 3] as one."""
-    return contact_sheet(list(pictures))
-
-
-def side_by_side(source: np.ndarray, edit: np.ndarray, labels: tuple[str, str] = ("source", "edit")) -> np.ndarray:
-    """Source and edit beside each other under a label: [..., H, W, 3] each, a picture or all frames."""
-    height, width = source.shape[-3:-1]
-    gap, bar = 8, 24
-    canvas = Canvas(2 * width + gap, bar)
-    for x, label in zip((0, width + gap), labels, strict=True):
-        canvas.text(x + width / 2, bar / 2, label, INK, 13, "mm")
-    # Both sides even, as yuv420p wants them.
-    sheet = np.full((*source.shape[:-3], bar + height + height % 2, 2 * width + gap, 3), 255, dtype=np.uint8)
-    sheet[..., :bar, :, :] = canvas.picture()
-    sheet[..., bar : bar + height, :width, :] = source
-    sheet[..., bar : bar + height, width + gap :, :] = edit
     return sheet

@@ -167,5 +167,5 @@ def count_crossings(plan: Plan, cut: int) -> tuple[int, int]:
     crossing = int(((segments.starts < cut) & (segments.ends > cut)).sum())
     weights = next(iter(correspondence.weights.values())).max(axis=2) > 0  # [T, P]
     shot_of_source = plan.layout.keyframes[correspondence.slots] >= cut  # [T, P]
-    shot = (np.arange(segments.frames) >= cut)[:, None]
+    shot = (np.arange(segments.T) >= cut)[:, None]
     return crossing, int((weights & (shot_of_source != shot)).any(axis=1).sum())

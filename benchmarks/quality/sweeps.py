@@ -13,7 +13,7 @@ import torch
 
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.planning.planner import build_layout
-from adaflow_core.planning.slimming import Kept, kept_count, random_tokens, select_tokens
+from adaflow_core.planning.slimming import Kept, kept_count, select_tokens
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Plan, Segments, Slimming
 from benchmarks.output import say
@@ -43,7 +43,7 @@ def by_chance(seed: int) -> Choose:
 
     def choose(part: Slimming, count: int) -> Kept:
         K, _, n = part.scores.shape
-        return random_tokens(K, n, count, torch.Generator().manual_seed(seed))
+        return select_tokens(torch.rand(K, K, n, generator=torch.Generator().manual_seed(seed)), count)
 
     return choose
 
@@ -155,7 +155,7 @@ def with_keyframes(planned: Planned, frames: tuple[int, int]) -> Planned:
     """The plan of an uncut clip with these two keyframes."""
     plan, (first, second) = planned.plan, frames
     starts = np.array([0, (first + second + 1) // 2])
-    segments = Segments(starts, np.array(frames), plan.segments.cuts, plan.segments.frames)
+    segments = Segments(starts, np.array(frames), plan.segments.cuts, plan.segments.T)
     device = planned.engine.backbone.device
     layout = build_layout(plan.features, segments, plan.grids, plan.config, device=device, monitor=Monitor())
     return replace(planned, plan=replace(plan, segments=segments, layout=layout))

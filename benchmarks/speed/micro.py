@@ -16,7 +16,7 @@ from adaflow_core.editing.forecast import attention_widths
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import edit_timesteps
 from adaflow_core.planning.correspondence import correspond
-from adaflow_core.planning.slimming import Kept, build_slimming, kept_count, random_tokens, select_tokens
+from adaflow_core.planning.slimming import Kept, build_slimming, kept_count, select_tokens
 from adaflow_core.progress import Monitor
 from adaflow_core.types import EditLayout, Features, Inversion, Segments
 from benchmarks.speed.clock import GIB, Clock, seconds
@@ -74,9 +74,7 @@ def keyframe_attention(
 
 
 def _draw_kept(K: int, n: int, count: int, sampled: float, generator: torch.Generator, device: torch.device) -> Kept:
-    """`count` tokens of K keyframes of n: at random, or by random scores with a share of them sampled evenly."""
-    if not sampled:
-        return random_tokens(K, n, count, generator)
+    """`count` tokens of K keyframes of n by random scores, a share of them sampled evenly."""
     return select_tokens(torch.rand(K, K, n, generator=generator).to(device), count, sampled)
 
 
@@ -115,7 +113,7 @@ def _layout(backbone: Backbone, width: int, height: int, K: int, config: PlanCon
     tokens = rng.normal(size=(K + 1, grids[0].n, 64))
     tokens /= np.linalg.norm(tokens, axis=-1, keepdims=True)
     even = np.ones((K + 1, grids[0].n), np.float32)
-    features = Features(tokens.astype(np.float16), grids[0], {config.importance: even}, 1.0, 0.0)
+    features = Features(tokens.astype(np.float16), grids[0], {config.importance: even}, 1.0)
     frames = np.arange(K)
     segments = Segments(frames, frames, np.empty(0, np.int64), K + 1)
     slimming = build_slimming(features, frames, grids, config, device=backbone.device)

@@ -34,7 +34,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import gather_blend
 from adaflow_core.planning.features import Capture, feature_pass
 from adaflow_core.planning.matching import best_match, match_maps
-from adaflow_core.planning.slimming import random_tokens
+from adaflow_core.planning.slimming import select_tokens
 from benchmarks.speed.clock import GIB, matrix_rate, seconds
 from benchmarks.speed.measure import describe_machine, write_json
 from benchmarks.speed.micro import keyframe_pass
@@ -173,7 +173,7 @@ class Rates:
                 needed = 4 * B * H * n * M * d
                 yield {"shape": [B, H, n, M, d], "backend": name, "ms": 1e3 * spent, "tflops": needed / spent / 1e12}
         K, M, H, d = 48, 20 * 4032, 5, 64
-        kept = random_tokens(K, 4032, M, torch.Generator().manual_seed(0)).tokens.to(self.device)
+        kept = select_tokens(torch.rand(K, K, 4032), M).tokens.to(self.device)
         q, k, v = (self._random(K, H, 4032, d) for _ in range(3))
         flat = k.transpose(0, 1).reshape(H, -1, d)
         by_token = k.transpose(1, 2).reshape(-1, H * d)

@@ -63,7 +63,7 @@ def _random_sd21(device: torch.device, dtype: torch.dtype) -> Backbone:
     )  # fmt: skip
     for module in (unet, vae, text_encoder):
         module.to(dtype=dtype)
-    memory_format = place(unet, vae, text_encoder, device, dtype)
+    fused = place(unet, vae, text_encoder, device, dtype)
     return Backbone(
         "sd21-random",
         vae,
@@ -75,7 +75,7 @@ def _random_sd21(device: torch.device, dtype: torch.dtype) -> Backbone:
         device,
         dtype,
         pick_attention("auto", device, dtype),
-        memory_format,
+        fused,
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.types import Features, Grid
+from adaflow_core.types import Features, Grid, Segments
 
 
 def unit_rows(*shape: int, seed: int = 0) -> np.ndarray:
@@ -32,7 +32,6 @@ def make_features(
         grid=grid,
         importance={"uniform": np.ones(tokens.shape[:2], np.float32), "distinctive": weights},
         agreement=1.0,
-        seconds_per_frame=0.0,
     )
 
 
@@ -61,6 +60,11 @@ def block_mean(values: np.ndarray, grid: Grid, to: Grid) -> np.ndarray:
             columns = slice(x * grid.w // to.w, -(-(x + 1) * grid.w // to.w))
             out[y, x] = picture[rows, columns].mean(axis=(0, 1))
     return out.reshape(to.n, -1)
+
+
+def shot_of(segments: Segments, frame_ids: np.ndarray) -> np.ndarray:
+    """The shot (0, 1, ...) in which each frame lies."""
+    return np.searchsorted(segments.cuts, frame_ids, side="right")
 
 
 def latents_of(features: Features) -> np.ndarray:

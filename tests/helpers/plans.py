@@ -39,7 +39,7 @@ def small_plan(*, slimmed: bool = True, keyframes: int | None = None, start: int
         video=Video(frames, Fraction(10), "digest", start=start),
         model="embedded",
         config=config,
-        features=Features(np.zeros((T, FINE.n, 2), np.float16), FINE, {}, 1.0, 0.1),
+        features=Features(np.zeros((T, FINE.n, 2), np.float16), FINE, {}, 1.0),
         segments=segments,
         layout=EditLayout(
             segments.keyframes,

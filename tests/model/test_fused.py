@@ -14,7 +14,7 @@ from adaflow_core.editing.attention import ConvInjection, injected_conv
 from adaflow_core.model.attention import forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import gather_blend
-from adaflow_core.model.fused import ConvWithoutBias, FusedGroupNorm, fuse, kernels_run
+from adaflow_core.model.fused import ConvWithoutBias, FusedGroupNorm, accelerate, fuse, kernels_run
 
 kernels = pytest.importorskip("adaflow_core.model.kernels", exc_type=ImportError)
 
@@ -112,8 +112,9 @@ def test_a_fused_model_is_the_same(
         (backbone.vae, lambda vae: vae.decode(x).sample),
         (backbone.vae, lambda vae: vae.encode(x[:, :3]).latent_dist.mode()),
     ):
-        model, fused = copy.deepcopy(model).to(DEVICE), copy.deepcopy(model).to(DEVICE)
+        model, fused = copy.deepcopy(model).to(DEVICE), copy.deepcopy(model)
         fuse(fused)
+        fused.to(DEVICE, memory_format=torch.channels_last)
         assert any(isinstance(module, FusedGroupNorm) for module in fused.modules())
         assert any(isinstance(module, ConvWithoutBias) for module in fused.modules())
         assert [name for name, _ in fused.named_parameters()] == [name for name, _ in model.named_parameters()]
@@ -147,6 +148,7 @@ def test_injection_is_the_same_in_a_fused_model(
 
 def test_kernels_are_tried_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels_run(DEVICE, torch.float32)
+    assert not accelerate(device=torch.device("cpu"), dtype=torch.float32), "on a CPU torch's are faster"
     monkeypatch.setattr(kernels, "gate", lambda x: 2 * F.glu(x))
     assert not kernels_run(DEVICE, torch.float32)
     monkeypatch.setattr(kernels, "gate", lambda x: 1 / 0)

@@ -17,7 +17,7 @@ from adaflow_core.planning.correspondence import (
 )
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Grid, Segments
-from helpers.made import drifting, unit_rows
+from helpers.made import drifting, shot_of, unit_rows
 
 GRID = Grid(4, 3)
 
@@ -91,7 +91,7 @@ def test_correspondence_never_crosses_a_cut(blend: bool, chunk: int) -> None:
     found = correspond(features, segments, grids, blend=blend, device="cpu", monitor=Monitor(), chunk=chunk)
     assert found.slots.shape == (T, 2 if blend else 1)
     for slot in found.slots.T:
-        assert (segments.shot_of(segments.keyframes[slot]) == segments.shot_of(np.arange(T))).all()
+        assert (shot_of(segments, segments.keyframes[slot]) == shot_of(segments, np.arange(T))).all()
     if not blend:
         assert found.slots[:, 0].tolist() == segments.segment_of().tolist()
     for grid in grids:

@@ -83,7 +83,7 @@ def test_what_a_pass_leaves(tiny_backbone: Callable[[str], Backbone], tmp_path: 
         assert weights.shape == (T, 64) and (weights >= 0).all()
         np.testing.assert_allclose(weights.mean(axis=1), 1, atol=1e-5)
         assert (weights.std() == 0) == (kind == "uniform")
-    assert 0.5 < found.agreement <= 1 and found.seconds_per_frame > 0
+    assert 0.5 < found.agreement <= 1
 
 
 def test_the_same_frames_leave_the_same_bytes(tiny_backbone: Callable[[str], Backbone], tmp_path: Path) -> None:
@@ -98,6 +98,7 @@ def test_the_noise_makes_equal_frames_no_different(tiny_backbone: Callable[[str]
     (tmp_path / "a").mkdir()
     still = np.repeat(latents()[:1], 3, axis=0)
     meta = extract_features(tiny_backbone("sd1"), still, "", tmp_path / "a", Monitor())
+    meta["seconds_per_frame"] = 0.1  # older entries of the cache have it
     tokens = load_features(tmp_path / "a", meta).tokens.astype(np.float64)
     np.testing.assert_allclose(tokens - tokens[:1], 0, atol=2e-3)
 

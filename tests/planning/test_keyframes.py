@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from adaflow_core.config import PlanConfig
 from adaflow_core.planning import similarity as similarity_module
 from adaflow_core.planning.keyframes import (
-    budget_choice,
+    KeyframeSelector,
     budget_segments,
     detect_cuts,
     even_segments,
@@ -25,7 +26,7 @@ from adaflow_core.planning.residual import PropagationResidual
 from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Grid, Segments
-from helpers.made import drifting, latents_of
+from helpers.made import drifting, latents_of, shot_of
 
 GRID = Grid(4, 3)
 NONE = np.array([], dtype=np.int64)
@@ -54,7 +55,7 @@ def check(segments: Segments) -> None:
     assert segments.starts[0] == 0 and (segments.lengths > 0).all()
     assert (segments.starts <= segments.keyframes).all() and (segments.keyframes < segments.ends).all()
     assert set(segments.cuts) <= set(segments.starts)
-    assert (segments.shot_of(segments.starts) == segments.shot_of(segments.keyframes)).all()
+    assert (shot_of(segments, segments.starts) == shot_of(segments, segments.keyframes)).all()
 
 
 # --- cuts -------------------------------------------------------------------------------------------
@@ -171,8 +172,10 @@ def test_a_shot_that_thinning_skips_still_gets_its_keyframe() -> None:
 
 
 def choose(T: int, count: int, cuts: np.ndarray) -> Segments:
-    similarity = FrameSimilarity(drifting(T, GRID, cuts=tuple(cuts)), "uniform")
-    return budget_choice(similarity, (1,), True, cuts, count=count, max_segment=400, monitor=Monitor())
+    features = drifting(T, GRID, cuts=tuple(cuts))
+    residual = PropagationResidual(features, latents_of(features), cuts)
+    config = PlanConfig(keyframes=count, refinement="none", both_directions=True)
+    return KeyframeSelector(config, FrameSimilarity(features, "uniform"), residual, Monitor()).select()
 
 
 @pytest.fixture
@@ -225,7 +228,7 @@ def test_the_walk_compares_each_frame_a_few_times(compared: list[int]) -> None:
 def test_borders_are_the_best_of_all(seed: int, reach: int | None) -> None:
     T, keyframes = 20, [2, 3, 9, 15, 19]
     table = symmetric(T, seed)
-    starts = place_borders(look_up(table), np.array(keyframes), np.array([12]), T, reach=reach)
+    starts = place_borders(look_up(table), np.array(keyframes), np.array([12]), reach=reach)
     for start, (left, right) in zip(starts[1:], pairwise(keyframes), strict=True):
         middle = (left + right + 1) // 2
         if left < 12 <= right:
@@ -240,7 +243,7 @@ def test_borders_are_the_best_of_all(seed: int, reach: int | None) -> None:
 
 
 def test_equal_borders_lie_in_the_middle() -> None:
-    starts = place_borders(look_up(np.ones((20, 20))), np.array([2, 11, 16]), NONE, 20)
+    starts = place_borders(look_up(np.ones((20, 20))), np.array([2, 11, 16]), NONE)
     assert starts.tolist() == [0, 7, 14]
 
 
@@ -281,9 +284,9 @@ def test_many_more_keyframes_than_asked_for_are_chosen_from_a_finer_sample() -> 
     residual = paced(np.where(np.arange(48) % 24 < 12, 0.0, 0.3))
     residual.pairs = 100  # a sample of every fifth frame, for one keyframe
     coarse = residual.costs(1, Monitor())
-    assert np.diff(coarse.frames).max() > 2
+    assert np.diff(coarse.frame_ids).max() > 2
     keyframes = refine_keyframes(residual, 1, 20, 0.0, Monitor())
-    assert len(keyframes) == 20 and not set(keyframes) <= set(coarse.frames)
+    assert len(keyframes) == 20 and not set(keyframes) <= set(coarse.frame_ids)
 
 
 # --- the baseline -----------------------------------------------------------------------------------
@@ -295,7 +298,7 @@ def test_even_segments(frames: int, count: int, cuts: tuple[int, ...]) -> None:
     check(segments)
     assert len(segments) == min(frames, count)
     for shot in range(len(cuts) + 1):
-        lengths = segments.lengths[segments.shot_of(segments.starts) == shot]
+        lengths = segments.lengths[shot_of(segments, segments.starts) == shot]
         assert len(lengths) and lengths.max() - lengths.min() <= 1
     middle = (segments.starts + segments.ends - 1) / 2
     assert abs(segments.keyframes - middle).max() <= 0.5
@@ -303,4 +306,4 @@ def test_even_segments(frames: int, count: int, cuts: tuple[int, ...]) -> None:
 
 def test_a_longer_shot_gets_more_of_the_even_keyframes() -> None:
     segments = even_segments(40, 5, np.array([8]))
-    assert np.bincount(segments.shot_of(segments.keyframes)).tolist() == [1, 4]
+    assert np.bincount(shot_of(segments, segments.keyframes)).tolist() == [1, 4]

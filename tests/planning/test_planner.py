@@ -9,17 +9,17 @@ import torch
 from adaflow_core.config import PlanConfig
 from adaflow_core.planning import keyframes as planner_module
 from adaflow_core.planning.keyframes import even_segments
-from adaflow_core.planning.planner import Choice, Planner
+from adaflow_core.planning.planner import Planner
 from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.progress import Monitor
-from adaflow_core.types import Grid
+from adaflow_core.types import Grid, KeyframeChoice
 from helpers.made import drifting, latents_of
 
 T, CUT = 40, 13
 CONFIG = PlanConfig(similarity=0.9, window_similarity=0.8, residual=0.14, max_segment=12, max_keyframes=30)
 
 
-def choose(config: PlanConfig) -> Choice:
+def choose(config: PlanConfig) -> KeyframeChoice:
     features = drifting(T, Grid(4, 3), cuts=(CUT,))
     planner = Planner(torch.device("cpu"), cut=0.7)
     return planner.choose(features, latents_of(features), "drifting", config, Monitor())

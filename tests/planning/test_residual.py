@@ -10,7 +10,7 @@ import torch
 
 from adaflow_core.planning import residual as propagation
 from adaflow_core.planning.correspondence import CONFIDENCE_SCALE
-from adaflow_core.planning.residual import Costs, PropagationResidual, cheapest
+from adaflow_core.planning.residual import PairCosts, PropagationResidual, best_keyframes
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Grid
 from helpers.made import drifting, latents_of, make_features, unit_rows
@@ -81,7 +81,7 @@ def test_costs_are_the_errors_between_all_pairs(cuts: tuple[int, ...]) -> None:
     residual = film(T, cuts)
     shot = np.searchsorted(cuts, np.arange(T), side="right")
     costs = residual.costs(3, Monitor())
-    assert costs.frames.tolist() == list(range(T)) and costs.between.shape == (2, T, T)
+    assert costs.frame_ids.tolist() == list(range(T)) and costs.between.shape == (2, T, T)
     for i in range(T):
         for end, frames, found in ((0, range(i), costs.first[:, i]), (-1, range(i + 1, T), costs.last[:, i])):
             expected = squares(residual, [i], frames) if shot[i] == shot[end] else (np.inf, np.inf)
@@ -96,17 +96,16 @@ def test_costs_are_the_errors_between_all_pairs(cuts: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("cuts", [(), (4,), (3, 6)])
-def test_the_cheapest_keyframes_of_all(cuts: tuple[int, ...]) -> None:
+def test_the_best_keyframes_of_all(cuts: tuple[int, ...]) -> None:
     T = 9
     residual = film(T, cuts, pace=np.linspace(0, 0.4, T))
     shot = np.searchsorted(cuts, np.arange(T), side="right")
-    found = list(cheapest(residual.costs(3, Monitor()), T + 5))
-    assert [count for count, _, _ in found] == list(range(len(cuts) + 1, T + 1))
-    for count, keyframes, worst in found:
-        assert len(keyframes) == count
+    found = list(best_keyframes(residual.costs(3, Monitor()), 1, T + 5))
+    assert [len(keyframes) for keyframes, _ in found] == list(range(len(cuts) + 1, T + 1))
+    for keyframes, worst in found:
         sums = {
             some: squares(residual, list(some), range(T))[0]
-            for some in combinations(range(T), count)
+            for some in combinations(range(T), len(keyframes))
             if set(shot[list(some)]) == set(shot)
         }
         total, largest = squares(residual, keyframes.tolist(), range(T))
@@ -119,8 +118,8 @@ def test_a_thinned_sample_has_a_frame_of_each_shot(cuts: tuple[int, ...]) -> Non
     residual = film(120, cuts)
     residual.pairs = 400
     costs = residual.costs(5, Monitor())
-    assert len(costs.frames) < 60 and {0, *cuts} <= set(costs.frames)
-    for count, keyframes, _ in cheapest(costs, 8):
+    assert len(costs.frame_ids) < 60 and {0, *cuts} <= set(costs.frame_ids)
+    for count, (keyframes, _) in enumerate(best_keyframes(costs, 5, 8), start=5):
         assert len(keyframes) == count and (np.diff(keyframes) > 0).all()
         assert set(np.searchsorted(cuts, keyframes, side="right")) == set(range(len(cuts) + 1))
 
@@ -128,7 +127,7 @@ def test_a_thinned_sample_has_a_frame_of_each_shot(cuts: tuple[int, ...]) -> Non
 def test_a_frame_of_the_sample_stands_for_those_up_to_the_next() -> None:
     residual = film(120)
     residual.pairs = 400
-    last = int(residual.costs(1, Monitor()).frames[-1])
+    last = int(residual.costs(1, Monitor()).frame_ids[-1])
     # Two pictures: one until the last frame of the sample, another from there on.
     still = make_features(np.repeat(unit_rows(1, GRID.n, 8), 120, axis=0), GRID)
     pictures = np.random.default_rng(5).normal(size=(2, 4, GRID.h, GRID.w)).astype(np.float32)
@@ -144,7 +143,7 @@ def test_keyframes_far_apart_widen_the_band() -> None:
     residual = film(200, pace=np.where(np.arange(200) > 180, 0.3, 0.0))
     residual.pairs = 1
     costs = residual.costs(8, Monitor())
-    assert any(count == 8 for count, _, _ in cheapest(costs, 8))
+    assert [len(keyframes) for keyframes, _ in best_keyframes(costs, 8, 8)] == [8]
 
 
 @pytest.mark.parametrize("share", [12, 4])
@@ -163,7 +162,7 @@ def test_the_number_of_matches_is_bounded(monkeypatch: pytest.MonkeyPatch, share
         film(T).costs(T // share, Monitor())
         numbers.append(matched)
         matched = 0
-    assert max(numbers) <= 2 * max(propagation.PAIRS, 960 * propagation.REACH)
+    assert max(numbers) <= 2 * max(propagation.PAIRS, 960 * propagation.MIN_REACH)
 
 
 def test_what_was_weighed_up_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,4 +186,4 @@ def test_unevenness_is_what_the_best_spacing_gains() -> None:
     between[:, :, 4] = rates
     nothing = np.zeros((2, 100))
     expected = 10 * np.log10(rates.mean() / ((3 * 25 + 75) / 100) ** 2)
-    assert Costs(np.arange(100), nothing, nothing, between).unevenness == pytest.approx(expected)
+    assert PairCosts(np.arange(100), nothing, nothing, between).unevenness == pytest.approx(expected)

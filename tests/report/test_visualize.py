@@ -11,10 +11,8 @@ from adaflow_core.report.visualize import (
     kept_masks,
     kept_overlay,
     keyframe_strip,
-    latents_grid,
     score_heatmap,
     score_view,
-    side_by_side,
     stamp,
     time_slice,
     timeline,
@@ -157,14 +155,5 @@ def test_contact_sheet_keeps_every_pixel() -> None:
     sheet = contact_sheet(list(pictures), columns=3, gap=2)
     assert sheet.shape == (2 * 4 + 2, 3 * 6 + 4, 3)
     assert np.array_equal(sheet[6:10, 8:14], pictures[4])
-    assert np.array_equal(latents_grid(pictures), contact_sheet(list(pictures)))
+    assert np.array_equal(contact_sheet(pictures), contact_sheet(list(pictures)))
     assert contact_sheet([]).shape == (1, 1, 3), "a plan of one keyframe has no others to show"
-
-
-def test_side_by_side_takes_a_picture_or_all_frames_and_has_even_sides() -> None:
-    source = np.full((3, 15, 20, 3), 10, dtype=np.uint8)
-    edit = np.full_like(source, 200)
-    sheet = side_by_side(source, edit)
-    assert sheet.shape[1] % 2 == 0 and sheet.shape[2] % 2 == 0
-    assert (sheet[:, 24:39, :20] == 10).all() and (sheet[:, 24:39, 28:] == 200).all()
-    assert np.array_equal(side_by_side(source[0], edit[0]), sheet[0])
