@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from adaflow_core.config import BUDGET, PRESETS, EditConfig, PlanConfig, Setting, read_settings, settings_of
@@ -60,9 +61,15 @@ class Bar:
 def _new_bar(progress: Progress) -> tqdm:
     from tqdm import tqdm
 
-    # No smoothing: the time left is by the mean pace of the stage, whose chunks take unequal times.
-    layout = "{desc:<14} [{bar:24}] {n_fmt}/{total_fmt} {remaining} left"
-    bar = tqdm(total=progress.total, desc=progress.stage, file=sys.stderr, bar_format=layout, ascii=".#", smoothing=0)
+    bar = tqdm(
+        total=progress.total,
+        desc=progress.stage,
+        file=sys.stderr,
+        ncols=get_terminal_size().columns,  # tqdm's own draws nothing where the terminal does not know its width
+        ascii=".#",
+        bar_format="{desc:<14} [{bar:24}] {n_fmt}/{total_fmt} {remaining} left",
+        smoothing=0,  # the time left is by the mean pace of the stage: chunks take unequal times
+    )
     bar.start_t -= progress.elapsed
     return bar
 
