@@ -61,11 +61,14 @@ class Bar:
 def _new_bar(progress: Progress) -> tqdm:
     from tqdm import tqdm
 
+    # tqdm's own width and height draw nothing where the terminal does not know them.
+    columns, lines = get_terminal_size()
     bar = tqdm(
         total=progress.total,
         desc=progress.stage,
         file=sys.stderr,
-        ncols=get_terminal_size().columns,  # tqdm's own draws nothing where the terminal does not know its width
+        ncols=columns,
+        nrows=lines,
         ascii=".#",
         bar_format="{desc:<14} [{bar:24}] {n_fmt}/{total_fmt} {remaining} left",
         smoothing=0,  # the time left is by the mean pace of the stage: chunks take unequal times
