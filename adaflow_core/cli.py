@@ -6,20 +6,25 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from adaflow_core.config import IMPORTANCE, METHODS, PRESETS, PROPAGATION, EditConfig, PlanConfig, read_settings
+from adaflow_core.config import BUDGET, PRESETS, EditConfig, PlanConfig, Setting, read_settings, settings_of
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Progress
-from adaflow_core.types import Plan
 from adaflow_core.version import __version__
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from adaflow_core.batch.manifest import Clip
     from adaflow_core.batch.run import Scorer, Summary
     from adaflow_core.engine import AdaFlow
+    from adaflow_core.types import Plan
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,23 +33,48 @@ class _Parser(argparse.ArgumentParser):
 
 
 class Bar:
-    """Stage, share done and time left, on one line of a terminal; a line per stage elsewhere."""
+    """Stage, share done and time left on a terminal; elsewhere a line when a stage is done."""
 
     def __init__(self) -> None:
-        self._stage = ""
-        self._live = sys.stderr.isatty()
+        self._bar: tqdm | None = None
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def __call__(self, progress: Progress) -> None:
-        left = progress.remaining
-        if self._live:
-            filled = round(24 * progress.done / max(1, progress.total))
-            tail = f"{left:4.0f} s left" if left is not None and progress.done < progress.total else " " * 11
-            bar = f"[{'#' * filled}{'.' * (24 - filled)}] {progress.done}/{progress.total} {tail}"
-            line = f"{progress.stage:<14} {bar}"
-            end = "\n" if progress.done >= progress.total else ""
-            print(f"\r{line:<78}", end=end, file=sys.stderr, flush=True)
-        elif progress.done >= progress.total:
-            print(f"{progress.stage}: {progress.elapsed:.1f} s", file=sys.stderr, flush=True)
+        done = progress.done >= progress.total
+        if not sys.stderr.isatty():
+            if done:
+                print(f"{progress.stage}: {progress.elapsed:.1f} s", file=sys.stderr, flush=True)
+            return
+        if self._bar is None or (self._bar.desc, self._bar.total) != (progress.stage, progress.total):
+            self.close()
+            self._bar = _new_bar(progress)
+        self._bar.initial = progress.skipped  # says nothing about the pace
+        self._bar.update(progress.done - self._bar.n)
+        if done:
+            self.close()
+
+
+def _new_bar(progress: Progress) -> tqdm:
+    from tqdm import tqdm
+
+    # tqdm's own width and height draw nothing where the terminal does not know them.
+    columns, lines = get_terminal_size()
+    bar = tqdm(
+        total=progress.total,
+        desc=progress.stage,
+        file=sys.stderr,
+        ncols=columns,
+        nrows=lines,
+        ascii=".#",
+        bar_format="{desc:<14} [{bar:24}] {n_fmt}/{total_fmt} {remaining} left",
+        smoothing=0,  # the time left is by the mean pace of the stage: chunks take unequal times
+    )
+    bar.start_t -= progress.elapsed
+    return bar
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,16 +90,16 @@ def parser() -> argparse.ArgumentParser:
     edit = commands.add_parser("edit", help="edit a video by text")
     _shared(edit)
     edit.add_argument("--prompt", required=True, metavar="TEXT", help="what the edited video should show")
-    _edit_settings(edit)
+    _add_settings(edit, EditConfig)
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
     edit.add_argument("--report", type=Path, metavar="FILE.json")
     edit.set_defaults(run=_edit)
 
     batch = commands.add_parser("batch", help="edit all clips of a manifest, here or on a Ray cluster")
     batch.add_argument("manifest", metavar="FILE.jsonl", help="a line a clip: video, source_prompt, prompts")
-    add_model(batch)
-    _plan_settings(batch)
-    _edit_settings(batch)
+    _add_common(batch)
+    _add_settings(batch, PlanConfig, without=["source_prompt"])
+    _add_settings(batch, EditConfig)
     add_workers(batch)
     batch.add_argument("--out", default="outputs/batch", metavar="DIR|URL", help="a folder, s3://... or gs://...")
     batch.set_defaults(run=_batch, source_prompt="")  # each clip has its own
@@ -93,43 +123,54 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 def _shared(command: argparse.ArgumentParser) -> None:
     command.add_argument("video", type=Path, metavar="VIDEO")
-    command.add_argument("--source-prompt", metavar="TEXT", help="what is in the video now")
+    _add_common(command)
+    _add_settings(command, PlanConfig)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
     add_model(command)
-    _plan_settings(command)
-
-
-def _plan_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--preset", default="default", choices=sorted(PRESETS))
-    command.add_argument("--settings", type=Path, metavar="FILE.json", help="the settings of a report, under the flags")
-    command.add_argument("--method", choices=METHODS)
-    budget = command.add_mutually_exclusive_group()
-    budget.add_argument("--prune", type=float, metavar="R", help="share of tokens dropped, 0..1")
-    budget.add_argument("--kv-frames", type=float, metavar="N", help="keep N frames' worth of tokens")
-    command.add_argument("--keyframes", metavar="auto|K", help="how many keyframes")
-    command.add_argument("--scales", metavar="1,2,4", help="similarity scales, in tokens")
-    command.add_argument("--importance", choices=IMPORTANCE)
     command.add_argument("--frames", metavar="A:B", help="only these frames")
     command.add_argument("--size", metavar="WxH", help="working size in pixels")
+    command.add_argument("--preset", default="default", choices=sorted(PRESETS))
+    command.add_argument("--settings", type=Path, metavar="FILE.json", help="the settings of a report, under the flags")
 
 
-def _edit_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--negative-prompt", metavar="TEXT", help="what the guidance points away from")
-    command.add_argument("--steps", type=int, metavar="N")
-    command.add_argument("--inversion-steps", type=int, metavar="N", help="a multiple of --steps")
-    command.add_argument("--guidance", type=float, metavar="G")
-    command.add_argument("--guided", type=float, metavar="X", help="share of the steps with guidance, 0..1")
-    command.add_argument("--injection-attention", type=float, metavar="X", help="share of steps, 0..1")
-    command.add_argument("--injection-conv", type=float, metavar="X", help="share of steps, 0..1")
-    command.add_argument("--propagation", choices=PROPAGATION, help="what frames take from keyframes")
-    command.add_argument("--fidelity", type=float, metavar="X", help="how closely the inversion's path is held, 0..1")
-    command.add_argument("--tolerance", type=float, metavar="X", help="changes that count as none, 0..1 of the usual")
-    command.add_argument(
-        "--detail", type=float, metavar="X", help="how far the source is shown where nothing changes, 0..1"
-    )
-    command.add_argument(
-        "--low-memory", action="store_true", default=None, help="for GPUs of 8 to 12 GiB; a little slower"
-    )
-    command.add_argument("--seed", type=int, metavar="S")
+def _add_settings(
+    command: argparse.ArgumentParser, config: type[PlanConfig | EditConfig], without: Iterable[str] = ()
+) -> None:
+    """A flag for each setting. Those that are not given are no attributes of the parsed arguments."""
+    title = f"settings of the {'plan' if config is PlanConfig else 'edit'}"
+    group = command.add_argument_group(title, "auto: what the model, the device or the video asks for")
+    budget = group.add_mutually_exclusive_group() if config is PlanConfig else group
+    for name, setting in settings_of(config).items():
+        if name in without:
+            continue
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(setting)}
+        if setting.kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif setting.choices and not setting.several:
+            options["choices"] = setting.choices
+        else:
+            options |= {"type": setting.parse, "metavar": _metavar(setting)}
+        (budget if name in BUDGET else group).add_argument(setting.flag, **options)
+
+
+def _help(setting: Setting) -> str:
+    notes = []
+    if setting.low is not None and setting.high is not None:
+        notes.append(f"{setting.low:g} to {setting.high:g}")
+    if setting.kind is bool:
+        notes.append(f"default: {'on' if setting.default else 'off'}")
+    elif setting.default not in (None, ""):
+        notes.append(f"default: {setting.as_text(setting.default)}")
+    noted = f" ({'; '.join(notes)})" if notes else ""
+    return f"{setting.help}{noted}. {setting.effect}".strip()
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.several:
+        return ",".join(map(str, setting.choices))
+    return ("auto|" if setting.takes_auto else "") + {int: "N", float: "X", str: "TEXT"}[setting.kind]
 
 
 def add_workers(command: argparse.ArgumentParser) -> None:
@@ -144,53 +185,25 @@ def add_workers(command: argparse.ArgumentParser) -> None:
 
 
 def _plan_config(arguments: argparse.Namespace) -> PlanConfig:
-    config = PRESETS[arguments.preset][0]
-    if arguments.settings is not None:
-        config = replace(config, **read_settings(arguments.settings)[0])
-    changes: dict[str, Any] = {}
-    if arguments.prune is not None or arguments.kv_frames is not None:
-        changes |= {"prune": arguments.prune, "kv_frames": arguments.kv_frames}
-    if arguments.keyframes is not None and arguments.keyframes != "auto":
-        changes["keyframes"] = _whole("keyframes", arguments.keyframes)
-    if arguments.scales is not None:
-        changes["scales"] = tuple(_whole("scales", part) for part in arguments.scales.split(","))
-    for name in ("source_prompt", "method", "importance"):
-        if getattr(arguments, name) is not None:
-            changes[name] = getattr(arguments, name)
-    return replace(config, **changes)
+    flags = _flags(arguments, PlanConfig)
+    if flags.keys() & set(BUDGET):
+        flags = dict.fromkeys(BUDGET) | flags
+    return replace(PRESETS[arguments.preset][0], **_settings_file(arguments)[0] | flags)
 
 
 def _edit_config(arguments: argparse.Namespace) -> EditConfig:
-    names = (
-        "steps",
-        "inversion_steps",
-        "guidance",
-        "guided",
-        "negative_prompt",
-        "injection_attention",
-        "injection_conv",
-        "propagation",
-        "fidelity",
-        "tolerance",
-        "detail",
-        "low_memory",
-        "seed",
-    )
-    changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if "steps" in changes and "inversion_steps" not in changes:
-        # The preset's own number belongs to the preset's steps.
-        changes["inversion_steps"] = None
-    config = PRESETS[arguments.preset][1]
-    if arguments.settings is not None:
-        config = replace(config, **read_settings(arguments.settings)[1])
-    return replace(config, **changes)
+    flags = _flags(arguments, EditConfig)
+    if "steps" in flags:
+        flags = {"inversion_steps": None} | flags  # the preset's own number belongs to the preset's steps
+    return replace(PRESETS[arguments.preset][1], **_settings_file(arguments)[1] | flags)
 
 
-def _whole(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise AdaFlowError(f"{name} is {text!r}; it must be a whole number") from None
+def _flags(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(arguments).items() if name in settings_of(config)}
+
+
+def _settings_file(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    return ({}, {}) if arguments.settings is None else read_settings(arguments.settings)
 
 
 def _make_plan(arguments: argparse.Namespace, edit: EditConfig | None, bar: Bar, stop: Any) -> tuple[AdaFlow, Plan]:
@@ -344,7 +357,8 @@ def main(argv: list[str] | None = None) -> int:
     before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         arguments = parser().parse_args(argv)
-        arguments.run(arguments, Bar(), lambda: stopped)
+        with closing(Bar()) as bar:
+            arguments.run(arguments, bar, lambda: stopped)
     except AdaFlowError as problem:
         print(f"adaflow: error: {problem}", file=sys.stderr)
         return 2

@@ -1,12 +1,20 @@
-"""Settings: frozen dataclasses that check themselves, presets, and what each model carries as its own."""
+"""Settings: frozen dataclasses that check themselves, presets, and what each model carries as its own.
+
+`PlanConfig` and `EditConfig` are the table of settings: a field's type and its `setting(...)` are all that the checks,
+the command line with its help, the page's words and ranges, and the command that repeats an edit know of it. A new
+setting is one line here, and its use. If models have a value of their own for it, its type allows None, its default is
+None, and `ModelProfile` has a field of the same name.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from adaflow_core.errors import AdaFlowError
 
@@ -15,8 +23,6 @@ Importance = Literal["uniform", "attention", "distinctive", "prompt"]
 Propagation = Literal["change", "output"]
 Refinement = Literal["none", "move", "split"]
 
-PROPAGATION: tuple[str, ...] = get_args(Propagation)
-IMPORTANCE: tuple[str, ...] = get_args(Importance)
 # How many keyframes the thresholds may ask for; the joint pass grows with their square.
 MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
 _SETTINGS_BYTES = 16 * 2**20  # of a file of settings that are read; a report of 10,000 frames has less
@@ -48,29 +54,123 @@ class ConfigError(AdaFlowError, ValueError):
     """A setting is out of range; the message names the field, its value and the range."""
 
 
-def _within(config: object, name: str, low: float, high: float) -> None:
-    value = getattr(config, name)
-    # `not (low <= value <= high)` also catches nan.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (low <= value <= high):
-        raise ConfigError(f"{name} is {value!r}; it must lie between {low:g} and {high:g}")
+def setting(default: Any, help: str, **about: Any) -> Any:
+    """A field of a configuration, with `help` and `about` for its row of the table (`Setting`)."""
+    return field(default=default, metadata={"help": help, **about})
 
 
-def _whole(config: object, name: str, low: int, high: int) -> None:
-    _within(config, name, low, high)
-    if not isinstance(getattr(config, name), int):
-        raise ConfigError(f"{name} is {getattr(config, name)!r}; it must be a whole number")
+@dataclass(frozen=True)
+class Setting:
+    """A row of the table of settings: a field's name, type and default, and what `setting` says of it."""
+
+    name: str
+    kind: type  # bool, int, float or str, of a value or of each of several
+    optional: bool  # may be None: the model, the device or the video decides
+    several: bool  # a tuple of values
+    default: Any
+    help: str  # a phrase
+    low: float | None = None  # the range of a number
+    high: float | None = None
+    choices: tuple[Any, ...] = ()  # those of a Literal are taken from the type
+    effect: str = ""  # a sentence on what more of it does
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def takes_auto(self) -> bool:
+        """Whether "auto" stands for None on the command line."""
+        return self.optional and self.kind in (int, float)
+
+    def checked(self, value: Any) -> Any:
+        """`value` as the configuration keeps it, lists as tuples; ConfigError if the setting cannot have it."""
+        if value is None and self.optional:
+            return None
+        if self.several and isinstance(value, Iterable):
+            value = tuple(value)
+        remedy = self._remedy(value)
+        if remedy:
+            raise ConfigError(f"{self.name} is {value!r}; {remedy}")
+        return value
+
+    def _remedy(self, value: Any) -> str:
+        """What `value` must be instead; empty if it is right."""
+        if self.several:
+            if not isinstance(value, tuple):
+                return "it must be a list such as [1, 2, 4]"
+            right = value and all(item in self.choices for item in value)
+            return "" if right else f"it must hold one or more of {', '.join(map(str, self.choices))}"
+        if self.choices:
+            return "" if value in self.choices else f"choose one of {', '.join(sorted(self.choices))}"
+        if self.low is not None and self.high is not None:
+            # `not (low <= value <= high)` also catches nan.
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not (self.low <= value <= self.high):
+                return f"it must lie between {self.low:g} and {self.high:g}"
+            return "it must be a whole number" if self.kind is int and not isinstance(value, int) else ""
+        remedy = "it must be true or false" if self.kind is bool else "it must be a text"
+        return "" if isinstance(value, self.kind) else remedy
+
+    def parse(self, text: str) -> Any:
+        """The value that the command line's `text` says; `checked` looks at its range."""
+        if self.takes_auto and text == "auto":
+            return None
+        try:
+            return tuple(self.kind(part) for part in text.split(",")) if self.several else self.kind(text)
+        except ValueError:
+            number = "a whole number" if self.kind is int else "a number"
+            raise AdaFlowError(f"{self.name} is {text!r}; it must be {number}") from None
+
+    def as_flag(self, value: Any) -> str:
+        """The command line's word for a value other than None."""
+        if self.kind is bool:
+            return self.flag if value else self.flag.replace("--", "--no-", 1)
+        return f"{self.flag}={self.as_text(value)}"  # one word: a text may begin with a dash
+
+    def as_text(self, value: Any) -> str:
+        """The text that `parse` reads as `value`."""
+        return ",".join(map(str, value)) if self.several else str(value)
 
 
-def _typed(config: object, kind: type, remedy: str, *names: str) -> None:
-    for name in names:
-        if not isinstance(getattr(config, name), kind):
-            raise ConfigError(f"{name} is {getattr(config, name)!r}; it must be {remedy}")
+def settings_of(config: type) -> dict[str, Setting]:
+    """The table of settings of a configuration, by name, in the order of its fields."""
+    return _settings_of(config)
 
 
-def _one_of(config: object, name: str, choices: Collection[str]) -> None:
-    value = getattr(config, name)
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(sorted(choices))}")
+@cache  # takes what mypy sees to be hashable, and a dataclass is not
+def _settings_of(config: type) -> dict[str, Setting]:
+    hints, table = get_type_hints(config), {}
+    for row in fields(config):
+        if not row.metadata:
+            raise TypeError(f"{config.__name__}.{row.name} has no setting(...) that says what it is")
+        hint, known = hints[row.name], dict(row.metadata)
+        optional = NoneType in get_args(hint)
+        if optional:
+            (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
+        several = get_origin(hint) is tuple
+        if several:
+            hint = get_args(hint)[0]
+        elif get_origin(hint) is Literal:
+            hint, known["choices"] = str, get_args(hint)
+        table[row.name] = Setting(row.name, hint, optional, several, row.default, **known)
+    return table
+
+
+def _check(config: PlanConfig | EditConfig) -> None:
+    for name, row in settings_of(type(config)).items():
+        object.__setattr__(config, name, row.checked(getattr(config, name)))
+
+
+def as_flags(config: PlanConfig | EditConfig, usual: Mapping[str, Any]) -> list[str]:
+    """The command line's words for the values that differ from the `usual` ones.
+
+    None is left out: it is the default of every setting that may be None.
+    """
+    given = {name: value for name, value in vars(config).items() if value is not None and value != usual[name]}
+    return [settings_of(type(config))[name].as_flag(value) for name, value in given.items()]
+
+
+BUDGET = ("prune", "kv_frames")  # two ways to say how many tokens are kept
 
 
 @dataclass(frozen=True)
@@ -80,105 +180,89 @@ class PlanConfig:
     Fields left at None take the model's own value (`ModelProfile`).
     """
 
-    prune: float | None = None  # share of the key/value tokens of all keyframes that is dropped, 0..1
-    kv_frames: float | None = None  # or: a budget in frames' worth of tokens, whatever K is
-    sampled: float = 0.9  # share of the places for other keyframes' tokens that an even sample takes, 0: the paper
-    keyframes: int | None = None  # how many; None: as many as the thresholds ask for
+    # fmt: off
+    prune: float | None = setting(None, "share of the keyframes' key and value tokens that is dropped", low=0, high=1,
+        effect="More: keyframes see fewer of each other's tokens; faster, less memory.")
+    kv_frames: float | None = setting(None, "instead of --prune: keep this many frames' worth of tokens, whatever the "
+        "number of keyframes", low=1, high=10_000)
+    # 0: the paper.
+    sampled: float = setting(0.9, "share of the places for other keyframes' tokens that an even sample takes",
+        low=0, high=1)
+    keyframes: int | None = setting(None, "how many keyframes; auto: as many as the thresholds ask for",
+        low=1, high=10_000, effect="More: fast changes are followed more closely, at more time and memory.")
     # More scales, the way back and weights by importance choose other keyframes, but no better ones: measured against
     # rendered truth (benchmarks/RESULTS.md), unlike the refinement.
-    scales: tuple[int, ...] = (1,)  # pooling, in tokens of the similarity grid
-    both_directions: bool = False  # also compare from the later frame to the earlier one
-    importance: Importance = "uniform"
-    refinement: Refinement = "split"  # "move" keeps the number of keyframes
-    similarity: float | None = None  # lowest mean similarity inside a segment
-    window_similarity: float | None = None  # lowest similarity of its worst window
-    residual: float | None = None  # propagation residual over which the refinement adds keyframes
-    max_segment: int = 400  # frames
-    max_keyframes: int | None = None  # when `keyframes` is None; None: what suits the device
-    blend: bool = True  # propagate from the two neighbouring keyframes, not only the segment's own
-    resample: bool = False  # draw a keyframe of each segment anew at every step; TokenFlow always does
-    method: MethodName = "adaflow"
-    source_prompt: str = ""  # what is in the video; used by `importance="prompt"` and by the inversion
+    scales: tuple[int, ...] = setting((1,), "pooling of the similarity grid, in tokens", choices=(1, 2, 4, 8),
+        effect="More: frames must agree in detail and at large to share a keyframe.")
+    both_directions: bool = setting(False, "also compare from the later frame to the earlier one")
+    importance: Importance = setting("uniform", "which tokens weigh more")
+    refinement: Refinement = setting("split", "put keyframes where the propagation errs least; move keeps their number")
+    similarity: float | None = setting(None, "lowest mean similarity inside a segment", low=-1, high=1)
+    window_similarity: float | None = setting(None, "lowest similarity of a segment's worst window", low=-1, high=1)
+    residual: float | None = setting(None, "propagation residual over which the refinement adds keyframes",
+        low=0, high=10)
+    max_segment: int = setting(400, "longest segment, in frames", low=1, high=100_000)
+    max_keyframes: int | None = setting(None, "most keyframes that the thresholds may ask for; auto: what suits the "
+        "device", low=1, high=10_000)
+    blend: bool = setting(True, "propagate from the two neighbouring keyframes, not only the segment's own")
+    resample: bool = setting(False, "draw a keyframe of each segment anew at every step; TokenFlow always does")
+    method: MethodName = setting("adaflow", "which frames are keyframes, and what the others take from them",
+        effect="The others are baselines: even keyframes, all frames jointly, each frame alone, TokenFlow.")
+    source_prompt: str = setting("", "what is in the video now; the inversion and --importance prompt use it")
+    # fmt: on
 
     def __post_init__(self) -> None:
         if self.prune is not None and self.kv_frames is not None:
             raise ConfigError("prune and kv_frames both say how many tokens are kept; give one of them")
-        if self.prune is not None:
-            _within(self, "prune", 0.0, 1.0)
-        if self.kv_frames is not None:
-            _within(self, "kv_frames", 1.0, 10_000.0)
-        _within(self, "sampled", 0.0, 1.0)
-        if self.keyframes is not None:
-            _whole(self, "keyframes", 1, 10_000)
-        _typed(self, Iterable, "a list such as [1, 2, 4]", "scales")
-        object.__setattr__(self, "scales", tuple(self.scales))
-        if not self.scales or any(s not in (1, 2, 4, 8) for s in self.scales):
-            raise ConfigError(f"scales is {self.scales!r}; it must hold one or more of 1, 2, 4, 8")
-        for name in ("similarity", "window_similarity"):
-            if getattr(self, name) is not None:
-                _within(self, name, -1.0, 1.0)
-        if self.residual is not None:
-            _within(self, "residual", 0.0, 10.0)
-        _whole(self, "max_segment", 1, 100_000)
-        if self.max_keyframes is not None:
-            _whole(self, "max_keyframes", 1, 10_000)
-        _typed(self, bool, "true or false", "both_directions", "blend", "resample")
-        _typed(self, str, "a text", "source_prompt")
-        _one_of(self, "importance", IMPORTANCE)
-        _one_of(self, "refinement", get_args(Refinement))
-        _one_of(self, "method", METHODS)
+        _check(self)
 
 
 @dataclass(frozen=True)
 class EditConfig:
     """What shapes an edit. Fields left at None take the model's own value (`ModelProfile`)."""
 
-    steps: int | None = None
-    inversion_steps: int | None = None  # a multiple of `steps`
-    guidance: float | None = None  # classifier-free; 1: none, and a third of the work of a step is saved
-    guided: float | None = None  # share of the steps, from the first, with guidance; the last need it least
-    negative_prompt: str | None = None  # None: the model's own habit, "" or the source prompt
-    injection_attention: float | None = None  # share of the steps with the source's queries and keys
-    injection_conv: float | None = None  # share of the steps with the source's features
-    rescale: float | None = None  # how far guidance keeps the spread of an unguided prediction, 0..1
-    focus: float | None = None  # how far the edit is held to the place where the two prompts differ, 0..1
-    structure: float | None = None  # share of the steps with the source's structure there too; None: by the words
-    smoothing: float | None = None  # how far flicker is smoothed away along the source's motion, 0..1
-    fidelity: float | None = None  # how much of what inversion misses of the source is added back, 0..1
-    tolerance: float | None = None  # changes that count as none, as a part of what is usual in the frame
-    detail: float = 1.0  # how far the source itself is shown where nothing changes, 0..1
-    # What frames take from keyframes: the change that the edit makes to the source's self-attention outputs, or the
-    # edited outputs themselves (the paper). The change needs the source's whole pass at every step.
-    propagation: Propagation = "change"
-    seed: int = 0
-    chunk: int | None = None  # frames per UNet call; part of what makes the bits
-    low_memory: bool = False  # keyframes' outputs in the host's memory and small chunks, for cards of 8 to 12 GiB
+    # fmt: off
+    steps: int | None = setting(None, "denoising steps", low=1, high=1000,
+        effect="More: finer pictures, and proportionally slower.")
+    inversion_steps: int | None = setting(None, "steps of the inversion, a multiple of --steps", low=1, high=1000)
+    guidance: float | None = setting(None, "scale of the classifier-free guidance", low=1, high=30,
+        effect="More: closer to the prompt, less natural. At 1 there is none, and an edit is a third faster.")
+    # The last steps need guidance least.
+    guided: float | None = setting(None, "share of the steps with guidance, from the first", low=0, high=1)
+    negative_prompt: str | None = setting(None, "what the guidance points away from; by default nothing or the source "
+        "prompt, as the model does")
+    injection_attention: float | None = setting(None, "share of the steps with the source's queries and keys",
+        low=0, high=1, effect="More: holds the source's layout for longer. To change an object's kind, take less.")
+    injection_conv: float | None = setting(None, "share of the steps with the source's features",
+        low=0, high=1, effect="More: holds the source's shapes for longer.")
+    rescale: float | None = setting(None, "how far guidance keeps the spread of an unguided prediction", low=0, high=1)
+    focus: float | None = setting(None, "how far the edit is held to the place where the two prompts differ",
+        low=0, high=1, effect="At 0 it may change the whole frame; at 1 the source stays outside that place.")
+    structure: float | None = setting(None, "share of the steps with the source's structure in that place; auto: all, "
+        "or none where the words name another thing", low=0, high=1,
+        effect="Less: things may take another shape.")
+    smoothing: float | None = setting(None, "how far flicker is smoothed away along the source's motion",
+        low=0, high=1, effect="More: calmer; fine detail that comes and goes is averaged.")
+    fidelity: float | None = setting(None, "how much of what the inversion misses of the source is added back",
+        low=0, high=1)
+    tolerance: float | None = setting(None, "edit deltas below this part of the frame's typical delta count as zero",
+        low=0, high=1)
+    detail: float = setting(1.0, "how far the source itself is shown where nothing changes", low=0, high=1)
+    # The change needs the source's whole pass at every step; the output is the paper's.
+    propagation: Propagation = setting("change", "what frames take from keyframes: the edit's change to the source's "
+        "self-attention outputs, or the edited outputs")
+    seed: int = setting(0, "same seed, same video", low=0, high=2**63 - 1)
+    chunk: int | None = setting(None, "frames per UNet call; part of what makes the bits", low=1, high=4096)
+    low_memory: bool = setting(False, "keyframes' outputs in the host's memory and small chunks, for GPUs of 8 to 12 "
+        "GiB; a little slower")
+    # fmt: on
 
     def __post_init__(self) -> None:
-        if self.steps is not None:
-            _whole(self, "steps", 1, 1000)
-        if self.inversion_steps is not None:
-            _whole(self, "inversion_steps", 1, 1000)
-            if self.steps is not None and self.inversion_steps % self.steps:
-                raise ConfigError(
-                    f"inversion_steps is {self.inversion_steps}; it must be a multiple of steps ({self.steps})"
-                )
-        if self.guidance is not None:
-            _within(self, "guidance", 1.0, 30.0)
-        for name in (
-            "guided", "injection_attention", "injection_conv", "fidelity", "rescale", "focus", "structure", "smoothing",
-        ):  # fmt: skip
-            if getattr(self, name) is not None:
-                _within(self, name, 0.0, 1.0)
-        if self.tolerance is not None:
-            _within(self, "tolerance", 0.0, 1.0)
-        _within(self, "detail", 0.0, 1.0)
-        if self.negative_prompt is not None:
-            _typed(self, str, "a text", "negative_prompt")
-        _one_of(self, "propagation", PROPAGATION)
-        _whole(self, "seed", 0, 2**63 - 1)
-        if self.chunk is not None:
-            _whole(self, "chunk", 1, 4096)
+        _check(self)
+        if self.steps is not None and self.inversion_steps is not None and self.inversion_steps % self.steps:
+            raise ConfigError(
+                f"inversion_steps is {self.inversion_steps}; it must be a multiple of steps ({self.steps})"
+            )
 
     @property
     def guided_steps(self) -> int:
@@ -284,49 +368,34 @@ class ModelProfile:
         data["vocabulary"] = tuple(data.get("vocabulary", ()))
         return cls(**data)
 
+    def inversion_steps_for(self, steps: int | None) -> int:
+        """The profile's ratio of inversion to edit steps, kept when the user changes the steps."""
+        return max(1, round(self.inversion_steps / self.steps)) * (steps or self.steps)
+
+
+def _own_values(config: PlanConfig | EditConfig, profile: ModelProfile) -> dict[str, Any]:
+    """The profile's values of the fields that `config` leaves at None."""
+    return {name: value for name, value in vars(profile).items() if getattr(config, name, ...) is None}
+
 
 def resolve_plan(config: PlanConfig, profile: ModelProfile, device: str) -> PlanConfig:
     """`config` with every None that the model or the device (its type) decides filled in."""
-    prune = profile.prune if config.prune is None and config.kv_frames is None else config.prune
-    limit = MAX_KEYFRAMES_CPU if device == "cpu" else MAX_KEYFRAMES
-    return replace(
-        config,
-        prune=prune,
-        similarity=profile.similarity if config.similarity is None else config.similarity,
-        window_similarity=(profile.window_similarity if config.window_similarity is None else config.window_similarity),
-        residual=profile.residual if config.residual is None else config.residual,
-        max_keyframes=limit if config.max_keyframes is None else config.max_keyframes,
-        resample=config.resample or METHODS[config.method].resamples,
-    )
+    own = _own_values(config, profile)
+    if config.kv_frames is not None:
+        own["prune"] = None
+    if config.max_keyframes is None:
+        own["max_keyframes"] = MAX_KEYFRAMES_CPU if device == "cpu" else MAX_KEYFRAMES
+    return replace(config, **own, resample=config.resample or METHODS[config.method].resamples)
 
 
 def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) -> EditConfig:
     """`config` with every None that the model decides filled in; `chunk` stays for the backbone."""
-    steps = profile.steps if config.steps is None else config.steps
-    inversion_steps = config.inversion_steps
-    if inversion_steps is None:
-        # The profile's ratio of inversion to edit steps, kept when the user changes the steps.
-        inversion_steps = steps * max(1, round(profile.inversion_steps / profile.steps))
-    negative = config.negative_prompt
-    if negative is None:
-        negative = source_prompt if profile.negative == "source" else ""
-    return replace(
-        config,
-        steps=steps,
-        inversion_steps=inversion_steps,
-        guidance=profile.guidance if config.guidance is None else config.guidance,
-        guided=profile.guided if config.guided is None else config.guided,
-        negative_prompt=negative,
-        injection_attention=(
-            profile.injection_attention if config.injection_attention is None else config.injection_attention
-        ),
-        injection_conv=profile.injection_conv if config.injection_conv is None else config.injection_conv,
-        rescale=profile.rescale if config.rescale is None else config.rescale,
-        focus=profile.focus if config.focus is None else config.focus,
-        smoothing=profile.smoothing if config.smoothing is None else config.smoothing,
-        fidelity=profile.fidelity if config.fidelity is None else config.fidelity,
-        tolerance=profile.tolerance if config.tolerance is None else config.tolerance,
-    )
+    own = _own_values(config, profile)
+    if config.inversion_steps is None:
+        own["inversion_steps"] = profile.inversion_steps_for(config.steps)
+    if config.negative_prompt is None:
+        own["negative_prompt"] = source_prompt if profile.negative == "source" else ""
+    return replace(config, **own)
 
 
 def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

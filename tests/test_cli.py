@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 import shlex
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
-from adaflow_core.cli import _edit_config, _plan_config, main, parser
-from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan
+from adaflow_core.cli import Bar, _edit_config, _plan_config, main, parser
+from adaflow_core.config import (
+    PRESETS,
+    EditConfig,
+    ModelProfile,
+    PlanConfig,
+    Setting,
+    as_flags,
+    resolve_edit,
+    resolve_plan,
+    settings_of,
+)
 from adaflow_core.model.loading import EMBEDDED
+from adaflow_core.progress import Progress
 from adaflow_core.report.export import edit_command
 
 CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
@@ -119,6 +134,147 @@ def test_the_command_that_is_shown_repeats_the_edit(plan: PlanConfig, edit: Edit
     read = _plan_config(arguments), _edit_config(arguments)
     assert resolve_plan(read[0], profile, "cpu") == resolved[0]
     assert resolve_edit(read[1], profile, plan.source_prompt) == resolved[1]
+
+
+TEXTS = [
+    "",
+    "a red ball",
+    "-x --steps=3",
+    'it\'s "quoted" $HOME; \\',
+    "two\nlines",
+    "ein schöner Tag ☀",
+    "auto",
+    "=",
+    " a ",
+]
+
+
+def draw(setting: Setting, chance: random.Random) -> Any:
+    """A value that the setting may have."""
+    if setting.optional and chance.random() < 0.4:
+        return None
+    if setting.several:
+        return tuple(chance.sample(setting.choices, chance.randint(1, len(setting.choices))))
+    if setting.choices:
+        return chance.choice(setting.choices)
+    if setting.kind is bool:
+        return chance.random() < 0.5
+    if setting.kind is str:
+        return chance.choice(TEXTS)
+    assert setting.low is not None and setting.high is not None
+    if setting.kind is int:
+        return chance.choice([setting.low, setting.high, chance.randint(int(setting.low), int(setting.high))])
+    return chance.choice([setting.low, setting.high, chance.uniform(setting.low, setting.high)])
+
+
+def draw_configs(chance: random.Random, profile: ModelProfile) -> tuple[PlanConfig, EditConfig]:
+    plan, edit = ({n: draw(s, chance) for n, s in settings_of(c).items()} for c in (PlanConfig, EditConfig))
+    plan[chance.choice(["prune", "kv_frames"])] = None
+    if edit["inversion_steps"] is not None:
+        steps = edit["steps"] or profile.steps
+        edit["inversion_steps"] = steps * chance.randint(1, 1000 // steps)
+    elif edit["steps"] is not None:  # the profile's ratio keeps the inversion in its range
+        edit["steps"] = min(edit["steps"], 400)
+    return PlanConfig(**plan), EditConfig(**edit)
+
+
+PARSER = parser()
+
+
+def parse(words: list[str]) -> tuple[PlanConfig, EditConfig]:
+    arguments = PARSER.parse_args(words)
+    return _plan_config(arguments), _edit_config(arguments)
+
+
+def test_flags_say_any_settings() -> None:
+    chance = random.Random(0)
+    for _ in range(400):
+        plan, edit = draw_configs(chance, ModelProfile())
+        flags = as_flags(plan, vars(PlanConfig())) + as_flags(edit, vars(EditConfig()))
+        assert parse(["edit", "a.mp4", "--prompt=b", *flags]) == (plan, edit), flags
+
+
+@pytest.mark.parametrize(
+    "profile", [ModelProfile(), ModelProfile(steps=10, inversion_steps=20, negative="source", guided=1.0)]
+)
+def test_the_command_repeats_any_edit(profile: ModelProfile) -> None:
+    chance = random.Random(1)
+
+    def resolved(plan: PlanConfig, edit: EditConfig, device: str) -> tuple[PlanConfig, EditConfig]:
+        return resolve_plan(plan, profile, device), resolve_edit(edit, profile, plan.source_prompt)
+
+    for _ in range(400):
+        device = chance.choice(["cpu", "cuda"])
+        made = draw_configs(chance, profile)
+        expected = resolved(*made, device)
+        for plan, edit in (made, expected):
+            line = edit_command("a.mp4", "a ball", plan, edit, profile, model="embedded", device=device)
+            assert resolved(*parse(shlex.split(line)[3:]), device) == expected, line
+
+
+def test_the_command_leaves_out_what_the_model_does_anyway() -> None:
+    profile = ModelProfile()
+    plan, edit = resolve_plan(PlanConfig(), profile, "cpu"), resolve_edit(EditConfig(), profile, "")
+    line = edit_command("a.mp4", "b", plan, edit, profile, model="embedded", device="cpu")
+    assert line == "python -m adaflow_core edit a.mp4 --prompt=b"
+
+
+@pytest.mark.parametrize("command", ["plan", "edit", "batch"])
+def test_help_names_every_setting(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = capsys.readouterr().out.split()
+    for config in (PlanConfig,) if command == "plan" else (PlanConfig, EditConfig):
+        for name, setting in settings_of(config).items():
+            if command == "batch" and name == "source_prompt":  # each clip has its own
+                continue
+            assert setting.flag in [word.strip(",[]") for word in shown], name
+            assert setting.help.split()[0] in shown
+
+
+def test_flags_stand_above_the_preset_and_the_file(tmp_path: Path) -> None:
+    assert parse(["edit", "a.mp4", "--prompt=b", "--preset=paper"]) == PRESETS["paper"]
+    plan, edit = parse(["edit", "a.mp4", "--prompt=b", "--preset=paper", "--prune=0.5", "--steps=20", "--no-resample"])
+    assert (plan.prune, plan.kv_frames, plan.resample, plan.refinement) == (0.5, None, False, "none")
+    assert (edit.steps, edit.inversion_steps, edit.guidance) == (20, None, 7.5)
+    file = tmp_path / "report.json"
+    file.write_text(
+        json.dumps({"settings": {"plan": {"keyframes": 5, "scales": [1, 2]}, "edit": {"low_memory": True}}})
+    )
+    arguments = ["edit", "a.mp4", "--prompt=b", f"--settings={file}"]
+    plan, edit = parse(arguments)
+    assert (plan.keyframes, plan.scales, edit.low_memory) == (5, (1, 2), True)
+    plan, edit = parse([*arguments, "--keyframes=auto", "--scales=1,2,4", "--no-low-memory"])
+    assert (plan.keyframes, plan.scales, edit.low_memory) == (None, (1, 2, 4), False)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def report_two_stages(bar: Bar) -> None:
+    for stage, skipped in (("decode", 0), ("edit", 2)):
+        for done in range(skipped, 5):
+            bar(Progress(stage, done, 4, elapsed=2.0 * (done - skipped), skipped=skipped))
+
+
+def test_a_terminal_sees_stage_share_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    with closing(Bar()) as bar:
+        report_two_stages(bar)
+        bar(Progress("write", 1, 3, elapsed=30.0))
+    shown = screen.getvalue()
+    assert "decode" in shown and "4/4" in shown and "1/3" in shown and "left" in shown
+    assert "01:00 left" in shown  # of the last, at 30 s a unit
+    assert shown.count("\n") == 3  # a line a stage; the unfinished one is ended with the bar
+
+
+def test_elsewhere_a_line_tells_that_a_stage_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Bar()) as bar:
+        report_two_stages(bar)
+    assert capsys.readouterr().err == "decode: 8.0 s\nedit: 4.0 s\n"
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

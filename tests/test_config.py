@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from adaflow_core.config import (
     PlanConfig,
     resolve_edit,
     resolve_plan,
+    settings_of,
 )
 
 
@@ -34,12 +36,55 @@ from adaflow_core.config import (
         (lambda: EditConfig(guidance=0.5), ["guidance"]),
         (lambda: EditConfig(fidelity=2), ["fidelity"]),
         (lambda: EditConfig(seed=-1), ["seed"]),
+        (lambda: EditConfig(seed=True), ["seed is True", "between 0"]),
+        (lambda: EditConfig(low_memory="no"), ["low_memory is 'no'; it must be true or false"]),  # type: ignore[arg-type]
+        (lambda: EditConfig(negative_prompt=3), ["negative_prompt is 3; it must be a text"]),  # type: ignore[arg-type]
+        (lambda: PlanConfig(scales=2), ["scales is 2; it must be a list such as [1, 2, 4]"]),  # type: ignore[arg-type]
+        (lambda: PlanConfig(sampled=None), ["sampled is None; it must lie between 0 and 1"]),  # type: ignore[arg-type]
     ],
 )
 def test_a_bad_value_is_named_with_its_range(build, names) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConfigError) as caught:
         build()
     assert all(name in str(caught.value) for name in names)
+
+
+@pytest.mark.parametrize("config", [PlanConfig, EditConfig])
+def test_every_field_is_a_row_of_the_table(config: type) -> None:
+    table = settings_of(config)
+    assert list(table) == [field.name for field in fields(config)]
+    for setting in table.values():
+        assert setting.help and not setting.help.endswith("."), f"{setting.name}: a phrase says what it is"
+        assert not setting.effect or setting.effect.endswith("."), f"{setting.name}: a sentence says what it does"
+        # A flag that is left out means the default: it is how a command says None.
+        assert not setting.optional or setting.default is None, setting.name
+        if setting.kind in (int, float) and not setting.several:
+            assert setting.low is not None and setting.high is not None, f"{setting.name} has no range"
+            for bound in (setting.low, setting.high):
+                assert config(**{setting.name: bound}) is not None
+            for beyond in (setting.low - 1, setting.high + max(1, setting.high)):
+                with pytest.raises(ConfigError, match=f"^{setting.name} is "):
+                    config(**{setting.name: beyond})
+
+
+def test_a_field_that_is_no_row_of_the_table_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Bare:
+        steps: int = 3
+
+    with pytest.raises(TypeError, match=r"Bare\.steps.*setting"):
+        settings_of(Bare)
+
+
+def test_whatever_the_model_has_a_value_for_is_filled_in() -> None:
+    own = {"guidance": 3.0, "guided": 0.2, "injection_attention": 0.3, "injection_conv": 0.4, "fidelity": 0.6,
+           "tolerance": 0.7}  # fmt: skip
+    chosen = {"prune": 0.1, "similarity": 0.2, "window_similarity": 0.3, "residual": 0.4}
+    profile = ModelProfile(**own, **chosen)  # type: ignore[arg-type]
+    assert own.items() <= vars(resolve_edit(EditConfig(), profile, "")).items()
+    assert chosen.items() <= vars(resolve_plan(PlanConfig(), profile, "cpu")).items()
+    kept = EditConfig(**dict.fromkeys(own, 1.0))  # type: ignore[arg-type]
+    assert all(getattr(resolve_edit(kept, profile, ""), name) == 1 for name in own)
 
 
 def test_the_model_fills_in_what_is_left_open() -> None:

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan, settings_dict
+from adaflow_core.config import (
+    EditConfig,
+    ModelProfile,
+    PlanConfig,
+    as_flags,
+    resolve_edit,
+    resolve_plan,
+    settings_dict,
+)
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.report import visualize
 from adaflow_core.types import Plan
@@ -81,27 +89,18 @@ def edit_command(
 
     plan, edit: resolved. size: (width, height), None for the model's own. frames: None for all.
     """
-    usual_plan = resolve_plan(PlanConfig(), profile, device)
-    usual_edit = resolve_edit(EditConfig(steps=edit.steps), profile, plan.source_prompt)
+    given = {
+        "prompt": prompt,
+        "model": model if model != "embedded" else None,
+        "size": size and f"{size[0]}x{size[1]}",
+        "frames": frames and f"{frames.start or 0}:{'' if frames.stop is None else frames.stop}",
+    }
+    usual_plan = vars(resolve_plan(PlanConfig(), profile, device))
+    usual_edit = vars(resolve_edit(EditConfig(), profile, plan.source_prompt))
+    usual_edit = usual_edit | {"inversion_steps": profile.inversion_steps_for(edit.steps)}
     words = ["python", "-m", "adaflow_core", "edit", video]
-
-    def flag(name: str, value: object, usual: object = None) -> None:
-        if value is not None and value != usual:
-            words.append(f"--{name.replace('_', '-')}={value}")  # in one word: a text may begin with a dash
-
-    flag("prompt", prompt)
-    flag("source_prompt", plan.source_prompt, "")
-    flag("model", model, "embedded")
-    flag("size", size and f"{size[0]}x{size[1]}")
-    flag("frames", frames and f"{frames.start or 0}:{'' if frames.stop is None else frames.stop}")
-    flag("scales", ",".join(map(str, plan.scales)), ",".join(map(str, usual_plan.scales)))
-    for name in ("method", "prune", "kv_frames", "keyframes", "importance"):
-        flag(name, getattr(plan, name), getattr(usual_plan, name))
-    flag("steps", edit.steps, profile.steps)
-    for name in ("inversion_steps", "guidance", "negative_prompt", "injection_attention", "injection_conv",
-                 "propagation", "fidelity", "tolerance", "detail", "seed"):  # fmt: skip
-        flag(name, getattr(edit, name), getattr(usual_edit, name))
-    return shlex.join(words)
+    words += [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return shlex.join([*words, *as_flags(plan, usual_plan), *as_flags(edit, usual_edit)])
 
 
 def plan_arrays(plan: Plan) -> dict[str, np.ndarray]:

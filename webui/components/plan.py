@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
-from adaflow_core.config import IMPORTANCE, METHODS, ModelProfile, PlanConfig
+from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, Setting, settings_of
 from webui import views
 from webui.components.heading import heading
 from webui.studio import Studio
 
+_PLAN, _EDIT = settings_of(PlanConfig), settings_of(EditConfig)
+
 
 class PlanStep:
     def __init__(self, studio: Studio) -> None:
-        default, profile = PlanConfig(), studio.profile()
+        profile = studio.profile()
         heading(
             2,
             "Keyframes and tokens",
@@ -20,9 +24,9 @@ class PlanStep:
         )
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
-                self._add_main_settings(profile, default)
+                self._add_main_settings(profile)
                 with gr.Accordion("Advanced", open=False):
-                    self._add_plan_settings(studio, profile, default)
+                    self._add_plan_settings(studio, profile)
                     self._add_edit_settings(profile)
                 with gr.Row():
                     self.preview = gr.Button("Preview keyframes", variant="primary", scale=3, min_width=160)
@@ -42,31 +46,16 @@ class PlanStep:
         self.facts = gr.JSON(label="Plan", visible=False)  # for programs
         self.plan_id, self.job_id, self.model_before = gr.State(""), gr.State(""), gr.State(studio.model)
 
-    def _add_main_settings(self, profile: ModelProfile, default: PlanConfig) -> None:
-        self.prune = gr.Slider(
-            0,
-            0.95,
-            profile.prune,
-            step=0.05,
-            label="Pruning ratio",
-            info="More: keyframes see fewer of each other's tokens; faster, less memory.",
-        )
-        self.keyframes = gr.Slider(
-            0,
-            64,
-            0,
-            step=1,
-            label="Keyframes (0 = automatic)",
-            info="More: fast changes are followed more closely, at more time and memory.",
-        )
+    def _add_main_settings(self, profile: ModelProfile) -> None:
+        self.prune = _slider(_PLAN["prune"], profile.prune, 0.05, maximum=0.95, label="Pruning ratio")
+        self.keyframes = _slider(_PLAN["keyframes"], 0, 1, minimum=0, maximum=64, label="Keyframes (0 = automatic)")
         self.scales = gr.CheckboxGroup(
             [("1", 1), ("2x2", 2), ("4x4", 4)],
-            value=list(default.scales),
-            label="Similarity scales, in tokens",
-            info="More: frames must agree in detail and at large to share a keyframe.",
+            value=list(_PLAN["scales"].default),
+            **_words(_PLAN["scales"]) | {"label": "Similarity scales, in tokens"},
         )
 
-    def _add_plan_settings(self, studio: Studio, profile: ModelProfile, default: PlanConfig) -> None:
+    def _add_plan_settings(self, studio: Studio, profile: ModelProfile) -> None:
         self.model = gr.Dropdown(
             list(studio.models),
             value=studio.model,
@@ -74,18 +63,7 @@ class PlanStep:
             info="One that is not on this machine yet is downloaded first, some gigabytes; a GPU is wanted for it.",
             visible=len(studio.models) > 1,
         )
-        self.method = gr.Dropdown(
-            list(METHODS),
-            value=default.method,
-            label="Method",
-            info="The others are baselines: even keyframes, all frames jointly, each frame alone, TokenFlow.",
-        )
-        self.importance = gr.Dropdown(
-            list(IMPORTANCE),
-            value=default.importance,
-            label="Importance",
-            info="Which tokens weigh more.",
-        )
+        self.method, self.importance = _dropdown(_PLAN["method"]), _dropdown(_PLAN["importance"])
         self.side = gr.Dropdown(
             views.working_sizes(profile.size),
             value=0,
@@ -100,44 +78,21 @@ class PlanStep:
         )
 
     def _add_edit_settings(self, profile: ModelProfile) -> None:
-        self.steps = gr.Slider(
-            1,
-            100,
-            profile.steps,
-            step=1,
-            label="Steps",
-            info="More: finer pictures, and proportionally slower.",
+        self.steps = _slider(_EDIT["steps"], profile.steps, 1, maximum=100)
+        self.guidance = _slider(_EDIT["guidance"], profile.guidance, 0.5, maximum=15)
+        self.injection = _slider(
+            _EDIT["injection_attention"], profile.injection_attention, 0.05, label="Injection of attention"
         )
-        self.guidance = gr.Slider(
-            1,
-            15,
-            profile.guidance,
-            step=0.5,
-            label="Guidance",
-            info="More: closer to the prompt, less natural. At 1 there is none, and an edit is a third faster.",
-        )
-        self.injection = gr.Slider(
-            0,
-            1,
-            profile.injection_attention,
-            step=0.05,
-            label="Injection of attention",
-            info="More: holds the source's layout for longer. To change an object's kind, take less.",
-        )
-        self.injection_conv = gr.Slider(
-            0,
-            1,
-            profile.injection_conv,
-            step=0.05,
-            label="Injection of features",
-            info="More: holds the source's shapes for longer.",
+        self.injection_conv = _slider(
+            _EDIT["injection_conv"], profile.injection_conv, 0.05, label="Injection of features"
         )
         self.negative_prompt = gr.Textbox(
             label="Negative prompt",
             value="",
             info="What to move away from. Empty: the model's own default.",
         )
-        self.seed = gr.Number(0, precision=0, minimum=0, label="Seed", info="Same seed, same video.")
+        seed = _EDIT["seed"]
+        self.seed = gr.Number(seed.default, precision=0, minimum=seed.low, **_words(seed))
 
     def _add_keyframes_tab(self) -> None:
         with gr.Tab("Keyframes"):
@@ -193,6 +148,21 @@ class PlanStep:
                         format="webp",
                         height=300,
                     )
+
+
+def _words(setting: Setting) -> dict[str, Any]:
+    label = setting.name.replace("_", " ").capitalize()
+    return {"label": label, "info": setting.effect or f"{setting.help[0].upper()}{setting.help[1:]}."}
+
+
+def _slider(setting: Setting, value: float, step: float, **own: Any) -> gr.Slider:
+    """A slider with the setting's range and words, but for `own`: the page shows the useful part of some ranges."""
+    given = {"minimum": setting.low, "maximum": setting.high} | _words(setting) | own
+    return gr.Slider(value=value, step=step, **given)
+
+
+def _dropdown(setting: Setting) -> gr.Dropdown:
+    return gr.Dropdown(list(setting.choices), value=setting.default, **_words(setting))
 
 
 def _plot(label: str) -> gr.Image:
