@@ -168,7 +168,8 @@ class AdaFlow:
             edited, resumed = editor.run(inversion, job.latents, self._layouts(job), preview, checkpoint)
             if checkpoint.problem:
                 monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
-            frames = show_source(self.backbone, edited, job.latents, plan, job.config, self.cache, monitor)
+            renewed = place if job.config.structure is not None and job.config.structure < 1 else None
+            frames = show_source(self.backbone, edited, job.latents, plan, job.config, self.cache, monitor, renewed)
             checkpoint.remove()
         return job.result(
             frames,

@@ -40,10 +40,17 @@ def restore_detail(
     reconstruction: Tensor,  # [F, H, W, 3] uint8, the source through the autoencoder
     source: Tensor,  # [F, H, W, 3] uint8
     strength: float,
+    renewed: Tensor | None = None,  # [F, 1, H, W] 0..1, where a thing takes another's place
 ) -> Tensor:
-    """`edited` [F, H, W, 3] uint8 with the source in the places where it is the source's reconstruction."""
+    """`edited` [F, H, W, 3] uint8 with the source in the places where it is the source's reconstruction.
+
+    Not where `renewed` is 1: there it would show outlines of what is gone.
+    """
     edit, rebuilt, frames = (rearrange(x.float(), "f h w c -> f c h w") for x in (edited, reconstruction, source))
-    restored = torch.lerp(edit, frames, strength * unchanged(edit - rebuilt)).round().clamp(0, 255).to(torch.uint8)
+    share = strength * unchanged(edit - rebuilt)
+    if renewed is not None:
+        share = share * (1 - renewed)
+    restored = torch.lerp(edit, frames, share).round().clamp(0, 255).to(torch.uint8)
     return rearrange(restored, "f c h w -> f h w c")
 
 
@@ -88,6 +95,7 @@ def show_source(
     config: EditConfig,
     cache: Cache,
     monitor: Monitor,
+    renewed: np.ndarray | None = None,  # [T, h, w] 0..1, where a thing takes another's place
 ) -> np.ndarray:
     """The decoded edit [T, H, W, 3] uint8, its flicker smoothed away, with the source where it is unchanged."""
     video, device = plan.video, backbone.device
@@ -100,7 +108,13 @@ def show_source(
         if rebuilt is None or not config.detail:
             return frames
         source, same = to_device(video.frames[part], device), to_device(rebuilt[part], device)
-        return restore_detail(frames, same, source, config.detail)
+        where = None if renewed is None else torch.stack([place_in(t) for t in range(part.start, part.stop)])
+        return restore_detail(frames, same, source, config.detail, where)
+
+    def place_in(t: int) -> Tensor:  # [1, H, W]
+        assert renewed is not None
+        small = to_device(np.asarray(renewed[t], np.float32), device)[None, None]
+        return F.interpolate(small, video.frames.shape[1:3], mode="bilinear", align_corners=False)[0]
 
     smoothed = bool(config.smoothing) and T > 1
     with monitor.stage("decode frames", T) as stage:
@@ -112,16 +126,15 @@ def show_source(
         kept = rebuilt
 
         def change(t: int) -> Tensor:  # [3, H, W]
-            difference = to_device(out[t], device).float() - to_device(kept[t], device).float()
-            return difference.permute(2, 0, 1)
+            return (to_device(out[t], device).float() - to_device(kept[t], device).float()).permute(2, 0, 1)
 
         def write(t: int, smooth: Tensor) -> None:
             frame = to_device(kept[t], device).float() + smooth.permute(1, 2, 0)
-            part = slice(t, t + 1)
-            out[part] = finished(frame.round().clamp(0, 255).to(torch.uint8)[None], part).cpu().numpy()
+            frame = frame.round().clamp(0, 255).to(torch.uint8)
+            out[t] = finished(frame[None], slice(t, t + 1))[0].cpu().numpy()
 
-        flow = source_flow(video, cache, monitor)
-        smooth_change(change, flow, config.smoothing, plan.segments.cuts, write, monitor)
+        flow, cuts = source_flow(video, cache, monitor), plan.segments.cuts
+        smooth_change(change, flow, config.smoothing, cuts, write, monitor, None if renewed is None else place_in)
     return out
 
 

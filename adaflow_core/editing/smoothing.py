@@ -1,7 +1,8 @@
 """Flicker smoothed away: the change that an edit makes, filtered in time along the source's motion.
 
 Change is the decoded edit less the decoded source. A recursive filter runs over it forwards and backwards; where the
-source's flow cannot be trusted, at a cut and where something comes into sight, it begins anew.
+source's flow cannot be trusted, at a cut, at the edges of what moves and where something comes into sight, it begins
+anew. Where a thing takes another's place nothing is filtered: the source's motion there is that of what is gone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
 
 AGREE = 1.0  # pixels by which the flow there and back may miss its origin
+EDGE = 1.5  # pixels by which motions within 5 pixels of each other may differ
 HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
 
 
@@ -59,6 +61,7 @@ def smooth_change(
     cuts: np.ndarray,  # frames that begin a new shot
     write: Callable[[int, Tensor], None],  # takes a frame and its smoothed change [3, H, W]
     monitor: Monitor,
+    renewed: Callable[[int], Tensor] | None = None,  # frame -> where a thing takes another's place [1, H, W] 0..1
 ) -> None:
     """Filters the change of T frames; memory does not grow with T, what is kept in between lies in a file."""
     T = len(flow) + 1
@@ -66,30 +69,44 @@ def smooth_change(
     forward = scratch(np.float16, (T, *first.shape))
     borders = {int(cut) for cut in cuts}
     grid = pixel_grid(first.shape[1], first.shape[2], first.device)
+
+    def mix(t: int, state: Tensor, step: int) -> Tensor:
+        """The filter's next state: `strength` of that of frame t + step, where the flow can be trusted."""
+        now, pair = change(t), flow[min(t, t + step)]
+        there, back = (full_size(way, now) for way in (pair if step > 0 else pair[::-1]))
+        share = strength * trusted(there, back, grid, None if renewed is None else renewed(t))
+        return torch.lerp(now, warp(state, there, grid), share)
+
     with monitor.stage("smooth", 2 * T) as stage:
         state = first
         for t in range(T):
-            state = change(t) if t == 0 or t in borders else _mix(change(t), state, flow[t - 1], 1, strength, grid)
+            state = change(t) if t == 0 or t in borders else mix(t, state, -1)
             forward[t] = state.half().cpu().numpy()
             stage.advance()
         for t in reversed(range(T)):
             now = change(t)
-            whole = t == T - 1 or t + 1 in borders
-            state = now if whole else _mix(now, state, flow[t], 0, strength, grid)
+            state = now if t == T - 1 or t + 1 in borders else mix(t, state, 1)
             before = to_device(forward[t], now.device).float()
             write(t, (before + state - (1 - strength) * now) / (1 + strength))
             stage.advance()
 
 
-def _mix(now: Tensor, state: Tensor, flow: np.ndarray, way: int, strength: float, grid: Tensor) -> Tensor:
-    """The filter's next state: `strength` of the last one, carried along, where the flow can be trusted."""
-    there = full_size(flow[way], now)  # from this frame to the one that the state belongs to
-    back = full_size(flow[1 - way], now)
-    miss = (there + warp(back, there, grid)).square().sum(dim=0).sqrt()
-    x, y = grid + there
-    in_sight = (x >= 0) & (x <= now.shape[2] - 1) & (y >= 0) & (y <= now.shape[1] - 1)
-    trusted = ((miss < AGREE) & in_sight).to(now.dtype)
-    return torch.lerp(now, warp(state, there, grid), strength * trusted)
+def trusted(
+    there: Tensor,  # [2, H, W] pixels, from this frame to the other
+    back: Tensor,  # and from the other to this
+    grid: Tensor,  # [2, H, W]
+    renewed: Tensor | None = None,  # [1, H, W] 0..1
+) -> Tensor:
+    """[1, H, W] 0 or 1: where a change may be carried along the flow."""
+    miss = (there + warp(back, there, grid)).square().sum(dim=0, keepdim=True).sqrt()
+    spread = F.max_pool2d(there[None], 5, 1, 2) + F.max_pool2d(-there[None], 5, 1, 2)  # largest less smallest
+    found = (miss < AGREE) & (spread[0].amax(dim=0, keepdim=True) < EDGE)
+    size = torch.tensor(there.shape[1:], device=there.device).flip(0)[:, None, None]  # width, height
+    where = grid + there
+    found &= ((where >= 0) & (where <= size - 1)).all(dim=0, keepdim=True)
+    if renewed is not None:
+        found &= renewed < 0.05
+    return found.to(there.dtype)
 
 
 def full_size(flow: np.ndarray, like: Tensor) -> Tensor:
