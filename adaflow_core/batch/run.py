@@ -209,7 +209,10 @@ class _ClipEditor:
 
 
 def _progress_of(task: Task, prompt: str, job: Job, find: Callable[[str], Any]) -> tuple[bool, bool]:
-    """Whether an edit was made with these settings, and scored by this scorer; `find`: a JSON file's content, or None."""
+    """Whether an edit was made with these settings, and scored by this scorer.
+
+    `find` gives the content of a JSON file under `job.out`, or None.
+    """
     key = task.key(prompt)
     row = find(f"rows/{key}.json")
     if row is None or row["digest"] != task.digest(prompt, job.model):
