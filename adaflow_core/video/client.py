@@ -92,24 +92,14 @@ class Decoder:
         self._ask("probe")
         answer, _ = self._answer()
         try:
-            info = VideoInfo(
-                path=self.path,
-                width=int(answer["width"]),
-                height=int(answer["height"]),
-                fps=Fraction(answer["fps"]),
-                frames=int(answer["frames"]),
-                seconds=float(answer["seconds"]),
-                codec=str(answer["codec"]),
-                rotation=int(answer["rotation"]),
-                has_audio=bool(answer["has_audio"]),
-                notes=tuple(map(str, answer["notes"])),
-            )
+            width, height, frames, rotation = (int(answer[key]) for key in ("width", "height", "frames", "rotation"))
+            fps, seconds = Fraction(answer["fps"]), float(answer["seconds"])
+            codec, audio, notes = str(answer["codec"]), bool(answer["has_audio"]), tuple(map(str, answer["notes"]))
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             raise self._broken() from None
-        sides = 0 < info.width <= _SIDE and 0 < info.height <= _SIDE
-        if not sides or info.fps <= 0 or info.frames < 1 or not math.isfinite(info.seconds):
+        if not (0 < width <= _SIDE and 0 < height <= _SIDE and fps > 0 and frames > 0 and math.isfinite(seconds)):
             raise AdaFlowError(f"the header of {self.path} makes no sense; choose another file or {CONVERT}")
-        return info
+        return VideoInfo(self.path, width, height, fps, frames, seconds, codec, rotation, audio, notes)
 
     def frames(
         self, size: tuple[int, int], begin: int, count: int

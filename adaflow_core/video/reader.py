@@ -191,28 +191,18 @@ def probe(path: Path, index: Index) -> VideoInfo:
         if index.times is not None and stream.time_base:
             seconds = float((index.times[-1] - index.times[0]) * stream.time_base)
             seconds += max(index.last_seconds, float(1 / fps))
-        hdr = f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)"
-        return VideoInfo(
-            path=path,
-            width=size[0],
-            height=size[1],
-            fps=fps,
-            frames=index.length,
-            seconds=seconds,
-            codec=codec_name(stream),
-            rotation=-frame.rotation % 360,
-            has_audio=bool(container.streams.audio),
-            notes=(hdr,) if is_hdr(frame) else (),
-        )
+        notes = (f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)",) if is_hdr(frame) else ()
+        rotation, has_audio = -frame.rotation % 360, bool(container.streams.audio)
+        return VideoInfo(path, *size, fps, index.length, seconds, codec_name(stream), rotation, has_audio, notes)
 
 
 def _rate(stream: VideoStream, index: Index) -> Fraction:
-    """Frames a second: what the header says, if its packets agree, for it is the more exact; else what they say."""
-    said = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
-    rate = said[0] if said else Fraction(25)
+    """Frames a second: the header's rate, which is the more exact, if the packets agree with it; else their mean."""
+    declared = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    rate = declared[0] if declared else Fraction(25)
     if index.times is not None and stream.time_base and (span := int(index.times[-1] - index.times[0])) > 0:
         mean = (index.length - 1) / (span * stream.time_base)
-        rate = next((rate for rate in said if 0.95 < mean / rate < 1.05), mean)
+        rate = next((rate for rate in declared if 0.95 < mean / rate < 1.05), mean)
     return rate.limit_denominator(1001) or rate
 
 
