@@ -253,7 +253,7 @@ def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     if not arguments.prompt.strip():
         raise AdaFlowError("the prompt is empty; say what the video should show with --prompt")
     config = _edit_config(arguments)
-    check_output(arguments.out)
+    check_output(arguments.out, arguments.video)
     if arguments.report:
         check_folder(arguments.report)
     engine, plan = _make_plan(arguments, config, bar, stop)

@@ -1,6 +1,6 @@
-"""Files in a folder or in a bucket, each whole or absent: what a batch reads and writes.
+"""Files in a folder or in a bucket, each complete or absent, by fsspec.
 
-fsspec knows the places: a path is a folder, `s3://bucket/path` wants the package s3fs, `gs://bucket/path` gcsfs.
+`s3://bucket/path` needs the package s3fs, `gs://bucket/path` gcsfs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def join(root: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Storage:
-    """A folder by its path, or a bucket by its URL. Names within it have slashes; folders appear as they are needed."""
+    """A folder by its path, or a bucket by its URL. Names within it have slashes; folders are made as needed.
+
+    Every method raises AdaFlowError with the remedy.
+    """
 
     root: str
 
@@ -46,17 +49,19 @@ class Storage:
         with _place(join(self.root, name)) as (files, path):
             return bytes(files.cat_file(path))
 
+    def find_json(self, name: str) -> Any:
+        """The content of a JSON file, or None where there is none."""
+        return json.loads(self.read(name)) if self.exists(name) else None
+
     def read_all(self, folder: str, suffix: str) -> dict[str, Any]:
         """Every JSON file under `folder`, by its name."""
         names = self.names(folder, suffix)
-        if not names:
-            return {}
         with _place(join(self.root, folder)) as (files, path):
             paths = [f"{path}{name[len(folder) :]}" for name in names]
-            held = files.cat(paths)  # many at a time where each is a request
-            if isinstance(held, bytes):
-                held = {paths[0]: held}
-            return {name: json.loads(held[at]) for name, at in zip(names, paths, strict=True)}
+            contents = files.cat(paths) if paths else {}  # many at a time where each is a request
+            if isinstance(contents, bytes):  # of one path
+                contents = {paths[0]: contents}
+            return {name: json.loads(contents[at]) for name, at in zip(names, paths, strict=True)}
 
     def write(self, name: str, data: bytes) -> None:
         with _place(join(self.root, name)) as (files, path), _whole(files, path) as part:
@@ -66,12 +71,12 @@ class Storage:
         self.write(name, json.dumps(data, indent=1, allow_nan=False).encode())
 
     def put(self, file: Path, name: str) -> None:
-        """A copy of a local file."""
+        """Copy a local file to `name`."""
         with _place(join(self.root, name)) as (files, path), _whole(files, path) as part:
             files.put_file(str(file), part)
 
     def fetch(self, name: str, folder: Path) -> Path:
-        """The file as one of this machine: itself if it is, else a copy in `folder`."""
+        """A path on this machine: the file's own, or of a copy in `folder`."""
         with _place(join(self.root, name)) as (files, path):
             if _is_local(files):
                 return Path(path)
@@ -86,7 +91,7 @@ def _is_local(files: Any) -> bool:
 
 @contextmanager
 def _place(url: str) -> Iterator[tuple[Any, str]]:
-    """The file system of a path or URL, and the path within it; what can be wrong is said with its remedy."""
+    """The file system of a path or URL, and the path within it; its errors become AdaFlowError with the remedy."""
     from fsspec.core import url_to_fs
 
     try:
@@ -104,7 +109,7 @@ def _place(url: str) -> Iterator[tuple[Any, str]]:
 
 @contextmanager
 def _whole(files: Any, path: str) -> Iterator[str]:
-    """A name to write under, which becomes `path` when all is written. A bucket's objects are whole by themselves."""
+    """A temporary name that becomes `path` when all is written. Objects in a bucket appear complete anyway."""
     if not _is_local(files):
         yield path
         return

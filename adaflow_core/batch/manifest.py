@@ -1,4 +1,4 @@
-"""What a batch works on: a file of one JSON object a line, each a clip with its prompts."""
+"""The manifest of a batch: one JSON object a line, each a clip with its prompts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from adaflow_core.batch.files import Storage, join
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.types import parse_range, parse_size
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # what may stand in the names of files and objects everywhere
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # valid in file and object names everywhere
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video and the prompts to edit it by."""
+    """A video with its prompts."""
 
     id: str  # names its results
     video: str  # a path or URL, taken from `folder` if it is relative
-    prompts: dict[str, str]  # a name of each prompt, such as "style" -> the prompt
+    prompts: dict[str, str]  # name, such as "style" -> prompt
     source_prompt: str = ""  # what is in the video
     frames: str | None = None  # only these, as "0:48"
     size: str | None = None  # the working size, as "672x384"; None: the model's own
-    meta: dict[str, Any] = field(default_factory=dict)  # what else is known, for whoever scores the edits
+    meta: dict[str, Any] = field(default_factory=dict)  # anything else, for the scorer
     folder: str = ""  # of the manifest
 
     @property
@@ -58,12 +58,9 @@ def read_manifest(path: str) -> list[Clip]:
 
 
 def write_manifest(path: str, clips: Iterable[Clip]) -> None:
-    """`clips` as lines that `read_manifest` takes; what is as by default is left out."""
-    lines = []
-    for clip in clips:
-        row = {name: value for name, value in asdict(clip).items() if name != "folder" and value}
-        lines.append(json.dumps(row) + "\n")
-    Storage("").write(path, "".join(lines).encode())
+    """Write lines that `read_manifest` reads; empty fields are left out."""
+    rows = [{name: value for name, value in asdict(clip).items() if name != "folder" and value} for clip in clips]
+    Storage("").write(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def _clip(row: Any, folder: str) -> Clip:

@@ -46,10 +46,10 @@ COUNT_EVERY = 10.0  # seconds between two looks at how many rows are there
 
 
 class Scorer(Protocol):
-    """Says of a finished edit how good it is, from the files alone. Workers get it pickled."""
+    """Scores a finished edit from the files alone. It is pickled for the workers."""
 
     def identity(self) -> dict[str, Any]:
-        """What the scores depend on; edits that were scored with another are scored again."""
+        """What the scores depend on; edits scored under another identity are scored again."""
         ...
 
     def score(self, clip: Clip, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
@@ -80,11 +80,15 @@ class Task:
     plan: PlanConfig
     edit: EditConfig
 
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.clip.id, self.method
+
     def key(self, prompt: str) -> str:
         return f"{self.clip.id}/{prompt}/{self.method}"
 
     def digest(self, prompt: str, model: str) -> str:
-        """Names what shapes the edit: a row with another one is of other settings, and is made anew."""
+        """Digest of all inputs of the edit; a row with another digest is made anew."""
         clip = self.clip
         return cache_key(
             video=clip.video, frames=clip.frames, size=clip.size, source=clip.source_prompt,
@@ -104,7 +108,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did. `rows` are all that lie under `out`, those of earlier runs included."""
+    """What a run did. `rows` are all under `out`, those of earlier runs included."""
 
     made: int
     kept: int  # edits that were there before
@@ -115,7 +119,7 @@ class Summary:
 
 @lru_cache(maxsize=1)
 def _engine(model: str, device: str, dtype: str, attention: str, cache: str | None, limit: int) -> AdaFlow:
-    """One engine a process: Ray gives a process one task after another, and loading takes longer than some edits."""
+    """One engine a process: Ray reuses processes, and loading takes longer than some edits."""
     root = Path(cache) if cache else Cache.default().root
     return AdaFlow.from_pretrained(
         model, device=device, dtype=dtype, attention=attention, cache=Cache(root, limit_bytes=limit)
@@ -123,40 +127,41 @@ def _engine(model: str, device: str, dtype: str, attention: str, cache: str | No
 
 
 def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop | None = None) -> Outcome:
-    """Make what is missing of a task. Problems are told, not raised, so that a batch goes on to its other clips."""
+    """Make what is missing of a task. Problems are returned, not raised: the batch goes on with its other clips."""
     storage, began = Storage(job.out), time.perf_counter()
     made, scored, problems = 0, 0, {}
     with tempfile.TemporaryDirectory(prefix="adaflow-batch-") as name:
         folder = Path(name)
         prompts = list(task.clip.prompts)
         try:
-            missing = [p for p in prompts if not _is_made(storage, task, p, job)]
-            unscored = [p for p in prompts if p in missing or not _is_scored(storage, task, p, job)]
+            found = {prompt: _progress_of(task, prompt, job, storage.find_json) for prompt in prompts}
+            missing = [prompt for prompt in prompts if not found[prompt][0]]
+            unscored = [prompt for prompt in prompts if not found[prompt][1]]
             source = storage.fetch(task.clip.location, folder) if unscored else Path()
-            making = _Making(task, job, source, progress, stop) if missing else None
+            editor = _ClipEditor(task, job, source, progress, stop) if missing else None
         except Stopped:
             raise
         except Exception as problem:  # a clip that cannot be read must not end the others
-            return Outcome(problems={task.key(prompt): _told(problem) for prompt in prompts})
+            return Outcome(problems={task.key(prompt): _describe(problem) for prompt in prompts})
         for prompt in unscored:
             try:
-                if making is not None and prompt in missing:
-                    making.edit(prompt, folder)
+                if editor is not None and prompt in missing:
+                    editor.edit(prompt, folder)
                     made += 1
                 if job.scorer is not None:
                     edited = storage.fetch(f"videos/{task.key(prompt)}.mp4", folder)
-                    found = {"with": job.scorer.identity(), **job.scorer.score(task.clip, prompt, source, edited)}
-                    storage.write_json(f"scores/{task.key(prompt)}.json", found)
+                    scores = {"with": job.scorer.identity(), **job.scorer.score(task.clip, prompt, source, edited)}
+                    storage.write_json(f"scores/{task.key(prompt)}.json", scores)
                     scored += 1
             except Stopped:
                 raise
             except Exception as problem:  # whatever it is, the other edits do not depend on it
-                problems[task.key(prompt)] = _told(problem)
+                problems[task.key(prompt)] = _describe(problem)
     return Outcome(made, scored, time.perf_counter() - began, problems)
 
 
-class _Making:
-    """A clip that is planned, to be edited under one prompt after another."""
+class _ClipEditor:
+    """Plans a clip once and edits it under one prompt after another."""
 
     def __init__(self, task: Task, job: Job, source: Path, progress: Report | None, stop: Stop | None) -> None:
         self.task, self.job, self.progress, self.stop = task, job, progress, stop
@@ -175,7 +180,7 @@ class _Making:
         self.load_seconds, self.plan_seconds = loaded - began, time.perf_counter() - loaded
 
     def edit(self, prompt: str, folder: Path) -> None:
-        """The video, then its row: a row stands for a video that is there."""
+        """Write the video, then its row: where there is a row, the video is complete."""
         task, engine, plan, storage = self.task, self.engine, self.plan, Storage(self.job.out)
         clip, key, began = task.clip, task.key(prompt), time.perf_counter()
         result = engine.edit(plan, clip.prompts[prompt], task.edit, progress=self.progress, stop=self.stop)
@@ -203,21 +208,20 @@ class _Making:
         storage.write_json(f"rows/{key}.json", row)
 
 
-def _is_made(storage: Storage, task: Task, prompt: str, job: Job) -> bool:
-    name = f"rows/{task.key(prompt)}.json"
-    if not storage.exists(name):
-        return False
-    return bool(json.loads(storage.read(name))["digest"] == task.digest(prompt, job.model))
+def _progress_of(task: Task, prompt: str, job: Job, find: Callable[[str], Any]) -> tuple[bool, bool]:
+    """Whether an edit was made with these settings, and scored by this scorer.
+
+    `find` gives the content of a JSON file under `job.out`, or None.
+    """
+    key = task.key(prompt)
+    row = find(f"rows/{key}.json")
+    if row is None or row["digest"] != task.digest(prompt, job.model):
+        return False, False
+    score = find(f"scores/{key}.json") if job.scorer is not None else None
+    return True, job.scorer is None or (score is not None and score["with"] == job.scorer.identity())
 
 
-def _is_scored(storage: Storage, task: Task, prompt: str, job: Job) -> bool:
-    name = f"scores/{task.key(prompt)}.json"
-    if job.scorer is None:
-        return True
-    return storage.exists(name) and json.loads(storage.read(name))["with"] == job.scorer.identity()
-
-
-def _told(problem: Exception) -> str:
+def _describe(problem: Exception) -> str:
     if isinstance(problem, AdaFlowError):
         return str(problem)
     return "".join(traceback.format_exception(problem)).strip()
@@ -269,47 +273,38 @@ def run(
 ) -> Summary:
     """Edit what is missing, then gather the tables.
 
-    `ray`: None runs in this process, "local" on a Ray of this machine, else the address of a cluster. `workers`: how
-    many tasks at a time, `gpus`: of each; `retries`: how often a task is tried again whose worker died. `progress` is
-    told how many edits are there, without Ray also of the stages of each.
+    `ray`: None runs in this process, "local" on a Ray of this machine, else the address of a cluster. `workers`: tasks
+    at a time; `gpus`: of each; `retries`: further tries of a task whose worker died. `progress` gets the number of
+    finished edits with Ray, and the stages of each edit without.
     """
     began, storage = time.perf_counter(), Storage(job.out)
-    wanted = len(clips) * len(methods)
-    before, scored = storage.read_all("rows", ".json"), storage.read_all("scores", ".json")
-    identity = job.scorer.identity() if job.scorer is not None else None
-
-    def is_done(task: Task, prompt: str) -> bool:
-        row, score = before.get(f"rows/{task.key(prompt)}.json"), scored.get(f"scores/{task.key(prompt)}.json")
-        made = row is not None and row["digest"] == task.digest(prompt, job.model)
-        return made and (identity is None or (score is not None and score["with"] == identity))
-
-    every = list(tasks_of(clips, methods, 1))
-    edits = [(task, prompt) for task in every for prompt in task.clip.prompts]
-    kept = sum(is_done(task, prompt) for task, prompt in edits)
-    open_tasks = {(t.clip.id, t.method) for t in every if not all(is_done(t, prompt) for prompt in t.clip.prompts)}
-    say(f"{len(edits)} edits in {wanted} tasks; {kept} edits are there already")
+    files = storage.read_all("rows", ".json") | storage.read_all("scores", ".json")
+    tasks = list(tasks_of(clips, methods, 1))
+    done = {t.name: [all(_progress_of(t, prompt, job, files.get)) for prompt in t.clip.prompts] for t in tasks}
+    total, kept = sum(map(len, done.values())), sum(map(sum, done.values()))
+    unfinished = {name for name, prompts in done.items() if not all(prompts)}
+    say(f"{total} edits in {len(tasks)} tasks; {kept} edits are there already")
     made, ended = 0, 0
     problems: dict[str, str] = {}
     try:
-        if open_tasks:
+        if unfinished:
             pool: Pool = InTurn() if ray is None else RayPool(ray, workers=workers, gpus=gpus, retries=retries)
+            work, counter = partial(perform, job=job), _Counter(storage, total, progress)
+            if ray is None:
+                work = partial(work, progress=progress, stop=stop)
             with pool as running:
-                tasks = (t for t in tasks_of(clips, methods, running.width) if (t.clip.id, t.method) in open_tasks)
-                work = partial(perform, job=job)
-                if ray is None:
-                    work = partial(work, progress=progress, stop=stop)
-                counter = _Counter(storage, len(edits), progress if ray is not None else None)
-                for event in running.map(work, tasks, stop):
+                waiting = (task for task in tasks_of(clips, methods, running.width) if task.name in unfinished)
+                for event in running.map(work, waiting, stop):
                     if event is None:
                         counter.look()
                         continue
                     task, outcome = event
                     ended += 1
                     if isinstance(outcome, Exception):
-                        outcome = Outcome(problems={task.key(p): _told(outcome) for p in task.clip.prompts})
+                        outcome = Outcome(problems={task.key(p): _describe(outcome) for p in task.clip.prompts})
                     made += outcome.made
                     problems |= outcome.problems
-                    say(_line(task, outcome, ended, len(open_tasks)))
+                    say(_line(task, outcome, ended, len(unfinished)))
     finally:
         rows = gather(storage)
     storage.write_json("problems.json", problems)
@@ -324,7 +319,7 @@ def _line(task: Task, outcome: Outcome, ended: int, total: int) -> str:
 
 
 class _Counter:
-    """Progress by what is on disk: workers on other machines need no way back."""
+    """Progress by the rows in storage, so that workers on other machines need not report; used with Ray only."""
 
     def __init__(self, storage: Storage, total: int, report: Report | None) -> None:
         self._storage, self._total, self._report = storage, total, report

@@ -1,7 +1,7 @@
-"""The state of an edit after each of its steps, so that a process that dies loses the step in hand and no more.
+"""The state of an edit after each step, so that a process that dies loses one step.
 
-An edit's state between two steps is its latents alone: keyframes are drawn from the seed and the step, and what the
-attention layers keep lives within a step.
+The state between two steps is the latents alone: keyframes follow from the seed and the step, and what attention layers
+keep lives within a step.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Checkpoint:
         self.problem = ""  # why nothing can be written; the edit goes on without
 
     def load(self, latents: Tensor) -> int:
-        """How many steps were finished; `latents` [T, 4, h, w] float32 then are as after them. 0: none, or damaged."""
+        """The number of finished steps, with `latents` [T, 4, h, w] float32 set to those after them; 0: none."""
         try:
             with zipfile.ZipFile(self.path) as archive:
-                told = json.loads(archive.read("meta.json"))
-                if told["shape"] != list(latents.shape):
+                meta = json.loads(archive.read("meta.json"))
+                if meta["shape"] != list(latents.shape):
                     return 0
                 with archive.open("latents") as stored:  # reading to its end checks the archive's checksum
                     for part in latents.split(BLOCK):
                         rows = np.frombuffer(stored.read(part.numel() * 4), np.float32).reshape(part.shape)
                         part.copy_(to_device(rows, part.device))
                     stored.read()
-                return int(told["done"])
+                return int(meta["done"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
             return 0  # a damaged archive can look encrypted, or packed in a way that nobody knows: RuntimeError
 
@@ -70,7 +70,7 @@ class Checkpoint:
 
 
 def frames_digest(frames: np.ndarray) -> str:
-    """Names edited frames [T, H, W, 3] uint8 by their content: equal runs give equal names, whatever encodes them."""
+    """A digest of edited frames [T, H, W, 3] uint8, independent of how they are encoded."""
     digest = hashlib.blake2b(digest_size=16)
     for frame in frames:
         digest.update(np.ascontiguousarray(frame).data)
@@ -78,7 +78,7 @@ def frames_digest(frames: np.ndarray) -> str:
 
 
 def layout_digest(layout: EditLayout) -> str:
-    """Names a layout by its content: kept tokens and correspondences may come from elsewhere than the settings."""
+    """A digest of a layout's content, which need not follow from the settings alone."""
     digest = hashlib.blake2b(layout.keyframes.tobytes(), digest_size=16)
     for grid, part in sorted((layout.slimming or {}).items()):
         digest.update(repr((grid, part.num_sampled, part.sample_weight)).encode())

@@ -41,7 +41,7 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names weights and precision by their content, for cache keys: a few values of every tensor."""
+        """A digest of the precision and of a few values of every weight tensor, for cache keys."""
         digest = hashlib.blake2b(str(self.dtype).encode(), digest_size=16)
         for module in (self.vae, self.unet, self.text_encoder):
             samples = [tensor.detach().flatten()[:: max(1, tensor.numel() // 8)] for tensor in module.parameters()]
@@ -64,21 +64,21 @@ class Backbone:
 
     @property
     def chunk(self) -> int:
-        """Frames per UNet call where the settings do not say."""
+        """Frames per UNet call unless the settings give another number."""
         if self.device.type == "cuda":
-            # By the card's size, not by what is free just now: the chunk is part of what makes the bits.
+            # By the card's size, not by what is free now: results depend on the chunk in their last bits.
             total = torch.cuda.get_device_properties(self.device).total_memory
             return next((frames for frames, gib in ((32, 20), (16, 11), (8, 7)) if total > gib * 2**30), 4)
         # On a CPU larger chunks gain nothing, and the stop signal must be seen within two seconds.
         return 8 if self.device.type == "cpu" else 16
 
     def chunk_for(self, low_memory: bool) -> int:
-        """`chunk`, or what keeps a call well within 8 GiB."""
+        """`chunk`, with `low_memory` at most what keeps a call well within 8 GiB."""
         return min(16, self.chunk) if low_memory else self.chunk
 
     @property
     def single_rows(self) -> int:
-        """How many times as many frames a call takes that holds one row of each and not the edit's two or three."""
+        """By how much more frames fit into a call with one row of each, where an edit's call has two or three."""
         return 2 if self.device.type == "cuda" else 1
 
     def vae_chunk(self, width: int, height: int, low_memory: bool = False) -> int:
@@ -97,11 +97,8 @@ class Backbone:
                 levels.append(Grid(h, w))
             h, w = -(-h // 2), -(-w // 2)
         # The middle block attends on the coarsest level, whatever the last down block does.
-        last = len(self.unet.config.down_block_types) - 1
-        deepest = Grid(
-            -(-(height // self.factor) // 2**last),
-            -(-(width // self.factor) // 2**last),
-        )
+        scale = 2 ** (len(self.unet.config.down_block_types) - 1)
+        deepest = Grid(*(-(-(side // self.factor) // scale) for side in (height, width)))
         return [*levels, deepest] if deepest not in levels else levels
 
     @torch.inference_mode()
@@ -127,22 +124,18 @@ class Backbone:
 
     @torch.inference_mode()
     def embed(self, text: str) -> Embedding:
-        """The prompt's states, and what of it the tokenizer does not know or the encoder cannot take."""
+        """The prompt's hidden states, its unknown words, and the part that the encoder truncates."""
         text = text.encode("utf-8", "replace").decode()  # half characters, of a command line in another encoding
         limit = self.tokenizer.model_max_length
         whole = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
         kept = self.tokenizer(
             text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
         ).input_ids
-        # The last place is taken by the end of the text.
+        # The last position holds the end-of-text token.
         fits = len(whole.input_ids) <= limit
         dropped = "" if fits else text[whole.offset_mapping[limit - 1][0] :].strip()
         states = self.text_encoder(kept.to(self.device)).last_hidden_state
-        special = {
-            self.tokenizer.bos_token_id,
-            self.tokenizer.eos_token_id,
-            self.tokenizer.pad_token_id,
-        }
+        special = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         words = np.array([int(token) not in special for token in kept[0]])
         known = any(int(token) not in special | {self.tokenizer.unk_token_id} for token in kept[0])
         return Embedding(text, states, words, self._unknown_words(text), dropped, known)
@@ -167,7 +160,7 @@ class Backbone:
         return output[0].float()
 
 
-_WORDS, _LETTERS, _REST = 12, 40, 200  # what a warning quotes: words, letters of each, letters of what was left out
+_WORDS, _LETTERS, _REST = 12, 40, 200  # quoted by a warning: words, letters of each, letters of what was truncated
 
 
 def prompt_warnings(embedding: Embedding) -> tuple[str, ...]:

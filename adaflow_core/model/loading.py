@@ -52,18 +52,14 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         if device.type == "cpu" and multiplies_bfloat16():
             return torch.bfloat16
         return torch.float16 if device.type == "cuda" else torch.float32
-    try:
-        return {
-            "float16": torch.float16,
-            "bfloat16": torch.bfloat16,
-            "float32": torch.float32,
-        }[name]
-    except KeyError:
-        raise AdaFlowError(f"dtype {name!r} is unknown; choose auto, float16, bfloat16 or float32") from None
+    if name not in ("float16", "bfloat16", "float32"):
+        raise AdaFlowError(f"dtype {name!r} is unknown; choose auto, float16, bfloat16 or float32")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor has products of bfloat16: measured on one with AVX-512, at four times float32's rate."""
+    """Whether the processor multiplies bfloat16 itself; with AVX-512 that was measured at four times float32's rate."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -76,7 +72,7 @@ def load_backbone(
 ) -> Backbone:
     """Load "embedded", a Hub id ("ID" or "ID@REVISION") or a local folder in diffusers' format.
 
-    Only safetensors are read and no code of a checkpoint is run. Raises AdaFlowError with the remedy.
+    Reads safetensors only and runs no code of a checkpoint. Raises AdaFlowError with the remedy.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
@@ -138,12 +134,12 @@ def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: t
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the libraries' loading bars and advice about parts that are not used off the user's terminal."""
+    """Suppress the libraries' loading bars and warnings about unused parts."""
     from transformers.utils import logging as transformers_logging
 
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    # Importing diffusers already makes transformers speak, so its level comes first.
+    # Importing diffusers already makes transformers print, so its level is set first.
     from diffusers.utils import logging as diffusers_logging
 
     levels = [(transformers_logging, before), (diffusers_logging, diffusers_logging.get_verbosity())]
@@ -159,7 +155,7 @@ def quiet() -> Iterator[None]:
 
 
 def whereabouts(model: str) -> tuple[str, str | None]:
-    """What diffusers takes for the name of a model: a folder or Hub id, and a revision."""
+    """The folder or Hub id, and the revision, that diffusers takes for the name of a model."""
     if model == "embedded":
         return str(EMBEDDED), None
     if Path(model).exists():

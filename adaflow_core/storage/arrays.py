@@ -1,7 +1,7 @@
-"""Large arrays in files, so that a full disk is an error and not the end of the process.
+"""Large arrays in files, where a full disk raises an error.
 
-A page of a memory map that finds no room on disk kills the process (SIGBUS). So frames are written as they come,
-and arrays that are filled out of order have their room set aside first.
+A page of a memory map that finds no room on disk kills the process (SIGBUS). So frames are written one by one, and room
+for arrays that are filled out of order is allocated first.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ SCRATCH_IN_MEMORY = 2**26  # bytes of a scratch array up to which it needs no fi
 
 
 def allocated(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    """A new .npy file as a writable memory map, its room on disk set aside; OSError where there is none."""
+    """A new .npy file as a writable memory map with its room on disk allocated; OSError where there is none."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     with path.open("r+b") as file:
-        set_aside(file, path.stat().st_size)
+        _allocate(file, path.stat().st_size)
     return array
 
 
-def set_aside(file: IO[bytes], size: int) -> None:
-    """Room on disk for `size` bytes; nothing where the system has no call for it (Windows sets it aside itself)."""
+def _allocate(file: IO[bytes], size: int) -> None:
+    """Room on disk for `size` bytes, where the system has a call for it (Windows allocates by itself)."""
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(file.fileno(), 0, size)
 
 
 def scratch(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """An array to fill that lives as long as somebody holds it: a large one in an unnamed temporary file.
+    """An uninitialised array, a large one in an unnamed temporary file that goes with it.
 
-    So what grows with a video's length leaves the memory to the system, which may write it out and drop it.
+    The system can then write out what grows with a video's length. Raises AdaFlowError where the disk is full.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= SCRATCH_IN_MEMORY:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:  # the map keeps it
         try:
-            set_aside(file, size)
+            _allocate(file, size)
         except OSError as problem:
             raise AdaFlowError(
                 f"{size / 1e9:.1f} GB do not fit into {tempfile.gettempdir()}; free some space or set TMPDIR to "
@@ -55,7 +55,7 @@ def scratch(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Frames:
-    """Frames of one shape appended one by one: in memory, or in the .npy file `out`, which appears when finished."""
+    """Appends uint8 frames of one shape, in memory or to the .npy file `out`, which appears when finished."""
 
     def __init__(self, out: Path | None, shape: tuple[int, ...], most: int) -> None:
         self.length = 0
@@ -63,7 +63,7 @@ class Frames:
         size = most * math.prod(shape)
         if out is None:
             try:
-                self._held = np.empty((most, *shape), np.uint8)
+                self._frames = np.empty((most, *shape), np.uint8)
             except MemoryError as error:
                 raise AdaFlowError(f"{most} frames do not fit into memory; choose a shorter range") from error
             return
@@ -88,15 +88,15 @@ class Frames:
 
     def append(self, frame: np.ndarray) -> None:
         if self._out is None:
-            self._held[self.length] = frame
+            self._frames[self.length] = frame
         else:
             self._file.write(frame.data)
         self.length += 1
 
     def finish(self) -> np.ndarray:
-        """[T, H, W, 3] uint8, a read-only memory map if there is a file."""
+        """The frames [T, *shape], a read-only memory map if there is a file."""
         if self._out is None:
-            return self._held[: self.length]
+            return self._frames[: self.length]
         begin = self._file.tell() - self.length * math.prod(self._shape)
         self._file.seek(0)
         self._header()

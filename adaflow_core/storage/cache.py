@@ -1,4 +1,4 @@
-"""Results on disk, by the content and settings that shape them: analyse and invert once, edit many prompts."""
+"""Results on disk, keyed by the content and settings they depend on: analyse and invert once, edit many prompts."""
 
 from __future__ import annotations
 
@@ -24,71 +24,67 @@ from adaflow_core.errors import AdaFlowError, Stopped
 Note = Callable[[str], None]
 Build = Callable[[Path], dict[str, Any]]
 # Changes whenever what is stored under the same settings changes.
-FORMAT = 3
+FORMAT = 4
 _META, _LOCK = "meta.json", ".lock"
 _BUILDING, _LEAVING, _UNFINISHED = ".building-", ".leaving-", ".unfinished-"
 _STATE, _PART = ".zip", ".part"
-_FRESH = 60.0  # seconds for which an entry that was asked for is safe from removal
-_UNCERTAIN = 24 * 3600.0  # seconds after which a folder whose lock says nothing belongs to nobody
-_STALE = 7 * 24 * 3600.0  # seconds after which nobody comes back to what was left unfinished
+_FRESH = 60.0  # seconds after its last use during which an entry is not removed
+_UNCERTAIN = 24 * 3600.0  # seconds after which a folder without a usable lock counts as abandoned
+_STALE = 7 * 24 * 3600.0  # seconds after which an unfinished build is removed
 
 
 def cache_key(**settings: Any) -> str:
-    """A short name for the settings: equal settings, equal name."""
+    """A digest of the settings."""
     text = json.dumps({"format": FORMAT, **settings}, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """Names a file by its content; a folder by its files' names, sizes and times."""
-    digest = hashlib.blake2b(digest_size=16)
+    """A digest of a file's content, or of the names, sizes and times of a folder's files."""
     if path.is_dir():
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.iterdir())]
-        digest.update(json.dumps(states).encode())
-        return digest.hexdigest()
+        return hashlib.blake2b(json.dumps(states).encode(), digest_size=16).hexdigest()
     with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Folders `root/kind/key`, each complete or absent, the least recently used removed over the limit.
+    """Folders `root/kind/key`, each complete or absent; over the limit the least recently used are removed.
 
-    Processes may share one: an entry takes its name in one step, leaves it in one step, and what was used in the
-    last minute is not removed, so that whoever was told of an entry can open it.
+    Processes may share one: entries appear and disappear by a rename, and none is removed within a minute of its last
+    use, so that a process can open the entry it was given.
     """
 
     root: Path
     limit_bytes: int = 20 * 2**30
-    # What this object has found whole: an entry's state -> True. Checked once, as a preview asks at every slider.
-    _whole: dict[tuple[object, ...], bool] = field(default_factory=dict, compare=False, repr=False)
+    # States of entries whose checksums were right: checked once, as a preview asks at every move of a slider.
+    _verified: set[tuple[object, ...]] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def default(cls) -> Cache:
         """`$ADAFLOW_CACHE`, else the user's cache folder."""
-        named = os.environ.get("ADAFLOW_CACHE")
-        base = os.environ.get("XDG_CACHE_HOME")
-        return cls(Path(named) if named else (Path(base) if base else Path.home() / ".cache") / "adaflow")
+        if named := os.environ.get("ADAFLOW_CACHE"):
+            return cls(Path(named))
+        return cls(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaflow")
 
     def get(
         self, kind: str, key: str, build: Build, note: Note | None = None, *, resumable: bool = False
     ) -> tuple[Path, dict[str, Any], bool]:
         """The entry's folder, its metadata, and whether it was there before.
 
-        `build` fills an empty folder and returns the metadata. The folder takes its name only when it is
-        complete, so a build that is stopped leaves nothing. A damaged entry is built anew, and `note` told of it.
-        With `resumable`, what a stopped or killed build left is given to the next one.
+        `build` fills an empty folder and returns the metadata; the folder gets its name when it is complete, so that a
+        stopped build leaves nothing. A damaged entry is built anew and reported to `note`. With `resumable`, the next
+        build gets the folder that a stopped or killed one left. Raises AdaFlowError where nothing can be written.
         """
         folder = self.root / kind / key
         meta = self._read(folder)
-        if meta is None and folder.exists():
+        if meta is not None:
+            return folder, meta, True
+        if folder.exists():
             if note is not None:
                 note(f"the cache's {kind} of this video were damaged, and were computed anew")
             _remove(folder)
-        if meta is not None:
-            return folder, meta, True
         try:
             self._sweep()
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -100,8 +96,8 @@ class Cache:
         try:
             with _locked(work / _LOCK):
                 meta = build(work)
-                described = {"meta": meta, "files": {file.name: _state(file) for file in _contents(work)}}
-                (work / _META).write_text(json.dumps(described), encoding="utf-8")
+                files = {file.name: _checksum(file) for file in work.iterdir() if file.is_file() and file.name != _LOCK}
+                (work / _META).write_text(json.dumps({"meta": meta, "files": files}), encoding="utf-8")
                 meta = self._place(work, folder)
         except BaseException as problem:
             if not (resumable and isinstance(problem, Stopped)):
@@ -116,30 +112,31 @@ class Cache:
         return folder, meta, False
 
     def state(self, kind: str, key: str) -> Path:
-        """Where work that is not finished leaves its state, in a file of its own that is replaced as a whole.
+        """The file in which unfinished work keeps its state.
 
-        Removed by age as the entries are, and by whoever finishes the work.
+        It is replaced as a whole, removed by age as entries are, and removed when the work is finished.
         """
         return self.root / kind / f"{key}{_STATE}"
 
     def _read(self, folder: Path) -> dict[str, Any] | None:
-        """The metadata of an entry that is whole, with its time of use renewed; None for any other."""
-        described = folder / _META
+        """The metadata of a complete, undamaged entry, whose time of use is renewed; None for any other."""
+        description = folder / _META
         try:
-            told = json.loads(described.read_text(encoding="utf-8"))
-            meta, files = told["meta"], told["files"]
-            state = tuple((str(folder / name), *_identity(folder / name)) for name in files)
-            if state not in self._whole:
-                if any(_state(folder / name) != expected for name, expected in files.items()):
+            content = json.loads(description.read_text(encoding="utf-8"))
+            meta, files = content["meta"], content["files"]
+            stats = [(folder / name).stat() for name in files]
+            state = (str(folder), *((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats))
+            if state not in self._verified:
+                if any(_checksum(folder / name) != expected for name, expected in files.items()):
                     return None
-                self._whole[state] = True
-            os.utime(described)  # for the order of removal
+                self._verified.add(state)
+            os.utime(description)  # for the order of removal
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return meta if isinstance(meta, dict) else None
 
     def _place(self, work: Path, folder: Path) -> dict[str, Any]:
-        """Gives a complete folder its name; where another process was faster, its result is the same."""
+        """Give a complete folder its name; where another process was faster, its equal result is kept."""
         try:
             work.rename(folder)
         except OSError:
@@ -151,7 +148,7 @@ class Cache:
         return meta
 
     def _sweep(self) -> None:
-        """Removes what processes that are gone were building or removing."""
+        """Remove what ended processes were building or removing."""
         for folder in (*self.root.glob(f"*/{_BUILDING}*"), *self.root.glob(f"*/{_LEAVING}*")):
             if _abandoned(folder / _LOCK):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -166,10 +163,10 @@ class Cache:
 
     def _evict(self, keep: Path) -> None:
         entries = []
-        for described in self.root.glob(f"*/[!.]*/{_META}"):
+        for description in self.root.glob(f"*/[!.]*/{_META}"):
             with suppress(OSError):  # another process removes it
-                size = sum(file.stat().st_size for file in described.parent.iterdir())
-                entries.append((described.stat().st_mtime, size, described.parent))
+                size = sum(file.stat().st_size for file in description.parent.iterdir())
+                entries.append((description.stat().st_mtime, size, description.parent))
         for state in self.root.glob(f"*/*{_STATE}"):
             with suppress(OSError):
                 entries.append((state.stat().st_mtime, state.stat().st_size, state))
@@ -184,18 +181,18 @@ class Cache:
 
 
 def _unfinished(folder: Path) -> Path:
-    """A folder to build the entry `folder` in: what somebody left of it, or an empty one."""
-    mine = folder.with_name(f"{_UNFINISHED}{folder.name}-{uuid.uuid4().hex}")
-    for left in folder.parent.glob(f"{_UNFINISHED}{folder.name}-*"):
-        if _abandoned(left / _LOCK):
+    """A folder to build the entry `folder` in: an abandoned build of it, or an empty one."""
+    work = folder.with_name(f"{_UNFINISHED}{folder.name}-{uuid.uuid4().hex}")
+    for earlier in folder.parent.glob(f"{_UNFINISHED}{folder.name}-*"):
+        if _abandoned(earlier / _LOCK):
             with suppress(OSError):  # another process was faster
-                return left.rename(mine)
-    mine.mkdir()
-    return mine
+                return earlier.rename(work)
+    work.mkdir()
+    return work
 
 
 def _remove(folder: Path) -> None:
-    """Takes an entry's name away in one step, then the rest."""
+    """Remove an entry: rename it first, so that no process sees half of it."""
     if folder.suffix == _STATE:
         folder.unlink(missing_ok=True)
         return
@@ -205,18 +202,8 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(leaving, ignore_errors=True)
 
 
-def _contents(folder: Path) -> list[Path]:
-    return [file for file in folder.iterdir() if file.is_file() and file.name != _LOCK]
-
-
-def _identity(file: Path) -> tuple[int, int, int]:
-    """What changes when a file is written to."""
-    stat = file.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _state(file: Path) -> list[int]:
-    """Bytes and checksum: against damage, not against malice."""
+def _checksum(file: Path) -> list[int]:
+    """Bytes and CRC-32: against damage, not against malice."""
     checksum = 0
     with file.open("rb") as content:
         while block := content.read(2**20):
@@ -225,13 +212,13 @@ def _state(file: Path) -> list[int]:
 
 
 def _locked(path: Path) -> AbstractContextManager[object]:
-    """Holds the lock `path`, which ends with its process, however that ends."""
+    """A context that holds the lock `path`; the system releases it with the process."""
     # On Windows a folder with an open file in it cannot be renamed.
     return nullcontext() if sys.platform == "win32" else FileLock(path)
 
 
 def _abandoned(path: Path) -> bool:
-    """Whether nobody holds the lock `path` any more; its folder may be gone."""
+    """Whether no process holds the lock `path` any more; its folder may be gone."""
     try:
         if sys.platform == "win32" or not path.exists():
             return time.time() - path.parent.stat().st_mtime > _UNCERTAIN

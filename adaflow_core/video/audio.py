@@ -1,9 +1,9 @@
-"""The sound of a source file, cut to the edited frames and written beside them."""
+"""The sound of a source file, cut to the edited frames and muxed with them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import chain, takewhile
 from pathlib import Path
@@ -16,65 +16,77 @@ from av.filter import Graph
 from adaflow_core.progress import Monitor
 from adaflow_core.video.reader import OPTIONS
 
-# What every browser plays in an mp4 is copied packet by packet; anything else becomes AAC.
+# Copied packet by packet, as every browser plays them in an mp4; anything else becomes AAC.
 _COPIED = ("aac", "mp3")
 _AAC_FRAME = 1024  # samples
 
 
 def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
-    """Writes `video` with the sound of `source` from `begin` seconds of its video on to `out`.
+    """Writes `video` with the default track of `source` from `begin` to `begin + length` seconds to `out`.
 
-    False if there is no sound to add; then nothing is written. Runs in the process of `worker`.
+    False, and nothing written, if there is no sound. Runs in the process of `worker`.
     """
-    with ExitStack() as stack:
-        sounding = stack.enter_context(av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace"))
-        if not sounding.streams.audio or sounding.streams.audio[0].codec_context is None:
+    with av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace") as container:
+        track = _default_track(container)
+        if track is None:
             return False
-        silent = stack.enter_context(av.open(str(video.resolve())))
-        container = stack.enter_context(av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}))
-        container.metadata.update(silent.metadata)
-        shown = silent.streams.video[0]
-        stream = container.add_stream_from_template(shown)
-        packets = _packets(container, sounding, begin, length)
-        waiting = next(packets, None)
-        for packet in silent.demux(shown):
-            monitor.check()
-            if packet.dts is None:  # the end
-                continue
-            while waiting is not None and (waiting.dts or 0) * waiting.time_base < packet.dts * packet.time_base:
-                monitor.check()
-                container.mux(waiting)
-                waiting = next(packets, None)
-            packet.stream = stream
-            container.mux(packet)
-        for packet in chain([] if waiting is None else [waiting], packets):
-            monitor.check()
-            container.mux(packet)
+        copied = track.codec_context.codec.canonical_name in _COPIED
+    if copied:
+        with suppress(av.FFmpegError):  # the muxer refuses the packets
+            _mux(_copied, video, source, out, begin, length, monitor)
+            return True
+    _mux(_encoded, video, source, out, begin, length, monitor)
     return True
 
 
-def _packets(
-    container: OutputContainer, opened: InputContainer, begin: Fraction, length: Fraction
-) -> Iterator[av.Packet]:
-    """Packets whose time counts from the first edited frame."""
-    sound = opened.streams.audio[0]
-    if opened.streams.video:  # frame 0 need not be shown at time 0
-        video = opened.streams.video[0]
-        begin += (video.start_time or 0) * (video.time_base or Fraction(0))
-    if begin > 0:
-        opened.seek(int(begin * av.time_base))
-    copied = sound.codec_context.codec.canonical_name in _COPIED
-    return (_copied if copied else _encoded)(container, opened, sound, begin, length)
+def _default_track(container: InputContainer) -> AudioStream | None:
+    tracks = [track for track in container.streams.audio if track.codec_context is not None]
+    return next((track for track in tracks if track.disposition & track.disposition.default), next(iter(tracks), None))
+
+
+def _mux(
+    make_packets: Callable[..., Iterator[av.Packet]],
+    video: Path,
+    source: Path,
+    out: Path,
+    begin: Fraction,
+    length: Fraction,
+    monitor: Monitor,
+) -> None:
+    with (
+        av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace") as sounding,
+        av.open(str(video.resolve())) as silent,
+        av.open(str(out.resolve()), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        container.metadata.update(silent.metadata)
+        stream = container.add_stream_from_template(silent.streams.video[0])
+        if begin > 0:
+            sounding.seek(int(begin * av.time_base))
+        packets = make_packets(container, sounding, _default_track(sounding), begin, length)
+        sound = next(packets, None)
+        for packet in silent.demux(video=0):
+            monitor.check()
+            if packet.dts is None:  # the end
+                continue
+            while sound is not None and (sound.dts or 0) * sound.time_base < packet.dts * packet.time_base:
+                monitor.check()
+                container.mux(sound)
+                sound = next(packets, None)
+            packet.stream = stream
+            container.mux(packet)
+        for packet in chain([] if sound is None else [sound], packets):
+            monitor.check()
+            container.mux(packet)
 
 
 def _copied(
-    container: OutputContainer, opened: InputContainer, sound: AudioStream, begin: Fraction, length: Fraction
+    container: OutputContainer, source: InputContainer, sound: AudioStream, begin: Fraction, length: Fraction
 ) -> Iterator[av.Packet]:
     stream = container.add_stream_from_template(sound)
     assert sound.time_base is not None
     offset = round(begin / sound.time_base)
     with suppress(av.FFmpegError):  # a file that breaks off
-        for packet in opened.demux(sound):
+        for packet in source.demux(sound):
             if packet.pts is None:
                 continue
             time = packet.pts - offset
@@ -91,14 +103,28 @@ def _copied(
 
 
 def _encoded(
-    container: OutputContainer, opened: InputContainer, sound: AudioStream, begin: Fraction, length: Fraction
+    container: OutputContainer, source: InputContainer, sound: AudioStream, begin: Fraction, length: Fraction
 ) -> Iterator[av.Packet]:
-    layout = "mono" if sound.codec_context.channels == 1 else "stereo"
+    begins, ends = float(begin), float(begin + length)
+
+    def decoded() -> Iterator[av.AudioFrame]:
+        with suppress(av.FFmpegError):
+            for packet in source.demux(sound):
+                with suppress(av.FFmpegError):  # one damaged packet
+                    yield from packet.decode()
+
+    frames = takewhile(lambda frame: frame.time is None or frame.time < ends, decoded())
+    first = next(frames, None)
+    if first is None:
+        return
+    layout = "mono" if first.layout.nb_channels == 1 else "stereo"
     stream = container.add_stream("aac", rate=48000, layout=layout)
     graph = Graph()
-    begins, ends = float(begin), float(begin + length)
-    nodes = [
-        graph.add_abuffer(template=sound),
+    graph.link_nodes(
+        # By the first frame: a header can name another sample format than the decoder gives.
+        graph.add_abuffer(
+            sample_rate=first.sample_rate, format=first.format, layout=first.layout, time_base=first.time_base
+        ),
         graph.add("atrim", f"start={begins:.6f}:end={ends:.6f}"),
         graph.add("asetpts", f"PTS-{begins:.6f}/TB"),
         # Counts samples from 0 on, whatever the source's clock (WebM's ticks are whole milliseconds), and
@@ -106,27 +132,14 @@ def _encoded(
         graph.add("aresample", "48000:async=1:first_pts=0"),
         graph.add("aformat", f"sample_fmts=fltp:sample_rates=48000:channel_layouts={layout}"),
         graph.add("abuffersink"),
-    ]
-    graph.link_nodes(*nodes).configure()
+    ).configure()
     graph.set_audio_frame_size(_AAC_FRAME)
-
-    def decoded() -> Iterator[av.AudioFrame]:
-        with suppress(av.FFmpegError):
-            for packet in opened.demux(sound):
-                with suppress(av.FFmpegError):  # one damaged packet
-                    yield from packet.decode()
-
-    def filtered() -> Iterator[av.AudioFrame]:
-        with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or it is done
-            while True:
-                frame = graph.pull()
-                assert isinstance(frame, av.AudioFrame)
-                yield frame
-
-    wanted = takewhile(lambda frame: frame.time is None or frame.time < ends, decoded())
-    for frame in chain(wanted, [None]):  # None: no more
+    for frame in chain([first], frames, [None]):  # None: no more
         with suppress(av.EOFError):
             graph.push(frame)
-        for part in filtered():
-            yield from stream.encode(part)
+        with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or it is done
+            while True:
+                part = graph.pull()
+                assert isinstance(part, av.AudioFrame)
+                yield from stream.encode(part)
     yield from stream.encode(None)

@@ -1,4 +1,4 @@
-"""Files nobody trusts are opened in a process of their own, with limits: this is the parent's side of `worker`.
+"""Opens untrusted files in a process with limits; this is the parent's side of `worker`.
 
 Whatever the file does to that process, the parent gets frames of the size it asked for or raises `AdaFlowError`.
 """
@@ -39,7 +39,7 @@ _KEPT = (
 
 
 def check_source(path: Path) -> None:
-    """What is wrong with a path before anything is opened."""
+    """Raise AdaFlowError for a path that cannot be opened."""
     try:
         if not path.exists():
             raise AdaFlowError(f"{path} does not exist; check the path")
@@ -74,7 +74,7 @@ class Decoder:
         )
         self._watch = _Watch(self._process, self._monitor)
         self._watch.start()
-        self._heard = False
+        self._started = False  # whether it has answered
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -90,62 +90,61 @@ class Decoder:
     def probe(self) -> VideoInfo:
         """What is in the file."""
         self._ask("probe")
-        said, _ = self._answer()
+        answer, _ = self._answer()
         try:
-            info = VideoInfo(
-                path=self.path,
-                width=int(said["width"]),
-                height=int(said["height"]),
-                fps=Fraction(said["fps"]),
-                frames=int(said["frames"]),
-                seconds=float(said["seconds"]),
-                codec=str(said["codec"]),
-                rotation=int(said["rotation"]),
-                has_audio=bool(said["has_audio"]),
-            )
+            width, height, frames, rotation = (int(answer[key]) for key in ("width", "height", "frames", "rotation"))
+            fps, seconds = Fraction(answer["fps"]), float(answer["seconds"])
+            codec, audio, notes = str(answer["codec"]), bool(answer["has_audio"]), tuple(map(str, answer["notes"]))
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             raise self._broken() from None
-        sides = 0 < info.width <= _SIDE and 0 < info.height <= _SIDE
-        if not sides or info.fps <= 0 or info.frames < 1 or not math.isfinite(info.seconds):
+        if not (0 < width <= _SIDE and 0 < height <= _SIDE and fps > 0 and frames > 0 and math.isfinite(seconds)):
             raise AdaFlowError(f"the header of {self.path} makes no sense; choose another file or {CONVERT}")
-        return info
+        return VideoInfo(self.path, width, height, fps, frames, seconds, codec, rotation, audio, notes)
 
-    def frames(self, size: tuple[int, int], begin: int, count: int) -> Iterator[tuple[float | None, np.ndarray]]:
+    def frames(
+        self, size: tuple[int, int], begin: int, count: int
+    ) -> Iterator[tuple[float | None, float | None, np.ndarray]]:
         """Up to `count` frames [h, w, 3] uint8 from number `begin` on, upright, at `size` (width, height).
 
-        With each the seconds after the file's first frame at which it is shown, if the file says.
+        With each the seconds after the file's first frame at which it is shown, and its duration, where known.
         """
         self._ask("frames", size=size, begin=begin, count=count)
-        for said, picture in self._pictures(size, count):
-            time = said.get("time")
-            yield time if isinstance(time, float) and math.isfinite(time) else None, picture
+        for answer, picture in self._pictures(size, count):
+            time, duration = (
+                value if isinstance(value := answer.get(name), float) and math.isfinite(value) else None
+                for name in ("time", "duration")
+            )
+            yield time, duration, picture
 
     def thumbnails(self, count: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
         """Up to `count` small frames [h, w, 3] spread evenly over the file, with their numbers."""
         self._ask("thumbnails", count=count, size=size)
-        for said, picture in self._pictures(size, count):
-            number = said.get("number")
+        for answer, picture in self._pictures(size, count):
+            number = answer.get("number")
             if not isinstance(number, int):
                 raise self._broken()
             yield number, picture
 
     def add_sound(self, video: Path, out: Path, begin: Fraction, length: Fraction) -> bool:
-        """Writes `video` with the file's sound from `begin` seconds on to `out`; False if there is none to add."""
+        """Writes `video` with the file's sound to `out`; False if there is none to add.
+
+        `begin` and `length` in seconds; `begin` counts from the file's first frame.
+        """
         self._ask("sound", video=str(video), out=str(out), begin=str(begin), length=str(length))
-        said, _ = self._answer()
-        if "lost" in said:
-            if said.get("errno") in _FULL:
-                raise OSError(said["errno"], os.strerror(said["errno"]))
-            raise AdaFlowError(str(said["lost"]))
-        return said.get("added") is True
+        answer, _ = self._answer()
+        if "failed" in answer:
+            if answer.get("errno") in _FULL:
+                raise OSError(answer["errno"], os.strerror(answer["errno"]))
+            raise AdaFlowError(str(answer["failed"]))
+        return answer.get("added") is True
 
     def _pictures(self, size: tuple[int, int], count: int) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         shape = (size[1], size[0], 3)
         for _ in range(count + 1):  # and the answer that says that there are no more
-            said, data = self._answer(math.prod(shape))
-            if not said.get("frame"):
+            answer, data = self._answer(math.prod(shape))
+            if not answer.get("frame"):
                 return
-            yield said, np.frombuffer(data, np.uint8).reshape(shape)
+            yield answer, np.frombuffer(data, np.uint8).reshape(shape)
         raise self._broken()
 
     def _ask(self, what: str, **details: Any) -> None:
@@ -161,27 +160,27 @@ class Decoder:
             self._monitor.check()
             self._watch.late_at = time.monotonic() + STALL
             try:
-                said = json.loads(self._process.stdout.readline(_LINE))
-                expected = size if said.get("frame") else 0
+                answer = json.loads(self._process.stdout.readline(_LINE))
+                expected = size if answer.get("frame") else 0
                 data = self._process.stdout.read(expected)
-                if said["bytes"] != expected or len(data) != expected:
+                if answer["bytes"] != expected or len(data) != expected:
                     raise ValueError
             except (ValueError, KeyError, TypeError, AttributeError):  # cut off, or not what was agreed on
                 raise self._broken() from None
             finally:
                 self._watch.late_at = math.inf
-            self._heard = True
-            if "error" in said:
-                raise AdaFlowError(str(said["error"]))
-            if not said.get("alive"):
-                return said, data
+            self._started = True
+            if "error" in answer:
+                raise AdaFlowError(str(answer["error"]))
+            if not answer.get("alive"):
+                return answer, data
 
     def _broken(self) -> AdaFlowError:
         """What the user is told when the process ended, or was ended, without an answer."""
         self._monitor.check()
         if self._watch.late:
             return AdaFlowError(f"{self.path} gave no frame for {STALL:g} s; choose another file or {CONVERT}")
-        if not self._heard:
+        if not self._started:
             return AdaFlowError(
                 "the process that reads videos does not start; see what `python -m adaflow_core.video.worker FILE` says"
             )

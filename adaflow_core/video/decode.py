@@ -1,11 +1,10 @@
 """Videos in: probe a file, decode it to the working size, or take frames as they are.
 
-PyAV reads the frames that are edited. Measured on 900 frames of 1080p H.264 scaled to 896x512, two cores:
-decord takes 3.0 s and 187 MB and comes within 38.6 dB of an ideally filtered frame (it scales bilinearly,
-with the nearest chroma sample); PyAV with `reader.FILTER` takes 4.6 s and 96 MB at 48.1 dB. A range deep in
-a file costs both the same, and decord ignores rotation, reads ahead 1.2 GB at full size and fails on AV1.
-Where decord gains is exact frames scattered over a file (24 of those 900 in 1.6 s, PyAV 3.1 s): `thumbnails`
-uses it. All reading takes place in a process with limits (`client`, `worker`).
+PyAV decodes the frames that are edited. Measured on 900 frames of 1080p H.264 scaled to 896x512, two cores: decord
+takes 3.0 s and 187 MB at 38.6 dB to an ideally filtered frame (bilinear, nearest chroma sample), PyAV with
+`pixels.FILTER` 4.6 s and 96 MB at 48.1 dB. decord ignores rotation, reads ahead 1.2 GB at full size and fails on AV1,
+but is faster at exact frames scattered over a file (24 of those 900 in 1.6 s, PyAV 3.1 s), so `thumbnails` uses it.
+All reading takes place in a process with limits (`client`, `worker`).
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from adaflow_core.video.client import Decoder
 from adaflow_core.video.types import MAX_SIDE, Video, VideoInfo, check_size, working_size
 
 _CHUNK = 8  # frames between two looks at the stop signal
-_CLOSEST = 0.002  # seconds between two frames whose times are kept
-_LARGE = 4096 * 2304  # pixels above which it is said that a video is scaled down
+_CLOSEST = 0.001  # seconds between two frames; those that are closer are moved apart
+_LARGE = 4096 * 2304  # pixels above which a note says that a video is scaled down
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -46,14 +45,14 @@ def decode_video(
 ) -> Video:
     """The frames of a file, or of a folder of pictures, upright; in a memory map at `out` (.npy) if given.
 
-    `size`: (width, height), or the shorter side, which `working_size` completes. The rate is the file's mean
-    rate; `frames` is taken as Python takes a slice, of step 1.
+    `size`: (width, height), or the shorter side, which `working_size` completes. The rate is the file's mean rate;
+    `frames` is a Python slice of step 1.
     """
     if not isinstance(size, int):
         check_size(size)
     path, monitor = Path(path), monitor or Monitor()
-    notes: list[str] = []
-    shown: list[float | None] = []
+    times: list[float | None] = []
+    durations: list[float | None] = []
     with Decoder(path, monitor) as decoder:
         info = decoder.probe()
         if isinstance(size, int):
@@ -62,14 +61,16 @@ def decode_video(
         begin, end, _ = (frames or slice(None)).indices(info.frames)
         if begin >= end:
             raise AdaFlowError(f"the frame range holds no frame; {path.name} has the frames 0:{info.frames}")
+        notes = list(info.notes)
         store = Frames(out, (size[1], size[0], 3), end - begin)
         hasher = blake2b(digest_size=16)
         with store, monitor.stage("decode", end - begin) as stage:
-            for done, (shown_at, frame) in enumerate(decoder.frames(size, begin, end - begin), 1):
+            for time, duration, frame in decoder.frames(size, begin, end - begin):
                 store.append(frame)
-                shown.append(shown_at)
+                times.append(time)
+                durations.append(duration)
                 hasher.update(frame.data)
-                if done % _CHUNK == 0:
+                if store.length % _CHUNK == 0:
                     stage.advance(_CHUNK)
             if store.length % _CHUNK:
                 stage.advance(store.length % _CHUNK)
@@ -81,16 +82,23 @@ def decode_video(
     if info.width * info.height > _LARGE:
         notes.append(f"{path.name} is {info.width}x{info.height}; it is edited, and comes out, at {size[0]}x{size[1]}")
     digest = _digest(hasher, pixels.shape, info.fps)
-    return Video(pixels, info.fps, digest, path, begin, _uneven(shown, info.fps), tuple(notes))
+    return Video(pixels, info.fps, digest, path, begin, _uneven_times(times, durations[-1], info.fps), tuple(notes))
 
 
-def _uneven(shown: list[float | None], fps: Fraction) -> tuple[float, ...] | None:
-    """The frames' times in seconds, if they can be kept and are not those of an even rate, to half a frame."""
-    times = np.array(shown, np.float64)  # nan where there is none
-    if len(times) < 2 or not (np.diff(times) >= _CLOSEST).all():
+def _uneven_times(found: list[float | None], duration: float | None, fps: Fraction) -> tuple[float, ...] | None:
+    """When the frames begin and the last one, of `duration`, ends [T + 1]; None for an even rate, to half a frame."""
+    times, frame = np.array(found, np.float64), 1 / float(fps)  # nan where a frame has none
+    known = np.flatnonzero(~np.isnan(times))
+    if not len(known):
         return None
-    even = times[0] + np.arange(len(times)) / float(fps)
-    return None if np.abs(times - even).max() < 0.5 / fps else tuple(times.tolist())
+    numbers = np.arange(len(times))
+    times = np.interp(numbers, known, times[known])
+    # A last frame that stands; shorter ones may be fields.
+    times = np.append(times, times[-1] + (duration if duration and duration > 1.5 * frame else frame))
+    steps = _CLOSEST * np.arange(len(times))
+    times = np.maximum.accumulate(times - steps) + steps
+    even = times[0] + np.arange(len(times)) * frame
+    return None if np.abs(times - even).max() < 0.5 * frame else tuple(times.tolist())
 
 
 def from_frames(frames: np.ndarray | Sequence[Image.Image], fps: float | Fraction = 24) -> Video:

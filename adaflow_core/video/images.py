@@ -1,4 +1,4 @@
-"""A folder of numbered pictures, read as a film: the same three functions as `reader`."""
+"""A folder of numbered pictures, read as a video: the same three functions as `reader`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adaflow_core.progress import Monitor
 from adaflow_core.video.reader import Index
 from adaflow_core.video.types import VideoInfo
 
-RATE = Fraction(24)  # pictures say none
+RATE = Fraction(24)  # pictures have none
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
@@ -34,8 +34,11 @@ def pictures_of(folder: Path) -> list[Path]:
 def probe(folder: Path, index: Index) -> VideoInfo:
     """What is in a folder, by its first picture."""
     first = next(frames_from(folder, index, 0, Monitor()))
+    with Image.open(pictures_of(folder)[0], formats=FORMATS) as picture:
+        transparent = picture.has_transparency_data
+    notes = (f"{folder.name} has transparent pictures; they were laid over white",) if transparent else ()
     seconds = float(index.length / RATE)
-    return VideoInfo(folder, first.width, first.height, RATE, index.length, seconds, "pictures", 0, False)
+    return VideoInfo(folder, first.width, first.height, RATE, index.length, seconds, "pictures", 0, False, notes)
 
 
 def index_of(folder: Path, monitor: Monitor) -> Index:
@@ -59,7 +62,14 @@ def frames_from(folder: Path, index: Index, begin: int, monitor: Monitor) -> Gen
 
 def _read(path: Path) -> Image.Image:
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+        with Image.open(path, formats=FORMATS) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16-bit grey, which `convert` would clip
+                levels = np.clip(np.asarray(picture, np.int64) / 257, 0, 255)
+                picture = Image.fromarray(levels.round().astype(np.uint8))
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            return picture.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise AdaFlowError(f"{path} is not a picture that can be read; take it out of the folder or mend it") from error

@@ -1,4 +1,4 @@
-"""Decoded frames of a file that is not trusted: opening it, finding a frame, and its pixels upright.
+"""Opens a file that is not trusted, indexes its frames and decodes them.
 
 Runs in the process of `worker`, which has limits and may die; the parent never opens such a file.
 """
@@ -9,7 +9,7 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,26 +17,24 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.filter import Graph
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
+from adaflow_core.video.pixels import MATRICES, is_hdr, orientation
 from adaflow_core.video.types import CONVERT, VideoInfo
 
 # Demuxers by FFmpeg's names. Without a list, a text file is a video (of its letters), and a playlist makes
 # FFmpeg open whatever the playlist names.
 CONTAINERS = "mov,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-# Without the two flags swscale takes the nearest chroma sample: 40 dB instead of 48 on a photograph.
-FILTER = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_BACK, _FORWARD = 0.5, 10.0  # seconds by which a stream's clock may jump; as in FFmpeg, forward in MPEG-TS only
 PACKETS = 5_000_000  # a day at 60 frames a second; a table of a header may name any number
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its video stream; what can be wrong with a file is said with its remedy."""
+    """The container and its video stream; AdaFlowError with the remedy if the file cannot be read."""
     try:
         # The absolute path, so that a name such as "concat:a" is not taken for a protocol.
         container = av.open(str(path.resolve()), options=OPTIONS, metadata_errors="replace")
@@ -61,6 +59,7 @@ class Index(NamedTuple):
     times: np.ndarray | None  # [length] int64 in the stream's time base, ascending; None: some have none
     keys: list[tuple[int, int]]  # (time, offset to seek to) of the frames that decoding can begin at
     first: float = 0.0  # seconds at which the first frame is shown
+    last_seconds: float = 0.0  # for which the last frame is shown; 0: unknown
 
     def key_within(self, begin: int, end: int) -> bool:
         """Whether decoding can begin at one of the frames begin..end, both included."""
@@ -71,23 +70,40 @@ class Index(NamedTuple):
 
 
 def index_of(path: Path, monitor: Monitor) -> Index:
-    """Reads every packet and decodes none."""
+    """Reads every packet and decodes none. Frames before the first key frame are left out: they cannot be decoded."""
     times: list[int | None] = []
-    keys = []
+    keys: list[tuple[int, int]] = []
+    earliest = last_dts = None
+    last = (0, 0)  # time and duration of the frame that is shown last
     base = Fraction(0)
     with open_video(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
         base = stream.time_base or base
         for packet in container.demux(stream):
             monitor.check()
-            if packet.size and not packet.is_discard:
-                if len(times) == PACKETS:
-                    raise AdaFlowError(f"{path} claims more than {PACKETS} frames; cut it into parts")
-                times.append(packet.pts)
-                if packet.is_keyframe and packet.pts is not None:
-                    keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+            if not packet.size or packet.is_discard:
+                continue
+            if packet.dts is not None:
+                step = 0 if last_dts is None else (packet.dts - last_dts) * base
+                if step < -_BACK or (step > _FORWARD and container.format.name == "mpegts"):
+                    raise AdaFlowError(
+                        f"the clock of {path} jumps by {float(step):+.1f} s at frame {len(times)}; {CONVERT}"
+                    )
+                last_dts = packet.dts
+            time = packet.pts
+            if packet.is_keyframe and time is not None:
+                if not keys and times:
+                    times, earliest = [], time
+                keys.append((time, time if packet.dts is None else packet.dts))
+            if earliest is not None and time is not None and time < earliest:
+                continue
+            if len(times) == PACKETS:
+                raise AdaFlowError(f"{path} claims more than {PACKETS} frames; cut it into parts")
+            times.append(time)
+            if time is not None:
+                last = max(last, (time, packet.duration or 0))
     known = np.sort(np.array([time for time in times if time is not None], dtype=np.int64))
     first = float(known[0] * base) if len(known) else 0.0
-    return Index(len(times), known if len(known) == len(times) else None, sorted(keys), first)
+    return Index(len(times), known if len(known) == len(times) else None, sorted(keys), first, float(last[1] * base))
 
 
 def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
@@ -105,25 +121,27 @@ def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Gener
                 yield from frames
                 return
     with open_video(path) as (container, stream):  # from the start, and where seeking missed (MPEG-TS may)
-        for number, frame in enumerate(decode_packets(container, stream, monitor)):
-            if number >= begin:
-                yield frame
+        frames = decode_packets(container, stream, monitor)
+        if index.times is not None:  # what a decoder makes of frames before the first key frame is broken
+            earliest = int(index.times[0])
+            frames = (frame for frame in frames if frame.pts is None or frame.pts >= earliest)
+        yield from islice(frames, begin, None)
 
 
 def decode_packets(container: InputContainer, stream: VideoStream, monitor: Monitor) -> Iterator[av.VideoFrame]:
     """Every frame that can be decoded; damaged packets are passed over."""
-    with _damage_passed():  # the container breaks off: what came before is kept
+    with _skip_damage():  # the container breaks off: what came before is kept
         for packet in container.demux(stream):
             monitor.check()
-            with _damage_passed():
+            with _skip_damage():
                 yield from packet.decode()
 
 
 @contextmanager
-def _damage_passed() -> Iterator[None]:
+def _skip_damage() -> Iterator[None]:
     try:
         yield
-    except MemoryError:  # one of PyAV's errors too; more damage does not follow from it, but less than there is
+    except MemoryError:  # PyAV's is an FFmpegError too, but no damage of the file
         raise
     except av.FFmpegError:
         pass
@@ -161,49 +179,36 @@ def probe(path: Path, index: Index) -> VideoInfo:
         frame = next(decode_packets(container, stream, Monitor()), None)
         if frame is None:
             raise AdaFlowError(f"{path} has no readable frame ({codec_name(stream)}); choose another file or {CONVERT}")
+        if frame.colorspace not in MATRICES:
+            raise AdaFlowError(
+                f"{path} has a colour matrix that is not supported (number {frame.colorspace} of ITU-T H.273); convert "
+                "it with: ffmpeg -i INPUT -vf zscale=matrix=709,format=yuv420p OUTPUT.mp4"
+            )
         width = round(frame.width * float(stream.sample_aspect_ratio or 1))  # anamorphic pixels made square
-        size = (frame.height, width) if frame.rotation % 180 else (width, frame.height)
+        size = (frame.height, width) if orientation(frame)[0] else (width, frame.height)
         fps = _rate(stream, index)
-        seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-        if abs(seconds - index.length / fps) > 1 / fps:
-            seconds = float(index.length / fps)
-        return VideoInfo(
-            path=path,
-            width=size[0],
-            height=size[1],
-            fps=fps,
-            frames=index.length,
-            seconds=seconds,
-            codec=codec_name(stream),
-            rotation=-frame.rotation % 360,
-            has_audio=bool(container.streams.audio),
-        )
+        seconds = float(index.length / fps)
+        if index.times is not None and stream.time_base:
+            seconds = float((index.times[-1] - index.times[0]) * stream.time_base)
+            seconds += max(index.last_seconds, float(1 / fps))
+        notes = (f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)",) if is_hdr(frame) else ()
+        rotation, has_audio = -frame.rotation % 360, bool(container.streams.audio)
+        return VideoInfo(path, *size, fps, index.length, seconds, codec_name(stream), rotation, has_audio, notes)
 
 
 def _rate(stream: VideoStream, index: Index) -> Fraction:
-    """Frames a second: what the header says, if its packets agree, for it is the more exact; else what they say."""
-    said = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
-    rate = said[0] if said else Fraction(25)
+    """Frames a second: the header's rate, which is the more exact, if the packets agree with it; else their mean."""
+    declared = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    rate = declared[0] if declared else Fraction(25)
     if index.times is not None and stream.time_base and (span := int(index.times[-1] - index.times[0])) > 0:
         mean = (index.length - 1) / (span * stream.time_base)
-        rate = next((rate for rate in said if 0.95 < mean / rate < 1.05), mean)
+        rate = next((rate for rate in declared if 0.95 < mean / rate < 1.05), mean)
     return rate.limit_denominator(1001) or rate
 
 
 def codec_name(stream: VideoStream) -> str:
     """The codec, not the decoder: "av1" for libdav1d."""
     return stream.codec_context.codec.canonical_name
-
-
-def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatter) -> np.ndarray:
-    """[h, w, 3] uint8, scaled to `size` (width, height) with the rotation of its metadata applied."""
-    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, as np.rot90 counts
-    width, height = size[::-1] if quarter_turns % 2 else size
-    matrix = None
-    if frame.colorspace == UNSPECIFIED:  # then players take BT.709 for HD and BT.601 below it
-        matrix = Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601
-    scaled = scaler.reformat(frame, width, height, "rgb24", src_colorspace=matrix, interpolation=FILTER, threads=0)
-    return np.rot90(scaled.to_ndarray(), quarter_turns)
 
 
 THREADS = 8  # each holds frames of its own

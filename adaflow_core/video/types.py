@@ -6,15 +6,10 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adaflow_core.errors import AdaFlowError
-
-if TYPE_CHECKING:
-    pass
-
 
 # The remedy for a video that cannot be read.
 CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
@@ -33,6 +28,7 @@ class VideoInfo:
     codec: str
     rotation: int  # degrees clockwise that were applied to make it upright: 0, 90, 180, 270
     has_audio: bool
+    notes: tuple[str, ...] = ()  # sentences for the user: what decoding changes
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,8 @@ class Video:
     digest: str  # hex digest of the frames and their rate: the content part of cache keys
     source: Path | None = None  # the file the audio is taken from
     start: int = 0  # index in `source` of the first frame, for the audio's offset
-    times: tuple[float, ...] | None = None  # seconds after the file's first frame, where the rate varies
+    # Seconds after the file's first frame at which each frame begins and the last one ends [T + 1]; None: even.
+    times: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
-"""The process that opens a file nobody trusts: `python -m adaflow_core.video.worker FILE`, started by `client`.
+"""The process that opens an untrusted file: `python -m adaflow_core.video.worker FILE read|write`, started by `client`.
 
-Requests are lines of JSON on stdin. Answers leave on stdout: a line of JSON that ends with the number of `bytes`
-that follow it. The process puts limits on itself first, ends with its parent, and imports no torch.
+Requests are lines of JSON on stdin, answers lines of JSON on stdout, each with the number of `bytes` that follow it.
+The process limits itself first, ends with its parent, and imports no torch.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ MEMORY_BYTES = 4 * 2**30  # of addresses; 8K 10-bit HEVC was seen to take 1.4 Gi
 
 
 class Answers:
-    """What goes to the parent."""
+    """Writes answers to the parent."""
 
     def __init__(self, out: BinaryIO) -> None:
-        self._out, self._said = out, time.monotonic()
+        self._out, self._sent_at = out, time.monotonic()
 
     def send(self, payload: Any = b"", **header: Any) -> None:
         self._out.write(json.dumps(header | {"bytes": memoryview(payload).nbytes}).encode() + b"\n")
         self._out.write(payload)
         self._out.flush()
-        self._said = time.monotonic()
+        self._sent_at = time.monotonic()
 
     def alive(self) -> bool:
-        """Asked by every loop as its stop signal: says that the loop goes on."""
-        if time.monotonic() - self._said > _ALIVE:
+        """The stop signal of every loop here: never stops, but tells the parent that the loop goes on."""
+        if time.monotonic() - self._sent_at > _ALIVE:
             self.send(alive=True)
         return False
 
 
 class Source:
-    """A file or a folder of pictures, and what may be asked of it."""
+    """A file or a folder of pictures; its public methods are the requests."""
 
     def __init__(self, path: Path, answers: Answers) -> None:
         self.path, self.answers, self.monitor = path, answers, Monitor(stop=answers.alive)
@@ -70,21 +70,23 @@ class Source:
         info = self.info
         self.answers.send(
             width=info.width, height=info.height, fps=str(info.fps), frames=info.frames, seconds=info.seconds,
-            codec=info.codec, rotation=info.rotation, has_audio=info.has_audio,
+            codec=info.codec, rotation=info.rotation, has_audio=info.has_audio, notes=info.notes,
         )  # fmt: skip
 
     def frames(self, size: list[int], begin: int, count: int) -> None:
-        """Up to `count` frames [h, w, 3] from number `begin` on with their times, then an answer without one."""
+        """Up to `count` frames [h, w, 3] from number `begin` on with time and duration, then an answer without one."""
         from av.video.reformatter import VideoReformatter
 
-        from adaflow_core.video.reader import progressive, upright_rgb
+        from adaflow_core.video.pixels import upright_rgb
+        from adaflow_core.video.reader import progressive
 
         scaler, width, height = VideoReformatter(), *size
         with closing(self._reader.frames_from(self.path, self.index, begin, self.monitor)) as source:
             for frame in islice(progressive(source), count):
                 picture = upright_rgb(frame, (width, height), scaler)
-                shown_at = None if frame.time is None else frame.time - self.index.first
-                self.answers.send(picture.tobytes(), frame=True, time=shown_at)
+                time = None if frame.time is None else frame.time - self.index.first
+                duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else None
+                self.answers.send(picture.tobytes(), frame=True, time=time, duration=duration)
         self.answers.send(frame=False)
 
     def thumbnails(self, count: int, size: list[int]) -> None:
@@ -94,13 +96,20 @@ class Source:
         self.answers.send(frame=False)
 
     def _decord(self, count: int, size: list[int]) -> list[tuple[int, Any]] | None:
-        # decord knows no rotation and no AV1, and its reader must stay in one thread: made, used, dropped here.
-        if self.info.codec != "h264" or self.info.rotation:
+        # decord knows no AV1, display matrix or HDR, and its reader must stay in one thread: made, used, dropped here.
+        if self.info.codec != "h264" or self.info.notes:
             return None
         try:
             import decord
 
+            from adaflow_core.video.pixels import orientation
+
+            with closing(self._reader.frames_from(self.path, self.index, 0, self.monitor)) as source:
+                if any(orientation(next(source))):
+                    return None
             reader = decord.VideoReader(str(self.path.resolve()), width=size[0], height=size[1])
+            if len(reader) != self.index.length:  # it counts frames that cannot be decoded
+                return None
             numbers = spread(len(reader), count)
             return list(zip(numbers, reader.get_batch(numbers).asnumpy(), strict=True))
         except Exception:  # no wheel for this machine, or an error of its own kind: PyAV reads it all the same
@@ -109,7 +118,7 @@ class Source:
     def _scattered(self, count: int, size: list[int]) -> Iterator[tuple[int, Any]]:
         from av.video.reformatter import VideoReformatter
 
-        from adaflow_core.video.reader import upright_rgb
+        from adaflow_core.video.pixels import upright_rgb
 
         scaler, width, height = VideoReformatter(), *size
         with ExitStack() as readers:
@@ -126,13 +135,17 @@ class Source:
                 at = number + 1
 
     def sound(self, video: str, out: str, begin: str, length: str) -> None:
-        """Writes `video` with this file's sound to `out`."""
+        """Writes `video` with this file's sound from `begin` seconds after its first frame on to `out`."""
         from adaflow_core.video.audio import add_sound
 
+        start, seconds = Fraction(begin), Fraction(length)
+        if start + seconds > self.info.seconds - 0.5 / self.info.fps:  # to the end: with sound that goes on longer
+            seconds = Fraction(10**6)
+        start += Fraction(self.index.first)
         try:
-            added = add_sound(Path(video), self.path, Path(out), Fraction(begin), Fraction(length), self.monitor)
+            added = add_sound(Path(video), self.path, Path(out), start, seconds, self.monitor)
         except Exception as problem:
-            self.answers.send(lost=str(problem), errno=getattr(problem, "errno", None))
+            self.answers.send(failed=str(problem), errno=getattr(problem, "errno", None))
         else:
             self.answers.send(added=added)
 
@@ -145,7 +158,7 @@ def spread(length: int, count: int) -> list[int]:
 
 
 def _requests() -> Iterator[dict[str, Any]]:
-    """Lines of stdin as they come; when it closes the parent is gone, and so is this process, whatever it does."""
+    """Requests as they come; when stdin closes the parent is gone, and this process exits, whatever it is doing."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -178,7 +191,7 @@ def main(path: str, may_write: bool) -> None:
 
 
 def limit_process(may_write: bool) -> None:
-    """Bounds memory, files and core dumps where the platform can; elsewhere only the parent's clock bounds."""
+    """Limits memory, files and core dumps where the platform can; elsewhere only the parent's timeout does."""
     if sys.platform == "win32":
         return
     import resource

@@ -6,6 +6,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,23 +18,25 @@ from av.video.reformatter import Colorspace, Interpolation
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
 from adaflow_core.video.client import Decoder
-from adaflow_core.video.reader import FILTER
+from adaflow_core.video.pixels import FILTER
 
 _CHUNK = 8  # frames between two looks at the stop signal
 _CLOCK = 90_000  # ticks a second in which uneven times are written
 
 
-def check_output(path: str | Path) -> Path:
-    """Makes the folder of `path` and sees that it can be written to: to be asked before a long edit."""
+def check_output(path: str | Path, source: Path | None = None) -> Path:
+    """Make the folder of `path` and check that it can be written to, before a long edit of `source`."""
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise AdaFlowError(f"output is {path}; its name must end in .mp4")
     check_folder(path)
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise AdaFlowError(f"output {path} is the source itself; choose another name")
     return path
 
 
 def check_folder(path: Path) -> None:
-    """Makes the folder of the file `path` and sees that it can be written to."""
+    """Make the folder of the file `path` and check that it can be written to."""
     try:
         if path.is_dir():
             raise AdaFlowError(f"output {path} is a folder; name a file in it")
@@ -41,9 +44,11 @@ def check_folder(path: Path) -> None:
         trial = path.with_name(f".{uuid.uuid4().hex}")
         trial.touch()
         trial.unlink()
+        with suppress(FileNotFoundError):
+            path.lstat()  # fails for a name that is too long
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise AdaFlowError(f"cannot write {str(path)[:200]} ({reason}); choose another folder") from error
+        raise AdaFlowError(f"cannot write {str(path)[:200]} ({reason}); choose another folder or name") from error
 
 
 def write_video(
@@ -59,20 +64,19 @@ def write_video(
 ) -> Path:
     """H.264 (yuv420p, BT.709, faststart) with the sound of `audio_from` from its frame `start` on.
 
-    The file appears under its name only when it is complete. A side of odd length gains one row or column,
-    which yuv420p needs. `times`: seconds at which the frames are shown in `audio_from`, where the rate
-    varies; they are kept. `metadata` takes the keys that mp4 knows: title, artist, comment, description.
+    The file appears under its name only when it is complete. A side of odd length gains one row or column, which
+    yuv420p needs. `times` [T + 1]: as in `Video`. `metadata`: mp4's keys title, artist, comment, description.
     """
-    path, monitor = check_output(path), monitor or Monitor()
-    name = uuid.uuid4().hex
-    part, sounding = path.with_name(f".{path.stem}.{name}.mp4"), path.with_name(f".{path.stem}.{name}.sound.mp4")
+    path, monitor = check_output(path, audio_from), monitor or Monitor()
+    # Absolute, so that FFmpeg takes no part of a name for a protocol.
+    part, sounding = (path.resolve().with_name(f".{uuid.uuid4().hex}.mp4") for _ in range(2))
     try:
         with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             container.metadata.update(metadata or {})
             _encode(container, frames, fps, times, monitor)
         begin, length = Fraction(start) / fps, Fraction(len(frames)) / fps
         if times is not None:
-            begin, length = Fraction(times[0]), Fraction(times[-1] - times[0]) + 1 / fps
+            begin, length = Fraction(times[0]), Fraction(times[-1] - times[0])
         added = audio_from is not None and _add_sound(part, audio_from, sounding, begin, length, monitor)
         os.replace(sounding if added else part, path)
     except OSError as error:
@@ -84,7 +88,7 @@ def write_video(
 
 
 def _add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
-    """Sound that cannot be read is warned of: an edit must not be lost over it."""
+    """Whether sound was added; unreadable sound only warns, so that the edit is not lost."""
     if source.is_dir():
         return False
     try:
@@ -104,9 +108,17 @@ def _encode(
     context = stream.codec_context
     if times is not None:
         context.time_base = Fraction(1, _CLOCK)
-    # Said in the file, so that no player guesses: BT.709 in limited range, by FFmpeg's numbers.
+    # Declared, so that no player guesses: BT.709 in limited range, by FFmpeg's numbers.
     context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
     pad = ((0, height % 2), (0, width % 2), (0, 0))
+    ticks = None if times is None else [round((time - times[0]) * _CLOCK) for time in times]
+
+    def mux(packets: list[av.Packet]) -> None:
+        for packet in packets:
+            if ticks is not None and packet.pts == ticks[-2]:  # the encoder knows no end
+                packet.duration = ticks[-1] - ticks[-2]
+            container.mux(packet)
+
     with monitor.stage("write", count) as stage:
         for part in stage.chunks(count, _CHUNK):
             for number in range(part.start, part.stop):
@@ -118,7 +130,7 @@ def _encode(
                     interpolation=FILTER | Interpolation.FULL_CHR_H_INP,
                 )
                 frame.pts, frame.time_base = number, 1 / fps
-                if times is not None:
-                    frame.pts, frame.time_base = round((times[number] - times[0]) * _CLOCK), Fraction(1, _CLOCK)
-                container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+                if ticks is not None:
+                    frame.pts, frame.time_base = ticks[number], Fraction(1, _CLOCK)
+                mux(stream.encode(frame))
+        mux(stream.encode(None))

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from adaflow_core.progress import Monitor
 from adaflow_core.video.decode import probe
-from adaflow_core.video.reader import frames_from, index_of, upright_rgb
+from adaflow_core.video.pixels import upright_rgb
+from adaflow_core.video.reader import frames_from, index_of
 from benchmarks.longv.data import Film
 from benchmarks.metrics import warp_error
 from scenes.training.classifier import ATTRIBUTES, Judge

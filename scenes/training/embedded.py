@@ -185,7 +185,7 @@ def save(pipe: StableDiffusionPipeline, folder: Path | str, settings: dict[str, 
     shutil.rmtree(fresh, ignore_errors=True)
     assemble(tokenizer=pipe.tokenizer, **parts).save_pretrained(fresh, max_shard_size=MAX_SHARD)
     for path in fresh.rglob("*.json"):
-        _forget_origin(path)
+        _clean_config(path)
     for name in (PROFILE, CARD):
         if (folder / name).exists():
             shutil.copy(folder / name, fresh / name)
@@ -196,11 +196,18 @@ def save(pipe: StableDiffusionPipeline, folder: Path | str, settings: dict[str, 
     fresh.rename(folder)
 
 
-def _forget_origin(path: Path) -> None:
-    """Take the path that a part was loaded from out of its configuration."""
+def _clean_config(path: Path) -> None:
+    """Remove the path that a part was loaded from, and have the text encoder load in float32.
+
+    diffusers loads its own models in float32 unless told otherwise; transformers takes the dtype of the configuration,
+    and a pipeline of both precisions fails at its first step.
+    """
     content = json.loads(path.read_text())
-    if content.pop("_name_or_path", None) is not None:
-        path.write_text(json.dumps(content, indent=2) + "\n")
+    changed = {name: value for name, value in content.items() if name != "_name_or_path"}
+    if "dtype" in content:
+        changed["dtype"] = "float32"
+    if changed != content:
+        path.write_text(json.dumps(changed, indent=2) + "\n")
 
 
 def quiet() -> None:

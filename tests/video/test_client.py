@@ -29,7 +29,7 @@ Bad = Callable[[str], None]
 READY = """echo '{"alive": true, "bytes": 0}'"""
 INFO = (
     """echo '{"width": 64, "height": 64, "fps": "24", "frames": 3, "seconds": 1, "codec": "h264", "rotation": 0,"""
-    + (""" "has_audio": false, "bytes": 0}'""")
+    + (""" "has_audio": false, "notes": [], "bytes": 0}'""")
 )
 
 
@@ -161,8 +161,8 @@ def test_one_process_answers_several_questions(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 12)
     with Decoder(path) as decoder:
         assert decoder.probe().frames == 12
-        first = [picture for _, picture in decoder.frames((96, 64), 2, 3)]
-        second = [picture for _, picture in decoder.frames((96, 64), 2, 30)]
+        first = [picture for *_, picture in decoder.frames((96, 64), 2, 3)]
+        second = [picture for *_, picture in decoder.frames((96, 64), 2, 30)]
         numbers = [number for number, _ in decoder.thumbnails(3, (96, 64))]
     assert len(first) == 3 and len(second) == 10 and np.array_equal(first, second[:3]) and numbers == [0, 6, 11]
     assert decoder._process.returncode in (-signal.SIGKILL, 1)
