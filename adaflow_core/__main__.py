@@ -1,3 +1,5 @@
+"""Starts the command line: `python -m adaflow_core`."""
+
 import sys
 
 from adaflow_core.cli import main

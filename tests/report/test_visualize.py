@@ -1,3 +1,5 @@
+"""Pictures of a plan: what is drawn where, from kept tokens to the marks on the timeline."""
+
 from __future__ import annotations
 
 import numpy as np
