@@ -31,8 +31,9 @@ BEGIN, END = "<!-- files: begin, by scripts/docs.py -->\n", "<!-- files: end -->
 
 
 def sources(package: str) -> list[Path]:
-    """The files of a package, relative to the root; without the empty folders' marks."""
-    return sorted(path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py"))
+    """The files of a package, relative to the root, a folder's own before those of its folders."""
+    paths = [path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")]
+    return sorted(paths, key=lambda path: (path.parent, path.name))
 
 
 def module_name(path: Path) -> str:
@@ -107,19 +108,21 @@ def in_import_order(package: str) -> list[Path]:
 
 
 def file_list() -> str:
-    """A table for each folder, with a line for each file: the first sentence of its docstring."""
+    """A table for each package with a line for each file, folders in bold: the beginnings of the docstrings."""
     lines = []
     for package in PACKAGES:
-        ordered = in_import_order(package) if package in LAYERED else sources(package)
-        folders: dict[Path, list[Path]] = {}
-        for path in ordered:
-            folders.setdefault(path.parent, []).append(path)
-        for folder, paths in folders.items():
-            mark = folder / "__init__.py"
-            about = first_line(mark) if mark in paths else ""
-            lines += [f"**{folder}/** {about}".strip(), "", "| file | |", "|---|---|"]
-            lines += [f"| [{p.name}](../{p.as_posix()}) | {first_line(p)} |" for p in paths if p != mark]
-            lines.append("")
+        lines += [f"### {package}", "", "| file | |", "|---|---|"]
+        folder = Path(package)
+        for path in in_import_order(package) if package in LAYERED else sources(package):
+            name = path.relative_to(package).as_posix()
+            if path.name == "__init__.py":
+                continue
+            if path.parent != folder:
+                folder, mark = path.parent, path.parent / "__init__.py"
+                about = first_line(mark) if (ROOT / mark).is_file() else ""
+                lines.append(f"| **{folder.name}/** | {about} |" if folder != Path(package) else "| | |")
+            lines.append(f"| [{name}](../{path.as_posix()}) | {first_line(path)} |")
+        lines.append("")
     return "\n".join(lines)
 
 
