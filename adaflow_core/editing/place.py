@@ -128,25 +128,22 @@ def find_place(
     difference = prompt_difference(backbone, latents, video, source, other, cache, monitor)
     if words.kept is not None:
         # Tight: what is kept must not take a rim of the old surroundings along.
-        kept = place_of(difference, threshold=1.0, margin=0)
+        kept = place_of(difference, threshold=1.3, margin=0)
         return None if kept is None else 1 - kept
-    # Wide where structure is kept inside as well: there a margin costs nothing.
-    return place_of(difference, threshold=0.7, margin=2 if words.modifier else 1)
+    return place_of(difference, threshold=0.85, margin=1)
 
 
 def place_of(difference: np.ndarray, *, threshold: float, margin: int) -> np.ndarray | None:
     """[T, h, w] float32 0..1, one where the edit takes place, with a soft edge; None: all over the frame.
 
     `threshold`: in parts of the one that parts the frame best; lower is wider. `margin`: tokens by which what is found
-    is grown, and with any also to where it is in the frames before and after.
+    is grown.
     """
     if len(difference) == 0 or float(difference.std()) < LOCAL:  # of a mean of 1
         return None
-    inside = torch.from_numpy(np.asarray(difference > threshold * otsu(difference), np.float32))[None]
-    if margin:
-        size = (3, 2 * margin + 1, 2 * margin + 1)
-        inside = F.max_pool3d(inside, size, stride=1, padding=(1, margin, margin))
-    soft = F.avg_pool2d(F.pad(inside[0][:, None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    inside = torch.from_numpy(np.asarray(difference > threshold * otsu(difference), np.float32))[:, None]
+    grown = F.max_pool2d(inside, 2 * margin + 1, stride=1, padding=margin)
+    soft = F.avg_pool2d(F.pad(grown, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return soft[:, 0].numpy()
 
 

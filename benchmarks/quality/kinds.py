@@ -48,10 +48,10 @@ TRUE_PLACE = "true place:"
 FIGURES = ("psnr", "inside", "outside", "band", "temporal", "long_range", "seen", "sharpness", "seconds")
 
 
-def make_pair(number: int, frames: int, split: str, device: str) -> Pair:
-    """The clip of a number: kinds of edit in turn, motions in turn, hidden variables drawn."""
+def make_pair(number: int, frames: int, split: str, device: str, ambiguous: bool = True) -> Pair:
+    """The clip of a number: kinds of edit in turn, motions in turn; `ambiguous`: hidden variables drawn."""
     kind, motion = KINDS[number % len(KINDS)], MOTIONS[number // len(KINDS) % len(MOTIONS)]
-    row = sample(1, seed=SEED + number, split=split, motion=motion, ambiguous=True)
+    row = sample(1, seed=SEED + number, split=split, motion=motion, ambiguous=ambiguous)
     row = row.replace(present2=False, occluder=0)
     times = np.linspace(0, 1, frames, dtype=np.float32)
     return draw(row, kind, other_value(row, kind, SEED + number), times, device=device)
@@ -94,7 +94,7 @@ def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every variant's scores on one clip; references first."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     engine, judge = _models(options)
-    pair = make_pair(number, options.frames, options.split, device)
+    pair = make_pair(number, options.frames, options.split, device, not options.plain_world)
     judged, rows = Judged(pair, device), []
 
     def add(name: str, frames: np.ndarray, seconds: float = 0.0) -> None:
@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=16)
     parser.add_argument("--first", type=int, default=0, help="number of the first clip")
     parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--plain-world", action="store_true", help="nothing hidden, as the embedded model knows it")
     parser.add_argument("--variants", default="default")
     parser.add_argument("--workers", type=int, default=1, help="processes, each with the model")
     parser.add_argument("--cache", type=Path, default=Path("outputs/kinds-cache"))
