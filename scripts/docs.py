@@ -157,7 +157,8 @@ EDIT = (
     Stage("In each step: other frames, from keyframes", "editing/attention.py:EditAttention._propagate",
         "latents x [T, 4, h, w] float32"),
     Stage("Decode, smooth, show the source", "editing/preservation.py:show_source", "EditResult.frames"),
-    Stage("Write, with sound (EditResult.save)", "video/write.py:write_video", "H.264 with the source's times and sound"),
+    Stage("Write, with sound (EditResult.save)", "video/write.py:write_video",
+        "H.264 with the source's times and sound"),
 )  # fmt: skip
 # What every part may use, and what is not told for each.
 COMMON = ("errors", "version", "progress", "config", "types", "storage", "__init__")
@@ -169,8 +170,8 @@ def shape_of(stage: Stage) -> str:
         return stage.gives
     path = Path(ENGINE, stage.place)
     lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-    for node in parsed(path).body:
-        for row in node.body if isinstance(node, ast.ClassDef) else []:
+    for node in (node for node in parsed(path).body if isinstance(node, ast.ClassDef)):
+        for row in node.body:
             if isinstance(row, ast.AnnAssign) and f"{node.name}.{ast.unparse(row.target)}" == stage.gives:
                 shape = re.match(r"\[[^\]]*\]( \w*\d+)?", lines[row.lineno - 1].partition("# ")[2])
                 return f"{stage.gives} {shape[0] if shape else ast.unparse(row.annotation)}"
@@ -248,9 +249,14 @@ def picture() -> str:
             if row + 1 < len(stages):
                 arrow(f"M{x + width / 2:g} {y + height}v{step - height - 2}")
     # From the last stage of the plan to the first of the edit.
-    x, y = gap + width, top + (len(PLAN) - 1) * step + height / 2
-    arrow(f"M{x} {y:g}h{gap / 2:g}V{top + height / 2:g}h{gap / 2 - 2:g}")
-    text(2 * gap + width, top + len(EDIT) * step + 22, "A Plan (types.py) passes from left to right; latents come from the cache.", font_size=13)
+    middle = top + (len(PLAN) - 1) * step + height / 2
+    arrow(f"M{gap + width} {middle:g}h{gap / 2:g}V{top + height / 2:g}h{gap / 2 - 2:g}")
+    text(
+        2 * gap + width,
+        top + len(EDIT) * step + 22,
+        "A Plan (types.py) passes from left to right; latents come from the cache.",
+        font_size=13,
+    )
     others = [short(p) for p in import_graph(ENGINE)[Path(ENGINE, "engine.py")]]
     beside = [name for name in others if name not in shown and not name.startswith(COMMON)]
     text(gap, H - 64, "engine also calls " + by_folder(beside), "#5a6676", font_size=12)
@@ -269,10 +275,10 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Written by `python scripts/docs.py` from `adaflow_core/config.py`; `plan --help` and `edit --help` say the same.",
-        "On the command line each has a flag (`low_memory` is `--low-memory`); in Python they are the fields of",
-        "`PlanConfig` and `EditConfig`. *model* marks values that a checkpoint may set for itself in its `adaflow.json`:",
-        "what stands here is what a Stable Diffusion checkpoint without that file gets.",
+        "Written by `python scripts/docs.py` from `adaflow_core/config.py`; `plan --help` and `edit --help` say the",
+        "same. Each has a flag on the command line (`low_memory` is `--low-memory`, `--no-blend` turns `blend` off);",
+        "in Python they are the fields of `PlanConfig` and `EditConfig`. *model*: a checkpoint may set a value for",
+        "itself in its `adaflow.json`; here is what a Stable Diffusion checkpoint without that file gets.",
     ]
     for title, config in (("Of a plan", PlanConfig), ("Of an edit", EditConfig)):
         lines += ["", f"## {title}", "", "| setting | default | range | |", "|---|---|---|---|"]

@@ -24,7 +24,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 PORT = 7863
 ADDRESS = f"http://127.0.0.1:{PORT}"
-README_VIEWS = {"desktop-tokens": "page-tokens", "desktop-edited": "page-result", "dark-timeline": "page-timeline"}
+README_VIEWS = {  # view -> name, and the part that is shown: left, top, right, bottom in pixels
+    "desktop-tokens": ("page-tokens", (445, 785, 1240, 1660)),
+    "desktop-edited": ("page-result", (40, 320, 1240, 940)),
+    "dark-timeline": ("page-timeline", (445, 785, 1240, 1480)),
+}
 
 
 def main() -> None:
@@ -48,9 +52,9 @@ def main() -> None:
             app.terminate()
             app.wait()
     if arguments.readme:
-        for view, name in README_VIEWS.items():
+        for view, (name, part) in README_VIEWS.items():
             # JPEG: a palette has too few colours for a page of pictures.
-            picture = Image.open(arguments.out / f"{view}.png").convert("RGB")
+            picture = Image.open(arguments.out / f"{view}.png").convert("RGB").crop(part)
             picture.save(PICTURES / f"{name}.jpg", quality=88, optimize=True)
 
 
