@@ -334,7 +334,7 @@ class ModelProfile:
     size: int = 512  # pixels of the shorter side that the model was trained for
     steps: int = 25
     inversion_steps: int = 25
-    guidance: float = 6.0
+    guidance: float = 7.5
     # Guidance matters while the picture takes shape (arXiv 2404.07724); without it a step is a third cheaper.
     guided: float = 0.6
     negative: Literal["empty", "source"] = "empty"  # what the guidance points away from by default
