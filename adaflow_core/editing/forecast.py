@@ -190,7 +190,7 @@ def forecast(
     assert config.steps and config.inversion_steps
     grids, keyframes = list(layout.correspondence.index), len(layout.keyframes)
     passes = step_passes(config, layout)
-    S, rows, branches = config.steps, sum(p.edits for p in passes), max(p.edits for p in passes)
+    S, rows = config.steps, sum(p.edits for p in passes)
     channels, layers = attention_widths(backbone, grids)
     joint = 0.0
     if layout.slimming is not None:
@@ -215,10 +215,25 @@ def forecast(
         "smooth": frames * calibration.smooth if config.smoothing else 0.0,
         "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
     }
+    peak = _peak_bytes(calibration, backbone, layout, config, frames, frame_size)
+    return Forecast(seconds, base_bytes + peak)
+
+
+def _peak_bytes(
+    calibration: Calibration,
+    backbone: Backbone,
+    layout: EditLayout,
+    config: EditConfig,
+    frames: int,
+    frame_size: tuple[int, int],
+) -> int:
+    """What the edit's largest pass takes beside what the process holds already."""
+    grids, keyframes, passes = list(layout.correspondence.index), len(layout.keyframes), step_passes(config, layout)
+    channels, layers = attention_widths(backbone, grids)
     chunk = config.chunk or backbone.chunk_for(config.low_memory)
     together = keyframes if layout.slimming is not None else min(keyframes, chunk)
     size = torch.finfo(backbone.dtype).bits // 8
-    outputs = branches * keyframes * sum(layers[g] * g.n * channels[g] for g in grids) * size
+    outputs = max(p.edits for p in passes) * keyframes * sum(layers[g] * g.n * channels[g] for g in grids) * size
     if config.low_memory or keyframes == frames:
         outputs = 0
 
@@ -231,7 +246,7 @@ def forecast(
         pass_bytes(min(frames, chunk * backbone.single_rows)),
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
     )
-    return Forecast(seconds, int(base_bytes + max(peaks)))
+    return int(max(peaks))
 
 
 def to_dict(calibration: Calibration) -> dict[str, Any]:
