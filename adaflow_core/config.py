@@ -334,7 +334,7 @@ class ModelProfile:
     size: int = 512  # pixels of the shorter side that the model was trained for
     steps: int = 25
     inversion_steps: int = 25
-    guidance: float = 6.0
+    guidance: float = 7.5
     # Guidance matters while the picture takes shape (arXiv 2404.07724); without it a step is a third cheaper.
     guided: float = 0.6
     negative: Literal["empty", "source"] = "empty"  # what the guidance points away from by default
@@ -342,7 +342,7 @@ class ModelProfile:
     injection_conv: float = 0.8
     rescale: float = 0.0  # on the plain model it gains nothing
     focus: float = 1.0
-    smoothing: float = 0.95
+    smoothing: float = 0.8
     fidelity: float = 0.0
     tolerance: float = 0.0
     prune: float = 0.6

@@ -120,7 +120,7 @@ class AdaFlow:
         backbone, (width, height) = self.backbone, video.size
         key = cache_key(
             model=backbone.fingerprint, size=(width, height), device=str(backbone.device),
-            threads=torch.get_num_threads(), attend=backbone.attend.__name__, gather=backbone.gather.__module__, kind=3,
+            threads=torch.get_num_threads(), attend=backbone.attend.__name__, gather=backbone.gather.__module__, kind=4,
         )  # fmt: skip
         _, meta, _ = self.cache.get("calibration", key, lambda _: to_dict(calibrate(backbone, width, height)))
         on_gpu = backbone.device.type == "cuda"

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,10 +26,13 @@ from adaflow_core.editing.attention import (
     injected_conv,
 )
 from adaflow_core.editing.editor import StepPasses, step_passes
+from adaflow_core.editing.place import TIMESTEPS
 from adaflow_core.editing.preservation import restore_detail
+from adaflow_core.editing.smoothing import flow_between, smooth_change
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards
+from adaflow_core.progress import Monitor
 from adaflow_core.types import EditLayout, Forecast, Grid
 
 
@@ -40,6 +44,7 @@ class Calibration:
     until_conv: float  # per row, the pass up to the injected convolution
     propagated: float  # per row of a pass whose self-attention comes from the keyframes
     decode: float  # per frame
+    smooth: float  # per frame, flicker smoothed away along the source's motion
     restore: float  # per frame, showing the source where nothing changed
     extended: float  # per query token, kept token and channel of extended attention
     row_bytes: int  # memory of one row more in a pass, without its feed-forward
@@ -90,12 +95,24 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
         until_conv=until_conv,
         propagated=propagated,
         decode=_seconds(backbone, lambda: backbone.decode_there(small)) / frames,
+        smooth=_smoothing(backbone, decoded[0]),
         restore=_seconds(backbone, lambda: restore_detail(decoded, decoded.flip(1), decoded, 1.0)) / frames,
         extended=_extended(backbone, grids[0], channels[grids[0]], 16 if on_gpu else 4),
         row_bytes=row_bytes,
         gate_bytes=gate_bytes,
         decode_bytes=_peak(backbone, lambda: backbone.decode_there(small)) // frames,
     )
+
+
+def _smoothing(backbone: Backbone, frame: Tensor) -> float:
+    """Seconds per frame [H, W, 3] uint8 of following the motion and smoothing along it."""
+    change, still = frame.permute(2, 0, 1).float(), frame.cpu().numpy()
+
+    def work() -> None:
+        flow = flow_between(still, still[::-1])[None]
+        smooth_change(lambda _: change, flow, 0.9, np.empty(0, np.int64), lambda *_: None, Monitor())
+
+    return _seconds(backbone, work) / 2
 
 
 def _extended(backbone: Backbone, grid: Grid, channels: int, K: int) -> float:
@@ -173,7 +190,7 @@ def forecast(
     assert config.steps and config.inversion_steps
     grids, keyframes = list(layout.correspondence.index), len(layout.keyframes)
     passes = step_passes(config, layout)
-    S, rows, branches = config.steps, sum(p.edits for p in passes), max(p.edits for p in passes)
+    S, rows = config.steps, sum(p.edits for p in passes)
     channels, layers = attention_widths(backbone, grids)
     joint = 0.0
     if layout.slimming is not None:
@@ -189,16 +206,34 @@ def forecast(
     per_keyframe = rows * (calibration.unet + joint) + source_seconds(lambda p: p.keyframes_source)
     per_other = rows * calibration.propagated + source_seconds(lambda p: p.whole_source)
     inverted_steps = (S - 1) * (config.inversion_steps // S) + 1
+    place = 2 * len(TIMESTEPS) * calibration.unet if config.focus else 0.0
     seconds = {
+        "place": frames * place,
         "invert": frames * inverted_steps * calibration.unet,
         "edit": keyframes * per_keyframe + (frames - keyframes) * per_other + (S - 1) * layout_seconds,
-        "decode source": frames * calibration.decode if config.detail else 0.0,
+        "decode source": frames * calibration.decode if config.detail or config.smoothing else 0.0,
+        "smooth": frames * calibration.smooth if config.smoothing else 0.0,
         "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
     }
+    peak = _peak_bytes(calibration, backbone, layout, config, frames, frame_size)
+    return Forecast(seconds, base_bytes + peak)
+
+
+def _peak_bytes(
+    calibration: Calibration,
+    backbone: Backbone,
+    layout: EditLayout,
+    config: EditConfig,
+    frames: int,
+    frame_size: tuple[int, int],
+) -> int:
+    """What the edit's largest pass takes beside what the process holds already."""
+    grids, keyframes, passes = list(layout.correspondence.index), len(layout.keyframes), step_passes(config, layout)
+    channels, layers = attention_widths(backbone, grids)
     chunk = config.chunk or backbone.chunk_for(config.low_memory)
     together = keyframes if layout.slimming is not None else min(keyframes, chunk)
     size = torch.finfo(backbone.dtype).bits // 8
-    outputs = branches * keyframes * sum(layers[g] * g.n * channels[g] for g in grids) * size
+    outputs = max(p.edits for p in passes) * keyframes * sum(layers[g] * g.n * channels[g] for g in grids) * size
     if config.low_memory or keyframes == frames:
         outputs = 0
 
@@ -211,7 +246,7 @@ def forecast(
         pass_bytes(min(frames, chunk * backbone.single_rows)),
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
     )
-    return Forecast(seconds, int(base_bytes + max(peaks)))
+    return int(max(peaks))
 
 
 def to_dict(calibration: Calibration) -> dict[str, Any]:

@@ -30,28 +30,34 @@ HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
 def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
     """[T - 1, 2, H / 2, W / 2, 2] float16, memory-mapped: the motion in pixels (x, y) between frames t and t + 1.
 
-    [:, 0] goes from t to t + 1, [:, 1] back. Dense inverse search (Kroeger et al. 2016), by OpenCV.
+    [:, 0] goes from t to t + 1, [:, 1] back.
     """
-    import cv2
-
     T, (width, height) = len(video), video.size
 
     def build(folder: Path) -> dict[str, Any]:
         out = allocated(folder / "flow.npy", np.float16, (T - 1, 2, height // HALF, width // HALF, 2))
-        search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        grey = cv2.cvtColor(np.ascontiguousarray(video.frames[0]), cv2.COLOR_RGB2GRAY)
         with monitor.stage("flow", T - 1) as stage:
             for t in range(T - 1):
-                following = cv2.cvtColor(np.ascontiguousarray(video.frames[t + 1]), cv2.COLOR_RGB2GRAY)
-                for way, (a, b) in enumerate(((grey, following), (following, grey))):
-                    flow = search.calc(a, b, None)  # type: ignore[call-overload]
-                    out[t, way] = cv2.resize(flow, (width // HALF, height // HALF), interpolation=cv2.INTER_AREA)
-                grey = following
+                out[t] = flow_between(video.frames[t], video.frames[t + 1])
                 stage.advance()
         return {}
 
     folder, _, _ = cache.get("flow", cache_key(video=video.digest), build, monitor.note)
     return np.load(folder / "flow.npy", mmap_mode="r")
+
+
+def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[2, H / 2, W / 2, 2] float32, there and back, of frames [H, W, 3] uint8.
+
+    Dense inverse search (Kroeger et al. 2016), by OpenCV.
+    """
+    import cv2
+
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    a, b = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
+    size = first.shape[1] // HALF, first.shape[0] // HALF
+    flows = (search.calc(*pair, None) for pair in ((a, b), (b, a)))  # type: ignore[call-overload]
+    return np.stack([cv2.resize(flow, size, interpolation=cv2.INTER_AREA) for flow in flows])
 
 
 def smooth_change(

@@ -158,6 +158,8 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "injection_conv": 1.0,
         "fidelity": 1.0,
         "tolerance": 0.1,
+        "focus": 0.0,
+        "smoothing": 0.8,
         "similarity": 0.94,
         "window_similarity": 0.62,
         "cut": 0.885,
