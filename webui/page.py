@@ -157,8 +157,8 @@ def _connect_result(blocks: gr.Blocks, editing: EditEvents, edit: EditStep, edit
 
 def _show_selection(event: gr.events.Dependency, planning: PlanEvents, plan: PlanStep) -> None:
     """After a plan was made: show the tokens of the selected keyframe, and the selected frame."""
-    event.success(*_tokens_call(planning, plan), **_PRIVATE)
-    event.success(*_frame_call(planning, plan), **_PRIVATE)
+    for handler, inputs, outputs in (_tokens_call(planning, plan), _frame_call(planning, plan)):
+        event.success(planning.once_planned(handler), inputs, outputs, **_PRIVATE)
 
 
 _Call = tuple[Callable[..., Any], list[Any], list[Any]]  # handler, inputs, outputs

@@ -51,7 +51,7 @@ class EditStep:
                 label="Where it changes",
                 show_label=False,
                 columns=4,
-                elem_classes=["af-gallery", "af-places"],
+                elem_classes="af-gallery",
                 object_fit="contain",
                 buttons=["fullscreen"],
                 interactive=False,
