@@ -14,6 +14,7 @@ from webui.components.plan import PlanStep
 from webui.components.video import VideoStep
 from webui.events.edit import EditEvents
 from webui.events.plan import PlanEvents
+from webui.messages import quietly
 from webui.outputs import (
     CompareOutputs,
     ExampleOutputs,
@@ -158,7 +159,8 @@ def _connect_result(blocks: gr.Blocks, editing: EditEvents, edit: EditStep, edit
 def _show_selection(event: gr.events.Dependency, planning: PlanEvents, plan: PlanStep) -> None:
     """After a plan was made: show the tokens of the selected keyframe, and the selected frame."""
     for handler, inputs, outputs in (_tokens_call(planning, plan), _frame_call(planning, plan)):
-        event.success(planning.once_planned(handler), inputs, outputs, **_PRIVATE)
+        # Before the first preview a moved slider comes here without a plan.
+        event.success(quietly(handler), inputs, outputs, **_PRIVATE)
 
 
 _Call = tuple[Callable[..., Any], list[Any], list[Any]]  # handler, inputs, outputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -160,15 +160,6 @@ class PlanEvents:
             tokens=_serve_items(items),
             sentence=views.line(sentence),
         )
-
-    def once_planned(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        """`handler`, which does nothing before the first preview, as when a slider was moved early."""
-
-        @wraps(handler)
-        def handle(plan_id: str | None, *inputs: Any) -> Any:
-            return gr.skip() if self.studio.find_plan(plan_id) is None else handler(plan_id, *inputs)
-
-        return handle
 
     def frame(self, plan_id: str | None, number: float) -> FrameOutputs:
         """Frame `number` of the plan (from 0) with its similarity to its keyframe over it."""
