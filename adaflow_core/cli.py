@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="choose keyframes and kept tokens; write plan.json and pictures")
     _shared(plan)
+    plan.add_argument("--prompt", metavar="TEXT", help="also show where an edit to this prompt changes the video")
     plan.add_argument("--out", type=Path, default=Path("outputs/plan"), metavar="DIR")
     plan.set_defaults(run=_plan)
 
@@ -234,11 +235,19 @@ def _load(arguments: argparse.Namespace) -> AdaFlow:
 
 def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.report.export import save_plan
+    from adaflow_core.report.visualize import place_sentence
     from adaflow_core.video.write import check_folder
 
+    prompt = arguments.prompt
+    if prompt is not None:
+        _check_prompt(prompt)
+    edit = _edit_config(arguments)
     check_folder(arguments.out / "plan.json")
-    _, plan = _make_plan(arguments, None, bar, stop)
-    folder = save_plan(plan, arguments.out)
+    engine, plan = _make_plan(arguments, edit, bar, stop)
+    place = None if prompt is None else engine.place(plan, prompt, config=edit, progress=bar, stop=stop)
+    folder = save_plan(plan, arguments.out, place)
+    if place is not None:
+        print(place_sentence(place))
     print(
         f"{len(plan.segments)} keyframes for {len(plan.video)} frames; each attends to {plan.tokens_kept} of "
         f"{plan.tokens_full} tokens ({plan.kept_ratio:.0%})\n"
@@ -247,11 +256,15 @@ def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     )
 
 
+def _check_prompt(prompt: str) -> None:
+    if not prompt.strip():
+        raise AdaFlowError("the prompt is empty; say what the video should show with --prompt")
+
+
 def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.video.write import check_folder, check_output
 
-    if not arguments.prompt.strip():
-        raise AdaFlowError("the prompt is empty; say what the video should show with --prompt")
+    _check_prompt(arguments.prompt)
     config = _edit_config(arguments)
     check_output(arguments.out, arguments.video)
     if arguments.report:

@@ -30,7 +30,7 @@ from adaflow_core.planning.planner import Planner, build_layout, draw_keyframes
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.scores import Scores, score
 from adaflow_core.storage.cache import Cache, cache_key
-from adaflow_core.types import EditLayout, EditResult, Embedding, Forecast, Inversion, Plan
+from adaflow_core.types import EditLayout, EditResult, Embedding, Forecast, Inversion, Place, Plan
 from adaflow_core.version import __version__
 from adaflow_core.video.types import Video
 
@@ -150,12 +150,7 @@ class AdaFlow:
 
         Raises AdaFlowError for a prompt that is empty or a plan of another model, `Stopped` when stopped.
         """
-        if not prompt.strip():
-            raise AdaFlowError("the prompt is empty; say what the video should show")
-        if plan.model != self.backbone.name:
-            raise AdaFlowError(
-                f"the plan was made with {plan.model!r}, this engine holds {self.backbone.name!r}; plan again"
-            )
+        self._check_request(plan, prompt)
         monitor = Monitor(progress, stop)
         began = time.perf_counter()
         with self._exclusive(monitor), PeakMemory(self.backbone.device) as peak:
@@ -179,6 +174,38 @@ class AdaFlow:
             resumed_at_step=resumed,
             chunk=editor.chunk,
         )
+
+    def place(
+        self,
+        plan: Plan,
+        prompt: str,
+        *,
+        config: EditConfig | None = None,
+        progress: Report | None = None,
+        stop: Stop | None = None,
+    ) -> Place:
+        """Where an edit to `prompt` would change the video; the edit itself reuses what is found. Raises as `edit`."""
+        self._check_request(plan, prompt)
+        monitor = Monitor(progress, stop)
+        with self._exclusive(monitor):
+            job = self._prepare(plan, prompt, config or EditConfig(), monitor)
+            mask = self._place(job)
+        assert job.config.structure is not None
+        if mask is not None:
+            why = ""
+        elif not job.config.focus:
+            why = "focus is 0"
+        else:
+            why = "the prompts differ all over it" if job.source.text else "it is not said what is in the video"
+        return Place(mask, job.config.structure, wording(job.source.text, prompt).kept is not None, why)
+
+    def _check_request(self, plan: Plan, prompt: str) -> None:
+        if not prompt.strip():
+            raise AdaFlowError("the prompt is empty; say what the video should show")
+        if plan.model != self.backbone.name:
+            raise AdaFlowError(
+                f"the plan was made with {plan.model!r}, this engine holds {self.backbone.name!r}; plan again"
+            )
 
     def _prepare(self, plan: Plan, prompt: str, config: EditConfig, monitor: Monitor) -> _Job:
         backbone, source_prompt = self.backbone, plan.config.source_prompt

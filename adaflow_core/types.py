@@ -189,6 +189,21 @@ class Plan(KeyframeChoice):
         return sorted(self.layout.correspondence.index, key=lambda grid: -grid.n)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an edit would change a video, and what the wording of its prompt makes of it."""
+
+    mask: np.ndarray | None  # [T, h, w] float32 0..1 on the latents' grid, soft at its edge; None: all over the frame
+    structure: float  # share of the steps with the source's structure in it: 1 keeps shapes, 0 frees them
+    surroundings: bool  # it is what surrounds a thing that stays
+    why: str = ""  # a phrase on why it is all over the frame
+
+    @property
+    def share(self) -> float:
+        """Of the pixels of all frames."""
+        return 1.0 if self.mask is None else float(self.mask.mean())
+
+
 # --- results ----------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import shlex
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from adaflow_core.cli import Bar, _edit_config, _plan_config, main, parser
 from adaflow_core.config import (
@@ -45,6 +47,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         (["plan", "nowhere.mp4"], "nowhere.mp4"),
         (["plan", "TEXT"], "not a video"),
         (["edit", str(CLIP), "--prompt", " "], "prompt"),
+        (["plan", str(CLIP), "--prompt", " "], "prompt"),
         (["edit", str(CLIP)], "--prompt"),
         (["edit", str(CLIP), "--prompt", "a ball", "--model", "./no-such-folder"], "model"),
         (["plan", str(CLIP), "--prune", "2"], "prune"),
@@ -84,6 +87,18 @@ def test_plan_writes_json_arrays_and_pictures(tmp_path: Path, capsys: pytest.Cap
     assert {"keyframes.png", "timeline.png", "time_slice.png"} <= {path.name for path in out.iterdir()}
     assert len(list(out.glob("tokens_*.png"))) == 3
     assert "3 keyframes for 8 frames" in capsys.readouterr().out
+    assert not (out / "place.png").exists()
+
+
+def test_plan_with_a_prompt_shows_where_it_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, out = tmp_path / "settings.json", tmp_path / "plan"
+    settings.write_text('{"edit": {"focus": 1.0}}')
+    arguments = ["plan", str(CLIP), "--frames", "0:4", "--keyframes", "2", "--source-prompt", "a red ball in a meadow"]
+    arguments += ["--prompt", "a blue ball in a meadow", "--settings", str(settings), "--out", str(out)]
+    assert main(arguments) == 0
+    assert re.search(r"Changes here: \d+% of the picture; shape is kept\.", capsys.readouterr().out)
+    with Image.open(out / "place.png") as picture:
+        assert min(picture.size) > 200
 
 
 def test_edit_writes_a_video_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -33,6 +35,20 @@ def message(problem: str) -> str:
 def refusal(problem: str, title: str = "Not possible") -> gr.Error:
     """The exception that shows `problem` to the visitor."""
     return gr.Error(message(problem), title=title, print_exception=False)
+
+
+def quietly(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """`handler`, whose refusals are not shown: it follows another event, and nobody asked for it."""
+
+    @wraps(handler)
+    def handle(*inputs: Any) -> Any:
+        try:
+            return handler(*inputs)
+        except gr.Error as problem:
+            problem.visible = False
+            raise
+
+    return handle
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class ModelOutputs(NamedTuple):
     side: Any
     vocabulary: Any
     vocabulary_words: Any
+    focus: Any
+    smoothing: Any
 
 
 class PreviewOutputs(NamedTuple):
@@ -67,6 +69,16 @@ class FrameOutputs(NamedTuple):
 
     frame_picture: Any
     frame_sentence: Any
+
+
+class PlaceOutputs(NamedTuple):
+    """Where an edit would change the video: the job while it searches, then the pictures."""
+
+    place_job_id: Any
+    place_progress: Any
+    place: Any
+    place_sentence: Any
+    place_gallery: Any
 
 
 class WatchOutputs(NamedTuple):

@@ -14,11 +14,13 @@ from webui.components.plan import PlanStep
 from webui.components.video import VideoStep
 from webui.events.edit import EditEvents
 from webui.events.plan import PlanEvents
+from webui.messages import quietly
 from webui.outputs import (
     CompareOutputs,
     ExampleOutputs,
     FrameOutputs,
     ModelOutputs,
+    PlaceOutputs,
     PreviewOutputs,
     TokenOutputs,
     WatchOutputs,
@@ -49,6 +51,7 @@ def build(studio: Studio) -> gr.Blocks:
         _connect_model(planning, plan, edit)
         _connect_plan_views(planning, plan)
         _connect_preview(planning, video, plan)
+        _connect_place(planning, editing, video, plan, edit)
         edit_started = _connect_edit(planning, editing, video, plan, edit)
         _connect_result(blocks, editing, edit, edit_started)
     return blocks
@@ -95,22 +98,45 @@ def _connect_plan_views(planning: PlanEvents, plan: PlanStep) -> None:
         plot.select(planning.find_clicked_frame, plan.plan_id, plan.frame, **_PRIVATE).then(*frame, **_PRIVATE)
 
 
-def _connect_edit(
-    planning: PlanEvents, editing: EditEvents, video: VideoStep, plan: PlanStep, edit: EditStep
+def _plan_first(
+    button: gr.Button,
+    shown: dict[str, Any],  # what shows the planning and its progress: `job_id` and `status`
+    planning: PlanEvents,
+    editing: EditEvents,
+    video: VideoStep,
+    plan: PlanStep,
+    edit: EditStep,
 ) -> gr.events.Dependency:
-    """The button Edit. The plan is made again first if the settings have changed, so an edit follows what is shown."""
-    inputs = _preview_inputs(planning, video, plan)
-    outputs = collect(PreviewOutputs._fields, plan, job_id=edit.job_id, status=edit.progress)
-    planned = edit.start.click(editing.check_not_empty, edit.prompt, None, **_PRIVATE).success(
+    """A click makes the plan again if the settings have changed, so that what comes then follows what is shown."""
+    inputs, outputs = _preview_inputs(planning, video, plan), collect(PreviewOutputs._fields, plan, **shown)
+    planned = button.click(editing.check_not_empty, edit.prompt, None, **_PRIVATE).success(
         planning.preview, inputs, outputs, **_PRIVATE
     )
     _show_selection(planned, planning, plan)
+    return planned
+
+
+def _connect_place(planning: PlanEvents, editing: EditEvents, video: VideoStep, plan: PlanStep, edit: EditStep) -> None:
+    """The button that shows where the prompt changes the video."""
+    shown = {"job_id": edit.place_job_id, "status": edit.place_progress}
+    planned = _plan_first(edit.show_place, shown, planning, editing, video, plan, edit)
+    inputs = collect(_parameters(editing.place), plan, prompt=edit.prompt)
+    planned.success(editing.place, inputs, collect(PlaceOutputs._fields, edit), api_name="place", **_PUBLIC)
+
+
+def _connect_edit(
+    planning: PlanEvents, editing: EditEvents, video: VideoStep, plan: PlanStep, edit: EditStep
+) -> gr.events.Dependency:
+    """The button Edit."""
+    shown = {"job_id": edit.job_id, "status": edit.progress}
+    planned = _plan_first(edit.start, shown, planning, editing, video, plan, edit)
     inputs = collect(_parameters(editing.edit), plan, prompt=edit.prompt)
     started = planned.success(editing.edit, inputs, edit.job_id, api_name="edit", **_PUBLIC)
     check_prompt = editing.check_prompt, [edit.prompt, plan.model], edit.prompt_problems
     gr.on([edit.prompt.blur, edit.prompt.submit], *check_prompt, api_name="check_prompt", **_PUBLIC)
     started.success(*check_prompt, **_PRIVATE)
-    edit.stop.click(editing.stop, edit.job_id, None, api_name="stop", **_IMMEDIATE)
+    plan.structure_by_words.change(_if_not, plan.structure_by_words, plan.structure, **_PRIVATE)
+    edit.stop.click(editing.stop, [edit.job_id, edit.place_job_id], None, api_name="stop", **_IMMEDIATE)
     return started
 
 
@@ -132,8 +158,9 @@ def _connect_result(blocks: gr.Blocks, editing: EditEvents, edit: EditStep, edit
 
 def _show_selection(event: gr.events.Dependency, planning: PlanEvents, plan: PlanStep) -> None:
     """After a plan was made: show the tokens of the selected keyframe, and the selected frame."""
-    event.success(*_tokens_call(planning, plan), **_PRIVATE)
-    event.success(*_frame_call(planning, plan), **_PRIVATE)
+    for handler, inputs, outputs in (_tokens_call(planning, plan), _frame_call(planning, plan)):
+        # Before the first preview a moved slider comes here without a plan.
+        event.success(quietly(handler), inputs, outputs, **_PRIVATE)
 
 
 _Call = tuple[Callable[..., Any], list[Any], list[Any]]  # handler, inputs, outputs
@@ -158,6 +185,10 @@ def _parameters(handler: Callable[..., Any]) -> list[str]:
 
 def _same(value: str) -> str:
     return value
+
+
+def _if_not(automatic: bool) -> gr.Slider:
+    return gr.Slider(interactive=not automatic)
 
 
 def _index(event: gr.SelectData) -> int:

@@ -22,7 +22,7 @@ from adaflow_core.progress import Progress
 from adaflow_core.types import Plan
 from webui.jobs.engines import Engines
 from webui.jobs.queue import Jobs, Report, Stop
-from webui.jobs.tasks import EditTask, FinishedEdit, PlanTask, Request, Runner
+from webui.jobs.tasks import EditTask, FinishedEdit, PlaceTask, PlanTask, Request, Runner
 from webui.limits import Limits
 
 
@@ -100,13 +100,21 @@ class Studio:
 
         return self.jobs.submit("plan", work, urgent=True, files=_files(request.video))
 
+    def place(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
+        """Queue the search for where an edit changes the video, and return the job's id. The result is a `Place`."""
+        stored = self._check_edit(plan_id, prompt)
+        request, plan = stored.request, stored.plan
+        task = PlaceTask(self._sources[self.resolve_model(request.model)], plan, prompt, config)
+        return self.jobs.submit(
+            "place",
+            lambda report, stop: self._run(task, report, stop),
+            urgent=True,
+            files=_files(request.video, plan.video.frames),
+        )
+
     def edit(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
         """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`."""
-        stored = self.find_plan(plan_id)
-        if stored is None:
-            raise AdaFlowError("there is no plan to edit from; preview the keyframes first")
-        if not prompt.strip():
-            raise AdaFlowError("the prompt is empty; describe what the edited video should show")
+        stored = self._check_edit(plan_id, prompt)
         request, plan = stored.request, stored.plan
         label = self.resolve_model(request.model)
         folder = self.folder / secrets.token_urlsafe(12)
@@ -117,6 +125,14 @@ class Studio:
             forecast=plan.forecast.seconds,
             files=_files(request.video, plan.video.frames, plan.features.tokens),
         )
+
+    def _check_edit(self, plan_id: str | None, prompt: str) -> StoredPlan:
+        stored = self.find_plan(plan_id)
+        if stored is None:
+            raise AdaFlowError("there is no plan to edit from; preview the keyframes first")
+        if not prompt.strip():
+            raise AdaFlowError("the prompt is empty; describe what the edited video should show")
+        return stored
 
     def prompt_problems(self, prompt: str, model: str = "") -> list[str]:
         """Sentences on the parts of a prompt that the model ignores: unknown words, and what is too long."""

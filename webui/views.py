@@ -27,6 +27,7 @@ STAGES = {
     "similarity": "Comparing frames",
     "refine": "Refining keyframes",
     "match": "Matching frames to keyframes",
+    "place": "Finding where it changes",
     "invert": "Inverting the source",
     "edit": "Editing",
     "place": "Finding where it changes",
@@ -34,6 +35,8 @@ STAGES = {
     "smooth": "Smoothing flicker",
     "decode source": "Decoding the source",
     "decode frames": "Decoding the edited frames",
+    "flow": "Following the motion",
+    "smooth": "Smoothing the edit",
     "score": "Scoring the edit",
     "write": "Writing the video",
 }

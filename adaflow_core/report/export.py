@@ -21,7 +21,7 @@ from adaflow_core.config import (
 )
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.report import visualize
-from adaflow_core.types import Plan
+from adaflow_core.types import Place, Plan
 from adaflow_core.version import __version__
 
 
@@ -59,14 +59,17 @@ def plan_report(plan: Plan) -> dict[str, Any]:
     }
 
 
-def save_plan(plan: Plan, folder: Path) -> Path:
-    """Write plan.json, plan.npz (masks and scores by grid, curves, heat maps) and pictures into `folder`."""
+def save_plan(plan: Plan, folder: Path, place: Place | None = None) -> Path:
+    """Write plan.json, plan.npz (masks and scores by grid, curves, heat maps) and pictures into `folder`.
+
+    `place`: of an edit, for a picture of where it changes the video.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.json").write_text(json.dumps(plan_report(plan), indent=1), encoding="utf-8")
         arrays: dict[str, Any] = plan_arrays(plan)
         np.savez_compressed(folder / "plan.npz", **arrays)
-        for name, picture in _pictures(plan):
+        for name, picture in _pictures(plan, place):
             Image.fromarray(picture).save(folder / name)
     except OSError as problem:
         raise AdaFlowError(f"{folder} cannot be written; choose another --out ({problem.strerror})") from problem
@@ -121,7 +124,7 @@ def plan_arrays(plan: Plan) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _pictures(plan: Plan) -> list[tuple[str, np.ndarray]]:
+def _pictures(plan: Plan, place: Place | None) -> list[tuple[str, np.ndarray]]:
     pictures = [
         ("keyframes.png", visualize.keyframe_strip(plan)),
         ("timeline.png", visualize.timeline(plan)),
@@ -131,6 +134,8 @@ def _pictures(plan: Plan) -> list[tuple[str, np.ndarray]]:
         for q, keyframe in enumerate(plan.layout.keyframes):
             views = [picture for picture, _ in visualize.token_view(plan, q, plan.finest)]
             pictures.append((f"tokens_{int(keyframe):05d}.png", visualize.contact_sheet(views)))
+    if place is not None:
+        pictures.append(("place.png", visualize.place_strip(plan, place)))
     return pictures
 
 

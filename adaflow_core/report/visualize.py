@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from adaflow_core.report.canvas import (
     BAND,
@@ -19,6 +20,7 @@ from adaflow_core.report.canvas import (
     MEAN,
     MUTED,
     PAPER,
+    PLACE,
     RESIDUAL,
     RULE,
     WINDOW,
@@ -30,7 +32,7 @@ from adaflow_core.report.canvas import (
     resize,
     spread,
 )
-from adaflow_core.types import Grid, Plan
+from adaflow_core.types import Grid, Place, Plan
 
 WIDTH = 960  # of the timeline and the time slice, in pixels
 # Margins that both share, so that their marks line up.
@@ -57,6 +59,55 @@ def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
     return canvas.picture()
 
 
+def place_overlay(frame: Picture, mask: np.ndarray) -> Picture:
+    """`frame` tinted where `mask` [h, w] in 0..1 is, with an outline in two shades, which shows on any ground."""
+    height, width = frame.shape[:2]
+    soft = Image.fromarray(np.asarray(mask, np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    alpha = np.asarray(soft)
+    picture = frame + 0.45 * alpha[..., None] * (np.array(PLACE) - frame)
+    inside = alpha >= 0.5
+    border = _border(inside)
+    picture[border & inside], picture[border & ~inside] = PLACE, PAPER
+    return picture.round().astype(np.uint8)
+
+
+def place_view(plan: Plan, place: Place, side: int = 224) -> list[tuple[Picture, str]]:
+    """Up to eight keyframes with the place laid over them; captioned with its share of the frame, and when it is."""
+    items, count = [], min(8, len(plan.segments))
+    for frame in plan.segments.keyframes[np.linspace(0, len(plan.segments) - 1, count).astype(int)]:
+        mask = np.ones((1, 1)) if place.mask is None else place.mask[frame]
+        picture = place_overlay(at_least(plan.video.frames[frame], side), mask)
+        items.append((picture, f"{mask.mean():.0%} · {stamp(plan, frame)}"))
+    return items
+
+
+def place_sentence(place: Place) -> str:
+    """What may change there, in words."""
+    if place.mask is None:
+        return f"Changes here: the whole picture; {place.why}."
+    if place.surroundings:
+        what = "surroundings change, the thing stays"
+    else:
+        part = "" if place.structure in (0, 1) else f" for {place.structure:.0%} of the steps"
+        what = f"shape is {'kept' if place.structure else 'free'}{part}"
+    return f"Changes here: {place.share:.0%} of the picture; {what}."
+
+
+def place_strip(plan: Plan, place: Place, columns: int = 4) -> Picture:
+    """The pictures of `place_view` in rows, under the sentence on them."""
+    items = place_view(plan, place)
+    (height, width), gap, caption = items[0][0].shape[:2], 8, 22
+    columns = min(columns, len(items))
+    rows = -(-len(items) // columns)
+    canvas = Canvas(max(columns * (width + gap) + gap, 460), rows * (height + caption + gap) + 32)
+    canvas.text(gap, 8, place_sentence(place), INK, 12)
+    for k, (picture, text) in enumerate(items):
+        x, y = gap + k % columns * (width + gap), 32 + k // columns * (height + caption + gap)
+        canvas.paste(picture, x, y, width, height)
+        canvas.text(x, y + height + 3, text, INK, 11)
+    return canvas.picture()
+
+
 def kept_overlay(frame: Picture, mask: np.ndarray) -> Picture:
     """`frame` with its dropped tokens dark, grey and hatched, and an outline around what is kept.
 
@@ -70,13 +121,20 @@ def kept_overlay(frame: Picture, mask: np.ndarray) -> Picture:
     hatch = (rows + columns) % 8 == 0
     dropped[hatch] = 0.6 * dropped[hatch] + 40  # still darker than the frame wherever it is not black
     picture = np.where(kept[..., None], frame, dropped)
-    border = np.zeros_like(kept)
-    border[1:] |= kept[1:] & ~kept[:-1]
-    border[:-1] |= kept[:-1] & ~kept[1:]
-    border[:, 1:] |= kept[:, 1:] & ~kept[:, :-1]
-    border[:, :-1] |= kept[:, :-1] & ~kept[:, 1:]
-    picture[border] = PAPER
+    picture[_border(kept) & kept] = PAPER
     return picture.round().clip(0, 255).astype(np.uint8)
+
+
+def _border(inside: np.ndarray) -> np.ndarray:
+    """[H, W] bool -> [H, W] bool: the pixels on either side of the edge of what is inside."""
+    border = np.zeros_like(inside)
+    for edge, first, second in (
+        (inside[1:] != inside[:-1], border[1:], border[:-1]),
+        (inside[:, 1:] != inside[:, :-1], border[:, 1:], border[:, :-1]),
+    ):
+        first |= edge
+        second |= edge
+    return border
 
 
 def _other_keyframes(plan: Plan, q: int, side: int) -> Iterator[tuple[int, Picture, str]]:

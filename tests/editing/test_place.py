@@ -10,6 +10,8 @@ import pytest
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.place import Wording, otsu, place_of, wording
 from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
 from benchmarks.quality.kinds import make_pair
 
@@ -80,3 +82,37 @@ def test_a_colour_is_changed_in_its_place_only(engine: AdaFlow) -> None:
         changed[focus] = size[pair.region].mean(), size[~pair.region].mean()
     inside, outside = changed[1.0]
     assert inside > 0.5 * changed[0.0][0] and outside < 0.3 * changed[0.0][1] and inside > 5 * outside
+
+
+@pytest.mark.slow
+def test_the_place_can_be_asked_for_before_the_edit_which_reuses_it(engine: AdaFlow) -> None:
+    pair = make_pair(0, 3, "val", "cpu")
+    plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=2))
+    prompt = pair.prompt.replace("red", "blue")  # another test has looked for the pair's own
+    config, seen = EditConfig(steps=1, focus=1.0), list[Progress]()
+    stopped = iter([False, True])
+    with pytest.raises(Stopped):
+        engine.place(plan, prompt, config=config, stop=lambda: next(stopped, True))
+    place = engine.place(plan, prompt, config=config, progress=seen.append)
+    assert place.mask is not None and place.mask.shape == (len(pair.source), 32, 32) and place.why == ""
+    assert 0 < place.share < 0.5 and place.structure == 1 and not place.surroundings
+    assert "place" in {report.stage for report in seen}
+    seen.clear()
+    engine.edit(plan, prompt, config, progress=seen.append)
+    assert "place" not in {report.stage for report in seen}, "it is kept"
+    assert engine.place(plan, prompt, config=EditConfig(focus=1.0, structure=0.3)).structure == 0.3
+
+
+def test_all_over_the_frame_there_is_no_place_and_it_is_said_why(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    described = engine.plan(drawn_frames[:2], PlanConfig(source_prompt="a red ball in a meadow", keyframes=1))
+    plain = engine.plan(drawn_frames[:2], PlanConfig(keyframes=1))
+    focused = EditConfig(focus=1.0)
+    for plan, prompt, config, why in (
+        (described, "a watercolour of mountains", focused, "differ all over"),
+        (described, "a blue ball in a meadow", EditConfig(focus=0.0), "focus is 0"),
+        (plain, "a blue ball in a meadow", focused, "not said what is in the video"),
+    ):
+        place = engine.place(plan, prompt, config=config)
+        assert place.mask is None and place.share == 1 and why in place.why
+    with pytest.raises(AdaFlowError, match="the prompt is empty"):
+        engine.place(plain, " ")

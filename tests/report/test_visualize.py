@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from adaflow_core.report.canvas import CUT, KEYFRAME, heat_colours
+from adaflow_core.report.canvas import CUT, KEYFRAME, PLACE, heat_colours
 from adaflow_core.report.visualize import (
     WIDTH,
     TimeAxis,
@@ -13,6 +15,10 @@ from adaflow_core.report.visualize import (
     kept_masks,
     kept_overlay,
     keyframe_strip,
+    place_overlay,
+    place_sentence,
+    place_strip,
+    place_view,
     score_heatmap,
     score_view,
     stamp,
@@ -20,6 +26,7 @@ from adaflow_core.report.visualize import (
     timeline,
     token_view,
 )
+from adaflow_core.types import Place, Segments
 from helpers.plans import COARSE, FINE, small_plan
 
 
@@ -159,3 +166,44 @@ def test_contact_sheet_keeps_every_pixel() -> None:
     assert np.array_equal(sheet[6:10, 8:14], pictures[4])
     assert np.array_equal(contact_sheet(pictures), contact_sheet(list(pictures)))
     assert contact_sheet([]).shape == (1, 1, 3), "a plan of one keyframe has no others to show"
+
+
+def left_half(frames: int = 20) -> np.ndarray:
+    """A place [T, 4, 6]: the left half of every frame."""
+    mask = np.zeros((frames, 4, 6), np.float32)
+    mask[:, :, :3] = 1
+    return mask
+
+
+def test_the_place_is_tinted_and_outlined_and_the_rest_is_the_frame() -> None:
+    frame = np.full((40, 60, 3), 120, dtype=np.uint8)
+    picture = place_overlay(frame, left_half()[0])
+    assert np.array_equal(picture[:, 36:], frame[:, 36:])
+    assert np.array_equal(picture[5, 5], (frame[5, 5] * 0.55 + 0.45 * np.array(PLACE)).round())
+    columns = picture[20].astype(int)
+    assert near(columns[None], PLACE, 2)[0, 29] and (columns[30] == 255).all(), "the outline has two shades"
+
+
+def test_the_place_is_shown_on_eight_keyframes_at_most() -> None:
+    plan = small_plan()
+    items = place_view(plan, Place(left_half(), 1.0, False))
+    assert [caption for _, caption in items] == [f"50% · {stamp(plan, t)}" for t in (3, 10, 17)]
+    assert all(min(picture.shape[:2]) >= 224 for picture, _ in items)
+    many = replace(plan, segments=Segments(np.arange(20), np.arange(20), np.array([], int), 20))
+    frames = [int(caption.split(" ")[-1]) for _, caption in place_view(many, Place(None, 0.0, False))]
+    assert len(frames) == 8 and (frames[0], frames[-1]) == (0, 19) and frames == sorted(frames)
+    assert place_strip(many, Place(None, 0.0, False)).shape[0] > place_strip(plan, Place(None, 0.0, False)).shape[0]
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        (Place(left_half(), 1.0, False), "Changes here: 50% of the picture; shape is kept."),
+        (Place(left_half(), 0.0, False), "Changes here: 50% of the picture; shape is free."),
+        (Place(left_half(), 0.3, False), "Changes here: 50% of the picture; shape is kept for 30% of the steps."),
+        (Place(left_half(), 1.0, True), "Changes here: 50% of the picture; surroundings change, the thing stays."),
+        (Place(None, 0.0, False, "focus is 0"), "Changes here: the whole picture; focus is 0."),
+    ],
+)
+def test_words_say_what_may_change(place: Place, sentence: str) -> None:
+    assert place_sentence(place) == sentence

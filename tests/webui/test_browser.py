@@ -99,6 +99,8 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     clip = choose_example(page)
     page.get_by_text("frames per second").wait_for()
     set_slider(page, "Keyframes (0 = automatic)", 3)
+    page.wait_for_timeout(1500)
+    assert page.get_by_text("There is no plan yet").count() == 0, "a slider may be moved before there is one"
     page.get_by_role("button", name="Preview keyframes").click()
     page.locator(".af-facts").wait_for()
     assert fact(page, "Keyframes") == "3"
@@ -249,6 +251,8 @@ def test_no_serious_accessibility_violations(page: Page) -> None:
     choose_example(page)
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
+    page.get_by_role("button", name="Show where it changes").click()
+    page.get_by_text("Changes here").wait_for()
     for tab in ("Keyframes", "Tokens", "Timeline"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
@@ -293,11 +297,31 @@ def test_an_unknown_word_is_named(page: Page) -> None:
     page.get_by_text("does not know “xylophone”").wait_for()
 
 
+def test_the_place_of_an_edit_is_shown_before_it(page: Page) -> None:
+    choose_example(page)
+    set_slider(page, "Keyframes (0 = automatic)", 2)
+    set_slider(page, "Focus", 1)
+    page.get_by_role("button", name="Show where it changes").click()
+    page.get_by_text("of the picture; shape is kept.").wait_for()
+    assert page.locator(".thumbnail-item", has_text="% · ").count() == 2
+    page.get_by_label("Structure automatic").uncheck()
+    structure = page.get_by_label("number input for Structure")
+    page.wait_for_function("box => !box.disabled", arg=structure.element_handle())
+    set_slider(page, "Structure", 0.3)
+    page.get_by_role("button", name="Show where it changes").click()
+    page.get_by_text("shape is kept for 30% of the steps").wait_for()
+    page.get_by_label("Prompt", exact=True).fill(" ")
+    page.get_by_role("button", name="Show where it changes").click()
+    page.get_by_text("The prompt is empty").first.wait_for()
+
+
 def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     choose_example(page)
     page.get_by_role("button", name="Preview keyframes").click()
     page.locator(".af-facts").wait_for()
+    page.get_by_role("button", name="Show where it changes").click()
+    page.get_by_text("Changes here").wait_for()
     for tab in ("Keyframes", "Tokens", "Timeline"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)

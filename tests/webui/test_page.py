@@ -27,6 +27,7 @@ EVENTS = [
     "tokens",
     "frame",
     "check_prompt",
+    "place",
     "edit",
     "watch",
     "compare",
@@ -71,6 +72,8 @@ def test_what_is_wrong_is_said_in_a_sentence(client: Any, tmp_path: Path) -> Non
         client.predict(None, api_name="/preview")
     with pytest.raises(AppError, match="There is no plan to edit from"):
         client.predict("a blue ball", api_name="/edit")
+    with pytest.raises(AppError, match="There is no plan to edit from"):
+        client.predict("a blue ball", api_name="/place")
     with pytest.raises(AppError, match="There is no plan yet"):
         client.predict(1, api_name="/tokens")
     assert client.predict("nonsense", api_name="/watch")[0] == {"state": "unknown"}
@@ -119,6 +122,50 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
     began = time.monotonic()
     assert watching.result(timeout=60)[0]["state"] == "stopped"
     assert time.monotonic() - began < 10  # two seconds of compute, on a machine that may be busy
+
+
+@with_model
+@pytest.mark.slow
+def test_the_page_shows_where_a_prompt_changes_the_video(client: Any, drawn_clip: Path) -> None:
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    settings = {"keyframes": 2, "steps": 2, "side": 192, "frames": "0:4"}
+    client.predict(handle_file(str(drawn_clip)), "a red ball in a meadow", api_name="/preview", **settings)
+    with pytest.raises(AppError, match="The prompt is empty"):
+        client.predict(" ", api_name="/place")
+    status, sentence, pictures = client.predict("a blue ball in a meadow", focus=1, api_name="/place")
+    pictures = pictures["value"] if isinstance(pictures, dict) else pictures
+    assert status == "" and "of the picture; shape is kept" in sentence and len(pictures) == 2
+    sentence = client.predict("a blue ball in a meadow", focus=0, api_name="/place")[1]
+    assert "the whole picture; focus is 0" in sentence
+    sentence = client.predict("a watercolour of the sea", focus=1, api_name="/place")[1]
+    assert "the whole picture; the prompts differ all over it" in sentence
+
+    # Stop ends the search and the edit that it waits for.
+    job = client.predict("a red ball at night", steps=100, api_name="/edit")
+    searching = client.submit("a green ball in a meadow", focus=1, api_name="/place")
+    until(lambda: searching.outputs() or searching.done(), 30)
+    client.predict(job, api_name="/stop")
+    with pytest.raises(AppError, match="stopped"):
+        searching.result(timeout=60)
+    assert client.predict(job, api_name="/watch")[0]["state"] == "stopped"
+
+
+@with_model
+@pytest.mark.slow
+def test_an_edit_takes_the_settings_of_its_place(client: Any, drawn_clip: Path) -> None:
+    from gradio_client import handle_file
+
+    settings = {"keyframes": 2, "side": 192, "frames": "0:4"}
+    client.predict(handle_file(str(drawn_clip)), "a red ball in a meadow", api_name="/preview", **settings)
+    given = {"focus": 0.5, "structure_by_words": False, "structure": 0.4, "smoothing": 0.3}
+    job = client.predict("a blue ball in a meadow", "", 2, 1, 0.2, 1, 7, **given, api_name="/edit")
+    command, report = client.predict(job, api_name="/watch")[-2:]
+    report = report if isinstance(report, dict) else json.loads(Path(report).read_text())
+    used = report["settings"]["edit"]
+    assert (used["focus"], used["structure"], used["smoothing"], used["seed"]) == (0.5, 0.4, 0.3, 7)
+    assert all(flag in command for flag in ("--focus=0.5", "--structure=0.4", "--smoothing=0.3"))
 
 
 @with_model

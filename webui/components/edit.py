@@ -21,12 +21,15 @@ class EditStep:
                     value="", label="Prompt", placeholder="a blue ball rolls over snow", lines=1, max_lines=3
                 )
                 self.prompt_problems = gr.HTML(label="Doubts about the prompt")
-            with gr.Column(scale=3, min_width=220), gr.Row():
-                self.start = gr.Button("Edit", variant="primary", min_width=100)
-                self.stop = gr.Button("Stop", min_width=80)
+            with gr.Column(scale=3, min_width=220):
+                with gr.Row():
+                    self.start = gr.Button("Edit", variant="primary", min_width=100)
+                    self.stop = gr.Button("Stop", min_width=80)
+                self.show_place = gr.Button("Show where it changes")
         words = studio.profile().vocabulary
         with gr.Accordion(views.vocabulary_title(words), open=False, visible=bool(words)) as self.vocabulary:
             self.vocabulary_words = gr.HTML(views.vocabulary(words), label="Known words")
+        self._add_place()
         self.progress = gr.HTML(label="Progress")
         with gr.Column(visible=False) as self.result:
             self.about = gr.HTML(label="Prompt of the edit")
@@ -37,7 +40,22 @@ class EditStep:
             self._add_files()
         self.job_id = gr.Textbox(label="Job", visible=False)
         self.status = gr.JSON(label="Status", visible=False)  # for programs
+        self.place_job_id = gr.State("")
         self.last_job_id = gr.BrowserState("", storage_key=_STORAGE, secret=_STORAGE_SECRET)
+
+    def _add_place(self) -> None:
+        self.place_progress = gr.HTML(label="Progress of the search")
+        with gr.Column(visible=False) as self.place:
+            self.place_sentence = gr.HTML(label="What may change there")
+            self.place_gallery = gr.Gallery(
+                label="Where it changes",
+                show_label=False,
+                columns=4,
+                elem_classes="af-gallery",
+                object_fit="contain",
+                buttons=["fullscreen"],
+                interactive=False,
+            )
 
     def _add_videos(self) -> None:
         with gr.Row():

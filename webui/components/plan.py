@@ -86,6 +86,7 @@ class PlanStep:
         self.injection_conv = _slider(
             _EDIT["injection_conv"], profile.injection_conv, 0.05, label="Injection of features"
         )
+        self._add_place_settings(profile)
         self.negative_prompt = gr.Textbox(
             label="Negative prompt",
             value="",
@@ -93,6 +94,15 @@ class PlanStep:
         )
         seed = _EDIT["seed"]
         self.seed = gr.Number(seed.default, precision=0, minimum=seed.low, **_words(seed))
+
+    def _add_place_settings(self, profile: ModelProfile) -> None:
+        focus, structure, smoothing = _EDIT["focus"], _EDIT["structure"], _EDIT["smoothing"]
+        self.focus = _slider(focus, profile.focus, 0.05, info=_sentences(focus))
+        self.structure_by_words = gr.Checkbox(
+            True, label="Structure automatic", info=_capital(structure.help.partition("auto: ")[2])
+        )
+        self.structure = _slider(structure, 1, 0.05, info=_sentences(structure), interactive=False)
+        self.smoothing = _slider(smoothing, profile.smoothing, 0.05, info=_sentences(smoothing))
 
     def _add_keyframes_tab(self) -> None:
         with gr.Tab("Keyframes"):
@@ -152,7 +162,16 @@ class PlanStep:
 
 def _words(setting: Setting) -> dict[str, Any]:
     label = setting.name.replace("_", " ").capitalize()
-    return {"label": label, "info": setting.effect or f"{setting.help[0].upper()}{setting.help[1:]}."}
+    return {"label": label, "info": setting.effect or _capital(setting.help)}
+
+
+def _capital(phrase: str) -> str:
+    return f"{phrase[0].upper()}{phrase[1:]}."
+
+
+def _sentences(setting: Setting) -> str:
+    """What a setting is and what more of it does; without what automatic means."""
+    return f"{_capital(setting.help.partition('; auto: ')[0])} {setting.effect}"
 
 
 def _slider(setting: Setting, value: float, step: float, **own: Any) -> gr.Slider:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -9,12 +10,13 @@ import gradio as gr
 import numpy as np
 
 from adaflow_core.config import EditConfig
+from adaflow_core.report.visualize import place_sentence, place_view
 from webui import views
 from webui.events.follow import follow, stop_job
 from webui.jobs.queue import Snapshot
 from webui.jobs.tasks import FinishedEdit
 from webui.messages import message, refusal, refuse_on_error
-from webui.outputs import CompareOutputs, WatchOutputs, unchanged
+from webui.outputs import CompareOutputs, PlaceOutputs, WatchOutputs, unchanged
 from webui.served_images import serve_image
 from webui.studio import Studio
 
@@ -35,6 +37,30 @@ class EditEvents:
         if not (prompt or "").strip():
             raise refusal("the prompt is empty; say what the video should show")
 
+    async def place(
+        self, plan_id: str | None, prompt: str, focus: float, structure_by_words: bool, structure: float
+    ) -> AsyncIterator[PlaceOutputs]:
+        """Show where an edit of the plan to this prompt would change the video."""
+        with refuse_on_error():
+            config = EditConfig(focus=focus, structure=None if structure_by_words else structure)
+            job_id, snapshot = self.studio.place(plan_id, prompt or "", config), None
+        stored = self.studio.find_plan(plan_id)
+        async for snapshot in follow(self.studio.jobs, job_id):
+            if not snapshot.finished:
+                yield unchanged(PlaceOutputs, place_job_id=job_id, place_progress=views.progress(snapshot))
+        done = unchanged(PlaceOutputs, place_job_id="", place_progress="")
+        if stored is None or snapshot is None or snapshot.state != "done":
+            yield done
+            if snapshot is not None and snapshot.state == "failed":
+                raise refusal(snapshot.problem)
+            raise refusal("the search was stopped", title="Stopped")
+        items = await asyncio.to_thread(place_view, stored.plan, snapshot.result)
+        yield done._replace(
+            place=gr.Column(visible=True),
+            place_sentence=views.quote(prompt) + views.line(place_sentence(snapshot.result)),
+            place_gallery=[(serve_image(picture), caption) for picture, caption in items],
+        )
+
     def edit(
         self,
         plan_id: str | None,
@@ -45,6 +71,10 @@ class EditEvents:
         injection: float,
         injection_conv: float,
         seed: float,
+        focus: float,
+        structure_by_words: bool,
+        structure: float,
+        smoothing: float,
     ) -> str:
         """Start an edit of the plan; returns the job's id, for `watch` and `stop`."""
         with refuse_on_error():
@@ -55,6 +85,9 @@ class EditEvents:
                 injection_attention=injection,
                 injection_conv=injection_conv,
                 seed=int(seed),
+                focus=focus,
+                structure=None if structure_by_words else structure,
+                smoothing=smoothing,
             )
             return self.studio.edit(plan_id, prompt or "", config)
 
@@ -77,9 +110,9 @@ class EditEvents:
             return unchanged(CompareOutputs)
         return _compare_outputs(finished, min(max(int(number), 0), len(finished.after) - 1))
 
-    def stop(self, job_id: str) -> None:
-        """Stop a job; it ends within two seconds of compute."""
-        stop_job(self.studio.jobs, job_id)
+    def stop(self, job_id: str, place_job_id: str = "") -> None:
+        """Stop a job, and the search for a place; they end within two seconds of compute."""
+        stop_job(self.studio.jobs, job_id, place_job_id)
 
 
 def _compare_outputs(finished: FinishedEdit, frame: int) -> CompareOutputs:

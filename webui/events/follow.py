@@ -26,6 +26,6 @@ async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
         await asyncio.sleep(_INTERVAL)
 
 
-def stop_job(jobs: Jobs, job_id: str) -> None:
-    if not jobs.stop(job_id or ""):
+def stop_job(jobs: Jobs, *job_ids: str) -> None:
+    if not any([jobs.stop(job_id or "") for job_id in job_ids]):  # a list: each of them is stopped
         gr.Info("There is nothing to stop.")

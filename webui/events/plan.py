@@ -143,6 +143,8 @@ class PlanEvents:
             side=gr.Dropdown(choices=views.working_sizes(profile.size), value=0),
             vocabulary=gr.Accordion(label=views.vocabulary_title(words), visible=bool(words)),
             vocabulary_words=views.vocabulary(words),
+            focus=profile.focus,
+            smoothing=profile.smoothing,
         )
 
     def tokens(

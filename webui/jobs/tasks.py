@@ -1,4 +1,4 @@
-"""The tasks of the page, planning and editing, as data that can be sent to another process."""
+"""The tasks of the page, planning, looking for a place and editing, as data that can be sent to another process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adaflow_core.config import EditConfig, PlanConfig, resolve_edit
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.export import edit_command
 from adaflow_core.report.scores import Scores
-from adaflow_core.types import EditResult, Plan
+from adaflow_core.types import EditResult, Place, Plan
 from adaflow_core.video.write import write_video
 from webui.jobs.engines import Engines
 from webui.jobs.queue import Report, Stop
@@ -91,6 +91,25 @@ class PlanTask:
             progress=report,
             stop=stop,
         )
+
+
+@dataclass(frozen=True)
+class PlaceTask:
+    """Finds where an edit of a planned video changes it; the result is a `Place`."""
+
+    model: str
+    plan: Plan
+    prompt: str
+    config: EditConfig
+
+    @property
+    def seconds(self) -> float:
+        return 60.0 + 0.1 * len(self.plan.video)  # a guess
+
+    def run(self, engines: Engines, report: Report, stop: Stop) -> Place:
+        report(Progress("load", 0, 1, 0.0))
+        engine, _ = engines.load(self.model)
+        return engine.place(self.plan, self.prompt, config=self.config, progress=report, stop=stop)
 
 
 @dataclass(frozen=True)
