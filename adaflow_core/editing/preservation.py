@@ -30,7 +30,7 @@ from adaflow_core.video.types import Video
 # Chosen on the drawn world's validation scenes: further up, what stands before an edited background gains, and the
 # background itself and changes of style lose.
 SAME, OTHER = 0.02, 0.2
-REACH = 5  # pixels: a place is as unchanged as the least changed within; an edge belongs to the side that stays
+REACH = 3  # pixels: a place is as unchanged as the least changed within; an edge belongs to the side that stays
 LARGEST = 0.98  # the quantile that stands for the largest change
 FAINTEST = 20.0  # levels of 0..255: a largest change under this is taken for this
 
