@@ -37,7 +37,7 @@ def found(*shots: np.ndarray) -> list[int]:
 A, B, C = pan(12, 0), pan(12, 1), pan(12, 2)
 
 
-@pytest.mark.parametrize(("number", "kind"), enumerate(KINDS))
+@pytest.mark.parametrize(("number", "kind"), list(enumerate(KINDS)))
 def test_a_cut_of_a_drawn_film(number: int, kind: str) -> None:
     film = drawn_film(4 * number + 1, "val", 5, size=96)
     assert film.kind == kind and len(film.cuts) == 1 and found(film.frames) == list(film.cuts)
