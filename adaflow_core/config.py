@@ -348,7 +348,6 @@ class ModelProfile:
     prune: float = 0.6
     similarity: float = 0.75
     window_similarity: float = 0.6
-    cut: float = 0.5  # similarity of consecutive frames under which a new shot begins
     residual: float = 0.5
     feature_block: int = 2  # up block whose output is the feature
     feature_timestep: int = 1
@@ -361,6 +360,7 @@ class ModelProfile:
         if not path.is_file():
             return None
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data.pop("cut", None)  # a threshold of older versions; cuts are found in the pixels
         names = {f.name for f in fields(cls)}
         unknown = sorted(set(data) - names)
         if unknown:

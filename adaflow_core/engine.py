@@ -25,7 +25,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.model.memory import PeakMemory, resident_bytes
-from adaflow_core.planning.analysis import VideoLike, source_features, source_latents, source_video
+from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
 from adaflow_core.planning.planner import Planner, build_layout, draw_keyframes
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.scores import Scores, score
@@ -45,7 +45,7 @@ class AdaFlow:
         self.backbone = backbone
         self.cache = cache or Cache.default()
         self._turn = threading.Lock()
-        self._planner = Planner(backbone.device, backbone.profile.cut)
+        self._planner = Planner(backbone.device)
 
     @classmethod
     def from_pretrained(
@@ -95,9 +95,10 @@ class AdaFlow:
             decoded = source_video(
                 video, self.cache, size=size or self.profile.size, frame_range=frames, fps=fps, monitor=monitor
             )
+            cuts = source_cuts(decoded, self.cache, monitor)
             latents = source_latents(self.backbone, decoded, self.cache, monitor)
             features, key = source_features(self.backbone, decoded, latents, config, self.cache, monitor)
-            choice = self._planner.choose(features, latents, key, config, monitor)
+            choice = self._planner.choose(features, latents, cuts, key, config, monitor)
             grids = self.backbone.grids(*decoded.size)
             began = time.perf_counter()
             layout = self._planner.layout(features, key, choice, grids, config, monitor)

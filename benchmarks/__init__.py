@@ -1,1 +1,1 @@
-"""Quality against rendered truth (`quality`, `edits`), speed and memory (`speed`), and LongV-EVAL (`longv`)."""
+"""Quality against rendered truth (`quality`, `edits`, `cuts`), speed and memory (`speed`), and LongV-EVAL (`longv`)."""

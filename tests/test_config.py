@@ -108,6 +108,11 @@ def test_the_paper_preset_holds_the_published_settings() -> None:
     assert (edit.injection_attention, edit.injection_conv) == (0.8, 0.8)
 
 
+def test_a_profile_of_an_older_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "adaflow.json").write_text(json.dumps({"guidance": 3.0, "cut": 0.5}))
+    assert ModelProfile.load(tmp_path) == ModelProfile(guidance=3.0)
+
+
 def test_a_profile_with_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
     assert ModelProfile.load(tmp_path) is None
     (tmp_path / "adaflow.json").write_text(json.dumps({"gidance": 3}))

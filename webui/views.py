@@ -22,6 +22,7 @@ Item = tuple[Picture, str]  # picture and caption in a gallery
 STAGES = {
     "load": "Loading the model",
     "decode": "Reading frames",
+    "cuts": "Finding cuts",
     "encode": "Encoding frames",
     "features": "Looking at every frame",
     "similarity": "Comparing frames",

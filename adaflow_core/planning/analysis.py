@@ -1,9 +1,10 @@
-"""What a video's plan and edits start from, computed once and kept in the cache: frames, latents, features."""
+"""What a video's plan and edits start from, computed once and kept in the cache: frames, cuts, latents, features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,13 @@ from adaflow_core.video.types import Video
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+# Of `detect_cuts`, chosen on validation films (benchmarks/RESULTS.md); of pixels, and so the same for all models.
+CUT_SIDE = 128  # pixels of the shorter side at which frames are compared
+CUT_WINDOW = 8  # pixels of a side of the windows whose grey levels are correlated
+CUT_CONTRAST = 6.0  # standard deviation, in grey levels of 255, under which a window counts as flat
+CUT_UNLIKE = 0.4  # unlikeness from which a frame begins a shot: 0 as around it, 1 nothing in common
+FLASH = 3  # frames that a flash or a damaged stretch lasts at most
 
 VideoLike = str | Path | np.ndarray | Sequence["Image"] | Video
 
@@ -69,6 +77,77 @@ def source_video(
         times=None if meta["times"] is None else tuple(meta["times"]),
         notes=tuple(meta["notes"]),
     )
+
+
+def source_cuts(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
+    """[C] int64, frames that begin a new shot."""
+    key = cache_key(video=video.digest)
+    _, meta, _ = cache.get("cuts", key, lambda _: {"cuts": detect_cuts(video.frames, monitor).tolist()}, monitor.note)
+    return np.array(meta["cuts"], dtype=np.int64)
+
+
+def detect_cuts(frames: np.ndarray, monitor: Monitor) -> np.ndarray:
+    """[C] int64, frames of [T, H, W, 3] uint8 that begin a new shot.
+
+    A cut is a lone frame whose picture is not the one before, moved. Fast motion, dissolves and fades through black
+    spread the change over several frames; after a flash of up to `FLASH` frames the picture is as it was. None counts.
+    """
+    T, unlike = len(frames), _Unlikeness(frames)
+    values = np.zeros(T)
+    with monitor.stage("cuts", T - 1) as stage:
+        for t in range(1, T):
+            values[t] = unlike(t - 1, t)
+            stage.advance()
+    cuts = []
+    for t in range(1, T):
+        sides = [side for side in (values[max(1, t - 3) : t], values[t + 1 : t + 4]) if len(side)]
+        usual = max((float(np.median(side)) for side in sides), default=0.0)
+        limit = usual + CUT_UNLIKE * (1 - usual)
+        around = ((a, a + gap) for gap in range(2, FLASH + 2) for a in range(max(0, t - gap), t) if a + gap < T)
+        if values[t] >= limit and all(unlike(a, b) >= limit for a, b in around):
+            cuts.append(t)
+    return np.array(cuts, dtype=np.int64)
+
+
+class _Unlikeness:
+    """How little of frame b of [T, H, W, 3] uint8 is frame a, moved along the optical flow: 0 nothing new, 1 all new.
+
+    One less the mean correlation of small windows, weighted by their contrast: a flash or a fade, which scales the
+    grey levels, leaves it as it is. The flow is dense inverse search (Kroeger et al. 2016), by OpenCV.
+    """
+
+    def __init__(self, frames: np.ndarray) -> None:
+        import cv2
+
+        self.frames = frames
+        self.search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        scale = CUT_SIDE / min(frames.shape[1:3])
+        self.size = round(frames.shape[2] * scale), round(frames.shape[1] * scale)
+        self.places = np.stack(np.meshgrid(*map(np.arange, self.size)), axis=-1).astype(np.float32)  # [h, w, 2] x, y
+        self.small = lru_cache(maxsize=2 * FLASH)(self._small)
+
+    def _small(self, t: int) -> np.ndarray:
+        import cv2
+
+        grey = cv2.cvtColor(np.ascontiguousarray(self.frames[t]), cv2.COLOR_RGB2GRAY)
+        return cv2.resize(grey, self.size, interpolation=cv2.INTER_AREA)
+
+    def __call__(self, a: int, b: int) -> float:
+        import cv2
+
+        first, second = self.small(a), self.small(b)
+        flow = self.search.calc(first, second, None)  # type: ignore[call-overload]
+        places = self.places + flow
+        moved = cv2.remap(second, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        x, y = first.astype(np.float32), moved.astype(np.float32)
+        windows = self.size[0] // CUT_WINDOW, self.size[1] // CUT_WINDOW
+        mean_x, mean_y, xx, yy, xy = (
+            cv2.resize(values, windows, interpolation=cv2.INTER_AREA) for values in (x, y, x * x, y * y, x * y)
+        )
+        var_x, var_y = np.maximum(xx - mean_x**2, 0), np.maximum(yy - mean_y**2, 0)
+        flat = CUT_CONTRAST**2
+        correlation = (xy - mean_x * mean_y + flat) / np.sqrt((var_x + flat) * (var_y + flat))
+        return 1 - float(np.average(correlation, weights=np.sqrt(np.maximum(var_x, var_y)) + 1e-3))
 
 
 def source_latents(backbone: Backbone, video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:

@@ -23,22 +23,6 @@ from adaflow_core.types import Segments
 LEAST_UNEVENNESS = 2.0
 
 
-def detect_cuts(adjacent: np.ndarray, threshold: float) -> np.ndarray:
-    """Frames that begin a new shot: a similarity to the frame before that is low, and lower than around it.
-
-    Fast motion keeps the similarity low for a while; a cut is a lone drop, or a deep one: a shot of one frame has two.
-    """
-    cuts, margin = [], 1 - threshold
-    for t in range(1, len(adjacent)):
-        before, after = adjacent[max(1, t - 3) : t], adjacent[t + 1 : t + 4]
-        usual = float(np.median([*before, *after])) if len(before) + len(after) else 1.0
-        lone = adjacent[t] < min([*before[-1:], *after[:1]], default=1.0) - 0.25 * margin
-        deep = adjacent[t] < 0.92 * threshold
-        if adjacent[t] < threshold and adjacent[t] < usual - 0.5 * margin and (lone or deep):
-            cuts.append(t)
-    return np.array(cuts, dtype=np.int64)
-
-
 def threshold_starts(
     compare: Compare, T: int, cuts: np.ndarray, *, mean: float, window: float, max_segment: int, lookahead: int = 16
 ) -> np.ndarray:

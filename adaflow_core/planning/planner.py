@@ -11,7 +11,7 @@ import torch
 
 from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.planning.correspondence import build_correspondence
-from adaflow_core.planning.keyframes import KeyframeSelector, detect_cuts
+from adaflow_core.planning.keyframes import KeyframeSelector
 from adaflow_core.planning.residual import PropagationResidual
 from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.planning.slimming import build_slimming
@@ -26,19 +26,25 @@ class Planner:
     `key` names the features by their content. Of each intermediate result the last one is remembered.
     """
 
-    def __init__(self, device: torch.device, cut: float) -> None:
-        self.device, self.cut = device, cut
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._last: dict[str, tuple[str, Any]] = {}
 
     def choose(
-        self, features: Features, latents: np.ndarray, key: str, config: PlanConfig, monitor: Monitor
+        self,
+        features: Features,
+        latents: np.ndarray,
+        cuts: np.ndarray,  # [C] frames that begin a new shot, of the video that `key` names
+        key: str,
+        config: PlanConfig,
+        monitor: Monitor,
     ) -> KeyframeChoice:
         weighted = cache_key(features=key, importance=config.importance)
         similarity = self._remember(
             "similarity", weighted, lambda: FrameSimilarity(features, config.importance, self.device)
         )
         adjacent = self._remember("adjacent", weighted, lambda: similarity.adjacent(monitor))
-        cuts = detect_cuts(adjacent, self.cut) if METHODS[config.method].finds_cuts else np.empty(0, np.int64)
+        cuts = cuts if METHODS[config.method].finds_cuts else cuts[:0]
         residual = self._remember(
             "residual",
             cache_key(features=key, cuts=cuts.tolist()),

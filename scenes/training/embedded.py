@@ -162,7 +162,6 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "smoothing": 0.8,
         "similarity": 0.94,
         "window_similarity": 0.62,
-        "cut": 0.885,
         "residual": 0.28,
         "vocabulary": sorted(token for token in tokenizer.get_vocab() if token.isalpha()),
     }

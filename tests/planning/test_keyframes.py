@@ -14,7 +14,6 @@ from adaflow_core.planning import similarity as similarity_module
 from adaflow_core.planning.keyframes import (
     KeyframeSelector,
     budget_segments,
-    detect_cuts,
     even_segments,
     place_borders,
     refine_keyframes,
@@ -56,27 +55,6 @@ def check(segments: Segments) -> None:
     assert (segments.starts <= segments.keyframes).all() and (segments.keyframes < segments.ends).all()
     assert set(segments.cuts) <= set(segments.starts)
     assert (shot_of(segments, segments.starts) == shot_of(segments, segments.keyframes)).all()
-
-
-# --- cuts -------------------------------------------------------------------------------------------
-
-
-def test_a_cut_is_a_lone_drop() -> None:
-    assert detect_cuts(np.array([1, 0.9, 0.9, 0.1, 0.9, 0.9, 0.2, 0.9]), 0.5).tolist() == [3, 6]
-    assert detect_cuts(np.array([1, 0.45, 0.42, 0.44, 0.4, 0.45]), 0.5).tolist() == []  # fast motion
-    assert detect_cuts(np.array([1, 0.9, 0.6, 0.9]), 0.5).tolist() == []
-    # Two frames of a fast turn in a slower one; a shot of a single frame.
-    assert detect_cuts(np.array([1, 0.97, 0.95, 0.94, 0.84, 0.85, 0.94, 0.96]), 0.885).tolist() == []
-    for threshold, first, second in ((0.885, 0.7, 0.72), (0.885, 0.78, 0.8), (0.5, 0.05, 0.05), (0.5, 0.4, 0.45)):
-        flash = np.array([1, 0.97, 0.95, 0.94, first, second, 0.94, 0.96])
-        assert detect_cuts(flash, threshold).tolist() == [4, 5], (threshold, first)
-    assert detect_cuts(np.array([1.0]), 0.5).tolist() == []
-    assert detect_cuts(np.array([1.0, 0.1]), 0.5).tolist() == [1]
-
-
-def test_cuts_of_a_film() -> None:
-    adjacent = FrameSimilarity(drifting(40, GRID, cuts=(11, 30)), "uniform").adjacent(Monitor())
-    assert detect_cuts(adjacent, 0.7).tolist() == [11, 30]
 
 
 # --- by threshold -----------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ CONFIG = PlanConfig(similarity=0.9, window_similarity=0.8, residual=0.14, max_se
 
 def choose(config: PlanConfig) -> KeyframeChoice:
     features = drifting(T, Grid(4, 3), cuts=(CUT,))
-    planner = Planner(torch.device("cpu"), cut=0.7)
-    return planner.choose(features, latents_of(features), "drifting", config, Monitor())
+    planner = Planner(torch.device("cpu"))
+    return planner.choose(features, latents_of(features), np.array([CUT]), "drifting", config, Monitor())
 
 
 def changed(**settings: object) -> PlanConfig:
