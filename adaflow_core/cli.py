@@ -290,7 +290,7 @@ def _batch(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.batch.manifest import read_manifest
     from adaflow_core.video.types import parse_range, parse_size
 
-    method = arguments.method or ("adaflow" if arguments.preset == "default" else arguments.preset)
+    method = vars(arguments).get("method") or ("adaflow" if arguments.preset == "default" else arguments.preset)
     methods = {method: (_plan_config(arguments), _edit_config(arguments))}
     if arguments.frames:
         parse_range(arguments.frames)

@@ -17,13 +17,14 @@ def test_nothing_changed_gives_the_source_back_and_a_new_picture_stays() -> None
     assert (half - (128 + source.double()) / 2).abs().max() <= 0.5
 
 
-def test_an_edge_belongs_to_the_side_that_stays() -> None:
+def test_an_edge_belongs_to_the_side_that_stays_but_for_a_pixel() -> None:
+    """A pixel of the source's edge is a mixture with what is gone, and would be a rim."""
     source = torch.full((1, 32, 32, 3), 100, dtype=torch.uint8)
     rebuilt = torch.full_like(source, 90)
     edited = rebuilt.clone()
     edited[:, :, 16:] = 200
     restored = restore_detail(edited, rebuilt, source, 1.0)
-    assert (restored[:, :, :16] == 100).all() and (restored[:, :, 19:] == 200).all()
+    assert (restored[:, :, :15] == 100).all() and (restored[:, :, 18:] == 200).all()
 
 
 def test_the_ramp_between_the_same_and_another_picture() -> None:
