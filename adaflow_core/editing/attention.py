@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from adaflow_core.model.attention import FrameAttention, Halt, PassState, attention_processors, project_out, split_heads
+from adaflow_core.model.attention import FrameAttention, PassState, attention_processors, project_out, split_heads
 from adaflow_core.model.backends import Attend, gather_blend
 from adaflow_core.model.memory import HostOutputs
-from adaflow_core.planning.matching import best_match, on_grid
+from adaflow_core.planning.matching import best_match
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -237,57 +237,3 @@ def editing_attention(unet: UNet2DConditionModel, state: EditState) -> Iterator[
     """Every attention layer of the UNet under `state`, for the time of the block."""
     with attention_processors(unet, state, lambda layer: EditAttention(state, layer)):
         yield
-
-
-@dataclass
-class ConvInjection:
-    """Plug-and-Play's feature injection, a hook: the source's output of one convolution in the edit's branches."""
-
-    features: Tensor | None = None  # [F, c, h, w]
-    _mode: str = "off"
-    _branches: int = 3
-    _place: Tensor | None = None
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """The pass ends at the convolution, whose output becomes `features`."""
-        with self._during("record"):
-            yield
-
-    @contextmanager
-    def injecting(self, branches: int, *, source: bool, place: Tensor | None = None) -> Iterator[None]:
-        """The batch's first branch over the others if it is the source's, else `features` in all of them.
-
-        With `place` [F, h, w] 0..1, at any size, not where it is 1.
-        """
-        with self._during("batch" if source else "stored", branches, place):
-            yield
-
-    @contextmanager
-    def _during(self, mode: str, branches: int = 1, place: Tensor | None = None) -> Iterator[None]:
-        self._mode, self._branches, self._place = mode, branches, place
-        try:
-            yield
-        finally:
-            self._mode, self._place = "off", None
-
-    def __call__(self, _module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
-        if self._mode == "record":
-            self.features = output
-            raise Halt
-        if self._mode == "off":
-            return None
-        features = self.features if self._mode == "stored" else output[: len(output) // self._branches]
-        assert features is not None
-        copies = len(output) // len(features)
-        injected = torch.cat([features] * copies)  # which keeps the memory layout
-        if self._place is None:
-            return injected
-        inside = on_grid(self._place, (output.shape[2], output.shape[3])).to(output.dtype)
-        return torch.lerp(injected, output, inside[:, None].repeat(copies, 1, 1, 1))
-
-
-def injected_conv(unet: UNet2DConditionModel) -> nn.Module:
-    """The convolution whose output Plug-and-Play injects."""
-    conv: nn.Module = unet.up_blocks[1].resnets[1].conv2
-    return conv

@@ -19,15 +19,9 @@ from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.attention import (
-    ConvInjection,
-    EditState,
-    KeyframePass,
-    PropagationPass,
-    editing_attention,
-    injected_conv,
-)
+from adaflow_core.editing.attention import EditState, KeyframePass, PropagationPass, editing_attention
 from adaflow_core.editing.checkpoint import Checkpoint
+from adaflow_core.editing.injection import ConvInjection, injected_conv
 from adaflow_core.editing.preservation import significance
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone

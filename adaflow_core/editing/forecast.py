@@ -23,9 +23,9 @@ from adaflow_core.editing.attention import (
     PropagationPass,
     editing_attention,
     extended_attention,
-    injected_conv,
 )
 from adaflow_core.editing.editor import StepPasses, step_passes
+from adaflow_core.editing.injection import injected_conv
 from adaflow_core.editing.place import TIMESTEPS
 from adaflow_core.editing.preservation import restore_detail
 from adaflow_core.editing.smoothing import flow_between, smooth_change

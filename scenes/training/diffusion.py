@@ -20,7 +20,8 @@ from diffusers import UNet2DConditionModel
 from einops import rearrange
 from torch import Tensor
 
-from adaflow_core.editing.attention import ConvInjection, EditState, KeyframePass, editing_attention, injected_conv
+from adaflow_core.editing.attention import EditState, KeyframePass, editing_attention
+from adaflow_core.editing.injection import ConvInjection, injected_conv
 from adaflow_core.model.attention import forward_hook
 from adaflow_core.model.ddim import CLEAN, Schedule, ddim_step, edit_timesteps
 from scenes.training import embedded

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.editing.attention import ConvInjection, injected_conv
+from adaflow_core.editing.injection import ConvInjection, injected_conv
 from adaflow_core.model.attention import forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import gather_blend
