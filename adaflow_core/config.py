@@ -276,6 +276,12 @@ class EditConfig:
         return bool(self.fidelity) or bool(self.tolerance) or self.propagation == "change"
 
 
+# What the published programs do without.
+_PUBLISHED: dict[str, Any] = {
+    "rescale": 0.0, "focus": 0.0, "smoothing": 0.0, "fidelity": 0.0, "tolerance": 0.0, "detail": 0.0,
+    "propagation": "output",
+}  # fmt: skip
+
 PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
     "default": (PlanConfig(), EditConfig()),
     # Fewer steps, most of what shapes the picture being decided in the first of them.
@@ -302,27 +308,13 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
             negative_prompt="",
             injection_attention=0.8,
             injection_conv=0.8,
-            rescale=0.0,
-            focus=0.0,
-            smoothing=0.0,
-            fidelity=0.0,
-            tolerance=0.0,
-            detail=0.0,
-            propagation="output",
+            **_PUBLISHED,
         ),
     ),
     # TokenFlow (arXiv 2307.10373) at the model's own steps, guidance and injection, to compare with.
     "tokenflow": (
         PlanConfig(method="tokenflow"),
-        EditConfig(
-            rescale=0.0,
-            focus=0.0,
-            smoothing=0.0,
-            fidelity=0.0,
-            tolerance=0.0,
-            detail=0.0,
-            propagation="output",
-        ),
+        EditConfig(**_PUBLISHED),
     ),
 }
 

@@ -19,7 +19,7 @@ from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_di
 from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.forecast import Calibration, calibrate, forecast, to_dict
 from adaflow_core.editing.inversion import invert, load_inversion
-from adaflow_core.editing.place import find_place, wording
+from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone, prompt_warnings
@@ -198,7 +198,7 @@ class AdaFlow:
             why = "focus is 0"
         else:
             why = "the prompts differ all over it" if job.source.text else "it is not said what is in the video"
-        return Place(mask, job.config.structure, wording(job.source.text, prompt).kept is not None, why)
+        return Place(mask, job.config.structure, job.words.kept is not None, why)
 
     def _check_request(self, plan: Plan, prompt: str) -> None:
         if not prompt.strip():
@@ -211,16 +211,15 @@ class AdaFlow:
     def _prepare(self, plan: Plan, prompt: str, config: EditConfig, monitor: Monitor) -> _Job:
         backbone, source_prompt = self.backbone, plan.config.source_prompt
         config = resolve_edit(config, self.profile, source_prompt)
-        structure = config.structure
+        words, structure = wording(source_prompt, prompt), config.structure
         if structure is None:
-            words = wording(source_prompt, prompt)
-            structure = 1.0 if not config.focus or words.modifier or words.kept is not None else 0.0
+            structure = words.structure if config.focus else 1.0
         chunk = config.chunk or backbone.chunk_for(config.low_memory)
         config = replace(config, chunk=chunk, structure=structure)
         assert config.negative_prompt is not None
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
         latents = source_latents(backbone, plan.video, self.cache, monitor)
-        return _Job(plan, config, source, negative, positive, latents, monitor)
+        return _Job(plan, config, source, negative, positive, words, latents, monitor)
 
     def _invert(self, job: _Job) -> tuple[Inversion, bool]:
         """The inversion, and whether the cache had it."""
@@ -246,7 +245,8 @@ class AdaFlow:
         """[T, h, w] 0..1 where the edit takes place; None: everywhere."""
         if not job.config.focus or not job.source.text:
             return None
-        return find_place(self.backbone, job.latents, job.plan.video, job.source, job.positive, self.cache, job.monitor)
+        video, words = job.plan.video, job.words
+        return find_place(self.backbone, job.latents, video, job.source, job.positive, words, self.cache, job.monitor)
 
     def _checkpoint(self, job: _Job) -> Checkpoint:
         backbone, plan = self.backbone, job.plan
@@ -304,6 +304,7 @@ class _Job:
     source: Embedding
     negative: Embedding
     positive: Embedding
+    words: Wording  # of the source's prompt and the edit's
     latents: np.ndarray  # [T, 4, h, w] float32
     monitor: Monitor
 

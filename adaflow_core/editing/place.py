@@ -22,6 +22,7 @@ from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise
 from adaflow_core.model.memory import to_device
+from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated
 from adaflow_core.storage.cache import Cache, cache_key
@@ -49,6 +50,11 @@ class Wording:
     modifier: bool  # they describe something that keeps its name, such as a colour: its structure stays
     kept: str | None  # the source prompt without its first thing, where they name the surroundings; else None
 
+    @property
+    def structure(self) -> float:
+        """The share of the steps with the source's structure in the edit's place."""
+        return 1.0 if self.modifier or self.kept is not None else 0.0
+
 
 def wording(source: str, prompt: str) -> Wording:
     """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
@@ -75,13 +81,13 @@ def prompt_difference(
     latents: np.ndarray,  # [T, 4, h, w]
     video: Video,
     source: Embedding,
-    positive: Embedding,
+    other: Embedding,
     cache: Cache,
     monitor: Monitor,
 ) -> np.ndarray:
     """[T, h, w] float32, mean 1 over each frame: how much the noise predicted under the two prompts differs."""
     T, _, h, w = latents.shape
-    prompts = torch.cat([source.states, positive.states])
+    prompts = torch.cat([source.states, other.states])
 
     def build(folder: Path) -> dict[str, Any]:
         out = allocated(folder / "difference.npy", np.float32, (T, h, w))
@@ -94,7 +100,7 @@ def prompt_difference(
         return {}
 
     key = cache_key(
-        video=video.digest, model=backbone.fingerprint, prompts=[source.text, positive.text], timesteps=TIMESTEPS
+        video=video.digest, model=backbone.fingerprint, prompts=[source.text, other.text], timesteps=TIMESTEPS
     )
     folder, _, _ = cache.get("place", key, build, monitor.note)
     return np.load(folder / "difference.npy", mmap_mode="r")
@@ -107,9 +113,7 @@ def _difference(backbone: Backbone, latents: Tensor, prompts: Tensor, timestep: 
     noisy = add_noise(backbone.schedule, latents, noise, timestep)
     states = prompts.repeat_interleave(len(latents), dim=0)
     before, after = backbone.predict(torch.cat([noisy, noisy]), timestep, states).chunk(2)
-    size = (after - before).square().sum(dim=1, keepdim=True).sqrt()
-    for _ in range(2):  # two boxes are nearly a Gaussian
-        size = F.avg_pool2d(F.pad(size, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    size = blurred((after - before).square().sum(dim=1, keepdim=True).sqrt(), boxes=2)
     return (size / size.mean(dim=(2, 3), keepdim=True).clamp(min=1e-8))[:, 0]
 
 
@@ -119,11 +123,11 @@ def find_place(
     video: Video,
     source: Embedding,
     positive: Embedding,
+    words: Wording,  # of the two
     cache: Cache,
     monitor: Monitor,
 ) -> np.ndarray | None:
     """[T, h, w] float32 0..1, one where the edit takes place; None: all over the frame."""
-    words = wording(source.text, positive.text)
     other = positive if words.kept is None else backbone.embed(words.kept)
     difference = prompt_difference(backbone, latents, video, source, other, cache, monitor)
     if words.kept is not None:
@@ -143,8 +147,7 @@ def place_of(difference: np.ndarray, *, threshold: float, margin: int) -> np.nda
         return None
     inside = torch.from_numpy(np.asarray(difference > threshold * otsu(difference), np.float32))[:, None]
     grown = F.max_pool2d(inside, 2 * margin + 1, stride=1, padding=margin)
-    soft = F.avg_pool2d(F.pad(grown, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    return soft[:, 0].numpy()
+    return blurred(grown, boxes=1)[:, 0].numpy()
 
 
 def otsu(values: np.ndarray) -> float:

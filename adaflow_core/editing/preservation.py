@@ -20,6 +20,7 @@ from adaflow_core.config import EditConfig
 from adaflow_core.editing.smoothing import smooth_change, source_flow
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import to_device
+from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated, scratch
 from adaflow_core.storage.cache import Cache, cache_key
@@ -33,6 +34,7 @@ SAME, OTHER = 0.02, 0.2
 REACH = 3  # pixels: a place is as unchanged as the least changed within; an edge belongs to the side that stays
 LARGEST = 0.98  # the quantile that stands for the largest change
 FAINTEST = 20.0  # levels of 0..255: a largest change under this is taken for this
+PART_OF_LARGEST = 0.5  # what counts as the usual change of an edit that leaves most of a frame as it is
 
 
 def restore_detail(
@@ -56,9 +58,7 @@ def restore_detail(
 
 def unchanged(change: Tensor) -> Tensor:
     """[F, 1, H, W] 0..1, how far a picture is the same, from its change [F, 3, H, W] on a scale of 0..255."""
-    size = change.square().mean(dim=1, keepdim=True).sqrt()
-    for _ in range(2):  # two boxes are nearly a Gaussian of 1 pixel
-        size = F.avg_pool2d(F.pad(size, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    size = blurred(change.square().mean(dim=1, keepdim=True).sqrt(), boxes=2)
     largest = torch.stack([_quantile(frame, LARGEST) for frame in size]).clamp(min=FAINTEST)[:, None, None, None]
     least = -F.max_pool2d(-size, REACH, stride=1, padding=REACH // 2)
     return 1 - ((least / largest - SAME) / (OTHER - SAME)).clamp(0, 1)
@@ -67,9 +67,6 @@ def unchanged(change: Tensor) -> Tensor:
 def _quantile(values: Tensor, share: float) -> Tensor:
     flat = values.flatten()  # torch.quantile refuses frames above 2**24 pixels
     return flat.kthvalue(max(1, round(share * flat.numel()))).values
-
-
-PART_OF_LARGEST = 0.5  # what counts as the usual change of an edit that leaves most of a frame as it is
 
 
 def significance(change: Tensor, tolerance: float) -> Tensor:

@@ -76,9 +76,9 @@ def smooth_change(
     borders = {int(cut) for cut in cuts}
     grid = pixel_grid(first.shape[1], first.shape[2], first.device)
 
-    def mix(t: int, state: Tensor, step: int) -> Tensor:
+    def mix(t: int, now: Tensor, state: Tensor, step: int) -> Tensor:
         """The filter's next state: `strength` of that of frame t + step, where the flow can be trusted."""
-        now, pair = change(t), flow[min(t, t + step)]
+        pair = flow[min(t, t + step)]
         there, back = (full_size(way, now) for way in (pair if step > 0 else pair[::-1]))
         share = strength * trusted(there, back, grid, None if renewed is None else renewed(t))
         return torch.lerp(now, warp(state, there, grid), share)
@@ -86,12 +86,13 @@ def smooth_change(
     with monitor.stage("smooth", 2 * T) as stage:
         state = first
         for t in range(T):
-            state = change(t) if t == 0 or t in borders else mix(t, state, -1)
+            now = change(t)
+            state = now if t == 0 or t in borders else mix(t, now, state, -1)
             forward[t] = state.half().cpu().numpy()
             stage.advance()
         for t in reversed(range(T)):
             now = change(t)
-            state = now if t == T - 1 or t + 1 in borders else mix(t, state, 1)
+            state = now if t == T - 1 or t + 1 in borders else mix(t, now, state, 1)
             before = to_device(forward[t], now.device).float()
             write(t, (before + state - (1 - strength) * now) / (1 + strength))
             stage.advance()

@@ -131,3 +131,10 @@ class PooledRows:
 def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps [F, h, w] on another grid [F, *size]: the mean of what a token of it covers."""
     return F.interpolate(maps[:, None], size, mode="area")[:, 0]
+
+
+def blurred(maps: Tensor, boxes: int) -> Tensor:
+    """Maps [F, 1, h, w] averaged over 3x3 that often; two boxes are nearly a Gaussian of one token or pixel."""
+    for _ in range(boxes):
+        maps = F.avg_pool2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return maps
