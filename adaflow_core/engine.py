@@ -283,6 +283,7 @@ class AdaFlow:
         """One job at a time on the device; a job that is stopped while it waits leaves the queue."""
         while not self._turn.acquire(timeout=0.2):
             monitor.check()
+        self.backbone.finite.forget()
         try:
             yield
         except torch.OutOfMemoryError:
@@ -347,4 +348,4 @@ class _Job:
             "version": __version__,
             "warnings": list(warnings),
         }
-        return EditResult(frames, video.fps, report, video.source, video.start, warnings, video.times)
+        return EditResult(frames, video.fps, report, video.source, video.start, warnings, video.times, video.transfer)

@@ -227,6 +227,7 @@ class EditResult:
     start: int = 0
     warnings: tuple[str, ...] = field(default=())
     times: tuple[float, ...] | None = None  # as in `Video`
+    transfer: int = 1  # as in `Video`
 
     def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio; returns the path."""
@@ -239,6 +240,7 @@ class EditResult:
             audio_from=self.source,
             start=self.start,
             times=self.times,
+            transfer=self.transfer,
             metadata=metadata,
         )
 

@@ -143,6 +143,7 @@ class Editor:
                 self._others(x, step, stage)
                 self.attention.forget()
                 if checkpoint is not None:
+                    self.backbone.finite.check()  # saving waits for the device in any case
                     checkpoint.save(i + 1, x)
         return x, resumed
 

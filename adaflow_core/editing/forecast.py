@@ -90,6 +90,7 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
         row_bytes, gate_bytes = _pass_bytes(backbone, latents, states, grids, channels)
     small = torch.zeros(frames, 4, h, w)
     decoded = backbone.decode_there(small)
+    backbone.finite.check()
     return Calibration(
         unet=unet,
         until_conv=until_conv,

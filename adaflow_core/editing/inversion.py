@@ -64,7 +64,7 @@ def invert(
                     kept.append(x.to(stored_as))
                 stage.advance(part.stop - part.start)
             # Fetched together: each fetching waits for the device, and the device then for the next pass.
-            stored[::-1, part] = torch.stack(kept).cpu().numpy()
+            stored[::-1, part] = backbone.fetch(torch.stack(kept))
             trial = progress.with_suffix(".part")
             trial.write_text(str(part.stop), encoding="ascii")
             trial.replace(progress)

@@ -96,7 +96,7 @@ def prompt_difference(
             for part in stage.chunks(T, backbone.chunk):
                 x = to_device(latents[part], backbone.device).float()
                 found = torch.stack([_difference(backbone, x, prompts, t) for t in TIMESTEPS])
-                out[part] = found.mean(dim=0).cpu().numpy()
+                out[part] = backbone.fetch(found.mean(dim=0))
         return {}
 
     key = cache_key(

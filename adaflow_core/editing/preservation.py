@@ -117,7 +117,7 @@ def show_source(
     with monitor.stage("decode frames", T) as stage:
         for part in stage.chunks(T, chunk):
             frames = backbone.decode_there(edited[part])
-            out[part] = (frames if smoothed else finished(frames, part)).cpu().numpy()
+            out[part] = backbone.fetch(frames if smoothed else finished(frames, part))
     if smoothed:
         assert config.smoothing and rebuilt is not None
         kept = rebuilt

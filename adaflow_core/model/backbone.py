@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,11 +16,43 @@ from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.config import ModelProfile
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backends import Attend, gather_blend
 from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.fused import memory_format
 from adaflow_core.model.memory import to_device
 from adaflow_core.types import Embedding, Grid
+
+
+class FiniteCheck:
+    """Whether all that a model gave is finite. On a GPU nothing waits: a flag there is read when results are fetched."""
+
+    def __init__(self) -> None:
+        self._flags: dict[str, Tensor] = {}  # part -> 0, or not a number from the first output on that is not finite
+
+    def add(self, part: str, output: Tensor) -> None:
+        flag = 0 * output.sum(dtype=torch.float32)
+        self._flags[part] = self._flags[part] + flag if part in self._flags else flag
+        if output.device.type == "cpu":
+            self.check()
+
+    def forget(self) -> None:
+        """What a stopped job has left says nothing of the next."""
+        self._flags.clear()
+
+    def check(self) -> None:
+        """Raise AdaFlowError for the parts whose outputs so far are not all finite."""
+        if not self._flags:
+            return
+        found = torch.stack(list(self._flags.values())).isfinite().tolist()
+        parts = [part for part, finite in zip(self._flags, found, strict=True) if not finite]
+        self.forget()
+        if parts:
+            raise AdaFlowError(
+                f"the model's {' and '.join(parts)} gave values that are not finite numbers; run it in full precision "
+                "(--dtype float32), and if that is of no help fetch the checkpoint again or choose another: its "
+                "weights are damaged"
+            )
 
 
 @dataclass(frozen=True)
@@ -38,6 +70,7 @@ class Backbone:
     dtype: torch.dtype
     attend: Attend
     fused: bool = False  # whether its modules run as fused kernels
+    finite: FiniteCheck = field(default_factory=FiniteCheck)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -106,19 +139,21 @@ class Backbone:
         """[B, H, W, 3] uint8 -> latents [B, 4, h, w] float32: the mean of the posterior, scaled."""
         # Frames as they lie are channels-last pictures.
         pixels = rearrange(to_device(frames, self.device), "b h w c -> b c h w").to(self.dtype) / 127.5 - 1
-        posterior = self.vae.encode(pixels).latent_dist
-        return (posterior.mode() * self.vae.config.scaling_factor).float()
+        latents = self.vae.encode(pixels).latent_dist.mode()
+        self.finite.add("autoencoder", latents)
+        return (latents * self.vae.config.scaling_factor).float()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
         """[B, 4, h, w] -> frames [B, H, W, 3] uint8."""
-        return self.decode_there(latents).cpu().numpy()
+        return self.fetch(self.decode_there(latents))
 
     @torch.inference_mode()
     def decode_there(self, latents: Tensor) -> Tensor:
         """As `decode`, the frames left on the device."""
         scaled = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
         pixels = self.vae.decode(scaled).sample.float()
+        self.finite.add("autoencoder", pixels)
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return rearrange(levels, "b c h w -> b h w c")
 
@@ -135,6 +170,7 @@ class Backbone:
         fits = len(whole.input_ids) <= limit
         dropped = "" if fits else text[whole.offset_mapping[limit - 1][0] :].strip()
         states = self.text_encoder(kept.to(self.device)).last_hidden_state
+        self.finite.add("text encoder", states)
         special = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         words = np.array([int(token) not in special for token in kept[0]])
         known = any(int(token) not in special | {self.tokenizer.unk_token_id} for token in kept[0])
@@ -156,8 +192,18 @@ class Backbone:
         states = states.expand(len(latents), -1, -1)
         sample = latents.to(self.device, self.dtype, memory_format=memory_format(self.device, self.fused))
         time = torch.full((), timestep, device=self.device)  # filled there: a copy would wait for the device
-        output = self.unet(sample, time, encoder_hidden_states=states, return_dict=False)
-        return output[0].float()
+        output = self.unet(sample, time, encoder_hidden_states=states, return_dict=False)[0].float()
+        self.finite.add("UNet", output)
+        return output
+
+    def fetch(self, results: Tensor) -> np.ndarray:
+        """Results as an array; AdaFlowError if anything that the model gave up to here is not finite.
+
+        Whatever is kept of the model's work comes to the host by this: the copy waits for the device in any case.
+        """
+        fetched = results.cpu().numpy()
+        self.finite.check()
+        return fetched
 
 
 _WORDS, _LETTERS, _REST = 12, 40, 200  # quoted by a warning: words, letters of each, letters of what was truncated

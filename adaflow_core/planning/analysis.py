@@ -65,6 +65,7 @@ def source_video(
             "start": decoded.start,
             "times": decoded.times,
             "notes": decoded.notes,
+            "transfer": decoded.transfer,
         }
 
     folder, meta, _ = cache.get("frames", key, build, monitor.note)
@@ -76,6 +77,7 @@ def source_video(
         start=meta["start"],
         times=None if meta["times"] is None else tuple(meta["times"]),
         notes=tuple(meta["notes"]),
+        transfer=meta["transfer"],
     )
 
 
@@ -159,7 +161,7 @@ def source_latents(backbone: Backbone, video: Video, cache: Cache, monitor: Moni
         out = allocated(folder / "latents.npy", np.float32, (T, 4, height // factor, width // factor))
         with monitor.stage("encode", T) as stage:
             for part in stage.chunks(T, chunk):
-                out[part] = backbone.encode(video.frames[part]).cpu().numpy()
+                out[part] = backbone.fetch(backbone.encode(video.frames[part]))
         return {}
 
     key = cache_key(video=video.digest, model=backbone.fingerprint)

@@ -112,6 +112,7 @@ def feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture:
     with shared, _capturing(backbone, capture), suppress(Halt):
         backbone.predict(noisy, timestep, empty.states)
     assert capture.block is not None
+    backbone.finite.add("UNet", capture.block)  # the pass ends there
     return rearrange(capture.block, "b c h w -> b (h w) c").float()
 
 
@@ -154,6 +155,7 @@ def extract_features(
     capture = Capture(words)
     with monitor.stage("features", T) as stage:
         raw = torch.cat([run(sample[i : i + chunk], capture) for i in range(0, len(sample), chunk)])
+        backbone.finite.check()  # before the solver, which knows no such values
         # What all tokens share says nothing about which of them match.
         mean = raw.mean(dim=(0, 1))
         fitted = F.normalize(raw - mean, dim=-1)
@@ -174,7 +176,7 @@ def extract_features(
             rows = F.normalize(run(part, capture) - mean, dim=-1)
             if reduction is not None:
                 rows = F.normalize(rows @ reduction, dim=-1)
-            tokens[part] = rows.half().cpu().numpy()  # fetched as narrow as they are kept
+            tokens[part] = backbone.fetch(rows.half())  # fetched as narrow as they are kept
             importance["uniform"][part] = 1.0
             importance["attention"][part] = _mean_one(pool_map(capture.attention, inner, grid))
             importance["distinctive"][part] = _mean_one(distinctiveness(rows))

@@ -24,7 +24,7 @@ from adaflow_core.errors import AdaFlowError, Stopped
 Note = Callable[[str], None]
 Build = Callable[[Path], dict[str, Any]]
 # Changes whenever what is stored under the same settings changes.
-FORMAT = 4
+FORMAT = 5
 _META, _LOCK = "meta.json", ".lock"
 _BUILDING, _LEAVING, _UNFINISHED = ".building-", ".leaving-", ".unfinished-"
 _STATE, _PART = ".zip", ".part"

@@ -92,14 +92,15 @@ class Decoder:
         self._ask("probe")
         answer, _ = self._answer()
         try:
-            width, height, frames, rotation = (int(answer[key]) for key in ("width", "height", "frames", "rotation"))
+            whole = ("width", "height", "frames", "rotation", "transfer")
+            width, height, frames, rotation, transfer = (int(answer[key]) for key in whole)
             fps, seconds = Fraction(answer["fps"]), float(answer["seconds"])
             codec, audio, notes = str(answer["codec"]), bool(answer["has_audio"]), tuple(map(str, answer["notes"]))
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             raise self._broken() from None
         if not (0 < width <= _SIDE and 0 < height <= _SIDE and fps > 0 and frames > 0 and math.isfinite(seconds)):
             raise AdaFlowError(f"the header of {self.path} makes no sense; choose another file or {CONVERT}")
-        return VideoInfo(self.path, width, height, fps, frames, seconds, codec, rotation, audio, notes)
+        return VideoInfo(self.path, width, height, fps, frames, seconds, codec, rotation, audio, notes, transfer)
 
     def frames(
         self, size: tuple[int, int], begin: int, count: int

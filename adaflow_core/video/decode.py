@@ -82,7 +82,8 @@ def decode_video(
     if info.width * info.height > _LARGE:
         notes.append(f"{path.name} is {info.width}x{info.height}; it is edited, and comes out, at {size[0]}x{size[1]}")
     digest = _digest(hasher, pixels.shape, info.fps)
-    return Video(pixels, info.fps, digest, path, begin, _uneven_times(times, durations[-1], info.fps), tuple(notes))
+    uneven = _uneven_times(times, durations[-1], info.fps)
+    return Video(pixels, info.fps, digest, path, begin, uneven, tuple(notes), info.transfer)
 
 
 def _uneven_times(found: list[float | None], duration: float | None, fps: Fraction) -> tuple[float, ...] | None:

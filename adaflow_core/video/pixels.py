@@ -1,4 +1,4 @@
-"""A decoded frame as upright 8-bit RGB in BT.709: scaling, display matrix, HDR."""
+"""A decoded frame as upright 8-bit RGB: scaling, display matrix, and the four colour tags."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 from av.sidedata.sidedata import Type
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 # Without the two flags swscale takes the nearest chroma sample: 40 dB instead of 48 on a photograph.
 FILTER = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
@@ -25,30 +25,70 @@ MATRICES = {
     7: "smpte240m",
     9: "bt2020nc",
 }
-PQ, HLG = 16, 18
+# Transfers of standard range stay as they are and are declared in what is written, so that every player shows the edit
+# as it shows the source: BT.709, gamma 2.2 and 2.8, BT.601, SMPTE 240M, xvYCC, BT.1361, sRGB, BT.2020.
+KEPT = (1, 4, 5, 6, 7, 11, 12, 13, 14, 15)
+SRGB = 13
+CONVERTED = LINEAR, LOG, LOG_SQRT, PQ, CINEMA, HLG = (8, 9, 10, 16, 17, 18)
+_GAMMAS = {4: 2.2, 5: 2.8}  # of the display; else BT.1886's
+_GAMMA = 2.4
 WHITE = 203.0  # nits of HDR's reference white (ITU-R BT.2408), which becomes SDR's
 _KNEE = 0.8  # linear light above which highlights are compressed; 1 is reference white
-_TO_BT709 = np.array(  # of linear BT.2020 (ITU-R BT.2087)
-    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
-)
-_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)  # BT.2020
+BT709, BT2020 = 1, 9
+_D65, _C, _E, _DCI = (0.3127, 0.3290), (0.310, 0.316), (1 / 3, 1 / 3), (0.314, 0.351)
+PRIMARIES = {  # chromaticities of red, green, blue and white
+    BT709: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060), _D65),
+    4: ((0.670, 0.330), (0.210, 0.710), (0.140, 0.080), _C),  # BT.470 M
+    5: ((0.640, 0.330), (0.290, 0.600), (0.150, 0.060), _D65),  # BT.601, 625 lines
+    6: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),  # BT.601, 525 lines
+    7: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),  # SMPTE 240M
+    8: ((0.681, 0.319), (0.243, 0.692), (0.145, 0.049), _C),  # film
+    BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65),
+    10: ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0), _E),  # SMPTE 428, XYZ
+    11: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _DCI),  # DCI-P3
+    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),  # Display P3
+    22: ((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), _D65),  # EBU 3213
+}
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
 def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatter) -> np.ndarray:
-    """[h, w, 3] uint8, scaled to `size` (width, height), with the display matrix applied and HDR tone-mapped."""
+    """[h, w, 3] uint8 with BT.709's primaries, scaled to `size` (width, height), with the display matrix applied."""
     transposed, flip_rows, flip_columns = orientation(frame)
     width, height = size[::-1] if transposed else size
-    matrix = None
+    matrix, primaries = None, primaries_of(frame)
     if frame.colorspace == UNSPECIFIED:  # then players take BT.709 for HD and BT.601 below it
         matrix = Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601
-    kind = "rgb48le" if is_hdr(frame) else "rgb24"
+    converts = primaries != BT709 or frame.color_trc in CONVERTED
+    kind = "rgb48le" if converts else "rgb24"
     scaled = scaler.reformat(frame, width, height, kind, src_colorspace=matrix, interpolation=FILTER, threads=0)
     rgb = scaled.to_ndarray()
-    if is_hdr(frame):
-        rgb = tone_map(rgb, frame.color_trc)
+    if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:  # swscale takes it for full range
+        rgb = _widen(rgb)
+    if converts:
+        rgb = to_bt709(rgb, frame.color_trc, primaries)
     if transposed:
         rgb = rgb.transpose(1, 0, 2)
     return rgb[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def _widen(rgb: np.ndarray) -> np.ndarray:
+    """Limited range, 16 to 235 of 255, to full range."""
+    most = int(np.iinfo(rgb.dtype).max)
+    wide = (rgb.astype(np.float32) - 16 / 255 * most) * (255 / 219)
+    return (wide.clip(0, most) + 0.5).astype(rgb.dtype)
+
+
+def transfer_of(frame: av.VideoFrame) -> int:
+    """Of the pixels of `upright_rgb`: the frame's own, or BT.709 where that is none or was converted."""
+    return int(frame.color_trc) if frame.color_trc in KEPT else BT709
+
+
+def primaries_of(frame: av.VideoFrame) -> int:
+    """What is declared; where nothing is, BT.2020 for HDR and for its matrix and BT.709 for all else, as players do."""
+    if frame.color_primaries in PRIMARIES:
+        return int(frame.color_primaries)
+    return BT2020 if is_hdr(frame) or MATRICES.get(frame.colorspace) == "bt2020nc" else BT709
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
@@ -70,26 +110,63 @@ def is_hdr(frame: av.VideoFrame) -> bool:
     return frame.color_trc in (PQ, HLG)
 
 
-def tone_map(rgb: np.ndarray, transfer: int) -> np.ndarray:
-    """[h, w, 3] uint16 BT.2020 in PQ or HLG -> uint8 BT.709 for a display of gamma 2.4 (BT.1886)."""
+def to_bt709(rgb: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
+    """[h, w, 3] uint16 -> uint8 with BT.709's primaries, in the same transfer if that is `KEPT`.
+
+    What is not comes out for a display of gamma 2.4 (BT.1886), HDR tone-mapped.
+    """
     linear = _to_linear(transfer)[rgb]
     if transfer == HLG:  # the display's own gamma, of its luminance, at 1,000 nits (BT.2100)
-        linear *= (linear @ _LUMA)[..., None] ** 0.2 * (1000 / WHITE)
-    linear = np.maximum(linear @ _TO_BT709.T, 0)
-    peak = linear.max(axis=-1, keepdims=True)  # compressing the largest channel keeps the hue
-    over = (peak - _KNEE) / (1 - _KNEE)
-    compressed = np.where(over > 0, _KNEE + (1 - _KNEE) * -np.expm1(-np.maximum(over, 0)), peak)
-    linear *= compressed / np.maximum(peak, 1e-6)
-    return (255 * np.minimum(linear, 1) ** (1 / 2.4) + 0.5).astype(np.uint8)
+        linear *= (linear @ _to_xyz(primaries)[1])[..., None] ** 0.2 * (1000 / WHITE)
+    linear = np.maximum(linear @ _to_bt709(primaries).T, 0)
+    if transfer in (PQ, HLG):
+        peak = linear.max(axis=-1, keepdims=True)  # compressing the largest channel keeps the hue
+        over = (peak - _KNEE) / (1 - _KNEE)
+        compressed = np.where(over > 0, _KNEE + (1 - _KNEE) * -np.expm1(-np.maximum(over, 0)), peak)
+        linear *= compressed / np.maximum(peak, 1e-6)
+    linear = np.minimum(linear, 1)
+    if transfer == SRGB:
+        code = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    else:
+        code = linear ** (1 / _GAMMAS.get(transfer, _GAMMA))
+    return (255 * code + 0.5).astype(np.uint8)
 
 
 @lru_cache
 def _to_linear(transfer: int) -> np.ndarray:
-    """[65536] float32: light of each code value. PQ: 1 is reference white; HLG: the scene's light, from 0 to 1."""
+    """[65536] float32: light of each code value; 1 is white. PQ may be more; HLG is the scene's light."""
     code = np.arange(65536) / 65535
-    if transfer == HLG:
+    if transfer == PQ:
+        root = code ** (32 / 2523)
+        power = np.maximum(root - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * root)
+        light = power ** (16384 / 2610) * (10000 / WHITE)
+    elif transfer == HLG:
         a, b, c = 0.17883277, 0.28466892, 0.55991073
-        return np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12).astype(np.float32)
-    root = code ** (32 / 2523)
-    light = np.maximum(root - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * root)
-    return (light ** (16384 / 2610) * (10000 / WHITE)).astype(np.float32)
+        light = np.where(code <= 0.5, code**2 / 3, (np.exp((code - c) / a) + b) / 12)
+    elif transfer == SRGB:
+        light = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+    elif transfer == LINEAR:
+        light = code
+    elif transfer in (LOG, LOG_SQRT):
+        light = np.where(code > 0, 10 ** ((2 if transfer == LOG else 2.5) * (code - 1)), 0)
+    elif transfer == CINEMA:
+        light = code**2.6 * (52.37 / 48)
+    else:
+        light = code ** _GAMMAS.get(transfer, _GAMMA)
+    return light.astype(np.float32)
+
+
+@lru_cache
+def _to_bt709(primaries: int) -> np.ndarray:
+    """[3, 3] float32, of linear light; whites other than D65 are adapted (Bradford)."""
+    return (np.linalg.inv(_to_xyz(BT709)) @ _to_xyz(primaries)).astype(np.float32)
+
+
+def _to_xyz(primaries: int) -> np.ndarray:
+    """[3, 3], of linear light, adapted to D65."""
+    points = np.array([[x, y, 1 - x - y] for x, y in PRIMARIES[primaries]])
+    *colours, white = points / [[1], [1], [1], [points[3, 1]]]
+    scaled = np.transpose(colours) * np.linalg.solve(np.transpose(colours), white)
+    daylight = np.array([_D65[0], _D65[1], 1 - sum(_D65)]) / _D65[1]
+    adapted = np.linalg.solve(_BRADFORD, np.diag(_BRADFORD @ daylight / (_BRADFORD @ white)) @ _BRADFORD)
+    return np.asarray(adapted @ scaled)

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
-from adaflow_core.video.pixels import MATRICES, is_hdr, orientation
+from adaflow_core.video.pixels import MATRICES, is_hdr, orientation, transfer_of
 from adaflow_core.video.types import CONVERT, VideoInfo
 
 # Demuxers by FFmpeg's names. Without a list, a text file is a video (of its letters), and a playlist makes
@@ -193,7 +193,9 @@ def probe(path: Path, index: Index) -> VideoInfo:
             seconds += max(index.last_seconds, float(1 / fps))
         notes = (f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)",) if is_hdr(frame) else ()
         rotation, has_audio = -frame.rotation % 360, bool(container.streams.audio)
-        return VideoInfo(path, *size, fps, index.length, seconds, codec_name(stream), rotation, has_audio, notes)
+        return VideoInfo(
+            path, *size, fps, index.length, seconds, codec_name(stream), rotation, has_audio, notes, transfer_of(frame)
+        )
 
 
 def _rate(stream: VideoStream, index: Index) -> Fraction:

@@ -29,6 +29,7 @@ class VideoInfo:
     rotation: int  # degrees clockwise that were applied to make it upright: 0, 90, 180, 270
     has_audio: bool
     notes: tuple[str, ...] = ()  # sentences for the user: what decoding changes
+    transfer: int = 1  # of the decoded pixels, by FFmpeg's number; 1: BT.709
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Video:
     # Seconds after the file's first frame at which each frame begins and the last one ends [T + 1]; None: even.
     times: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
+    transfer: int = 1  # as in `VideoInfo`
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])

@@ -71,6 +71,7 @@ class Source:
         self.answers.send(
             width=info.width, height=info.height, fps=str(info.fps), frames=info.frames, seconds=info.seconds,
             codec=info.codec, rotation=info.rotation, has_audio=info.has_audio, notes=info.notes,
+            transfer=info.transfer,
         )  # fmt: skip
 
     def frames(self, size: list[int], begin: int, count: int) -> None:

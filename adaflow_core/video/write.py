@@ -59,13 +59,14 @@ def write_video(
     audio_from: Path | None = None,
     start: int = 0,
     times: Sequence[float] | None = None,
+    transfer: int = 1,
     metadata: Mapping[str, str] | None = None,
     monitor: Monitor | None = None,
 ) -> Path:
     """H.264 (yuv420p, BT.709, faststart) with the sound of `audio_from` from its frame `start` on.
 
     The file appears under its name only when it is complete. A side of odd length gains one row or column, which
-    yuv420p needs. `times` [T + 1]: as in `Video`. `metadata`: mp4's keys title, artist, comment, description.
+    yuv420p needs. `times` [T + 1] and `transfer`: as in `Video`. `metadata`: mp4's keys title, artist, comment, description.
     """
     path, monitor = check_output(path, audio_from), monitor or Monitor()
     # Absolute, so that FFmpeg takes no part of a name for a protocol.
@@ -73,7 +74,7 @@ def write_video(
     try:
         with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             container.metadata.update(metadata or {})
-            _encode(container, frames, fps, times, monitor)
+            _encode(container, frames, fps, times, transfer, monitor)
         begin, length = Fraction(start) / fps, Fraction(len(frames)) / fps
         if times is not None:
             begin, length = Fraction(times[0]), Fraction(times[-1] - times[0])
@@ -100,7 +101,12 @@ def _add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fr
 
 
 def _encode(
-    container: OutputContainer, frames: np.ndarray, fps: Fraction, times: Sequence[float] | None, monitor: Monitor
+    container: OutputContainer,
+    frames: np.ndarray,
+    fps: Fraction,
+    times: Sequence[float] | None,
+    transfer: int,
+    monitor: Monitor,
 ) -> None:
     count, height, width = frames.shape[:3]
     stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
@@ -109,7 +115,7 @@ def _encode(
     if times is not None:
         context.time_base = Fraction(1, _CLOCK)
     # Declared, so that no player guesses: BT.709 in limited range, by FFmpeg's numbers.
-    context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, 1, 1
+    context.colorspace, context.color_primaries, context.color_trc, context.color_range = 1, 1, transfer, 1
     pad = ((0, height % 2), (0, width % 2), (0, 0))
     ticks = None if times is None else [round((time - times[0]) * _CLOCK) for time in times]
 

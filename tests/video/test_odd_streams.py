@@ -15,7 +15,7 @@ from PIL import Image
 from adaflow_core.cli import main
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.decode import decode_video, probe, thumbnails
-from adaflow_core.video.pixels import HLG, PQ, tone_map
+from adaflow_core.video.pixels import BT2020, HLG, PQ, to_bt709
 from adaflow_core.video.write import check_output, write_video
 from helpers.films import RATE, film, lag, make, number, psnr, sound_of
 from helpers.odd_files import ffmpeg
@@ -185,7 +185,7 @@ def test_tone_mapping_keeps_what_standard_range_has() -> None:
     to_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
     power = (linear @ to_2020.T * 203 / 10000) ** (2610 / 16384)
     codes = ((107 / 128 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
-    assert np.abs(tone_map((codes * 65535).round().astype(np.uint16), PQ).astype(int) - expected).max() <= 1
+    assert np.abs(to_bt709((codes * 65535).round().astype(np.uint16), PQ, BT2020).astype(int) - expected).max() <= 1
 
 
 def test_pictures_of_16_bits_and_transparent_ones(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ class EditTask:
             audio_from=video.source,
             start=video.start,
             times=video.times,
+            transfer=video.transfer,
             monitor=monitor,
         )
         result.save(finished.edit, metadata)
