@@ -321,7 +321,11 @@ class _Job:
     ) -> EditResult:
         """The edited video with its report."""
         plan, video = self.plan, self.plan.video
-        warnings = (*self.monitor.notes, *prompt_warnings(self.positive), *prompt_warnings(self.source))
+        prompts = [(self.positive, "prompt"), (self.source, "source prompt")]
+        if self.negative.text != self.source.text:  # which it is by default for some models
+            prompts.append((self.negative, "negative prompt"))
+        doubts = [doubt for prompt, name in prompts for doubt in prompt_warnings(prompt, name)]
+        warnings = (*self.monitor.notes, *dict.fromkeys(doubts))
         report = {
             "frames": len(video),
             "width": video.size[0],

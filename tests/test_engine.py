@@ -286,6 +286,8 @@ def test_words_that_the_model_cannot_take_are_named(engines: Engines, frames: np
     assert any("zeppelin" in w and "snow" not in w for w in warnings)
     assert any("too long" in w and "red red" in w for w in warnings)
     assert engine.edit(plan, PROMPT, QUICK).warnings == ()
+    negative = replace(QUICK, negative_prompt=80 * "red " + "blue")
+    assert any("the negative prompt is too long" in w for w in engine.edit(plan, PROMPT, negative).warnings)
     assert engine.check_prompt("blue zeppelin").unknown == ("zeppelin",)
 
 

@@ -132,8 +132,13 @@ def _connect_edit(
     planned = _plan_first(edit.start, shown, planning, editing, video, plan, edit)
     inputs = collect(_parameters(editing.edit), plan, prompt=edit.prompt)
     started = planned.success(editing.edit, inputs, edit.job_id, api_name="edit", **_PUBLIC)
-    check_prompt = editing.check_prompt, [edit.prompt, plan.model], edit.prompt_problems
-    gr.on([edit.prompt.blur, edit.prompt.submit], *check_prompt, api_name="check_prompt", **_PUBLIC)
+    check_prompt = editing.check_prompt, [edit.prompt, plan.model, plan.negative_prompt], edit.prompt_problems
+    gr.on(
+        [edit.prompt.blur, edit.prompt.submit, plan.negative_prompt.blur],
+        *check_prompt,
+        api_name="check_prompt",
+        **_PUBLIC,
+    )
     started.success(*check_prompt, **_PRIVATE)
     plan.structure_by_words.change(_if_not, plan.structure_by_words, plan.structure, **_PRIVATE)
     edit.stop.click(editing.stop, [edit.job_id, edit.place_job_id], None, api_name="stop", **_IMMEDIATE)

@@ -17,6 +17,7 @@ import numpy as np
 
 from adaflow_core.config import EditConfig, ModelProfile
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.backbone import foreign_syntax
 from adaflow_core.model.loading import whereabouts
 from adaflow_core.progress import Progress
 from adaflow_core.types import Plan
@@ -134,8 +135,8 @@ class Studio:
             raise AdaFlowError("the prompt is empty; describe what the edited video should show")
         return stored
 
-    def prompt_problems(self, prompt: str, model: str = "") -> list[str]:
-        """Sentences on the parts of a prompt that the model ignores: unknown words, and what is too long."""
+    def prompt_problems(self, prompt: str, model: str = "", name: str = "prompt") -> list[str]:
+        """Sentences on the parts of a prompt that the model ignores or misreads; `name` is what the prompt is called."""
         if not prompt.strip():
             return []
         engine, _ = self.engines.load(self._sources[self.resolve_model(model)])
@@ -143,12 +144,16 @@ class Studio:
         sentences = []
         if embedding.unknown:
             words = ", ".join(f"“{word}”" for word in embedding.unknown)
-            sentences.append(f"The model does not know {words}; it will ignore this part of the prompt.")
+            sentences.append(f"The model does not know {words}; it will ignore this part of the {name}.")
             others = [name for name in self.models if not self.profile(name).vocabulary]
             if others:
                 sentences.append(f"These know more words: {', '.join(others)}. Choose one as the model under Advanced.")
+        if signs := foreign_syntax(prompt):
+            sentences.append(
+                f"Weights, LoRAs and breaks mean nothing in a {name} here; they are read as words: {signs}"
+            )
         if embedding.dropped:
-            sentences.append(f"The prompt is too long for the model; this part is left out: “{embedding.dropped}”.")
+            sentences.append(f"The {name} is too long for the model; this part is left out: “{embedding.dropped}”.")
         return sentences
 
     def store_plan(self, request: Request, plan: Plan) -> str:

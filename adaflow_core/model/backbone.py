@@ -207,18 +207,29 @@ class Backbone:
 
 
 _WORDS, _LETTERS, _REST = 12, 40, 200  # quoted by a warning: words, letters of each, letters of what was truncated
+# What other programs take for instructions: (word:1.3), ((word)), [word], <lora:name:1>, BREAK, AND.
+_SYNTAX = re.compile(r"<\w+:[^<>]*>|\([^()]*:\s*[\d.]+\s*\)|\(\([^()]*\)\)|\[[^\[\]]+\]|\b(?:BREAK|AND)\b")
 
 
-def prompt_warnings(embedding: Embedding) -> tuple[str, ...]:
+def foreign_syntax(text: str) -> str:
+    """The instructions to other programs in a prompt, to be quoted; "" if there are none."""
+    signs = list(dict.fromkeys(match[0] for match in _SYNTAX.finditer(text)))
+    return ", ".join(_shorten(sign, _LETTERS) for sign in signs[:_WORDS])
+
+
+def prompt_warnings(embedding: Embedding, name: str = "prompt") -> tuple[str, ...]:
+    """Sentences on what the model does not take of the prompt that is called `name`."""
     found = []
     if embedding.unknown:
         words = [_shorten(word, _LETTERS) for word in embedding.unknown[:_WORDS]]
         more = f" and {len(embedding.unknown) - _WORDS} more" if len(embedding.unknown) > _WORDS else ""
         found.append(f"the model does not know: {', '.join(words)}{more}")
         if not embedding.known:
-            found.append("the model knows no word of the prompt; say it in words that it was trained on")
+            found.append(f"the model knows no word of the {name}; say it in words that it was trained on")
+    if signs := foreign_syntax(embedding.text):
+        found.append(f"weights, LoRAs and breaks mean nothing in a {name} here, and are read as words: {signs}")
     if embedding.dropped:
-        found.append(f"the prompt is too long; the model does not see: {_shorten(embedding.dropped, _REST)}")
+        found.append(f"the {name} is too long; the model does not see: {_shorten(embedding.dropped, _REST)}")
     return tuple(found)
 
 

@@ -1,15 +1,18 @@
-"""A folder of numbered pictures, read as a video: the same three functions as `reader`."""
+"""Pictures read as a video, by the same three functions as `reader`: a folder of numbered ones, or an animated WebP."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
@@ -19,57 +22,136 @@ from adaflow_core.video.types import VideoInfo
 RATE = Fraction(24)  # pictures have none
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_TICK = Fraction(1, 1000)  # seconds in which an animation's durations are given
+_ORIENTATION, _BITS = 0x0112, 258  # tags of EXIF and of TIFF
+_BRIGHTEST = 16.0  # floating-point pictures whose values go further are not on a scale of 0 to 1
 
 
 def pictures_of(folder: Path) -> list[Path]:
-    """The pictures in a folder, with 10 after 9."""
+    """The pictures in a folder, with 10 after 9; without hidden files, such as those that macOS leaves (._1.png)."""
     found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
+    found = [path for path in found if not path.name.startswith(".")]
     if not found:
         raise AdaFlowError(f"{folder} is a folder without pictures; name a video file or a folder of PNG or JPEG files")
     return sorted(
-        found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+        found, key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
     )
 
 
-def probe(folder: Path, index: Index) -> VideoInfo:
-    """What is in a folder, by its first picture."""
-    first = next(frames_from(folder, index, 0, Monitor()))
-    with Image.open(pictures_of(folder)[0], formats=FORMATS) as picture:
-        transparent = picture.has_transparency_data
-    notes = (f"{folder.name} has transparent pictures; they were laid over white",) if transparent else ()
-    seconds = float(index.length / RATE)
-    return VideoInfo(folder, first.width, first.height, RATE, index.length, seconds, "pictures", 0, False, notes)
+def index_of(path: Path, monitor: Monitor) -> Index:
+    if path.is_dir():
+        return Index(len(pictures_of(path)), None, [])
+    with _opened(path) as file:
+        ends = [0]
+        for number in range(getattr(file, "n_frames", 1)):
+            monitor.check()
+            file.seek(number)
+            file.load()
+            ends.append(ends[-1] + max(1, int(file.info.get("duration", 0) or _round(1 / RATE))))
+    return Index(len(ends) - 1, np.array(ends[:-1]), [], 0.0, float((ends[-1] - ends[-2]) * _TICK))
 
 
-def index_of(folder: Path, monitor: Monitor) -> Index:
-    return Index(len(pictures_of(folder)), None, [])
+def _round(seconds: Fraction) -> int:
+    return round(seconds / _TICK)
 
 
-def frames_from(folder: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
+def probe(path: Path, index: Index) -> VideoInfo:
+    """What is in it, by the headers of all pictures, before any is decoded."""
+    rate, seconds = RATE, float(index.length / RATE)
+    if index.times is not None:
+        seconds = float(int(index.times[-1]) * _TICK) + index.last_seconds
+        mean = index.length / Fraction(seconds).limit_denominator(1000)
+        if index.length > 1:  # the last one may stand
+            mean = (index.length - 1) / (int(index.times[-1]) * _TICK)
+        rate = mean.limit_denominator(1001)
+    paths = pictures_of(path) if path.is_dir() else [path]
+    sizes, kinds = {}, set()
+    for picture in paths:
+        with _opened(picture) as file:
+            turned = file.getexif().get(_ORIENTATION, 1) >= 5
+            sizes.setdefault(file.size[::-1] if turned else file.size, picture)
+            kinds |= {"alpha"} if file.has_transparency_data else set()
+            kinds |= {"float"} if file.mode == "F" else set()
+    if len(sizes) > 1:
+        (first, _), (other, named) = list(sizes.items())[:2]
+        raise AdaFlowError(
+            f"{named} is {other[0]}x{other[1]} and the first picture {first[0]}x{first[1]}; give pictures of one size"
+        )
+    notes = [f"{path.name} has transparent pictures; they were laid over white"] if "alpha" in kinds else []
+    if "float" in kinds:
+        notes.append(f"{path.name} has floating-point pictures; 0 was taken for black and 1 for white")
+    if missing := _gaps([picture.stem for picture in paths]):
+        notes.append(f"{path.name} has gaps in its numbers ({missing}); the pictures were taken one after another")
+    size = next(iter(sizes))
+    kind = "pictures" if path.is_dir() else "webp"
+    return VideoInfo(path, *size, rate, index.length, seconds, kind, 0, False, tuple(notes))
+
+
+def _gaps(stems: list[str]) -> str:
+    """The numbers that are missing in a row of names that differ in their last number only; "" if none are."""
+    parts = [re.fullmatch(r"(.*?)(\d+)(\D*)", stem) for stem in stems]
+    found = [part for part in parts if part is not None]
+    if len(found) != len(stems) or len({(part[1], part[3]) for part in found}) > 1:
+        return ""
+    numbers = [int(part[2]) for part in found]
+    steps = [b - a for a, b in pairwise(numbers)]
+    usual = min(steps, default=1)  # every second or tenth picture is no gap
+    gaps = [(a + usual, b - usual) for (a, b), step in zip(pairwise(numbers), steps, strict=True) if step > usual]
+    named = [str(first) if first == last else f"{first} to {last}" for first, last in gaps[:3]]
+    return ", ".join(named) + (f" and {len(gaps) - 3} more" if len(gaps) > 3 else "")
+
+
+def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
     """The pictures from number `begin` on, upright, all of the first one's size."""
-    paths = pictures_of(folder)
-    size = _read(paths[0]).size
-    for path in paths[begin:]:
-        monitor.check()
-        picture = _read(path)
-        if picture.size != size:
-            raise AdaFlowError(
-                f"{path} is {picture.width}x{picture.height} and the first picture {size[0]}x{size[1]}; "
-                "give pictures of one size"
-            )
-        yield av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+    if index.times is None:
+        for picture in pictures_of(path)[begin:]:
+            monitor.check()
+            with _opened(picture) as file:
+                yield av.VideoFrame.from_ndarray(np.asarray(_upright_rgb(file, picture)), format="rgb24")
+        return
+    ends = [*map(int, index.times[1:]), int(index.times[-1]) + _round(Fraction(index.last_seconds))]
+    with _opened(path) as file:
+        for number in range(begin, index.length):
+            monitor.check()
+            file.seek(number)
+            frame = av.VideoFrame.from_ndarray(np.asarray(_upright_rgb(file, path)), format="rgb24")
+            frame.pts, frame.time_base = int(index.times[number]), _TICK
+            frame.duration = ends[number] - frame.pts
+            yield frame
 
 
-def _read(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16-bit grey, which `convert` would clip
-                levels = np.clip(np.asarray(picture, np.int64) / 257, 0, 255)
-                picture = Image.fromarray(levels.round().astype(np.uint8))
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return picture.convert("RGB")
+            yield file
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise AdaFlowError(f"{path} is not a picture that can be read; take it out of the folder or mend it") from error
+        raise AdaFlowError(
+            f"{path} is not a picture that can be read; save it again as PNG with 8 or 16 bits, or take it out of the "
+            "folder"
+        ) from error
+
+
+def _upright_rgb(file: Image.Image, path: Path) -> Image.Image:
+    picture = ImageOps.exif_transpose(file)
+    if picture.mode == "F":
+        values = np.asarray(picture)
+        if not np.isfinite(values).all() or values.max() > _BRIGHTEST:
+            raise AdaFlowError(f"{path} has floating-point values up to {values.max():g}; scale them to 0..1")
+        picture = Image.fromarray((255 * values.clip(0, 1)).round().astype(np.uint8))
+    elif picture.mode.startswith("I"):  # grey of more than 8 bits, which `convert` would clip
+        bits = getattr(file, "tag_v2", {}).get(_BITS, (16,))[0]
+        levels = np.asarray(picture, np.int64) * 255 / (4095 if bits == 12 else 65535)
+        picture = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    if picture.mode not in ("L", "CMYK"):
+        picture = picture.convert("RGB")
+    if profile := file.info.get("icc_profile"):
+        with suppress(ImageCms.PyCMSError, OSError):  # of another kind of picture, or damaged
+            embedded = ImageCms.ImageCmsProfile(BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(embedded):
+                picture = ImageCms.profileToProfile(picture, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert picture is not None
+    return picture.convert("RGB")

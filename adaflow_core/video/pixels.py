@@ -60,9 +60,11 @@ def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReform
     if frame.colorspace == UNSPECIFIED:  # then players take BT.709 for HD and BT.601 below it
         matrix = Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601
     converts = primaries != BT709 or frame.color_trc in CONVERTED
-    kind = "rgb48le" if converts else "rgb24"
+    kind = ("rgba64le" if converts else "rgba") if has_alpha(frame) else "rgb48le" if converts else "rgb24"
     scaled = scaler.reformat(frame, width, height, kind, src_colorspace=matrix, interpolation=FILTER, threads=0)
     rgb = scaled.to_ndarray()
+    if has_alpha(frame):
+        rgb = _over_white(rgb)
     if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:  # swscale takes it for full range
         rgb = _widen(rgb)
     if converts:
@@ -70,6 +72,22 @@ def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReform
     if transposed:
         rgb = rgb.transpose(1, 0, 2)
     return rgb[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def has_alpha(frame: av.VideoFrame) -> bool:
+    return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+
+
+def is_transparent(frame: av.VideoFrame) -> bool:
+    """Whether something shows through the frame."""
+    return has_alpha(frame) and bool(frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255)
+
+
+def _over_white(rgba: np.ndarray) -> np.ndarray:
+    """[h, w, 4] -> [h, w, 3]."""
+    most = int(np.iinfo(rgba.dtype).max)
+    share = rgba[..., 3:] / np.float32(most)
+    return (rgba[..., :3] * share + most * (1 - share) + 0.5).astype(rgba.dtype)
 
 
 def _widen(rgb: np.ndarray) -> np.ndarray:

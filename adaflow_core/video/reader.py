@@ -21,12 +21,12 @@ from av.video.stream import VideoStream
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
-from adaflow_core.video.pixels import MATRICES, is_hdr, orientation, transfer_of
+from adaflow_core.video.pixels import MATRICES, is_hdr, is_transparent, orientation, transfer_of
 from adaflow_core.video.types import CONVERT, VideoInfo
 
 # Demuxers by FFmpeg's names. Without a list, a text file is a video (of its letters), and a playlist makes
 # FFmpeg open whatever the playlist names.
-CONTAINERS = "mov,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
+CONTAINERS = "mov,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg,apng,yuv4mpegpipe,mxf,dv"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 _BACK, _FORWARD = 0.5, 10.0  # seconds by which a stream's clock may jump; as in FFmpeg, forward in MPEG-TS only
 PACKETS = 5_000_000  # a day at 60 frames a second; a table of a header may name any number
@@ -191,10 +191,23 @@ def probe(path: Path, index: Index) -> VideoInfo:
         if index.times is not None and stream.time_base:
             seconds = float((index.times[-1] - index.times[0]) * stream.time_base)
             seconds += max(index.last_seconds, float(1 / fps))
-        notes = (f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)",) if is_hdr(frame) else ()
+        notes = [f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)"] if is_hdr(frame) else []
+        if is_transparent(frame):
+            notes.append(f"{path.name} is transparent; it was laid over white")
+        if stream.metadata.get("alpha_mode") == "1":  # of WebM, in a stream beside the picture
+            notes.append(f"{path.name} is transparent, which is not read; its colours are shown all over")
         rotation, has_audio = -frame.rotation % 360, bool(container.streams.audio)
         return VideoInfo(
-            path, *size, fps, index.length, seconds, codec_name(stream), rotation, has_audio, notes, transfer_of(frame)
+            path,
+            *size,
+            fps,
+            index.length,
+            seconds,
+            codec_name(stream),
+            rotation,
+            has_audio,
+            tuple(notes),
+            transfer_of(frame),
         )
 
 

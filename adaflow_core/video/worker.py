@@ -56,7 +56,8 @@ class Source:
 
     def __init__(self, path: Path, answers: Answers) -> None:
         self.path, self.answers, self.monitor = path, answers, Monitor(stop=answers.alive)
-        self._reader = import_module("adaflow_core.video.images" if path.is_dir() else "adaflow_core.video.reader")
+        pictures = path.is_dir() or _is_webp(path)
+        self._reader = import_module(f"adaflow_core.video.{'images' if pictures else 'reader'}")
 
     @cached_property
     def index(self) -> Any:
@@ -97,16 +98,17 @@ class Source:
         self.answers.send(frame=False)
 
     def _decord(self, count: int, size: list[int]) -> list[tuple[int, Any]] | None:
-        # decord knows no AV1, display matrix or HDR, and its reader must stay in one thread: made, used, dropped here.
+        # decord knows no AV1, display matrix, HDR or primaries, and its reader must stay in one thread: made, used, dropped here.
         if self.info.codec != "h264" or self.info.notes:
             return None
         try:
             import decord
 
-            from adaflow_core.video.pixels import orientation
+            from adaflow_core.video.pixels import BT709, orientation, primaries_of
 
             with closing(self._reader.frames_from(self.path, self.index, 0, self.monitor)) as source:
-                if any(orientation(next(source))):
+                first = next(source)
+                if any(orientation(first)) or primaries_of(first) != BT709:
                     return None
             reader = decord.VideoReader(str(self.path.resolve()), width=size[0], height=size[1])
             if len(reader) != self.index.length:  # it counts frames that cannot be decoded
@@ -139,6 +141,8 @@ class Source:
         """Writes `video` with this file's sound from `begin` seconds after its first frame on to `out`."""
         from adaflow_core.video.audio import add_sound
 
+        if not self.info.has_audio:
+            return self.answers.send(added=False)
         start, seconds = Fraction(begin), Fraction(length)
         if start + seconds > self.info.seconds - 0.5 / self.info.fps:  # to the end: with sound that goes on longer
             seconds = Fraction(10**6)
@@ -149,6 +153,13 @@ class Source:
             self.answers.send(failed=str(problem), errno=getattr(problem, "errno", None))
         else:
             self.answers.send(added=added)
+
+
+def _is_webp(path: Path) -> bool:
+    """FFmpeg reads a WebP as a still picture only."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[:4] == b"RIFF" and start[8:] == b"WEBP"
 
 
 def spread(length: int, count: int) -> list[int]:

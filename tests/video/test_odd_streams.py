@@ -17,7 +17,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.decode import decode_video, probe, thumbnails
 from adaflow_core.video.pixels import BT2020, HLG, PQ, to_bt709
 from adaflow_core.video.write import check_output, write_video
-from helpers.films import RATE, film, lag, make, number, psnr, sound_of
+from helpers.films import RATE, film, lag, make, number, sound_of
 from helpers.odd_files import ffmpeg
 
 SIZE = (96, 64)
@@ -186,22 +186,6 @@ def test_tone_mapping_keeps_what_standard_range_has() -> None:
     power = (linear @ to_2020.T * 203 / 10000) ** (2610 / 16384)
     codes = ((107 / 128 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
     assert np.abs(to_bt709((codes * 65535).round().astype(np.uint16), PQ, BT2020).astype(int) - expected).max() <= 1
-
-
-def test_pictures_of_16_bits_and_transparent_ones(tmp_path: Path) -> None:
-    for name in ("grey", "clear"):
-        (tmp_path / name).mkdir()
-    ramp = np.linspace(0, 65535, 192)[None].repeat(128, 0).astype(np.uint16)
-    Image.fromarray(ramp).save(tmp_path / "grey/0.png")
-    grey = decode_video(tmp_path / "grey", size=(192, 128))
-    assert not grey.notes and psnr(grey.frames[0][..., 0], ramp / 257) > 45
-    clear = np.zeros((128, 192, 4), np.uint8)
-    clear[:, :96] = 220, 30, 30, 255
-    clear[:, 96:, 1] = 220  # green that is not to be seen
-    Image.fromarray(clear).save(tmp_path / "clear/0.png")
-    video = decode_video(tmp_path / "clear", size=(192, 128))
-    assert "transparent" in video.notes[0] and (video.frames[0][:, 120:] == 255).all()
-    assert np.abs(video.frames[0][64, 40].astype(int) - (220, 30, 30)).max() <= 1
 
 
 # --- names ------------------------------------------------------------------------------------------

@@ -173,6 +173,8 @@ def test_an_edit_takes_the_settings_of_its_place(client: Any, drawn_clip: Path) 
 def test_unknown_words_are_named_and_checkpoints_that_know_them(client: Any) -> None:
     html = client.predict("a red ball and a xylophone", api_name="/check_prompt")
     assert "xylophone" in html and "“ball”" not in html and ELSEWHERE in html
+    html = client.predict("a (red:1.3) ball", "embedded", "blue " * 120, api_name="/check_prompt")
+    assert "(red:1.3)" in html and "The negative prompt is too long" in html
 
 
 @with_model

@@ -27,10 +27,13 @@ class EditEvents:
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
-    def check_prompt(self, prompt: str, model: str = "") -> str:
-        """Which words of a prompt the model does not know, and what of it is too long."""
+    def check_prompt(self, prompt: str, model: str = "", negative_prompt: str = "") -> str:
+        """Which words of the prompts the model does not know, which are no words, and what is too long."""
         with refuse_on_error():
-            return views.notice(self.studio.prompt_problems(prompt or "", model or ""))
+            problems = self.studio.prompt_problems(prompt or "", model or "")
+            return views.notice(
+                problems + self.studio.prompt_problems(negative_prompt or "", model or "", "negative prompt")
+            )
 
     def check_not_empty(self, prompt: str) -> None:
         """Refuse an empty prompt before planning starts."""
