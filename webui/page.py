@@ -62,7 +62,9 @@ def _connect_video(planning: PlanEvents, video: VideoStep, edit: EditStep) -> No
     video.examples.select(_index, None, video.example_number, **_PRIVATE).then(
         planning.example, video.example_number, outputs, api_name="example", **_PUBLIC
     )
-    video.video.change(planning.describe, video.video, video.line, api_name="describe", **_PUBLIC)
+    video.video.change(planning.describe, video.video, video.line, api_name="describe", **_PUBLIC).success(
+        quietly(planning.playable), video.video, video.playable, api_name="playable", **_PUBLIC
+    )
 
 
 def _connect_model(planning: PlanEvents, plan: PlanStep, edit: EditStep) -> None:

@@ -1,4 +1,4 @@
-"""Image files that are sent to browsers, each written once.
+"""Image files that are sent to browsers, and small copies of videos that browsers cannot play, each written once.
 
 Gradio rewrites an array's file under the same name each time it is shown, so a browser that is downloading it at that
 moment gets a broken file. Here equal images share one file, which is renamed into place when it is complete.
@@ -10,11 +10,21 @@ import hashlib
 import io
 import os
 import uuid
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
+
+from adaflow_core.storage.cache import file_digest
+from adaflow_core.video.decode import decode_video
+from adaflow_core.video.types import VideoInfo
+from adaflow_core.video.write import write_video
+
+# What every browser plays; the suffix tells the browser which container to expect.
+_PLAYED, _SUFFIXES = ("h264", "vp8", "vp9", "av1"), (".mp4", ".m4v", ".webm")
+_COPIED_SECONDS, _COPIED_SIDE = 10, 256  # of a small copy; pixels of its shorter side
 
 
 def serve_image(image: np.ndarray, file_format: Literal["webp", "png"] = "webp") -> str:
@@ -36,3 +46,20 @@ def serve_image(image: np.ndarray, file_format: Literal["webp", "png"] = "webp")
             file.write(content.getvalue())
         os.replace(part, path)
     return path
+
+
+def is_playable(info: VideoInfo) -> bool:
+    """Whether a browser plays the file as it is."""
+    return info.codec in _PLAYED and info.path.suffix.lower() in _SUFFIXES
+
+
+def serve_copy(info: VideoInfo) -> str:
+    """Write a small copy of a video's first seconds where Gradio may serve it from, and return its path."""
+    folder = Path(get_upload_folder()) / "copies"
+    path = folder / f"{file_digest(info.path)}.mp4"
+    if path.exists():
+        os.utime(path)  # deleted by age, as pictures are
+        return str(path)
+    chosen = slice(0, max(1, round(_COPIED_SECONDS * info.fps)))
+    small = decode_video(info.path, size=_COPIED_SIDE, frames=chosen)
+    return str(write_video(path, small.frames, small.fps, times=small.times, transfer=small.transfer))

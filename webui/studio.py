@@ -136,7 +136,7 @@ class Studio:
         return stored
 
     def prompt_problems(self, prompt: str, model: str = "", name: str = "prompt") -> list[str]:
-        """Sentences on the parts of a prompt that the model ignores or misreads; `name` is what the prompt is called."""
+        """Sentences on the parts of the prompt called `name` that the model ignores or misreads."""
         if not prompt.strip():
             return []
         engine, _ = self.engines.load(self._sources[self.resolve_model(model)])

@@ -25,7 +25,8 @@ from adaflow_core.types import Embedding, Grid
 
 
 class FiniteCheck:
-    """Whether all that a model gave is finite. On a GPU nothing waits: a flag there is read when results are fetched."""
+    """Whether all that a model gave is finite: by a flag on its device, read when results are fetched, so that no pass
+    waits for it."""
 
     def __init__(self) -> None:
         self._flags: dict[str, Tensor] = {}  # part -> 0, or not a number from the first output on that is not finite

@@ -197,18 +197,8 @@ def probe(path: Path, index: Index) -> VideoInfo:
         if stream.metadata.get("alpha_mode") == "1":  # of WebM, in a stream beside the picture
             notes.append(f"{path.name} is transparent, which is not read; its colours are shown all over")
         rotation, has_audio = -frame.rotation % 360, bool(container.streams.audio)
-        return VideoInfo(
-            path,
-            *size,
-            fps,
-            index.length,
-            seconds,
-            codec_name(stream),
-            rotation,
-            has_audio,
-            tuple(notes),
-            transfer_of(frame),
-        )
+        codec, transfer = codec_name(stream), transfer_of(frame)
+        return VideoInfo(path, *size, fps, index.length, seconds, codec, rotation, has_audio, tuple(notes), transfer)
 
 
 def _rate(stream: VideoStream, index: Index) -> Fraction:

@@ -98,7 +98,8 @@ class Source:
         self.answers.send(frame=False)
 
     def _decord(self, count: int, size: list[int]) -> list[tuple[int, Any]] | None:
-        # decord knows no AV1, display matrix, HDR or primaries, and its reader must stay in one thread: made, used, dropped here.
+        # decord knows no AV1, display matrix, HDR or primaries, and its reader must stay in one thread: made, used and
+        # dropped here.
         if self.info.codec != "h264" or self.info.notes:
             return None
         try:

@@ -66,7 +66,8 @@ def write_video(
     """H.264 (yuv420p, BT.709, faststart) with the sound of `audio_from` from its frame `start` on.
 
     The file appears under its name only when it is complete. A side of odd length gains one row or column, which
-    yuv420p needs. `times` [T + 1] and `transfer`: as in `Video`. `metadata`: mp4's keys title, artist, comment, description.
+    yuv420p needs. `times` [T + 1] and `transfer`: as in `Video`. `metadata`: mp4's keys title, artist, comment,
+    description.
     """
     path, monitor = check_output(path, audio_from), monitor or Monitor()
     # Absolute, so that FFmpeg takes no part of a name for a protocol.

@@ -111,7 +111,7 @@ def test_a_prompt(planned: tuple[AdaFlow, Plan]) -> None:
 
 
 @pytest.mark.parametrize(("module", "part"), [
-    ("vae.encoder.conv_out", "autoencoder"), ("unet.conv_in", "UNet"), ("unet.conv_out", "UNet"),  # the last after the features
+    ("vae.encoder.conv_out", "autoencoder"), ("unet.conv_in", "UNet"), ("unet.conv_out", "UNet"),
 ])  # fmt: skip
 def test_planning(planned: tuple[AdaFlow, Plan], module: str, part: str) -> None:
     engine, plan = planned

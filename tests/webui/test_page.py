@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from adaflow_core.video.decode import probe
+from helpers.films import make
 from helpers.jobs import until
 from helpers.pages import serve_page, with_model
 
@@ -20,6 +21,7 @@ ELSEWHERE = "nobody/has-this-model"
 EVENTS = [
     "example",
     "describe",
+    "playable",
     "choose_model",
     "preview",
     "replan",
@@ -77,6 +79,23 @@ def test_what_is_wrong_is_said_in_a_sentence(client: Any, tmp_path: Path) -> Non
     with pytest.raises(AppError, match="There is no plan yet"):
         client.predict(1, api_name="/tokens")
     assert client.predict("nonsense", api_name="/watch")[0] == {"state": "unknown"}
+
+
+@pytest.mark.parametrize(("name", "codec", "played"), [
+    ("a.MP4", "libx264", True), ("a.MOV", "libx264", False), ("a.avi", "mpeg4", False), ("a.ts", "libx264", False),
+    ("a.gif", "gif", False),
+])  # fmt: skip
+def test_files_are_taken_by_content_and_shown_by_a_copy(
+    name: str, codec: str, played: bool, client: Any, tmp_path: Path
+) -> None:
+    from gradio_client import handle_file
+
+    path = make(tmp_path / name, 8, codec, pixels="rgb8" if codec == "gif" else "yuv420p")
+    clip = handle_file(str(path))
+    said, copy = client.predict(clip, api_name="/describe"), client.predict(clip, api_name="/playable")
+    assert "192x128 pixels" in said and ("editing works" not in said) == played
+    shown = copy["value"]["video"] if isinstance(copy, dict) and copy.get("value") else copy
+    assert (shown is None or copy.get("visible") is False) if played else probe(shown).codec == "h264"
 
 
 @with_model

@@ -19,6 +19,7 @@ class VideoStep:
             with gr.Column(scale=5, min_width=320):
                 self.video = _refuse_urls(gr.Video(label="Video", sources=["upload"], height=320))
                 self.line = gr.HTML(label="About the video")
+                self.playable = gr.Video(label="Its first seconds, as a small copy", height=240, visible=False)
                 self.source_prompt = gr.Textbox(
                     value="",
                     label="What is in the video (optional)",

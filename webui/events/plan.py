@@ -21,7 +21,7 @@ from webui.events.follow import follow, stop_job
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import ExampleOutputs, FrameOutputs, ModelOutputs, PreviewOutputs, TokenOutputs, unchanged
-from webui.served_images import serve_image
+from webui.served_images import is_playable, serve_copy, serve_image
 from webui.studio import StoredPlan, Studio
 
 
@@ -43,7 +43,20 @@ class PlanEvents:
         if not video:
             return ""
         with refuse_on_error():
-            return views.line(views.video_line(self._check_video(video)))
+            info = self._check_video(video)
+            unseen = (
+                "" if is_playable(info) else views.line("Your browser may not show this kind of file; editing works.")
+            )
+            return views.line(views.video_line(info)) + views.line(unseen) + views.notice(info.notes)
+
+    def playable(self, video: str | None) -> gr.Video:
+        """A small copy of a video that browsers cannot play; nothing for one that they can."""
+        if video:
+            with refuse_on_error():
+                info = self._check_video(video)
+                if not is_playable(info):
+                    return gr.Video(serve_copy(info), visible=True)
+        return gr.Video(None, visible=False)
 
     async def preview(
         self,
