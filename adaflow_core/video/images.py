@@ -65,7 +65,8 @@ def probe(path: Path, index: Index) -> VideoInfo:
             mean = (index.length - 1) / (int(index.times[-1]) * _TICK)
         rate = mean.limit_denominator(1001)
     paths = pictures_of(path) if path.is_dir() else [path]
-    sizes, kinds = {}, set()
+    sizes: dict[tuple[int, int], Path] = {}
+    kinds: set[str] = set()
     for picture in paths:
         with _opened(picture) as file:
             turned = file.getexif().get(_ORIENTATION, 1) >= 5
@@ -152,6 +153,6 @@ def _upright_rgb(file: Image.Image, path: Path) -> Image.Image:
         with suppress(ImageCms.PyCMSError, OSError):  # of another kind of picture, or damaged
             embedded = ImageCms.ImageCmsProfile(BytesIO(profile))
             if "sRGB" not in ImageCms.getProfileDescription(embedded):
-                picture = ImageCms.profileToProfile(picture, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    assert picture is not None
+                standard = ImageCms.createProfile("sRGB")
+                picture = ImageCms.profileToProfile(picture, embedded, standard, outputMode="RGB") or picture
     return picture.convert("RGB")
