@@ -119,7 +119,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "endless table": (odd.endless_mp4, "convert it"),
     "a line": (odd.a_line, "size is"),
     "pictures of two sizes": (odd.unlike_pictures, "one size"),
-    "a broken picture": (odd.broken_picture, "mend it"),
+    "a broken picture": (odd.broken_picture, "take it out"),
     "a folder without pictures": (odd.empty_folder, "without pictures"),
     "missing": (lambda folder: folder / "no.mp4", "does not exist"),
     "a name that is too long": (lambda folder: folder / ("x" * 5000), "check the path"),
