@@ -63,6 +63,10 @@ class Backbone:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
+    def latent_channels(self) -> int:
+        return int(self.vae.config.latent_channels)
+
+    @property
     def chunk(self) -> int:
         """Frames per UNet call unless the settings give another number."""
         if self.device.type == "cuda":
@@ -101,13 +105,19 @@ class Backbone:
         deepest = Grid(*(-(-(side // self.factor) // scale) for side in (height, width)))
         return [*levels, deepest] if deepest not in levels else levels
 
+    @property
+    def _latent_scaling(self) -> tuple[float, float]:
+        """What is taken from the autoencoder's latents, and what they are then multiplied by."""
+        return self.vae.config.shift_factor or 0.0, self.vae.config.scaling_factor
+
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
-        """[B, H, W, 3] uint8 -> latents [B, 4, h, w] float32: the mean of the posterior, scaled."""
+        """[B, H, W, 3] uint8 -> latents [B, c, h, w] float32: the mean of the posterior, scaled."""
         # Frames as they lie are channels-last pictures.
         pixels = rearrange(to_device(frames, self.device), "b h w c -> b c h w").to(self.dtype) / 127.5 - 1
         posterior = self.vae.encode(pixels).latent_dist
-        return (posterior.mode() * self.vae.config.scaling_factor).float()
+        shift, scale = self._latent_scaling
+        return ((posterior.mode() - shift) * scale).float()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -117,8 +127,8 @@ class Backbone:
     @torch.inference_mode()
     def decode_there(self, latents: Tensor) -> Tensor:
         """As `decode`, the frames left on the device."""
-        scaled = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
-        pixels = self.vae.decode(scaled).sample.float()
+        shift, scale = self._latent_scaling
+        pixels = self.vae.decode(latents.to(self.device, self.dtype) / scale + shift).sample.float()
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return rearrange(levels, "b c h w -> b h w c")
 
