@@ -7,6 +7,7 @@ is clipped.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -69,7 +70,7 @@ def inversion_moves(schedule: Schedule, timesteps: np.ndarray, factor: int) -> l
     moves = [(int(origins[0]), int(ascending[0]))]
     for low, high in zip(origins[1:], ascending[1:], strict=True):
         marks = np.round(np.linspace(low, high, factor + 1)).astype(int).tolist()
-        moves += zip(marks, marks[1:], strict=False)
+        moves += pairwise(marks)
     return moves
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from adaflow_core.config import ModelProfile
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
+from adaflow_core.model.files.check import PARTS
+from adaflow_core.model.files.extras import add_embedding, fuse_lora, other_vae
+from adaflow_core.model.files.folder import load_folder
+from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.files.single import load_single
+from adaflow_core.model.files.weights import check_finite
 from adaflow_core.model.fused import accelerate, memory_format
 
 logger = logging.getLogger(__name__)
@@ -69,59 +74,71 @@ def load_backbone(
     device: str = "auto",
     dtype: str = "auto",
     attention: str = "auto",
+    loras: Sequence[str] = (),
+    vae: str = "",
+    embeddings: Sequence[str] = (),
 ) -> Backbone:
-    """Load "embedded", a Hub id ("ID" or "ID@REVISION") or a local folder in diffusers' format.
+    """Load "embedded", a Hub id ("ID" or "ID@REVISION"), a folder in diffusers' format, or a .safetensors file.
 
-    Reads safetensors only and runs no code of a checkpoint. Raises AdaFlowError with the remedy.
+    loras: "FILE" or "FILE=WEIGHT", fused into the weights. vae: in place of the checkpoint's own. embeddings: "FILE"
+    or "FILE=WORD", textual inversions. Reads safetensors only and runs no code of a checkpoint. Raises AdaFlowError
+    with the remedy.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
+    parts = ModelParts(model, tuple(loras), vae, tuple(embeddings))
     source, revision = whereabouts(model)
-    pipe = _load_pipeline(model, source, revision, kind)
-    unet, vae, text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
-    scheduler = pipe.scheduler.config
+    with quiet():
+        pipe, profile = _load_pipeline(parts, source, revision, kind)
+    modules = {part: getattr(pipe, part) for part in PARTS}
+    for part, module in modules.items():
+        check_finite(module, part, f"model {model!r}")
+    config = pipe.scheduler.config
     schedule = Schedule(
         pipe.scheduler.alphas_cumprod.double(),
-        prediction=scheduler.prediction_type,
-        offset=scheduler.steps_offset,
+        prediction=config.prediction_type,
+        offset=config.steps_offset,
+        spacing=config.timestep_spacing,
+        ends_clean=config.set_alpha_to_one,
     )
-    fused = place(unet, vae, text_encoder, target, kind)
-    profile = ModelProfile.load(Path(source)) or ModelProfile(
-        size=int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
-    )
+    fused = place(*modules.values(), device=target, dtype=kind)
     attend = pick_attention(attention, target, kind)
-    logger.info("loaded %s on %s in %s", model, target, kind)
-    return Backbone(model, vae, unet, text_encoder, pipe.tokenizer, schedule, profile, target, kind, attend, fused)
+    logger.info("loaded %s on %s in %s", parts, target, kind)
+    return Backbone(
+        str(parts), **modules, tokenizer=pipe.tokenizer, schedule=schedule, profile=profile, device=target, dtype=kind,
+        attend=attend, fused=fused,
+    )  # fmt: skip
 
 
-def _load_pipeline(model: str, source: str, revision: str | None, dtype: torch.dtype) -> Any:
-    """A `StableDiffusionPipeline` with DDIM's schedule and without a safety checker."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
-    with quiet():
-        from diffusers import DDIMScheduler, StableDiffusionPipeline
+def _load_pipeline(
+    parts: ModelParts, source: str, revision: str | None, dtype: torch.dtype
+) -> tuple[Any, ModelProfile]:
+    """A `StableDiffusionPipeline` with DDIM's schedule and what is added to the checkpoint, and its own values."""
+    folder = Path(source)
     try:
-        with quiet():
-            pipe = StableDiffusionPipeline.from_pretrained(
-                source,
-                revision=revision,
-                dtype=dtype,
-                use_safetensors=True,
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-            )
-    except (OSError, ValueError, SafetensorError) as problem:
-        if model == "embedded":
-            raise AdaFlowError(
-                "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "
-                "get it again, or give another --model"
-            ) from problem
+        pipe = load_single(folder, dtype) if folder.is_file() else load_folder(folder, parts.model, dtype)
+    except AdaFlowError as problem:
+        if parts.model != "embedded":
+            raise
         raise AdaFlowError(
-            f"model {model!r} cannot be loaded; give 'embedded', a Hub id that can be reached from here, or a "
-            f"folder in diffusers' format with safetensors ({_first_line(problem)})"
+            "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "
+            "get it again, or give another --model"
         ) from problem
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    return pipe
+    profile = ModelProfile.load(folder if folder.is_dir() else folder.parent) or ModelProfile(size=trained_size(pipe))
+    if parts.vae:
+        pipe.vae = other_vae(parts.vae, pipe.unet, dtype)
+    for name in parts.loras:
+        fuse_lora(pipe, name)
+    for name in parts.embeddings:
+        add_embedding(pipe, name)
+    return pipe, profile
+
+
+def trained_size(pipe: Any) -> int:
+    """Pixels of the shorter side that a pipeline was trained for."""
+    size = pipe.unet.config.sample_size
+    shorter = size if isinstance(size, int) else min(size)
+    return int(shorter * 2 ** (len(pipe.vae.config.block_out_channels) - 1))
 
 
 def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: torch.dtype) -> bool:
@@ -162,7 +179,3 @@ def whereabouts(model: str) -> tuple[str, str | None]:
         return model, None
     name, _, revision = model.partition("@")
     return name, revision or None
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
