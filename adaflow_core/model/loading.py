@@ -18,7 +18,7 @@ from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.files.check import PARTS
 from adaflow_core.model.files.extras import add_embedding, fuse_lora, other_vae
-from adaflow_core.model.files.folder import load_folder
+from adaflow_core.model.files.folder import first_line, load_folder
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.files.single import load_single
 from adaflow_core.model.files.weights import check_finite
@@ -69,30 +69,21 @@ def multiplies_bfloat16() -> bool:
 
 
 def load_backbone(
-    model: str = "embedded",
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    attention: str = "auto",
-    loras: Sequence[str] = (),
-    vae: str = "",
-    embeddings: Sequence[str] = (),
+    model: str | ModelParts = "embedded", *, device: str = "auto", dtype: str = "auto", attention: str = "auto"
 ) -> Backbone:
     """Load "embedded", a Hub id ("ID" or "ID@REVISION"), a folder in diffusers' format, or a .safetensors file.
 
-    loras: "FILE" or "FILE=WEIGHT", fused into the weights. vae: in place of the checkpoint's own. embeddings: "FILE"
-    or "FILE=WORD", textual inversions. Reads safetensors only and runs no code of a checkpoint. Raises AdaFlowError
-    with the remedy.
+    A text may name more, as `ModelParts.parse` reads it. Reads safetensors only and runs no code of a checkpoint. Raises AdaFlowError with the remedy.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
-    parts = ModelParts(model, tuple(loras), vae, tuple(embeddings))
-    source, revision = whereabouts(model)
+    parts = model if isinstance(model, ModelParts) else ModelParts.parse(model)
+    source, revision = whereabouts(parts.model)
     with quiet():
         pipe, profile = _load_pipeline(parts, source, revision, kind)
     modules = {part: getattr(pipe, part) for part in PARTS}
     for part, module in modules.items():
-        check_finite(module, part, f"model {model!r}")
+        check_finite(module, part, f"model {parts.model!r}")
     config = pipe.scheduler.config
     schedule = Schedule(
         pipe.scheduler.alphas_cumprod.double(),
@@ -114,7 +105,9 @@ def _load_pipeline(
     parts: ModelParts, source: str, revision: str | None, dtype: torch.dtype
 ) -> tuple[Any, ModelProfile]:
     """A `StableDiffusionPipeline` with DDIM's schedule and what is added to the checkpoint, and its own values."""
-    folder = Path(source)
+    folder = Path(source).expanduser()
+    if not folder.exists():
+        folder = _download(parts.model, source, revision)
     try:
         pipe = load_single(folder, dtype) if folder.is_file() else load_folder(folder, parts.model, dtype)
     except AdaFlowError as problem:
@@ -132,6 +125,24 @@ def _load_pipeline(
     for name in parts.embeddings:
         add_embedding(pipe, name)
     return pipe, profile
+
+
+def _download(model: str, source: str, revision: str | None) -> Path:
+    """The folder of a Hub id."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
+    from diffusers import StableDiffusionPipeline
+
+    try:
+        return Path(
+            StableDiffusionPipeline.download(
+                source, revision=revision, use_safetensors=True, safety_checker=None, feature_extractor=None
+            )
+        )
+    except (OSError, ValueError) as problem:
+        raise AdaFlowError(
+            f"model {model!r} cannot be loaded; give 'embedded', a Hub id that can be reached from here, a folder in "
+            f"diffusers' format with safetensors, or a .safetensors file ({first_line(problem)})"
+        ) from problem
 
 
 def trained_size(pipe: Any) -> int:
@@ -173,6 +184,7 @@ def quiet() -> Iterator[None]:
 
 def whereabouts(model: str) -> tuple[str, str | None]:
     """The folder or Hub id, and the revision, that diffusers takes for the name of a model."""
+    model = ModelParts.parse(model).model
     if model == "embedded":
         return str(EMBEDDED), None
     if Path(model).exists():

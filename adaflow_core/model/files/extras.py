@@ -14,7 +14,7 @@ from adaflow_core.model.files.check import read_json, refuse
 from adaflow_core.model.files.folder import first_line, load_part
 from adaflow_core.model.files.parts import split_value
 from adaflow_core.model.files.single import load_vae
-from adaflow_core.model.files.weights import read_header
+from adaflow_core.model.files.weights import bit_sum, read_header
 
 _LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -46,12 +46,6 @@ def fuse_lora(pipe: Any, name: str) -> None:
 def _digest(module: Any) -> int:
     """Changes where any weight does."""
     return sum(int(bit_sum(tensor)) for tensor in module.parameters())
-
-
-def bit_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor's bits as integers: exact, and in any order the same."""
-    kind = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
-    return tensor.detach().view(kind).sum(dtype=torch.int64)
 
 
 def other_vae(name: str, unet: Any, dtype: torch.dtype) -> Any:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from adaflow_core.model.files.check import check_unet, refuse
 from adaflow_core.model.files.folder import as_pipeline
@@ -26,7 +24,7 @@ _FIRST = f"{_UNET}input_blocks.0.0.weight"
 _OPEN_CLIP = f"{_TEXT}model.token_embedding.weight"  # in Stable Diffusion 2.x
 _OPEN_CLIP_LAYERS = 23  # of 24: the prompt's states are those before the last
 _CHECKPOINT = "give a whole checkpoint of Stable Diffusion 1.x or 2.x"
-# What a file is whose names hold this, and what to do with it: where the UNet of Stable Diffusion is in it, and where not.
+# What a file is whose names hold this, and what to do with it.
 _WITH_UNET = (
     (r"^conditioner\.|label_emb", "Stable Diffusion XL", _CHECKPOINT),
     (r"^control_model\.", "a ControlNet", _CHECKPOINT),

@@ -108,3 +108,9 @@ def check_finite(module: nn.Module, part: str, source: object) -> None:
                 f"the {part} of {source} is not finite in {name}; the file is damaged: fetch it again. If it is in "
                 "order, its values are too large for half precision: try --dtype float32"
             )
+
+
+def bit_sum(tensor: Tensor) -> Tensor:
+    """The sum of a tensor's bits as integers: exact, and in any order the same."""
+    kind = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
+    return tensor.detach().view(kind).sum(dtype=torch.int64)
