@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ def load_backbone(
 ) -> Backbone:
     """Load "embedded", a Hub id ("ID" or "ID@REVISION"), a folder in diffusers' format, or a .safetensors file.
 
-    A text may name more, as `ModelParts.parse` reads it. Reads safetensors only and runs no code of a checkpoint. Raises AdaFlowError with the remedy.
+    A text may name more, as `ModelParts.parse` reads it. Reads safetensors only and runs no code of a checkpoint.
+    Raises AdaFlowError with the remedy.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)

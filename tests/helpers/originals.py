@@ -31,12 +31,12 @@ def narrow(second: bool, folder: Path | None = None, prediction: str = "epsilon"
     from adaflow_core.model.files.single import clip_tokenizer
 
     torch.manual_seed(int(second))
-    widths = (64, 64, 128, 128) if second else (32, 64, 64, 64)
+    widths = (64, 64, 64, 64) if second else (32, 32, 32, 32)
     unet = UNet2DConditionModel(
         sample_size=96 if prediction == "v_prediction" and second else 64,
         block_out_channels=widths,
         cross_attention_dim=64,
-        attention_head_dim=(1, 1, 2, 2) if second else 8,
+        attention_head_dim=(1, 1, 1, 1) if second else 8,
         use_linear_projection=second,
     )
     vae = AutoencoderKL(

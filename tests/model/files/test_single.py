@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.originals import narrow, save_single
 from safetensors.torch import load_file, save_file
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.single import _tried_prediction, clip_tokenizer
 from adaflow_core.model.loading import load_backbone
+from helpers.originals import narrow, save_single
 
 KINDS = [(False, "epsilon"), (True, "epsilon"), (True, "v_prediction")]
 pipeline = cache(narrow)
