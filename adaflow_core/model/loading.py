@@ -1,4 +1,4 @@
-"""Loads a Stable Diffusion 1.x or 2.x checkpoint: by name, from the Hub, or from a folder."""
+"""Loads a Stable Diffusion 1.x or 2.x checkpoint: by name, from the Hub, from a folder or a file."""
 
 from __future__ import annotations
 

@@ -39,6 +39,8 @@ def check_configs(folder: Path, name: str) -> None:
     for part in (*PARTS, "tokenizer", "scheduler"):
         if not isinstance(index.get(part), list) or index[part][1] is None:
             raise refuse(name, f"is a {pipeline}, which has no {part}")
+        if index[part][0] not in ("diffusers", "transformers"):
+            raise refuse(name, f"has a {part} with code of its own ({index[part][0]}), which is not run")
     configs = {part: read_json(folder / part / "config.json", name) for part in PARTS}
     check_unet(configs["unet"], configs["vae"], name)
     text = configs["text_encoder"]
