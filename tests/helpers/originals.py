@@ -135,7 +135,7 @@ def save_lora(
     tensors, added = {}, {}
     for part, module, wanted in (
         ("unet", pipe.unet, r"attn[12]\.to_q$"),
-        ("text_encoder", pipe.text_encoder, r"q_proj$"),
+        ("text_encoder", pipe.text_encoder, r"(q|out)_proj$"),
     ):
         for name, layer in module.named_modules():
             if not re.search(wanted, name):

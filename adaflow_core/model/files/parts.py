@@ -23,12 +23,16 @@ class ModelParts:
     @property
     def flags(self) -> list[str]:
         """The command line's words for all but the checkpoint."""
-        given = [("lora", name) for name in self.loras] + [("embedding", name) for name in self.embeddings]
-        return [f"--{flag}={name}" for flag, name in [*given, *([("vae", self.vae)] if self.vae else [])]]
+        return [f"{flag}={name}" for flag, name in self._given]
+
+    @property
+    def _given(self) -> list[tuple[str, str]]:
+        groups = zip(_FLAGS, (self.loras, (self.vae,) if self.vae else (), self.embeddings), strict=True)
+        return [(flag, name) for flag, names in groups for name in names]
 
     def __str__(self) -> str:
         """The name by which plans and reports know the model; `parse` reads it."""
-        return " ".join([self.model, *map(shlex.quote, self.flags)])
+        return " ".join([self.model, *("=".join([flag, shlex.quote(name)]) for flag, name in self._given)])
 
     @classmethod
     def parse(cls, text: str) -> ModelParts:

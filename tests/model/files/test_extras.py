@@ -78,7 +78,7 @@ def test_another_autoencoder_from_a_folder_or_a_file(model: str, tmp_path: Path)
         {k.removeprefix("first_stage_model."): v.contiguous() for k, v in saved_vae(other, tmp_path).items()},
         tmp_path / "vae.safetensors",
     )
-    for place in ("folder", "folder/vae", "vae.safetensors"):
+    for place in ("folder", "vae.safetensors"):
         found = load(model, vae=str(tmp_path / place)).vae.state_dict()
         assert all(torch.equal(found[name], tensor) for name, tensor in other.vae.state_dict().items())
     with pytest.raises(AdaFlowError, match="no autoencoder"):
@@ -94,30 +94,30 @@ def saved_vae(pipe: Any, folder: Path) -> dict[str, torch.Tensor]:
 
 def test_a_learned_word_is_what_diffusers_makes_of_it(model: str, tmp_path: Path) -> None:
     several = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
-    save_file({"emb_params": several}, tmp_path / "thing.safetensors")
+    save_file({"emb_params": several}, tmp_path / "zwog.safetensors")
     save_file({"<dot>": several[0]}, tmp_path / "dot.safetensors")
-    files = (f"{tmp_path / 'thing.safetensors'}", f"{tmp_path / 'dot.safetensors'}")
+    files = (f"{tmp_path / 'zwog.safetensors'}", f"{tmp_path / 'dot.safetensors'}")
     backbone = load(model, embeddings=files)
     reference = narrow(False)
-    reference.load_textual_inversion(several, token="thing")
+    reference.load_textual_inversion(several, token="zwog")
     reference.load_textual_inversion(several[0], token="<dot>")
-    for prompt in ("a photo of thing, in snow", "a <dot> beside a thing", "a cat"):
+    for prompt in ("a photo of zwog, in snow", "a <dot> beside a zwog", "a cat"):
         expected, _ = reference.encode_prompt(prompt, "cpu", 1, False)
         torch.testing.assert_close(backbone.embed(prompt).states, expected)
-    assert backbone.embed("a thing").unknown == ()
-    save_file({"emb_params": several.flip(0)}, tmp_path / "thing.safetensors")
+    assert backbone.embed("a zwog").unknown == ()
+    save_file({"emb_params": several.flip(0)}, tmp_path / "zwog.safetensors")
     assert load(model, embeddings=files).fingerprint != backbone.fingerprint
-    named = load(model, embeddings=(f"{tmp_path / 'thing.safetensors'}=gadget",))
-    assert "gadget_2" in named.tokenizer.added_tokens_encoder
+    named = load(model, embeddings=(f"{tmp_path / 'zwog.safetensors'}=gadgetoo",))
+    assert "gadgetoo_2" in named.tokenizer.added_tokens_encoder
 
 
 def test_a_learned_word_that_does_not_fit_is_named(model: str, tmp_path: Path) -> None:
-    save_file({"emb_params": torch.ones(2, 32)}, tmp_path / "thing.safetensors")
+    save_file({"emb_params": torch.ones(2, 32)}, tmp_path / "zwog.safetensors")
     with pytest.raises(AdaFlowError, match="one tensor of width 64"):
-        load(model, embeddings=(str(tmp_path / "thing.safetensors"),))
-    save_file({"emb_params": torch.ones(1, 64)}, tmp_path / "thing.safetensors")
+        load(model, embeddings=(str(tmp_path / "zwog.safetensors"),))
+    save_file({"emb_params": torch.ones(1, 64)}, tmp_path / "zwog.safetensors")
     with pytest.raises(AdaFlowError, match="known already"):
-        load(model, embeddings=(str(tmp_path / "thing.safetensors"),) * 2)
+        load(model, embeddings=(str(tmp_path / "zwog.safetensors"),) * 2)
 
 
 @pytest.mark.parametrize(
