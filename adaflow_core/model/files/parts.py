@@ -32,7 +32,7 @@ class ModelParts:
 
     def __str__(self) -> str:
         """The name by which plans and reports know the model; `parse` reads it."""
-        return " ".join([self.model, *("=".join([flag, shlex.quote(name)]) for flag, name in self._given)])
+        return " ".join([self.model, *(f"{flag}={shlex.quote(name)}" for flag, name in self._given)])
 
     @classmethod
     def parse(cls, text: str) -> ModelParts:
