@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from adaflow_core.config import BUDGET, PRESETS, EditConfig, PlanConfig, Setting, read_settings, settings_of
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.progress import Progress
 from adaflow_core.version import __version__
 
@@ -116,7 +117,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", default="embedded", metavar="embedded|ID|DIR")
+    command.add_argument("--model", default="embedded", metavar="embedded|ID|DIR|FILE.safetensors")
+    command.add_argument(
+        "--lora", action="append", default=[], metavar="FILE[=WEIGHT]", help="fused into the model; may be repeated"
+    )
+    command.add_argument("--vae", default="", metavar="DIR|FILE", help="an autoencoder in place of the model's own")
+    command.add_argument(
+        "--embedding", action="append", default=[], metavar="FILE[=WORD]", help="a textual inversion; may be repeated"
+    )
     command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
     command.add_argument("--dtype", default="auto", choices=["auto", "float16", "bfloat16", "float32"])
     command.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
@@ -227,6 +235,9 @@ def _load(arguments: argparse.Namespace) -> AdaFlow:
 
     return AdaFlow.from_pretrained(
         arguments.model,
+        loras=arguments.lora,
+        vae=arguments.vae,
+        embeddings=arguments.embedding,
         device=arguments.device,
         dtype=arguments.dtype,
         attention=arguments.attention,
@@ -319,7 +330,7 @@ def run_batch(
 
     job = batch.Job(
         out=arguments.out,
-        model=arguments.model,
+        model=str(ModelParts(arguments.model, tuple(arguments.lora), arguments.vae, tuple(arguments.embedding))),
         device=arguments.device,
         dtype=arguments.dtype,
         attention=arguments.attention,
@@ -346,7 +357,10 @@ def _models(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
 
     for name, description in KNOWN_MODELS.items():
         print(f"{name}\n    {description}")
-    print("any other Hub id or folder with a Stable Diffusion 1.x or 2.x layout in safetensors")
+    print(
+        "any other Hub id, folder in diffusers' format or single .safetensors file of Stable Diffusion 1.x or 2.x;\n"
+        "--lora, --vae and --embedding add to it"
+    )
 
 
 def _selfcheck(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:

@@ -348,14 +348,21 @@ class ModelProfile:
         path = folder / "adaflow.json"
         if not path.is_file():
             return None
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("cut", "similarity", "window_similarity", "residual"):
-            data.pop(name, None)  # of older versions; thresholds are the same for all models now
-        names = {f.name for f in fields(cls)}
-        unknown = sorted(set(data) - names)
+        try:
+            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            for name in ("cut", "similarity", "window_similarity", "residual"):
+                data.pop(name, None)  # of older versions; thresholds are the same for all models now
+        except (OSError, ValueError, AttributeError, TypeError) as problem:
+            raise ConfigError(f"{path} cannot be read ({problem}); fetch it again, or take it away") from problem
+        usual = {f.name: f.default for f in fields(cls)}
+        unknown = sorted(set(data) - set(usual))
         if unknown:
-            raise ConfigError(f"{path.name} holds unknown settings: {', '.join(unknown)}")
+            raise ConfigError(f"{path} holds unknown settings: {', '.join(unknown)}; fetch it again, or take it away")
         data["vocabulary"] = tuple(data.get("vocabulary", ()))
+        for name, value in data.items():
+            kinds = (int, float) if isinstance(usual[name], float) else type(usual[name])
+            if not isinstance(value, kinds):
+                raise ConfigError(f"{path}: {name} is {value!r}; fetch the file again, or take it away")
         return cls(**data)
 
     def inversion_steps_for(self, steps: int | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,6 +23,7 @@ from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone, prompt_warnings
+from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.model.memory import PeakMemory, resident_bytes
 from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
@@ -55,10 +56,19 @@ class AdaFlow:
         device: str = "auto",
         dtype: str = "auto",
         attention: str = "auto",
+        loras: Sequence[str] = (),
+        vae: str = "",
+        embeddings: Sequence[str] = (),
         cache: Cache | None = None,
     ) -> AdaFlow:
-        """`model`: "embedded", a Hub id ("ID" or "ID@REVISION"), or a folder in diffusers' format."""
-        return cls(load_backbone(model, device=device, dtype=dtype, attention=attention), cache)
+        """`model`: "embedded", a Hub id ("ID" or "ID@REVISION"), a folder in diffusers' format, or a .safetensors file.
+
+        loras: "FILE" or "FILE=WEIGHT". vae: a folder or file, in place of the model's own. embeddings: textual
+        inversions, "FILE" or "FILE=WORD".
+        """
+        named = ModelParts.parse(model)
+        parts = ModelParts(named.model, (*named.loras, *loras), vae or named.vae, (*named.embeddings, *embeddings))
+        return cls(load_backbone(parts, device=device, dtype=dtype, attention=attention), cache)
 
     @property
     def profile(self) -> ModelProfile:

@@ -69,8 +69,13 @@ class Studio:
         self._plans_lock = threading.Lock()
 
     def resolve_model(self, model: str) -> str:
-        """`model`, or the page's default for ""; AdaFlowError if visitors may not choose it."""
-        if model and model not in self.models:
+        """`model`, or the page's default for ""; AdaFlowError if visitors may not choose it.
+
+        Where they are no strangers, they may name any, with what is added to it.
+        """
+        if model and model not in self.models and not self.public:
+            self._sources[model] = model
+        elif model and model not in self.models:
             raise AdaFlowError(f"the model {model!r} is not offered here; choose one of {', '.join(self.models)}")
         return model or self.model
 

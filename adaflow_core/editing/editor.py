@@ -25,7 +25,7 @@ from adaflow_core.editing.injection import ConvInjection, injected_conv
 from adaflow_core.editing.preservation import significance
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.ddim import CLEAN, add_noise, cfg, ddim_step, predict_x0_eps
+from adaflow_core.model.ddim import add_noise, cfg, ddim_step, predict_x0_eps, step_targets
 from adaflow_core.model.memory import BLOCK, HostOutputs, cut_feed_forwards, in_chunks, to_device
 from adaflow_core.planning.matching import on_grid
 from adaflow_core.progress import Monitor, Stage
@@ -73,7 +73,7 @@ class _Step:
     """What one denoising step works with."""
 
     timestep: int
-    target: int  # the next timestep, or CLEAN
+    target: int  # the noise level that it leads to, or CLEAN
     layout: EditLayout
     source: np.ndarray  # [T, 4, h, w] the inversion's latents at this timestep
     source_after: np.ndarray  # and at the next
@@ -170,7 +170,7 @@ class Editor:
         self.attention.edits = passes.edits
         return _Step(
             timestep=int(inversion.timesteps[i]),
-            target=CLEAN if last else int(inversion.timesteps[i + 1]),
+            target=int(step_targets(self.backbone.schedule, inversion.timesteps)[i]),
             layout=layout,
             source=inversion.latents[i],
             source_after=clean if last else inversion.latents[i + 1],

@@ -58,9 +58,9 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
     a GPU. There batches are as large as in an edit: small ones are half as fast.
     """
     on_gpu = backbone.device.type == "cuda"
-    h, w = height // backbone.factor, width // backbone.factor
+    h, w, depth = height // backbone.factor, width // backbone.factor, backbone.latent_channels
     rows = backbone.chunk if on_gpu else min(4, backbone.chunk)
-    latents = torch.randn(rows, 4, h, w, generator=torch.Generator().manual_seed(0)).to(backbone.device)
+    latents = torch.randn(rows, depth, h, w, generator=torch.Generator().manual_seed(0)).to(backbone.device)
     frames = backbone.vae_chunk(width, height) if on_gpu else 2
     states = backbone.embed("").states
     grids = backbone.grids(width, height)
@@ -88,7 +88,7 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
             propagated = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / rows
         state.forget()
         row_bytes, gate_bytes = _pass_bytes(backbone, latents, states, grids, channels)
-    small = torch.zeros(frames, 4, h, w)
+    small = torch.zeros(frames, depth, h, w)
     decoded = backbone.decode_there(small)
     backbone.finite.check()
     return Calibration(

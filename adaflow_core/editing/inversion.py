@@ -9,7 +9,7 @@ import torch
 
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.ddim import CLEAN, ddim_step, edit_timesteps, inversion_timesteps
+from adaflow_core.model.ddim import ddim_step, edit_timesteps, inversion_moves
 from adaflow_core.model.memory import in_chunks, to_device
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated
@@ -38,7 +38,7 @@ def invert(
     """
     timesteps = edit_timesteps(backbone.schedule, steps)
     factor = inversion_steps // steps
-    ascending = inversion_timesteps(timesteps, factor)
+    moves = inversion_moves(backbone.schedule, timesteps, factor)
     states = backbone.embed(source_prompt).states
     T = len(latents)
     stored_as, dtype = (torch.float32, np.float32) if backbone.dtype == torch.float32 else (torch.float16, np.float16)
@@ -48,18 +48,17 @@ def invert(
     state = PassState(attend=backbone.attend, check=monitor.check, prompts=1)
     with (
         frame_attention(backbone.unet, state),
-        monitor.stage("invert", T * len(ascending)) as stage,
+        monitor.stage("invert", T * len(moves)) as stage,
     ):
-        stage.skip(done * len(ascending))
+        stage.skip(done * len(moves))
 
         def run(chosen: slice) -> None:
             part = slice(done + chosen.start, done + chosen.stop)
             x = to_device(latents[part], backbone.device).float()
-            origin, kept = CLEAN, []
-            for i, target in enumerate(map(int, ascending)):
+            kept = []
+            for i, (origin, target) in enumerate(moves):
                 # The model is told the timestep it moves to, as the sampler will be when it comes back.
                 x = ddim_step(backbone.schedule, x, backbone.predict(x, target, states), origin, target)
-                origin = target
                 if i % factor == 0:
                     kept.append(x.to(stored_as))
                 stage.advance(part.stop - part.start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from adaflow_core.config import ModelProfile
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backends import Attend, gather_blend
 from adaflow_core.model.ddim import Schedule
+from adaflow_core.model.files.weights import bit_sum
 from adaflow_core.model.fused import memory_format
 from adaflow_core.model.memory import to_device
 from adaflow_core.types import Embedding, Grid
@@ -75,11 +77,20 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the precision and of a few values of every weight tensor, for cache keys."""
-        digest = hashlib.blake2b(str(self.dtype).encode(), digest_size=16)
-        for module in (self.vae, self.unet, self.text_encoder):
-            samples = [tensor.detach().flatten()[:: max(1, tensor.numel() // 8)] for tensor in module.parameters()]
+        """A digest of all that makes the numbers, for cache keys: weights, configurations, schedule, words, precision.
+
+        Of each weight tensor: a few values, and the sum of all bits, which any order of adding gives alike.
+        """
+        schedule = vars(self.schedule) | {"alphas_cumprod": self.schedule.alphas_cumprod.tolist()}
+        modules = (self.vae, self.unet, self.text_encoder)
+        about = [str(self.dtype), schedule, *(_numbers_of(module.config) for module in modules)]
+        digest = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16)
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        for module in modules:
+            tensors = [tensor.detach() for tensor in module.parameters()]
+            samples = [tensor.flatten()[:: max(1, tensor.numel() // 8)] for tensor in tensors]
             digest.update(torch.cat(samples).float().cpu().numpy().tobytes())
+            digest.update(torch.stack([bit_sum(tensor) for tensor in tensors]).cpu().numpy().tobytes())
         return digest.hexdigest()
 
     @property
@@ -95,6 +106,10 @@ class Backbone:
     def factor(self) -> int:
         """Pixels per latent, each way."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.vae.config.latent_channels)
 
     @property
     def chunk(self) -> int:
@@ -135,14 +150,20 @@ class Backbone:
         deepest = Grid(*(-(-(side // self.factor) // scale) for side in (height, width)))
         return [*levels, deepest] if deepest not in levels else levels
 
+    @property
+    def _latent_scaling(self) -> tuple[float, float]:
+        """What is taken from the autoencoder's latents, and what they are then multiplied by."""
+        return self.vae.config.shift_factor or 0.0, self.vae.config.scaling_factor
+
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
-        """[B, H, W, 3] uint8 -> latents [B, 4, h, w] float32: the mean of the posterior, scaled."""
+        """[B, H, W, 3] uint8 -> latents [B, c, h, w] float32: the mean of the posterior, scaled."""
         # Frames as they lie are channels-last pictures.
         pixels = rearrange(to_device(frames, self.device), "b h w c -> b c h w").to(self.dtype) / 127.5 - 1
         latents = self.vae.encode(pixels).latent_dist.mode()
         self.finite.add("autoencoder", latents)
-        return (latents * self.vae.config.scaling_factor).float()
+        shift, scale = self._latent_scaling
+        return ((latents - shift) * scale).float()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> np.ndarray:
@@ -152,8 +173,8 @@ class Backbone:
     @torch.inference_mode()
     def decode_there(self, latents: Tensor) -> Tensor:
         """As `decode`, the frames left on the device."""
-        scaled = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
-        pixels = self.vae.decode(scaled).sample.float()
+        shift, scale = self._latent_scaling
+        pixels = self.vae.decode(latents.to(self.device, self.dtype) / scale + shift).sample.float()
         self.finite.add("autoencoder", pixels)
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return rearrange(levels, "b c h w -> b h w c")
@@ -162,6 +183,7 @@ class Backbone:
     def embed(self, text: str) -> Embedding:
         """The prompt's hidden states, its unknown words, and the part that the encoder truncates."""
         text = text.encode("utf-8", "replace").decode()  # half characters, of a command line in another encoding
+        spoken, text = text, self._spell_out(text)
         limit = self.tokenizer.model_max_length
         whole = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
         kept = self.tokenizer(
@@ -175,7 +197,15 @@ class Backbone:
         special = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         words = np.array([int(token) not in special for token in kept[0]])
         known = any(int(token) not in special | {self.tokenizer.unk_token_id} for token in kept[0])
-        return Embedding(text, states, words, self._unknown_words(text), dropped, known)
+        return Embedding(spoken, states, words, self._unknown_words(text), dropped, known)
+
+    def _spell_out(self, text: str) -> str:
+        """The text with every word of several learned vectors ("word", "word_1" ...) written as all of them."""
+        known = self.tokenizer.added_tokens_encoder
+        for word in sorted((word for word in known if f"{word}_1" in known), key=len, reverse=True):
+            several = [word, *(other for i in range(1, 99) if (other := f"{word}_{i}") in known)]
+            text = re.sub(rf"{re.escape(word)}(?!_?\w)", " ".join(several), text)
+        return text
 
     def _unknown_words(self, text: str) -> tuple[str, ...]:
         unknown_id = self.tokenizer.unk_token_id
@@ -205,6 +235,13 @@ class Backbone:
         fetched = results.cpu().numpy()
         self.finite.check()
         return fetched
+
+
+def _numbers_of(config: Any) -> dict[str, Any]:
+    """A module's configuration without its name, and without the versions of what wrote it."""
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    left_out = ("_", "architectures", "dtype", "torch_dtype", "transformers_version", "sample_size")
+    return {key: value for key, value in values.items() if not key.startswith(left_out)}
 
 
 _WORDS, _LETTERS, _REST = 12, 40, 200  # quoted by a warning: words, letters of each, letters of what was truncated

@@ -1,11 +1,13 @@
 """DDIM in both directions (arXiv 2010.02502, eq. 12): the grids of timesteps and one deterministic move.
 
-Nothing is ever clipped, and the clean end uses the schedule's first value (`set_alpha_to_one=False`).
+All of it as diffusers' `DDIMScheduler` and `DDIMInverseScheduler` do it in its Stable Diffusion pipeline, where nothing
+is clipped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction"]
+Spacing = Literal["leading", "trailing", "linspace"]
 CLEAN = -1  # stands for "no noise left" where a timestep is expected
 
 
@@ -22,7 +25,9 @@ class Schedule:
 
     alphas_cumprod: Tensor  # [train_steps] float64 on the CPU
     prediction: Prediction = "epsilon"
-    offset: int = 1  # `steps_offset`: the first visited timestep
+    offset: int = 1  # `steps_offset`: the first visited timestep where spacing is leading
+    spacing: Spacing = "leading"  # of the visited timesteps (arXiv 2305.08891, table 2)
+    ends_clean: bool = False  # `set_alpha_to_one`: no noise is left at `CLEAN`, not that of the first timestep
 
     @property
     def train_steps(self) -> int:
@@ -30,24 +35,43 @@ class Schedule:
 
     def alpha(self, timestep: int) -> float:
         """The cumulative signal share at a timestep, or at `CLEAN`."""
+        if timestep < 0 and self.ends_clean:
+            return 1.0
         return float(self.alphas_cumprod[max(timestep, 0)])
 
 
 def edit_timesteps(schedule: Schedule, steps: int) -> np.ndarray:
-    """[S] int64, descending: the "leading" spacing that SD's schedulers use."""
-    stride = schedule.train_steps // steps
-    return (np.arange(steps) * stride + schedule.offset)[::-1].copy().clip(max=schedule.train_steps - 1)
+    """[S] int64, descending."""
+    T = schedule.train_steps
+    if schedule.spacing == "linspace":
+        return np.linspace(0, T - 1, steps).round()[::-1].astype(np.int64)
+    if schedule.spacing == "trailing":
+        return np.round(np.arange(T, 0, -T / steps)[:steps]).astype(np.int64) - 1
+    return (np.arange(steps) * (T // steps) + schedule.offset)[::-1].copy().clip(max=T - 1)
 
 
-def inversion_timesteps(timesteps: np.ndarray, factor: int) -> np.ndarray:
-    """[(S - 1) * factor + 1] int64, ascending: the edit's grid with every interval cut into `factor`.
+def step_targets(schedule: Schedule, timesteps: np.ndarray) -> np.ndarray:
+    """[S] int64: the noise level that a step from each of the S visited timesteps leads to, or `CLEAN`.
+
+    diffusers takes equal strides. Where those of the timesteps are not, as with linspace, a step does not end at the
+    level of the next timestep, but a little before it; sampling and inversion do so alike.
+    """
+    return np.maximum(timesteps - schedule.train_steps // len(timesteps), CLEAN)
+
+
+def inversion_moves(schedule: Schedule, timesteps: np.ndarray, factor: int) -> list[tuple[int, int]]:
+    """[(S - 1) * factor + 1] moves (from, to), ascending: the edit's steps back, each but the first cut into `factor`.
 
     Every timestep that the edit visits is in it, so that each stored latent is one that was computed;
-    they stand at the positions 0, factor, 2*factor ...
+    the moves to them stand at the positions 0, factor, 2*factor ...
     """
     ascending = timesteps[::-1]
-    marks = np.arange((len(ascending) - 1) * factor + 1) / factor
-    return np.round(np.interp(marks, np.arange(len(ascending)), ascending)).astype(np.int64)
+    origins = step_targets(schedule, ascending)
+    moves = [(int(origins[0]), int(ascending[0]))]
+    for low, high in zip(origins[1:], ascending[1:], strict=True):
+        marks = np.round(np.linspace(low, high, factor + 1)).astype(int).tolist()
+        moves += pairwise(marks)
+    return moves
 
 
 def predict_x0_eps(schedule: Schedule, sample: Tensor, output: Tensor, timestep: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Loads a Stable Diffusion 1.x or 2.x checkpoint: by name, from the Hub, or from a folder."""
+"""Loads a Stable Diffusion 1.x or 2.x checkpoint: by name, from the Hub, from a folder or a file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from adaflow_core.config import ModelProfile
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
+from adaflow_core.model.files.check import PARTS
+from adaflow_core.model.files.extras import add_embedding, fuse_lora, other_vae
+from adaflow_core.model.files.folder import first_line, load_folder
+from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.files.single import load_single
+from adaflow_core.model.files.weights import check_finite
 from adaflow_core.model.fused import accelerate, memory_format
 
 logger = logging.getLogger(__name__)
@@ -64,64 +69,88 @@ def multiplies_bfloat16() -> bool:
 
 
 def load_backbone(
-    model: str = "embedded",
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    attention: str = "auto",
+    model: str | ModelParts = "embedded", *, device: str = "auto", dtype: str = "auto", attention: str = "auto"
 ) -> Backbone:
-    """Load "embedded", a Hub id ("ID" or "ID@REVISION") or a local folder in diffusers' format.
+    """Load "embedded", a Hub id ("ID" or "ID@REVISION"), a folder in diffusers' format, or a .safetensors file.
 
-    Reads safetensors only and runs no code of a checkpoint. Raises AdaFlowError with the remedy.
+    A text may name more, as `ModelParts.parse` reads it. Reads safetensors only and runs no code of a checkpoint.
+    Raises AdaFlowError with the remedy.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
-    source, revision = whereabouts(model)
-    pipe = _load_pipeline(model, source, revision, kind)
-    unet, vae, text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
-    scheduler = pipe.scheduler.config
+    parts = model if isinstance(model, ModelParts) else ModelParts.parse(model)
+    source, revision = whereabouts(parts.model)
+    with quiet():
+        pipe, profile = _load_pipeline(parts, source, revision, kind)
+    modules = {part: getattr(pipe, part) for part in PARTS}
+    for part, module in modules.items():
+        check_finite(module, part, f"model {parts.model!r}")
+    config = pipe.scheduler.config
     schedule = Schedule(
         pipe.scheduler.alphas_cumprod.double(),
-        prediction=scheduler.prediction_type,
-        offset=scheduler.steps_offset,
+        prediction=config.prediction_type,
+        offset=config.steps_offset,
+        spacing=config.timestep_spacing,
+        ends_clean=config.set_alpha_to_one,
     )
-    fused = place(unet, vae, text_encoder, target, kind)
-    profile = ModelProfile.load(Path(source)) or ModelProfile(
-        size=int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
-    )
+    fused = place(*modules.values(), device=target, dtype=kind)
     attend = pick_attention(attention, target, kind)
-    logger.info("loaded %s on %s in %s", model, target, kind)
-    return Backbone(model, vae, unet, text_encoder, pipe.tokenizer, schedule, profile, target, kind, attend, fused)
+    logger.info("loaded %s on %s in %s", parts, target, kind)
+    return Backbone(
+        str(parts), **modules, tokenizer=pipe.tokenizer, schedule=schedule, profile=profile, device=target, dtype=kind,
+        attend=attend, fused=fused,
+    )  # fmt: skip
 
 
-def _load_pipeline(model: str, source: str, revision: str | None, dtype: torch.dtype) -> Any:
-    """A `StableDiffusionPipeline` with DDIM's schedule and without a safety checker."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
-    with quiet():
-        from diffusers import DDIMScheduler, StableDiffusionPipeline
+def _load_pipeline(
+    parts: ModelParts, source: str, revision: str | None, dtype: torch.dtype
+) -> tuple[Any, ModelProfile]:
+    """A `StableDiffusionPipeline` with DDIM's schedule and what is added to the checkpoint, and its own values."""
+    folder = Path(source).expanduser()
+    if not folder.exists():
+        folder = _download(parts.model, source, revision)
     try:
-        with quiet():
-            pipe = StableDiffusionPipeline.from_pretrained(
-                source,
-                revision=revision,
-                dtype=dtype,
-                use_safetensors=True,
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-            )
-    except (OSError, ValueError, SafetensorError) as problem:
-        if model == "embedded":
-            raise AdaFlowError(
-                "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "
-                "get it again, or give another --model"
-            ) from problem
+        pipe = load_single(folder, dtype) if folder.is_file() else load_folder(folder, parts.model, dtype)
+    except AdaFlowError as problem:
+        if parts.model != "embedded":
+            raise
         raise AdaFlowError(
-            f"model {model!r} cannot be loaded; give 'embedded', a Hub id that can be reached from here, or a "
-            f"folder in diffusers' format with safetensors ({_first_line(problem)})"
+            "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "
+            "get it again, or give another --model"
         ) from problem
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    return pipe
+    profile = ModelProfile.load(folder if folder.is_dir() else folder.parent) or ModelProfile(size=trained_size(pipe))
+    if parts.vae:
+        pipe.vae = other_vae(parts.vae, pipe.unet, dtype)
+    for name in parts.loras:
+        fuse_lora(pipe, name)
+    for name in parts.embeddings:
+        add_embedding(pipe, name)
+    return pipe, profile
+
+
+def _download(model: str, source: str, revision: str | None) -> Path:
+    """The folder of a Hub id."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
+    from diffusers import StableDiffusionPipeline
+
+    try:
+        return Path(
+            StableDiffusionPipeline.download(
+                source, revision=revision, use_safetensors=True, safety_checker=None, feature_extractor=None
+            )
+        )
+    except (OSError, ValueError) as problem:
+        raise AdaFlowError(
+            f"model {model!r} cannot be loaded; give 'embedded', a Hub id that can be reached from here, a folder in "
+            f"diffusers' format with safetensors, or a .safetensors file ({first_line(problem)})"
+        ) from problem
+
+
+def trained_size(pipe: Any) -> int:
+    """Pixels of the shorter side that a pipeline was trained for."""
+    size = pipe.unet.config.sample_size
+    shorter = size if isinstance(size, int) else min(size)
+    return int(shorter * 2 ** (len(pipe.vae.config.block_out_channels) - 1))
 
 
 def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: torch.dtype) -> bool:
@@ -156,13 +185,10 @@ def quiet() -> Iterator[None]:
 
 def whereabouts(model: str) -> tuple[str, str | None]:
     """The folder or Hub id, and the revision, that diffusers takes for the name of a model."""
+    model = ModelParts.parse(model).model
     if model == "embedded":
         return str(EMBEDDED), None
     if Path(model).exists():
         return model, None
     name, _, revision = model.partition("@")
     return name, revision or None
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]

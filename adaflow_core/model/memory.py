@@ -143,10 +143,10 @@ class HostOutputs:
     def keep(self, layer: str, outputs: Tensor) -> Tensor:  # [edits, K, n, d] -> the same on the host
         buffer = self.buffers.get(layer)
         if buffer is None or buffer.shape != outputs.shape:
-            pinned = outputs.device.type == "cuda"
-            buffer = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=pinned)
+            buffer = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=outputs.device.type == "cuda")
             self.buffers[layer] = buffer
-        return buffer.copy_(outputs, non_blocking=True)
+        # Metal orders such copies with nothing: what is read next may be what was there before.
+        return buffer.copy_(outputs, non_blocking=outputs.device.type == "cuda")
 
     @staticmethod
     def fetch(kept: Tensor, used: list[int], device: torch.device) -> Tensor:
@@ -155,7 +155,7 @@ class HostOutputs:
         there = torch.empty(edits, len(used), n, d, device=device, dtype=kept.dtype)
         for source, target in zip(kept, there, strict=True):
             for place, keyframe in enumerate(used):
-                target[place].copy_(source[keyframe], non_blocking=True)
+                target[place].copy_(source[keyframe], non_blocking=device.type == "cuda")
         return there
 
 
@@ -169,6 +169,8 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     GPU then waits for the next.
     """
     tensor = torch.from_numpy(np.array(array))
+    if device.type == "mps" and tensor.dtype == torch.float64:
+        tensor = tensor.float()  # Metal has no other
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

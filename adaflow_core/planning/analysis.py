@@ -153,12 +153,14 @@ class _Unlikeness:
 
 
 def source_latents(backbone: Backbone, video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
-    """[T, 4, h, w] float32, memory-mapped."""
+    """[T, c, h, w] float32, memory-mapped."""
     T, (width, height) = len(video), video.size
     factor, chunk = backbone.factor, backbone.vae_chunk(width, height)
 
     def build(folder: Path) -> dict[str, Any]:
-        out = allocated(folder / "latents.npy", np.float32, (T, 4, height // factor, width // factor))
+        out = allocated(
+            folder / "latents.npy", np.float32, (T, backbone.latent_channels, height // factor, width // factor)
+        )
         with monitor.stage("encode", T) as stage:
             for part in stage.chunks(T, chunk):
                 out[part] = backbone.fetch(backbone.encode(video.frames[part]))

@@ -118,7 +118,8 @@ def feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture:
 
 def fit_reduction(rows: Tensor, width: int = WIDTH) -> Tensor:
     """[R, c] unit rows -> [c, width]: the directions that keep most of the rows' products (uncentred PCA)."""
-    gram = rows.mT.double() @ rows.double()
+    exact = (rows.cpu() if rows.device.type == "mps" else rows).double()  # Metal has no float64
+    gram = exact.mT @ exact
     # On the CPU: a GPU's solver takes longer to start than this takes.
     return torch.linalg.eigh(gram.cpu()).eigenvectors[:, -width:].flip(1).float().to(rows.device)
 

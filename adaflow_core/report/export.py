@@ -20,6 +20,7 @@ from adaflow_core.config import (
     settings_dict,
 )
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.report import visualize
 from adaflow_core.types import Place, Plan
 from adaflow_core.version import __version__
@@ -92,9 +93,10 @@ def edit_command(
 
     plan, edit: resolved. size: (width, height), None for the model's own. frames: None for all.
     """
+    parts = ModelParts.parse(model)
     given = {
         "prompt": prompt,
-        "model": model if model != "embedded" else None,
+        "model": parts.model if parts.model != "embedded" else None,
         "size": size and f"{size[0]}x{size[1]}",
         "frames": frames and f"{frames.start or 0}:{'' if frames.stop is None else frames.stop}",
     }
@@ -103,6 +105,7 @@ def edit_command(
     usual_edit = usual_edit | {"inversion_steps": profile.inversion_steps_for(edit.steps)}
     words = ["python", "-m", "adaflow_core", "edit", video]
     words += [f"--{name}={value}" for name, value in given.items() if value is not None]
+    words += parts.flags
     return shlex.join([*words, *as_flags(plan, usual_plan), *as_flags(edit, usual_edit)])
 
 

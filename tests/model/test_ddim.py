@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 from adaflow_core.model.ddim import (
     CLEAN,
@@ -14,8 +15,9 @@ from adaflow_core.model.ddim import (
     cfg,
     ddim_step,
     edit_timesteps,
-    inversion_timesteps,
+    inversion_moves,
     predict_x0_eps,
+    step_targets,
 )
 
 KINDS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
@@ -37,6 +39,14 @@ def schedule(prediction: Prediction = "epsilon") -> Schedule:
     return Schedule(scheduler().alphas_cumprod.double(), prediction)
 
 
+def schedule_of(scheduler: DDIMScheduler) -> Schedule:
+    config = scheduler.config
+    return Schedule(
+        scheduler.alphas_cumprod.double(), config.prediction_type, config.steps_offset, config.timestep_spacing,
+        config.set_alpha_to_one,
+    )  # fmt: skip
+
+
 def noise(seed: int) -> torch.Tensor:
     return torch.randn(2, 4, 5, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -45,7 +55,9 @@ def noise(seed: int) -> torch.Tensor:
 def test_the_inversion_visits_every_timestep_of_the_edit(steps: int, inversion_steps: int) -> None:
     timesteps = edit_timesteps(schedule(), steps)
     factor = inversion_steps // steps
-    ascending = inversion_timesteps(timesteps, factor)
+    moves = inversion_moves(schedule(), timesteps, factor)
+    ascending = np.array([target for _, target in moves])
+    assert [origin for origin, _ in moves] == [CLEAN, *ascending[:-1]]
     assert len(ascending) == (steps - 1) * factor + 1
     assert (ascending[1:] > ascending[:-1]).all()
     assert ascending[::factor].tolist() == timesteps[::-1].tolist()
@@ -59,6 +71,40 @@ def test_the_edit_visits_the_timesteps_of_diffusers(steps: int) -> None:
     reference = scheduler()
     reference.set_timesteps(steps)
     assert edit_timesteps(schedule(), steps).tolist() == reference.timesteps.tolist()
+
+
+GRIDS = [
+    {"timestep_spacing": spacing, "steps_offset": offset, "set_alpha_to_one": to_one}
+    for spacing in ("leading", "trailing", "linspace")
+    for offset, to_one in ((1, False), (0, True))
+] + [{"timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize("steps", [7, 10, 30])
+def test_both_ways_are_those_of_diffusers_in_every_spacing(grid: dict, steps: int) -> None:
+    forward = DDIMScheduler.from_config(scheduler().config, **grid)
+    own = schedule_of(forward)
+    forward.set_timesteps(steps)
+    timesteps = edit_timesteps(own, steps)
+    assert timesteps.tolist() == forward.timesteps.tolist()
+    there = back = noise(0)
+    for i, (origin, target) in enumerate(zip(timesteps.tolist(), step_targets(own, timesteps).tolist(), strict=True)):
+        there = ddim_step(own, there, noise(i), origin, target)
+        back = forward.step(noise(i), origin, back, eta=0.0).prev_sample.double()
+        torch.testing.assert_close(there, back, rtol=1e-4, atol=1e-5)
+    # diffusers' inversion refuses linspace; its step does not need the spacing.
+    usual = "leading" if own.spacing == "linspace" else own.spacing
+    inverse = DDIMInverseScheduler.from_config(forward.config, timestep_spacing=usual)
+    inverse.set_timesteps(steps)
+    moves = inversion_moves(own, timesteps, 1)
+    if own.spacing == usual:
+        assert [target for _, target in moves] == inverse.timesteps.tolist()
+    there = back = noise(1)
+    for i, (origin, target) in enumerate(moves):
+        there = ddim_step(own, there, noise(i), origin, target)
+        back = inverse.step(noise(i), target, back).prev_sample.double()
+        torch.testing.assert_close(there, back, rtol=1e-4, atol=1e-5)
 
 
 def test_no_timestep_lies_outside_the_training() -> None:

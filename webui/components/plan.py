@@ -60,8 +60,10 @@ class PlanStep:
             list(studio.models),
             value=studio.model,
             label="Model",
-            info="One that is not on this machine yet is downloaded first, some gigabytes; a GPU is wanted for it.",
-            visible=len(studio.models) > 1,
+            info="One that is not on this machine yet is downloaded first, some gigabytes; a GPU is wanted for it."
+            + ("" if studio.public else " Or a path; behind it --lora=FILE=0.8, --vae=FILE or --embedding=FILE."),
+            allow_custom_value=not studio.public,
+            visible=len(studio.models) > 1 or not studio.public,
         )
         self.method, self.importance = _dropdown(_PLAN["method"]), _dropdown(_PLAN["importance"])
         self.side = gr.Dropdown(

@@ -1,0 +1,97 @@
+"""Reads a checkpoint in diffusers' folder format, whole or a part of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.files.check import PARTS, check_configs, read_json, refuse, weight_files
+from adaflow_core.model.files.weights import check_names, read_header
+
+
+def load_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    """A `StableDiffusionPipeline` of what is in `folder`. AdaFlowError with what is wrong and what to do."""
+    from diffusers import DDIMScheduler
+    from transformers import CLIPTokenizer
+
+    if not (folder / "model_index.json").is_file():
+        raise _not_a_model(folder, name)
+    check_configs(folder, name)
+    parts = {part: load_part(folder / part, part, name, dtype) for part in PARTS}
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+    except Exception as problem:  # the libraries raise many types here, all with the same meaning
+        raise refuse(name, f"has a damaged tokenizer ({first_line(problem)})", "fetch tokenizer/ again") from problem
+    scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json", name))
+    return as_pipeline(parts, tokenizer, scheduler, name)
+
+
+def as_pipeline(parts: dict[str, Any], tokenizer: Any, scheduler: Any, name: str) -> Any:
+    """The parts as diffusers' pipeline, which puts right what schedulers of old checkpoints say."""
+    from diffusers import StableDiffusionPipeline
+
+    text = parts["text_encoder"].config
+    if len(tokenizer) > text.vocab_size:
+        raise refuse(
+            name,
+            f"has a tokenizer of {len(tokenizer)} words and a text encoder of {text.vocab_size}",
+            "they are of different checkpoints: fetch both again",
+        )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text.max_position_embeddings)
+    return StableDiffusionPipeline(
+        **parts,
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def load_part(inside: Path, part: str, name: str, dtype: torch.dtype) -> Any:
+    """The UNet, VAE or text encoder in a folder."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}[part]
+    variant, files = weight_files(inside, part, name, half=dtype != torch.float32)
+    for file in files:
+        read_header(file)
+    try:
+        module, found = kind.from_pretrained(
+            str(inside),
+            dtype=dtype,
+            variant=variant,
+            use_safetensors=True,
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as problem:
+        raise refuse(name, f"has a {part} that cannot be loaded ({first_line(problem)})", "fetch it again") from problem
+    check_names(part, f"model {name!r}", found["missing_keys"], found["unexpected_keys"])
+    return module
+
+
+def _not_a_model(folder: Path, name: str) -> AdaFlowError:
+    """What a folder without an index of parts is instead."""
+    files = sorted(file.name for file in folder.iterdir())
+    single = [file for file in files if file.endswith((".safetensors", ".ckpt"))]
+    if "adapter_config.json" in files or "pytorch_lora_weights.safetensors" in files:
+        return refuse(name, "is a LoRA", "give it with --lora, beside a checkpoint as --model")
+    if "config.json" in files:
+        return refuse(name, "is one part of a checkpoint", "give the folder that holds model_index.json")
+    if single:
+        return refuse(name, "is a folder of single files", f"give one of them: --model {folder / single[0]}")
+    return refuse(
+        name,
+        "has no model_index.json",
+        "give the folder of a whole checkpoint in diffusers' format, or a .safetensors file",
+    )
+
+
+def first_line(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]

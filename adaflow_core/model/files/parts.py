@@ -1,0 +1,57 @@
+"""What a model is made of: a checkpoint, and what is added to it or put in a part's place."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+
+from adaflow_core.errors import AdaFlowError
+
+_FLAGS = ("--lora", "--vae", "--embedding")
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """The names of a model's files, as a user gives them. Each may be a path or what the Hub calls it."""
+
+    model: str = "embedded"
+    loras: tuple[str, ...] = ()  # "FILE" or "FILE=WEIGHT"
+    vae: str = ""  # in place of the checkpoint's own
+    embeddings: tuple[str, ...] = ()  # "FILE" or "FILE=WORD": textual inversions
+
+    @property
+    def flags(self) -> list[str]:
+        """The command line's words for all but the checkpoint."""
+        return [f"{flag}={name}" for flag, name in self._given]
+
+    @property
+    def _given(self) -> list[tuple[str, str]]:
+        groups = zip(_FLAGS, (self.loras, (self.vae,) if self.vae else (), self.embeddings), strict=True)
+        return [(flag, name) for flag, names in groups for name in names]
+
+    def __str__(self) -> str:
+        """The name by which plans and reports know the model; `parse` reads it."""
+        return " ".join([self.model, *(f"{flag}={shlex.quote(name)}" for flag, name in self._given)])
+
+    @classmethod
+    def parse(cls, text: str) -> ModelParts:
+        """A checkpoint's name, with flags behind it as on the command line: `sd15 --lora=pixel.safetensors=0.8`."""
+        model, *rest = re.split(r"\s+(?=--(?:lora|vae|embedding)\b)", text.strip(), maxsplit=1)
+        try:
+            words = iter(shlex.split(" ".join(rest)))
+        except ValueError as problem:
+            raise AdaFlowError(f"the model {text!r} cannot be read; close its quotation marks") from problem
+        found: dict[str, list[str]] = {flag: [] for flag in _FLAGS}
+        for word in words:
+            flag, equals, value = word.partition("=")
+            if flag not in found:
+                raise AdaFlowError(f"the model {text!r} has an unknown flag {flag}; use {', '.join(_FLAGS)}")
+            found[flag].append(value if equals else next(words, ""))
+        return cls(model, tuple(found["--lora"]), (found["--vae"] or [""])[-1], tuple(found["--embedding"]))
+
+
+def split_value(name: str) -> tuple[str, str]:
+    """("FILE", "VALUE") of "FILE=VALUE", or ("FILE", "")."""
+    file, equals, value = name.rpartition("=")
+    return (file, value) if equals else (name, "")

@@ -1,0 +1,138 @@
+"""LoRAs, another autoencoder and textual inversions do what diffusers' pipeline does with them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.loading import load_backbone
+from helpers.originals import narrow, save_lora, save_single
+
+pipeline = cache(narrow)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_single(pipeline(False), tmp_path_factory.mktemp("single") / "model.safetensors"))
+
+
+def load(model: str, **parts: Any) -> Backbone:
+    return load_backbone(ModelParts(model, **parts), device="cpu", dtype="float32")
+
+
+def weights(backbone: Backbone) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{name}": tensor
+        for part in ("unet", "text_encoder")
+        for name, tensor in getattr(backbone, part).named_parameters()
+    }
+
+
+def test_loras_are_added_to_the_weights_by_their_own(model: str, tmp_path: Path) -> None:
+    kohya = save_lora(pipeline(False), tmp_path / "kohya.safetensors", kohya=True, seed=1)
+    other = save_lora(pipeline(False), tmp_path / "other.safetensors", kohya=False, seed=2)
+    plain = load(model)
+    files = (f"{tmp_path / 'kohya.safetensors'}=0.8", f"{tmp_path / 'other.safetensors'}=-0.5")
+    fused = load(model, loras=files)
+    before, after = weights(plain), weights(fused)
+    assert before.keys() == after.keys()
+    assert kohya.keys() == other.keys() and any("text_encoder" in name for name in kohya)
+    for name, tensor in before.items():
+        expected = tensor + 0.8 * kohya[name] - 0.5 * other[name] if name in kohya else tensor
+        torch.testing.assert_close(after[name], expected, rtol=1e-5, atol=1e-6)
+    assert plain.fingerprint != fused.fingerprint != load(model, loras=files[:1]).fingerprint
+    assert fused.name == f"{model} --lora={files[0]} --lora={files[1]}"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("narrow.safetensors", "does not fit this checkpoint"),
+        ("empty.safetensors", "no LoRA that can be fused"),
+        ("elsewhere.safetensors", "changes nothing"),
+        ("absent.safetensors", "is not there"),
+        ("narrow.safetensors=much", "FILE=0.8"),
+    ],
+)
+def test_a_lora_that_does_not_fit_is_named(name: str, said: str, model: str, tmp_path: Path) -> None:
+    key = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    pair = {f"{key}.lora_A.weight": torch.ones(2, 7), f"{key}.lora_B.weight": torch.ones(7, 2)}
+    save_file(pair, tmp_path / "narrow.safetensors")
+    save_file({"weight": torch.ones(2)}, tmp_path / "empty.safetensors")
+    save_file({k.replace("unet.", "transformer."): v for k, v in pair.items()}, tmp_path / "elsewhere.safetensors")
+    with pytest.raises(AdaFlowError, match=said):
+        load(model, loras=(str(tmp_path / name),))
+
+
+def test_another_autoencoder_from_a_folder_or_a_file(model: str, tmp_path: Path) -> None:
+    other = narrow(True, tmp_path / "folder")
+    save_file(
+        {k.removeprefix("first_stage_model."): v.contiguous() for k, v in saved_vae(other, tmp_path).items()},
+        tmp_path / "vae.safetensors",
+    )
+    for place in ("folder", "vae.safetensors"):
+        found = load(model, vae=str(tmp_path / place)).vae.state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in other.vae.state_dict().items())
+    with pytest.raises(AdaFlowError, match="no autoencoder"):
+        load(model, vae=str(tmp_path / "folder/unet"))
+
+
+def saved_vae(pipe: Any, folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    tensors = load_file(save_single(pipe, folder / "whole.safetensors"))
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("first_stage_model.")}
+
+
+def test_a_learned_word_is_what_diffusers_makes_of_it(model: str, tmp_path: Path) -> None:
+    several = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    save_file({"emb_params": several}, tmp_path / "zwog.safetensors")
+    save_file({"<dot>": several[0]}, tmp_path / "dot.safetensors")
+    files = (f"{tmp_path / 'zwog.safetensors'}", f"{tmp_path / 'dot.safetensors'}")
+    backbone = load(model, embeddings=files)
+    reference = narrow(False)
+    reference.load_textual_inversion(several, token="zwog")
+    reference.load_textual_inversion(several[0], token="<dot>")
+    for prompt in ("a photo of zwog, in snow", "a <dot> beside a zwog", "a cat"):
+        expected, _ = reference.encode_prompt(prompt, "cpu", 1, False)
+        torch.testing.assert_close(backbone.embed(prompt).states, expected)
+    assert backbone.embed("a zwog").unknown == ()
+    save_file({"emb_params": several.flip(0)}, tmp_path / "zwog.safetensors")
+    assert load(model, embeddings=files).fingerprint != backbone.fingerprint
+    named = load(model, embeddings=(f"{tmp_path / 'zwog.safetensors'}=gadgetoo",))
+    assert "gadgetoo_2" in named.tokenizer.added_tokens_encoder
+
+
+def test_a_learned_word_that_does_not_fit_is_named(model: str, tmp_path: Path) -> None:
+    save_file({"emb_params": torch.ones(2, 32)}, tmp_path / "zwog.safetensors")
+    with pytest.raises(AdaFlowError, match="one tensor of width 64"):
+        load(model, embeddings=(str(tmp_path / "zwog.safetensors"),))
+    save_file({"emb_params": torch.ones(1, 64)}, tmp_path / "zwog.safetensors")
+    with pytest.raises(AdaFlowError, match="known already"):
+        load(model, embeddings=(str(tmp_path / "zwog.safetensors"),) * 2)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ModelParts("/my models/a file.safetensors"),
+        ModelParts("sd15", ("a b.safetensors=0.8", "c.safetensors"), "vae's", ("x.safetensors=word",)),
+    ],
+)
+def test_the_name_of_a_model_says_what_it_is_made_of(parts: ModelParts) -> None:
+    assert ModelParts.parse(str(parts)) == parts
+
+
+def test_flags_behind_a_name_may_stand_apart() -> None:
+    assert ModelParts.parse("sd15 --lora a.safetensors=0.8 --vae v") == ModelParts("sd15", ("a.safetensors=0.8",), "v")
+    for text, said in (("sd15 --vae v --what x", "--what"), ("sd15 --lora 'a", "quotation")):
+        with pytest.raises(AdaFlowError, match=said):
+            ModelParts.parse(text)
