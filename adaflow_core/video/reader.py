@@ -28,6 +28,7 @@ from adaflow_core.video.types import CONVERT, VideoInfo
 # FFmpeg open whatever the playlist names.
 CONTAINERS = "mov,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+RESTAMP = CONVERT.replace("-i", "-dts_delta_threshold 1 -i", 1)  # or it leaves a gap
 _BACK, _FORWARD = 0.5, 10.0  # seconds by which a stream's clock may jump; as in FFmpeg, forward in MPEG-TS only
 PACKETS = 5_000_000  # a day at 60 frames a second; a table of a header may name any number
 
@@ -107,7 +108,7 @@ def index_of(path: Path, monitor: Monitor) -> Index:
                 step = 0 if last_dts is None else (packet.dts - last_dts) * base
                 if step < -_BACK or (step > _FORWARD and container.format.name == "mpegts"):
                     raise AdaFlowError(
-                        f"the clock of {path} jumps by {float(step):+.1f} s at frame {len(times)}; {CONVERT}"
+                        f"the clock of {path} jumps by {float(step):+.1f} s at frame {len(times)}; {RESTAMP}"
                     )
                 last_dts = packet.dts
             time = packet.pts
