@@ -128,10 +128,11 @@ def index_of(path: Path, monitor: Monitor) -> Index:
     # Where frames are reordered, an mp4 has the time for which the last one stands at the packet that is decoded last.
     # What is shorter than frames are may be a field.
     usual = int(np.median(np.diff(known))) if len(known) > 1 else 0
-    if edited:  # then packets do not say it
-        decoded_last = stream_end - shown_last[0]
-    last = float(max(shown_last[1], decoded_last, usual) * base) or None
-    return Index(len(times), known if len(known) == len(times) else None, sorted(keys), base, first, last)
+    last = max(shown_last[1], decoded_last, usual)
+    if edited and stream_end > shown_last[0]:  # then packets do not say it
+        last = stream_end - shown_last[0]
+    seconds = float(last * base) or None
+    return Index(len(times), known if len(known) == len(times) else None, sorted(keys), base, first, seconds)
 
 
 def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
@@ -218,7 +219,7 @@ def probe(path: Path, index: Index) -> VideoInfo:
         seconds = float(index.length / fps)
         if index.times is not None and stream.time_base:
             seconds = float((index.times[-1] - index.times[0]) * stream.time_base)
-            seconds += max(index.last_seconds or 0, float(1 / fps))
+            seconds += index.last_seconds or float(1 / fps)
         notes = (f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)",) if is_hdr(frame) else ()
         rotation, has_audio = -frame.rotation % 360, bool(container.streams.audio)
         return VideoInfo(path, *size, fps, index.length, seconds, codec_name(stream), rotation, has_audio, notes)
