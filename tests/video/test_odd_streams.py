@@ -250,6 +250,6 @@ def test_another_name_of_the_source_is_refused(name: str, tmp_path: Path) -> Non
 
 def test_what_the_muxer_says_is_a_sentence(tmp_path: Path) -> None:
     """An mp4 takes no times that go back."""
-    with pytest.raises(AdaFlowError, match="cannot write .*; free space or choose another folder"):
+    with pytest.raises(AdaFlowError, match=r"cannot write .*; free space or choose another folder"):
         write_video(tmp_path / "a.mp4", film(3), Fraction(10), times=(0, 1, 0.5, 2))
     assert not list(tmp_path.iterdir())
