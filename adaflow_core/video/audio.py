@@ -32,11 +32,15 @@ def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fra
             return False
         copied = track.codec_context.codec.canonical_name in _COPIED
     if copied:
-        with suppress(av.FFmpegError):  # the muxer refuses the packets
+        with suppress(av.FFmpegError, _Broken):  # the muxer refuses the packets
             _mux(_copied, video, source, out, begin, length, monitor)
             return True
     _mux(_encoded, video, source, out, begin, length, monitor)
     return True
+
+
+class _Broken(Exception):
+    """Packets do not follow each other: what is missing, or double, must be decoded."""
 
 
 def _default_track(container: InputContainer) -> AudioStream | None:
@@ -84,10 +88,10 @@ def _copied(
 ) -> Iterator[av.Packet]:
     stream = container.add_stream_from_template(sound)
     assert sound.time_base is not None
-    offset = round(begin / sound.time_base)
+    offset, following = round(begin / sound.time_base), None
     with suppress(av.FFmpegError):  # a file that breaks off
         for packet in source.demux(sound):
-            if packet.pts is None:
+            if packet.pts is None or packet.is_discard:
                 continue
             time = packet.pts - offset
             # The packet that straddles the beginning is kept: its time is below 0, and the edit list that
@@ -96,6 +100,9 @@ def _copied(
                 continue
             if time * sound.time_base >= length:
                 return
+            if following is not None and 2 * abs(time - following) > (packet.duration or 0):
+                raise _Broken
+            following = time + (packet.duration or 0)
             packet.pts = time
             packet.dts = None if packet.dts is None else packet.dts - offset
             packet.stream = stream
@@ -129,7 +136,7 @@ def _encoded(
         graph.add("asetpts", f"PTS-{begins:.6f}/TB"),
         # Counts samples from 0 on, whatever the source's clock (WebM's ticks are whole milliseconds), and
         # fills what is missing with silence.
-        graph.add("aresample", "48000:async=1:first_pts=0"),
+        graph.add("aresample", "48000:async=1:first_pts=0:min_hard_comp=0.005"),
         graph.add("aformat", f"sample_fmts=fltp:sample_rates=48000:channel_layouts={layout}"),
         graph.add("abuffersink"),
     ).configure()

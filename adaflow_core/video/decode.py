@@ -26,6 +26,7 @@ from adaflow_core.video.types import MAX_SIDE, Video, VideoInfo, check_size, wor
 
 _CHUNK = 8  # frames between two looks at the stop signal
 _CLOSEST = 0.001  # seconds between two frames; those that are closer are moved apart
+_EVEN = 0.005  # seconds by which frames may be off an even rate: clocks of whole milliseconds are
 _LARGE = 4096 * 2304  # pixels above which a note says that a video is scaled down
 
 
@@ -87,19 +88,19 @@ def decode_video(
 
 
 def _uneven_times(found: list[float | None], duration: float | None, fps: Fraction) -> tuple[float, ...] | None:
-    """When the frames begin and the last one, of `duration`, ends [T + 1]; None for an even rate, to half a frame."""
+    """When the frames begin and the last one, of `duration`, ends [T + 1]; None for an even rate."""
     times, frame = np.array(found, np.float64), 1 / float(fps)  # nan where a frame has none
     known = np.flatnonzero(~np.isnan(times))
     if not len(known):
         return None
     numbers = np.arange(len(times))
     times = np.interp(numbers, known, times[known])
-    # A last frame that stands; shorter ones may be fields.
-    times = np.append(times, times[-1] + (duration if duration and duration > 1.5 * frame else frame))
+    times = np.append(times, times[-1] + (duration or frame))
     steps = _CLOSEST * np.arange(len(times))
     times = np.maximum.accumulate(times - steps) + steps
     even = times[0] + np.arange(len(times)) * frame
-    return None if np.abs(times - even).max() < 0.5 * frame else tuple(times.tolist())
+    off = np.abs(times - even)
+    return None if off[:-1].max() < min(_EVEN, 0.5 * frame) and off[-1] < 0.5 * frame else tuple(times.tolist())
 
 
 def from_frames(frames: np.ndarray | Sequence[Image.Image], fps: float | Fraction = 24) -> Video:

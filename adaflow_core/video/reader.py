@@ -28,6 +28,7 @@ from adaflow_core.video.types import CONVERT, VideoInfo
 # FFmpeg open whatever the playlist names.
 CONTAINERS = "mov,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg,apng,yuv4mpegpipe,mxf,dv"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+RESTAMP = CONVERT.replace("-i", "-dts_delta_threshold 1 -i", 1)  # or it leaves a gap
 _BACK, _FORWARD = 0.5, 10.0  # seconds by which a stream's clock may jump; as in FFmpeg, forward in MPEG-TS only
 PACKETS = 5_000_000  # a day at 60 frames a second; a table of a header may name any number
 
@@ -45,11 +46,12 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
         if not streams:
             raise AdaFlowError(f"{path} has no video stream; choose a file with pictures")
-        if streams[0].codec_context is None:
+        stream = next((s for s in streams if s.disposition & s.disposition.default), streams[0])
+        if stream.codec_context is None:
             raise AdaFlowError(f"{path} has a codec that is not known here; {CONVERT}")
-        streams[0].thread_type = "AUTO"
-        streams[0].codec_context.thread_count = threads()
-        yield container, streams[0]
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads()
+        yield container, stream
 
 
 class Index(NamedTuple):
@@ -58,8 +60,9 @@ class Index(NamedTuple):
     length: int  # frames
     times: np.ndarray | None  # [length] int64 in the stream's time base, ascending; None: some have none
     keys: list[tuple[int, int]]  # (time, offset to seek to) of the frames that decoding can begin at
+    base: Fraction = Fraction(0)  # seconds of a tick of the times
     first: float = 0.0  # seconds at which the first frame is shown
-    last_seconds: float = 0.0  # for which the last frame is shown; 0: unknown
+    last_seconds: float | None = None  # for which the last frame is shown
 
     def key_within(self, begin: int, end: int) -> bool:
         """Whether decoding can begin at one of the frames begin..end, both included."""
@@ -68,25 +71,44 @@ class Index(NamedTuple):
         low, high = int(self.times[begin]), int(self.times[end])
         return any(low <= time <= high for time, _ in self.keys)
 
+    def seconds_of(self, frame: av.VideoFrame) -> float | None:
+        """For which a frame is shown, where that is known."""
+        if self.times is None or frame.time is None:
+            return None
+        number = int(np.searchsorted(self.times, round(frame.time / self.base), "right"))
+        return self.last_seconds if number == self.length else float(int(self.times[number]) * self.base) - frame.time
+
 
 def index_of(path: Path, monitor: Monitor) -> Index:
     """Reads every packet and decodes none. Frames before the first key frame are left out: they cannot be decoded."""
     times: list[int | None] = []
     keys: list[tuple[int, int]] = []
     earliest = last_dts = None
-    last = (0, 0)  # time and duration of the frame that is shown last
-    base = Fraction(0)
+    edited = left = False  # whether frames lie outside an edit list; behind its end
+    shown_last, decoded_last = (-(2**63), 0), 0  # time and duration; duration
+    base, stream_end = Fraction(0), 0
     with open_video(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
         base = stream.time_base or base
+        stream_end = (stream.start_time or 0) + (stream.duration or 0)
         for packet in container.demux(stream):
             monitor.check()
-            if not packet.size or packet.is_discard:
+            if not packet.size:
                 continue
+            if packet.is_discard:  # outside the edit list: what is shown may be decoded from it
+                edited, left = True, left or (packet.is_keyframe and bool(times))
+                if packet.is_keyframe and packet.pts is not None and not times:
+                    earliest = packet.pts
+                    keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+                continue
+            if left:  # FFmpeg errs there by several frames
+                raise AdaFlowError(
+                    f"{path} is joined from several parts by its edit list; export it as a new file first"
+                )
             if packet.dts is not None:
                 step = 0 if last_dts is None else (packet.dts - last_dts) * base
                 if step < -_BACK or (step > _FORWARD and container.format.name == "mpegts"):
                     raise AdaFlowError(
-                        f"the clock of {path} jumps by {float(step):+.1f} s at frame {len(times)}; {CONVERT}"
+                        f"the clock of {path} jumps by {float(step):+.1f} s at frame {len(times)}; {RESTAMP}"
                     )
                 last_dts = packet.dts
             time = packet.pts
@@ -100,10 +122,17 @@ def index_of(path: Path, monitor: Monitor) -> Index:
                 raise AdaFlowError(f"{path} claims more than {PACKETS} frames; cut it into parts")
             times.append(time)
             if time is not None:
-                last = max(last, (time, packet.duration or 0))
+                shown_last, decoded_last = max(shown_last, (time, packet.duration or 0)), packet.duration or 0
     known = np.sort(np.array([time for time in times if time is not None], dtype=np.int64))
     first = float(known[0] * base) if len(known) else 0.0
-    return Index(len(times), known if len(known) == len(times) else None, sorted(keys), first, float(last[1] * base))
+    # Where frames are reordered, an mp4 has the time for which the last one stands at the packet that is decoded last.
+    # What is shorter than frames are may be a field.
+    usual = int(np.median(np.diff(known))) if len(known) > 1 else 0
+    last = max(shown_last[1], decoded_last, usual)
+    if edited and stream_end > shown_last[0]:  # then packets do not say it
+        last = stream_end - shown_last[0]
+    seconds = float(last * base) or None
+    return Index(len(times), known if len(known) == len(times) else None, sorted(keys), base, first, seconds)
 
 
 def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
@@ -190,7 +219,7 @@ def probe(path: Path, index: Index) -> VideoInfo:
         seconds = float(index.length / fps)
         if index.times is not None and stream.time_base:
             seconds = float((index.times[-1] - index.times[0]) * stream.time_base)
-            seconds += max(index.last_seconds, float(1 / fps))
+            seconds += index.last_seconds or float(1 / fps)
         notes = [f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)"] if is_hdr(frame) else []
         if is_transparent(frame):
             notes.append(f"{path.name} is transparent; it was laid over white")

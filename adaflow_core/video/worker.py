@@ -87,8 +87,7 @@ class Source:
             for frame in islice(progressive(source), count):
                 picture = upright_rgb(frame, (width, height), scaler)
                 time = None if frame.time is None else frame.time - self.index.first
-                duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else None
-                self.answers.send(picture.tobytes(), frame=True, time=time, duration=duration)
+                self.answers.send(picture.tobytes(), frame=True, time=time, duration=self.index.seconds_of(frame))
         self.answers.send(frame=False)
 
     def thumbnails(self, count: int, size: list[int]) -> None:

@@ -6,7 +6,6 @@ import os
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,17 +35,20 @@ def check_output(path: str | Path, source: Path | None = None) -> Path:
 
 
 def check_folder(path: Path) -> None:
-    """Make the folder of the file `path` and check that it can be written to."""
+    """Make the folder of the file `path`, and check that files can be made there and this one be written."""
     try:
-        if path.is_dir():
-            raise AdaFlowError(f"output {path} is a folder; name a file in it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial = path.with_name(f".{uuid.uuid4().hex}")
+        real = path.resolve()  # RuntimeError: links in a circle
+        if real.exists() and not real.is_file():
+            raise AdaFlowError(f"output {path} is a folder or a device; name a file")
+        real.parent.mkdir(parents=True, exist_ok=True)
+        trial = real.with_name(f".{uuid.uuid4().hex}")
         trial.touch()
         trial.unlink()
-        with suppress(FileNotFoundError):
-            path.lstat()  # fails for a name that is too long
-    except (OSError, ValueError) as error:
+        fresh = not real.exists()
+        real.open("ab").close()
+        if fresh:
+            real.unlink()
+    except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AdaFlowError(f"cannot write {str(path)[:200]} ({reason}); choose another folder or name") from error
 
@@ -70,8 +72,8 @@ def write_video(
     description.
     """
     path, monitor = check_output(path, audio_from), monitor or Monitor()
-    # Absolute, so that FFmpeg takes no part of a name for a protocol.
-    part, sounding = (path.resolve().with_name(f".{uuid.uuid4().hex}.mp4") for _ in range(2))
+    real = path.resolve()  # absolute, so that FFmpeg takes no part of a name for a protocol
+    part, sounding = (real.with_name(f".{uuid.uuid4().hex}.mp4") for _ in range(2))
     try:
         with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             container.metadata.update(metadata or {})
@@ -80,8 +82,8 @@ def write_video(
         if times is not None:
             begin, length = Fraction(times[0]), Fraction(times[-1] - times[0])
         added = audio_from is not None and _add_sound(part, audio_from, sounding, begin, length, monitor)
-        os.replace(sounding if added else part, path)
-    except OSError as error:
+        os.replace(sounding if added else part, real)
+    except (OSError, av.FFmpegError) as error:
         raise AdaFlowError(f"cannot write {path} ({error.strerror}); free space or choose another folder") from error
     finally:
         part.unlink(missing_ok=True)
@@ -110,7 +112,10 @@ def _encode(
     monitor: Monitor,
 ) -> None:
     count, height, width = frames.shape[:3]
-    stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
+    options = {"crf": "16", "preset": "medium"}
+    if times is not None:
+        options["bf"] = "0"  # an mp4 has durations in the order of decoding: reordered frames would have each other's
+    stream = container.add_stream("libx264", rate=fps, options=options)
     stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
     context = stream.codec_context
     if times is not None:

@@ -1,16 +1,20 @@
-"""Small videos with seeded damage, through the whole path of reading: `python tests/helpers/fuzz.py 500`.
+"""Small videos with seeded damage, through the whole path of reading: `python tests/helpers/fuzz.py damage 500`.
 
-Nothing may come of a file but frames or one sentence; how the process that reads it ends is its own affair.
+Nothing may come of a file but frames or one sentence; how the process that reads it ends is its own affair. And valid
+ones of random structure (`fuzz.py structure 300`): a right result or one sentence.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -26,6 +30,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.decode import decode_video, thumbnails
 from adaflow_core.video.write import write_video
 from helpers.films import make
+from helpers.flashes import Structure, faults
 
 SECONDS = 45.0  # longer than a process may be silent
 KINDS = {  # name, codec, options
@@ -80,14 +85,14 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(content)
 
 
-def run(count: int, seed: int, folder: Path, threads: int = 2) -> Figures:
+def damaged(count: int, seed: int, folder: Path) -> Figures:
     """`count` mutated videos of all kinds."""
     kinds = {name: kind for name, kind in KINDS.items() if kind[0] in av.codecs_available}
     wholes = [
         make(folder / name, 12, codec, size=(96, 64), **options).read_bytes()
         for name, (codec, options) in kinds.items()
     ]
-    names, figures, begun = list(kinds), Figures(), time.monotonic()
+    names = list(kinds)
 
     def case(number: int) -> tuple[str, str, float]:
         rng = np.random.default_rng([seed, number])
@@ -110,8 +115,36 @@ def run(count: int, seed: int, folder: Path, threads: int = 2) -> Figures:
         path.unlink()
         return *end, time.monotonic() - start
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sound that cannot be read
+        return _figures(case, count)
+
+
+def structured(count: int, seed: int, folder: Path) -> Figures:
+    """`count` valid videos of random structure."""
+
+    def case(number: int) -> tuple[str, str, float]:
+        start, place = time.monotonic(), folder / str(number)
+        place.mkdir()
+        structure = Structure.drawn(np.random.default_rng([seed, number]))
+        try:
+            found = faults(structure, place / "film")
+            end = ("failed", f"{number}: {', '.join(found)}") if found else ("read", "")
+        except AdaFlowError as problem:
+            end = "refused", re.sub(r"\S*film\.\w+", "FILE", str(problem))
+        except Exception as problem:
+            end = "failed", f"{number}: {problem!r}"
+        shutil.rmtree(place)
+        return *end, time.monotonic() - start
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return _figures(case, count)
+
+
+def _figures(case: Callable[[int], tuple[str, str, float]], count: int, threads: int = 2) -> Figures:
+    figures, begun = Figures(), time.monotonic()
+    with ThreadPoolExecutor(threads) as pool:
         for end, sentence, seconds in pool.map(case, range(count)):
             figures.cases += 1
             figures.read += end == "read"
@@ -128,4 +161,5 @@ def run(count: int, seed: int, folder: Path, threads: int = 2) -> Figures:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        print(json.dumps(vars(run(int(sys.argv[1]), seed=1, folder=Path(place))), indent=1))
+        run = {"damage": damaged, "structure": structured}[sys.argv[1]]
+        print(json.dumps(vars(run(int(sys.argv[2]), seed=1, folder=Path(place))), indent=1))

@@ -169,7 +169,7 @@ def test_one_process_answers_several_questions(tmp_path: Path) -> None:
 
 
 def test_mutated_videos_neither_crash_nor_hang_the_parent(tmp_path: Path) -> None:
-    figures = fuzz.run(30, seed=0, folder=tmp_path)
+    figures = fuzz.damaged(30, seed=0, folder=tmp_path)
     assert figures.cases == 30 and not figures.failures, figures.failures
     assert figures.read and figures.refused, "the mutations all do the same"
 
@@ -177,5 +177,5 @@ def test_mutated_videos_neither_crash_nor_hang_the_parent(tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.skipif("ADAFLOW_FUZZ" not in os.environ, reason="500 videos take minutes; set ADAFLOW_FUZZ=500")
 def test_many_mutated_videos(tmp_path: Path) -> None:
-    figures = fuzz.run(int(os.environ["ADAFLOW_FUZZ"]), seed=1, folder=tmp_path)
+    figures = fuzz.damaged(int(os.environ["ADAFLOW_FUZZ"]), seed=1, folder=tmp_path)
     assert not figures.failures, figures.failures

@@ -193,10 +193,18 @@ def test_tone_mapping_keeps_what_standard_range_has() -> None:
 
 def test_names_of_outputs_work_or_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "file").touch()
+    for link, target in {"circle": "circle.mp4", "nowhere": "/dev/null/a.mp4", "device": "/dev/null"}.items():
+        (tmp_path / f"{link}.mp4").symlink_to(target)
     for name in ("12:30.mp4", "x" * 220 + ".mp4"):
         assert len(decode_video(write_video(name, film(3), Fraction(10)), size=SIZE)) == 3
-    with pytest.raises(AdaFlowError, match="choose another folder or name"):
-        check_output("x" * 300 + ".mp4")
+    for name in ("x" * 300 + ".mp4", "\0.mp4", "file/a.mp4", "circle.mp4", "nowhere.mp4"):
+        with pytest.raises(AdaFlowError, match="choose another folder or name"):
+            check_output(name)
+    for name in ("folder.mp4", "device.mp4"):
+        with pytest.raises(AdaFlowError, match="a folder or a device"):
+            check_output(name)
 
 
 def test_the_source_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,3 +212,28 @@ def test_the_source_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFix
     before = source.read_bytes()
     assert main(["edit", str(source), "--prompt", "a ball", "--out", str(tmp_path / "." / "a.mp4")]) == 2
     assert "is the source itself" in capsys.readouterr().err and source.read_bytes() == before
+
+
+def test_an_output_that_is_a_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "a.mp4"
+    link.symlink_to(tmp_path / "real" / "b.mp4")
+    write_video(link, film(3), Fraction(10))
+    assert link.is_symlink() and probe(tmp_path / "real" / "b.mp4").frames == 3
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["b.mp4"]
+
+
+@pytest.mark.parametrize("name", ["link.mp4", "hard.mp4"])
+def test_another_name_of_the_source_is_refused(name: str, tmp_path: Path) -> None:
+    source = make(tmp_path / "a.mp4", 3)
+    (tmp_path / "link.mp4").symlink_to(source)
+    (tmp_path / "hard.mp4").hardlink_to(source)
+    with pytest.raises(AdaFlowError, match="is the source itself"):
+        check_output(tmp_path / name, source)
+
+
+def test_what_the_muxer_says_is_a_sentence(tmp_path: Path) -> None:
+    """An mp4 takes no times that go back."""
+    with pytest.raises(AdaFlowError, match=r"cannot write .*; free space or choose another folder"):
+        write_video(tmp_path / "a.mp4", film(3), Fraction(10), times=(0, 1, 0.5, 2))
+    assert not list(tmp_path.iterdir())
