@@ -56,9 +56,14 @@ class AdaFlow:
         dtype: str = "auto",
         attention: str = "auto",
         cache: Cache | None = None,
+        progress: Report | None = None,
+        stop: Stop | None = None,
     ) -> AdaFlow:
-        """`model`: "embedded", a Hub id ("ID" or "ID@REVISION"), or a folder in diffusers' format."""
-        return cls(load_backbone(model, device=device, dtype=dtype, attention=attention), cache)
+        """`model`: "embedded", "sd15", "sd21-base", "sd21", another model of the Hub ("OWNER/NAME" or
+        "OWNER/NAME@REVISION"), or a folder in diffusers' format. `progress` and `stop`: of a download.
+        """
+        monitor = Monitor(progress, stop)
+        return cls(load_backbone(model, device=device, dtype=dtype, attention=attention, monitor=monitor), cache)
 
     @property
     def profile(self) -> ModelProfile:

