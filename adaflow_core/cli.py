@@ -60,7 +60,6 @@ class Bar:
         if done:
             self.close()
 
-
     def _print(self, progress: Progress, done: bool) -> None:
         if done:
             print(f"{progress.stage}: {progress.elapsed:.1f} s", file=sys.stderr, flush=True)
@@ -371,10 +370,9 @@ def _selfcheck(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.selfcheck import selfcheck
 
     findings = selfcheck(_load(arguments, bar, stop), arguments.video, progress=bar, stop=stop)
-    for line in findings.lines:
-        print(line)
+    print(findings.table)
     if findings.problems:
-        raise AdaFlowError(f"{len(findings.problems)} of the checks failed: {'; '.join(findings.problems)}")
+        raise AdaFlowError("; ".join(findings.problems))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -61,7 +61,9 @@ def explain(error: BaseException, repo: str, revision: str | None) -> str:
     if isinstance(error, httpx2.TransportError):
         return f"the connection broke off while {repo} was fetched; check the network: {_LATER}"
     if isinstance(error, OSError) and error.errno in _FULL:
-        return f"the disk is full: free some space in {constants.HF_HUB_CACHE}, or set HF_HOME to a larger one; {_LATER}"
+        return (
+            f"the disk is full: free some space in {constants.HF_HUB_CACHE}, or set HF_HOME to a larger one; {_LATER}"
+        )
     if isinstance(error, OSError) and error.errno:
         return f"{error.filename or constants.HF_HUB_CACHE} cannot be written ({error.strerror}); set HF_HOME elsewhere"
     said = re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__

@@ -27,9 +27,7 @@ def parts_of(folder: Path, wanted: Collection[str]) -> list[str]:
 def configurations(names: Collection[str], parts: Collection[str]) -> list[str]:
     """What is small: configurations and vocabularies of the parts, and the project's own values."""
     found = [name for name in names if name.rpartition("/")[0] in parts and name.endswith((".json", ".txt"))]
-    return [
-        name for name in (*found, *({PROFILE} & set(names))) if not _SHARDS.fullmatch(name.rpartition("/")[2])
-    ]
+    return [name for name in (*found, *({PROFILE} & set(names))) if not _SHARDS.fullmatch(name.rpartition("/")[2])]
 
 
 def weights(names: Collection[str], part: str, half: bool) -> list[str]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.hub import COMMIT, Hub, serve_hub
 from safetensors.torch import load_file, save_file
 
 from adaflow_core.cli import main
@@ -24,10 +23,11 @@ from adaflow_core.model.hub.client import SHORT_NAMES, hub_folder
 from adaflow_core.model.hub.failures import explain
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.progress import Monitor, Progress
+from helpers.hub import COMMIT, Hub, serve_hub
 
 NAME = "someone/model"
 UNET = "unet/diffusion_pytorch_model.safetensors"
-HALF = "unet/diffusion_pytorch_model.fp16.safetensors"
+WEIGHTS = (UNET, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
 
 
 @pytest.fixture
@@ -67,10 +67,7 @@ def test_only_what_is_needed_is_fetched_and_only_once(hub: Hub, repository: Path
     folder = hub_folder(NAME, half=half)
     names = fetched(folder)
     assert {name for name in names if name.endswith((".safetensors", ".bin", ".ckpt"))} == set(served.sent)
-    assert set(served.sent) == {
-        name.replace(".safetensors", ".fp16.safetensors") if half else name
-        for name in (UNET, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
-    }
+    assert set(served.sent) == {name.replace(".safetensors", ".fp16.safetensors") if half else name for name in WEIGHTS}
     assert {"model_index.json", "adaflow.json", "scheduler/scheduler_config.json", "unet/config.json"} <= names
     assert "README.md" not in names
     served.sent.clear()
@@ -99,7 +96,7 @@ def test_a_sharded_model_in_one_precision_is_fetched_in_it(hub: Hub, repository:
     shutil.copytree(repository, folder, ignore=shutil.ignore_patterns("*.fp16.*", "*non_ema*"))
     weights = load_file(folder / UNET)
     (folder / UNET).unlink()
-    names = ["diffusion_pytorch_model-0000{}-of-00002.safetensors".format(n) for n in (1, 2)]
+    names = [f"diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)]
     keys = [sorted(weights)[::2], sorted(weights)[1::2]]
     for name, part in zip(names, keys, strict=True):
         save_file({key: weights[key] for key in part}, folder / "unet" / name, {"format": "pt"})
@@ -153,9 +150,6 @@ def test_a_download_tells_what_remains(hub: Hub, repository: Path) -> None:
     assert seen[-1].done == seen[-1].total == sum((repository / name).stat().st_size for name in WEIGHTS)
     assert [step.done for step in seen] == sorted(step.done for step in seen)
     assert seen[-1].amount.endswith("MB")
-
-
-WEIGHTS = (UNET, "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
 
 
 def test_stop_ends_a_download_that_stalls_at_once_and_the_next_goes_on(
@@ -254,7 +248,7 @@ def test_without_a_network_the_copy_in_the_cache_is_used_or_its_lack_named(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert hub_folder(NAME) == folder
     assert "cannot be reached" in caplog.text and "the copy in the cache is used" in caplog.text
-    with pytest.raises(AdaFlowError, match="127.0.0.1:9 cannot be reached: check the network"):
+    with pytest.raises(AdaFlowError, match=r"127\.0\.0\.1:9 cannot be reached: check the network"):
         hub_folder("another/model")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert hub_folder(NAME) == folder
@@ -277,7 +271,7 @@ def test_pickled_weights_and_single_files_are_refused_before_they_are_fetched(
 
 @pytest.mark.parametrize("model", ["embeded", "no/such/folder", "./model", "a b/c"])
 def test_what_is_neither_a_path_nor_an_id_is_said_without_the_hub(model: str) -> None:
-    with pytest.raises(AdaFlowError, match="there is no model .* sd15, sd21-base, sd21"):
+    with pytest.raises(AdaFlowError, match=r"there is no model .* sd15, sd21-base, sd21"):
         load_backbone(model)
 
 
