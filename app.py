@@ -26,7 +26,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         default=env("ADAFLOW_MODEL", "embedded"),
-        help="embedded, a Hub id or a folder in diffusers' format (default: $ADAFLOW_MODEL, else embedded)",
+        help="embedded, sd15, sd21-base, sd21, a Hub id or a folder in diffusers' format "
+        "(default: $ADAFLOW_MODEL, else embedded)",
     )
     parser.add_argument(
         "--offer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,24 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _LARGE = ".safetensors"  # such files are named by their SHA-256, as Git LFS does
+
+
+def save_repository(checkpoint: Path, folder: Path) -> Path:
+    """A checkpoint as they lie on the Hub: both precisions, pickles, other weights, and a single file."""
+    shutil.copytree(checkpoint, folder)
+    for path in list(folder.glob("*/*.safetensors")):
+        half = {key: value.half() if value.is_floating_point() else value for key, value in load_file(path).items()}
+        save_file(half, path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")), {"format": "pt"})
+        path.with_suffix(".bin").write_bytes(b"pickled")
+    for name in ("unet/diffusion_pytorch_model.non_ema.safetensors", "v1-5-pruned.safetensors", "v1-5-pruned.ckpt"):
+        (folder / name).write_bytes(b"not needed")
+    (folder / "adaflow.json").write_text(json.dumps({"size": 128}))
+    (folder / "README.md").write_text("A model.")
+    return folder
 
 
 @dataclass

@@ -8,6 +8,9 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +24,9 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.hub import client
 from adaflow_core.model.hub.client import SHORT_NAMES, hub_folder
 from adaflow_core.model.hub.failures import explain
-from adaflow_core.model.loading import load_backbone
+from adaflow_core.model.loading import EMBEDDED, load_backbone
 from adaflow_core.progress import Monitor, Progress
-from helpers.hub import COMMIT, Hub, serve_hub
+from helpers.hub import COMMIT, Hub, save_repository, serve_hub
 
 NAME = "someone/model"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -40,18 +43,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture(scope="session")
 def repository(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint as they lie on the Hub: both precisions, pickles, other weights, and a single file."""
-    folder = tmp_path_factory.mktemp("repository") / "model"
-    shutil.copytree(tiny_folder("sd1"), folder)
-    for path in list(folder.glob("*/*.safetensors")):
-        half = {key: value.half() if value.is_floating_point() else value for key, value in load_file(path).items()}
-        save_file(half, path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")), {"format": "pt"})
-        path.with_suffix(".bin").write_bytes(b"pickled")
-    for name in ("unet/diffusion_pytorch_model.non_ema.safetensors", "v1-5-pruned.safetensors", "v1-5-pruned.ckpt"):
-        (folder / name).write_bytes(b"not needed")
-    (folder / "adaflow.json").write_text(json.dumps({"size": 128}))
-    (folder / "README.md").write_text("A model.")
-    return folder
+    return save_repository(tiny_folder("sd1"), tmp_path_factory.mktemp("repository") / "model")
 
 
 def fetched(folder: Path) -> set[str]:
@@ -284,6 +276,25 @@ def test_the_home_folder_may_be_written_short(
 
 def test_a_disk_that_is_full_later_is_named() -> None:
     assert "the disk is full" in explain(OSError(errno.ENOSPC, "No space left on device"), NAME, None)
+
+
+def test_ctrl_c_ends_a_download_at_once(hub: Hub, repository: Path) -> None:
+    served = hub.add(NAME, repository, stalls=[1000])
+    command = [sys.executable, "-m", "adaflow_core", "selfcheck", "--model", NAME, "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=EMBEDDED.parents[1])
+    with process:
+        while not served.sent:
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert process.wait(30) == 130
+        assert time.monotonic() < began + 5
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert said.startswith("download: 0.0 of ") and "MB" in said
+    assert said.splitlines()[-1].startswith("adaflow: stopped")
 
 
 def test_the_command_line_says_one_sentence(
