@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -17,7 +19,7 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import EMBEDDED, load_backbone
-from adaflow_core.selfcheck import selfcheck
+from adaflow_core.selfcheck import Findings, selfcheck
 from adaflow_core.storage.cache import Cache
 from adaflow_core.video.write import write_video
 from helpers.pages import with_model
@@ -34,12 +36,12 @@ def loaded(model: str) -> Backbone:
 
 
 @pytest.fixture
-def check(tmp_path: Path) -> Callable[..., object]:
+def check(tmp_path: Path) -> Callable[..., Findings]:
     return lambda backbone, **options: selfcheck(AdaFlow(backbone, Cache(tmp_path / "cache")), frames=2, **options)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_what_is_right_passes(model: str, check: Callable[..., object]) -> None:
+def test_what_is_right_passes(model: str, check: Callable[..., Findings]) -> None:
     findings = check(loaded(model))
     assert not findings.problems
     assert {verdict for *_, verdict in findings.rows} == {"ok", ""}
@@ -104,7 +106,6 @@ def not_a_number(part: str) -> Callable[[Backbone], Backbone]:
     return plant
 
 
-@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("plant", "named"),
     [
@@ -122,15 +123,33 @@ def not_a_number(part: str) -> Callable[[Backbone], Backbone]:
     ],
 )  # fmt: skip
 def test_what_is_planted_wrong_is_named(
-    model: str, plant: Callable[[Backbone], Backbone], named: str, check: Callable[..., object]
+    plant: Callable[[Backbone], Backbone], named: str, check: Callable[..., Findings]
 ) -> None:
-    findings = check(plant(loaded(model)))
+    assert_named(check(plant(loaded("embedded"))), named)
+
+
+@pytest.mark.parametrize(
+    ("plant", "named"),
+    [
+        (wrong_prediction, "what the UNet predicts is epsilon"),
+        (scaled(1.4), "the scaling factor in vae/config.json is wrong"),
+        (foreign_vae, "the VAE is another model's"),
+        (random_text_encoder, "the text encoder or its tokenizer is another model's"),
+    ],
+)  # fmt: skip
+def test_it_is_named_in_a_model_that_was_plainly_trained(
+    plant: Callable[[Backbone], Backbone], named: str, check: Callable[..., Findings]
+) -> None:
+    assert_named(check(plant(loaded(MODELS[1]))), named)
+
+
+def assert_named(findings: Findings, named: str) -> None:
     assert len(findings.problems) == 1
     assert named in findings.problems[0]
     assert "| FAIL |" in findings.table and "| not tried |" in findings.table
 
 
-def test_a_black_clip_is_refused(tmp_path: Path, check: Callable[..., object]) -> None:
+def test_a_black_clip_is_refused(tmp_path: Path, check: Callable[..., Findings]) -> None:
     video = write_video(tmp_path / "black.mp4", np.zeros((4, 64, 64, 3), np.uint8), 12)
     with pytest.raises(AdaFlowError, match=r"black.mp4 shows one colour only; give a clip"):
         check(loaded("embedded"), video=video)
@@ -139,8 +158,13 @@ def test_a_black_clip_is_refused(tmp_path: Path, check: Callable[..., object]) -
 def test_the_command_says_what_is_wrong_and_prints_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a fault that is found at once."""
-    backbone = load_backbone("embedded", device="cpu", dtype="float32")
-    for part in ("unet", "vae", "text_encoder"):
-        getattr(backbone, part).save_pretrained(tmp_path / part)
-    assert main(["selfcheck", "--model", str(tmp_path)]) == 2
+    folder = tmp_path / "wrong"
+    shutil.copytree(EMBEDDED, folder)
+    for name, change in (("scheduler/scheduler_config.json", {"prediction_type": "v_prediction"}),
+                         ("adaflow.json", {"size": 128})):  # fmt: skip
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert main(["selfcheck", "--model", str(folder), "--device", "cpu"]) == 2
+    said = capsys.readouterr()
+    assert "| what the UNet predicts | epsilon | v_prediction | FAIL |" in said.out
+    assert said.err.splitlines()[-1].startswith("adaflow: error: what the UNet predicts is epsilon, not v_prediction")
