@@ -34,8 +34,8 @@ PICTURES = ("ball.mp4", "star.mp4", "rocket.mp4", "duck.mp4")  # one frame of ea
 _SIGNAL = (0.8, 0.5)  # shares of the picture in what is denoised: structure decides, hardly the prompt
 _PROMPTED = (0.1,)  # here the prompt matters
 _CONTRASTS = (0.7, 1.0, 1.4)  # 1.4 is between the scaling factors of SD and SDXL
+_LEFT = 0.5  # of the error: shipped models 0.1 to 0.3, with a VAE of other latents 0.6 to 1.4
 _FLAT = 2.0  # standard deviation, in levels, under which a picture shows one colour
-_STEPS = 25  # of the inversion: with fewer it loses more than a wrong model would
 _NOT_FINITE = "damaged weights; fetch the checkpoint again"
 
 
@@ -83,10 +83,14 @@ def selfcheck(
     video: Path | None = None,
     *,
     frames: int = 4,
+    steps: int = 25,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Findings:
-    """Check the parts of a checkpoint, then an edit of `video` (a bundled clip by default)."""
+    """Check the parts of a checkpoint, then an inversion of that many steps and an edit of `video`.
+
+    `video`: by default a bundled clip.
+    """
     findings, monitor = Findings(), Monitor(progress, stop)
     with monitor.stage("selfcheck", 4) as stage:
         _check_weights(engine.backbone, findings)
@@ -104,7 +108,7 @@ def selfcheck(
         )
         if np.asarray(plan.video.frames).std() < _FLAT:
             raise AdaFlowError(f"{video} shows one colour only; give a clip that shows something as --video")
-        _check_inversion(engine.backbone, plan, findings, monitor)
+        _check_inversion(engine.backbone, plan, steps, findings, monitor)
         edited = engine.edit(plan, "a watercolour painting", EditConfig(), progress=progress, stop=stop)
         _check_edit(plan, np.asarray(edited.frames), findings)
     _describe(engine.backbone, findings)
@@ -179,7 +183,7 @@ def _noised(backbone: Backbone, latents: Tensor, shares: tuple[float, ...]) -> I
 
 def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings) -> None:
     latents = shown.latents
-    states = backbone.embed("").states
+    states = torch.zeros_like(backbone.embed("").states)  # no prompt: so the text encoder has no part in this
     ((timestep, noised, noise),) = _noised(backbone, latents, (0.5,))
     output = _predict(backbone, noised, timestep, states)
     alpha = backbone.schedule.alpha(timestep)
@@ -199,16 +203,19 @@ def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings) -> N
     if findings.problems:
         return
     left = {contrast: _noise_left(backbone, contrast * latents, states) for contrast in _CONTRASTS}
-    findings.check(
-        "error that denoising leaves, of a linear filter's", left[1.0], 0, 0.5, "",
-        "the UNet does not know these latents: the VAE is another model's, or the noise schedule is",
-    )  # fmt: skip
     best = min(left, key=left.__getitem__)
+    # Only where another contrast fits well is contrast what is wrong.
+    ratio = left[best] / left[1.0] if left[best] < _LEFT else 1.0
     findings.check(
-        "the same at the best contrast, of that", left[best] / left[1.0], 0.75, np.inf, "",
+        "error that denoising leaves at the best contrast, of that at the own", ratio, 0.75, np.inf, "",
         f"the UNet knows latents of {best:g} times this contrast: the scaling factor in vae/config.json is wrong; "
         f"try {best * backbone.vae.config.scaling_factor:.2g}",
     )  # fmt: skip
+    if not findings.problems:
+        findings.check(
+            "error that denoising leaves, of a linear filter's", left[1.0], 0, _LEFT, "",
+            "the UNet does not know these latents: the VAE is another model's, or the noise schedule is",
+        )  # fmt: skip
 
 
 def _noise_left(backbone: Backbone, latents: Tensor, states: Tensor) -> float:
@@ -241,11 +248,12 @@ def _check_prompts(backbone: Backbone, shown: _Shown, findings: Findings) -> Non
         "change of the prediction with the prompt", 100 * float(np.mean(spread)), 0.1, np.inf, "%",
         "the text encoder gives the same for every prompt; its weights are missing or another model's",
     )  # fmt: skip
-    gain = 100 * float(np.mean([other / mine - 1 for other, mine in zip(others, own, strict=True)]))
-    findings.check(
-        "error under wrong prompts, above that under right ones", gain, 1, np.inf, "%",
-        "the prompt does not help: the text encoder or its tokenizer is another model's, or weights of it are missing",
-    )  # fmt: skip
+    if not findings.problems:
+        gain = 100 * float(np.mean([other / mine - 1 for other, mine in zip(others, own, strict=True)]))
+        findings.check(
+            "error under wrong prompts, above that under right ones", gain, 1, np.inf, "%",
+            "the prompt does not help: the text encoder or its tokenizer is another model's, or incomplete",
+        )  # fmt: skip
 
 
 def _check_edit(plan: Plan, edited: np.ndarray, findings: Findings) -> None:
@@ -258,9 +266,8 @@ def _check_edit(plan: Plan, edited: np.ndarray, findings: Findings) -> None:
     findings.check("edit, mean change", change, 1, np.inf, "levels", "the prompt has no effect")
 
 
-def _check_inversion(backbone: Backbone, plan: Plan, findings: Findings, monitor: Monitor) -> None:
+def _check_inversion(backbone: Backbone, plan: Plan, steps: int, findings: Findings, monitor: Monitor) -> None:
     latents = _encode(backbone, np.asarray(plan.video.frames))
-    steps = max(_STEPS, backbone.profile.steps)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         invert(
