@@ -34,7 +34,7 @@ PICTURES = ("ball.mp4", "star.mp4", "rocket.mp4", "duck.mp4")  # one frame of ea
 _SIGNAL = (0.8, 0.5)  # shares of the picture in what is denoised: structure decides, hardly the prompt
 _PROMPTED = (0.1,)  # here the prompt matters
 _CONTRASTS = (0.7, 1.0, 1.4)  # 1.4 is between the scaling factors of SD and SDXL
-_LEFT = 0.5  # of the error: shipped models 0.1 to 0.3, with a VAE of other latents 0.6 to 1.4
+_LEFT = 0.5  # of the error: shipped models up to 0.4 at half their size, with other latents 0.6 and more
 _FLAT = 2.0  # standard deviation, in levels, under which a picture shows one colour
 _NOT_FINITE = "damaged weights; fetch the checkpoint again"
 
