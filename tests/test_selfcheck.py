@@ -135,7 +135,8 @@ def test_what_is_planted_wrong_is_named(
     ("plant", "named"),
     [
         (wrong_prediction, "what the UNet predicts is epsilon"),
-        (scaled(1.4), "the scaling factor in vae/config.json is wrong"),
+        # Contrast off by 1.4 is not seen here: without a prompt this model denoises it nearly as well.
+        (scaled(2), "the scaling factor in vae/config.json does not belong"),
         (foreign_vae, "the VAE is another model's"),
         (random_text_encoder, "the text encoder or its tokenizer is another model's"),
     ],
