@@ -26,8 +26,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         default=env("ADAFLOW_MODEL", "embedded"),
-        help="embedded, a Hub id, a folder in diffusers' format or a .safetensors file, with --lora, --vae and "
-        "--embedding behind it in the same words (default: $ADAFLOW_MODEL, else embedded)",
+        help="embedded, sd15, sd21-base, sd21, a Hub id, a folder in diffusers' format or a .safetensors file, with "
+        "--lora, --vae and --embedding behind it in the same words (default: $ADAFLOW_MODEL, else embedded)",
     )
     parser.add_argument(
         "--offer",

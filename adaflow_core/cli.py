@@ -6,6 +6,7 @@ import argparse
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from adaflow_core.engine import AdaFlow
     from adaflow_core.types import Plan
 
+_SECONDS_A_LINE = 10  # of a download, where there is no terminal
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -38,6 +41,7 @@ class Bar:
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+        self._next_line = 0.0
 
     def close(self) -> None:
         if self._bar is not None:
@@ -47,8 +51,7 @@ class Bar:
     def __call__(self, progress: Progress) -> None:
         done = progress.done >= progress.total
         if not sys.stderr.isatty():
-            if done:
-                print(f"{progress.stage}: {progress.elapsed:.1f} s", file=sys.stderr, flush=True)
+            self._print(progress, done)
             return
         if self._bar is None or (self._bar.desc, self._bar.total) != (progress.stage, progress.total):
             self.close()
@@ -57,6 +60,14 @@ class Bar:
         self._bar.update(progress.done - self._bar.n)
         if done:
             self.close()
+
+    def _print(self, progress: Progress, done: bool) -> None:
+        if done:
+            print(f"{progress.stage}: {progress.elapsed:.1f} s", file=sys.stderr, flush=True)
+        elif progress.unit and time.monotonic() >= self._next_line:  # downloads may take an hour
+            left = "" if progress.remaining is None else f", about {progress.remaining:.0f} s left"
+            print(f"{progress.stage}: {progress.amount}{left}", file=sys.stderr, flush=True)
+            self._next_line = time.monotonic() + _SECONDS_A_LINE
 
 
 def _new_bar(progress: Progress) -> tqdm:
@@ -71,7 +82,9 @@ def _new_bar(progress: Progress) -> tqdm:
         ncols=columns,
         nrows=lines,
         ascii=".#",
-        bar_format="{desc:<14} [{bar:24}] {n_fmt}/{total_fmt} {remaining} left",
+        unit=progress.unit,
+        unit_scale=bool(progress.unit),
+        bar_format="{desc:<14} [{bar:24}] {n_fmt}/{total_fmt}{unit} {remaining} left",
         smoothing=0,  # the time left is by the mean pace of the stage: chunks take unequal times
     )
     bar.start_t -= progress.elapsed
@@ -117,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--model", default="embedded", metavar="embedded|ID|DIR|FILE.safetensors")
+    command.add_argument("--model", default="embedded", metavar="embedded|sd15|sd21-base|sd21|ID|DIR|FILE.safetensors")
     command.add_argument(
         "--lora", action="append", default=[], metavar="FILE[=WEIGHT]", help="fused into the model; may be repeated"
     )
@@ -223,14 +236,14 @@ def _make_plan(arguments: argparse.Namespace, edit: EditConfig | None, bar: Bar,
     size = video.parse_size(arguments.size) if arguments.size else None
     frames = video.parse_range(arguments.frames) if arguments.frames else None
     video.probe(arguments.video)
-    engine = _load(arguments)
+    engine = _load(arguments, bar, stop)
     plan = engine.plan(arguments.video, config, edit=edit, size=size, frames=frames, progress=bar, stop=stop)
     for note in plan.notes:
         print(f"adaflow: note: {note}", file=sys.stderr)
     return engine, plan
 
 
-def _load(arguments: argparse.Namespace) -> AdaFlow:
+def _load(arguments: argparse.Namespace, bar: Bar, stop: Any) -> AdaFlow:
     from adaflow_core.engine import AdaFlow
 
     return AdaFlow.from_pretrained(
@@ -241,6 +254,8 @@ def _load(arguments: argparse.Namespace) -> AdaFlow:
         device=arguments.device,
         dtype=arguments.dtype,
         attention=arguments.attention,
+        progress=bar,
+        stop=stop,
     )
 
 
@@ -353,10 +368,12 @@ def run_batch(
 
 
 def _models(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.model.hub.client import SHORT_NAMES
     from adaflow_core.model.loading import KNOWN_MODELS
 
     for name, description in KNOWN_MODELS.items():
-        print(f"{name}\n    {description}")
+        where = f" ({SHORT_NAMES[name]})" if name in SHORT_NAMES else ""
+        print(f"{name}\n    {description}{where}")
     print(
         "any other Hub id, folder in diffusers' format or single .safetensors file of Stable Diffusion 1.x or 2.x;\n"
         "--lora, --vae and --embedding add to it"
@@ -366,11 +383,10 @@ def _models(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
 def _selfcheck(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.selfcheck import selfcheck
 
-    findings = selfcheck(_load(arguments), arguments.video, progress=bar, stop=stop)
-    for line in findings.lines:
-        print(line)
+    findings = selfcheck(_load(arguments, bar, stop), arguments.video, progress=bar, stop=stop)
+    print(findings.table)
     if findings.problems:
-        raise AdaFlowError(f"{len(findings.problems)} of the checks failed: {'; '.join(findings.problems)}")
+        raise AdaFlowError("; ".join(findings.problems))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -60,15 +60,19 @@ class AdaFlow:
         vae: str = "",
         embeddings: Sequence[str] = (),
         cache: Cache | None = None,
+        progress: Report | None = None,
+        stop: Stop | None = None,
     ) -> AdaFlow:
-        """`model`: "embedded", a Hub id ("ID" or "ID@REVISION"), a folder in diffusers' format, or a .safetensors file.
+        """`model`: "embedded", "sd15", "sd21-base", "sd21", another model of the Hub ("OWNER/NAME" or
+        "OWNER/NAME@REVISION"), a folder in diffusers' format, or a .safetensors file.
 
         loras: "FILE" or "FILE=WEIGHT". vae: a folder or file, in place of the model's own. embeddings: textual
-        inversions, "FILE" or "FILE=WORD".
+        inversions, "FILE" or "FILE=WORD". `progress` and `stop`: of a download.
         """
         named = ModelParts.parse(model)
         parts = ModelParts(named.model, (*named.loras, *loras), vae or named.vae, (*named.embeddings, *embeddings))
-        return cls(load_backbone(parts, device=device, dtype=dtype, attention=attention), cache)
+        monitor = Monitor(progress, stop)
+        return cls(load_backbone(parts, device=device, dtype=dtype, attention=attention, monitor=monitor), cache)
 
     @property
     def profile(self) -> ModelProfile:

@@ -25,12 +25,21 @@ class Progress:
     elapsed: float  # seconds since the stage began
     preview: np.ndarray | None = None  # [K, h, w, 3] uint8, small pictures of the keyframes, while editing
     skipped: int = 0  # of `done`, what an earlier run had done
+    unit: str = ""  # of `done` and `total`: "B" for bytes, else pieces of work
 
     @property
     def remaining(self) -> float | None:
         """Seconds left in this stage at the pace so far; None before the first unit is done."""
         done = self.done - self.skipped
         return self.elapsed / done * (self.total - self.done) if done else None
+
+    @property
+    def amount(self) -> str:
+        """What is done of how much, such as "0.4 of 2.1 GB"."""
+        if not self.unit:
+            return f"{self.done} of {self.total}"
+        scale, name = (1e9, "GB") if self.total >= 1e9 else (1e6, "MB")
+        return f"{self.done / scale:.1f} of {self.total / scale:.1f} {name}"
 
 
 class Monitor:
@@ -63,16 +72,16 @@ class Monitor:
         """The same stop signal, without reports: for work inside a stage."""
         return Monitor(stop=self._stop)
 
-    def stage(self, name: str, total: int) -> Stage:
+    def stage(self, name: str, total: int, unit: str = "") -> Stage:
         self.check()
-        return Stage(self, name, total)
+        return Stage(self, name, total, unit)
 
 
 class Stage:
     """One stage of a `Monitor`, used as a context manager: `with monitor.stage("encode", T) as stage`."""
 
-    def __init__(self, monitor: Monitor, name: str, total: int) -> None:
-        self.monitor, self.name, self.total = monitor, name, total
+    def __init__(self, monitor: Monitor, name: str, total: int, unit: str = "") -> None:
+        self.monitor, self.name, self.total, self.unit = monitor, name, total, unit
         self.done = self.skipped = 0
         self.start = time.perf_counter()
 
@@ -106,4 +115,4 @@ class Stage:
     def _send(self, preview: np.ndarray | None) -> None:
         if self.monitor._report is not None:
             elapsed = time.perf_counter() - self.start
-            self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview, self.skipped))
+            self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview, self.skipped, self.unit))

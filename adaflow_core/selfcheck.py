@@ -1,36 +1,80 @@
-"""For whoever first has real weights: reconstruct, edit, and report what is off."""
+"""For whoever first has real weights: does each part do its work, and do they fit together?
+
+They are tried on drawn pictures whose descriptions are known; where all is well, a clip is inverted and edited.
+"""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.engine import AdaFlow
-from adaflow_core.model.ddim import CLEAN, ddim_step, edit_timesteps
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.ddim import CLEAN, add_noise, ddim_step, edit_timesteps, predict_x0_eps
 from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.scores import psnr
+from adaflow_core.types import Plan
+from adaflow_core.version import __version__
+from adaflow_core.video.decode import decode_video
 
-CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
+CLIPS = EMBEDDED.parent / "clips"
+PICTURES = ("ball.mp4", "star.mp4", "rocket.mp4", "duck.mp4")  # one frame of each; no two show the same
+_SIGNAL = (0.8, 0.5)  # shares of the picture in what is denoised: structure decides, hardly the prompt
+_PROMPTED = (0.1,)  # here the prompt matters
+_CONTRASTS = (0.7, 1.0, 1.4)  # 1.4 is between the scaling factors of SD and SDXL
+_LEFT = 0.5  # of the error: shipped models up to 0.4 at half their size, with other latents 0.6 and more
+_FLAT = 2.0  # standard deviation, in levels, under which a picture shows one colour
+_NOT_FINITE = "damaged weights; fetch the checkpoint again"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The pictures that the parts are tried on."""
+
+    pictures: np.ndarray  # [B, H, W, 3] uint8
+    latents: Tensor  # [B, 4, h, w]
+    prompts: list[str]  # what each shows
 
 
 @dataclass
 class Findings:
-    lines: list[str] = field(default_factory=list)
+    """What was seen: a row for each check, and a sentence for each that failed, the likeliest cause first."""
+
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)  # check, seen, expected, verdict
     problems: list[str] = field(default_factory=list)
 
-    def check(self, what: str, value: float, unit: str, low: float, advice: str) -> None:
-        good = value >= low
-        self.lines.append(f"{'ok  ' if good else 'FAIL'} {what}: {value:.1f} {unit} (at least {low:g} expected)")
+    def check(self, what: str, value: float, low: float, high: float, unit: str, advice: str) -> None:
+        good = bool(np.isfinite(value)) and low <= value <= high
+        expected = f"at least {low:g}" if high == np.inf else f"{low:g} to {high:g}" if low else f"at most {high:g}"
+        self.rows.append((what, f"{value:.3g} {unit}".strip(), expected, "ok" if good else "FAIL"))
         if not good:
-            self.problems.append(f"{what} is {value:.1f} {unit}: {advice}")
+            self.problems.append(f"{what} is {value:.3g} {unit}".strip() + f": {advice}")
+
+    def compare(self, what: str, seen: str, expected: str, advice: str) -> None:
+        self.rows.append((what, seen, expected, "ok" if seen == expected else "FAIL"))
+        if seen != expected:
+            self.problems.append(f"{what} is {seen}, not {expected}: {advice}")
+
+    def note(self, what: str, seen: str) -> None:
+        self.rows.append((what, seen, "", ""))
+
+    @property
+    def table(self) -> str:
+        """As Markdown, to be pasted into an issue."""
+        lines = [("check", "seen", "expected", ""), ("---",) * 4, *self.rows]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 @torch.inference_mode()
@@ -38,52 +82,206 @@ def selfcheck(
     engine: AdaFlow,
     video: Path | None = None,
     *,
-    frames: int = 8,
+    frames: int = 4,
+    steps: int = 25,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Findings:
-    """Autoencode, invert and sample back, edit; each against what a healthy checkpoint reaches."""
-    findings = Findings()
-    backbone = engine.backbone
-    plan = engine.plan(video or CLIP, PlanConfig(keyframes=3), frames=slice(0, frames), progress=progress, stop=stop)
+    """Check the parts of a checkpoint, then an inversion of that many steps and an edit of `video`.
+
+    `video`: by default a bundled clip.
+    """
+    findings, monitor = Findings(), Monitor(progress, stop)
+    with monitor.stage("selfcheck", 4) as stage:
+        _check_weights(engine.backbone, findings)
+        shown = _show(engine.backbone)
+        stage.advance()
+        for check in (_check_autoencoder, _check_denoising, _check_prompts):
+            if not findings.problems:  # what follows from a fault would only hide it
+                check(engine.backbone, shown, findings)
+            stage.advance()
+    if findings.problems:
+        findings.note("inversion and edit", "not tried")
+    else:
+        plan = engine.plan(
+            video or CLIPS / PICTURES[0], PlanConfig(keyframes=2), frames=slice(0, frames), progress=progress, stop=stop
+        )
+        if np.asarray(plan.video.frames).std() < _FLAT:
+            raise AdaFlowError(f"{video} shows one colour only; give a clip that shows something as --video")
+        _check_inversion(engine.backbone, plan, steps, findings, monitor)
+        edited = engine.edit(plan, "a watercolour painting", EditConfig(), progress=progress, stop=stop)
+        _check_edit(plan, np.asarray(edited.frames), findings)
+    _describe(engine.backbone, findings)
+    return findings
+
+
+def _describe(backbone: Backbone, findings: Findings) -> None:
+    findings.note("model", backbone.name)
+    findings.note("prediction type", backbone.schedule.prediction)
+    findings.note("scaling factor", f"{backbone.vae.config.scaling_factor:.5g}")
+    findings.note("device, precision", f"{backbone.device}, {str(backbone.dtype).removeprefix('torch.')}")
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+    findings.note("versions", f"adaflow {__version__}, {packages}")
+
+
+def _check_weights(backbone: Backbone, findings: Findings) -> None:
+    for part in ("text_encoder", "vae", "unet"):
+        bad = [name for name, value in getattr(backbone, part).named_parameters() if not value.isfinite().all()]
+        shown = f" ({bad[0]})" if bad else ""
+        findings.check(f"weights of {part} that are no numbers", len(bad), 0, 0, "", f"{_NOT_FINITE}{shown}")
+
+
+def _show(backbone: Backbone) -> _Shown:
+    about = {clip["file"]: clip["source_prompt"] for clip in json.loads((CLIPS / "clips.json").read_text("utf-8"))}
+    size = backbone.profile.size
+    frames = [decode_video(CLIPS / name, size=(size, size), frames=slice(0, 1)).frames[0] for name in PICTURES]
+    pictures = np.stack(frames)
+    return _Shown(pictures, _encode(backbone, pictures), [about[name] for name in PICTURES])
+
+
+def _encode(backbone: Backbone, frames: np.ndarray) -> Tensor:
+    return torch.cat([backbone.encode(frames[t : t + 1]) for t in range(len(frames))]).cpu()
+
+
+def _decode(backbone: Backbone, latents: Tensor) -> np.ndarray:
+    return np.concatenate([backbone.decode(latents[t : t + 1]) for t in range(len(latents))])
+
+
+def _predict(backbone: Backbone, latents: Tensor, timestep: int, states: Tensor) -> Tensor:
+    return torch.cat([backbone.predict(latents[t : t + 1], timestep, states).cpu() for t in range(len(latents))])
+
+
+def _check_autoencoder(backbone: Backbone, shown: _Shown, findings: Findings) -> None:
+    latents = shown.latents
+    overflow = "half precision overflows in the VAE; try --dtype float32"
+    findings.check("latents that are no numbers", int((~latents.isfinite()).sum()), 0, 0, "", overflow)
+    if findings.problems:
+        return
+    findings.check(
+        "autoencoder, PSNR to the pictures", psnr(shown.pictures, _decode(backbone, latents)), 20, np.inf, "dB",
+        "the VAE does not give back what it is given; its weights are damaged or not those of its configuration",
+    )  # fmt: skip
+    deviation = float(latents.std())
+    findings.check(
+        "standard deviation of the latents", deviation, 0.5, 2, "",
+        f"the scaling factor in vae/config.json does not belong to this VAE; {_fitting(backbone, deviation):.2g} would",
+    )  # fmt: skip
+
+
+def _fitting(backbone: Backbone, deviation: float) -> float:
+    return float(backbone.vae.config.scaling_factor) / max(deviation, 1e-6)
+
+
+def _noised(backbone: Backbone, latents: Tensor, shares: tuple[float, ...]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Timestep, noised latents and the noise, for levels at which the picture has these shares."""
+    schedule, generator = backbone.schedule, torch.Generator().manual_seed(0)
+    for share in shares:
+        timestep = int((schedule.alphas_cumprod - share).abs().argmin())
+        noise = torch.randn(latents.shape, generator=generator)
+        yield timestep, add_noise(schedule, latents, noise, timestep), noise
+
+
+def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings) -> None:
+    latents = shown.latents
+    states = torch.zeros_like(backbone.embed("").states)  # no prompt: so the text encoder has no part in this
+    ((timestep, noised, noise),) = _noised(backbone, latents, (0.5,))
+    output = _predict(backbone, noised, timestep, states)
+    alpha = backbone.schedule.alpha(timestep)
+    targets = {
+        "epsilon": noise,
+        "v_prediction": alpha**0.5 * noise - (1 - alpha) ** 0.5 * latents,
+        "sample": latents,
+    }
+    errors = {
+        name: float((output - target).square().mean() / target.square().mean()) for name, target in targets.items()
+    }
+    findings.note("error as " + ", ".join(errors), ", ".join(f"{error:.2f}" for error in errors.values()))
+    findings.compare(
+        "what the UNet predicts", min(errors, key=errors.__getitem__), backbone.schedule.prediction,
+        "set prediction_type in scheduler/scheduler_config.json to it",
+    )  # fmt: skip
+    if findings.problems:
+        return
+    left = {contrast: _noise_left(backbone, contrast * latents, states) for contrast in _CONTRASTS}
+    best = min(left, key=left.__getitem__)
+    # Only where another contrast fits well is contrast what is wrong.
+    ratio = left[best] / left[1.0] if left[best] < _LEFT else 1.0
+    findings.check(
+        "error that denoising leaves at the best contrast, of that at the own", ratio, 0.75, np.inf, "",
+        f"the UNet knows latents of {best:g} times this contrast: the scaling factor in vae/config.json is wrong; "
+        f"try {best * backbone.vae.config.scaling_factor:.2g}",
+    )  # fmt: skip
+    if not findings.problems:
+        findings.check(
+            "error that denoising leaves, of a linear filter's", left[1.0], 0, _LEFT, "",
+            "the UNet does not know these latents: the VAE is another model's, or the noise schedule is",
+        )  # fmt: skip
+
+
+def _noise_left(backbone: Backbone, latents: Tensor, states: Tensor) -> float:
+    """Error of the predicted clean latents, as a share of the best that a linear filter could do (Wiener)."""
+    power, shares = float(latents.square().mean()), []
+    for timestep, noised, _ in _noised(backbone, latents, _SIGNAL):
+        clean, _ = predict_x0_eps(backbone.schedule, noised, _predict(backbone, noised, timestep, states), timestep)
+        alpha = backbone.schedule.alpha(timestep)
+        wiener = power * (1 - alpha) / (alpha * power + 1 - alpha)
+        shares.append(float((clean - latents).square().mean()) / wiener)
+    return sum(shares) / len(shares)
+
+
+def _check_prompts(backbone: Backbone, shown: _Shown, findings: Findings) -> None:
+    """Pictures are denoised better under what they show than under what the others show."""
+    latents = shown.latents
+    embeddings = [backbone.embed(prompt) for prompt in shown.prompts]
+    states = torch.cat([embedding.states for embedding in embeddings])
+    own, others, spread = [], [], []
+    for timestep, noised, _ in _noised(backbone, latents, _PROMPTED):
+        for t in range(len(latents)):
+            picture = noised[t : t + 1].expand(len(states), -1, -1, -1)
+            output = torch.cat([backbone.predict(picture[:1], timestep, state[None]).cpu() for state in states])
+            clean, _ = predict_x0_eps(backbone.schedule, picture, output, timestep)
+            errors = (clean - latents[t]).square().mean(dim=(1, 2, 3))
+            own.append(float(errors[t]))
+            others.append(float((errors.sum() - errors[t]) / (len(errors) - 1)))
+            spread.append(float(output.std(dim=0).mean() / output.std()))
+    findings.check(
+        "change of the prediction with the prompt", 100 * float(np.mean(spread)), 0.1, np.inf, "%",
+        "the text encoder gives the same for every prompt; its weights are missing or another model's",
+    )  # fmt: skip
+    if not findings.problems:
+        gain = 100 * float(np.mean([other / mine - 1 for other, mine in zip(others, own, strict=True)]))
+        findings.check(
+            "error under wrong prompts, above that under right ones", gain, 1, np.inf, "%",
+            "the prompt does not help: the text encoder or its tokenizer is another model's, or incomplete",
+        )  # fmt: skip
+
+
+def _check_edit(plan: Plan, edited: np.ndarray, findings: Findings) -> None:
     source = np.asarray(plan.video.frames)
-    latents = torch.cat([backbone.encode(source[t : t + 1]) for t in range(len(source))]).cpu()
-    autoencoded = np.concatenate([backbone.decode(latents[t : t + 1]) for t in range(len(source))])
-    findings.check(
-        "autoencoder, PSNR to the source", psnr(source, autoencoded), "dB", 20,
-        "wrong scaling factor, or half precision overflows in the VAE (try --dtype float32)",
-    )  # fmt: skip
-    findings.check(
-        "latents, 100 / standard deviation distance from 1", 100 / (1 + abs(float(latents.std()) - 1)), "", 50,
-        "the VAE's scaling factor does not belong to this checkpoint",
-    )  # fmt: skip
-    steps = max(25, backbone.profile.steps)
+    agreement = 100 * plan.features.agreement
+    findings.check("matches that survive the features' reduction", agreement, 60, np.inf, "%", "an unusual UNet")
+    findings.check("contrast of the edited frames", edited.std(), _FLAT, np.inf, "levels", "they show one colour")
+    findings.check("edit, PSNR to the source", psnr(source, edited), 8, np.inf, "dB", "the edited frames are noise")
+    change = float(np.abs(edited.astype(float) - source).mean())
+    findings.check("edit, mean change", change, 1, np.inf, "levels", "the prompt has no effect")
+
+
+def _check_inversion(backbone: Backbone, plan: Plan, steps: int, findings: Findings, monitor: Monitor) -> None:
+    latents = _encode(backbone, np.asarray(plan.video.frames))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         invert(
             backbone, latents.numpy(), "", steps=steps, inversion_steps=steps, chunk=backbone.chunk,
-            folder=folder, monitor=Monitor(progress, stop),
+            folder=folder, monitor=monitor,
         )  # fmt: skip
         x = torch.from_numpy(load_inversion(folder, backbone, steps, "").latents[0].astype(np.float32))
-    noise = float(x.std())
-    findings.check(
-        "inverted noise, 100 / distance of its deviation from 1", 100 / (1 + abs(noise - 1)), "", 70,
-        "wrong prediction type (epsilon or v) or schedule in the scheduler's configuration",
-    )  # fmt: skip
+    findings.note("inverted noise, standard deviation", f"{float(x.std()):.2f}")
     timesteps = [int(t) for t in edit_timesteps(backbone.schedule, steps)]
     states = backbone.embed("").states
     for here, there in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
-        output = torch.cat([backbone.predict(x[t : t + 1], here, states).cpu() for t in range(len(x))])
-        x = ddim_step(backbone.schedule, x, output, here, there)
-    rebuilt = np.concatenate([backbone.decode(x[t : t + 1]) for t in range(len(x))])
+        monitor.check()
+        x = ddim_step(backbone.schedule, x, _predict(backbone, x, here, states), here, there)
     findings.check(
-        "inversion and back, PSNR to the autoencoded source", psnr(autoencoded, rebuilt), "dB", 18,
-        "wrong prediction type, timestep offset, or the UNet's precision",
+        "inversion and back, PSNR to the autoencoded source", psnr(_decode(backbone, latents), _decode(backbone, x)),
+        18, np.inf, "dB", "timestep offset or spacing of the scheduler, or the UNet's precision",
     )  # fmt: skip
-    agreement = 100 * plan.features.agreement
-    findings.check("matches that survive the features' reduction", agreement, "%", 60, "the feature block is unusual")
-    edited = engine.edit(plan, "a watercolour painting", EditConfig(), progress=progress, stop=stop)
-    findings.check("edit, PSNR to the source", psnr(source, edited.frames), "dB", 8, "the edited frames are noise")
-    difference = float(np.abs(edited.frames.astype(float) - source).mean())
-    findings.check("edit, mean change", difference, "levels", 1, "the prompt has no effect")
-    return findings

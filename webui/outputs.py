@@ -23,6 +23,7 @@ class ExampleOutputs(NamedTuple):
 class ModelOutputs(NamedTuple):
     """Another model was chosen: its own settings and its vocabulary."""
 
+    job_id: Any
     status: Any
     model: Any
     model_before: Any  # the choice to return to if loading fails

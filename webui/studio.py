@@ -18,7 +18,8 @@ import numpy as np
 from adaflow_core.config import EditConfig, ModelProfile
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import foreign_syntax
-from adaflow_core.model.loading import whereabouts
+from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.loading import local_folder
 from adaflow_core.progress import Progress
 from adaflow_core.types import Plan
 from webui.jobs.engines import Engines
@@ -82,8 +83,10 @@ class Studio:
     def profile(self, model: str = "") -> ModelProfile:
         """A model's recommended settings; those of Stable Diffusion for one that is not on this machine yet."""
         source = self._sources[self.resolve_model(model)]
-        engine = self.engines.get(source)
-        return engine.profile if engine else ModelProfile.load(Path(whereabouts(source)[0])) or ModelProfile()
+        if engine := self.engines.get(source):
+            return engine.profile
+        folder = local_folder(ModelParts.parse(source).model)
+        return (folder and ModelProfile.load(folder if folder.is_dir() else folder.parent)) or ModelProfile()
 
     def load(self, model: str = "") -> str:
         """Queue the loading of a model, and return the job's id."""
@@ -91,7 +94,7 @@ class Studio:
 
         def work(report: Report, stop: Stop) -> None:
             report(Progress("load", 0, 1, 0.0))
-            self.engines.load(source)
+            self.engines.load(source, report, stop)
 
         return self.jobs.submit("load", work)
 
@@ -144,7 +147,12 @@ class Studio:
         """Sentences on the parts of the prompt called `name` that the model ignores or misreads."""
         if not prompt.strip():
             return []
-        engine, _ = self.engines.load(self._sources[self.resolve_model(model)])
+        source = self._sources[self.resolve_model(model)]
+        engine = self.engines.get(source)
+        if engine is None:
+            if local_folder(ModelParts.parse(source).model) is None:  # a prompt that is typed starts no download
+                return []
+            engine, _ = self.engines.load(source)
         embedding = engine.check_prompt(prompt)
         sentences = []
         if embedding.unknown:

@@ -21,6 +21,7 @@ Item = tuple[Picture, str]  # picture and caption in a gallery
 
 STAGES = {
     "load": "Loading the model",
+    "download": "Downloading the model",
     "decode": "Reading frames",
     "cuts": "Finding cuts",
     "encode": "Encoding frames",
@@ -257,6 +258,8 @@ def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
         return "Stopping", title, 0.0
     if snapshot.remaining is None:
         return title, f"{ran} so far", 0.0
+    if step is not None and step.unit:
+        return title, f"{step.amount}, about {duration(snapshot.remaining)} left", step.done / max(step.total, 1)
     share = snapshot.elapsed / max(snapshot.elapsed + snapshot.remaining, 1e-6)
     return title, f"about {duration(snapshot.remaining)} left, {ran} so far", share
 

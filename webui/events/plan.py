@@ -136,15 +136,16 @@ class PlanEvents:
             job_id = self.studio.load(model)
         snapshot = None
         async for snapshot in follow(self.studio.jobs, job_id):
-            yield unchanged(ModelOutputs, status=views.progress(snapshot))
+            yield unchanged(ModelOutputs, job_id=job_id, status=views.progress(snapshot))
         if snapshot is None or snapshot.state != "done":
             if snapshot is not None and snapshot.problem:
                 gr.Warning(message(snapshot.problem), title="The model stays as it was")
-            yield unchanged(ModelOutputs, status="", model=before, model_before=before)
+            yield unchanged(ModelOutputs, job_id="", status="", model=before, model_before=before)
             return
         profile = self.studio.profile(model)
         words = profile.vocabulary
         yield ModelOutputs(
+            job_id="",
             status="",
             model=gr.skip(),
             model_before=model,

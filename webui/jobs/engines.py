@@ -6,6 +6,9 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from adaflow_core.progress import Monitor
+from webui.jobs.queue import Report, Stop
+
 if TYPE_CHECKING:
     from adaflow_core import AdaFlow
     from webui.jobs.safety import SafetyChecker
@@ -26,7 +29,9 @@ class Engines:
         pair = self._loaded.get(model)
         return pair and pair[0]
 
-    def load(self, model: str) -> tuple[AdaFlow, SafetyChecker | None]:
+    def load(
+        self, model: str, report: Report | None = None, stop: Stop | None = None
+    ) -> tuple[AdaFlow, SafetyChecker | None]:
         """A model's engine and safety checker. The first call loads them: seconds, or minutes with a download."""
         with self._loading:
             if model not in self._loaded:
@@ -36,7 +41,8 @@ class Engines:
 
                 while len(self._loaded) >= _MOST_LOADED:  # frees memory before the next model is loaded
                     self._loaded.popitem(last=False)
-                checker = load_safety_checker(model, self.device) if self.public else None
-                self._loaded[model] = AdaFlow.from_pretrained(model, device=self.device), checker
+                checker = load_safety_checker(model, self.device, Monitor(report, stop)) if self.public else None
+                engine = AdaFlow.from_pretrained(model, device=self.device, progress=report, stop=stop)
+                self._loaded[model] = engine, checker
             self._loaded.move_to_end(model)
             return self._loaded[model]

@@ -10,7 +10,10 @@ import torch
 from safetensors import SafetensorError
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.model.loading import pick_device, quiet, whereabouts
+from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.hub.client import hub_folder
+from adaflow_core.model.hub.files import SAFETY, parts_of
+from adaflow_core.model.loading import local_folder, pick_device, quiet
 from adaflow_core.progress import Monitor
 
 _CHUNK = 16  # frames per forward pass
@@ -37,26 +40,27 @@ class SafetyChecker:
         return unsafe
 
 
-def load_safety_checker(model: str, device: str = "auto") -> SafetyChecker | None:
+def load_safety_checker(model: str, device: str = "auto", monitor: Monitor | None = None) -> SafetyChecker | None:
     """The safety checker of a checkpoint (named as for `load_backbone`), or None if it has none.
 
     AdaFlowError if the checkpoint names one that cannot be loaded: its frames must not be shown unchecked.
     """
     with quiet():
-        from diffusers import DiffusionPipeline
         from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
         from transformers import CLIPImageProcessor
 
-    source, revision = whereabouts(model)
+    model = ModelParts.parse(model).model
+    folder = local_folder(model) or hub_folder(model, parts=SAFETY, monitor=monitor)
+    if folder.is_file():  # of weights alone
+        return None
     try:
         with quiet():
-            parts = DiffusionPipeline.load_config(source, revision=revision)
-            if (parts.get("safety_checker") or [None])[-1] is None:
+            if "safety_checker" not in parts_of(folder, SAFETY):
                 return None
             checker = StableDiffusionSafetyChecker.from_pretrained(
-                source, subfolder="safety_checker", revision=revision, use_safetensors=True
+                str(folder), subfolder="safety_checker", use_safetensors=True
             )
-            processor = CLIPImageProcessor.from_pretrained(source, subfolder="feature_extractor", revision=revision)
+            processor = CLIPImageProcessor.from_pretrained(str(folder), subfolder="feature_extractor")
     except (OSError, ValueError, SafetensorError) as problem:
         raise AdaFlowError(
             f"the safety checker of {model!r} cannot be loaded; complete the checkpoint (safetensors), or run this "

@@ -80,7 +80,7 @@ class PlanTask:
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> Plan:
         report(Progress("load", 0, 1, 0.0))
-        engine, _ = engines.load(self.model)
+        engine, _ = engines.load(self.model, report, stop)
         request = self.request
         return engine.plan(
             request.video,
@@ -108,7 +108,7 @@ class PlaceTask:
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> Place:
         report(Progress("load", 0, 1, 0.0))
-        engine, _ = engines.load(self.model)
+        engine, _ = engines.load(self.model, report, stop)
         return engine.place(self.plan, self.prompt, config=self.config, progress=report, stop=stop)
 
 
@@ -131,7 +131,7 @@ class EditTask:
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> FinishedEdit:
         report(Progress("load", 0, 1, 0.0))
-        engine, checker = engines.load(self.model)
+        engine, checker = engines.load(self.model, report, stop)
         # With a safety checker there are no previews: they would show frames that were not checked yet.
         progress = _without_previews(report) if checker else report
         result = engine.edit(self.plan, self.prompt, self.config, progress=progress, stop=stop)

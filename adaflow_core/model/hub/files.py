@@ -1,0 +1,78 @@
+"""Which files of a checkpoint are needed: one precision of each part, its configuration, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from adaflow_core.errors import AdaFlowError
+
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+SAFETY = ("safety_checker", "feature_extractor")
+INDEX, PROFILE = "model_index.json", "adaflow.json"
+_WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)((?:\.fp16|-\d{5}-of-\d{5})*)\.safetensors")
+_SHARDS = re.compile(r"(?:diffusion_pytorch_model|model)\.(?:fp16\.)?safetensors\.index(?:\.fp16)?\.json")
+_PICKLE = re.compile(r".*\.(?:bin|ckpt|pt|pth)")
+
+
+def parts_of(folder: Path, wanted: Collection[str]) -> list[str]:
+    """Those of the wanted parts that the checkpoint has."""
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return [part for part in wanted if isinstance(index.get(part), list) and index[part][-1]]
+
+
+def configurations(names: Collection[str], parts: Collection[str]) -> list[str]:
+    """What is small: configurations and vocabularies of the parts, and the project's own values."""
+    found = [name for name in names if name.rpartition("/")[0] in parts and name.endswith((".json", ".txt"))]
+    return [name for name in (*found, *({PROFILE} & set(names))) if not _SHARDS.fullmatch(name.rpartition("/")[2])]
+
+
+def weights(names: Collection[str], part: str, half: bool) -> list[str]:
+    """The weights of a part, and the index of its shards: in half precision where wanted and there. [] if it has none.
+
+    AdaFlowError if it has only pickled ones.
+    """
+    inside = [name for name in names if name.rpartition("/")[0] == part]
+    found = [name for name in inside if _is_weights(name)]
+    halves = [name for name in found if ".fp16" in name]
+    full = [name for name in found if name not in halves]
+    if not found and any(_PICKLE.fullmatch(name) for name in inside):
+        raise AdaFlowError(
+            f"the {part} is there only as pickled weights, which can run code and are not read; choose a revision or "
+            "a model with safetensors, or convert it"
+        )
+    return (halves or full) if half else (full or halves)
+
+
+def _is_weights(name: str) -> bool:
+    file = name.rpartition("/")[2]
+    return bool(_WEIGHTS.fullmatch(file) or _SHARDS.fullmatch(file))
+
+
+def is_complete(folder: Path, wanted: Collection[str], half: bool) -> bool:
+    """Whether a folder has all that is needed; full precision will do where half is wanted."""
+    if not (folder / INDEX).is_file():
+        return False
+    for part in parts_of(folder, wanted):
+        there = {path.name for path in (folder / part).glob("*") if path.is_file()}
+        if not there:
+            return False
+        if "config.json" in there and not _has_weights(folder / part, there, half):
+            return False
+    return True
+
+
+def _has_weights(folder: Path, there: Collection[str], half: bool) -> bool:
+    for precision in (True, False) if half else (False,):
+        names = [n for n in there if _is_weights(n) and (".fp16" in n) == precision]
+        indices = [name for name in names if name.endswith(".json")]
+        if indices:
+            index: Mapping[str, Any] = json.loads((folder / indices[0]).read_text(encoding="utf-8"))
+            if set(index["weight_map"].values()) <= set(there):
+                return True
+        elif names and "-of-" not in names[0]:
+            return True
+    return False

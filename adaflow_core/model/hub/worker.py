@@ -1,0 +1,228 @@
+"""The process that fetches one checkpoint; `client` starts it, and may end it at any moment.
+
+It takes an order as JSON and answers in lines of JSON. What has arrived of a file lies in the Hub's cache under the
+file's digest, and the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+from filelock import FileLock
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_ratelimit_headers
+
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.hub.failures import cause, explain, passes
+from adaflow_core.model.hub.files import INDEX, configurations, is_complete, parts_of, weights
+
+_REPORT = 0.2  # seconds between two reports
+_LONGEST = 300.0  # seconds that are waited where the Hub asks for it
+_REACHED = (httpx2.HTTPError, OSError)  # HfHubHTTPError is among them
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Order:
+    repo: str
+    revision: str | None
+    half: bool  # the weights in half precision, where the repository has them
+    parts: tuple[str, ...]
+    patience: tuple[float, ...]  # seconds before each further attempt
+    timeout: float  # seconds without a byte
+
+    @property
+    def store(self) -> Path:
+        """The repository's folder in the Hub's cache."""
+        return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}"
+
+    def cached(self) -> Path | None:
+        """The folder of what is in the cache, if that is all that is needed."""
+        name = self.revision or constants.DEFAULT_REVISION
+        reference = self.store / "refs" / name
+        folder = self.store / "snapshots" / (reference.read_text() if reference.is_file() else name)
+        return folder if is_complete(folder, self.parts, self.half) else None
+
+
+def main() -> int:
+    order = Order(**json.loads(sys.argv[1]))
+    try:
+        tell(folder=str(fetch(order)))
+    except AdaFlowError as problem:
+        tell(problem=str(problem))
+    except Exception as problem:
+        tell(problem=explain(problem, order.repo, order.revision))
+    return 0
+
+
+def tell(**answer: Any) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+def fetch(order: Order) -> Path:
+    """The folder of the checkpoint, complete."""
+    cached = order.cached()
+    if cached is not None and cached.name == order.revision:  # a commit never changes: the Hub need not be asked
+        return cached
+    try:
+        info = _patiently(lambda: _look_up(order), order)
+    except RevisionNotFoundError:
+        raise
+    except _REACHED as problem:
+        if cached is None:
+            raise
+        if not isinstance(problem, OfflineModeIsEnabled):
+            tell(note=f"{explain(problem, order.repo, order.revision)}; the copy in the cache is used")
+        return cached
+    if info.id != order.repo:
+        tell(note=f"{order.repo} is now called {info.id}")
+    return _fetch_files(order, str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings or ()})
+
+
+def _look_up(order: Order) -> ModelInfo:
+    return HfApi().model_info(order.repo, revision=order.revision, files_metadata=True, timeout=order.timeout)
+
+
+def _fetch_files(order: Order, commit: str, sizes: dict[str, int]) -> Path:
+    if INDEX not in sizes:
+        alone = [name for name in sizes if "/" not in name and name.endswith(".safetensors")]
+        remedy = f"download one of its files ({', '.join(alone[:3])}) and give its path" if alone else "choose another"
+        raise AdaFlowError(f"{order.repo} is not in diffusers' format, for it has no {INDEX}; {remedy}")
+    # Asked for by the revision's own name: so the cache learns which commit that is.
+    folder = _small(order, INDEX, order.revision).parent
+    parts = parts_of(folder, order.parts)
+    for name in configurations(sizes, parts):
+        _small(order, name, commit)
+    wanted = [name for part in parts for name in weights(sizes, part, order.half)]
+    tell(configured=str(folder))
+    if not sys.stdin.readline():  # the parent has looked at the configurations, or is gone
+        sys.exit(1)
+    if order.half and is_complete(folder, order.parts, half=False):  # in full precision, from an earlier run
+        wanted = [name for part in parts for name in weights(sizes, part, half=False)]
+    missing = {name: sizes[name] for name in wanted if _size(folder / name) != sizes[name]}
+    _check_space(order, sum(missing.values()))
+    done, total = 0, sum(missing.values())
+    for name, size in missing.items():
+        _large(order, name, commit, size, lambda here: tell(done=done + here, total=total))  # noqa: B023
+        done += size
+    return folder
+
+
+def _small(order: Order, name: str, revision: str | None) -> Path:
+    """A file by the Hub's library, which links what is in its cache already."""
+
+    def download() -> Path:
+        return Path(hf_hub_download(order.repo, name, revision=revision, etag_timeout=order.timeout))
+
+    return _patiently(download, order)
+
+
+def _large(order: Order, name: str, commit: str, size: int, report: Callable[[int], None]) -> None:
+    """A file of weights, into the cache: from where an earlier attempt ended, and only with the right content."""
+    url = hf_hub_url(order.repo, name, revision=commit)
+    etag = str(_patiently(lambda: get_hf_file_metadata(url, timeout=order.timeout), order).etag)
+    blob = order.store / "blobs" / etag
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    part = blob.with_name(f"{etag}.incomplete")
+    with FileLock(blob.with_name(f"{etag}.lock")):  # two runs may want the same model
+        for attempt in range(2):
+            if _size(blob) == size:
+                break
+            _patiently(lambda: _stream(order, url, part, size, report), order, lambda: _size(part))
+            if _is_named_by(etag, part):
+                os.replace(part, blob)
+            else:
+                part.unlink()
+                if attempt:
+                    raise AdaFlowError(f"{name} of {order.repo} arrived damaged twice; try again later")
+    (order.store / "snapshots" / commit / name).unlink(missing_ok=True)  # a link to what was damaged
+    _small(order, name, commit)
+
+
+def _is_named_by(etag: str, path: Path) -> bool:
+    """Whether a file's content is that of its name, a SHA-256. Files that are not large have other names."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return len(etag) != len(digest) or etag == digest
+
+
+def _stream(order: Order, url: str, part: Path, size: int, report: Callable[[int], None]) -> None:
+    there = _size(part)
+    if there > size:
+        part.unlink()
+        there = 0
+    report(there)
+    if there == size:
+        return
+    headers = build_hf_headers() | {"Accept-Encoding": "identity", "Range": f"bytes={there}-"}
+    with get_session().stream("GET", url, headers=headers, timeout=order.timeout) as response:
+        hf_raise_for_status(response)
+        # Unbuffered: what has arrived is there, whenever this process ends.
+        with part.open("ab" if response.status_code == 206 else "wb", buffering=0) as file:
+            reported = time.monotonic()
+            for chunk in response.iter_raw():
+                file.write(chunk)
+                if time.monotonic() > reported + _REPORT:
+                    report(file.tell())
+                    reported = time.monotonic()
+    report(_size(part))
+    if _size(part) != size:
+        part.unlink()
+        raise httpx2.RemoteProtocolError("the file has another size than the Hub says")
+
+
+def _patiently(call: Callable[[], T], order: Order, got: Callable[[], int] = lambda: 0) -> T:
+    """`call`, tried again after what may pass; when an attempt got further than the last, the waits begin anew."""
+    waits, before = list(order.patience), got()
+    while True:
+        try:
+            return call()
+        except _REACHED as problem:
+            if got() > before:
+                waits, before = list(order.patience), got()
+            # Where the Hub cannot be reached at all, waiting rarely helps.
+            if not waits or not passes(cause(problem)) or (not before and isinstance(problem, httpx2.ConnectError)):
+                raise
+            wait = max(waits.pop(0), _asked_for(cause(problem)))
+            tell(waiting=wait)
+            time.sleep(wait)
+
+
+def _asked_for(problem: BaseException) -> float:
+    """Seconds that the Hub asks to wait."""
+    if not isinstance(problem, HfHubHTTPError):
+        return 0.0
+    headers = problem.response.headers
+    limit = parse_ratelimit_headers(headers)
+    after = headers.get("Retry-After", "")
+    return min(float(limit.reset_in_seconds if limit else after if after.isdigit() else 0), _LONGEST)
+
+
+def _check_space(order: Order, needed: int) -> None:
+    order.store.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(order.store).free
+    if needed > free:
+        raise AdaFlowError(
+            f"{order.repo} needs {needed / 1e9:.1f} GB more and {constants.HF_HUB_CACHE} has {free / 1e9:.1f} GB free; "
+            "free some space, or set HF_HOME to a folder on a larger disk"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Models of the page that are downloaded: progress, stopping, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.hub import Hub, save_repository, serve_hub
+from webui import views
+from webui.jobs.queue import Snapshot
+from webui.studio import Studio
+
+NAME = "someone/model"
+
+
+@pytest.fixture
+def hub(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Iterator[Hub]:
+    with serve_hub(tmp_path / "home") as served:
+        served.add(NAME, save_repository(tiny_folder("sd1"), tmp_path / "repository"))
+        yield served
+
+
+def wait(studio: Studio, job: str, until: Callable[[Snapshot], bool]) -> Snapshot:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        snapshot = studio.jobs.snapshot(job)
+        assert snapshot is not None
+        if until(snapshot):
+            return snapshot
+        time.sleep(0.05)
+    raise AssertionError("it takes too long")
+
+
+def test_a_download_is_shown_stopped_and_gone_on_with(hub: Hub, tmp_path: Path) -> None:
+    studio = Studio(NAME, "cpu", tmp_path / "results")
+    hub.repositories[NAME].stalls.append(100_000)
+    assert studio.prompt_problems("a red ball") == []  # starts no download
+    job = studio.load()
+    snapshot = wait(studio, job, lambda s: s.progress is not None and s.progress.stage == "download")
+    shown = views.progress(snapshot)
+    assert "Downloading the model" in shown
+    began = time.monotonic()
+    studio.jobs.stop(job)
+    assert wait(studio, job, lambda s: s.finished).state == "stopped"
+    assert time.monotonic() < began + 5
+    assert wait(studio, studio.load(), lambda s: s.finished).state == "done"
+    assert studio.profile().size == 128
+
+
+def test_a_model_that_cannot_be_fetched_is_explained(hub: Hub, tmp_path: Path) -> None:
+    hub.repositories[NAME].gated = True
+    studio = Studio("embedded", "cpu", tmp_path / "results", models=(NAME,))
+    snapshot = wait(studio, studio.load(NAME), lambda s: s.finished)
+    assert snapshot.state == "failed"
+    assert snapshot.problem.startswith(f"{NAME} is gated: accept its terms at {hub.address}/{NAME}")
