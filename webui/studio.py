@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from adaflow_core.config import EditConfig, ModelProfile
+from adaflow_core.editing.forecast import corrected, measure_anew
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import foreign_syntax
 from adaflow_core.model.loading import whereabouts
 from adaflow_core.progress import Progress
-from adaflow_core.types import Plan
+from adaflow_core.storage.cache import Cache
+from adaflow_core.types import Forecast, Plan
 from webui.jobs.engines import Engines
 from webui.jobs.queue import Jobs, Report, Stop
 from webui.jobs.tasks import EditTask, FinishedEdit, PlaceTask, PlanTask, Request, Runner
@@ -121,7 +123,8 @@ class Studio:
     def edit(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
         """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`."""
         stored = self._check_edit(plan_id, prompt)
-        request, plan = stored.request, stored.plan
+        request, plan = stored.request, self.corrected(stored.plan)
+        self._check_time(stored.id, plan.forecast)
         label = self.resolve_model(request.model)
         folder = self.folder / secrets.token_urlsafe(12)
         task = EditTask(self._sources[label], label, request, plan, prompt, config, folder)
@@ -130,6 +133,24 @@ class Studio:
             lambda report, stop: self._run(task, report, stop),
             forecast=plan.forecast.seconds,
             files=_files(request.video, plan.video.frames, plan.features.tokens),
+        )
+
+    def corrected(self, plan: Plan) -> Plan:
+        """The plan with its forecast by what edits have taken since it was made."""
+        return replace(plan, forecast=corrected(plan.forecast, Cache.default()))
+
+    def _check_time(self, plan_id: str, predicted: Forecast) -> None:
+        """Refuse what would take too long. A forecast that no edit has confirmed is made anew when asked again."""
+        limit = self.limits.job_seconds
+        if predicted.total <= limit:
+            return
+        again = ""
+        if measure_anew(predicted, Cache.default()):
+            self.forget_plan(plan_id)
+            again = "; or preview again, for a forecast measured anew"
+        raise AdaFlowError(
+            f"this would take about {predicted.total / 60:.0f} min, and a job here may take {limit / 60:.0f}: "
+            f"choose fewer frames or steps, or a smaller working size{again}"
         )
 
     def _check_edit(self, plan_id: str | None, prompt: str) -> StoredPlan:

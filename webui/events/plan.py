@@ -96,7 +96,10 @@ class PlanEvents:
             )
         previous = self.studio.find_plan(plan_id)
         if previous is not None and previous.request == request:
-            yield unchanged(PreviewOutputs, plan_id=previous.id, job_id="", status="")
+            plan = self.studio.corrected(previous.plan)
+            yield unchanged(
+                PreviewOutputs, plan_id=previous.id, job_id="", status="", facts=views.facts(plan), cost=views.cost(plan)
+            )
             return
         async for update in self._plan(request, previous):
             yield update

@@ -129,6 +129,4 @@ def test_a_job_that_takes_too_long_ends_with_a_sentence() -> None:
     jobs = Jobs(seconds=0.1)
     over = finish(jobs, jobs.submit("edit", work_until_stopped), 5)
     assert over.state == "failed" and "longer than a job here may" in over.problem
-    with pytest.raises(AdaFlowError, match="fewer frames or steps"):
-        jobs.submit("edit", work_until_stopped, forecast={"invert": 0.05, "edit": 0.06})
     assert finish(jobs, jobs.submit("edit", lambda report, stop: 1), 5).state == "done"
