@@ -126,9 +126,7 @@ class AdaFlow:
             **vars(choice) | {"notes": (*decoded.notes, *monitor.notes, *choice.notes)},
         )
 
-    def _forecast(
-        self, video: Video, layout: EditLayout, edit: EditConfig, layout_seconds: float = 0.0
-    ) -> Forecast:
+    def _forecast(self, video: Video, layout: EditLayout, edit: EditConfig, layout_seconds: float = 0.0) -> Forecast:
         """`edit`: with every value filled in."""
         backbone, (width, height) = self.backbone, video.size
         key = cache_key(

@@ -67,6 +67,7 @@ class Studio:
         self.engines = Engines(device, public)
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
         self._plans: OrderedDict[str, StoredPlan] = OrderedDict()  # guarded by _plans_lock
+        self._videos: OrderedDict[str, str] = OrderedDict()  # guarded by _plans_lock
         self._keep_plans = keep_plans
         self._plans_lock = threading.Lock()
 
@@ -204,6 +205,20 @@ class Studio:
         """Drop a plan that another one has replaced; queued edits keep theirs."""
         with self._plans_lock:
             self._plans.pop(plan_id, None)
+
+    def keep_video(self, path: str) -> str:
+        """Remember a visitor's video, and return a secret id of it; its file is deleted as any upload is."""
+        with self._plans_lock:
+            key = secrets.token_urlsafe(16)
+            self._videos[key] = path
+            while len(self._videos) > self._keep_plans:
+                self._videos.popitem(last=False)
+        return key
+
+    def find_video(self, key: str | None) -> str | None:
+        """A visitor's video; None if there is none of this id, or no longer."""
+        path = self._videos.get(key or "")
+        return path if path and Path(path).is_file() else None
 
     def forget_older_than(self, seconds: float) -> int:
         """Drop plans last used, and results finished, longer ago; returns their number."""

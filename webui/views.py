@@ -15,6 +15,7 @@ from adaflow_core.report.visualize import Picture, contact_sheet, score_heatmap,
 from adaflow_core.types import Grid, Plan
 from adaflow_core.video.types import VideoInfo
 from webui.jobs.queue import Snapshot
+from webui.jobs.tasks import FinishedEdit
 from webui.messages import sentence
 
 Item = tuple[Picture, str]  # picture and caption in a gallery
@@ -28,6 +29,7 @@ STAGES = {
     "similarity": "Comparing frames",
     "refine": "Refining keyframes",
     "match": "Matching frames to keyframes",
+    "measure": "Measuring this machine",
     "invert": "Inverting the source",
     "place": "Finding where it changes",
     "edit": "Editing",
@@ -56,6 +58,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def memory(size: int) -> str:
     """Bytes as text, in MiB or GiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
@@ -69,7 +75,7 @@ def video_line(info: VideoInfo) -> str:
     """Length, rate, size and sound of a video."""
     sound = "with sound" if info.has_audio else "no sound"
     return (
-        f"{info.frames} frames, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
+        f"{count(info.frames, 'frame')}, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
         f"{info.width}x{info.height} pixels, {sound}"
     )
 
@@ -144,9 +150,10 @@ def frame_view(plan: Plan, frame: int) -> tuple[Picture, str]:
     return score_heatmap(np.asarray(plan.video.frames[frame]), heat, low, high), sentence
 
 
-def facts(plan: Plan) -> dict[str, object]:
-    """The plan in numbers, for programs."""
+def facts(plan: Plan, plan_id: str) -> dict[str, object]:
+    """The plan in numbers, for programs, with its id."""
     return {
+        "plan": plan_id,
         "frames": len(plan.video),
         "width": plan.video.size[0],
         "height": plan.video.size[1],
@@ -167,7 +174,7 @@ def cost(plan: Plan) -> str:
     """The predicted cost of the edit: keyframes, tokens with and without pruning, time and memory."""
     keyframes, frames = len(plan.layout.keyframes), len(plan.video)
     facts = [
-        ("Keyframes", f"{keyframes}", f"of {frames} frames"),
+        ("Keyframes", f"{keyframes}", f"of {count(frames, 'frame')}"),
         (
             "Tokens per keyframe",
             f"{plan.tokens_kept:,}",
@@ -217,6 +224,34 @@ def scores(values: Scores) -> str:
     )
 
 
+def edit_name(finished: FinishedEdit, number: int) -> str:
+    return f"{number}: {finished.video}, {finished.prompt}"
+
+
+def history(edits: Sequence[FinishedEdit]) -> str:
+    """A row for each edit, newest first: source, prompt, settings and scores."""
+    heads = ("", "Source", "Prompt", "Settings", "Prompt agreement", "Left as it was", "Change from frame to frame")
+    rows = "".join(
+        f"<tr><td>{len(edits) - place}</td>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in _history_cells(edit))
+        + "</tr>"
+        for place, edit in enumerate(edits)
+    )
+    return (
+        '<div class="af-history" tabindex="0" role="region" aria-label="Edits so far"><table><thead><tr>'
+        + "".join(f'<th scope="col">{head}</th>' for head in heads)
+        + f"</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _history_cells(edit: FinishedEdit) -> tuple[str, ...]:
+    values, lively = edit.scores, edit.scores.liveliness
+    return (
+        edit.video, edit.prompt, edit.settings or "default",
+        f"{values.agreement:.0%}", f"{values.untouched:.0%}", "none" if lively is None else f"{lively:.2f}",
+    )  # fmt: skip
+
+
 # --- a job ------------------------------------------------------------------------------------------
 
 
@@ -227,7 +262,7 @@ def progress(snapshot: Snapshot) -> str:
     if snapshot.preview is not None and not snapshot.finished:
         picture = (
             f'<img class="af-live" src="{_data_url(contact_sheet(snapshot.preview))}" '
-            f'alt="The {len(snapshot.preview)} keyframes as they are being edited">'
+            f'alt="{count(len(snapshot.preview), "keyframe")} in the course of the edit">'
         )
     return (
         f'<div class="af-job af-{snapshot.state}"><div class="af-job-head"><strong role="status">'
@@ -258,7 +293,8 @@ def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
     if snapshot.remaining is None:
         return title, f"{ran} so far", 0.0
     share = snapshot.elapsed / max(snapshot.elapsed + snapshot.remaining, 1e-6)
-    return title, f"about {duration(snapshot.remaining)} left, {ran} so far", share
+    left = f"about {duration(snapshot.remaining)}" if snapshot.remaining >= 1 else "less than 1 s"
+    return title, f"{left} left, {ran} so far", share
 
 
 def quote(text: str) -> str:

@@ -62,15 +62,15 @@ def test_a_finished_edit_mends_what_a_busy_machine_measured(
 ) -> None:
     monkeypatch.setattr(forecast, "_TELLING_SECONDS", 0.0)
     engine, settings = AdaFlow(tiny_backbone("sd1"), Cache(tmp_path)), EditConfig(steps=2)
-    plan = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings)
+    plan = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings, size=(64, 64))
     right = engine.cache.find(KIND, plan.forecast.measurement)
     assert right is not None
     slow = {name: 100 * value for name, value in right["calibration"].items()}
     engine.cache.renew(KIND, plan.forecast.measurement, right | {"calibration": slow})
-    plan = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings)
+    plan = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings, size=(64, 64))
     result = engine.edit(plan, "a blue ball", settings)
     took = sum(result.report["seconds"][stage] for stage in ("edit", "decode frames"))
-    again = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings).forecast
+    again = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings, size=(64, 64)).forecast
     now = sum(again.seconds[stage] for stage in ("edit", "decode frames"))
     assert now == pytest.approx(took, rel=0.01) and again.total < plan.forecast.total / 5
     assert corrected(plan.forecast, engine.cache).total < plan.forecast.total / 5

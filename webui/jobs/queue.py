@@ -89,6 +89,8 @@ class _Job:
             return None
         stages = list(self.forecast)
         later = stages[stages.index(self.progress.stage) + 1 :] if self.progress.stage in stages else []
+        if self.progress.done >= self.progress.total and not later:
+            return None  # what comes now has not reported yet
         return self.progress.remaining + sum(self.forecast[stage] for stage in later)
 
 
