@@ -48,7 +48,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=env("GRADIO_SERVER_NAME", "127.0.0.1"),
         help="address to serve on; 0.0.0.0 for all (default: 127.0.0.1)",
     )
-    parser.add_argument("--port", type=int, default=7860, help="port to serve on (default: 7860)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        help="port to serve on (default: the first free one from $GRADIO_SERVER_PORT, else 7860, on)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
     parser.add_argument("--mcp", action="store_true", help="also serve the events as MCP tools (needs gradio[mcp])")
     parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
@@ -110,7 +114,8 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
     except AdaFlowError as problem:
         return _refuse(str(problem))
     except OSError:
-        return _refuse(f"{args.host}:{args.port} is taken or not this machine's; give another --port or --host")
+        where = f"{args.host}:{args.port}" if args.port else args.host
+        return _refuse(f"{where} is taken or not this machine's; give another --port or --host")
     return 0
 
 

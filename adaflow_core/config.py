@@ -91,7 +91,7 @@ class Setting:
             value = tuple(value)
         remedy = self._remedy(value)
         if remedy:
-            raise ConfigError(f"{self.name} is {value!r}; {remedy}")
+            raise ConfigError(f"{self.name} is {'empty' if value in ((), '') else repr(value)}; {remedy}")
         return value
 
     def _remedy(self, value: Any) -> str:
@@ -100,7 +100,7 @@ class Setting:
             if not isinstance(value, tuple):
                 return "it must be a list such as [1, 2, 4]"
             right = value and all(item in self.choices for item in value)
-            return "" if right else f"it must hold one or more of {', '.join(map(str, self.choices))}"
+            return "" if right else f"choose one or more of {', '.join(map(str, self.choices))}"
         if self.choices:
             return "" if value in self.choices else f"choose one of {', '.join(sorted(self.choices))}"
         if self.low is not None and self.high is not None:

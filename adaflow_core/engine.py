@@ -114,7 +114,7 @@ class AdaFlow:
             layout = self._planner.layout(features, key, choice, grids, config, monitor)
             again = time.perf_counter() - began if config.resample else 0.0
             wanted = resolve_edit(edit or EditConfig(), self.profile, config.source_prompt)
-            predicted = self._forecast(decoded, layout, wanted, again)
+            predicted = self._forecast(decoded, layout, wanted, monitor, again)
         return Plan(
             video=decoded,
             model=self.backbone.name,
@@ -126,14 +126,21 @@ class AdaFlow:
             **vars(choice) | {"notes": (*decoded.notes, *monitor.notes, *choice.notes)},
         )
 
-    def _forecast(self, video: Video, layout: EditLayout, edit: EditConfig, layout_seconds: float = 0.0) -> Forecast:
+    def _forecast(
+        self, video: Video, layout: EditLayout, edit: EditConfig, monitor: Monitor, layout_seconds: float = 0.0
+    ) -> Forecast:
         """`edit`: with every value filled in."""
         backbone, (width, height) = self.backbone, video.size
+
+        def measure(_: Path) -> dict[str, Any]:
+            with monitor.stage("measure", 1):
+                return asdict(Measurement(calibrate(backbone, width, height)))
+
         key = cache_key(
             model=backbone.fingerprint, size=(width, height), device=str(backbone.device),
             threads=torch.get_num_threads(), attend=backbone.attend.__name__, gather=backbone.gather.__module__, kind=5,
         )  # fmt: skip
-        _, meta, _ = self.cache.get(KIND, key, lambda _: asdict(Measurement(calibrate(backbone, width, height))))
+        _, meta, _ = self.cache.get(KIND, key, measure)
         on_gpu = backbone.device.type == "cuda"
         predicted = forecast(
             Measurement.of(meta),
@@ -150,7 +157,7 @@ class AdaFlow:
     def _correct_forecast(self, job: _Job) -> None:
         """After an edit from its first step to its last: the next forecast knows how long it took."""
         plan, cache = job.plan, self.cache
-        predicted = self._forecast(plan.video, plan.layout, job.config)
+        predicted = self._forecast(plan.video, plan.layout, job.config, Monitor())
         meta = cache.find(KIND, predicted.measurement)
         if meta is None or plan.config.resample:  # what laying out anew takes is not known here
             return
@@ -159,7 +166,7 @@ class AdaFlow:
         def measure() -> Measurement:
             anew = Measurement(calibrate(self.backbone, *plan.video.size), edits=1)
             cache.renew(KIND, predicted.measurement, asdict(anew))
-            says = telling_seconds(self._forecast(plan.video, plan.layout, job.config).seconds)
+            says = telling_seconds(self._forecast(plan.video, plan.layout, job.config, Monitor()).seconds)
             return replace(anew, factor=took / says)
 
         told = Measurement.of(meta).told(took, telling_seconds(predicted.seconds), measure)

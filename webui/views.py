@@ -10,6 +10,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from adaflow_core.errors import counted
 from adaflow_core.report.scores import Scores
 from adaflow_core.report.visualize import Picture, contact_sheet, score_heatmap, score_view, stamp, token_view
 from adaflow_core.types import Grid, Plan
@@ -58,10 +59,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def memory(size: int) -> str:
     """Bytes as text, in MiB or GiB."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
@@ -75,7 +72,7 @@ def video_line(info: VideoInfo) -> str:
     """Length, rate, size and sound of a video."""
     sound = "with sound" if info.has_audio else "no sound"
     return (
-        f"{count(info.frames, 'frame')}, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
+        f"{counted(info.frames, 'frame')}, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
         f"{info.width}x{info.height} pixels, {sound}"
     )
 
@@ -174,7 +171,7 @@ def cost(plan: Plan) -> str:
     """The predicted cost of the edit: keyframes, tokens with and without pruning, time and memory."""
     keyframes, frames = len(plan.layout.keyframes), len(plan.video)
     facts = [
-        ("Keyframes", f"{keyframes}", f"of {count(frames, 'frame')}"),
+        ("Keyframes", f"{keyframes}", f"of {counted(frames, 'frame')}"),
         (
             "Tokens per keyframe",
             f"{plan.tokens_kept:,}",
@@ -262,7 +259,7 @@ def progress(snapshot: Snapshot) -> str:
     if snapshot.preview is not None and not snapshot.finished:
         picture = (
             f'<img class="af-live" src="{_data_url(contact_sheet(snapshot.preview))}" '
-            f'alt="{count(len(snapshot.preview), "keyframe")} in the course of the edit">'
+            f'alt="The edit so far: {counted(len(snapshot.preview), "keyframe")}">'
         )
     return (
         f'<div class="af-job af-{snapshot.state}"><div class="af-job-head"><strong role="status">'

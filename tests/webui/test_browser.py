@@ -140,7 +140,7 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.wait_for_function("document.querySelectorAll('video').length >= 3")
     sources = [str(videos.nth(k).get_attribute("src")) for k in range(videos.count())]
     files = []
-    for name in ("/ball-source.mp4", "/ball-a-blue-ball-rolls-over-a-meadow.mp4"):
+    for name in ("/ball-source.mp4", "/ball-a-blue-ball-in-a-meadow.mp4"):
         url = next(source for source in sources if source.endswith(name))
         files.append(tmp_path / name[1:])
         urllib.request.urlretrieve(url, files[-1])
