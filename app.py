@@ -54,7 +54,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="port to serve on (default: the first free one from $GRADIO_SERVER_PORT, else 7860, on)",
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
-    parser.add_argument("--mcp", action="store_true", help="also serve the events as MCP tools (needs gradio[mcp])")
+    parser.add_argument(
+        "--mcp", action="store_true", help="also serve tools for language models at /mcp (needs the package mcp)"
+    )
     parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
     parser.add_argument("--max-seconds", type=float, help="longest upload accepted (default: 120; with --public 30)")
     parser.add_argument("--max-megabytes", type=int, help="largest upload accepted (default: 200; with --public 100)")
@@ -68,7 +70,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     if args.mcp and find_spec("mcp") is None:
-        return _refuse('--mcp needs a package that is not installed; try: pip install "gradio[mcp]"')
+        return _refuse('--mcp needs a package that is not installed; try: pip install "mcp>=2,<3"')
     # Nothing is sent anywhere unless --share asks for it.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
