@@ -181,8 +181,8 @@ class PlanConfig:
     """
 
     # fmt: off
-    prune: float | None = setting(None, "share of the keyframes' key and value tokens that is dropped", low=0, high=1,
-        effect="More: keyframes see fewer of each other's tokens; faster, less memory.")
+    prune: float | None = setting(None, "share of the other keyframes' key and value tokens that a keyframe drops",
+        low=0, high=1, effect="More: keyframes see fewer of each other's tokens; faster, less memory.")
     kv_frames: float | None = setting(None, "instead of --prune: keep this many frames' worth of tokens, whatever the "
         "number of keyframes", low=1, high=10_000)
     # 0: the paper.

@@ -95,7 +95,7 @@ def test_plan_writes_json_arrays_and_pictures(tmp_path: Path, capsys: pytest.Cap
     arguments = ["plan", str(CLIP), "--frames", "0:8", "--keyframes", "3", "--prune", "0.5", "--out", str(out)]
     assert main(arguments) == 0
     plan = json.loads((out / "plan.json").read_text())
-    assert plan["frames"] == 8 and len(plan["keyframes"]) == 3 and plan["kept_ratio"] == 0.5
+    assert plan["frames"] == 8 and len(plan["keyframes"]) == 3 and plan["kept_ratio"] == 2 / 3
     assert plan["forecast"]["seconds"]["total"] > 0
     arrays = np.load(out / "plan.npz")
     assert arrays["mask_32x32"].shape == arrays["scores_32x32"].shape == (3, 3, 1024)
