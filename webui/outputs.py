@@ -126,6 +126,7 @@ class HistoryOutputs(NamedTuple):
     history_table: Any
     shown: Any
     beside: Any
+    source: Any
 
 
 class BesideOutputs(NamedTuple):

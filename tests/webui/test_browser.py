@@ -205,6 +205,15 @@ def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Pa
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("“a green ball”").wait_for()
 
+    # Enter in a slider's number takes it.
+    kept = fact(page, "Tokens per keyframe")
+    box = page.get_by_label("number input for Pruning ratio")
+    box.fill("0.9")
+    box.press("Enter")
+    page.wait_for_function(
+        "kept => ![...document.querySelectorAll('.af-fact dd')].some(e => e.innerText === kept)", arg=kept
+    )
+
     # Two edits side by side.
     page.get_by_role("button", name="Edits so far").click()
     rows = page.locator(".af-history tbody tr")

@@ -124,6 +124,7 @@ class EditEvents:
             history_table=views.history(list(edits.values())),
             shown=gr.Dropdown(choices=names, value=shown if shown in edits else None),
             beside=gr.Dropdown(choices=[("its source", ""), *others], value=""),
+            source=gr.Video(label=SOURCE_LABEL),  # it may have been another edit's
         )
 
     def show_beside(self, job_id: str, beside: str, number: float) -> BesideOutputs:
@@ -169,7 +170,7 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
         result=gr.Column(visible=True),
         about=views.quote(finished.prompt)
         + views.line(f"Edit of {finished.video}." + (" Plan and inversion were reused." if finished.reused else "")),
-        source=gr.Video(str(finished.source), label=SOURCE_LABEL),
+        source=str(finished.source),
         edited=str(finished.edit),
         compared_frame=gr.Slider(value=middle, maximum=max(1, len(finished.after) - 1)),
         compared=comparison.compared,

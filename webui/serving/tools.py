@@ -219,12 +219,11 @@ class Tools:
 
     async def receive(self, request: HttpRequest) -> Response:
         """The upload of a file by HTTP."""
-        path, size = self.new_file(request.path_params["name"]), 0
+        path = self.new_file(request.path_params["name"])
+        room = self.studio.limits.megabytes * 10**6 + 1  # a byte more, by which it is seen to be too large
         with path.open("wb") as file:
             async for chunk in request.stream():
-                size += len(chunk)
-                if size <= self.studio.limits.megabytes * 10**6 + 1:  # one more, by which it is seen to be too large
-                    file.write(chunk)
+                room -= file.write(chunk[:room])
         try:
             return JSONResponse(await self.accept(path))
         except AdaFlowError as problem:

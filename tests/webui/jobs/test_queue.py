@@ -80,6 +80,20 @@ def test_progress_and_the_last_preview_are_kept() -> None:
     assert snapshot.remaining == 3.0 * 3 + 20.0, "this stage at its pace, the next as forecast"
 
 
+def test_after_the_last_known_stage_no_time_left_is_claimed() -> None:
+    jobs, release = Jobs(), threading.Event()
+
+    def work(report: Report, stop: Stop) -> None:
+        report(Progress("match", 4, 4, 3.0))
+        release.wait(5)
+
+    job = jobs.submit("plan", work)
+    until(lambda: (s := jobs.snapshot(job)) and s.progress)
+    snapshot = jobs.snapshot(job)
+    release.set()
+    assert snapshot is not None and snapshot.remaining is None
+
+
 def test_a_failure_says_what_the_user_can_mend_and_nothing_of_the_inside() -> None:
     jobs = Jobs()
 
