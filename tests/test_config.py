@@ -121,5 +121,5 @@ def test_a_profile_with_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_choice_is_called_empty() -> None:
-    with pytest.raises(ConfigError, match=r"^scales is empty; choose one or more of 1, 2, 4$"):
+    with pytest.raises(ConfigError, match=r"^scales is empty; choose one or more of 1, 2, 4, 8$"):
         PlanConfig(scales=())

@@ -36,6 +36,7 @@ class VideoOutputs(NamedTuple):
     place: Any
     progress: Any
     result: Any
+    job_id: Any  # of the edit
 
 
 class ModelOutputs(NamedTuple):

@@ -25,7 +25,7 @@ window.adaflow = {
   keep: (part) => {
     write("sessionStorage", "adaflow-tab", { ...read("sessionStorage", "adaflow-tab", {}), ...part });
     if (part.job)
-      write("localStorage", "adaflow-edits", [part.job, ...read("localStorage", "adaflow-edits", [])].slice(0, 12));
+      write("localStorage", "adaflow-edits", [...new Set([part.job, ...read("localStorage", "adaflow-edits", [])])].slice(0, 12));
     return [];
   },
 };

@@ -46,6 +46,7 @@ _HISTORY = "(_, job) => [adaflow.edits(), job]"
 _KEEP_VIDEO = "(video) => adaflow.keep({ video })"
 _KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
 _KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, settings })"
+_KEEP_NO_PLAN = "(job) => adaflow.keep({ job, plan: null, settings: null })"
 _KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
 
 
@@ -73,14 +74,18 @@ def build(studio: Studio) -> gr.Blocks:
 
 
 def _connect_video(planning: PlanEvents, video: VideoStep, plan: PlanStep, edit: EditStep) -> None:
-    outputs = collect(ExampleOutputs._fields, video, prompt=edit.prompt)
-    others = {name: getattr(edit, name) for name in ("prompt", "prompt_problems", "place", "progress", "result")}
+    names = ("prompt", "prompt_problems", "place", "progress", "result", "job_id")
+    others = {name: getattr(edit, name) for name in names}
     cleared = collect(VideoOutputs._fields, plan, examples=video.examples, source_prompt=video.source_prompt, **others)
     jobs = [edit.job_id, plan.job_id]
-    video.examples.select(_index, None, video.example_number, **_PRIVATE).then(
-        planning.example, video.example_number, outputs, api_name="example", **_PUBLIC
-    ).then(planning.another_video, jobs, cleared, **_PRIVATE)
-    gr.on([video.video.upload, video.video.clear], planning.uploaded, jobs, cleared, **_PRIVATE)
+    chosen = video.examples.select(_index, None, video.example_number, **_PRIVATE).then(
+        planning.another_video, jobs, cleared, **_PRIVATE
+    )
+    outputs = collect(ExampleOutputs._fields, video, prompt=edit.prompt)
+    chosen.then(planning.example, video.example_number, outputs, api_name="example", **_PUBLIC)
+    uploaded = gr.on([video.video.upload, video.video.clear], planning.uploaded, jobs, cleared, **_PRIVATE)
+    for event in (chosen, uploaded):
+        event.then(None, edit.job_id, None, js=_KEEP_NO_PLAN, **_PRIVATE)
     video.video.change(planning.describe, video.video, video.line, api_name="describe", **_PUBLIC).success(
         quietly(planning.playable), video.video, video.playable, api_name="playable", **_PUBLIC
     )

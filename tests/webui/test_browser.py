@@ -246,6 +246,9 @@ def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Pa
     assert prompt.input_value() == "" and page.get_by_label("What is in the video").input_value() == ""
     assert not page.get_by_text("“a green ball”").is_visible()
     assert page.locator(".af-examples .thumbnail-item.selected").count() == 0
+    page.reload()
+    page.get_by_text("12 frames, 1.0 s").wait_for()
+    assert page.locator(".af-facts").count() == 0 and not page.get_by_text("“a green ball”").is_visible()
 
 
 def test_a_source_that_lags_catches_up(page: Page) -> None:

@@ -93,6 +93,7 @@ class PlanEvents:
             place=gr.Column(visible=False),
             progress=gr.skip() if running else "",
             result=gr.Column(visible=False),
+            job_id=gr.skip() if running else "",
         )
 
     def uploaded(self, job_id: str, plan_job_id: str) -> VideoOutputs:
@@ -186,7 +187,7 @@ class PlanEvents:
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
                 yield unchanged(PreviewOutputs, job_id=job_id, status=views.progress(snapshot))
-        if snapshot is None or snapshot.state != "done":
+        if snapshot is None or snapshot.state != "done" or snapshot.stopping:  # there may be another video by now
             yield unchanged(PreviewOutputs, job_id="", status="")
             if snapshot is not None and snapshot.state == "failed":
                 raise refusal(snapshot.problem.replace(request.video, Path(request.video).name))
