@@ -128,6 +128,7 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     slider = page.get_by_label("range slider for Keyframes (0 = automatic)")
     slider.focus()
     slider.press("ArrowRight")  # the keyboard releases it too
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "3px", "its place is seen"
     page.wait_for_function("[...document.querySelectorAll('.af-fact dd')].some(e => e.innerText === '4')")
 
     page.get_by_role("tab", name="Timeline").click()
@@ -385,3 +386,5 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
+    # The plots keep the size at which they can be read, and scroll in their frame.
+    assert page.locator(".af-plot img").first.bounding_box()["width"] == 960  # type: ignore[index]

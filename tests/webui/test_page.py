@@ -108,7 +108,7 @@ def test_damage_is_told_with_the_upload(client: Any, drawn_clip: Path, tmp_path:
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(drawn_clip.read_bytes()[:-1500])
     told = client.predict(handle_file(str(cut)), api_name="/describe")
-    assert "12 frames" in told and "is damaged" in told and "of 12 frames could be read" in told
+    assert "pixels" in told and "cut.mp4 is damaged" in told and "frames could be read" in told
 
 
 @with_model
