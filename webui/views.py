@@ -227,7 +227,7 @@ def edit_name(finished: FinishedEdit, number: int) -> str:
 
 def history(edits: Sequence[FinishedEdit]) -> str:
     """A row for each edit, newest first: source, prompt, settings and scores."""
-    heads = ("", "Source", "Prompt", "Settings", "Prompt agreement", "Left as it was", "Change from frame to frame")
+    heads = ("No.", "Source", "Prompt", "Settings", "Prompt agreement", "Left as it was", "Change from frame to frame")
     rows = "".join(
         f"<tr><td>{len(edits) - place}</td>"
         + "".join(f"<td>{escape(cell)}</td>" for cell in _history_cells(edit))
