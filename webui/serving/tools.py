@@ -165,8 +165,9 @@ class Tools:
         if snapshot.state != "done":
             raise AdaFlowError(f"the job has no result, it {snapshot.state}; {snapshot.problem or 'begin another'}")
         if isinstance(snapshot.result, FinishedEdit):
-            base = str(context.request_context.request.base_url).rstrip("/")
-            return _edit_answer(snapshot.result, f"{base}{PATH}/files/{job}")
+            request = context.request_context.request
+            assert request is not None  # the tools are served by HTTP alone
+            return _edit_answer(snapshot.result, f"{str(request.base_url).rstrip('/')}{PATH}/files/{job}")
         stored = self.studio.find_plan(snapshot.result)
         if stored is None:
             raise AdaFlowError("the plan is no longer kept; plan again")
