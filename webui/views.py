@@ -42,6 +42,7 @@ STAGES = {
     "write": "Writing the video",
 }
 KEPT, SCORES = "Kept tokens", "Scores"
+SOURCE = "Source, as it was edited"
 
 
 # --- text ------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ from webui import views
 from webui.components.heading import heading
 from webui.studio import Studio
 
-SOURCE_LABEL = "Source, as it was edited"
-
 
 class EditStep:
     def __init__(self, studio: Studio) -> None:
@@ -60,7 +58,7 @@ class EditStep:
     def _add_videos(self) -> None:
         with gr.Row():
             self.source = gr.Video(
-                label=SOURCE_LABEL,
+                label=views.SOURCE,
                 interactive=False,
                 loop=True,
                 min_width=280,

@@ -13,7 +13,6 @@ import numpy as np
 from adaflow_core.config import EditConfig
 from adaflow_core.report.visualize import place_sentence, place_view
 from webui import views
-from webui.components.edit import SOURCE_LABEL
 from webui.events.follow import follow, stop_job
 from webui.jobs.queue import Snapshot
 from webui.jobs.tasks import FinishedEdit
@@ -124,7 +123,7 @@ class EditEvents:
             history_table=views.history(list(edits.values())),
             shown=gr.Dropdown(choices=names, value=shown if shown in edits else None),
             beside=gr.Dropdown(choices=[("its source", ""), *others], value=""),
-            source=gr.Video(label=SOURCE_LABEL),  # it may have been another edit's
+            source=gr.Video(label=views.SOURCE),  # it may have been another edit's
         )
 
     def show_beside(self, job_id: str, beside: str, number: float) -> BesideOutputs:
@@ -132,7 +131,7 @@ class EditEvents:
         finished, other = self._finished(job_id), self._finished(beside)
         if finished is None:
             return unchanged(BesideOutputs)
-        video = gr.Video(str(finished.source), label=SOURCE_LABEL)
+        video = gr.Video(str(finished.source), label=views.SOURCE)
         if other is not None:
             video = gr.Video(str(other.edit), label=f"Edit: {other.prompt}")
         return BesideOutputs(video, *_compare_outputs(finished, int(number), other))
