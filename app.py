@@ -48,9 +48,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=env("GRADIO_SERVER_NAME", "127.0.0.1"),
         help="address to serve on; 0.0.0.0 for all (default: 127.0.0.1)",
     )
-    parser.add_argument("--port", type=int, default=7860, help="port to serve on (default: 7860)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        help="port to serve on (default: the first free one from $GRADIO_SERVER_PORT, else 7860, on)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
-    parser.add_argument("--mcp", action="store_true", help="also serve the events as MCP tools (needs gradio[mcp])")
+    parser.add_argument(
+        "--mcp", action="store_true", help="also serve tools for language models at /mcp (needs the package mcp)"
+    )
     parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
     parser.add_argument("--max-seconds", type=float, help="longest upload accepted (default: 120; with --public 30)")
     parser.add_argument("--max-megabytes", type=int, help="largest upload accepted (default: 200; with --public 100)")
@@ -64,7 +70,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     if args.mcp and find_spec("mcp") is None:
-        return _refuse('--mcp needs a package that is not installed; try: pip install "gradio[mcp]"')
+        return _refuse('--mcp needs a package that is not installed; try: pip install "mcp>=2,<3"')
     # Nothing is sent anywhere unless --share asks for it.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -110,7 +116,8 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
     except AdaFlowError as problem:
         return _refuse(str(problem))
     except OSError:
-        return _refuse(f"{args.host}:{args.port} is taken or not this machine's; give another --port or --host")
+        where = f"{args.host}:{args.port}" if args.port else args.host
+        return _refuse(f"{where} is taken or not this machine's; give another --port or --host")
     return 0
 
 

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from adaflow_core.config import BUDGET, PRESETS, EditConfig, PlanConfig, Setting, read_settings, settings_of
-from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped, counted
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.progress import Progress
 from adaflow_core.version import __version__
@@ -32,6 +33,18 @@ _SECONDS_A_LINE = 10  # of a download, where there is no terminal
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """A flag that does not exist is named before one that is missing: it may be that one, misspelt."""
+        for word in args if args and self._subparsers is None else ():
+            flag = word.partition("=")[0]
+            if flag == "--":
+                break
+            known = self._option_string_actions
+            if flag.startswith("--") and not any(name.startswith(flag) for name in known):
+                near = get_close_matches(flag, known, 1)
+                self.error(f"there is no {flag}" + (f"; did you mean {near[0]}?" if near else ""))
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise AdaFlowError(f"{message}; see {self.prog} --help")
 
@@ -92,7 +105,9 @@ def _new_bar(progress: Progress) -> tqdm:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = _Parser(prog="adaflow", description="Text-driven editing of long videos with a diffusion model.")
+    # Installed with pip there is a command `adaflow`; a checkout has only the module.
+    program = "adaflow" if Path(sys.argv[0]).stem == "adaflow" else "python -m adaflow_core"
+    top = _Parser(prog=program, description="Text-driven editing of long videos with a diffusion model.")
     top.add_argument("--version", action="version", version=f"adaflow {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -262,12 +277,14 @@ def _load(arguments: argparse.Namespace, bar: Bar, stop: Any) -> AdaFlow:
 def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.report.export import save_plan
     from adaflow_core.report.visualize import place_sentence
+    from adaflow_core.video import probe
     from adaflow_core.video.write import check_folder
 
     prompt = arguments.prompt
     if prompt is not None:
         _check_prompt(prompt)
     edit = _edit_config(arguments)
+    probe(arguments.video)
     check_folder(arguments.out / "plan.json")
     engine, plan = _make_plan(arguments, edit, bar, stop)
     place = None if prompt is None else engine.place(plan, prompt, config=edit, progress=bar, stop=stop)
@@ -275,8 +292,8 @@ def _plan(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     if place is not None:
         print(place_sentence(place))
     print(
-        f"{len(plan.segments)} keyframes for {len(plan.video)} frames; each attends to {plan.tokens_kept} of "
-        f"{plan.tokens_full} tokens ({plan.kept_ratio:.0%})\n"
+        f"{counted(len(plan.segments), 'keyframe')} for {counted(len(plan.video), 'frame')}; "
+        f"each attends to {plan.tokens_kept} of {plan.tokens_full} tokens ({plan.kept_ratio:.0%})\n"
         f"forecast for the edit: {plan.forecast.total:.0f} s, {plan.forecast.peak_memory_bytes / 2**30:.1f} GiB\n"
         f"{folder}"
     )
@@ -288,10 +305,12 @@ def _check_prompt(prompt: str) -> None:
 
 
 def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.video import probe
     from adaflow_core.video.write import check_folder, check_output
 
     _check_prompt(arguments.prompt)
     config = _edit_config(arguments)
+    probe(arguments.video)
     check_output(arguments.out, arguments.video)
     if arguments.report:
         check_folder(arguments.report)
@@ -327,9 +346,12 @@ def _batch(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         for clip in read_manifest(arguments.manifest)
     ]
     summary = run_batch(arguments, clips, methods, None, bar, stop)
-    print(f"{summary.made} edits made, {summary.kept} there before, in {summary.seconds:.0f} s\n{arguments.out}")
+    print(
+        f"{counted(summary.made, 'edit')} made, {summary.kept} there before, in {summary.seconds:.0f} s\n"
+        f"{arguments.out}"
+    )
     if summary.problems:
-        raise AdaFlowError(f"{len(summary.problems)} edits failed; {arguments.out}/problems.json says why")
+        raise AdaFlowError(f"{counted(len(summary.problems), 'edit')} failed; {arguments.out}/problems.json says why")
 
 
 def run_batch(

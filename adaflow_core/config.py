@@ -91,7 +91,7 @@ class Setting:
             value = tuple(value)
         remedy = self._remedy(value)
         if remedy:
-            raise ConfigError(f"{self.name} is {value!r}; {remedy}")
+            raise ConfigError(f"{self.name} is {'empty' if value in ((), '') else repr(value)}; {remedy}")
         return value
 
     def _remedy(self, value: Any) -> str:
@@ -100,7 +100,7 @@ class Setting:
             if not isinstance(value, tuple):
                 return "it must be a list such as [1, 2, 4]"
             right = value and all(item in self.choices for item in value)
-            return "" if right else f"it must hold one or more of {', '.join(map(str, self.choices))}"
+            return "" if right else f"choose one or more of {', '.join(map(str, self.choices))}"
         if self.choices:
             return "" if value in self.choices else f"choose one of {', '.join(sorted(self.choices))}"
         if self.low is not None and self.high is not None:
@@ -181,8 +181,8 @@ class PlanConfig:
     """
 
     # fmt: off
-    prune: float | None = setting(None, "share of the keyframes' key and value tokens that is dropped", low=0, high=1,
-        effect="More: keyframes see fewer of each other's tokens; faster, less memory.")
+    prune: float | None = setting(None, "share of the other keyframes' key and value tokens that a keyframe drops",
+        low=0, high=1, effect="More: keyframes see fewer of each other's tokens; faster, less memory.")
     kv_frames: float | None = setting(None, "instead of --prune: keep this many frames' worth of tokens, whatever the "
         "number of keyframes", low=1, high=10_000)
     # 0: the paper.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan, settings_dict
 from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_digest
 from adaflow_core.editing.editor import Editor, Layouts
-from adaflow_core.editing.forecast import Calibration, calibrate, forecast, to_dict
+from adaflow_core.editing.forecast import KIND, Measurement, calibrate, forecast, telling_seconds
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
@@ -117,7 +117,8 @@ class AdaFlow:
             began = time.perf_counter()
             layout = self._planner.layout(features, key, choice, grids, config, monitor)
             again = time.perf_counter() - began if config.resample else 0.0
-            predicted = self._forecast(decoded, layout, edit or EditConfig(), config, again)
+            wanted = resolve_edit(edit or EditConfig(), self.profile, config.source_prompt)
+            predicted = self._forecast(decoded, layout, wanted, monitor, again)
         return Plan(
             video=decoded,
             model=self.backbone.name,
@@ -130,25 +131,50 @@ class AdaFlow:
         )
 
     def _forecast(
-        self, video: Video, layout: EditLayout, edit: EditConfig, plan: PlanConfig, layout_seconds: float
+        self, video: Video, layout: EditLayout, edit: EditConfig, monitor: Monitor, layout_seconds: float = 0.0
     ) -> Forecast:
+        """`edit`: with every value filled in."""
         backbone, (width, height) = self.backbone, video.size
+
+        def measure(_: Path) -> dict[str, Any]:
+            with monitor.stage("measure", 1):
+                return asdict(Measurement(calibrate(backbone, width, height)))
+
         key = cache_key(
             model=backbone.fingerprint, size=(width, height), device=str(backbone.device),
-            threads=torch.get_num_threads(), attend=backbone.attend.__name__, gather=backbone.gather.__module__, kind=4,
+            threads=torch.get_num_threads(), attend=backbone.attend.__name__, gather=backbone.gather.__module__, kind=5,
         )  # fmt: skip
-        _, meta, _ = self.cache.get("calibration", key, lambda _: to_dict(calibrate(backbone, width, height)))
+        _, meta, _ = self.cache.get(KIND, key, measure)
         on_gpu = backbone.device.type == "cuda"
-        return forecast(
-            Calibration(**meta),
+        predicted = forecast(
+            Measurement.of(meta),
             backbone,
             layout,
-            resolve_edit(edit, self.profile, plan.source_prompt),
+            edit,
             frames=len(video),
             base_bytes=torch.cuda.memory_allocated(backbone.device) if on_gpu else resident_bytes(),
             frame_size=video.size,
             layout_seconds=layout_seconds,
         )
+        return replace(predicted, measurement=key)
+
+    def _correct_forecast(self, job: _Job) -> None:
+        """After an edit from its first step to its last: the next forecast knows how long it took."""
+        plan, cache = job.plan, self.cache
+        predicted = self._forecast(plan.video, plan.layout, job.config, Monitor())
+        meta = cache.find(KIND, predicted.measurement)
+        if meta is None or plan.config.resample:  # what laying out anew takes is not known here
+            return
+        took = telling_seconds(job.monitor.seconds)
+
+        def measure() -> Measurement:
+            anew = Measurement(calibrate(self.backbone, *plan.video.size), edits=1)
+            cache.renew(KIND, predicted.measurement, asdict(anew))
+            says = telling_seconds(self._forecast(plan.video, plan.layout, job.config, Monitor()).seconds)
+            return replace(anew, factor=took / says)
+
+        told = Measurement.of(meta).told(took, telling_seconds(predicted.seconds), measure)
+        cache.renew(KIND, predicted.measurement, asdict(told))
 
     # --- edit ---------------------------------------------------------------------------------------
 
@@ -168,22 +194,26 @@ class AdaFlow:
         self._check_request(plan, prompt)
         monitor = Monitor(progress, stop)
         began = time.perf_counter()
-        with self._exclusive(monitor), PeakMemory(self.backbone.device) as peak:
-            job = self._prepare(plan, prompt, config or EditConfig(), monitor)
-            inversion, reused = self._invert(job)
-            checkpoint = self._checkpoint(job)
-            place = self._place(job)
-            editor = Editor(self.backbone, job.source, job.negative, job.positive, job.config, monitor, place)
-            preview = latent_preview(job.latents, plan.video)
-            edited, resumed = editor.run(inversion, job.latents, self._layouts(job), preview, checkpoint)
-            if checkpoint.problem:
-                monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
-            renewed = place if job.config.structure is not None and job.config.structure < 1 else None
-            frames = show_source(self.backbone, edited, job.latents, plan, job.config, self.cache, monitor, renewed)
-            checkpoint.remove()
+        with self._exclusive(monitor):
+            with PeakMemory(self.backbone.device) as peak:
+                job = self._prepare(plan, prompt, config or EditConfig(), monitor)
+                inversion, reused = self._invert(job)
+                checkpoint = self._checkpoint(job)
+                place = self._place(job)
+                editor = Editor(self.backbone, job.source, job.negative, job.positive, job.config, monitor, place)
+                preview = latent_preview(job.latents, plan.video)
+                edited, resumed = editor.run(inversion, job.latents, self._layouts(job), preview, checkpoint)
+                if checkpoint.problem:
+                    monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
+                renewed = place if job.config.structure is not None and job.config.structure < 1 else None
+                frames = show_source(self.backbone, edited, job.latents, plan, job.config, self.cache, monitor, renewed)
+                checkpoint.remove()
+            seconds = time.perf_counter() - began
+            if not resumed:
+                self._correct_forecast(job)
         return job.result(
             frames,
-            seconds=time.perf_counter() - began,
+            seconds=seconds,
             peak_memory_bytes=peak.bytes,
             inversion_reused=reused,
             resumed_at_step=resumed,

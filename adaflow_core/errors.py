@@ -1,11 +1,6 @@
-"""The two exceptions that leave the engine on purpose."""
+"""The two exceptions that leave the engine on purpose, and numbers in sentences."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 class AdaFlowError(Exception):
@@ -14,3 +9,8 @@ class AdaFlowError(Exception):
 
 class Stopped(Exception):
     """The stop signal was seen; nothing is wrong."""
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 frame", "1,000 frames"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

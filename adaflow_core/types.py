@@ -132,6 +132,8 @@ class Forecast:
 
     seconds: dict[str, float]  # stage -> seconds
     peak_memory_bytes: int
+    measurement: str = ""  # the key of the measurement that it follows from; finished edits correct that one
+    pace: float = 1.0  # seconds of a row in the UNet, when this was predicted
 
     @property
     def total(self) -> float:

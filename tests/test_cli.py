@@ -61,6 +61,9 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         (["edit", str(CLIP), "--prompt", "a ball", "--guidance", "nan"], "guidance"),
         (["plan", str(CLIP), "--device", "abacus"], "device"),
         (["bogus"], "bogus"),
+        (["edit", str(CLIP), "--promt", "a ball"], "there is no --promt; did you mean --prompt?"),
+        (["edit", str(CLIP), "--colour=red"], "there is no --colour"),
+        (["plan", str(CLIP), "--scales", ""], "scales"),
     ],
 )
 def test_bad_input_ends_with_one_line(
@@ -74,12 +77,25 @@ def test_bad_input_ends_with_one_line(
     assert len(lines) == 1 and lines[0].startswith("adaflow: error: ") and names in lines[0]
 
 
+def test_a_missing_file_leaves_no_folder(tmp_path: Path) -> None:
+    for command in (["plan"], ["edit", "--prompt", "a ball"]):
+        out = tmp_path / command[0] / ("edit.mp4" if command[0] == "edit" else "plan")
+        assert main([*command, str(tmp_path / "nowhere.mp4"), "--out", str(out)]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_says_what_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "--help"])
+    assert capsys.readouterr().out.startswith("usage: python -m adaflow_core plan")
+
+
 def test_plan_writes_json_arrays_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "plan"
     arguments = ["plan", str(CLIP), "--frames", "0:8", "--keyframes", "3", "--prune", "0.5", "--out", str(out)]
     assert main(arguments) == 0
     plan = json.loads((out / "plan.json").read_text())
-    assert plan["frames"] == 8 and len(plan["keyframes"]) == 3 and plan["kept_ratio"] == 0.5
+    assert plan["frames"] == 8 and len(plan["keyframes"]) == 3 and plan["kept_ratio"] == 2 / 3
     assert plan["forecast"]["seconds"]["total"] > 0
     arrays = np.load(out / "plan.npz")
     assert arrays["mask_32x32"].shape == arrays["scores_32x32"].shape == (3, 3, 1024)

@@ -118,3 +118,8 @@ def test_a_profile_with_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adaflow.json").write_text(json.dumps({"gidance": 3}))
     with pytest.raises(ConfigError, match="gidance"):
         ModelProfile.load(tmp_path)
+
+
+def test_an_empty_choice_is_called_empty() -> None:
+    with pytest.raises(ConfigError, match=r"^scales is empty; choose one or more of 1, 2, 4, 8$"):
+        PlanConfig(scales=())

@@ -267,8 +267,8 @@ def test_the_report_is_complete(engines: Engines, frames: np.ndarray) -> None:
     report = engine.edit(plan, PROMPT, replace(QUICK, seed=3)).report
     json.dumps(report)
     expected = {
-        "frames": 6, "width": 64, "height": 64, "fps": 12.0, "segments": 3, "tokens_full": 192, "tokens_kept": 96,
-        "kept_ratio": 0.5, "seed": 3, "model": engine.backbone.name, "prompt": PROMPT, "warnings": [],
+        "frames": 6, "width": 64, "height": 64, "fps": 12.0, "segments": 3, "tokens_full": 192, "tokens_kept": 128,
+        "kept_ratio": 2 / 3, "seed": 3, "model": engine.backbone.name, "prompt": PROMPT, "warnings": [],
     }  # fmt: skip
     assert {name: report[name] for name in expected} == expected
     assert report["keyframes"] == plan.segments.keyframes.tolist()

@@ -20,6 +20,25 @@ class ExampleOutputs(NamedTuple):
     prompt: Any
 
 
+class VideoOutputs(NamedTuple):
+    """There is another video: what belonged to the one before is taken away."""
+
+    examples: Any
+    source_prompt: Any
+    prompt: Any
+    frames: Any
+    plan_id: Any
+    facts: Any
+    status: Any
+    placeholder: Any
+    views: Any
+    prompt_problems: Any
+    place: Any
+    progress: Any
+    result: Any
+    job_id: Any  # of the edit
+
+
 class ModelOutputs(NamedTuple):
     """Another model was chosen: its own settings and its vocabulary."""
 
@@ -100,6 +119,24 @@ class WatchOutputs(NamedTuple):
     report_file: Any
     command: Any
     report: Any
+
+
+class HistoryOutputs(NamedTuple):
+    """The edits that this browser asked for, and which of them are shown."""
+
+    history: Any
+    history_table: Any
+    shown: Any
+    beside: Any
+    source: Any
+
+
+class BesideOutputs(NamedTuple):
+    """What stands beside the edit: its source, or another edit; and the compared frame of both."""
+
+    source: Any
+    compared: Any
+    compared_line: Any
 
 
 class CompareOutputs(NamedTuple):

@@ -4,6 +4,31 @@ document.addEventListener("keyup", (event) => {
   if (slider.type === "range" && /^(Arrow|Home|End|Page)/.test(event.key))
     slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
 });
+// Enter in a slider's number takes it, as leaving it does.
+document.addEventListener("keydown", (event) => {
+  const box = event.target;
+  if (event.key !== "Enter" || box.type !== "number") return;
+  box.blur();
+  box.focus();
+});
+// A tab remembers what it shows until it is closed, and a browser its edits, newest first, as ids that expire with the
+// server. A new tab begins with the newest of them.
+const read = (storage, key, otherwise) => {
+  try { return JSON.parse(window[storage].getItem(key)) ?? otherwise; } catch { return otherwise; }
+};
+const write = (storage, key, value) => {
+  try { window[storage].setItem(key, JSON.stringify(value)); } catch {}  // storage is off or full
+};
+window.adaflow = {
+  edits: () => JSON.stringify(read("localStorage", "adaflow-edits", [])),
+  session: () => JSON.stringify(read("sessionStorage", "adaflow-tab", { job: read("localStorage", "adaflow-edits", [])[0] })),
+  keep: (part) => {
+    write("sessionStorage", "adaflow-tab", { ...read("sessionStorage", "adaflow-tab", {}), ...part });
+    if (part.job)
+      write("localStorage", "adaflow-edits", [...new Set([part.job, ...read("localStorage", "adaflow-edits", [])])].slice(0, 12));
+    return [];
+  },
+};
 // Gradio makes a clickable picture a button without a name; it gets the label of its block.
 new MutationObserver(() => {
   for (const button of document.querySelectorAll(".image-container > button:not([aria-label])")) {

@@ -13,16 +13,19 @@ from webui.components.examples import load_clips
 from webui.components.plan import PlanStep
 from webui.components.video import VideoStep
 from webui.events.edit import EditEvents
-from webui.events.plan import PlanEvents
+from webui.events.plan import SETTINGS, PlanEvents
 from webui.messages import quietly
 from webui.outputs import (
+    BesideOutputs,
     CompareOutputs,
     ExampleOutputs,
     FrameOutputs,
+    HistoryOutputs,
     ModelOutputs,
     PlaceOutputs,
     PreviewOutputs,
     TokenOutputs,
+    VideoOutputs,
     WatchOutputs,
     collect,
 )
@@ -36,6 +39,17 @@ _IMMEDIATE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 _LATEST: dict[str, Any] = {**_PUBLIC, "trigger_mode": "always_last"}  # of a moved slider only the last place counts
 
 
+_Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
+# What the browser remembers; the functions are in page.js.
+_SESSION = "() => [adaflow.session()]"
+_HISTORY = "(_, job) => [adaflow.edits(), job]"
+_KEEP_VIDEO = "(video) => adaflow.keep({ video })"
+_KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
+_KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, settings })"
+_KEEP_NO_PLAN = "(job) => adaflow.keep({ job, plan: null, settings: null })"
+_KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
+
+
 def build(studio: Studio) -> gr.Blocks:
     """The whole page over one studio."""
     clips = load_clips()
@@ -47,21 +61,31 @@ def build(studio: Studio) -> gr.Blocks:
         )
         video, plan, edit = VideoStep(studio.limits, clips), PlanStep(studio), EditStep(studio)
         planning, editing = PlanEvents(studio, clips), EditEvents(studio)
-        _connect_video(planning, video, edit)
+        _connect_video(planning, video, plan, edit)
         _connect_model(planning, plan, edit)
         _connect_plan_views(planning, plan)
-        _connect_preview(planning, video, plan)
+        previewed = _connect_preview(planning, video, plan)
         _connect_place(planning, editing, video, plan, edit)
         edit_started = _connect_edit(planning, editing, video, plan, edit)
-        _connect_result(blocks, editing, edit, edit_started)
+        watched = _connect_result(editing, edit, edit_started)
+        _connect_history(editing, edit, watched)
+        _connect_memory(blocks, planning, editing, video, plan, edit, [*previewed, edit_started])
     return blocks
 
 
-def _connect_video(planning: PlanEvents, video: VideoStep, edit: EditStep) -> None:
-    outputs = collect(ExampleOutputs._fields, video, prompt=edit.prompt)
-    video.examples.select(_index, None, video.example_number, **_PRIVATE).then(
-        planning.example, video.example_number, outputs, api_name="example", **_PUBLIC
+def _connect_video(planning: PlanEvents, video: VideoStep, plan: PlanStep, edit: EditStep) -> None:
+    names = ("prompt", "prompt_problems", "place", "progress", "result", "job_id")
+    others = {name: getattr(edit, name) for name in names}
+    cleared = collect(VideoOutputs._fields, plan, examples=video.examples, source_prompt=video.source_prompt, **others)
+    jobs = [edit.job_id, plan.job_id]
+    chosen = video.examples.select(_index, None, video.example_number, **_PRIVATE).then(
+        planning.another_video, jobs, cleared, **_PRIVATE
     )
+    outputs = collect(ExampleOutputs._fields, video, prompt=edit.prompt)
+    chosen.then(planning.example, video.example_number, outputs, api_name="example", **_PUBLIC)
+    uploaded = gr.on([video.video.upload, video.video.clear], planning.uploaded, jobs, cleared, **_PRIVATE)
+    for event in (chosen, uploaded):
+        event.then(None, edit.job_id, None, js=_KEEP_NO_PLAN, **_PRIVATE)
     video.video.change(planning.describe, video.video, video.line, api_name="describe", **_PUBLIC).success(
         quietly(planning.playable), video.video, video.playable, api_name="playable", **_PUBLIC
     )
@@ -74,7 +98,7 @@ def _connect_model(planning: PlanEvents, plan: PlanStep, edit: EditStep) -> None
     )
 
 
-def _connect_preview(planning: PlanEvents, video: VideoStep, plan: PlanStep) -> None:
+def _connect_preview(planning: PlanEvents, video: VideoStep, plan: PlanStep) -> list[gr.events.Dependency]:
     inputs, outputs = _preview_inputs(planning, video, plan), collect(PreviewOutputs._fields, plan)
     previewed = plan.preview.click(planning.preview, inputs, outputs, api_name="preview", **_PUBLIC)
     replanned = gr.on(
@@ -87,7 +111,8 @@ def _connect_preview(planning: PlanEvents, video: VideoStep, plan: PlanStep) -> 
     )
     for event in (previewed, replanned):
         _show_selection(event, planning, plan)
-    plan.stop.click(planning.stop_preview, plan.job_id, None, api_name="stop_preview", **_IMMEDIATE)
+    plan.stop.click(planning.stop_preview, plan.job_id, plan.status, api_name="stop_preview", **_IMMEDIATE)
+    return [previewed, replanned]
 
 
 def _connect_plan_views(planning: PlanEvents, plan: PlanStep) -> None:
@@ -143,24 +168,77 @@ def _connect_edit(
     )
     started.success(*check_prompt, **_PRIVATE)
     plan.structure_by_words.change(_if_not, plan.structure_by_words, plan.structure, **_PRIVATE)
-    edit.stop.click(editing.stop, [edit.job_id, edit.place_job_id], None, api_name="stop", **_IMMEDIATE)
+    edit.stop.click(editing.stop, [edit.job_id, edit.place_job_id], edit.progress, api_name="stop", **_IMMEDIATE)
     return started
 
 
-def _connect_result(blocks: gr.Blocks, editing: EditEvents, edit: EditStep, edit_started: gr.events.Dependency) -> None:
-    watch = editing.watch, edit.job_id, collect(WatchOutputs._fields, edit)
-    # The browser remembers its last job: after a reload its progress or result is shown again.
-    edit_started.success(_same, edit.job_id, edit.last_job_id, **_PRIVATE)
-    edit_started.success(*watch, api_name="watch", **_PUBLIC)
-    blocks.load(_same, edit.last_job_id, edit.job_id, **_PRIVATE).then(*watch, **_PRIVATE)
+def _connect_result(
+    editing: EditEvents, edit: EditStep, edit_started: gr.events.Dependency
+) -> list[gr.events.Dependency]:
+    watch = _watch_call(editing, edit)
+    watched = edit_started.success(*watch, api_name="watch", **_PUBLIC)
+    chosen = edit.shown.input(_same, edit.shown, edit.job_id, **_PRIVATE).then(*watch, **_PRIVATE)
     gr.on(
         [edit.compared_frame.release, edit.comparison.expand],
         editing.compare,
-        [edit.job_id, edit.compared_frame],
+        [edit.job_id, edit.compared_frame, edit.beside],
         collect(CompareOutputs._fields, edit),
         api_name="compare",
         **_LATEST,
     )
+    return [watched, chosen]
+
+
+def _connect_history(editing: EditEvents, edit: EditStep, watched: list[gr.events.Dependency]) -> None:
+    for event in watched:
+        event.then(*_history_call(editing, edit), js=_HISTORY, **_PRIVATE)
+    edit.beside.input(
+        editing.show_beside,
+        [edit.job_id, edit.beside, edit.compared_frame],
+        collect(BesideOutputs._fields, edit),
+        **_PRIVATE,
+    )
+
+
+def _connect_memory(
+    blocks: gr.Blocks,
+    planning: PlanEvents,
+    editing: EditEvents,
+    video: VideoStep,
+    plan: PlanStep,
+    edit: EditStep,
+    keeping: list[gr.events.Dependency],  # previews, and the start of an edit
+) -> None:
+    """The browser's tab remembers what it shows, and the browser its edits: a reload loses nothing."""
+    settings = collect(SETTINGS, plan)
+    *previews, started = keeping
+    for event in previews:
+        event.success(None, [plan.facts, *settings], None, js=_KEEP_PLAN, **_PRIVATE)
+    started.success(None, [edit.job_id, plan.facts, *settings], None, js=_KEEP_JOB, **_PRIVATE)
+    gr.on(
+        [video.source_prompt.change, edit.prompt.change],
+        None,
+        [video.source_prompt, edit.prompt],
+        None,
+        js=_KEEP_PROMPTS,
+        **_PRIVATE,
+    )
+    video.video.change(planning.keep_video, video.video, video.video_id, **_PRIVATE).then(
+        None, video.video_id, None, js=_KEEP_VIDEO, **_PRIVATE
+    )
+    restored = [video.video, video.source_prompt, edit.prompt, edit.job_id, plan.plan_id, *settings]
+    loaded = blocks.load(planning.restore, edit.session, restored, js=_SESSION, **_PRIVATE)
+    loaded.then(*_watch_call(editing, edit), **_PRIVATE).then(*_history_call(editing, edit), js=_HISTORY, **_PRIVATE)
+    shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **_PRIVATE)
+    _show_selection(shown, planning, plan)
+
+
+def _watch_call(editing: EditEvents, edit: EditStep) -> _Call:
+    return editing.watch, edit.job_id, collect(WatchOutputs._fields, edit)
+
+
+def _history_call(editing: EditEvents, edit: EditStep) -> _Call:
+    return editing.history, [edit.session, edit.job_id], collect(HistoryOutputs._fields, edit)
 
 
 def _show_selection(event: gr.events.Dependency, planning: PlanEvents, plan: PlanStep) -> None:
@@ -168,9 +246,6 @@ def _show_selection(event: gr.events.Dependency, planning: PlanEvents, plan: Pla
     for handler, inputs, outputs in (_tokens_call(planning, plan), _frame_call(planning, plan)):
         # Before the first preview a moved slider comes here without a plan.
         event.success(quietly(handler), inputs, outputs, **_PRIVATE)
-
-
-_Call = tuple[Callable[..., Any], list[Any], list[Any]]  # handler, inputs, outputs
 
 
 def _tokens_call(planning: PlanEvents, plan: PlanStep) -> _Call:

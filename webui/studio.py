@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from adaflow_core.config import EditConfig, ModelProfile
+from adaflow_core.editing.forecast import corrected, measure_anew
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import foreign_syntax
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import local_folder
 from adaflow_core.progress import Progress
-from adaflow_core.types import Plan
+from adaflow_core.storage.cache import Cache
+from adaflow_core.types import Forecast, Plan
 from webui.jobs.engines import Engines
 from webui.jobs.queue import Jobs, Report, Stop
 from webui.jobs.tasks import EditTask, FinishedEdit, PlaceTask, PlanTask, Request, Runner
@@ -66,6 +68,7 @@ class Studio:
         self.engines = Engines(device, public)
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
         self._plans: OrderedDict[str, StoredPlan] = OrderedDict()  # guarded by _plans_lock
+        self._videos: OrderedDict[str, str] = OrderedDict()  # guarded by _plans_lock
         self._keep_plans = keep_plans
         self._plans_lock = threading.Lock()
 
@@ -124,7 +127,8 @@ class Studio:
     def edit(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
         """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`."""
         stored = self._check_edit(plan_id, prompt)
-        request, plan = stored.request, stored.plan
+        request, plan = stored.request, self.corrected(stored.plan)
+        self._check_time(stored.id, plan.forecast)
         label = self.resolve_model(request.model)
         folder = self.folder / secrets.token_urlsafe(12)
         task = EditTask(self._sources[label], label, request, plan, prompt, config, folder)
@@ -133,6 +137,24 @@ class Studio:
             lambda report, stop: self._run(task, report, stop),
             forecast=plan.forecast.seconds,
             files=_files(request.video, plan.video.frames, plan.features.tokens),
+        )
+
+    def corrected(self, plan: Plan) -> Plan:
+        """The plan with its forecast by what edits have taken since it was made."""
+        return replace(plan, forecast=corrected(plan.forecast, Cache.default()))
+
+    def _check_time(self, plan_id: str, predicted: Forecast) -> None:
+        """Refuse what would take too long. A forecast that no edit has confirmed is made anew when asked again."""
+        limit = self.limits.job_seconds
+        if predicted.total <= limit:
+            return
+        again = ""
+        if measure_anew(predicted, Cache.default()):
+            self.forget_plan(plan_id)
+            again = "; or preview again, for a forecast measured anew"
+        raise AdaFlowError(
+            f"this would take about {predicted.total / 60:.0f} min, and a job here may take {limit / 60:.0f}: "
+            f"choose fewer frames or steps, or a smaller working size{again}"
         )
 
     def _check_edit(self, plan_id: str | None, prompt: str) -> StoredPlan:
@@ -191,6 +213,20 @@ class Studio:
         """Drop a plan that another one has replaced; queued edits keep theirs."""
         with self._plans_lock:
             self._plans.pop(plan_id, None)
+
+    def keep_video(self, path: str) -> str:
+        """Remember a visitor's video, and return a secret id of it; its file is deleted as any upload is."""
+        with self._plans_lock:
+            key = secrets.token_urlsafe(16)
+            self._videos[key] = path
+            while len(self._videos) > self._keep_plans:
+                self._videos.popitem(last=False)
+        return key
+
+    def find_video(self, key: str | None) -> str | None:
+        """A visitor's video; None if there is none of this id, or no longer."""
+        path = self._videos.get(key or "")
+        return path if path and Path(path).is_file() else None
 
     def forget_older_than(self, seconds: float) -> int:
         """Drop plans last used, and results finished, longer ago; returns their number."""

@@ -10,11 +10,13 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from adaflow_core.errors import counted
 from adaflow_core.report.scores import Scores
 from adaflow_core.report.visualize import Picture, contact_sheet, score_heatmap, score_view, stamp, token_view
 from adaflow_core.types import Grid, Plan
 from adaflow_core.video.types import VideoInfo
 from webui.jobs.queue import Snapshot
+from webui.jobs.tasks import FinishedEdit
 from webui.messages import sentence
 
 Item = tuple[Picture, str]  # picture and caption in a gallery
@@ -29,6 +31,7 @@ STAGES = {
     "similarity": "Comparing frames",
     "refine": "Refining keyframes",
     "match": "Matching frames to keyframes",
+    "measure": "Measuring this machine",
     "invert": "Inverting the source",
     "place": "Finding where it changes",
     "edit": "Editing",
@@ -40,6 +43,7 @@ STAGES = {
     "write": "Writing the video",
 }
 KEPT, SCORES = "Kept tokens", "Scores"
+SOURCE = "Source, as it was edited"
 
 
 # --- text ------------------------------------------------------------------------------
@@ -70,7 +74,7 @@ def video_line(info: VideoInfo) -> str:
     """Length, rate, size and sound of a video."""
     sound = "with sound" if info.has_audio else "no sound"
     return (
-        f"{info.frames} frames, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
+        f"{counted(info.frames, 'frame')}, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
         f"{info.width}x{info.height} pixels, {sound}"
     )
 
@@ -145,9 +149,10 @@ def frame_view(plan: Plan, frame: int) -> tuple[Picture, str]:
     return score_heatmap(np.asarray(plan.video.frames[frame]), heat, low, high), sentence
 
 
-def facts(plan: Plan) -> dict[str, object]:
-    """The plan in numbers, for programs."""
+def facts(plan: Plan, plan_id: str) -> dict[str, object]:
+    """The plan in numbers, for programs, with its id."""
     return {
+        "plan": plan_id,
         "frames": len(plan.video),
         "width": plan.video.size[0],
         "height": plan.video.size[1],
@@ -168,7 +173,7 @@ def cost(plan: Plan) -> str:
     """The predicted cost of the edit: keyframes, tokens with and without pruning, time and memory."""
     keyframes, frames = len(plan.layout.keyframes), len(plan.video)
     facts = [
-        ("Keyframes", f"{keyframes}", f"of {frames} frames"),
+        ("Keyframes", f"{keyframes}", f"of {counted(frames, 'frame')}"),
         (
             "Tokens per keyframe",
             f"{plan.tokens_kept:,}",
@@ -218,6 +223,34 @@ def scores(values: Scores) -> str:
     )
 
 
+def edit_name(finished: FinishedEdit, number: int) -> str:
+    return f"{number}: {finished.video}, {finished.prompt}"
+
+
+def history(edits: Sequence[FinishedEdit]) -> str:
+    """A row for each edit, newest first: source, prompt, settings and scores."""
+    heads = ("No.", "Source", "Prompt", "Settings", "Prompt agreement", "Left as it was", "Change from frame to frame")
+    rows = "".join(
+        f"<tr><td>{len(edits) - place}</td>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in _history_cells(edit))
+        + "</tr>"
+        for place, edit in enumerate(edits)
+    )
+    return (
+        '<div class="af-history" tabindex="0" role="region" aria-label="Edits so far"><table><thead><tr>'
+        + "".join(f'<th scope="col">{head}</th>' for head in heads)
+        + f"</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _history_cells(edit: FinishedEdit) -> tuple[str, ...]:
+    values, lively = edit.scores, edit.scores.liveliness
+    return (
+        edit.video, edit.prompt, edit.settings or "default",
+        f"{values.agreement:.0%}", f"{values.untouched:.0%}", "none" if lively is None else f"{lively:.2f}",
+    )  # fmt: skip
+
+
 # --- a job ------------------------------------------------------------------------------------------
 
 
@@ -228,7 +261,7 @@ def progress(snapshot: Snapshot) -> str:
     if snapshot.preview is not None and not snapshot.finished:
         picture = (
             f'<img class="af-live" src="{_data_url(contact_sheet(snapshot.preview))}" '
-            f'alt="The {len(snapshot.preview)} keyframes as they are being edited">'
+            f'alt="The edit so far: {counted(len(snapshot.preview), "keyframe")}">'
         )
     return (
         f'<div class="af-job af-{snapshot.state}"><div class="af-job-head"><strong role="status">'
@@ -261,7 +294,8 @@ def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
     if step is not None and step.unit:
         return title, f"{step.amount}, about {duration(snapshot.remaining)} left", step.done / max(step.total, 1)
     share = snapshot.elapsed / max(snapshot.elapsed + snapshot.remaining, 1e-6)
-    return title, f"about {duration(snapshot.remaining)} left, {ran} so far", share
+    left = f"about {duration(snapshot.remaining)}" if snapshot.remaining >= 1 else "less than 1 s"
+    return title, f"{left} left, {ran} so far", share
 
 
 def quote(text: str) -> str:

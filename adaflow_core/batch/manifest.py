@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from adaflow_core.batch.files import Storage, join
@@ -39,7 +39,8 @@ def read_manifest(path: str) -> list[Clip]:
 
     A line holds `video` and either `prompts` (an object, or a list) or `prompt`; the other fields of `Clip` as wanted.
     """
-    folder, _, _ = path.rpartition("/")
+    # Absolute: a relative one would be looked up in the folder of the results, or in that of a Ray worker.
+    folder = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
     text = Storage("").read(path).decode("utf-8", errors="replace")
     clips: dict[str, Clip] = {}
     for number, line in enumerate(text.splitlines(), start=1):

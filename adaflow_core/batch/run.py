@@ -31,7 +31,7 @@ from adaflow_core.batch.manifest import Clip
 from adaflow_core.batch.pool import InTurn, Pool, RayPool
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow, Report, Stop
-from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped, counted
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.version import __version__
@@ -283,7 +283,7 @@ def run(
     done = {t.name: [all(_progress_of(t, prompt, job, files.get)) for prompt in t.clip.prompts] for t in tasks}
     total, kept = sum(map(len, done.values())), sum(map(sum, done.values()))
     unfinished = {name for name, prompts in done.items() if not all(prompts)}
-    say(f"{total} edits in {len(tasks)} tasks; {kept} edits are there already")
+    say(f"{counted(total, 'edit')} in {counted(len(tasks), 'task')}; {kept} there already")
     made, ended = 0, 0
     problems: dict[str, str] = {}
     try:
@@ -312,7 +312,9 @@ def run(
 
 
 def _line(task: Task, outcome: Outcome, ended: int, total: int) -> str:
-    text = f"{ended}/{total} {task.clip.id} by {task.method}: {outcome.made} edits in {outcome.seconds:.0f} s"
+    text = (
+        f"{ended}/{total} {task.clip.id} by {task.method}: {counted(outcome.made, 'edit')} in {outcome.seconds:.0f} s"
+    )
     for key, problem in outcome.problems.items():
         text += f"\n  {key} failed: {problem.splitlines()[-1]}"
     return text

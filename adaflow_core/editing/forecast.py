@@ -1,14 +1,15 @@
 """What an edit will take on this machine: a few short measurements, then arithmetic.
 
-The measurements are of this device, model and frame size, and are cached with them.
+The measurements are of this device, model and frame size, and are cached with them. Every finished edit corrects them:
+what else runs on a machine may have slowed down the measuring, or the edit.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,14 @@ from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards
 from adaflow_core.progress import Monitor
+from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditLayout, Forecast, Grid
+
+KIND = "calibration"  # of the measurements in the cache
+# How far an edit may be off its forecast before the pieces are measured anew, and how long it must take to tell:
+# short ones are mostly what is done once.
+_DISAGREES, _TELLING_SECONDS = 1.5, 3.0
+_TELLING = ("edit", "decode frames")  # stages that no edit finds in the cache
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,60 @@ class Calibration:
     row_bytes: int  # memory of one row more in a pass, without its feed-forward
     gate_bytes: int  # and of one row more in a feed-forward
     decode_bytes: int  # of one frame more in a call of the decoder
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A calibration with what edits have told of it since."""
+
+    calibration: Calibration
+    factor: float = 1.0  # what edits take, by what the calibration alone says
+    edits: int = 0  # that told
+
+    @property
+    def pace(self) -> float:
+        """Seconds of a row in the UNet."""
+        return self.factor * self.calibration.unet
+
+    @classmethod
+    def of(cls, meta: dict[str, Any]) -> Measurement:
+        return cls(Calibration(**meta["calibration"]), meta["factor"], meta["edits"])
+
+    def told(self, seconds: float, predicted: float, measure: Callable[[], Measurement]) -> Measurement:
+        """The measurement after an edit that took `seconds` where it said `predicted`.
+
+        Where the two disagree, `measure` measures anew, and its factor is that of this edit.
+        """
+        if max(seconds, predicted) < _TELLING_SECONDS:
+            return self
+        ratio = seconds / predicted
+        if 1 / _DISAGREES < ratio < _DISAGREES:
+            return replace(self, factor=self.factor * ratio**0.5, edits=self.edits + 1)
+        return measure()
+
+
+def corrected(predicted: Forecast, cache: Cache) -> Forecast:
+    """The forecast by what edits have told since it was made."""
+    meta = cache.find(KIND, predicted.measurement)
+    if meta is None:
+        return predicted
+    change = Measurement.of(meta).pace / predicted.pace
+    seconds = {stage: change * value for stage, value in predicted.seconds.items()}
+    return replace(predicted, seconds=seconds, pace=change * predicted.pace)
+
+
+def measure_anew(predicted: Forecast, cache: Cache) -> bool:
+    """Have the next plan measure the machine anew, unless an edit has told that its measurement is right."""
+    meta = cache.find(KIND, predicted.measurement)
+    if meta is None or Measurement.of(meta).edits:
+        return False
+    cache.forget(KIND, predicted.measurement)
+    return True
+
+
+def telling_seconds(stages: Mapping[str, float]) -> float:
+    """Of the stages by which an edit corrects the forecast."""
+    return sum(stages.get(stage, 0.0) for stage in _TELLING)
 
 
 @torch.inference_mode()
@@ -173,7 +235,7 @@ def attention_widths(backbone: Backbone, grids: list[Grid]) -> tuple[dict[Grid, 
 
 
 def forecast(
-    calibration: Calibration,
+    measurement: Measurement,
     backbone: Backbone,
     layout: EditLayout,
     config: EditConfig,  # with every value filled in
@@ -189,6 +251,7 @@ def forecast(
     anew takes at every step after the first, if it does.
     """
     assert config.steps and config.inversion_steps
+    calibration = measurement.calibration
     grids, keyframes = list(layout.correspondence.index), len(layout.keyframes)
     passes = step_passes(config, layout)
     S, rows = config.steps, sum(p.edits for p in passes)
@@ -217,7 +280,8 @@ def forecast(
         "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
     }
     peak = _peak_bytes(calibration, backbone, layout, config, frames, frame_size)
-    return Forecast(seconds, base_bytes + peak)
+    seconds = {stage: measurement.factor * value for stage, value in seconds.items()}
+    return Forecast(seconds, base_bytes + peak, pace=measurement.pace)
 
 
 def _peak_bytes(
@@ -248,10 +312,6 @@ def _peak_bytes(
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
     )
     return int(max(peaks))
-
-
-def to_dict(calibration: Calibration) -> dict[str, Any]:
-    return asdict(calibration)
 
 
 def _seconds(backbone: Backbone, work: Callable[[], object], repeats: int = 2) -> float:

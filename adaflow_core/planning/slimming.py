@@ -17,8 +17,9 @@ from adaflow_core.planning.matching import TABLE_ENTRIES, pool_map, pool_tokens,
 from adaflow_core.types import Features, Grid, Slimming
 
 # How many tokens a sampled one may stand for: at most MAX_WEIGHT, and at most LEAST_WEIGHT and one more for each
-# frame's worth of sampled tokens. Few that stand for many blur the picture: three keyframes pruned by 60 %, or 32 by
-# 95 %, come 1.2 and 3 dB nearer to the unpruned edit when their few sampled tokens stand for less than four each.
+# frame's worth of sampled tokens. Few that stand for many blur the picture: three keyframes that keep a tenth of
+# the others' tokens, or 32 that keep 2 %, come 1.2 and 3 dB nearer to the unpruned edit when their few sampled tokens
+# stand for less than four each.
 MAX_WEIGHT = 4.0
 LEAST_WEIGHT = 1.5
 
@@ -44,11 +45,11 @@ def token_scores(
 
 
 def kept_count(K: int, n: int, *, prune: float | None = None, kv_frames: float | None = None) -> int:
-    """How many tokens a keyframe keeps: by pruning ratio, or by a budget in frames; never less than its own."""
+    """How many tokens a keyframe keeps: its own, and of the others' what pruning or a budget in frames leaves."""
     if kv_frames is not None:
         return min(K * n, max(n, round(kv_frames * n)))
     # The slack keeps (1 - 0.6) * 10 from becoming 5 by the rounding of binary fractions.
-    return max(n, math.ceil((1 - (prune or 0.0)) * K * n - 1e-6))
+    return n + math.ceil((1 - (prune or 0.0)) * (K - 1) * n - 1e-6)
 
 
 def select_tokens(

@@ -111,6 +111,23 @@ class Cache:
         self._evict(keep=folder)
         return folder, meta, False
 
+    def find(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The metadata of an entry; None if there is none."""
+        return self._read(self.root / kind / key)
+
+    def renew(self, kind: str, key: str, meta: dict[str, Any]) -> None:
+        """Give an entry other metadata; nothing where it is gone or the disk is full: it can be computed anew."""
+        description = self.root / kind / key / _META
+        part = description.with_name(f"{uuid.uuid4().hex}{_PART}")
+        with suppress(OSError):
+            content = json.loads(description.read_text(encoding="utf-8"))
+            part.write_text(json.dumps(content | {"meta": meta}), encoding="utf-8")
+            part.replace(description)
+
+    def forget(self, kind: str, key: str) -> None:
+        """Remove an entry; it is computed anew when it is next asked for."""
+        _remove(self.root / kind / key)
+
     def state(self, kind: str, key: str) -> Path:
         """The file in which unfinished work keeps its state.
 

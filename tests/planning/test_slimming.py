@@ -26,10 +26,12 @@ def test_scores_are_the_best_product_times_the_importance(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("K", "n", "prune", "kv_frames", "count"),
     [
-        (10, 16, 0.6, None, 64),
+        (10, 16, 0.6, None, 74),
+        (2, 10, 0.6, None, 14),
+        (2, 10, 0.9, None, 11),
         (1, 10, 0.6, None, 10),
-        (5, 2, 0.6, None, 4),  # (1 - 0.6) * 10 is a hair over 4 in binary
-        (3, 7, 0.5, None, 11),  # rounded up
+        (6, 2, 0.6, None, 6),  # (1 - 0.6) * 10 is a hair over 4 in binary
+        (4, 3, 0.5, None, 8),  # rounded up
         (4, 9, 0.0, None, 36),
         (4, 9, None, None, 36),
         (4, 9, 1.0, None, 9),  # never less than its own

@@ -43,6 +43,22 @@ def test_a_taken_port_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -
     assert error.startswith("adaflow: error: ") and error.count("\n") == 1 and "--port" in error
 
 
+def test_without_a_port_the_next_free_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradio.http_server
+
+    from webui.serving.server import serve
+    from webui.studio import Studio
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(gradio.http_server, "INITIAL_PORT_VALUE", port)  # $GRADIO_SERVER_PORT, read on import
+        server = serve(Studio("embedded", "cpu", tmp_path), tmp_path / "uploads")
+        server.close()
+    assert port < int(server.address.rpartition(":")[2]) < port + 100
+
+
 def test_mcp_without_its_package_ends_with_a_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,7 +66,7 @@ def test_mcp_without_its_package_ends_with_a_sentence(
 
     monkeypatch.setattr(app, "find_spec", lambda name: None)
     assert app.main(["--mcp"]) == 2
-    assert "gradio[mcp]" in capsys.readouterr().err
+    assert 'pip install "mcp' in capsys.readouterr().err
 
 
 def test_asked_to_stop_the_page_ends_and_leaves_nothing(tmp_path: Path) -> None:

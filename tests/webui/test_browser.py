@@ -128,6 +128,7 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     slider = page.get_by_label("range slider for Keyframes (0 = automatic)")
     slider.focus()
     slider.press("ArrowRight")  # the keyboard releases it too
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "3px", "its place is seen"
     page.wait_for_function("[...document.querySelectorAll('.af-fact dd')].some(e => e.innerText === '4')")
 
     page.get_by_role("tab", name="Timeline").click()
@@ -140,9 +141,9 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.wait_for_function("document.querySelectorAll('video').length >= 3")
     sources = [str(videos.nth(k).get_attribute("src")) for k in range(videos.count())]
     files = []
-    for name in ("source", "edit"):
-        url = next(source for source in sources if source.endswith(f"/{name}.mp4"))
-        files.append(tmp_path / f"{name}.mp4")
+    for name in ("/ball-source.mp4", "/ball-a-blue-ball-in-a-meadow.mp4"):
+        url = next(source for source in sources if source.endswith(name))
+        files.append(tmp_path / name[1:])
         urllib.request.urlretrieve(url, files[-1])
     assert [probe(file).frames for file in files] == [8, 8]
     assert files[0].read_bytes() != files[1].read_bytes()
@@ -190,6 +191,65 @@ def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
     # Also where the pause falls into a jump, as one at the end of the loop.
     page.evaluate(f"{SOURCE}.currentTime = 0.1; {SOURCE}.pause()")
     page.wait_for_function(f"{EDITED}.paused && {SOURCE}.paused", timeout=10_000)
+
+
+def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Path) -> None:
+    clip = choose_example(page, frames="0:4")
+    set_slider(page, "Keyframes (0 = automatic)", 2)
+    page.get_by_role("button", name="Stop").last.click()
+    page.get_by_text("Nothing is running that could be stopped.").wait_for()
+    prompt = page.get_by_label("Prompt", exact=True)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text(f"“{clip['prompt']}”").wait_for()
+    prompt.fill("a green ball")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("“a green ball”").wait_for()
+
+    # Enter in a slider's number takes it.
+    kept = fact(page, "Tokens per keyframe")
+    box = page.get_by_label("number input for Pruning ratio")
+    box.fill("0.9")
+    box.press("Enter")
+    page.wait_for_function(
+        "kept => ![...document.querySelectorAll('.af-fact dd')].some(e => e.innerText === kept)", arg=kept
+    )
+
+    # Two edits side by side.
+    page.get_by_role("button", name="Edits so far").click()
+    rows = page.locator(".af-history tbody tr")
+    assert [row.split("\t")[:3] for row in rows.all_inner_texts()] == [
+        ["2", "ball.mp4", "a green ball"],
+        ["1", "ball.mp4", clip["prompt"]],
+    ]
+    assert "--steps=2" in rows.first.inner_text() and "%" in rows.first.inner_text()
+    page.get_by_label("Beside it").click()
+    page.get_by_role("option", name=f"1: ball.mp4, {clip['prompt']}").click()
+    page.get_by_text(f"Edit: {clip['prompt']}").wait_for()
+    page.get_by_label("Edit shown").click()
+    page.get_by_role("option", name=f"1: ball.mp4, {clip['prompt']}").click()
+    page.get_by_text(f"“{clip['prompt']}”").wait_for()
+
+    # A reload loses nothing.
+    page.reload()
+    page.get_by_text("“a green ball”").wait_for()
+    page.locator(".af-facts").first.wait_for()
+    assert prompt.input_value() == "a green ball"
+    assert page.get_by_label("What is in the video").input_value() == clip["source_prompt"]
+    assert page.get_by_label("number input for Keyframes").input_value() == "2"
+    page.get_by_text("frames per second").wait_for()
+
+    # Another video: nothing of the first is left.
+    page.get_by_label("Clear", exact=True).or_(page.get_by_label("Remove")).first.click()
+    page.locator("input[type=file]").first.set_input_files(drawn_clip)
+    page.get_by_text("12 frames, 1.0 s").wait_for()
+    page.get_by_text("Keyframes, tokens and timeline will be here.").wait_for()
+    assert prompt.input_value() == "" and page.get_by_label("What is in the video").input_value() == ""
+    assert not page.get_by_text("“a green ball”").is_visible()
+    assert page.locator(".af-examples .thumbnail-item.selected").count() == 0
+    page.reload()
+    page.get_by_text("12 frames, 1.0 s").wait_for()
+    assert page.locator(".af-facts").count() == 0 and not page.get_by_text("“a green ball”").is_visible()
 
 
 def test_a_source_that_lags_catches_up(page: Page) -> None:
@@ -326,3 +386,5 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
+    # The plots keep the size at which they can be read, and scroll in their frame.
+    assert page.locator(".af-plot img").first.bounding_box()["width"] == 960  # type: ignore[index]

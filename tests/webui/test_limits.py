@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from adaflow_core.config import EditConfig
+from adaflow_core.editing.forecast import KIND, Calibration, Measurement
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.storage.cache import Cache
+from helpers.plans import small_plan
+from webui.jobs.tasks import Request
 from webui.limits import PUBLIC, Limits, limits_of
+from webui.studio import Studio
 
 
 def test_an_upload_over_the_limit_is_refused(drawn_clip: Path) -> None:
@@ -23,3 +30,29 @@ def test_strangers_get_less() -> None:
     changed = limits_of(True, seconds=5.0)
     assert changed.seconds == 5 and changed.megabytes == PUBLIC.megabytes
     assert PUBLIC.keep_seconds < Limits().keep_seconds and PUBLIC.job_seconds < Limits().job_seconds
+
+
+def test_what_takes_too_long_is_refused_by_what_edits_have_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    cache = Cache.default()
+    measured = Measurement(Calibration(1.0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+    studio = Studio("embedded", "cpu", tmp_path, limits=Limits(job_seconds=60), runner=lambda task, report, stop: None)
+    plan = small_plan()  # 95 s
+    plan = replace(plan, forecast=replace(plan.forecast, measurement="here"))
+    request = Request("clip.mp4", plan.config)
+
+    def edit() -> str:
+        return studio.edit(studio.store_plan(request, plan), "a blue ball", EditConfig())
+
+    cache.get(KIND, "here", lambda _: asdict(replace(measured, edits=1)))
+    with pytest.raises(AdaFlowError, match=r"about 2 min, and a job here may take 1: .* working size$"):
+        edit()
+    cache.renew(KIND, "here", asdict(replace(measured, factor=0.5, edits=2)))
+    assert edit()
+    # Before the first edit the measurement itself is in doubt: the next plan makes it anew.
+    cache.renew(KIND, "here", asdict(measured))
+    with pytest.raises(AdaFlowError, match="preview again, for a forecast measured anew"):
+        edit()
+    assert cache.find(KIND, "here") is None

@@ -100,6 +100,17 @@ def test_files_are_taken_by_content_and_shown_by_a_copy(
         assert probe(shown["video"] if isinstance(shown, dict) else shown).codec == "h264"
 
 
+def test_damage_is_told_with_the_upload(client: Any, drawn_clip: Path, tmp_path: Path) -> None:
+    from gradio_client import handle_file
+
+    whole = client.predict(handle_file(str(drawn_clip)), api_name="/describe")
+    assert "12 frames, 1.0 s" in whole and "damaged" not in whole
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(drawn_clip.read_bytes()[:-1500])
+    told = client.predict(handle_file(str(cut)), api_name="/describe")
+    assert "pixels" in told and "cut.mp4 is damaged" in told and "frames could be read" in told
+
+
 @with_model
 @pytest.mark.slow
 def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> None:

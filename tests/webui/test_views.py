@@ -24,7 +24,7 @@ def snapshot_of(**changes: Any) -> Snapshot:
 def test_progress_says_stage_share_and_time_left() -> None:
     html = views.progress(snapshot_of(preview=np.zeros((3, 8, 8, 3), np.uint8)))
     assert "Editing" in html and "about 30 s left" in html and 'aria-valuenow="25"' in html
-    assert 'alt="The 3 keyframes' in html and "data:image/jpeg" in html
+    assert 'alt="The edit so far: 3 keyframes"' in html and "data:image/jpeg" in html
 
 
 def test_everything_from_outside_is_escaped() -> None:
@@ -73,3 +73,17 @@ def test_cost_says_tokens_time_and_memory() -> None:
     html = views.cost(small_plan())
     assert "48" in html and "of 72 unpruned (67% kept)" in html
     assert "1 min 35 s" in html and "1.5 GiB" in html
+
+
+def test_what_has_no_time_left_says_none() -> None:
+    assert "less than 1 s left" in views.progress(snapshot_of(remaining=0.04))
+
+
+def test_one_frame_is_no_plural() -> None:
+    from fractions import Fraction
+    from pathlib import Path
+
+    from adaflow_core.video.types import VideoInfo
+
+    info = VideoInfo(Path("a.mp4"), 64, 48, Fraction(10), 1, 0.1, "h264", 0, False)
+    assert views.video_line(info).startswith("1 frame, 0.1 s, 10 frames per second")

@@ -8,9 +8,6 @@ from webui import views
 from webui.components.heading import heading
 from webui.studio import Studio
 
-# Where a browser keeps the id of its last job. The id itself is the secret, and expires with the server.
-_STORAGE, _STORAGE_SECRET = "adaflow-job", "adaflow"
-
 
 class EditStep:
     def __init__(self, studio: Studio) -> None:
@@ -37,11 +34,12 @@ class EditStep:
             self.scores = gr.HTML(label="Scores")
             self.warnings = gr.HTML(label="Warnings")
             self._add_comparison()
+            self._add_history()
             self._add_files()
         self.job_id = gr.Textbox(label="Job", visible=False)
         self.status = gr.JSON(label="Status", visible=False)  # for programs
         self.place_job_id = gr.State("")
-        self.last_job_id = gr.BrowserState("", storage_key=_STORAGE, secret=_STORAGE_SECRET)
+        self.session = gr.Textbox(label="Session", visible=False)  # what the browser remembers, as JSON
 
     def _add_place(self) -> None:
         self.place_progress = gr.HTML(label="Progress of the search")
@@ -60,7 +58,7 @@ class EditStep:
     def _add_videos(self) -> None:
         with gr.Row():
             self.source = gr.Video(
-                label="Source, as it was edited",
+                label=views.SOURCE,
                 interactive=False,
                 loop=True,
                 min_width=280,
@@ -90,6 +88,13 @@ class EditStep:
             )
             self.compared_frame = gr.Slider(0, 1, 0, step=1, label="Frame to compare")
             self.compared_line = gr.HTML(label="About the compared frame")
+
+    def _add_history(self) -> None:
+        with gr.Accordion("Edits so far, and two of them side by side", open=False, visible=False) as self.history:
+            self.history_table = gr.HTML(label="Edits so far")
+            with gr.Row():
+                self.shown = gr.Dropdown([], label="Edit shown", min_width=240)
+                self.beside = gr.Dropdown([("its source", "")], value="", label="Beside it", min_width=240)
 
     def _add_files(self) -> None:
         with gr.Row():

@@ -147,7 +147,7 @@ class PlanStep:
         with gr.Tab("Timeline"):
             gr.HTML(views.line("Every frame against its keyframe. Click into a plot to see that frame."))
             self.timeline = _plot("Similarity of every frame to its keyframe")
-            self.time_slice = _plot("One pixel column over time")
+            self.time_slice = _plot("One pixel column over time", "af-slice")
             with gr.Row():
                 with gr.Column(scale=4, min_width=240):
                     self.frame = gr.Slider(0, 1, 0, step=1, label="Frame")
@@ -186,12 +186,12 @@ def _dropdown(setting: Setting) -> gr.Dropdown:
     return gr.Dropdown(list(setting.choices), value=setting.default, **_words(setting))
 
 
-def _plot(label: str) -> gr.Image:
+def _plot(label: str, *classes: str) -> gr.Image:
     return gr.Image(
         label=label,
         show_label=False,
         interactive=False,
         buttons=["fullscreen", "download"],
         format="png",
-        elem_classes="af-plot",
+        elem_classes=["af-plot", *classes],
     )

@@ -41,6 +41,7 @@ class VideoStep:
                     visible=bool(clips),
                 )
                 self.example_number = gr.Number(0, precision=0, visible=False)
+                self.video_id = gr.Textbox(label="Video's id", visible=False)
 
 
 def _refuse_urls(video: gr.Video) -> gr.Video:

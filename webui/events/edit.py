@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -16,7 +17,7 @@ from webui.events.follow import follow, stop_job
 from webui.jobs.queue import Snapshot
 from webui.jobs.tasks import FinishedEdit
 from webui.messages import message, refusal, refuse_on_error
-from webui.outputs import CompareOutputs, PlaceOutputs, WatchOutputs, unchanged
+from webui.outputs import BesideOutputs, CompareOutputs, HistoryOutputs, PlaceOutputs, WatchOutputs, unchanged
 from webui.served_images import serve_image
 from webui.studio import Studio
 
@@ -105,23 +106,53 @@ class EditEvents:
         if snapshot.state == "failed":
             gr.Warning(message(snapshot.problem))
 
-    def compare(self, job_id: str, number: float) -> CompareOutputs:
-        """Frame `number` (from 0) of a finished edit: source and edit, and its time."""
-        snapshot = self.studio.jobs.snapshot(job_id or "")
-        finished = snapshot.result if snapshot is not None else None
-        if not isinstance(finished, FinishedEdit):
+    def compare(self, job_id: str, number: float, beside: str = "") -> CompareOutputs:
+        """Frame `number` (from 0) of a finished edit beside its source or, given that one's job, another edit."""
+        finished = self._finished(job_id)
+        if finished is None:
             return unchanged(CompareOutputs)
-        return _compare_outputs(finished, min(max(int(number), 0), len(finished.after) - 1))
+        return _compare_outputs(finished, int(number), self._finished(beside))
 
-    def stop(self, job_id: str, place_job_id: str = "") -> None:
+    def history(self, job_ids: str, shown: str) -> HistoryOutputs:
+        """The finished ones of the edits that a browser remembers (a JSON list, newest first)."""
+        edits = {job_id: edit for job_id in json.loads(job_ids or "[]") if (edit := self._finished(str(job_id)))}
+        names = [(views.edit_name(edit, len(edits) - place), key) for place, (key, edit) in enumerate(edits.items())]
+        others = [(name, key) for name, key in names if key != shown]
+        return HistoryOutputs(
+            history=gr.Accordion(visible=len(edits) > 1),
+            history_table=views.history(list(edits.values())),
+            shown=gr.Dropdown(choices=names, value=shown if shown in edits else None),
+            beside=gr.Dropdown(choices=[("its source", ""), *others], value=""),
+            source=gr.Video(label=views.SOURCE),  # it may have been another edit's
+        )
+
+    def show_beside(self, job_id: str, beside: str, number: float) -> BesideOutputs:
+        """Another finished edit in the place of the source."""
+        finished, other = self._finished(job_id), self._finished(beside)
+        if finished is None:
+            return unchanged(BesideOutputs)
+        video = gr.Video(str(finished.source), label=views.SOURCE)
+        if other is not None:
+            video = gr.Video(str(other.edit), label=f"Edit: {other.prompt}")
+        return BesideOutputs(video, *_compare_outputs(finished, int(number), other))
+
+    def _finished(self, job_id: str | None) -> FinishedEdit | None:
+        snapshot = self.studio.jobs.snapshot(job_id or "")
+        return snapshot.result if snapshot is not None and isinstance(snapshot.result, FinishedEdit) else None
+
+    def stop(self, job_id: str, place_job_id: str = "") -> Any:
         """Stop a job, and the search for a place; they end within two seconds of compute."""
-        stop_job(self.studio.jobs, job_id, place_job_id)
+        return stop_job(self.studio.jobs, job_id, place_job_id)
 
 
-def _compare_outputs(finished: FinishedEdit, frame: int) -> CompareOutputs:
+def _compare_outputs(finished: FinishedEdit, frame: int, other: FinishedEdit | None = None) -> CompareOutputs:
+    frame = min(max(frame, 0), len(finished.after) - 1)
+    left = finished.before if other is None else other.after
+    name = "the source" if other is None else f"“{other.prompt}”"
+    pair = left[min(frame, len(left) - 1)], finished.after[frame]
     return CompareOutputs(
-        compared=tuple(serve_image(np.asarray(frames[frame])) for frames in (finished.before, finished.after)),
-        compared_line=views.line(f"{frame / finished.fps:.2f} s, frame {frame}: the source to the left of the line"),
+        compared=tuple(serve_image(np.asarray(picture)) for picture in pair),
+        compared_line=views.line(f"{frame / finished.fps:.2f} s, frame {frame}: {name} to the left of the line"),
     )
 
 
@@ -136,7 +167,8 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
         status=status,
         progress=progress,
         result=gr.Column(visible=True),
-        about=views.quote(finished.prompt) + views.line("Plan and inversion were reused." if finished.reused else ""),
+        about=views.quote(finished.prompt)
+        + views.line(f"Edit of {finished.video}." + (" Plan and inversion were reused." if finished.reused else "")),
         source=str(finished.source),
         edited=str(finished.edit),
         compared_frame=gr.Slider(value=middle, maximum=max(1, len(finished.after) - 1)),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import gradio as gr
 
+from webui import views
 from webui.jobs.queue import Jobs, Snapshot
 
 _INTERVAL = 0.3  # seconds between two looks at a job
@@ -26,6 +28,7 @@ async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
         await asyncio.sleep(_INTERVAL)
 
 
-def stop_job(jobs: Jobs, *job_ids: str) -> None:
-    if not any([jobs.stop(job_id or "") for job_id in job_ids]):  # a list: each of them is stopped
-        gr.Info("There is nothing to stop.")
+def stop_job(jobs: Jobs, *job_ids: str) -> Any:
+    """Stop these jobs; what is shown as their progress. Gradio's messages need its queue, and stopping goes past it."""
+    stopped = [jobs.stop(job_id or "") for job_id in job_ids]  # a list: each of them is stopped
+    return gr.skip() if any(stopped) else views.line("Nothing is running that could be stopped.")

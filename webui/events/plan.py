@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,21 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.report import visualize
 from adaflow_core.types import Plan
-from adaflow_core.video.types import VideoInfo, parse_range, working_size
+from adaflow_core.video.decode import decode_video
+from adaflow_core.video.types import MIN_SIDE, VideoInfo, parse_range, working_size
 from webui import views
 from webui.events.follow import follow, stop_job
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
-from webui.outputs import ExampleOutputs, FrameOutputs, ModelOutputs, PreviewOutputs, TokenOutputs, unchanged
+from webui.outputs import (
+    ExampleOutputs,
+    FrameOutputs,
+    ModelOutputs,
+    PreviewOutputs,
+    TokenOutputs,
+    VideoOutputs,
+    unchanged,
+)
 from webui.served_images import is_playable, serve_copy, serve_image
 from webui.studio import StoredPlan, Studio
 
@@ -38,16 +49,20 @@ class PlanEvents:
         clip = self.clips[int(number)]
         return ExampleOutputs(video=clip["file"], source_prompt=clip["source_prompt"], prompt=clip["prompt"])
 
-    def describe(self, video: str | None) -> str:
-        """One line on the video."""
+    async def describe(self, video: str | None) -> AsyncIterator[str]:
+        """One line on the video; then, when all of it was read once, what is wrong with it."""
         if not video:
-            return ""
+            yield ""
+            return
         with refuse_on_error():
-            info = self._check_video(video)
+            info = await asyncio.to_thread(self._check_video, video)
             unseen = (
                 "" if is_playable(info) else views.line("Your browser may not show this kind of file; editing works.")
             )
-            return views.line(views.video_line(info)) + views.line(unseen) + views.notice(info.notes)
+            line = views.line(views.video_line(info)) + unseen
+            yield line + views.notice(info.notes)
+            read = await asyncio.to_thread(decode_video, video, size=working_size(info.width, info.height, MIN_SIDE))
+            yield line + views.notice([note for note in read.notes if "it is edited, and comes out" not in note])
 
     def playable(self, video: str | None) -> gr.Video:
         """A small copy of a video that browsers cannot play; nothing for one that they can."""
@@ -57,6 +72,54 @@ class PlanEvents:
                 if not is_playable(info):
                     return gr.Video(serve_copy(info), visible=True)
         return gr.Video(None, visible=False)
+
+    def keep_video(self, video: str | None) -> str:
+        """An id by which this browser finds the video again after a reload."""
+        return self.studio.keep_video(video) if video else ""
+
+    def another_video(self, job_id: str, plan_job_id: str) -> VideoOutputs:
+        """Take away what belongs to the video before; an edit that runs goes on and is shown when it is done."""
+        self.studio.jobs.stop(plan_job_id or "")
+        running = (job := self.studio.jobs.snapshot(job_id or "")) is not None and not job.finished
+        return unchanged(
+            VideoOutputs,
+            frames="",
+            plan_id="",
+            facts=None,
+            status="",
+            placeholder=gr.HTML(visible=True),
+            views=gr.Column(visible=False),
+            prompt_problems="",
+            place=gr.Column(visible=False),
+            progress=gr.skip() if running else "",
+            result=gr.Column(visible=False),
+            job_id=gr.skip() if running else "",
+        )
+
+    def uploaded(self, job_id: str, plan_job_id: str) -> VideoOutputs:
+        """As `another_video`; and nothing is known of an upload."""
+        cleared = self.another_video(job_id, plan_job_id)
+        return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
+
+    def restore(self, session: str) -> list[Any]:
+        """Video, prompts, the edit's job, the plan's id and its settings, as this browser tab had them.
+
+        The session comes from the browser: of the server's files it names only what it has ids of.
+        """
+        kept = json.loads(session or "{}")
+        stored = self.studio.find_plan(kept.get("plan"))
+        video = stored.request.video if stored else self.studio.find_video(kept.get("video"))
+        settings = kept.get("settings") if stored else None
+        prompts = [kept.get(name) or gr.skip() for name in ("source_prompt", "prompt")]
+        return [
+            video or gr.skip(), *prompts, kept.get("job") or "", stored.id if stored else "",
+            *(settings or [gr.skip()] * len(SETTINGS)),
+        ]  # fmt: skip
+
+    def restore_plan(self, plan_id: str | None) -> PreviewOutputs:
+        """Show the plan that a reloaded page had."""
+        stored = self.studio.find_plan(plan_id)
+        return _preview_outputs(stored, None) if stored else unchanged(PreviewOutputs)
 
     async def preview(
         self,
@@ -96,7 +159,15 @@ class PlanEvents:
             )
         previous = self.studio.find_plan(plan_id)
         if previous is not None and previous.request == request:
-            yield unchanged(PreviewOutputs, plan_id=previous.id, job_id="", status="")
+            plan = self.studio.corrected(previous.plan)
+            yield unchanged(
+                PreviewOutputs,
+                plan_id=previous.id,
+                job_id="",
+                status="",
+                facts=views.facts(plan, previous.id),
+                cost=views.cost(plan),
+            )
             return
         async for update in self._plan(request, previous):
             yield update
@@ -116,7 +187,7 @@ class PlanEvents:
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
                 yield unchanged(PreviewOutputs, job_id=job_id, status=views.progress(snapshot))
-        if snapshot is None or snapshot.state != "done":
+        if snapshot is None or snapshot.state != "done" or snapshot.stopping:  # there may be another video by now
             yield unchanged(PreviewOutputs, job_id="", status="")
             if snapshot is not None and snapshot.state == "failed":
                 raise refusal(snapshot.problem.replace(request.video, Path(request.video).name))
@@ -126,9 +197,9 @@ class PlanEvents:
         if previous is not None:
             self.studio.forget_plan(previous.id)
 
-    def stop_preview(self, job_id: str) -> None:
+    def stop_preview(self, job_id: str) -> Any:
         """Stop a preview."""
-        stop_job(self.studio.jobs, job_id)
+        return stop_job(self.studio.jobs, job_id)
 
     async def choose_model(self, model: str, before: str) -> AsyncIterator[ModelOutputs]:
         """Load another model and show its own settings; if it cannot be loaded, everything stays as it was."""
@@ -201,6 +272,10 @@ class PlanEvents:
         return stored
 
 
+# The parameters of a preview that are settings.
+SETTINGS = tuple(signature(PlanEvents.preview).parameters)[4:]
+
+
 def _serve_items(items: list[views.Item]) -> list[tuple[str, str]]:
     return [(serve_image(picture), caption) for picture, caption in items]
 
@@ -216,7 +291,7 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
         plan_id=stored.id,
         job_id="",
         status="",
-        facts=views.facts(plan),
+        facts=views.facts(plan, stored.id),
         placeholder=gr.HTML(visible=False),
         views=gr.Column(visible=True),
         cost=views.cost(plan),

@@ -89,6 +89,8 @@ class _Job:
             return None
         stages = list(self.forecast)
         later = stages[stages.index(self.progress.stage) + 1 :] if self.progress.stage in stages else []
+        if self.progress.done >= self.progress.total and not later:
+            return None  # what comes now has not reported yet
         return self.progress.remaining + sum(self.forecast[stage] for stage in later)
 
 
@@ -124,14 +126,8 @@ class Jobs:
         """Queue `work`, and return the job's secret id, which gives access to it.
 
         Urgent jobs run before other waiting ones; they do not interrupt a running one. `files` are kept until the job
-        has finished. AdaFlowError if too many jobs wait, or if the forecast is longer than a job may run.
+        has finished. AdaFlowError if too many jobs wait.
         """
-        seconds = sum((forecast or {}).values())
-        if seconds > self._seconds:
-            raise AdaFlowError(
-                f"this would take about {seconds / 60:.0f} min, and a job here may take {self._seconds / 60:.0f}: "
-                "choose fewer frames or steps, or a smaller working size"
-            )
         job = _Job(
             secrets.token_urlsafe(16), kind, work, dict(forecast or {}), urgent, frozenset(files), copy_context()
         )

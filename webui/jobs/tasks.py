@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -49,7 +51,9 @@ class FinishedEdit:
     before: np.ndarray  # [T, H, W, 3] uint8, a memory map
     after: np.ndarray  # [T, H, W, 3] uint8, a memory map
     fps: float
+    video: str  # the name of the file that was edited
     prompt: str
+    settings: str  # those that are not the model's own, as flags
     scores: Scores
     command: str  # repeats the edit in a shell
     reused: bool  # the inversion came from the cache
@@ -134,20 +138,24 @@ class EditTask:
         engine, checker = engines.load(self.model, report, stop)
         # With a safety checker there are no previews: they would show frames that were not checked yet.
         progress = _without_previews(report) if checker else report
+        command, video = self._command(engine), Path(self.request.video)
+        name = _file_name(video.stem, self.prompt)
         result = engine.edit(self.plan, self.prompt, self.config, progress=progress, stop=stop)
         monitor = Monitor(report, stop)
         warnings = result.warnings + (_blacken_unsafe(checker, result.frames, monitor) if checker else ())
         finished = FinishedEdit(
             folder=self.folder,
-            source=self.folder / "source.mp4",
-            edit=self.folder / "edit.mp4",
-            report=self.folder / "report.json",
+            source=self.folder / f"{_file_name(video.stem, 'source')}.mp4",
+            edit=self.folder / f"{name}.mp4",
+            report=self.folder / f"{name}.json",
             before=self.plan.video.frames,
             after=result.frames,
             fps=float(self.plan.video.fps),
+            video=video.name,
             prompt=self.prompt,
+            settings=_settings(command),
             scores=engine.score(self.plan, result, progress=report, stop=stop),
-            command=self._command(engine),
+            command=command,
             reused=bool(result.report["inversion_reused"]),
             warnings=warnings,
         )
@@ -190,6 +198,17 @@ class EditTask:
             "command": finished.command,
         }
         finished.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _file_name(*parts: str) -> str:
+    """The name of a download from what a visitor typed: letters of any language and digits, not too long."""
+    return "-".join(re.sub(r"[\W_]+", "-", part).strip("-")[:60].strip("-") or "video" for part in parts)
+
+
+def _settings(command: str) -> str:
+    """The flags of a command but for its prompts, which are shown beside them."""
+    flags = [word for word in shlex.split(command) if word.startswith("--")]
+    return " ".join(flag for flag in flags if not flag.startswith(("--prompt", "--source-prompt")))
 
 
 def _without_previews(report: Report) -> Report:

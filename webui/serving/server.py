@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adaflow_core.storage.cache import Cache
 from adaflow_core.version import __version__
+from webui.components.examples import load_clips
 from webui.page import build
 from webui.serving.upkeep import Upkeep
 from webui.studio import Studio
@@ -49,10 +50,17 @@ def serve(
     """Start serving the page of `studio`, and return.
 
     uploads: the folder that Gradio keeps files in (`$GRADIO_TEMP_DIR`). password: the user and password to log in
-    with. OSError if the address is taken or not this machine's.
+    with. mcp: also serve tools for language models, at /mcp. OSError if the address is taken or not this machine's.
     """
     uploads.mkdir(parents=True, exist_ok=True)
     blocks = build(studio)
+    middleware, lifespan = [Middleware(_NoRemoteFiles)], {}
+    if mcp:
+        from webui.serving.tools import build_tools  # needs a package that is not always there
+
+        tools = build_tools(studio, uploads, load_clips(), host, password)
+        middleware.append(Middleware(_Tools, tools=tools))
+        lifespan = {"lifespan": lambda _: tools.router.lifespan_context(tools)}
     # What strangers' videos leave in the cache is deleted as well; one's own stays, to be reused.
     upkeep = Upkeep(studio, uploads, Cache.default() if studio.public else None)
     _, local, public = blocks.queue(max_size=4 * studio.limits.waiting).launch(
@@ -72,11 +80,8 @@ def serve(
         strict_cors=True,
         quiet=True,
         prevent_thread_lock=True,
-        mcp_server=mcp,
-        app_kwargs={
-            "routes": [Route("/healthz", _health_check(studio))],
-            "middleware": [Middleware(_NoRemoteFiles)],
-        },
+        mcp_server=False,
+        app_kwargs={"routes": [Route("/healthz", _health_check(studio))], "middleware": middleware, **lifespan},
     )
     upkeep.start()
     return Server(blocks, upkeep, public or local.rstrip("/"))
@@ -98,6 +103,17 @@ def _health_check(studio: Studio) -> Callable[[Request], Any]:
         return JSONResponse(answer, 200 if alive else 503)
 
     return health
+
+
+class _Tools:
+    """Hands what is under /mcp to the tools; the page's routes would take it."""
+
+    def __init__(self, app: ASGIApp, tools: ASGIApp) -> None:
+        self.app, self.tools = app, tools
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ours = scope["type"] == "http" and f"{scope['path']}/".startswith("/mcp/")
+        await (self.tools if ours else self.app)(scope, receive, send)
 
 
 class _NoRemoteFiles:
