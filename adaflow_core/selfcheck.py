@@ -271,7 +271,7 @@ def _check_inversion(backbone: Backbone, plan: Plan, steps: int, findings: Findi
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         invert(
-            backbone, latents.numpy(), "", steps=steps, inversion_steps=steps, chunk=backbone.chunk,
+            backbone, latents.numpy(), "", steps=steps, inversion_steps=steps, rows=backbone.rows(),
             folder=folder, monitor=monitor,
         )  # fmt: skip
         x = torch.from_numpy(load_inversion(folder, backbone, steps, "").latents[0].astype(np.float32))
