@@ -64,7 +64,7 @@ def test_text_to_image_and_inversion_are_those_of_diffusers(
 
     monitor = Monitor()
     invert(
-        backbone, noise.numpy(), "a ball", steps=STEPS, inversion_steps=STEPS, chunk=1, folder=tmp_path, monitor=monitor
+        backbone, noise.numpy(), "a ball", steps=STEPS, inversion_steps=STEPS, rows=1, folder=tmp_path, monitor=monitor
     )
     found = load_inversion(tmp_path, backbone, STEPS, "a ball").latents
     # diffusers' inversion refuses linspace; its steps do not need the spacing.
