@@ -22,6 +22,7 @@ from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.draft import Draft, keyframes_alone, kept_draft
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
@@ -163,19 +164,55 @@ class AdaFlow:
         """
         self._check_request(plan, prompt)
         monitor = Monitor(progress, stop)
-        began = time.perf_counter()
-        with self._exclusive(monitor), PeakMemory(self.backbone.device) as peak:
+        with self._exclusive(monitor):
             job = self._prepare(plan, prompt, config or EditConfig(), monitor)
-            inversion, reused = self._invert(job)
-            checkpoint = self._checkpoint(job)
+            return self._edit(job, lambda: self._invert(job))
+
+    def draft(
+        self,
+        plan: Plan,
+        prompt: str,
+        config: EditConfig | None = None,
+        *,
+        progress: Report | None = None,
+        stop: Stop | None = None,
+    ) -> Draft:
+        """The edited keyframes, as `edit` makes them before it smooths in time; only they are inverted.
+
+        An edit with the same settings goes on from their inversion, and with `smoothing` 0 it shows the very same
+        keyframes. Drafts are kept in the cache. Raises as `edit`, and AdaFlowError for a plan that `resample`s.
+        """
+        self._check_request(plan, prompt)
+        alone, keyframes = keyframes_alone(plan), plan.layout.keyframes
+        monitor = Monitor(progress, stop)
+        with self._exclusive(monitor):
+            whole = self._prepare(plan, prompt, replace(config or EditConfig(), smoothing=0.0), monitor)
+            job = replace(whole, plan=alone, latents=whole.latents[keyframes])
+
+            def make() -> EditResult:
+                return self._edit(job, lambda: self._invert(whole, keyframes))
+
+            return kept_draft(self.cache, self._edit_key(job), keyframes, make, monitor)
+
+    def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
+        """What `draft` takes with nothing in the cache but the plan."""
+        alone, config = keyframes_alone(plan), replace(config or EditConfig(), smoothing=0.0)
+        with self._exclusive(Monitor()):
+            return self._forecast(alone.video, alone.layout, config, plan.config, 0.0)
+
+    def _edit(self, job: _Job, invert: Callable[[], tuple[Inversion, bool]]) -> EditResult:
+        began, monitor = time.perf_counter(), job.monitor
+        with PeakMemory(self.backbone.device) as peak:
+            inversion, reused = invert()
+            checkpoint = Checkpoint(self.cache.state("edits", self._edit_key(job)))
             place = self._place(job)
             editor = Editor(self.backbone, job.source, job.negative, job.positive, job.config, monitor, place)
-            preview = latent_preview(job.latents, plan.video)
+            preview = latent_preview(job.latents, job.plan.video)
             edited, resumed = editor.run(inversion, job.latents, self._layouts(job), preview, checkpoint)
             if checkpoint.problem:
                 monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
             renewed = place if job.config.structure is not None and job.config.structure < 1 else None
-            frames = show_source(self.backbone, edited, job.latents, plan, job.config, self.cache, monitor, renewed)
+            frames = show_source(self.backbone, edited, job.latents, job.plan, job.config, self.cache, monitor, renewed)
             checkpoint.remove()
         return job.result(
             frames,
@@ -231,40 +268,47 @@ class AdaFlow:
         latents = source_latents(backbone, plan.video, self.cache, monitor)
         return _Job(plan, config, source, negative, positive, words, latents, monitor)
 
-    def _invert(self, job: _Job) -> tuple[Inversion, bool]:
-        """The inversion, and whether the cache had it."""
-        steps, inversion_steps, chunk = job.config.steps, job.config.inversion_steps, job.config.chunk
-        assert steps and inversion_steps and chunk
+    def _invert(self, job: _Job, frames: np.ndarray | None = None) -> tuple[Inversion, bool]:
+        """The inversion of all frames, or of `frames` [F] ascending, and whether the cache had it."""
+        steps, inversion_steps, rows = job.config.steps, job.config.inversion_steps, self.backbone.rows(job.config.chunk)
+        assert steps and inversion_steps
         backbone, prompt = self.backbone, job.source.text
         key = cache_key(
             video=job.plan.video.digest, model=backbone.fingerprint, prompt=prompt, steps=steps,
-            inversion_steps=inversion_steps, chunk=chunk,
+            inversion_steps=inversion_steps, rows=rows,
         )  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
-            invert(
-                backbone, job.latents, prompt, steps=steps, inversion_steps=inversion_steps,
-                chunk=chunk, folder=folder, monitor=job.monitor,
+            made = invert(
+                backbone, job.latents, prompt, frames, steps=steps, inversion_steps=inversion_steps,
+                rows=rows, folder=folder, monitor=job.monitor,
             )  # fmt: skip
-            return {}
+            return {"made": made}
 
-        folder, _, reused = self.cache.get("inversion", key, build, job.monitor.note, resumable=True)
-        return load_inversion(folder, backbone, steps, prompt), reused
+        if frames is None:
+            folder, _, reused = self.cache.get("inversion", key, build, job.monitor.note, resumable=True)
+            return load_inversion(folder, backbone, steps, prompt), reused
+        with self.cache.part("inversion", key) as folder:
+            reused = not build(folder)["made"]
+            return load_inversion(folder, backbone, steps, prompt, frames), reused
 
     def _place(self, job: _Job) -> np.ndarray | None:
         """[T, h, w] 0..1 where the edit takes place; None: everywhere."""
         if not job.config.focus or not job.source.text:
             return None
         video, words = job.plan.video, job.words
-        return find_place(self.backbone, job.latents, video, job.source, job.positive, words, self.cache, job.monitor)
+        keyframes = job.plan.segments.keyframes
+        return find_place(
+            self.backbone, job.latents, video, keyframes, job.source, job.positive, words, self.cache, job.monitor
+        )
 
-    def _checkpoint(self, job: _Job) -> Checkpoint:
+    def _edit_key(self, job: _Job) -> str:
+        """Of all that decides on an edit's bits."""
         backbone, plan = self.backbone, job.plan
-        key = cache_key(
+        return cache_key(
             video=plan.video.digest, model=backbone.fingerprint, device=str(backbone.device), prompt=job.positive.text,
             settings=settings_dict(plan.config, job.config), layout=layout_digest(plan.layout),
         )  # fmt: skip
-        return Checkpoint(self.cache.state("edits", key))
 
     def _layouts(self, job: _Job) -> Layouts:
         plan = job.plan

@@ -61,7 +61,7 @@ def selfcheck(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         invert(
-            backbone, latents.numpy(), "", steps=steps, inversion_steps=steps, chunk=backbone.chunk,
+            backbone, latents.numpy(), "", steps=steps, inversion_steps=steps, rows=backbone.rows(),
             folder=folder, monitor=Monitor(progress, stop),
         )  # fmt: skip
         x = torch.from_numpy(load_inversion(folder, backbone, steps, "").latents[0].astype(np.float32))

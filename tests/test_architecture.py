@@ -23,6 +23,7 @@ ENGINE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("report", "planning"),
     ("editing",),
+    ("film",),
     ("engine",),
     ("batch", "selfcheck"),
     ("cli",),

@@ -344,7 +344,7 @@ def reconstruct(backbone: Backbone, latents: torch.Tensor, prompt: str, steps: i
     """Inverted, then sampled back under the same prompt."""
     invert(
         backbone, latents.numpy(), prompt,
-        steps=steps, inversion_steps=steps, chunk=8, folder=folder, monitor=Monitor(),
+        steps=steps, inversion_steps=steps, rows=8, folder=folder, monitor=Monitor(),
     )  # fmt: skip
     found = load_inversion(folder, backbone, steps, prompt).latents[0]
     timesteps = [int(t) for t in edit_timesteps(backbone.schedule, steps)]

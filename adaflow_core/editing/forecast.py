@@ -244,7 +244,7 @@ def _peak_bytes(
     peaks = (
         outputs + pass_bytes(max(p.edits + p.keyframes_source for p in passes) * together),
         outputs + pass_bytes(max(p.edits + p.whole_source for p in passes) * min(chunk, frames)),
-        pass_bytes(min(frames, chunk * backbone.single_rows)),
+        pass_bytes(backbone.rows(chunk)),
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
     )
     return int(max(peaks))

@@ -1,8 +1,9 @@
-"""DDIM inversion of every frame under the source prompt (arXiv 2010.02502)."""
+"""DDIM inversion of frames under the source prompt (arXiv 2010.02502)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +11,13 @@ import torch
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import ddim_step, edit_timesteps, inversion_moves
-from adaflow_core.model.memory import in_chunks, to_device
+from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import allocated
+from adaflow_core.storage.arrays import reserve, scratch
 from adaflow_core.types import Inversion
 
 _LATENTS = "latents.npy"
-_DONE = "done.txt"  # how many frames are finished, while some are not
+_DONE = "done.npy"  # [T] bool, which frames are finished, while some are not
 
 
 @torch.inference_mode()
@@ -24,54 +25,79 @@ def invert(
     backbone: Backbone,
     latents: np.ndarray,  # [T, 4, h, w] clean
     source_prompt: str,
+    frames: np.ndarray | None = None,  # [F] ascending, those that are needed; None: all
     *,
     steps: int,
     inversion_steps: int,
-    chunk: int,
+    rows: int,  # frames of a pass
     folder: Path,
     monitor: Monitor,
-) -> None:
+) -> int:
     """Writes x_t at each of the edit's `steps` timesteps, [S, T, 4, h, w], to `folder`, for `load_inversion`.
 
-    The running x_t stays in float32; what is stored has the model's precision. Frames that an earlier call finished
-    in this folder are not done again.
+    Returns for how many frames there was something to do. The running x_t stays in float32; what is stored has the model's precision. Frames that an earlier call finished
+    in this folder are not done again, and each has the same bits whichever are asked for together.
     """
     timesteps = edit_timesteps(backbone.schedule, steps)
     factor = inversion_steps // steps
     moves = inversion_moves(backbone.schedule, timesteps, factor)
     states = backbone.embed(source_prompt).states
-    T = len(latents)
-    stored_as, dtype = (torch.float32, np.float32) if backbone.dtype == torch.float32 else (torch.float16, np.float16)
-    path, progress = folder / _LATENTS, folder / _DONE
-    done = int(progress.read_text(encoding="ascii")) if progress.is_file() else 0
-    stored = np.load(path, mmap_mode="r+") if done else allocated(path, dtype, (steps, *latents.shape))
+    stored_as = torch.float32 if backbone.dtype == torch.float32 else torch.float16
+    frames = np.arange(len(latents)) if frames is None else frames
+    stored, done = _open(folder, np.float32 if stored_as == torch.float32 else np.float16, (steps, *latents.shape))
+    missing = frames[~done[frames]]
+    if len(missing):
+        reserve(folder / _LATENTS, stored, missing)
     state = PassState(attend=backbone.attend, check=monitor.check, prompts=1)
     with (
         frame_attention(backbone.unet, state),
-        monitor.stage("invert", T * len(moves)) as stage,
+        monitor.stage("invert", len(frames) * len(moves)) as stage,
     ):
-        stage.skip(done * len(moves))
+        stage.skip((len(frames) - len(missing)) * len(moves))
 
-        def run(chosen: slice) -> None:
-            part = slice(done + chosen.start, done + chosen.stop)
-            x = to_device(latents[part], backbone.device).float()
+        def run(ids: np.ndarray, count: int) -> None:
+            x = to_device(latents[ids], backbone.device).float()
             kept = []
             for i, (origin, target) in enumerate(moves):
                 # The model is told the timestep it moves to, as the sampler will be when it comes back.
                 x = ddim_step(backbone.schedule, x, backbone.predict(x, target, states), origin, target)
                 if i % factor == 0:
-                    kept.append(x.to(stored_as))
-                stage.advance(part.stop - part.start)
+                    kept.append(x[:count].to(stored_as))
+                stage.advance(count)
             # Fetched together: each fetching waits for the device, and the device then for the next pass.
-            stored[::-1, part] = backbone.fetch(torch.stack(kept))
-            trial = progress.with_suffix(".part")
-            trial.write_text(str(part.stop), encoding="ascii")
-            trial.replace(progress)
+            stored[::-1, ids[:count]] = backbone.fetch(torch.stack(kept))
+            done[ids[:count]] = True
+            _note(folder, done)
 
-        in_chunks(T - done, min(T, chunk * backbone.single_rows), run)
+        in_passes(missing, rows, run)
     stored.flush()
-    progress.unlink()
+    if done.all():
+        (folder / _DONE).unlink(missing_ok=True)
+    return len(missing)
 
 
-def load_inversion(folder: Path, backbone: Backbone, steps: int, prompt: str) -> Inversion:
-    return Inversion(edit_timesteps(backbone.schedule, steps), np.load(folder / _LATENTS, mmap_mode="r"), prompt)
+def _open(folder: Path, dtype: Any, shape: tuple[int, ...]) -> tuple[np.memmap[Any, Any], np.ndarray]:
+    """The latents in `folder` and which frames of them are finished [T] bool; made without room on disk if new."""
+    path, mask = folder / _LATENTS, folder / _DONE
+    if not path.is_file():
+        _note(folder, np.zeros(shape[1], bool))
+        return np.lib.format.open_memmap(path, "w+", dtype, shape), np.zeros(shape[1], bool)
+    done = np.load(mask) if mask.is_file() else np.ones(shape[1], bool)
+    return np.load(path, mmap_mode="r" if done.all() else "r+"), done
+
+
+def _note(folder: Path, done: np.ndarray) -> None:
+    trial = folder / f"{_DONE}.part"
+    with trial.open("wb") as file:
+        np.save(file, done)
+    trial.replace(folder / _DONE)
+
+
+def load_inversion(
+    folder: Path, backbone: Backbone, steps: int, prompt: str, frames: np.ndarray | None = None
+) -> Inversion:
+    """The inversion in `folder`: a memory map of all frames, or a copy of `frames` [F]."""
+    latents = np.load(folder / _LATENTS, mmap_mode="r")
+    if frames is not None:
+        latents = np.take(latents, frames, axis=1, out=scratch(latents.dtype, (steps, len(frames), *latents.shape[2:])))
+    return Inversion(edit_timesteps(backbone.schedule, steps), latents, prompt)

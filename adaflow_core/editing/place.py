@@ -21,7 +21,7 @@ from torch import Tensor
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise
-from adaflow_core.model.memory import to_device
+from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated
@@ -86,21 +86,25 @@ def prompt_difference(
     monitor: Monitor,
 ) -> np.ndarray:
     """[T, h, w] float32, mean 1 over each frame: how much the noise predicted under the two prompts differs."""
-    T, _, h, w = latents.shape
+    (T, _, h, w), rows = latents.shape, backbone.rows()
     prompts = torch.cat([source.states, other.states])
 
     def build(folder: Path) -> dict[str, Any]:
         out = allocated(folder / "difference.npy", np.float32, (T, h, w))
         state = PassState(attend=backbone.attend, check=monitor.check, prompts=2)
         with frame_attention(backbone.unet, state), monitor.stage("place", T) as stage:
-            for part in stage.chunks(T, backbone.chunk):
-                x = to_device(latents[part], backbone.device).float()
+
+            def run(ids: np.ndarray, count: int) -> None:
+                x = to_device(latents[ids], backbone.device).float()
                 found = torch.stack([_difference(backbone, x, prompts, t) for t in TIMESTEPS])
-                out[part] = backbone.fetch(found.mean(dim=0))
+                out[ids[:count]] = backbone.fetch(found.mean(dim=0)[:count])
+                stage.advance(count)
+
+            in_passes(np.arange(T), rows, run)
         return {}
 
     key = cache_key(
-        video=video.digest, model=backbone.fingerprint, prompts=[source.text, other.text], timesteps=TIMESTEPS
+        video=video.digest, model=backbone.fingerprint, prompts=[source.text, other.text], timesteps=TIMESTEPS, rows=rows
     )
     folder, _, _ = cache.get("place", key, build, monitor.note)
     return np.load(folder / "difference.npy", mmap_mode="r")
@@ -121,31 +125,38 @@ def find_place(
     backbone: Backbone,
     latents: np.ndarray,  # [T, 4, h, w]
     video: Video,
+    keyframes: np.ndarray,  # [K]
     source: Embedding,
     positive: Embedding,
     words: Wording,  # of the two
     cache: Cache,
     monitor: Monitor,
 ) -> np.ndarray | None:
-    """[T, h, w] float32 0..1, one where the edit takes place; None: all over the frame."""
+    """[T, h, w] float32 0..1, one where the edit takes place; None: all over the frame.
+
+    Keyframes alone decide what counts as a difference, so that a draft, which has no others, finds the same place.
+    """
     other = positive if words.kept is None else backbone.embed(words.kept)
     difference = prompt_difference(backbone, latents, video, source, other, cache, monitor)
     if words.kept is not None:
         # Tight: what is kept must not take a rim of the old surroundings along.
-        kept = place_of(difference, threshold=1.3, margin=0)
+        kept = place_of(difference, keyframes, threshold=1.3, margin=0)
         return None if kept is None else 1 - kept
-    return place_of(difference, threshold=0.85, margin=1)
+    return place_of(difference, keyframes, threshold=0.85, margin=1)
 
 
-def place_of(difference: np.ndarray, *, threshold: float, margin: int) -> np.ndarray | None:
-    """[T, h, w] float32 0..1, one where the edit takes place, with a soft edge; None: all over the frame.
-
-    `threshold`: in parts of the one that parts the frame best; lower is wider. `margin`: tokens by which what is found
-    is grown.
-    """
-    if len(difference) == 0 or float(difference.std()) < LOCAL:  # of a mean of 1
+def place_of(
+    difference: np.ndarray,  # [T, h, w]
+    keyframes: np.ndarray,  # [K]
+    *,
+    threshold: float,  # in parts of the one that parts the keyframes best; lower is wider
+    margin: int,  # tokens by which what is found is grown
+) -> np.ndarray | None:
+    """[T, h, w] float32 0..1, one where the edit takes place, with a soft edge; None: all over the frame."""
+    decisive = difference[keyframes]
+    if float(decisive.std()) < LOCAL:  # of a mean of 1
         return None
-    inside = torch.from_numpy(np.asarray(difference > threshold * otsu(difference), np.float32))[:, None]
+    inside = torch.from_numpy(np.asarray(difference > threshold * otsu(decisive), np.float32))[:, None]
     grown = F.max_pool2d(inside, 2 * margin + 1, stride=1, padding=margin)
     return blurred(grown, boxes=1)[:, 0].numpy()
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from adaflow_core.config import EditConfig
 from adaflow_core.editing.smoothing import smooth_change, source_flow
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import to_device
+from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated, scratch
@@ -101,11 +101,11 @@ def show_source(
     if config.detail or config.smoothing:
         rebuilt = reconstruction(backbone, latents, video, chunk, cache, monitor)
 
-    def finished(frames: Tensor, part: slice) -> Tensor:
+    def finished(frames: Tensor, ids: np.ndarray) -> Tensor:
         if rebuilt is None or not config.detail:
             return frames
-        source, same = to_device(video.frames[part], device), to_device(rebuilt[part], device)
-        where = None if renewed is None else torch.stack([place_in(t) for t in range(part.start, part.stop)])
+        source, same = to_device(video.frames[ids], device), to_device(rebuilt[ids], device)
+        where = None if renewed is None else torch.stack([place_in(t) for t in ids])
         return restore_detail(frames, same, source, config.detail, where)
 
     def place_in(t: int) -> Tensor:  # [1, H, W]
@@ -115,9 +115,13 @@ def show_source(
 
     smoothed = bool(config.smoothing) and T > 1
     with monitor.stage("decode frames", T) as stage:
-        for part in stage.chunks(T, chunk):
-            frames = backbone.decode_there(edited[part])
-            out[part] = backbone.fetch(frames if smoothed else finished(frames, part))
+
+        def decode(ids: np.ndarray, count: int) -> None:
+            frames = backbone.decode_there(edited[to_device(ids, edited.device)])
+            out[ids[:count]] = backbone.fetch((frames if smoothed else finished(frames, ids))[:count])
+            stage.advance(count)
+
+        in_passes(np.arange(T), chunk, decode)
     if smoothed:
         assert config.smoothing and rebuilt is not None
         kept = rebuilt
@@ -128,7 +132,7 @@ def show_source(
         def write(t: int, smooth: Tensor) -> None:
             frame = to_device(kept[t], device).float() + smooth.permute(1, 2, 0)
             frame = frame.round().clamp(0, 255).to(torch.uint8)
-            out[t] = finished(frame[None], slice(t, t + 1))[0].cpu().numpy()
+            out[t] = finished(frame[None], np.array([t]))[0].cpu().numpy()
 
         flow, cuts = source_flow(video, cache, monitor), plan.segments.cuts
         smooth_change(change, flow, config.smoothing, cuts, write, monitor, None if renewed is None else place_in)
@@ -143,11 +147,15 @@ def reconstruction(
     def build(folder: Path) -> dict[str, Any]:
         out = allocated(folder / "frames.npy", np.uint8, video.frames.shape)
         with monitor.stage("decode source", len(video)) as stage:
-            for part in stage.chunks(len(video), chunk):
-                out[part] = backbone.decode(to_device(latents[part], backbone.device))
+
+            def decode(ids: np.ndarray, count: int) -> None:
+                out[ids[:count]] = backbone.decode(to_device(latents[ids], backbone.device))[:count]
+                stage.advance(count)
+
+            in_passes(np.arange(len(video)), chunk, decode)
         return {}
 
-    key = cache_key(video=video.digest, model=backbone.fingerprint, chunk=chunk)
+    key = cache_key(video=video.digest, model=backbone.fingerprint, rows=chunk)
     folder, _, _ = cache.get("reconstruction", key, build, monitor.note)
     return np.load(folder / "frames.npy", mmap_mode="r")
 

@@ -125,15 +125,17 @@ class Backbone:
         """`chunk`, with `low_memory` at most what keeps a call well within 8 GiB."""
         return min(16, self.chunk) if low_memory else self.chunk
 
-    @property
-    def single_rows(self) -> int:
-        """By how much more frames fit into a call with one row of each, where an edit's call has two or three."""
-        return 2 if self.device.type == "cuda" else 1
+    def rows(self, chunk: int | None = None) -> int:
+        """Frames of a pass that is filled up to that number (`in_passes`), where calls of an edit have `chunk` frames.
+
+        Few, as the last pass of a draft of some keyframes is mostly filling.
+        """
+        return min(4 if self.device.type == "cpu" else 16, chunk or self.chunk)
 
     def vae_chunk(self, width: int, height: int, low_memory: bool = False) -> int:
         """Frames per call of the autoencoder: 16 of 384x672 take 10 GiB."""
         if self.device.type != "cuda":
-            return min(8, self.chunk)
+            return min(self.rows(), 8)
         limit = 4 if low_memory else min(16, self.chunk // 2)
         return max(1, min(limit, int(16 * 384 * 672 / (width * height))))
 

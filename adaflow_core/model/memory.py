@@ -73,15 +73,33 @@ def in_chunks(count: int, size: int, work: Callable[[slice], None]) -> int:
     Where the device's memory does not do, the size is halved and the slice begun again: `work` must leave nothing
     half done. Raises AdaFlowError where not even one fits.
     """
+    return _shrinking(count, size, lambda start, size: work(slice(start, min(start + size, count))))
+
+
+def in_passes(frames: np.ndarray, rows: int, work: Callable[[np.ndarray, int], None]) -> None:
+    """`work(ids [rows], count)` on all of `frames` [F] in order: the first `count` of `ids`, then the last one again.
+
+    Kernels choose by the size of a batch in which order they add. In passes of one size a frame's bits do not depend on
+    what other frames there are. Halves as `in_chunks`.
+    """
+
+    def run(start: int, rows: int) -> None:
+        part = frames[start : start + rows]
+        work(np.pad(part, (0, rows - len(part)), mode="edge"), len(part))
+
+    _shrinking(len(frames), rows, run)
+
+
+def _shrinking(count: int, size: int, run: Callable[[int, int], None]) -> int:
+    """`run(start, size)` along range(count), `size` halved where memory does not do; returns the last one."""
     start = 0
     while start < count:
-        part = slice(start, min(start + size, count))
         try:
-            work(part)
+            run(start, size)
         except torch.OutOfMemoryError:
-            size = (part.stop - part.start) // 2
+            size //= 2
         else:
-            start = part.stop
+            start += size
             continue
         # Here, not above: the exception keeps the tensors of the failed call alive.
         if not size:

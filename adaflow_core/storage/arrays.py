@@ -29,10 +29,20 @@ def allocated(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, 
     return array
 
 
-def _allocate(file: IO[bytes], size: int) -> None:
+def reserve(path: Path, array: np.memmap[Any, Any], columns: np.ndarray) -> None:
+    """Room on disk for `array[:, columns]` of the .npy file that `array` maps; `columns` [N] ascending."""
+    runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    with path.open("r+b") as file:
+        for row in range(len(array)):
+            for run in runs:
+                begin = array.offset + row * array.strides[0] + int(run[0]) * array.strides[1]
+                _allocate(file, len(run) * array.strides[1], begin)
+
+
+def _allocate(file: IO[bytes], size: int, begin: int = 0) -> None:
     """Room on disk for `size` bytes, where the system has a call for it (Windows allocates by itself)."""
     if hasattr(os, "posix_fallocate") and size:
-        os.posix_fallocate(file.fileno(), 0, size)
+        os.posix_fallocate(file.fileno(), begin, size)
 
 
 def scratch(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -11,8 +11,8 @@ import tempfile
 import time
 import uuid
 import zlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,31 @@ class Cache:
             if note is not None:
                 note(f"the cache's {kind} of this video were damaged, and were computed anew")
             _remove(folder)
+        with self._building(folder, resumable) as work:
+            meta = build(work)
+            files = {file.name: _checksum(file) for file in work.iterdir() if file.is_file() and file.name != _LOCK}
+            (work / _META).write_text(json.dumps({"meta": meta, "files": files}), encoding="utf-8")
+            meta = self._place(work, folder)
+        self._evict(keep=folder)
+        return folder, meta, False
+
+    @contextmanager
+    def part(self, kind: str, key: str) -> Iterator[Path]:
+        """The entry's folder; if it is not complete, one in which a part of it can be made.
+
+        The next call, or `get` with `resumable`, goes on from there.
+        """
+        folder = self.root / kind / key
+        if self._read(folder) is not None:
+            yield folder
+            return
+        with self._building(folder, resumable=True) as work:
+            yield work
+        self._evict(keep=folder)
+
+    @contextmanager
+    def _building(self, folder: Path, resumable: bool) -> Iterator[Path]:
+        """A locked folder in which the entry `folder` is built. It goes with an error, unless that may be gone on from."""
         try:
             self._sweep()
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -95,10 +120,7 @@ class Cache:
             ) from problem
         try:
             with _locked(work / _LOCK):
-                meta = build(work)
-                files = {file.name: _checksum(file) for file in work.iterdir() if file.is_file() and file.name != _LOCK}
-                (work / _META).write_text(json.dumps({"meta": meta, "files": files}), encoding="utf-8")
-                meta = self._place(work, folder)
+                yield work
         except BaseException as problem:
             if not (resumable and isinstance(problem, Stopped)):
                 shutil.rmtree(work, ignore_errors=True)
@@ -108,8 +130,6 @@ class Cache:
                     f"to another ({problem.strerror})"
                 ) from problem
             raise
-        self._evict(keep=folder)
-        return folder, meta, False
 
     def state(self, kind: str, key: str) -> Path:
         """The file in which unfinished work keeps its state.
@@ -170,6 +190,11 @@ class Cache:
         for state in self.root.glob(f"*/*{_STATE}"):
             with suppress(OSError):
                 entries.append((state.stat().st_mtime, state.stat().st_size, state))
+        for unfinished in self.root.glob(f"*/{_UNFINISHED}*"):
+            with suppress(OSError):  # what is being built is locked
+                if _abandoned(unfinished / _LOCK):
+                    size = sum(_room(file) for file in unfinished.iterdir())
+                    entries.append((unfinished.stat().st_mtime, size, unfinished))
         total = sum(size for _, size, _ in entries)
         for used, size, folder in sorted(entries):
             if total <= self.limit_bytes or time.time() - used < _FRESH:
@@ -200,6 +225,12 @@ def _remove(folder: Path) -> None:
     with suppress(OSError):  # another process was faster; or Windows, where somebody reads it
         folder.rename(leaving)
         shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _room(file: Path) -> int:
+    """Bytes on disk: an array of which a part is made has holes."""
+    stat = file.stat()
+    return stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
 
 
 def _checksum(file: Path) -> list[int]:

@@ -33,14 +33,14 @@ def test_otsu_parts_two_groups() -> None:
 
 
 def test_a_place_is_the_spot_with_a_margin() -> None:
-    place = place_of(spot(20.0), threshold=1.0, margin=1)
+    place = place_of(spot(20.0), np.arange(3), threshold=1.0, margin=1)
     assert place is not None and place.shape == (3, 16, 16) and place.min() >= 0 and place.max() <= 1
     assert (place[:, 5:9, 6:11] == 1).all()  # the spot, with a margin that is soft outside of it
     assert (place[:, 4, 6:11] > 0.5).all() and place[:, 3, 8].max() < 0.5 and place[:, :2].max() == 0
 
 
 def test_prompts_that_differ_all_over_have_no_place() -> None:
-    assert place_of(spot(1.3), threshold=1.0, margin=1) is None
+    assert place_of(spot(1.3), np.arange(3), threshold=1.0, margin=1) is None
 
 
 @pytest.mark.parametrize(

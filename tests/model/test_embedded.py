@@ -237,7 +237,7 @@ def test_the_noise_found_in_training_is_that_of_the_engines_inversion(folder: Pa
     )
     invert(
         backbone, latents.numpy(), "a red ball",
-        steps=5, inversion_steps=5, chunk=2, folder=tmp_path, monitor=Monitor(),
+        steps=5, inversion_steps=5, rows=2, folder=tmp_path, monitor=Monitor(),
     )  # fmt: skip
     found = load_inversion(tmp_path, backbone, 5, "a red ball").latents
     assert start == edit_timesteps(backbone.schedule, 5)[0]

@@ -1,0 +1,89 @@
+"""A draft: the keyframes of an edit before the long run.
+
+In a step keyframes depend on each other and on no other frame, so that the loop over them alone leaves them with the
+same bits. What takes time is the rest: other frames' inversion, propagation, decoding. A draft is the edit of a film
+that holds nothing but the keyframes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.progress import Monitor
+from adaflow_core.report.canvas import INK, MUTED, Canvas, Picture, resize
+from adaflow_core.report.visualize import stamp
+from adaflow_core.storage.cache import Cache
+from adaflow_core.types import Correspondence, EditLayout, EditResult, Plan, Segments
+
+MOST = 4  # drafts side by side
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Edited keyframes, before flicker is smoothed away in time, which needs all frames."""
+
+    keyframes: np.ndarray  # [K] their numbers in the video
+    frames: np.ndarray  # [K, H, W, 3] uint8
+    report: dict[str, Any]  # as an edit's
+    warnings: tuple[str, ...] = ()
+
+
+def keyframes_alone(plan: Plan) -> Plan:
+    """The plan of a film that holds the keyframes of `plan` only; they see of each other what they see there."""
+    if plan.config.resample:
+        raise AdaFlowError(
+            "this plan draws its keyframes anew at every step, so that there are none to draft; plan without --resample "
+            "and with another method than tokenflow"
+        )
+    keyframes, alone = plan.layout.keyframes, np.arange(len(plan.layout.keyframes))
+    K, own = len(alone), alone[:, None]
+    correspondence = Correspondence(
+        slots=own,
+        weights={grid: np.ones((K, 1, grid.n), np.float16) for grid in plan.grids},
+        index={grid: np.broadcast_to(np.arange(grid.n, dtype=np.int32), (K, 1, grid.n)) for grid in plan.grids},
+    )
+    digest = blake2b(plan.video.digest.encode() + keyframes.tobytes(), digest_size=16).hexdigest()
+    return replace(
+        plan,
+        video=replace(plan.video, frames=plan.video.frames[keyframes], digest=digest, times=None),
+        segments=Segments(alone, alone, np.searchsorted(keyframes, plan.segments.cuts), K),
+        layout=EditLayout(alone, plan.layout.slimming, correspondence),
+    )
+
+
+def kept_draft(cache: Cache, key: str, keyframes: np.ndarray, make: Callable[[], EditResult], monitor: Monitor) -> Draft:
+    """The cache's draft under `key`, or that of the edit that `make` does of the keyframes alone."""
+
+    def build(folder: Path) -> dict[str, Any]:
+        result = make()
+        np.save(folder / "frames.npy", result.frames)
+        return {"report": result.report | {"keyframes": keyframes.tolist()}, "warnings": result.warnings}
+
+    folder, meta, _ = cache.get("drafts", key, build, monitor.note)
+    return Draft(keyframes, np.load(folder / "frames.npy", mmap_mode="r"), meta["report"], tuple(meta["warnings"]))
+
+
+def contact_sheet(plan: Plan, drafts: Sequence[tuple[str, Draft]], height: int = 128, columns: int = 8) -> Picture:
+    """The source's keyframes above those of each draft, with its label; `columns` of them, then the next rows."""
+    keyframes = plan.layout.keyframes
+    rows = [("source", plan.video.frames[keyframes]), *((label, draft.frames) for label, draft in drafts)]
+    width, gap, line = max(104, round(height * plan.video.size[0] / plan.video.size[1])), 8, 18
+    columns = min(columns, len(keyframes))
+    block = line + len(rows) * (line + height + gap)
+    canvas = Canvas(max(columns * (width + gap) + gap, 320), -(-len(keyframes) // columns) * block + gap)
+    for k, frame in enumerate(keyframes):
+        x, y = gap + k % columns * (width + gap), gap + k // columns * block
+        canvas.text(x, y, stamp(plan, frame), INK, 11)
+        for number, (label, frames) in enumerate(rows):
+            top = y + line + number * (line + height + gap)
+            if k % columns == 0:
+                canvas.text(x, top, label, MUTED, 11)
+            canvas.paste(resize(np.asarray(frames[k]), 2 * width, 2 * height), x, top + line, width, height)
+    return canvas.picture()
