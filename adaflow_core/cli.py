@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adaflow_core.batch.manifest import Clip
     from adaflow_core.batch.run import Scorer, Summary
     from adaflow_core.engine import AdaFlow
+    from adaflow_core.film.project import Project
     from adaflow_core.types import Plan
 
 
@@ -90,12 +91,13 @@ def parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     edit = commands.add_parser("edit", help="edit a video by text")
-    _shared(edit)
-    edit.add_argument("--prompt", required=True, metavar="TEXT", help="what the edited video should show")
+    _shared(edit, video="?")
+    edit.add_argument("--prompt", metavar="TEXT", help="what the edited video should show")
     _add_settings(edit, EditConfig)
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
     edit.add_argument("--report", type=Path, metavar="FILE.json")
-    edit.set_defaults(run=_edit)
+    _add_film(edit)
+    edit.set_defaults(run=_edit, model=None)
 
     batch = commands.add_parser("batch", help="edit all clips of a manifest, here or on a Ray cluster")
     batch.add_argument("manifest", metavar="FILE.jsonl", help="a line a clip: video, source_prompt, prompts")
@@ -130,8 +132,25 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
 
 
-def _shared(command: argparse.ArgumentParser) -> None:
-    command.add_argument("video", type=Path, metavar="VIDEO")
+def _add_film(edit: argparse.ArgumentParser) -> None:
+    group = edit.add_argument_group("drafts and projects")
+    group.add_argument(
+        "--draft", action="store_true", help="only the keyframes, before smoothing: draft.png and draft.json, a "
+        "project, beside --out. The same command without --draft goes on from it",
+    )  # fmt: skip
+    compared = group.add_mutually_exclusive_group()
+    compared.add_argument("--seeds", metavar="N,N,...", help="with --draft: up to four seeds side by side")
+    compared.add_argument(
+        "--compare", metavar="SETTING=X,X,...", help="with --draft: up to four values of a setting of the edit"
+    )
+    group.add_argument(
+        "--project", type=Path, metavar="FILE.json", help="video, prompt and settings in one file: read if it is "
+        "there, under the flags, and written",
+    )  # fmt: skip
+
+
+def _shared(command: argparse.ArgumentParser, video: str | None = None) -> None:
+    command.add_argument("video", type=Path, metavar="VIDEO", nargs=video)
     _add_common(command)
     _add_settings(command, PlanConfig)
 
@@ -212,7 +231,11 @@ def _flags(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
 
 
 def _settings_file(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    return ({}, {}) if arguments.settings is None else read_settings(arguments.settings)
+    """The settings under the flags: those of --settings over those of a project that was opened."""
+    project = vars(arguments).get("opened")
+    plan, edit = ({}, {}) if project is None else (vars(project.plan), vars(project.edit))
+    given = ({}, {}) if arguments.settings is None else read_settings(arguments.settings)
+    return plan | given[0], edit | given[1]
 
 
 def _make_plan(arguments: argparse.Namespace, edit: EditConfig | None, bar: Bar, stop: Any) -> tuple[AdaFlow, Plan]:
@@ -275,16 +298,24 @@ def _check_prompt(prompt: str) -> None:
 def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.video.write import check_folder, check_output
 
+    _open(arguments)
     _check_prompt(arguments.prompt)
     config = _edit_config(arguments)
+    compared = _compared(arguments, config)
     check_output(arguments.out, arguments.video)
-    if arguments.report:
-        check_folder(arguments.report)
+    for path in (arguments.report, arguments.project):
+        if path:
+            check_folder(path)
     engine, plan = _make_plan(arguments, config, bar, stop)
+    if arguments.draft:
+        _draft(arguments, engine, plan, compared, bar, stop)
+        return
     result = engine.edit(plan, arguments.prompt, config, progress=bar, stop=stop)
     for warning in result.warnings:
         print(f"adaflow: note: {warning}", file=sys.stderr)
     path = result.save(arguments.out)
+    if arguments.project:
+        _project(arguments, plan, config).save(arguments.project)
     if arguments.report:
         scores = asdict(engine.score(plan, result, progress=bar, stop=stop))
         report = json.dumps(result.report | {"scores": scores}, indent=1)
@@ -295,6 +326,92 @@ def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
                 f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {path}"
             ) from problem
     print(path)
+
+
+def _open(arguments: argparse.Namespace) -> None:
+    """What the project holds, if there is one, in place of the arguments that are not given."""
+    from adaflow_core.film.project import open_project
+
+    arguments.opened = None
+    if arguments.project and arguments.project.exists():
+        arguments.opened = project = open_project(arguments.project, arguments.video)
+        if arguments.preset != "default":
+            raise AdaFlowError("a project has settings of its own; change single ones by their flags, not by --preset")
+        arguments.video = project.video
+        arguments.prompt = project.prompt if arguments.prompt is None else arguments.prompt
+        for name in ("model", "size", "frames"):
+            setattr(arguments, name, getattr(arguments, name) or getattr(project, name))
+    arguments.model = arguments.model or "embedded"
+    for name, value in (("VIDEO", arguments.video), ("--prompt", arguments.prompt)):
+        if value is None:
+            raise AdaFlowError(f"{name} is missing; give it, or a --project that holds it")
+
+
+def _project(arguments: argparse.Namespace, plan: Plan, config: EditConfig) -> Project:
+    """The project of this edit; of one that was opened, with what the arguments changed."""
+    from adaflow_core.film.project import Project
+
+    keyframes = tuple(plan.segments.keyframes.tolist())
+    opened = arguments.opened
+    return Project(
+        video=arguments.video,
+        plan=_plan_config(arguments),
+        edit=config,
+        prompts=({"frames": [0, len(plan.video)], "prompt": arguments.prompt},),
+        model=arguments.model,
+        size=arguments.size,
+        frames=arguments.frames,
+        keyframes=keyframes,
+        takes=() if opened is None else opened.takes,
+        rest={} if opened is None else opened.rest,
+    )
+
+
+def _compared(arguments: argparse.Namespace, config: EditConfig) -> list[tuple[str, EditConfig]]:
+    """The edits that a draft shows side by side, with their labels."""
+    from adaflow_core.film.draft import MOST
+
+    text = f"seed={arguments.seeds}" if arguments.seeds else arguments.compare
+    if text is None:
+        return [("edit", config)]
+    if not arguments.draft:
+        raise AdaFlowError("--seeds and --compare show drafts side by side; add --draft, or give one value by its flag")
+    name, _, values = text.partition("=")
+    setting = settings_of(EditConfig).get(name.replace("-", "_"))
+    parts = values.split(",")
+    if setting is None or not values:
+        raise AdaFlowError(f"--compare is {text!r}; name a setting of the edit and its values, as in guidance=4,8")
+    if len(parts) > MOST:
+        raise AdaFlowError(f"{len(parts)} drafts are to be compared; {MOST} fit side by side")
+    given = [replace(config, **{setting.name: setting.parse(part)}) for part in parts]
+    return [(f"{name} {part}", edit) for part, edit in zip(parts, given, strict=True)]
+
+
+def _draft(
+    arguments: argparse.Namespace,
+    engine: AdaFlow,
+    plan: Plan,
+    compared: list[tuple[str, EditConfig]],
+    bar: Bar,
+    stop: Any,
+) -> None:
+    from adaflow_core.film.draft import contact_sheet
+    from adaflow_core.report.canvas import save_picture
+
+    seconds = sum(engine.forecast_draft(plan, config).total for _, config in compared)
+    print(f"forecast: {seconds:.0f} s for the draft, {plan.forecast.total:.0f} s for the edit", file=sys.stderr)
+    drafts = []
+    for label, config in compared:
+        drafts.append((label, engine.draft(plan, arguments.prompt, config, progress=bar, stop=stop)))
+    for warning in dict.fromkeys(warning for _, draft in drafts for warning in draft.warnings):
+        print(f"adaflow: note: {warning}", file=sys.stderr)
+    folder = arguments.out.parent
+    project = _project(arguments, plan, _edit_config(arguments))
+    tried = [{"label": label, **draft.report} for label, draft in drafts]
+    for path in (folder / "draft.json", arguments.project):
+        if path:
+            replace(project, rest=project.rest | {"drafts": tried}).save(path)
+    print(save_picture(contact_sheet(plan, drafts), folder / "draft.png"))
 
 
 def _batch(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:

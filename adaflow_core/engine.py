@@ -22,7 +22,7 @@ from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.film.draft import Draft, keyframes_alone, kept_draft
+from adaflow_core.film.draft import Draft, kept_draft, keyframes_alone
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
@@ -192,7 +192,7 @@ class AdaFlow:
             def make() -> EditResult:
                 return self._edit(job, lambda: self._invert(whole, keyframes))
 
-            return kept_draft(self.cache, self._edit_key(job), keyframes, make, monitor)
+            return kept_draft(self.cache, self._key(job), keyframes, make, monitor)
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
         """What `draft` takes with nothing in the cache but the plan."""
@@ -204,7 +204,7 @@ class AdaFlow:
         began, monitor = time.perf_counter(), job.monitor
         with PeakMemory(self.backbone.device) as peak:
             inversion, reused = invert()
-            checkpoint = Checkpoint(self.cache.state("edits", self._edit_key(job)))
+            checkpoint = Checkpoint(self.cache.state("edits", self._key(job)))
             place = self._place(job)
             editor = Editor(self.backbone, job.source, job.negative, job.positive, job.config, monitor, place)
             preview = latent_preview(job.latents, job.plan.video)
@@ -270,7 +270,11 @@ class AdaFlow:
 
     def _invert(self, job: _Job, frames: np.ndarray | None = None) -> tuple[Inversion, bool]:
         """The inversion of all frames, or of `frames` [F] ascending, and whether the cache had it."""
-        steps, inversion_steps, rows = job.config.steps, job.config.inversion_steps, self.backbone.rows(job.config.chunk)
+        steps, inversion_steps, rows = (
+            job.config.steps,
+            job.config.inversion_steps,
+            self.backbone.rows(job.config.chunk),
+        )
         assert steps and inversion_steps
         backbone, prompt = self.backbone, job.source.text
         key = cache_key(
@@ -302,7 +306,7 @@ class AdaFlow:
             self.backbone, job.latents, video, keyframes, job.source, job.positive, words, self.cache, job.monitor
         )
 
-    def _edit_key(self, job: _Job) -> str:
+    def _key(self, job: _Job) -> str:
         """Of all that decides on an edit's bits."""
         backbone, plan = self.backbone, job.plan
         return cache_key(

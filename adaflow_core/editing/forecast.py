@@ -208,9 +208,10 @@ def forecast(
     per_other = rows * calibration.propagated + source_seconds(lambda p: p.whole_source)
     inverted_steps = (S - 1) * (config.inversion_steps // S) + 1
     place = 2 * len(TIMESTEPS) * calibration.unet if config.focus else 0.0
+    filled = -(-frames // backbone.rows(config.chunk)) * backbone.rows(config.chunk)
     seconds = {
-        "place": frames * place,
-        "invert": frames * inverted_steps * calibration.unet,
+        "place": filled * place,
+        "invert": filled * inverted_steps * calibration.unet,
         "edit": keyframes * per_keyframe + (frames - keyframes) * per_other + (S - 1) * layout_seconds,
         "decode source": frames * calibration.decode if config.detail or config.smoothing else 0.0,
         "smooth": frames * calibration.smooth if config.smoothing else 0.0,

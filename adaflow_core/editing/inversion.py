@@ -35,8 +35,9 @@ def invert(
 ) -> int:
     """Writes x_t at each of the edit's `steps` timesteps, [S, T, 4, h, w], to `folder`, for `load_inversion`.
 
-    Returns for how many frames there was something to do. The running x_t stays in float32; what is stored has the model's precision. Frames that an earlier call finished
-    in this folder are not done again, and each has the same bits whichever are asked for together.
+    Returns for how many frames there was something to do. The running x_t stays in float32; what is stored has the
+    model's precision. Frames that an earlier call finished in this folder are not done again; each has the same bits
+    whichever are asked for together.
     """
     timesteps = edit_timesteps(backbone.schedule, steps)
     factor = inversion_steps // steps

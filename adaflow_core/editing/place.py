@@ -104,7 +104,11 @@ def prompt_difference(
         return {}
 
     key = cache_key(
-        video=video.digest, model=backbone.fingerprint, prompts=[source.text, other.text], timesteps=TIMESTEPS, rows=rows
+        video=video.digest,
+        model=backbone.fingerprint,
+        prompts=[source.text, other.text],
+        timesteps=TIMESTEPS,
+        rows=rows,
     )
     folder, _, _ = cache.get("place", key, build, monitor.note)
     return np.load(folder / "difference.npy", mmap_mode="r")

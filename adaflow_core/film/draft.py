@@ -39,8 +39,8 @@ def keyframes_alone(plan: Plan) -> Plan:
     """The plan of a film that holds the keyframes of `plan` only; they see of each other what they see there."""
     if plan.config.resample:
         raise AdaFlowError(
-            "this plan draws its keyframes anew at every step, so that there are none to draft; plan without --resample "
-            "and with another method than tokenflow"
+            "this plan draws its keyframes anew at every step, so that there are none to draft; plan without "
+            "--resample, and with another method than tokenflow"
         )
     keyframes, alone = plan.layout.keyframes, np.arange(len(plan.layout.keyframes))
     K, own = len(alone), alone[:, None]
@@ -58,7 +58,9 @@ def keyframes_alone(plan: Plan) -> Plan:
     )
 
 
-def kept_draft(cache: Cache, key: str, keyframes: np.ndarray, make: Callable[[], EditResult], monitor: Monitor) -> Draft:
+def kept_draft(
+    cache: Cache, key: str, keyframes: np.ndarray, make: Callable[[], EditResult], monitor: Monitor
+) -> Draft:
     """The cache's draft under `key`, or that of the edit that `make` does of the keyframes alone."""
 
     def build(folder: Path) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from adaflow_core.errors import AdaFlowError
 
 Picture: TypeAlias = np.ndarray  # [H, W, 3] uint8 RGB
 Colour: TypeAlias = tuple[int, int, int]
@@ -87,6 +90,14 @@ def _dashes(points: Points, on: float, off: float) -> list[tuple[tuple[float, fl
 
 def resize(picture: Picture, width: int, height: int) -> Picture:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def save_picture(picture: Picture, path: Path) -> Path:
+    try:
+        Image.fromarray(picture).save(path)
+    except OSError as problem:
+        raise AdaFlowError(f"{path} cannot be written; choose another folder ({problem.strerror})") from problem
+    return path
 
 
 def at_least(picture: Picture, side: int) -> Picture:

@@ -109,7 +109,7 @@ class Cache:
 
     @contextmanager
     def _building(self, folder: Path, resumable: bool) -> Iterator[Path]:
-        """A locked folder in which the entry `folder` is built. It goes with an error, unless that may be gone on from."""
+        """A locked folder in which the entry `folder` is built; after an error it is removed, unless work can go on."""
         try:
             self._sweep()
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,9 @@ def test_a_frames_inversion_does_not_depend_on_the_others(backbone: Backbone, tm
     assert not alone[:, :5].any()
 
 
-def test_a_draft_is_kept_and_a_stopped_one_goes_on(backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path) -> None:
+def test_a_draft_is_kept_and_a_stopped_one_goes_on(
+    backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path
+) -> None:
     engine = AdaFlow(backbone, Cache(tmp_path))
     plan = engine.plan(drawn_frames, PLAN)
     seen: list[Progress] = []

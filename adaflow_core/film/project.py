@@ -1,0 +1,146 @@
+"""A project: a small JSON file from which an edit can be made again, elsewhere too.
+
+`settings` are as they were asked for, with null where the model decides. `prompts` is a list of
+{"frames": [first, end], "prompt": text}, `takes` a list of edits of stretches. Whatever else a file holds stays in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from adaflow_core.config import EditConfig, PlanConfig, read_settings, settings_dict
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.storage.cache import file_digest
+
+VERSION = 1
+_KIND = "adaflow project"
+_BYTES = 16 * 2**20  # of a file that are read
+
+
+@dataclass(frozen=True)
+class Project:
+    """What an edit is made from. Only `video` belongs to the machine."""
+
+    video: Path
+    plan: PlanConfig
+    edit: EditConfig
+    prompts: tuple[dict[str, Any], ...]  # {"frames": [first, end], "prompt": text}
+    model: str = "embedded"
+    size: str | None = None  # as on the command line: WxH
+    frames: str | None = None  # as on the command line: A:B
+    keyframes: tuple[int, ...] = ()  # that were found, to tell where another machine finds others
+    takes: tuple[dict[str, Any], ...] = ()
+    rest: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt(self) -> str:
+        if len(self.prompts) != 1:
+            raise AdaFlowError(f"the project has {len(self.prompts)} prompts; say with --prompt which one to edit by")
+        return str(self.prompts[0]["prompt"])
+
+    def save(self, path: Path) -> None:
+        """Write the project to `path`, as a whole or not at all; its video is named as it lies from there."""
+        try:
+            video = os.path.relpath(self.video.resolve(), path.parent.resolve())
+        except ValueError:  # on another drive of Windows
+            video = str(self.video.resolve())
+        content = {
+            "kind": _KIND,
+            "version": VERSION,
+            "video": {"path": Path(video).as_posix(), "checksum": checksum(self.video)},
+            "model": self.model,
+            "size": self.size,
+            "frames": self.frames,
+            "settings": settings_dict(self.plan, self.edit),
+            "keyframes": list(self.keyframes),
+            "prompts": list(self.prompts),
+            "takes": list(self.takes),
+        }
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(content | self.rest, indent=1), encoding="utf-8")
+            part.replace(path)
+        except OSError as problem:
+            raise AdaFlowError(
+                f"the project {path} cannot be written; choose another ({problem.strerror})"
+            ) from problem
+
+
+def open_project(path: Path, video: Path | None = None) -> Project:
+    """The project in `path`. Its video is `video`, or where the file says, or beside the file."""
+    content = _read(path)
+    try:
+        named, expected = Path(content["video"]["path"]), content["video"]["checksum"]
+        prompts, takes = (tuple(dict(part) for part in content[name]) for name in ("prompts", "takes"))
+        project = Project(
+            video=_find(path, named, video),
+            plan=PlanConfig(),
+            edit=EditConfig(),
+            prompts=tuple(part | {"prompt": str(part["prompt"])} for part in prompts),
+            model=str(content["model"]),
+            size=_text(content["size"]),
+            frames=_text(content["frames"]),
+            keyframes=tuple(map(int, content["keyframes"])),
+            takes=takes,
+        )
+    except (KeyError, TypeError, ValueError) as problem:
+        raise AdaFlowError(
+            f"the project {path} lacks a part or has a wrong one ({problem}); take a whole one"
+        ) from problem
+    if checksum(project.video) != expected:
+        raise AdaFlowError(
+            f"{project.video} is not the video of the project {path}; name that one before --project, or begin another "
+            "project file"
+        )
+    plan, edit = read_settings(path)
+    known = {"kind", "version", "video", "settings", *(name for name in vars(project) if name in content)}
+    rest = {name: value for name, value in content.items() if name not in known}
+    return replace(project, plan=PlanConfig(**plan), edit=EditConfig(**edit), rest=rest)
+
+
+def checksum(video: Path) -> str:
+    """Of a file's content, or of the names and contents of a folder's files."""
+    if not video.is_dir():
+        return file_digest(video)
+    digest = blake2b(digest_size=16)
+    for file in sorted(path for path in video.iterdir() if path.is_file()):
+        digest.update(f"{file.name} {file_digest(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = json.loads(file.read(_BYTES))
+    except OSError as problem:
+        raise AdaFlowError(f"the project {path} cannot be read ({problem.strerror}); check the path") from problem
+    except (ValueError, RecursionError) as problem:
+        raise AdaFlowError(f"the project {path} is no JSON, or is cut short; take a whole one ({problem})") from problem
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise AdaFlowError(f"{path} is no project; give a file that edit --project or --draft wrote")
+    if content.get("version") != VERSION:
+        raise AdaFlowError(
+            f"the project {path} is of version {content.get('version')}, this program writes and reads {VERSION}; "
+            "open it with the program that wrote it"
+        )
+    return content
+
+
+def _find(path: Path, named: Path, video: Path | None) -> Path:
+    places = [video] if video is not None else [path.parent / named, path.parent / named.name]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise AdaFlowError(
+            f"the video {named.name} of the project is not there; lay it beside {path}, or name it before --project"
+        )
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
