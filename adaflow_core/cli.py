@@ -351,11 +351,14 @@ def _project(arguments: argparse.Namespace, plan: Plan, config: EditConfig) -> P
     """The project of this edit; of one that was opened, with what the arguments changed."""
     from adaflow_core.film.project import Project
 
-    keyframes = tuple(plan.segments.keyframes.tolist())
-    opened = arguments.opened
+    opened, keyframes = arguments.opened, tuple(plan.segments.keyframes.tolist())
+    asked = _plan_config(arguments)
+    if opened is not None and opened.plan == asked and opened.keyframes not in ((), keyframes):
+        print("adaflow: note: this machine finds other keyframes than the project has; the film may differ",
+              file=sys.stderr)  # fmt: skip
     return Project(
         video=arguments.video,
-        plan=_plan_config(arguments),
+        plan=asked,
         edit=config,
         prompts=({"frames": [0, len(plan.video)], "prompt": arguments.prompt},),
         model=arguments.model,

@@ -1,0 +1,133 @@
+"""A project opened elsewhere gives the same film; one that cannot be used is refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adaflow_core.cli import main
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.project import Project, open_project
+
+PROMPTS = ({"frames": [0, 12], "prompt": "a blue ball"},)
+
+
+@pytest.fixture
+def project(drawn_clip: Path, tmp_path: Path) -> Path:
+    """A saved project, with its video in the folder above."""
+    video = tmp_path / "ball.mp4"
+    shutil.copy(drawn_clip, video)
+    saved = Project(video, PlanConfig(keyframes=3), EditConfig(seed=4), PROMPTS, size="64x64", rest={"note": "mine"})
+    saved.save(tmp_path / "work" / "ball.json")
+    return tmp_path / "work" / "ball.json"
+
+
+def test_a_project_comes_back(project: Path) -> None:
+    found = open_project(project)
+    assert (found.plan, found.edit, found.prompts) == (PlanConfig(keyframes=3), EditConfig(seed=4), PROMPTS)
+    assert (found.size, found.frames, found.prompt, found.rest) == ("64x64", None, "a blue ball", {"note": "mine"})
+    found.save(project)
+    assert open_project(project) == found
+
+
+def test_the_video_is_found_beside_the_file_or_where_it_is_named(project: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(project, elsewhere)
+    with pytest.raises(AdaFlowError, match=r"ball\.mp4 of the project is not there"):
+        (tmp_path / "ball.mp4").rename(tmp_path / "other.mp4")
+        open_project(elsewhere / "ball.json")
+    assert open_project(elsewhere / "ball.json", tmp_path / "other.mp4").video == tmp_path / "other.mp4"
+    shutil.copy(tmp_path / "other.mp4", elsewhere / "ball.mp4")
+    assert open_project(elsewhere / "ball.json").video == elsewhere / "ball.mp4"
+
+
+def test_a_folder_of_pictures_is_known_by_its_content(tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name / "pictures").mkdir(parents=True)
+        (tmp_path / name / "pictures" / "0.png").write_bytes(b"a picture")
+    Project(tmp_path / "here" / "pictures", PlanConfig(), EditConfig(), PROMPTS).save(tmp_path / "here" / "a.json")
+    shutil.copy(tmp_path / "here" / "a.json", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    assert open_project(tmp_path / "there" / "a.json").video == tmp_path / "there" / "pictures"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"kind": None}, "is no project"),
+        ({"prompts": "a ball"}, "lacks a part, or has a wrong one"),
+        ({"video": {}}, "lacks a part, or has a wrong one"),
+        ({"settings": {"plan": {"keyframs": 3}}}, "keyframs"),
+        ({"settings": {"edit": {"seed": "four"}}}, "seed"),
+        ({"video": {"path": "../ball.mp4", "checksum": "0"}}, "is not the video of the project"),
+    ],
+)
+def test_what_is_no_project_is_refused(project: Path, change: dict[str, Any], says: str) -> None:
+    project.write_text(json.dumps(json.loads(project.read_text()) | change))
+    with pytest.raises(AdaFlowError, match=says):
+        open_project(project)
+
+
+@pytest.mark.parametrize("text", ["", "[1", "[]", "7"])
+def test_broken_files_are_refused(project: Path, text: str) -> None:
+    project.write_text(text)
+    with pytest.raises(AdaFlowError, match=r"ball\.json is no "):
+        open_project(project)
+
+
+def test_a_draft_then_the_edit_then_the_project_on_another_machine(
+    tiny_folder: Callable[[str], Path],
+    drawn_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        shutil.copy(drawn_clip, folder / "clip.mp4")
+    monkeypatch.setenv("ADAFLOW_CACHE", str(here / "cache"))
+    command = [
+        "edit", str(here / "clip.mp4"), "--prompt", "a blue ball", "--model", str(tiny_folder("sd1")),
+        "--device", "cpu", "--dtype", "float32", "--frames", "0:7", "--size", "64x64", "--keyframes", "3", "--steps", "3", "--out", str(here / "edit.mp4"),
+    ]  # fmt: skip
+    assert main([*command, "--draft", "--seeds", "0,1"]) == 0
+    assert "forecast" in capsys.readouterr().err
+    sheet = np.asarray(Image.open(here / "draft.png"))
+    assert sheet.shape[0] > 3 * 128 and not (here / "edit.mp4").exists()
+    drafts = json.loads((here / "draft.json").read_text())["drafts"]
+    assert [draft["label"] for draft in drafts] == ["seed 0", "seed 1"]
+    assert main([*command, "--seed", "1", "--project", str(here / "film.json")]) == 0
+    shutil.copy(here / "film.json", there)
+    (here / "clip.mp4").unlink()
+    monkeypatch.setenv("ADAFLOW_CACHE", str(there / "cache"))
+    exact = ["--device", "cpu", "--dtype", "float32", "--out", str(there / "edit.mp4")]
+    assert main(["edit", "--project", str(there / "film.json"), *exact]) == 0
+    assert (there / "edit.mp4").read_bytes() == (here / "edit.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--seeds", "1,2"], "add --draft"),
+        (["--draft", "--seeds", "1,2,3,4,5"], "4 fit side by side"),
+        (["--draft", "--seeds", "1,x"], "seed is 'x'"),
+        (["--draft", "--compare", "sead=1"], "name a setting"),
+        (["--draft", "--compare", "guidance=0"], "guidance is 0"),
+    ],
+)
+def test_drafts_that_cannot_be_are_refused_before_any_work(
+    drawn_clip: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["edit", str(drawn_clip), "--prompt", "a blue ball", *flags]) == 2
+    assert says in capsys.readouterr().err
