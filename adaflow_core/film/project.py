@@ -91,7 +91,7 @@ def open_project(path: Path, video: Path | None = None) -> Project:
         )
     except (KeyError, TypeError, ValueError) as problem:
         raise AdaFlowError(
-            f"the project {path} lacks a part or has a wrong one ({problem}); take a whole one"
+            f"the project {path} lacks a part, or has a wrong one; take a whole one ({problem})"
         ) from problem
     if checksum(project.video) != expected:
         raise AdaFlowError(

@@ -39,6 +39,17 @@ def test_a_place_is_the_spot_with_a_margin() -> None:
     assert (place[:, 4, 6:11] > 0.5).all() and place[:, 3, 8].max() < 0.5 and place[:, :2].max() == 0
 
 
+def test_keyframes_alone_decide_what_counts_as_a_difference() -> None:
+    maps, keyframes = spot(20.0), np.array([0, 2])
+    place, other = place_of(maps, keyframes, threshold=1.0, margin=1), maps.copy()
+    other[1] = 1.0
+    found = place_of(other, keyframes, threshold=1.0, margin=1)
+    alone = place_of(maps[keyframes], np.arange(2), threshold=1.0, margin=1)
+    assert place is not None and found is not None and alone is not None
+    np.testing.assert_array_equal(found[keyframes], place[keyframes])
+    np.testing.assert_array_equal(alone, place[keyframes])
+
+
 def test_prompts_that_differ_all_over_have_no_place() -> None:
     assert place_of(spot(1.3), np.arange(3), threshold=1.0, margin=1) is None
 

@@ -99,7 +99,8 @@ def test_a_draft_then_the_edit_then_the_project_on_another_machine(
     monkeypatch.setenv("ADAFLOW_CACHE", str(here / "cache"))
     command = [
         "edit", str(here / "clip.mp4"), "--prompt", "a blue ball", "--model", str(tiny_folder("sd1")),
-        "--device", "cpu", "--dtype", "float32", "--frames", "0:7", "--size", "64x64", "--keyframes", "3", "--steps", "3", "--out", str(here / "edit.mp4"),
+        "--device", "cpu", "--dtype", "float32", "--frames", "0:7", "--size", "64x64", "--keyframes", "3",
+        "--steps", "3", "--out", str(here / "edit.mp4"),
     ]  # fmt: skip
     assert main([*command, "--draft", "--seeds", "0,1"]) == 0
     assert "forecast" in capsys.readouterr().err

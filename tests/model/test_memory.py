@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.model.memory import in_chunks
+from adaflow_core.model.memory import in_chunks, in_passes
 
 
 def test_chunks_are_halved_and_nothing_is_lost() -> None:
@@ -21,6 +22,18 @@ def test_chunks_are_halved_and_nothing_is_lost() -> None:
 
     assert in_chunks(10, 8, work) == 2
     assert done == list(range(10)) and tried == [8, 4, 2, 2, 2, 2, 2]
+
+
+def test_passes_have_one_size_and_the_last_is_filled_up() -> None:
+    passes: list[tuple[list[int], int]] = []
+
+    def work(ids: np.ndarray, count: int) -> None:
+        if len(ids) > 4:
+            raise torch.OutOfMemoryError
+        passes.append((ids.tolist(), count))
+
+    in_passes(np.array([1, 2, 3, 5, 8, 9]), 8, work)
+    assert passes == [([1, 2, 3, 5], 4), ([8, 9, 9, 9], 2)]
 
 
 def test_what_never_fits_is_said() -> None:

@@ -52,6 +52,34 @@ def test_a_stopped_build_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "frames").iterdir()) == []
 
 
+def test_a_part_of_an_entry_is_kept_for_the_rest(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with cache.part("frames", "a") as folder:
+        (folder / "half").write_text("half")
+    with cache.part("frames", "a") as folder:
+        (folder / "more").write_text("more")
+
+    def rest(folder: Path) -> dict[str, Any]:
+        return {"found": sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))}
+
+    whole, meta, known = cache.get("frames", "a", rest, resumable=True)
+    assert (meta, known) == ({"found": ["half", "more"]}, False)
+    with cache.part("frames", "a") as folder:
+        assert folder == whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks; there a day has to pass")
+def test_parts_count_and_go_by_age_too(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit_bytes=20_000)
+    for key in ("old", "new"):
+        with cache.part("frames", key) as folder:
+            (folder / "data").write_bytes(bytes(12_000))
+        if key == "old":
+            os.utime(next((tmp_path / "frames").iterdir()), (1e9, 1e9))
+    (left,) = (tmp_path / "frames").iterdir()
+    assert "new" in left.name
+
+
 def test_the_oldest_entry_goes_first(tmp_path: Path) -> None:
     cache = Cache(tmp_path, limit_bytes=2500)
     for age, key in ((300, "old"), (200, "new")):
