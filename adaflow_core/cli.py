@@ -386,6 +386,8 @@ def _compared(arguments: argparse.Namespace, config: EditConfig) -> list[tuple[s
         raise AdaFlowError(f"--compare is {text!r}; name a setting of the edit and its values, as in guidance=4,8")
     if len(parts) > MOST:
         raise AdaFlowError(f"{len(parts)} drafts are to be compared; {MOST} fit side by side")
+    if setting.name == "seed" and not config.variation:
+        raise AdaFlowError("without --variation an edit is the same for every seed; add, say, --variation 0.3")
     given = [replace(config, **{setting.name: setting.parse(part)}) for part in parts]
     return [(f"{name} {part}", edit) for part, edit in zip(parts, given, strict=True)]
 

@@ -251,9 +251,9 @@ class EditConfig:
     # The change needs the source's whole pass at every step; the output is the paper's.
     propagation: Propagation = setting("change", "what frames take from keyframes: the edit's change to the source's "
         "self-attention outputs, or the edited outputs")
-    seed: int = setting(0, "same seed, same video; 0: from the source's own noise", low=0, high=2**63 - 1)
-    variation: float = setting(0.5, "how far another seed than 0 draws the noise anew", low=0, high=1,
-        effect="More: takes of different seeds differ more, and keep less of the source.")
+    seed: int = setting(0, "same seed, same video", low=0, high=2**63 - 1)
+    variation: float = setting(0.0, "how far the seed draws the noise anew that the edit starts from", low=0, high=1,
+        effect="At 0 it is the source's own, whatever the seed. More: seeds differ more, and keep less of the source.")
     chunk: int | None = setting(None, "frames per UNet call; part of what makes the bits", low=1, high=4096)
     low_memory: bool = setting(False, "keyframes' outputs in the host's memory and small chunks, for GPUs of 8 to 12 "
         "GiB; a little slower")
@@ -281,7 +281,7 @@ class EditConfig:
 # What the published programs do without.
 _PUBLISHED: dict[str, Any] = {
     "rescale": 0.0, "focus": 0.0, "smoothing": 0.0, "fidelity": 0.0, "tolerance": 0.0, "detail": 0.0,
-    "propagation": "output", "variation": 0.0,
+    "propagation": "output",
 }  # fmt: skip
 
 PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {

@@ -159,14 +159,12 @@ class Editor:
             x = torch.from_numpy(scratch(np.float32, shape))
         resumed = 0 if checkpoint is None else checkpoint.load(x)
         if not resumed:
-            config, drawn = self.config, torch.zeros(shape[1:])
-            kept = math.sqrt(1 - config.variation**2) if config.seed else 1.0
-            if kept < 1:  # the same for every frame: it must not make frames differ
-                noise = torch.randn(shape[1:], generator=torch.Generator().manual_seed(config.seed))
-                drawn = config.variation * noise
+            share = self.config.variation
+            # The same for every frame: it must not make frames differ.
+            drawn = share * torch.randn(shape[1:], generator=torch.Generator().manual_seed(self.config.seed))
             for begin in range(0, len(x), BLOCK):
                 found = to_device(inversion.latents[0, begin : begin + BLOCK], x.device).float()
-                x[begin : begin + BLOCK] = kept * found + drawn.to(x.device)
+                x[begin : begin + BLOCK] = math.sqrt(1 - share**2) * found + drawn.to(x.device)
         return x, resumed
 
     def _step(self, i: int, inversion: Inversion, clean: np.ndarray, layout: EditLayout) -> _Step:

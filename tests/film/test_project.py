@@ -102,13 +102,13 @@ def test_a_draft_then_the_edit_then_the_project_on_another_machine(
         "--device", "cpu", "--dtype", "float32", "--frames", "0:7", "--size", "64x64", "--keyframes", "3",
         "--steps", "3", "--out", str(here / "edit.mp4"),
     ]  # fmt: skip
-    assert main([*command, "--draft", "--seeds", "0,1"]) == 0
+    assert main([*command, "--draft", "--seeds", "0,1", "--variation", "0.5"]) == 0
     assert "forecast" in capsys.readouterr().err
     sheet = np.asarray(Image.open(here / "draft.png"))
     assert sheet.shape[0] > 3 * 128 and not (here / "edit.mp4").exists()
     drafts = json.loads((here / "draft.json").read_text())["drafts"]
     assert [draft["label"] for draft in drafts] == ["seed 0", "seed 1"]
-    assert main([*command, "--seed", "1", "--project", str(here / "film.json")]) == 0
+    assert main([*command, "--seed", "1", "--variation", "0.5", "--project", str(here / "film.json")]) == 0
     shutil.copy(here / "film.json", there)
     (here / "clip.mp4").unlink()
     monkeypatch.setenv("ADAFLOW_CACHE", str(there / "cache"))
@@ -121,8 +121,9 @@ def test_a_draft_then_the_edit_then_the_project_on_another_machine(
     ("flags", "says"),
     [
         (["--seeds", "1,2"], "add --draft"),
+        (["--draft", "--seeds", "1,2"], "add, say, --variation 0.3"),
         (["--draft", "--seeds", "1,2,3,4,5"], "4 fit side by side"),
-        (["--draft", "--seeds", "1,x"], "seed is 'x'"),
+        (["--draft", "--seeds", "1,x", "--variation", "0.3"], "seed is 'x'"),
         (["--draft", "--compare", "sead=1"], "name a setting"),
         (["--draft", "--compare", "guidance=0"], "guidance is 0"),
     ],
