@@ -362,7 +362,9 @@ def test_inversion_and_back_comes_closer_with_smaller_steps(
     latents = backbone.encode(frames[:2])
     errors = []
     for steps in (10, 100):
-        found = reconstruct(backbone, latents, "a red ball", steps, tmp_path)
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        found = reconstruct(backbone, latents, "a red ball", steps, folder)
         errors.append((found - latents).square().mean().sqrt().item())
     assert errors[1] < 0.7 * errors[0], errors
 
