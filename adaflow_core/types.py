@@ -217,6 +217,15 @@ class Inversion:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Keyframes that are not edited but given: the others attend to them and frames take from them, and they stay."""
+
+    frame_ids: np.ndarray  # [H] int64 ascending, of the layout's keyframes
+    latents: np.ndarray  # [S, H, 4, h, w] float32, at the timesteps of the edit
+    states: Tensor  # [H, L, d], the prompt of each
+
+
+@dataclass(frozen=True)
 class EditResult:
     """An edited video with what is needed to repeat it."""
 
