@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -25,7 +25,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, kept_draft, keyframes_alone
 from adaflow_core.film.retake import Around, around_of, hold, retaken, surroundings, take_of
 from adaflow_core.film.stretch import Laid, ramp, stretch_of
-from adaflow_core.film.timeline import PromptRange, Timeline, stretches, timeline_result
+from adaflow_core.film.timeline import PromptRange, Timeline, shown, stretches, timeline_result
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
@@ -281,7 +281,6 @@ class AdaFlow:
         """
         monitor, (start, end) = Monitor(progress, stop), frames
         take = take_of(plan, result, start, end, prompt, source_prompt)
-        assert take.prompt is not None
         self._check_request(plan, take.prompt)
         with self._exclusive(monitor):
             begin, stop_at, segments, held = surroundings(plan.segments, start, end)
@@ -290,6 +289,26 @@ class AdaFlow:
             job = self._prepare(piece, take.prompt, config or EditConfig(), monitor)
             new, report = self._kept(job, around)
             return retaken(plan, result, take, config or EditConfig(), new, report)
+
+    def replay(
+        self,
+        plan: Plan,
+        timeline: Timeline,
+        config: EditConfig,
+        takes: Iterable[Mapping[str, Any]],
+        *,
+        progress: Report | None = None,
+        stop: Stop | None = None,
+    ) -> EditResult:
+        """The film of a timeline and of a report's takes, each over those before; what the cache has is not redone."""
+        result = self.edit_timeline(plan, timeline, config, progress=progress, stop=stop)
+        for take in takes:
+            settings, (start, end) = EditConfig(**take["settings"]), take["frames"]
+            result = self.retake(
+                plan, result, (start, end), take["prompt"], settings,
+                source_prompt=take.get("source_prompt"), progress=progress, stop=stop,
+            )  # fmt: skip
+        return result
 
     def _stretch(
         self,
@@ -425,8 +444,9 @@ class AdaFlow:
         """What can be said of `result`, an edit of `plan`, without knowing what it should look like."""
         monitor = Monitor(progress, stop)
         with self._exclusive(monitor):
-            prompt, source_prompt = result.report["prompt"], plan.config.source_prompt
-            return score(self.backbone, plan, result.frames, prompt, source_prompt, monitor)
+            usual, ranges = plan.config.source_prompt, shown(result.report, len(plan.video))
+            prompts = [(r.prompt, usual if r.source_prompt is None else r.source_prompt) if r else None for r in ranges]
+            return score(self.backbone, plan, result.frames, prompts, monitor)
 
     @contextmanager
     def _exclusive(self, monitor: Monitor) -> Iterator[None]:

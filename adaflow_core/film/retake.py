@@ -88,7 +88,7 @@ def take_of(
         raise AdaFlowError(f"the stretch {start}:{end} is not within the video, which has {T} frames from 0 on")
     if plan.config.resample:
         raise AdaFlowError("keyframes that are drawn anew at every step cannot be held; plan without --resample")
-    ranges = {(r.prompt, r.source_prompt) if r else (None, None) for _, r in shown(result.report, T)[start:end]}
+    ranges = {(r.prompt, r.source_prompt) if r else (None, None) for r in shown(result.report, T)[start:end]}
     texts, sources = {text for text, _ in ranges}, {source for _, source in ranges}
     if prompt is None:
         if len(texts) > 1 or texts == {None}:
@@ -101,8 +101,8 @@ def take_of(
 
 def around_of(result: EditResult, piece: Plan, only: slice, begin: int, held: np.ndarray) -> Around:
     """What a retake of `only`, of the frames of `piece`, is fitted into; these begin at `begin` in the result."""
-    ranges = [r for _, r in shown(result.report, len(result.frames))]
-    prompts = tuple(r.prompt if (r := ranges[begin + t]) else piece.config.source_prompt for t in held.tolist())
+    ranges = shown(result.report, len(result.frames))[begin:]
+    prompts = tuple(r.prompt if (r := ranges[t]) else piece.config.source_prompt for t in held.tolist())
     return Around(only, held, np.asarray(result.frames[begin + held]), prompts)
 
 

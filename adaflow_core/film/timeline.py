@@ -30,7 +30,7 @@ class PromptRange:
 
     start: int
     end: int
-    prompt: str | None  # None: they stay as they are
+    prompt: str
     source_prompt: str | None = None  # what is in them now; None: what the plan says of the whole video
     seconds: tuple[float, float] | None = None  # in place of frames, until the video is known
 
@@ -38,7 +38,7 @@ class PromptRange:
         first, end = self.seconds or (self.start, self.end)
         if not 0 <= first < end:
             raise AdaFlowError(f"the range {self} holds nothing; its end must come after its start, and both from 0 on")
-        if self.prompt is not None and not self.prompt.strip():
+        if not self.prompt.strip():
             raise AdaFlowError(f"the prompt of {self} is empty; say what these frames should show, or leave them out")
 
     def __str__(self) -> str:
@@ -61,26 +61,29 @@ class PromptRange:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Ranges of a video in their order, none over another."""
+    """Ranges of a video, in their order once they are in frames, none over another."""
 
     ranges: tuple[PromptRange, ...]
     crossfade: int = CROSSFADE  # frames over which one prompt goes over into the next inside a shot
 
     def __post_init__(self) -> None:
-        if not any(r.prompt for r in self.ranges):
+        if not self.ranges:
             raise AdaFlowError("no range of the timeline has a prompt; give one what it should show")
         if self.crossfade < 0:
             raise AdaFlowError(f"crossfade is {self.crossfade}; it must be 0 or more frames")
+        if any(r.seconds for r in self.ranges):
+            return
+        object.__setattr__(self, "ranges", tuple(sorted(self.ranges, key=lambda r: r.start)))
         for before, after in pairwise(self.ranges):
-            if before.seconds is None and after.seconds is None and after.start < before.end:
+            if after.start < before.end:
                 raise AdaFlowError(f"the ranges {before} and {after} overlap; let one begin where the other ends")
 
     def on(self, video: Video) -> Timeline:
         """The same in frames of a video, which it must lie in."""
-        ranges = sorted((r.in_frames(video) for r in self.ranges), key=lambda r: r.start)
-        if ranges[-1].end > len(video):
-            raise AdaFlowError(f"the range {ranges[-1]} ends after the video, which has {len(video)} frames")
-        return replace(self, ranges=tuple(ranges))
+        found = replace(self, ranges=tuple(r.in_frames(video) for r in self.ranges))
+        if found.ranges[-1].end > len(video):
+            raise AdaFlowError(f"the range {found.ranges[-1]} ends after the video, which has {len(video)} frames")
+        return found
 
     def as_json(self) -> list[dict[str, Any]]:
         return [r.as_json() for r in self.ranges]
@@ -107,8 +110,6 @@ def stretches(timeline: Timeline, cuts: np.ndarray, T: int) -> list[Stretch]:
     alone: list[Stretch] = []
     for r in timeline.ranges:
         last = alone[-1] if alone else None
-        if r.prompt is None:
-            continue
         if last and (last.end, last.prompt, last.source_prompt) == (r.start, r.prompt, r.source_prompt):
             alone[-1] = replace(last, end=r.end)
         else:
@@ -149,20 +150,21 @@ def read_prompts(path: Path) -> tuple[PromptRange, ...]:
 
 
 def ranges_of(data: Any, where: str = "the prompts") -> tuple[PromptRange, ...]:
-    """The ranges of plain JSON data; `where` they stand, for the message where they are wrong."""
+    """The ranges of plain JSON data, a null prompt leaving its frames; `where` they stand, for a message."""
     if not isinstance(data, list) or not data:
         raise AdaFlowError(f"{where} hold no list of ranges; write them as {_FORM}")
     ranges = []
     for row in data:
         unit = "seconds" if isinstance(row, dict) and "seconds" in row else "frames"
         span = row.get(unit) if isinstance(row, dict) else None
-        numbers = (int, float) if unit == "seconds" else int
-        right = isinstance(span, list) and len(span) == 2 and all(isinstance(x, numbers) for x in span)
+        numbers = (int, float) if unit == "seconds" else (int,)
+        right = isinstance(span, list) and len(span) == 2 and all(type(x) in numbers for x in span)
         texts = [] if not isinstance(row, dict) else [row.get("prompt"), row.get("source_prompt")]
         right = right and row.keys() <= {unit, "prompt", "source_prompt"}
         if not right or not all(text is None or isinstance(text, str) for text in texts):
             raise AdaFlowError(f"{where} hold {json.dumps(row)[:120]}; write a range as {_FORM}")
-        ranges.append(_range(span, unit == "seconds", *texts))
+        if texts[0] is not None:
+            ranges.append(_range(span, unit == "seconds", *texts))
     return tuple(ranges)
 
 
@@ -182,21 +184,18 @@ def parse_prompts(texts: Sequence[str]) -> str | tuple[PromptRange, ...]:
     return tuple(ranges)
 
 
-def _range(span: Any, seconds: bool, prompt: str | None, source: str | None = None) -> PromptRange:
+def _range(span: Any, seconds: bool, prompt: Any, source: str | None = None) -> PromptRange:
     if seconds:
         return PromptRange(0, 0, prompt, source, (float(span[0]), float(span[1])))
     return PromptRange(int(span[0]), int(span[1]), prompt, source)
 
 
-def shown(report: dict[str, Any], T: int) -> list[tuple[int, PromptRange | None]]:
-    """[T] for each frame of a result the take that it is of, 0 the first edit, and its range; None: the source."""
-    frames: list[tuple[int, PromptRange | None]] = [(0, None)] * T
-    for number, ranges in enumerate([report["prompts"], *([take] for take in report["takes"])]):
-        for row in ranges:
-            start, end = row["frames"]
-            if row["prompt"] is not None:
-                span = PromptRange(start, end, row["prompt"], row.get("source_prompt"))
-                frames[start:end] = [(number, span)] * (end - start)
+def shown(report: dict[str, Any], T: int) -> list[PromptRange | None]:
+    """[T] what each frame of a result was last edited to show; None: the source."""
+    frames: list[PromptRange | None] = [None] * T
+    for row in (*report["prompts"], *report["takes"]):
+        start, end = row["frames"]
+        frames[start:end] = [PromptRange(start, end, row["prompt"], row.get("source_prompt"))] * (end - start)
     return frames
 
 
@@ -220,7 +219,7 @@ def timeline_result(
         "stretches": parts,
         "seconds": plan.seconds | {"total": sum(plan.seconds.values()) + seconds},
         "frames_digest": frames_digest(frames),
-        "prompt": "; ".join(dict.fromkeys(r.prompt for r in timeline.ranges if r.prompt)),
+        "prompt": "; ".join(dict.fromkeys(r.prompt for r in timeline.ranges)),
         "prompts": timeline.as_json(),
         "crossfade": timeline.crossfade,
         "takes": [],
