@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from adaflow_core.batch.run import Scorer, Summary
     from adaflow_core.engine import AdaFlow
     from adaflow_core.film.project import Project
-    from adaflow_core.film.timeline import Timeline
+    from adaflow_core.film.timeline import PromptRange, Timeline
     from adaflow_core.types import Plan
 
 
@@ -452,6 +452,7 @@ def _asked(arguments: argparse.Namespace) -> str | Timeline:
     from adaflow_core.film.timeline import Timeline, parse_prompts, read_prompts
 
     project, crossfade = arguments.opened, arguments.crossfade
+    asked: str | tuple[PromptRange, ...]
     if arguments.prompts:
         asked = read_prompts(arguments.prompts)
     elif arguments.prompt:

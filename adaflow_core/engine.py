@@ -326,7 +326,7 @@ class AdaFlow:
         """Edited frames of a stretch, kept in the cache, and their report."""
 
         def build(folder: Path) -> dict[str, Any]:
-            result = self._edit(job, around)
+            result = self._edit(job, lambda: self._invert(job, None if around is None else around.passing), around)
             np.save(folder / "frames.npy", result.frames)
             return {"report": result.report}
 
@@ -379,22 +379,26 @@ class AdaFlow:
         return _Job(plan, config, source, negative, positive, words, latents, monitor)
 
     def _invert(self, job: _Job, frames: np.ndarray | None = None) -> tuple[Inversion, bool]:
-        """The inversion of all frames, or of `frames` [F] ascending, and whether the cache had it."""
-        steps, inversion_steps, rows = (
-            job.config.steps,
-            job.config.inversion_steps,
-            self.backbone.rows(job.config.chunk),
-        )
+        """The inversion of all frames, or of `frames` [F] ascending, and whether the cache had it.
+
+        Of a part of a video it is a part of the whole's, and as long as the part; only `frames` of it are made.
+        """
+        steps, inversion_steps = job.config.steps, job.config.inversion_steps
         assert steps and inversion_steps
-        backbone, prompt = self.backbone, job.source.text
+        backbone, prompt, rows = self.backbone, job.source.text, self.backbone.rows(job.config.chunk)
+        (video, first), latents, given = job.plan.video.part_of or (job.plan.video, 0), job.latents, frames
+        if video is not job.plan.video:
+            latents = source_latents(backbone, video, self.cache, job.monitor)
+            given = np.arange(first, first + len(job.latents))
+            frames = given if frames is None else first + frames
         key = cache_key(
-            video=job.plan.video.digest, model=backbone.fingerprint, prompt=prompt, steps=steps,
+            video=video.digest, model=backbone.fingerprint, prompt=prompt, steps=steps,
             inversion_steps=inversion_steps, rows=rows,
         )  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
             made = invert(
-                backbone, job.latents, prompt, frames, steps=steps, inversion_steps=inversion_steps,
+                backbone, latents, prompt, frames, steps=steps, inversion_steps=inversion_steps,
                 rows=rows, folder=folder, monitor=job.monitor,
             )  # fmt: skip
             return {"made": made}
@@ -404,7 +408,7 @@ class AdaFlow:
             return load_inversion(folder, backbone, steps, prompt), reused
         with self.cache.part("inversion", key) as folder:
             reused = not build(folder)["made"]
-            return load_inversion(folder, backbone, steps, prompt, frames), reused
+            return load_inversion(folder, backbone, steps, prompt, given), reused
 
     def _place(self, job: _Job) -> np.ndarray | None:
         """[T, h, w] 0..1 where the edit takes place; None: everywhere."""

@@ -34,6 +34,11 @@ class Around:
     prompts: tuple[str, ...]  # [H] under which they were edited
 
     @property
+    def passing(self) -> np.ndarray:
+        """[F] the frames that pass through the UNet."""
+        return np.union1d(np.arange(self.only.start, self.only.stop), self.frame_ids)
+
+    @property
     def digest(self) -> str:
         return f"{frames_digest(self.pictures)} {self.frame_ids.tolist()} {self.prompts} {self.only}"
 
@@ -88,14 +93,15 @@ def take_of(
         raise AdaFlowError(f"the stretch {start}:{end} is not within the video, which has {T} frames from 0 on")
     if plan.config.resample:
         raise AdaFlowError("keyframes that are drawn anew at every step cannot be held; plan without --resample")
-    ranges = {(r.prompt, r.source_prompt) if r else (None, None) for r in shown(result.report, T)[start:end]}
-    texts, sources = {text for text, _ in ranges}, {source for _, source in ranges}
+    ranges = shown(result.report, T)[start:end]
+    asked = {r.prompt for r in ranges if r}
     if prompt is None:
-        if len(texts) > 1 or texts == {None}:
+        if len(asked) != 1 or None in ranges:
             raise AdaFlowError(f"frames {start}:{end} do not show one prompt; say what they should show with --prompt")
-        (prompt,) = texts
+        prompt = asked.pop()
+    sources = {r.source_prompt if r else None for r in ranges}
     if source_prompt is None and len(sources) == 1:
-        (source_prompt,) = sources
+        source_prompt = sources.pop()
     return PromptRange(start, end, prompt, source_prompt)
 
 
@@ -130,12 +136,12 @@ def retaken(
 def seam_frames(old: np.ndarray, new: np.ndarray) -> int:
     """Over how many frames [F, H, W, 3], from the first, `old` goes over into `new` without a jump.
 
-    So many that a frame changes by half of what it changes anyhow; at most half of them.
+    So many that a frame changes by a fifth more than it does anyhow; at most half of them.
     """
     half = len(old) // 2
     pairs = [[x[t].astype(np.float32) for x in (old, new)] for t in range(half + 1)]
     jumps = np.array([np.abs(before - after).mean() for before, after in pairs[:half]])
     motion = np.mean([np.abs(now[0] - before[0]).mean() for before, now in pairwise(pairs)]) if half else 0.0
     lengths = np.arange(1, half + 1)
-    calm = lengths[np.cumsum(jumps) / lengths <= (lengths + 1) * motion / 2]
+    calm = lengths[np.cumsum(jumps) / lengths <= (lengths + 1) * motion / 5]
     return int(calm[0]) if len(calm) else half

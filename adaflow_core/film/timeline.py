@@ -85,6 +85,12 @@ class Timeline:
             raise AdaFlowError(f"the range {found.ranges[-1]} ends after the video, which has {len(video)} frames")
         return found
 
+    def one_prompt(self, video: Video) -> str | None:
+        """The prompt of all frames, if there is only one and the plan's source prompt holds for it."""
+        first = self.ranges[0]
+        whole = (first.start, first.end, first.source_prompt) == (0, len(video), None)
+        return first.prompt if whole else None
+
     def as_json(self) -> list[dict[str, Any]]:
         return [r.as_json() for r in self.ranges]
 

@@ -52,13 +52,15 @@ class Video:
         """Its frames from `start` on, `end` not included, as a video of their own."""
         if (start, end) == (0, len(self)):
             return self
+        whole, first = self.part_of or (self, 0)
+        name = f"{whole.digest} {first + start} {first + end}"
         return replace(
             self,
             frames=self.frames[start:end],
-            digest=hashlib.blake2b(f"{self.digest} {start} {end}".encode(), digest_size=16).hexdigest(),
+            digest=hashlib.blake2b(name.encode(), digest_size=16).hexdigest(),
             start=self.start + start,
             times=None if self.times is None else self.times[start : end + 1],
-            part_of=(self, start),
+            part_of=(whole, first + start),
         )
 
     def __len__(self) -> int:
