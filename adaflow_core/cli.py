@@ -335,8 +335,14 @@ def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     if arguments.draft:
         _draft(arguments, engine, plan, timeline, compared, bar, stop)
         return
-    takes = arguments.opened.takes if arguments.opened else ()
-    result = engine.replay(plan, timeline, config, takes, progress=bar, stop=stop)
+    takes, prompt = arguments.opened.takes if arguments.opened else (), timeline.one_prompt(plan.video)
+    if prompt is None:
+        seconds = engine.forecast_timeline(plan, timeline, config).total
+        print(f"forecast: {seconds:.0f} s for {len(timeline.ranges)} ranges", file=sys.stderr)
+    if prompt is None or takes or arguments.project:  # whose frames are kept for retakes
+        result = engine.replay(plan, timeline, config, takes, progress=bar, stop=stop)
+    else:
+        result = engine.edit(plan, prompt, config, progress=bar, stop=stop)
     for warning in result.warnings:
         print(f"adaflow: note: {warning}", file=sys.stderr)
     path = result.save(arguments.out)
@@ -490,6 +496,7 @@ def _retake(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     before = engine.replay(plan, project.timeline, project.edit, project.takes, progress=bar, stop=stop)
     start, end, _ = chosen.indices(len(plan.video))
     config = replace(project.edit, **_flags(arguments, EditConfig))
+    print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
     result = engine.retake(
         plan, before, (start, end), arguments.prompt, config,
         source_prompt=arguments.source_prompt, progress=bar, stop=stop,

@@ -24,7 +24,7 @@ from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, kept_draft, keyframes_alone
 from adaflow_core.film.retake import Around, around_of, hold, retaken, surroundings, take_of
-from adaflow_core.film.stretch import Laid, ramp, stretch_of
+from adaflow_core.film.stretch import Laid, ramp, stretch_of, together
 from adaflow_core.film.timeline import PromptRange, Timeline, shown, stretches, timeline_result
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.files.parts import ModelParts
@@ -261,6 +261,24 @@ class AdaFlow:
                 laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
                 parts.append(report | {"first_frame": part.start})
             return timeline_result(plan, timeline, config, parts, laid, time.perf_counter() - began)
+
+    def forecast_timeline(self, plan: Plan, timeline: Timeline, config: EditConfig | None = None) -> Forecast:
+        """What `edit_timeline` takes with nothing in the cache but the plan."""
+        found, monitor, T = [], Monitor(), len(plan.video)
+        with self._exclusive(monitor):
+            for part in stretches(timeline.on(plan.video), plan.segments.cuts, T):
+                piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
+                found.append(self._forecast(piece.video, piece.layout, config or EditConfig(), piece.config, 0.0))
+        return together(found)
+
+    def forecast_retake(self, plan: Plan, frames: tuple[int, int], config: EditConfig | None = None) -> Forecast:
+        """What `retake` takes with nothing in the cache but the plan."""
+        monitor = Monitor()
+        begin, end, segments, held = surroundings(plan.segments, *frames)
+        with self._exclusive(monitor):
+            piece = self._stretch(plan, begin, end, None, monitor, segments)
+            passing = piece.video.part(0, frames[1] - frames[0] + len(held))
+            return self._forecast(passing, piece.layout, config or EditConfig(), piece.config, 0.0)
 
     def retake(
         self,

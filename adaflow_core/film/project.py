@@ -1,8 +1,8 @@
 """A project: a small JSON file from which an edit can be made again, elsewhere too.
 
 `settings` are as they were asked for, with null where the model decides. `prompts` is a list of
-{"frames": [first, end], "prompt": text}, `takes` a list of the same with `settings` of their own, each over those before.
-Whatever else a file holds stays in it.
+{"frames": [first, end], "prompt": text}, `takes` a list of the same with `settings` of their own, each over those
+before. Whatever else a file holds stays in it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import torch
 from adaflow_core.planning.planner import build_layout
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
-from adaflow_core.types import Features, Plan, Segments
+from adaflow_core.types import Features, Forecast, Plan, Segments
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ def stretch_of(
         seconds={},
         **{name: getattr(plan, name)[frames] for name in curves},
     )
+
+
+def together(forecasts: list[Forecast]) -> Forecast:
+    """Of stretches that are edited one after another."""
+    stages = dict.fromkeys(stage for one in forecasts for stage in one.seconds)
+    seconds = {stage: sum(one.seconds.get(stage, 0.0) for one in forecasts) for stage in stages}
+    return Forecast(seconds, max(one.peak_memory_bytes for one in forecasts))
 
 
 def ramp(frames: int, rise: int, fall: int) -> np.ndarray:

@@ -209,7 +209,7 @@ def timeline_result(
     plan: Plan,
     timeline: Timeline,  # in frames of the plan
     config: EditConfig,
-    parts: list[dict[str, Any]],  # the reports of the stretches
+    parts: list[dict[str, Any]],  # the reports of the stretches; that of all frames is the film's
     laid: list[Laid],
     seconds: float,  # that the edit took
 ) -> EditResult:
@@ -217,12 +217,12 @@ def timeline_result(
     video = plan.video
     frames = lay_over(video.frames, laid)
     warnings = tuple(dict.fromkeys(warning for part in parts for warning in part["warnings"]))
-    report = {
+    whole = parts[0] if timeline.one_prompt(video) is not None else {"stretches": parts}
+    report = whole | {
         "frames": len(video),
         "width": video.size[0],
         "height": video.size[1],
         "fps": float(video.fps),
-        "stretches": parts,
         "seconds": plan.seconds | {"total": sum(plan.seconds.values()) + seconds},
         "frames_digest": frames_digest(frames),
         "prompt": "; ".join(dict.fromkeys(r.prompt for r in timeline.ranges)),
