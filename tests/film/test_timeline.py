@@ -160,7 +160,11 @@ def test_a_shot_on_the_timeline_is_edited_as_it_would_be_alone(engine: AdaFlow, 
     np.testing.assert_array_equal(result.frames[:6], film[:6])
     alone = engine.plan(film[6:], PlanConfig(keyframes=2, source_prompt="a red ball"))
     assert (alone.segments.keyframes + 6).tolist() == plan.segments.keyframes[2:].tolist()
-    np.testing.assert_array_equal(result.frames[6:], engine.edit(alone, "a blue ball", QUICK).frames)
+    expected = engine.edit(alone, "a blue ball", QUICK).frames.astype(int)
+    # Frames are encoded in passes of several, which differ in their last bits.
+    assert np.abs(result.frames[6:] - expected).mean() < 0.5
+    whole = engine.edit(replace(plan, config=alone.config), "a blue ball", QUICK).frames[6:]
+    assert np.abs(whole - expected).mean() > 1  # where keyframes of the other shot are attended to
     report = json.loads(json.dumps(result.report))
     assert report["prompts"] == [{"frames": [6, 12], "prompt": "a blue ball", "source_prompt": "a red ball"}]
     assert report["stretches"][0]["first_frame"] == 6
