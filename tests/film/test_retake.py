@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from adaflow_core.cli import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.editor import Editor
 from adaflow_core.engine import AdaFlow
@@ -157,3 +158,30 @@ def test_problems_name_their_remedy(engine: AdaFlow, plan: Plan, first: EditResu
     part = engine.edit_timeline(plan, Timeline((PromptRange(0, 6, PROMPT),)), QUICK)
     with pytest.raises(AdaFlowError, match="say what they should show"):
         engine.retake(plan, part, (4, 8), None, QUICK)
+
+
+def test_ranges_and_a_retake_on_the_command_line(
+    tiny_folder: Callable[[str], Path],
+    drawn_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    project, exact = tmp_path / "film.json", ["--device", "cpu", "--dtype", "float32"]
+    command = [
+        "edit", str(drawn_clip), "--prompt", f"2:6 {PROMPT}", "--prompt", f"6:10 {OTHER}", "--crossfade", "2",
+        "--model", str(tiny_folder("sd1")), "--size", "64x64", "--keyframes", "3", "--steps", "2",
+        "--project", str(project), "--out", str(tmp_path / "edit.mp4"), *exact,
+    ]  # fmt: skip
+    assert main(command) == 0 and "for 2 ranges" in capsys.readouterr().err
+    saved = json.loads(project.read_text())
+    assert [row["frames"] for row in saved["prompts"]] == [[2, 6], [6, 10]] and saved["crossfade"] == 2
+    retake = ["retake", str(project), "--frames", "7:9", "--prompt", PROMPT, "--out", str(tmp_path / "take.mp4")]
+    assert main([*retake, *exact]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str(tmp_path / "take.mp4") and printed.err.count("edit:") == 1  # the film was kept
+    (take,) = json.loads(project.read_text())["takes"]
+    assert (take["frames"], take["prompt"], take["settings"]["steps"]) == ([7, 9], PROMPT, 2)
+    assert main(["edit", "--project", str(project), "--out", str(tmp_path / "again.mp4"), *exact]) == 0
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "take.mp4").read_bytes()
