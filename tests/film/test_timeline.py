@@ -204,4 +204,4 @@ def test_a_stopped_timeline_goes_on_with_what_is_missing(engine: AdaFlow, drawn_
     assert sum(p.stage == "edit" and p.done == p.total for p in seen) == 1
     seen.clear()
     engine.edit_timeline(plan, replace(asked, crossfade=0), QUICK, progress=seen.append)
-    assert not seen
+    assert {p.stage for p in seen} == {"match"}  # which only says which edits these are
