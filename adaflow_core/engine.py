@@ -546,4 +546,4 @@ class _Job:
             "version": __version__,
             "warnings": list(warnings),
         }
-        return EditResult(frames, video.fps, report, video.source, video.start, warnings, video.times, video.transfer)
+        return EditResult.of(video, frames, report, warnings)

@@ -235,4 +235,4 @@ def timeline_result(
         "version": __version__,
         "warnings": list(warnings),
     }
-    return EditResult(frames, video.fps, report, video.source, video.start, warnings, video.times)
+    return EditResult.of(video, frames, report, warnings)
