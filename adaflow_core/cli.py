@@ -1,4 +1,4 @@
-"""The command line: plan, edit, batch, models, selfcheck."""
+"""The command line: plan, edit, retake, batch, models, selfcheck."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from adaflow_core.batch.run import Scorer, Summary
     from adaflow_core.engine import AdaFlow
     from adaflow_core.film.project import Project
+    from adaflow_core.film.timeline import PromptRange, Timeline
     from adaflow_core.types import Plan
 
 _SECONDS_A_LINE = 10  # of a download, where there is no terminal
@@ -120,12 +121,22 @@ def parser() -> argparse.ArgumentParser:
 
     edit = commands.add_parser("edit", help="edit a video by text")
     _shared(edit, video="?")
-    edit.add_argument("--prompt", metavar="TEXT", help="what the edited video should show")
+    add_prompts(edit)
     _add_settings(edit, EditConfig)
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
     edit.add_argument("--report", type=Path, metavar="FILE.json")
     _add_film(edit)
     edit.set_defaults(run=_edit, model=None)
+
+    retake = commands.add_parser("retake", help="edit a stretch of a project's film again, all else untouched")
+    retake.add_argument("project", type=Path, metavar="PROJECT.json")
+    add_model(retake)
+    retake.add_argument("--frames", required=True, metavar="A:B", help="the stretch, the end not included")
+    retake.add_argument("--prompt", metavar="TEXT", help="by default what the stretch shows now")
+    retake.add_argument("--source-prompt", metavar="TEXT", help="what is in the stretch now")
+    _add_settings(retake, EditConfig)
+    retake.add_argument("--out", type=Path, default=Path("outputs/retake.mp4"), metavar="FILE.mp4")
+    retake.set_defaults(run=_retake, model=None)  # the project's
 
     batch = commands.add_parser("batch", help="edit all clips of a manifest, here or on a Ray cluster")
     batch.add_argument("manifest", metavar="FILE.jsonl", help="a line a clip: video, source_prompt, prompts")
@@ -175,6 +186,19 @@ def _add_film(edit: argparse.ArgumentParser) -> None:
         "--project", type=Path, metavar="FILE.json", help="video, prompt and settings in one file: read if it is "
         "there, under the flags, and written",
     )  # fmt: skip
+
+
+def add_prompts(command: argparse.ArgumentParser) -> None:
+    """What the edited video should show: as a whole, or range by range."""
+    ways = command.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--prompt", action="append", metavar="[A:B] TEXT",
+        help='what the video should show; may be given again for ranges: "0:48 a ball", in seconds "0s:2s a ball"',
+    )  # fmt: skip
+    ways.add_argument("--prompts", type=Path, metavar="FILE.json", help='[{"frames": [0, 48], "prompt": "..."}, ...]')
+    command.add_argument(
+        "--crossfade", type=int, metavar="FRAMES", help="over which one range's edit goes over into the next in a shot"
+    )
 
 
 def _shared(command: argparse.ArgumentParser, video: str | None = None) -> None:
@@ -332,7 +356,7 @@ def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.video.write import check_folder, check_output
 
     _open(arguments)
-    _check_prompt(arguments.prompt)
+    asked = _asked(arguments)
     config = _edit_config(arguments)
     compared = _compared(arguments, config)
     probe(arguments.video)
@@ -341,15 +365,23 @@ def _edit(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         if path:
             check_folder(path)
     engine, plan = _make_plan(arguments, config, bar, stop)
+    timeline = _on(asked, plan)
     if arguments.draft:
-        _draft(arguments, engine, plan, compared, bar, stop)
+        _draft(arguments, engine, plan, timeline, compared, bar, stop)
         return
-    result = engine.edit(plan, arguments.prompt, config, progress=bar, stop=stop)
+    takes, prompt = arguments.opened.takes if arguments.opened else (), timeline.one_prompt(plan.video)
+    if prompt is None:
+        seconds = engine.forecast_timeline(plan, timeline, config).total
+        print(f"forecast: {seconds:.0f} s for {len(timeline.ranges)} ranges", file=sys.stderr)
+    if prompt is None or takes or arguments.project:  # whose frames are kept for retakes
+        result = engine.replay(plan, timeline, config, takes, progress=bar, stop=stop)
+    else:
+        result = engine.edit(plan, prompt, config, progress=bar, stop=stop)
     for warning in result.warnings:
         print(f"adaflow: note: {warning}", file=sys.stderr)
     path = result.save(arguments.out)
     if arguments.project:
-        _project(arguments, plan, config).save(arguments.project)
+        _project(arguments, plan, timeline, config).save(arguments.project)
     if arguments.report:
         scores = asdict(engine.score(plan, result, progress=bar, stop=stop))
         report = json.dumps(result.report | {"scores": scores}, indent=1)
@@ -372,16 +404,14 @@ def _open(arguments: argparse.Namespace) -> None:
         if arguments.preset != "default":
             raise AdaFlowError("a project has settings of its own; change single ones by their flags, not by --preset")
         arguments.video = project.video
-        arguments.prompt = project.prompt if arguments.prompt is None else arguments.prompt
         for name in ("model", "size", "frames"):
             setattr(arguments, name, getattr(arguments, name) or getattr(project, name))
     arguments.model = arguments.model or "embedded"
-    for name, value in (("VIDEO", arguments.video), ("--prompt", arguments.prompt)):
-        if value is None:
-            raise AdaFlowError(f"{name} is missing; give it, or a --project that holds it")
+    if arguments.video is None:
+        raise AdaFlowError("VIDEO is missing; give it, or a --project that holds it")
 
 
-def _project(arguments: argparse.Namespace, plan: Plan, config: EditConfig) -> Project:
+def _project(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, config: EditConfig) -> Project:
     """The project of this edit; of one that was opened, with what the arguments changed."""
     from adaflow_core.film.project import Project
 
@@ -394,13 +424,13 @@ def _project(arguments: argparse.Namespace, plan: Plan, config: EditConfig) -> P
         video=arguments.video,
         plan=asked,
         edit=config,
-        prompts=({"frames": [0, len(plan.video)], "prompt": arguments.prompt},),
+        prompts=tuple(timeline.as_json()),
         model=arguments.model,
         size=arguments.size,
         frames=arguments.frames,
         keyframes=keyframes,
         takes=() if opened is None else opened.takes,
-        rest={} if opened is None else opened.rest,
+        rest=({} if opened is None else opened.rest) | {"crossfade": timeline.crossfade},
     )
 
 
@@ -430,6 +460,7 @@ def _draft(
     arguments: argparse.Namespace,
     engine: AdaFlow,
     plan: Plan,
+    timeline: Timeline,
     compared: list[tuple[str, EditConfig]],
     bar: Bar,
     stop: Any,
@@ -437,20 +468,78 @@ def _draft(
     from adaflow_core.film.draft import contact_sheet
     from adaflow_core.report.canvas import save_picture
 
+    prompt = timeline.one_prompt(plan.video)
+    if prompt is None:
+        raise AdaFlowError("a draft shows one prompt for the whole video; try the ranges one by one, with --frames")
     seconds = sum(engine.forecast_draft(plan, config).total for _, config in compared)
     print(f"forecast: {seconds:.0f} s for the draft, {plan.forecast.total:.0f} s for the edit", file=sys.stderr)
     drafts = []
     for label, config in compared:
-        drafts.append((label, engine.draft(plan, arguments.prompt, config, progress=bar, stop=stop)))
+        drafts.append((label, engine.draft(plan, prompt, config, progress=bar, stop=stop)))
     for warning in dict.fromkeys(warning for _, draft in drafts for warning in draft.warnings):
         print(f"adaflow: note: {warning}", file=sys.stderr)
     folder = arguments.out.parent
-    project = _project(arguments, plan, _edit_config(arguments))
+    project = _project(arguments, plan, timeline, _edit_config(arguments))
     tried = [{"label": label, **draft.report} for label, draft in drafts]
     for path in (folder / "draft.json", arguments.project):
         if path:
             replace(project, rest=project.rest | {"drafts": tried}).save(path)
     print(save_picture(contact_sheet(plan, drafts), folder / "draft.png"))
+
+
+def _asked(arguments: argparse.Namespace) -> str | Timeline:
+    """One prompt for the whole video, or a timeline: of the arguments, else of the project."""
+    from adaflow_core.film.timeline import Timeline, parse_prompts, read_prompts
+
+    project, crossfade = arguments.opened, arguments.crossfade
+    asked: str | tuple[PromptRange, ...]
+    if arguments.prompts:
+        asked = read_prompts(arguments.prompts)
+    elif arguments.prompt:
+        asked = parse_prompts(arguments.prompt)
+    elif project:
+        return project.timeline if crossfade is None else replace(project.timeline, crossfade=crossfade)
+    else:
+        raise AdaFlowError("--prompt is missing; give it, or a --project that holds it")
+    if isinstance(asked, str):
+        _check_prompt(asked)
+        return asked
+    return Timeline(asked) if crossfade is None else Timeline(asked, crossfade)
+
+
+def _on(asked: str | Timeline, plan: Plan) -> Timeline:
+    """What is asked for, in frames of the planned video."""
+    from adaflow_core.film.timeline import PromptRange, Timeline
+
+    return (Timeline((PromptRange(0, len(plan.video), asked),)) if isinstance(asked, str) else asked).on(plan.video)
+
+
+def _retake(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.film.project import open_project
+    from adaflow_core.video import parse_range, parse_size
+    from adaflow_core.video.write import check_output
+
+    project, chosen = open_project(arguments.project), parse_range(arguments.frames)
+    check_output(arguments.out, project.video)
+    arguments.model = arguments.model or project.model
+    engine = _load(arguments)
+    plan = engine.plan(
+        project.video, project.plan, size=parse_size(project.size) if project.size else None,
+        frames=parse_range(project.frames) if project.frames else None, progress=bar, stop=stop,
+    )  # fmt: skip
+    before = engine.replay(plan, project.timeline, project.edit, project.takes, progress=bar, stop=stop)
+    start, end, _ = chosen.indices(len(plan.video))
+    config = replace(project.edit, **_flags(arguments, EditConfig))
+    print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
+    result = engine.retake(
+        plan, before, (start, end), arguments.prompt, config,
+        source_prompt=arguments.source_prompt, progress=bar, stop=stop,
+    )  # fmt: skip
+    for warning in result.warnings:
+        print(f"adaflow: note: {warning}", file=sys.stderr)
+    path = result.save(arguments.out)
+    replace(project, takes=tuple(result.report["takes"])).save(arguments.project)
+    print(path)
 
 
 def _batch(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -23,6 +23,9 @@ from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, kept_draft, keyframes_alone
+from adaflow_core.film.retake import Around, around_of, hold, retaken, surroundings, take_of
+from adaflow_core.film.stretch import Laid, ramp, stretch_of, together
+from adaflow_core.film.timeline import PromptRange, Timeline, shown, stretches, timeline_result
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
@@ -32,7 +35,7 @@ from adaflow_core.planning.planner import Planner, build_layout, draw_keyframes
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.scores import Scores, score
 from adaflow_core.storage.cache import Cache, cache_key
-from adaflow_core.types import EditLayout, EditResult, Embedding, Forecast, Inversion, Place, Plan
+from adaflow_core.types import EditLayout, EditResult, Embedding, Forecast, Inversion, Place, Plan, Segments
 from adaflow_core.version import __version__
 from adaflow_core.video.types import Video
 
@@ -234,19 +237,29 @@ class AdaFlow:
             wanted = resolve_edit(config, self.profile, plan.config.source_prompt)
             return self._forecast(alone.video, alone.layout, wanted, Monitor())
 
-    def _edit(self, job: _Job, invert: Callable[[], tuple[Inversion, bool]]) -> EditResult:
-        began, monitor = time.perf_counter(), job.monitor
+    def _edit(
+        self, job: _Job, invert: Callable[[], tuple[Inversion, bool]], around: Around | None = None
+    ) -> EditResult:
+        """The edit of a job; `around`: of a part of its frames, which fits into what lies around it."""
+        monitor, began, T = job.monitor, time.perf_counter(), len(job.latents)
+        first, end, _ = (around.only if around else slice(None)).indices(T)
         with PeakMemory(self.backbone.device) as peak:
             inversion, reused = invert()
-            checkpoint = Checkpoint(self.cache.state("edits", self._key(job)))
+            checkpoint = Checkpoint(self.cache.state("edits", self._key(job, around)))
             place = self._place(job)
-            editor = Editor(self.backbone, job.source, job.negative, job.positive, job.config, monitor, place)
+            held = hold(self.backbone, inversion, job.latents, around) if around else None
+            prompts, only = (job.source, job.negative, job.positive), slice(first, end)
+            editor = Editor(self.backbone, *prompts, job.config, monitor, place, held, only)
             preview = latent_preview(job.latents, job.plan.video)
             edited, resumed = editor.run(inversion, job.latents, self._layouts(job), preview, checkpoint)
             if checkpoint.problem:
                 monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
             renewed = place if job.config.structure is not None and job.config.structure < 1 else None
-            frames = show_source(self.backbone, edited, job.latents, job.plan, job.config, self.cache, monitor, renewed)
+            frames = show_source(
+                self.backbone, edited[first:end], job.latents[first:end], job.plan.video.part(first, end),
+                job.plan.segments.cuts - first, job.config, self.cache, monitor,
+                None if renewed is None else renewed[first:end],
+            )  # fmt: skip
             checkpoint.remove()
         return job.result(
             frames,
@@ -256,6 +269,123 @@ class AdaFlow:
             resumed_at_step=resumed,
             chunk=editor.chunk,
         )
+
+    def edit_timeline(
+        self,
+        plan: Plan,
+        timeline: Timeline,
+        config: EditConfig | None = None,
+        *,
+        progress: Report | None = None,
+        stop: Stop | None = None,
+    ) -> EditResult:
+        """Edit each range of the planned video by its own prompt; frames that no range names stay the source's.
+
+        Finished ranges are kept in the cache: an edit that is stopped goes on with the next, and after a change of one
+        prompt the others are not edited again. Raises as `edit`.
+        """
+        monitor, began, config = Monitor(progress, stop), time.perf_counter(), config or EditConfig()
+        timeline = timeline.on(plan.video)
+        with self._exclusive(monitor):
+            parts, laid = [], []
+            for part in stretches(timeline, plan.segments.cuts, len(plan.video)):
+                self._check_request(plan, part.prompt)
+                piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
+                frames, report = self._kept(self._prepare(piece, part.prompt, config, monitor))
+                laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
+                parts.append(report | {"first_frame": part.start})
+            return timeline_result(plan, timeline, config, parts, laid, time.perf_counter() - began)
+
+    def forecast_timeline(self, plan: Plan, timeline: Timeline, config: EditConfig | None = None) -> Forecast:
+        """What `edit_timeline` takes with nothing in the cache but the plan."""
+        found, monitor, T = [], Monitor(), len(plan.video)
+        with self._exclusive(monitor):
+            for part in stretches(timeline.on(plan.video), plan.segments.cuts, T):
+                piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
+                wanted = resolve_edit(config or EditConfig(), self.profile, piece.config.source_prompt)
+                found.append(self._forecast(piece.video, piece.layout, wanted, monitor))
+        return together(found)
+
+    def forecast_retake(self, plan: Plan, frames: tuple[int, int], config: EditConfig | None = None) -> Forecast:
+        """What `retake` takes with nothing in the cache but the plan."""
+        monitor = Monitor()
+        begin, end, segments, held = surroundings(plan.segments, *frames)
+        with self._exclusive(monitor):
+            piece = self._stretch(plan, begin, end, None, monitor, segments)
+            passing = piece.video.part(0, frames[1] - frames[0] + len(held))
+            wanted = resolve_edit(config or EditConfig(), self.profile, piece.config.source_prompt)
+            return self._forecast(passing, piece.layout, wanted, monitor)
+
+    def retake(
+        self,
+        plan: Plan,
+        result: EditResult,
+        frames: tuple[int, int],
+        prompt: str | None = None,
+        config: EditConfig | None = None,
+        *,
+        source_prompt: str | None = None,
+        progress: Report | None = None,
+        stop: Stop | None = None,
+    ) -> EditResult:
+        """Frames `frames[0]` to `frames[1]` of `result`, an edit of `plan`, again; all others keep every byte.
+
+        The keyframes on either side are held. By default what the frames show now is asked for again. `result` stays as
+        it is, so that several takes lie side by side. Raises as `edit`.
+        """
+        monitor, (start, end) = Monitor(progress, stop), frames
+        take = take_of(plan, result, start, end, prompt, source_prompt)
+        self._check_request(plan, take.prompt)
+        with self._exclusive(monitor):
+            begin, stop_at, segments, held = surroundings(plan.segments, start, end)
+            piece = self._stretch(plan, begin, stop_at, take.source_prompt, monitor, segments)
+            around = around_of(result, piece, slice(start - begin, end - begin), begin, held) if len(held) else None
+            job = self._prepare(piece, take.prompt, config or EditConfig(), monitor)
+            new, report = self._kept(job, around)
+            return retaken(plan, result, take, config or EditConfig(), new, report)
+
+    def replay(
+        self,
+        plan: Plan,
+        timeline: Timeline,
+        config: EditConfig,
+        takes: Iterable[Mapping[str, Any]],
+        *,
+        progress: Report | None = None,
+        stop: Stop | None = None,
+    ) -> EditResult:
+        """The film of a timeline and of a report's takes, each over those before; what the cache has is not redone."""
+        result = self.edit_timeline(plan, timeline, config, progress=progress, stop=stop)
+        for take in takes:
+            settings, (start, end) = EditConfig(**take["settings"]), take["frames"]
+            result = self.retake(
+                plan, result, (start, end), take["prompt"], settings,
+                source_prompt=take.get("source_prompt"), progress=progress, stop=stop,
+            )  # fmt: skip
+        return result
+
+    def _stretch(
+        self,
+        plan: Plan,
+        start: int,
+        end: int,
+        source_prompt: str | None,
+        monitor: Monitor,
+        segments: Segments | None = None,
+    ) -> Plan:
+        text = plan.config.source_prompt if source_prompt is None else source_prompt
+        return stretch_of(plan, start, end, text, self.backbone.device, monitor, segments)
+
+    def _kept(self, job: _Job, around: Around | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Edited frames of a stretch, kept in the cache, and their report."""
+
+        def build(folder: Path) -> dict[str, Any]:
+            result = self._edit(job, lambda: self._invert(job, None if around is None else around.passing), around)
+            np.save(folder / "frames.npy", result.frames)
+            return {"report": result.report}
+
+        folder, meta, _ = self.cache.get("takes", self._key(job, around), build, job.monitor.note)
+        return np.load(folder / "frames.npy", mmap_mode="r"), meta["report"]
 
     def place(
         self,
@@ -303,22 +433,26 @@ class AdaFlow:
         return _Job(plan, config, source, negative, positive, words, latents, monitor)
 
     def _invert(self, job: _Job, frames: np.ndarray | None = None) -> tuple[Inversion, bool]:
-        """The inversion of all frames, or of `frames` [F] ascending, and whether the cache had it."""
-        steps, inversion_steps, rows = (
-            job.config.steps,
-            job.config.inversion_steps,
-            self.backbone.rows(job.config.chunk),
-        )
+        """The inversion of all frames, or of `frames` [F] ascending, and whether the cache had it.
+
+        Of a part of a video it is a part of the whole's, and as long as the part; only `frames` of it are made.
+        """
+        steps, inversion_steps = job.config.steps, job.config.inversion_steps
         assert steps and inversion_steps
-        backbone, prompt = self.backbone, job.source.text
+        backbone, prompt, rows = self.backbone, job.source.text, self.backbone.rows(job.config.chunk)
+        (video, first), latents, given = job.plan.video.part_of or (job.plan.video, 0), job.latents, frames
+        if video is not job.plan.video:
+            latents = source_latents(backbone, video, self.cache, job.monitor)
+            given = np.arange(first, first + len(job.latents))
+            frames = given if frames is None else first + frames
         key = cache_key(
-            video=job.plan.video.digest, model=backbone.fingerprint, prompt=prompt, steps=steps,
+            video=video.digest, model=backbone.fingerprint, prompt=prompt, steps=steps,
             inversion_steps=inversion_steps, rows=rows,
         )  # fmt: skip
 
         def build(folder: Path) -> dict[str, Any]:
             made = invert(
-                backbone, job.latents, prompt, frames, steps=steps, inversion_steps=inversion_steps,
+                backbone, latents, prompt, frames, steps=steps, inversion_steps=inversion_steps,
                 rows=rows, folder=folder, monitor=job.monitor,
             )  # fmt: skip
             return {"made": made}
@@ -328,7 +462,7 @@ class AdaFlow:
             return load_inversion(folder, backbone, steps, prompt), reused
         with self.cache.part("inversion", key) as folder:
             reused = not build(folder)["made"]
-            return load_inversion(folder, backbone, steps, prompt, frames), reused
+            return load_inversion(folder, backbone, steps, prompt, given), reused
 
     def _place(self, job: _Job) -> np.ndarray | None:
         """[T, h, w] 0..1 where the edit takes place; None: everywhere."""
@@ -340,12 +474,13 @@ class AdaFlow:
             self.backbone, job.latents, video, keyframes, job.source, job.positive, words, self.cache, job.monitor
         )
 
-    def _key(self, job: _Job) -> str:
+    def _key(self, job: _Job, around: Around | None = None) -> str:
         """Of all that decides on an edit's bits."""
         backbone, plan = self.backbone, job.plan
         return cache_key(
             video=plan.video.digest, model=backbone.fingerprint, device=str(backbone.device), prompt=job.positive.text,
             settings=settings_dict(plan.config, job.config), layout=layout_digest(plan.layout),
+            **({} if around is None else {"around": around.digest}),
         )  # fmt: skip
 
     def _layouts(self, job: _Job) -> Layouts:
@@ -367,8 +502,9 @@ class AdaFlow:
         """What can be said of `result`, an edit of `plan`, without knowing what it should look like."""
         monitor = Monitor(progress, stop)
         with self._exclusive(monitor):
-            prompt, source_prompt = result.report["prompt"], plan.config.source_prompt
-            return score(self.backbone, plan, result.frames, prompt, source_prompt, monitor)
+            usual, ranges = plan.config.source_prompt, shown(result.report, len(plan.video))
+            prompts = [(r.prompt, usual if r.source_prompt is None else r.source_prompt) if r else None for r in ranges]
+            return score(self.backbone, plan, result.frames, prompts, monitor)
 
     @contextmanager
     def _exclusive(self, monitor: Monitor) -> Iterator[None]:
@@ -438,10 +574,12 @@ class _Job:
             "resumed_at_step": resumed_at_step,
             "frames_digest": frames_digest(frames),
             "prompt": self.positive.text,
+            "prompts": [PromptRange(0, len(video), self.positive.text, self.source.text).as_json()],
+            "takes": [],
             "settings": settings_dict(plan.config, replace(self.config, chunk=chunk)),
             "seed": self.config.seed,
             "model": plan.model,
             "version": __version__,
             "warnings": list(warnings),
         }
-        return EditResult(frames, video.fps, report, video.source, video.start, warnings, video.times, video.transfer)
+        return EditResult.of(video, frames, report, warnings)

@@ -219,6 +219,15 @@ class Inversion:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Keyframes that are not edited but given: the others attend to them and frames take from them, and they stay."""
+
+    frame_ids: np.ndarray  # [H] int64 ascending, of the layout's keyframes
+    latents: np.ndarray  # [S, H, c, h, w] float32, at the timesteps of the edit
+    states: Tensor  # [H, L, d], the prompt of each
+
+
+@dataclass(frozen=True)
 class EditResult:
     """An edited video with what is needed to repeat it."""
 
@@ -230,6 +239,11 @@ class EditResult:
     warnings: tuple[str, ...] = field(default=())
     times: tuple[float, ...] | None = None  # as in `Video`
     transfer: int = 1  # as in `Video`
+
+    @classmethod
+    def of(cls, video: Video, frames: np.ndarray, report: dict[str, Any], warnings: tuple[str, ...]) -> EditResult:
+        """An edit of all frames of `video`, with its rate, times and sound."""
+        return cls(frames, video.fps, report, video.source, video.start, warnings, video.times, video.transfer)
 
     def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio; returns the path."""

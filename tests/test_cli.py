@@ -49,6 +49,9 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         (["edit", str(CLIP), "--prompt", " "], "prompt"),
         (["plan", str(CLIP), "--prompt", " "], "prompt"),
         (["edit", str(CLIP)], "--prompt"),
+        (["edit", str(CLIP), "--prompt", "0:4 a ball", "--prompt", "a cube"], "does not begin with its range"),
+        (["edit", str(CLIP), "--prompts", "none.json"], "none.json"),
+        (["retake", "none.json", "--frames", "0:4"], "none.json"),
         (["edit", str(CLIP), "--prompt", "a ball", "--model", "./no-such-folder"], "model"),
         (["plan", str(CLIP), "--prune", "2"], "prune"),
         (["plan", str(CLIP), "--prune", "0.5", "--kv-frames", "3"], "--kv-frames"),
@@ -160,7 +163,7 @@ def test_the_command_that_is_shown_repeats_the_edit(plan: PlanConfig, edit: Edit
     words = shlex.split(line)
     assert words[:4] == ["python", "-m", "adaflow_core", "edit"]
     arguments = parser().parse_args(words[3:])
-    assert (arguments.prompt, arguments.size, arguments.frames) == ('a "blue" ball', "256x192", "2:")
+    assert (arguments.prompt, arguments.size, arguments.frames) == (['a "blue" ball'], "256x192", "2:")
     assert arguments.video == Path("a clip.mp4")
     read = _plan_config(arguments), _edit_config(arguments)
     assert resolve_plan(read[0], profile, "cpu") == resolved[0]

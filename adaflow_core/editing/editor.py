@@ -30,7 +30,7 @@ from adaflow_core.model.memory import BLOCK, HostOutputs, cut_feed_forwards, in_
 from adaflow_core.planning.matching import on_grid
 from adaflow_core.progress import Monitor, Stage
 from adaflow_core.storage.arrays import scratch
-from adaflow_core.types import EditLayout, Embedding, Inversion
+from adaflow_core.types import EditLayout, Embedding, Held, Inversion
 
 LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
 Layouts = Callable[[int], EditLayout]
@@ -94,6 +94,8 @@ class Editor:
         config: EditConfig,
         monitor: Monitor,
         place: np.ndarray | None = None,  # [T, h, w] 0..1, where the edit takes place; None: everywhere
+        held: Held | None = None,  # keyframes that are given
+        only: slice = slice(None),  # the frames to edit; with `held`, whose keyframes are the only others that pass
     ) -> None:
         assert config.guidance is not None and config.chunk and config.rescale is not None
         assert config.fidelity is not None and config.tolerance is not None
@@ -102,6 +104,7 @@ class Editor:
         self.chunk, self.fidelity = config.chunk, config.fidelity
         self.tolerance, self.guidance, self.rescale = config.tolerance, config.guidance, config.rescale
         self.source, self.negative, self.positive = source.states, negative.states, positive.states
+        self.held, self.only = held, only
         self.attention = EditState(
             attend=backbone.attend,
             gather=backbone.gather,
@@ -130,15 +133,18 @@ class Editor:
         """
         unet, S = self.backbone.unet, len(inversion.timesteps)
         x, resumed = self._start(inversion, checkpoint)
+        passing = len(self._passing(len(x)))
         with (
             editing_attention(unet, self.attention),
             forward_hook(injected_conv(unet), self.conv),
             cut_feed_forwards(unet) as self.feed_forwards,
-            self.monitor.stage("edit", S * len(x)) as stage,
+            self.monitor.stage("edit", S * passing) as stage,
         ):
-            stage.skip(resumed * len(x))
+            stage.skip(resumed * passing)
             for i in range(resumed, S):
                 step = self._step(i, inversion, clean, layouts(i))
+                if self.held is not None:
+                    x[to_device(self.held.frame_ids, x.device)] = to_device(self.held.latents[i], x.device)
                 self._keyframes(x, step, stage, preview)
                 self._others(x, step, stage)
                 self.attention.forget()
@@ -146,6 +152,11 @@ class Editor:
                     self.backbone.finite.check()  # saving waits for the device in any case
                     checkpoint.save(i + 1, x)
         return x, resumed
+
+    def _passing(self, T: int) -> np.ndarray:
+        """The frames that pass through the UNet."""
+        chosen = np.arange(T)[self.only]
+        return chosen if self.held is None else np.union1d(chosen, self.held.frame_ids)
 
     def _start(self, inversion: Inversion, checkpoint: Checkpoint | None) -> tuple[Tensor, int]:
         """The latents to begin from [T, 4, h, w] float32, and how many steps are behind them.
@@ -225,7 +236,7 @@ class Editor:
 
     def _others(self, x: Tensor, step: _Step, stage: Stage) -> None:
         """All other frames of `x` one step on, their self-attention gathered from the keyframes."""
-        others = np.setdiff1d(np.arange(len(x)), step.layout.keyframes)
+        others = np.setdiff1d(self._passing(len(x)), step.layout.keyframes)
 
         def propagate(part: slice) -> None:
             frames = others[part]
@@ -262,8 +273,12 @@ class Editor:
         if with_source:
             latents.insert(0, to_device(step.source[frames], device).float())
             prompts.insert(0, self.source)
-        self.attention.prompts = len(prompts)
         states = torch.cat([s.expand(len(frames), -1, -1) for s in prompts])
+        self.attention.prompts = len(prompts)
+        if self.held is not None and (rows := np.isin(frames, self.held.frame_ids)).any():
+            # Each under the prompt that it was edited under: from here on no two rows share one.
+            states[-len(frames) :][torch.from_numpy(rows).to(device)] = self.held.states
+            self.attention.prompts = None
         self.feed_forwards.cut(len(states))
         injecting: AbstractContextManager[None] = nullcontext()
         if step.passes.inject_conv:

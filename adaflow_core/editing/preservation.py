@@ -24,7 +24,6 @@ from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated, scratch
 from adaflow_core.storage.cache import Cache, cache_key
-from adaflow_core.types import Plan
 from adaflow_core.video.types import Video
 
 # Changes of the colours, as parts of the frame's largest, up to which the source is shown and from which the edit is.
@@ -88,15 +87,15 @@ def show_source(
     backbone: Backbone,
     edited: Tensor,  # [T, 4, h, w]
     latents: np.ndarray,  # [T, 4, h, w] the source's
-    plan: Plan,
+    video: Video,
+    cuts: np.ndarray,  # [C] frames that begin a new shot
     config: EditConfig,
     cache: Cache,
     monitor: Monitor,
     renewed: np.ndarray | None = None,  # [T, h, w] 0..1, where a thing takes another's place
 ) -> np.ndarray:
     """The decoded edit [T, H, W, 3] uint8, its flicker smoothed away, with the source where it is unchanged."""
-    video, device = plan.video, backbone.device
-    T, chunk = len(video), backbone.vae_chunk(*video.size, config.low_memory)
+    T, device, chunk = len(video), backbone.device, backbone.vae_chunk(*video.size, config.low_memory)
     out, rebuilt = scratch(np.uint8, video.frames.shape), None
     if config.detail or config.smoothing:
         rebuilt = reconstruction(backbone, latents, video, chunk, cache, monitor)
@@ -134,7 +133,7 @@ def show_source(
             frame = frame.round().clamp(0, 255).to(torch.uint8)
             out[t] = finished(frame[None], np.array([t]))[0].cpu().numpy()
 
-        flow, cuts = source_flow(video, cache, monitor), plan.segments.cuts
+        flow = source_flow(video, cache, monitor)
         smooth_change(change, flow, config.smoothing, cuts, write, monitor, None if renewed is None else place_in)
     return out
 

@@ -1,1 +1,1 @@
-"""What people do with an edit over time: drafts of its keyframes, and projects that can be saved and opened again."""
+"""What people do with an edit over time: drafts, prompts on ranges of frames, retakes, and projects to open again."""

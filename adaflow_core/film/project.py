@@ -1,7 +1,8 @@
 """A project: a small JSON file from which an edit can be made again, elsewhere too.
 
 `settings` are as they were asked for, with null where the model decides. `prompts` is a list of
-{"frames": [first, end], "prompt": text}, `takes` a list of edits of stretches. Whatever else a file holds stays in it.
+{"frames": [first, end], "prompt": text}, `takes` a list of the same with `settings` of their own, each over those
+before. Whatever else a file holds stays in it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from adaflow_core.config import EditConfig, PlanConfig, read_settings, settings_dict
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.timeline import CROSSFADE, Timeline, ranges_of
 from adaflow_core.storage.cache import file_digest
 
 VERSION = 1
@@ -38,10 +40,8 @@ class Project:
     rest: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def prompt(self) -> str:
-        if len(self.prompts) != 1:
-            raise AdaFlowError(f"the project has {len(self.prompts)} prompts; say with --prompt which one to edit by")
-        return str(self.prompts[0]["prompt"])
+    def timeline(self) -> Timeline:
+        return Timeline(ranges_of(list(self.prompts)), self.rest.get("crossfade", CROSSFADE))
 
     def save(self, path: Path) -> None:
         """Write the project to `path`, as a whole or not at all; its video is named as it lies from there."""
@@ -78,11 +78,14 @@ def open_project(path: Path, video: Path | None = None) -> Project:
     try:
         named, expected = Path(content["video"]["path"]), content["video"]["checksum"]
         prompts, takes = (tuple(dict(part) for part in content[name]) for name in ("prompts", "takes"))
+        for take in takes:
+            ranges_of([{"frames": take["frames"], "prompt": take["prompt"]}], f"the takes of {path}")
+            EditConfig(**take["settings"])
         project = Project(
             video=_find(path, named, video),
             plan=PlanConfig(),
             edit=EditConfig(),
-            prompts=tuple(part | {"prompt": str(part["prompt"])} for part in prompts),
+            prompts=tuple(part.as_json() for part in ranges_of(list(prompts), f"the prompts of {path}")),
             model=str(content["model"]),
             size=_text(content["size"]),
             frames=_text(content["frames"]),

@@ -154,6 +154,9 @@ class _Unlikeness:
 
 def source_latents(backbone: Backbone, video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
     """[T, c, h, w] float32, memory-mapped."""
+    if video.part_of is not None:
+        whole, first = video.part_of
+        return source_latents(backbone, whole, cache, monitor)[first : first + len(video)]
     T, (width, height) = len(video), video.size
     factor, chunk = backbone.factor, backbone.vae_chunk(width, height)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,17 +33,24 @@ class Scores:
 
 
 def score(
-    backbone: Backbone, plan: Plan, frames: np.ndarray, prompt: str, source_prompt: str, monitor: Monitor
+    backbone: Backbone, plan: Plan, frames: np.ndarray, prompts: Sequence[tuple[str, str] | None], monitor: Monitor
 ) -> Scores:
-    """`frames` [T, H, W, 3] uint8 are the edit of `plan` that shows `prompt`."""
-    source, keyframes = plan.video.frames, plan.segments.keyframes
+    """`frames` [T, H, W, 3] uint8 are an edit of `plan`.
+
+    `prompts` [T]: what each shows, and what its source shows; None: it is not edited.
+    """
+    source = plan.video.frames
+    keyframes = np.array([t for t in plan.segments.keyframes.tolist() if prompts[t]], np.int64)
     chosen = keyframes[np.unique(np.linspace(0, len(keyframes) - 1, min(LOOKED_AT, len(keyframes))).astype(int))]
     with monitor.stage("score", len(chosen) * len(MOMENTS)) as stage:
         agreed = []
         for frame in chosen:
-            agreed.append(prompt_agreement(backbone, frames[frame : frame + 1], prompt, source_prompt))
+            texts = prompts[frame]
+            assert texts is not None
+            agreed.append(prompt_agreement(backbone, frames[frame : frame + 1], *texts))
             stage.advance(len(MOMENTS))
-    return Scores(float(np.mean(agreed)), untouched(frames, source), liveliness(frames, source, plan.segments.cuts))
+    agreement = float(np.mean(agreed)) if agreed else 0.0
+    return Scores(agreement, untouched(frames, source), liveliness(frames, source, plan.segments.cuts))
 
 
 @torch.inference_mode()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -45,6 +46,22 @@ class Video:
     times: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
     transfer: int = 1  # as in `VideoInfo`
+    part_of: tuple[Video, int] | None = None  # the video that these are frames of, and the first of them there
+
+    def part(self, start: int, end: int) -> Video:
+        """Its frames from `start` on, `end` not included, as a video of their own."""
+        if (start, end) == (0, len(self)):
+            return self
+        whole, first = self.part_of or (self, 0)
+        name = f"{whole.digest} {first + start} {first + end}"
+        return replace(
+            self,
+            frames=self.frames[start:end],
+            digest=hashlib.blake2b(name.encode(), digest_size=16).hexdigest(),
+            start=self.start + start,
+            times=None if self.times is None else self.times[start : end + 1],
+            part_of=(whole, first + start),
+        )
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])

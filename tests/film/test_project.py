@@ -16,6 +16,7 @@ from adaflow_core.cli import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project, open_project
+from adaflow_core.film.timeline import PromptRange
 
 PROMPTS = ({"frames": [0, 12], "prompt": "a blue ball"},)
 
@@ -33,7 +34,8 @@ def project(drawn_clip: Path, tmp_path: Path) -> Path:
 def test_a_project_comes_back(project: Path) -> None:
     found = open_project(project)
     assert (found.plan, found.edit, found.prompts) == (PlanConfig(keyframes=3), EditConfig(seed=4), PROMPTS)
-    assert (found.size, found.frames, found.prompt, found.rest) == ("64x64", None, "a blue ball", {"note": "mine"})
+    assert (found.size, found.frames, found.rest) == ("64x64", None, {"note": "mine"})
+    assert found.timeline.ranges == (PromptRange(0, 12, "a blue ball"),)
     found.save(project)
     assert open_project(project) == found
 
@@ -66,6 +68,8 @@ def test_a_folder_of_pictures_is_known_by_its_content(tmp_path: Path) -> None:
         ({"version": 2}, "version 2"),
         ({"kind": None}, "is no project"),
         ({"prompts": "a ball"}, "lacks a part, or has a wrong one"),
+        ({"prompts": [{"frames": [3], "prompt": "a ball"}]}, "write a range as"),
+        ({"takes": [{"frames": [0, 2], "prompt": "a", "settings": {"sead": 1}}]}, "lacks a part, or has a wrong one"),
         ({"video": {}}, "lacks a part, or has a wrong one"),
         ({"settings": {"plan": {"keyframs": 3}}}, "keyframs"),
         ({"settings": {"edit": {"seed": "four"}}}, "seed"),

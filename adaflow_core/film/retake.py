@@ -1,0 +1,147 @@
+"""A stretch of a finished edit again, its neighbours' keyframes held.
+
+The keyframes on either side take part in the joint pass, so that the new frames fit in, and stay as they are. Their
+latents at every step follow from their pictures: the source's own noise, around what was made of the source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaflow_core.config import EditConfig, settings_dict
+from adaflow_core.editing.checkpoint import frames_digest
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.stretch import Laid, clip, lay_over, ramp
+from adaflow_core.film.timeline import PromptRange, shown
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
+
+NEIGHBOURS = 2  # keyframes that are held on either side
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a stretch is fitted into."""
+
+    only: slice  # the frames that are edited, of those of the plan at hand
+    frame_ids: np.ndarray  # [H] of its keyframes, those that are held
+    pictures: np.ndarray  # [H, H, W, 3] uint8
+    prompts: tuple[str, ...]  # [H] under which they were edited
+
+    @property
+    def passing(self) -> np.ndarray:
+        """[F] the frames that pass through the UNet."""
+        return np.union1d(np.arange(self.only.start, self.only.stop), self.frame_ids)
+
+    @property
+    def digest(self) -> str:
+        return f"{frames_digest(self.pictures)} {self.frame_ids.tolist()} {self.prompts} {self.only}"
+
+
+def surroundings(segments: Segments, start: int, end: int) -> tuple[int, int, Segments, np.ndarray]:
+    """Frames `start` to `end` with the held keyframes of their shots on either side.
+
+    The first frame and the end of all of these, their segments, and the places [H] of the held among their frames.
+    """
+    shots = np.array([0, *segments.cuts, segments.T])
+    first, last = shots[shots <= start].max(), shots[shots >= end].min()
+    keyframes = segments.keyframes
+    before = keyframes[(keyframes >= first) & (keyframes < start)][-NEIGHBOURS:]
+    after = keyframes[(keyframes >= end) & (keyframes < last)][:NEIGHBOURS]
+    begin, stop = int(min([*before, start])), int(max([*after + 1, end]))
+    inner = clip(segments, start, end)
+    later = after.copy()
+    later[:1] = end  # the first segment behind begins where the stretch ends
+    around = Segments(
+        np.concatenate([before, inner.starts + start, later]) - begin,
+        np.concatenate([before, inner.keyframes + start, after]) - begin,
+        inner.cuts + start - begin,
+        stop - begin,
+    )
+    return begin, stop, around, np.concatenate([before, after]) - begin
+
+
+@torch.inference_mode()
+def hold(
+    backbone: Backbone,
+    inversion: Inversion,
+    latents: np.ndarray,  # [T, 4, h, w] the source's
+    around: Around,
+) -> Held:
+    """The held keyframes' latents at every step: the source's, moved by what the edit changed of the clean ones."""
+    change = backbone.encode(around.pictures).cpu().numpy() - latents[around.frame_ids]
+    shares = [backbone.schedule.alpha(t) ** 0.5 for t in inversion.timesteps.tolist()]
+    noisy = inversion.latents[:, around.frame_ids]  # [S, H, 4, h, w]
+    path = np.stack([x + share * change for share, x in zip(shares, noisy, strict=True)])
+    states = torch.cat([backbone.embed(prompt).states for prompt in around.prompts])
+    return Held(around.frame_ids, path.astype(np.float32), states)
+
+
+def take_of(
+    plan: Plan, result: EditResult, start: int, end: int, prompt: str | None, source_prompt: str | None
+) -> PromptRange:
+    """What a retake of frames `start` to `end` is asked for: what is not given is what they show now."""
+    T = len(plan.video)
+    if len(result.frames) != T:
+        raise AdaFlowError(f"the result has {len(result.frames)} frames, the plan {T}; give the plan that was edited")
+    if not 0 <= start < end <= T:
+        raise AdaFlowError(f"the stretch {start}:{end} is not within the video, which has {T} frames from 0 on")
+    if plan.config.resample:
+        raise AdaFlowError("keyframes that are drawn anew at every step cannot be held; plan without --resample")
+    ranges = shown(result.report, T)[start:end]
+    asked = {r.prompt for r in ranges if r}
+    if prompt is None:
+        if len(asked) != 1 or None in ranges:
+            raise AdaFlowError(f"frames {start}:{end} do not show one prompt; say what they should show with --prompt")
+        prompt = asked.pop()
+    sources = {r.source_prompt if r else None for r in ranges}
+    if source_prompt is None and len(sources) == 1:
+        source_prompt = sources.pop()
+    return PromptRange(start, end, prompt, source_prompt)
+
+
+def around_of(result: EditResult, piece: Plan, only: slice, begin: int, held: np.ndarray) -> Around:
+    """What a retake of `only`, of the frames of `piece`, is fitted into; these begin at `begin` in the result."""
+    ranges = shown(result.report, len(result.frames))[begin:]
+    prompts = tuple(r.prompt if (r := ranges[t]) else piece.config.source_prompt for t in held.tolist())
+    return Around(only, held, np.asarray(result.frames[begin + held]), prompts)
+
+
+def retaken(
+    plan: Plan, result: EditResult, take: PromptRange, config: EditConfig, new: np.ndarray, report: dict[str, Any]
+) -> EditResult:
+    """The result with a new take in it; its report names the takes in their order, each over those before it."""
+    start, end, old = take.start, take.end, result.frames[take.start : take.end]
+    rise, fall = (
+        0 if border in (0, len(plan.video), *plan.segments.cuts) else seam_frames(old[::way], new[::way])
+        for border, way in ((start, 1), (end, -1))
+    )
+    frames = lay_over(result.frames, [Laid(start, new, ramp(len(new), rise, fall))])
+    row = take.as_json() | {"settings": settings_dict(plan.config, config)["edit"], "seed": config.seed}
+    facts = {name: report[name] for name in ("keyframes", "seconds", "warnings")}
+    warnings = tuple(dict.fromkeys([*result.warnings, *report["warnings"]]))
+    changed = {
+        "takes": [*result.report["takes"], row | {"report": facts}],
+        "frames_digest": frames_digest(frames),
+        "warnings": list(warnings),
+    }
+    return replace(result, frames=frames, report=result.report | changed, warnings=warnings)
+
+
+def seam_frames(old: np.ndarray, new: np.ndarray) -> int:
+    """Over how many frames [F, H, W, 3], from the first, `old` goes over into `new` without a jump.
+
+    So many that a frame changes by a fifth more than it does anyhow; at most half of them.
+    """
+    half = len(old) // 2
+    pairs = [[x[t].astype(np.float32) for x in (old, new)] for t in range(half + 1)]
+    jumps = np.array([np.abs(before - after).mean() for before, after in pairs[:half]])
+    motion = np.mean([np.abs(now[0] - before[0]).mean() for before, now in pairwise(pairs)]) if half else 0.0
+    lengths = np.arange(1, half + 1)
+    calm = lengths[np.cumsum(jumps) / lengths <= (lengths + 1) * motion / 5]
+    return int(calm[0]) if len(calm) else half

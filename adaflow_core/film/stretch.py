@@ -1,0 +1,105 @@
+"""A stretch of a plan as a plan of its own, and edited stretches laid over a film.
+
+Keyframes of a stretch attend to each other and to no others, so that a shot on the timeline is edited as it would be
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from adaflow_core.planning.planner import build_layout
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import scratch
+from adaflow_core.types import Features, Forecast, Plan, Segments
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Edited frames, and how much of each is shown over what lies below."""
+
+    start: int  # their first frame in the film
+    frames: np.ndarray  # [F, H, W, 3] uint8
+    weights: np.ndarray  # [F] 0..1
+
+
+def clip(segments: Segments, start: int, end: int) -> Segments:
+    """The segments of frames `start` to `end`, counted from `start`; one that loses its keyframe gets its middle."""
+    starts, ends = np.clip(segments.starts, start, end), np.clip(segments.ends, start, end)
+    inside = starts < ends
+    starts, ends, keyframes = starts[inside], ends[inside], segments.keyframes[inside]
+    keyframes = np.where((starts <= keyframes) & (keyframes < ends), keyframes, (starts + ends - 1) // 2)
+    cuts = segments.cuts[(segments.cuts > start) & (segments.cuts < end)]
+    return Segments(starts - start, keyframes - start, cuts - start, end - start)
+
+
+def stretch_of(
+    plan: Plan,
+    start: int,
+    end: int,
+    source_prompt: str,
+    device: torch.device,
+    monitor: Monitor,
+    segments: Segments | None = None,  # of the stretch; by default the plan's own, clipped
+) -> Plan:
+    """Frames `start` to `end` of a plan, which holds for them alone."""
+    config = replace(plan.config, source_prompt=source_prompt)
+    if (start, end) == (0, len(plan.video)) and segments is None:
+        return replace(plan, config=config)
+    frames, features = slice(start, end), plan.features
+    segments = segments or clip(plan.segments, start, end)
+    features = Features(
+        features.tokens[frames],
+        features.grid,
+        {kind: weights[frames] for kind, weights in features.importance.items()},
+        features.agreement,
+    )
+    curves = ("adjacent", "similarity", "window", "heat", "residual")
+    return replace(
+        plan,
+        video=plan.video.part(start, end),
+        config=config,
+        features=features,
+        segments=segments,
+        layout=build_layout(features, segments, plan.grids, config, device, monitor),
+        seconds={},
+        **{name: getattr(plan, name)[frames] for name in curves},
+    )
+
+
+def together(forecasts: list[Forecast]) -> Forecast:
+    """Of stretches that are edited one after another."""
+    stages = dict.fromkeys(stage for one in forecasts for stage in one.seconds)
+    seconds = {stage: sum(one.seconds.get(stage, 0.0) for one in forecasts) for stage in stages}
+    return Forecast(seconds, max(one.peak_memory_bytes for one in forecasts))
+
+
+def ramp(frames: int, rise: int, fall: int) -> np.ndarray:
+    """[frames] weights that rise over the first frames and fall over the last; a border without a ramp is a cut."""
+    up = np.minimum(1, np.arange(1, frames + 1) / (rise + 1))
+    down = np.minimum(1, np.arange(frames, 0, -1) / (fall + 1))
+    return np.minimum(up, down)
+
+
+def lay_over(below: np.ndarray, parts: Iterable[Laid]) -> np.ndarray:
+    """[T, H, W, 3] uint8: the parts over the frames `below`, which keep every byte where no part is.
+
+    Where parts overlap their weights add up to 1 at most, and what is left is of the frame below.
+    """
+    out = scratch(np.uint8, below.shape)
+    out[:] = below
+    mixed: dict[int, np.ndarray] = {}
+    for part in parts:
+        for t, (frame, weight) in enumerate(zip(part.frames, part.weights, strict=True), part.start):
+            if weight == 1:
+                out[t] = frame
+            else:
+                before = mixed.setdefault(t, below[t].astype(np.float32))
+                before += weight * (frame.astype(np.float32) - below[t])
+    for t, values in mixed.items():
+        out[t] = values.round().clip(0, 255)
+    return out

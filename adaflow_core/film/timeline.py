@@ -1,0 +1,238 @@
+"""Prompts on ranges of frames. Frames that no range names stay the source's, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaflow_core.config import EditConfig, settings_dict
+from adaflow_core.editing.checkpoint import frames_digest
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.stretch import Laid, lay_over
+from adaflow_core.types import EditResult, Plan
+from adaflow_core.version import __version__
+from adaflow_core.video.types import Video
+
+CROSSFADE = 8  # frames
+_FORM = '[{"frames": [0, 48], "prompt": "..."}, ...], the end not included, or "seconds": [0, 2]'
+
+
+@dataclass(frozen=True)
+class PromptRange:
+    """Frames `start` to `end`, the end not included, and what they are to show."""
+
+    start: int
+    end: int
+    prompt: str
+    source_prompt: str | None = None  # what is in them now; None: what the plan says of the whole video
+    seconds: tuple[float, float] | None = None  # in place of frames, until the video is known
+
+    def __post_init__(self) -> None:
+        first, end = self.seconds or (self.start, self.end)
+        if not 0 <= first < end:
+            raise AdaFlowError(f"the range {self} holds nothing; its end must come after its start, and both from 0 on")
+        if not self.prompt.strip():
+            raise AdaFlowError(f"the prompt of {self} is empty; say what these frames should show, or leave them out")
+
+    def __str__(self) -> str:
+        return f"{self.seconds[0]:g}s:{self.seconds[1]:g}s" if self.seconds else f"{self.start}:{self.end}"
+
+    def in_frames(self, video: Video) -> PromptRange:
+        """Frames in place of seconds: those that begin within them."""
+        if self.seconds is None:
+            return self
+        times = np.arange(len(video)) / float(video.fps) if video.times is None else np.array(video.times[:-1])
+        start, end = np.searchsorted(times - times[0], np.array(self.seconds) - 1e-6)
+        if start == end:
+            raise AdaFlowError(f"no frame begins within {self}; the video has {len(video) / float(video.fps):g} s")
+        return replace(self, start=int(start), end=int(end), seconds=None)
+
+    def as_json(self) -> dict[str, Any]:
+        named = {} if self.source_prompt is None else {"source_prompt": self.source_prompt}
+        return {"frames": [self.start, self.end], "prompt": self.prompt, **named}
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Ranges of a video, in their order once they are in frames, none over another."""
+
+    ranges: tuple[PromptRange, ...]
+    crossfade: int = CROSSFADE  # frames over which one prompt goes over into the next inside a shot
+
+    def __post_init__(self) -> None:
+        if not self.ranges:
+            raise AdaFlowError("no range of the timeline has a prompt; give one what it should show")
+        if self.crossfade < 0:
+            raise AdaFlowError(f"crossfade is {self.crossfade}; it must be 0 or more frames")
+        if any(r.seconds for r in self.ranges):
+            return
+        object.__setattr__(self, "ranges", tuple(sorted(self.ranges, key=lambda r: r.start)))
+        for before, after in pairwise(self.ranges):
+            if after.start < before.end:
+                raise AdaFlowError(f"the ranges {before} and {after} overlap; let one begin where the other ends")
+
+    def on(self, video: Video) -> Timeline:
+        """The same in frames of a video, which it must lie in."""
+        found = replace(self, ranges=tuple(r.in_frames(video) for r in self.ranges))
+        if found.ranges[-1].end > len(video):
+            raise AdaFlowError(f"the range {found.ranges[-1]} ends after the video, which has {len(video)} frames")
+        return found
+
+    def one_prompt(self, video: Video) -> str | None:
+        """The prompt of all frames, if there is only one and the plan's source prompt holds for it."""
+        first = self.ranges[0]
+        whole = (first.start, first.end, first.source_prompt) == (0, len(video), None)
+        return first.prompt if whole else None
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [r.as_json() for r in self.ranges]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Frames that are edited under one prompt, and the ramps by which they go over into their neighbours."""
+
+    start: int
+    end: int
+    prompt: str
+    source_prompt: str | None
+    rise: int = 0  # frames
+    fall: int = 0
+
+
+def stretches(timeline: Timeline, cuts: np.ndarray, T: int) -> list[Stretch]:
+    """What is edited, each alone: ranges that touch and say the same are one.
+
+    Where prompts meet inside a shot, both reach over the border by half the crossfade; where a range meets frames
+    without a prompt, the crossfade is inside the range. At a cut there is none.
+    """
+    alone: list[Stretch] = []
+    for r in timeline.ranges:
+        last = alone[-1] if alone else None
+        if last and (last.end, last.prompt, last.source_prompt) == (r.start, r.prompt, r.source_prompt):
+            alone[-1] = replace(last, end=r.end)
+        else:
+            alone.append(Stretch(r.start, r.end, r.prompt, r.source_prompt))
+    borders, found = np.array([0, *cuts, T]), []
+    starts, ends = ({getattr(part, side): part for part in alone} for side in ("start", "end"))
+    for part in alone:
+        start, rise = _reach(part.start, ends.get(part.start), part, borders, timeline.crossfade)
+        end, fall = _reach(part.end, part, starts.get(part.end), borders, timeline.crossfade)
+        found.append(replace(part, start=part.start - start, end=part.end + end, rise=rise, fall=fall))
+    return found
+
+
+def _reach(
+    border: int, before: Stretch | None, after: Stretch | None, borders: np.ndarray, crossfade: int
+) -> tuple[int, int]:
+    """How many frames the two reach over the border between them, and how long the ramp around it is."""
+    if border in borders:
+        return 0, 0
+    # At most half of what is there on either side: a short range keeps its middle.
+    left = 0 if before is None else (border - max(before.start, borders[borders < border].max())) // 2
+    right = 0 if after is None else (min(after.end, borders[borders > border].min()) - border) // 2
+    if before is None or after is None:
+        return 0, int(min(crossfade, max(left, right)))
+    reach = int(min(crossfade // 2, left, right))
+    return reach, 2 * reach
+
+
+def read_prompts(path: Path) -> tuple[PromptRange, ...]:
+    """The ranges in a JSON file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise AdaFlowError(f"the prompts {path} cannot be read ({problem.strerror}); check the path") from problem
+    except ValueError as problem:
+        raise AdaFlowError(f"the prompts {path} are no JSON ({problem}); write them as {_FORM}") from problem
+    return ranges_of(data, f"the prompts {path}")
+
+
+def ranges_of(data: Any, where: str = "the prompts") -> tuple[PromptRange, ...]:
+    """The ranges of plain JSON data, a null prompt leaving its frames; `where` they stand, for a message."""
+    if not isinstance(data, list) or not data:
+        raise AdaFlowError(f"{where} hold no list of ranges; write them as {_FORM}")
+    ranges = []
+    for row in data:
+        unit = "seconds" if isinstance(row, dict) and "seconds" in row else "frames"
+        span = row.get(unit) if isinstance(row, dict) else None
+        numbers = (int, float) if unit == "seconds" else (int,)
+        right = isinstance(span, list) and len(span) == 2 and all(type(x) in numbers for x in span)
+        texts = [] if not isinstance(row, dict) else [row.get("prompt"), row.get("source_prompt")]
+        right = right and row.keys() <= {unit, "prompt", "source_prompt"}
+        if not right or not all(text is None or isinstance(text, str) for text in texts):
+            raise AdaFlowError(f"{where} hold {json.dumps(row)[:120]}; write a range as {_FORM}")
+        if texts[0] is not None:
+            ranges.append(_range(span, unit == "seconds", *texts))
+    return tuple(ranges)
+
+
+def parse_prompts(texts: Sequence[str]) -> str | tuple[PromptRange, ...]:
+    """One prompt for the whole video, or ranges of texts such as "0:48 a red ball" and "2s:4s a blue ball"."""
+    found = [re.fullmatch(r"\s*(\d+(?:\.\d+)?)(s?):(\d+(?:\.\d+)?)(s?)\s+(.*)", text, re.DOTALL) for text in texts]
+    if len(texts) == 1 and found[0] is None:
+        return texts[0]
+    ranges = []
+    for text, match in zip(texts, found, strict=True):
+        if match is None or match[2] != match[4] or (not match[2] and "." in match[1] + match[3]):
+            raise AdaFlowError(
+                f"the prompt {text!r} does not begin with its range; several prompts are given as "
+                '--prompt "0:48 a red ball" --prompt "48:96 a blue ball", or in seconds as "2s:4s ..."'
+            )
+        ranges.append(_range([float(match[1]), float(match[3])], bool(match[2]), match[5]))
+    return tuple(ranges)
+
+
+def _range(span: Any, seconds: bool, prompt: Any, source: str | None = None) -> PromptRange:
+    if seconds:
+        return PromptRange(0, 0, prompt, source, (float(span[0]), float(span[1])))
+    return PromptRange(int(span[0]), int(span[1]), prompt, source)
+
+
+def shown(report: dict[str, Any], T: int) -> list[PromptRange | None]:
+    """[T] what each frame of a result was last edited to show; None: the source."""
+    frames: list[PromptRange | None] = [None] * T
+    for row in (*report["prompts"], *report["takes"]):
+        start, end = row["frames"]
+        frames[start:end] = [PromptRange(start, end, row["prompt"], row.get("source_prompt"))] * (end - start)
+    return frames
+
+
+def timeline_result(
+    plan: Plan,
+    timeline: Timeline,  # in frames of the plan
+    config: EditConfig,
+    parts: list[dict[str, Any]],  # the reports of the stretches; that of all frames is the film's
+    laid: list[Laid],
+    seconds: float,  # that the edit took
+) -> EditResult:
+    """The film of its edited stretches, with its report."""
+    video = plan.video
+    frames = lay_over(video.frames, laid)
+    warnings = tuple(dict.fromkeys(warning for part in parts for warning in part["warnings"]))
+    whole = parts[0] if timeline.one_prompt(video) is not None else {"stretches": parts}
+    report = whole | {
+        "frames": len(video),
+        "width": video.size[0],
+        "height": video.size[1],
+        "fps": float(video.fps),
+        "seconds": plan.seconds | {"total": sum(plan.seconds.values()) + seconds},
+        "frames_digest": frames_digest(frames),
+        "prompt": "; ".join(dict.fromkeys(r.prompt for r in timeline.ranges)),
+        "prompts": timeline.as_json(),
+        "crossfade": timeline.crossfade,
+        "takes": [],
+        "settings": settings_dict(plan.config, config),
+        "seed": config.seed,
+        "model": plan.model,
+        "version": __version__,
+        "warnings": list(warnings),
+    }
+    return EditResult.of(video, frames, report, warnings)

@@ -1,0 +1,187 @@
+"""A stretch of a finished edit again: what lies outside keeps every byte, and what is held is held."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adaflow_core.cli import main
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.editing.editor import Editor
+from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.film.retake import NEIGHBOURS, seam_frames, surroundings
+from adaflow_core.film.timeline import PromptRange, Timeline
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.progress import Monitor, Progress
+from adaflow_core.storage.cache import Cache
+from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
+
+QUICK = EditConfig(steps=2)
+PROMPT, OTHER = "a blue ball", "a red ball, watercolour"
+NO_CUTS = np.empty(0, np.int64)
+
+
+def test_the_neighbours_of_a_stretch_are_the_keyframes_next_to_it_in_its_shot() -> None:
+    starts = np.arange(0, 60, 6)
+    segments = Segments(starts, starts + 2, np.array([12, 54]), 60)
+    begin, stop, around, held = surroundings(segments, 30, 38)
+    assert NEIGHBOURS == 2 and (begin, stop) == (20, 45)
+    assert (held + begin).tolist() == [20, 26, 38, 44]
+    assert (around.keyframes + begin).tolist() == [20, 26, 32, 36, 38, 44]
+    assert (around.starts <= around.keyframes).all() and (around.keyframes < around.ends).all()
+    # At a cut there is no neighbour; a stretch without a keyframe gets one.
+    begin, stop, around, held = surroundings(segments, 12, 14)
+    assert begin == 12 and (held + 12).tolist() == [14, 20] and around.keyframes.tolist() == [0, 2, 8]
+    assert surroundings(segments, 0, 60)[:2] == (0, 60) and not len(surroundings(segments, 0, 60)[3])
+
+
+def test_a_seam_is_as_long_as_its_jump_is_large() -> None:
+    old = np.arange(0, 60, 2, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)  # moves by 2 a frame
+    assert seam_frames(old, old) == 1
+    assert [seam_frames(old, old + jump) for jump in (1, 2, 90)] == [2, 4, 15]
+    assert seam_frames(old[:1], old[:1]) == 0
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_backbone: Callable[[str], Backbone], tmp_path_factory: pytest.TempPathFactory) -> AdaFlow:
+    return AdaFlow(tiny_backbone("sd1"), Cache(tmp_path_factory.mktemp("retakes")))
+
+
+@pytest.fixture(scope="module")
+def plan(engine: AdaFlow, drawn_frames: np.ndarray) -> Plan:
+    return engine.plan(drawn_frames, PlanConfig(keyframes=4))
+
+
+@pytest.fixture(scope="module")
+def first(engine: AdaFlow, plan: Plan) -> EditResult:
+    return engine.edit(plan, PROMPT, QUICK)
+
+
+def test_only_the_stretch_changes(engine: AdaFlow, plan: Plan, first: EditResult) -> None:
+    before = first.frames.copy()
+    seen: list[Progress] = []
+    take = engine.retake(plan, first, (4, 8), OTHER, QUICK, progress=seen.append)
+    np.testing.assert_array_equal(take.frames[:4], before[:4])
+    np.testing.assert_array_equal(take.frames[8:], before[8:])
+    assert (take.frames[4:8] != before[4:8]).any()
+    np.testing.assert_array_equal(first.frames, before)  # the takes lie side by side
+    held = len(surroundings(plan.segments, 4, 8)[3])
+    assert {p.total for p in seen if p.stage == "edit"} == {2 * (4 + held)}
+    assert {p.total for p in seen if p.stage == "decode frames"} == {4}
+    (row,) = json.loads(json.dumps(take.report["takes"]))
+    assert (row["frames"], row["prompt"], row["seed"]) == ([4, 8], OTHER, 0) and not first.report["takes"]
+    assert take.report["frames_digest"] != first.report["frames_digest"]
+
+
+def test_what_the_neighbours_show_matters_and_what_lies_beyond_does_not(
+    engine: AdaFlow, plan: Plan, first: EditResult
+) -> None:
+    begin, _, _, held = surroundings(plan.segments, 9, 12)
+    assert begin > 0
+    taken = engine.retake(plan, first, (9, 12), OTHER, QUICK).frames
+    for frame, matters in ((begin + held[0], True), (begin - 1, False)):
+        frames = first.frames.copy()
+        frames[frame] = 255 - frames[frame]
+        other = engine.retake(plan, replace(first, frames=frames), (9, 12), OTHER, QUICK).frames
+        assert (other[9:] != taken[9:]).any() == matters
+
+
+def test_held_keyframes_stay_and_the_first_takes_own_give_the_first_take(
+    tiny_backbone: Callable[[str], Backbone], engine: AdaFlow, plan: Plan
+) -> None:
+    job = engine._prepare(plan, PROMPT, replace(QUICK, steps=4), Monitor())
+    inversion: Inversion = engine._invert(job)[0]
+    prompts = (job.source, job.negative, job.positive, job.config, Monitor())
+    path: list[torch.Tensor] = []
+
+    class Recording(Editor):
+        def _keyframes(self, x, step, stage, preview):  # type: ignore[no-untyped-def]
+            path.append(x[plan.layout.keyframes].clone())
+            super()._keyframes(x, step, stage, preview)
+
+    whole, _ = Recording(engine.backbone, *prompts).run(inversion, job.latents, engine._layouts(job))
+    ids = plan.layout.keyframes[[0, -1]]
+    latents = torch.stack(path)[:, [0, -1]].numpy()
+    held = Held(ids, latents, job.positive.states.expand(2, -1, -1))
+    editor = Editor(engine.backbone, *prompts, None, held, slice(4, 9))
+    again, _ = editor.run(inversion, job.latents, engine._layouts(job))
+    torch.testing.assert_close(again[4:9], whole[4:9], atol=1e-3, rtol=0)
+    assert not torch.allclose(again[0], whole[0]) or 0 in ids  # what is neither held nor asked for is not edited
+
+
+def test_takes_of_a_report_repeat_the_film(engine: AdaFlow, plan: Plan, tmp_path: Path) -> None:
+    timeline = Timeline((PromptRange(0, 6, PROMPT), PromptRange(6, 10, OTHER)), crossfade=2)
+    film = engine.edit_timeline(plan, timeline, QUICK)
+    film = engine.retake(plan, film, (3, 8), "a ball rolls over snow", QUICK)
+    film = engine.retake(plan, film, (4, 7), config=EditConfig(steps=3))
+    assert film.report["takes"][1]["prompt"] == "a ball rolls over snow"
+    report = json.loads(json.dumps(film.report))
+    elsewhere = AdaFlow(engine.backbone, Cache(tmp_path / "empty"))
+    ranges = tuple(PromptRange(*row["frames"], row["prompt"]) for row in report["prompts"])
+    settings = EditConfig(**report["settings"]["edit"])
+    again = elsewhere.replay(
+        elsewhere.plan(plan.video.frames, plan.config), Timeline(ranges, report["crossfade"]), settings, report["takes"]
+    )
+    assert again.report["frames_digest"] == report["frames_digest"]
+
+
+def test_a_stopped_retake_goes_on(engine: AdaFlow, plan: Plan, first: EditResult) -> None:
+    seen: list[Progress] = []
+    settings = EditConfig(steps=4)
+    with pytest.raises(Stopped):
+        engine.retake(
+            plan, first, (4, 8), OTHER, settings,
+            progress=seen.append, stop=lambda: bool(seen) and seen[-1].stage == "edit" and seen[-1].done > 20,
+        )  # fmt: skip
+    seen.clear()
+    stopped = engine.retake(plan, first, (4, 8), OTHER, settings, progress=seen.append)
+    assert max(p.skipped for p in seen if p.stage == "edit") > 0
+    fresh = AdaFlow(engine.backbone, Cache(engine.cache.root / "fresh")).retake(plan, first, (4, 8), OTHER, settings)
+    np.testing.assert_array_equal(stopped.frames, fresh.frames)
+
+
+def test_problems_name_their_remedy(engine: AdaFlow, plan: Plan, first: EditResult) -> None:
+    with pytest.raises(AdaFlowError, match="from 0 on"):
+        engine.retake(plan, first, (8, 14), OTHER, QUICK)
+    with pytest.raises(AdaFlowError, match="give the plan that was edited"):
+        engine.retake(plan, replace(first, frames=first.frames[:5]), (0, 4), OTHER, QUICK)
+    resampled = replace(plan, config=replace(plan.config, resample=True))
+    with pytest.raises(AdaFlowError, match="without --resample"):
+        engine.retake(resampled, first, (0, 4), OTHER, QUICK)
+    part = engine.edit_timeline(plan, Timeline((PromptRange(0, 6, PROMPT),)), QUICK)
+    with pytest.raises(AdaFlowError, match="say what they should show"):
+        engine.retake(plan, part, (4, 8), None, QUICK)
+
+
+def test_ranges_and_a_retake_on_the_command_line(
+    tiny_folder: Callable[[str], Path],
+    drawn_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    project, exact = tmp_path / "film.json", ["--device", "cpu", "--dtype", "float32"]
+    command = [
+        "edit", str(drawn_clip), "--prompt", f"2:6 {PROMPT}", "--prompt", f"6:10 {OTHER}", "--crossfade", "2",
+        "--model", str(tiny_folder("sd1")), "--size", "64x64", "--keyframes", "3", "--steps", "2",
+        "--project", str(project), "--out", str(tmp_path / "edit.mp4"), *exact,
+    ]  # fmt: skip
+    assert main(command) == 0 and "for 2 ranges" in capsys.readouterr().err
+    saved = json.loads(project.read_text())
+    assert [row["frames"] for row in saved["prompts"]] == [[2, 6], [6, 10]] and saved["crossfade"] == 2
+    retake = ["retake", str(project), "--frames", "7:9", "--prompt", PROMPT, "--out", str(tmp_path / "take.mp4")]
+    assert main([*retake, *exact]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str(tmp_path / "take.mp4") and printed.err.count("edit:") == 1  # the film was kept
+    (take,) = json.loads(project.read_text())["takes"]
+    assert (take["frames"], take["prompt"], take["settings"]["steps"]) == ([7, 9], PROMPT, 2)
+    assert main(["edit", "--project", str(project), "--out", str(tmp_path / "again.mp4"), *exact]) == 0
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "take.mp4").read_bytes()

@@ -1,0 +1,207 @@
+"""Prompts on ranges of frames: what may be asked for, what is edited how, and what keeps every byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.film.stretch import Laid, clip, lay_over, ramp
+from adaflow_core.film.timeline import PromptRange, Stretch, Timeline, parse_prompts, ranges_of, read_prompts, stretches
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.progress import Progress
+from adaflow_core.storage.cache import Cache
+from adaflow_core.types import Segments
+from adaflow_core.video.types import Video
+
+QUICK = EditConfig(steps=2)
+NO_CUTS = np.empty(0, np.int64)
+
+
+def video(frames: int, fps: int = 12, times: tuple[float, ...] | None = None) -> Video:
+    return Video(np.zeros((frames, 8, 8, 3), np.uint8), Fraction(fps), "digest", times=times)
+
+
+def timeline(*ranges: tuple[int, int, str], crossfade: int = 0) -> Timeline:
+    return Timeline(tuple(PromptRange(*r) for r in ranges), crossfade)
+
+
+def test_prompts_of_the_command_line_and_of_a_file_are_the_same_ranges(tmp_path: Path) -> None:
+    assert parse_prompts(["a red ball at 0:48"]) == "a red ball at 0:48"
+    expected = (PromptRange(0, 48, "a ball"), PromptRange(0, 0, "a cube", seconds=(4.0, 6.5)))
+    assert parse_prompts(["0:48 a ball", "4s:6.5s  a cube"]) == expected
+    file = tmp_path / "prompts.json"
+    rows: list[dict[str, Any]] = [{"frames": [0, 48], "prompt": "a ball"}, {"seconds": [4, 6.5], "prompt": "a cube"}]
+    file.write_text(json.dumps([*rows, {"frames": [50, 60], "prompt": None}]))
+    assert read_prompts(file) == expected
+    assert ranges_of([{"frames": [0, 2], "prompt": "a", "source_prompt": "b"}]) == (PromptRange(0, 2, "a", "b"),)
+
+
+@pytest.mark.parametrize(
+    ("texts", "names"),
+    [
+        (["0:48 a ball", "a cube"], "'a cube' does not begin with its range"),
+        (["0:4.5 a ball"], "does not begin"),
+        (["0s:4 a ball"], "does not begin"),
+        (["48:48 a ball"], "48:48 holds nothing"),
+    ],
+)
+def test_wrong_prompts_are_named(texts: list[str], names: str) -> None:
+    with pytest.raises(AdaFlowError, match=names):
+        parse_prompts(texts)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {}, [], [3], [{"frames": [0, 2]}], [{"frames": [0, 1.5], "prompt": "a"}], [{"frames": 3, "prompt": "a"}],
+        [{"frames": [0, 2], "prompt": 3}], [{"frames": [0, 2], "prompt": " "}], [{"frames": [-1, 2], "prompt": "a"}],
+        [{"frames": [0, 2], "prompt": "a", "colour": "red"}], [{"seconds": ["0", 2], "prompt": "a"}],
+        [{"seconds": [0, float("nan")], "prompt": "a"}], [{"frames": [True, 2], "prompt": "a"}],
+    ],
+)  # fmt: skip
+def test_a_file_that_is_wrong_is_told_in_a_sentence(data: Any, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.json"
+    file.write_text(json.dumps(data))
+    with pytest.raises(AdaFlowError):
+        Timeline(read_prompts(file)).on(video(8))
+
+
+def test_a_file_that_is_not_there_or_no_json(tmp_path: Path) -> None:
+    with pytest.raises(AdaFlowError, match="cannot be read"):
+        read_prompts(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_bytes(b"\xff[")
+    with pytest.raises(AdaFlowError, match="no JSON"):
+        read_prompts(tmp_path / "bad.json")
+
+
+def test_a_timeline_is_sorted_and_lies_in_its_video() -> None:
+    found = timeline((4, 8, "b"), (0, 4, "a")).on(video(8))
+    assert [r.prompt for r in found.ranges] == ["a", "b"]
+    with pytest.raises(AdaFlowError, match="overlap"):
+        timeline((0, 5, "a"), (4, 8, "b")).on(video(8))
+    with pytest.raises(AdaFlowError, match="has 7 frames"):
+        timeline((0, 8, "a")).on(video(7))
+    with pytest.raises(AdaFlowError, match="crossfade"):
+        timeline((0, 8, "a"), crossfade=-1)
+
+
+def test_seconds_become_the_frames_that_begin_within_them() -> None:
+    seconds = Timeline((PromptRange(0, 0, "a", seconds=(0.25, 0.5)),))
+    assert [(r.start, r.end) for r in seconds.on(video(12)).ranges] == [(3, 6)]
+    uneven = video(4, times=(5.0, 5.1, 5.3, 5.45, 6.0))  # a file's times need not begin at 0
+    assert [(r.start, r.end) for r in seconds.on(uneven).ranges] == [(2, 4)]
+    with pytest.raises(AdaFlowError, match="no frame begins within"):
+        seconds.on(video(2))
+
+
+def test_a_crossfade_reaches_over_a_border_and_not_over_a_cut() -> None:
+    ranges = timeline((0, 8, "a"), (8, 20, "b"), (20, 24, "c"), crossfade=6)
+    found = stretches(ranges, np.array([20]), 30)
+    assert found == [
+        Stretch(0, 11, "a", None, fall=6),
+        Stretch(5, 20, "b", None, rise=6),
+        Stretch(20, 24, "c", None, fall=2),  # beside frames without a prompt: inside the range, half of it at most
+    ]
+    for part in stretches(replace(ranges, crossfade=0), np.array([20]), 30):
+        assert part.rise == part.fall == 0
+
+
+def test_ranges_that_touch_and_say_the_same_are_one_stretch() -> None:
+    found = stretches(timeline((0, 4, "a"), (4, 8, "a"), (9, 12, "a")), NO_CUTS, 12)
+    assert [(part.start, part.end) for part in found] == [(0, 8), (9, 12)]
+
+
+@pytest.mark.parametrize("crossfade", [0, 1, 5, 40])
+def test_weights_of_neighbours_add_up_to_one(crossfade: int) -> None:
+    shares = np.zeros(30)
+    for part in stretches(timeline((0, 3, "a"), (3, 10, "b"), (10, 30, "c"), crossfade=crossfade), NO_CUTS, 30):
+        shares[part.start : part.end] += ramp(part.end - part.start, part.rise, part.fall)
+    np.testing.assert_allclose(shares, 1)
+
+
+def test_a_clipped_stretch_has_a_keyframe_in_every_segment() -> None:
+    segments = Segments(np.array([0, 4, 10]), np.array([2, 8, 12]), np.array([10]), 14)
+    clipped = clip(segments, 3, 12)
+    assert clipped.starts.tolist() == [0, 1, 7] and clipped.keyframes.tolist() == [0, 5, 7]
+    assert clipped.cuts.tolist() == [7] and clipped.T == 9
+    assert clip(segments, 10, 14).cuts.tolist() == []
+
+
+def test_laid_over_a_film_only_the_parts_change() -> None:
+    below = np.full((6, 2, 2, 3), 100, np.uint8)
+    part = Laid(1, np.full((4, 2, 2, 3), 200, np.uint8), ramp(4, 1, 1))
+    assert lay_over(below, [part])[:, 0, 0, 0].tolist() == [100, 150, 200, 200, 150, 100]
+
+
+# --- edits ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_backbone: Callable[[str], Backbone], tmp_path_factory: pytest.TempPathFactory) -> AdaFlow:
+    return AdaFlow(tiny_backbone("sd1"), Cache(tmp_path_factory.mktemp("timelines")))
+
+
+def test_a_shot_on_the_timeline_is_edited_as_it_would_be_alone(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    film = np.concatenate([drawn_frames[:6], 255 - drawn_frames[6:]])
+    plan = engine.plan(film, PlanConfig(keyframes=4))
+    assert plan.segments.cuts.tolist() == [6]
+    asked = Timeline((PromptRange(6, 12, "a blue ball", "a red ball"),))
+    result = engine.edit_timeline(plan, asked, QUICK)
+    np.testing.assert_array_equal(result.frames[:6], film[:6])
+    alone = engine.plan(film[6:], PlanConfig(keyframes=2, source_prompt="a red ball"))
+    assert (alone.segments.keyframes + 6).tolist() == plan.segments.keyframes[2:].tolist()
+    expected = engine.edit(alone, "a blue ball", QUICK).frames.astype(int)
+    # Frames are encoded in passes of several, which differ in their last bits.
+    assert np.abs(result.frames[6:] - expected).mean() < 0.5
+    whole = engine.edit(replace(plan, config=alone.config), "a blue ball", QUICK).frames[6:]
+    assert np.abs(whole - expected).mean() > 1  # where keyframes of the other shot are attended to
+    report = json.loads(json.dumps(result.report))
+    assert report["prompts"] == [{"frames": [6, 12], "prompt": "a blue ball", "source_prompt": "a red ball"}]
+    assert report["stretches"][0]["first_frame"] == 6
+    assert 0 <= engine.score(plan, result).agreement <= 1
+
+
+def test_prompts_cross_over_inside_a_shot(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
+    texts = ("a blue ball", "watercolour of the snow")
+    ranges = tuple(PromptRange(i, i + 6, text) for i, text in zip((0, 6), texts, strict=True))
+    hard, soft = (engine.edit_timeline(plan, Timeline(ranges, frames), QUICK).frames.astype(int) for frames in (0, 4))
+    assert np.abs(np.diff(soft, axis=0))[5].mean() < np.abs(np.diff(hard, axis=0))[5].mean()
+    assert (soft[2:10] != hard[2:10]).any()
+
+
+def test_one_prompt_for_all_frames_is_a_plain_edit(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
+    whole = engine.edit_timeline(plan, Timeline((PromptRange(0, 12, "a blue ball"),)), QUICK)
+    np.testing.assert_array_equal(whole.frames, engine.edit(plan, "a blue ball", QUICK).frames)
+
+
+def test_a_stopped_timeline_goes_on_with_what_is_missing(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
+    asked = Timeline(
+        tuple(PromptRange(i, i + 6, f"a {word} ball over snow") for i, word in ((0, "red"), (6, "blue"))), 0
+    )
+    seen: list[Progress] = []
+
+    def stop() -> bool:  # in the second range's first step
+        return sum(p.stage == "edit" and p.done == p.total for p in seen) == 1 and seen[-1].stage == "edit"
+
+    with pytest.raises(Stopped):
+        engine.edit_timeline(plan, asked, QUICK, progress=seen.append, stop=lambda: stop() and seen[-1].done == 2)
+    seen.clear()
+    engine.edit_timeline(plan, asked, QUICK, progress=seen.append)
+    assert {p.total for p in seen if p.stage == "edit"} == {2 * 6}
+    assert sum(p.stage == "edit" and p.done == p.total for p in seen) == 1
+    seen.clear()
+    engine.edit_timeline(plan, replace(asked, crossfade=0), QUICK, progress=seen.append)
+    assert {p.stage for p in seen} == {"match"}  # which only says which edits these are
