@@ -99,7 +99,7 @@ def load_backbone(
         spacing=config.timestep_spacing,
         ends_clean=config.set_alpha_to_one,
     )
-    fused = place(*modules.values(), device=target, dtype=kind)
+    fused = place(modules["unet"], modules["vae"], modules["text_encoder"], target, kind)
     attend = pick_attention(attention, target, kind)
     logger.info("loaded %s on %s in %s", parts, target, kind)
     return Backbone(

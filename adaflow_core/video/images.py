@@ -48,7 +48,7 @@ def index_of(path: Path, monitor: Monitor) -> Index:
             file.seek(number)
             file.load()
             ends.append(ends[-1] + max(1, int(file.info.get("duration", 0) or _round(1 / RATE))))
-    return Index(len(ends) - 1, np.array(ends[:-1]), [], 0.0, float((ends[-1] - ends[-2]) * _TICK))
+    return Index(len(ends) - 1, np.array(ends[:-1]), [], _TICK, 0.0, float((ends[-1] - ends[-2]) * _TICK))
 
 
 def _round(seconds: Fraction) -> int:
@@ -59,7 +59,7 @@ def probe(path: Path, index: Index) -> VideoInfo:
     """What is in it, by the headers of all pictures, before any is decoded."""
     rate, seconds = RATE, float(index.length / RATE)
     if index.times is not None:
-        seconds = float(int(index.times[-1]) * _TICK) + index.last_seconds
+        seconds = float(int(index.times[-1]) * _TICK) + (index.last_seconds or 0.0)
         mean = index.length / Fraction(seconds).limit_denominator(1000)
         if index.length > 1:  # the last one may stand
             mean = (index.length - 1) / (int(index.times[-1]) * _TICK)
@@ -110,7 +110,7 @@ def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Gener
             with _opened(picture) as file:
                 yield av.VideoFrame.from_ndarray(np.asarray(_upright_rgb(file, picture)), format="rgb24")
         return
-    ends = [*map(int, index.times[1:]), int(index.times[-1]) + _round(Fraction(index.last_seconds))]
+    ends = [*map(int, index.times[1:]), int(index.times[-1]) + _round(Fraction(index.last_seconds or 0))]
     with _opened(path) as file:
         for number in range(begin, index.length):
             monitor.check()

@@ -20,8 +20,8 @@ from adaflow_core.video import client, worker
 from adaflow_core.video.client import Decoder
 from adaflow_core.video.decode import decode_video, probe
 from adaflow_core.video.write import write_video
-from helpers import fuzz
 from helpers.films import film, make
+from helpers.videos import fuzz
 
 ROOT = Path(__file__).resolve().parents[2]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for the process")

@@ -13,7 +13,7 @@ from adaflow_core.cli import main
 from adaflow_core.video.decode import decode_video, probe, thumbnails
 from adaflow_core.video.pixels import PQ, upright_rgb
 from adaflow_core.video.write import write_video
-from helpers.colours import SIZE, Tags, expected, patches, write_chart
+from helpers.videos.colours import SIZE, Tags, expected, patches, write_chart
 
 MOST = 3  # levels
 CHARTS = {

@@ -16,9 +16,9 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.storage.cache import Cache
 from adaflow_core.video.decode import probe
-from helpers import fuzz
-from helpers.flashes import TURNS, Structure, apart_most, differences, faults, measure
 from helpers.odd_files import ffmpeg
+from helpers.videos import fuzz
+from helpers.videos.flashes import TURNS, Structure, apart_most, differences, faults, measure
 
 EVEN = tuple(n / 25 for n in range(75))
 UNEVEN = tuple(np.cumsum([0, *np.tile([0.03, 0.05, 0.12, 0.02], 12)]).round(3).tolist())

@@ -68,7 +68,7 @@ def load_single(path: Path, dtype: torch.dtype) -> Any:
     pipe = as_pipeline(parts, tokenizer, scheduler, str(path))
     about = _remarks(path, shapes, remarks)
     prediction = about.get("prediction") or (_tried_prediction(pipe) if second else "epsilon")
-    changes = {"prediction_type": prediction}
+    changes: dict[str, Any] = {"prediction_type": prediction}
     if "zero" in about:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     pipe.scheduler = DDIMScheduler.from_config(scheduler.config, **changes)

@@ -1,4 +1,4 @@
-"""Small videos with seeded damage, through the whole path of reading: `python tests/helpers/fuzz.py damage 500`.
+"""Small videos with seeded damage, through the whole path of reading: `python tests/helpers/videos/fuzz.py damage 500`.
 
 Nothing may come of a file but frames or one sentence; how the process that reads it ends is its own affair. And valid
 ones of random structure (`fuzz.py structure 300`): a right result or one sentence.
@@ -24,13 +24,13 @@ import av
 import numpy as np
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (1, 2)]
+    sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (2, 3)]
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.decode import decode_video, thumbnails
 from adaflow_core.video.write import write_video
 from helpers.films import make
-from helpers.flashes import Structure, faults
+from helpers.videos.flashes import Structure, faults
 
 SECONDS = 45.0  # longer than a process may be silent
 KINDS = {  # name, codec, options
