@@ -522,7 +522,7 @@ def _retake(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     project, chosen = open_project(arguments.project), parse_range(arguments.frames)
     check_output(arguments.out, project.video)
     arguments.model = arguments.model or project.model
-    engine = _load(arguments)
+    engine = _load(arguments, bar, stop)
     plan = engine.plan(
         project.video, project.plan, size=parse_size(project.size) if project.size else None,
         frames=parse_range(project.frames) if project.frames else None, progress=bar, stop=stop,
