@@ -102,7 +102,7 @@ def test_plan_writes_json_arrays_and_pictures(tmp_path: Path, capsys: pytest.Cap
     assert plan["forecast"]["seconds"]["total"] > 0
     arrays = np.load(out / "plan.npz")
     assert arrays["mask_32x32"].shape == arrays["scores_32x32"].shape == (3, 3, 1024)
-    assert np.isclose(arrays["mask_32x32"].mean(), 0.5, atol=1e-3)
+    assert np.isclose(arrays["mask_32x32"].mean(), 2 / 3, atol=1e-3)
     assert {"keyframes.png", "timeline.png", "time_slice.png"} <= {path.name for path in out.iterdir()}
     assert len(list(out.glob("tokens_*.png"))) == 3
     assert "3 keyframes for 8 frames" in capsys.readouterr().out
