@@ -223,7 +223,7 @@ def _connect_memory(
         js=_KEEP_PROMPTS,
         **_PRIVATE,
     )
-    video.video.change(planning.keep_video, video.video, video.video_id, **_PRIVATE).then(
+    video.video.change(quietly(planning.keep_video), video.video, video.video_id, **_PRIVATE).then(
         None, video.video_id, None, js=_KEEP_VIDEO, **_PRIVATE
     )
     restored = [video.video, video.source_prompt, edit.prompt, edit.job_id, plan.plan_id, *settings]

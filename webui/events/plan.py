@@ -75,7 +75,11 @@ class PlanEvents:
 
     def keep_video(self, video: str | None) -> str:
         """An id by which this browser finds the video again after a reload."""
-        return self.studio.keep_video(video) if video else ""
+        if not video:
+            return ""
+        with refuse_on_error():
+            self._check_video(video)
+        return self.studio.keep_video(video)
 
     def another_video(self, job_id: str, plan_job_id: str) -> VideoOutputs:
         """Take away what belongs to the video before; an edit that runs goes on and is shown when it is done."""
