@@ -29,7 +29,7 @@ Bad = Callable[[str], None]
 READY = """echo '{"alive": true, "bytes": 0}'"""
 INFO = (
     """echo '{"width": 64, "height": 64, "fps": "24", "frames": 3, "seconds": 1, "codec": "h264", "rotation": 0,"""
-    + (""" "has_audio": false, "notes": [], "bytes": 0}'""")
+    + (""" "has_audio": false, "notes": [], "transfer": 1, "bytes": 0}'""")
 )
 
 
