@@ -4,17 +4,21 @@ PIP_FLAGS ?=
 APP_FLAGS ?=
 # Two workers of half the cores each: most tests are too small to keep two cores busy.
 TEST_FLAGS ?= -n 2 --dist loadfile
+LEFT_OUT ?= thorough
 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: app test demo lint format clean
+.PHONY: app test test-all demo lint format clean
 
 app: $(VENV)/installed
 	$(BIN)/python app.py $(APP_FLAGS)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+	$(BIN)/python -m pytest $(TEST_FLAGS) -m "not $(LEFT_OUT)"
+
+test-all:
+	$(MAKE) test LEFT_OUT=gpu
 
 demo: $(VENV)/installed
 	$(BIN)/python scripts/demo.py

@@ -70,7 +70,7 @@ def address(folder: Path) -> Iterator[str]:
 
 
 @with_model
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_runs(code: str, here: Path, address: str) -> None:
     quick = code.replace(PUBLISHED, address).replace("seed=1", "seed=1, steps=2")

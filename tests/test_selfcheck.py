@@ -109,6 +109,7 @@ def not_a_number(part: str) -> Callable[[Backbone], Backbone]:
     return plant
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("plant", "named"),
     [
@@ -131,6 +132,7 @@ def test_what_is_planted_wrong_is_named(
     assert_named(check(plant(loaded("embedded"))), named)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("plant", "named"),
     [

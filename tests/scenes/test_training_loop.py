@@ -49,7 +49,7 @@ def trained(world: int) -> list:
     return [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in ranks]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_train_as_one_on_all_their_rows() -> None:
     ((alone, _),) = trained(1)
     first, second = trained(2)

@@ -86,7 +86,7 @@ def test_hdr_with_other_primaries_keeps_its_colours(tmp_path: Path) -> None:
     assert np.abs(found[0][17] - found[1][17]).max() > 10  # a blue
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_an_edit_that_changes_nothing_keeps_the_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
     tags, out = CHARTS["phone-p3"], tmp_path / "b.mp4"
