@@ -94,10 +94,11 @@ def selfcheck(
     findings, monitor = Findings(), Monitor(progress, stop)
     with monitor.stage("selfcheck", 4) as stage:
         _check_weights(engine.backbone, findings)
-        shown = _show(engine.backbone)
         stage.advance()
+        shown: _Shown | None = None
         for check in (_check_autoencoder, _check_denoising, _check_prompts):
             if not findings.problems:  # what follows from a fault would only hide it
+                shown = shown or _show(engine.backbone)
                 check(engine.backbone, shown, findings)
             stage.advance()
     if findings.problems:
