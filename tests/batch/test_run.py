@@ -150,7 +150,7 @@ def test_the_command_edits_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixt
         "--frames", "0:2", "--size", "64x64", "--steps", "1", "--method", "per-frame", "--limit", "1",
     ]  # fmt: skip
     assert main(command) == 0
-    assert "1 edits made" in capsys.readouterr().out
+    assert "1 edit made" in capsys.readouterr().out
     assert (tmp_path / "out/videos/a/0/per-frame.mp4").is_file() and not (tmp_path / "out/videos/b").exists()
 
 
