@@ -197,10 +197,10 @@ class PlanConfig:
     both_directions: bool = setting(False, "also compare from the later frame to the earlier one")
     importance: Importance = setting("uniform", "which tokens weigh more")
     refinement: Refinement = setting("split", "put keyframes where the propagation errs least; move keeps their number")
-    similarity: float = setting(0.75, "lowest mean similarity inside a segment", low=-1, high=1)
-    window_similarity: float = setting(0.6, "lowest similarity of a segment's worst window", low=-1, high=1)
-    # In deviations of the frame's own latents, so that one value serves all checkpoints.
-    residual: float = setting(0.35, "propagation residual over which the refinement adds keyframes", low=0, high=10)
+    similarity: float | None = setting(None, "lowest mean similarity inside a segment", low=-1, high=1)
+    window_similarity: float | None = setting(None, "lowest similarity of a segment's worst window", low=-1, high=1)
+    residual: float | None = setting(None, "propagation residual over which the refinement adds keyframes",
+        low=0, high=10)
     max_segment: int = setting(400, "longest segment, in frames", low=1, high=100_000)
     max_keyframes: int | None = setting(None, "most keyframes that the thresholds may ask for; auto: what suits the "
         "device", low=1, high=10_000)
@@ -340,6 +340,9 @@ class ModelProfile:
     fidelity: float = 0.0
     tolerance: float = 0.0
     prune: float = 0.6
+    similarity: float = 0.75
+    window_similarity: float = 0.6
+    residual: float = 0.35  # as many keyframes as the embedded model has at this value
     feature_block: int = 2  # up block whose output is the feature
     feature_timestep: int = 1
     vocabulary: tuple[str, ...] = field(default=())  # empty: open
@@ -352,8 +355,7 @@ class ModelProfile:
             return None
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            for name in ("cut", "similarity", "window_similarity", "residual"):
-                data.pop(name, None)  # of older versions; thresholds are the same for all models now
+            data.pop("cut", None)  # a threshold of older versions; cuts are found in the pixels
         except (OSError, ValueError, AttributeError, TypeError) as problem:
             raise ConfigError(f"{path} cannot be read ({problem}); fetch it again, or take it away") from problem
         usual = {f.name: f.default for f in fields(cls)}

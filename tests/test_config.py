@@ -79,7 +79,7 @@ def test_a_field_that_is_no_row_of_the_table_is_refused() -> None:
 def test_whatever_the_model_has_a_value_for_is_filled_in() -> None:
     own = {"guidance": 3.0, "guided": 0.2, "injection_attention": 0.3, "injection_conv": 0.4, "fidelity": 0.6,
            "tolerance": 0.7}  # fmt: skip
-    chosen = {"prune": 0.1}
+    chosen = {"prune": 0.1, "similarity": 0.2, "window_similarity": 0.3, "residual": 0.4}
     profile = ModelProfile(**own, **chosen)  # type: ignore[arg-type]
     assert own.items() <= vars(resolve_edit(EditConfig(), profile, "")).items()
     assert chosen.items() <= vars(resolve_plan(PlanConfig(), profile, "cpu")).items()
@@ -109,7 +109,7 @@ def test_the_paper_preset_holds_the_published_settings() -> None:
 
 
 def test_a_profile_of_an_older_version_is_read(tmp_path: Path) -> None:
-    (tmp_path / "adaflow.json").write_text(json.dumps({"guidance": 3.0, "cut": 0.5, "residual": 0.28}))
+    (tmp_path / "adaflow.json").write_text(json.dumps({"guidance": 3.0, "cut": 0.5}))
     assert ModelProfile.load(tmp_path) == ModelProfile(guidance=3.0)
 
 

@@ -230,6 +230,7 @@ class KeyframeSelector:
 
     def _by_residual(self) -> Segments:
         """Keyframes from which propagation goes wrong least; without a number, as many as the walk finds or more."""
+        assert self.config.residual is not None
         count = most = self._requested()
         if count is None or most is None:
             count = self._allowed(len(self._walk()))
@@ -241,9 +242,9 @@ class KeyframeSelector:
         return Segments(place_borders(self.compare, keyframes, self.cuts), keyframes, self.cuts, self.T)
 
     def _walk(self) -> np.ndarray:
-        c = self.config
-        mean, window = c.similarity, c.window_similarity
-        return threshold_starts(self.compare, self.T, self.cuts, mean=mean, window=window, max_segment=c.max_segment)
+        mean, window, max_segment = self.config.similarity, self.config.window_similarity, self.config.max_segment
+        assert mean is not None and window is not None
+        return threshold_starts(self.compare, self.T, self.cuts, mean=mean, window=window, max_segment=max_segment)
 
     @property
     def _limit(self) -> int:

@@ -232,7 +232,7 @@ def timeline(plan: Plan, width: int = WIDTH, height: int = 340) -> Picture:
     lowest = min(v for v in (plan.window.min(), plan.similarity.min(), window_limit) if v is not None)
     low = max(-1.0, np.floor(float(lowest) * 10 - 0.5) / 10)
     high = max(1.0, float(plan.similarity.max()))
-    worst = max(float(plan.residual.max()), residual_limit, 1e-3) * 1.1
+    worst = max(float(plan.residual.max()), residual_limit or 0.0, 1e-3) * 1.1
     upper = _Panel(canvas, axis, 48.0, height - 126.0, low, high)
     lower = _Panel(canvas, axis, height - 92.0, height - 40.0, 0.0, worst)
 

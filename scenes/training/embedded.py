@@ -160,6 +160,9 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "tolerance": 0.1,
         "focus": 0.0,
         "smoothing": 0.8,
+        "similarity": 0.94,
+        "window_similarity": 0.62,
+        "residual": 0.28,
         "vocabulary": sorted(token for token in tokenizer.get_vocab() if token.isalpha()),
     }
 

@@ -77,8 +77,8 @@ class PlanEvents:
         """An id by which this browser finds the video again after a reload."""
         if not video:
             return ""
-        with refuse_on_error():
-            self._check_video(video)
+        if not Path(video).is_file():  # an address
+            raise refusal("this page keeps no videos from elsewhere; upload the file itself")
         return self.studio.keep_video(video)
 
     def another_video(self, job_id: str, plan_job_id: str) -> VideoOutputs:
