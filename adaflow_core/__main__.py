@@ -2,6 +2,6 @@
 
 import sys
 
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 
 sys.exit(main())

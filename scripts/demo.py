@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from adaflow_core.cli import main  # noqa: E402
+from adaflow_core.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     folder = ROOT / "assets" / "clips"

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from adaflow_core.cli import main as command  # noqa: E402
+from adaflow_core.cli.main import main as command  # noqa: E402
 from adaflow_core.video import decode_video  # noqa: E402
 
 CLIP = "car.mp4"

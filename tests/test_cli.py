@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaflow_core.cli import Bar, _edit_config, _plan_config, main, parser
+from adaflow_core.cli.arguments import edit_config, parser, plan_config
+from adaflow_core.cli.bar import Bar
+from adaflow_core.cli.main import main
 from adaflow_core.config import (
     PRESETS,
     EditConfig,
@@ -165,7 +167,7 @@ def test_the_command_that_is_shown_repeats_the_edit(plan: PlanConfig, edit: Edit
     arguments = parser().parse_args(words[3:])
     assert (arguments.prompt, arguments.size, arguments.frames) == (['a "blue" ball'], "256x192", "2:")
     assert arguments.video == Path("a clip.mp4")
-    read = _plan_config(arguments), _edit_config(arguments)
+    read = plan_config(arguments), edit_config(arguments)
     assert resolve_plan(read[0], profile, "cpu") == resolved[0]
     assert resolve_edit(read[1], profile, plan.source_prompt) == resolved[1]
 
@@ -217,7 +219,7 @@ PARSER = parser()
 
 def parse(words: list[str]) -> tuple[PlanConfig, EditConfig]:
     arguments = PARSER.parse_args(words)
-    return _plan_config(arguments), _edit_config(arguments)
+    return plan_config(arguments), edit_config(arguments)
 
 
 def test_flags_say_any_settings() -> None:

@@ -82,7 +82,7 @@ def test_python_runs(code: str, here: Path, address: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [p for p in commands() if str(p.id).startswith("README") and "-m" in p.values[0]])
 def test_the_commands_of_the_readme_run(words: list[str], here: Path) -> None:
-    from adaflow_core.cli import main
+    from adaflow_core.cli.main import main
 
     assert words[:3] == [".venv/bin/python", "-m", "adaflow_core"]
     tiny = TINY[:1] if words[3] == "plan" else TINY

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,11 @@ from adaflow_core.editing.preservation import restore_detail
 from adaflow_core.editing.smoothing import flow_between, smooth_change
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards
+from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards, resident_bytes
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.cache import Cache
-from adaflow_core.types import EditLayout, Forecast, Grid
+from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.types import EditLayout, Forecast, Grid, Plan
+from adaflow_core.video.types import Video
 
 KIND = "calibration"  # of the measurements in the cache
 # How far an edit may be off its forecast before the pieces are measured anew, and how long it must take to tell:
@@ -109,7 +111,59 @@ def measure_anew(predicted: Forecast, cache: Cache) -> bool:
     return True
 
 
-def telling_seconds(stages: Mapping[str, float]) -> float:
+class Forecaster:
+    """Forecasts for one model, by measurements that the cache keeps."""
+
+    def __init__(self, backbone: Backbone, cache: Cache) -> None:
+        self.backbone, self.cache = backbone, cache
+
+    def predict(
+        self, video: Video, layout: EditLayout, config: EditConfig, monitor: Monitor, layout_seconds: float = 0.0
+    ) -> Forecast:
+        """`config`: with every value filled in. `layout_seconds`: what laying out anew takes, where each step does."""
+        backbone = self.backbone
+
+        def measure(_: Path) -> dict[str, Any]:
+            with monitor.stage("measure", 1):
+                return asdict(Measurement(calibrate(backbone, *video.size)))
+
+        key = cache_key(
+            model=backbone.fingerprint, size=video.size, device=str(backbone.device), threads=torch.get_num_threads(),
+            attend=backbone.attend.__name__, gather=backbone.gather.__module__, kind=5,
+        )  # fmt: skip
+        _, meta, _ = self.cache.get(KIND, key, measure)
+        on_gpu = backbone.device.type == "cuda"
+        predicted = forecast(
+            Measurement.of(meta),
+            backbone,
+            layout,
+            config,
+            frames=len(video),
+            base_bytes=torch.cuda.memory_allocated(backbone.device) if on_gpu else resident_bytes(),
+            frame_size=video.size,
+            layout_seconds=layout_seconds,
+        )
+        return replace(predicted, measurement=key)
+
+    def learn(self, plan: Plan, config: EditConfig, seconds: Mapping[str, float]) -> None:
+        """After an edit from its first step to its last: the next forecast knows how long each stage took."""
+        predicted = self.predict(plan.video, plan.layout, config, Monitor())
+        meta = self.cache.find(KIND, predicted.measurement)
+        if meta is None or plan.config.resample:  # what laying out anew takes is not known here
+            return
+        took = _telling_seconds(seconds)
+
+        def measure() -> Measurement:
+            anew = Measurement(calibrate(self.backbone, *plan.video.size), edits=1)
+            self.cache.renew(KIND, predicted.measurement, asdict(anew))
+            says = _telling_seconds(self.predict(plan.video, plan.layout, config, Monitor()).seconds)
+            return replace(anew, factor=took / says)
+
+        told = Measurement.of(meta).told(took, _telling_seconds(predicted.seconds), measure)
+        self.cache.renew(KIND, predicted.measurement, asdict(told))
+
+
+def _telling_seconds(stages: Mapping[str, float]) -> float:
     """Of the stages by which an edit corrects the forecast."""
     return sum(stages.get(stage, 0.0) for stage in _TELLING)
 

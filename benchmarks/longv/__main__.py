@@ -10,7 +10,9 @@ from dataclasses import replace
 
 from adaflow_core.batch.files import Storage
 from adaflow_core.batch.manifest import read_manifest
-from adaflow_core.cli import Bar, add_model, add_workers, run_batch
+from adaflow_core.cli.arguments import add_model, add_workers
+from adaflow_core.cli.bar import Bar
+from adaflow_core.cli.batches import run_batch
 from adaflow_core.config import METHODS, PRESETS, EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
 from benchmarks import longv

@@ -22,6 +22,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, laplace
 
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.job import Job
 from adaflow_core.storage.cache import Cache
 from benchmarks.metrics import psnr, warp_error
 from benchmarks.quality.consistency import far_flows, long_range_error, spread_pairs
@@ -127,11 +129,8 @@ def true_place(engine: AdaFlow, pair: Pair) -> Iterator[None]:
     factor = engine.backbone.factor
     region = torch.from_numpy(pair.region).float()[:, None]
     place = F.max_pool2d(F.max_pool2d(region, factor), 3, stride=1, padding=1)[:, 0].numpy()
-    engine._place = lambda _job: place  # type: ignore[method-assign,assignment,misc]
-    try:
+    with patch.object(Job, "place", lambda _job: place):
         yield
-    finally:
-        del engine._place
 
 
 _loaded: list[Any] = []

@@ -18,7 +18,7 @@ from adaflow_core.batch.files import Storage
 from adaflow_core.batch.manifest import Clip
 from adaflow_core.batch.pool import InTurn, RayPool
 from adaflow_core.batch.run import Job, gather, perform, run, tasks_of
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.loading import EMBEDDED

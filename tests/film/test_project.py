@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project, open_project

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.editor import Editor
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.retake import NEIGHBOURS, seam_frames, surroundings
 from adaflow_core.film.timeline import PromptRange, Timeline
+from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
@@ -96,8 +97,8 @@ def test_what_the_neighbours_show_matters_and_what_lies_beyond_does_not(
 def test_held_keyframes_stay_and_the_first_takes_own_give_the_first_take(
     tiny_backbone: Callable[[str], Backbone], engine: AdaFlow, plan: Plan
 ) -> None:
-    job = engine._prepare(plan, PROMPT, replace(QUICK, steps=4), Monitor())
-    inversion: Inversion = engine._invert(job)[0]
+    job = Job.of(engine.backbone, engine.cache, plan, PROMPT, replace(QUICK, steps=4), Monitor())
+    inversion: Inversion = job.invert()[0]
     prompts = (job.source, job.negative, job.positive, job.config, Monitor())
     path: list[torch.Tensor] = []
 
@@ -106,12 +107,12 @@ def test_held_keyframes_stay_and_the_first_takes_own_give_the_first_take(
             path.append(x[plan.layout.keyframes].clone())
             super()._keyframes(x, step, stage, preview)
 
-    whole, _ = Recording(engine.backbone, *prompts).run(inversion, job.latents, engine._layouts(job))
+    whole, _ = Recording(engine.backbone, *prompts).run(inversion, job.latents, job.layouts())
     ids = plan.layout.keyframes[[0, -1]]
     latents = torch.stack(path)[:, [0, -1]].numpy()
     held = Held(ids, latents, job.positive.states.expand(2, -1, -1))
     editor = Editor(engine.backbone, *prompts, None, held, slice(4, 9))
-    again, _ = editor.run(inversion, job.latents, engine._layouts(job))
+    again, _ = editor.run(inversion, job.latents, job.layouts())
     torch.testing.assert_close(again[4:9], whole[4:9], atol=1e-3, rtol=0)
     assert not torch.allclose(again[0], whole[0]) or 0 in ids  # what is neither held nor asked for is not edited
 

@@ -241,7 +241,7 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 cache = Path(sys.argv[1])
 for most in (2_000, 97_000, 99_000, 10**9):
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from adaflow_core import video as video_io
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError

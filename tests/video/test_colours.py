@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 from adaflow_core.video.decode import decode_video, probe, thumbnails
 from adaflow_core.video.pixels import PQ, upright_rgb
 from adaflow_core.video.write import write_video

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.decode import decode_video, probe, thumbnails
 from adaflow_core.video.pixels import BT2020, HLG, PQ, to_bt709

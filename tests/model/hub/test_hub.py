@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adaflow_core.cli import main
+from adaflow_core.cli.main import main
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.hub import client
 from adaflow_core.model.hub.client import SHORT_NAMES, hub_folder

@@ -1,0 +1,213 @@
+"""The flags of every command, and the settings that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from adaflow_core.config import BUDGET, PRESETS, EditConfig, PlanConfig, Setting, read_settings, settings_of
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.version import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """A flag that does not exist is named before one that is missing: it may be that one, misspelt."""
+        for word in args if args and self._subparsers is None else ():
+            flag = word.partition("=")[0]
+            if flag == "--":
+                break
+            known = self._option_string_actions
+            if flag.startswith("--") and not any(name.startswith(flag) for name in known):
+                near = get_close_matches(flag, known, 1)
+                self.error(f"there is no {flag}" + (f"; did you mean {near[0]}?" if near else ""))
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        raise AdaFlowError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    # Installed with pip there is a command `adaflow`; a checkout has only the module.
+    program = "adaflow" if Path(sys.argv[0]).stem == "adaflow" else "python -m adaflow_core"
+    top = _Parser(prog=program, description="Text-driven editing of long videos with a diffusion model.")
+    top.add_argument("--version", action="version", version=f"adaflow {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    plan = commands.add_parser("plan", help="choose keyframes and kept tokens; write plan.json and pictures")
+    _shared(plan)
+    plan.add_argument("--prompt", metavar="TEXT", help="also show where an edit to this prompt changes the video")
+    plan.add_argument("--out", type=Path, default=Path("outputs/plan"), metavar="DIR")
+
+    edit = commands.add_parser("edit", help="edit a video by text")
+    _shared(edit, video="?")
+    add_prompts(edit)
+    _add_settings(edit, EditConfig)
+    edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
+    edit.add_argument("--report", type=Path, metavar="FILE.json")
+    _add_film(edit)
+    edit.set_defaults(model=None)
+
+    retake = commands.add_parser("retake", help="edit a stretch of a project's film again, all else untouched")
+    retake.add_argument("project", type=Path, metavar="PROJECT.json")
+    add_model(retake)
+    retake.add_argument("--frames", required=True, metavar="A:B", help="the stretch, the end not included")
+    retake.add_argument("--prompt", metavar="TEXT", help="by default what the stretch shows now")
+    retake.add_argument("--source-prompt", metavar="TEXT", help="what is in the stretch now")
+    _add_settings(retake, EditConfig)
+    retake.add_argument("--out", type=Path, default=Path("outputs/retake.mp4"), metavar="FILE.mp4")
+    retake.set_defaults(model=None)  # the project's
+
+    batch = commands.add_parser("batch", help="edit all clips of a manifest, here or on a Ray cluster")
+    batch.add_argument("manifest", metavar="FILE.jsonl", help="a line a clip: video, source_prompt, prompts")
+    _add_common(batch)
+    _add_settings(batch, PlanConfig, without=["source_prompt"])
+    _add_settings(batch, EditConfig)
+    add_workers(batch)
+    batch.add_argument("--out", default="outputs/batch", metavar="DIR|URL", help="a folder, s3://... or gs://...")
+    batch.set_defaults(source_prompt="")  # each clip has its own
+
+    commands.add_parser("models", help="list the models whose layout the engine knows")
+
+    check = commands.add_parser("selfcheck", help="reconstruct and edit with a model; say what is off")
+    add_model(check)
+    check.add_argument("--video", type=Path, metavar="VIDEO", help="by default a bundled clip")
+    return top
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default="embedded", metavar="embedded|sd15|sd21-base|sd21|ID|DIR|FILE.safetensors")
+    command.add_argument(
+        "--lora", action="append", default=[], metavar="FILE[=WEIGHT]", help="fused into the model; may be repeated"
+    )
+    command.add_argument("--vae", default="", metavar="DIR|FILE", help="an autoencoder in place of the model's own")
+    command.add_argument(
+        "--embedding", action="append", default=[], metavar="FILE[=WORD]", help="a textual inversion; may be repeated"
+    )
+    command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
+    command.add_argument("--dtype", default="auto", choices=["auto", "float16", "bfloat16", "float32"])
+    command.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
+
+
+def _add_film(edit: argparse.ArgumentParser) -> None:
+    group = edit.add_argument_group("drafts and projects")
+    group.add_argument(
+        "--draft", action="store_true", help="only the keyframes, before smoothing: draft.png and draft.json, a "
+        "project, beside --out. The same command without --draft goes on from it",
+    )  # fmt: skip
+    compared = group.add_mutually_exclusive_group()
+    compared.add_argument("--seeds", metavar="N,N,...", help="with --draft: up to four seeds side by side")
+    compared.add_argument(
+        "--compare", metavar="SETTING=X,X,...", help="with --draft: up to four values of a setting of the edit"
+    )
+    group.add_argument(
+        "--project", type=Path, metavar="FILE.json", help="video, prompt and settings in one file: read if it is "
+        "there, under the flags, and written",
+    )  # fmt: skip
+
+
+def add_prompts(command: argparse.ArgumentParser) -> None:
+    """What the edited video should show: as a whole, or range by range."""
+    ways = command.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--prompt", action="append", metavar="[A:B] TEXT",
+        help='what the video should show; may be given again for ranges: "0:48 a ball", in seconds "0s:2s a ball"',
+    )  # fmt: skip
+    ways.add_argument("--prompts", type=Path, metavar="FILE.json", help='[{"frames": [0, 48], "prompt": "..."}, ...]')
+    command.add_argument(
+        "--crossfade", type=int, metavar="FRAMES", help="over which one range's edit goes over into the next in a shot"
+    )
+
+
+def _shared(command: argparse.ArgumentParser, video: str | None = None) -> None:
+    command.add_argument("video", type=Path, metavar="VIDEO", nargs=video)
+    _add_common(command)
+    _add_settings(command, PlanConfig)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    add_model(command)
+    command.add_argument("--frames", metavar="A:B", help="only these frames")
+    command.add_argument("--size", metavar="WxH", help="working size in pixels")
+    command.add_argument("--preset", default="default", choices=sorted(PRESETS))
+    command.add_argument("--settings", type=Path, metavar="FILE.json", help="the settings of a report, under the flags")
+
+
+def _add_settings(
+    command: argparse.ArgumentParser, config: type[PlanConfig | EditConfig], without: Iterable[str] = ()
+) -> None:
+    """A flag for each setting. Those that are not given are no attributes of the parsed arguments."""
+    title = f"settings of the {'plan' if config is PlanConfig else 'edit'}"
+    group = command.add_argument_group(title, "auto: what the model, the device or the video asks for")
+    budget = group.add_mutually_exclusive_group() if config is PlanConfig else group
+    for name, setting in settings_of(config).items():
+        if name in without:
+            continue
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(setting)}
+        if setting.kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif setting.choices and not setting.several:
+            options["choices"] = setting.choices
+        else:
+            options |= {"type": setting.parse, "metavar": _metavar(setting)}
+        (budget if name in BUDGET else group).add_argument(setting.flag, **options)
+
+
+def _help(setting: Setting) -> str:
+    notes = []
+    if setting.low is not None and setting.high is not None:
+        notes.append(f"{setting.low:g} to {setting.high:g}")
+    if setting.kind is bool:
+        notes.append(f"default: {'on' if setting.default else 'off'}")
+    elif setting.default not in (None, ""):
+        notes.append(f"default: {setting.as_text(setting.default)}")
+    noted = f" ({'; '.join(notes)})" if notes else ""
+    return f"{setting.help}{noted}. {setting.effect}".strip()
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.several:
+        return ",".join(map(str, setting.choices))
+    return ("auto|" if setting.takes_auto else "") + {int: "N", float: "X", str: "TEXT"}[setting.kind]
+
+
+def add_workers(command: argparse.ArgumentParser) -> None:
+    """Where a batch runs and how much of it."""
+    command.add_argument("--ray", metavar="local|ADDRESS", help="on Ray: on this machine, or on a cluster")
+    command.add_argument("--workers", type=int, metavar="N", help="with --ray: tasks at a time; default: what fits")
+    command.add_argument("--gpus-per-task", type=float, metavar="G", help="with --ray; default: 1 where there are any")
+    command.add_argument("--retries", type=int, default=2, metavar="N", help="of a task whose worker dies")
+    command.add_argument("--limit", type=int, metavar="N", help="only the first N clips")
+    command.add_argument("--cache", metavar="DIR", help="where each machine keeps what its edits share")
+    command.add_argument("--cache-gb", type=float, default=100, metavar="N", help="how large it may grow")
+
+
+def plan_config(arguments: argparse.Namespace) -> PlanConfig:
+    flags = given_flags(arguments, PlanConfig)
+    if flags.keys() & set(BUDGET):
+        flags = dict.fromkeys(BUDGET) | flags
+    return replace(PRESETS[arguments.preset][0], **settings_file(arguments)[0] | flags)
+
+
+def edit_config(arguments: argparse.Namespace) -> EditConfig:
+    flags = given_flags(arguments, EditConfig)
+    if "steps" in flags:
+        flags = {"inversion_steps": None} | flags  # the preset's own number belongs to the preset's steps
+    return replace(PRESETS[arguments.preset][1], **settings_file(arguments)[1] | flags)
+
+
+def given_flags(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(arguments).items() if name in settings_of(config)}
+
+
+def settings_file(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings under the flags: those of --settings over those of a project that was opened."""
+    project = vars(arguments).get("opened")
+    plan, edit = ({}, {}) if project is None else (vars(project.plan), vars(project.edit))
+    given = ({}, {}) if arguments.settings is None else read_settings(arguments.settings)
+    return plan | given[0], edit | given[1]

@@ -1,0 +1,76 @@
+"""`batch`: many clips by one method, here or on a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from adaflow_core.cli.arguments import edit_config, plan_config
+from adaflow_core.cli.bar import Bar
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.errors import AdaFlowError, counted
+from adaflow_core.model.files.parts import ModelParts
+
+if TYPE_CHECKING:
+    from adaflow_core.batch.manifest import Clip
+    from adaflow_core.batch.run import Scorer, Summary
+
+
+def batch_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.batch.manifest import read_manifest
+    from adaflow_core.video.types import parse_range, parse_size
+
+    method = vars(arguments).get("method") or ("adaflow" if arguments.preset == "default" else arguments.preset)
+    methods = {method: (plan_config(arguments), edit_config(arguments))}
+    if arguments.frames:
+        parse_range(arguments.frames)
+    if arguments.size:
+        parse_size(arguments.size)
+    clips = [
+        replace(clip, frames=clip.frames or arguments.frames, size=clip.size or arguments.size)
+        for clip in read_manifest(arguments.manifest)
+    ]
+    summary = run_batch(arguments, clips, methods, None, bar, stop)
+    print(
+        f"{counted(summary.made, 'edit')} made, {summary.kept} there before, in {summary.seconds:.0f} s\n"
+        f"{arguments.out}"
+    )
+    if summary.problems:
+        raise AdaFlowError(f"{counted(len(summary.problems), 'edit')} failed; {arguments.out}/problems.json says why")
+
+
+def run_batch(
+    arguments: argparse.Namespace,
+    clips: list[Clip],
+    methods: dict[str, tuple[PlanConfig, EditConfig]],
+    scorer: Scorer | None,
+    bar: Bar,
+    stop: Any,
+) -> Summary:
+    """The batch that the arguments of `add_model` and `add_workers` ask for."""
+    from adaflow_core.batch import run as batch
+
+    job = batch.Job(
+        out=arguments.out,
+        model=str(ModelParts(arguments.model, tuple(arguments.lora), arguments.vae, tuple(arguments.embedding))),
+        device=arguments.device,
+        dtype=arguments.dtype,
+        attention=arguments.attention,
+        cache=arguments.cache,
+        cache_bytes=int(arguments.cache_gb * 2**30),
+        scorer=scorer,
+    )
+    return batch.run(
+        job,
+        clips[: arguments.limit],
+        methods,
+        ray=arguments.ray,
+        workers=arguments.workers,
+        gpus=arguments.gpus_per_task,
+        retries=arguments.retries,
+        progress=bar,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+        stop=stop,
+    )

@@ -1,0 +1,212 @@
+"""`edit` with its drafts, ranges and projects, and `retake`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from adaflow_core.cli.arguments import edit_config, given_flags, plan_config
+from adaflow_core.cli.bar import Bar
+from adaflow_core.cli.planning import check_prompt, load, make_plan
+from adaflow_core.config import EditConfig, settings_of
+from adaflow_core.errors import AdaFlowError
+
+if TYPE_CHECKING:
+    from adaflow_core.engine import AdaFlow
+    from adaflow_core.film.project import Project
+    from adaflow_core.film.timeline import PromptRange, Timeline
+    from adaflow_core.types import Plan
+
+
+def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.video import probe
+    from adaflow_core.video.write import check_folder, check_output
+
+    _open(arguments)
+    asked = _asked(arguments)
+    config = edit_config(arguments)
+    compared = _compared(arguments, config)
+    probe(arguments.video)
+    check_output(arguments.out, arguments.video)
+    for path in (arguments.report, arguments.project):
+        if path:
+            check_folder(path)
+    engine, plan = make_plan(arguments, config, bar, stop)
+    timeline = _on(asked, plan)
+    if arguments.draft:
+        _draft(arguments, engine, plan, timeline, compared, bar, stop)
+        return
+    takes, prompt = arguments.opened.takes if arguments.opened else (), timeline.one_prompt(plan.video)
+    if prompt is None:
+        seconds = engine.forecast_timeline(plan, timeline, config).total
+        print(f"forecast: {seconds:.0f} s for {len(timeline.ranges)} ranges", file=sys.stderr)
+    if prompt is None or takes or arguments.project:  # whose frames are kept for retakes
+        result = engine.replay(plan, timeline, config, takes, progress=bar, stop=stop)
+    else:
+        result = engine.edit(plan, prompt, config, progress=bar, stop=stop)
+    for warning in result.warnings:
+        print(f"adaflow: note: {warning}", file=sys.stderr)
+    path = result.save(arguments.out)
+    if arguments.project:
+        _project(arguments, plan, timeline, config).save(arguments.project)
+    if arguments.report:
+        scores = asdict(engine.score(plan, result, progress=bar, stop=stop))
+        report = json.dumps(result.report | {"scores": scores}, indent=1)
+        try:
+            arguments.report.write_text(report, encoding="utf-8")
+        except OSError as problem:
+            raise AdaFlowError(
+                f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {path}"
+            ) from problem
+    print(path)
+
+
+def _open(arguments: argparse.Namespace) -> None:
+    """What the project holds, if there is one, in place of the arguments that are not given."""
+    from adaflow_core.film.project import open_project
+
+    arguments.opened = None
+    if arguments.project and arguments.project.exists():
+        arguments.opened = project = open_project(arguments.project, arguments.video)
+        if arguments.preset != "default":
+            raise AdaFlowError("a project has settings of its own; change single ones by their flags, not by --preset")
+        arguments.video = project.video
+        for name in ("model", "size", "frames"):
+            setattr(arguments, name, getattr(arguments, name) or getattr(project, name))
+    arguments.model = arguments.model or "embedded"
+    if arguments.video is None:
+        raise AdaFlowError("VIDEO is missing; give it, or a --project that holds it")
+
+
+def _project(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, config: EditConfig) -> Project:
+    """The project of this edit; of one that was opened, with what the arguments changed."""
+    from adaflow_core.film.project import Project
+
+    opened, keyframes = arguments.opened, tuple(plan.segments.keyframes.tolist())
+    asked = plan_config(arguments)
+    if opened is not None and opened.plan == asked and opened.keyframes not in ((), keyframes):
+        print("adaflow: note: this machine finds other keyframes than the project has; the film may differ",
+              file=sys.stderr)  # fmt: skip
+    return Project(
+        video=arguments.video,
+        plan=asked,
+        edit=config,
+        prompts=tuple(timeline.as_json()),
+        model=arguments.model,
+        size=arguments.size,
+        frames=arguments.frames,
+        keyframes=keyframes,
+        takes=() if opened is None else opened.takes,
+        rest=({} if opened is None else opened.rest) | {"crossfade": timeline.crossfade},
+    )
+
+
+def _compared(arguments: argparse.Namespace, config: EditConfig) -> list[tuple[str, EditConfig]]:
+    """The edits that a draft shows side by side, with their labels."""
+    from adaflow_core.film.draft import MOST
+
+    text = f"seed={arguments.seeds}" if arguments.seeds else arguments.compare
+    if text is None:
+        return [("edit", config)]
+    if not arguments.draft:
+        raise AdaFlowError("--seeds and --compare show drafts side by side; add --draft, or give one value by its flag")
+    name, _, values = text.partition("=")
+    setting = settings_of(EditConfig).get(name.replace("-", "_"))
+    parts = values.split(",")
+    if setting is None or not values:
+        raise AdaFlowError(f"--compare is {text!r}; name a setting of the edit and its values, as in guidance=4,8")
+    if len(parts) > MOST:
+        raise AdaFlowError(f"{len(parts)} drafts are to be compared; {MOST} fit side by side")
+    if setting.name == "seed" and not config.variation:
+        raise AdaFlowError("without --variation an edit is the same for every seed; add, say, --variation 0.3")
+    given = [replace(config, **{setting.name: setting.parse(part)}) for part in parts]
+    return [(f"{name} {part}", edit) for part, edit in zip(parts, given, strict=True)]
+
+
+def _draft(
+    arguments: argparse.Namespace,
+    engine: AdaFlow,
+    plan: Plan,
+    timeline: Timeline,
+    compared: list[tuple[str, EditConfig]],
+    bar: Bar,
+    stop: Any,
+) -> None:
+    from adaflow_core.film.draft import contact_sheet
+    from adaflow_core.report.canvas import save_picture
+
+    prompt = timeline.one_prompt(plan.video)
+    if prompt is None:
+        raise AdaFlowError("a draft shows one prompt for the whole video; try the ranges one by one, with --frames")
+    seconds = sum(engine.forecast_draft(plan, config).total for _, config in compared)
+    print(f"forecast: {seconds:.0f} s for the draft, {plan.forecast.total:.0f} s for the edit", file=sys.stderr)
+    drafts = []
+    for label, config in compared:
+        drafts.append((label, engine.draft(plan, prompt, config, progress=bar, stop=stop)))
+    for warning in dict.fromkeys(warning for _, draft in drafts for warning in draft.warnings):
+        print(f"adaflow: note: {warning}", file=sys.stderr)
+    folder = arguments.out.parent
+    project = _project(arguments, plan, timeline, edit_config(arguments))
+    tried = [{"label": label, **draft.report} for label, draft in drafts]
+    for path in (folder / "draft.json", arguments.project):
+        if path:
+            replace(project, rest=project.rest | {"drafts": tried}).save(path)
+    print(save_picture(contact_sheet(plan, drafts), folder / "draft.png"))
+
+
+def _asked(arguments: argparse.Namespace) -> str | Timeline:
+    """One prompt for the whole video, or a timeline: of the arguments, else of the project."""
+    from adaflow_core.film.timeline import Timeline, parse_prompts, read_prompts
+
+    project, crossfade = arguments.opened, arguments.crossfade
+    asked: str | tuple[PromptRange, ...]
+    if arguments.prompts:
+        asked = read_prompts(arguments.prompts)
+    elif arguments.prompt:
+        asked = parse_prompts(arguments.prompt)
+    elif project:
+        return project.timeline if crossfade is None else replace(project.timeline, crossfade=crossfade)
+    else:
+        raise AdaFlowError("--prompt is missing; give it, or a --project that holds it")
+    if isinstance(asked, str):
+        check_prompt(asked)
+        return asked
+    return Timeline(asked) if crossfade is None else Timeline(asked, crossfade)
+
+
+def _on(asked: str | Timeline, plan: Plan) -> Timeline:
+    """What is asked for, in frames of the planned video."""
+    from adaflow_core.film.timeline import PromptRange, Timeline
+
+    return (Timeline((PromptRange(0, len(plan.video), asked),)) if isinstance(asked, str) else asked).on(plan.video)
+
+
+def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.film.project import open_project
+    from adaflow_core.video import parse_range, parse_size
+    from adaflow_core.video.write import check_output
+
+    project, chosen = open_project(arguments.project), parse_range(arguments.frames)
+    check_output(arguments.out, project.video)
+    arguments.model = arguments.model or project.model
+    engine = load(arguments, bar, stop)
+    plan = engine.plan(
+        project.video, project.plan, size=parse_size(project.size) if project.size else None,
+        frames=parse_range(project.frames) if project.frames else None, progress=bar, stop=stop,
+    )  # fmt: skip
+    before = engine.replay(plan, project.timeline, project.edit, project.takes, progress=bar, stop=stop)
+    start, end, _ = chosen.indices(len(plan.video))
+    config = replace(project.edit, **given_flags(arguments, EditConfig))
+    print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
+    result = engine.retake(
+        plan, before, (start, end), arguments.prompt, config,
+        source_prompt=arguments.source_prompt, progress=bar, stop=stop,
+    )  # fmt: skip
+    for warning in result.warnings:
+        print(f"adaflow: note: {warning}", file=sys.stderr)
+    path = result.save(arguments.out)
+    replace(project, takes=tuple(result.report["takes"])).save(arguments.project)
+    print(path)

@@ -1,0 +1,77 @@
+"""`plan`, and what every command does before it edits: the model is loaded, and the video planned."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from adaflow_core.cli.arguments import edit_config, plan_config
+from adaflow_core.cli.bar import Bar
+from adaflow_core.config import EditConfig
+from adaflow_core.errors import AdaFlowError, counted
+
+if TYPE_CHECKING:
+    from adaflow_core.engine import AdaFlow
+    from adaflow_core.types import Plan
+
+
+def plan_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.report.export import save_plan
+    from adaflow_core.report.visualize import place_sentence
+    from adaflow_core.video import probe
+    from adaflow_core.video.write import check_folder
+
+    prompt = arguments.prompt
+    if prompt is not None:
+        check_prompt(prompt)
+    edit = edit_config(arguments)
+    probe(arguments.video)
+    check_folder(arguments.out / "plan.json")
+    engine, plan = make_plan(arguments, edit, bar, stop)
+    place = None if prompt is None else engine.place(plan, prompt, config=edit, progress=bar, stop=stop)
+    folder = save_plan(plan, arguments.out, place)
+    if place is not None:
+        print(place_sentence(place))
+    print(
+        f"{counted(len(plan.segments), 'keyframe')} for {counted(len(plan.video), 'frame')}; "
+        f"each attends to {plan.tokens_kept} of {plan.tokens_full} tokens ({plan.kept_ratio:.0%})\n"
+        f"forecast for the edit: {plan.forecast.total:.0f} s, {plan.forecast.peak_memory_bytes / 2**30:.1f} GiB\n"
+        f"{folder}"
+    )
+
+
+def check_prompt(prompt: str) -> None:
+    if not prompt.strip():
+        raise AdaFlowError("the prompt is empty; say what the video should show with --prompt")
+
+
+def make_plan(arguments: argparse.Namespace, edit: EditConfig | None, bar: Bar, stop: Any) -> tuple[AdaFlow, Plan]:
+    from adaflow_core import video
+
+    # Everything that can be wrong with the arguments is looked at before the model loads.
+    config = plan_config(arguments)
+    size = video.parse_size(arguments.size) if arguments.size else None
+    frames = video.parse_range(arguments.frames) if arguments.frames else None
+    video.probe(arguments.video)
+    engine = load(arguments, bar, stop)
+    plan = engine.plan(arguments.video, config, edit=edit, size=size, frames=frames, progress=bar, stop=stop)
+    for note in plan.notes:
+        print(f"adaflow: note: {note}", file=sys.stderr)
+    return engine, plan
+
+
+def load(arguments: argparse.Namespace, bar: Bar, stop: Any) -> AdaFlow:
+    from adaflow_core.engine import AdaFlow
+
+    return AdaFlow.from_pretrained(
+        arguments.model,
+        loras=arguments.lora,
+        vae=arguments.vae,
+        embeddings=arguments.embedding,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        attention=arguments.attention,
+        progress=bar,
+        stop=stop,
+    )

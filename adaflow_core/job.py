@@ -1,0 +1,213 @@
+"""One edit of a plan, from the prompt to frames: inversion, place, the denoising loop, and what is laid over it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaflow_core.config import EditConfig, resolve_edit, settings_dict
+from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_digest
+from adaflow_core.editing.editor import Editor, Layouts
+from adaflow_core.editing.inversion import invert, load_inversion
+from adaflow_core.editing.place import Wording, find_place, wording
+from adaflow_core.editing.preservation import latent_preview, show_source
+from adaflow_core.film.retake import Around, hold
+from adaflow_core.film.timeline import PromptRange
+from adaflow_core.model.backbone import Backbone, prompt_warnings
+from adaflow_core.model.memory import PeakMemory
+from adaflow_core.planning.analysis import source_latents
+from adaflow_core.planning.planner import build_layout, draw_keyframes
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.types import EditResult, Embedding, Inversion, Plan
+from adaflow_core.version import __version__
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for, with every value filled in, and what it is done with."""
+
+    backbone: Backbone
+    cache: Cache
+    plan: Plan
+    config: EditConfig
+    source: Embedding
+    negative: Embedding
+    positive: Embedding
+    words: Wording  # of the source's prompt and the edit's
+    latents: np.ndarray  # [T, 4, h, w] float32
+    monitor: Monitor
+    around: Around | None = None  # only a part is edited, and fits into this
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        cache: Cache,
+        plan: Plan,
+        prompt: str,
+        config: EditConfig,
+        monitor: Monitor,
+        around: Around | None = None,
+    ) -> Job:
+        source_prompt = plan.config.source_prompt
+        config = resolve_edit(config, backbone.profile, source_prompt)
+        words, structure = wording(source_prompt, prompt), config.structure
+        if structure is None:
+            structure = words.structure if config.focus else 1.0
+        chunk = config.chunk or backbone.chunk_for(config.low_memory)
+        config = replace(config, chunk=chunk, structure=structure)
+        assert config.negative_prompt is not None
+        source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
+        latents = source_latents(backbone, plan.video, cache, monitor)
+        return cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around)
+
+    def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None) -> EditResult:
+        """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
+        monitor, began, around = self.monitor, time.perf_counter(), self.around
+        part = slice(*(around.only if around else slice(None)).indices(len(self.latents))[:2])
+        with PeakMemory(self.backbone.device) as peak:
+            inversion, reused = (invert or self.invert)()
+            checkpoint = Checkpoint(self.cache.state("edits", self.key))
+            place = self.place()
+            held = hold(self.backbone, inversion, self.latents, around) if around else None
+            prompts = self.source, self.negative, self.positive
+            editor = Editor(self.backbone, *prompts, self.config, monitor, place, held, part)
+            preview = latent_preview(self.latents, self.plan.video)
+            edited, resumed = editor.run(inversion, self.latents, self.layouts(), preview, checkpoint)
+            if checkpoint.problem:
+                monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
+            assert self.config.structure is not None
+            renewed = None if place is None or self.config.structure == 1 else place[part]
+            frames = show_source(
+                self.backbone, edited[part], self.latents[part], self.plan.video.part(part.start, part.stop),
+                self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
+            )  # fmt: skip
+            checkpoint.remove()
+        return self._result(
+            frames,
+            seconds=time.perf_counter() - began,
+            peak_memory_bytes=peak.bytes,
+            inversion_reused=reused,
+            resumed_at_step=resumed,
+            chunk=editor.chunk,
+        )
+
+    @property
+    def key(self) -> str:
+        """Of all that decides on the edit's bits."""
+        plan = self.plan
+        return cache_key(
+            video=plan.video.digest, model=self.backbone.fingerprint, device=str(self.backbone.device),
+            prompt=self.positive.text, settings=settings_dict(plan.config, self.config),
+            layout=layout_digest(plan.layout), around=None if self.around is None else self.around.digest,
+        )  # fmt: skip
+
+    def invert(self, frames: np.ndarray | None = None) -> tuple[Inversion, bool]:
+        """The inversion, and whether the cache had it: of all frames, or of `frames` [F] ascending.
+
+        Of a part of a video it is a part of the whole's, and as long as the part. Of a part that is fitted into what
+        lies around it, only the frames that pass through the UNet are inverted.
+        """
+        steps, inversion_steps = self.config.steps, self.config.inversion_steps
+        assert steps and inversion_steps
+        backbone, prompt, rows = self.backbone, self.source.text, self.backbone.rows(self.config.chunk)
+        if frames is None and self.around is not None:
+            frames = self.around.passing
+        video, latents, given = self.plan.video, self.latents, frames
+        if video.part_of is not None:
+            video, first = video.part_of
+            latents = source_latents(backbone, video, self.cache, self.monitor)
+            given = np.arange(first, first + len(self.latents))
+            frames = given if frames is None else first + frames
+        key = cache_key(
+            video=video.digest, model=backbone.fingerprint, prompt=prompt, steps=steps,
+            inversion_steps=inversion_steps, rows=rows,
+        )  # fmt: skip
+
+        def build(folder: Path) -> dict[str, Any]:
+            made = invert(
+                backbone, latents, prompt, frames, steps=steps, inversion_steps=inversion_steps,
+                rows=rows, folder=folder, monitor=self.monitor,
+            )  # fmt: skip
+            return {"made": made}
+
+        if frames is None:
+            folder, _, reused = self.cache.get("inversion", key, build, self.monitor.note, resumable=True)
+            return load_inversion(folder, backbone, steps, prompt), reused
+        with self.cache.part("inversion", key) as folder:
+            reused = not build(folder)["made"]
+            return load_inversion(folder, backbone, steps, prompt, given), reused
+
+    def place(self) -> np.ndarray | None:
+        """[T, h, w] 0..1 where the edit takes place; None: everywhere."""
+        if not self.config.focus or not self.source.text:
+            return None
+        keyframes, video = self.plan.segments.keyframes, self.plan.video
+        prompts = self.source, self.positive, self.words
+        return find_place(self.backbone, self.latents, video, keyframes, *prompts, self.cache, self.monitor)
+
+    def layouts(self) -> Layouts:
+        plan = self.plan
+        if not plan.config.resample:
+            return lambda _step: plan.layout
+        return lambda step: build_layout(
+            plan.features,
+            draw_keyframes(plan.segments, self.config.seed, step),
+            plan.grids,
+            plan.config,
+            device=self.backbone.device,
+            monitor=self.monitor.quiet(),
+        )
+
+    def _result(
+        self,
+        frames: np.ndarray,  # [T, H, W, 3] uint8
+        *,
+        seconds: float,  # that the edit took
+        peak_memory_bytes: int,
+        inversion_reused: bool,
+        resumed_at_step: int,  # 0: from the beginning
+        chunk: int,  # as memory allowed
+    ) -> EditResult:
+        """The edited video with its report."""
+        plan, video = self.plan, self.plan.video
+        prompts = [(self.positive, "prompt"), (self.source, "source prompt")]
+        if self.negative.text != self.source.text:  # which it is by default for some models
+            prompts.append((self.negative, "negative prompt"))
+        doubts = [doubt for prompt, name in prompts for doubt in prompt_warnings(prompt, name)]
+        warnings = (*self.monitor.notes, *dict.fromkeys(doubts))
+        report = {
+            "frames": len(video),
+            "width": video.size[0],
+            "height": video.size[1],
+            "fps": float(video.fps),
+            "segments": len(plan.segments),
+            "keyframes": plan.segments.keyframes.tolist(),
+            "kept_ratio": plan.kept_ratio,
+            "tokens_full": plan.tokens_full,
+            "tokens_kept": plan.tokens_kept,
+            "seconds": {  # of planning and of the edit, whenever each took place
+                **plan.seconds,
+                **self.monitor.seconds,
+                "total": sum(plan.seconds.values()) + seconds,
+            },
+            "peak_memory_bytes": peak_memory_bytes,
+            "inversion_reused": inversion_reused,
+            "resumed_at_step": resumed_at_step,
+            "frames_digest": frames_digest(frames),
+            "prompt": self.positive.text,
+            "prompts": [PromptRange(0, len(video), self.positive.text, self.source.text).as_json()],
+            "takes": [],
+            "settings": settings_dict(plan.config, replace(self.config, chunk=chunk)),
+            "seed": self.config.seed,
+            "model": plan.model,
+            "version": __version__,
+            "warnings": list(warnings),
+        }
+        return EditResult.of(video, frames, report, warnings)
