@@ -73,15 +73,6 @@ def never() -> bool:
     return False
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in the fork: another number of threads sums in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_reports_come_out_and_the_result_comes_back(tmp_path: Path) -> None:
     reports: list[Progress] = []
     made = ForkRunner(tmp_path, public=True, fork=fork)(Count(5), reports.append, never)
