@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 APP_FLAGS ?=
 # Two workers of half the cores each: most tests are too small to keep two cores busy.
-TEST_FLAGS ?= -n 2 --dist loadfile
+TEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 LEFT_OUT ?= thorough
 
 VENV := .venv

@@ -361,7 +361,7 @@ def test_inversion_and_back_comes_closer_with_smaller_steps(
     backbone = engines(layout).backbone
     latents = backbone.encode(frames[:1])
     errors = []
-    for steps in (5, 40):
+    for steps in (10, 80):
         folder = tmp_path / str(steps)
         folder.mkdir()
         found = reconstruct(backbone, latents, "a red ball", steps, folder)

@@ -165,7 +165,7 @@ Run = Callable[[str], None]
 def run(tiny_folder: Callable[[str], Path], drawn_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Makes the same edit into NAME.mp4 and NAME.json of `tmp_path`, with a cache of its own, by the command."""
     command = ["edit", str(drawn_clip), "--prompt", PROMPT, "--model", str(tiny_folder("sd1")), "--device", "cpu"]
-    command += ["--keyframes", "3", "--steps", "10", "--size", "128x128"]
+    command += ["--keyframes", "3", "--steps", "10", "--size", "64x64"]
 
     def run(name: str) -> None:
         torch.set_num_threads(1)  # a fork has no more, and another number of threads sums in another order

@@ -116,7 +116,7 @@ def test_a_prompt(planned: tuple[AdaFlow, Plan]) -> None:
 def test_planning(planned: tuple[AdaFlow, Plan], module: str, part: str) -> None:
     engine, plan = planned
     with breaking(attrgetter(module)(engine.backbone)), pytest.raises(AdaFlowError, match=f"{part} gave"):
-        engine.plan(plan.video.frames, PlanConfig(keyframes=1))
+        engine.plan(plan.video.frames[:, :40], PlanConfig(keyframes=1))  # of a size that was not timed yet
     assert not {"calibration"} & kinds(engine)
 
 

@@ -85,7 +85,7 @@ def test_a_stop_reaches_the_fork(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(Stopped):
         ForkRunner(tmp_path, fork=fork)(Count(10_000), lambda progress: None, lambda: time.monotonic() - began > 0.3)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60  # it counts for 100 s
 
 
 @pytest.mark.parametrize(
