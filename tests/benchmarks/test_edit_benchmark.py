@@ -221,7 +221,9 @@ def test_scenes_run_to_the_end(folders: tuple[Path, Path], tmp_path: Path, capsy
 
 
 @pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
-@pytest.mark.parametrize("clip", ["ball", "rocket", pytest.param("car", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "clip", ["ball", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("car", "rocket"))]
+)
 def test_bundled_edits_come_near_their_truth(clip: str, tmp_path: Path) -> None:
     entry = next(entry for entry in load_bundled() if Path(entry["file"]).stem == clip)
     pair = draw_bundled(entry | {"frames": 4})

@@ -164,7 +164,7 @@ def test_the_page_shows_where_a_prompt_changes_the_video(client: Any, drawn_clip
     from gradio_client import handle_file
     from gradio_client.exceptions import AppError
 
-    settings = {"keyframes": 2, "steps": 2, "frames": "0:4"}
+    settings = {"keyframes": 2, "steps": 2, "side": 192, "frames": "0:4"}
     client.predict(handle_file(str(drawn_clip)), "a red ball in a meadow", api_name="/preview", **settings)
     with pytest.raises(AppError, match="The prompt is empty"):
         client.predict(" ", api_name="/place")
@@ -218,7 +218,7 @@ def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any, 
     status, shown, *_ = client.predict(ELSEWHERE, api_name="/choose_model")
     assert status == "" and shown == model
     assert "xylophone" in client.predict("a xylophone", api_name="/check_prompt")
-    status, shown, prune, steps, *_ = client.predict(model, api_name="/choose_model")
-    assert (shown, prune, steps) == (model, 0.6, 10)
+    _, _, prune, steps, *_ = client.predict(model, api_name="/choose_model")
+    assert (prune, steps) == (0.6, 10)
     status, shown, *_ = client.predict("/etc", api_name="/choose_model")
     assert status == "" and shown == model
