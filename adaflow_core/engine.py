@@ -26,6 +26,8 @@ from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
+from adaflow_core.picture.region import Region, RegionMask
+from adaflow_core.picture.track import region_mask
 from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
 from adaflow_core.planning.planner import Planner
 from adaflow_core.progress import Monitor, Progress
@@ -137,14 +139,15 @@ class AdaFlow:
         prompt: str,
         config: EditConfig | None = None,
         *,
+        region: Region | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> EditResult:
-        """Edit the planned video so that it shows `prompt`. The inversion is reused by later edits.
+        """Edit the planned video so that it shows `prompt`, or only a region of it. The inversion is reused by later edits.
 
         Raises AdaFlowError for a prompt that is empty or a plan of another model, `Stopped` when stopped.
         """
-        with self._job(plan, prompt, config or EditConfig(), progress, stop) as job:
+        with self._job(plan, prompt, config or EditConfig(), progress, stop, region) as job:
             result = job.edit()
             if not result.report["resumed_at_step"]:
                 self._forecaster.learn(plan, job.config, job.monitor.seconds)
@@ -156,6 +159,7 @@ class AdaFlow:
         prompt: str,
         config: EditConfig | None = None,
         *,
+        region: Region | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> Draft:
@@ -166,8 +170,9 @@ class AdaFlow:
         """
         alone, keyframes = keyframes_alone(plan), plan.layout.keyframes
         config = replace(config or EditConfig(), smoothing=0.0)
-        with self._job(plan, prompt, config, progress, stop) as whole:
-            job = replace(whole, plan=alone, latents=whole.latents[keyframes])
+        with self._job(plan, prompt, config, progress, stop, region) as whole:
+            mask = None if whole.region is None else whole.region.at(keyframes)
+            job = replace(whole, plan=alone, latents=whole.latents[keyframes], region=mask)
             make = partial(job.edit, partial(whole.invert, keyframes))
             return kept_draft(self.cache, job.key, keyframes, make, job.monitor)
 
@@ -182,6 +187,7 @@ class AdaFlow:
         timeline: Timeline,
         config: EditConfig | None = None,
         *,
+        region: Region | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> EditResult:
@@ -193,11 +199,13 @@ class AdaFlow:
         monitor, began, config = Monitor(progress, stop), time.perf_counter(), config or EditConfig()
         timeline = timeline.on(plan.video)
         with self._exclusive(monitor):
-            parts, laid = [], []
+            parts, laid, mask = [], [], self._mask(plan, region, monitor)
             for part in stretches(timeline, plan.segments.cuts, len(plan.video)):
                 self._check_request(plan, part.prompt)
                 piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
-                frames, report = self._kept(Job.of(self.backbone, self.cache, piece, part.prompt, config, monitor))
+                inside = None if mask is None else mask.at(slice(part.start, part.end))
+                job = Job.of(self.backbone, self.cache, piece, part.prompt, config, monitor, region=inside)
+                frames, report = self._kept(job)
                 laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
                 parts.append(report | {"first_frame": part.start})
             return timeline_result(plan, timeline, config, parts, laid, time.perf_counter() - began)
@@ -229,6 +237,7 @@ class AdaFlow:
         config: EditConfig | None = None,
         *,
         source_prompt: str | None = None,
+        region: Region | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> EditResult:
@@ -244,8 +253,10 @@ class AdaFlow:
             begin, stop_at, segments, held = surroundings(plan.segments, start, end)
             piece = self._stretch(plan, begin, stop_at, take.source_prompt, monitor, segments)
             around = around_of(result, piece, slice(start - begin, end - begin), begin, held) if len(held) else None
-            config = config or EditConfig()
-            new, report = self._kept(Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around))
+            config, mask = config or EditConfig(), self._mask(plan, region, monitor)
+            inside = None if mask is None else mask.at(slice(begin, stop_at))
+            job = Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around, inside)
+            new, report = self._kept(job)
             return retaken(plan, result, take, config, new, report)
 
     def replay(
@@ -255,18 +266,30 @@ class AdaFlow:
         config: EditConfig,
         takes: Iterable[Mapping[str, Any]],
         *,
+        region: Region | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> EditResult:
         """The film of a timeline and of a report's takes, each over those before; what the cache has is not redone."""
-        result = self.edit_timeline(plan, timeline, config, progress=progress, stop=stop)
+        result = self.edit_timeline(plan, timeline, config, region=region, progress=progress, stop=stop)
         for take in takes:
             settings, (start, end) = EditConfig(**take["settings"]), take["frames"]
             result = self.retake(
                 plan, result, (start, end), take["prompt"], settings,
-                source_prompt=take.get("source_prompt"), progress=progress, stop=stop,
+                source_prompt=take.get("source_prompt"), region=region, progress=progress, stop=stop,
             )  # fmt: skip
         return result
+
+    def region(
+        self, plan: Plan, region: Region, *, progress: Report | None = None, stop: Stop | None = None
+    ) -> RegionMask:
+        """The region in every frame of the planned video, as an edit takes it; kept in the cache."""
+        monitor = Monitor(progress, stop)
+        with self._exclusive(monitor):
+            return region_mask(self.backbone, plan, region, self.cache, monitor)
+
+    def _mask(self, plan: Plan, region: Region | None, monitor: Monitor) -> RegionMask | None:
+        return None if region is None else region_mask(self.backbone, plan, region, self.cache, monitor)
 
     def _stretch(
         self,
@@ -336,13 +359,20 @@ class AdaFlow:
 
     @contextmanager
     def _job(
-        self, plan: Plan, prompt: str, config: EditConfig, progress: Report | None, stop: Stop | None
+        self,
+        plan: Plan,
+        prompt: str,
+        config: EditConfig,
+        progress: Report | None,
+        stop: Stop | None,
+        region: Region | None = None,
     ) -> Iterator[Job]:
         """What is asked for, when it is its turn."""
         self._check_request(plan, prompt)
         monitor = Monitor(progress, stop)
         with self._exclusive(monitor):
-            yield Job.of(self.backbone, self.cache, plan, prompt, config, monitor)
+            mask = self._mask(plan, region, monitor)
+            yield Job.of(self.backbone, self.cache, plan, prompt, config, monitor, region=mask)
 
     @contextmanager
     def _exclusive(self, monitor: Monitor) -> Iterator[None]:

@@ -20,12 +20,14 @@ from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.timeline import PromptRange
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.memory import PeakMemory
+from adaflow_core.picture.region import RegionMask
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import build_layout, draw_keyframes
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditResult, Embedding, Inversion, Plan
 from adaflow_core.version import __version__
+from adaflow_core.video.types import Video
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Job:
     latents: np.ndarray  # [T, 4, h, w] float32
     monitor: Monitor
     around: Around | None = None  # only a part is edited, and fits into this
+    region: RegionMask | None = None  # outside which the source stays
 
     @classmethod
     def of(
@@ -54,18 +57,30 @@ class Job:
         config: EditConfig,
         monitor: Monitor,
         around: Around | None = None,
+        region: RegionMask | None = None,
     ) -> Job:
         source_prompt = plan.config.source_prompt
         config = resolve_edit(config, backbone.profile, source_prompt)
-        words, structure = wording(source_prompt, prompt), config.structure
-        if structure is None:
-            structure = words.structure if config.focus else 1.0
-        chunk = config.chunk or backbone.chunk_for(config.low_memory)
-        config = replace(config, chunk=chunk, structure=structure)
+        words = wording(source_prompt, prompt)
+        config = replace(config, chunk=config.chunk or backbone.chunk_for(config.low_memory))
         assert config.negative_prompt is not None
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
         latents = source_latents(backbone, plan.video, cache, monitor)
-        return cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around)
+        job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, region)
+        return job if config.structure is not None else replace(job, config=replace(config, structure=job._structure()))
+
+    def _structure(self) -> float:
+        """The share of the steps with the source's structure where the edit takes place."""
+        if not self.config.focus or (self.region is not None and self._keyframes_place() is None):
+            return 1.0  # as of an edit all over the frame, such as one of its style
+        return self.words.structure
+
+    def _keyframes_place(self) -> np.ndarray | None:
+        """[K, h, w] where the edit would take place in the keyframes; None: all over them."""
+        plan, keyframes = self.plan, self.plan.segments.keyframes
+        digest = cache_key(video=plan.video.digest, keyframes=keyframes.tolist())
+        video = replace(plan.video, frames=plan.video.frames[keyframes], digest=digest)
+        return self._found(video, self.latents[keyframes], np.arange(len(keyframes)))
 
     def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None) -> EditResult:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
@@ -74,7 +89,7 @@ class Job:
         with PeakMemory(self.backbone.device) as peak:
             inversion, reused = (invert or self.invert)()
             checkpoint = Checkpoint(self.cache.state("edits", self.key))
-            place = self.place()
+            place = self.place() if self.region is None else self._region_place(self.region)
             held = hold(self.backbone, inversion, self.latents, around) if around else None
             prompts = self.source, self.negative, self.positive
             editor = Editor(self.backbone, *prompts, self.config, monitor, place, held, part)
@@ -88,6 +103,8 @@ class Job:
                 self.backbone, edited[part], self.latents[part], self.plan.video.part(part.start, part.stop),
                 self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
             )  # fmt: skip
+            if self.region is not None:
+                frames = self.region.at(part).lay(frames, self.plan.video.frames[part])
             checkpoint.remove()
         return self._result(
             frames,
@@ -106,6 +123,7 @@ class Job:
             video=plan.video.digest, model=self.backbone.fingerprint, device=str(self.backbone.device),
             prompt=self.positive.text, settings=settings_dict(plan.config, self.config),
             layout=layout_digest(plan.layout), around=None if self.around is None else self.around.digest,
+            region=None if self.region is None else self.region.digest,
         )  # fmt: skip
 
     def invert(self, frames: np.ndarray | None = None) -> tuple[Inversion, bool]:
@@ -145,12 +163,17 @@ class Job:
             return load_inversion(folder, backbone, steps, prompt, given), reused
 
     def place(self) -> np.ndarray | None:
-        """[T, h, w] 0..1 where the edit takes place; None: everywhere."""
+        """[T, h, w] 0..1 where the model finds that the edit takes place; None: everywhere."""
+        return self._found(self.plan.video, self.latents, self.plan.segments.keyframes)
+
+    def _found(self, video: Video, latents: np.ndarray, keyframes: np.ndarray) -> np.ndarray | None:
         if not self.config.focus or not self.source.text:
             return None
-        keyframes, video = self.plan.segments.keyframes, self.plan.video
         prompts = self.source, self.positive, self.words
-        return find_place(self.backbone, self.latents, video, keyframes, *prompts, self.cache, self.monitor)
+        return find_place(self.backbone, latents, video, keyframes, *prompts, self.cache, self.monitor)
+
+    def _region_place(self, region: RegionMask) -> np.ndarray | None:
+        return region.place(self.backbone.factor) if self.config.focus else None
 
     def layouts(self) -> Layouts:
         plan = self.plan
@@ -202,6 +225,7 @@ class Job:
             "resumed_at_step": resumed_at_step,
             "frames_digest": frames_digest(frames),
             "prompt": self.positive.text,
+            "region": None if self.region is None else self.region.asked,
             "prompts": [PromptRange(0, len(video), self.positive.text, self.source.text).as_json()],
             "takes": [],
             "settings": settings_dict(plan.config, replace(self.config, chunk=chunk)),

@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from adaflow_core.config import EditConfig, PlanConfig, read_settings, settings_dict
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import CROSSFADE, Timeline, ranges_of
-from adaflow_core.storage.cache import file_digest
+from adaflow_core.storage.cache import checksum
 
 VERSION = 1
 _KIND = "adaflow project"
@@ -105,16 +104,6 @@ def open_project(path: Path, video: Path | None = None) -> Project:
     known = {"kind", "version", "video", "settings", *(name for name in vars(project) if name in content)}
     rest = {name: value for name, value in content.items() if name not in known}
     return replace(project, plan=PlanConfig(**plan), edit=EditConfig(**edit), rest=rest)
-
-
-def checksum(video: Path) -> str:
-    """Of a file's content, or of the names and contents of a folder's files."""
-    if not video.is_dir():
-        return file_digest(video)
-    digest = blake2b(digest_size=16)
-    for file in sorted(path for path in video.iterdir() if path.is_file()):
-        digest.update(f"{file.name} {file_digest(file)}\n".encode())
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -226,6 +226,7 @@ def timeline_result(
         "seconds": plan.seconds | {"total": sum(plan.seconds.values()) + seconds},
         "frames_digest": frames_digest(frames),
         "prompt": "; ".join(dict.fromkeys(r.prompt for r in timeline.ranges)),
+        "region": parts[0]["region"],
         "prompts": timeline.as_json(),
         "crossfade": timeline.crossfade,
         "takes": [],

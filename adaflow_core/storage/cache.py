@@ -48,6 +48,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def checksum(path: Path) -> str:
+    """Of a file's content, or of the names and contents of a folder's files."""
+    if not path.is_dir():
+        return file_digest(path)
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(file for file in path.iterdir() if file.is_file()):
+        digest.update(f"{file.name} {file_digest(file)}\n".encode())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Cache:
     """Folders `root/kind/key`, each complete or absent; over the limit the least recently used are removed.

@@ -1,0 +1,184 @@
+"""A part of the picture that an edit keeps to: painted on a few frames, given for all, or named by words.
+
+Outside it and its feather the delivered frames are the source's, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import scratch
+from adaflow_core.storage.cache import checksum
+from adaflow_core.video.decode import decode_video, probe
+from adaflow_core.video.types import Video
+
+FEATHER = 8  # pixels
+BRIGHT = 128  # of 0..255, from which a pixel of a file is inside
+ASPECT = 0.04  # by which a mask's width to height may differ from the video's: working sizes are rounded
+
+
+@dataclass(frozen=True)
+class Region:
+    """What is asked for: `painted`, `masks` or `words`, one of them.
+
+    Arrays are inside where they are not 0, files (pictures, a video, a folder of pictures) where they are bright.
+    """
+
+    painted: Mapping[int, np.ndarray | Path] = field(default_factory=dict)  # frame -> [H, W]; carried to the others
+    masks: np.ndarray | Path | None = None  # [T, H, W] of all frames
+    words: str = ""  # of the source prompt
+    feather: int = FEATHER  # pixels of the working size over which the edit fades out
+
+    def __post_init__(self) -> None:
+        if bool(self.painted) + (self.masks is not None) + bool(self.words.strip()) != 1:
+            raise AdaFlowError("a region is painted, given for all frames or named by words; give one of these")
+        if not 0 <= self.feather <= 256:
+            raise AdaFlowError(f"feather is {self.feather}; it must lie between 0 and 256 pixels")
+
+    def as_json(self) -> dict[str, Any]:
+        """It as plain data, with the checksums of what was painted."""
+        painted = [{"frame": frame, **_named(mask)} for frame, mask in sorted(self.painted.items())]
+        masks = None if self.masks is None else _named(self.masks)
+        return {"painted": painted, "masks": masks, "words": self.words, "feather": self.feather}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], folder: Path) -> Region:
+        """The region of a report or project in `folder`, its files unchanged."""
+        painted = {int(row["frame"]): _found(row, folder) for row in data["painted"]}
+        masks = None if data["masks"] is None else _found(data["masks"], folder)
+        return cls(painted, masks, str(data["words"]), int(data["feather"]))
+
+
+@dataclass(frozen=True)
+class RegionMask:
+    """The region in every frame."""
+
+    weights: np.ndarray  # [T, H, W] uint8, memory-mapped: 0 outside, 255 inside, between them in the feather
+    digest: str
+    asked: dict[str, Any]  # as `Region.as_json` says it
+
+    def at(self, frames: slice | np.ndarray) -> RegionMask:
+        """That of some frames."""
+        which = f"{frames.start} {frames.stop}" if isinstance(frames, slice) else f"{frames.tolist()}"
+        digest = blake2b(f"{self.digest} {which}".encode(), digest_size=16).hexdigest()
+        return replace(self, weights=self.weights[frames], digest=digest)
+
+    def place(self, factor: int) -> np.ndarray:
+        """[T, h, w] float32 0..1 on the latents' grid: the largest weight that a latent covers."""
+        T, H, W = self.weights.shape
+        out = np.empty((T, H // factor, W // factor), np.float32)
+        for t, frame in enumerate(self.weights):
+            out[t] = frame.reshape(H // factor, factor, W // factor, factor).max(axis=(1, 3)) / np.float32(255)
+        return out
+
+    def lay(self, edited: np.ndarray, source: np.ndarray) -> np.ndarray:
+        """[T, H, W, 3] uint8: the edit inside, the source's own bytes outside."""
+        out = scratch(np.uint8, source.shape)
+        for t, weights in enumerate(self.weights):
+            share = weights[..., None] / np.float32(255)
+            mixed = source[t] + share * (edited[t].astype(np.float32) - source[t])
+            out[t] = mixed.round().clip(0, 255)
+        return out
+
+
+def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, NDArray[np.bool_]]:
+    """Frame -> [H, W], at the working size."""
+    found = {}
+    for frame, mask in sorted(region.painted.items()):
+        if not 0 <= frame < len(video):
+            raise AdaFlowError(f"a mask is for frame {frame}; the video has the frames 0 to {len(video) - 1}")
+        if isinstance(mask, Path):
+            inside = _pictures(mask, video, slice(0, 1), monitor)[0]
+        else:
+            inside = fitted(np.asarray(mask), video.size)
+        if not inside.any():
+            raise AdaFlowError(f"the mask of frame {frame} is empty; paint what the edit may change in white")
+        if inside.all():
+            raise AdaFlowError(f"the mask of frame {frame} covers all of it; edit without a region, or leave a part out")
+        found[frame] = inside
+    return found
+
+
+def read_masks(masks: np.ndarray | Path, video: Video, monitor: Monitor, out: Path) -> np.ndarray:
+    """Masks of all frames [T, H, W], at the working size; those of a longer file are those of the video's frames."""
+    T = len(video)
+    if isinstance(masks, Path):
+        length = probe(masks).frames
+        if length != T and length < video.start + T:
+            raise AdaFlowError(f"{masks.name} has {length} frames and the video {T}; give a mask for each, or of one frame")
+        first = 0 if length == T else video.start
+        inside = _pictures(masks, video, slice(first, first + T), monitor, out)
+    elif len(masks) != T:
+        raise AdaFlowError(f"there are {len(masks)} masks for {T} frames; give one for each, or paint one frame")
+    else:
+        inside = np.stack([fitted(np.asarray(mask), video.size) for mask in masks])
+    if not inside.any():
+        raise AdaFlowError("the masks are empty in all frames; what the edit may change must be white")
+    if inside.all():
+        raise AdaFlowError("the masks cover all of the video; edit without a region, or leave a part out")
+    return inside
+
+
+def fitted(mask: np.ndarray, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """`mask` [H, W] at the video's size (width, height)."""
+    if mask.ndim != 2 or not mask.size:
+        raise AdaFlowError(f"a mask has the shape {mask.shape}; give one of height and width")
+    _check_aspect((mask.shape[1], mask.shape[0]), size, "a mask")
+    if mask.shape == size[::-1]:
+        return mask > 0
+    larger = mask.shape[0] > size[1]
+    way = cv2.INTER_AREA if larger else cv2.INTER_LINEAR
+    return cv2.resize((mask > 0).astype(np.float32), size, interpolation=way) >= 0.5
+
+
+def feathered(inside: NDArray[np.bool_], feather: int) -> NDArray[np.uint8]:
+    """[H, W] 0..255: a ramp of `feather` pixels around `inside`."""
+    if not inside.any() or not feather:
+        return inside.astype(np.uint8) * np.uint8(255)
+    distance = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return (255 * (1 - distance / (feather + 1))).clip(0, 255).round().astype(np.uint8)
+
+
+def _pictures(
+    path: Path, video: Video, frames: slice, monitor: Monitor, out: Path | None = None
+) -> NDArray[np.bool_]:
+    info = probe(path)
+    _check_aspect((info.width, info.height), video.size, path.name)
+    read = decode_video(path, size=video.size, frames=frames, monitor=monitor.quiet(), out=out)
+    return np.stack([frame.mean(axis=-1) >= BRIGHT for frame in read.frames])
+
+
+def _check_aspect(size: tuple[int, int], wanted: tuple[int, int], name: str) -> None:
+    if abs(size[0] / size[1] * wanted[1] / wanted[0] - 1) > ASPECT:
+        raise AdaFlowError(
+            f"{name} is {size[0]}x{size[1]} and the video {wanted[0]}x{wanted[1]}; give one of the same shape"
+        )
+
+
+def _named(mask: np.ndarray | Path) -> dict[str, Any]:
+    if isinstance(mask, Path):
+        return {"file": mask.as_posix(), "checksum": checksum(mask)}
+    mask = np.ascontiguousarray(np.asarray(mask) > 0)
+    return {"file": None, "checksum": blake2b(f"{mask.shape}".encode() + mask.tobytes(), digest_size=16).hexdigest()}
+
+
+def _found(row: Mapping[str, Any], folder: Path) -> Path:
+    if row["file"] is None:
+        raise AdaFlowError("the region was painted and not kept in a file; give its masks again")
+    named = Path(row["file"])
+    path = next((place for place in (folder / named, folder / named.name) if place.exists()), None)
+    if path is None:
+        raise AdaFlowError(f"the mask {named.name} is not there; lay it beside {folder.name}, or give another")
+    if checksum(path) != row["checksum"]:
+        raise AdaFlowError(f"the mask {path} is not the one of this edit; give that one, or begin another project file")
+    return path

@@ -1,0 +1,54 @@
+"""A region in every frame of a video: read, carried or found, then feathered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaflow_core.editing.smoothing import source_flow
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.carry import Source, carry
+from adaflow_core.picture.region import Region, RegionMask, feathered, read_masks, read_painted
+from adaflow_core.picture.words import find_words
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import allocated
+from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.types import Plan
+
+
+def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> RegionMask:
+    """The mask of `region` in the planned video; the same region of it is found once."""
+    asked, video = region.as_json(), plan.video
+    named = {"model": backbone.fingerprint, "source": plan.config.source_prompt} if region.words else {}
+
+    def build(folder: Path) -> dict[str, Any]:
+        out = allocated(folder / "weights.npy", np.uint8, video.frames.shape[:3])
+        inside = _inside(backbone, plan, region, cache, monitor)
+        for t in range(len(video)):
+            out[t] = feathered(np.asarray(inside[t]) > 0, region.feather)
+        return {}
+
+    key = cache_key(
+        video=video.digest, cuts=plan.segments.cuts.tolist(), region=_content(asked), start=video.start, **named
+    )
+    folder, _, _ = cache.get("region", key, build, monitor.note)
+    return RegionMask(np.load(folder / "weights.npy", mmap_mode="r"), key, asked)
+
+
+def _content(asked: dict[str, Any]) -> dict[str, Any]:
+    """Without the names of files."""
+    masks = asked["masks"] and asked["masks"]["checksum"]
+    return asked | {"painted": [(row["frame"], row["checksum"]) for row in asked["painted"]], "masks": masks}
+
+
+def _inside(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> np.ndarray:
+    """[T, H, W], not 0 inside."""
+    video, cuts = plan.video, plan.segments.cuts
+    if region.masks is not None:
+        return read_masks(region.masks, video, monitor)
+    painted = read_painted(region, video, monitor)
+    source = Source(video.frames, source_flow(video, cache, monitor))
+    with monitor.stage("carry the region", 2 * len(video)) as stage:
+        return carry(source, cuts, painted, stage)
