@@ -143,7 +143,7 @@ class AdaFlow:
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> EditResult:
-        """Edit the planned video so that it shows `prompt`, or only a region of it. The inversion is reused by later edits.
+        """Edit the planned video, or a region of it, so that it shows `prompt`. The inversion is reused by later edits.
 
         Raises AdaFlowError for a prompt that is empty or a plan of another model, `Stopped` when stopped.
         """

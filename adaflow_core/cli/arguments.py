@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(edit, EditConfig)
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
     edit.add_argument("--report", type=Path, metavar="FILE.json")
+    _add_region(edit)
     _add_film(edit)
     edit.set_defaults(model=None)
 
@@ -92,6 +93,22 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
     command.add_argument("--dtype", default="auto", choices=["auto", "float16", "bfloat16", "float32"])
     command.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
+
+
+def _add_region(edit: argparse.ArgumentParser) -> None:
+    group = edit.add_argument_group(
+        "region", "edit only a part of the picture; all else stays the source's, byte for byte"
+    )
+    group.add_argument(
+        "--mask", type=Path, action="append", default=[], metavar="FILE",
+        help="white where the edit may change: a picture of one frame, carried to the others, may be given again; or a "
+        "video or folder with a picture of each frame",
+    )  # fmt: skip
+    group.add_argument(
+        "--mask-frame", type=int, action="append", default=[], metavar="N", help="of each --mask picture; default: 0"
+    )
+    group.add_argument("--region", metavar="WORDS", help="of the source prompt, that name the part")
+    group.add_argument("--feather", type=int, metavar="PIXELS", help="over which the edit fades out (default: 8)")
 
 
 def _add_film(edit: argparse.ArgumentParser) -> None:

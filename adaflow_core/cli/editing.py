@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaflow_core.cli.arguments import edit_config, given_flags, plan_config
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from adaflow_core.engine import AdaFlow
     from adaflow_core.film.project import Project
     from adaflow_core.film.timeline import PromptRange, Timeline
+    from adaflow_core.picture.region import Region
     from adaflow_core.types import Plan
 
 
@@ -28,6 +30,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     _open(arguments)
     asked = _asked(arguments)
     config = edit_config(arguments)
+    region = _region(arguments)
     compared = _compared(arguments, config)
     probe(arguments.video)
     check_output(arguments.out, arguments.video)
@@ -37,21 +40,21 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     engine, plan = make_plan(arguments, config, bar, stop)
     timeline = _on(asked, plan)
     if arguments.draft:
-        _draft(arguments, engine, plan, timeline, compared, bar, stop)
+        _draft(arguments, engine, plan, timeline, compared, region, bar, stop)
         return
     takes, prompt = arguments.opened.takes if arguments.opened else (), timeline.one_prompt(plan.video)
     if prompt is None:
         seconds = engine.forecast_timeline(plan, timeline, config).total
         print(f"forecast: {seconds:.0f} s for {len(timeline.ranges)} ranges", file=sys.stderr)
     if prompt is None or takes or arguments.project:  # whose frames are kept for retakes
-        result = engine.replay(plan, timeline, config, takes, progress=bar, stop=stop)
+        result = engine.replay(plan, timeline, config, takes, region=region, progress=bar, stop=stop)
     else:
-        result = engine.edit(plan, prompt, config, progress=bar, stop=stop)
+        result = engine.edit(plan, prompt, config, region=region, progress=bar, stop=stop)
     for warning in result.warnings:
         print(f"adaflow: note: {warning}", file=sys.stderr)
     path = result.save(arguments.out)
     if arguments.project:
-        _project(arguments, plan, timeline, config).save(arguments.project)
+        _save(_project(arguments, plan, timeline, config), region, arguments.project)
     if arguments.report:
         scores = asdict(engine.score(plan, result, progress=bar, stop=stop))
         report = json.dumps(result.report | {"scores": scores}, indent=1)
@@ -104,6 +107,42 @@ def _project(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, conf
     )
 
 
+def _region(arguments: argparse.Namespace) -> Region | None:
+    """The region of the arguments, else of the project."""
+    from adaflow_core.picture.region import FEATHER, Region
+    from adaflow_core.video import probe
+
+    masks, frames, words, feather = arguments.mask, arguments.mask_frame, arguments.region, arguments.feather
+    if not masks and not words:
+        kept = arguments.opened and _kept_region(arguments.opened, arguments.project)
+        if frames or (feather is not None and not kept):
+            raise AdaFlowError("--mask-frame and --feather belong to a region; add --mask or --region")
+        return kept if not kept or feather is None else replace(kept, feather=feather)
+    feather = FEATHER if feather is None else feather
+    if words and masks:
+        raise AdaFlowError("--mask and --region both say where to edit; give one of them")
+    if words:
+        return Region(words=words, feather=feather)
+    if not frames and len(masks) == 1 and probe(masks[0]).frames > 1:
+        return Region(masks=masks[0], feather=feather)
+    frames = frames or [0]
+    if len(frames) != len(masks) or len(set(frames)) != len(frames):
+        raise AdaFlowError("each --mask needs the number of its frame; give as many different --mask-frame as --mask")
+    return Region(dict(zip(frames, masks, strict=True)), feather=feather)
+
+
+def _kept_region(project: Project, path: Path) -> Region | None:
+    from adaflow_core.picture.region import Region
+
+    kept = project.rest.get("region")
+    return None if kept is None else Region.from_json(kept, path.parent)
+
+
+def _save(project: Project, region: Region | None, path: Path) -> None:
+    kept = None if region is None else region.as_json(path.parent)
+    replace(project, rest=project.rest | {"region": kept}).save(path)
+
+
 def _compared(arguments: argparse.Namespace, config: EditConfig) -> list[tuple[str, EditConfig]]:
     """The edits that a draft shows side by side, with their labels."""
     from adaflow_core.film.draft import MOST
@@ -132,6 +171,7 @@ def _draft(
     plan: Plan,
     timeline: Timeline,
     compared: list[tuple[str, EditConfig]],
+    region: Region | None,
     bar: Bar,
     stop: Any,
 ) -> None:
@@ -145,7 +185,7 @@ def _draft(
     print(f"forecast: {seconds:.0f} s for the draft, {plan.forecast.total:.0f} s for the edit", file=sys.stderr)
     drafts = []
     for label, config in compared:
-        drafts.append((label, engine.draft(plan, prompt, config, progress=bar, stop=stop)))
+        drafts.append((label, engine.draft(plan, prompt, config, region=region, progress=bar, stop=stop)))
     for warning in dict.fromkeys(warning for _, draft in drafts for warning in draft.warnings):
         print(f"adaflow: note: {warning}", file=sys.stderr)
     folder = arguments.out.parent
@@ -153,7 +193,7 @@ def _draft(
     tried = [{"label": label, **draft.report} for label, draft in drafts]
     for path in (folder / "draft.json", arguments.project):
         if path:
-            replace(project, rest=project.rest | {"drafts": tried}).save(path)
+            _save(replace(project, rest=project.rest | {"drafts": tried}), region, path)
     print(save_picture(contact_sheet(plan, drafts), folder / "draft.png"))
 
 
@@ -197,13 +237,14 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         project.video, project.plan, size=parse_size(project.size) if project.size else None,
         frames=parse_range(project.frames) if project.frames else None, progress=bar, stop=stop,
     )  # fmt: skip
-    before = engine.replay(plan, project.timeline, project.edit, project.takes, progress=bar, stop=stop)
+    region = _kept_region(project, arguments.project)
+    before = engine.replay(plan, project.timeline, project.edit, project.takes, region=region, progress=bar, stop=stop)
     start, end, _ = chosen.indices(len(plan.video))
     config = replace(project.edit, **given_flags(arguments, EditConfig))
     print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
     result = engine.retake(
         plan, before, (start, end), arguments.prompt, config,
-        source_prompt=arguments.source_prompt, progress=bar, stop=stop,
+        source_prompt=arguments.source_prompt, region=region, progress=bar, stop=stop,
     )  # fmt: skip
     for warning in result.warnings:
         print(f"adaflow: note: {warning}", file=sys.stderr)

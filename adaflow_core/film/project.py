@@ -8,7 +8,6 @@ before. Whatever else a file holds stays in it.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from adaflow_core.config import EditConfig, PlanConfig, read_settings, settings_dict
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import CROSSFADE, Timeline, ranges_of
-from adaflow_core.storage.cache import checksum
+from adaflow_core.storage.cache import checksum, relative
 
 VERSION = 1
 _KIND = "adaflow project"
@@ -44,14 +43,10 @@ class Project:
 
     def save(self, path: Path) -> None:
         """Write the project to `path`, as a whole or not at all; its video is named as it lies from there."""
-        try:
-            video = os.path.relpath(self.video.resolve(), path.parent.resolve())
-        except ValueError:  # on another drive of Windows
-            video = str(self.video.resolve())
         content = {
             "kind": _KIND,
             "version": VERSION,
-            "video": {"path": Path(video).as_posix(), "checksum": checksum(self.video)},
+            "video": {"path": relative(self.video, path.parent), "checksum": checksum(self.video)},
             "model": self.model,
             "size": self.size,
             "frames": self.frames,

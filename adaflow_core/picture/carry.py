@@ -95,7 +95,7 @@ def densities(
     """[2, BINS ** 3], each summing to 1, smoothed over neighbouring bins."""
     found = []
     for weight in weights:
-        counts = np.bincount(where.ravel(), weight.ravel(), BINS**3).reshape(BINS, BINS, BINS)
+        counts: np.ndarray = np.bincount(where.ravel(), weight.ravel(), BINS**3).reshape(BINS, BINS, BINS)
         for axis in range(3):
             padded = np.pad(counts, [(1, 1) if a == axis else (0, 0) for a in range(3)])
             low, middle, high = (np.take(padded, np.arange(BINS) + i, axis) for i in range(3))
@@ -162,7 +162,7 @@ def step(
     H, W = mask.shape
     x, y = np.meshgrid(np.arange(W, dtype=np.float32), np.arange(H, dtype=np.float32))
     u, v = x + there[..., 0], y + there[..., 1]
-    mask, returned, looked = (
+    carried, returned, looked = (
         cv2.remap(picture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         for picture in (mask, back, np.ascontiguousarray(other))
     )
@@ -170,21 +170,21 @@ def step(
     differs = cv2.blur(np.square(frame.astype(np.float32) - looked).mean(-1), (3, 3))
     trust = found * np.exp(-differs / LIKE**2)
 
-    prior = np.clip(np.log((mask + 1e-3) / (1 - mask + 1e-3)), -CERTAIN, CERTAIN)
+    prior = np.clip(np.log((carried + 1e-3) / (1 - carried + 1e-3)), -CERTAIN, CERTAIN)
     prior = trust * prior + (1 - trust) * (DOUBT + 0.3 * prior)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BAND + 1, 2 * BAND + 1))
-    inside = (mask > 0.5).astype(np.uint8)
+    inside = (carried > 0.5).astype(np.uint8)
     band = cv2.dilate(inside, kernel) > cv2.erode(inside, kernel)
     share = np.maximum(np.maximum(band, 1 - trust), FLAT)
-    return guided(frame, _probability(prior + share * colours.odds(frame)))
+    return guided(frame, probability(prior + share * colours.odds(frame)))
 
 
 def alone(colours: Colours, frame: np.ndarray) -> Floats:
     """[H, W] 0..1: the mask of a frame of which nothing is known but its colours."""
-    return guided(frame, _probability(DOUBT + colours.odds(frame)))
+    return guided(frame, probability(DOUBT + colours.odds(frame)))
 
 
-def _probability(odds: np.ndarray) -> Floats:
+def probability(odds: np.ndarray) -> Floats:
     return (1 / (1 + np.exp(-odds))).astype(np.float32)
 
 

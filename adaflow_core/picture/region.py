@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
-from adaflow_core.storage.cache import checksum
+from adaflow_core.storage.cache import checksum, relative
 from adaflow_core.video.decode import decode_video, probe
 from adaflow_core.video.types import Video
 
@@ -45,11 +45,20 @@ class Region:
         if not 0 <= self.feather <= 256:
             raise AdaFlowError(f"feather is {self.feather}; it must lie between 0 and 256 pixels")
 
-    def as_json(self) -> dict[str, Any]:
-        """It as plain data, with the checksums of what was painted."""
-        painted = [{"frame": frame, **_named(mask)} for frame, mask in sorted(self.painted.items())]
-        masks = None if self.masks is None else _named(self.masks)
+    def as_json(self, folder: Path | None = None) -> dict[str, Any]:
+        """It as plain data, with checksums; files are named as they lie from `folder`."""
+        painted = [{"frame": frame, **_named(mask, folder)} for frame, mask in sorted(self.painted.items())]
+        masks = None if self.masks is None else _named(self.masks, folder)
         return {"painted": painted, "masks": masks, "words": self.words, "feather": self.feather}
+
+    @property
+    def flags(self) -> list[str]:
+        """It on the command line; what is in no file is named as if it lay beside."""
+        found = [] if self.masks is None else [f"--mask={_file(self.masks, 'masks.mp4')}"]
+        for frame, mask in sorted(self.painted.items()):
+            found += [f"--mask={_file(mask, f'mask-{frame}.png')}", f"--mask-frame={frame}"]
+        found += [f"--region={self.words}"] if self.words else []
+        return found + ([f"--feather={self.feather}"] if self.feather != FEATHER else [])
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path) -> Region:
@@ -104,20 +113,24 @@ def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, ND
         if not inside.any():
             raise AdaFlowError(f"the mask of frame {frame} is empty; paint what the edit may change in white")
         if inside.all():
-            raise AdaFlowError(f"the mask of frame {frame} covers all of it; edit without a region, or leave a part out")
+            raise AdaFlowError(
+                f"the mask of frame {frame} covers all of it; edit without a region, or leave a part out"
+            )
         found[frame] = inside
     return found
 
 
-def read_masks(masks: np.ndarray | Path, video: Video, monitor: Monitor, out: Path) -> np.ndarray:
+def read_masks(masks: np.ndarray | Path, video: Video, monitor: Monitor) -> NDArray[np.bool_]:
     """Masks of all frames [T, H, W], at the working size; those of a longer file are those of the video's frames."""
     T = len(video)
     if isinstance(masks, Path):
         length = probe(masks).frames
         if length != T and length < video.start + T:
-            raise AdaFlowError(f"{masks.name} has {length} frames and the video {T}; give a mask for each, or of one frame")
+            raise AdaFlowError(
+                f"{masks.name} has {length} frames and the video {T}; give a mask for each, or of one frame"
+            )
         first = 0 if length == T else video.start
-        inside = _pictures(masks, video, slice(first, first + T), monitor, out)
+        inside = _pictures(masks, video, slice(first, first + T), monitor)
     elif len(masks) != T:
         raise AdaFlowError(f"there are {len(masks)} masks for {T} frames; give one for each, or paint one frame")
     else:
@@ -149,12 +162,10 @@ def feathered(inside: NDArray[np.bool_], feather: int) -> NDArray[np.uint8]:
     return (255 * (1 - distance / (feather + 1))).clip(0, 255).round().astype(np.uint8)
 
 
-def _pictures(
-    path: Path, video: Video, frames: slice, monitor: Monitor, out: Path | None = None
-) -> NDArray[np.bool_]:
+def _pictures(path: Path, video: Video, frames: slice, monitor: Monitor) -> NDArray[np.bool_]:
     info = probe(path)
     _check_aspect((info.width, info.height), video.size, path.name)
-    read = decode_video(path, size=video.size, frames=frames, monitor=monitor.quiet(), out=out)
+    read = decode_video(path, size=video.size, frames=frames, monitor=monitor.quiet())
     return np.stack([frame.mean(axis=-1) >= BRIGHT for frame in read.frames])
 
 
@@ -165,11 +176,18 @@ def _check_aspect(size: tuple[int, int], wanted: tuple[int, int], name: str) -> 
         )
 
 
-def _named(mask: np.ndarray | Path) -> dict[str, Any]:
+def _named(mask: np.ndarray | Path, folder: Path | None) -> dict[str, Any]:
     if isinstance(mask, Path):
-        return {"file": mask.as_posix(), "checksum": checksum(mask)}
+        if not mask.exists():
+            raise AdaFlowError(f"there is no {mask}; check the path of the mask")
+        path = mask.as_posix() if folder is None else relative(mask, folder)
+        return {"file": path, "checksum": checksum(mask)}
     mask = np.ascontiguousarray(np.asarray(mask) > 0)
     return {"file": None, "checksum": blake2b(f"{mask.shape}".encode() + mask.tobytes(), digest_size=16).hexdigest()}
+
+
+def _file(mask: np.ndarray | Path, name: str) -> str:
+    return str(mask) if isinstance(mask, Path) else name
 
 
 def _found(row: Mapping[str, Any], folder: Path) -> Path:
@@ -178,7 +196,7 @@ def _found(row: Mapping[str, Any], folder: Path) -> Path:
     named = Path(row["file"])
     path = next((place for place in (folder / named, folder / named.name) if place.exists()), None)
     if path is None:
-        raise AdaFlowError(f"the mask {named.name} is not there; lay it beside {folder.name}, or give another")
+        raise AdaFlowError(f"the mask {named.name} of the project is not there; lay it into {folder}")
     if checksum(path) != row["checksum"]:
         raise AdaFlowError(f"the mask {path} is not the one of this edit; give that one, or begin another project file")
     return path

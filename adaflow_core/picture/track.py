@@ -49,6 +49,8 @@ def _inside(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monito
     if region.masks is not None:
         return read_masks(region.masks, video, monitor)
     painted = read_painted(region, video, monitor)
+    if region.words:
+        painted = find_words(backbone, plan, region.words, cache, monitor)
     source = Source(video.frames, source_flow(video, cache, monitor))
     with monitor.stage("carry the region", 2 * len(video)) as stage:
         return carry(source, cuts, painted, stage)

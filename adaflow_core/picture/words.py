@@ -10,14 +10,50 @@ import re
 import cv2
 import numpy as np
 
-from adaflow_core.editing.place import place_of, prompt_difference
+from adaflow_core.editing.place import LOCAL, otsu, prompt_difference
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.carry import Bools, Colours, bins, cleaned, densities, guided, probability
+from adaflow_core.planning.analysis import source_latents
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
 
 SURE = 8  # frames at most from which the mask is carried to the others
+SLOPE = 2.0  # log odds of being inside, by the logarithm of the difference
+ROUNDS = 3  # in which colours are learned from the mask, and the mask found by its colours
+SMALLEST = 0.002  # of the frame: smaller pieces are taken for errors
+
+
+def find_words(backbone: Backbone, plan: Plan, words: str, cache: Cache, monitor: Monitor) -> dict[int, Bools]:
+    """Frame -> [H, W] for the frames in which the words' place stands out most; `carry` takes it to the others."""
+    source = plan.config.source_prompt
+    other = without(source, words)
+    latents = source_latents(backbone, plan.video, cache, monitor)
+    embedded = backbone.embed(source), backbone.embed(other)
+    difference = prompt_difference(backbone, latents, plan.video, *embedded, cache, monitor)
+    spread = difference.std(axis=(1, 2))  # of a mean of 1
+    if spread.max() < LOCAL:
+        raise AdaFlowError(f"{words!r} is not found in one place; name a thing that stands out, or paint the region")
+    chosen = np.sort(np.argsort(-spread)[: min(SURE, -(-len(spread) // 4))])
+    masks = edged(plan.video.frames[chosen], difference[chosen])
+    found = {int(t): mask for t, mask in zip(chosen, masks, strict=True) if mask.any() and not mask.all()}
+    if not found:
+        raise AdaFlowError(f"{words!r} is not found in the video; paint the region")
+    return found
+
+
+def edged(frames: np.ndarray, difference: np.ndarray) -> list[Bools]:
+    """The place of a difference [F, h, w] in frames [F, H, W, 3], with the frames' own edges."""
+    size = frames.shape[2], frames.shape[1]
+    found = SLOPE * np.log(np.maximum(difference, 1e-3) / otsu(difference))
+    prior = [cv2.resize(one.astype(np.float32), size).clip(-4, 4) for one in found]
+    masks = [probability(one) for one in prior]
+    for _ in range(ROUNDS):
+        sides = [np.stack([mask < 0.3, mask > 0.7]) for mask in masks]
+        colours = Colours(np.mean([densities(bins(f), side) for f, side in zip(frames, sides, strict=True)], axis=0))
+        masks = [guided(f, probability(odds + colours.odds(f))) for f, odds in zip(frames, prior, strict=True)]
+    return [cleaned(mask > 0.5, SMALLEST * mask.size) for mask in masks]
 
 
 def without(source_prompt: str, words: str) -> str:
@@ -27,5 +63,7 @@ def without(source_prompt: str, words: str) -> str:
     named = r"\s+".join(map(re.escape, words.split()))
     found = re.search(rf"(?<![\w'-])(?:(?:an?|the)\s+)?{named}(?![\w'-])\s*", source_prompt, re.IGNORECASE)
     if found is None:
-        raise AdaFlowError(f"{words!r} is not in the source prompt {source_prompt!r}; name words of it, or paint the region")
+        raise AdaFlowError(
+            f"{words!r} is not in the source prompt {source_prompt!r}; name words of it, or paint the region"
+        )
     return source_prompt[: found.start()] + source_prompt[found.end() :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,12 @@ def edit_command(
     device: str,
     size: tuple[int, int] | None = None,
     frames: slice | None = None,
+    region: Sequence[str] = (),
 ) -> str:
     """The line for a shell that repeats an edit; what the model's own values give anyway is left out.
 
     plan, edit: resolved. size: (width, height), None for the model's own. frames: None for all.
+    region: its flags.
     """
     parts = ModelParts.parse(model)
     given = {
@@ -105,7 +108,7 @@ def edit_command(
     usual_edit = usual_edit | {"inversion_steps": profile.inversion_steps_for(edit.steps)}
     words = ["python", "-m", "adaflow_core", "edit", video]
     words += [f"--{name}={value}" for name, value in given.items() if value is not None]
-    words += parts.flags
+    words += [*parts.flags, *region]
     return shlex.join([*words, *as_flags(plan, usual_plan), *as_flags(edit, usual_edit)])
 
 

@@ -81,6 +81,16 @@ def place_view(plan: Plan, place: Place, side: int = 224) -> list[tuple[Picture,
     return items
 
 
+def region_view(plan: Plan, weights: np.ndarray, side: int = 224) -> list[tuple[Picture, str]]:
+    """Up to eight frames with a region [T, H, W] uint8 laid over them; captioned with its share, and when they are."""
+    items = []
+    for frame in np.unique(np.linspace(0, len(plan.video) - 1, 8).round().astype(int)):
+        mask = weights[frame] / np.float32(255)
+        picture = place_overlay(at_least(plan.video.frames[frame], side), mask)
+        items.append((picture, f"{mask.mean():.0%} · {stamp(plan, frame)}"))
+    return items
+
+
 def place_sentence(place: Place) -> str:
     """What may change there, in words."""
     if place.mask is None:

@@ -48,6 +48,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def relative(path: Path, folder: Path) -> str:
+    """`path` as it lies from `folder`, for files that are moved together."""
+    try:
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # on another drive of Windows
+        return path.resolve().as_posix()
+
+
 def checksum(path: Path) -> str:
     """Of a file's content, or of the names and contents of a folder's files."""
     if not path.is_dir():
