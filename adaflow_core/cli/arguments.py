@@ -96,9 +96,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 
 def _add_region(edit: argparse.ArgumentParser) -> None:
-    group = edit.add_argument_group(
-        "region", "edit only a part of the picture; all else stays the source's, byte for byte"
-    )
+    group = edit.add_argument_group("region", "only a part of the picture is edited; all else stays, byte for byte")
     group.add_argument(
         "--mask", type=Path, action="append", default=[], metavar="FILE",
         help="white where the edit may change: a picture of one frame, carried to the others, may be given again; or a "

@@ -123,7 +123,8 @@ def _region(arguments: argparse.Namespace) -> Region | None:
         raise AdaFlowError("--mask and --region both say where to edit; give one of them")
     if words:
         return Region(words=words, feather=feather)
-    if not frames and len(masks) == 1 and probe(masks[0]).frames > 1:
+    lengths = [probe(mask).frames for mask in masks]
+    if not frames and len(masks) == 1 and lengths[0] > 1:
         return Region(masks=masks[0], feather=feather)
     frames = frames or [0]
     if len(frames) != len(masks) or len(set(frames)) != len(frames):

@@ -25,12 +25,13 @@ Bools = NDArray[np.bool_]
 BINS = 16  # of a histogram, in each of three channels
 RARE = 2e-4  # the share of pixels that a colour must have to say something
 MOST = 4.0  # log odds that a colour may say
+UNCLEAR = 1.0  # log odds up to which a colour says nothing
 CERTAIN = 5.0  # log odds at which a carried mask is held
 DOUBT = -1.0  # log odds of being inside where nothing was carried
-BAND = 5  # pixels on either side of the mask's edge in which colours count in full
+BAND = 1 / 50  # of the shorter side: how far from the mask's edge colours count in full
 FLAT = 0.15  # what they count for elsewhere
 LEARN = 0.1  # what a frame adds to the colours that were seen
-LIKE = 16.0  # levels of 0..255 by which a pixel may differ from that from which its mask comes
+LIKE = 24.0  # levels of 0..255 by which a pixel may differ from that from which its mask comes
 MISS = 1.0  # pixels by which the flow there and back may miss its origin
 DISTINCT = 0.5  # IoU that colours alone must reach on the painted frames to find a thing in another shot
 SMALLEST = 0.004  # of the painted area: pieces and holes below it are taken for errors
@@ -52,16 +53,15 @@ class Source:
 
 
 class Colours:
-    """Densities of colours [2, BINS ** 3] outside and inside: as painted, and as in the frames just passed."""
+    """Densities of colours [3, BINS ** 3] inside, outside and just around: as painted, and in the frames just passed."""
 
     def __init__(self, painted: Floats) -> None:
         self._painted, self._recent = painted, painted.copy()
-        self._odds = np.clip(np.log((painted[1] + RARE) / (painted[0] + RARE)), -MOST, MOST)
+        self._known = self._table()
 
     @classmethod
     def of(cls, frames: np.ndarray, painted: Mapping[int, Bools]) -> Colours:
-        seen = [densities(bins(frames[t]), np.stack([~inside, inside])) for t, inside in painted.items()]
-        return cls(np.mean(seen, axis=0))
+        return cls(np.mean([densities(bins(frames[t]), sides(inside)) for t, inside in painted.items()], axis=0))
 
     def again(self) -> Colours:
         """Without what was seen since the painted frames."""
@@ -69,17 +69,31 @@ class Colours:
 
     def odds(self, frame: np.ndarray) -> Floats:
         """[H, W] log odds by which a pixel's colour is one of the region's."""
-        mixed = (self._painted + self._recent) / 2 + RARE
-        table = np.clip(np.log(mixed[1] / mixed[0]), -MOST, MOST)
-        return cv2.blur(table[bins(frame)], (3, 3))
+        return cv2.blur(self._table()[bins(frame)], (3, 3))
 
     def learn(self, frame: np.ndarray, mask: Floats) -> None:
         """Take in the colours of a frame; those that are known to be of one side are not learned for the other."""
         where = bins(frame)
-        known = self._odds[where]
-        weights = np.stack([(mask < 0.1) & (known < 1), (mask > 0.9) & (known > -1)])
+        known, inside = self._known[where], mask > 0.5
+        inner, outer, ring = sides(inside)
+        weights = np.stack(
+            [inner & (mask > 0.9) & (known >= 0), *(part & (mask < 0.1) & (known <= 0) for part in (outer, ring))]
+        )
         if weights.any(axis=(1, 2)).all():
             self._recent += LEARN * (densities(where, weights) - self._recent)
+
+    def _table(self) -> Floats:
+        """[BINS ** 3] log odds; 0 where a colour is not clearly of one side."""
+        mixed = (self._painted + self._recent) / 2 + RARE
+        odds = np.log(mixed[0] / mixed[1:].max(axis=0))
+        return np.sign(odds) * (np.abs(odds) - UNCLEAR).clip(0, MOST)
+
+
+def sides(inside: Bools) -> Bools:
+    """[3, H, W]: inside, outside, and the part of it around the mask that is about as large as the mask."""
+    width = 2 * max(2, round(0.25 * float(np.sqrt(inside.sum())))) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    return np.stack([inside, ~inside, (cv2.dilate(inside.astype(np.uint8), kernel) > 0) & ~inside])
 
 
 def bins(frame: np.ndarray) -> NDArray[np.int32]:
@@ -90,9 +104,9 @@ def bins(frame: np.ndarray) -> NDArray[np.int32]:
 
 def densities(
     where: NDArray[np.int32],  # [H, W]
-    weights: np.ndarray,  # [2, H, W]
+    weights: np.ndarray,  # [N, H, W]
 ) -> Floats:
-    """[2, BINS ** 3], each summing to 1, smoothed over neighbouring bins."""
+    """[N, BINS ** 3], each summing to 1, smoothed over neighbouring bins."""
     found = []
     for weight in weights:
         counts: np.ndarray = np.bincount(where.ravel(), weight.ravel(), BINS**3).reshape(BINS, BINS, BINS)
@@ -172,7 +186,8 @@ def step(
 
     prior = np.clip(np.log((carried + 1e-3) / (1 - carried + 1e-3)), -CERTAIN, CERTAIN)
     prior = trust * prior + (1 - trust) * (DOUBT + 0.3 * prior)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BAND + 1, 2 * BAND + 1))
+    width = 2 * max(1, round(BAND * min(H, W))) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     inside = (carried > 0.5).astype(np.uint8)
     band = cv2.dilate(inside, kernel) > cv2.erode(inside, kernel)
     share = np.maximum(np.maximum(band, 1 - trust), FLAT)
@@ -191,6 +206,7 @@ def probability(odds: np.ndarray) -> Floats:
 def guided(frame: np.ndarray, mask: Floats, radius: int = 3, least: float = 1e-3) -> Floats:
     """`mask` with the edges of `frame`: guided filter (He et al. 2010), of which `least` is the regularisation."""
     guide = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB).astype(np.float32) / 255
+    radius = max(1, round(radius * min(mask.shape) / 256))
     window = 2 * radius + 1, 2 * radius + 1
 
     def mean(values: np.ndarray) -> np.ndarray:

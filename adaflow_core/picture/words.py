@@ -50,8 +50,8 @@ def edged(frames: np.ndarray, difference: np.ndarray) -> list[Bools]:
     prior = [cv2.resize(one.astype(np.float32), size).clip(-4, 4) for one in found]
     masks = [probability(one) for one in prior]
     for _ in range(ROUNDS):
-        sides = [np.stack([mask < 0.3, mask > 0.7]) for mask in masks]
-        colours = Colours(np.mean([densities(bins(f), side) for f, side in zip(frames, sides, strict=True)], axis=0))
+        parts = [np.stack([mask > 0.7, mask < 0.3, mask < 0.3]) for mask in masks]
+        colours = Colours(np.mean([densities(bins(f), part) for f, part in zip(frames, parts, strict=True)], axis=0))
         masks = [guided(f, probability(odds + colours.odds(f))) for f, odds in zip(frames, prior, strict=True)]
     return [cleaned(mask > 0.5, SMALLEST * mask.size) for mask in masks]
 

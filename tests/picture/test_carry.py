@@ -1,0 +1,80 @@
+"""A mask that is painted once follows its thing: through motion, behind others, out of sight and over a cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from adaflow_core.editing.smoothing import flow_between
+from adaflow_core.picture.carry import Source, carry, cleaned, guided, iou
+from adaflow_core.progress import Monitor
+from scenes.render import render
+from scenes.world import sample
+
+
+def drawn(motion: str, frames: int = 12, seed: int = 4) -> tuple[Source, np.ndarray, np.ndarray]:
+    """A clip of 96x96, where its thing is [T, H, W], and its cuts."""
+    row = sample(1, seed=seed, split="val", motion=motion).replace(present2=False)
+    row = row.replace(kind="balloon", colour="red", background="meadow", style="photo")
+    times = torch.linspace(0, 1, frames)
+    picture = render(row, times, size=96)
+    pixels = (picture.rgb[0].permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+    cuts = np.flatnonzero(times.numpy() >= row.cut_time.numpy())[:1]
+    flow = np.stack([flow_between(a, b) for a, b in zip(pixels[:-1], pixels[1:], strict=True)])
+    return Source(pixels, flow), (picture.ids[0] == 1).numpy(), cuts
+
+
+def carried(source: Source, cuts: np.ndarray, painted: dict[int, np.ndarray]) -> np.ndarray:
+    with Monitor().stage("carry", 2 * len(source.frames)) as stage:
+        return carry(source, cuts, painted, stage) > 127
+
+
+@pytest.mark.parametrize(("motion", "least"), [("drift", 0.9), ("turn", 0.9), ("occlusion", 0.75), ("leave", 0.75)])
+def test_a_mask_follows_its_thing(motion: str, least: float) -> None:
+    source, truth, cuts = drawn(motion)
+    best = int(truth.sum(axis=(1, 2)).argmax())
+    found = carried(source, cuts, {best: truth[best]})
+    assert (found[best] == truth[best]).all()
+    assert np.mean([iou(*pair) for pair in zip(found, truth, strict=True)]) > least
+
+
+def test_a_mask_crosses_a_cut_only_to_what_has_its_colours() -> None:
+    source, truth, cuts = drawn("cut")
+    assert len(cuts)
+    found = carried(source, cuts, {2: truth[2]})
+    assert np.mean([iou(*pair) for pair in zip(found, truth, strict=True)]) > 0.75
+    # A patch of the ground looks like all of the ground: it is not looked for in the other shot.
+    patch = np.zeros_like(truth[0])
+    patch[78:90, 4:40] = True
+    found = carried(source, cuts, {2: patch & ~truth[2]})
+    assert found[: cuts[0]].any(axis=(1, 2)).all() and not found[cuts[0] :].any()
+
+
+def test_half_of_a_thing_stays_half_and_a_further_painted_frame_corrects() -> None:
+    source, truth, cuts = drawn("still")
+    half = truth.copy()
+    half[:, :, 48:] = False
+    found = carried(source, cuts, {0: half[0]})
+    assert np.mean([iou(*pair) for pair in zip(found, half, strict=True)]) > 0.8
+    found = carried(source, cuts, {0: half[0], 11: truth[11]})
+    assert (found[0] == half[0]).all() and (found[11] == truth[11]).all()
+    assert iou(found[1], half[1]) > 0.8 and iou(found[9], truth[9]) > 0.8
+
+
+def test_edges_are_those_of_the_frame() -> None:
+    frame = np.full((24, 24, 3), 40, np.uint8)
+    frame[:, 12:] = 200
+    mask = np.zeros((24, 24), np.float32)
+    mask[:, 10:] = 1  # two pixels off
+    found = guided(frame, mask, radius=40) > 0.5
+    assert not found[4:-4, :12].any() and found[4:-4, 12:].all()
+
+
+def test_small_pieces_and_holes_are_errors() -> None:
+    inside = np.zeros((20, 20), bool)
+    inside[4:14, 4:14] = True
+    spotted = inside.copy()
+    spotted[8, 8], spotted[18, 18] = False, True
+    assert (cleaned(spotted, 4) == inside).all()
+    assert (cleaned(spotted, 1) == spotted).all()
