@@ -111,6 +111,7 @@ def _region(arguments: argparse.Namespace) -> Region | None:
     """The region of the arguments, else of the project."""
     from adaflow_core.picture.region import FEATHER, Region
     from adaflow_core.video import probe
+    from adaflow_core.video.images import is_picture, read_picture
 
     masks, frames, words, feather = arguments.mask, arguments.mask_frame, arguments.region, arguments.feather
     if not masks and not words:
@@ -123,12 +124,14 @@ def _region(arguments: argparse.Namespace) -> Region | None:
         raise AdaFlowError("--mask and --region both say where to edit; give one of them")
     if words:
         return Region(words=words, feather=feather)
-    lengths = [probe(mask).frames for mask in masks]
-    if not frames and len(masks) == 1 and lengths[0] > 1:
+    if len(masks) == 1 and not frames and not is_picture(masks[0]):
+        probe(masks[0])
         return Region(masks=masks[0], feather=feather)
     frames = frames or [0]
     if len(frames) != len(masks) or len(set(frames)) != len(frames):
         raise AdaFlowError("each --mask needs the number of its frame; give as many different --mask-frame as --mask")
+    for mask in masks:
+        read_picture(mask)
     return Region(dict(zip(frames, masks, strict=True)), feather=feather)
 
 

@@ -53,10 +53,10 @@ class Source:
 
 
 class Colours:
-    """Densities of colours [3, BINS ** 3] inside, outside and just around: as painted, and in the frames just passed."""
+    """Densities of colours [3, BINS ** 3] inside, outside and just around: as painted, and in frames just passed."""
 
-    def __init__(self, painted: Floats) -> None:
-        self._painted, self._recent = painted, painted.copy()
+    def __init__(self, painted: Floats, unclear: float = UNCLEAR) -> None:
+        self._painted, self._recent, self._unclear = painted, painted.copy(), unclear
         self._known = self._table()
 
     @classmethod
@@ -65,7 +65,7 @@ class Colours:
 
     def again(self) -> Colours:
         """Without what was seen since the painted frames."""
-        return Colours(self._painted)
+        return Colours(self._painted, self._unclear)
 
     def odds(self, frame: np.ndarray) -> Floats:
         """[H, W] log odds by which a pixel's colour is one of the region's."""
@@ -75,10 +75,8 @@ class Colours:
         """Take in the colours of a frame; those that are known to be of one side are not learned for the other."""
         where = bins(frame)
         known, inside = self._known[where], mask > 0.5
-        inner, outer, ring = sides(inside)
-        weights = np.stack(
-            [inner & (mask > 0.9) & (known >= 0), *(part & (mask < 0.1) & (known <= 0) for part in (outer, ring))]
-        )
+        right = (known >= 0) & (mask > 0.9), (known <= 0) & (mask < 0.1)
+        weights = sides(inside) & np.stack([right[0], right[1], right[1]])
         if weights.any(axis=(1, 2)).all():
             self._recent += LEARN * (densities(where, weights) - self._recent)
 
@@ -86,7 +84,7 @@ class Colours:
         """[BINS ** 3] log odds; 0 where a colour is not clearly of one side."""
         mixed = (self._painted + self._recent) / 2 + RARE
         odds = np.log(mixed[0] / mixed[1:].max(axis=0))
-        return np.sign(odds) * (np.abs(odds) - UNCLEAR).clip(0, MOST)
+        return np.sign(odds) * (np.abs(odds) - self._unclear).clip(0, MOST)
 
 
 def sides(inside: Bools) -> Bools:

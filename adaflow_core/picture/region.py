@@ -20,6 +20,7 @@ from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 from adaflow_core.storage.cache import checksum, relative
 from adaflow_core.video.decode import decode_video, probe
+from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
 
 FEATHER = 8  # pixels
@@ -107,7 +108,7 @@ def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, ND
         if not 0 <= frame < len(video):
             raise AdaFlowError(f"a mask is for frame {frame}; the video has the frames 0 to {len(video) - 1}")
         if isinstance(mask, Path):
-            inside = _pictures(mask, video, slice(0, 1), monitor)[0]
+            inside = fitted(read_picture(mask).mean(axis=-1) >= BRIGHT, video.size, mask.name)
         else:
             inside = fitted(np.asarray(mask), video.size)
         if not inside.any():
@@ -124,13 +125,17 @@ def read_masks(masks: np.ndarray | Path, video: Video, monitor: Monitor) -> NDAr
     """Masks of all frames [T, H, W], at the working size; those of a longer file are those of the video's frames."""
     T = len(video)
     if isinstance(masks, Path):
-        length = probe(masks).frames
+        info = probe(masks)
+        length = info.frames
         if length != T and length < video.start + T:
             raise AdaFlowError(
                 f"{masks.name} has {length} frames and the video {T}; give a mask for each, or of one frame"
             )
         first = 0 if length == T else video.start
-        inside = _pictures(masks, video, slice(first, first + T), monitor)
+        check_aspect((info.width, info.height), video.size, masks.name)
+        frames = slice(first, first + T)
+        read = decode_video(masks, size=video.size, frames=frames, monitor=monitor.quiet()).frames
+        inside = np.stack([frame.mean(axis=-1) >= BRIGHT for frame in read])
     elif len(masks) != T:
         raise AdaFlowError(f"there are {len(masks)} masks for {T} frames; give one for each, or paint one frame")
     else:
@@ -142,15 +147,14 @@ def read_masks(masks: np.ndarray | Path, video: Video, monitor: Monitor) -> NDAr
     return inside
 
 
-def fitted(mask: np.ndarray, size: tuple[int, int]) -> NDArray[np.bool_]:
+def fitted(mask: np.ndarray, size: tuple[int, int], name: str = "a mask") -> NDArray[np.bool_]:
     """`mask` [H, W] at the video's size (width, height)."""
     if mask.ndim != 2 or not mask.size:
         raise AdaFlowError(f"a mask has the shape {mask.shape}; give one of height and width")
-    _check_aspect((mask.shape[1], mask.shape[0]), size, "a mask")
+    check_aspect((mask.shape[1], mask.shape[0]), size, name)
     if mask.shape == size[::-1]:
         return mask > 0
-    larger = mask.shape[0] > size[1]
-    way = cv2.INTER_AREA if larger else cv2.INTER_LINEAR
+    way = cv2.INTER_AREA if mask.shape[0] > size[1] else cv2.INTER_LINEAR
     return cv2.resize((mask > 0).astype(np.float32), size, interpolation=way) >= 0.5
 
 
@@ -162,14 +166,7 @@ def feathered(inside: NDArray[np.bool_], feather: int) -> NDArray[np.uint8]:
     return (255 * (1 - distance / (feather + 1))).clip(0, 255).round().astype(np.uint8)
 
 
-def _pictures(path: Path, video: Video, frames: slice, monitor: Monitor) -> NDArray[np.bool_]:
-    info = probe(path)
-    _check_aspect((info.width, info.height), video.size, path.name)
-    read = decode_video(path, size=video.size, frames=frames, monitor=monitor.quiet())
-    return np.stack([frame.mean(axis=-1) >= BRIGHT for frame in read.frames])
-
-
-def _check_aspect(size: tuple[int, int], wanted: tuple[int, int], name: str) -> None:
+def check_aspect(size: tuple[int, int], wanted: tuple[int, int], name: str) -> None:
     if abs(size[0] / size[1] * wanted[1] / wanted[0] - 1) > ASPECT:
         raise AdaFlowError(
             f"{name} is {size[0]}x{size[1]} and the video {wanted[0]}x{wanted[1]}; give one of the same shape"

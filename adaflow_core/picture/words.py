@@ -20,6 +20,8 @@ from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
 
 SURE = 8  # frames at most from which the mask is carried to the others
+THRESHOLD = 1.15  # of the difference, in parts of the one that parts it best
+COLOUR = 0.6  # what colours count for beside the difference
 SLOPE = 2.0  # log odds of being inside, by the logarithm of the difference
 ROUNDS = 3  # in which colours are learned from the mask, and the mask found by its colours
 SMALLEST = 0.002  # of the frame: smaller pieces are taken for errors
@@ -46,13 +48,13 @@ def find_words(backbone: Backbone, plan: Plan, words: str, cache: Cache, monitor
 def edged(frames: np.ndarray, difference: np.ndarray) -> list[Bools]:
     """The place of a difference [F, h, w] in frames [F, H, W, 3], with the frames' own edges."""
     size = frames.shape[2], frames.shape[1]
-    found = SLOPE * np.log(np.maximum(difference, 1e-3) / otsu(difference))
+    found = SLOPE * np.log(np.maximum(difference, 1e-3) / (THRESHOLD * otsu(difference)))
     prior = [cv2.resize(one.astype(np.float32), size).clip(-4, 4) for one in found]
     masks = [probability(one) for one in prior]
     for _ in range(ROUNDS):
         parts = [np.stack([mask > 0.7, mask < 0.3, mask < 0.3]) for mask in masks]
-        colours = Colours(np.mean([densities(bins(f), part) for f, part in zip(frames, parts, strict=True)], axis=0))
-        masks = [guided(f, probability(odds + colours.odds(f))) for f, odds in zip(frames, prior, strict=True)]
+        colours = Colours(np.mean([densities(bins(f), part) for f, part in zip(frames, parts, strict=True)], axis=0), 0)
+        masks = [guided(f, probability(odds + COLOUR * colours.odds(f))) for f, odds in zip(frames, prior, strict=True)]
     return [cleaned(mask > 0.5, SMALLEST * mask.size) for mask in masks]
 
 

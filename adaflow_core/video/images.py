@@ -121,6 +121,17 @@ def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Gener
             yield frame
 
 
+def is_picture(path: Path) -> bool:
+    """Whether it is one picture, by its name."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """[H, W, 3] uint8, upright."""
+    with _opened(path) as file:
+        return np.asarray(_upright_rgb(file, path))
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:

@@ -1,0 +1,210 @@
+"""An edit keeps to its region: what is outside keeps every byte, whichever door it came through."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adaflow_core.cli.arguments import parser
+from adaflow_core.cli.main import main
+from adaflow_core.config import EditConfig, PlanConfig, resolve_edit, resolve_plan
+from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.timeline import PromptRange, Timeline
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.region import Region, feathered, fitted
+from adaflow_core.report.export import edit_command
+from adaflow_core.report.visualize import region_view
+from adaflow_core.storage.cache import Cache
+from adaflow_core.types import Plan
+
+QUICK = EditConfig(steps=2, focus=1.0)
+PROMPT = "a blue ball, watercolour"
+
+
+def box(top: int = 16, left: int = 16, side: int = 24) -> np.ndarray:
+    mask = np.zeros((64, 64), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+BOX = np.stack([box(left=10 + t) for t in range(12)])
+REGION = Region(masks=BOX, feather=4)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_backbone: Callable[[str], Backbone], tmp_path_factory: pytest.TempPathFactory) -> AdaFlow:
+    return AdaFlow(tiny_backbone("sd1"), Cache(tmp_path_factory.mktemp("regions")))
+
+
+@pytest.fixture(scope="module")
+def plan(engine: AdaFlow, drawn_frames: np.ndarray) -> Plan:
+    return engine.plan(drawn_frames, PlanConfig(keyframes=4, source_prompt="a red ball"))
+
+
+@pytest.mark.parametrize("focus", [0.0, 1.0])
+def test_outside_the_feather_every_byte_is_the_sources(engine: AdaFlow, plan: Plan, focus: float) -> None:
+    mask = engine.region(plan, REGION)
+    assert (mask.weights[BOX] == 255).all() and 0 < (mask.weights == 0).mean() < 1
+    config = EditConfig(steps=2, focus=focus)
+    result = engine.edit(plan, PROMPT, config, region=REGION)
+    outside, source = mask.weights == 0, plan.video.frames
+    assert (result.frames[outside] == source[outside]).all()
+    assert (result.frames[BOX] != source[BOX]).any(axis=-1).mean() > 0.5
+    assert result.report["region"] == REGION.as_json() and engine.edit(plan, PROMPT, config).report["region"] is None
+
+
+def test_inside_it_is_the_edit_of_the_whole_frame_where_latents_are_free(engine: AdaFlow, plan: Plan) -> None:
+    config = EditConfig(steps=2, focus=0.0)
+    whole, part = (engine.edit(plan, PROMPT, config, region=region).frames for region in (None, REGION))
+    assert (part[BOX] == whole[BOX]).all()
+
+
+def test_drafts_timelines_and_takes_keep_to_it(engine: AdaFlow, plan: Plan) -> None:
+    outside, source = engine.region(plan, REGION).weights == 0, plan.video.frames
+    draft = engine.draft(plan, PROMPT, QUICK, region=REGION)
+    assert (draft.frames[outside[draft.keyframes]] == source[draft.keyframes][outside[draft.keyframes]]).all()
+    timeline = Timeline((PromptRange(2, 12, PROMPT),), 0)
+    film = engine.edit_timeline(plan, timeline, QUICK, region=REGION)
+    assert (film.frames[outside] == source[outside]).all() and film.report["region"] == REGION.as_json()
+    take = engine.retake(plan, film, (4, 7), "a pink ball", QUICK, region=REGION)
+    assert (take.frames[outside] == source[outside]).all() and (take.frames[5] != film.frames[5]).any()
+
+
+def test_another_region_is_another_edit(engine: AdaFlow, plan: Plan) -> None:
+    jobs = []
+    for region in (None, REGION, Region(masks=BOX, feather=5), Region(masks=~BOX, feather=4)):
+        with engine._job(plan, PROMPT, QUICK, None, None, region) as job:
+            jobs.append(job.key)
+    assert len(set(jobs)) == 4
+
+
+def test_a_painted_frame_is_carried_and_kept_in_the_cache(engine: AdaFlow, plan: Plan) -> None:
+    region = Region({3: BOX[3]}, feather=0)
+    stages: list[str] = []
+    mask = engine.region(plan, region, progress=lambda progress: stages.append(progress.stage))
+    assert "carry the region" in stages and ((mask.weights[3] == 255) == BOX[3]).all()
+    assert (mask.weights > 0).any(axis=(1, 2)).all()
+    stages.clear()
+    same = Region({3: BOX[3].astype(np.uint8) * 9}, feather=0)
+    again = engine.region(plan, same, progress=lambda progress: stages.append(progress.stage))
+    assert not stages and again.digest == mask.digest
+    views = region_view(plan, mask.weights)
+    assert len(views) == 8 and views[0][0].shape[2] == 3 and views[0][1].endswith("frame 0")
+
+
+def test_a_feather_falls_off_evenly() -> None:
+    weights = feathered(box(), 4)
+    assert weights[30, 16:44:1].tolist() == [255] * 24 + [204, 153, 102, 51]
+    assert (feathered(box(), 0) == 255 * box()).all() and not feathered(np.zeros((8, 8), bool), 4).any()
+
+
+def test_a_mask_of_another_size_is_resized_and_one_of_another_shape_refused() -> None:
+    large = box().repeat(3, axis=0).repeat(3, axis=1)
+    assert (fitted(large, (64, 64)) == box()).all()
+    with pytest.raises(AdaFlowError, match="64x32 and the video 64x64; give one of the same shape"):
+        fitted(box()[:32], (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("region", "says"),
+    [
+        (Region({0: np.zeros((64, 64))}), "the mask of frame 0 is empty"),
+        (Region({0: np.ones((64, 64))}), "covers all of it"),
+        (Region({12: box()}), "the video has the frames 0 to 11"),
+        (Region(masks=np.zeros((12, 64, 64))), "empty in all frames"),
+        (Region(masks=np.ones((12, 64, 64))), "cover all of the video"),
+        (Region(masks=BOX[:4]), "4 masks for 12 frames"),
+        (Region(words="green ball"), "'green ball' is not in the source prompt 'a red ball'"),
+        (Region(words="ed ball"), "is not in the source prompt"),
+        (Region({0: Path("nowhere.png")}), "there is no nowhere.png"),
+    ],
+)
+def test_what_is_no_region_is_refused(engine: AdaFlow, plan: Plan, region: Region, says: str) -> None:
+    with pytest.raises(AdaFlowError, match=says):
+        engine.region(plan, region)
+
+
+def test_words_need_a_source_prompt(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    with pytest.raises(AdaFlowError, match="say what is in the video"):
+        engine.region(engine.plan(drawn_frames, PlanConfig(keyframes=4)), Region(words="ball"))
+
+
+@pytest.mark.parametrize("asked", [{}, {"painted": {0: box()}, "words": "ball"}, {"words": " "}])
+def test_a_region_is_said_in_one_way(asked: dict[str, Any]) -> None:
+    with pytest.raises(AdaFlowError, match="give one of these"):
+        Region(**asked)
+    with pytest.raises(AdaFlowError, match="feather is 300"):
+        Region(words="ball", feather=300)
+
+
+def save(mask: np.ndarray, path: Path) -> Path:
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    return path
+
+
+def test_the_command_line_keeps_to_it_and_so_does_its_project(
+    tiny_folder: Callable[[str], Path], drawn_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    clip = Path(shutil.copy(drawn_clip, tmp_path / "clip.mp4"))
+    mask, project = save(box(side=30).repeat(2, 0).repeat(2, 1), tmp_path / "mask.png"), tmp_path / "film.json"
+    line = ["--model", str(tiny_folder("sd1")), "--size", "64x64", "--keyframes", "3", "--steps", "2"]
+    line += ["--source-prompt", "a red ball", "--prompt", PROMPT, "--out", str(tmp_path / "out.mp4")]
+    report = tmp_path / "report.json"
+    named = ["--mask", str(mask), "--mask-frame", "2", "--feather", "3", "--project", str(project)]
+    assert main(["edit", str(clip), *line, *named, "--report", str(report)]) == 0
+    region = json.loads(report.read_text())["region"]
+    assert region["feather"] == 3 and [row["frame"] for row in region["painted"]] == [2]
+    digest = json.loads(report.read_text())["frames_digest"]
+    # The project names its mask as it lies beside, and gives the same film elsewhere.
+    assert json.loads(project.read_text())["region"]["painted"][0]["file"] == "mask.png"
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in (clip, mask, project):
+        shutil.move(path, moved)
+    again = ["--out", str(tmp_path / "again.mp4"), "--report", str(report), "--model", str(tiny_folder("sd1"))]
+    assert main(["edit", "--project", str(moved / "film.json"), *again]) == 0
+    assert json.loads(report.read_text())["frames_digest"] == digest
+    save(box(), moved / "mask.png")
+    assert main(["edit", "--project", str(moved / "film.json"), *again]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--mask-frame", "1"], "belong to a region"),
+        (["--feather", "1"], "belong to a region"),
+        (["--mask", "{mask}", "--region", "ball"], "give one of them"),
+        (["--mask", "{mask}", "--mask", "{mask}"], "needs the number of its frame"),
+        (["--mask", "nowhere.png"], "nowhere.png"),
+    ],
+)
+def test_flags_that_say_no_region_are_refused(
+    drawn_clip: Path, tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = str(save(box(), tmp_path / "mask.png"))
+    line = ["edit", str(drawn_clip), "--prompt", "a ball", "--out", str(tmp_path / "out.mp4")]
+    assert main([*line, *(flag.format(mask=mask) for flag in flags)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_command_that_is_shown_names_the_region(engine: AdaFlow, tmp_path: Path) -> None:
+    mask = save(box(), tmp_path / "a mask.png")
+    plan, edit = resolve_plan(PlanConfig(), engine.profile, "cpu"), resolve_edit(EditConfig(), engine.profile, "")
+    for region in (Region({2: mask, 7: mask}, feather=3), Region(words="red ball"), Region(masks=tmp_path)):
+        text = edit_command(
+            "a.mp4", "b", plan, edit, engine.profile, model="embedded", device="cpu", region=region.flags
+        )
+        read = parser().parse_args(shlex.split(text)[3:])
+        wanted = sorted(region.painted) or ([] if region.masks is None else [])
+        assert read.mask_frame == wanted and read.region == (region.words or None)
+        assert read.mask == ([mask, mask] if region.painted else [tmp_path] if region.masks is not None else [])
