@@ -205,6 +205,5 @@ def test_the_command_that_is_shown_names_the_region(engine: AdaFlow, tmp_path: P
             "a.mp4", "b", plan, edit, engine.profile, model="embedded", device="cpu", region=region.flags
         )
         read = parser().parse_args(shlex.split(text)[3:])
-        wanted = sorted(region.painted) or ([] if region.masks is None else [])
-        assert read.mask_frame == wanted and read.region == (region.words or None)
+        assert read.mask_frame == sorted(region.painted) and read.region == (region.words or None)
         assert read.mask == ([mask, mask] if region.painted else [tmp_path] if region.masks is not None else [])
