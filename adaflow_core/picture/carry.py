@@ -69,7 +69,7 @@ class Colours:
 
     def odds(self, frame: np.ndarray) -> Floats:
         """[H, W] log odds by which a pixel's colour is one of the region's."""
-        return cv2.blur(self._table()[bins(frame)], (3, 3))
+        return cv2.blur(self._table()[bins(frame)], (3, 3)).astype(np.float32)
 
     def learn(self, frame: np.ndarray, mask: Floats) -> None:
         """Take in the colours of a frame; those that are known to be of one side are not learned for the other."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,7 @@ def named(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
         row = sample(1, seed=SEED + 1000 + number, split=options.split, motion=motion, ambiguous=True)
         frames, truth = drawn(row, options.frames, options.size)
         prompt, words = plain(row)[0], f"{row.names('colour')[0]} {row.names('kind')[0]}"
-        plan = engine.plan(frames, PlanConfig(source_prompt=prompt), fps=Fraction(FPS))
+        plan = engine.plan(frames, PlanConfig(source_prompt=prompt), fps=FPS)
         yield prompt, [ious(engine.region(plan, Region(words=words)).weights == 255, truth)]
 
 
