@@ -24,7 +24,7 @@ from adaflow_core.picture.region import Region, feathered, fitted
 from adaflow_core.report.export import edit_command
 from adaflow_core.report.visualize import region_view
 from adaflow_core.storage.cache import Cache
-from adaflow_core.types import Plan
+from adaflow_core.types import EditResult, Plan
 
 QUICK = EditConfig(steps=2, focus=1.0)
 PROMPT = "a blue ball, watercolour"
@@ -50,31 +50,35 @@ def plan(engine: AdaFlow, drawn_frames: np.ndarray) -> Plan:
     return engine.plan(drawn_frames, PlanConfig(keyframes=4, source_prompt="a red ball"))
 
 
+def whole(engine: AdaFlow, plan: Plan, config: EditConfig, region: Region | None) -> EditResult:
+    """The edit of all frames; kept in the cache, unlike that of `edit`."""
+    return engine.edit_timeline(plan, Timeline((PromptRange(0, 12, PROMPT),)), config, region=region)
+
+
 @pytest.mark.parametrize("focus", [0.0, 1.0])
 def test_outside_the_feather_every_byte_is_the_sources(engine: AdaFlow, plan: Plan, focus: float) -> None:
     mask = engine.region(plan, REGION)
     assert (mask.weights[BOX] == 255).all() and 0 < (mask.weights == 0).mean() < 1
     config = EditConfig(steps=2, focus=focus)
-    result = engine.edit(plan, PROMPT, config, region=REGION)
+    result = whole(engine, plan, config, REGION)
     outside, source = mask.weights == 0, plan.video.frames
     assert (result.frames[outside] == source[outside]).all()
     assert (result.frames[BOX] != source[BOX]).any(axis=-1).mean() > 0.5
-    assert result.report["region"] == REGION.as_json() and engine.edit(plan, PROMPT, config).report["region"] is None
+    assert result.report["region"] == REGION.as_json() and whole(engine, plan, config, None).report["region"] is None
+    if not focus:  # latents are free, so that nothing tells the region's edit from the whole frame's
+        assert (result.frames[BOX] == whole(engine, plan, config, None).frames[BOX]).all()
 
 
-def test_inside_it_is_the_edit_of_the_whole_frame_where_latents_are_free(engine: AdaFlow, plan: Plan) -> None:
-    config = EditConfig(steps=2, focus=0.0)
-    whole, part = (engine.edit(plan, PROMPT, config, region=region).frames for region in (None, REGION))
-    assert (part[BOX] == whole[BOX]).all()
+def test_an_edit_is_the_edit_of_a_timeline_with_one_range(engine: AdaFlow, plan: Plan) -> None:
+    edited = engine.edit(plan, PROMPT, QUICK, region=REGION)
+    assert (edited.frames == whole(engine, plan, QUICK, REGION).frames).all()
 
 
 def test_drafts_timelines_and_takes_keep_to_it(engine: AdaFlow, plan: Plan) -> None:
     outside, source = engine.region(plan, REGION).weights == 0, plan.video.frames
     draft = engine.draft(plan, PROMPT, QUICK, region=REGION)
     assert (draft.frames[outside[draft.keyframes]] == source[draft.keyframes][outside[draft.keyframes]]).all()
-    timeline = Timeline((PromptRange(2, 12, PROMPT),), 0)
-    film = engine.edit_timeline(plan, timeline, QUICK, region=REGION)
-    assert (film.frames[outside] == source[outside]).all() and film.report["region"] == REGION.as_json()
+    film = whole(engine, plan, QUICK, REGION)
     take = engine.retake(plan, film, (4, 7), "a pink ball", QUICK, region=REGION)
     assert (take.frames[outside] == source[outside]).all() and (take.frames[5] != film.frames[5]).any()
 
