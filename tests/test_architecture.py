@@ -23,7 +23,7 @@ ENGINE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("report", "planning"),
     ("editing",),
-    ("film",),
+    ("film", "picture"),
     ("job",),
     ("engine",),
     ("batch", "selfcheck"),

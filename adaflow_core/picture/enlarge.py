@@ -9,7 +9,6 @@ the source, whose detail would be a ghost: there the edited picture alone is enl
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from math import gcd
 from typing import NamedTuple
 
@@ -18,15 +17,17 @@ import numpy as np
 
 # Chosen on the drawn world's validation scenes. Lengths in pixels of the working size, colours in levels of 0..255.
 RADIUS = 1  # of the windows in which the map is fitted
-NOISE = 20.0  # variance of a colour under which it tells little of the edit
+NOISE = 5.0  # variance of a colour under which it tells little of the edit
 FLAT = 30.0  # variance of the edited picture under which the map need not explain it
-DOUBT = 4.0  # how much the variance counts that the map leaves unexplained
-NEAR = 2  # reach of the enlargement, and of the darkest and brightest colour around an edge
-STEEPER = 0.6  # of a perfect edge's slope
+DOUBT = 10.0  # how much the variance counts that the map leaves unexplained
+NEAR = 1  # reach of the darkest and the brightest colour around an edge
+STEEPER = 0.7  # of a perfect edge's slope
 FAINT, CLEAR = 16.0, 48.0  # contrasts: up to the first an edge stays as it is, from the second on it is made steeper
-UNLIKE = 15.0  # levels by which a steeper picture, made small again, may differ from the edited one
+UNLIKE = 25.0  # levels by which a steeper picture, made small again, may differ from the edited one
 MARGIN = 8  # pixels around that a pixel depends on
-BAND = 48  # rows made at a time, so that what they need stays in the processor's cache
+BANDS = 8  # times the margin that are made at a time, for the memory
+
+_SUM = np.ones((1, 3), np.float32)
 
 
 class Cut(NamedTuple):
@@ -40,19 +41,14 @@ def lay_over(
     source: np.ndarray,  # [H, W, 3] uint8
     small: np.ndarray,  # [h, w, 3] uint8, the same frame at the working size
     edited: np.ndarray,  # [h, w, 3] uint8
-    pool: ThreadPoolExecutor,
 ) -> np.ndarray:
     """[H, W, 3] uint8: the source, byte for byte, but where `edited` differs from `small`."""
     out = source.copy()
-
-    def make(band: tuple[Cut, Cut, Cut]) -> None:
-        inner, rows, columns = band
+    for inner, rows, columns in _bands((small != edited).any(axis=-1), source.shape[0], source.shape[1]):
         part = rows.small, columns.small
         made = _enlarged(small[part], edited[part], source[rows.full, columns.full])
         first, end = inner.full.start - rows.full.start, inner.full.stop - rows.full.start
         out[inner.full, columns.full] = made[first:end]
-
-    list(pool.map(make, _bands((small != edited).any(axis=-1), source.shape[0], source.shape[1])))
     return out
 
 
@@ -62,15 +58,16 @@ def _bands(changed: np.ndarray, height: int, width: int) -> Iterator[tuple[Cut, 
     They begin and end between two pixels at both sizes, so that a part is enlarged as it is within the frame.
     """
     h, w = changed.shape
-    near = _spread(changed, NEAR)
+    near = _spread(_spread(changed))
     step = h // gcd(h, height)
-    step *= -(-BAND // step)
+    step *= -(-MARGIN // step) * BANDS
     for top in range(0, h, step):
-        columns = np.flatnonzero(near[top : top + step].any(axis=0))
-        if len(columns):
-            inner = _cut(top, top + step, h, height)
-            rows = _cut(top - MARGIN, top + step + MARGIN, h, height)
-            yield inner, rows, _cut(int(columns[0]) - MARGIN, int(columns[-1]) + 1 + MARGIN, w, width)
+        inside = near[top : top + step]
+        if inside.any():
+            (first, last), (left, right) = (np.flatnonzero(inside.any(axis=axis))[[0, -1]] for axis in (1, 0))
+            inner = _cut(top + int(first), top + int(last) + 1, h, height)
+            rows = _cut(inner.small.start - MARGIN, inner.small.stop + MARGIN, h, height)
+            yield inner, rows, _cut(int(left) - MARGIN, int(right) + 1 + MARGIN, w, width)
 
 
 def _cut(first: int, end: int, small: int, full: int) -> Cut:
@@ -84,75 +81,69 @@ def _cut(first: int, end: int, small: int, full: int) -> Cut:
 def _enlarged(small: np.ndarray, edited: np.ndarray, source: np.ndarray) -> np.ndarray:
     """[H, W, 3] uint8 of a part of a frame."""
     size = source.shape[1], source.shape[0]
-    where = _spread((small != edited).any(axis=-1), 1).astype(np.float32)
-    was, now, full = (picture.astype(np.float32) for picture in (small, edited, source))
-    gains, doubt = _fit(was, now)
-    change = cv2.resize(now - was, size, interpolation=cv2.INTER_CUBIC)
-    detail = full - cv2.resize(was, size, interpolation=cv2.INTER_CUBIC)
+    where = _three(_spread((small != edited).any(axis=-1)).astype(np.float32))
+    was, now = (cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC) for picture in (small, edited))
+    gains, doubt = _fit(small.astype(np.float32), edited.astype(np.float32))
+    change = cv2.subtract(now, was, dtype=cv2.CV_32F)
+    detail = cv2.subtract(source, was, dtype=cv2.CV_32F)
     for gain, colour in zip(gains, cv2.split(detail), strict=True):
         cv2.accumulateProduct(_linear(gain, size), _three(colour), change)
-    doubt *= where
-    if doubt.any():
-        change += _steeper(edited, size) * _three(_linear(doubt, size))
-    change *= _three(_linear(where, size))
-    change += full
-    return np.rint(change, out=change).clip(0, 255, out=change).astype(np.uint8)
+    if (doubt * where[..., 0]).any():
+        steep, share = _steeper(edited, now)
+        steeper = cv2.subtract(steep, now, dtype=cv2.CV_32F)
+        cv2.accumulateProduct(_linear(share * _three(doubt), size), steeper, change)
+    return cv2.add(source, cv2.multiply(change, _linear(where, size), dst=change), dtype=cv2.CV_8U)
 
 
 def _fit(was: np.ndarray, now: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """What a level of the source's red, green and blue adds to the change: three [h, w, 3]; doubt of it [h, w] 0..1."""
     change = now - was
     mean, mean_change, mean_now = _box(was), _box(change), _box(now)
-    planes, means = cv2.split(was), cv2.split(mean)
-    shared = [_box(_three(c) * change) - _three(m) * mean_change for c, m in zip(planes, means, strict=True)]
-    variance = {
-        (i, j): _box(planes[i] * planes[j]) - means[i] * means[j] + (NOISE if i == j else 0)
-        for i in range(3)
-        for j in range(i, 3)
-    }
-    inverse = _inverse(variance)
-    gains = [sum(_three(inverse[min(i, j), max(i, j)]) * shared[j] for j in range(3)) for i in range(3)]
-    explained = sum((gain * part).sum(axis=-1) for gain, part in zip(gains, shared, strict=True))
-    rest = np.maximum((_box(change**2) - mean_change**2).sum(axis=-1) - explained, 0)
-    seen = np.maximum((_box(now**2) - mean_now**2).sum(axis=-1), 0) + FLAT
+    planes, means = [_three(c) for c in cv2.split(was)], [_three(c) for c in cv2.split(mean)]
+    shared = [_box(c * change) - m * mean_change for c, m in zip(planes, means, strict=True)]
+    variance = [cv2.split(_box(c * was) - m * mean) for c, m in zip(planes, means, strict=True)]
+    inverse = [[_three(weight) for weight in row] for row in _inverse(variance)]
+    gains = [sum(weight * part for weight, part in zip(row, shared, strict=True)) for row in inverse]
+    explained = sum(gain * part for gain, part in zip(gains, shared, strict=True))
+    rest = np.maximum(cv2.transform(_box(change * change) - mean_change * mean_change - explained, _SUM), 0)
+    seen = np.maximum(cv2.transform(_box(now * now) - mean_now * mean_now, _SUM), 0) + FLAT
     trust = _box(seen / (seen + DOUBT * rest))
-    gains = [_box(gain) for gain in gains]
-    for i, gain in enumerate(gains):  # of the edited picture rather than of the change, which is as much as there is
-        gain *= _three(trust)
-        gain[..., i] -= 1 - trust
+    for i, gain in enumerate(gains := [_box(gain) * _three(trust) for gain in gains]):
+        gain[..., i] -= 1 - trust  # the edited picture's detail is in doubt, not the change alone
     return gains, 1 - trust
 
 
-def _inverse(m: dict[tuple[int, int], np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
-    """Of symmetric matrices of three rows, given and returned as their upper triangles."""
-    (a, b, c), (d, e), f = (m[0, 0], m[0, 1], m[0, 2]), (m[1, 1], m[1, 2]), m[2, 2]
-    cofactors = {
-        (0, 0): d * f - e * e, (0, 1): c * e - b * f, (0, 2): b * e - c * d,
-        (1, 1): a * f - c * c, (1, 2): b * c - a * e, (2, 2): a * d - b * b,
-    }  # fmt: skip
-    determinant = a * cofactors[0, 0] + b * cofactors[0, 1] + c * cofactors[0, 2]
-    return {place: value / determinant for place, value in cofactors.items()}
+def _inverse(m: list[tuple[np.ndarray, ...]]) -> list[list[np.ndarray]]:
+    """Of symmetric matrices of three rows, with `NOISE` added to their diagonals."""
+    (a, b, c), (_, d, e), (_, _, f) = m
+    a, d, f = a + NOISE, d + NOISE, f + NOISE
+    p, q, r, s, t, u = d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b
+    p, q, r, s, t, u = (x / determinant for determinant in [a * p + b * q + c * r] for x in (p, q, r, s, t, u))
+    return [[p, q, r], [q, s, t], [r, t, u]]
 
 
-def _steeper(edited: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What makes the edges of the enlarged picture steeper [H, W, 3], where that agrees with the edited one [h, w, 3].
+def _steeper(edited: np.ndarray, enlarged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The enlarged picture [H, W, 3] with steeper edges, and how far to believe it [h, w, 3] 0..1.
 
-    A colour moves away from the middle between the darkest and the brightest around it, up to these.
+    A colour moves away from the middle between the darkest and the brightest around it, up to these. What comes of it
+    must be the edited picture [h, w, 3] when it is made small again.
     """
-    h, w = edited.shape[:2]
+    (h, w), size = edited.shape[:2], (enlarged.shape[1], enlarged.shape[0])
     reach = np.ones((2 * NEAR + 1, 2 * NEAR + 1), np.uint8)
-    low, high = (_box(x.astype(np.float32)) for x in (cv2.erode(edited, reach), cv2.dilate(edited, reach)))
-    middle, half = _linear((low + high) / 2, size), _linear((high - low) / 2, size)
-    enlarged = cv2.resize(edited.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
-    steep = (enlarged - middle) * (STEEPER * size[0] / w)
-    steep = np.minimum(np.maximum(steep, -half, out=steep), half, out=steep) + middle
-    error = np.abs(cv2.resize(steep, (w, h), interpolation=cv2.INTER_AREA) - edited).max(axis=-1)
-    share = _three((1 - _box(error) / UNLIKE).clip(0, 1)) * ((high - low - FAINT) / (CLEAR - FAINT)).clip(0, 1)
-    return (steep - enlarged) * _linear(share, size)
+    low, high = _box(cv2.erode(edited, reach)), _box(cv2.dilate(edited, reach))
+    slope = max(STEEPER * size[0] / w, 1)
+    darkest, brightest = _linear(low, size), _linear(high, size)
+    middle = cv2.addWeighted(darkest, 0.5, brightest, 0.5, 0)
+    steep = cv2.addWeighted(enlarged, slope, middle, 1 - slope, 0)
+    steep = cv2.min(cv2.max(steep, darkest), brightest)
+    error = cv2.absdiff(cv2.resize(steep, (w, h), interpolation=cv2.INTER_AREA), edited).max(axis=-1)
+    contrast = cv2.subtract(high, low, dtype=cv2.CV_32F)
+    likeness = 1 - _box(error.astype(np.float32)) / UNLIKE
+    return steep, _three(likeness.clip(0, 1)) * ((contrast - FAINT) / (CLEAR - FAINT)).clip(0, 1)
 
 
-def _spread(mask: np.ndarray, reach: int) -> np.ndarray:
-    return cv2.dilate(mask.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+def _spread(mask: np.ndarray) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
 
 
 def _box(picture: np.ndarray) -> np.ndarray:
