@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from av.video.reformatter import VideoReformatter
-from helpers.films import film, make, number, psnr
+from helpers.films import film, make, psnr
 
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
@@ -33,7 +33,7 @@ from adaflow_core.video.types import Video
 from scenes.clips import scene
 from scenes.render import render
 
-FULL, WORKING = 512, 128
+FULL, WORKING = 384, 96
 
 
 def smaller(picture: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -58,7 +58,7 @@ def drawn() -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.mark.parametrize(
-    ("file", "gain"), [("ball.mp4", 10), ("car.mp4", 6), ("star.mp4", 6), ("balloon.mp4", 3), ("mushroom.mp4", 2)]
+    ("file", "gain"), [("ball.mp4", 10), ("star.mp4", 6), ("balloon.mp4", 3)]
 )
 def test_an_edit_is_sharper_than_one_that_is_enlarged(
     drawn: Callable[[str], tuple[np.ndarray, np.ndarray]], file: str, gain: float
@@ -86,7 +86,7 @@ def test_a_thing_that_is_gone_leaves_no_outline() -> None:
     y, x = np.mgrid[0:FULL, 0:FULL]
     ground = np.stack([90 + 20 * np.sin(x / 60), 120 + 20 * np.sin(y / 50), np.full_like(x, 60)], -1)
     stripes = ((x // 3) % 2 * 120 + 60)[..., None].repeat(3, -1)  # too fine for the working size
-    inside = ((x - 256) ** 2 + (y - 256) ** 2 < 120**2)[..., None]
+    inside = ((x - 192) ** 2 + (y - 192) ** 2 < 90**2)[..., None]
     source, truth = (picture.astype(np.uint8) for picture in (np.where(inside, stripes, ground), ground))
     made = lay_over(source, smaller(source, WORKING, WORKING), smaller(truth, WORKING, WORKING))
     worst = np.abs(made.astype(int) - truth).max(axis=-1)
@@ -131,7 +131,8 @@ def test_frames_are_those_of_the_plan(tmp_path: Path) -> None:
     written = deliver_edit(tmp_path / "out.mp4", result, video)
     assert (written.size, written.deliver) == ((384, 256), "source")
     again = decode_video(written.path, size=(384, 256))
-    assert [number(frame) for frame in again.frames] == list(range(5, 15))
+    numbers = [sum(int(frame[8, 16 * bit + 8].mean() > 128) << bit for bit in range(8)) for frame in again.frames]
+    assert numbers == list(range(5, 15))
     original = decode_video(source, size=(384, 256), frames=slice(5, 15))
     assert again.fps == original.fps
     assert psnr(again.frames[:, :, 160:], original.frames[:, :, 160:]) > 38
@@ -212,14 +213,12 @@ def test_ten_bits_come_out_as_eight_and_that_is_said(tmp_path: Path) -> None:
 @pytest.fixture
 def exact(tiny_folder: Callable[[str], Path]) -> list[str]:
     return [
-        "--model", str(tiny_folder("sd1")), "--device=cpu", "--dtype=float32", "--size=64x64", "--frames=0:3",
+        "--model", str(tiny_folder("sd1")), "--device=cpu", "--dtype=float32", "--size=64x64", "--frames=0:2",
         "--steps=2", "--keyframes=2",
     ]  # fmt: skip
 
 
-def test_files_are_delivered_at_the_sources_size_by_the_command_line(
-    tmp_path: Path, exact: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_files_are_delivered_at_the_sources_size_by_the_command_line(tmp_path: Path, exact: list[str]) -> None:
     source = make(tmp_path / "a.mp4", 6)
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"
     command = ["edit", str(source), "--prompt", "a ball", "--out", str(out), f"--report={report}", *exact]
@@ -227,9 +226,6 @@ def test_files_are_delivered_at_the_sources_size_by_the_command_line(
     assert full_size.probe(out).width == 192
     assert json.loads(report.read_text())["deliver"] == "source"
     assert json.loads(report.read_text())["delivered_size"] == [192, 128]
-    assert main([*command, "--deliver=working"]) == 0
-    assert full_size.probe(out).width == 64
-    assert json.loads(report.read_text())["deliver"] == "working"
 
 
 def test_an_edit_is_not_lost_with_its_source(
