@@ -246,9 +246,7 @@ class EditResult:
         """An edit of all frames of `video`, with its rate, times and sound."""
         return cls(frames, video.fps, report, video.source, video.start, warnings, video.times, video.transfer)
 
-    def save(
-        self, path: str | Path, metadata: Mapping[str, str] | None = None, monitor: Monitor | None = None
-    ) -> Path:
+    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None, monitor: Monitor | None = None) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio, at the working size; returns the path.
 
         `picture.full_size.deliver_edit` writes it at the source's size.

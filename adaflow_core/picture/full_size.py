@@ -1,4 +1,4 @@
-"""Delivery at the source's size: the source is read again, frame by frame, and what the edit changed is laid over it."""
+"""Delivery at the source's size: the source is read again, frame by frame, and what the edit changed laid over it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from av.video.reformatter import VideoReformatter
-from helpers.films import film, make, psnr
 
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
@@ -30,6 +29,7 @@ from adaflow_core.types import EditResult
 from adaflow_core.video.decode import decode_video, from_frames
 from adaflow_core.video.pixels import FILTER
 from adaflow_core.video.types import Video
+from helpers.films import film, make, psnr
 from scenes.clips import scene
 from scenes.render import render
 
@@ -57,9 +57,7 @@ def drawn() -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
     return pictures
 
 
-@pytest.mark.parametrize(
-    ("file", "gain"), [("ball.mp4", 10), ("star.mp4", 6), ("balloon.mp4", 3)]
-)
+@pytest.mark.parametrize(("file", "gain"), [("ball.mp4", 10), ("star.mp4", 6), ("balloon.mp4", 3)])
 def test_an_edit_is_sharper_than_one_that_is_enlarged(
     drawn: Callable[[str], tuple[np.ndarray, np.ndarray]], file: str, gain: float
 ) -> None:
@@ -192,13 +190,13 @@ def test_a_source_that_is_gone_or_another_is_named(tmp_path: Path) -> None:
     video = planned(source, tmp_path)
     result = edit_of(video)
     make(source, 5, size=(384, 256))
-    with pytest.raises(AdaFlowError, match="not what it was.*working size"):
+    with pytest.raises(AdaFlowError, match=r"not what it was.*working size"):
         deliver_edit(tmp_path / "out.mp4", result, video)
     unknown = replace(video, file_digest="")
     with pytest.raises(AdaFlowError, match="ends after 5 of 6 frames"):
         deliver_edit(tmp_path / "out.mp4", result, unknown)
     source.unlink()
-    with pytest.raises(AdaFlowError, match="gone.*working size"):
+    with pytest.raises(AdaFlowError, match=r"gone.*working size"):
         deliver_edit(tmp_path / "out.mp4", result, video)
     assert not list(tmp_path.glob("*out*"))
 
