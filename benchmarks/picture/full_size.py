@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -187,9 +186,8 @@ def measure_speed(size: tuple[int, int], count: int, share: float) -> dict[str, 
         write_video(out, made, video.fps, monitor=Monitor(note))
         whole = count / (time.perf_counter() - began)
     marks = {f"GiB at {part:.0%}": memory[int(part * (len(memory) - 1))] for part in (0.25, 0.5, 0.75, 1.0)}
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     rates = {"decode": decoding, "lay over": laying, "encode": encoding, "all": whole}
-    return {"size": f"{size[0]}x{size[1]}", "changed": share, "frames": count, **rates, **marks, "decoder GiB": peak}
+    return {"size": f"{size[0]}x{size[1]}", "changed": share, "frames": count, **rates, **marks}
 
 
 def main(argv: list[str] | None = None) -> None:
