@@ -155,8 +155,9 @@ def rate_of(pictures: Iterator[Any], count: int, seen: Callable[[int], None] | N
 
 
 def resident() -> float:
-    """GiB of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**30
+    """GiB of this process, without mapped files."""
+    pages, mapped = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+    return (pages - mapped) * PAGE / 2**30
 
 
 def measure_speed(size: tuple[int, int], count: int, share: float) -> dict[str, Any]:
