@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from adaflow_core.config import PRESETS, EditConfig, PlanConfig
     from adaflow_core.engine import AdaFlow
     from adaflow_core.errors import AdaFlowError, Stopped
+    from adaflow_core.picture.full_size import deliver_edit
     from adaflow_core.progress import Progress
     from adaflow_core.types import EditResult, Plan
     from adaflow_core.version import __version__
@@ -24,12 +25,14 @@ __all__ = [
     "Progress",
     "Stopped",
     "__version__",
+    "deliver_edit",
 ]
 
 _MODULES = {
     "config": ("PRESETS", "EditConfig", "PlanConfig"),
     "engine": ("AdaFlow",),
     "errors": ("AdaFlowError", "Stopped"),
+    "picture.full_size": ("deliver_edit",),
     "progress": ("Progress",),
     "types": ("EditResult", "Plan"),
     "version": ("__version__",),

@@ -170,6 +170,7 @@ def as_flags(config: PlanConfig | EditConfig, usual: Mapping[str, Any]) -> list[
     return [settings_of(type(config))[name].as_flag(value) for name, value in given.items()]
 
 
+DELIVERIES = ("source", "working")  # the sizes at which an edit can be written
 BUDGET = ("prune", "kv_frames")  # two ways to say how many tokens are kept
 
 

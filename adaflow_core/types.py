@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor  # heavy, and of no use to the process that decodes
 
     from adaflow_core.config import PlanConfig
+    from adaflow_core.progress import Monitor
 
 
 class Grid(NamedTuple):
@@ -245,8 +246,11 @@ class EditResult:
         """An edit of all frames of `video`, with its rate, times and sound."""
         return cls(frames, video.fps, report, video.source, video.start, warnings, video.times, video.transfer)
 
-    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
-        """Write H.264 (yuv420p, faststart) with the source's rate and audio; returns the path."""
+    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None, monitor: Monitor | None = None) -> Path:
+        """Write H.264 (yuv420p, faststart) with the source's rate and audio, at the working size; returns the path.
+
+        `picture.full_size.deliver_edit` writes it at the source's size.
+        """
         from adaflow_core.video.write import write_video
 
         return write_video(
@@ -258,6 +262,7 @@ class EditResult:
             times=self.times,
             transfer=self.transfer,
             metadata=metadata,
+            monitor=monitor,
         )
 
 

@@ -32,6 +32,7 @@ from adaflow_core.batch.pool import InTurn, Pool, RayPool
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow, Report, Stop
 from adaflow_core.errors import AdaFlowError, Stopped, counted
+from adaflow_core.picture.full_size import deliver_edit
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.version import __version__
@@ -69,6 +70,7 @@ class Job:
     cache: str | None = None  # a folder of each machine; None: the usual one
     cache_bytes: int = 100 * 2**30
     scorer: Scorer | None = None
+    deliver: str = "working"  # the size of the videos, as `deliver_edit` takes it
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,13 @@ class Task:
     def key(self, prompt: str) -> str:
         return f"{self.clip.id}/{prompt}/{self.method}"
 
-    def digest(self, prompt: str, model: str) -> str:
+    def digest(self, prompt: str, job: Job) -> str:
         """Digest of all inputs of the edit; a row with another digest is made anew."""
         clip = self.clip
         return cache_key(
             video=clip.video, frames=clip.frames, size=clip.size, source=clip.source_prompt,
-            prompt=clip.prompts[prompt], plan=asdict(self.plan), edit=asdict(self.edit), model=model,
+            prompt=clip.prompts[prompt], plan=asdict(self.plan), edit=asdict(self.edit), model=job.model,
+            deliver=job.deliver,
         )  # fmt: skip
 
 
@@ -186,7 +189,8 @@ class _ClipEditor:
         result = engine.edit(plan, clip.prompts[prompt], task.edit, progress=self.progress, stop=self.stop)
         edited = time.perf_counter()
         judged = engine.score(plan, result, progress=self.progress, stop=self.stop)
-        storage.put(result.save(folder / "edit.mp4"), f"videos/{key}.mp4")
+        delivered = deliver_edit(folder / "edit.mp4", result, plan.video, self.job.deliver)
+        storage.put(delivered.path, f"videos/{key}.mp4")
         row = {
             "key": key,
             "clip": clip.id,
@@ -194,7 +198,9 @@ class _ClipEditor:
             "method": task.method,
             "source_prompt": clip.source_prompt,
             "video": f"videos/{key}.mp4",
-            "digest": task.digest(prompt, self.job.model),
+            "digest": task.digest(prompt, self.job),
+            "deliver": delivered.deliver,
+            "delivered_size": delivered.size,
             **result.report,
             "notes": list(plan.notes),
             "scores": asdict(judged),
@@ -215,7 +221,7 @@ def _progress_of(task: Task, prompt: str, job: Job, find: Callable[[str], Any]) 
     """
     key = task.key(prompt)
     row = find(f"rows/{key}.json")
-    if row is None or row["digest"] != task.digest(prompt, job.model):
+    if row is None or row["digest"] != task.digest(prompt, job):
         return False, False
     score = find(f"scores/{key}.json") if job.scorer is not None else None
     return True, job.scorer is None or (score is not None and score["with"] == job.scorer.identity())

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adaflow_core.config import BUDGET, PRESETS, EditConfig, PlanConfig, Setting, read_settings, settings_of
+from adaflow_core.config import BUDGET, DELIVERIES, PRESETS, EditConfig, PlanConfig, Setting, read_settings, settings_of
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.version import __version__
 
@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add_prompts(edit)
     _add_settings(edit, EditConfig)
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
+    add_delivery(edit)
     edit.add_argument("--report", type=Path, metavar="FILE.json")
     _add_region(edit)
     _add_film(edit)
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     retake.add_argument("--source-prompt", metavar="TEXT", help="what is in the stretch now")
     _add_settings(retake, EditConfig)
     retake.add_argument("--out", type=Path, default=Path("outputs/retake.mp4"), metavar="FILE.mp4")
+    add_delivery(retake)
     retake.set_defaults(model=None)  # the project's
 
     batch = commands.add_parser("batch", help="edit all clips of a manifest, here or on a Ray cluster")
@@ -70,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(batch, PlanConfig, without=["source_prompt"])
     _add_settings(batch, EditConfig)
     add_workers(batch)
+    add_delivery(batch)
     batch.add_argument("--out", default="outputs/batch", metavar="DIR|URL", help="a folder, s3://... or gs://...")
     batch.set_defaults(source_prompt="")  # each clip has its own
 
@@ -107,6 +110,13 @@ def _add_region(edit: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--region", metavar="WORDS", help="of the source prompt, that name the part")
     group.add_argument("--feather", type=int, metavar="PIXELS", help="over which the edit fades out (default: 8)")
+
+
+def add_delivery(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--deliver", default="source", choices=DELIVERIES, help="the size of what is written (default: source): the "
+        "video's own, with what the edit changed laid over it, or the working size",
+    )  # fmt: skip
 
 
 def _add_film(edit: argparse.ArgumentParser) -> None:

@@ -60,6 +60,7 @@ def run_batch(
         attention=arguments.attention,
         cache=arguments.cache,
         cache_bytes=int(arguments.cache_gb * 2**30),
+        deliver=arguments.deliver,
         scorer=scorer,
     )
     return batch.run(

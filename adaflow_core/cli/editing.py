@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from adaflow_core.engine import AdaFlow
     from adaflow_core.film.project import Project
     from adaflow_core.film.timeline import PromptRange, Timeline
+    from adaflow_core.picture.full_size import Delivered
     from adaflow_core.picture.region import Region
-    from adaflow_core.types import Plan
+    from adaflow_core.types import EditResult, Plan
 
 
 def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
@@ -52,19 +53,36 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         result = engine.edit(plan, prompt, config, region=region, progress=bar, stop=stop)
     for warning in result.warnings:
         print(f"adaflow: note: {warning}", file=sys.stderr)
-    path = result.save(arguments.out)
+    written = _deliver(arguments, plan, result, bar, stop)
     if arguments.project:
         _save(_project(arguments, plan, timeline, config), region, arguments.project)
     if arguments.report:
         scores = asdict(engine.score(plan, result, progress=bar, stop=stop))
-        report = json.dumps(result.report | {"scores": scores}, indent=1)
+        delivered = {"deliver": written.deliver, "delivered_size": written.size}
+        report = json.dumps(result.report | delivered | {"scores": scores}, indent=1)
         try:
             arguments.report.write_text(report, encoding="utf-8")
         except OSError as problem:
             raise AdaFlowError(
-                f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {path}"
+                f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {written.path}"
             ) from problem
-    print(path)
+    print(written.path)
+
+
+def _deliver(arguments: argparse.Namespace, plan: Plan, result: EditResult, bar: Bar, stop: Any) -> Delivered:
+    """Write the edit; at the working size where its source is gone or cannot be read again, so that it is not lost."""
+    from adaflow_core.picture.full_size import deliver_edit
+    from adaflow_core.progress import Monitor
+
+    monitor = Monitor(bar, stop)
+    try:
+        return deliver_edit(arguments.out, result, plan.video, arguments.deliver, monitor=monitor)
+    except AdaFlowError as problem:
+        if arguments.deliver == "working":
+            raise
+        written = deliver_edit(arguments.out, result, plan.video, "working", monitor=monitor)
+        print(f"adaflow: note: {problem}; it was delivered at the working size", file=sys.stderr)
+        return written
 
 
 def _open(arguments: argparse.Namespace) -> None:
@@ -252,6 +270,6 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     )  # fmt: skip
     for warning in result.warnings:
         print(f"adaflow: note: {warning}", file=sys.stderr)
-    path = result.save(arguments.out)
+    written = _deliver(arguments, plan, result, bar, stop)
     replace(project, takes=tuple(result.report["takes"])).save(arguments.project)
-    print(path)
+    print(written.path)

@@ -55,7 +55,8 @@ def source_video(
     path = Path(video)
     check_source(path)
     chosen = [frame_range.start, frame_range.stop] if frame_range else None
-    key = cache_key(file=file_digest(path), size=size, frames=chosen)
+    digest = file_digest(path)
+    key = cache_key(file=digest, size=size, frames=chosen)
 
     def build(folder: Path) -> dict[str, Any]:
         decoded = decode_video(path, size=size, frames=frame_range, monitor=monitor, out=folder / "frames.npy")
@@ -78,6 +79,7 @@ def source_video(
         times=None if meta["times"] is None else tuple(meta["times"]),
         notes=tuple(meta["notes"]),
         transfer=meta["transfer"],
+        file_digest=digest,
     )
 
 

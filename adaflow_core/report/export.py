@@ -90,11 +90,13 @@ def edit_command(
     size: tuple[int, int] | None = None,
     frames: slice | None = None,
     region: Sequence[str] = (),
+    deliver: str = "source",
 ) -> str:
     """The line for a shell that repeats an edit; what the model's own values give anyway is left out.
 
     plan, edit: resolved. size: (width, height), None for the model's own. frames: None for all.
     region: its flags.
+    deliver: the size of what is written, as on the command line.
     """
     parts = ModelParts.parse(model)
     given = {
@@ -102,6 +104,7 @@ def edit_command(
         "model": parts.model if parts.model != "embedded" else None,
         "size": size and f"{size[0]}x{size[1]}",
         "frames": frames and f"{frames.start or 0}:{'' if frames.stop is None else frames.stop}",
+        "deliver": deliver if deliver != "source" else None,
     }
     usual_plan = vars(resolve_plan(PlanConfig(), profile, device))
     usual_edit = vars(resolve_edit(EditConfig(), profile, plan.source_prompt))

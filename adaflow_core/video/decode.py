@@ -27,7 +27,6 @@ from adaflow_core.video.types import MAX_SIDE, Video, VideoInfo, check_size, wor
 _CHUNK = 8  # frames between two looks at the stop signal
 _CLOSEST = 0.001  # seconds between two frames; those that are closer are moved apart
 _EVEN = 0.005  # seconds by which frames may be off an even rate: clocks of whole milliseconds are
-_LARGE = 4096 * 2304  # pixels above which a note says that a video is scaled down
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -80,8 +79,6 @@ def decode_video(
             pixels = store.finish()
     if len(pixels) < end - begin:  # the container lists more: it is damaged, or cut short
         notes.append(f"{path.name} is damaged: {len(pixels)} of {end - begin} frames could be read")
-    if info.width * info.height > _LARGE:
-        notes.append(f"{path.name} is {info.width}x{info.height}; it is edited, and comes out, at {size[0]}x{size[1]}")
     digest = _digest(hasher, pixels.shape, info.fps)
     uneven = _uneven_times(times, durations[-1], info.fps)
     return Video(pixels, info.fps, digest, path, begin, uneven, tuple(notes), info.transfer)

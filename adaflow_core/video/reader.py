@@ -220,7 +220,11 @@ def probe(path: Path, index: Index) -> VideoInfo:
         if index.times is not None and stream.time_base:
             seconds = float((index.times[-1] - index.times[0]) * stream.time_base)
             seconds += index.last_seconds or float(1 / fps)
-        notes = [f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)"] if is_hdr(frame) else []
+        notes = []
+        if is_hdr(frame):
+            notes.append(f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)")
+        elif (bits := frame.format.components[0].bits) > 8:
+            notes.append(f"{path.name} has {bits} bits a colour; it comes out with 8")
         if is_transparent(frame):
             notes.append(f"{path.name} is transparent; it was laid over white")
         if stream.metadata.get("alpha_mode") == "1":  # of WebM, in a stream beside the picture

@@ -46,6 +46,7 @@ class Video:
     times: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()  # sentences for the user, e.g. frames that could not be read
     transfer: int = 1  # as in `VideoInfo`
+    file_digest: str = ""  # of the file's content when its frames were read
     part_of: tuple[Video, int] | None = None  # the video that these are frames of, and the first of them there
 
     def part(self, start: int, end: int) -> Video:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
@@ -21,6 +22,15 @@ from adaflow_core.video.pixels import FILTER
 
 _CHUNK = 8  # frames between two looks at the stop signal
 _CLOCK = 90_000  # ticks a second in which uneven times are written
+
+
+class Pictures(Protocol):
+    """Frames [T, H, W, 3] uint8 one after another: an array, or what makes each when it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
 def check_output(path: str | Path, source: Path | None = None) -> Path:
@@ -55,7 +65,7 @@ def check_folder(path: Path) -> None:
 
 def write_video(
     path: str | Path,
-    frames: np.ndarray,  # [T, H, W, 3] uint8
+    frames: Pictures,
     fps: Fraction,
     *,
     audio_from: Path | None = None,
@@ -78,7 +88,7 @@ def write_video(
         with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             container.metadata.update(metadata or {})
             _encode(container, frames, fps, times, transfer, monitor)
-        begin, length = Fraction(start) / fps, Fraction(len(frames)) / fps
+        begin, length = Fraction(start) / fps, Fraction(frames.shape[0]) / fps
         if times is not None:
             begin, length = Fraction(times[0]), Fraction(times[-1] - times[0])
         added = audio_from is not None and _add_sound(part, audio_from, sounding, begin, length, monitor)
@@ -105,7 +115,7 @@ def _add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fr
 
 def _encode(
     container: OutputContainer,
-    frames: np.ndarray,
+    frames: Pictures,
     fps: Fraction,
     times: Sequence[float] | None,
     transfer: int,
@@ -132,9 +142,10 @@ def _encode(
             container.mux(packet)
 
     with monitor.stage("write", count) as stage:
+        pictures = iter(frames)
         for part in stage.chunks(count, _CHUNK):
             for number in range(part.start, part.stop):
-                picture = np.ascontiguousarray(np.pad(frames[number], pad, mode="edge"))
+                picture = np.ascontiguousarray(np.pad(next(pictures), pad, mode="edge"))
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
                     format="yuv420p",
                     dst_colorspace=Colorspace.ITU709,

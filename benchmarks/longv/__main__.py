@@ -52,6 +52,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     add_model(parser)
     add_workers(parser)
+    parser.set_defaults(deliver="working")  # the size at which edits are scored
     parser.add_argument("--clip", default=CLIP, metavar="ID|DIR")
     parser.add_argument("--dino", default=DINO, metavar="ID|DIR")
     parser.add_argument("--aesthetic", metavar="FILE", help="LAION's head on that CLIP")

@@ -1,0 +1,112 @@
+"""Delivery at the source's size: the source is read again, frame by frame, and what the edit changed laid over it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from adaflow_core.config import DELIVERIES
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.picture.enlarge import lay_over
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.cache import file_digest
+from adaflow_core.types import EditResult
+from adaflow_core.video.client import Decoder
+from adaflow_core.video.decode import probe
+from adaflow_core.video.types import Video
+from adaflow_core.video.write import write_video
+
+_WORKERS = 4  # frames that are made at a time, at most: each takes memory of its own
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A written edit."""
+
+    path: Path
+    size: tuple[int, int]  # (width, height)
+    deliver: str  # what was delivered: "source" or "working", the latter too where the source is no larger
+
+
+def deliver_edit(
+    path: str | Path,
+    result: EditResult,
+    video: Video,
+    deliver: str = "source",
+    *,
+    metadata: Mapping[str, str] | None = None,
+    monitor: Monitor | None = None,
+) -> Delivered:
+    """Write `result`, an edit of `video`, as `EditResult.save` does; with "source" at the size of the file it is from.
+
+    Where the edit changed nothing the file's own pixels are written. Frames that came without a file, or from one that
+    is no larger than they are, are written as they are. Raises AdaFlowError where the file is gone or another.
+    """
+    if deliver not in DELIVERIES:
+        raise AdaFlowError(f"deliver is {deliver!r}; it must be one of {', '.join(DELIVERIES)}")
+    size = source_size(video) if deliver == "source" else None
+    if size is None:
+        return Delivered(result.save(path, metadata, monitor), video.size, "working")
+    written = write_video(
+        path,
+        FullSize(video, result.frames, size, monitor or Monitor()),
+        result.fps,
+        audio_from=result.source,
+        start=result.start,
+        times=result.times,
+        transfer=result.transfer,
+        metadata=metadata,
+        monitor=monitor,
+    )
+    return Delivered(written, size, "source")
+
+
+def source_size(video: Video) -> tuple[int, int] | None:
+    """(width, height) of the file that a video is from, if that has more pixels; AdaFlowError if it is another now."""
+    if video.source is None:
+        return None
+    remedy = "put it back, or deliver at the working size"
+    if not video.source.exists():
+        raise AdaFlowError(f"{video.source} is gone, so that nothing can be laid over it; {remedy}")
+    if video.file_digest and file_digest(video.source) != video.file_digest:
+        raise AdaFlowError(f"{video.source} is not what it was when the edit was planned; {remedy}")
+    info = probe(video.source)
+    return (info.width, info.height) if info.width * info.height > video.size[0] * video.size[1] else None
+
+
+@dataclass(frozen=True)
+class FullSize:
+    """The frames of an edit at the source's size, each made when it is asked for."""
+
+    video: Video
+    edited: np.ndarray  # [T, H, W, 3] uint8, at the working size
+    size: tuple[int, int]  # (width, height) of the source
+    monitor: Monitor
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.video), self.size[1], self.size[0], 3
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """[H, W, 3] uint8, T of them; AdaFlowError where the file has fewer."""
+        assert self.video.source is not None
+        workers, made = min(_WORKERS, os.cpu_count() or 1), 0
+        waiting: deque[Future[np.ndarray]] = deque()
+        with Decoder(self.video.source, self.monitor) as decoder, ThreadPoolExecutor(workers) as pool:
+            for _, _, source in decoder.frames(self.size, self.video.start, len(self.video)):
+                waiting.append(pool.submit(lay_over, source, self.video.frames[made], self.edited[made]))
+                made += 1
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            if made < len(self.video):
+                raise AdaFlowError(
+                    f"{self.video.source} ends after {made} of {len(self.video)} frames; deliver at the working size"
+                )
+            while waiting:
+                yield waiting.popleft().result()
