@@ -22,7 +22,8 @@ from adaflow_core.types import Plan
 from helpers.plans import small_plan
 from webui.jobs import zerogpu
 from webui.jobs.engines import Engines
-from webui.jobs.tasks import EditTask, FinishedEdit, PlanTask, Request
+from webui.jobs.finished import FinishedEdit
+from webui.jobs.tasks import EditTask, PlanTask, Request
 from webui.jobs.zerogpu import ForkRunner, pack, unpack
 
 pytestmark = [
