@@ -14,6 +14,7 @@ from adaflow_core.video.decode import probe
 from helpers.films import make
 from helpers.jobs import until
 from helpers.pages import serve_page, with_model
+from webui.components.settings import PLAN
 
 ELSEWHERE = "nobody/has-this-model"
 
@@ -30,7 +31,10 @@ EVENTS = [
     "frame",
     "check_prompt",
     "place",
+    "draft",
     "edit",
+    "retake",
+    "open_project",
     "watch",
     "compare",
     "stop",
@@ -191,13 +195,13 @@ def test_an_edit_takes_the_settings_of_its_place(client: Any, drawn_clip: Path) 
 
     settings = {"keyframes": 2, "side": 192, "frames": "0:4"}
     client.predict(handle_file(str(drawn_clip)), "a red ball in a meadow", api_name="/preview", **settings)
-    given = {"focus": 0.5, "structure_by_words": False, "structure": 0.4, "smoothing": 0.3}
-    job = client.predict("a blue ball in a meadow", "", 2, 1, 0.2, 1, 7, **given, api_name="/edit")
+    given = {"steps": 2, "focus": 0.5, "structure": 0.4, "smoothing": 0.3, "seed": 7, "detail": 0.5}
+    job = client.predict("a blue ball in a meadow", **given, api_name="/edit")
     command, report = client.predict(job, api_name="/watch")[-2:]
     report = report if isinstance(report, dict) else json.loads(Path(report).read_text())
     used = report["settings"]["edit"]
     assert (used["focus"], used["structure"], used["smoothing"], used["seed"]) == (0.5, 0.4, 0.3, 7)
-    assert all(flag in command for flag in ("--focus=0.5", "--structure=0.4", "--smoothing=0.3"))
+    assert all(flag in command for flag in ("--focus=0.5", "--structure=0.4", "--smoothing=0.3", "--detail=0.5"))
 
 
 @with_model
@@ -215,7 +219,7 @@ def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any) 
     status, model, *_ = client.predict(ELSEWHERE, api_name="/choose_model")
     assert status == "" and model == "embedded"
     assert "xylophone" in client.predict("a xylophone", api_name="/check_prompt")
-    status, model, prune, steps, *_ = client.predict("embedded", api_name="/choose_model")
-    assert (prune, steps) == (0.6, 10)
+    shown = client.predict("embedded", api_name="/choose_model")
+    assert shown[5] == 0.6 and shown[5 + len(PLAN)] == 10  # prune, steps
     status, model, *_ = client.predict("/etc", api_name="/choose_model")
     assert status == "" and model == "embedded"

@@ -11,7 +11,7 @@ from webui.components.heading import heading
 from webui.studio import Studio
 
 ONE, BY_SHOT = "One prompt", "A prompt for each shot"
-_MAIN = ("steps", "guidance", "focus", "structure", "smoothing", "negative_prompt", "variation", "seed")
+_LEFT, _RIGHT = ("steps", "guidance", "focus", "structure", "smoothing"), ("negative_prompt", "variation", "seed")
 
 
 class EditStep:
@@ -61,10 +61,11 @@ class EditStep:
         profile = studio.profile()
         with gr.Accordion("Settings of the edit", open=False), gr.Row():
             with gr.Column(min_width=300):
-                self.settings = settings.add_settings(_MAIN, profile)
+                self.settings = settings.add_settings(_LEFT, profile)
             with gr.Column(min_width=300):
+                self.settings |= settings.add_settings(_RIGHT, profile)
                 with gr.Accordion("More", open=False):
-                    others = [name for name in settings.EDIT if name not in _MAIN]
+                    others = [name for name in settings.EDIT if name not in self.settings]
                     self.settings |= settings.add_settings(others, profile)
                 self.reset = gr.Button("Back to the model's own settings", size="sm")
 
@@ -72,13 +73,14 @@ class EditStep:
         self.place_progress = gr.HTML(label="Progress of the search")
         with gr.Column(visible=False) as self.place:
             self.place_sentence = gr.HTML(label="What may change there")
-            self.place_gallery = _pictures("Where it changes", columns=4)
+            self.place_gallery = _pictures("Where it changes", columns=4, buttons=["fullscreen"])
 
     def _add_draft(self) -> None:
         self.draft_progress = gr.HTML(label="Progress of the draft")
         with gr.Column(visible=False) as self.draft:
             self.draft_sentence = gr.HTML(label="About the drafts")
-            self.draft_gallery = _pictures("Drafts", columns=2, elem_classes=["af-gallery", "af-drafts"])
+            chosen = {"elem_classes": ["af-gallery", "af-drafts"], "allow_preview": False, "buttons": []}
+            self.draft_gallery = _pictures("Drafts", columns=2, **chosen)
         self.drafts = gr.JSON([], label="Settings of the drafts", visible=False)
 
 
@@ -88,7 +90,6 @@ def _pictures(label: str, **own: object) -> gr.Gallery:
         label=label,
         show_label=False,
         object_fit="contain",
-        buttons=["fullscreen"],
         interactive=False,
         **given,  # type: ignore[arg-type]
     )

@@ -25,8 +25,10 @@ class PlanStep:
                 self.settings = settings.add_settings(_MAIN, profile)
                 with gr.Accordion("Advanced", open=False):
                     self._add_choices(studio, profile.size)
-                    others = [name for name in settings.PLAN if name not in _MAIN]
-                    self.settings |= settings.add_settings(others, profile)
+                    self.settings |= settings.add_settings(("method", "importance"), profile)
+                    with gr.Accordion("More", open=False):
+                        others = [name for name in settings.PLAN if name not in self.settings]
+                        self.settings |= settings.add_settings(others, profile)
                     self.reset = gr.Button("Back to the model's own settings", size="sm")
                 with gr.Row():
                     self.preview = gr.Button("Preview keyframes", variant="primary", scale=3, min_width=160)

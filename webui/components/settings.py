@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, Setting, settings_of
+from adaflow_core.errors import AdaFlowError
 
 TABLE: dict[str, Setting] = settings_of(PlanConfig) | settings_of(EditConfig)
 # The source prompt stands with the video.
@@ -20,9 +21,9 @@ EDIT = tuple(settings_of(EditConfig))
 # Where the page's words or ranges differ from the table's: it shows the useful part of some ranges.
 _OWN: dict[str, dict[str, Any]] = {
     "prune": {"maximum": 0.95, "label": "Pruning ratio"},
-    "keyframes": {"minimum": 0, "maximum": 64, "label": "Keyframes (0 = automatic)"},
+    "keyframes": {"maximum": 64},
     "scales": {"label": "Similarity scales, in tokens"},
-    "kv_frames": {"label": "Frames' worth of tokens to keep", "info": "In place of the pruning ratio."},
+    "kv_frames": {"label": "Frames' worth of tokens to keep (0 = as the pruning ratio says)", "info": ""},
     "steps": {"minimum": 1, "maximum": 100},
     "guidance": {"maximum": 15, "step": 0.5},
     "injection_attention": {"label": "Injection of attention"},
@@ -32,8 +33,9 @@ _OWN: dict[str, dict[str, Any]] = {
     "residual": {"maximum": 2},
     "negative_prompt": {"info": "What to move away from. Empty: the model's own default."},
     "propagation": {"info": "What frames take from keyframes: the edit's change, or the edited outputs."},
-    "chunk": {"label": "Frames per call of the UNet"},
+    "chunk": {"label": "Frames per call of the UNet (0 = automatic)"},
 }
+_AUTOMATIC = 0  # where a number must be larger
 _SCALES = [("1", 1), ("2x2", 2), ("4x4", 4), ("8x8", 8)]
 
 
@@ -64,9 +66,9 @@ def _shown(setting: Setting, profile: ModelProfile, value: Any) -> Any:
         value = _own(setting, profile)
     if setting.several:
         return list(value)
-    if setting.name == "keyframes":
-        return value or 0
-    return value if setting.kind is not str else value or ""
+    if value is None:
+        return "" if setting.kind is str or not setting.low else _AUTOMATIC
+    return value
 
 
 def _asked(setting: Setting, profile: ModelProfile, value: Any) -> Any:
@@ -74,12 +76,10 @@ def _asked(setting: Setting, profile: ModelProfile, value: Any) -> Any:
         return tuple(sorted(value or ()))
     if setting.kind is str and setting.optional:
         return (value or "").strip() or None
-    if setting.optional and (value is None or value == "" or value == _own(setting, profile)):
+    if setting.optional and (value in (None, "", _own(setting, profile)) or (setting.low and not value)):
         return None
-    if setting.name == "keyframes":
-        return int(value) or None
     if setting.kind is float:
-        return float(value)
+        return _number(setting, value)
     return int(value) if setting.kind is int and value == int(value) else value
 
 
@@ -94,19 +94,27 @@ def _component(setting: Setting, profile: ModelProfile) -> Any:
         return gr.Checkbox(value, **words | own)
     if setting.kind is str:
         return gr.Textbox(value, **words | own)
-    slides = setting.name == "keyframes" or (value is not None and (setting.kind is float or setting.name == "steps"))
-    if slides:
-        step = 1 if setting.kind is int else 0.05
-        return gr.Slider(value=value, **{"minimum": setting.low, "maximum": setting.high, "step": step} | words | own)
-    placeholder = "automatic" if setting.optional else None
-    whole = {"precision": 0} if setting.kind is int else {}
-    return gr.Number(
-        value, **{"minimum": setting.low, "maximum": setting.high, "placeholder": placeholder} | whole | words | own
-    )
+    if value == "":
+        choices: list[Any] = [("automatic", ""), *((f"{part:g}", part) for part in (0.0, 0.25, 0.5, 0.75, 1.0))]
+        return gr.Dropdown(choices, value=value, allow_custom_value=True, **words | own)
+    automatic = setting.optional and _own(setting, profile) is None
+    words["label"] += " (0 = automatic)" if automatic else ""
+    span = {"minimum": _AUTOMATIC if automatic else setting.low, "maximum": setting.high}
+    if (setting.kind is float and not automatic) or setting.name in ("steps", "keyframes"):
+        return gr.Slider(value=value, **span | {"step": 1 if setting.kind is int else 0.05} | words | own)
+    return gr.Number(value, **span | ({"precision": 0} if setting.kind is int else {}) | words | own)
+
+
+def _number(setting: Setting, value: Any) -> float:
+    """A number that may have been typed."""
+    try:
+        return float(value)
+    except ValueError:
+        raise AdaFlowError(f"{setting.name} is {value!r}; it must be a number") from None
 
 
 def _info(setting: Setting) -> str:
     """What a setting is and what more of it does, in the page's words."""
     help, _, automatic = setting.help.partition("; auto: ")
-    automatic = f" Empty: {automatic}." if automatic and setting.name != "keyframes" else ""
+    automatic = f" Automatic: {automatic}." if automatic and setting.name != "keyframes" else ""
     return f"{help[0].upper()}{help[1:]}.{automatic} {setting.effect}".strip().replace("--", "")

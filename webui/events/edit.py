@@ -51,11 +51,11 @@ class EditEvents:
             raise refusal("the prompt is empty; say what the video should show")
 
     async def place(
-        self, plan_id: str | None, prompt: str, focus: float, structure: float | None
+        self, plan_id: str | None, prompt: str, focus: float, structure: float | str
     ) -> AsyncIterator[PlaceOutputs]:
         """Show where an edit of the plan to this prompt would change the video."""
         with refuse_on_error():
-            config = EditConfig(focus=focus, structure=structure)
+            config = EditConfig(**self.asked(plan_id, ("focus", "structure"), (focus, structure)))
             job_id, snapshot = self.studio.place(plan_id, prompt or "", config), None
         stored = self.studio.find_plan(plan_id)
         async for snapshot in follow(self.studio.jobs, job_id):
