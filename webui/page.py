@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from webui.components.edit import ONE, EditStep
+from webui import views
+from webui.components.edit import EditStep
 from webui.components.examples import load_clips
 from webui.components.plan import PlanStep
 from webui.components.result import ResultStep
-from webui.components.settings import EDIT, PLAN
 from webui.components.video import VideoStep
 from webui.events.edit import EditEvents, Rows
 from webui.events.film import FilmEvents
 from webui.events.plan import SETTINGS, PlanEvents
-from webui.events.settings import ALL
 from webui.messages import quietly, refusal
 from webui.outputs import (
     BesideOutputs,
@@ -36,6 +35,7 @@ from webui.outputs import (
     WatchOutputs,
     collect,
 )
+from webui.settings import ALL, EDIT, PLAN
 from webui.studio import Studio
 
 # A named event is part of the API. Private ones carry clicks, which programs do not make. Of one handler the named
@@ -389,14 +389,14 @@ def _next(version: float) -> float:
 
 def _by_shot(prompting: str) -> tuple[Any, ...]:
     """The prompt or the rows; places and drafts are of one prompt."""
-    one = prompting == ONE
+    one = prompting == views.ONE
     buttons = gr.Button(interactive=one), gr.Button(interactive=one)
     return gr.Textbox(visible=one), gr.Column(visible=not one), *buttons
 
 
 def _refuse_one(prompting: str) -> None:
     """With one prompt nothing follows: there are no rows to be shown."""
-    if prompting == ONE:
+    if prompting == views.ONE:
         problem = refusal("there is one prompt")
         problem.visible = False
         raise problem

@@ -44,6 +44,7 @@ STAGES = {
     "write": "Writing the video",
 }
 KEPT, SCORES = "Kept tokens", "Scores"
+ONE, BY_SHOT = "One prompt", "A prompt for each shot"
 # What drafts side by side differ in: the setting, and its values; None: these settings alone.
 TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
     "these settings": None,

@@ -14,7 +14,7 @@ from adaflow_core.video.decode import probe
 from helpers.films import make
 from helpers.jobs import until
 from helpers.pages import serve_page, with_model
-from webui.components.settings import PLAN
+from webui.settings import ALL
 
 ELSEWHERE = "nobody/has-this-model"
 
@@ -220,6 +220,7 @@ def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any) 
     assert status == "" and model == "embedded"
     assert "xylophone" in client.predict("a xylophone", api_name="/check_prompt")
     shown = client.predict("embedded", api_name="/choose_model")
-    assert shown[5] == 0.6 and shown[5 + len(PLAN)] == 10  # prune, steps
+    settings = dict(zip(ALL, shown[-len(ALL) :], strict=True))
+    assert (settings["prune"], settings["steps"], settings["keyframes"]) == (0.6, 10, 0)
     status, model, *_ = client.predict("/etc", api_name="/choose_model")
     assert status == "" and model == "embedded"

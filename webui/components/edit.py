@@ -8,9 +8,9 @@ from adaflow_core.film.timeline import CROSSFADE
 from webui import views
 from webui.components import settings
 from webui.components.heading import heading
+from webui.settings import EDIT
 from webui.studio import Studio
 
-ONE, BY_SHOT = "One prompt", "A prompt for each shot"
 _LEFT, _RIGHT = ("steps", "guidance", "focus", "structure", "smoothing"), ("negative_prompt", "variation", "seed")
 
 
@@ -19,7 +19,9 @@ class EditStep:
         heading(3, "Edit", "Say what the edited video should show. The job goes on if you close this page.")
         with gr.Row(equal_height=False):
             with gr.Column(scale=8, min_width=300):
-                self.prompting = gr.Radio([ONE, BY_SHOT], value=ONE, show_label=False, label="How many prompts")
+                self.prompting = gr.Radio(
+                    [views.ONE, views.BY_SHOT], value=views.ONE, show_label=False, label="How many prompts"
+                )
                 self.prompt = gr.Textbox(
                     value="", label="Prompt", placeholder="a blue ball rolls over snow", lines=1, max_lines=3
                 )
@@ -65,7 +67,7 @@ class EditStep:
             with gr.Column(min_width=300):
                 self.settings |= settings.add_settings(_RIGHT, profile)
                 with gr.Accordion("More", open=False):
-                    others = [name for name in settings.EDIT if name not in self.settings]
+                    others = [name for name in EDIT if name not in self.settings]
                     self.settings |= settings.add_settings(others, profile)
                 self.reset = gr.Button("Back to the model's own settings", size="sm")
 

@@ -7,6 +7,7 @@ import gradio as gr
 from webui import views
 from webui.components import settings
 from webui.components.heading import heading
+from webui.settings import PLAN
 from webui.studio import Studio
 
 _MAIN = ("prune", "keyframes", "scales")
@@ -27,7 +28,7 @@ class PlanStep:
                     self._add_choices(studio, profile.size)
                     self.settings |= settings.add_settings(("method", "importance"), profile)
                     with gr.Accordion("More", open=False):
-                        others = [name for name in settings.PLAN if name not in self.settings]
+                        others = [name for name in PLAN if name not in self.settings]
                         self.settings |= settings.add_settings(others, profile)
                     self.reset = gr.Button("Back to the model's own settings", size="sm")
                 with gr.Row():

@@ -15,15 +15,13 @@ from adaflow_core.film.project import check_takes
 from adaflow_core.film.timeline import PromptRange, Timeline, ranges_of
 from adaflow_core.report.visualize import place_sentence, place_view
 from webui import views
-from webui.components.edit import ONE
-from webui.components.settings import EDIT, asked_values, shown_values
 from webui.events.follow import follow, stop_job
-from webui.events.settings import named
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import BesideOutputs, CompareOutputs, HistoryOutputs, PlaceOutputs, WatchOutputs, unchanged
 from webui.served_images import serve_image
+from webui.settings import EDIT, asked_values, named, shown_values
 from webui.studio import Studio
 
 Rows = list[dict[str, Any]]  # {"frames": [first, end], "prompt": text}
@@ -36,18 +34,23 @@ class EditEvents:
         self.studio = studio
 
     def check_prompt(
-        self, prompt: str, model: str = "", negative_prompt: str = "", prompts: Rows | None = None, prompting: str = ONE
+        self,
+        prompt: str,
+        model: str = "",
+        negative_prompt: str = "",
+        prompts: Rows | None = None,
+        prompting: str = views.ONE,
     ) -> str:
         """Which words of the prompts the model does not know, which are no words, and what is too long."""
-        texts = [prompt or ""] if prompting == ONE else [str(row.get("prompt") or "") for row in prompts or []]
+        texts = [prompt or ""] if prompting == views.ONE else [str(row.get("prompt") or "") for row in prompts or []]
         with refuse_on_error():
             problems = [sentence for text in texts for sentence in self.studio.prompt_problems(text, model or "")]
             problems += self.studio.prompt_problems(negative_prompt or "", model or "", "negative prompt")
             return views.notice(list(dict.fromkeys(problems)))
 
-    def check_not_empty(self, prompt: str, prompting: str = ONE) -> None:
+    def check_not_empty(self, prompt: str, prompting: str = views.ONE) -> None:
         """Refuse an empty prompt before planning starts."""
-        if prompting == ONE and not (prompt or "").strip():
+        if prompting == views.ONE and not (prompt or "").strip():
             raise refusal("the prompt is empty; say what the video should show")
 
     async def place(
@@ -86,12 +89,12 @@ class EditEvents:
         """
         with refuse_on_error():
             config = EditConfig(**self.asked(plan_id, EDIT, shown))
-            if prompting == ONE and not takes:
+            if prompting == views.ONE and not takes:
                 return self.studio.edit(plan_id, prompt or "", config)
             stored = self.studio.find_plan(plan_id)
             whole = [{"frames": [0, len(stored.plan.video) if stored else 1], "prompt": prompt}]
             check_takes(takes or (), "the takes")
-            timeline = Timeline(_ranges(whole if prompting == ONE else prompts), int(crossfade))
+            timeline = Timeline(_ranges(whole if prompting == views.ONE else prompts), int(crossfade))
             return self.studio.edit(plan_id, timeline, config, takes or ())
 
     def own_settings(self, model: str) -> list[Any]:

@@ -21,14 +21,12 @@ from adaflow_core.types import Plan
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from webui import views
-from webui.components.edit import BY_SHOT, ONE
-from webui.components.settings import EDIT, shown_values
 from webui.events.edit import EditEvents, Rows
 from webui.events.follow import follow
-from webui.events.settings import ALL, named
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
 from webui.served_images import serve_image
+from webui.settings import ALL, EDIT, named, shown_values
 from webui.studio import Studio
 
 _VARIATION = 0.3  # without any, seeds do not differ
@@ -164,7 +162,7 @@ class FilmEvents:
             model=model,
             side=project.size or 0,
             frames=project.frames or "",
-            prompting=ONE if whole else BY_SHOT,
+            prompting=views.ONE if whole else views.BY_SHOT,
             prompt=ranges[0].prompt if whole else "",
             prompts=_with_gaps(project, frames),
             crossfade=project.timeline.crossfade,

@@ -18,10 +18,7 @@ from adaflow_core.types import Plan
 from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import MIN_SIDE, VideoInfo, parse_range, parse_size, working_size
 from webui import views
-from webui.components.edit import ONE
-from webui.components.settings import PLAN, asked_values, shown_values
 from webui.events.follow import follow, stop_job
-from webui.events.settings import ALL, FORECAST, named
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import (
@@ -34,6 +31,7 @@ from webui.outputs import (
     unchanged,
 )
 from webui.served_images import is_playable, serve_copy, serve_image
+from webui.settings import ALL, FORECAST, PLAN, asked_values, named, shown_values
 from webui.studio import StoredPlan, Studio
 
 
@@ -97,7 +95,7 @@ class PlanEvents:
             prompt_problems="",
             place=gr.Column(visible=False),
             draft=gr.Column(visible=False),
-            prompting=ONE,
+            prompting=views.ONE,
             prompts=[],
             takes=[],
             project_line="",

@@ -73,9 +73,7 @@ def write_finished(
         "report": folder / f"{name}.json",
         "project": folder / f"{name}-project.json",
     }
-    if command is None:
-        words = ["python", "-m", "adaflow_core", "edit", project.video.name, f"--project={files['project'].name}"]
-        command = shlex.join(words)
+    command = command or _project_command(project, files["project"])
     folder.mkdir(parents=True)
     write_video(
         files["source"],
@@ -113,6 +111,10 @@ def write_finished(
         report=files["report"],
         project=files["project"],
     )
+
+
+def _project_command(project: Project, file: Path) -> str:
+    return shlex.join(["python", "-m", "adaflow_core", "edit", project.video.name, f"--project={file.name}"])
 
 
 def file_name(*parts: str) -> str:
