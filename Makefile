@@ -2,8 +2,9 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 APP_FLAGS ?=
-# Two workers of half the cores each: most tests are too small to keep two cores busy.
-TEST_FLAGS ?= -n 2 --dist loadfile
+# Two workers of half the cores each: most tests are too small to keep two cores busy. Files in the order of
+# tests/conftest.py, which has slow ones first.
+TEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 LEFT_OUT ?= thorough
 
 VENV := .venv

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in lacks.items():
             if reason is not None and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    # Files with slow tests come first, so that no worker is left alone with one of them at the end.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def calibrated_once() -> Iterator[None]:
+    """A model is timed once for each size of frame, not again for each empty cache: the machine is the same."""
+    if forecast := sys.modules.get("adaflow_core.editing.forecast"):  # where no test needs it, it is not imported
+        made: dict[object, object] = {}
+
+        def calibrate(backbone: Backbone, width: int, height: int) -> object:
+            key = backbone.fingerprint, backbone.dtype, backbone.attend, width, height, torch.get_num_threads()
+            if key not in made:
+                made[key] = measure(backbone, width, height)
+            return made[key]
+
+        with pytest.MonkeyPatch.context() as patch:
+            measure = forecast.calibrate
+            patch.setattr(forecast, "calibrate", calibrate)
+            yield
+    else:
+        yield
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in a fork: another number of threads sums in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

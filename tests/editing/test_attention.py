@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
@@ -336,13 +337,10 @@ def test_a_hook_may_end_the_pass(backbone: Backbone) -> None:
     assert not last
 
 
-@pytest.mark.parametrize("layout", ["sd1", "sd2"])
-def test_injected_layers_are_those_of_plug_and_play(tiny_backbone: Callable[[str], Backbone], layout: str) -> None:
-    names = [
-        name.removesuffix(".processor")
-        for name in tiny_backbone(layout).unet.attn_processors
-        if name.endswith("attn1.processor")
-    ]
+def test_injected_layers_are_those_of_plug_and_play() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel()  # of the shape of Stable Diffusion's
+    names = [name.removesuffix(".processor") for name in unet.attn_processors if name.endswith("attn1.processor")]
     expected = {
         f"up_blocks.{block}.attentions.{i}.transformer_blocks.0.attn1"
         for block, chosen in {1: (1, 2), 2: (0, 1, 2), 3: (0, 1, 2)}.items()

@@ -10,15 +10,15 @@ from adaflow_core.errors import Stopped
 from webui.jobs.queue import Jobs, Report, Snapshot, Stop, Work
 
 
-def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until `condition` is true; fails after `seconds`."""
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until `condition` is true; fails after `seconds`, which a busy machine does not need."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.005)
 
 
-def finish(jobs: Jobs, job_id: str, seconds: float = 5.0) -> Snapshot:
+def finish(jobs: Jobs, job_id: str, seconds: float = 60.0) -> Snapshot:
     """Wait until the job has finished, and return its last snapshot."""
     until(lambda: jobs.snapshot(job_id).finished, seconds)  # type: ignore[union-attr]
     snapshot = jobs.snapshot(job_id)

@@ -45,7 +45,7 @@ def save_pipeline(layout: str, folder: Path) -> Path:
             "use_linear_projection": True,
         }
     unet = UNet2DConditionModel(
-        sample_size=SIZE // 8, layers_per_block=2, cross_attention_dim=32, norm_num_groups=8, **shape
+        sample_size=SIZE // 8, layers_per_block=1, cross_attention_dim=32, norm_num_groups=8, **shape
     )
     vae = AutoencoderKL(
         sample_size=SIZE,

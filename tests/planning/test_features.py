@@ -117,7 +117,7 @@ def test_attention_is_that_of_the_unets_own_layer(
 
     monkeypatch.setattr(module._SelfAttentionProbe, "__call__", kept)
     found = extract(backbone, tmp_path / "a")
-    layer = backbone.unet.up_blocks[2].attentions[2].transformer_blocks[0].attn1
+    layer = backbone.unet.up_blocks[2].attentions[-1].transformer_blocks[0].attn1
     inputs: list[torch.Tensor] = []
     with layer.register_forward_pre_hook(lambda _m, args: inputs.append(args[0])):
         extract(backbone, tmp_path / "b")

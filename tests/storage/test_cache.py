@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
@@ -191,7 +193,7 @@ def _builds(root: Path, number: int, limit: int) -> None:
 
 
 def test_processes_share_a_cache(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
     workers = [context.Process(target=_builds, args=(tmp_path, number, 12_000)) for number in range(3)]
     for worker in workers:
         worker.start()
@@ -238,17 +240,19 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 # How large a file may become stands for the disk's size: RLIMIT_FSIZE gives errors at the same places.
-FULL = """
-import resource, sys
-from pathlib import Path
-from adaflow_core.cli.main import main
-cache = Path(sys.argv[1])
-for most in (2_000, 97_000, 99_000, 10**9):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
-    status = main(sys.argv[2:])
-    kept = sorted(str(path.parent.relative_to(cache)) for path in cache.glob("*/*/meta.json"))
-    print("END", status, *kept, file=sys.stderr)
-"""
+def _under_limits(command: list[str], cache: Path, said: int) -> None:
+    """In a fork, which has imported everything: the command under one limit after the other, told through `said`."""
+    import resource
+
+    torch.set_num_threads(1)
+    os.environ["ADAFLOW_CACHE"] = str(cache)
+    with os.fdopen(said, "w") as sys.stderr:  # a pipe: the limit is none for it
+        sys.stdout = sys.stderr
+        for most in (2_000, 97_000, 99_000, 10**9):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+            status = main(command)
+            kept = sorted(str(path.parent.relative_to(cache)) for path in cache.glob("*/*/meta.json"))
+            print("END", status, *kept, file=sys.stderr)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
@@ -257,14 +261,16 @@ def test_a_full_disk_ends_with_the_remedy_and_keeps_what_was_done(tmp_path: Path
     clip, cache = make(tmp_path / "a.mp4", 8, size=(64, 64)), tmp_path / "cache"
     command = ["edit", str(clip), "--prompt", "a ball", "--size", "64x64", "--device", "cpu", "--steps", "1"]
     command += ["--keyframes", "2", "--out", str(tmp_path / "out.mp4")]
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(cache), *command],
-        cwd=ROOT, env=os.environ | {"ADAFLOW_CACHE": str(cache)}, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    reader, writer = os.pipe()
+    process = multiprocessing.get_context("fork").Process(target=_under_limits, args=(command, cache, writer))
+    process.start()
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        lines = pipe.read().splitlines()
+    process.join()
+    assert process.exitcode == 0 and "Traceback" not in "".join(lines), lines
     kept: set[str] = set()
     statuses = []
-    lines = done.stderr.splitlines()
     for before, line in pairwise(lines):
         if line.startswith("END "):
             statuses.append(int(line.split()[1]))

@@ -138,15 +138,14 @@ def test_bad_files_end_with_one_sentence(name: str, engine: AdaFlow, tmp_path: P
     assert not list(engine.cache.root.glob("*/.building-*"))
 
 
-@pytest.mark.parametrize("command", ["plan", "edit"])
-@pytest.mark.parametrize("name", ["text", "zero frames", "a device"])
+@pytest.mark.parametrize(("command", "name"), [("plan", "zero frames"), ("edit", "a device")])
 def test_the_program_ends_with_status_2(command: str, name: str, tmp_path: Path) -> None:
     make_file, part = BAD[name]
     out = tmp_path / ("out" if command == "plan" else "out.mp4")
     arguments = [command, str(make_file(tmp_path)), "--out", str(out)]
     arguments += ["--prompt", "a ball"] if command == "edit" else []
     done = subprocess.run(
-        [sys.executable, "-m", "adaflow_core", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "adaflow_core", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("adaflow: error: ") and part in done.stderr and done.stderr.count("\n") == 1

@@ -79,7 +79,7 @@ def test_the_parent_survives(script: str, part: str, bad: Bad, tmp_path: Path, m
     begun = time.monotonic()
     with pytest.raises(AdaFlowError, match=part):
         decode_video(path, size=(64, 64), out=tmp_path / "frames.npy")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "process.sh"]
 
 
@@ -90,7 +90,7 @@ def test_a_process_that_hangs_can_be_stopped(bad: Bad, tmp_path: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(Stopped):
         decode_video(path, size=(64, 64), monitor=Monitor(stop=lambda: time.monotonic() - begun > 0.5))
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 30
 
 
 @posix
@@ -115,7 +115,7 @@ def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while _runs(child):
         assert time.monotonic() < deadline, "the process outlived its parent"
         time.sleep(0.05)

@@ -84,7 +84,7 @@ def test_asked_to_stop_the_page_ends_and_leaves_nothing(tmp_path: Path) -> None:
     )
     try:
         assert app.stdout is not None and app.stdout.readline().startswith("AdaFlow is at")
-        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).status_code == 200
         assert [path.name for path in tmp_path.glob("adaflow-*/*")] == ["uploads"]
         app.terminate()
         assert app.wait(60) == 0

@@ -83,7 +83,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory, drawn_clip: Path) -> Iterat
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
         studio = Studio("embedded", "cpu", folder / "results", limits=replace(PUBLIC, megabytes=1), public=True)
         server = serve(studio, folder / "uploads")
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=60) as client:
             yield Victim(server.address, folder, secret, studio, client)
         server.close()
 
@@ -146,7 +146,9 @@ def test_no_file_parameter_takes_files_from_outside(victim: Victim) -> None:
                     attacked += 1
     assert attacked >= 4 * 18, "preview, replan, describe and the edit's own preview take a video"
     with victim.secret.open("rb") as file:
-        uploaded = httpx.post(f"{victim.address}/gradio_api/upload", files={"files": ("own.mp4", file)}).json()[0]
+        uploaded = httpx.post(
+            f"{victim.address}/gradio_api/upload", files={"files": ("own.mp4", file)}, timeout=60
+        ).json()[0]
     own = {"path": uploaded, "meta": {"_type": "gradio.FileData"}}
     describe = next(event for event, types in victim.dependencies() if types == ["video"])
     assert "12 frames" in victim.call(describe, [own]), "what was uploaded is read"
@@ -168,7 +170,7 @@ def test_a_video_is_never_fetched_from_an_address(victim: Victim) -> None:
 )
 def test_uploads_stay_in_their_folder_whatever_their_name(victim: Victim, name: str) -> None:
     before = {file for file in victim.folder.rglob("*") if victim.uploads not in file.parents}
-    answer = httpx.post(f"{victim.address}/gradio_api/upload", files={"files": (name, b"x" * 10)}, timeout=20)
+    answer = httpx.post(f"{victim.address}/gradio_api/upload", files={"files": (name, b"x" * 10)}, timeout=60)
     if answer.status_code == 200:
         stored = Path(answer.json()[0]).resolve()
         assert stored.is_relative_to(victim.uploads.resolve()) and "<" not in stored.name
@@ -212,7 +214,7 @@ def test_guesses_find_no_job(victim: Victim) -> None:
             assert jobs.snapshot(job).state in ("waiting", "running") and not jobs.snapshot(job).stopping
     finally:
         release.set()
-    assert finish(jobs, job, 5).state == "done"
+    assert finish(jobs, job).state == "done"
 
 
 def test_a_plan_is_its_visitors_own(victim: Victim) -> None:
@@ -286,7 +288,7 @@ def test_garbage_ends_in_a_sentence_or_nothing(victim: Victim) -> None:
         tells_nothing(victim.call(event, []), victim)
     for body in (b"", b"{", b"[]", b'{"data": 1}', b'{"fn_index": 99999, "data": [], "session_hash": "x"}', b"\xff"):
         kind = {"content-type": "application/json"}
-        answer = httpx.post(f"{victim.address}/gradio_api/queue/join", content=body, headers=kind, timeout=20)
+        answer = httpx.post(f"{victim.address}/gradio_api/queue/join", content=body, headers=kind, timeout=60)
         assert answer.status_code >= 400
         tells_nothing(answer.text, victim)
     assert victim.get("/healthz").json()["status"] == "ok", "and the page still stands"
@@ -321,13 +323,15 @@ def test_with_a_password_nothing_answers_without_it(tmp_path: Path, monkeypatch:
     server = serve(Studio("embedded", "cpu", tmp_path), tmp_path / "uploads", password=("me", "open sesame"))
     try:
         for path in ("/config", "/gradio_api/info", f"/gradio_api/file={tmp_path}/uploads/x", "/monitoring/summary"):
-            assert httpx.get(server.address + path).status_code == 401, path
+            assert httpx.get(server.address + path, timeout=60).status_code == 401, path
         for path, body in (("queue/join", {"json": {}}), ("upload", {"files": {"files": b"x"}}), ("call/watch", {})):
-            assert httpx.post(f"{server.address}/gradio_api/{path}", **body).status_code == 401, path
-        wrong = httpx.post(f"{server.address}/login", data={"username": "me", "password": "open"})
+            assert httpx.post(f"{server.address}/gradio_api/{path}", timeout=60, **body).status_code == 401, path
+        wrong = httpx.post(f"{server.address}/login", data={"username": "me", "password": "open"}, timeout=60)
         assert wrong.status_code == 400 and "sesame" not in wrong.text
-        assert '"components":[],"dependencies":[]' in httpx.get(server.address).text
-        assert httpx.get(f"{server.address}/healthz").json()["status"] == "ok", "for the container's own look"
+        assert '"components":[],"dependencies":[]' in httpx.get(server.address, timeout=60).text
+        assert httpx.get(f"{server.address}/healthz", timeout=60).json()["status"] == "ok", (
+            "for the container's own look"
+        )
         assert Client(server.address, auth=("me", "open sesame"), verbose=False).predict("x", api_name="/watch")
     finally:
         server.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from adaflow_core.video.decode import probe
 from helpers.films import make
 from helpers.jobs import until
-from helpers.pages import serve_page, with_model
+from helpers.pages import half_size, serve_page, with_model
 from webui.settings import ALL
 
 ELSEWHERE = "nobody/has-this-model"
@@ -42,9 +41,14 @@ EVENTS = [
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A served page over the embedded model; nothing is loaded before it is needed."""
-    with serve_page(tmp_path_factory.mktemp("webui"), models=(ELSEWHERE,)) as url:
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(half_size(tmp_path_factory.mktemp("model") / "embedded"))
+
+
+@pytest.fixture(scope="module")
+def address(model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A served page; nothing is loaded before it is needed."""
+    with serve_page(tmp_path_factory.mktemp("webui"), model, models=(ELSEWHERE,)) as url:
         yield url
 
 
@@ -121,11 +125,11 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
     from gradio_client import handle_file
 
     clip = handle_file(str(drawn_clip))
-    settings = {"keyframes": 3, "steps": 2, "side": 192}
+    settings = {"keyframes": 3, "steps": 2}
     planned = client.predict(clip, "", prune=0.5, api_name="/preview", **settings)
     facts, gallery = planned[1], planned[4]
     keyframes = facts["keyframes"]
-    assert facts["frames"] == 12 and facts["height"] == 192 and len(keyframes) == 3
+    assert facts["frames"] == 12 and facts["height"] == 128 and len(keyframes) == 3
     assert len(gallery["value"] if isinstance(gallery, dict) else gallery) == 3
     _, others, sentence = client.predict(2, api_name="/tokens")
     assert len(others) == 2 and "Keyframe 2" in sentence
@@ -143,7 +147,7 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
     source, edited = (v["video"] if isinstance(v, dict) else v for v in (source, edited))
     for path in (source, edited):
         info = probe(path)
-        assert (info.frames, info.height, info.fps) == (12, 192, 12)
+        assert (info.frames, info.height, info.fps) == (12, 128, 12)
     assert Path(source).read_bytes() != Path(edited).read_bytes()
     report = report if isinstance(report, dict) else json.loads(Path(report).read_text())
     assert report["prompt"] == "a blue ball" and report["keyframes"] == keyframes
@@ -153,11 +157,9 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
 
     job = client.predict("a red ball", steps=100, api_name="/edit")
     watching = client.submit(job, api_name="/watch")
-    until(lambda: any(out[0]["state"] == "running" for out in watching.outputs()), 30)
+    until(lambda: any(out[0]["state"] == "running" for out in watching.outputs()))
     client.predict(job, api_name="/stop")
-    began = time.monotonic()
     assert watching.result(timeout=60)[0]["state"] == "stopped"
-    assert time.monotonic() - began < 10  # two seconds of compute, on a machine that may be busy
 
 
 @with_model
@@ -181,7 +183,7 @@ def test_the_page_shows_where_a_prompt_changes_the_video(client: Any, drawn_clip
     # Stop ends the search and the edit that it waits for.
     job = client.predict("a red ball at night", steps=100, api_name="/edit")
     searching = client.submit("a green ball in a meadow", focus=1, api_name="/place")
-    until(lambda: searching.outputs() or searching.done(), 30)
+    until(lambda: searching.outputs() or searching.done())
     client.predict(job, api_name="/stop")
     with pytest.raises(AppError, match="stopped"):
         searching.result(timeout=60)
@@ -200,6 +202,7 @@ def test_an_edit_takes_the_settings_of_its_place(client: Any, drawn_clip: Path) 
     command, report = client.predict(job, api_name="/watch")[-2:]
     report = report if isinstance(report, dict) else json.loads(Path(report).read_text())
     used = report["settings"]["edit"]
+    assert report["height"] == 192, "not the model's own"
     assert (used["focus"], used["structure"], used["smoothing"], used["seed"]) == (0.5, 0.4, 0.3, 7)
     assert all(flag in command for flag in ("--focus=0.5", "--structure=0.4", "--smoothing=0.3", "--detail=0.5"))
 
@@ -209,18 +212,17 @@ def test_an_edit_takes_the_settings_of_its_place(client: Any, drawn_clip: Path) 
 def test_unknown_words_are_named_and_checkpoints_that_know_them(client: Any) -> None:
     html = client.predict("a red ball and a xylophone", api_name="/check_prompt")
     assert "xylophone" in html and "“ball”" not in html and ELSEWHERE in html
-    html = client.predict("a (red:1.3) ball", "embedded", "blue " * 120, api_name="/check_prompt")
+    html = client.predict("a (red:1.3) ball", "", "blue " * 120, api_name="/check_prompt")
     assert "(red:1.3)" in html and "The negative prompt is too long" in html
 
 
 @with_model
 @pytest.mark.slow
-def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any) -> None:
-    status, model, *_ = client.predict(ELSEWHERE, api_name="/choose_model")
-    assert status == "" and model == "embedded"
+def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any, model: str) -> None:
+    status, shown, *_ = client.predict(ELSEWHERE, api_name="/choose_model")
+    assert status == "" and shown == model
     assert "xylophone" in client.predict("a xylophone", api_name="/check_prompt")
-    shown = client.predict("embedded", api_name="/choose_model")
-    settings = dict(zip(ALL, shown[-len(ALL) :], strict=True))
+    settings = dict(zip(ALL, client.predict(model, api_name="/choose_model")[-len(ALL) :], strict=True))
     assert (settings["prune"], settings["steps"], settings["keyframes"]) == (0.6, 10, 0)
-    status, model, *_ = client.predict("/etc", api_name="/choose_model")
-    assert status == "" and model == "embedded"
+    status, shown, *_ = client.predict("/etc", api_name="/choose_model")
+    assert status == "" and shown == model

@@ -75,15 +75,6 @@ def never() -> bool:
     return False
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in the fork: another number of threads sums in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_reports_come_out_and_the_result_comes_back(tmp_path: Path) -> None:
     reports: list[Progress] = []
     made = ForkRunner(tmp_path, public=True, fork=fork)(Count(5), reports.append, never)
@@ -96,7 +87,7 @@ def test_a_stop_reaches_the_fork(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(Stopped):
         ForkRunner(tmp_path, fork=fork)(Count(10_000), lambda progress: None, lambda: time.monotonic() - began > 0.3)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60  # it counts for 100 s
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_the_log_is_json_with_jobs_that_can_be_told_apart_but_not_taken(log: io.
 
     jobs = Jobs()
     job = jobs.submit("edit", fails)
-    finish(jobs, job, 5)
+    finish(jobs, job)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [line["message"] for line in lines] == ["job waits", "at work", "job failed", "job is over"]
     assert {line["job"] for line in lines} == {job[:8]} and job not in log.getvalue()
@@ -48,5 +48,5 @@ def test_what_a_visitor_is_told_names_no_folders_but_the_log_does(log: io.String
         raise AdaFlowError("the cache folder /srv/data/cache cannot be written")
 
     jobs = Jobs()
-    problem = finish(jobs, jobs.submit("plan", fails), 5).problem
+    problem = finish(jobs, jobs.submit("plan", fails)).problem
     assert problem == "the cache folder cache cannot be written" and "/srv/data/cache" in log.getvalue()

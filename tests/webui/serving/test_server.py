@@ -21,13 +21,13 @@ def test_health_tells_how_many_jobs_there_are(tmp_path: Path, monkeypatch: pytes
         jobs = [studio.jobs.submit("edit", work_until_stopped) for _ in range(3)]
         while studio.jobs.snapshot(jobs[0]).state != "running":
             time.sleep(0.005)
-        answer = httpx.get(f"{server.address}/healthz")
+        answer = httpx.get(f"{server.address}/healthz", timeout=60)
         assert answer.status_code == 200
         assert answer.json()["status"] == "ok" and answer.json()["jobs"] == {"waiting": 2, "running": 1}
         for job in jobs:
             studio.jobs.stop(job)
-        finish(studio.jobs, jobs[0], 5)
+        finish(studio.jobs, jobs[0])
         monkeypatch.setattr(studio.jobs, "is_alive", lambda: False)
-        assert httpx.get(f"{server.address}/healthz").status_code == 503
+        assert httpx.get(f"{server.address}/healthz", timeout=60).status_code == 503
     finally:
         server.close()

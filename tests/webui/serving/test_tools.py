@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ def test_a_client_edits_a_clip(server: Server, drawn_clip: Path, tmp_path: Path)
             result = await visitor.finish(job["job"])
             assert result["prompt"] == "a blue ball" and 0 <= result["scores"]["agreement"] <= 1
             file = tmp_path / "edited.mp4"
-            file.write_bytes(httpx.get(result["edited"]).content)
+            file.write_bytes(httpx.get(result["edited"], timeout=60).content)
             assert probe(file).frames == 4
-            assert httpx.get(result["report"]).json()["prompt"] == "a blue ball"
+            assert httpx.get(result["report"], timeout=60).json()["prompt"] == "a blue ball"
             assert await visitor.call("stop", job=job["job"]) == {"stopped": False}
 
     asyncio.run(visit())
@@ -110,18 +111,18 @@ def test_what_is_wrong_is_said_in_a_sentence(server: Server, drawn_clip: Path) -
             assert examples and examples[0]["video"] == "example-0"
 
     asyncio.run(visit())
-    by_http = httpx.post(f"{server.address}/mcp/upload/clip.mp4", content=drawn_clip.read_bytes())
+    by_http = httpx.post(f"{server.address}/mcp/upload/clip.mp4", content=drawn_clip.read_bytes(), timeout=60)
     assert by_http.status_code == 200 and by_http.json()["frames"] == 12
-    large = httpx.post(f"{server.address}/mcp/upload/clip.mp4", content=b"0" * 1_100_000)
+    large = httpx.post(f"{server.address}/mcp/upload/clip.mp4", content=b"0" * 1_100_000, timeout=60)
     assert large.status_code == 400 and "up to 1 MB" in large.json()["problem"]
-    assert httpx.get(f"{server.address}/mcp/files/x/edited").status_code == 404
+    assert httpx.get(f"{server.address}/mcp/files/x/edited", timeout=60).status_code == 404
 
 
 def test_a_password_is_asked_for(tmp_path: Path) -> None:
     studio = Studio("embedded", "cpu", tmp_path / "results")
     server = serve(studio, tmp_path / "uploads", mcp=True, password=("me", "open sesame"))
     try:
-        post, url = httpx.post, f"{server.address}/mcp/upload/clip.mp4"
+        post, url = partial(httpx.post, timeout=60), f"{server.address}/mcp/upload/clip.mp4"
         assert post(url, content=b"x").status_code == 401
         assert post(url, content=b"x", auth=("me", "wrong")).status_code == 401
         assert post(url, content=b"x", auth=("me", "open sesame")).status_code == 400
