@@ -221,10 +221,16 @@ def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows,
         with gr.Row(elem_classes="af-row"):
             gr.HTML(picture, min_width=160, elem_classes="af-row-pictures")
             with gr.Column(scale=3, min_width=260):
-                box = gr.Textbox(row["prompt"], label=words, placeholder="left as it is", lines=1, max_lines=3)
+                # Told that they can be changed: as inputs of such events alone they would be locked.
+                box = gr.Textbox(row["prompt"], label=words, placeholder="left as it is", max_lines=3, interactive=True)
                 with gr.Row():
-                    at = gr.Number((first + end) // 2, precision=0, label=f"Split row {number + 1} at frame",
-                                   min_width=90)  # fmt: skip
+                    at = gr.Number(
+                        (first + end) // 2,
+                        precision=0,
+                        label=f"Split row {number + 1} at frame",
+                        min_width=90,
+                        interactive=True,
+                    )
                     cut = gr.Button("Split", size="sm", min_width=70, interactive=end - first > 1)
                     join = gr.Button("Merge with the next", size="sm", min_width=120,
                                      interactive=number + 1 < len(prompts))  # fmt: skip
