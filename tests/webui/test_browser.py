@@ -406,7 +406,7 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
 def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     """A draft, prompts of ranges, a retake, and the project of all of it opened again."""
     page.set_viewport_size({"width": width, "height": 900})
-    clip = choose_example(page)
+    clip = choose_example(page, frames="0:6", steps=1)
     page.get_by_label("Drafts side by side").click()
     page.get_by_role("option", name="four scales of guidance").click()
     page.get_by_role("button", name="Try on keyframes").click()
@@ -419,12 +419,12 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     )
 
     page.get_by_label("A prompt for each shot").click()
-    page.get_by_label("Split row 1 at frame").fill("5")
+    page.get_by_label("Split row 1 at frame").fill("4")
     page.get_by_role("button", name="Split").click()
     page.get_by_label("Split row 2 at frame").wait_for()
     rows = page.locator(".af-row textarea")
     assert rows.count() == 2
-    page.get_by_label("Frames 0 to 4").fill("a green ball")
+    page.get_by_label("Frames 0 to 3").fill("a green ball")
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
     page.get_by_text("“a green ball”").wait_for()
@@ -439,7 +439,7 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     file = tmp_path / "project.json"
     download.value.save_as(file)
     project = json.loads(file.read_text())
-    assert project["prompts"] == [{"frames": [0, 5], "prompt": "a green ball"}]
+    assert project["prompts"] == [{"frames": [0, 4], "prompt": "a green ball"}]
     assert [take["frames"] for take in project["takes"]] == [[1, 3]]
     assert project["settings"]["edit"]["guidance"] == 3 and project["video"]["path"] == Path(clip["file"]).name
     with page.expect_download() as download:
