@@ -453,6 +453,7 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     page.locator("input[type=file][accept='.json']").set_input_files(file)
     page.get_by_text("1 range with a prompt, 1 take").wait_for()
     page.get_by_label("Split row 2 at frame").wait_for()
+    page.get_by_role("button", name="Settings of the edit").click()
     assert page.get_by_label("number input for Guidance").input_value() == "3"
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
