@@ -37,25 +37,23 @@ class VideoOutputs(NamedTuple):
     progress: Any
     result: Any
     job_id: Any  # of the edit
+    draft: Any
+    prompting: Any
+    prompts: Any
+    takes: Any
+    project_line: Any
 
 
 class ModelOutputs(NamedTuple):
-    """Another model was chosen: its own settings and its vocabulary."""
+    """Another model was chosen, and its vocabulary; after these come all settings, at its own values."""
 
     job_id: Any
     status: Any
     model: Any
     model_before: Any  # the choice to return to if loading fails
-    prune: Any
-    steps: Any
-    guidance: Any
-    injection: Any
-    injection_conv: Any
     side: Any
     vocabulary: Any
     vocabulary_words: Any
-    focus: Any
-    smoothing: Any
 
 
 class PreviewOutputs(NamedTuple):
@@ -101,10 +99,44 @@ class PlaceOutputs(NamedTuple):
     place_gallery: Any
 
 
+class DraftOutputs(NamedTuple):
+    """Drafts: the job while they are made, then their pictures and settings."""
+
+    draft_job_id: Any
+    draft_progress: Any
+    draft: Any
+    draft_sentence: Any
+    draft_gallery: Any
+    drafts: Any
+
+
+class RowsOutputs(NamedTuple):
+    """The ranges of the timeline with their prompts, and how often their rows were drawn."""
+
+    prompts: Any
+    prompts_version: Any
+
+
+class ProjectOutputs(NamedTuple):
+    """A project was opened; after these come all settings, as it has them."""
+
+    project_line: Any
+    video: Any
+    source_prompt: Any
+    model: Any
+    side: Any
+    frames: Any
+    prompting: Any
+    prompt: Any
+    prompts: Any
+    crossfade: Any
+    takes: Any
+
+
 class WatchOutputs(NamedTuple):
     """An edit: its job while it runs, then everything that shows the result."""
 
-    status: Any
+    job_status: Any
     progress: Any
     result: Any
     about: Any
@@ -115,8 +147,12 @@ class WatchOutputs(NamedTuple):
     compared_line: Any
     scores: Any
     warnings: Any
+    first: Any
+    end: Any
+    stretch_pictures: Any
     video_file: Any
     report_file: Any
+    project_file: Any
     command: Any
     report: Any
 
@@ -129,6 +165,8 @@ class HistoryOutputs(NamedTuple):
     shown: Any
     beside: Any
     source: Any
+    compared: Any
+    compared_line: Any
 
 
 class BesideOutputs(NamedTuple):
@@ -154,6 +192,12 @@ def unchanged(kind: type[Outputs], **values: Any) -> Outputs:
     return kind._make(gr.skip() for _ in kind._fields)._replace(**values)
 
 
-def collect(names: Iterable[str], step: object, **others: Any) -> list[Any]:
-    """The components of a step by name, in the order of `names`; `others` are components of other steps."""
-    return [others[name] if name in others else getattr(step, name) for name in names]
+def collect(names: Iterable[str], *steps: object, **others: Any) -> list[Any]:
+    """Components by name, in the order of `names`: of `others`, else of the first step that has one of the name.
+
+    A step's settings are among its components.
+    """
+    known = dict(others)
+    for step in steps:
+        known = {**vars(step), **getattr(step, "settings", {}), **known}
+    return [known[name] for name in names]

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
+from webui import views
 from webui.components.edit import EditStep
 from webui.components.examples import load_clips
 from webui.components.plan import PlanStep
+from webui.components.result import ResultStep
 from webui.components.video import VideoStep
-from webui.events.edit import EditEvents
+from webui.events.edit import EditEvents, Rows
+from webui.events.film import FilmEvents
 from webui.events.plan import SETTINGS, PlanEvents
-from webui.messages import quietly
+from webui.messages import quietly, refusal
 from webui.outputs import (
     BesideOutputs,
     CompareOutputs,
+    DraftOutputs,
     ExampleOutputs,
     FrameOutputs,
     HistoryOutputs,
     ModelOutputs,
     PlaceOutputs,
     PreviewOutputs,
+    ProjectOutputs,
+    RowsOutputs,
     TokenOutputs,
     VideoOutputs,
     WatchOutputs,
     collect,
 )
+from webui.settings import ALL, EDIT, PLAN
 from webui.studio import Studio
 
 # A named event is part of the API. Private ones carry clicks, which programs do not make. Of one handler the named
@@ -38,7 +45,7 @@ _PRIVATE: dict[str, Any] = {**_PUBLIC, "api_visibility": "private"}
 _IMMEDIATE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 _LATEST: dict[str, Any] = {**_PUBLIC, "trigger_mode": "always_last"}  # of a moved slider only the last place counts
 
-
+_HIDDEN: dict[str, Any] = {"show_progress": "hidden"}
 _Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
 # What the browser remembers; the functions are in page.js.
 _SESSION = "() => [adaflow.session()]"
@@ -47,7 +54,26 @@ _KEEP_VIDEO = "(video) => adaflow.keep({ video })"
 _KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
 _KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, settings })"
 _KEEP_NO_PLAN = "(job) => adaflow.keep({ job, plan: null, settings: null })"
+# What is typed into a row, and the frame that the edit's video shows.
+_SET_PROMPT = "(rows, text) => [rows.map((row, i) => i === %d ? { ...row, prompt: text } : row)]"
+_SHOWN_FRAME = (
+    "(frame, report) => [Math.round((document.querySelector('.af-edited video')?.currentTime ?? 0) * "
+    "(report?.fps ?? 0))]"
+)
 _KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
+
+
+class Steps(NamedTuple):
+    video: VideoStep
+    plan: PlanStep
+    edit: EditStep
+    result: ResultStep
+
+
+class Events(NamedTuple):
+    planning: PlanEvents
+    editing: EditEvents
+    film: FilmEvents
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -59,29 +85,31 @@ def build(studio: Studio) -> gr.Blocks:
             "before it runs.</p>",
             elem_classes="af-title",
         )
-        video, plan, edit = VideoStep(studio.limits, clips), PlanStep(studio), EditStep(studio)
-        planning, editing = PlanEvents(studio, clips), EditEvents(studio)
-        _connect_video(planning, video, plan, edit)
-        _connect_model(planning, plan, edit)
-        _connect_plan_views(planning, plan)
-        previewed = _connect_preview(planning, video, plan)
-        _connect_place(planning, editing, video, plan, edit)
-        edit_started = _connect_edit(planning, editing, video, plan, edit)
-        watched = _connect_result(editing, edit, edit_started)
-        _connect_history(editing, edit, watched)
-        _connect_memory(blocks, planning, editing, video, plan, edit, [*previewed, edit_started])
+        steps = Steps(VideoStep(studio.limits, clips), PlanStep(studio), EditStep(studio), ResultStep())
+        editing = EditEvents(studio)
+        events = Events(PlanEvents(studio, clips), editing, FilmEvents(studio, clips, editing))
+        _connect_video(events, steps)
+        _connect_settings(events, steps)
+        _connect_plan_views(events.planning, steps.plan)
+        previewed = _connect_preview(events, steps)
+        _connect_place(events, steps)
+        _connect_draft(events, steps)
+        _connect_timeline(events, steps, previewed)
+        edit_started = _connect_edit(events, steps)
+        retake_started = _connect_retake(events, steps)
+        _connect_result(editing, steps, [edit_started, retake_started])
+        _connect_project(events, steps)
+        _connect_memory(blocks, events, steps, [*previewed, edit_started, retake_started])
     return blocks
 
 
-def _connect_video(planning: PlanEvents, video: VideoStep, plan: PlanStep, edit: EditStep) -> None:
-    names = ("prompt", "prompt_problems", "place", "progress", "result", "job_id")
-    others = {name: getattr(edit, name) for name in names}
-    cleared = collect(VideoOutputs._fields, plan, examples=video.examples, source_prompt=video.source_prompt, **others)
-    jobs = [edit.job_id, plan.job_id]
+def _connect_video(events: Events, steps: Steps) -> None:
+    planning, video, edit = events.planning, steps.video, steps.edit
+    cleared, jobs = _clearing(steps)
     chosen = video.examples.select(_index, None, video.example_number, **_PRIVATE).then(
         planning.another_video, jobs, cleared, **_PRIVATE
     )
-    outputs = collect(ExampleOutputs._fields, video, prompt=edit.prompt)
+    outputs = collect(ExampleOutputs._fields, video, edit)
     chosen.then(planning.example, video.example_number, outputs, api_name="example", **_PUBLIC)
     uploaded = gr.on([video.video.upload, video.video.clear], planning.uploaded, jobs, cleared, **_PRIVATE)
     for event in (chosen, uploaded):
@@ -91,18 +119,23 @@ def _connect_video(planning: PlanEvents, video: VideoStep, plan: PlanStep, edit:
     )
 
 
-def _connect_model(planning: PlanEvents, plan: PlanStep, edit: EditStep) -> None:
-    outputs = collect(ModelOutputs._fields, plan, vocabulary=edit.vocabulary, vocabulary_words=edit.vocabulary_words)
+def _connect_settings(events: Events, steps: Steps) -> None:
+    """The model with its own settings, and the buttons that bring these back."""
+    plan, edit = steps.plan, steps.edit
+    outputs = collect((*ModelOutputs._fields, *ALL), plan, edit)
     plan.model.input(
-        planning.choose_model, [plan.model, plan.model_before], outputs, api_name="choose_model", **_PUBLIC
+        events.planning.choose_model, [plan.model, plan.model_before], outputs, api_name="choose_model", **_PUBLIC
     )
+    plan.reset.click(events.planning.own_settings, plan.model, collect(PLAN, plan), **_PRIVATE)
+    edit.reset.click(events.editing.own_settings, plan.model, collect(EDIT, edit), **_PRIVATE)
 
 
-def _connect_preview(planning: PlanEvents, video: VideoStep, plan: PlanStep) -> list[gr.events.Dependency]:
-    inputs, outputs = _preview_inputs(planning, video, plan), collect(PreviewOutputs._fields, plan)
+def _connect_preview(events: Events, steps: Steps) -> list[gr.events.Dependency]:
+    planning, plan = events.planning, steps.plan
+    inputs, outputs = _preview_inputs(planning, steps), collect(PreviewOutputs._fields, plan)
     previewed = plan.preview.click(planning.preview, inputs, outputs, api_name="preview", **_PUBLIC)
     replanned = gr.on(
-        [plan.prune.release, plan.keyframes.release, plan.scales.input],
+        [plan.settings[name].release for name in ("prune", "keyframes")] + [plan.settings["scales"].input],
         planning.replan,
         inputs,
         outputs,
@@ -126,95 +159,181 @@ def _connect_plan_views(planning: PlanEvents, plan: PlanStep) -> None:
 
 
 def _plan_first(
-    button: gr.Button,
+    event: gr.events.Dependency,
     shown: dict[str, Any],  # what shows the planning and its progress: `job_id` and `status`
     planning: PlanEvents,
-    editing: EditEvents,
-    video: VideoStep,
-    plan: PlanStep,
-    edit: EditStep,
+    steps: Steps,
 ) -> gr.events.Dependency:
-    """A click makes the plan again if the settings have changed, so that what comes then follows what is shown."""
-    inputs, outputs = _preview_inputs(planning, video, plan), collect(PreviewOutputs._fields, plan, **shown)
-    planned = button.click(editing.check_not_empty, edit.prompt, None, **_PRIVATE).success(
-        planning.preview, inputs, outputs, **_PRIVATE
-    )
-    _show_selection(planned, planning, plan)
+    """Make the plan again if the settings have changed, so that what comes then follows what is shown."""
+    inputs, outputs = _preview_inputs(planning, steps), collect(PreviewOutputs._fields, steps.plan, **shown)
+    planned = event.success(planning.preview, inputs, outputs, **_PRIVATE)
+    _show_selection(planned, planning, steps.plan)
     return planned
 
 
-def _connect_place(planning: PlanEvents, editing: EditEvents, video: VideoStep, plan: PlanStep, edit: EditStep) -> None:
+def _asked(button: gr.Button, editing: EditEvents, edit: EditStep, *more: Any) -> gr.events.Dependency:
+    """A click, if there is a prompt."""
+    return button.click(editing.check_not_empty, [edit.prompt, *more], None, **_PRIVATE)
+
+
+def _connect_place(events: Events, steps: Steps) -> None:
     """The button that shows where the prompt changes the video."""
+    editing, edit = events.editing, steps.edit
     shown = {"job_id": edit.place_job_id, "status": edit.place_progress}
-    planned = _plan_first(edit.show_place, shown, planning, editing, video, plan, edit)
-    inputs = collect(_parameters(editing.place), plan, prompt=edit.prompt)
+    planned = _plan_first(_asked(edit.show_place, editing, edit), shown, events.planning, steps)
+    inputs = collect(_parameters(editing.place), steps.plan, edit)
     planned.success(editing.place, inputs, collect(PlaceOutputs._fields, edit), api_name="place", **_PUBLIC)
 
 
-def _connect_edit(
-    planning: PlanEvents, editing: EditEvents, video: VideoStep, plan: PlanStep, edit: EditStep
-) -> gr.events.Dependency:
+def _connect_draft(events: Events, steps: Steps) -> None:
+    """The button that tries the edit on the keyframes, and the choice of a draft."""
+    film, edit = events.film, steps.edit
+    shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
+    planned = _plan_first(_asked(edit.try_it, events.editing, edit), shown, events.planning, steps)
+    inputs = collect(_parameters(film.draft), steps.plan, edit)
+    planned.success(film.draft, inputs, collect(DraftOutputs._fields, edit), api_name="draft", **_PUBLIC)
+    edit.draft_gallery.select(film.choose_draft, [edit.drafts, steps.plan.model], collect(EDIT, edit), **_PRIVATE)
+
+
+def _connect_timeline(events: Events, steps: Steps, previewed: list[gr.events.Dependency]) -> None:
+    """A prompt for each shot: the rows, and what is done to them."""
+    film, plan, edit = events.film, steps.plan, steps.edit
+    rows = collect(RowsOutputs._fields, edit)
+    shots: _Call = film.shots, [plan.plan_id, *rows], rows
+    shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
+    edit.prompting.change(_by_shot, edit.prompting, [edit.prompt, edit.timeline, edit.show_place, edit.try_it],
+                          **_PRIVATE)  # fmt: skip
+    wanted = edit.prompting.input(_refuse_one, edit.prompting, None, **_PRIVATE)
+    _plan_first(wanted, shown, events.planning, steps).success(*shots, **_PRIVATE)
+    for event in previewed:
+        event.success(*shots, **_PRIVATE)
+    with edit.rows:
+        gr.render([edit.prompts, plan.plan_id], [edit.prompts_version.change], **_HIDDEN)(
+            lambda prompts, plan_id: _show_rows(film, edit, rows, prompts, plan_id)
+        )
+
+
+def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows, plan_id: str) -> None:
+    """A picture, the prompt, and what splits and merges, for each range."""
+    for number, row in enumerate(prompts or []):
+        picture, words = film.row_pictures(plan_id, row)
+        first, end = row["frames"]
+        with gr.Row(elem_classes="af-row"):
+            gr.HTML(picture, min_width=160, elem_classes="af-row-pictures")
+            with gr.Column(scale=3, min_width=260):
+                # Told that they can be changed: as inputs of such events alone they would be locked.
+                box = gr.Textbox(row["prompt"], label=words, placeholder="left as it is", max_lines=3, interactive=True)
+                with gr.Row():
+                    at = gr.Number(
+                        (first + end) // 2,
+                        precision=0,
+                        label=f"Split row {number + 1} at frame",
+                        min_width=90,
+                        interactive=True,
+                    )
+                    cut = gr.Button("Split", size="sm", min_width=70, interactive=end - first > 1)
+                    join = gr.Button("Merge with the next", size="sm", min_width=120,
+                                     interactive=number + 1 < len(prompts))  # fmt: skip
+        # In the browser, so that what is typed is there with the next click.
+        box.change(None, [edit.prompts, box], edit.prompts, js=_SET_PROMPT % number, **_PRIVATE)
+        which = gr.Number(number, visible=False)
+        cut.click(film.split, [edit.prompts, which, at, edit.prompts_version], rows, **_PRIVATE)
+        join.click(film.merge, [edit.prompts, which, edit.prompts_version], rows, **_PRIVATE)
+
+
+def _connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
     """The button Edit."""
+    editing, plan, edit = events.editing, steps.plan, steps.edit
     shown = {"job_id": edit.job_id, "status": edit.progress}
-    planned = _plan_first(edit.start, shown, planning, editing, video, plan, edit)
-    inputs = collect(_parameters(editing.edit), plan, prompt=edit.prompt)
+    asked = _asked(edit.start, editing, edit, edit.prompting)
+    planned = _plan_first(asked, shown, events.planning, steps)
+    inputs = collect(_parameters(editing.edit), plan, edit)
     started = planned.success(editing.edit, inputs, edit.job_id, api_name="edit", **_PUBLIC)
-    check_prompt = editing.check_prompt, [edit.prompt, plan.model, plan.negative_prompt], edit.prompt_problems
-    gr.on(
-        [edit.prompt.blur, edit.prompt.submit, plan.negative_prompt.blur],
-        *check_prompt,
-        api_name="check_prompt",
-        **_PUBLIC,
-    )
-    started.success(*check_prompt, **_PRIVATE)
-    plan.structure_by_words.change(_if_not, plan.structure_by_words, plan.structure, **_PRIVATE)
-    edit.stop.click(editing.stop, [edit.job_id, edit.place_job_id], edit.progress, api_name="stop", **_IMMEDIATE)
+    check_prompt = editing.check_prompt, collect(_parameters(editing.check_prompt), plan, edit), edit.prompt_problems
+    negative = edit.settings["negative_prompt"]
+    gr.on([edit.prompt.blur, edit.prompt.submit, negative.blur], *check_prompt, api_name="check_prompt", **_PUBLIC)
+    started.success(*check_prompt, **_PRIVATE).then(list, None, edit.takes, **_PRIVATE)
+    jobs = [edit.job_id, edit.place_job_id, edit.draft_job_id]
+    edit.stop.click(editing.stop, jobs, edit.progress, api_name="stop", **_IMMEDIATE)
     return started
 
 
-def _connect_result(
-    editing: EditEvents, edit: EditStep, edit_started: gr.events.Dependency
-) -> list[gr.events.Dependency]:
-    watch = _watch_call(editing, edit)
-    watched = edit_started.success(*watch, api_name="watch", **_PUBLIC)
-    chosen = edit.shown.input(_same, edit.shown, edit.job_id, **_PRIVATE).then(*watch, **_PRIVATE)
+def _connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
+    film, edit, result = events.film, steps.edit, steps.result
+    inputs = collect(_parameters(film.retake), result, edit)
+    started = result.retake.click(film.retake, inputs, edit.job_id, api_name="retake", **_PUBLIC)
+    stretch = collect(_parameters(film.stretch), result, edit)
     gr.on(
-        [edit.compared_frame.release, edit.comparison.expand],
+        [result.first.release, result.end.release, result.first.input, result.end.input, result.retaking.expand],
+        film.stretch,
+        stretch,
+        result.stretch_pictures,
+        **_PRIVATE | {"trigger_mode": "always_last"},
+    )
+    for button, slider in ((result.first_here, result.first), (result.end_here, result.end)):
+        moved = button.click(None, [slider, result.report], slider, js=_SHOWN_FRAME, **_PRIVATE)
+        moved.then(film.stretch, stretch, result.stretch_pictures, **_PRIVATE)
+    return started
+
+
+def _connect_result(editing: EditEvents, steps: Steps, started: list[gr.events.Dependency]) -> None:
+    edit, result = steps.edit, steps.result
+    watch = _watch_call(editing, steps)
+    of_edit, of_retake = started
+    watched = [
+        of_edit.success(*watch, api_name="watch", **_PUBLIC),
+        of_retake.success(*watch, **_PRIVATE),
+        result.shown.input(_same, result.shown, edit.job_id, **_PRIVATE).then(*watch, **_PRIVATE),
+    ]
+    gr.on(
+        [result.compared_frame.release, result.comparison.expand],
         editing.compare,
-        [edit.job_id, edit.compared_frame, edit.beside],
-        collect(CompareOutputs._fields, edit),
+        [edit.job_id, result.compared_frame, result.beside],
+        collect(CompareOutputs._fields, result),
         api_name="compare",
         **_LATEST,
     )
-    return [watched, chosen]
-
-
-def _connect_history(editing: EditEvents, edit: EditStep, watched: list[gr.events.Dependency]) -> None:
     for event in watched:
-        event.then(*_history_call(editing, edit), js=_HISTORY, **_PRIVATE)
-    edit.beside.input(
+        event.then(*_history_call(editing, steps), js=_HISTORY, **_PRIVATE)
+    result.beside.input(
         editing.show_beside,
-        [edit.job_id, edit.beside, edit.compared_frame],
-        collect(BesideOutputs._fields, edit),
+        [edit.job_id, result.beside, result.compared_frame],
+        collect(BesideOutputs._fields, result),
         **_PRIVATE,
     )
 
 
+def _connect_project(events: Events, steps: Steps) -> None:
+    video, plan, edit = steps.video, steps.plan, steps.edit
+    outputs = collect((*ProjectOutputs._fields, *ALL), video, plan, edit)
+    cleared, jobs = _clearing(steps)
+    opened = video.open_project.upload(
+        events.film.open_project, [video.open_project, video.video], outputs, api_name="open_project", **_PUBLIC
+    )
+    opened.success(events.planning.another_plan, jobs, cleared, **_PRIVATE).then(
+        _next, edit.prompts_version, edit.prompts_version, **_PRIVATE
+    )
+
+
+def _clearing(steps: Steps) -> tuple[list[Any], list[Any]]:
+    """What is taken away with a video, and the jobs that are about it."""
+    edit, plan = steps.edit, steps.plan
+    return collect(VideoOutputs._fields, edit, plan, steps.result, steps.video), [edit.job_id, plan.job_id]
+
+
 def _connect_memory(
     blocks: gr.Blocks,
-    planning: PlanEvents,
-    editing: EditEvents,
-    video: VideoStep,
-    plan: PlanStep,
-    edit: EditStep,
-    keeping: list[gr.events.Dependency],  # previews, and the start of an edit
+    events: Events,
+    steps: Steps,
+    keeping: list[gr.events.Dependency],  # two previews, and the starts of an edit and of a retake
 ) -> None:
     """The browser's tab remembers what it shows, and the browser its edits: a reload loses nothing."""
-    settings = collect(SETTINGS, plan)
-    *previews, started = keeping
-    for event in previews:
+    planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
+    settings = collect(SETTINGS, plan, edit)
+    for event in keeping[:2]:
         event.success(None, [plan.facts, *settings], None, js=_KEEP_PLAN, **_PRIVATE)
-    started.success(None, [edit.job_id, plan.facts, *settings], None, js=_KEEP_JOB, **_PRIVATE)
+    for event in keeping[2:]:
+        event.success(None, [edit.job_id, plan.facts, *settings], None, js=_KEEP_JOB, **_PRIVATE)
     gr.on(
         [video.source_prompt.change, edit.prompt.change],
         None,
@@ -228,17 +347,19 @@ def _connect_memory(
     )
     restored = [video.video, video.source_prompt, edit.prompt, edit.job_id, plan.plan_id, *settings]
     loaded = blocks.load(planning.restore, edit.session, restored, js=_SESSION, **_PRIVATE)
-    loaded.then(*_watch_call(editing, edit), **_PRIVATE).then(*_history_call(editing, edit), js=_HISTORY, **_PRIVATE)
+    loaded.then(*_watch_call(editing, steps), **_PRIVATE).then(*_history_call(editing, steps), js=_HISTORY, **_PRIVATE)
     shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **_PRIVATE)
+    shown.then(_next, edit.prompts_version, edit.prompts_version, **_PRIVATE)
     _show_selection(shown, planning, plan)
 
 
-def _watch_call(editing: EditEvents, edit: EditStep) -> _Call:
-    return editing.watch, edit.job_id, collect(WatchOutputs._fields, edit)
+def _watch_call(editing: EditEvents, steps: Steps) -> _Call:
+    return editing.watch, steps.edit.job_id, collect(WatchOutputs._fields, steps.result, steps.edit)
 
 
-def _history_call(editing: EditEvents, edit: EditStep) -> _Call:
-    return editing.history, [edit.session, edit.job_id], collect(HistoryOutputs._fields, edit)
+def _history_call(editing: EditEvents, steps: Steps) -> _Call:
+    edit = steps.edit
+    return editing.history, [edit.session, edit.job_id], collect(HistoryOutputs._fields, steps.result)
 
 
 def _show_selection(event: gr.events.Dependency, planning: PlanEvents, plan: PlanStep) -> None:
@@ -256,9 +377,8 @@ def _frame_call(planning: PlanEvents, plan: PlanStep) -> _Call:
     return planning.frame, [plan.plan_id, plan.frame], collect(FrameOutputs._fields, plan)
 
 
-def _preview_inputs(planning: PlanEvents, video: VideoStep, plan: PlanStep) -> list[Any]:
-    names = _parameters(planning.preview)
-    return collect(names, plan, video=video.video, source_prompt=video.source_prompt)
+def _preview_inputs(planning: PlanEvents, steps: Steps) -> list[Any]:
+    return collect(_parameters(planning.preview), steps.plan, steps.edit, steps.video)
 
 
 def _parameters(handler: Callable[..., Any]) -> list[str]:
@@ -269,8 +389,23 @@ def _same(value: str) -> str:
     return value
 
 
-def _if_not(automatic: bool) -> gr.Slider:
-    return gr.Slider(interactive=not automatic)
+def _next(version: float) -> float:
+    return version + 1
+
+
+def _by_shot(prompting: str) -> tuple[Any, ...]:
+    """The prompt or the rows; places and drafts are of one prompt."""
+    one = prompting == views.ONE
+    buttons = gr.Button(interactive=one), gr.Button(interactive=one)
+    return gr.Textbox(visible=one), gr.Column(visible=not one), *buttons
+
+
+def _refuse_one(prompting: str) -> None:
+    """With one prompt nothing follows: there are no rows to be shown."""
+    if prompting == views.ONE:
+        problem = refusal("there is one prompt")
+        problem.visible = False
+        raise problem
 
 
 def _index(event: gr.SelectData) -> int:

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from adaflow_core.config import EditConfig, ModelProfile
 from adaflow_core.editing.forecast import corrected, measure_anew
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import foreign_syntax
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import local_folder
@@ -25,8 +26,9 @@ from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast, Plan
 from webui.jobs.engines import Engines
+from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Jobs, Report, Stop
-from webui.jobs.tasks import EditTask, FinishedEdit, PlaceTask, PlanTask, Request, Runner
+from webui.jobs.tasks import DraftTask, EditTask, PlaceTask, PlanTask, Request, RetakeTask, Runner, Task
 from webui.limits import Limits
 
 
@@ -124,20 +126,60 @@ class Studio:
             files=_files(request.video, plan.video.frames),
         )
 
-    def edit(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
-        """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`."""
+    def draft(self, plan_id: str | None, prompt: str, configs: Sequence[tuple[str, EditConfig]]) -> str:
+        """Queue drafts with these settings, and return the job's id. The result is a list of labels and drafts."""
         stored = self._check_edit(plan_id, prompt)
-        request, plan = stored.request, self.corrected(stored.plan)
-        self._check_time(stored.id, plan.forecast)
-        label = self.resolve_model(request.model)
-        folder = self.folder / secrets.token_urlsafe(12)
-        task = EditTask(self._sources[label], label, request, plan, prompt, config, folder)
+        request, plan = stored.request, stored.plan
+        task = DraftTask(self._sources[self.resolve_model(request.model)], plan, prompt, tuple(configs))
         return self.jobs.submit(
-            "edit",
+            "draft",
             lambda report, stop: self._run(task, report, stop),
-            forecast=plan.forecast.seconds,
+            urgent=True,
             files=_files(request.video, plan.video.frames, plan.features.tokens),
         )
+
+    def edit(
+        self,
+        plan_id: str | None,
+        prompts: str | Timeline,
+        config: EditConfig,
+        takes: Sequence[dict[str, Any]] = (),
+    ) -> str:
+        """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`."""
+        stored = self._check_edit(plan_id, prompts)
+        request, plan = stored.request, self.corrected(stored.plan)
+        if isinstance(prompts, str):
+            prompts = Timeline((PromptRange(0, len(plan.video), prompts),))
+        timeline = prompts.on(plan.video)
+        self._check_time(stored.id, plan.forecast)
+        label = self.resolve_model(request.model)
+        task = EditTask(
+            self._sources[label], label, request, plan, timeline, config, self._new_folder(), tuple(takes)
+        )  # fmt: skip
+        return self._submit_edit(task, task, plan.forecast.seconds)
+
+    def retake(self, job_id: str, frames: tuple[int, int], prompt: str | None, config: EditConfig) -> str:
+        """Queue a stretch of a finished edit again, and return the job's id. The job's result is a `FinishedEdit`."""
+        snapshot = self.jobs.snapshot(job_id or "")
+        finished = snapshot.result if snapshot is not None else None
+        if not isinstance(finished, FinishedEdit) or finished.asked is None:
+            raise AdaFlowError("there is no finished edit to take a stretch from, or no longer; edit first")
+        before = finished.asked
+        task = RetakeTask(before, finished.result(before.plan), frames, prompt, config, self._new_folder())
+        return self._submit_edit(task, before, before.plan.forecast.seconds, job_id)
+
+    def _submit_edit(self, task: Task, asked: EditTask, forecast: Mapping[str, float], parent: str = "") -> str:
+        def work(report: Report, stop: Stop) -> FinishedEdit:
+            finished = self._run(task, report, stop)
+            assert isinstance(finished, FinishedEdit)
+            return replace(finished, asked=asked, parent=parent)
+
+        plan = asked.plan
+        files = _files(asked.request.video, plan.video.frames, plan.features.tokens)
+        return self.jobs.submit("edit", work, forecast=forecast, files=files)
+
+    def _new_folder(self) -> Path:
+        return self.folder / secrets.token_urlsafe(12)
 
     def corrected(self, plan: Plan) -> Plan:
         """The plan with its forecast by what edits have taken since it was made."""
@@ -157,11 +199,11 @@ class Studio:
             f"choose fewer frames or steps, or a smaller working size{again}"
         )
 
-    def _check_edit(self, plan_id: str | None, prompt: str) -> StoredPlan:
+    def _check_edit(self, plan_id: str | None, prompts: str | Timeline) -> StoredPlan:
         stored = self.find_plan(plan_id)
         if stored is None:
             raise AdaFlowError("there is no plan to edit from; preview the keyframes first")
-        if not prompt.strip():
+        if isinstance(prompts, str) and not prompts.strip():
             raise AdaFlowError("the prompt is empty; describe what the edited video should show")
         return stored
 

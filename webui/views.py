@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from adaflow_core.errors import counted
+from adaflow_core.report.canvas import resize
 from adaflow_core.report.scores import Scores
 from adaflow_core.report.visualize import Picture, contact_sheet, score_heatmap, score_view, stamp, token_view
 from adaflow_core.types import Grid, Plan
 from adaflow_core.video.types import VideoInfo
+from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
-from webui.jobs.tasks import FinishedEdit
 from webui.messages import sentence
 
 Item = tuple[Picture, str]  # picture and caption in a gallery
@@ -43,6 +44,14 @@ STAGES = {
     "write": "Writing the video",
 }
 KEPT, SCORES = "Kept tokens", "Scores"
+ONE, BY_SHOT = "One prompt", "A prompt for each shot"
+# What drafts side by side differ in: the setting, and its values; None: these settings alone.
+TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
+    "these settings": None,
+    "four seeds": ("seed", (0, 1, 2, 3)),  # from the one that is set
+    "four scales of guidance": ("guidance", (1, 3, 6, 10)),
+    "four amounts of structure": ("structure", (0, 0.35, 0.7, 1)),
+}
 SOURCE = "Source, as it was edited"
 
 
@@ -274,7 +283,7 @@ def progress(snapshot: Snapshot) -> str:
 
 def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
     """Title, detail and finished share (0 to 1) of a job."""
-    kind = {"edit": "Edit", "plan": "Preview", "load": "Model"}.get(snapshot.kind, snapshot.kind)
+    kind = {"edit": "Edit", "plan": "Preview", "load": "Model", "draft": "Draft"}.get(snapshot.kind, snapshot.kind)
     ran = duration(snapshot.elapsed)
     if snapshot.state == "done":
         return f"{kind} ready", f"took {ran}", 1.0
@@ -331,6 +340,16 @@ def working_sizes(usual: int) -> list[tuple[str, int]]:
 
 def vocabulary(words: Iterable[str]) -> str:
     return '<p class="af-words">' + escape(", ".join(sorted(words))) + "</p>"
+
+
+def image(picture: Picture, words: str) -> str:
+    return f'<img class="af-strip" src="{_data_url(picture)}" alt="{escape(words)}">'
+
+
+def strip(frames: np.ndarray, chosen: Sequence[int], height: int = 96) -> Picture:
+    """Some of the frames [T, H, W, 3], small, beside each other."""
+    width = max(1, round(height * frames.shape[2] / frames.shape[1]))
+    return contact_sheet([resize(np.asarray(frames[t]), width, height) for t in chosen])
 
 
 def _data_url(picture: Picture) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 from adaflow_core.config import EditConfig
 from adaflow_core.editing.attention import EditState, KeyframePass, PropagationPass, editing_attention
 from adaflow_core.editing.checkpoint import Checkpoint
-from adaflow_core.editing.injection import ConvInjection, injected_conv
+from adaflow_core.editing.injection import ConvInjection, StepPasses, injected_conv, step_passes
 from adaflow_core.editing.preservation import significance
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
@@ -35,37 +35,6 @@ from adaflow_core.types import EditLayout, Embedding, Held, Inversion
 LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
 Layouts = Callable[[int], EditLayout]
 """Step -> the keyframes, kept tokens and correspondences that hold in it."""
-
-
-@dataclass(frozen=True)
-class StepPasses:
-    """Which branches the passes of one step have, and what is injected in it."""
-
-    guided: bool
-    inject_attention: bool
-    inject_conv: bool
-    inject_inside: bool  # what is injected also goes into the place of the edit
-    whole_source: bool  # frames need the source's whole pass, and not only what is injected
-
-    @property
-    def edits(self) -> int:
-        """Branches of the edit. Without guidance the negative prediction has no part in the result."""
-        return 2 if self.guided else 1
-
-    @property
-    def keyframes_source(self) -> bool:
-        """Whether the source's branch rides along in the keyframes' pass."""
-        return self.inject_attention or self.whole_source
-
-
-def step_passes(config: EditConfig, layout: EditLayout) -> list[StepPasses]:
-    """The passes of every step, for the edit and for its forecast; `config` with every value filled in."""
-    S = config.steps
-    assert S and config.injection_attention is not None and config.injection_conv is not None
-    whole_source = config.whole_source or layout.correspondence.by_layer
-    attention, conv = round(config.injection_attention * S), round(config.injection_conv * S)
-    inside = S if config.structure is None else round(config.structure * S)
-    return [StepPasses(i < config.guided_steps, i < attention, i < conv, i < inside, whole_source) for i in range(S)]
 
 
 @dataclass(frozen=True)

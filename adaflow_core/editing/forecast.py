@@ -26,8 +26,7 @@ from adaflow_core.editing.attention import (
     editing_attention,
     extended_attention,
 )
-from adaflow_core.editing.editor import StepPasses, step_passes
-from adaflow_core.editing.injection import injected_conv
+from adaflow_core.editing.injection import StepPasses, injected_conv, step_passes
 from adaflow_core.editing.place import TIMESTEPS
 from adaflow_core.editing.preservation import restore_detail
 from adaflow_core.editing.smoothing import flow_between, smooth_change

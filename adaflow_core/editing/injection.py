@@ -1,4 +1,7 @@
-"""Plug-and-Play's features (arXiv 2211.12572): the source's output of one convolution in the edit's branches."""
+"""In which steps what of the source is injected, and Plug-and-Play's features (arXiv 2211.12572).
+
+These are the source's output of one convolution, put into the edit's branches.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,44 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from adaflow_core.config import EditConfig
 from adaflow_core.model.attention import Halt
 from adaflow_core.planning.matching import on_grid
+from adaflow_core.types import EditLayout
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
+
+
+@dataclass(frozen=True)
+class StepPasses:
+    """Which branches the passes of one step have, and what is injected in it."""
+
+    guided: bool
+    inject_attention: bool
+    inject_conv: bool
+    inject_inside: bool  # what is injected also goes into the place of the edit
+    whole_source: bool  # frames need the source's whole pass, and not only what is injected
+
+    @property
+    def edits(self) -> int:
+        """Branches of the edit. Without guidance the negative prediction has no part in the result."""
+        return 2 if self.guided else 1
+
+    @property
+    def keyframes_source(self) -> bool:
+        """Whether the source's branch rides along in the keyframes' pass."""
+        return self.inject_attention or self.whole_source
+
+
+def step_passes(config: EditConfig, layout: EditLayout) -> list[StepPasses]:
+    """The passes of every step, for the edit and for its forecast; `config` with every value filled in."""
+    S = config.steps
+    assert S and config.injection_attention is not None and config.injection_conv is not None
+    whole_source = config.whole_source or layout.correspondence.by_layer
+    attention, conv = round(config.injection_attention * S), round(config.injection_conv * S)
+    inside = S if config.structure is None else round(config.structure * S)
+    return [StepPasses(i < config.guided_steps, i < attention, i < conv, i < inside, whole_source) for i in range(S)]
 
 
 @dataclass

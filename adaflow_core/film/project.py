@@ -8,6 +8,7 @@ before. Whatever else a file holds stays in it.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,15 @@ class Project:
     def timeline(self) -> Timeline:
         return Timeline(ranges_of(list(self.prompts)), self.rest.get("crossfade", CROSSFADE))
 
-    def save(self, path: Path) -> None:
-        """Write the project to `path`, as a whole or not at all; its video is named as it lies from there."""
+    def save(self, path: Path, name: str | None = None) -> None:
+        """Write the project to `path`, as a whole or not at all.
+
+        Its video is named as it lies from there, or `name`, for files that go elsewhere together.
+        """
         content = {
             "kind": _KIND,
             "version": VERSION,
-            "video": {"path": relative(self.video, path.parent), "checksum": checksum(self.video)},
+            "video": {"path": name or relative(self.video, path.parent), "checksum": checksum(self.video)},
             "model": self.model,
             "size": self.size,
             "frames": self.frames,
@@ -72,9 +76,7 @@ def open_project(path: Path, video: Path | None = None) -> Project:
     try:
         named, expected = Path(content["video"]["path"]), content["video"]["checksum"]
         prompts, takes = (tuple(dict(part) for part in content[name]) for name in ("prompts", "takes"))
-        for take in takes:
-            ranges_of([{"frames": take["frames"], "prompt": take["prompt"]}], f"the takes of {path}")
-            EditConfig(**take["settings"])
+        check_takes(takes, f"the takes of {path}")
         project = Project(
             video=_find(path, named, video),
             plan=PlanConfig(),
@@ -99,6 +101,24 @@ def open_project(path: Path, video: Path | None = None) -> Project:
     known = {"kind", "version", "video", "settings", *(name for name in vars(project) if name in content)}
     rest = {name: value for name, value in content.items() if name not in known}
     return replace(project, plan=PlanConfig(**plan), edit=EditConfig(**edit), rest=rest)
+
+
+def check_takes(takes: Iterable[Any], where: str) -> None:
+    """AdaFlowError if one of these, which stand `where`, is no take."""
+    try:
+        for take in takes:
+            ranges_of([{"frames": take["frames"], "prompt": take["prompt"]}], where)
+            EditConfig(**take["settings"])
+    except (KeyError, TypeError) as problem:
+        raise AdaFlowError(f"{where} hold what is no take; give them as a report has them ({problem})") from problem
+
+
+def project_video(path: Path) -> tuple[str, str]:
+    """The name and the checksum of the video of the project in `path`, wherever it is."""
+    video = _read(path).get("video")
+    if not isinstance(video, dict) or not all(isinstance(video.get(key), str) for key in ("path", "checksum")):
+        raise AdaFlowError(f"the project {path} does not say which video it is of; take a whole one")
+    return Path(video["path"]).name, video["checksum"]
 
 
 def _read(path: Path) -> dict[str, Any]:

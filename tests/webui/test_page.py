@@ -13,6 +13,7 @@ from adaflow_core.video.decode import probe
 from helpers.films import make
 from helpers.jobs import until
 from helpers.pages import half_size, serve_page, with_model
+from webui.settings import ALL
 
 ELSEWHERE = "nobody/has-this-model"
 
@@ -29,7 +30,10 @@ EVENTS = [
     "frame",
     "check_prompt",
     "place",
+    "draft",
     "edit",
+    "retake",
+    "open_project",
     "watch",
     "compare",
     "stop",
@@ -193,14 +197,14 @@ def test_an_edit_takes_the_settings_of_its_place(client: Any, drawn_clip: Path) 
 
     settings = {"keyframes": 2, "side": 192, "frames": "0:4"}
     client.predict(handle_file(str(drawn_clip)), "a red ball in a meadow", api_name="/preview", **settings)
-    given = {"focus": 0.5, "structure_by_words": False, "structure": 0.4, "smoothing": 0.3}
-    job = client.predict("a blue ball in a meadow", "", 2, 1, 0.2, 1, 7, **given, api_name="/edit")
+    given = {"steps": 2, "focus": 0.5, "structure": 0.4, "smoothing": 0.3, "seed": 7, "detail": 0.5}
+    job = client.predict("a blue ball in a meadow", **given, api_name="/edit")
     command, report = client.predict(job, api_name="/watch")[-2:]
     report = report if isinstance(report, dict) else json.loads(Path(report).read_text())
     used = report["settings"]["edit"]
     assert report["height"] == 192, "not the model's own"
     assert (used["focus"], used["structure"], used["smoothing"], used["seed"]) == (0.5, 0.4, 0.3, 7)
-    assert all(flag in command for flag in ("--focus=0.5", "--structure=0.4", "--smoothing=0.3"))
+    assert all(flag in command for flag in ("--focus=0.5", "--structure=0.4", "--smoothing=0.3", "--detail=0.5"))
 
 
 @with_model
@@ -218,7 +222,7 @@ def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any, 
     status, shown, *_ = client.predict(ELSEWHERE, api_name="/choose_model")
     assert status == "" and shown == model
     assert "xylophone" in client.predict("a xylophone", api_name="/check_prompt")
-    _, _, prune, steps, *_ = client.predict(model, api_name="/choose_model")
-    assert (prune, steps) == (0.6, 10)
+    settings = dict(zip(ALL, client.predict(model, api_name="/choose_model")[-len(ALL) :], strict=True))
+    assert (settings["prune"], settings["steps"], settings["keyframes"]) == (0.6, 10, 0)
     status, shown, *_ = client.predict("/etc", api_name="/choose_model")
     assert status == "" and shown == model

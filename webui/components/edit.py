@@ -1,12 +1,17 @@
-"""Step 3: the prompt, the progress of the edit and its result."""
+"""Step 3: what the video should show, drafts of it, and the progress of the edit."""
 
 from __future__ import annotations
 
 import gradio as gr
 
+from adaflow_core.film.timeline import CROSSFADE
 from webui import views
+from webui.components import settings
 from webui.components.heading import heading
+from webui.settings import EDIT
 from webui.studio import Studio
+
+_LEFT, _RIGHT = ("steps", "guidance", "focus", "structure", "smoothing"), ("negative_prompt", "variation", "seed")
 
 
 class EditStep:
@@ -14,94 +19,79 @@ class EditStep:
         heading(3, "Edit", "Say what the edited video should show. The job goes on if you close this page.")
         with gr.Row(equal_height=False):
             with gr.Column(scale=8, min_width=300):
+                self.prompting = gr.Radio(
+                    [views.ONE, views.BY_SHOT], value=views.ONE, show_label=False, label="How many prompts"
+                )
                 self.prompt = gr.Textbox(
                     value="", label="Prompt", placeholder="a blue ball rolls over snow", lines=1, max_lines=3
                 )
+                with gr.Column(visible=False) as self.timeline:
+                    self._add_timeline()
                 self.prompt_problems = gr.HTML(label="Doubts about the prompt")
             with gr.Column(scale=3, min_width=220):
                 with gr.Row():
                     self.start = gr.Button("Edit", variant="primary", min_width=100)
                     self.stop = gr.Button("Stop", min_width=80)
                 self.show_place = gr.Button("Show where it changes")
-        words = studio.profile().vocabulary
+                self.try_it = gr.Button("Try on keyframes")
+                self.tried = gr.Dropdown(list(views.TRIED), value=next(iter(views.TRIED)), label="Drafts side by side")
+        self._add_vocabulary(studio.profile().vocabulary)
+        self._add_settings(studio)
+        self._add_place()
+        self._add_draft()
+        self.progress = gr.HTML(label="Progress")
+        self.job_id = gr.Textbox(label="Job", visible=False)
+        self.job_status = gr.JSON(label="Status", visible=False)  # for programs
+        self.place_job_id, self.draft_job_id = gr.State(""), gr.State("")
+        self.session = gr.Textbox(label="Session", visible=False)  # what the browser remembers, as JSON
+
+    def _add_timeline(self) -> None:
+        self.prompts = gr.JSON([], label="Prompts of ranges of frames", visible=False)
+        self.prompts_version = gr.Number(0, visible=False)  # counts the changes after which the rows are drawn anew
+        self.rows = gr.Column(elem_classes="af-rows")
+        self.crossfade = gr.Number(
+            CROSSFADE, precision=0, minimum=0, label="Crossfade, in frames",
+            info="Between two prompts inside a shot. At a cut there is none.",
+        )  # fmt: skip
+        self.takes = gr.JSON([], label="Takes of a project", visible=False)
+
+    def _add_vocabulary(self, words: tuple[str, ...]) -> None:
         with gr.Accordion(views.vocabulary_title(words), open=False, visible=bool(words)) as self.vocabulary:
             self.vocabulary_words = gr.HTML(views.vocabulary(words), label="Known words")
-        self._add_place()
-        self.progress = gr.HTML(label="Progress")
-        with gr.Column(visible=False) as self.result:
-            self.about = gr.HTML(label="Prompt of the edit")
-            self._add_videos()
-            self.scores = gr.HTML(label="Scores")
-            self.warnings = gr.HTML(label="Warnings")
-            self._add_comparison()
-            self._add_history()
-            self._add_files()
-        self.job_id = gr.Textbox(label="Job", visible=False)
-        self.status = gr.JSON(label="Status", visible=False)  # for programs
-        self.place_job_id = gr.State("")
-        self.session = gr.Textbox(label="Session", visible=False)  # what the browser remembers, as JSON
+
+    def _add_settings(self, studio: Studio) -> None:
+        profile = studio.profile()
+        with gr.Accordion("Settings of the edit", open=False), gr.Row():
+            with gr.Column(min_width=300):
+                self.settings = settings.add_settings(_LEFT, profile)
+            with gr.Column(min_width=300):
+                self.settings |= settings.add_settings(_RIGHT, profile)
+                with gr.Accordion("More", open=False):
+                    others = [name for name in EDIT if name not in self.settings]
+                    self.settings |= settings.add_settings(others, profile)
+                self.reset = gr.Button("Back to the model's own settings", size="sm")
 
     def _add_place(self) -> None:
         self.place_progress = gr.HTML(label="Progress of the search")
         with gr.Column(visible=False) as self.place:
             self.place_sentence = gr.HTML(label="What may change there")
-            self.place_gallery = gr.Gallery(
-                label="Where it changes",
-                show_label=False,
-                columns=4,
-                elem_classes="af-gallery",
-                object_fit="contain",
-                buttons=["fullscreen"],
-                interactive=False,
-            )
+            self.place_gallery = _pictures("Where it changes", columns=4, buttons=["fullscreen"])
 
-    def _add_videos(self) -> None:
-        with gr.Row():
-            self.source = gr.Video(
-                label=views.SOURCE,
-                interactive=False,
-                loop=True,
-                min_width=280,
-                height=420,
-                elem_classes="af-source",
-            )
-            self.edited = gr.Video(
-                label="Edit",
-                interactive=False,
-                loop=True,
-                autoplay=True,
-                buttons=["download"],
-                min_width=280,
-                height=420,
-                elem_classes="af-edited",
-            )
+    def _add_draft(self) -> None:
+        self.draft_progress = gr.HTML(label="Progress of the draft")
+        with gr.Column(visible=False) as self.draft:
+            self.draft_sentence = gr.HTML(label="About the drafts")
+            chosen = {"elem_classes": ["af-gallery", "af-drafts"], "allow_preview": False, "buttons": []}
+            self.draft_gallery = _pictures("Drafts", columns=2, **chosen)
+        self.drafts = gr.JSON([], label="Settings of the drafts", visible=False)
 
-    def _add_comparison(self) -> None:
-        with gr.Accordion("Compare frame by frame", open=False) as self.comparison:
-            self.compared = gr.ImageSlider(
-                label="Source and edit, one frame",
-                show_label=False,
-                interactive=False,
-                buttons=["fullscreen"],
-                max_height=520,
-                elem_classes="af-compare",
-            )
-            self.compared_frame = gr.Slider(0, 1, 0, step=1, label="Frame to compare")
-            self.compared_line = gr.HTML(label="About the compared frame")
 
-    def _add_history(self) -> None:
-        with gr.Accordion("Edits so far, and two of them side by side", open=False, visible=False) as self.history:
-            self.history_table = gr.HTML(label="Edits so far")
-            with gr.Row():
-                self.shown = gr.Dropdown([], label="Edit shown", min_width=240)
-                self.beside = gr.Dropdown([("its source", "")], value="", label="Beside it", min_width=240)
-
-    def _add_files(self) -> None:
-        with gr.Row():
-            self.video_file = gr.DownloadButton("Download the video", min_width=160)
-            self.report_file = gr.DownloadButton("Download the report", min_width=160)
-        with gr.Accordion("Reproduce this: command line, settings and times", open=False):
-            self.command = gr.Code(
-                label="In a shell, beside the video", language="shell", lines=2, max_lines=6, wrap_lines=True
-            )
-            self.report = gr.JSON(label="Report", show_label=False)
+def _pictures(label: str, **own: object) -> gr.Gallery:
+    given = {"elem_classes": "af-gallery"} | own
+    return gr.Gallery(
+        label=label,
+        show_label=False,
+        object_fit="contain",
+        interactive=False,
+        **given,  # type: ignore[arg-type]
+    )

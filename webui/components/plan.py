@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
-from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, Setting, settings_of
 from webui import views
+from webui.components import settings
 from webui.components.heading import heading
+from webui.settings import PLAN
 from webui.studio import Studio
 
-_PLAN, _EDIT = settings_of(PlanConfig), settings_of(EditConfig)
+_MAIN = ("prune", "keyframes", "scales")
 
 
 class PlanStep:
@@ -24,10 +23,14 @@ class PlanStep:
         )
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
-                self._add_main_settings(profile)
+                self.settings = settings.add_settings(_MAIN, profile)
                 with gr.Accordion("Advanced", open=False):
-                    self._add_plan_settings(studio, profile)
-                    self._add_edit_settings(profile)
+                    self._add_choices(studio, profile.size)
+                    self.settings |= settings.add_settings(("method", "importance"), profile)
+                    with gr.Accordion("More", open=False):
+                        others = [name for name in PLAN if name not in self.settings]
+                        self.settings |= settings.add_settings(others, profile)
+                    self.reset = gr.Button("Back to the model's own settings", size="sm")
                 with gr.Row():
                     self.preview = gr.Button("Preview keyframes", variant="primary", scale=3, min_width=160)
                     self.stop = gr.Button("Stop", scale=1, min_width=80)
@@ -46,16 +49,7 @@ class PlanStep:
         self.facts = gr.JSON(label="Plan", visible=False)  # for programs
         self.plan_id, self.job_id, self.model_before = gr.State(""), gr.State(""), gr.State(studio.model)
 
-    def _add_main_settings(self, profile: ModelProfile) -> None:
-        self.prune = _slider(_PLAN["prune"], profile.prune, 0.05, maximum=0.95, label="Pruning ratio")
-        self.keyframes = _slider(_PLAN["keyframes"], 0, 1, minimum=0, maximum=64, label="Keyframes (0 = automatic)")
-        self.scales = gr.CheckboxGroup(
-            [("1", 1), ("2x2", 2), ("4x4", 4)],
-            value=list(_PLAN["scales"].default),
-            **_words(_PLAN["scales"]) | {"label": "Similarity scales, in tokens"},
-        )
-
-    def _add_plan_settings(self, studio: Studio, profile: ModelProfile) -> None:
+    def _add_choices(self, studio: Studio, size: int) -> None:
         self.model = gr.Dropdown(
             list(studio.models),
             value=studio.model,
@@ -65,12 +59,12 @@ class PlanStep:
             allow_custom_value=not studio.public,
             visible=len(studio.models) > 1 or not studio.public,
         )
-        self.method, self.importance = _dropdown(_PLAN["method"]), _dropdown(_PLAN["importance"])
         self.side = gr.Dropdown(
-            views.working_sizes(profile.size),
+            views.working_sizes(size),
             value=0,
             label="Working size",
-            info="Pixels of the shorter side.",
+            info="Pixels of the shorter side, or WIDTHxHEIGHT.",
+            allow_custom_value=True,
         )
         self.frames = gr.Textbox(
             label="Frame range",
@@ -78,33 +72,6 @@ class PlanStep:
             value="",
             placeholder="0:48",
         )
-
-    def _add_edit_settings(self, profile: ModelProfile) -> None:
-        self.steps = _slider(_EDIT["steps"], profile.steps, 1, maximum=100)
-        self.guidance = _slider(_EDIT["guidance"], profile.guidance, 0.5, maximum=15)
-        self.injection = _slider(
-            _EDIT["injection_attention"], profile.injection_attention, 0.05, label="Injection of attention"
-        )
-        self.injection_conv = _slider(
-            _EDIT["injection_conv"], profile.injection_conv, 0.05, label="Injection of features"
-        )
-        self._add_place_settings(profile)
-        self.negative_prompt = gr.Textbox(
-            label="Negative prompt",
-            value="",
-            info="What to move away from. Empty: the model's own default.",
-        )
-        seed = _EDIT["seed"]
-        self.seed = gr.Number(seed.default, precision=0, minimum=seed.low, **_words(seed))
-
-    def _add_place_settings(self, profile: ModelProfile) -> None:
-        focus, structure, smoothing = _EDIT["focus"], _EDIT["structure"], _EDIT["smoothing"]
-        self.focus = _slider(focus, profile.focus, 0.05, info=_sentences(focus))
-        self.structure_by_words = gr.Checkbox(
-            True, label="Structure automatic", info=_capital(structure.help.partition("auto: ")[2])
-        )
-        self.structure = _slider(structure, 1, 0.05, info=_sentences(structure), interactive=False)
-        self.smoothing = _slider(smoothing, profile.smoothing, 0.05, info=_sentences(smoothing))
 
     def _add_keyframes_tab(self) -> None:
         with gr.Tab("Keyframes"):
@@ -160,30 +127,6 @@ class PlanStep:
                         format="webp",
                         height=300,
                     )
-
-
-def _words(setting: Setting) -> dict[str, Any]:
-    label = setting.name.replace("_", " ").capitalize()
-    return {"label": label, "info": setting.effect or _capital(setting.help)}
-
-
-def _capital(phrase: str) -> str:
-    return f"{phrase[0].upper()}{phrase[1:]}."
-
-
-def _sentences(setting: Setting) -> str:
-    """What a setting is and what more of it does; without what automatic means."""
-    return f"{_capital(setting.help.partition('; auto: ')[0])} {setting.effect}"
-
-
-def _slider(setting: Setting, value: float, step: float, **own: Any) -> gr.Slider:
-    """A slider with the setting's range and words, but for `own`: the page shows the useful part of some ranges."""
-    given = {"minimum": setting.low, "maximum": setting.high} | _words(setting) | own
-    return gr.Slider(value=value, step=step, **given)
-
-
-def _dropdown(setting: Setting) -> gr.Dropdown:
-    return gr.Dropdown(list(setting.choices), value=setting.default, **_words(setting))
 
 
 def _plot(label: str, *classes: str) -> gr.Image:

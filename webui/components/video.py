@@ -20,6 +20,8 @@ class VideoStep:
                 self.video = _refuse_urls(gr.Video(label="Video", sources=["upload"], height=320))
                 self.line = gr.HTML(label="About the video")
                 self.playable = gr.Video(label="Its first seconds, as a small copy", height=240, visible=False)
+                self.open_project = gr.UploadButton("Open a project", file_types=[".json"], size="sm")
+                self.project_line = gr.HTML(label="About the project")
                 self.source_prompt = gr.Textbox(
                     value="",
                     label="What is in the video (optional)",

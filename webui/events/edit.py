@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from adaflow_core.config import EditConfig
+from adaflow_core.film.project import check_takes
+from adaflow_core.film.timeline import PromptRange, Timeline, ranges_of
 from adaflow_core.report.visualize import place_sentence, place_view
 from webui import views
 from webui.events.follow import follow, stop_job
+from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
-from webui.jobs.tasks import FinishedEdit
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import BesideOutputs, CompareOutputs, HistoryOutputs, PlaceOutputs, WatchOutputs, unchanged
 from webui.served_images import serve_image
+from webui.settings import EDIT, asked_values, named, shown_values
 from webui.studio import Studio
+
+Rows = list[dict[str, Any]]  # {"frames": [first, end], "prompt": text}
 
 
 class EditEvents:
@@ -28,25 +33,32 @@ class EditEvents:
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
-    def check_prompt(self, prompt: str, model: str = "", negative_prompt: str = "") -> str:
+    def check_prompt(
+        self,
+        prompt: str,
+        model: str = "",
+        negative_prompt: str = "",
+        prompts: Rows | None = None,
+        prompting: str = views.ONE,
+    ) -> str:
         """Which words of the prompts the model does not know, which are no words, and what is too long."""
+        texts = [prompt or ""] if prompting == views.ONE else [str(row.get("prompt") or "") for row in prompts or []]
         with refuse_on_error():
-            problems = self.studio.prompt_problems(prompt or "", model or "")
-            return views.notice(
-                problems + self.studio.prompt_problems(negative_prompt or "", model or "", "negative prompt")
-            )
+            problems = [sentence for text in texts for sentence in self.studio.prompt_problems(text, model or "")]
+            problems += self.studio.prompt_problems(negative_prompt or "", model or "", "negative prompt")
+            return views.notice(list(dict.fromkeys(problems)))
 
-    def check_not_empty(self, prompt: str) -> None:
+    def check_not_empty(self, prompt: str, prompting: str = views.ONE) -> None:
         """Refuse an empty prompt before planning starts."""
-        if not (prompt or "").strip():
+        if prompting == views.ONE and not (prompt or "").strip():
             raise refusal("the prompt is empty; say what the video should show")
 
     async def place(
-        self, plan_id: str | None, prompt: str, focus: float, structure_by_words: bool, structure: float
+        self, plan_id: str | None, prompt: str, focus: float, structure: float | str
     ) -> AsyncIterator[PlaceOutputs]:
         """Show where an edit of the plan to this prompt would change the video."""
         with refuse_on_error():
-            config = EditConfig(focus=focus, structure=None if structure_by_words else structure)
+            config = EditConfig(**self.asked(plan_id, ("focus", "structure"), (focus, structure)))
             job_id, snapshot = self.studio.place(plan_id, prompt or "", config), None
         stored = self.studio.find_plan(plan_id)
         async for snapshot in follow(self.studio.jobs, job_id):
@@ -65,41 +77,40 @@ class EditEvents:
             place_gallery=[(serve_image(picture), caption) for picture, caption in items],
         )
 
+    @named(*EDIT)
     def edit(
-        self,
-        plan_id: str | None,
-        prompt: str,
-        negative_prompt: str,
-        steps: float,
-        guidance: float,
-        injection: float,
-        injection_conv: float,
-        seed: float,
-        focus: float,
-        structure_by_words: bool,
-        structure: float,
-        smoothing: float,
-    ) -> str:
-        """Start an edit of the plan; returns the job's id, for `watch` and `stop`."""
+        self, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, crossfade: float, takes: Any,
+        *shown: Any,
+    ) -> str:  # fmt: skip
+        """Start an edit of the plan; returns the job's id, for `watch` and `stop`.
+
+        With `prompting` "A prompt for each shot", `prompts` is a list of {"frames": [first, end], "prompt": text}; an
+        empty prompt leaves its frames as they are.
+        """
         with refuse_on_error():
-            config = EditConfig(
-                steps=int(steps),
-                guidance=guidance,
-                negative_prompt=(negative_prompt or "").strip() or None,
-                injection_attention=injection,
-                injection_conv=injection_conv,
-                seed=int(seed),
-                focus=focus,
-                structure=None if structure_by_words else structure,
-                smoothing=smoothing,
-            )
-            return self.studio.edit(plan_id, prompt or "", config)
+            config = EditConfig(**self.asked(plan_id, EDIT, shown))
+            if prompting == views.ONE and not takes:
+                return self.studio.edit(plan_id, prompt or "", config)
+            stored = self.studio.find_plan(plan_id)
+            whole = [{"frames": [0, len(stored.plan.video) if stored else 1], "prompt": prompt}]
+            check_takes(takes or (), "the takes")
+            timeline = Timeline(_ranges(whole if prompting == views.ONE else prompts), int(crossfade))
+            return self.studio.edit(plan_id, timeline, config, takes or ())
+
+    def own_settings(self, model: str) -> list[Any]:
+        """The model's own values of an edit's settings."""
+        return shown_values(EDIT, self.studio.profile(model))
+
+    def asked(self, plan_id: str | None, names: Sequence[str], shown: Sequence[Any]) -> dict[str, Any]:
+        """What components of these settings ask for, of the model of a plan."""
+        stored = self.studio.find_plan(plan_id)
+        return asked_values(names, self.studio.profile(stored.request.model if stored else ""), shown)
 
     async def watch(self, job_id: str) -> AsyncIterator[WatchOutputs]:
         """Follow a job to its end: status, progress, then source, edit, files and report."""
         snapshot = self.studio.jobs.snapshot(job_id) if job_id else None
         if snapshot is None:
-            yield unchanged(WatchOutputs, status=views.status(None), progress="")
+            yield unchanged(WatchOutputs, job_status=views.status(None), progress="")
             return
         async for snapshot in follow(self.studio.jobs, job_id):
             yield _watch_outputs(snapshot)
@@ -108,27 +119,33 @@ class EditEvents:
 
     def compare(self, job_id: str, number: float, beside: str = "") -> CompareOutputs:
         """Frame `number` (from 0) of a finished edit beside its source or, given that one's job, another edit."""
-        finished = self._finished(job_id)
+        finished = self.finished(job_id)
         if finished is None:
             return unchanged(CompareOutputs)
-        return _compare_outputs(finished, int(number), self._finished(beside))
+        return _compare_outputs(finished, int(number), self.finished(beside))
 
     def history(self, job_ids: str, shown: str) -> HistoryOutputs:
-        """The finished ones of the edits that a browser remembers (a JSON list, newest first)."""
-        edits = {job_id: edit for job_id in json.loads(job_ids or "[]") if (edit := self._finished(str(job_id)))}
+        """The finished ones of the edits that a browser remembers (a JSON list, newest first).
+
+        Beside a retake stands the take before it.
+        """
+        edits = {job_id: edit for job_id in json.loads(job_ids or "[]") if (edit := self.finished(str(job_id)))}
         names = [(views.edit_name(edit, len(edits) - place), key) for place, (key, edit) in enumerate(edits.items())]
         others = [(name, key) for name, key in names if key != shown]
+        finished = edits.get(shown)
+        beside = finished.parent if finished and finished.parent in edits else ""
+        pictures = self.show_beside(shown, beside, len(finished.after) // 2 if finished else 0)
         return HistoryOutputs(
             history=gr.Accordion(visible=len(edits) > 1),
             history_table=views.history(list(edits.values())),
             shown=gr.Dropdown(choices=names, value=shown if shown in edits else None),
-            beside=gr.Dropdown(choices=[("its source", ""), *others], value=""),
-            source=gr.Video(label=views.SOURCE),  # it may have been another edit's
+            beside=gr.Dropdown(choices=[("its source", ""), *others], value=beside),
+            **pictures._asdict(),
         )
 
     def show_beside(self, job_id: str, beside: str, number: float) -> BesideOutputs:
         """Another finished edit in the place of the source."""
-        finished, other = self._finished(job_id), self._finished(beside)
+        finished, other = self.finished(job_id), self.finished(beside)
         if finished is None:
             return unchanged(BesideOutputs)
         video = gr.Video(str(finished.source), label=views.SOURCE)
@@ -136,13 +153,23 @@ class EditEvents:
             video = gr.Video(str(other.edit), label=f"Edit: {other.prompt}")
         return BesideOutputs(video, *_compare_outputs(finished, int(number), other))
 
-    def _finished(self, job_id: str | None) -> FinishedEdit | None:
+    def finished(self, job_id: str | None) -> FinishedEdit | None:
         snapshot = self.studio.jobs.snapshot(job_id or "")
         return snapshot.result if snapshot is not None and isinstance(snapshot.result, FinishedEdit) else None
 
-    def stop(self, job_id: str, place_job_id: str = "") -> Any:
-        """Stop a job, and the search for a place; they end within two seconds of compute."""
-        return stop_job(self.studio.jobs, job_id, place_job_id)
+    def stop(self, job_id: str, place_job_id: str = "", draft_job_id: str = "") -> Any:
+        """Stop a job, the search for a place and drafts; they end within two seconds of compute."""
+        return stop_job(self.studio.jobs, job_id, place_job_id, draft_job_id)
+
+
+def _ranges(rows: Any) -> tuple[PromptRange, ...]:
+    """The ranges of rows from the page or a program; an empty prompt leaves its frames."""
+    given = rows if isinstance(rows, list) else []
+    return ranges_of([row | {"prompt": None} if _is_empty(row) else row for row in given])
+
+
+def _is_empty(row: Any) -> bool:
+    return isinstance(row, dict) and not str(row.get("prompt") or "").strip()
 
 
 def _compare_outputs(finished: FinishedEdit, frame: int, other: FinishedEdit | None = None) -> CompareOutputs:
@@ -160,24 +187,28 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
     status, progress = views.status(snapshot), views.progress(snapshot)
     finished = snapshot.result
     if not isinstance(finished, FinishedEdit):
-        return unchanged(WatchOutputs, status=status, progress=progress)
-    middle = len(finished.after) // 2
+        return unchanged(WatchOutputs, job_status=status, progress=progress)
+    middle, last = len(finished.after) // 2, max(1, len(finished.after) - 1)
     comparison = _compare_outputs(finished, middle)
     return WatchOutputs(
-        status=status,
+        job_status=status,
         progress=progress,
         result=gr.Column(visible=True),
         about=views.quote(finished.prompt)
         + views.line(f"Edit of {finished.video}." + (" Plan and inversion were reused." if finished.reused else "")),
         source=str(finished.source),
         edited=str(finished.edit),
-        compared_frame=gr.Slider(value=middle, maximum=max(1, len(finished.after) - 1)),
+        compared_frame=gr.Slider(value=middle, maximum=last),
         compared=comparison.compared,
         compared_line=comparison.compared_line,
         scores=views.scores(finished.scores),
         warnings=views.notice(finished.warnings),
+        first=gr.Slider(value=0, maximum=last),
+        end=gr.Slider(value=last + 1, maximum=last + 1),
+        stretch_pictures="",
         video_file=str(finished.edit),
         report_file=str(finished.report),
+        project_file=str(finished.project),
         command=finished.command,
         report=json.loads(finished.report.read_text(encoding="utf-8")),
     )

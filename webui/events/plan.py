@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from functools import wraps
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.report import visualize
 from adaflow_core.types import Plan
 from adaflow_core.video.decode import decode_video
-from adaflow_core.video.types import MIN_SIDE, VideoInfo, parse_range, working_size
+from adaflow_core.video.types import MIN_SIDE, VideoInfo, parse_range, parse_size, working_size
 from webui import views
 from webui.events.follow import follow, stop_job
 from webui.jobs.tasks import Request
@@ -33,6 +31,7 @@ from webui.outputs import (
     unchanged,
 )
 from webui.served_images import is_playable, serve_copy, serve_image
+from webui.settings import ALL, FORECAST, PLAN, asked_values, named, shown_values
 from webui.studio import StoredPlan, Studio
 
 
@@ -95,10 +94,20 @@ class PlanEvents:
             views=gr.Column(visible=False),
             prompt_problems="",
             place=gr.Column(visible=False),
+            draft=gr.Column(visible=False),
+            prompting=views.ONE,
+            prompts=[],
+            takes=[],
+            project_line="",
             progress=gr.skip() if running else "",
             result=gr.Column(visible=False),
             job_id=gr.skip() if running else "",
         )
+
+    def another_plan(self, job_id: str, plan_job_id: str) -> VideoOutputs:
+        """As `another_video`, but prompts and takes are those of a project that was opened."""
+        kept = dict.fromkeys(("prompting", "prompts", "takes", "project_line"), gr.skip())
+        return self.another_video(job_id, plan_job_id)._replace(**kept)
 
     def uploaded(self, job_id: str, plan_job_id: str) -> VideoOutputs:
         """As `another_video`; and nothing is known of an upload."""
@@ -114,6 +123,8 @@ class PlanEvents:
         stored = self.studio.find_plan(kept.get("plan"))
         video = stored.request.video if stored else self.studio.find_video(kept.get("video"))
         settings = kept.get("settings") if stored else None
+        if len(settings or []) != len(SETTINGS):  # of an older page
+            settings = None
         prompts = [kept.get(name) or gr.skip() for name in ("source_prompt", "prompt")]
         return [
             video or gr.skip(), *prompts, kept.get("job") or "", stored.id if stored else "",
@@ -125,39 +136,22 @@ class PlanEvents:
         stored = self.studio.find_plan(plan_id)
         return _preview_outputs(stored, None) if stored else unchanged(PreviewOutputs)
 
+    @named(*PLAN, *FORECAST)
     async def preview(
-        self,
-        plan_id: str | None,
-        video: str | None,
-        source_prompt: str,
-        prune: float,
-        keyframes: float,
-        scales: list[int],
-        method: str,
-        importance: str,
-        side: int,
-        frames: str,
-        steps: float,
-        injection: float,
-        model: str,
-    ) -> AsyncIterator[PreviewOutputs]:
+        self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
+        *shown: Any,
+    ) -> AsyncIterator[PreviewOutputs]:  # fmt: skip
         """Plan the video with these settings, and show the plan."""
         with refuse_on_error():
             info = await asyncio.to_thread(self._check_video, video)
-            config = PlanConfig(
-                prune=prune,
-                keyframes=int(keyframes) or None,
-                scales=tuple(sorted(scales)),
-                method=method,  # type: ignore[arg-type]  # checked by PlanConfig
-                importance=importance,  # type: ignore[arg-type]
-                source_prompt=(source_prompt or "").strip(),
-            )
-            self.studio.resolve_model(model)
+            profile = self.studio.profile(model)
+            asked = asked_values(PLAN, profile, shown[: len(PLAN)])
+            edit = asked_values(FORECAST, profile, shown[len(PLAN) :])
             request = Request(
                 str(info.path),
-                config,
-                EditConfig(steps=int(steps), injection_attention=injection),
-                working_size(info.width, info.height, side) if side else None,
+                PlanConfig(**asked, source_prompt=(source_prompt or "").strip()),
+                EditConfig(**edit),
+                _size(info, side),
                 parse_range(frames) if (frames or "").strip() else None,
                 model or "",
             )
@@ -176,13 +170,16 @@ class PlanEvents:
         async for update in self._plan(request, previous):
             yield update
 
-    @wraps(preview, assigned=())  # the same parameters, under the same names
-    async def replan(self, plan_id: str | None, *settings: Any, **named: Any) -> AsyncIterator[PreviewOutputs]:
+    @named(*PLAN, *FORECAST)
+    async def replan(
+        self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
+        *shown: Any,
+    ) -> AsyncIterator[PreviewOutputs]:  # fmt: skip
         """Plan again after a slider was moved; nothing before the first preview."""
         if self.studio.find_plan(plan_id) is None:
             yield unchanged(PreviewOutputs)
             return
-        async for update in self.preview(plan_id, *settings, **named):
+        async for update in self.preview(plan_id, video, source_prompt, model, side, frames, *shown):
             yield update
 
     async def _plan(self, request: Request, previous: StoredPlan | None) -> AsyncIterator[PreviewOutputs]:
@@ -205,36 +202,35 @@ class PlanEvents:
         """Stop a preview."""
         return stop_job(self.studio.jobs, job_id)
 
-    async def choose_model(self, model: str, before: str) -> AsyncIterator[ModelOutputs]:
+    async def choose_model(self, model: str, before: str) -> AsyncIterator[tuple[Any, ...]]:
         """Load another model and show its own settings; if it cannot be loaded, everything stays as it was."""
+        same = [gr.skip()] * len(ALL)
         with refuse_on_error():
             job_id = self.studio.load(model)
         snapshot = None
         async for snapshot in follow(self.studio.jobs, job_id):
-            yield unchanged(ModelOutputs, job_id=job_id, status=views.progress(snapshot))
+            yield *unchanged(ModelOutputs, job_id=job_id, status=views.progress(snapshot)), *same
         if snapshot is None or snapshot.state != "done":
             if snapshot is not None and snapshot.problem:
                 gr.Warning(message(snapshot.problem), title="The model stays as it was")
-            yield unchanged(ModelOutputs, job_id="", status="", model=before, model_before=before)
+            yield *unchanged(ModelOutputs, job_id="", status="", model=before, model_before=before), *same
             return
         profile = self.studio.profile(model)
         words = profile.vocabulary
-        yield ModelOutputs(
+        outputs = ModelOutputs(
             job_id="",
             status="",
             model=gr.skip(),
             model_before=model,
-            prune=profile.prune,
-            steps=profile.steps,
-            guidance=profile.guidance,
-            injection=profile.injection_attention,
-            injection_conv=profile.injection_conv,
             side=gr.Dropdown(choices=views.working_sizes(profile.size), value=0),
             vocabulary=gr.Accordion(label=views.vocabulary_title(words), visible=bool(words)),
             vocabulary_words=views.vocabulary(words),
-            focus=profile.focus,
-            smoothing=profile.smoothing,
         )
+        yield *outputs, *shown_values(ALL, profile)
+
+    def own_settings(self, model: str) -> list[Any]:
+        """The model's own values of a plan's settings."""
+        return shown_values(PLAN, self.studio.profile(model))
 
     def tokens(
         self, plan_id: str | None, number: float, grid: str | None = None, show: str = views.KEPT
@@ -276,8 +272,17 @@ class PlanEvents:
         return stored
 
 
-# The parameters of a preview that are settings.
-SETTINGS = tuple(signature(PlanEvents.preview).parameters)[4:]
+# What a tab remembers of a plan.
+SETTINGS = ("model", "side", "frames", "prompting", "prompts", "crossfade", *ALL)
+
+
+def _size(info: VideoInfo, side: int | str) -> tuple[int, int] | None:
+    """The working size that `side` asks for; None: the model's own."""
+    if not side:
+        return None
+    if not str(side).isdecimal():
+        return parse_size(str(side))
+    return working_size(info.width, info.height, int(side))
 
 
 def _serve_items(items: list[views.Item]) -> list[tuple[str, str]]:

@@ -1,31 +1,27 @@
-"""The tasks of the page, planning, looking for a place and editing, as data that can be sent to another process."""
+"""The tasks of the page, from planning to retakes, as data that can be sent to another process."""
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from adaflow_core.config import EditConfig, PlanConfig, resolve_edit
+from adaflow_core.film.draft import Draft
+from adaflow_core.film.project import Project
+from adaflow_core.film.timeline import Timeline
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.export import edit_command
-from adaflow_core.report.scores import Scores
 from adaflow_core.types import EditResult, Place, Plan
-from adaflow_core.video.write import write_video
 from webui.jobs.engines import Engines
+from webui.jobs.finished import FinishedEdit, blacken_unsafe, without_previews, write_finished
 from webui.jobs.queue import Report, Stop
 
 if TYPE_CHECKING:
     from adaflow_core import AdaFlow
-    from webui.jobs.safety import SafetyChecker
-
-_MADE_BY_AI = "Edited by AI (AdaFlow). What it shows was changed by a diffusion model."
 
 
 @dataclass(frozen=True)
@@ -39,25 +35,13 @@ class Request:
     frames: slice | None = None  # of the file's frames; None: all
     model: str = ""  # "": the page's default
 
-
-@dataclass(frozen=True)
-class FinishedEdit:
-    """The files, frames, scores and warnings of an edit."""
-
-    folder: Path
-    source: Path  # the frames that were edited, at the working size
-    edit: Path
-    report: Path
-    before: np.ndarray  # [T, H, W, 3] uint8, a memory map
-    after: np.ndarray  # [T, H, W, 3] uint8, a memory map
-    fps: float
-    video: str  # the name of the file that was edited
-    prompt: str
-    settings: str  # those that are not the model's own, as flags
-    scores: Scores
-    command: str  # repeats the edit in a shell
-    reused: bool  # the inversion came from the cache
-    warnings: tuple[str, ...]
+    @property
+    def range(self) -> str | None:
+        """The frames as a text, for the command line."""
+        if self.frames is None:
+            return None
+        first, end = self.frames.start, self.frames.stop
+        return f"{first or 0}:{'' if end is None else end}"
 
 
 class Task(Protocol):
@@ -117,6 +101,34 @@ class PlaceTask:
 
 
 @dataclass(frozen=True)
+class DraftTask:
+    """Edits the keyframes alone; the result is a list of labels and `Draft`s."""
+
+    model: str
+    plan: Plan
+    prompt: str
+    configs: tuple[tuple[str, EditConfig], ...]  # with their labels
+
+    @property
+    def seconds(self) -> float:
+        return 30.0 + 1.5 * self.plan.forecast.total * len(self.configs)
+
+    def run(self, engines: Engines, report: Report, stop: Stop) -> list[tuple[str, Draft]]:
+        report(Progress("load", 0, 1, 0.0))
+        engine, checker = engines.load(self.model, report, stop)
+        progress = without_previews(report) if checker else report
+        drafts = []
+        for label, config in self.configs:
+            draft = engine.draft(self.plan, self.prompt, config, progress=progress, stop=stop)
+            if checker:
+                draft = replace(draft, frames=np.array(draft.frames))
+                warnings = blacken_unsafe(checker, draft.frames, Monitor(report, stop))
+                draft = replace(draft, warnings=draft.warnings + warnings)
+            drafts.append((label, draft))
+        return drafts
+
+
+@dataclass(frozen=True)
 class EditTask:
     """Edits a planned video and writes its files; the result is a `FinishedEdit`."""
 
@@ -124,101 +136,106 @@ class EditTask:
     label: str  # the model's name for visitors
     request: Request
     plan: Plan
-    prompt: str
+    timeline: Timeline  # in frames of the plan
     config: EditConfig
     folder: Path  # created for the files
+    takes: tuple[dict[str, Any], ...] = ()  # that are made again over it, as a report has them
 
     @property
     def seconds(self) -> float:
         # The forecast leaves out loading, checking, scoring and writing, and a job that is cut short loses everything.
         return 30.0 + 1.5 * self.plan.forecast.total
 
+    @property
+    def prompt(self) -> str:
+        return "; ".join(dict.fromkeys(part.prompt for part in self.timeline.ranges))
+
     def run(self, engines: Engines, report: Report, stop: Stop) -> FinishedEdit:
-        report(Progress("load", 0, 1, 0.0))
-        engine, checker = engines.load(self.model, report, stop)
-        # With a safety checker there are no previews: they would show frames that were not checked yet.
-        progress = _without_previews(report) if checker else report
-        command, video = self._command(engine), Path(self.request.video)
-        name = _file_name(video.stem, self.prompt)
-        result = engine.edit(self.plan, self.prompt, self.config, progress=progress, stop=stop)
-        monitor = Monitor(report, stop)
-        warnings = result.warnings + (_blacken_unsafe(checker, result.frames, monitor) if checker else ())
-        finished = FinishedEdit(
-            folder=self.folder,
-            source=self.folder / f"{_file_name(video.stem, 'source')}.mp4",
-            edit=self.folder / f"{name}.mp4",
-            report=self.folder / f"{name}.json",
-            before=self.plan.video.frames,
-            after=result.frames,
-            fps=float(self.plan.video.fps),
-            video=video.name,
-            prompt=self.prompt,
-            settings=_settings(command),
-            scores=engine.score(self.plan, result, progress=report, stop=stop),
-            command=command,
-            reused=bool(result.report["inversion_reused"]),
-            warnings=warnings,
-        )
-        self._write(finished, result, {"comment": _MADE_BY_AI} if engines.public else None, monitor)
-        return finished
+        return _finish(self, self._edit, engines, report, stop)
 
-    def _command(self, engine: AdaFlow) -> str:
-        return edit_command(
-            Path(self.request.video).name,
-            self.prompt,
-            self.plan.config,
-            resolve_edit(self.config, engine.profile, self.plan.config.source_prompt),
-            engine.profile,
-            model=self.label,
-            device=engine.backbone.device.type,
-            size=self.request.size,
-            frames=self.request.frames,
-        )
-
-    def _write(
-        self, finished: FinishedEdit, result: EditResult, metadata: dict[str, str] | None, monitor: Monitor
-    ) -> None:
-        video = self.plan.video
-        self.folder.mkdir(parents=True)
-        write_video(
-            finished.source,
-            video.frames,
-            video.fps,
-            audio_from=video.source,
-            start=video.start,
-            times=video.times,
-            transfer=video.transfer,
-            monitor=monitor,
-        )
-        result.save(finished.edit, metadata)
-        report = {
-            **result.report,
-            "model": self.label,
-            "scores": asdict(finished.scores),
-            "command": finished.command,
-        }
-        finished.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    def _edit(self, engine: AdaFlow, report: Report, stop: Stop) -> EditResult:
+        prompt = self.timeline.one_prompt(self.plan.video)
+        if prompt is not None and not self.takes:
+            return engine.edit(self.plan, prompt, self.config, progress=report, stop=stop)
+        return engine.replay(self.plan, self.timeline, self.config, self.takes, progress=report, stop=stop)
 
 
-def _file_name(*parts: str) -> str:
-    """The name of a download from what a visitor typed: letters of any language and digits, not too long."""
-    return "-".join(re.sub(r"[\W_]+", "-", part).strip("-")[:60].strip("-") or "video" for part in parts)
+@dataclass(frozen=True)
+class RetakeTask:
+    """Makes a stretch of a finished edit again; the result is a `FinishedEdit`."""
+
+    before: EditTask  # what was asked for
+    result: EditResult  # what came of it
+    frames: tuple[int, int]
+    prompt: str | None  # None: as before
+    config: EditConfig
+    folder: Path  # created for the files
+
+    @property
+    def seconds(self) -> float:
+        return self.before.seconds
+
+    def run(self, engines: Engines, report: Report, stop: Stop) -> FinishedEdit:
+        asked = replace(self.before, folder=self.folder)
+        return _finish(asked, self._retake, engines, report, stop)
+
+    def _retake(self, engine: AdaFlow, report: Report, stop: Stop) -> EditResult:
+        plan, prompt = self.before.plan, self.prompt
+        return engine.retake(plan, self.result, self.frames, prompt, self.config, progress=report, stop=stop)
 
 
-def _settings(command: str) -> str:
-    """The flags of a command but for its prompts, which are shown beside them."""
-    flags = [word for word in shlex.split(command) if word.startswith("--")]
-    return " ".join(flag for flag in flags if not flag.startswith(("--prompt", "--source-prompt")))
+def _finish(
+    asked: EditTask,
+    edit: Callable[[AdaFlow, Report, Stop], EditResult],
+    engines: Engines,
+    report: Report,
+    stop: Stop,
+) -> FinishedEdit:
+    """Make the edit, look at it, and write its files."""
+    report(Progress("load", 0, 1, 0.0))
+    engine, checker = engines.load(asked.model, report, stop)
+    # With a safety checker there are no previews: they would show frames that were not checked yet.
+    result = edit(engine, without_previews(report) if checker else report, stop)
+    monitor = Monitor(report, stop)
+    held_back = blacken_unsafe(checker, result.frames, monitor) if checker else ()
+    result = replace(result, warnings=result.warnings + held_back)
+    request, video, takes = asked.request, Path(asked.request.video), tuple(result.report["takes"])
+    project = Project(
+        video=video,
+        plan=request.config,
+        edit=asked.config,
+        prompts=tuple(asked.timeline.as_json()),
+        model=asked.label,
+        size=request.size and f"{request.size[0]}x{request.size[1]}",
+        frames=request.range,
+        keyframes=tuple(asked.plan.segments.keyframes.tolist()),
+        takes=takes,
+        rest={"crossfade": asked.timeline.crossfade},
+    )
+    one = asked.timeline.one_prompt(asked.plan.video) if not takes else None
+    scores = engine.score(asked.plan, result, progress=report, stop=stop)
+    return write_finished(
+        asked.folder,
+        asked.plan,
+        result,
+        project,
+        takes[-1]["prompt"] if takes else asked.prompt,
+        None if one is None else _command(asked, engine, one),
+        scores,
+        monitor,
+        public=engines.public,
+    )
 
 
-def _without_previews(report: Report) -> Report:
-    return lambda progress: report(replace(progress, preview=None))
-
-
-def _blacken_unsafe(checker: SafetyChecker, frames: np.ndarray, monitor: Monitor) -> tuple[str, ...]:
-    """Blacken the frames [T, H, W, 3] that the checker flags, in place; returns the warnings about them."""
-    unsafe = checker.unsafe(frames, monitor)
-    if not unsafe.any():
-        return ()
-    frames[unsafe] = 0
-    return (f"the model's safety checker held back {unsafe.sum()} of {len(unsafe)} frames: they are black",)
+def _command(asked: EditTask, engine: AdaFlow, prompt: str) -> str:
+    return edit_command(
+        Path(asked.request.video).name,
+        prompt,
+        asked.plan.config,
+        resolve_edit(asked.config, engine.profile, asked.plan.config.source_prompt),
+        engine.profile,
+        model=asked.label,
+        device=engine.backbone.device.type,
+        size=asked.request.size,
+        frames=asked.request.frames,
+    )

@@ -32,8 +32,9 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.types import Plan
 from adaflow_core.video.types import VideoInfo, parse_range, working_size
 from webui import views
+from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
-from webui.jobs.tasks import FinishedEdit, Request
+from webui.jobs.tasks import Request
 from webui.messages import sentence, without_folders
 from webui.studio import Studio
 

@@ -12,6 +12,7 @@ import av
 import pytest
 
 from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.progress import Progress
 from adaflow_core.types import Plan
 from helpers.pipelines import save_checker
@@ -35,7 +36,8 @@ def test_an_edit_for_strangers_is_checked_and_marked(
     plan = PlanTask(str(folder), request).run(engines, lambda progress: None, lambda: False)
     assert isinstance(plan, Plan)
     reports: list[Progress] = []
-    task = EditTask(str(folder), "a name", request, plan, "a blue ball", EditConfig(steps=1), tmp_path / "made")
+    asked = Timeline((PromptRange(0, 4, "a blue ball"),))
+    task = EditTask(str(folder), "a name", request, plan, asked, EditConfig(steps=1), tmp_path / "made")
     edited = task.run(engines, reports.append, lambda: False)
     black = threshold < 0
     assert (edited.after == 0).all() == black and ("4 of 4 frames" in " ".join(edited.warnings)) == black

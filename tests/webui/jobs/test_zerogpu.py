@@ -16,13 +16,15 @@ import torch
 
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.progress import Progress
 from adaflow_core.storage import arrays as store
 from adaflow_core.types import Plan
 from helpers.plans import small_plan
 from webui.jobs import zerogpu
 from webui.jobs.engines import Engines
-from webui.jobs.tasks import EditTask, FinishedEdit, PlanTask, Request
+from webui.jobs.finished import FinishedEdit
+from webui.jobs.tasks import EditTask, PlanTask, Request
 from webui.jobs.zerogpu import ForkRunner, pack, unpack
 
 pytestmark = [
@@ -122,7 +124,8 @@ def test_an_edit_in_forks_is_that_of_one_process(
     forked = ForkRunner(tmp_path / "orders", fork=fork)
 
     def edit(run: Any, plan: Plan, name: str) -> FinishedEdit:
-        return run(EditTask(model, "tiny", request, plan, "a blue ball", EditConfig(steps=2), tmp_path / name))
+        asked = Timeline((PromptRange(0, 5, "a blue ball"),))
+        return run(EditTask(model, "tiny", request, plan, asked, EditConfig(steps=2), tmp_path / name))
 
     plan = forked(PlanTask(model, request), lambda progress: None, never)
     assert isinstance(plan, Plan) and isinstance(plan.video.frames, np.memmap)
@@ -136,7 +139,8 @@ def test_an_edit_in_forks_is_that_of_one_process(
 
 def test_the_time_asked_for_follows_the_forecast(tmp_path: Path) -> None:
     plan = small_plan()
-    task = EditTask("m", "m", Request("a.mp4", plan.config), plan, "a ball", EditConfig(), tmp_path)
+    asked = Timeline((PromptRange(0, len(plan.video), "a ball"),))
+    task = EditTask("m", "m", Request("a.mp4", plan.config), plan, asked, EditConfig(), tmp_path)
     assert zerogpu._duration(tmp_path, True, task.seconds) == round(30 + 1.5 * plan.forecast.total)
 
 

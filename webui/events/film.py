@@ -1,0 +1,218 @@
+"""Events of what people do with an edit over time: drafts, prompts of ranges, retakes and projects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from adaflow_core.config import EditConfig
+from adaflow_core.errors import AdaFlowError, counted
+from adaflow_core.film.draft import Draft, contact_sheet
+from adaflow_core.film.project import Project, open_project, project_video
+from adaflow_core.report.visualize import stamp
+from adaflow_core.storage.cache import checksum
+from adaflow_core.types import Plan
+from adaflow_core.video.decode import probe
+from adaflow_core.video.types import parse_range
+from webui import views
+from webui.events.edit import EditEvents, Rows
+from webui.events.follow import follow
+from webui.messages import refusal, refuse_on_error
+from webui.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
+from webui.served_images import serve_image
+from webui.settings import ALL, EDIT, named, shown_values
+from webui.studio import Studio
+
+_VARIATION = 0.3  # without any, seeds do not differ
+
+
+class FilmEvents:
+    """`clips` are the bundled examples, which a project may name."""
+
+    def __init__(self, studio: Studio, clips: list[dict[str, str]], editing: EditEvents) -> None:
+        self.studio, self.clips, self.editing = studio, clips, editing
+
+    # --- drafts ---
+
+    @named(*EDIT)
+    async def draft(self, plan_id: str | None, prompt: str, tried: str, *shown: Any) -> AsyncIterator[DraftOutputs]:
+        """The edited keyframes of a plan, before the long run; up to four settings side by side."""
+        with refuse_on_error():
+            configs = _tried(tried, self.editing.asked(plan_id, EDIT, shown))
+            job_id, snapshot = self.studio.draft(plan_id, prompt or "", configs), None
+        stored = self.studio.find_plan(plan_id)
+        async for snapshot in follow(self.studio.jobs, job_id):
+            if not snapshot.finished:
+                yield unchanged(DraftOutputs, draft_job_id=job_id, draft_progress=views.progress(snapshot))
+        done = unchanged(DraftOutputs, draft_job_id="", draft_progress="")
+        if stored is None or snapshot is None or snapshot.state != "done":
+            yield done
+            if snapshot is not None and snapshot.state == "failed":
+                raise refusal(snapshot.problem)
+            raise refusal("the draft was stopped", title="Stopped")
+        drafts: list[tuple[str, Draft]] = snapshot.result
+        pictures = [await asyncio.to_thread(_sheet, stored.plan, *draft) for draft in drafts]
+        warnings = dict.fromkeys(warning for _, draft in drafts for warning in draft.warnings)
+        several = " Choose one, and the edit goes on from it." if len(drafts) > 1 else " The edit goes on from it."
+        yield done._replace(
+            draft=gr.Column(visible=True),
+            draft_sentence=views.quote(prompt)
+            + views.line("Keyframes of the source, and below them what the edit makes of them." + several)
+            + views.notice(list(warnings)),
+            draft_gallery=gr.Gallery(pictures, selected_index=None, columns=1 if len(drafts) == 1 else 2),
+            drafts=[asdict(config) for _, config in configs],
+        )
+
+    def choose_draft(self, drafts: list[dict[str, Any]], model: str, event: gr.SelectData) -> list[Any]:
+        """The settings of the draft under a click."""
+        return shown_values(EDIT, self.studio.profile(model), drafts[int(event.index)])
+
+    # --- prompts of ranges ---
+
+    def shots(self, plan_id: str | None, rows: Rows, version: float) -> RowsOutputs:
+        """A row for each shot of the plan; rows that fit the video stay."""
+        stored = self.studio.find_plan(plan_id)
+        if stored is None:
+            return unchanged(RowsOutputs)
+        frames = len(stored.plan.video)
+        if rows and rows[-1]["frames"][1] == frames:
+            return RowsOutputs(rows, version + 1)
+        borders = [0, *stored.plan.segments.cuts.tolist(), frames]
+        known = {tuple(row["frames"]): row["prompt"] for row in rows or []}
+        ranges = pairwise(borders)
+        return RowsOutputs([{"frames": [a, b], "prompt": known.get((a, b), "")} for a, b in ranges], version + 1)
+
+    def split(self, rows: Rows, number: float, frame: float, version: float) -> RowsOutputs:
+        """Row `number` (from 0) in two, the second beginning at `frame`."""
+        row = rows[int(number)]
+        first, end = row["frames"]
+        if not first < int(frame) < end:
+            raise refusal(f"frames {first} to {end} can be split at {first + 1} to {end - 1}")
+        parts = [row | {"frames": [first, int(frame)]}, row | {"frames": [int(frame), end]}]
+        return RowsOutputs([*rows[: int(number)], *parts, *rows[int(number) + 1 :]], version + 1)
+
+    def merge(self, rows: Rows, number: float, version: float) -> RowsOutputs:
+        """Row `number` (from 0) and the next as one, under the first one's prompt."""
+        one, other = rows[int(number)], rows[int(number) + 1]
+        whole = {
+            "frames": [one["frames"][0], other["frames"][1]],
+            "prompt": one["prompt"] or other["prompt"],
+        }
+        return RowsOutputs([*rows[: int(number)], whole, *rows[int(number) + 2 :]], version + 1)
+
+    def row_pictures(self, plan_id: str | None, row: dict[str, Any]) -> tuple[str, str]:
+        """First, middle and last frame of a row as one picture, and what the row covers."""
+        stored = self.studio.find_plan(plan_id)
+        first, end = row["frames"]
+        words = f"Frames {first} to {end - 1}"
+        if stored is None or end > len(stored.plan.video):
+            return "", words
+        plan = stored.plan
+        picture = views.strip(plan.video.frames, (first, (first + end - 1) // 2, end - 1))
+        return views.image(picture, words), f"{words}, {stamp(plan, first).split(',')[0]} on"
+
+    # --- retakes ---
+
+    def retake(
+        self, job_id: str, first: float, end: float, retake_prompt: str, retake_seed: float, retake_variation: float
+    ) -> str:
+        """Make frames `first` to `end` (not included) of a finished edit again; returns the job's id, for `watch`."""
+        with refuse_on_error():
+            snapshot = self.studio.jobs.snapshot(job_id or "")
+            finished = self.editing.finished(job_id)
+            if snapshot is None or finished is None or finished.asked is None:
+                raise AdaFlowError("there is no finished edit to take a stretch from, or no longer; edit first")
+            asked = asdict(finished.asked.config)
+            config = EditConfig(**asked | {"seed": int(retake_seed), "variation": float(retake_variation)})
+            prompt = (retake_prompt or "").strip() or None
+            return self.studio.retake(job_id, (int(first), int(end)), prompt, config)
+
+    def stretch(self, job_id: str, first: float, end: float) -> str:
+        """First and last frame of the stretch, as the edit shows them."""
+        finished = self.editing.finished(job_id)
+        if finished is None or not 0 <= int(first) < int(end) <= len(finished.after):
+            return views.line("The end must come after the first frame.") if finished else ""
+        words = f"Frames {int(first)} to {int(end) - 1}, {(end - first) / finished.fps:.2f} s"
+        return views.image(views.strip(finished.after, (int(first), int(end) - 1)), words) + views.line(words)
+
+    # --- projects ---
+
+    def open_project(self, path: str, video: str | None) -> list[Any]:
+        """Show what a project file holds. Its video is the one on the page, or an example."""
+        with refuse_on_error():
+            file = Path(path)
+            project = open_project(file, self._video_of(file, video))
+            model = self.studio.resolve_model(project.model)
+            frames = _length(project)
+        ranges = project.timeline.ranges
+        whole = (ranges[0].start, ranges[0].end) == (0, frames)
+        prompts, takes = list(project.prompts), list(project.takes)
+        words = f"Project of {project.video.name}: {counted(len(prompts), 'range')} with a prompt"
+        words += f", {counted(len(takes), 'take')}, made again with the edit." if takes else "."
+        outputs = ProjectOutputs(
+            project_line=views.line(words),
+            video=str(project.video),
+            source_prompt=project.plan.source_prompt,
+            model=model,
+            side=project.size or 0,
+            frames=project.frames or "",
+            prompting=views.ONE if whole else views.BY_SHOT,
+            prompt=ranges[0].prompt if whole else "",
+            prompts=_with_gaps(project, frames),
+            crossfade=project.timeline.crossfade,
+            takes=takes,
+        )
+        settings = asdict(project.plan) | asdict(project.edit)
+        return [*outputs, *shown_values(ALL, self.studio.profile(model), settings)]
+
+    def _video_of(self, file: Path, video: str | None) -> Path:
+        name, expected = project_video(file)
+        candidates = [Path(video)] if video else []
+        candidates += [Path(clip["file"]) for clip in self.clips]
+        found = next((path for path in candidates if path.is_file() and checksum(path) == expected), None)
+        if found is None:
+            raise AdaFlowError(f"the project is of {name}, which is not here; upload that video, then open the project")
+        return found
+
+
+def _length(project: Project) -> int:
+    """How many frames of its video a project edits."""
+    frames = probe(project.video).frames
+    return len(range(frames)[parse_range(project.frames)]) if project.frames else frames
+
+
+def _with_gaps(project: Project, frames: int) -> Rows:
+    """The project's ranges, and rows without a prompt for what lies between them."""
+    rows: Rows = []
+    end = 0
+    for part in project.timeline.ranges:
+        if part.start > end:
+            rows.append({"frames": [end, part.start], "prompt": ""})
+        rows.append(part.as_json())
+        end = part.end
+    return rows if end >= frames else [*rows, {"frames": [end, frames], "prompt": ""}]
+
+
+def _tried(tried: str, asked: dict[str, Any]) -> list[tuple[str, EditConfig]]:
+    """The edits whose drafts are shown side by side, with their labels."""
+    if tried not in views.TRIED:
+        raise AdaFlowError(f"drafts side by side are {tried!r}; choose one of {', '.join(views.TRIED)}")
+    compared = views.TRIED[tried]
+    if compared is None:
+        return [("edit", EditConfig(**asked))]
+    name, values = compared
+    if name == "seed":
+        values = tuple(asked["seed"] + int(value) for value in values)
+        asked = asked | {"variation": asked["variation"] or _VARIATION}
+    return [(f"{name} {value:g}", EditConfig(**asked | {name: value})) for value in values]
+
+
+def _sheet(plan: Plan, label: str, draft: Draft) -> tuple[str, str]:
+    return serve_image(np.asarray(contact_sheet(plan, [(label, draft)])), "png"), label

@@ -1,0 +1,141 @@
+"""A finished edit: what it is, and its files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adaflow_core.film.project import Project
+from adaflow_core.progress import Monitor
+from adaflow_core.report.scores import Scores
+from adaflow_core.types import EditResult, Plan
+from adaflow_core.video.write import write_video
+from webui.jobs.queue import Report
+
+if TYPE_CHECKING:
+    from webui.jobs.safety import SafetyChecker
+
+_MADE_BY_AI = "Edited by AI (AdaFlow). What it shows was changed by a diffusion model."
+
+
+@dataclass(frozen=True)
+class FinishedEdit:
+    """The files, frames, scores and warnings of an edit."""
+
+    folder: Path
+    source: Path  # the frames that were edited, at the working size
+    edit: Path
+    report: Path
+    project: Path
+    before: np.ndarray  # [T, H, W, 3] uint8, a memory map
+    after: np.ndarray  # [T, H, W, 3] uint8, a memory map
+    fps: float
+    video: str  # the name of the file that was edited
+    prompt: str
+    settings: str  # those that are not the model's own, as flags
+    scores: Scores
+    command: str  # repeats the edit in a shell
+    reused: bool  # the inversion came from the cache
+    warnings: tuple[str, ...]
+    asked: Any = None  # the `EditTask` that a retake goes on from; it stays in the page's process
+    parent: str = ""  # the job of the take before
+
+    def result(self, plan: Plan) -> EditResult:
+        """What the engine gave."""
+        report = json.loads(self.report.read_text(encoding="utf-8"))
+        return EditResult.of(plan.video, self.after, report, self.warnings)
+
+
+def write_finished(
+    folder: Path,
+    plan: Plan,
+    result: EditResult,
+    project: Project,
+    prompt: str,
+    command: str | None,  # None: the project says it all
+    scores: Scores,
+    monitor: Monitor,
+    *,
+    public: bool,
+) -> FinishedEdit:
+    """Write source, edit, report and project into a new folder, under names that say which clip and prompt it is."""
+    video = plan.video
+    name, source_name = file_name(project.video.stem, prompt), file_name(project.video.stem, "source")
+    files = {
+        "source": folder / f"{source_name}.mp4",
+        "edit": folder / f"{name}.mp4",
+        "report": folder / f"{name}.json",
+        "project": folder / f"{name}-project.json",
+    }
+    command = command or _project_command(project, files["project"])
+    folder.mkdir(parents=True)
+    write_video(
+        files["source"],
+        video.frames,
+        video.fps,
+        audio_from=video.source,
+        start=video.start,
+        times=video.times,
+        transfer=video.transfer,
+        monitor=monitor,
+    )
+    result.save(files["edit"], {"comment": _MADE_BY_AI} if public else None)
+    project.save(files["project"], name=project.video.name)
+    report: dict[str, Any] = {
+        **result.report,
+        "model": project.model,
+        "scores": asdict(scores),
+        "command": command,
+    }
+    files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return FinishedEdit(
+        folder=folder,
+        before=video.frames,
+        after=result.frames,
+        fps=float(video.fps),
+        video=project.video.name,
+        prompt=prompt,
+        settings=_settings(command),
+        scores=scores,
+        command=command,
+        reused=bool(result.report.get("inversion_reused")),
+        warnings=result.warnings,
+        source=files["source"],
+        edit=files["edit"],
+        report=files["report"],
+        project=files["project"],
+    )
+
+
+def _project_command(project: Project, file: Path) -> str:
+    return shlex.join(["python", "-m", "adaflow_core", "edit", project.video.name, f"--project={file.name}"])
+
+
+def file_name(*parts: str) -> str:
+    """The name of a download from what a visitor typed: letters of any language and digits, not too long."""
+    return "-".join(re.sub(r"[\W_]+", "-", part).strip("-")[:60].strip("-") or "video" for part in parts)
+
+
+def without_previews(report: Report) -> Report:
+    return lambda progress: report(replace(progress, preview=None))
+
+
+def blacken_unsafe(checker: SafetyChecker, frames: np.ndarray, monitor: Monitor) -> tuple[str, ...]:
+    """Blacken the frames [T, H, W, 3] that the checker flags, in place; returns the warnings about them."""
+    unsafe = checker.unsafe(frames, monitor)
+    if not unsafe.any():
+        return ()
+    frames[unsafe] = 0
+    return (f"the model's safety checker held back {unsafe.sum()} of {len(unsafe)} frames: they are black",)
+
+
+def _settings(command: str) -> str:
+    """The flags of a command but for its prompts, which are shown beside them."""
+    flags = [word for word in shlex.split(command) if word.startswith("--")]
+    return " ".join(flag for flag in flags if not flag.startswith(("--prompt", "--source-prompt", "--project")))

@@ -1,0 +1,82 @@
+"""The table of settings on the page: their names, and what components show as values of a configuration.
+
+A value that is the model's own is asked for as None: it stays the model's when the model changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, Signature, signature
+from typing import Any, TypeVar
+
+from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, Setting, settings_of
+from adaflow_core.errors import AdaFlowError
+
+TABLE: dict[str, Setting] = settings_of(PlanConfig) | settings_of(EditConfig)
+# The source prompt stands with the video.
+PLAN = tuple(name for name in settings_of(PlanConfig) if name != "source_prompt")
+EDIT = tuple(settings_of(EditConfig))
+ALL = (*PLAN, *EDIT)
+FORECAST = ("steps", "injection_attention", "guidance")  # settings of the edit that a plan's forecast needs
+AUTOMATIC = 0  # shown for "automatic" where a number must be larger
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def named(*names: str) -> Callable[[Handler], Handler]:
+    """A handler whose last parameter is `*shown` takes what these settings show, by these names in the API."""
+
+    def name(handler: Handler) -> Handler:
+        own = [p for p in signature(handler).parameters.values() if p.kind is not Parameter.VAR_POSITIONAL]
+        taken = [Parameter(each, Parameter.POSITIONAL_OR_KEYWORD) for each in names]
+        handler.__signature__ = Signature([*own, *taken])  # type: ignore[attr-defined]
+        return handler
+
+    return name
+
+
+def shown_values(names: Sequence[str], profile: ModelProfile, config: Mapping[str, Any] | None = None) -> list[Any]:
+    """What the components show for the values of a configuration, by default for one that asks for nothing."""
+    return [shown_value(TABLE[name], profile, (config or {}).get(name, TABLE[name].default)) for name in names]
+
+
+def asked_values(names: Sequence[str], profile: ModelProfile, shown: Sequence[Any]) -> dict[str, Any]:
+    """The values of a configuration that components showing `shown` ask for."""
+    values = {name: _asked(TABLE[name], profile, value) for name, value in zip(names, shown, strict=True)}
+    if values.get("kv_frames") is not None:
+        values["prune"] = None  # which it stands in place of
+    return values
+
+
+def own_value(setting: Setting, profile: ModelProfile) -> Any:
+    return getattr(profile, setting.name, None)
+
+
+def shown_value(setting: Setting, profile: ModelProfile, value: Any) -> Any:
+    if value is None:
+        value = own_value(setting, profile)
+    if setting.several:
+        return list(value)
+    if value is None:
+        return "" if setting.kind is str or not setting.low else AUTOMATIC
+    return value
+
+
+def _asked(setting: Setting, profile: ModelProfile, value: Any) -> Any:
+    if setting.several:
+        return tuple(sorted(value or ()))
+    if setting.kind is str and setting.optional:
+        return (value or "").strip() or None
+    if setting.optional and (value in (None, "", own_value(setting, profile)) or (setting.low and not value)):
+        return None
+    if setting.kind is float:
+        return _number(setting, value)
+    return int(value) if setting.kind is int and value == int(value) else value
+
+
+def _number(setting: Setting, value: Any) -> float:
+    """A number that may have been typed."""
+    try:
+        return float(value)
+    except ValueError:
+        raise AdaFlowError(f"{setting.name} is {value!r}; it must be a number") from None
