@@ -151,6 +151,7 @@ class WatchOutputs(NamedTuple):
     end: Any
     stretch_pictures: Any
     video_file: Any
+    small_file: Any
     report_file: Any
     project_file: Any
     command: Any

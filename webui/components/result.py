@@ -90,6 +90,7 @@ class ResultStep:
     def _add_files(self) -> None:
         with gr.Row():
             self.video_file = gr.DownloadButton("Download the video", min_width=160)
+            self.small_file = gr.DownloadButton("The video at the working size", min_width=160, visible=False)
             self.report_file = gr.DownloadButton("Download the report", min_width=160)
             self.project_file = gr.DownloadButton("Save the project", min_width=160)
         with gr.Accordion("Reproduce this: command line, settings and times", open=False):

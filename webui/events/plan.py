@@ -61,7 +61,7 @@ class PlanEvents:
             line = views.line(views.video_line(info)) + unseen
             yield line + views.notice(info.notes)
             read = await asyncio.to_thread(decode_video, video, size=working_size(info.width, info.height, MIN_SIDE))
-            yield line + views.notice([note for note in read.notes if "it is edited, and comes out" not in note])
+            yield line + views.notice(read.notes)
 
     def playable(self, video: str | None) -> gr.Video:
         """A small copy of a video that browsers cannot play; nothing for one that they can."""
@@ -105,8 +105,8 @@ class PlanEvents:
         )
 
     def another_plan(self, job_id: str, plan_job_id: str) -> VideoOutputs:
-        """As `another_video`, but prompts and takes are those of a project that was opened."""
-        kept = dict.fromkeys(("prompting", "prompts", "takes", "project_line"), gr.skip())
+        """As `another_video`, but frames, prompts and takes are those of a project that was opened."""
+        kept = dict.fromkeys(("frames", "prompting", "prompts", "takes", "project_line"), gr.skip())
         return self.another_video(job_id, plan_job_id)._replace(**kept)
 
     def uploaded(self, job_id: str, plan_job_id: str) -> VideoOutputs:

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
+from adaflow_core.picture.full_size import deliver_edit, source_size
 from adaflow_core.progress import Monitor
 from adaflow_core.report.scores import Scores
 from adaflow_core.types import EditResult, Plan
+from adaflow_core.video.types import Video
 from adaflow_core.video.write import write_video
 from webui.jobs.queue import Report
+from webui.messages import without_folders
 
 if TYPE_CHECKING:
     from webui.jobs.safety import SafetyChecker
@@ -31,6 +35,7 @@ class FinishedEdit:
     folder: Path
     source: Path  # the frames that were edited, at the working size
     edit: Path
+    delivered: Path  # the edit at the source's size, where that is larger; else `edit`
     report: Path
     project: Path
     before: np.ndarray  # [T, H, W, 3] uint8, a memory map
@@ -85,7 +90,9 @@ def write_finished(
         transfer=video.transfer,
         monitor=monitor,
     )
-    result.save(files["edit"], {"comment": _MADE_BY_AI} if public else None)
+    metadata = {"comment": _MADE_BY_AI} if public else None
+    result.save(files["edit"], metadata)
+    result, delivered = _deliver(folder / f"{name}-full-size.mp4", files["edit"], result, video, metadata, monitor)
     project.save(files["project"], name=project.video.name)
     report: dict[str, Any] = {
         **result.report,
@@ -108,9 +115,23 @@ def write_finished(
         warnings=result.warnings,
         source=files["source"],
         edit=files["edit"],
+        delivered=delivered,
         report=files["report"],
         project=files["project"],
     )
+
+
+def _deliver(
+    path: Path, edit: Path, result: EditResult, video: Video, metadata: dict[str, str] | None, monitor: Monitor
+) -> tuple[EditResult, Path]:
+    """Write the edit at its source's size, if that is larger than what was edited; where it cannot be, a warning."""
+    try:
+        if source_size(video) is None:
+            return result, edit
+        return result, deliver_edit(path, result, video, metadata=metadata, monitor=monitor).path
+    except AdaFlowError as problem:
+        warning = without_folders(f"{problem}; it was delivered at the working size")
+        return replace(result, warnings=(*result.warnings, warning)), edit
 
 
 def _project_command(project: Project, file: Path) -> str:

@@ -237,7 +237,7 @@ class Tools:
         finished = snapshot.result if snapshot is not None else None
         if not isinstance(finished, FinishedEdit):
             return JSONResponse({"problem": "There is no such file, or no longer"}, 404)
-        files = {"edited": finished.edit, "source": finished.source, "report": finished.report}
+        files = {"edited": finished.delivered, "source": finished.source, "report": finished.report}
         path = files.get(request.path_params["name"])
         return (
             FileResponse(path, filename=path.name) if path else JSONResponse({"problem": "There is no such file"}, 404)
