@@ -199,7 +199,7 @@ def _connect_timeline(events: Events, steps: Steps, previewed: list[gr.events.De
     """A prompt for each shot: the rows, and what is done to them."""
     film, plan, edit = events.film, steps.plan, steps.edit
     rows = collect(RowsOutputs._fields, edit)
-    shots: _Call = film.shots, [plan.plan_id, *rows], rows
+    shots: _Call = quietly(film.shots), [plan.plan_id, *rows], rows  # a moved slider may come here without a plan
     shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
     edit.prompting.change(_by_shot, edit.prompting, [edit.prompt, edit.timeline, edit.show_place, edit.try_it],
                           **_PRIVATE)  # fmt: skip

@@ -80,7 +80,7 @@ class FilmEvents:
         """A row for each shot of the plan; rows that fit the video stay."""
         stored = self.studio.find_plan(plan_id)
         if stored is None:
-            return unchanged(RowsOutputs)
+            raise refusal("there is no plan yet; preview the keyframes first")
         frames = len(stored.plan.video)
         if rows and rows[-1]["frames"][1] == frames:
             return RowsOutputs(rows, version + 1)
