@@ -18,7 +18,6 @@ from adaflow_core.progress import Monitor
 from adaflow_core.report.scores import Scores
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.video.types import Video
-from adaflow_core.video.write import write_video
 from webui.jobs.queue import Report
 from webui.messages import without_folders
 
@@ -80,26 +79,13 @@ def write_finished(
     }
     command = command or _project_command(project, files["project"])
     folder.mkdir(parents=True)
-    write_video(
-        files["source"],
-        video.frames,
-        video.fps,
-        audio_from=video.source,
-        start=video.start,
-        times=video.times,
-        transfer=video.transfer,
-        monitor=monitor,
-    )
+    # The source as a result that changed nothing.
+    EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
     metadata = {"comment": _MADE_BY_AI} if public else None
     result.save(files["edit"], metadata)
     result, delivered = _deliver(folder / f"{name}-full-size.mp4", files["edit"], result, video, metadata, monitor)
     project.save(files["project"], name=project.video.name)
-    report: dict[str, Any] = {
-        **result.report,
-        "model": project.model,
-        "scores": asdict(scores),
-        "command": command,
-    }
+    report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
     files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return FinishedEdit(
         folder=folder,
