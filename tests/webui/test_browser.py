@@ -376,10 +376,10 @@ def test_the_place_of_an_edit_is_shown_before_it(page: Page) -> None:
     page.get_by_role("button", name="Show where it changes").click()
     page.get_by_text("of the picture; shape is kept.").wait_for()
     assert page.locator(".thumbnail-item", has_text="% · ").count() == 2
-    page.get_by_label("Structure automatic").uncheck()
-    structure = page.get_by_label("number input for Structure")
-    page.wait_for_function("box => !box.disabled", arg=structure.element_handle())
-    set_slider(page, "Structure", 0.3)
+    structure = page.get_by_label("Structure", exact=True)
+    assert structure.input_value() == "automatic"
+    structure.fill("0.3")
+    structure.press("Enter")
     page.get_by_role("button", name="Show where it changes").click()
     page.get_by_text("shape is kept for 30% of the steps").wait_for()
     page.get_by_label("Prompt", exact=True).fill(" ")
