@@ -24,10 +24,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 PORT = 7863
 ADDRESS = f"http://127.0.0.1:{PORT}"
-README_VIEWS = {  # view -> name, and the part that is shown: left, top, right, bottom in pixels
-    "desktop-tokens": ("page-tokens", (445, 785, 1240, 1660)),
-    "desktop-edited": ("page-result", (40, 320, 1240, 940)),
-    "dark-timeline": ("page-timeline", (445, 785, 1240, 1480)),
+README_VIEWS = {  # view -> name, the part that is shown, and how many pixels of it from its top
+    "desktop-tokens": ("page-tokens", ".af-views", 900),
+    "desktop-drafts": ("page-drafts", ".af-draft", 462),
+    "desktop-edited": ("page-result", ".af-result", 640),
+    "dark-timeline": ("page-timeline", ".af-views", 720),
 }
 
 
@@ -52,9 +53,10 @@ def main() -> None:
             app.terminate()
             app.wait()
     if arguments.readme:
-        for view, (name, part) in README_VIEWS.items():
+        for view, (name, _, height) in README_VIEWS.items():
             # JPEG: a palette has too few colours for a page of pictures.
-            picture = Image.open(arguments.out / f"{view}.png").convert("RGB").crop(part)
+            picture = Image.open(arguments.out / f"{view}-part.png").convert("RGB")
+            picture = picture.crop((0, 0, picture.width, min(height, picture.height)))
             picture.save(PICTURES / f"{name}.jpg", quality=88, optimize=True)
 
 
@@ -85,11 +87,13 @@ class Visit:
     page: Page
     out: Path
     name: str
-    width: int
 
     def photograph(self, view: str) -> None:
         self.page.wait_for_timeout(700)
-        self.page.screenshot(path=self.out / f"{self.name}-{view}.png", full_page=True)
+        view = f"{self.name}-{view}"
+        self.page.screenshot(path=self.out / f"{view}.png", full_page=True)
+        if view in README_VIEWS:
+            self.page.locator(README_VIEWS[view][1]).first.screenshot(path=self.out / f"{view}-part.png")
 
     def plan(self) -> None:
         """Choose the first example, preview it, look at each tab and move a slider."""
@@ -116,6 +120,18 @@ class Visit:
         )
         print(f"{self.name}: slider to answer {time.perf_counter() - began:.2f} s", flush=True)
 
+    def draft(self) -> None:
+        """Try four seeds on the keyframes, and go back to the model's own settings."""
+        page = self.page
+        page.get_by_label("Drafts side by side").click()
+        page.get_by_role("option", name="four seeds").click()
+        began = time.perf_counter()
+        page.get_by_role("button", name="Try on keyframes").click()
+        page.get_by_text("Choose one, and the edit goes on").wait_for()
+        print(f"{self.name}: click to four drafts {time.perf_counter() - began:.1f} s", flush=True)
+        page.wait_for_timeout(1000)
+        self.photograph("drafts")
+
     def edit(self) -> None:
         """Edit, and look at the result."""
         page = self.page
@@ -129,10 +145,7 @@ class Visit:
         print(f"{self.name}: source and edit apart by {apart[20]:.3f} s (median), {apart[36]:.3f} s (90 %)", flush=True)
         page.evaluate("document.querySelector('.af-edited video').pause()")
         page.wait_for_timeout(1000)
-        top = page.get_by_role("heading", name="3. Edit").bounding_box()
-        assert top is not None
-        place = {"x": 0, "y": top["y"] + page.evaluate("window.scrollY"), "width": self.width, "height": 1000}
-        page.screenshot(path=self.out / f"{self.name}-edited.png", full_page=True, clip=place)  # type: ignore[arg-type]
+        self.photograph("edited")
         page.get_by_role("button", name="Compare frame by frame").click()
         page.get_by_role("button", name="Reproduce this").click()
         self.photograph("result")
@@ -161,8 +174,9 @@ def visit(browser: Browser, out: Path, name: str, width: int, scheme: str, began
     open_page(page, f"{ADDRESS}/?__theme={scheme}")
     if began is not None:
         print(f"page usable {time.perf_counter() - began:.1f} s after the start", flush=True)
-    one = Visit(page, out, name, width)
+    one = Visit(page, out, name)
     one.plan()
+    one.draft()
     one.edit()
     one.stop()
     print(f"{name}: console errors: {problems or 'none'}", flush=True)

@@ -402,7 +402,7 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
     assert page.locator(".af-plot img").first.bounding_box()["width"] == 960  # type: ignore[index]
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.thorough)])
 def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     """A draft, prompts of ranges, a retake, and the project of all of it opened again."""
     page.set_viewport_size({"width": width, "height": 900})

@@ -79,7 +79,7 @@ class EditStep:
 
     def _add_draft(self) -> None:
         self.draft_progress = gr.HTML(label="Progress of the draft")
-        with gr.Column(visible=False) as self.draft:
+        with gr.Column(visible=False, elem_classes="af-draft") as self.draft:
             self.draft_sentence = gr.HTML(label="About the drafts")
             chosen = {"elem_classes": ["af-gallery", "af-drafts"], "allow_preview": False, "buttons": []}
             self.draft_gallery = _pictures("Drafts", columns=2, **chosen)

@@ -40,7 +40,7 @@ class PlanStep:
                     label="Before the first preview",
                     value='<p class="af-empty">Keyframes, tokens and timeline will be here.</p>',
                 )
-                with gr.Column(visible=False) as self.views:
+                with gr.Column(visible=False, elem_classes="af-views") as self.views:
                     self.cost = gr.HTML(label="Cost")
                     with gr.Tabs():
                         self._add_keyframes_tab()
