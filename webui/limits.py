@@ -10,6 +10,8 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import VideoInfo
 
+LARGEST_SIDE = 768  # pixels of the shorter side: the largest working size that is offered, and that strangers may ask
+
 
 @dataclass(frozen=True)
 class Limits:

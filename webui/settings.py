@@ -18,6 +18,7 @@ PLAN = tuple(name for name in settings_of(PlanConfig) if name != "source_prompt"
 EDIT = tuple(settings_of(EditConfig))
 ALL = (*PLAN, *EDIT)
 FORECAST = ("steps", "injection_attention", "guidance")  # settings of the edit that a plan's forecast needs
+RESERVED = ("max_keyframes", "chunk")  # strangers could fill the memory by them: for them these stay automatic
 AUTOMATIC = 0  # shown for "automatic" where a number must be larger
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -40,9 +41,13 @@ def shown_values(names: Sequence[str], profile: ModelProfile, config: Mapping[st
     return [shown_value(TABLE[name], profile, (config or {}).get(name, TABLE[name].default)) for name in names]
 
 
-def asked_values(names: Sequence[str], profile: ModelProfile, shown: Sequence[Any]) -> dict[str, Any]:
-    """The values of a configuration that components showing `shown` ask for."""
+def asked_values(
+    names: Sequence[str], profile: ModelProfile, shown: Sequence[Any], public: bool = False
+) -> dict[str, Any]:
+    """The values of a configuration that components showing `shown` ask for; `public`: on a page for strangers."""
     values = {name: _asked(TABLE[name], profile, value) for name, value in zip(names, shown, strict=True)}
+    if public:
+        values |= {name: None for name in RESERVED if name in values}
     if values.get("kv_frames") is not None:
         values["prune"] = None  # which it stands in place of
     return values

@@ -29,7 +29,7 @@ from webui.jobs.engines import Engines
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Jobs, Report, Stop
 from webui.jobs.tasks import DraftTask, EditTask, PlaceTask, PlanTask, Request, RetakeTask, Runner, Task
-from webui.limits import Limits
+from webui.limits import LARGEST_SIDE, Limits
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class Studio:
 
     def plan(self, request: Request) -> str:
         """Queue planning, and return the job's id. The job's result is the id of the plan, which stays here."""
+        if self.public and request.size and min(request.size) > LARGEST_SIDE:
+            raise AdaFlowError(f"this page works at up to {LARGEST_SIDE} pixels of the shorter side; take less")
         task = PlanTask(self._sources[self.resolve_model(request.model)], request)
 
         def work(report: Report, stop: Stop) -> str:

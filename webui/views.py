@@ -18,6 +18,7 @@ from adaflow_core.types import Grid, Plan
 from adaflow_core.video.types import VideoInfo
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
+from webui.limits import LARGEST_SIDE
 from webui.messages import sentence
 
 Item = tuple[Picture, str]  # picture and caption in a gallery
@@ -335,7 +336,8 @@ def vocabulary_title(words: Sequence[str]) -> str:
 
 def working_sizes(usual: int) -> list[tuple[str, int]]:
     """Working sizes to choose from, in pixels of the shorter side; 0 is the model's own."""
-    return [(f"the model's own ({usual})", 0), *((str(side), side) for side in (192, 256, 320, 384, 512, 768))]
+    sides = (192, 256, 320, 384, 512, LARGEST_SIDE)
+    return [(f"the model's own ({usual})", 0), *((str(side), side) for side in sides)]
 
 
 def vocabulary(words: Iterable[str]) -> str:

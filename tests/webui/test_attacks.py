@@ -385,3 +385,19 @@ def test_a_checkpoints_own_code_is_never_run(part: str, tiny_folder: Callable[[s
     with pytest.raises(AdaFlowError):
         load_backbone(str(folder), device="cpu")
     assert not mark.exists()
+
+
+@with_model
+def test_strangers_cannot_fill_the_memory_by_settings(victim: Victim, drawn_clip: Path) -> None:
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    from webui.settings import asked_values
+
+    client, clip = Client(victim.address, verbose=False), handle_file(str(drawn_clip))
+    for size in ("1024", "4096x4096"):
+        with pytest.raises(AppError, match="works at up to 768 pixels"):
+            client.predict(clip, "", side=size, api_name="/preview")
+    profile, shown = victim.studio.profile(), {"max_keyframes": 10_000, "chunk": 4096}
+    assert asked_values(tuple(shown), profile, tuple(shown.values()), public=True) == dict.fromkeys(shown)
+    assert asked_values(tuple(shown), profile, tuple(shown.values())) == shown, "at home they are taken"

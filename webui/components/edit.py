@@ -68,7 +68,7 @@ class EditStep:
                 self.settings |= settings.add_settings(_RIGHT, profile)
                 with gr.Accordion("More", open=False):
                     others = [name for name in EDIT if name not in self.settings]
-                    self.settings |= settings.add_settings(others, profile)
+                    self.settings |= settings.add_settings(others, profile, studio.public)
                 self.reset = gr.Button("Back to the model's own settings", size="sm")
 
     def _add_place(self) -> None:

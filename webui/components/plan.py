@@ -29,7 +29,7 @@ class PlanStep:
                     self.settings |= settings.add_settings(("method", "importance"), profile)
                     with gr.Accordion("More", open=False):
                         others = [name for name in PLAN if name not in self.settings]
-                        self.settings |= settings.add_settings(others, profile)
+                        self.settings |= settings.add_settings(others, profile, studio.public)
                     self.reset = gr.Button("Back to the model's own settings", size="sm")
                 with gr.Row():
                     self.preview = gr.Button("Preview keyframes", variant="primary", scale=3, min_width=160)

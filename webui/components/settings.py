@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from adaflow_core.config import ModelProfile, Setting
-from webui.settings import AUTOMATIC, TABLE, own_value, shown_value
+from webui.settings import AUTOMATIC, RESERVED, TABLE, own_value, shown_value
 
 # Where the page's words or ranges differ from the table's: it shows the useful part of some ranges.
 _OWN: dict[str, dict[str, Any]] = {
@@ -30,9 +30,13 @@ _OWN: dict[str, dict[str, Any]] = {
 _SCALES = [("1", 1), ("2x2", 2), ("4x4", 4), ("8x8", 8)]
 
 
-def add_settings(names: Sequence[str], profile: ModelProfile) -> dict[str, Any]:
+def add_settings(names: Sequence[str], profile: ModelProfile, public: bool = False) -> dict[str, Any]:
     """A component for each of these settings, by name, showing the values of a model's profile."""
-    return {name: _component(TABLE[name], profile) for name in names}
+    made = {name: _component(TABLE[name], profile) for name in names}
+    for name in RESERVED:
+        if public and name in made:
+            made[name].visible = False
+    return made
 
 
 def _component(setting: Setting, profile: ModelProfile) -> Any:

@@ -104,7 +104,8 @@ class EditEvents:
     def asked(self, plan_id: str | None, names: Sequence[str], shown: Sequence[Any]) -> dict[str, Any]:
         """What components of these settings ask for, of the model of a plan."""
         stored = self.studio.find_plan(plan_id)
-        return asked_values(names, self.studio.profile(stored.request.model if stored else ""), shown)
+        profile = self.studio.profile(stored.request.model if stored else "")
+        return asked_values(names, profile, shown, self.studio.public)
 
     async def watch(self, job_id: str) -> AsyncIterator[WatchOutputs]:
         """Follow a job to its end: status, progress, then source, edit, files and report."""

@@ -145,7 +145,7 @@ class PlanEvents:
         with refuse_on_error():
             info = await asyncio.to_thread(self._check_video, video)
             profile = self.studio.profile(model)
-            asked = asked_values(PLAN, profile, shown[: len(PLAN)])
+            asked = asked_values(PLAN, profile, shown[: len(PLAN)], self.studio.public)
             edit = asked_values(FORECAST, profile, shown[len(PLAN) :])
             request = Request(
                 str(info.path),
@@ -280,9 +280,8 @@ def _size(info: VideoInfo, side: int | str) -> tuple[int, int] | None:
     """The working size that `side` asks for; None: the model's own."""
     if not side:
         return None
-    if not str(side).isdecimal():
-        return parse_size(str(side))
-    return working_size(info.width, info.height, int(side))
+    wanted = str(side)
+    return working_size(info.width, info.height, int(wanted)) if wanted.isdecimal() else parse_size(wanted)
 
 
 def _serve_items(items: list[views.Item]) -> list[tuple[str, str]]:
