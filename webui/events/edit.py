@@ -21,7 +21,7 @@ from webui.jobs.queue import Snapshot
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import BesideOutputs, CompareOutputs, HistoryOutputs, PlaceOutputs, WatchOutputs, unchanged
 from webui.served_images import serve_image
-from webui.settings import EDIT, asked_values, named, shown_values
+from webui.settings import EDIT, RESERVED, asked_values, named, shown_values
 from webui.studio import Studio
 
 Rows = list[dict[str, Any]]  # {"frames": [first, end], "prompt": text}
@@ -95,6 +95,9 @@ class EditEvents:
             whole = [{"frames": [0, len(stored.plan.video) if stored else 1], "prompt": prompt}]
             check_takes(takes or (), "the takes")
             timeline = Timeline(_ranges(whole if prompting == views.ONE else prompts), int(crossfade))
+            if self.studio.public:
+                reserved = dict.fromkeys(set(RESERVED) & set(EDIT))
+                takes = [take | {"settings": take["settings"] | reserved} for take in takes or ()]
             return self.studio.edit(plan_id, timeline, config, takes or ())
 
     def own_settings(self, model: str) -> list[Any]:
