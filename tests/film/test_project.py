@@ -69,7 +69,7 @@ def test_a_folder_of_pictures_is_known_by_its_content(tmp_path: Path) -> None:
         ({"kind": None}, "is no project"),
         ({"prompts": "a ball"}, "lacks a part, or has a wrong one"),
         ({"prompts": [{"frames": [3], "prompt": "a ball"}]}, "write a range as"),
-        ({"takes": [{"frames": [0, 2], "prompt": "a", "settings": {"sead": 1}}]}, "lacks a part, or has a wrong one"),
+        ({"takes": [{"frames": [0, 2], "prompt": "a", "settings": {"sead": 1}}]}, "hold what is no take"),
         ({"video": {}}, "lacks a part, or has a wrong one"),
         ({"settings": {"plan": {"keyframs": 3}}}, "keyframs"),
         ({"settings": {"edit": {"seed": "four"}}}, "seed"),
