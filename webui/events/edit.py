@@ -15,7 +15,7 @@ from adaflow_core.film.project import check_takes
 from adaflow_core.film.timeline import PromptRange, Timeline, ranges_of
 from adaflow_core.report.visualize import place_sentence, place_view
 from webui import views
-from webui.events.follow import follow, stop_job
+from webui.events.follow import follow, not_done, stop_job
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
 from webui.messages import message, refusal, refuse_on_error
@@ -67,9 +67,7 @@ class EditEvents:
         done = unchanged(PlaceOutputs, place_job_id="", place_progress="")
         if stored is None or snapshot is None or snapshot.state != "done":
             yield done
-            if snapshot is not None and snapshot.state == "failed":
-                raise refusal(snapshot.problem)
-            raise refusal("the search was stopped", title="Stopped")
+            raise not_done(snapshot, "search")
         items = await asyncio.to_thread(place_view, stored.plan, snapshot.result)
         yield done._replace(
             place=gr.Column(visible=True),

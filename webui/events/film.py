@@ -23,7 +23,7 @@ from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from webui import views
 from webui.events.edit import EditEvents, Rows
-from webui.events.follow import follow
+from webui.events.follow import follow, not_done
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
 from webui.served_images import serve_image
@@ -54,9 +54,7 @@ class FilmEvents:
         done = unchanged(DraftOutputs, draft_job_id="", draft_progress="")
         if stored is None or snapshot is None or snapshot.state != "done":
             yield done
-            if snapshot is not None and snapshot.state == "failed":
-                raise refusal(snapshot.problem)
-            raise refusal("the draft was stopped", title="Stopped")
+            raise not_done(snapshot, "draft")
         drafts: list[tuple[str, Draft]] = snapshot.result
         pictures = [await asyncio.to_thread(_sheet, stored.plan, *draft) for draft in drafts]
         warnings = dict.fromkeys(warning for _, draft in drafts for warning in draft.warnings)

@@ -10,6 +10,7 @@ import gradio as gr
 
 from webui import views
 from webui.jobs.queue import Jobs, Snapshot
+from webui.messages import refusal
 
 _INTERVAL = 0.3  # seconds between two looks at a job
 
@@ -26,6 +27,13 @@ async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
             return
         seen = mark
         await asyncio.sleep(_INTERVAL)
+
+
+def not_done(snapshot: Snapshot | None, what: str) -> gr.Error:
+    """What is said of a job without a result; `what` it was, if it was stopped."""
+    if snapshot is not None and snapshot.state == "failed":
+        return refusal(snapshot.problem)
+    return refusal(f"the {what} was stopped", title="Stopped")
 
 
 def stop_job(jobs: Jobs, *job_ids: str) -> Any:
