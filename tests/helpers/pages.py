@@ -1,4 +1,4 @@
-"""A page that is served for tests."""
+"""A page that is served for tests, and what a visitor does there."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from adaflow_core.model.loading import EMBEDDED
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CLIPS = EMBEDDED.parent / "clips"
+PATIENCE = 120_000  # milliseconds that a browser waits; other tests run beside these
 HAS_MODEL = (EMBEDDED / "model_index.json").is_file()
 with_model = pytest.mark.skipif(not HAS_MODEL, reason="no embedded model in assets/embedded-sd")
+IN_BROWSER = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    with_model,
+    pytest.mark.skipif(not (CLIPS / "clips.json").is_file(), reason="no example clips in assets/clips"),
+]
 
 
 def half_size(folder: Path) -> Path:
@@ -43,3 +54,37 @@ def serve_page(folder: Path, model: str = "embedded", models: tuple[str, ...] = 
         )
         yield url
         blocks.close()
+
+
+def choose_example(page: Page, frames: str = "0:8", steps: int = 2, number: int = 0) -> dict[str, str]:
+    """Click an example and ask for a short, quick edit of it."""
+    clip = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))[number]
+    page.get_by_role("button", name=f"Thumbnail {number + 1} of").first.click()
+    page.wait_for_function(
+        "text => [...document.querySelectorAll('textarea, input')].some(e => e.value === text)",
+        arg=clip["prompt"],
+    )
+    page.get_by_role("button", name="Advanced").click()
+    page.get_by_label("Frame range").fill(frames)
+    page.get_by_role("button", name="Settings of the edit").click()
+    page.get_by_label("number input for Steps").fill(str(steps))
+    page.get_by_label("number input for Steps").blur()
+    return dict(clip)
+
+
+def remembered(page: Page, condition: str) -> dict[str, Any]:
+    """Wait until what the tab has written down, `tab`, meets the condition: a reload finds no more than that."""
+    tab = "JSON.parse(sessionStorage.getItem('adaflow-tab') ?? '{}')"
+    page.wait_for_function(f"(tab => {condition})({tab})")
+    return dict(page.evaluate(tab))
+
+
+def fact(page: Page, name: str) -> str:
+    """What the cost line says under `name`."""
+    return page.locator(".af-fact", has_text=name).locator("dd").first.inner_text()
+
+
+def set_slider(page: Page, label: str, value: float) -> None:
+    box = page.get_by_label(f"number input for {label}")
+    box.fill(str(value))
+    box.blur()

@@ -18,7 +18,8 @@ from adaflow_core.storage.cache import Cache
 from adaflow_core.video.decode import probe
 from helpers.odd_files import ffmpeg
 from helpers.videos import fuzz
-from helpers.videos.flashes import TURNS, Structure, apart_most, differences, faults, measure
+from helpers.videos.flashes import TURNS, Structure
+from helpers.videos.measured import apart_most, differences, faults, measure
 
 EVEN = tuple(n / 25 for n in range(75))
 UNEVEN = tuple(np.cumsum([0, *np.tile([0.03, 0.05, 0.12, 0.02], 12)]).round(3).tolist())

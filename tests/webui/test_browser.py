@@ -2,115 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from adaflow_core.video.decode import probe
-from helpers.pages import half_size, serve_page, with_model
-from webui.components.examples import CLIPS
+from helpers.pages import IN_BROWSER, PATIENCE, choose_example, fact, remembered, set_slider
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, Page
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    with_model,
-    pytest.mark.skipif(not (CLIPS / "clips.json").is_file(), reason="no example clips in assets/clips"),
-]
+pytestmark = IN_BROWSER
 SOURCE, EDITED = (f"document.querySelector('.af-{name} video')" for name in ("source", "edited"))
-PATIENCE = 120_000  # milliseconds; other tests run beside these
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from webui.theme import CSS, HEAD, THEME
-
-    folder = tmp_path_factory.mktemp("browser")
-    model = str(half_size(folder / "embedded"))
-    with serve_page(folder, model, theme=THEME, css=CSS, head=HEAD) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Its cache holds the page's scripts, which are some megabytes."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext, address: str) -> Iterator[Page]:
-    """A visitor whom the page does not know; fails the test on any error in the console."""
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-
-    def forget_the_page_that_was_left(_: Page) -> None:
-        errors[:] = [error for error in errors if "AbortError" not in error and "errored out" not in error]
-
-    page.on("load", forget_the_page_that_was_left)  # its connections end with it
-    page.goto(address)
-    page.get_by_role("button", name="Preview keyframes").wait_for()
-    yield page
-    page.evaluate("localStorage.clear()")  # what a tab remembers ends with it
-    page.close()
-    assert errors == []
-
-
-def choose_example(page: Page, frames: str = "0:8", steps: int = 2, number: int = 0) -> dict[str, str]:
-    """Click an example and ask for a short, quick edit of it."""
-    clip = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))[number]
-    page.get_by_role("button", name=f"Thumbnail {number + 1} of").first.click()
-    page.wait_for_function(
-        "text => [...document.querySelectorAll('textarea, input')].some(e => e.value === text)",
-        arg=clip["prompt"],
-    )
-    page.get_by_role("button", name="Advanced").click()
-    page.get_by_label("Frame range").fill(frames)
-    page.get_by_role("button", name="Settings of the edit").click()
-    page.get_by_label("number input for Steps").fill(str(steps))
-    page.get_by_label("number input for Steps").blur()
-    return dict(clip)
-
-
-def remembered(page: Page, condition: str) -> dict[str, Any]:
-    """Wait until what the tab has written down, `tab`, meets the condition: a reload finds no more than that."""
-    tab = "JSON.parse(sessionStorage.getItem('adaflow-tab') ?? '{}')"
-    page.wait_for_function(f"(tab => {condition})({tab})")
-    return dict(page.evaluate(tab))
-
-
-def fact(page: Page, name: str) -> str:
-    """What the cost line says under `name`."""
-    return page.locator(".af-fact", has_text=name).locator("dd").first.inner_text()
-
-
-def set_slider(page: Page, label: str, value: float) -> None:
-    box = page.get_by_label(f"number input for {label}")
-    box.fill(str(value))
-    box.blur()
 
 
 def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None:
@@ -400,64 +306,3 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
     # The plots keep the size at which they can be read, and scroll in their frame.
     assert page.locator(".af-plot img").first.bounding_box()["width"] == 960  # type: ignore[index]
-
-
-@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.thorough)])
-def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
-    """A draft, prompts of ranges, a retake, and the project of all of it opened again."""
-    page.set_viewport_size({"width": width, "height": 900})
-    clip = choose_example(page, frames="0:6", steps=1)
-    page.get_by_label("Drafts side by side").click()
-    page.get_by_role("option", name="four scales of guidance").click()
-    page.get_by_role("button", name="Try on keyframes").click()
-    page.get_by_text("Choose one, and the edit goes on from it.").wait_for()
-    drafts = page.locator(".af-drafts .thumbnail-item")
-    assert [text.strip() for text in drafts.all_inner_texts()] == [f"guidance {k}" for k in (1, 3, 6, 10)]
-    drafts.nth(1).click()
-    page.wait_for_function(
-        "[...document.querySelectorAll('input')].some(e => e.ariaLabel?.includes('Guidance') && e.value == 3)"
-    )
-
-    page.get_by_label("A prompt for each shot").click()
-    page.get_by_label("Split row 1 at frame").fill("4")
-    page.get_by_role("button", name="Split").click()
-    page.get_by_label("Split row 2 at frame").wait_for()
-    rows = page.locator(".af-row textarea")
-    assert rows.count() == 2
-    page.get_by_label("Frames 0 to 3").fill("a green ball")
-    page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
-    page.get_by_text("“a green ball”").wait_for()
-
-    page.get_by_role("button", name="Make a stretch again").click()
-    set_slider(page, "First frame of the stretch", 1)
-    set_slider(page, "Its end, not included", 3)
-    page.get_by_role("button", name="Retake").click()
-    page.get_by_text("Edit: a green ball").wait_for()  # the take before, beside the new one
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Save the project").click()
-    file = tmp_path / "project.json"
-    download.value.save_as(file)
-    project = json.loads(file.read_text())
-    assert project["prompts"] == [{"frames": [0, 4], "prompt": "a green ball"}]
-    assert [take["frames"] for take in project["takes"]] == [[1, 3]]
-    assert project["settings"]["edit"]["guidance"] == 3 and project["video"]["path"] == Path(clip["file"]).name
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download the video").click()
-    film = Path(download.value.path()).read_bytes()
-
-    # Opened by another visitor, the project gives the same film.
-    page.evaluate("sessionStorage.clear(); localStorage.clear()")
-    page.reload()
-    page.get_by_role("button", name="Preview keyframes").wait_for()
-    page.locator("input[type=file][accept='.json']").set_input_files(file)
-    page.get_by_text("1 range with a prompt, 1 take").wait_for()
-    page.get_by_label("Split row 2 at frame").wait_for()
-    page.get_by_role("button", name="Settings of the edit").click()
-    assert page.get_by_label("number input for Guidance").input_value() == "3"
-    page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download the video").click()
-    assert Path(download.value.path()).read_bytes() == film
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing hangs over the side"

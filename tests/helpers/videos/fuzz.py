@@ -30,7 +30,8 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.decode import decode_video, thumbnails
 from adaflow_core.video.write import write_video
 from helpers.films import make
-from helpers.videos.flashes import Structure, faults
+from helpers.videos.flashes import Structure
+from helpers.videos.measured import faults
 
 SECONDS = 45.0  # longer than a process may be silent
 KINDS = {  # name, codec, options

@@ -1,0 +1,64 @@
+"""The page in a real browser, one for each file of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers.pages import PATIENCE, half_size, serve_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    from webui.theme import CSS, HEAD, THEME
+
+    folder = tmp_path_factory.mktemp("browser")
+    model = str(half_size(folder / "embedded"))
+    with serve_page(folder, model, theme=THEME, css=CSS, head=HEAD) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """Its cache holds the page's scripts, which are some megabytes."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, address: str) -> Iterator[Page]:
+    """A visitor whom the page does not know; fails the test on any error in the console."""
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+
+    def forget_the_page_that_was_left(_: Page) -> None:
+        errors[:] = [error for error in errors if "AbortError" not in error and "errored out" not in error]
+
+    page.on("load", forget_the_page_that_was_left)  # its connections end with it
+    page.goto(address)
+    page.get_by_role("button", name="Preview keyframes").wait_for()
+    yield page
+    page.evaluate("localStorage.clear()")  # what a tab remembers ends with it
+    page.close()
+    assert errors == []

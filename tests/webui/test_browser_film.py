@@ -1,0 +1,77 @@
+"""The page in a real browser: an edit over time, from drafts to a project that is opened again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from helpers.pages import IN_BROWSER, choose_example, set_slider
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = IN_BROWSER
+
+
+@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.thorough)])
+def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
+    """A draft, prompts of ranges, a retake, and the project of all of it opened again."""
+    page.set_viewport_size({"width": width, "height": 900})
+    clip = choose_example(page, frames="0:6", steps=1)
+    page.get_by_label("Drafts side by side").click()
+    page.get_by_role("option", name="four scales of guidance").click()
+    page.get_by_role("button", name="Try on keyframes").click()
+    page.get_by_text("Choose one, and the edit goes on from it.").wait_for()
+    drafts = page.locator(".af-drafts .thumbnail-item")
+    assert [text.strip() for text in drafts.all_inner_texts()] == [f"guidance {k}" for k in (1, 3, 6, 10)]
+    drafts.nth(1).click()
+    page.wait_for_function(
+        "[...document.querySelectorAll('input')].some(e => e.ariaLabel?.includes('Guidance') && e.value == 3)"
+    )
+
+    page.get_by_label("A prompt for each shot").click()
+    page.get_by_label("Split row 1 at frame").fill("4")
+    page.get_by_role("button", name="Split").click()
+    page.get_by_label("Split row 2 at frame").wait_for()
+    rows = page.locator(".af-row textarea")
+    assert rows.count() == 2
+    page.get_by_label("Frames 0 to 3").fill("a green ball")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("“a green ball”").wait_for()
+
+    page.get_by_role("button", name="Make a stretch again").click()
+    set_slider(page, "First frame of the stretch", 1)
+    set_slider(page, "Its end, not included", 3)
+    page.get_by_role("button", name="Retake").click()
+    page.get_by_text("Edit: a green ball").wait_for()  # the take before, beside the new one
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the project").click()
+    file = tmp_path / "project.json"
+    download.value.save_as(file)
+    project = json.loads(file.read_text())
+    assert project["prompts"] == [{"frames": [0, 4], "prompt": "a green ball"}]
+    assert [take["frames"] for take in project["takes"]] == [[1, 3]]
+    assert project["settings"]["edit"]["guidance"] == 3 and project["video"]["path"] == Path(clip["file"]).name
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the video").click()
+    film = Path(download.value.path()).read_bytes()
+
+    # Opened by another visitor, the project gives the same film.
+    page.evaluate("sessionStorage.clear(); localStorage.clear()")
+    page.reload()
+    page.get_by_role("button", name="Preview keyframes").wait_for()
+    page.locator("input[type=file][accept='.json']").set_input_files(file)
+    page.get_by_text("1 range with a prompt, 1 take").wait_for()
+    page.get_by_label("Split row 2 at frame").wait_for()
+    page.get_by_role("button", name="Settings of the edit").click()
+    assert page.get_by_label("number input for Guidance").input_value() == "3"
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Edit ready").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the video").click()
+    assert Path(download.value.path()).read_bytes() == film
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing hangs over the side"
