@@ -1,6 +1,6 @@
 """Films of which flashes and tones begin together, of any structure: clocks, edit lists, tracks, turns.
 
-`Structure.drawn` draws one from a seed, `Structure.write` makes the file; what is seen and heard in it is `measured.py`'s.
+`Structure.drawn` draws one from a seed, `Structure.write` makes the file; `measured.py` says what is seen and heard.
 """
 
 from __future__ import annotations
