@@ -25,7 +25,7 @@ Refinement = Literal["none", "move", "split"]
 
 # How many keyframes the thresholds may ask for; the joint pass grows with their square.
 MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
-_SETTINGS_BYTES = 16 * 2**20  # of a file of settings that are read; a report of 10,000 frames has less
+_JSON_BYTES = 16 * 2**20  # of a file that are read; a report of 10,000 frames has less
 
 
 @dataclass(frozen=True)
@@ -400,15 +400,20 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) 
     return replace(config, **own)
 
 
-def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of a plan and of an edit in a JSON file: a report, or what a report holds as `settings`."""
+def read_json(path: Path, what: str, remedy: str) -> Any:
+    """The content of a JSON file that a user names; what cannot be read is said of `what`, with its `remedy`."""
     try:
         with path.open("rb") as file:
-            data = json.loads(file.read(_SETTINGS_BYTES))
+            return json.loads(file.read(_JSON_BYTES))
     except OSError as problem:
-        raise ConfigError(f"the settings {path} cannot be read ({problem.strerror}); check the path") from problem
+        raise ConfigError(f"{what} {path} cannot be read ({problem.strerror}); check the path") from problem
     except (ValueError, RecursionError) as problem:
-        raise ConfigError(f"the settings {path} are no JSON; give the report of an edit ({problem})") from problem
+        raise ConfigError(f"{what} {path}: no JSON, or cut short ({problem}); {remedy}") from problem
+
+
+def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a plan and of an edit in a JSON file: a report, or what a report holds as `settings`."""
+    data = read_json(path, "the settings", "give the report of an edit")
     parts = []
     found = data.get("settings", data) if isinstance(data, dict) else None
     if not isinstance(found, dict) or not found.keys() <= {"plan", "edit"} or not found:

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from adaflow_core.config import EditConfig, PlanConfig, read_settings, settings_dict
+from adaflow_core.config import EditConfig, PlanConfig, read_json, read_settings, settings_dict
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import CROSSFADE, Timeline, ranges_of
 from adaflow_core.storage.cache import checksum, relative
 
 VERSION = 1
 _KIND = "adaflow project"
-_BYTES = 16 * 2**20  # of a file that are read
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,7 @@ def project_video(path: Path) -> tuple[str, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(_BYTES))
-    except OSError as problem:
-        raise AdaFlowError(f"the project {path} cannot be read ({problem.strerror}); check the path") from problem
-    except (ValueError, RecursionError) as problem:
-        raise AdaFlowError(f"the project {path} is no JSON, or is cut short; take a whole one ({problem})") from problem
+    content = read_json(path, "the project", "take a whole one")
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise AdaFlowError(f"{path} is no project; give a file that edit --project or --draft wrote")
     if content.get("version") != VERSION:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from adaflow_core.config import EditConfig, settings_dict
+from adaflow_core.config import EditConfig, read_json, settings_dict
 from adaflow_core.editing.checkpoint import frames_digest
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.stretch import Laid, lay_over
@@ -91,6 +91,11 @@ class Timeline:
         whole = (first.start, first.end, first.source_prompt) == (0, len(video), None)
         return first.prompt if whole else None
 
+    @property
+    def text(self) -> str:
+        """All prompts, each once."""
+        return "; ".join(dict.fromkeys(r.prompt for r in self.ranges))
+
     def as_json(self) -> list[dict[str, Any]]:
         return [r.as_json() for r in self.ranges]
 
@@ -146,13 +151,7 @@ def _reach(
 
 def read_prompts(path: Path) -> tuple[PromptRange, ...]:
     """The ranges in a JSON file."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise AdaFlowError(f"the prompts {path} cannot be read ({problem.strerror}); check the path") from problem
-    except ValueError as problem:
-        raise AdaFlowError(f"the prompts {path} are no JSON ({problem}); write them as {_FORM}") from problem
-    return ranges_of(data, f"the prompts {path}")
+    return ranges_of(read_json(path, "the prompts", f"write them as {_FORM}"), f"the prompts {path}")
 
 
 def ranges_of(data: Any, where: str = "the prompts") -> tuple[PromptRange, ...]:
@@ -225,7 +224,7 @@ def timeline_result(
         "fps": float(video.fps),
         "seconds": plan.seconds | {"total": sum(plan.seconds.values()) + seconds},
         "frames_digest": frames_digest(frames),
-        "prompt": "; ".join(dict.fromkeys(r.prompt for r in timeline.ranges)),
+        "prompt": timeline.text,
         "region": parts[0]["region"],
         "prompts": timeline.as_json(),
         "crossfade": timeline.crossfade,

@@ -146,10 +146,6 @@ class EditTask:
         # The forecast leaves out loading, checking, scoring and writing, and a job that is cut short loses everything.
         return 30.0 + 1.5 * self.plan.forecast.total
 
-    @property
-    def prompt(self) -> str:
-        return "; ".join(dict.fromkeys(part.prompt for part in self.timeline.ranges))
-
     def run(self, engines: Engines, report: Report, stop: Stop) -> FinishedEdit:
         return _finish(self, self._edit, engines, report, stop)
 
@@ -219,7 +215,7 @@ def _finish(
         asked.plan,
         result,
         project,
-        takes[-1]["prompt"] if takes else asked.prompt,
+        takes[-1]["prompt"] if takes else asked.timeline.text,
         None if one is None else _command(asked, engine, one),
         scores,
         monitor,
