@@ -408,7 +408,7 @@ def read_json(path: Path, what: str, remedy: str) -> Any:
     except OSError as problem:
         raise ConfigError(f"{what} {path} cannot be read ({problem.strerror}); check the path") from problem
     except (ValueError, RecursionError) as problem:
-        raise ConfigError(f"{what} {path}: no JSON, or cut short ({problem}); {remedy}") from problem
+        raise ConfigError(f"{path} is no JSON, or is cut short ({problem}); {remedy}") from problem
 
 
 def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
