@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
+from adaflow_core.editing.smoothing import flow_ahead
 from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.timeline import PromptRange
 from adaflow_core.model.backbone import Backbone, prompt_warnings
@@ -86,7 +88,10 @@ class Job:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
         monitor, began, around = self.monitor, time.perf_counter(), self.around
         part = slice(*(around.only if around else slice(None)).indices(len(self.latents))[:2])
-        with PeakMemory(self.backbone.device) as peak:
+        video = self.plan.video.part(part.start, part.stop)
+        on_cpu = self.backbone.device.type == "cpu"  # there nothing is idle beside the model
+        ahead = nullcontext() if on_cpu or not self.config.smoothing else flow_ahead(video, self.cache)
+        with ahead, PeakMemory(self.backbone.device) as peak:
             inversion, reused = (invert or self.invert)()
             checkpoint = Checkpoint(self.cache.state("edits", self.key))
             place = self.place() if self.region is None else self._region_place(self.region)
@@ -100,7 +105,7 @@ class Job:
             assert self.config.structure is not None
             renewed = None if place is None or self.config.structure == 1 else place[part]
             frames = show_source(
-                self.backbone, edited[part], self.latents[part], self.plan.video.part(part.start, part.stop),
+                self.backbone, edited[part], self.latents[part], video,
                 self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
             )  # fmt: skip
             if self.region is not None:

@@ -104,13 +104,12 @@ def show_source(
         if rebuilt is None or not config.detail:
             return frames
         source, same = to_device(video.frames[ids], device), to_device(rebuilt[ids], device)
-        where = None if renewed is None else torch.stack([place_in(t) for t in ids])
-        return restore_detail(frames, same, source, config.detail, where)
+        return restore_detail(frames, same, source, config.detail, None if renewed is None else place_in(ids))
 
-    def place_in(t: int) -> Tensor:  # [1, H, W]
+    def place_in(ids: np.ndarray) -> Tensor:  # [F, 1, H, W]
         assert renewed is not None
-        small = to_device(np.asarray(renewed[t], np.float32), device)[None, None]
-        return F.interpolate(small, video.frames.shape[1:3], mode="bilinear", align_corners=False)[0]
+        small = to_device(np.asarray(renewed[ids], np.float32), device)[:, None]
+        return F.interpolate(small, video.frames.shape[1:3], mode="bilinear", align_corners=False)
 
     smoothed = bool(config.smoothing) and T > 1
     with monitor.stage("decode frames", T) as stage:
@@ -125,13 +124,13 @@ def show_source(
         assert config.smoothing and rebuilt is not None
         kept = rebuilt
 
-        def change(t: int) -> Tensor:  # [3, H, W]
-            return (to_device(out[t], device).float() - to_device(kept[t], device).float()).permute(2, 0, 1)
+        def change(ids: np.ndarray) -> Tensor:  # [F, 3, H, W]
+            edit, same = to_device(out[ids], device), to_device(kept[ids], device)
+            return rearrange(edit.float() - same.float(), "f h w c -> f c h w")
 
-        def write(t: int, smooth: Tensor) -> None:
-            frame = to_device(kept[t], device).float() + smooth.permute(1, 2, 0)
-            frame = frame.round().clamp(0, 255).to(torch.uint8)
-            out[t] = finished(frame[None], np.array([t]))[0].cpu().numpy()
+        def write(ids: np.ndarray, smooth: Tensor) -> None:
+            frames = to_device(kept[ids], device).float() + rearrange(smooth, "f c h w -> f h w c")
+            out[ids] = finished(frames.round().clamp(0, 255).to(torch.uint8), ids).cpu().numpy()
 
         flow = source_flow(video, cache, monitor)
         smooth_change(change, flow, config.smoothing, cuts, write, monitor, None if renewed is None else place_in)

@@ -7,7 +7,12 @@ anew. Where a thing takes another's place nothing is filtered: the source's moti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,9 @@ from adaflow_core.video.types import Video
 AGREE = 1.0  # pixels by which the flow there and back may miss its origin
 EDGE = 1.5  # pixels by which motions within 5 pixels of each other may differ
 HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
+BLOCK = 8  # frames whose changes and flow are on the device at a time
+FORGOTTEN = 1e-4  # the part of a change that counts as nothing
+THREADS = max(1, min(16, (os.cpu_count() or 1) // 2))  # for the flow
 
 
 def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
@@ -36,14 +44,38 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
 
     def build(folder: Path) -> dict[str, Any]:
         out = allocated(folder / "flow.npy", np.float16, (T - 1, 2, height // HALF, width // HALF, 2))
-        with monitor.stage("flow", T - 1) as stage:
-            for t in range(T - 1):
-                out[t] = flow_between(video.frames[t], video.frames[t + 1])
-                stage.advance()
+
+        def work(t: int) -> None:
+            out[t] = flow_between(video.frames[t], video.frames[t + 1])
+
+        with monitor.stage("flow", T - 1) as stage, ThreadPoolExecutor(THREADS) as threads:
+            try:
+                for _ in threads.map(work, range(T - 1)):
+                    stage.advance()
+            except BaseException:
+                threads.shutdown(cancel_futures=True)
+                raise
         return {}
 
     folder, _, _ = cache.get("flow", cache_key(video=video.digest), build, monitor.note)
     return np.load(folder / "flow.npy", mmap_mode="r")
+
+
+@contextmanager
+def flow_ahead(video: Video, cache: Cache) -> Iterator[None]:
+    """The source's flow goes into the cache beside the work of the block, which leaves the processor idle.
+
+    `source_flow` finds it there afterwards, or waits for what is missing by computing it itself.
+    """
+    ends = threading.Event()
+    thread = ThreadPoolExecutor(1)
+    found = thread.submit(source_flow, video, cache, Monitor(stop=ends.is_set))
+    try:
+        yield
+        found.result()
+    finally:
+        ends.set()
+        thread.shutdown()
 
 
 def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -61,65 +93,96 @@ def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def smooth_change(
-    change: Callable[[int], Tensor],  # frame -> its change [3, H, W] float32 on the device
+    change: Callable[[np.ndarray], Tensor],  # frames [F] -> their changes [F, 3, H, W] float32 on the device
     flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2]
     strength: float,  # 0..1, the part that the filter takes from its past
     cuts: np.ndarray,  # frames that begin a new shot
-    write: Callable[[int, Tensor], None],  # takes a frame and its smoothed change [3, H, W]
+    write: Callable[[np.ndarray, Tensor], None],  # takes frames [F] and their smoothed changes [F, 3, H, W]
     monitor: Monitor,
-    renewed: Callable[[int], Tensor] | None = None,  # frame -> where a thing takes another's place [1, H, W] 0..1
+    renewed: Callable[[np.ndarray], Tensor] | None = None,  # frames -> where a thing takes another's [F, 1, H, W] 0..1
+    part: slice = slice(None),  # the frames to smooth
 ) -> None:
-    """Filters the change of T frames; memory does not grow with T, what is kept in between lies in a file."""
+    """Filters the changes of some of T frames; those around are taken into account as far as the filter remembers.
+
+    Memory does not grow with T, what is kept in between lies in a file. Each frame's change is asked for twice, before
+    it is written.
+    """
     T = len(flow) + 1
-    first = change(0)
-    forward = scratch(np.float16, (T, *first.shape))
+    own = range(*part.indices(T))
+    around = reach(own, T, strength)
     borders = {int(cut) for cut in cuts}
-    grid = pixel_grid(first.shape[1], first.shape[2], first.device)
+    forward: np.ndarray | None = None
 
-    def mix(t: int, now: Tensor, state: Tensor, step: int) -> Tensor:
-        """The filter's next state: `strength` of that of frame t + step, where the flow can be trusted."""
-        pair = flow[min(t, t + step)]
-        there, back = (full_size(way, now) for way in (pair if step > 0 else pair[::-1]))
-        share = strength * trusted(there, back, grid, None if renewed is None else renewed(t))
-        return torch.lerp(now, warp(state, there, grid), share)
+    def filtered(frames: np.ndarray, step: int, state: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """Changes of `frames`, which follow each other by -step, and the filter's states from `state` on."""
+        now = change(frames)
+        grid = pixel_grid(now.shape[-2], now.shape[-1], now.device)
+        pairs = flow[np.clip(np.minimum(frames, frames + step), 0, T - 2)]
+        there, back = (full_size(way, now) for way in (pairs[:, 0], pairs[:, 1])[::step])
+        share = strength * trusted(there, back, grid, None if renewed is None else renewed(frames))
+        states = []
+        for i, t in enumerate(frames.tolist()):
+            if state is None or (t if step < 0 else t + 1) in borders:
+                state = now[i]
+            else:
+                state = torch.lerp(now[i], warp(state[None], there[i : i + 1], grid)[0], share[i])
+            states.append(state)
+        return now, states
 
-    with monitor.stage("smooth", 2 * T) as stage:
-        state = first
-        for t in range(T):
-            now = change(t)
-            state = now if t == 0 or t in borders else mix(t, now, state, -1)
-            forward[t] = state.half().cpu().numpy()
-            stage.advance()
-        for t in reversed(range(T)):
-            now = change(t)
-            state = now if t == T - 1 or t + 1 in borders else mix(t, now, state, 1)
-            before = to_device(forward[t], now.device).float()
-            write(t, (before + state - (1 - strength) * now) / (1 + strength))
-            stage.advance()
+    with monitor.stage("smooth", 2 * len(around)) as stage:
+        state = None
+        for frames in _blocks(around):
+            _, states = filtered(frames, -1, state)
+            state = states[-1]
+            if forward is None:
+                forward = scratch(np.float16, (len(around), *state.shape))
+            forward[frames - around.start] = torch.stack(states).half().cpu().numpy()
+            stage.advance(len(frames))
+        state = None
+        for frames in _blocks(around[::-1]):
+            now, states = filtered(frames, 1, state)
+            state = states[-1]
+            mine = np.isin(frames, own)
+            assert forward is not None
+            if mine.any():
+                before = to_device(forward[frames - around.start], now.device).float()
+                smooth = (before + torch.stack(states) - (1 - strength) * now) / (1 + strength)
+                write(frames[mine], smooth[torch.from_numpy(mine).to(now.device)])
+            stage.advance(len(frames))
+
+
+def reach(own: range, T: int, strength: float) -> range:
+    """`own` frames with those around them that the filter takes into account."""
+    far = math.ceil(math.log(FORGOTTEN) / math.log(strength)) if 0 < strength < 1 else T
+    return range(max(0, own.start - far), min(T, own.stop + far))
+
+
+def _blocks(frames: range) -> Iterable[np.ndarray]:
+    return (np.array(frames[i : i + BLOCK]) for i in range(0, len(frames), BLOCK))
 
 
 def trusted(
-    there: Tensor,  # [2, H, W] pixels, from this frame to the other
-    back: Tensor,  # and from the other to this
+    there: Tensor,  # [F, 2, H, W] pixels, from these frames to the others
+    back: Tensor,  # and from the others to these
     grid: Tensor,  # [2, H, W]
-    renewed: Tensor | None = None,  # [1, H, W] 0..1
+    renewed: Tensor | None = None,  # [F, 1, H, W] 0..1
 ) -> Tensor:
-    """[1, H, W] 0 or 1: where a change may be carried along the flow."""
-    miss = (there + warp(back, there, grid)).square().sum(dim=0, keepdim=True).sqrt()
-    spread = F.max_pool2d(there[None], 5, 1, 2) + F.max_pool2d(-there[None], 5, 1, 2)  # largest less smallest
-    found = (miss < AGREE) & (spread[0].amax(dim=0, keepdim=True) < EDGE)
-    size = torch.tensor(there.shape[1:], device=there.device).flip(0)[:, None, None]  # width, height
+    """[F, 1, H, W] 0 or 1: where a change may be carried along the flow."""
+    miss = (there + warp(back, there, grid)).square().sum(dim=1, keepdim=True).sqrt()
+    spread = F.max_pool2d(there, 5, 1, 2) + F.max_pool2d(-there, 5, 1, 2)  # largest less smallest
+    found = (miss < AGREE) & (spread.amax(dim=1, keepdim=True) < EDGE)
+    size = torch.tensor(there.shape[2:], device=there.device).flip(0)[:, None, None]  # width, height
     where = grid + there
-    found &= ((where >= 0) & (where <= size - 1)).all(dim=0, keepdim=True)
+    found &= ((where >= 0) & (where <= size - 1)).all(dim=1, keepdim=True)
     if renewed is not None:
         found &= renewed < 0.05
     return found.to(there.dtype)
 
 
 def full_size(flow: np.ndarray, like: Tensor) -> Tensor:
-    """A half-size flow [h, w, 2] as [2, H, W] float32 on the device of `like` [C, H, W]."""
-    small = to_device(np.asarray(flow, np.float32), like.device).permute(2, 0, 1)[None]
-    return F.interpolate(small, like.shape[1:], mode="bilinear", align_corners=False)[0]
+    """Half-size flow [F, h, w, 2] as [F, 2, H, W] float32 on the device of `like` [F, C, H, W]."""
+    small = to_device(np.asarray(flow), like.device).float().permute(0, 3, 1, 2)
+    return F.interpolate(small, like.shape[2:], mode="bilinear", align_corners=False)
 
 
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
@@ -132,11 +195,11 @@ def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
     return torch.stack([x, y])
 
 
-def warp(picture: Tensor, flow: Tensor, grid: Tensor) -> Tensor:
-    """`picture` [C, H, W] looked up at every pixel plus `flow` [2, H, W], bilinear; beyond the edge its last pixel."""
-    _, H, W = picture.shape
+def warp(pictures: Tensor, flow: Tensor, grid: Tensor) -> Tensor:
+    """`pictures` [F, C, H, W] looked up at every pixel plus `flow` [F, 2, H, W], bilinear; beyond the edge its last."""
+    H, W = pictures.shape[-2:]
     size = torch.tensor([W, H], device=flow.device, dtype=flow.dtype)[:, None, None]
     where = (2 * (grid + flow) + 1) / size - 1
     return F.grid_sample(
-        picture[None], where.permute(1, 2, 0)[None], mode="bilinear", padding_mode="border", align_corners=False
-    )[0]
+        pictures, where.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
+    )

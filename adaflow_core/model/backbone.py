@@ -128,8 +128,11 @@ class Backbone:
     def rows(self, chunk: int | None = None) -> int:
         """Frames of a pass that is filled up to that number (`in_passes`), where calls of an edit have `chunk` frames.
 
-        Few, as the last pass of a draft of some keyframes is mostly filling.
+        Few on a CPU, as the last pass of a draft of some keyframes is mostly filling. A GPU needs so much work in a pass
+        that it does not wait to be given the next kernel; a pass of an edit has up to three rows of each frame.
         """
+        if self.device.type == "cuda":
+            return 2 * (chunk or self.chunk)
         return min(4 if self.device.type == "cpu" else 16, chunk or self.chunk)
 
     def vae_chunk(self, width: int, height: int, low_memory: bool = False) -> int:

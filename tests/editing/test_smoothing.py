@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaflow_core.editing.smoothing import pixel_grid, smooth_change, source_flow, warp
+from adaflow_core.editing.smoothing import flow_ahead, pixel_grid, smooth_change, source_flow, warp
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.cache import Cache
+from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
 
 SIZE, SHIFT = 64, 3
@@ -31,12 +32,21 @@ def panned(frames: int, cut: int | None = None) -> Video:
     return Video(np.stack(views), Fraction(24), f"panned-{frames}-{cut}")
 
 
-def smoothed(changes: Tensor, video: Video, cache: Path, strength: float = 0.95, cuts: tuple[int, ...] = ()) -> Tensor:
-    out = torch.empty_like(changes)
+def smoothed(
+    changes: Tensor,
+    video: Video,
+    cache: Path,
+    strength: float = 0.95,
+    cuts: tuple[int, ...] = (),
+    part: slice = slice(None),
+) -> Tensor:
+    out = torch.full_like(changes, torch.nan)
     flow = source_flow(video, Cache(cache), Monitor())
-    smooth_change(
-        lambda t: changes[t], flow, strength, np.array(cuts, np.int64), lambda t, x: out[t].copy_(x), Monitor()
-    )
+
+    def write(frames: np.ndarray, smooth: Tensor) -> None:
+        out[frames] = smooth
+
+    smooth_change(lambda t: changes[t], flow, strength, np.array(cuts, np.int64), write, Monitor(), part=part)
     return out
 
 
@@ -52,7 +62,7 @@ def test_a_warp_looks_up_where_the_flow_points() -> None:
     picture = torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(0))
     flow = torch.zeros(2, 5, 7)
     flow[0], flow[1] = 1, 2
-    found = warp(picture, flow, pixel_grid(5, 7, torch.device("cpu")))
+    found = warp(picture[None], flow[None], pixel_grid(5, 7, torch.device("cpu")))[0]
     torch.testing.assert_close(found[:, :3, :6], picture[:, 2:, 1:])
 
 
@@ -84,3 +94,26 @@ def test_nothing_crosses_a_cut(tmp_path: Path, announced: bool) -> None:
     # A cut that nobody announced shows itself by flows there and back that disagree nearly everywhere.
     limit = 0.1 if announced else 25.0
     assert found[:4].mean() < limit and found[4:].mean() > 100 - limit
+
+
+def test_a_part_is_smoothed_as_in_the_whole(tmp_path: Path) -> None:
+    changes = 30 * torch.randn(40, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
+    video, part = panned(20), slice(7, 12)
+    video = Video(np.concatenate([video.frames, video.frames[::-1]]), Fraction(24), "there and back")
+    whole = smoothed(changes, video, tmp_path, strength=0.4)
+    found = smoothed(changes, video, tmp_path, strength=0.4, part=part)
+    assert found[:7].isnan().all() and found[12:].isnan().all()
+    torch.testing.assert_close(found[part], whole[part], rtol=0, atol=0.03)
+
+
+def test_the_flow_is_found_ahead(tmp_path: Path) -> None:
+    video, cache = panned(6), Cache(tmp_path)
+    with flow_ahead(video, cache):
+        pass
+    assert cache.find("flow", cache_key(video=video.digest)) is not None
+
+
+def test_what_fails_beside_the_flow_ends_it(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), flow_ahead(panned(16), Cache(tmp_path)):
+        raise ZeroDivisionError
+    assert not any(thread.name.startswith("ThreadPool") for thread in threading.enumerate())
