@@ -128,7 +128,7 @@ class Backbone:
     def rows(self, chunk: int | None = None) -> int:
         """Frames of a pass that is filled up to that number (`in_passes`), where calls of an edit have `chunk` frames.
 
-        Few on a CPU, as the last pass of a draft of some keyframes is mostly filling. A GPU needs so much work in a pass
+        Few on a CPU, as the last pass of a draft of some keyframes is mostly filling. A GPU needs so much work at once
         that it does not wait to be given the next kernel; a pass of an edit has up to three rows of each frame.
         """
         if self.device.type == "cuda":
