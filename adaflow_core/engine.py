@@ -70,14 +70,17 @@ class AdaFlow:
         loras: "FILE" or "FILE=WEIGHT". vae: a folder or file, in place of the model's own. embeddings: textual
         inversions, "FILE" or "FILE=WORD". `progress` and `stop`: of a download.
         """
-        named = ModelParts.parse(model)
-        parts = ModelParts(named.model, (*named.loras, *loras), vae or named.vae, (*named.embeddings, *embeddings))
+        parts = ModelParts.parse(model).with_more(loras, vae, embeddings)
         monitor = Monitor(progress, stop)
         return cls(load_backbone(parts, device=device, dtype=dtype, attention=attention, monitor=monitor), cache)
 
     @property
     def profile(self) -> ModelProfile:
         return self.backbone.profile
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.device
 
     def check_prompt(self, text: str) -> Embedding:
         """What the model makes of a prompt: its unknown words and the part it cannot take."""
@@ -113,7 +116,8 @@ class AdaFlow:
             cuts = source_cuts(decoded, self.cache, monitor)
             latents = source_latents(self.backbone, decoded, self.cache, monitor)
             features, key = source_features(self.backbone, decoded, latents, config, self.cache, monitor)
-            choice = self._planner.choose(features, latents, cuts, key, config, monitor)
+            choose = partial(self._planner.choose, features, latents, cuts, key, config, monitor)
+            choice = self.backbone.team.lead(choose)
             grids = self.backbone.grids(*decoded.size)
             began = time.perf_counter()
             layout = self._planner.layout(features, key, choice, grids, config, monitor)
@@ -174,7 +178,7 @@ class AdaFlow:
             mask = None if whole.region is None else whole.region.at(keyframes)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], region=mask)
             make = partial(job.edit, partial(whole.invert, keyframes))
-            return kept_draft(self.cache, job.key, keyframes, make, job.monitor)
+            return kept_draft(self.cache, job.key, keyframes, make, job.monitor, self.backbone.team)
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
         """What `draft` takes with nothing in the cache but the plan."""
@@ -308,10 +312,10 @@ class AdaFlow:
 
         def build(folder: Path) -> dict[str, Any]:
             result = job.edit()
-            np.save(folder / "frames.npy", result.frames)
+            self.backbone.team.lead(lambda: np.save(folder / "frames.npy", result.frames))
             return {"report": result.report}
 
-        folder, meta, _ = self.cache.get("takes", job.key, build, job.monitor.note)
+        folder, meta, _ = self.cache.get("takes", job.key, build, job.monitor.note, together=True)
         return np.load(folder / "frames.npy", mmap_mode="r"), meta["report"]
 
     def place(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ class Job:
         part = slice(*(around.only if around else slice(None)).indices(len(self.latents))[:2])
         video = self.plan.video.part(part.start, part.stop)
         on_cpu = self.backbone.device.type == "cpu"  # there nothing is idle beside the model
-        ahead = nullcontext() if on_cpu or not self.config.smoothing else flow_ahead(video, self.cache)
+        idle = self.config.smoothing and self.backbone.team.leads and not on_cpu
+        ahead = flow_ahead(video, self.cache.alone) if idle else nullcontext()
         with ahead, PeakMemory(self.backbone.device) as peak:
             inversion, reused = (invert or self.invert)()
             checkpoint = Checkpoint(self.cache.state("edits", self.key))
@@ -161,7 +163,8 @@ class Job:
             return {"made": made}
 
         if frames is None:
-            folder, _, reused = self.cache.get("inversion", key, build, self.monitor.note, resumable=True)
+            get = partial(self.cache.get, resumable=True, together=True)
+            folder, _, reused = get("inversion", key, build, self.monitor.note)
             return load_inversion(folder, backbone, steps, prompt), reused
         with self.cache.part("inversion", key) as folder:
             reused = not build(folder)["made"]

@@ -20,6 +20,7 @@ from adaflow_core.model.attention import FrameAttention, PassState, attention_pr
 from adaflow_core.model.backends import Attend, gather_blend
 from adaflow_core.model.memory import HostOutputs
 from adaflow_core.planning.matching import best_match
+from adaflow_core.team.team import ALONE, Team
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -41,6 +42,8 @@ class KeyframePass:
     kept: dict[int, Tensor] | None = None  # n -> [K, M] int64; None: keyframes attend to themselves only
     # n -> how many of the kept tokens, the last of each row, stand for how many each
     sample: dict[int, tuple[int, float]] = field(default_factory=dict)
+    count: int = 0  # K, the keyframes of all processes together; the batch holds this one's own
+    team: Team = ALONE  # the processes
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,12 @@ class EditAttention:
             branches = output.unflatten(0, (state.edits + at.source, -1))
             edited = branches[-state.edits :]
             kept = edited - branches[0] if state.changes else edited
+            if at.team.size > 1:
+                kept = torch.stack([at.team.gather(branch, at.count) for branch in kept])
             state.outputs[self.layer] = kept if state.host is None else state.host.keep(self.layer, kept)
             if state.match:
-                state.key_tokens[self.layer] = F.normalize(hidden_states[: branches.shape[1]], dim=-1)
+                tokens = F.normalize(hidden_states[: branches.shape[1]], dim=-1)
+                state.key_tokens[self.layer] = at.team.gather(tokens, at.count)
         return output
 
     def _extended(self, attn: Attention, hidden_states: Tensor, at: KeyframePass) -> Tensor:  # -> [B, H, n, d]
@@ -144,6 +150,10 @@ class EditAttention:
                         for old, new in zip(before, (query, key), strict=True)
                     )
         kept = None if at.kept is None else at.kept[n]
+        if kept is not None and at.team.size > 1:
+            kept = kept[at.team.own(at.count)]
+            key, value = (_of_all(x, K, at) for x in (key, value))
+            K = at.count
         sample = at.sample.get(n, (0, 1.0))
         parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check, *sample))
         return torch.cat(parts)
@@ -176,49 +186,58 @@ class EditAttention:
         return torch.stack([best_match(tokens, keys[slot])[1] for slot in at.slots.unbind(1)], dim=1)
 
 
+def _of_all(x: Tensor, own: int, at: KeyframePass) -> Tensor:
+    """Keys or values of this process's own keyframes [branches*own, H, n, d] -> of all [branches*K, H, n, d]."""
+    # As they were projected: tokens first.
+    rows = [rearrange(branch, "k h n d -> k n (h d)") for branch in x.split(own)]
+    return split_heads(torch.cat([at.team.gather(branch, at.count) for branch in rows]), x.shape[1])
+
+
 def extended_attention(
-    query: Tensor,  # [K, H, n, d] shared by all branches, or [branches*K, H, n, d]
-    key: Tensor,  # as query
+    query: Tensor,  # [k, H, n, d] shared by all branches, or [branches*k, H, n, d]: of all keyframes or of some
+    key: Tensor,  # [K, H, n, d] or [branches*K, H, n, d]
     value: Tensor,  # [branches*K, H, n, d]
     K: int,
-    kept: Tensor | None,  # [K, M] indices into the K*n tokens; None: own tokens only
+    kept: Tensor | None,  # [k, M] indices into the K*n tokens; None: own tokens only
     attend: Attend,
     scale: float,
     check: Callable[[], None] = lambda: None,
     num_sampled: int = 0,  # how many kept tokens, the last of each row,
     sample_weight: float = 1.0,  # count for how many each
 ) -> Tensor:
-    """[branches*K, H, n, d]: every keyframe's queries over its kept tokens of all keyframes of the same branch.
+    """[branches*k, H, n, d]: every keyframe's queries over its kept tokens of all keyframes of the same branch.
 
     No more than `GATHER_BYTES` of keys and values are materialised at a time.
     """
-    copies = len(value) // len(query)
     if kept is None:
+        copies = len(value) // len(query)
         return attend(query.repeat(copies, 1, 1, 1), key.repeat(copies, 1, 1, 1), value, scale)
-    M = kept.shape[1]
+    k, M = kept.shape
     _, H, n, d = value.shape
     whole = K * n == M  # unpruned: every keyframe sees the same tokens, nothing is gathered
     # By token, not by head: a token's heads lie together, so that longer rows are read, and nothing is copied here.
     flat = lambda x: rearrange(x, "k h n d -> (k n) h d")  # noqa: E731
-    result = torch.empty_like(value)
+    branches = len(value) // K
+    result = torch.empty_like(value[: branches * k])
     room = max(1, GATHER_BYTES // (2 * M * H * d * value.element_size()))
-    chunk = min(room, K)
+    chunk = min(room, k)
     if value.is_cuda:
         processors = torch.cuda.get_device_properties(value.device).multi_processor_count
         chunk = _full_waves(chunk, H * -(-n // ROWS), processors)
-    for first in range(0, len(value), K):
-        own = slice(first % len(query), first % len(query) + K)  # the branch's own queries, or the shared ones
-        keys, values = flat(key[own]), flat(value[first : first + K])
-        for start in range(0, K, chunk):
+    for branch in range(branches):
+        # The branch's own queries and keys, or the shared ones.
+        queries = query[branch * k % len(query) :]
+        keys, values = flat(key[branch * K % len(key) :][:K]), flat(value[branch * K :][:K])
+        for start in range(0, k, chunk):
             check()
-            part = slice(start, min(start + chunk, K))
+            part = slice(start, min(start + chunk, k))
             if whole:
                 size = part.stop - part.start
-                k, v = (rearrange(x, "m h d -> 1 h m d").expand(size, -1, -1, -1) for x in (keys, values))
+                there, what = (rearrange(x, "m h d -> 1 h m d").expand(size, -1, -1, -1) for x in (keys, values))
             else:
-                k, v = (rearrange(x[kept[part]], "k m h d -> k h m d") for x in (keys, values))
-            mixed = attend(query[own][part], k, v, scale, num_sampled, sample_weight)
-            result[first + start : first + part.stop] = mixed
+                there, what = (rearrange(x[kept[part]], "k m h d -> k h m d") for x in (keys, values))
+            mixed = attend(queries[part], there, what, scale, num_sampled, sample_weight)
+            result[branch * k + start : branch * k + part.stop] = mixed
     return result
 
 

@@ -30,9 +30,11 @@ from adaflow_core.model.memory import BLOCK, HostOutputs, cut_feed_forwards, in_
 from adaflow_core.planning.matching import on_grid
 from adaflow_core.progress import Monitor, Stage
 from adaflow_core.storage.arrays import scratch
+from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import EditLayout, Embedding, Held, Inversion
 
 LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
+ROWS = 8  # frames of which the other frames' parts are made up: on a CPU passes then hold what one process's would
 Layouts = Callable[[int], EditLayout]
 """Step -> the keyframes, kept tokens and correspondences that hold in it."""
 
@@ -69,7 +71,7 @@ class Editor:
         assert config.guidance is not None and config.chunk and config.rescale is not None
         assert config.fidelity is not None and config.tolerance is not None
         assert config.focus is not None
-        self.backbone, self.config, self.monitor = backbone, config, monitor
+        self.backbone, self.config, self.monitor, self.team = backbone, config, monitor, backbone.team
         self.chunk, self.fidelity = config.chunk, config.fidelity
         self.tolerance, self.guidance, self.rescale = config.tolerance, config.guidance, config.rescale
         self.source, self.negative, self.positive = source.states, negative.states, positive.states
@@ -102,7 +104,7 @@ class Editor:
         """
         unet, S = self.backbone.unet, len(inversion.timesteps)
         x, resumed = self._start(inversion, checkpoint)
-        passing = len(self._passing(len(x)))
+        passing = self._own_count(len(x), layouts(resumed if resumed < S else 0))
         with (
             editing_attention(unet, self.attention),
             forward_hook(injected_conv(unet), self.conv),
@@ -117,7 +119,7 @@ class Editor:
                 self._keyframes(x, step, stage, preview)
                 self._others(x, step, stage)
                 self.attention.forget()
-                if checkpoint is not None:
+                if checkpoint is not None and self.team.leads:
                     self.backbone.finite.check()  # saving waits for the device in any case
                     checkpoint.save(i + 1, x)
         return x, resumed
@@ -138,6 +140,7 @@ class Editor:
         else:
             x = torch.from_numpy(scratch(np.float32, shape))
         resumed = 0 if checkpoint is None else checkpoint.load(x)
+        self.team.wait()  # the next one replaces it
         if not resumed:
             share = self.config.variation
             # The same for every frame: it must not make frames differ.
@@ -181,17 +184,40 @@ class Editor:
 
     def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], np.ndarray] | None) -> None:
         """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only."""
-        keyframes = step.layout.keyframes
-        parts = [keyframes]
-        if step.layout.slimming is None:
-            parts = np.array_split(keyframes, -(-len(keyframes) // self.chunk))
+        keyframes, joint, at = step.layout.keyframes, step.layout.slimming is not None, step.keyframe_pass
+        team = self._team_of(step.layout)
+        own = keyframes[team.own(len(keyframes))]
+        parts = [own] if joint else np.array_split(own, max(1, -(-len(own) // self.chunk)))
         for part in parts:
             there = to_device(part, x.device)
-            with self.attention.during(replace(step.keyframe_pass, place=self._place_by_grid(part, step))):
-                output = self._predict(x[there], step, part, step.keyframe_pass.source)
+            place = self._place_by_grid(part, step)
+            with self.attention.during(replace(at, place=place, count=len(keyframes), team=team)):
+                output = self._predict(x[there], step, part, at.source)
             moved, guided = self._move(x[there], output, step, part)
             x[there] = moved.to(x.device)
-            stage.advance(len(part), preview=preview(guided) if preview is not None and len(parts) == 1 else None)
+            picture = preview(team.gather(guided, len(keyframes))) if preview is not None and joint else None
+            stage.advance(len(part), preview=picture)
+        self._exchange(x, keyframes, team)
+
+    def _exchange(self, x: Tensor, frames: np.ndarray, team: Team, rows: int = 1) -> None:
+        """What each process has made of its own part of `frames` goes to all."""
+        if team.size > 1:
+            own = to_device(frames[team.own(len(frames), rows)], x.device)
+            x[to_device(frames, x.device)] = team.gather(x[own], len(frames), rows)
+
+    def _team_of(self, layout: EditLayout) -> Team:
+        """The processes that share out the keyframes; where they cannot, each does all of them."""
+        K = len(layout.keyframes)
+        # Outputs are exchanged within a pass: all processes must make the same number of passes.
+        one_pass = layout.slimming is not None or len(layout.correspondence.slots) == K
+        return self.team if self.team.size <= K and one_pass else ALONE
+
+    def _own_count(self, T: int, layout: EditLayout) -> int:
+        """How many frames pass through this process's UNet in a step."""
+        others = np.setdiff1d(self._passing(T), layout.keyframes)
+        keyframes = self._team_of(layout).own(len(layout.keyframes))
+        own = self.team.own(len(others), ROWS)
+        return keyframes.stop - keyframes.start + own.stop - own.start
 
     def _place(self, frames: np.ndarray) -> Tensor | None:
         """[F, h, w] float32 on the device."""
@@ -205,7 +231,8 @@ class Editor:
 
     def _others(self, x: Tensor, step: _Step, stage: Stage) -> None:
         """All other frames of `x` one step on, their self-attention gathered from the keyframes."""
-        others = np.setdiff1d(self._passing(len(x)), step.layout.keyframes)
+        all_others = np.setdiff1d(self._passing(len(x)), step.layout.keyframes)
+        others = all_others[self.team.own(len(all_others), ROWS)]
 
         def propagate(part: slice) -> None:
             frames = others[part]
@@ -216,6 +243,7 @@ class Editor:
             stage.advance(len(frames))
 
         self.chunk = in_chunks(len(others), self.chunk, propagate)
+        self._exchange(x, all_others, self.team, ROWS)
 
     def _propagation_pass(self, step: _Step, frames: np.ndarray) -> PropagationPass:
         device, correspondence = self.backbone.device, step.layout.correspondence
@@ -246,7 +274,8 @@ class Editor:
         self.attention.prompts = len(prompts)
         if self.held is not None and (rows := np.isin(frames, self.held.frame_ids)).any():
             # Each under the prompt that it was edited under: from here on no two rows share one.
-            states[-len(frames) :][torch.from_numpy(rows).to(device)] = self.held.states
+            held = torch.from_numpy(np.searchsorted(self.held.frame_ids, frames[rows])).to(device)
+            states[-len(frames) :][torch.from_numpy(rows).to(device)] = self.held.states[held]
             self.attention.prompts = None
         self.feed_forwards.cut(len(states))
         injecting: AbstractContextManager[None] = nullcontext()

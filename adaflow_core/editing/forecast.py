@@ -128,7 +128,7 @@ class Forecaster:
 
         key = cache_key(
             model=backbone.fingerprint, size=video.size, device=str(backbone.device), threads=torch.get_num_threads(),
-            attend=backbone.attend.__name__, gather=backbone.gather.__module__, kind=5,
+            attend=backbone.attend.__name__, gather=backbone.gather.__module__, processes=backbone.team.size, kind=6,
         )  # fmt: skip
         _, meta, _ = self.cache.get(KIND, key, measure)
         on_gpu = backbone.device.type == "cuda"
@@ -150,7 +150,7 @@ class Forecaster:
         meta = self.cache.find(KIND, predicted.measurement)
         if meta is None or plan.config.resample:  # what laying out anew takes is not known here
             return
-        took = _telling_seconds(seconds)
+        took = _telling_seconds(self.backbone.team.agree(dict(seconds)))
 
         def measure() -> Measurement:
             anew = Measurement(calibrate(self.backbone, *plan.video.size), edits=1)

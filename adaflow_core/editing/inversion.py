@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ def invert(
     states = backbone.embed(source_prompt).states
     stored_as = torch.float32 if backbone.dtype == torch.float32 else torch.float16
     frames = np.arange(len(latents)) if frames is None else frames
-    stored, done = _open(folder, np.float32 if stored_as == torch.float32 else np.float16, (steps, *latents.shape))
-    missing = frames[~done[frames]]
-    if len(missing):
-        reserve(folder / _LATENTS, stored, missing)
+    team, kept_as = backbone.team, np.float32 if stored_as == torch.float32 else np.float16
+    missing = team.lead(partial(_begin, folder, kept_as, (steps, *latents.shape), frames))
+    stored, done = _open(folder)
+    own = missing[team.own(len(missing), rows)]
     state = PassState(attend=backbone.attend, check=monitor.check, prompts=1)
     with (
         frame_attention(backbone.unet, state),
-        monitor.stage("invert", len(frames) * len(moves)) as stage,
+        monitor.stage("invert", (len(frames) - len(missing) + len(own)) * len(moves)) as stage,
     ):
         stage.skip((len(frames) - len(missing)) * len(moves))
 
@@ -68,30 +69,33 @@ def invert(
             # Fetched together: each fetching waits for the device, and the device then for the next pass.
             stored[::-1, ids[:count]] = backbone.fetch(torch.stack(kept))
             done[ids[:count]] = True
-            _note(folder, done)
 
-        in_passes(missing, rows, run)
+        in_passes(own, rows, run)
     stored.flush()
-    if done.all():
+    team.wait()
+    if team.leads and done.all():
         (folder / _DONE).unlink(missing_ok=True)
     return len(missing)
 
 
-def _open(folder: Path, dtype: Any, shape: tuple[int, ...]) -> tuple[np.memmap[Any, Any], np.ndarray]:
-    """The latents in `folder` and which frames of them are finished [T] bool; made without room on disk if new."""
-    path, mask = folder / _LATENTS, folder / _DONE
-    if not path.is_file():
-        _note(folder, np.zeros(shape[1], bool))
-        return np.lib.format.open_memmap(path, "w+", dtype, shape), np.zeros(shape[1], bool)
-    done = np.load(mask) if mask.is_file() else np.ones(shape[1], bool)
-    return np.load(path, mmap_mode="r" if done.all() else "r+"), done
+def _begin(folder: Path, dtype: Any, shape: tuple[int, ...], frames: np.ndarray) -> np.ndarray:
+    """Which of `frames` are not finished; the files of an inversion [S, T, 4, h, w] have room for them."""
+    if not (folder / _LATENTS).is_file():
+        np.lib.format.open_memmap(folder / _DONE, "w+", bool, shape[1:2])
+        np.lib.format.open_memmap(folder / _LATENTS, "w+", dtype, shape)
+    stored, done = _open(folder)
+    missing: np.ndarray = frames[~done[frames]]
+    if len(missing):
+        reserve(folder / _LATENTS, stored, missing)
+    return missing
 
 
-def _note(folder: Path, done: np.ndarray) -> None:
-    trial = folder / f"{_DONE}.part"
-    with trial.open("wb") as file:
-        np.save(file, done)
-    trial.replace(folder / _DONE)
+def _open(folder: Path) -> tuple[np.memmap[Any, Any], np.ndarray]:
+    """The latents in `folder` and which frames of them are finished [T] bool, which is in a file while some are not."""
+    if (folder / _DONE).is_file():
+        return np.load(folder / _LATENTS, mmap_mode="r+"), np.load(folder / _DONE, mmap_mode="r+")
+    stored = np.load(folder / _LATENTS, mmap_mode="r")
+    return stored, np.ones(stored.shape[1], bool)
 
 
 def load_inversion(

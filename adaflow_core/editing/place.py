@@ -24,7 +24,6 @@ from adaflow_core.model.ddim import add_noise
 from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import allocated
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Embedding
 from adaflow_core.video.types import Video
@@ -90,9 +89,10 @@ def prompt_difference(
     prompts = torch.cat([source.states, other.states])
 
     def build(folder: Path) -> dict[str, Any]:
-        out = allocated(folder / "difference.npy", np.float32, (T, h, w))
+        out = backbone.team.array(folder / "difference.npy", np.float32, (T, h, w))
+        own = np.arange(T)[backbone.team.own(T, rows)]
         state = PassState(attend=backbone.attend, check=monitor.check, prompts=2)
-        with frame_attention(backbone.unet, state), monitor.stage("place", T) as stage:
+        with frame_attention(backbone.unet, state), monitor.stage("place", len(own)) as stage:
 
             def run(ids: np.ndarray, count: int) -> None:
                 x = to_device(latents[ids], backbone.device).float()
@@ -100,7 +100,7 @@ def prompt_difference(
                 out[ids[:count]] = backbone.fetch(found.mean(dim=0)[:count])
                 stage.advance(count)
 
-            in_passes(np.arange(T), rows, run)
+            in_passes(own, rows, run)
         return {}
 
     key = cache_key(
@@ -110,7 +110,7 @@ def prompt_difference(
         timesteps=TIMESTEPS,
         rows=rows,
     )
-    folder, _, _ = cache.get("place", key, build, monitor.note)
+    folder, _, _ = cache.get("place", key, build, monitor.note, together=True)
     return np.load(folder / "difference.npy", mmap_mode="r")
 
 

@@ -17,12 +17,12 @@ from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.smoothing import smooth_change, source_flow
+from adaflow_core.editing.smoothing import reach, smooth_change, source_flow
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import allocated, scratch
+from adaflow_core.storage.arrays import copied
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
 
@@ -96,7 +96,8 @@ def show_source(
 ) -> np.ndarray:
     """The decoded edit [T, H, W, 3] uint8, its flicker smoothed away, with the source where it is unchanged."""
     T, device, chunk = len(video), backbone.device, backbone.vae_chunk(*video.size, config.low_memory)
-    out, rebuilt = scratch(np.uint8, video.frames.shape), None
+    team, own = backbone.team, backbone.team.own(len(video))
+    out, rebuilt = team.scratch(np.uint8, video.frames.shape), None
     if config.detail or config.smoothing:
         rebuilt = reconstruction(backbone, latents, video, chunk, cache, monitor)
 
@@ -112,20 +113,26 @@ def show_source(
         return F.interpolate(small, video.frames.shape[1:3], mode="bilinear", align_corners=False)
 
     smoothed = bool(config.smoothing) and T > 1
-    with monitor.stage("decode frames", T) as stage:
+    with monitor.stage("decode frames", own.stop - own.start) as stage:
 
         def decode(ids: np.ndarray, count: int) -> None:
             frames = backbone.decode_there(edited[to_device(ids, edited.device)])
             out[ids[:count]] = backbone.fetch((frames if smoothed else finished(frames, ids))[:count])
             stage.advance(count)
 
-        in_passes(np.arange(T), chunk, decode)
+        in_passes(np.arange(T)[own], chunk, decode)
+    team.wait()
     if smoothed:
         assert config.smoothing and rebuilt is not None
         kept = rebuilt
+        around = reach(range(T)[own], T, config.smoothing)
+        before = out[around.start : around.stop]
+        if team.size > 1:  # others write theirs while this process still needs them
+            before = copied(before)
+            team.wait()
 
         def change(ids: np.ndarray) -> Tensor:  # [F, 3, H, W]
-            edit, same = to_device(out[ids], device), to_device(kept[ids], device)
+            edit, same = to_device(before[ids - around.start], device), to_device(kept[ids], device)
             return rearrange(edit.float() - same.float(), "f h w c -> f c h w")
 
         def write(ids: np.ndarray, smooth: Tensor) -> None:
@@ -133,7 +140,9 @@ def show_source(
             out[ids] = finished(frames.round().clamp(0, 255).to(torch.uint8), ids).cpu().numpy()
 
         flow = source_flow(video, cache, monitor)
-        smooth_change(change, flow, config.smoothing, cuts, write, monitor, None if renewed is None else place_in)
+        where = None if renewed is None else place_in
+        smooth_change(change, flow, config.smoothing, cuts, write, monitor, where, own)
+        team.wait()
     return out
 
 
@@ -143,18 +152,19 @@ def reconstruction(
     """The source through the autoencoder [T, H, W, 3] uint8, memory-mapped: the same for every prompt."""
 
     def build(folder: Path) -> dict[str, Any]:
-        out = allocated(folder / "frames.npy", np.uint8, video.frames.shape)
-        with monitor.stage("decode source", len(video)) as stage:
+        out = backbone.team.array(folder / "frames.npy", np.uint8, video.frames.shape)
+        own = np.arange(len(video))[backbone.team.own(len(video))]
+        with monitor.stage("decode source", len(own)) as stage:
 
             def decode(ids: np.ndarray, count: int) -> None:
                 out[ids[:count]] = backbone.decode(to_device(latents[ids], backbone.device))[:count]
                 stage.advance(count)
 
-            in_passes(np.arange(len(video)), chunk, decode)
+            in_passes(own, chunk, decode)
         return {}
 
     key = cache_key(video=video.digest, model=backbone.fingerprint, rows=chunk)
-    folder, _, _ = cache.get("reconstruction", key, build, monitor.note)
+    folder, _, _ = cache.get("reconstruction", key, build, monitor.note, together=True)
     return np.load(folder / "frames.npy", mmap_mode="r")
 
 

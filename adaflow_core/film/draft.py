@@ -20,6 +20,7 @@ from adaflow_core.progress import Monitor
 from adaflow_core.report.canvas import INK, MUTED, Canvas, Picture, resize
 from adaflow_core.report.visualize import stamp
 from adaflow_core.storage.cache import Cache
+from adaflow_core.team.team import Team
 from adaflow_core.types import Correspondence, EditLayout, EditResult, Plan, Segments
 
 MOST = 4  # drafts side by side
@@ -59,16 +60,16 @@ def keyframes_alone(plan: Plan) -> Plan:
 
 
 def kept_draft(
-    cache: Cache, key: str, keyframes: np.ndarray, make: Callable[[], EditResult], monitor: Monitor
+    cache: Cache, key: str, keyframes: np.ndarray, make: Callable[[], EditResult], monitor: Monitor, team: Team
 ) -> Draft:
     """The cache's draft under `key`, or that of the edit that `make` does of the keyframes alone."""
 
     def build(folder: Path) -> dict[str, Any]:
         result = make()
-        np.save(folder / "frames.npy", result.frames)
+        team.lead(lambda: np.save(folder / "frames.npy", result.frames))
         return {"report": result.report | {"keyframes": keyframes.tolist()}, "warnings": result.warnings}
 
-    folder, meta, _ = cache.get("drafts", key, build, monitor.note)
+    folder, meta, _ = cache.get("drafts", key, build, monitor.note, together=True)
     return Draft(keyframes, np.load(folder / "frames.npy", mmap_mode="r"), meta["report"], tuple(meta["warnings"]))
 
 

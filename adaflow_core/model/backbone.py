@@ -23,6 +23,7 @@ from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.files.weights import bit_sum
 from adaflow_core.model.fused import memory_format
 from adaflow_core.model.memory import to_device
+from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import Embedding, Grid
 
 
@@ -74,6 +75,7 @@ class Backbone:
     attend: Attend
     fused: bool = False  # whether its modules run as fused kernels
     finite: FiniteCheck = field(default_factory=FiniteCheck)
+    team: Team = ALONE  # the processes that work on the same film
 
     @cached_property
     def fingerprint(self) -> str:

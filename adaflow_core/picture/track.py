@@ -13,7 +13,6 @@ from adaflow_core.picture.carry import Source, carry
 from adaflow_core.picture.region import Region, RegionMask, feathered, read_masks, read_painted
 from adaflow_core.picture.words import find_words
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import allocated
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Plan
 
@@ -24,16 +23,16 @@ def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, mo
     named = {"model": backbone.fingerprint, "source": plan.config.source_prompt} if region.words else {}
 
     def build(folder: Path) -> dict[str, Any]:
-        out = allocated(folder / "weights.npy", np.uint8, video.frames.shape[:3])
+        out = backbone.team.array(folder / "weights.npy", np.uint8, video.frames.shape[:3])
         inside = _inside(backbone, plan, region, cache, monitor)
-        for t in range(len(video)):
+        for t in range(len(video))[backbone.team.own(len(video))]:
             out[t] = feathered(np.asarray(inside[t]) > 0, region.feather)
         return {}
 
     key = cache_key(
         video=video.digest, cuts=plan.segments.cuts.tolist(), region=_content(asked), start=video.start, **named
     )
-    folder, _, _ = cache.get("region", key, build, monitor.note)
+    folder, _, _ = cache.get("region", key, build, monitor.note, together=True)
     return RegionMask(np.load(folder / "weights.npy", mmap_mode="r"), key, asked)
 
 

@@ -15,7 +15,6 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning.features import extract_features, load_features
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import allocated
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
 from adaflow_core.types import Features
 from adaflow_core.video.client import check_source
@@ -163,16 +162,16 @@ def source_latents(backbone: Backbone, video: Video, cache: Cache, monitor: Moni
     factor, chunk = backbone.factor, backbone.vae_chunk(width, height)
 
     def build(folder: Path) -> dict[str, Any]:
-        out = allocated(
-            folder / "latents.npy", np.float32, (T, backbone.latent_channels, height // factor, width // factor)
-        )
-        with monitor.stage("encode", T) as stage:
-            for part in stage.chunks(T, chunk):
-                out[part] = backbone.fetch(backbone.encode(video.frames[part]))
+        shape = (T, backbone.latent_channels, height // factor, width // factor)
+        own = backbone.team.own(T, chunk)
+        out = backbone.team.array(folder / "latents.npy", np.float32, shape)[own]
+        with monitor.stage("encode", len(out)) as stage:
+            for part in stage.chunks(len(out), chunk):
+                out[part] = backbone.fetch(backbone.encode(video.frames[own][part]))
         return {}
 
     key = cache_key(video=video.digest, model=backbone.fingerprint)
-    folder, _, _ = cache.get("latents", key, build, monitor.note)
+    folder, _, _ = cache.get("latents", key, build, monitor.note, together=True)
     return np.load(folder / "latents.npy", mmap_mode="r")
 
 
@@ -196,5 +195,6 @@ def source_features(
         key,
         lambda folder: extract_features(backbone, latents, prompt, folder, monitor),
         monitor.note,
+        together=True,
     )
     return load_features(folder, meta), key

@@ -23,7 +23,6 @@ from adaflow_core.model.ddim import add_noise
 from adaflow_core.model.memory import to_device
 from adaflow_core.planning.matching import best_match, pool_map
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import allocated
 from adaflow_core.types import Embedding, Features, Grid
 
 WIDTH = 64  # dimensions that features are reduced to
@@ -146,7 +145,8 @@ def extract_features(
     T, _, h, w = latents.shape
     empty = backbone.embed("")
     words = backbone.embed(source_prompt) if source_prompt else None
-    chunk, device = backbone.chunk, backbone.device
+    chunk, device, team = backbone.chunk, backbone.device, backbone.team
+    own = range(T)[team.own(T, chunk)]
 
     def run(frame_ids: slice | np.ndarray, capture: Capture) -> Tensor:
         chosen = to_device(latents[frame_ids], device).float()
@@ -154,7 +154,7 @@ def extract_features(
 
     sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))
     capture = Capture(words)
-    with monitor.stage("features", T) as stage:
+    with monitor.stage("features", len(own)) as stage:
         raw = torch.cat([run(sample[i : i + chunk], capture) for i in range(0, len(sample), chunk)])
         backbone.finite.check()  # before the solver, which knows no such values
         # What all tokens share says nothing about which of them match.
@@ -164,16 +164,18 @@ def extract_features(
         agreement = 1.0
         if reduction is not None:
             agreement = match_agreement(fitted, F.normalize(fitted @ reduction, dim=-1))
+        mean, reduction = team.agree((mean, reduction))
         assert capture.block is not None and capture.attention is not None
         grid = Grid(*capture.block.shape[-2:])
         # Self-attention of this block works on the grid before its upsampling.
         m = capture.attention.shape[1]
         inner = next(g for g in backbone.grids(w * backbone.factor, h * backbone.factor) if g.n == m)
 
-        tokens = allocated(folder / "tokens.npy", np.float16, (T, grid.n, min(raw.shape[-1], WIDTH)))
+        tokens = team.array(folder / "tokens.npy", np.float16, (T, grid.n, min(raw.shape[-1], WIDTH)))
         kinds = ["uniform", "attention", "distinctive", *(["prompt"] if words else [])]
-        importance = {kind: allocated(folder / f"importance_{kind}.npy", np.float32, (T, grid.n)) for kind in kinds}
-        for part in stage.chunks(T, chunk):
+        importance = {kind: team.array(folder / f"importance_{kind}.npy", np.float32, (T, grid.n)) for kind in kinds}
+        for done in stage.chunks(len(own), chunk):
+            part = slice(own.start + done.start, own.start + done.stop)
             rows = F.normalize(run(part, capture) - mean, dim=-1)
             if reduction is not None:
                 rows = F.normalize(rows @ reduction, dim=-1)

@@ -57,11 +57,23 @@ def scratch(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
         try:
             _allocate(file, size)
         except OSError as problem:
-            raise AdaFlowError(
-                f"{size / 1e9:.1f} GB do not fit into {tempfile.gettempdir()}; free some space or set TMPDIR to "
-                f"another folder, and run it again: what was finished is kept ({problem.strerror})"
-            ) from problem
+            raise no_room(size, problem) from problem
         return np.memmap(file, dtype, mode="w+", shape=shape)
+
+
+def copied(array: np.ndarray) -> np.ndarray:
+    """A copy in a scratch array."""
+    copy = scratch(array.dtype, array.shape)
+    copy[:] = array
+    return copy
+
+
+def no_room(size: int, problem: OSError) -> AdaFlowError:
+    """What to say where `size` bytes of a scratch array found no room."""
+    return AdaFlowError(
+        f"{size / 1e9:.1f} GB do not fit into {tempfile.gettempdir()}; free some space or set TMPDIR to "
+        f"another folder, and run it again: what was finished is kept ({problem.strerror})"
+    )
 
 
 class Frames:

@@ -86,14 +86,21 @@ class Cache:
             return cls(Path(named))
         return cls(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaflow")
 
+    @property
+    def alone(self) -> Cache:
+        """The same folders, for this process without its team."""
+        return self
+
     def get(
-        self, kind: str, key: str, build: Build, note: Note | None = None, *, resumable: bool = False
-    ) -> tuple[Path, dict[str, Any], bool]:
+        self, kind: str, key: str, build: Build, note: Note | None = None, *, resumable: bool = False,
+        together: bool = False,
+    ) -> tuple[Path, dict[str, Any], bool]:  # fmt: skip
         """The entry's folder, its metadata, and whether it was there before.
 
         `build` fills an empty folder and returns the metadata; the folder gets its name when it is complete, so that a
         stopped build leaves nothing. A damaged entry is built anew and reported to `note`. With `resumable`, the next
-        build gets the folder that a stopped or killed one left. Raises AdaFlowError where nothing can be written.
+        build gets the folder that a stopped or killed one left. `together`: in a team every process runs `build`, else
+        its leader alone. Raises AdaFlowError where nothing can be written.
         """
         folder = self.root / kind / key
         meta = self._read(folder)

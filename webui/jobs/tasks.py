@@ -231,7 +231,7 @@ def _command(asked: EditTask, engine: AdaFlow, prompt: str) -> str:
         resolve_edit(asked.config, engine.profile, asked.plan.config.source_prompt),
         engine.profile,
         model=asked.label,
-        device=engine.backbone.device.type,
+        device=engine.device.type,
         size=asked.request.size,
         frames=asked.request.frames,
     )

@@ -6,9 +6,6 @@ their file. The fork reports by yielding. It is stopped by a file, because an ev
 
 from __future__ import annotations
 
-import copyreg
-import mmap
-import pickle
 import queue
 import secrets
 import shutil
@@ -20,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Progress
+from adaflow_core.storage.packing import pack, unpack
 from webui.jobs.engines import Engines
 from webui.jobs.queue import Report, Stop
 from webui.jobs.tasks import Task
@@ -100,35 +97,3 @@ def _on_gpu() -> _Fork:
 
 # Decorated on import: ZeroGPU looks for decorated functions before the page is served.
 on_gpu = _on_gpu()
-
-
-class _Pickler(pickle.Pickler):
-    """Pickles a memory map as the name of its file; one without a named file is saved beside the pickle first."""
-
-    def __init__(self, path: Path, file: Any) -> None:
-        super().__init__(file)
-        self.folder = path.parent
-        self.dispatch_table = copyreg.dispatch_table | {np.memmap: self._reduce_map}
-
-    def _reduce_map(self, array: Any) -> tuple[Any, ...]:  # Any: numpy's types lack attributes of np.memmap
-        named = isinstance(array.filename, (str, Path)) and Path(array.filename).is_file()
-        if named and isinstance(array.base, mmap.mmap):
-            order = "C" if array.flags.c_contiguous else "F"
-            return np.memmap, (str(array.filename), array.dtype, "r", array.offset, array.shape, order)
-        path = self.folder / f"{secrets.token_hex(8)}.npy"
-        np.save(path, array)
-        return np.load, (str(path), "r")
-
-
-def pack(value: object, path: Path) -> None:
-    """Write `value` for the other process; the file appears when it is complete."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        _Pickler(path, file).dump(value)
-    part.rename(path)
-
-
-def unpack(path: Path) -> object:
-    """Read what `pack` wrote. Unpickling is safe here: only this program's processes know the folder."""
-    with path.open("rb") as file:
-        return pickle.load(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaflow_core.errors import AdaFlowError
@@ -19,6 +20,10 @@ class ModelParts:
     loras: tuple[str, ...] = ()  # "FILE" or "FILE=WEIGHT"
     vae: str = ""  # in place of the checkpoint's own
     embeddings: tuple[str, ...] = ()  # "FILE" or "FILE=WORD": textual inversions
+
+    def with_more(self, loras: Sequence[str] = (), vae: str = "", embeddings: Sequence[str] = ()) -> ModelParts:
+        """With what is given besides the name; another VAE takes the place of one that is named."""
+        return ModelParts(self.model, (*self.loras, *loras), vae or self.vae, (*self.embeddings, *embeddings))
 
     @property
     def flags(self) -> list[str]:

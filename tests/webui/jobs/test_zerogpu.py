@@ -19,13 +19,14 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.progress import Progress
 from adaflow_core.storage import arrays as store
+from adaflow_core.storage.packing import pack, unpack
 from adaflow_core.types import Plan
 from helpers.plans import small_plan
 from webui.jobs import zerogpu
 from webui.jobs.engines import Engines
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.tasks import EditTask, PlanTask, Request
-from webui.jobs.zerogpu import ForkRunner, pack, unpack
+from webui.jobs.zerogpu import ForkRunner
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),

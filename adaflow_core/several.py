@@ -1,0 +1,119 @@
+"""The engine on several GPUs of one machine: one process for each, which edit a film together.
+
+It is used as `AdaFlow` is, and every method of it gives the same but for rounding.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaflow_core.config import ModelProfile
+from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.loading import load_backbone, model_folder
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.cache import Cache
+from adaflow_core.team.cache import SharedCache
+from adaflow_core.team.processes import Processes, Report, Server, Stop
+from adaflow_core.team.team import Team
+from adaflow_core.types import Embedding
+
+_FOLLOWED = ("plan", "edit", "draft", "edit_timeline", "retake", "replay", "region", "place", "score")
+_SHORT = ("check_prompt", "forecast_draft", "forecast_timeline", "forecast_retake")
+
+
+class TeamEngine(AdaFlow):
+    """`gpus` processes, started by the first call; each makes its backbone by `load`, which must be picklable.
+
+    Any method raises AdaFlowError where a process ends, as by running out of memory; the next call starts new ones.
+    """
+
+    def __init__(self, load: Callable[[], Backbone], gpus: int, cache: Cache | None = None) -> None:
+        self.cache = cache or Cache.default()
+        self.processes = Processes(partial(_serve, load, self.cache.root, self.cache.limit_bytes), gpus)
+        self._about: tuple[str, ModelProfile, torch.device] | None = None
+        weakref.finalize(self, self.processes.close)  # at the latest when the program ends
+
+    @classmethod
+    def of(
+        cls,
+        model: str = "embedded",
+        gpus: int = 2,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        attention: str = "auto",
+        loras: Sequence[str] = (),
+        vae: str = "",
+        embeddings: Sequence[str] = (),
+        cache: Cache | None = None,
+        progress: Report | None = None,
+        stop: Stop | None = None,
+    ) -> TeamEngine:
+        """As `AdaFlow.from_pretrained`. On a CPU `gpus` is the number of processes, which share the cores out."""
+        on_gpu = device != "cpu" and torch.cuda.is_available()
+        if on_gpu and torch.cuda.device_count() < gpus:
+            raise AdaFlowError(f"{gpus} GPUs are asked for, this machine has {torch.cuda.device_count()}")
+        parts = ModelParts.parse(model).with_more(loras, vae, embeddings)
+        model_folder(parts.model, half=on_gpu and dtype != "float32", monitor=Monitor(progress, stop))  # once for all
+        engine = cls(partial(load_backbone, parts, device=device, dtype=dtype, attention=attention), gpus, cache)
+        engine._learn(stop)
+        return engine
+
+    def _learn(self, stop: Stop | None = None) -> tuple[str, ModelProfile, torch.device]:
+        if self._about is None:
+            self._about = self.processes.call("about", (), {}, None, stop)
+        return self._about
+
+    @property
+    def profile(self) -> ModelProfile:
+        return self._learn()[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self._learn()[2]
+
+
+def _asked(name: str) -> Callable[..., Any]:
+    """The method `name` of `AdaFlow`, done by the processes together."""
+
+    @wraps(getattr(AdaFlow, name))
+    def ask(self: TeamEngine, *args: Any, **kwargs: Any) -> Any:
+        report, stop = kwargs.pop("progress", None), kwargs.pop("stop", None)
+        return self.processes.call(name, args, kwargs, report, stop)
+
+    return ask
+
+
+for _name in (*_FOLLOWED, *_SHORT):
+    setattr(TeamEngine, _name, _asked(_name))
+
+
+def _serve(load: Callable[[], Backbone], root: Path, limit_bytes: int, team: Team) -> Server:
+    """What a process of the team answers calls with."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(team.rank % torch.cuda.device_count())
+    backbone = replace(load(), team=team)
+    if backbone.device.type == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // team.size))
+    engine = AdaFlow(backbone, SharedCache(root, limit_bytes, team=team))
+
+    def answer(name: str, args: Any, kwargs: dict[str, Any], report: Report | None, stop: Stop) -> object:
+        if name == "about":
+            return backbone.name, engine.profile, backbone.device
+        result = getattr(engine, name)(
+            *args, **kwargs, **({"progress": report, "stop": stop} if name in _FOLLOWED else {})
+        )
+        # Whoever asks has no GPU.
+        return replace(result, states=result.states.cpu()) if isinstance(result, Embedding) else result
+
+    return answer

@@ -1,0 +1,44 @@
+"""What one process hands to another: pickles in a folder, in which memory maps pass as the name of their file."""
+
+from __future__ import annotations
+
+import copyreg
+import mmap
+import pickle
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles a memory map as the name of its file; one without a named file is saved beside the pickle first."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        super().__init__(file)
+        self.folder = path.parent
+        self.dispatch_table = copyreg.dispatch_table | {np.memmap: self._reduce_map}
+
+    def _reduce_map(self, array: Any) -> tuple[Any, ...]:  # Any: numpy's types lack attributes of np.memmap
+        named = isinstance(array.filename, (str, Path)) and Path(array.filename).is_file()
+        if named and isinstance(array.base, mmap.mmap):
+            order = "C" if array.flags.c_contiguous else "F"
+            return np.memmap, (str(array.filename), array.dtype, "r", array.offset, array.shape, order)
+        path = self.folder / f"{secrets.token_hex(8)}.npy"
+        np.save(path, array)
+        return np.load, (str(path), "r")
+
+
+def pack(value: object, path: Path) -> None:
+    """Write `value` for the other process; the file appears when it is complete."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        _Pickler(path, file).dump(value)
+    part.rename(path)
+
+
+def unpack(path: Path) -> object:
+    """Read what `pack` wrote. Unpickling is safe here: only this program's processes know the folder."""
+    with path.open("rb") as file:
+        return pickle.load(file)

@@ -1,0 +1,1 @@
+"""Several processes that work on one film together, each with a GPU of its own."""
