@@ -38,6 +38,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--micro", nargs="*", choices=MICRO, help="only the keyframes' attention or pass; none: both")
     parser.add_argument("--forecast", action="store_true", help="only what is forecast against what five edits take")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--gpus", type=int, default=1, help="edit the film on several")
+    parser.add_argument("--again", action="store_true", help="also edit to a second prompt")
     parser.add_argument("--cache", type=Path, help="keep the cache here; default: nothing is kept")
     parser.add_argument("--json", type=Path, required=True, help="results, rewritten as they come")
     return parser.parse_args(argv)
