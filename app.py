@@ -54,6 +54,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="port to serve on (default: the first free one from $GRADIO_SERVER_PORT, else 7860, on)",
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="edit each film on N GPUs (default: 1)")
     parser.add_argument(
         "--mcp", action="store_true", help="also serve tools for language models at /mcp (needs the package mcp)"
     )
@@ -148,6 +149,7 @@ def _build_studio(args: argparse.Namespace, folder: Path, zero: bool) -> Studio:
         limits=limits,
         public=args.public,
         runner=runner,
+        gpus=1 if zero else args.gpus,
     )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 
 from adaflow_core.errors import Stopped
 
-if TYPE_CHECKING:
-    pass
+THREADS = max(1, min(16, (os.cpu_count() or 1) // 2))  # beside those of the model
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -116,3 +118,14 @@ class Stage:
         if self.monitor._report is not None:
             elapsed = time.perf_counter() - self.start
             self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview, self.skipped, self.unit))
+
+
+def in_threads(work: Callable[[T], int], items: Iterable[T], advance: Callable[[int], None]) -> None:
+    """`work` on every item, some at a time; `advance` gets, in order, what each returns, and may raise."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        try:
+            for count in threads.map(work, items):
+                advance(count)
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise

@@ -18,7 +18,7 @@ ENGINE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "version"),
     ("progress",),
     ("config", "storage"),
-    ("video",),
+    ("video", "team"),
     ("types",),
     ("model",),
     ("report", "planning"),
@@ -26,7 +26,7 @@ ENGINE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("film", "picture"),
     ("job",),
     ("engine",),
-    ("batch", "selfcheck"),
+    ("batch", "selfcheck", "several"),
     ("cli",),
     ("__main__",),
 )

@@ -41,7 +41,7 @@ class StoredPlan:
 
 
 class Studio:
-    """One device, its engines and its visitors.
+    """One device, or `gpus` of one kind that work together, its engines and its visitors.
 
     Plans stay on the server; visitors know them by a secret id. `model` is the page's default, `models` are others
     that visitors may choose. `public`: the visitors are strangers. `runner` runs tasks elsewhere; `device` then only
@@ -58,6 +58,7 @@ class Studio:
         limits: Limits | None = None,
         public: bool = False,
         runner: Runner | None = None,
+        gpus: int = 1,
         keep_plans: int = 32,
     ) -> None:
         self.folder, self.public = folder, public
@@ -67,7 +68,7 @@ class Studio:
         self.models = tuple(self._sources)
         self.model = self.models[0]
         self.jobs = Jobs(discard=_delete_files, waiting=self.limits.waiting, seconds=self.limits.job_seconds)
-        self.engines = Engines(device, public)
+        self.engines = Engines(device, public, gpus)
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
         self._plans: OrderedDict[str, StoredPlan] = OrderedDict()  # guarded by _plans_lock
         self._videos: OrderedDict[str, str] = OrderedDict()  # guarded by _plans_lock

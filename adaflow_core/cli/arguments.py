@@ -79,12 +79,19 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("models", help="list the models whose layout the engine knows")
 
     check = commands.add_parser("selfcheck", help="reconstruct and edit with a model; say what is off")
-    add_model(check)
+    add_model(check, alone=True)
     check.add_argument("--video", type=Path, metavar="VIDEO", help="by default a bundled clip")
     return top
 
 
-def add_model(command: argparse.ArgumentParser) -> None:
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is no number of GPUs; give 1 or more")
+    return number
+
+
+def add_model(command: argparse.ArgumentParser, alone: bool = False) -> None:
+    """`alone`: the command works on one GPU only."""
     command.add_argument("--model", default="embedded", metavar="embedded|sd15|sd21-base|sd21|ID|DIR|FILE.safetensors")
     command.add_argument(
         "--lora", action="append", default=[], metavar="FILE[=WEIGHT]", help="fused into the model; may be repeated"
@@ -94,6 +101,8 @@ def add_model(command: argparse.ArgumentParser) -> None:
         "--embedding", action="append", default=[], metavar="FILE[=WORD]", help="a textual inversion; may be repeated"
     )
     command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
+    if not alone:
+        command.add_argument("--gpus", type=_at_least_one, default=1, metavar="N", help="edit the film on N GPUs")
     command.add_argument("--dtype", default="auto", choices=["auto", "float16", "bfloat16", "float32"])
     command.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adaflow_core.cli.arguments import edit_config, plan_config
@@ -64,7 +65,12 @@ def make_plan(arguments: argparse.Namespace, edit: EditConfig | None, bar: Bar, 
 def load(arguments: argparse.Namespace, bar: Bar, stop: Any) -> AdaFlow:
     from adaflow_core.engine import AdaFlow
 
-    return AdaFlow.from_pretrained(
+    make = AdaFlow.from_pretrained
+    if getattr(arguments, "gpus", 1) > 1:
+        from adaflow_core.several.engine import TeamEngine
+
+        make = partial(TeamEngine.of, gpus=arguments.gpus)
+    return make(
         arguments.model,
         loras=arguments.lora,
         vae=arguments.vae,

@@ -11,6 +11,7 @@ import json
 import os
 import zipfile
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,11 +23,16 @@ from adaflow_core.types import EditLayout
 
 
 class Checkpoint:
-    """One file, replaced as a whole after every step. A damaged one counts as none."""
+    """One file, replaced as a whole after every step. A damaged one counts as none.
+
+    What lies on a GPU is written beside its next step, which it would wait for otherwise.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem = ""  # why nothing can be written; the edit goes on without
+        self._writer = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
 
     def load(self, latents: Tensor) -> int:
         """The number of finished steps, with `latents` [T, 4, h, w] float32 set to those after them; 0: none."""
@@ -45,6 +51,19 @@ class Checkpoint:
             return 0  # a damaged archive can look encrypted, or packed in a way that nobody knows: RuntimeError
 
     def save(self, done: int, latents: Tensor) -> None:
+        self.finish()
+        if latents.device.type == "cpu":
+            self._write(done, latents)
+        else:
+            self._last = self._writer.submit(self._write, done, latents.cpu())
+
+    def finish(self) -> None:
+        """Wait until what was saved last is written."""
+        if self._last is not None:
+            self._last.result()
+            self._last = None
+
+    def _write(self, done: int, latents: Tensor) -> None:
         if self.problem:
             return
         part = self.path.with_suffix(f".{os.getpid()}.part")
@@ -65,6 +84,7 @@ class Checkpoint:
                 part.unlink()
 
     def remove(self) -> None:
+        self.finish()
         with suppress(OSError):
             self.path.unlink()
 

@@ -29,11 +29,11 @@ from adaflow_core.editing.attention import (
 from adaflow_core.editing.injection import StepPasses, injected_conv, step_passes
 from adaflow_core.editing.place import TIMESTEPS
 from adaflow_core.editing.preservation import restore_detail
-from adaflow_core.editing.smoothing import BLOCK, THREADS, flow_between, smooth_change
+from adaflow_core.editing.smoothing import BLOCK, flow_between, smooth_change
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards, resident_bytes
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import THREADS, Monitor
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditLayout, Forecast, Grid, Plan
 from adaflow_core.video.types import Video
@@ -332,16 +332,18 @@ def forecast(
     per_other = rows * calibration.propagated + source_seconds(lambda p: p.whole_source)
     inverted_steps = (S - 1) * (config.inversion_steps // S) + 1
     place = 2 * len(TIMESTEPS) * calibration.unet if config.focus else 0.0
-    filled = -(-frames // backbone.rows(config.chunk)) * backbone.rows(config.chunk)
+    size = backbone.team.size  # each process has its part of the frames
+    filled = -(-frames // backbone.rows(config.chunk) // size) * backbone.rows(config.chunk)
+    peak = _peak_bytes(calibration, backbone, layout, config, frames, frame_size)
+    others, frames, keyframes = (-(-count // size) for count in (frames - keyframes, frames, keyframes))
     seconds = {
         "place": filled * place,
         "invert": filled * inverted_steps * calibration.unet,
-        "edit": keyframes * per_keyframe + (frames - keyframes) * per_other + (S - 1) * layout_seconds,
+        "edit": keyframes * per_keyframe + others * per_other + (S - 1) * layout_seconds,
         "decode source": frames * calibration.decode if config.detail or config.smoothing else 0.0,
         "smooth": frames * calibration.smooth if config.smoothing else 0.0,
         "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
     }
-    peak = _peak_bytes(calibration, backbone, layout, config, frames, frame_size)
     seconds = {stage: measurement.factor * value for stage, value in seconds.items()}
     return Forecast(seconds, base_bytes + peak, pace=measurement.pace)
 
@@ -358,7 +360,8 @@ def _peak_bytes(
     grids, keyframes, passes = list(layout.correspondence.index), len(layout.keyframes), step_passes(config, layout)
     channels, layers = attention_widths(backbone, grids)
     chunk = config.chunk or backbone.chunk_for(config.low_memory)
-    together = keyframes if layout.slimming is not None else min(keyframes, chunk)
+    own = -(-keyframes // backbone.team.size)
+    together = own if layout.slimming is not None else min(own, chunk)
     size = torch.finfo(backbone.dtype).bits // 8
     outputs = max(p.edits for p in passes) * keyframes * sum(layers[g] * g.n * channels[g] for g in grids) * size
     if config.low_memory or keyframes == frames:

@@ -101,16 +101,18 @@ def show_source(
     if config.detail or config.smoothing:
         rebuilt = reconstruction(backbone, latents, video, chunk, cache, monitor)
 
-    def finished(frames: Tensor, ids: np.ndarray) -> Tensor:
-        if rebuilt is None or not config.detail:
-            return frames
-        source, same = to_device(video.frames[ids], device), to_device(rebuilt[ids], device)
-        return restore_detail(frames, same, source, config.detail, None if renewed is None else place_in(ids))
-
     def place_in(ids: np.ndarray) -> Tensor:  # [F, 1, H, W]
         assert renewed is not None
         small = to_device(np.asarray(renewed[ids], np.float32), device)[:, None]
         return F.interpolate(small, video.frames.shape[1:3], mode="bilinear", align_corners=False)
+
+    where = None if renewed is None else place_in
+
+    def finished(frames: Tensor, ids: np.ndarray) -> Tensor:
+        if rebuilt is None or not config.detail:
+            return frames
+        source, same = to_device(video.frames[ids], device), to_device(rebuilt[ids], device)
+        return restore_detail(frames, same, source, config.detail, where and where(ids))
 
     smoothed = bool(config.smoothing) and T > 1
     with monitor.stage("decode frames", own.stop - own.start) as stage:
@@ -140,7 +142,6 @@ def show_source(
             out[ids] = finished(frames.round().clamp(0, 255).to(torch.uint8), ids).cpu().numpy()
 
         flow = source_flow(video, cache, monitor)
-        where = None if renewed is None else place_in
         smooth_change(change, flow, config.smoothing, cuts, write, monitor, where, own)
         team.wait()
     return out

@@ -8,7 +8,6 @@ anew. Where a thing takes another's place nothing is filtered: the source's moti
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaflow_core.model.memory import to_device
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, in_threads
 from adaflow_core.storage.arrays import allocated, scratch
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
@@ -32,7 +31,6 @@ EDGE = 1.5  # pixels by which motions within 5 pixels of each other may differ
 HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
 BLOCK = 8  # frames whose changes and flow are on the device at a time
 FORGOTTEN = 1e-4  # the part of a change that counts as nothing
-THREADS = max(1, min(16, (os.cpu_count() or 1) // 2))  # for the flow
 
 
 def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
@@ -45,16 +43,12 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
     def build(folder: Path) -> dict[str, Any]:
         out = allocated(folder / "flow.npy", np.float16, (T - 1, 2, height // HALF, width // HALF, 2))
 
-        def work(t: int) -> None:
+        def work(t: int) -> int:
             out[t] = flow_between(video.frames[t], video.frames[t + 1])
+            return 1
 
-        with monitor.stage("flow", T - 1) as stage, ThreadPoolExecutor(THREADS) as threads:
-            try:
-                for _ in threads.map(work, range(T - 1)):
-                    stage.advance()
-            except BaseException:
-                threads.shutdown(cancel_futures=True)
-                raise
+        with monitor.stage("flow", T - 1) as stage:
+            in_threads(work, range(T - 1), stage.advance)
         return {}
 
     folder, _, _ = cache.get("flow", cache_key(video=video.digest), build, monitor.note)

@@ -14,7 +14,7 @@ from adaflow_core.config import PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning.features import extract_features, load_features
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, in_threads
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
 from adaflow_core.types import Features
 from adaflow_core.video.client import check_source
@@ -29,6 +29,7 @@ CUT_SIDE = 128  # pixels of the shorter side at which frames are compared
 CUT_WINDOW = 8  # pixels of a side of the windows whose grey levels are correlated
 CUT_CONTRAST = 6.0  # standard deviation, in grey levels of 255, under which a window counts as flat
 CUT_UNLIKE = 0.4  # unlikeness from which a frame begins a shot: 0 as around it, 1 nothing in common
+CUT_PART = 16  # frames that a thread compares at a time
 FLASH = 3  # frames that a flash or a damaged stretch lasts at most
 
 VideoLike = str | Path | np.ndarray | Sequence["Image"] | Video
@@ -97,10 +98,15 @@ def detect_cuts(frames: np.ndarray, monitor: Monitor) -> np.ndarray:
     """
     T, unlike = len(frames), _Unlikeness(frames)
     values = np.zeros(T)
+
+    def work(first: int) -> int:
+        part = range(first, min(first + CUT_PART, T))
+        compare = _Unlikeness(frames)  # not one for all threads
+        values[part.start : part.stop] = [compare(t - 1, t) for t in part]
+        return len(part)
+
     with monitor.stage("cuts", T - 1) as stage:
-        for t in range(1, T):
-            values[t] = unlike(t - 1, t)
-            stage.advance()
+        in_threads(work, range(1, T, CUT_PART), stage.advance)
     cuts = []
     for t in range(1, T):
         sides = [side for side in (values[max(1, t - 3) : t], values[t + 1 : t + 4]) if len(side)]

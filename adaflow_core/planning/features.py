@@ -164,8 +164,9 @@ def extract_features(
         agreement = 1.0
         if reduction is not None:
             agreement = match_agreement(fitted, F.normalize(fitted @ reduction, dim=-1))
-        agreed = team.agree((mean.cpu(), None if reduction is None else reduction.cpu()))
-        mean, reduction = (None if part is None else part.to(device) for part in agreed)
+        mean = team.agree(mean.cpu()).to(device)
+        if reduction is not None:
+            reduction = team.agree(reduction.cpu()).to(device)
         assert capture.block is not None and capture.attention is not None
         grid = Grid(*capture.block.shape[-2:])
         # Self-attention of this block works on the grid before its upsampling.

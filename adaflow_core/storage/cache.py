@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +115,7 @@ class Cache:
             files = {file.name: _checksum(file) for file in work.iterdir() if file.is_file() and file.name != _LOCK}
             (work / _META).write_text(json.dumps({"meta": meta, "files": files}), encoding="utf-8")
             meta = self._place(work, folder)
+            self._verified.add(_state(folder, files))  # the checksums are from just now
         self._evict(keep=folder)
         return folder, meta, False
 
@@ -186,8 +187,7 @@ class Cache:
         try:
             content = json.loads(description.read_text(encoding="utf-8"))
             meta, files = content["meta"], content["files"]
-            stats = [(folder / name).stat() for name in files]
-            state = (str(folder), *((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats))
+            state = _state(folder, files)
             if state not in self._verified:
                 if any(_checksum(folder / name) != expected for name, expected in files.items()):
                     return None
@@ -267,6 +267,12 @@ def _remove(folder: Path) -> None:
     with suppress(OSError):  # another process was faster; or Windows, where somebody reads it
         folder.rename(leaving)
         shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _state(folder: Path, names: Iterable[str]) -> tuple[object, ...]:
+    """What changes when one of the folder's files does."""
+    stats = [(folder / name).stat() for name in names]
+    return (str(folder), *((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats))
 
 
 def _room(file: Path) -> int:

@@ -21,7 +21,7 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
-from adaflow_core.several import TeamEngine
+from adaflow_core.several.engine import TeamEngine
 from adaflow_core.storage.cache import Cache
 from adaflow_core.team.team import Team
 from adaflow_core.types import Plan

@@ -17,10 +17,10 @@ _MOST_LOADED = 2  # the page's own model and one that a visitor chose
 
 
 class Engines:
-    """The most recently used engines. `public`: each with its checkpoint's safety checker, if it has one."""
+    """The most recently used engines, each on `gpus` GPUs. `public`: with its checkpoint's safety checker, if any."""
 
-    def __init__(self, device: str, public: bool = False) -> None:
-        self.device, self.public = device, public
+    def __init__(self, device: str, public: bool = False, gpus: int = 1) -> None:
+        self.device, self.public, self.gpus = device, public, gpus
         self._loaded: OrderedDict[str, tuple[AdaFlow, SafetyChecker | None]] = OrderedDict()
         self._loading = threading.Lock()
 
@@ -36,13 +36,20 @@ class Engines:
         with self._loading:
             if model not in self._loaded:
                 # Imported here: the page starts without waiting for it.
-                from adaflow_core import AdaFlow
                 from webui.jobs.safety import load_safety_checker
 
                 while len(self._loaded) >= _MOST_LOADED:  # frees memory before the next model is loaded
                     self._loaded.popitem(last=False)
                 checker = load_safety_checker(model, self.device, Monitor(report, stop)) if self.public else None
-                engine = AdaFlow.from_pretrained(model, device=self.device, progress=report, stop=stop)
-                self._loaded[model] = engine, checker
+                self._loaded[model] = self._make(model, report, stop), checker
             self._loaded.move_to_end(model)
             return self._loaded[model]
+
+    def _make(self, model: str, report: Report | None, stop: Stop | None) -> AdaFlow:
+        from adaflow_core import AdaFlow
+
+        if self.gpus == 1:
+            return AdaFlow.from_pretrained(model, device=self.device, progress=report, stop=stop)
+        from adaflow_core.several.engine import TeamEngine
+
+        return TeamEngine.of(model, self.gpus, device=self.device, progress=report, stop=stop)

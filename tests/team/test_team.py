@@ -1,0 +1,120 @@
+"""Two processes that edit one film: the same bytes as one, and what happens when one of them ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.model.loading import load_backbone
+from adaflow_core.progress import Progress
+from adaflow_core.several.engine import TeamEngine
+from adaflow_core.storage.cache import Cache
+from adaflow_core.team.team import Team
+from adaflow_core.types import EditResult, Plan
+
+CLIP = sorted((Path(__file__).resolve().parents[2] / "assets/clips").glob("*.mp4"))[0]
+FRAMES, SIZE = slice(0, 13), (96, 64)
+PLAN = PlanConfig(source_prompt="a red ball on the grass", keyframes=5)
+EDIT = EditConfig(steps=3, inversion_steps=3, smoothing=0.8, detail=0.6)
+PROMPT = "a blue ball on the grass"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Results depend in their last bits on the number of threads: the processes of a team of two have one each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamEngine]:
+    os.environ["OMP_NUM_THREADS"] = "1"  # as the processes begin with
+    load = partial(load_backbone, "embedded", device="cpu", dtype="float32")
+    engine = TeamEngine(load, 2, Cache(tmp_path_factory.mktemp("team")))
+    yield engine
+    engine.processes.close()
+    del os.environ["OMP_NUM_THREADS"]
+
+
+def one(folder: Path) -> AdaFlow:
+    return AdaFlow.from_pretrained("embedded", device="cpu", dtype="float32", cache=Cache(folder))
+
+
+def planned(engine: AdaFlow) -> Plan:
+    return engine.plan(CLIP, PLAN, frames=FRAMES, size=SIZE)
+
+
+def test_the_film_of_two_processes_is_that_of_one(team: TeamEngine, tmp_path: Path) -> None:
+    def run(engine: AdaFlow) -> tuple[Plan, EditResult, EditResult]:
+        plan = planned(engine)
+        result = engine.edit(plan, PROMPT, EDIT)
+        return plan, result, engine.retake(plan, result, (4, 9), "a green ball on the grass", EDIT)
+
+    plan, edited, retaken = run(one(tmp_path))
+    again, together, also_retaken = run(team)
+    np.testing.assert_array_equal(again.features.tokens, plan.features.tokens)
+    assert again.layout.keyframes.tolist() == plan.layout.keyframes.tolist()
+    assert together.report["frames_digest"] == edited.report["frames_digest"]
+    assert also_retaken.report["frames_digest"] == retaken.report["frames_digest"]
+    np.testing.assert_array_equal(together.frames, edited.frames)
+    assert together.report["inversion_reused"] is False
+
+
+def test_what_is_refused_leaves_the_processes_running(team: TeamEngine) -> None:
+    plan = planned(team)
+    before = [process.pid for process in team.processes._started.processes]  # type: ignore[union-attr]
+    with pytest.raises(AdaFlowError, match="the prompt is empty"):
+        team.edit(plan, " ", EDIT)
+    with pytest.raises(AdaFlowError, match=r"test_team\.py"):
+        team.plan(Path(__file__))
+    team.edit(plan, PROMPT, EDIT)
+    assert [process.pid for process in team.processes._started.processes] == before  # type: ignore[union-attr]
+
+
+def test_a_process_that_dies_ends_the_edit_and_the_next_resumes(team: TeamEngine) -> None:
+    plan, config = planned(team), EditConfig(steps=10, inversion_steps=10, seed=7)
+
+    def kill(progress: Progress) -> None:
+        if progress.stage == "edit" and progress.done > progress.total // 2:
+            os.kill(team.processes._started.processes[1].pid, signal.SIGKILL)  # type: ignore[union-attr]
+
+    with pytest.raises(AdaFlowError, match=r"process 2 of the 2 .* was killed by signal 9"):
+        team.edit(plan, PROMPT, config, progress=kill)
+    reports: list[Progress] = []
+    result = team.edit(plan, PROMPT, config, progress=reports.append)
+    assert {"edit", "decode frames"} <= {progress.stage for progress in reports}
+    assert result.report["inversion_reused"] and result.report["resumed_at_step"] > 0
+
+
+def test_a_stop_is_seen_and_the_next_edit_works(team: TeamEngine) -> None:
+    plan, stopping = planned(team), threading.Event()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        team.edit(plan, PROMPT, EditConfig(seed=8), progress=lambda _: stopping.set(), stop=stopping.is_set)
+    assert time.monotonic() - began < 60
+    assert team.edit(plan, PROMPT, EDIT).frames.shape == (13, SIZE[1], SIZE[0], 3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_parts_cover_everything_once(size: int, rows: int) -> None:
+    for count in (0, 1, 5, 16, 17):
+        parts = [Team(rank, size).own(count, rows) for rank in range(size)]
+        assert [i for part in parts for i in range(part.start, part.stop)] == list(range(count))
+        assert all((part.stop - part.start) % rows == 0 or part.stop == count for part in parts)
+        lengths = [part.stop - part.start for part in parts]
+        assert lengths == sorted(lengths, reverse=True) and max(lengths) - min(lengths) < 2 * rows
