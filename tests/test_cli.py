@@ -97,14 +97,14 @@ def test_help_says_what_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_plan_writes_json_arrays_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "plan"
-    arguments = ["plan", str(CLIP), "--frames", "0:8", "--keyframes", "3", "--prune", "0.5", "--out", str(out)]
-    assert main(arguments) == 0
+    arguments = ["plan", str(CLIP), "--size", "128x128", "--frames", "0:8", "--keyframes", "3", "--prune", "0.5"]
+    assert main([*arguments, "--out", str(out)]) == 0
     plan = json.loads((out / "plan.json").read_text())
     assert plan["frames"] == 8 and len(plan["keyframes"]) == 3 and plan["kept_ratio"] == 2 / 3
     assert plan["forecast"]["seconds"]["total"] > 0
     arrays = np.load(out / "plan.npz")
-    assert arrays["mask_32x32"].shape == arrays["scores_32x32"].shape == (3, 3, 1024)
-    assert np.isclose(arrays["mask_32x32"].mean(), 2 / 3, atol=1e-3)
+    assert arrays["mask_16x16"].shape == arrays["scores_16x16"].shape == (3, 3, 256)
+    assert np.isclose(arrays["mask_16x16"].mean(), 2 / 3, atol=1e-3)
     assert {"keyframes.png", "timeline.png", "time_slice.png"} <= {path.name for path in out.iterdir()}
     assert len(list(out.glob("tokens_*.png"))) == 3
     assert "3 keyframes for 8 frames" in capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_plan_with_a_prompt_shows_where_it_changes(tmp_path: Path, capsys: pytes
 def test_edit_writes_a_video_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, report = tmp_path / "edit.mp4", tmp_path / "deep" / "report.json"
     arguments = [
-        "edit", str(CLIP), "--frames", "0:6", "--keyframes", "2", "--steps", "2", "--seed", "7",
+        "edit", str(CLIP), "--size", "128x128", "--frames", "0:6", "--keyframes", "2", "--steps", "2", "--seed", "7",
         "--source-prompt", "a red ball", "--prompt", "a blue ball on marzipan",
         "--out", str(out), "--report", str(report),
     ]  # fmt: skip

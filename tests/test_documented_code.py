@@ -20,7 +20,7 @@ from helpers.pages import serve_page, with_model
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PUBLISHED = "http://127.0.0.1:7860"  # where the page is in the docs
-TINY = ["--size=128x128", "--steps=2"]
+TINY = ["--size=64x64", "--steps=2"]
 
 
 def blocks(language: str) -> list[Any]:

@@ -125,11 +125,11 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
     from gradio_client import handle_file
 
     clip = handle_file(str(drawn_clip))
-    settings = {"keyframes": 3, "steps": 2}
+    settings = {"keyframes": 3, "steps": 2, "frames": "0:6"}
     planned = client.predict(clip, "", prune=0.5, api_name="/preview", **settings)
     facts, gallery = planned[1], planned[4]
     keyframes = facts["keyframes"]
-    assert facts["frames"] == 12 and facts["height"] == 128 and len(keyframes) == 3
+    assert facts["frames"] == 6 and facts["height"] == 128 and len(keyframes) == 3
     assert len(gallery["value"] if isinstance(gallery, dict) else gallery) == 3
     _, others, sentence = client.predict(2, api_name="/tokens")
     assert len(others) == 2 and "Keyframe 2" in sentence
@@ -147,7 +147,7 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
     source, edited = (v["video"] if isinstance(v, dict) else v for v in (source, edited))
     for path in (source, edited):
         info = probe(path)
-        assert (info.frames, info.height, info.fps) == (12, 128, 12)
+        assert (info.frames, info.height, info.fps) == (6, 128, 12)
     assert Path(source).read_bytes() != Path(edited).read_bytes()
     report = report if isinstance(report, dict) else json.loads(Path(report).read_text())
     assert report["prompt"] == "a blue ball" and report["keyframes"] == keyframes
@@ -195,14 +195,14 @@ def test_the_page_shows_where_a_prompt_changes_the_video(client: Any, drawn_clip
 def test_an_edit_takes_the_settings_of_its_place(client: Any, drawn_clip: Path) -> None:
     from gradio_client import handle_file
 
-    settings = {"keyframes": 2, "side": 192, "frames": "0:4"}
+    settings = {"keyframes": 2, "side": 64, "frames": "0:2"}
     client.predict(handle_file(str(drawn_clip)), "a red ball in a meadow", api_name="/preview", **settings)
     given = {"steps": 2, "focus": 0.5, "structure": 0.4, "smoothing": 0.3, "seed": 7, "detail": 0.5}
     job = client.predict("a blue ball in a meadow", **given, api_name="/edit")
     command, report = client.predict(job, api_name="/watch")[-2:]
     report = report if isinstance(report, dict) else json.loads(Path(report).read_text())
     used = report["settings"]["edit"]
-    assert report["height"] == 192, "not the model's own"
+    assert report["height"] == 64, "not the model's own"
     assert (used["focus"], used["structure"], used["smoothing"], used["seed"]) == (0.5, 0.4, 0.3, 7)
     assert all(flag in command for flag in ("--focus=0.5", "--structure=0.4", "--smoothing=0.3", "--detail=0.5"))
 

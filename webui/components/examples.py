@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from adaflow_core.video.decode import thumbnails
 
@@ -22,5 +25,11 @@ def load_clips(folder: Path = CLIPS) -> list[dict[str, str]]:
 
 def poster(clip: dict[str, str]) -> tuple[Any, str]:
     """The clip's middle frame and its title, for a gallery."""
-    _, pictures = thumbnails(clip["file"], 3, height=160)
-    return pictures[len(pictures) // 2], clip["title"]
+    return _middle_frame(clip["file"]), clip["title"]
+
+
+@cache
+def _middle_frame(file: str) -> np.ndarray:
+    """[160, w, 3] uint8. Kept, since opening a video starts a process: a page that is built again starts none."""
+    _, pictures = thumbnails(file, 3, height=160)
+    return pictures[len(pictures) // 2]

@@ -32,7 +32,9 @@ def mean_over_clips(values: pd.Series) -> Interval:
     The edits of one clip are averaged first: they are not independent samples.
     """
     finite = values[values.abs() < math.inf]
-    return mean_interval(finite.groupby(level=0).mean())
+    clips, _ = pd.factorize(finite.index.get_level_values(0))
+    # Sums by NumPy: a report has thousands of these means, and a group-by of pandas takes ten times as long.
+    return mean_interval(np.bincount(clips, finite.to_numpy(float)) / np.bincount(clips))
 
 
 class Contest:
