@@ -1,6 +1,7 @@
 # `make app` serves the page, `make test` runs all tests; both set up what they need in .venv first.
 PYTHON ?= python3
 PIP_FLAGS ?=
+INSTALL ?= $(BIN)/python -m pip install $(PIP_FLAGS)
 APP_FLAGS ?=
 # Two workers of half the cores each: most tests are too small to keep two cores busy. Files in the order of
 # tests/conftest.py, which has slow ones first.
@@ -48,9 +49,9 @@ $(BIN)/python:
 
 # The stamps are newer than what they were made from, so that nothing is installed twice.
 $(VENV)/installed: requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.txt
+	$(INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/installed-dev: requirements.txt requirements-batch.txt requirements-dev.txt | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements-dev.txt
+	$(INSTALL) -r requirements-dev.txt
 	@touch $(VENV)/installed $@
