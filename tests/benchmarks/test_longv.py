@@ -274,6 +274,7 @@ def test_methods_by_name() -> None:
         longv_eval.configs_of("flowada", None, 0)
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_goes_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One clip, then both; the second run makes the second clip's edits only."""
     manifest, out, cache = folder / "manifest.jsonl", tmp_path / "out", tmp_path / "cache"

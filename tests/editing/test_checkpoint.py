@@ -176,6 +176,7 @@ def run(tiny_folder: Callable[[str], Path], drawn_clip: Path, tmp_path: Path, mo
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("number", range(KILLS))

@@ -278,6 +278,7 @@ def test_html_in_what_visitors_type_is_shown_as_text(victim: Victim, drawn_clip:
         assert "<img" not in str(refused.value) and "&lt;img" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_garbage_ends_in_a_sentence_or_nothing(victim: Victim) -> None:
     """Every event with wrong types, too few values and numbers out of range."""
     garbage: list[Any] = [None, float("nan"), {"path": "/etc/passwd"}, "../../etc\0"]
