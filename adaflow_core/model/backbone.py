@@ -87,7 +87,9 @@ class Backbone:
         modules = (self.vae, self.unet, self.text_encoder)
         about = [str(self.dtype), schedule, *(_numbers_of(module.config) for module in modules)]
         digest = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16)
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        # How long texts were cut and padded to when it was last used is no part of the model.
+        words = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+        digest.update(json.dumps(words, sort_keys=True).encode())
         for module in modules:
             tensors = [tensor.detach() for tensor in module.parameters()]
             samples = [tensor.flatten()[:: max(1, tensor.numel() // 8)] for tensor in tensors]
