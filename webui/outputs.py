@@ -147,6 +147,7 @@ class WatchOutputs(NamedTuple):
     compared_line: Any
     scores: Any
     warnings: Any
+    rims: Any
     first: Any
     end: Any
     stretch_pictures: Any

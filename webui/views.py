@@ -12,6 +12,7 @@ from PIL import Image
 
 from adaflow_core.errors import counted
 from adaflow_core.report.canvas import resize
+from adaflow_core.report.edges import rim_picture
 from adaflow_core.report.scores import Scores
 from adaflow_core.report.visualize import Picture, contact_sheet, score_heatmap, score_view, stamp, token_view
 from adaflow_core.types import Grid, Plan
@@ -54,6 +55,7 @@ TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
     "four amounts of structure": ("structure", (0, 0.35, 0.7, 1)),
 }
 SOURCE = "Source, as it was edited"
+RIMS_SHOWN = 0.05  # share of the edge from which a picture says where they are
 
 
 # --- text ------------------------------------------------------------------------------
@@ -100,6 +102,13 @@ def notice(sentences: Sequence[str]) -> str:
     return (
         '<div class="af-notice" role="status">' + "".join(f"<p>{escape(sentence(s))}</p>" for s in sentences) + "</div>"
     )
+
+
+def notes(sentences: Sequence[str]) -> str:
+    """What is good to know, one sentence each; "" for none."""
+    if not sentences:
+        return ""
+    return '<div class="af-notes">' + "".join(f"<p>{escape(sentence(s))}</p>" for s in sentences) + "</div>"
 
 
 # --- a plan -----------------------------------------------------------------------------------------
@@ -192,7 +201,8 @@ def cost(plan: Plan) -> str:
         ("Predicted time", duration(plan.forecast.total), "for the edit, on this machine"),
         ("Predicted memory", memory(plan.forecast.peak_memory_bytes), "at its peak"),
     ]
-    return _cards(facts) + notice(plan.notes)
+    warnings = [note for note in plan.notes if note in plan.video.notes]  # what is wrong with the file
+    return _cards(facts) + notice(warnings) + notes([note for note in plan.notes if note not in warnings])
 
 
 def _cards(facts: Sequence[tuple[str, str, str]]) -> str:
@@ -209,28 +219,40 @@ def _cards(facts: Sequence[tuple[str, str, str]]) -> str:
 
 
 def scores(values: Scores) -> str:
-    """The scores of an edit, each with an explanation."""
-    lively = "none" if values.liveliness is None else f"{values.liveliness:.2f}"
-    return _cards(
-        [
-            (
-                "Prompt agreement",
-                f"{values.agreement:.0%}",
-                "of looks at the keyframes, the model finds your prompt the better description than that of the "
-                "source; 50% is a toss-up",
-            ),
-            (
-                "Left as it was",
-                f"{values.untouched:.0%}",
-                "of the pixels have the source's colour; more is better where the edit should not reach",
-            ),
-            (
-                "Change from frame to frame",
-                lively,
-                "the source's is 1; well above, the edit flickers, well below, it lost motion",
-            ),
-        ]
-    )
+    """The scores of an edit, each with an explanation; those that say nothing of this edit are left out."""
+    cards = [
+        (
+            "Prompt agreement",
+            f"{values.agreement:.0%}",
+            "of the way from the source to what the model itself would draw for your prompt, where the two differ",
+        )
+    ]
+    if values.untouched is not None:
+        more = "of the pixels have the source's colour; more is better where the edit should not reach"
+        cards.append(("Left as it was", f"{values.untouched:.0%}", more))
+    if values.rims is not None and values.edge_error is not None:
+        more = (
+            "of the edge of what changed has colours that belong to neither side, such as an outline of what was there"
+        )
+        cards.append(("Rims", f"{values.rims:.0%}", f"{more}; edge error {values.edge_error:.0f} of 255 levels"))
+    if values.flicker is not None:
+        more = "of 255, by which it changes along the source's motion from frame to frame, and the source does not"
+        cards.append(("Flicker", f"{values.flicker:.1f} levels", more))
+    if values.liveliness is not None:
+        more = "the source's is 1; well below, the edit lost motion"
+        cards.append(("Change from frame to frame", f"{values.liveliness:.2f}", more))
+    return _cards(cards)
+
+
+def rims(finished: FinishedEdit) -> str:
+    """The frame with most rims, these outlined; "" where there are next to none."""
+    values = finished.scores
+    if values.rims is None or values.rim_frame is None or values.rims < RIMS_SHOWN:
+        return ""
+    frame = values.rim_frame
+    words = f"Where rims are most: frame {frame}, outlined."
+    picture = rim_picture(np.asarray(finished.after[frame]), np.asarray(finished.before[frame]))
+    return image(picture, words) + line(words)
 
 
 def edit_name(finished: FinishedEdit, number: int) -> str:
@@ -239,7 +261,7 @@ def edit_name(finished: FinishedEdit, number: int) -> str:
 
 def history(edits: Sequence[FinishedEdit]) -> str:
     """A row for each edit, newest first: source, prompt, settings and scores."""
-    heads = ("No.", "Source", "Prompt", "Settings", "Prompt agreement", "Left as it was", "Change from frame to frame")
+    heads = ("No.", "Source", "Prompt", "Settings", "Prompt agreement", "Left as it was", "Rims", "Flicker")
     rows = "".join(
         f"<tr><td>{len(edits) - place}</td>"
         + "".join(f"<td>{escape(cell)}</td>" for cell in _history_cells(edit))
@@ -254,11 +276,15 @@ def history(edits: Sequence[FinishedEdit]) -> str:
 
 
 def _history_cells(edit: FinishedEdit) -> tuple[str, ...]:
-    values, lively = edit.scores, edit.scores.liveliness
+    values = edit.scores
     return (
-        edit.video, edit.prompt, edit.settings or "default",
-        f"{values.agreement:.0%}", f"{values.untouched:.0%}", "none" if lively is None else f"{lively:.2f}",
+        edit.video, edit.prompt, edit.settings or "default", f"{values.agreement:.0%}", _percent(values.untouched),
+        _percent(values.rims), "none" if values.flicker is None else f"{values.flicker:.1f}",
     )  # fmt: skip
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.0%}"
 
 
 # --- a job ------------------------------------------------------------------------------------------
