@@ -23,8 +23,8 @@ LOOKED_AT = 8  # keyframes that the model is asked about
 MOMENTS = (0.2, 0.4, 0.6, 0.8)  # of the noise schedule
 SAME = 8.0  # levels of 0..255: a root mean square change of the colours that is none
 STILL = 0.2  # levels: a mean change between frames that is none
-# Spread of what two prompts differ in over a frame, as a part of its mean, under which they differ all over it. On eight
-# pairs of the drawn world: objects and colours 1.2 to 2.7, backgrounds and styles 0.3 to 0.9.
+# Spread of what two prompts differ in over a frame, as a part of its mean, under which they differ all over it. On
+# eight pairs of the drawn world: objects and colours 1.2 to 2.7, backgrounds and styles 0.3 to 0.9.
 LOCAL = 1.1
 # From here on a visitor is told. True edits of the drawn world have up to 15 % rims and 1 level of flicker; with the
 # smooth noise of 3 levels on each frame they have 2.7 levels and more.
@@ -57,8 +57,8 @@ class Scores:
         found = []
         if self.rims is not None and self.rims >= RIMS:
             found.append(
-                f"there are rims along {self.rims:.0%} of the edges, most in frame {self.rim_frame}; a lower detail takes "
-                "less of the source near them"
+                f"there are rims along {self.rims:.0%} of the edges, most in frame {self.rim_frame}; a lower detail "
+                "takes less of the source near them"
             )
         if self.flicker is not None and self.flicker >= FLICKER:
             found.append(
