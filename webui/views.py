@@ -13,9 +13,10 @@ from PIL import Image
 from adaflow_core.errors import counted
 from adaflow_core.report.canvas import resize
 from adaflow_core.report.edges import rim_picture
+from adaflow_core.report.matches import match_view, shares_sentence, token_at
 from adaflow_core.report.scores import Scores
 from adaflow_core.report.visualize import Picture, contact_sheet, score_heatmap, score_view, stamp, token_view
-from adaflow_core.types import Grid, Plan
+from adaflow_core.types import Grid, Plan, Slimming
 from adaflow_core.video.types import VideoInfo
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
@@ -151,7 +152,18 @@ def _token_sentence(plan: Plan, q: int, grid: Grid, show: str) -> str:
         )
     return (
         f"Keyframe {q + 1} on the {grid} grid attends to all {grid.n:,} tokens of its own and "
-        f"to {others:.0%} of the others', {kept:,} in all. Hatched: dropped."
+        f"to {others:.0%} of the others', {kept:,} in all. {_legend(slimming[grid])}"
+    )
+
+
+def _legend(slimming: Slimming) -> str:
+    """What the colours of kept tokens mean, and how many there are of each."""
+    chosen = slimming.kept.shape[1] - slimming.grid.n - slimming.num_sampled
+    if not slimming.num_sampled:
+        return "Hatched: dropped."
+    return (
+        f"Outlined: {chosen:,} chosen by score. Blue: {slimming.num_sampled:,} of an even sample, each of which "
+        f"stands for {slimming.sample_weight:.1f} tokens. Hatched: dropped."
     )
 
 
@@ -164,8 +176,21 @@ def frame_view(plan: Plan, frame: int) -> tuple[Picture, str]:
     keyframe = int(plan.segments.keyframes[segment])
     sentence = f"{stamp(plan, frame)}: mean similarity {plan.similarity[frame]:.2f}, worst window "
     sentence += f"{plan.window[frame]:.2f}, residual {plan.residual[frame]:.2f}. "
-    sentence += "It is a keyframe." if frame == keyframe else f"Its keyframe is at {stamp(plan, keyframe)}."
+    if frame == keyframe:
+        sentence += "It is a keyframe."
+    else:
+        sentence += f"Its keyframe is at {stamp(plan, keyframe)}. {shares_sentence(plan, frame)}"
     return score_heatmap(np.asarray(plan.video.frames[frame]), heat, low, high), sentence
+
+
+def match_items(plan: Plan, frame: int, x: float, y: float) -> tuple[list[Item], str]:
+    """A point (x, y) of a frame in pixels, its matches in the keyframes, and a sentence on them."""
+    frame, grid = min(max(frame, 0), len(plan.video) - 1), plan.finest
+    if plan.layout.correspondence.by_layer:
+        return [], "With this method each layer of the model finds its own matches while it edits."
+    items = match_view(plan, frame, token_at(grid, plan.video.size, x, y))
+    where = f"At ({x:.0f}, {y:.0f}) this frame takes what the edit changes at the marked places"
+    return items, f"{where}, by these weights, on the {grid} grid."
 
 
 def facts(plan: Plan, plan_id: str) -> dict[str, object]:

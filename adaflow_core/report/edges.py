@@ -1,8 +1,8 @@
 """Rims: what is left of the source, or is too much, at the edge of what an edit changed.
 
 No truth is needed. Across a clean edge colours go from those inside to those outside, so that each pixel of the edge
-lies between the two. A rim lies beside them: an orange outline of a balloon between a rocket and the sea. It is looked for
-where the source has an outline, as a rim is what is left of one; a mean over the frame hides it.
+lies between the two. A rim lies beside them: an orange outline of a balloon between a rocket and the sea. It is
+looked for where the source has an outline, as a rim is what is left of one; a mean over the frame hides it.
 
 On seven pairs of the drawn world, three frames each, true edits have 1 to 15 % of `rims`, and 16 to 32 % with one pixel
 of the source left along the edge.
