@@ -47,6 +47,9 @@ STAGES = {
     "write": "Writing the video",
 }
 KEPT, SCORES = "Kept tokens", "Scores"
+# What is done by hand to a frame of the timeline, and the kinds of a model's words.
+ADD, REMOVE, MOVE, AUTOMATIC = HAND = ("Keyframe here", "No keyframe here", "Move the nearest here", "Chosen again")
+THINGS, COLOURS, PLACES, STYLES = KINDS = ("things", "colours", "places", "styles")
 ONE, BY_SHOT = "One prompt", "A prompt for each shot"
 # What drafts side by side differ in: the setting, and its values; None: these settings alone.
 TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
@@ -184,7 +187,7 @@ def frame_view(plan: Plan, frame: int) -> tuple[Picture, str]:
 
 
 def match_items(plan: Plan, frame: int, x: float, y: float) -> tuple[list[Item], str]:
-    """A point (x, y) of a frame in pixels, its matches in the keyframes, and a sentence on them."""
+    """A point (x, y) of a frame, in pixels, its matches in the keyframes, and a sentence on them."""
     frame, grid = min(max(frame, 0), len(plan.video) - 1), plan.finest
     if plan.layout.correspondence.by_layer:
         return [], "With this method each layer of the model finds its own matches while it edits."
@@ -392,7 +395,7 @@ def working_sizes(usual: int) -> list[tuple[str, int]]:
 
 
 def vocabulary(words: Iterable[str]) -> str:
-    return '<p class="af-words">' + escape(", ".join(sorted(words))) + "</p>"
+    return '<p class="af-words">All of them: ' + escape(", ".join(sorted(words))) + "</p>"
 
 
 def image(picture: Picture, words: str) -> str:
