@@ -58,6 +58,8 @@ class ModelOutputs(NamedTuple):
     colours: Any
     places: Any
     styles: Any
+    toy: Any
+    larger: Any
 
 
 class PreviewOutputs(NamedTuple):

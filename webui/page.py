@@ -12,6 +12,7 @@ import gradio as gr
 from webui import views
 from webui.components.edit import EditStep
 from webui.components.examples import load_clips
+from webui.components.heading import head
 from webui.components.plan import PlanStep
 from webui.components.result import ResultStep
 from webui.components.video import VideoStep
@@ -88,12 +89,8 @@ def build(studio: Studio) -> gr.Blocks:
     """The whole page over one studio."""
     clips = load_clips()
     with gr.Blocks(title="AdaFlow", analytics_enabled=False) as blocks:
-        gr.HTML(
-            "<h1>AdaFlow</h1><p>Edit a video with a sentence. See which frames and tokens the edit will use "
-            "before it runs.</p>",
-            elem_classes="af-title",
-        )
-        steps = Steps(VideoStep(studio.limits, clips), PlanStep(studio), EditStep(studio), ResultStep())
+        head()
+        steps = Steps(VideoStep(studio, clips), PlanStep(studio), EditStep(studio), ResultStep())
         editing = EditEvents(studio)
         events = Events(PlanEvents(studio, clips), editing, FilmEvents(studio, clips, editing), TimelineEvents(studio))
         _connect_video(events, steps)
@@ -132,10 +129,10 @@ def _connect_video(events: Events, steps: Steps) -> None:
 def _connect_settings(events: Events, steps: Steps) -> None:
     """The model with its own settings, and the buttons that bring these back."""
     plan, edit = steps.plan, steps.edit
-    outputs = collect((*ModelOutputs._fields, *ALL), plan, edit)
-    plan.model.input(
-        events.planning.choose_model, [plan.model, plan.model_before], outputs, api_name="choose_model", **_PUBLIC
-    )
+    outputs = collect((*ModelOutputs._fields, *ALL), plan, edit, steps.video)
+    choose = events.planning.choose_model, [plan.model, plan.model_before], outputs
+    plan.model.input(*choose, api_name="choose_model", **_PUBLIC)
+    steps.video.larger.click(events.planning.larger_model, None, plan.model, **_PRIVATE).then(*choose, **_PRIVATE)
     plan.reset.click(events.planning.own_settings, plan.model, collect(PLAN, plan), **_PRIVATE)
     edit.reset.click(events.editing.own_settings, plan.model, collect(EDIT, edit), **_PRIVATE)
 

@@ -10,6 +10,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from adaflow_core.config import ModelProfile
 from adaflow_core.errors import counted
 from adaflow_core.report.canvas import resize
 from adaflow_core.report.edges import rim_picture
@@ -386,6 +387,18 @@ def status(snapshot: Snapshot | None) -> dict[str, object]:
 
 def vocabulary_title(words: Sequence[str]) -> str:
     return f"The {len(words)} words that this model knows"
+
+
+def toy(profile: ModelProfile) -> str:
+    """What a model that knows a few words cannot do; "" for others."""
+    things = len(dict(profile.words).get("things", ()))
+    if not profile.vocabulary:
+        return ""
+    known = f"{things} drawn things" if things else f"{len(profile.vocabulary)} words"
+    return line(
+        f"The model here is a toy that knows {known}: what you upload comes out in its drawn world. Real footage wants "
+        "Stable Diffusion and a GPU."
+    )
 
 
 def working_sizes(usual: int) -> list[tuple[str, int]]:

@@ -99,9 +99,9 @@ def score(
         untouched=None if all_over else untouched(frames, source),
         liveliness=liveliness(frames, source, plan.segments.cuts),
         flicker=flicker(frames, source, plan.segments.cuts),
-        edge_error=edge and edge.error,
-        rims=edge and edge.rims,
-        rim_frame=edge and edge.worst,
+        edge_error=None if edge is None else edge.error,
+        rims=None if edge is None else edge.rims,
+        rim_frame=None if edge is None else edge.worst,
     )
 
 

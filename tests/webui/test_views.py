@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adaflow_core.config import ModelProfile
 from adaflow_core.progress import Progress
 from adaflow_core.report.scores import Scores
 from helpers.plans import FINE, small_plan
@@ -90,6 +91,12 @@ def test_what_is_good_to_know_looks_other_than_a_warning() -> None:
     assert "af-notice" in views.cost(damaged) and "af-notes" not in views.cost(damaged)
     known = views.cost(replace(plan, notes=("the video changes evenly",)))
     assert "af-notes" in known and "The video changes evenly" in known and "af-notice" not in known
+
+
+def test_what_a_toy_cannot_do_is_said_and_nothing_of_other_models() -> None:
+    toy = ModelProfile(vocabulary=("ball", "cube", "red"), words=(("things", ("ball", "cube")),))
+    assert "knows 2 drawn things" in views.toy(toy) and "Stable Diffusion and a GPU" in views.toy(toy)
+    assert views.toy(ModelProfile()) == ""
 
 
 def test_what_has_no_time_left_says_none() -> None:

@@ -31,7 +31,7 @@ class EditStep:
                 self.prompt_problems = gr.HTML(label="Doubts about the prompt")
             with gr.Column(scale=3, min_width=220):
                 with gr.Row():
-                    self.start = gr.Button("Edit", variant="primary", min_width=100)
+                    self.start = gr.Button("Edit", variant="primary", min_width=100, elem_classes="af-then")
                     self.stop = gr.Button("Stop", min_width=80)
                 self.show_place = gr.Button("Show where it changes")
                 self.try_it = gr.Button("Try on keyframes")

@@ -32,7 +32,9 @@ class PlanStep:
                         self.settings |= settings.add_settings(others, profile, studio.public)
                     self.reset = gr.Button("Back to the model's own settings", size="sm")
                 with gr.Row():
-                    self.preview = gr.Button("Preview keyframes", variant="primary", scale=3, min_width=160)
+                    self.preview = gr.Button(
+                        "Preview keyframes", variant="primary", scale=3, min_width=160, elem_classes="af-first"
+                    )
                     self.stop = gr.Button("Stop", scale=1, min_width=80)
                 self.status = gr.HTML(label="Progress")
             with gr.Column(scale=8, min_width=320):

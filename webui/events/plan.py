@@ -226,6 +226,8 @@ class PlanEvents:
             side=gr.Dropdown(choices=views.working_sizes(profile.size), value=0),
             vocabulary=gr.Accordion(label=views.vocabulary_title(words), visible=bool(words)),
             vocabulary_words=views.vocabulary(words),
+            toy=views.toy(profile),
+            larger=gr.skip() if words else gr.Button(visible=False),
             **{kind: gr.Radio(choices=list(known.get(kind, ())), visible=kind in known) for kind in views.KINDS},
         )
         yield *outputs, *shown_values(ALL, profile)
@@ -235,6 +237,10 @@ class PlanEvents:
         if not word:
             return gr.skip(), gr.skip()
         return with_word(prompt or "", kind, word, dict(self.studio.profile(model).words)), gr.Radio(value=None)
+
+    def larger_model(self) -> str:
+        """A model for real footage that this machine can run."""
+        return self.studio.larger_model() or self.studio.model
 
     def own_settings(self, model: str) -> list[Any]:
         """The model's own values of a plan's settings."""
