@@ -15,13 +15,13 @@ def head() -> None:
         gr.HTML(
             "<h1>AdaFlow</h1><p>Edit a video with a sentence: its colours, places, things or style, with its motion "
             "kept. See which frames and tokens the edit will use before it runs.</p>"
-            f'<p>A training-free method for long videos: <a href="{PAPER}">the paper</a>.</p>',
+            f'<p>A training-free method for long videos: <a href="{PAPER}">the paper</a></p>',
             elem_classes="af-title",
             min_width=300,
         )
         if film := moving():
             gr.Video(
-                film, label="A red car in a meadow becomes a red car at night: source and edit", height=220,
+                film, label="A red car in a meadow becomes one at night", height=220,
                 autoplay=True, loop=True, interactive=False, buttons=[], min_width=300, elem_classes="af-film",
             )  # fmt: skip
 

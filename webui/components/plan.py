@@ -158,7 +158,7 @@ class PlanStep:
             for kind, words in (("json", "Save the plan (JSON)"), ("npz", "Save its arrays (npz)")):
                 self.save[kind] = gr.Button(words, size="sm", min_width=150)
         self.file_kind = gr.Textbox("json", label="Kind of file", visible=False)
-        self.plan_file = gr.DownloadButton("The plan's file", visible="hidden", elem_classes="af-plan-file")
+        self.plan_file = gr.DownloadButton("The plan's file", elem_classes="af-plan-file")
 
 
 def _plot(label: str, *classes: str) -> gr.Image:
