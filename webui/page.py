@@ -159,11 +159,14 @@ def _connect_plan_views(planning: PlanEvents, plan: PlanStep) -> None:
     """The keyframe under Tokens and the frame under Timeline, by their sliders and by clicks."""
     tokens, frame = _tokens_call(planning, plan), _frame_call(planning, plan)
     gr.on([plan.number.release, plan.grid.input, plan.show.input], *tokens, api_name="tokens", **_LATEST)
-    plan.frame.release(*frame, api_name="frame", **_LATEST)
+    no_matches: _Call = _no_matches, None, [plan.matches, plan.match_sentence]
+    plan.frame.release(*frame, api_name="frame", **_LATEST).then(*no_matches, **_PRIVATE)
     opened = plan.gallery.select(_number, None, plan.number, **_PRIVATE).then(*tokens, **_PRIVATE)
     opened.then(_open_tokens, None, plan.tabs, **_PRIVATE)
     for plot in (plan.timeline, plan.time_slice):
-        plot.select(planning.find_clicked_frame, plan.plan_id, plan.frame, **_PRIVATE).then(*frame, **_PRIVATE)
+        plot.select(planning.find_clicked_frame, plan.plan_id, plan.frame, **_PRIVATE).then(*frame, **_PRIVATE).then(
+            *no_matches, **_PRIVATE
+        )
 
 
 def _connect_point(timeline: TimelineEvents, plan: PlanStep) -> None:
@@ -426,6 +429,11 @@ def _preview_inputs(planning: PlanEvents, steps: Steps) -> list[Any]:
 
 def _parameters(handler: Callable[..., Any]) -> list[str]:
     return list(signature(handler).parameters)
+
+
+def _no_matches() -> tuple[gr.Gallery, str]:
+    """Of another frame: those of the one before are no longer shown."""
+    return gr.Gallery(visible=False), ""
 
 
 def _open_tokens() -> gr.Tabs:

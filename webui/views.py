@@ -49,7 +49,12 @@ STAGES = {
 }
 KEPT, SCORES = "Kept tokens", "Scores"
 # What is done by hand to a frame of the timeline, and the kinds of a model's words.
-ADD, REMOVE, MOVE, AUTOMATIC = HAND = ("Keyframe here", "No keyframe here", "Move the nearest here", "Chosen again")
+ADD, REMOVE, MOVE, AUTOMATIC = HAND = (
+    "Keyframe here",
+    "No keyframe here",
+    "Move the nearest here",
+    "Choose them again",
+)
 THINGS, COLOURS, PLACES, STYLES = KINDS = ("things", "colours", "places", "styles")
 ONE, BY_SHOT = "One prompt", "A prompt for each shot"
 # What drafts side by side differ in: the setting, and its values; None: these settings alone.

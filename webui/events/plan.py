@@ -319,6 +319,7 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
         cost=views.cost(plan),
         timeline=serve_image(visualize.timeline(plan), "png"),
         time_slice=serve_image(visualize.time_slice(plan), "png"),
+        column=gr.Slider(value=plan.video.size[0] // 2, maximum=plan.video.size[0] - 1),
         matches=gr.Gallery(visible=False),
         match_sentence="",
     )
@@ -331,6 +332,5 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
         outputs = outputs._replace(
             grid=gr.Dropdown(choices=grids, value=grids[0][1]),
             frame=gr.Slider(value=0, maximum=max(1, frames - 1)),
-            column=gr.Slider(value=plan.video.size[0] // 2, maximum=plan.video.size[0] - 1),
         )
     return outputs
