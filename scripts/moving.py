@@ -46,7 +46,7 @@ def main() -> int:
     ]
     milliseconds = round(1000 / video.fps)
     frames[0].save(OUT, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, quality=80, method=6)
-    write_video(HEAD, np.stack([np.asarray(frame) for frame in frames]), video.fps)
+    write_video(HEAD, np.stack([np.asarray(frame)[TITLE:] for frame in frames]), video.fps)
     print(f"{OUT.relative_to(ROOT)}: {len(frames)} frames, {OUT.stat().st_size / 1e6:.2f} MB")
     return 0
 
