@@ -121,7 +121,7 @@ def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
     clip = choose_example(page)
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
-    for name in ("Prompt agreement", "Left as it was", "Rims", "Flicker", "Change from frame to frame"):
+    for name in ("Prompt agreement", "Left as it was", "Flicker", "Change from frame to frame"):
         page.locator(".af-fact", has_text=name).wait_for()
 
     page.get_by_role("button", name="Compare frame by frame").click()
