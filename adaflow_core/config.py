@@ -191,6 +191,8 @@ class PlanConfig:
         low=0, high=1)
     keyframes: int | None = setting(None, "how many keyframes; auto: as many as the thresholds ask for",
         low=1, high=10_000, effect="More: fast changes are followed more closely, at more time and memory.")
+    keyframes_at: str = setting("", "these frames of the plan as keyframes, counted from 0, such as 3,10,17; empty: "
+        "they are chosen")
     # More scales, the way back and weights by importance choose other keyframes, but no better ones: measured against
     # rendered truth (benchmarks/RESULTS.md), unlike the refinement.
     scales: tuple[int, ...] = setting((1,), "pooling of the similarity grid, in tokens", choices=(1, 2, 4, 8),
@@ -216,6 +218,13 @@ class PlanConfig:
         if self.prune is not None and self.kv_frames is not None:
             raise ConfigError("prune and kv_frames both say how many tokens are kept; give one of them")
         _check(self)
+        if not all(part.strip().isdecimal() for part in self.keyframes_at.split(",") if self.keyframes_at.strip()):
+            raise ConfigError(f"keyframes_at is {self.keyframes_at!r}; it must be frames such as 3,10,17")
+
+    @property
+    def given_keyframes(self) -> tuple[int, ...]:
+        """The frames of `keyframes_at`, ascending."""
+        return tuple(sorted({int(part) for part in self.keyframes_at.split(",") if part.strip()}))
 
 
 @dataclass(frozen=True)
@@ -347,6 +356,7 @@ class ModelProfile:
     feature_block: int = 2  # up block whose output is the feature
     feature_timestep: int = 1
     vocabulary: tuple[str, ...] = field(default=())  # empty: open
+    words: tuple[tuple[str, tuple[str, ...]], ...] = field(default=())  # the main ones of it, by kind; a JSON object
 
     @classmethod
     def load(cls, folder: Path) -> ModelProfile | None:
@@ -357,6 +367,7 @@ class ModelProfile:
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             data.pop("cut", None)  # a threshold of older versions; cuts are found in the pixels
+            data["words"] = tuple((kind, tuple(words)) for kind, words in data.get("words", {}).items())
         except (OSError, ValueError, AttributeError, TypeError) as problem:
             raise ConfigError(f"{path} cannot be read ({problem}); fetch it again, or take it away") from problem
         usual = {f.name: f.default for f in fields(cls)}

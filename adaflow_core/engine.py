@@ -17,6 +17,7 @@ import torch
 
 from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan
 from adaflow_core.editing.forecast import Forecaster
+from adaflow_core.editing.place import wording
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, kept_draft, keyframes_alone
 from adaflow_core.film.retake import around_of, retaken, surroundings, take_of
@@ -31,7 +32,7 @@ from adaflow_core.picture.track import region_mask
 from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
 from adaflow_core.planning.planner import Planner
 from adaflow_core.progress import Monitor, Progress
-from adaflow_core.report.scores import Scores, score
+from adaflow_core.report.scores import Scores, Shown, score
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Embedding, Forecast, Place, Plan, Segments
 
@@ -345,8 +346,13 @@ class AdaFlow:
         """What can be said of `result`, an edit of `plan`, without knowing what it should look like."""
         monitor = Monitor(progress, stop)
         with self._exclusive(monitor):
-            usual, ranges = plan.config.source_prompt, shown(result.report, len(plan.video))
-            prompts = [(r.prompt, usual if r.source_prompt is None else r.source_prompt) if r else None for r in ranges]
+            usual, prompts = plan.config.source_prompt, list[Shown | None]()
+            for each in shown(result.report, len(plan.video)):
+                if each is None:
+                    prompts.append(None)
+                    continue
+                source = usual if each.source_prompt is None else each.source_prompt
+                prompts.append(Shown(each.prompt, source, wording(source, each.prompt).kept is not None))
             return score(self.backbone, plan, result.frames, prompts, monitor)
 
     def _check_request(self, plan: Plan, prompt: str) -> None:

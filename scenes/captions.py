@@ -58,6 +58,13 @@ STYLE_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("an impressionist painting of", "a van gogh painting of", "an oil painting of"),
     ),
 }
+# The main words by kind, as a person would click them together.
+MAIN_WORDS: dict[str, list[str]] = {
+    "things": [words[0] for words in KIND_WORDS.values()],
+    "colours": [words[0] for words in COLOUR_WORDS.values()],
+    "places": [words[0] for words in PLACE_WORDS.values()],
+    "styles": [endings[0] for endings, _ in STYLE_WORDS.values()],
+}
 # What it does, by motion; a kind with its own way of moving has its own words.
 ROLLING, DRIVING, FLYING, SWIMMING = ("ball", "star"), ("car",), ("balloon", "rocket"), ("duck",)
 _MOVES = ("moving", "passing by", "sliding along")

@@ -1,4 +1,4 @@
-"""Makes the README's moving picture, source and edit side by side: `python scripts/moving.py [--edited FILE.mp4]`.
+"""Makes the moving picture of the README and of the page's head: `python scripts/moving.py [--edited FILE.mp4]`.
 
 Edits the bundled clip by the command line, or takes an edit of it that is there already.
 """
@@ -18,9 +18,11 @@ sys.path.insert(0, str(ROOT))
 
 from adaflow_core.cli.main import main as command  # noqa: E402
 from adaflow_core.video import decode_video  # noqa: E402
+from adaflow_core.video.write import write_video  # noqa: E402
 
 CLIP = "car.mp4"
 OUT = ROOT / "docs" / "pictures" / "moving.webp"
+HEAD = ROOT / "assets" / "clips" / "moving.mp4"
 SIDE, GAP, TITLE = 384, 8, 34  # pixels
 
 
@@ -44,6 +46,7 @@ def main() -> int:
     ]
     milliseconds = round(1000 / video.fps)
     frames[0].save(OUT, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, quality=80, method=6)
+    write_video(HEAD, np.stack([np.asarray(frame)[TITLE:] for frame in frames]), video.fps)
     print(f"{OUT.relative_to(ROOT)}: {len(frames)} frames, {OUT.stat().st_size / 1e6:.2f} MB")
     return 0
 

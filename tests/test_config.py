@@ -26,6 +26,7 @@ from adaflow_core.config import (
         (lambda: PlanConfig(prune=1.5), ["prune", "1.5", "between 0 and 1"]),
         (lambda: PlanConfig(prune=float("nan")), ["prune", "nan"]),
         (lambda: PlanConfig(prune=0.5, kv_frames=4), ["prune and kv_frames"]),
+        (lambda: PlanConfig(keyframes_at="3,x"), ["keyframes_at", "'3,x'", "such as 3,10,17"]),
         (lambda: PlanConfig(keyframes=0), ["keyframes", "0"]),
         (lambda: PlanConfig(keyframes=2.5), ["keyframes", "whole number"]),  # type: ignore[arg-type]
         (lambda: PlanConfig(scales=(3,)), ["scales", "1, 2, 4, 8"]),

@@ -54,6 +54,12 @@ class ModelOutputs(NamedTuple):
     side: Any
     vocabulary: Any
     vocabulary_words: Any
+    things: Any
+    colours: Any
+    places: Any
+    styles: Any
+    toy: Any
+    larger: Any
 
 
 class PreviewOutputs(NamedTuple):
@@ -72,6 +78,9 @@ class PreviewOutputs(NamedTuple):
     number: Any
     grid: Any
     frame: Any
+    column: Any
+    matches: Any
+    match_sentence: Any
 
 
 class TokenOutputs(NamedTuple):
@@ -87,6 +96,13 @@ class FrameOutputs(NamedTuple):
 
     frame_picture: Any
     frame_sentence: Any
+
+
+class MatchOutputs(NamedTuple):
+    """The matches of a point of a frame."""
+
+    matches: Any
+    match_sentence: Any
 
 
 class PlaceOutputs(NamedTuple):
@@ -147,6 +163,7 @@ class WatchOutputs(NamedTuple):
     compared_line: Any
     scores: Any
     warnings: Any
+    rims: Any
     first: Any
     end: Any
     stretch_pictures: Any

@@ -29,6 +29,13 @@ window.adaflow = {
     return [];
   },
 };
+// Who wants less motion starts the film of the page's head himself.
+document.addEventListener("play", ({ target }) => {
+  const film = target.closest?.(".af-film");
+  if (!film || film.dataset.begun) return;
+  film.dataset.begun = "1";
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) target.pause();
+}, true);
 // Gradio makes a clickable picture a button without a name; it gets the label of its block.
 new MutationObserver(() => {
   for (const button of document.querySelectorAll(".image-container > button:not([aria-label])")) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -11,12 +12,14 @@ import gradio as gr
 from webui import views
 from webui.components.edit import EditStep
 from webui.components.examples import load_clips
+from webui.components.heading import head
 from webui.components.plan import PlanStep
 from webui.components.result import ResultStep
 from webui.components.video import VideoStep
 from webui.events.edit import EditEvents, Rows
 from webui.events.film import FilmEvents
 from webui.events.plan import SETTINGS, PlanEvents
+from webui.events.timeline import TimelineEvents
 from webui.messages import quietly, refusal
 from webui.outputs import (
     BesideOutputs,
@@ -25,6 +28,7 @@ from webui.outputs import (
     ExampleOutputs,
     FrameOutputs,
     HistoryOutputs,
+    MatchOutputs,
     ModelOutputs,
     PlaceOutputs,
     PreviewOutputs,
@@ -56,6 +60,10 @@ _KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, settings
 _KEEP_NO_PLAN = "(job) => adaflow.keep({ job, plan: null, settings: null })"
 # What is typed into a row, and the frame that the edit's video shows.
 _SET_PROMPT = "(rows, text) => [rows.map((row, i) => i === %d ? { ...row, prompt: text } : row)]"
+# A file that was written for a click is fetched at once.
+_SAVE_PLAN = (
+    "() => setTimeout(() => document.querySelector('.af-plan-file a, a.af-plan-file, .af-plan-file')?.click(), 300)"
+)
 _SHOWN_FRAME = (
     "(frame, report) => [Math.round((document.querySelector('.af-edited video')?.currentTime ?? 0) * "
     "(report?.fps ?? 0))]"
@@ -74,24 +82,23 @@ class Events(NamedTuple):
     planning: PlanEvents
     editing: EditEvents
     film: FilmEvents
+    timeline: TimelineEvents
 
 
 def build(studio: Studio) -> gr.Blocks:
     """The whole page over one studio."""
     clips = load_clips()
     with gr.Blocks(title="AdaFlow", analytics_enabled=False) as blocks:
-        gr.HTML(
-            "<h1>AdaFlow</h1><p>Edit a video with a sentence. See which frames and tokens the edit will use "
-            "before it runs.</p>",
-            elem_classes="af-title",
-        )
-        steps = Steps(VideoStep(studio.limits, clips), PlanStep(studio), EditStep(studio), ResultStep())
+        head()
+        steps = Steps(VideoStep(studio, clips), PlanStep(studio), EditStep(studio), ResultStep())
         editing = EditEvents(studio)
-        events = Events(PlanEvents(studio, clips), editing, FilmEvents(studio, clips, editing))
+        events = Events(PlanEvents(studio, clips), editing, FilmEvents(studio, clips, editing), TimelineEvents(studio))
         _connect_video(events, steps)
         _connect_settings(events, steps)
         _connect_plan_views(events.planning, steps.plan)
-        previewed = _connect_preview(events, steps)
+        _connect_point(events.timeline, steps.plan)
+        _connect_words(events.planning, steps)
+        previewed = [*_connect_preview(events, steps), *_connect_hand(events, steps)]
         _connect_place(events, steps)
         _connect_draft(events, steps)
         _connect_timeline(events, steps, previewed)
@@ -122,10 +129,10 @@ def _connect_video(events: Events, steps: Steps) -> None:
 def _connect_settings(events: Events, steps: Steps) -> None:
     """The model with its own settings, and the buttons that bring these back."""
     plan, edit = steps.plan, steps.edit
-    outputs = collect((*ModelOutputs._fields, *ALL), plan, edit)
-    plan.model.input(
-        events.planning.choose_model, [plan.model, plan.model_before], outputs, api_name="choose_model", **_PUBLIC
-    )
+    outputs = collect((*ModelOutputs._fields, *ALL), plan, edit, steps.video)
+    choose = events.planning.choose_model, [plan.model, plan.model_before], outputs
+    plan.model.input(*choose, api_name="choose_model", **_PUBLIC)
+    steps.video.larger.click(events.planning.larger_model, None, plan.model, **_PRIVATE).then(*choose, **_PRIVATE)
     plan.reset.click(events.planning.own_settings, plan.model, collect(PLAN, plan), **_PRIVATE)
     edit.reset.click(events.editing.own_settings, plan.model, collect(EDIT, edit), **_PRIVATE)
 
@@ -152,10 +159,49 @@ def _connect_plan_views(planning: PlanEvents, plan: PlanStep) -> None:
     """The keyframe under Tokens and the frame under Timeline, by their sliders and by clicks."""
     tokens, frame = _tokens_call(planning, plan), _frame_call(planning, plan)
     gr.on([plan.number.release, plan.grid.input, plan.show.input], *tokens, api_name="tokens", **_LATEST)
-    plan.frame.release(*frame, api_name="frame", **_LATEST)
-    plan.gallery.select(_number, None, plan.number, **_PRIVATE).then(*tokens, **_PRIVATE)
+    no_matches: _Call = _no_matches, None, [plan.matches, plan.match_sentence]
+    plan.frame.release(*frame, api_name="frame", **_LATEST).then(*no_matches, **_PRIVATE)
+    opened = plan.gallery.select(_number, None, plan.number, **_PRIVATE).then(*tokens, **_PRIVATE)
+    opened.then(_open_tokens, None, plan.tabs, **_PRIVATE)
     for plot in (plan.timeline, plan.time_slice):
-        plot.select(planning.find_clicked_frame, plan.plan_id, plan.frame, **_PRIVATE).then(*frame, **_PRIVATE)
+        plot.select(planning.find_clicked_frame, plan.plan_id, plan.frame, **_PRIVATE).then(*frame, **_PRIVATE).then(
+            *no_matches, **_PRIVATE
+        )
+
+
+def _connect_point(timeline: TimelineEvents, plan: PlanStep) -> None:
+    """A click on the frame, the slice's column, and the plan's files."""
+    outputs = collect(MatchOutputs._fields, plan)
+    point = plan.frame_picture.select(_point, None, [plan.x, plan.y], **_PRIVATE)
+    inputs = [plan.plan_id, plan.frame, plan.x, plan.y]
+    point.then(timeline.matches, inputs, outputs, api_name="matches", **_PUBLIC)
+    plan.column.release(timeline.column, [plan.plan_id, plan.column], plan.time_slice, api_name="column", **_LATEST)
+    for kind, button in plan.save.items():
+        asked = button.click(partial(str, kind), None, plan.file_kind, **_PRIVATE)
+        api = {"api_name": "plan_file", **_PUBLIC} if kind == "json" else _PRIVATE
+        written = asked.then(timeline.plan_file, [plan.plan_id, plan.file_kind], plan.plan_file, **api)
+        written.success(None, None, None, js=_SAVE_PLAN, **_PRIVATE)
+
+
+def _connect_hand(events: Events, steps: Steps) -> list[gr.events.Dependency]:
+    """Keyframes that are set by hand; the plan follows."""
+    planning, plan = events.planning, steps.plan
+    inputs, outputs = _preview_inputs(planning, steps), collect(PreviewOutputs._fields, plan)
+    done = []
+    for action, button in plan.hand.items():
+        asked = [plan.plan_id, plan.frame, gr.State(action)]
+        changed = button.click(events.timeline.by_hand, asked, plan.settings["keyframes_at"], **_PRIVATE)
+        done.append(changed.success(planning.replan, inputs, outputs, **_PRIVATE))
+        _show_selection(done[-1], planning, plan)
+    return done
+
+
+def _connect_words(planning: PlanEvents, steps: Steps) -> None:
+    """A click on a word puts it into the prompt."""
+    edit, model = steps.edit, steps.plan.model
+    for kind in views.KINDS:
+        words = getattr(edit, kind)
+        words.input(planning.word, [edit.prompt, model, words, gr.State(kind)], [edit.prompt, words], **_PRIVATE)
 
 
 def _plan_first(
@@ -325,14 +371,14 @@ def _connect_memory(
     blocks: gr.Blocks,
     events: Events,
     steps: Steps,
-    keeping: list[gr.events.Dependency],  # two previews, and the starts of an edit and of a retake
+    keeping: list[gr.events.Dependency],  # previews, and at last the starts of an edit and of a retake
 ) -> None:
     """The browser's tab remembers what it shows, and the browser its edits: a reload loses nothing."""
     planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
     settings = collect(SETTINGS, plan, edit)
-    for event in keeping[:2]:
+    for event in keeping[:-2]:
         event.success(None, [plan.facts, *settings], None, js=_KEEP_PLAN, **_PRIVATE)
-    for event in keeping[2:]:
+    for event in keeping[-2:]:
         event.success(None, [edit.job_id, plan.facts, *settings], None, js=_KEEP_JOB, **_PRIVATE)
     gr.on(
         [video.source_prompt.change, edit.prompt.change],
@@ -385,6 +431,15 @@ def _parameters(handler: Callable[..., Any]) -> list[str]:
     return list(signature(handler).parameters)
 
 
+def _no_matches() -> tuple[gr.Gallery, str]:
+    """Of another frame: those of the one before are no longer shown."""
+    return gr.Gallery(visible=False), ""
+
+
+def _open_tokens() -> gr.Tabs:
+    return gr.Tabs(selected="tokens")
+
+
 def _same(value: str) -> str:
     return value
 
@@ -410,6 +465,10 @@ def _refuse_one(prompting: str) -> None:
 
 def _index(event: gr.SelectData) -> int:
     return int(event.index)
+
+
+def _point(event: gr.SelectData) -> tuple[int, int]:
+    return int(event.index[0]), int(event.index[1])
 
 
 def _number(event: gr.SelectData) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from adaflow_core.config import EditConfig, ModelProfile
 from adaflow_core.editing.forecast import corrected, measure_anew
@@ -69,6 +70,7 @@ class Studio:
         self.model = self.models[0]
         self.jobs = Jobs(discard=_delete_files, waiting=self.limits.waiting, seconds=self.limits.job_seconds)
         self.engines = Engines(device, public, gpus)
+        self._here = runner is None
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
         self._plans: OrderedDict[str, StoredPlan] = OrderedDict()  # guarded by _plans_lock
         self._videos: OrderedDict[str, str] = OrderedDict()  # guarded by _plans_lock
@@ -93,6 +95,16 @@ class Studio:
             return engine.profile
         folder = local_folder(ModelParts.parse(source).model)
         return (folder and ModelProfile.load(folder if folder.is_dir() else folder.parent)) or ModelProfile()
+
+    def larger_model(self) -> str | None:
+        """The first model that knows any words, if it is on this machine and there is a GPU for it."""
+        # Where a runner has the GPU, asking for it here would keep it from the processes that are forked.
+        if self._here and self.profile().vocabulary and torch.cuda.is_available():
+            for name in self.models:
+                on_machine = local_folder(ModelParts.parse(self._sources[name]).model) is not None
+                if on_machine and not self.profile(name).vocabulary:
+                    return name
+        return None
 
     def load(self, model: str = "") -> str:
         """Queue the loading of a model, and return the job's id."""

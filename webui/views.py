@@ -10,11 +10,14 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from adaflow_core.config import ModelProfile
 from adaflow_core.errors import counted
 from adaflow_core.report.canvas import resize
+from adaflow_core.report.edges import rim_picture
+from adaflow_core.report.matches import match_view, shares_sentence, token_at
 from adaflow_core.report.scores import Scores
 from adaflow_core.report.visualize import Picture, contact_sheet, score_heatmap, score_view, stamp, token_view
-from adaflow_core.types import Grid, Plan
+from adaflow_core.types import Grid, Plan, Slimming
 from adaflow_core.video.types import VideoInfo
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
@@ -45,6 +48,14 @@ STAGES = {
     "write": "Writing the video",
 }
 KEPT, SCORES = "Kept tokens", "Scores"
+# What is done by hand to a frame of the timeline, and the kinds of a model's words.
+ADD, REMOVE, MOVE, AUTOMATIC = HAND = (
+    "Keyframe here",
+    "No keyframe here",
+    "Move the nearest here",
+    "Choose them again",
+)
+THINGS, COLOURS, PLACES, STYLES = KINDS = ("things", "colours", "places", "styles")
 ONE, BY_SHOT = "One prompt", "A prompt for each shot"
 # What drafts side by side differ in: the setting, and its values; None: these settings alone.
 TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
@@ -54,6 +65,7 @@ TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
     "four amounts of structure": ("structure", (0, 0.35, 0.7, 1)),
 }
 SOURCE = "Source, as it was edited"
+RIMS_SHOWN = 0.05  # share of the edge from which a picture says where they are
 
 
 # --- text ------------------------------------------------------------------------------
@@ -102,6 +114,13 @@ def notice(sentences: Sequence[str]) -> str:
     )
 
 
+def notes(sentences: Sequence[str]) -> str:
+    """What is good to know, one sentence each; "" for none."""
+    if not sentences:
+        return ""
+    return '<div class="af-notes">' + "".join(f"<p>{escape(sentence(s))}</p>" for s in sentences) + "</div>"
+
+
 # --- a plan -----------------------------------------------------------------------------------------
 
 
@@ -142,7 +161,18 @@ def _token_sentence(plan: Plan, q: int, grid: Grid, show: str) -> str:
         )
     return (
         f"Keyframe {q + 1} on the {grid} grid attends to all {grid.n:,} tokens of its own and "
-        f"to {others:.0%} of the others', {kept:,} in all. Hatched: dropped."
+        f"to {others:.0%} of the others', {kept:,} in all. {_legend(slimming[grid])}"
+    )
+
+
+def _legend(slimming: Slimming) -> str:
+    """What the colours of kept tokens mean, and how many there are of each."""
+    chosen = slimming.kept.shape[1] - slimming.grid.n - slimming.num_sampled
+    if not slimming.num_sampled:
+        return "Hatched: dropped."
+    return (
+        f"Outlined: {chosen:,} chosen by score. Blue: {slimming.num_sampled:,} of an even sample, each of which "
+        f"stands for {slimming.sample_weight:.1f} tokens. Hatched: dropped."
     )
 
 
@@ -155,8 +185,21 @@ def frame_view(plan: Plan, frame: int) -> tuple[Picture, str]:
     keyframe = int(plan.segments.keyframes[segment])
     sentence = f"{stamp(plan, frame)}: mean similarity {plan.similarity[frame]:.2f}, worst window "
     sentence += f"{plan.window[frame]:.2f}, residual {plan.residual[frame]:.2f}. "
-    sentence += "It is a keyframe." if frame == keyframe else f"Its keyframe is at {stamp(plan, keyframe)}."
+    if frame == keyframe:
+        sentence += "It is a keyframe."
+    else:
+        sentence += f"Its keyframe is at {stamp(plan, keyframe)}. {shares_sentence(plan, frame)}"
     return score_heatmap(np.asarray(plan.video.frames[frame]), heat, low, high), sentence
+
+
+def match_items(plan: Plan, frame: int, x: float, y: float) -> tuple[list[Item], str]:
+    """A point (x, y) of a frame, in pixels, its matches in the keyframes, and a sentence on them."""
+    frame, grid = min(max(frame, 0), len(plan.video) - 1), plan.finest
+    if plan.layout.correspondence.by_layer:
+        return [], "With this method each layer of the model finds its own matches while it edits."
+    items = match_view(plan, frame, token_at(grid, plan.video.size, x, y))
+    where = f"At ({x:.0f}, {y:.0f}) this frame takes what the edit changes at the marked places"
+    return items, f"{where}, by these weights, on the {grid} grid."
 
 
 def facts(plan: Plan, plan_id: str) -> dict[str, object]:
@@ -192,7 +235,8 @@ def cost(plan: Plan) -> str:
         ("Predicted time", duration(plan.forecast.total), "for the edit, on this machine"),
         ("Predicted memory", memory(plan.forecast.peak_memory_bytes), "at its peak"),
     ]
-    return _cards(facts) + notice(plan.notes)
+    warnings = [note for note in plan.notes if note in plan.video.notes]  # what is wrong with the file
+    return _cards(facts) + notice(warnings) + notes([note for note in plan.notes if note not in warnings])
 
 
 def _cards(facts: Sequence[tuple[str, str, str]]) -> str:
@@ -209,28 +253,40 @@ def _cards(facts: Sequence[tuple[str, str, str]]) -> str:
 
 
 def scores(values: Scores) -> str:
-    """The scores of an edit, each with an explanation."""
-    lively = "none" if values.liveliness is None else f"{values.liveliness:.2f}"
-    return _cards(
-        [
-            (
-                "Prompt agreement",
-                f"{values.agreement:.0%}",
-                "of looks at the keyframes, the model finds your prompt the better description than that of the "
-                "source; 50% is a toss-up",
-            ),
-            (
-                "Left as it was",
-                f"{values.untouched:.0%}",
-                "of the pixels have the source's colour; more is better where the edit should not reach",
-            ),
-            (
-                "Change from frame to frame",
-                lively,
-                "the source's is 1; well above, the edit flickers, well below, it lost motion",
-            ),
-        ]
-    )
+    """The scores of an edit, each with an explanation; those that say nothing of this edit are left out."""
+    cards = [
+        (
+            "Prompt agreement",
+            f"{values.agreement:.0%}",
+            "of the way from the source to what the model itself would draw for your prompt, where the two differ",
+        )
+    ]
+    if values.untouched is not None:
+        more = "of the pixels have the source's colour; more is better where the edit should not reach"
+        cards.append(("Left as it was", f"{values.untouched:.0%}", more))
+    if values.rims is not None and values.edge_error is not None:
+        more = (
+            "of the edge of what changed has colours that belong to neither side, such as an outline of what was there"
+        )
+        cards.append(("Rims", f"{values.rims:.0%}", f"{more}; edge error {values.edge_error:.0f} of 255 levels"))
+    if values.flicker is not None:
+        more = "of 255, by which it changes along the source's motion from frame to frame, and the source does not"
+        cards.append(("Flicker", f"{values.flicker:.1f} levels", more))
+    if values.liveliness is not None:
+        more = "the source's is 1; well below, the edit lost motion"
+        cards.append(("Change from frame to frame", f"{values.liveliness:.2f}", more))
+    return _cards(cards)
+
+
+def rims(finished: FinishedEdit) -> str:
+    """The frame with most rims, these outlined; "" where there are next to none."""
+    values = finished.scores
+    if values.rims is None or values.rim_frame is None or values.rims < RIMS_SHOWN:
+        return ""
+    frame = values.rim_frame
+    words = f"Where rims are most: frame {frame}, outlined."
+    picture = rim_picture(np.asarray(finished.after[frame]), np.asarray(finished.before[frame]))
+    return image(picture, words) + line(words)
 
 
 def edit_name(finished: FinishedEdit, number: int) -> str:
@@ -239,7 +295,7 @@ def edit_name(finished: FinishedEdit, number: int) -> str:
 
 def history(edits: Sequence[FinishedEdit]) -> str:
     """A row for each edit, newest first: source, prompt, settings and scores."""
-    heads = ("No.", "Source", "Prompt", "Settings", "Prompt agreement", "Left as it was", "Change from frame to frame")
+    heads = ("No.", "Source", "Prompt", "Settings", "Prompt agreement", "Left as it was", "Rims", "Flicker")
     rows = "".join(
         f"<tr><td>{len(edits) - place}</td>"
         + "".join(f"<td>{escape(cell)}</td>" for cell in _history_cells(edit))
@@ -254,11 +310,15 @@ def history(edits: Sequence[FinishedEdit]) -> str:
 
 
 def _history_cells(edit: FinishedEdit) -> tuple[str, ...]:
-    values, lively = edit.scores, edit.scores.liveliness
+    values = edit.scores
     return (
-        edit.video, edit.prompt, edit.settings or "default",
-        f"{values.agreement:.0%}", f"{values.untouched:.0%}", "none" if lively is None else f"{lively:.2f}",
+        edit.video, edit.prompt, edit.settings or "default", f"{values.agreement:.0%}", _percent(values.untouched),
+        _percent(values.rims), "none" if values.flicker is None else f"{values.flicker:.1f}",
     )  # fmt: skip
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.0%}"
 
 
 # --- a job ------------------------------------------------------------------------------------------
@@ -334,6 +394,18 @@ def vocabulary_title(words: Sequence[str]) -> str:
     return f"The {len(words)} words that this model knows"
 
 
+def toy(profile: ModelProfile) -> str:
+    """What a model that knows a few words cannot do; "" for others."""
+    things = len(dict(profile.words).get("things", ()))
+    if not profile.vocabulary:
+        return ""
+    known = f"{things} drawn things" if things else f"{len(profile.vocabulary)} words"
+    return line(
+        f"The model here is a toy that knows {known}: what you upload comes out in its drawn world. Real footage wants "
+        "Stable Diffusion and a GPU."
+    )
+
+
 def working_sizes(usual: int) -> list[tuple[str, int]]:
     """Working sizes to choose from, in pixels of the shorter side; 0 is the model's own."""
     sides = (192, 256, 320, 384, 512, LARGEST_SIDE)
@@ -341,7 +413,7 @@ def working_sizes(usual: int) -> list[tuple[str, int]]:
 
 
 def vocabulary(words: Iterable[str]) -> str:
-    return '<p class="af-words">' + escape(", ".join(sorted(words))) + "</p>"
+    return '<p class="af-words">All of them: ' + escape(", ".join(sorted(words))) + "</p>"
 
 
 def image(picture: Picture, words: str) -> str:

@@ -57,9 +57,11 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     if arguments.project:
         _save(_project(arguments, plan, timeline, config), region, arguments.project)
     if arguments.report:
-        scores = asdict(engine.score(plan, result, progress=bar, stop=stop))
+        scores = engine.score(plan, result, progress=bar, stop=stop)
+        for warning in scores.warnings:
+            print(f"adaflow: note: {warning}", file=sys.stderr)
         delivered = {"deliver": written.deliver, "delivered_size": written.size}
-        report = json.dumps(result.report | delivered | {"scores": scores}, indent=1)
+        report = json.dumps(result.report | delivered | {"scores": asdict(scores)}, indent=1)
         try:
             arguments.report.write_text(report, encoding="utf-8")
         except OSError as problem:

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from adaflow_core.config import METHODS, PlanConfig
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.planning.residual import PropagationResidual, shortest_paths
 from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
@@ -179,6 +180,8 @@ class KeyframeSelector:
         self.notes: list[str] = []
 
     def select(self) -> Segments:
+        if self.config.given_keyframes:
+            return self._given()
         spacing = METHODS[self.config.method].spacing
         if spacing == "every frame":
             return even_segments(self.T, self.T, self.cuts)
@@ -186,6 +189,19 @@ class KeyframeSelector:
             # TokenFlow's distance (arXiv 2307.10373) where no number is given.
             return even_segments(self.T, self._requested() or -(-self.T // 8), self.cuts)
         return self._by_similarity() if self.config.refinement == "none" else self._by_residual()
+
+    def _given(self) -> Segments:
+        """The keyframes that were given, and one in the middle of each shot that has none of them."""
+        given = np.array(self.config.given_keyframes, np.int64)
+        if (given >= self.T).any():
+            raise AdaFlowError(f"keyframes_at names frame {given.max()}; the plan has frames 0 to {self.T - 1}")
+        keyframes = given.tolist()
+        for start, end in pairwise([0, *map(int, self.cuts), self.T]):
+            if not ((given >= start) & (given < end)).any():
+                keyframes.append((start + end - 1) // 2)
+                self.notes.append(f"the shot from frame {start} had no keyframe; its middle was made one")
+        given = np.array(sorted(keyframes), np.int64)
+        return Segments(place_borders(self.compare, given, self.cuts), given, self.cuts, self.T)
 
     def _requested(self) -> int | None:
         """How many keyframes there are to be; None: as many as it takes."""

@@ -26,6 +26,7 @@ RESIDUAL: Colour = (112, 62, 152)
 KEYFRAME: Colour = (0, 104, 92)
 CUT: Colour = (176, 22, 52)
 PLACE: Colour = (214, 0, 132)  # rare in what cameras see
+SAMPLED: Colour = (34, 116, 232)
 # Anchors of the heat map: lightness rises all along, so that it reads in grey too.
 _HEAT = ((15, 12, 60), (86, 22, 110), (158, 44, 98), (217, 82, 60), (245, 146, 28), (249, 242, 150))
 

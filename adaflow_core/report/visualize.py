@@ -23,6 +23,7 @@ from adaflow_core.report.canvas import (
     PLACE,
     RESIDUAL,
     RULE,
+    SAMPLED,
     WINDOW,
     Canvas,
     Colour,
@@ -118,10 +119,11 @@ def place_strip(plan: Plan, place: Place, columns: int = 4) -> Picture:
     return canvas.picture()
 
 
-def kept_overlay(frame: Picture, mask: np.ndarray) -> Picture:
-    """`frame` with its dropped tokens dark, grey and hatched, and an outline around what is kept.
+def kept_overlay(frame: Picture, mask: np.ndarray, sampled: np.ndarray | None = None) -> Picture:
+    """`frame` with its dropped tokens dark, grey and hatched, an outline around what is kept, and a sample in blue.
 
-    mask: [h, w] bool over the token grid, True where the token is kept.
+    mask: [h, w] bool over the token grid, True where the token is kept. sampled: [h, w] bool, those of them that are
+    kept as a sample of the rest; they have no outline.
     """
     height, width = frame.shape[:2]
     kept = spread(np.asarray(mask, dtype=bool), height, width)
@@ -131,7 +133,12 @@ def kept_overlay(frame: Picture, mask: np.ndarray) -> Picture:
     hatch = (rows + columns) % 8 == 0
     dropped[hatch] = 0.6 * dropped[hatch] + 40  # still darker than the frame wherever it is not black
     picture = np.where(kept[..., None], frame, dropped)
-    picture[_border(kept) & kept] = PAPER
+    chosen = kept
+    if sampled is not None:
+        of_sample = spread(np.asarray(sampled, dtype=bool), height, width)
+        chosen = kept & ~of_sample
+        picture[of_sample] = 0.4 * frame[of_sample] + 0.6 * np.array(SAMPLED)
+    picture[_border(chosen) & chosen] = PAPER
     return picture.round().clip(0, 255).astype(np.uint8)
 
 
@@ -165,13 +172,22 @@ def kept_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
     return mask.reshape(-1, grid.h, grid.w)
 
 
+def sampled_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
+    """What keyframe `q` keeps of every keyframe as a sample of the rest: [K, h, w] bool."""
+    mask = np.zeros(len(plan.layout.keyframes) * grid.n, dtype=bool)
+    if plan.layout.slimming is not None and (count := plan.layout.slimming[grid].num_sampled):
+        mask[plan.layout.slimming[grid].kept[q, -count:]] = True
+    return mask.reshape(-1, grid.h, grid.w)
+
+
 def token_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Picture, str]]:
     """Every keyframe but `q`, with what `q` keeps of it drawn over it, and the share kept as caption."""
-    masks = kept_masks(plan, q, grid)
-    return [
-        (kept_overlay(picture, masks[k]), f"{masks[k].mean():.0%} kept · {time}")
-        for k, picture, time in _other_keyframes(plan, q, side)
-    ]
+    masks, sampled = kept_masks(plan, q, grid), sampled_masks(plan, q, grid)
+    items = []
+    for k, picture, time in _other_keyframes(plan, q, side):
+        part = f", {sampled[k].mean():.0%} as a sample" if sampled.any() else ""
+        items.append((kept_overlay(picture, masks[k], sampled[k]), f"{masks[k].mean():.0%} kept{part} · {time}"))
+    return items
 
 
 def score_heatmap(frame: Picture, scores: np.ndarray, low: float | None = None, high: float | None = None) -> Picture:

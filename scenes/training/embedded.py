@@ -21,6 +21,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from scenes.captions import MAIN_WORDS
+
 BEGIN, END, PAD, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<|pad|>", "<|unknown|>"
 PUNCTUATION = (",", ".", "-", "'")
 TOKENS = 77  # the length of a prompt, as in SD 1.x
@@ -164,6 +166,7 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "window_similarity": 0.62,
         "residual": 0.28,
         "vocabulary": sorted(token for token in tokenizer.get_vocab() if token.isalpha()),
+        "words": MAIN_WORDS,
     }
 
 

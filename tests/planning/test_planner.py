@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from adaflow_core.config import PlanConfig
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.planning import keyframes as planner_module
 from adaflow_core.planning.keyframes import even_segments
 from adaflow_core.planning.planner import Planner
@@ -45,6 +46,17 @@ def test_the_refinement_has_at_least_as_many_keyframes_as_the_walk(monkeypatch: 
     monkeypatch.setattr(planner_module, "representatives", None)
     assert len(choose(changed(refinement="move")).segments) == walked
     assert walked < len(choose(CONFIG).segments) < T
+
+
+@pytest.mark.parametrize("method", ["adaflow", "uniform"])
+def test_keyframes_that_are_given_are_those_and_every_shot_has_one(method: str) -> None:
+    choice = choose(changed(keyframes_at="20, 5,9, 30", method=method))
+    assert choice.segments.keyframes.tolist() == [5, 9, 20, 30] and not choice.notes
+    assert choice.segments.starts.tolist()[2] == CUT and choice.residual[[5, 9, 20, 30]].max() == 0
+    choice = choose(changed(keyframes_at="5", method=method))
+    assert choice.segments.keyframes.tolist() == [5, (CUT + T - 1) // 2] and "from frame 13" in choice.notes[0]
+    with pytest.raises(AdaFlowError, match=f"names frame {T}; the plan has frames 0 to {T - 1}"):
+        choose(changed(keyframes_at=f"5,{T}", method=method))
 
 
 @pytest.mark.parametrize("refinement", ["none", "move", "split"])

@@ -19,6 +19,7 @@ from adaflow_core.report.visualize import (
     place_sentence,
     place_strip,
     place_view,
+    sampled_masks,
     score_heatmap,
     score_view,
     stamp,
@@ -83,6 +84,25 @@ def test_token_view_shows_every_other_keyframe_with_its_share(q: int, grid: tupl
         assert caption == f"{masks[k].mean():.0%} kept · {stamp(plan, plan.layout.keyframes[k])}"
         assert picture.dtype == np.uint8 and min(picture.shape[:2]) >= 224
     assert len(score_view(plan, q, grid)) == 2
+
+
+def test_a_sample_is_told_apart_from_what_was_chosen_by_score() -> None:
+    plan = small_plan()
+    slimming = plan.layout.slimming[FINE]  # type: ignore[index]
+    plan = replace(
+        plan, layout=replace(plan.layout, slimming={FINE: replace(slimming, num_sampled=6, sample_weight=2.0)})
+    )
+    sampled = sampled_masks(plan, 0, FINE)
+    assert sampled.sum() == 6 and (kept_masks(plan, 0, FINE) | ~sampled).all()
+    caption = token_view(plan, 0, FINE)[1][1]
+    assert f"{sampled[2].mean():.0%} as a sample" in caption
+    frame, mask = np.full((64, 64, 3), 180, np.uint8), np.zeros((4, 4), bool)
+    mask[1, 1] = mask[2, 3] = True
+    of_sample = np.zeros_like(mask)
+    of_sample[2, 3] = True
+    picture = kept_overlay(frame, mask, of_sample)
+    assert (picture[16, 16:32] == 255).all() and (picture[18:30, 18:30] == 180).all()
+    assert (picture[32:48, 48:64, 2] > picture[32:48, 48:64, 0] + 40).all(), "blue, and without an outline"
 
 
 def test_without_slimming_nothing_of_the_others_is_kept() -> None:

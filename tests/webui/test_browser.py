@@ -34,9 +34,8 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     frames = [int(re.search(r"frame (\d+)", caption).group(1)) for caption in captions]  # type: ignore[union-attr]
     assert frames == sorted(frames) and all("segment of" in caption for caption in captions)
 
-    # The token view follows the keyframe that was chosen.
+    # A click on a keyframe opens its tokens.
     gallery.nth(2).click()
-    page.get_by_role("tab", name="Tokens").click()
     page.get_by_text("Keyframe 3 on the").wait_for()
     tokens = page.locator(".af-tokens .thumbnail-item")
     assert [f"frame {frame}" in tokens.nth(k).inner_text() for k, frame in enumerate(frames[:2])] == [True] * 2
@@ -79,11 +78,50 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
 
 
+def test_a_plan_is_looked_into_and_changed_by_hand(page: Page) -> None:
+    """A point's matches, keyframes set by hand, the plan's file, words that are clicked; one button stands out."""
+    film = "document.querySelector('.af-film video')"
+    page.wait_for_function(f"!{film}.paused && {film}.currentTime > 0")
+    page.get_by_text("a toy that knows 8 drawn things").wait_for()
+    colour = "name => getComputedStyle(document.querySelector(name)).backgroundColor"
+    first, then = page.evaluate(colour, ".af-first"), page.evaluate(colour, ".af-then")
+    choose_example(page)
+    set_slider(page, "Keyframes (0 = automatic)", 2)
+    page.get_by_role("button", name="Preview keyframes").click()
+    page.locator(".af-facts").wait_for()
+    assert first != then and page.evaluate(colour, ".af-first") == then and page.evaluate(colour, ".af-then") == first
+
+    page.get_by_role("tab", name="Timeline").click()
+    picture = page.locator("button[aria-label='Similarity to its keyframe'] img")
+    picture.wait_for()
+    picture.click()
+    page.get_by_text("this frame takes what the edit changes").wait_for()
+    assert page.locator(".thumbnail-item", has_text="from keyframe 1").count() == 1
+
+    page.get_by_role("button", name="Keyframe here", exact=True).click()
+    page.wait_for_function("document.querySelector('.af-fact dd').innerText === '3'")
+    page.get_by_role("button", name="Keyframe here", exact=True).click()
+    page.get_by_text("is a keyframe already").first.wait_for()
+    page.get_by_role("button", name="No keyframe here").click()
+    page.wait_for_function("document.querySelector('.af-fact dd').innerText === '2'")
+
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the plan (JSON)").click()
+    assert saved.value.suggested_filename == "ball-plan.json"
+
+    page.get_by_role("button", name="words that this model knows").click()
+    for word, prompt in (("orange", "an orange ball in a meadow"), ("at night", "an orange ball at night")):
+        page.get_by_label(word, exact=True).click()
+        page.wait_for_function(
+            "text => [...document.querySelectorAll('textarea, input')].some(e => e.value === text)", arg=prompt
+        )
+
+
 def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
     clip = choose_example(page, frames="0:4")
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
-    for name in ("Prompt agreement", "Left as it was", "Change from frame to frame"):
+    for name in ("Prompt agreement", "Left as it was", "Flicker", "Change from frame to frame"):
         page.locator(".af-fact", has_text=name).wait_for()
 
     page.get_by_role("button", name="Compare frame by frame").click()

@@ -28,6 +28,9 @@ EVENTS = [
     "stop_preview",
     "tokens",
     "frame",
+    "matches",
+    "column",
+    "plan_file",
     "check_prompt",
     "place",
     "draft",
@@ -133,9 +136,17 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
     assert len(gallery["value"] if isinstance(gallery, dict) else gallery) == 3
     _, others, sentence = client.predict(2, api_name="/tokens")
     assert len(others) == 2 and "Keyframe 2" in sentence
+    points, where = client.predict(4, 60, 60, api_name="/matches")
+    assert len(points["value"] if isinstance(points, dict) else points) >= 2 and "At (60, 60)" in where
+    written = client.predict("json", api_name="/plan_file")
+    assert json.loads(Path(written).read_text())["keyframes"] == keyframes
 
     again = client.predict(clip, "", prune=0.9, api_name="/replan", **settings)
     assert again[1]["keyframes"] == keyframes and again[1]["tokens_kept"] < facts["tokens_kept"]
+
+    by_hand = client.predict(clip, "", prune=0.9, keyframes_at="1,6,9", api_name="/replan", steps=2, keyframes=3)
+    assert by_hand[1]["keyframes"] == [1, 6, 9]
+    client.predict(clip, "", prune=0.9, api_name="/replan", **settings)
 
     job = client.predict("a blue ball", steps=2, api_name="/edit")
     done = client.predict(job, api_name="/watch")

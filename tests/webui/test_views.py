@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from adaflow_core.config import ModelProfile
 from adaflow_core.progress import Progress
+from adaflow_core.report.scores import Scores
 from helpers.plans import FINE, small_plan
 from webui import views
 from webui.jobs.queue import Snapshot
@@ -73,6 +76,27 @@ def test_cost_says_tokens_time_and_memory() -> None:
     html = views.cost(small_plan())
     assert "48" in html and "of 72 unpruned (67% kept)" in html
     assert "1 min 35 s" in html and "1.5 GiB" in html
+
+
+def test_scores_that_say_nothing_of_an_edit_are_left_out() -> None:
+    html = views.scores(Scores(0.83, 0.7, 1.0, flicker=0.4, edge_error=6.2, rims=0.11, rim_frame=3))
+    assert "83%" in html and "Left as it was" in html and "11%" in html and "edge error 6 of 255" in html
+    style = views.scores(Scores(0.83, None, None, flicker=0.4))
+    assert "Left as it was" not in style and "Rims" not in style and "Flicker" in style
+
+
+def test_what_is_good_to_know_looks_other_than_a_warning() -> None:
+    plan = small_plan()
+    damaged = replace(plan, video=replace(plan.video, notes=("clip.mp4 is damaged",)), notes=("clip.mp4 is damaged",))
+    assert "af-notice" in views.cost(damaged) and "af-notes" not in views.cost(damaged)
+    known = views.cost(replace(plan, notes=("the video changes evenly",)))
+    assert "af-notes" in known and "The video changes evenly" in known and "af-notice" not in known
+
+
+def test_what_a_toy_cannot_do_is_said_and_nothing_of_other_models() -> None:
+    toy = ModelProfile(vocabulary=("ball", "cube", "red"), words=(("things", ("ball", "cube")),))
+    assert "knows 2 drawn things" in views.toy(toy) and "Stable Diffusion and a GPU" in views.toy(toy)
+    assert views.toy(ModelProfile()) == ""
 
 
 def test_what_has_no_time_left_says_none() -> None:

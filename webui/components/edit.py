@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from adaflow_core.config import ModelProfile
 from adaflow_core.film.timeline import CROSSFADE
 from webui import views
 from webui.components import settings
@@ -30,12 +31,12 @@ class EditStep:
                 self.prompt_problems = gr.HTML(label="Doubts about the prompt")
             with gr.Column(scale=3, min_width=220):
                 with gr.Row():
-                    self.start = gr.Button("Edit", variant="primary", min_width=100)
+                    self.start = gr.Button("Edit", variant="primary", min_width=100, elem_classes="af-then")
                     self.stop = gr.Button("Stop", min_width=80)
                 self.show_place = gr.Button("Show where it changes")
                 self.try_it = gr.Button("Try on keyframes")
                 self.tried = gr.Dropdown(list(views.TRIED), value=next(iter(views.TRIED)), label="Drafts side by side")
-        self._add_vocabulary(studio.profile().vocabulary)
+        self._add_vocabulary(studio.profile())
         self._add_settings(studio)
         self._add_place()
         self._add_draft()
@@ -55,8 +56,15 @@ class EditStep:
         )  # fmt: skip
         self.takes = gr.JSON([], label="Takes of a project", visible=False)
 
-    def _add_vocabulary(self, words: tuple[str, ...]) -> None:
+    def _add_vocabulary(self, profile: ModelProfile) -> None:
+        words, known = profile.vocabulary, dict(profile.words)
         with gr.Accordion(views.vocabulary_title(words), open=False, visible=bool(words)) as self.vocabulary:
+            for kind in views.KINDS:
+                made = gr.Radio(
+                    list(known.get(kind, ())), label=f"{kind.capitalize()}, to click into the prompt",
+                    visible=kind in known, elem_classes="af-word",
+                )  # fmt: skip
+                setattr(self, kind, made)
             self.vocabulary_words = gr.HTML(views.vocabulary(words), label="Known words")
 
     def _add_settings(self, studio: Studio) -> None:

@@ -23,6 +23,12 @@ def load_clips(folder: Path = CLIPS) -> list[dict[str, str]]:
     return [{**clip, "file": str(folder / clip["file"])} for clip in clips if (folder / clip["file"]).is_file()]
 
 
+def moving(folder: Path = CLIPS) -> str | None:
+    """A finished edit beside its source, as a video; None if the folder has none."""
+    path = folder / "moving.mp4"
+    return str(path) if path.is_file() else None
+
+
 def poster(clip: dict[str, str]) -> tuple[Any, str]:
     """The clip's middle frame and its title, for a gallery."""
     return _middle_frame(clip["file"]), clip["title"]

@@ -32,7 +32,9 @@ class PlanStep:
                         self.settings |= settings.add_settings(others, profile, studio.public)
                     self.reset = gr.Button("Back to the model's own settings", size="sm")
                 with gr.Row():
-                    self.preview = gr.Button("Preview keyframes", variant="primary", scale=3, min_width=160)
+                    self.preview = gr.Button(
+                        "Preview keyframes", variant="primary", scale=3, min_width=160, elem_classes="af-first"
+                    )
                     self.stop = gr.Button("Stop", scale=1, min_width=80)
                 self.status = gr.HTML(label="Progress")
             with gr.Column(scale=8, min_width=320):
@@ -42,10 +44,12 @@ class PlanStep:
                 )
                 with gr.Column(visible=False, elem_classes="af-views") as self.views:
                     self.cost = gr.HTML(label="Cost")
-                    with gr.Tabs():
+                    with gr.Tabs() as self.tabs:
                         self._add_keyframes_tab()
                         self._add_tokens_tab()
                         self._add_timeline_tab()
+                    self.save: dict[str, gr.Button] = {}
+                    self._add_files()
         self.facts = gr.JSON(label="Plan", visible=False)  # for programs
         self.plan_id, self.job_id, self.model_before = gr.State(""), gr.State(""), gr.State(studio.model)
 
@@ -74,8 +78,8 @@ class PlanStep:
         )
 
     def _add_keyframes_tab(self) -> None:
-        with gr.Tab("Keyframes"):
-            gr.HTML(views.line("In time order. Choose one to see under Tokens what it keeps of the others."))
+        with gr.Tab("Keyframes", id="keyframes"):
+            gr.HTML(views.line("In time order. Choose one to see what it keeps of the others."))
             self.gallery = gr.Gallery(
                 label="Keyframes in time order",
                 show_label=False,
@@ -88,7 +92,7 @@ class PlanStep:
             )
 
     def _add_tokens_tab(self) -> None:
-        with gr.Tab("Tokens"):
+        with gr.Tab("Tokens", id="tokens"):
             with gr.Row():
                 self.number = gr.Slider(1, 2, 1, step=1, label="Keyframe", min_width=200, scale=3)
                 self.grid = gr.Dropdown([], label="Token grid", min_width=140, scale=2)
@@ -111,14 +115,16 @@ class PlanStep:
                     )
 
     def _add_timeline_tab(self) -> None:
-        with gr.Tab("Timeline"):
+        with gr.Tab("Timeline", id="timeline"):
             gr.HTML(views.line("Every frame against its keyframe. Click into a plot to see that frame."))
             self.timeline = _plot("Similarity of every frame to its keyframe")
             self.time_slice = _plot("One pixel column over time", "af-slice")
+            self.column = gr.Slider(0, 1, 0, step=1, label="Pixel column")
             with gr.Row():
                 with gr.Column(scale=4, min_width=240):
                     self.frame = gr.Slider(0, 1, 0, step=1, label="Frame")
                     self.frame_sentence = gr.HTML(label="About the frame")
+                    self._add_hand()
                 with gr.Column(scale=4, min_width=240):
                     self.frame_picture = gr.Image(
                         label="Similarity to its keyframe",
@@ -127,6 +133,32 @@ class PlanStep:
                         format="webp",
                         height=300,
                     )
+            self.x, self.y = (gr.Number(0, label=f"Point's {axis}, in pixels", visible=False) for axis in "xy")
+            self.match_sentence = gr.HTML(label="About the point")
+            self.matches = gr.Gallery(
+                label="The point and its matches in the keyframes",
+                show_label=False,
+                columns=3,
+                elem_classes=["af-gallery", "af-tokens"],
+                object_fit="contain",
+                buttons=["fullscreen"],
+                interactive=False,
+                visible=False,
+            )
+
+    def _add_hand(self) -> None:
+        gr.HTML(
+            views.line("Set keyframes yourself, and the plan follows. Click into the picture to see a point's matches.")
+        )
+        with gr.Row():
+            self.hand = {action: gr.Button(action, size="sm", min_width=110) for action in views.HAND}
+
+    def _add_files(self) -> None:
+        with gr.Row():
+            for kind, words in (("json", "Save the plan (JSON)"), ("npz", "Save its arrays (npz)")):
+                self.save[kind] = gr.Button(words, size="sm", min_width=150)
+        self.file_kind = gr.Textbox("json", label="Kind of file", visible=False)
+        self.plan_file = gr.DownloadButton("The plan's file", elem_classes="af-plan-file")
 
 
 def _plot(label: str, *classes: str) -> gr.Image:

@@ -14,6 +14,7 @@ class ResultStep:
             self._add_videos()
             self.scores = gr.HTML(label="Scores")
             self.warnings = gr.HTML(label="Warnings")
+            self.rims = gr.HTML(label="Where rims are")
             self._add_comparison()
             self._add_retake()
             self._add_history()

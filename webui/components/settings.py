@@ -14,6 +14,7 @@ from webui.settings import AUTOMATIC, RESERVED, TABLE, own_value, shown_value
 _OWN: dict[str, dict[str, Any]] = {
     "prune": {"maximum": 0.95, "label": "Pruning ratio"},
     "keyframes": {"maximum": 64},
+    "keyframes_at": {"label": "Keyframes set by hand", "placeholder": "3,10,17"},
     "scales": {"label": "Similarity scales, in tokens"},
     "kv_frames": {"label": "Frames' worth of tokens to keep (0 = as the pruning ratio says)", "info": ""},
     "steps": {"minimum": 1, "maximum": 100},

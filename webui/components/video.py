@@ -6,15 +6,20 @@ from pathlib import Path
 
 import gradio as gr
 
+from webui import views
 from webui.components.examples import poster
 from webui.components.heading import heading
-from webui.limits import Limits
 from webui.messages import refusal
+from webui.studio import Studio
 
 
 class VideoStep:
-    def __init__(self, limits: Limits, clips: list[dict[str, str]]) -> None:
-        heading(1, "Video", f"Upload one ({limits}), or start from an example.")
+    def __init__(self, studio: Studio, clips: list[dict[str, str]]) -> None:
+        heading(1, "Video", f"Upload one ({studio.limits}), or start from an example.")
+        with gr.Row(equal_height=False):
+            self.toy = gr.HTML(views.toy(studio.profile()), label="What this model can do")
+            larger = studio.larger_model()
+            self.larger = gr.Button(f"Use {larger}", size="sm", min_width=160, scale=0, visible=bool(larger))
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
                 self.video = _refuse_urls(gr.Video(label="Video", sources=["upload"], height=320))

@@ -205,6 +205,7 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
         compared_line=comparison.compared_line,
         scores=views.scores(finished.scores),
         warnings=views.notice(finished.warnings),
+        rims=views.rims(finished),
         first=gr.Slider(value=0, maximum=last),
         end=gr.Slider(value=last + 1, maximum=last + 1),
         stretch_pictures="",

@@ -19,6 +19,7 @@ from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import MIN_SIDE, VideoInfo, parse_range, parse_size, working_size
 from webui import views
 from webui.events.follow import follow, stop_job
+from webui.events.words import with_word
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import (
@@ -216,7 +217,7 @@ class PlanEvents:
             yield *unchanged(ModelOutputs, job_id="", status="", model=before, model_before=before), *same
             return
         profile = self.studio.profile(model)
-        words = profile.vocabulary
+        words, known = profile.vocabulary, dict(profile.words)
         outputs = ModelOutputs(
             job_id="",
             status="",
@@ -225,8 +226,21 @@ class PlanEvents:
             side=gr.Dropdown(choices=views.working_sizes(profile.size), value=0),
             vocabulary=gr.Accordion(label=views.vocabulary_title(words), visible=bool(words)),
             vocabulary_words=views.vocabulary(words),
+            toy=views.toy(profile),
+            larger=gr.skip() if words else gr.Button(visible=False),
+            **{kind: gr.Radio(choices=list(known.get(kind, ())), visible=kind in known) for kind in views.KINDS},
         )
         yield *outputs, *shown_values(ALL, profile)
+
+    def word(self, prompt: str, model: str, word: str | None, kind: str) -> tuple[Any, Any]:
+        """The prompt with a word of a kind in it, and the kind's words with none of them chosen."""
+        if not word:
+            return gr.skip(), gr.skip()
+        return with_word(prompt or "", kind, word, dict(self.studio.profile(model).words)), gr.Radio(value=None)
+
+    def larger_model(self) -> str:
+        """A model for real footage that this machine can run."""
+        return self.studio.larger_model() or self.studio.model
 
     def own_settings(self, model: str) -> list[Any]:
         """The model's own values of a plan's settings."""
@@ -305,6 +319,9 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
         cost=views.cost(plan),
         timeline=serve_image(visualize.timeline(plan), "png"),
         time_slice=serve_image(visualize.time_slice(plan), "png"),
+        column=gr.Slider(value=plan.video.size[0] // 2, maximum=plan.video.size[0] - 1),
+        matches=gr.Gallery(visible=False),
+        match_sentence="",
     )
     if not (same_keyframes and same_frames):
         outputs = outputs._replace(gallery=gr.Gallery(_serve_items(views.keyframe_items(plan)), selected_index=0))
@@ -313,6 +330,7 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
     if not same_frames:
         grids = views.grid_choices(plan)
         outputs = outputs._replace(
-            grid=gr.Dropdown(choices=grids, value=grids[0][1]), frame=gr.Slider(value=0, maximum=max(1, frames - 1))
+            grid=gr.Dropdown(choices=grids, value=grids[0][1]),
+            frame=gr.Slider(value=0, maximum=max(1, frames - 1)),
         )
     return outputs

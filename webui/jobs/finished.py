@@ -98,7 +98,7 @@ def write_finished(
         scores=scores,
         command=command,
         reused=bool(result.report.get("inversion_reused")),
-        warnings=result.warnings,
+        warnings=(*result.warnings, *scores.warnings),
         source=files["source"],
         edit=files["edit"],
         delivered=delivered,

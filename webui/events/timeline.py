@@ -1,0 +1,91 @@
+"""Events that look into a plan: a point's matches, a column over time, its files; and keyframes set by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from gradio.utils import get_upload_folder
+
+from adaflow_core.report import visualize
+from adaflow_core.report.export import plan_arrays, plan_report
+from adaflow_core.types import Plan
+from webui import views
+from webui.jobs.finished import file_name
+from webui.messages import refusal
+from webui.outputs import MatchOutputs
+from webui.served_images import serve_image
+from webui.studio import StoredPlan, Studio
+from webui.views import ADD, AUTOMATIC, MOVE
+
+
+class TimelineEvents:
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    def matches(self, plan_id: str | None, number: float, x: float, y: float) -> MatchOutputs:
+        """Where the point (x, y), in pixels, of frame `number` (from 0) finds its matches in the keyframes."""
+        items, sentence = views.match_items(self._find(plan_id).plan, int(number), x, y)
+        served = [(serve_image(picture), caption) for picture, caption in items]
+        return MatchOutputs(matches=gr.Gallery(served, visible=bool(items)), match_sentence=views.line(sentence))
+
+    def column(self, plan_id: str | None, column: float) -> str:
+        """A pixel column (from 0) of every frame, side by side."""
+        plan = self._find(plan_id).plan
+        return serve_image(visualize.time_slice(plan, min(max(int(column), 0), plan.video.size[0] - 1)), "png")
+
+    async def plan_file(self, plan_id: str | None, kind: str = "json") -> str:
+        """The plan as a file: "json", or "npz" with its masks, scores and curves as arrays."""
+        stored = self._find(plan_id)
+        if kind not in ("json", "npz"):
+            raise refusal('a plan is given as "json" or as "npz"')
+        return str(await asyncio.to_thread(_write, stored, kind))
+
+    def by_hand(self, plan_id: str | None, number: float, action: str) -> str:
+        """The keyframes after an action (one of `HAND`) on frame `number`, for the setting `keyframes_at`."""
+        return set_by_hand(self._find(plan_id).plan, int(number), action)
+
+    def _find(self, plan_id: str | None) -> StoredPlan:
+        stored = self.studio.find_plan(plan_id)
+        if stored is None:
+            raise refusal("there is no plan yet; preview the keyframes first")
+        return stored
+
+
+def set_by_hand(plan: Plan, frame: int, action: str) -> str:
+    """The plan's keyframes with `action` done at `frame`, for `keyframes_at`; "" where they are to be chosen."""
+    keyframes = plan.segments.keyframes.tolist()
+    if action == AUTOMATIC:
+        return ""
+    if action in (ADD, MOVE) and frame in keyframes:
+        raise refusal(f"frame {frame} is a keyframe already")
+    if action == ADD:
+        keyframes.append(frame)
+    elif action == MOVE:
+        shots = np.searchsorted(plan.segments.cuts, [frame, *keyframes], side="right")
+        near = [k for k, shot in zip(keyframes, shots[1:], strict=True) if shot == shots[0]]
+        keyframes.remove(min(near, key=lambda k: abs(k - frame)))
+        keyframes.append(frame)
+    elif frame not in keyframes:
+        raise refusal(f"frame {frame} is no keyframe; choose one on the timeline")
+    elif len(keyframes) == 1:
+        raise refusal("this is the only keyframe, and there must be one; move it instead")
+    else:
+        keyframes.remove(frame)
+    return ",".join(map(str, sorted(keyframes)))
+
+
+def _write(stored: StoredPlan, kind: str) -> Path:
+    """The file, under a name that says which video it is of; deleted by age, as uploads are."""
+    folder = Path(get_upload_folder()) / "plans" / stored.id
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{file_name(Path(stored.request.video).stem, 'plan')}.{kind}"
+    if kind == "json":
+        path.write_text(json.dumps(plan_report(stored.plan), indent=1), encoding="utf-8")
+    else:
+        arrays: dict[str, np.ndarray] = plan_arrays(stored.plan)
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    return path
