@@ -54,6 +54,8 @@ TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
     "four amounts of structure": ("structure", (0, 0.35, 0.7, 1)),
 }
 SOURCE = "Source, as it was edited"
+ADD, TAKE_AWAY = "Add to the region", "Take away from it"  # what strokes do
+THE_SOURCE, THE_DRAFT = "the source", "the draft"  # of what a keyframe is taken
 
 
 # --- text ------------------------------------------------------------------------------
