@@ -25,8 +25,8 @@ class RegionPart:
     def _add_region(self) -> None:
         gr.HTML(
             views.line(
-                "Paint on one frame what the edit may change; it is carried to all others. Where it is wrong, load that "
-                "frame, and paint what is missing or too much."
+                "Paint on one frame what the edit may change; it is carried to all others. Where it is wrong, load "
+                "that frame, and paint what is missing or too much."
             )
         )
         with gr.Row():
@@ -50,8 +50,8 @@ class RegionPart:
     def _add_by_hand(self) -> None:
         gr.HTML(
             views.line(
-                "Download a keyframe, change it in any program, and give it back: the change goes on through the video. "
-                "Without a prompt nothing else is edited."
+                "Download a keyframe, change it in any program, and give it back: the change goes on through the "
+                "video. Without a prompt nothing else is edited."
             )
         )
         with gr.Row():

@@ -80,7 +80,7 @@ class EditEvents:
     @named(*EDIT)
     def edit(
         self, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, crossfade: float, takes: Any,
-        deliver: str = "source", over: Over | None = None, *shown: Any,
+        deliver: str, over: Over | None, *shown: Any,
     ) -> str:  # fmt: skip
         """Start an edit of the plan; returns the job's id, for `watch` and `stop`.
 

@@ -44,7 +44,7 @@ class FilmEvents:
 
     @named(*EDIT)
     async def draft(
-        self, plan_id: str | None, prompt: str, tried: str, over: Over | None = None, *shown: Any
+        self, plan_id: str | None, prompt: str, tried: str, over: Over | None, *shown: Any
     ) -> AsyncIterator[DraftOutputs]:
         """The edited keyframes of a plan, before the long run; up to four settings side by side."""
         with refuse_on_error():
