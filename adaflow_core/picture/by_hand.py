@@ -153,10 +153,14 @@ def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, 
 
     def build(folder: Path) -> dict[str, Any]:
         source = Source(video.frames, source_flow(video, cache, monitor))
-        with monitor.stage("carry the keyframes by hand", 2 * len(video)) as stage:
-            made, sure = carry_changes(source, plan.segments.cuts, pictures, stage)
-        for name, values in (("frames", made), ("known", sure)):
-            allocated(folder / f"{name}.npy", np.uint8, values.shape)[:] = values
+
+        def write() -> None:
+            with monitor.stage("carry the keyframes by hand", 2 * len(video)) as stage:
+                made, sure = carry_changes(source, plan.segments.cuts, pictures, stage)
+            for name, values in (("frames", made), ("known", sure)):
+                allocated(folder / f"{name}.npy", np.uint8, values.shape)[:] = values
+
+        backbone.team.lead(write)  # frame follows from frame, which leaves nothing to share out
         return {}
 
     digests = [(t, files.named(picture, None, _PICTURE)["checksum"]) for t, picture in pictures.items()]
