@@ -23,10 +23,11 @@ from adaflow_core.film.draft import Draft, kept_draft, keyframes_alone
 from adaflow_core.film.retake import around_of, retaken, surroundings, take_of
 from adaflow_core.film.stretch import Laid, ramp, stretch_of, together
 from adaflow_core.film.timeline import Timeline, shown, stretches, timeline_result
-from adaflow_core.job import Job
+from adaflow_core.job import Job, OverThePicture
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
+from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
 from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.track import region_mask
 from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
@@ -145,14 +146,18 @@ class AdaFlow:
         config: EditConfig | None = None,
         *,
         region: Region | None = None,
+        by_hand: ByHand | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> EditResult:
         """Edit the planned video, or a region of it, so that it shows `prompt`. The inversion is reused by later edits.
 
+        `by_hand`: frames that were edited elsewhere; what was changed in them goes on through the video. With the
+        source prompt, or with "", nothing else is edited, and all else keeps every byte.
+
         Raises AdaFlowError for a prompt that is empty or a plan of another model, `Stopped` when stopped.
         """
-        with self._job(plan, prompt, config or EditConfig(), progress, stop, region) as job:
+        with self._job(plan, prompt, config or EditConfig(), progress, stop, region, by_hand) as job:
             result = job.edit()
             if not result.report["resumed_at_step"]:
                 self._forecaster.learn(plan, job.config, job.monitor.seconds)
@@ -165,6 +170,7 @@ class AdaFlow:
         config: EditConfig | None = None,
         *,
         region: Region | None = None,
+        by_hand: ByHand | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> Draft:
@@ -175,9 +181,8 @@ class AdaFlow:
         """
         alone, keyframes = keyframes_alone(plan), plan.layout.keyframes
         config = replace(config or EditConfig(), smoothing=0.0)
-        with self._job(plan, prompt, config, progress, stop, region) as whole:
-            mask = None if whole.region is None else whole.region.at(keyframes)
-            job = replace(whole, plan=alone, latents=whole.latents[keyframes], region=mask)
+        with self._job(plan, prompt, config, progress, stop, region, by_hand) as whole:
+            job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
             make = partial(job.edit, partial(whole.invert, keyframes))
             return kept_draft(self.cache, job.key, keyframes, make, job.monitor, self.backbone.team)
 
@@ -193,6 +198,7 @@ class AdaFlow:
         config: EditConfig | None = None,
         *,
         region: Region | None = None,
+        by_hand: ByHand | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> EditResult:
@@ -204,12 +210,13 @@ class AdaFlow:
         monitor, began, config = Monitor(progress, stop), time.perf_counter(), config or EditConfig()
         timeline = timeline.on(plan.video)
         with self._exclusive(monitor):
-            parts, laid, mask = [], [], self._mask(plan, region, monitor)
+            parts, laid = [], []
             for part in stretches(timeline, plan.segments.cuts, len(plan.video)):
                 self._check_request(plan, part.prompt)
                 piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
-                inside = None if mask is None else mask.at(slice(part.start, part.end))
-                job = Job.of(self.backbone, self.cache, piece, part.prompt, config, monitor, region=inside)
+                alone = part.prompt == piece.config.source_prompt
+                inside = self._over(plan, region, by_hand, alone, monitor).at(slice(part.start, part.end))
+                job = Job.of(self.backbone, self.cache, piece, part.prompt, config, monitor, over=inside)
                 frames, report = self._kept(job)
                 laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
                 parts.append(report | {"first_frame": part.start})
@@ -243,6 +250,7 @@ class AdaFlow:
         *,
         source_prompt: str | None = None,
         region: Region | None = None,
+        by_hand: ByHand | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> EditResult:
@@ -258,8 +266,8 @@ class AdaFlow:
             begin, stop_at, segments, held = surroundings(plan.segments, start, end)
             piece = self._stretch(plan, begin, stop_at, take.source_prompt, monitor, segments)
             around = around_of(result, piece, slice(start - begin, end - begin), begin, held) if len(held) else None
-            config, mask = config or EditConfig(), self._mask(plan, region, monitor)
-            inside = None if mask is None else mask.at(slice(begin, stop_at))
+            config, alone = config or EditConfig(), take.prompt == piece.config.source_prompt
+            inside = self._over(plan, region, by_hand, alone, monitor).at(slice(begin, stop_at))
             job = Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around, inside)
             new, report = self._kept(job)
             return retaken(plan, result, take, config, new, report)
@@ -272,17 +280,17 @@ class AdaFlow:
         takes: Iterable[Mapping[str, Any]],
         *,
         region: Region | None = None,
+        by_hand: ByHand | None = None,
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> EditResult:
         """The film of a timeline and of a report's takes, each over those before; what the cache has is not redone."""
-        result = self.edit_timeline(plan, timeline, config, region=region, progress=progress, stop=stop)
+        over: dict[str, Any] = {"region": region, "by_hand": by_hand, "progress": progress, "stop": stop}
+        result = self.edit_timeline(plan, timeline, config, **over)
         for take in takes:
             settings, (start, end) = EditConfig(**take["settings"]), take["frames"]
-            result = self.retake(
-                plan, result, (start, end), take["prompt"], settings,
-                source_prompt=take.get("source_prompt"), region=region, progress=progress, stop=stop,
-            )  # fmt: skip
+            named = take.get("source_prompt")
+            result = self.retake(plan, result, (start, end), take["prompt"], settings, source_prompt=named, **over)
         return result
 
     def region(
@@ -293,8 +301,16 @@ class AdaFlow:
         with self._exclusive(monitor):
             return region_mask(self.backbone, plan, region, self.cache, monitor)
 
-    def _mask(self, plan: Plan, region: Region | None, monitor: Monitor) -> RegionMask | None:
-        return None if region is None else region_mask(self.backbone, plan, region, self.cache, monitor)
+    def _over(
+        self, plan: Plan, region: Region | None, by_hand: ByHand | None, alone: bool, monitor: Monitor
+    ) -> OverThePicture:
+        """What is asked for over the picture; `alone`: nothing but what was changed by hand is edited."""
+        parts = self.backbone, plan
+        film = None if by_hand is None else film_by_hand(*parts, by_hand, self.cache, monitor)
+        if region is None and by_hand is not None and alone:
+            region = changed_region(plan, by_hand)
+        mask = None if region is None else region_mask(*parts, region, self.cache, monitor)
+        return OverThePicture(mask, film)
 
     def _stretch(
         self,
@@ -355,8 +371,8 @@ class AdaFlow:
                 prompts.append(Shown(each.prompt, source, wording(source, each.prompt).kept is not None))
             return score(self.backbone, plan, result.frames, prompts, monitor)
 
-    def _check_request(self, plan: Plan, prompt: str) -> None:
-        if not prompt.strip():
+    def _check_request(self, plan: Plan, prompt: str, alone: bool = False) -> None:
+        if not prompt.strip() and not alone:
             raise AdaFlowError("the prompt is empty; say what the video should show")
         if plan.model != self.backbone.name:
             raise AdaFlowError(
@@ -376,13 +392,18 @@ class AdaFlow:
         progress: Report | None,
         stop: Stop | None,
         region: Region | None = None,
+        by_hand: ByHand | None = None,
     ) -> Iterator[Job]:
         """What is asked for, when it is its turn."""
-        self._check_request(plan, prompt)
+        source_prompt = plan.config.source_prompt
+        if by_hand is not None and not prompt.strip():
+            prompt = source_prompt
+        alone = by_hand is not None and prompt == source_prompt
+        self._check_request(plan, prompt, alone)
         monitor = Monitor(progress, stop)
         with self._exclusive(monitor):
-            mask = self._mask(plan, region, monitor)
-            yield Job.of(self.backbone, self.cache, plan, prompt, config, monitor, region=mask)
+            over = self._over(plan, region, by_hand, alone, monitor)
+            yield Job.of(self.backbone, self.cache, plan, prompt, config, monitor, over=over)
 
     @contextmanager
     def _exclusive(self, monitor: Monitor) -> Iterator[None]:

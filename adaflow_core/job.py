@@ -23,6 +23,7 @@ from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.timeline import PromptRange
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.memory import PeakMemory
+from adaflow_core.picture.by_hand import HandFilm, held_to_it
 from adaflow_core.picture.region import RegionMask
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import build_layout, draw_keyframes
@@ -31,6 +32,19 @@ from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditResult, Embedding, Inversion, Plan
 from adaflow_core.version import __version__
 from adaflow_core.video.types import Video
+
+
+@dataclass(frozen=True)
+class OverThePicture:
+    """What is asked for beside the prompt."""
+
+    region: RegionMask | None = None  # outside which the source stays
+    by_hand: HandFilm | None = None  # edited in the source's place
+
+    def at(self, frames: slice | np.ndarray) -> OverThePicture:
+        """That of some frames."""
+        parts = (None if part is None else part.at(frames) for part in (self.region, self.by_hand))
+        return OverThePicture(*parts)  # type: ignore[arg-type]  # each is of its own kind
 
 
 @dataclass(frozen=True)
@@ -45,10 +59,10 @@ class Job:
     negative: Embedding
     positive: Embedding
     words: Wording  # of the source's prompt and the edit's
-    latents: np.ndarray  # [T, 4, h, w] float32
+    latents: np.ndarray  # [T, 4, h, w] float32, of `video`
     monitor: Monitor
     around: Around | None = None  # only a part is edited, and fits into this
-    region: RegionMask | None = None  # outside which the source stays
+    over: OverThePicture = OverThePicture()
 
     @classmethod
     def of(
@@ -60,7 +74,7 @@ class Job:
         config: EditConfig,
         monitor: Monitor,
         around: Around | None = None,
-        region: RegionMask | None = None,
+        over: OverThePicture = OverThePicture(),
     ) -> Job:
         source_prompt = plan.config.source_prompt
         config = resolve_edit(config, backbone.profile, source_prompt)
@@ -68,39 +82,66 @@ class Job:
         config = replace(config, chunk=config.chunk or backbone.chunk_for(config.low_memory))
         assert config.negative_prompt is not None
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
-        latents = source_latents(backbone, plan.video, cache, monitor)
-        job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, region)
+        film = over.by_hand
+        latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents
+        job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)
         return job if config.structure is not None else replace(job, config=replace(config, structure=job._structure()))
+
+    @property
+    def region(self) -> RegionMask | None:
+        return self.over.region
+
+    @property
+    def by_hand(self) -> HandFilm | None:
+        return self.over.by_hand
+
+    @property
+    def video(self) -> Video:
+        """What is edited: the source, or what it became by hand."""
+        return self.plan.video if self.by_hand is None else self.by_hand.video
+
+    @property
+    def _only_by_hand(self) -> bool:
+        """Whether nothing is asked for but what was changed by hand."""
+        return self.by_hand is not None and self.positive.text == self.source.text
 
     def _structure(self) -> float:
         """The share of the steps with the source's structure where the edit takes place."""
+        if self._only_by_hand:
+            return 1.0
         if not self.config.focus or (self.region is not None and self._keyframes_place() is None):
             return 1.0  # as of an edit all over the frame, such as one of its style
         return self.words.structure
 
     def _keyframes_place(self) -> np.ndarray | None:
         """[K, h, w] where the edit would take place in the keyframes; None: all over them."""
-        plan, keyframes = self.plan, self.plan.segments.keyframes
-        digest = cache_key(video=plan.video.digest, keyframes=keyframes.tolist())
-        video = replace(plan.video, frames=plan.video.frames[keyframes], digest=digest)
+        keyframes = self.plan.segments.keyframes
+        digest = cache_key(video=self.video.digest, keyframes=keyframes.tolist())
+        video = replace(self.video, frames=self.video.frames[keyframes], digest=digest)
         return self._found(video, self.latents[keyframes], np.arange(len(keyframes)))
 
     def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None) -> EditResult:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
         monitor, began, around = self.monitor, time.perf_counter(), self.around
         part = slice(*(around.only if around else slice(None)).indices(len(self.latents))[:2])
-        video = self.plan.video.part(part.start, part.stop)
+        video = self.video.part(part.start, part.stop)
         on_cpu = self.backbone.device.type == "cpu"  # there nothing is idle beside the model
         idle = self.config.smoothing and self.backbone.team.leads and not on_cpu
         ahead = flow_ahead(video, self.cache.alone) if idle else nullcontext()
         with ahead, PeakMemory(self.backbone.device) as peak:
             inversion, reused = (invert or self.invert)()
+            inversion = self._moved(inversion)
             checkpoint = Checkpoint(self.cache.state("edits", self.key))
             place = self.place() if self.region is None else self._region_place(self.region)
             held = hold(self.backbone, inversion, self.latents, around) if around else None
             prompts = self.source, self.negative, self.positive
-            editor = Editor(self.backbone, *prompts, self.config, monitor, place, held, part)
-            preview = latent_preview(self.latents, self.plan.video)
+            config = self.config
+            if self.by_hand is not None:
+                assert config.focus is not None
+                place = self.by_hand.place(place, self.backbone.factor, config.focus)
+                config = held_to_it(config)
+            editor = Editor(self.backbone, *prompts, config, monitor, place, held, part)
+            preview = latent_preview(self.latents, self.video)
             edited, resumed = editor.run(inversion, self.latents, self.layouts(), preview, checkpoint)
             if checkpoint.problem:
                 monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
@@ -131,7 +172,15 @@ class Job:
             prompt=self.positive.text, settings=settings_dict(plan.config, self.config),
             layout=layout_digest(plan.layout), around=None if self.around is None else self.around.digest,
             region=None if self.region is None else self.region.digest,
+            by_hand=None if self.by_hand is None else self.by_hand.video.digest,
         )  # fmt: skip
+
+    def _moved(self, inversion: Inversion) -> Inversion:
+        if self.by_hand is None:
+            return inversion
+        return self.by_hand.moved(
+            inversion, [self.backbone.schedule.alpha(t) ** 0.5 for t in inversion.timesteps.tolist()]
+        )
 
     def invert(self, frames: np.ndarray | None = None) -> tuple[Inversion, bool]:
         """The inversion, and whether the cache had it: of all frames, or of `frames` [F] ascending.
@@ -144,7 +193,8 @@ class Job:
         backbone, prompt, rows = self.backbone, self.source.text, self.backbone.rows(self.config.chunk)
         if frames is None and self.around is not None:
             frames = self.around.passing
-        video, latents, given = self.plan.video, self.latents, frames
+        video, given = self.plan.video, frames
+        latents = self.latents if self.by_hand is None else self.by_hand.before
         if video.part_of is not None:
             video, first = video.part_of
             latents = source_latents(backbone, video, self.cache, self.monitor)
@@ -172,10 +222,10 @@ class Job:
 
     def place(self) -> np.ndarray | None:
         """[T, h, w] 0..1 where the model finds that the edit takes place; None: everywhere."""
-        return self._found(self.plan.video, self.latents, self.plan.segments.keyframes)
+        return self._found(self.video, self.latents, self.plan.segments.keyframes)
 
     def _found(self, video: Video, latents: np.ndarray, keyframes: np.ndarray) -> np.ndarray | None:
-        if not self.config.focus or not self.source.text:
+        if not self.config.focus or not self.source.text or self._only_by_hand:
             return None
         prompts = self.source, self.positive, self.words
         return find_place(self.backbone, latents, video, keyframes, *prompts, self.cache, self.monitor)
@@ -234,6 +284,7 @@ class Job:
             "frames_digest": frames_digest(frames),
             "prompt": self.positive.text,
             "region": None if self.region is None else self.region.asked,
+            "by_hand": None if self.by_hand is None else self.by_hand.asked,
             "prompts": [PromptRange(0, len(video), self.positive.text, self.source.text).as_json()],
             "takes": [],
             "settings": settings_dict(plan.config, replace(self.config, chunk=chunk)),

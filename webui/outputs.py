@@ -124,6 +124,24 @@ class DraftOutputs(NamedTuple):
     draft_sentence: Any
     draft_gallery: Any
     drafts: Any
+    drafted: Any  # the job that made them
+
+
+class RegionOutputs(NamedTuple):
+    """The part of the picture that is edited, over the video."""
+
+    over: Any
+    region_progress: Any
+    region_line: Any
+    region_gallery: Any
+
+
+class HandOutputs(NamedTuple):
+    """The keyframes that were edited by hand."""
+
+    over: Any
+    hand_line: Any
+    hand_gallery: Any
 
 
 class RowsOutputs(NamedTuple):

@@ -19,6 +19,7 @@ from webui.components.video import VideoStep
 from webui.events.edit import EditEvents, Rows
 from webui.events.film import FilmEvents
 from webui.events.plan import SETTINGS, PlanEvents
+from webui.events.region import RegionEvents
 from webui.events.timeline import TimelineEvents
 from webui.messages import quietly, refusal
 from webui.outputs import (
@@ -27,12 +28,14 @@ from webui.outputs import (
     DraftOutputs,
     ExampleOutputs,
     FrameOutputs,
+    HandOutputs,
     HistoryOutputs,
     MatchOutputs,
     ModelOutputs,
     PlaceOutputs,
     PreviewOutputs,
     ProjectOutputs,
+    RegionOutputs,
     RowsOutputs,
     TokenOutputs,
     VideoOutputs,
@@ -83,6 +86,7 @@ class Events(NamedTuple):
     editing: EditEvents
     film: FilmEvents
     timeline: TimelineEvents
+    region: RegionEvents
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -92,7 +96,8 @@ def build(studio: Studio) -> gr.Blocks:
         head()
         steps = Steps(VideoStep(studio, clips), PlanStep(studio), EditStep(studio), ResultStep())
         editing = EditEvents(studio)
-        events = Events(PlanEvents(studio, clips), editing, FilmEvents(studio, clips, editing), TimelineEvents(studio))
+        planning, film = PlanEvents(studio, clips), FilmEvents(studio, clips, editing)
+        events = Events(planning, editing, film, TimelineEvents(studio), RegionEvents(studio))
         _connect_video(events, steps)
         _connect_settings(events, steps)
         _connect_plan_views(events.planning, steps.plan)
@@ -101,6 +106,7 @@ def build(studio: Studio) -> gr.Blocks:
         previewed = [*_connect_preview(events, steps), *_connect_hand(events, steps)]
         _connect_place(events, steps)
         _connect_draft(events, steps)
+        _connect_region(events.region, steps, previewed)
         _connect_timeline(events, steps, previewed)
         edit_started = _connect_edit(events, steps)
         retake_started = _connect_retake(events, steps)
@@ -236,9 +242,31 @@ def _connect_draft(events: Events, steps: Steps) -> None:
     film, edit = events.film, steps.edit
     shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
     planned = _plan_first(_asked(edit.try_it, events.editing, edit), shown, events.planning, steps)
-    inputs = collect(_parameters(film.draft), steps.plan, edit)
+    inputs = collect(_parameters(film.draft), steps.plan, edit, edit.region)
     planned.success(film.draft, inputs, collect(DraftOutputs._fields, edit), api_name="draft", **_PUBLIC)
     edit.draft_gallery.select(film.choose_draft, [edit.drafts, steps.plan.model], collect(EDIT, edit), **_PRIVATE)
+
+
+def _connect_region(region: RegionEvents, steps: Steps, previewed: list[gr.events.Dependency]) -> None:
+    """A region that is painted, and keyframes that are given back."""
+    plan, edit, part = steps.plan, steps.edit, steps.edit.region
+    known = {"plan_id": plan.plan_id, "drafted": edit.drafted}
+
+    def call(handler: Callable[..., Any], outputs: list[Any]) -> _Call:
+        return handler, collect(_parameters(handler), part, **known), outputs
+
+    shown, given = collect(RegionOutputs._fields, part), collect(HandOutputs._fields, part)
+    part.load_frame.click(*call(region.load_frame, [part.canvas]), **_PRIVATE)
+    part.use_strokes.click(*call(region.use_strokes, shown), **_PRIVATE)
+    part.no_region.click(*call(region.no_region, shown), **_PRIVATE)
+    part.give_back.upload(*call(region.give_back, given), **_PRIVATE)
+    part.take_back.click(*call(region.take_back, given), **_PRIVATE)
+    file = call(region.keyframe_file, [part.keyframe_file])
+    gr.on([part.keyframe.change, part.keyframe_of.input, edit.drafted.change], *file, **_PRIVATE)
+    for event in previewed:
+        event.success(*call(region.keyframes, [part.keyframe]), **_PRIVATE).then(*file, **_PRIVATE)
+    cleared = steps.video.video.change(*call(region.no_region, shown), **_PRIVATE)
+    cleared.then(*call(region.take_back, given), **_PRIVATE).then(lambda: None, None, part.canvas, **_PRIVATE)
 
 
 def _connect_timeline(events: Events, steps: Steps, previewed: list[gr.events.Dependency]) -> None:
@@ -291,9 +319,9 @@ def _connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
     """The button Edit."""
     editing, plan, edit = events.editing, steps.plan, steps.edit
     shown = {"job_id": edit.job_id, "status": edit.progress}
-    asked = _asked(edit.start, editing, edit, edit.prompting)
+    asked = _asked(edit.start, editing, edit, edit.prompting, edit.region.over)
     planned = _plan_first(asked, shown, events.planning, steps)
-    inputs = collect(_parameters(editing.edit), plan, edit)
+    inputs = collect(_parameters(editing.edit), plan, edit, edit.region)
     started = planned.success(editing.edit, inputs, edit.job_id, api_name="edit", **_PUBLIC)
     check_prompt = editing.check_prompt, collect(_parameters(editing.check_prompt), plan, edit), edit.prompt_problems
     negative = edit.settings["negative_prompt"]

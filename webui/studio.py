@@ -16,20 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaflow_core.config import EditConfig, ModelProfile
+from adaflow_core.config import DELIVERIES, EditConfig, ModelProfile
 from adaflow_core.editing.forecast import corrected, measure_anew
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import foreign_syntax
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import local_folder
+from adaflow_core.picture.by_hand import ByHand
+from adaflow_core.picture.region import Region
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast, Plan
 from webui.jobs.engines import Engines
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Jobs, Report, Stop
-from webui.jobs.tasks import DraftTask, EditTask, PlaceTask, PlanTask, Request, RetakeTask, Runner, Task
+from webui.jobs.tasks import DraftTask, EditTask, PlaceTask, PlanTask, RegionTask, Request, RetakeTask, Runner, Task
 from webui.limits import LARGEST_SIDE, Limits
 
 
@@ -141,11 +143,33 @@ class Studio:
             files=_files(request.video, plan.video.frames),
         )
 
-    def draft(self, plan_id: str | None, prompt: str, configs: Sequence[tuple[str, EditConfig]]) -> str:
-        """Queue drafts with these settings, and return the job's id. The result is a list of labels and drafts."""
-        stored = self._check_edit(plan_id, prompt)
+    def region(self, plan_id: str | None, region: Region) -> str:
+        """Queue the search for a region in all frames, and return the job's id. The result is a `RegionMask`."""
+        stored = self.find_plan(plan_id)
+        if stored is None:
+            raise AdaFlowError("there is no plan yet; preview the keyframes first")
         request, plan = stored.request, stored.plan
-        task = DraftTask(self._sources[self.resolve_model(request.model)], plan, prompt, tuple(configs))
+        task = RegionTask(self._sources[self.resolve_model(request.model)], plan, region)
+        return self.jobs.submit(
+            "region",
+            lambda report, stop: self._run(task, report, stop),
+            urgent=True,
+            files=_files(request.video, plan.video.frames),
+        )
+
+    def draft(
+        self,
+        plan_id: str | None,
+        prompt: str,
+        configs: Sequence[tuple[str, EditConfig]],
+        region: Region | None = None,
+        by_hand: ByHand | None = None,
+    ) -> str:
+        """Queue drafts with these settings, and return the job's id. The result is a list of labels and drafts."""
+        stored = self._check_edit(plan_id, prompt, by_hand)
+        request, plan = stored.request, stored.plan
+        model = self._sources[self.resolve_model(request.model)]
+        task = DraftTask(model, plan, prompt, tuple(configs), region, by_hand)
         return self.jobs.submit(
             "draft",
             lambda report, stop: self._run(task, report, stop),
@@ -159,9 +183,18 @@ class Studio:
         prompts: str | Timeline,
         config: EditConfig,
         takes: Sequence[dict[str, Any]] = (),
+        region: Region | None = None,
+        by_hand: ByHand | None = None,
+        deliver: str = "source",
     ) -> str:
         """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`."""
-        stored = self._check_edit(plan_id, prompts)
+        stored = self._check_edit(plan_id, prompts, by_hand)
+        if isinstance(prompts, str) and not prompts.strip():
+            prompts = stored.plan.config.source_prompt
+            if not prompts.strip():
+                raise AdaFlowError("a keyframe by hand alone needs what is in the video; describe it in step 1")
+        if deliver not in DELIVERIES:
+            raise AdaFlowError(f"deliver is {deliver!r}; it must be one of {', '.join(DELIVERIES)}")
         request, plan = stored.request, self.corrected(stored.plan)
         if isinstance(prompts, str):
             prompts = Timeline((PromptRange(0, len(plan.video), prompts),))
@@ -169,7 +202,8 @@ class Studio:
         self._check_time(stored.id, plan.forecast)
         label = self.resolve_model(request.model)
         task = EditTask(
-            self._sources[label], label, request, plan, timeline, config, self._new_folder(), tuple(takes)
+            self._sources[label], label, request, plan, timeline, config, self._new_folder(), tuple(takes),
+            region, by_hand, deliver,
         )  # fmt: skip
         return self._submit_edit(task, task, plan.forecast.seconds)
 
@@ -214,11 +248,11 @@ class Studio:
             f"choose fewer frames or steps, or a smaller working size{again}"
         )
 
-    def _check_edit(self, plan_id: str | None, prompts: str | Timeline) -> StoredPlan:
+    def _check_edit(self, plan_id: str | None, prompts: str | Timeline, by_hand: ByHand | None = None) -> StoredPlan:
         stored = self.find_plan(plan_id)
         if stored is None:
             raise AdaFlowError("there is no plan to edit from; preview the keyframes first")
-        if isinstance(prompts, str) and not prompts.strip():
+        if isinstance(prompts, str) and not prompts.strip() and by_hand is None:
             raise AdaFlowError("the prompt is empty; describe what the edited video should show")
         return stored
 

@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add_delivery(edit)
     edit.add_argument("--report", type=Path, metavar="FILE.json")
     _add_region(edit)
+    _add_by_hand(edit)
     _add_film(edit)
     edit.set_defaults(model=None)
 
@@ -119,6 +120,22 @@ def _add_region(edit: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--region", metavar="WORDS", help="of the source prompt, that name the part")
     group.add_argument("--feather", type=int, metavar="PIXELS", help="over which the edit fades out (default: 8)")
+
+
+def _add_by_hand(edit: argparse.ArgumentParser) -> None:
+    group = edit.add_argument_group("keyframes by hand")
+    group.add_argument(
+        "--keyframe-image", type=_keyframe_image, action="append", default=[], metavar="N=FILE",
+        help="frame N, from 0, as it was edited in another program; what was changed in it goes on through the video. "
+        "May be given again. Without --prompt nothing else is edited",
+    )  # fmt: skip
+
+
+def _keyframe_image(text: str) -> tuple[int, Path]:
+    number, _, path = text.partition("=")
+    if not number.strip().isdecimal() or not path:
+        raise AdaFlowError(f"--keyframe-image is {text!r}; give a frame's number and its picture, as in 12=frame.png")
+    return int(number), Path(path)
 
 
 def add_delivery(command: argparse.ArgumentParser) -> None:

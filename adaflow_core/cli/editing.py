@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from adaflow_core.engine import AdaFlow
     from adaflow_core.film.project import Project
     from adaflow_core.film.timeline import PromptRange, Timeline
+    from adaflow_core.picture.by_hand import ByHand
     from adaflow_core.picture.full_size import Delivered
     from adaflow_core.picture.region import Region
     from adaflow_core.types import EditResult, Plan
@@ -29,9 +30,11 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.video.write import check_folder, check_output
 
     _open(arguments)
+    by_hand = _by_hand(arguments)
     asked = _asked(arguments)
     config = edit_config(arguments)
     region = _region(arguments)
+    over: dict[str, Any] = {"region": region, "by_hand": by_hand, "progress": bar, "stop": stop}
     compared = _compared(arguments, config)
     probe(arguments.video)
     check_output(arguments.out, arguments.video)
@@ -41,21 +44,21 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     engine, plan = make_plan(arguments, config, bar, stop)
     timeline = _on(asked, plan)
     if arguments.draft:
-        _draft(arguments, engine, plan, timeline, compared, region, bar, stop)
+        _draft(arguments, engine, plan, timeline, compared, over)
         return
     takes, prompt = arguments.opened.takes if arguments.opened else (), timeline.one_prompt(plan.video)
     if prompt is None:
         seconds = engine.forecast_timeline(plan, timeline, config).total
         print(f"forecast: {seconds:.0f} s for {len(timeline.ranges)} ranges", file=sys.stderr)
     if prompt is None or takes or arguments.project:  # whose frames are kept for retakes
-        result = engine.replay(plan, timeline, config, takes, region=region, progress=bar, stop=stop)
+        result = engine.replay(plan, timeline, config, takes, **over)
     else:
-        result = engine.edit(plan, prompt, config, region=region, progress=bar, stop=stop)
+        result = engine.edit(plan, prompt, config, **over)
     for warning in result.warnings:
         print(f"adaflow: note: {warning}", file=sys.stderr)
     written = _deliver(arguments, plan, result, bar, stop)
     if arguments.project:
-        _save(_project(arguments, plan, timeline, config), region, arguments.project)
+        _save(_project(arguments, plan, timeline, config), over, arguments.project)
     if arguments.report:
         scores = engine.score(plan, result, progress=bar, stop=stop)
         for warning in scores.warnings:
@@ -162,9 +165,31 @@ def _kept_region(project: Project, path: Path) -> Region | None:
     return None if kept is None else Region.from_json(kept, path.parent)
 
 
-def _save(project: Project, region: Region | None, path: Path) -> None:
-    kept = None if region is None else region.as_json(path.parent)
-    replace(project, rest=project.rest | {"region": kept}).save(path)
+def _by_hand(arguments: argparse.Namespace) -> ByHand | None:
+    """The keyframes by hand of the arguments, else of the project."""
+    from adaflow_core.picture.by_hand import ByHand, check_pictures
+
+    given = arguments.keyframe_image
+    if not given:
+        return arguments.opened and _kept_by_hand(arguments.opened, arguments.project)
+    if len({frame for frame, _ in given}) != len(given):
+        raise AdaFlowError("a frame has two --keyframe-image; give one for each frame")
+    by_hand = ByHand(dict(given))
+    check_pictures(by_hand)
+    return by_hand
+
+
+def _kept_by_hand(project: Project, path: Path) -> ByHand | None:
+    from adaflow_core.picture.by_hand import ByHand
+
+    kept = project.rest.get("by_hand")
+    return None if kept is None else ByHand.from_json(kept, path.parent)
+
+
+def _save(project: Project, over: dict[str, Any], path: Path) -> None:
+    """Write the project with what is asked for over the picture."""
+    kept = {name: over[name] and over[name].as_json(path.parent) for name in ("region", "by_hand")}
+    replace(project, rest=project.rest | kept).save(path)
 
 
 def _compared(arguments: argparse.Namespace, config: EditConfig) -> list[tuple[str, EditConfig]]:
@@ -195,9 +220,7 @@ def _draft(
     plan: Plan,
     timeline: Timeline,
     compared: list[tuple[str, EditConfig]],
-    region: Region | None,
-    bar: Bar,
-    stop: Any,
+    over: dict[str, Any],
 ) -> None:
     from adaflow_core.film.draft import contact_sheet
     from adaflow_core.report.canvas import save_picture
@@ -209,7 +232,7 @@ def _draft(
     print(f"forecast: {seconds:.0f} s for the draft, {plan.forecast.total:.0f} s for the edit", file=sys.stderr)
     drafts = []
     for label, config in compared:
-        drafts.append((label, engine.draft(plan, prompt, config, region=region, progress=bar, stop=stop)))
+        drafts.append((label, engine.draft(plan, prompt, config, **over)))
     for warning in dict.fromkeys(warning for _, draft in drafts for warning in draft.warnings):
         print(f"adaflow: note: {warning}", file=sys.stderr)
     folder = arguments.out.parent
@@ -217,7 +240,7 @@ def _draft(
     tried = [{"label": label, **draft.report} for label, draft in drafts]
     for path in (folder / "draft.json", arguments.project):
         if path:
-            _save(replace(project, rest=project.rest | {"drafts": tried}), region, path)
+            _save(replace(project, rest=project.rest | {"drafts": tried}), over, path)
     print(save_picture(contact_sheet(plan, drafts), folder / "draft.png"))
 
 
@@ -233,6 +256,10 @@ def _asked(arguments: argparse.Namespace) -> str | Timeline:
         asked = parse_prompts(arguments.prompt)
     elif project:
         return project.timeline if crossfade is None else replace(project.timeline, crossfade=crossfade)
+    elif arguments.keyframe_image and plan_config(arguments).source_prompt:
+        return plan_config(arguments).source_prompt
+    elif arguments.keyframe_image:
+        raise AdaFlowError("a keyframe by hand alone needs --source-prompt, what is in the video; or give --prompt")
     else:
         raise AdaFlowError("--prompt is missing; give it, or a --project that holds it")
     if isinstance(asked, str):
@@ -261,15 +288,14 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         project.video, project.plan, size=parse_size(project.size) if project.size else None,
         frames=parse_range(project.frames) if project.frames else None, progress=bar, stop=stop,
     )  # fmt: skip
-    region = _kept_region(project, arguments.project)
-    before = engine.replay(plan, project.timeline, project.edit, project.takes, region=region, progress=bar, stop=stop)
+    kept = _kept_region(project, arguments.project), _kept_by_hand(project, arguments.project)
+    over: dict[str, Any] = {"region": kept[0], "by_hand": kept[1], "progress": bar, "stop": stop}
+    before = engine.replay(plan, project.timeline, project.edit, project.takes, **over)
     start, end, _ = chosen.indices(len(plan.video))
     config = replace(project.edit, **given_flags(arguments, EditConfig))
     print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
-    result = engine.retake(
-        plan, before, (start, end), arguments.prompt, config,
-        source_prompt=arguments.source_prompt, region=region, progress=bar, stop=stop,
-    )  # fmt: skip
+    named = arguments.source_prompt
+    result = engine.retake(plan, before, (start, end), arguments.prompt, config, source_prompt=named, **over)
     for warning in result.warnings:
         print(f"adaflow: note: {warning}", file=sys.stderr)
     written = _deliver(arguments, plan, result, bar, stop)

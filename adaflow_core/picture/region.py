@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.picture import files
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
-from adaflow_core.storage.cache import checksum, relative
 from adaflow_core.video.decode import decode_video, probe
 from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
@@ -55,17 +55,17 @@ class Region:
     @property
     def flags(self) -> list[str]:
         """It on the command line; what is in no file is named as if it lay beside."""
-        found = [] if self.masks is None else [f"--mask={_file(self.masks, 'masks.mp4')}"]
+        found = [] if self.masks is None else [f"--mask={files.on_command_line(self.masks, 'masks.mp4')}"]
         for frame, mask in sorted(self.painted.items()):
-            found += [f"--mask={_file(mask, f'mask-{frame}.png')}", f"--mask-frame={frame}"]
+            found += [f"--mask={files.on_command_line(mask, f'mask-{frame}.png')}", f"--mask-frame={frame}"]
         found += [f"--region={self.words}"] if self.words else []
         return found + ([f"--feather={self.feather}"] if self.feather != FEATHER else [])
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path) -> Region:
         """The region of a report or project in `folder`, its files unchanged."""
-        painted = {int(row["frame"]): _found(row, folder) for row in data["painted"]}
-        masks = None if data["masks"] is None else _found(data["masks"], folder)
+        painted = {int(row["frame"]): files.found(row, folder, "the mask") for row in data["painted"]}
+        masks = None if data["masks"] is None else files.found(data["masks"], folder, "the mask")
         return cls(painted, masks, str(data["words"]), int(data["feather"]))
 
 
@@ -174,26 +174,4 @@ def check_aspect(size: tuple[int, int], wanted: tuple[int, int], name: str) -> N
 
 
 def _named(mask: np.ndarray | Path, folder: Path | None) -> dict[str, Any]:
-    if isinstance(mask, Path):
-        if not mask.exists():
-            raise AdaFlowError(f"there is no {mask}; check the path of the mask")
-        path = mask.as_posix() if folder is None else relative(mask, folder)
-        return {"file": path, "checksum": checksum(mask)}
-    mask = np.ascontiguousarray(np.asarray(mask) > 0)
-    return {"file": None, "checksum": blake2b(f"{mask.shape}".encode() + mask.tobytes(), digest_size=16).hexdigest()}
-
-
-def _file(mask: np.ndarray | Path, name: str) -> str:
-    return str(mask) if isinstance(mask, Path) else name
-
-
-def _found(row: Mapping[str, Any], folder: Path) -> Path:
-    if row["file"] is None:
-        raise AdaFlowError("the region was painted and not kept in a file; give its masks again")
-    named = Path(row["file"])
-    path = next((place for place in (folder / named, folder / named.name) if place.exists()), None)
-    if path is None:
-        raise AdaFlowError(f"the mask {named.name} of the project is not there; lay it into {folder}")
-    if checksum(path) != row["checksum"]:
-        raise AdaFlowError(f"the mask {path} is not the one of this edit; give that one, or begin another project file")
-    return path
+    return files.named(mask if isinstance(mask, Path) else np.asarray(mask) > 0, folder, "the mask")

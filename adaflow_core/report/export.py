@@ -89,13 +89,13 @@ def edit_command(
     device: str,
     size: tuple[int, int] | None = None,
     frames: slice | None = None,
-    region: Sequence[str] = (),
+    over: Sequence[str] = (),
     deliver: str = "source",
 ) -> str:
     """The line for a shell that repeats an edit; what the model's own values give anyway is left out.
 
     plan, edit: resolved. size: (width, height), None for the model's own. frames: None for all.
-    region: its flags.
+    over: the flags of a region and of keyframes by hand.
     deliver: the size of what is written, as on the command line.
     """
     parts = ModelParts.parse(model)
@@ -111,7 +111,7 @@ def edit_command(
     usual_edit = usual_edit | {"inversion_steps": profile.inversion_steps_for(edit.steps)}
     words = ["python", "-m", "adaflow_core", "edit", video]
     words += [f"--{name}={value}" for name, value in given.items() if value is not None]
-    words += [*parts.flags, *region]
+    words += [*parts.flags, *over]
     return shlex.join([*words, *as_flags(plan, usual_plan), *as_flags(edit, usual_edit)])
 
 

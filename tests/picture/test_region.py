@@ -205,9 +205,7 @@ def test_the_command_that_is_shown_names_the_region(engine: AdaFlow, tmp_path: P
     mask = save(box(), tmp_path / "a mask.png")
     plan, edit = resolve_plan(PlanConfig(), engine.profile, "cpu"), resolve_edit(EditConfig(), engine.profile, "")
     for region in (Region({2: mask, 7: mask}, feather=3), Region(words="red ball"), Region(masks=tmp_path)):
-        text = edit_command(
-            "a.mp4", "b", plan, edit, engine.profile, model="embedded", device="cpu", region=region.flags
-        )
+        text = edit_command("a.mp4", "b", plan, edit, engine.profile, model="embedded", device="cpu", over=region.flags)
         read = parser().parse_args(shlex.split(text)[3:])
         assert read.mask_frame == sorted(region.painted) and read.region == (region.words or None)
         assert read.mask == ([mask, mask] if region.painted else [tmp_path] if region.masks is not None else [])

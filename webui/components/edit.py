@@ -9,6 +9,7 @@ from adaflow_core.film.timeline import CROSSFADE
 from webui import views
 from webui.components import settings
 from webui.components.heading import heading
+from webui.components.region import RegionPart
 from webui.settings import EDIT
 from webui.studio import Studio
 
@@ -37,13 +38,14 @@ class EditStep:
                 self.try_it = gr.Button("Try on keyframes")
                 self.tried = gr.Dropdown(list(views.TRIED), value=next(iter(views.TRIED)), label="Drafts side by side")
         self._add_vocabulary(studio.profile())
+        self.region = RegionPart()
         self._add_settings(studio)
         self._add_place()
         self._add_draft()
         self.progress = gr.HTML(label="Progress")
         self.job_id = gr.Textbox(label="Job", visible=False)
         self.job_status = gr.JSON(label="Status", visible=False)  # for programs
-        self.place_job_id, self.draft_job_id = gr.State(""), gr.State("")
+        self.place_job_id, self.draft_job_id, self.drafted = gr.State(""), gr.State(""), gr.State("")
         self.session = gr.Textbox(label="Session", visible=False)  # what the browser remembers, as JSON
 
     def _add_timeline(self) -> None:

@@ -16,6 +16,7 @@ from adaflow_core.film.timeline import PromptRange, Timeline, ranges_of
 from adaflow_core.report.visualize import place_sentence, place_view
 from webui import views
 from webui.events.follow import follow, not_done, stop_job
+from webui.events.region import Over, asked_over
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
 from webui.messages import message, refusal, refuse_on_error
@@ -48,9 +49,10 @@ class EditEvents:
             problems += self.studio.prompt_problems(negative_prompt or "", model or "", "negative prompt")
             return views.notice(list(dict.fromkeys(problems)))
 
-    def check_not_empty(self, prompt: str, prompting: str = views.ONE) -> None:
-        """Refuse an empty prompt before planning starts."""
-        if prompting == views.ONE and not (prompt or "").strip():
+    def check_not_empty(self, prompt: str, prompting: str = views.ONE, over: Over | None = None) -> None:
+        """Refuse an empty prompt before planning starts; keyframes by hand need none."""
+        by_hand = bool((over or {}).get("pictures"))
+        if prompting == views.ONE and not (prompt or "").strip() and not by_hand:
             raise refusal("the prompt is empty; say what the video should show")
 
     async def place(
@@ -78,25 +80,26 @@ class EditEvents:
     @named(*EDIT)
     def edit(
         self, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, crossfade: float, takes: Any,
-        *shown: Any,
+        deliver: str, over: Over | None, *shown: Any,
     ) -> str:  # fmt: skip
         """Start an edit of the plan; returns the job's id, for `watch` and `stop`.
 
         With `prompting` "A prompt for each shot", `prompts` is a list of {"frames": [first, end], "prompt": text}; an
-        empty prompt leaves its frames as they are.
+        empty prompt leaves its frames as they are. `deliver`: "source" or "working", the size of what is written.
         """
         with refuse_on_error():
             config = EditConfig(**self.asked(plan_id, EDIT, shown))
-            if prompting == views.ONE and not takes:
-                return self.studio.edit(plan_id, prompt or "", config)
             stored = self.studio.find_plan(plan_id)
+            parts = *asked_over(stored, over), deliver
+            if prompting == views.ONE and not takes:
+                return self.studio.edit(plan_id, prompt or "", config, (), *parts)
             whole = [{"frames": [0, len(stored.plan.video) if stored else 1], "prompt": prompt}]
             check_takes(takes or (), "the takes")
             timeline = Timeline(_ranges(whole if prompting == views.ONE else prompts), int(crossfade))
             if self.studio.public:
                 reserved = dict.fromkeys(set(RESERVED) & set(EDIT))
                 takes = [take | {"settings": take["settings"] | reserved} for take in takes or ()]
-            return self.studio.edit(plan_id, timeline, config, takes or ())
+            return self.studio.edit(plan_id, timeline, config, takes or (), *parts)
 
     def own_settings(self, model: str) -> list[Any]:
         """The model's own values of an edit's settings."""

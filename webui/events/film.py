@@ -24,6 +24,7 @@ from adaflow_core.video.types import parse_range
 from webui import views
 from webui.events.edit import EditEvents, Rows
 from webui.events.follow import follow, not_done
+from webui.events.region import Over, asked_over
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
 from webui.served_images import serve_image
@@ -42,11 +43,14 @@ class FilmEvents:
     # --- drafts ---
 
     @named(*EDIT)
-    async def draft(self, plan_id: str | None, prompt: str, tried: str, *shown: Any) -> AsyncIterator[DraftOutputs]:
+    async def draft(
+        self, plan_id: str | None, prompt: str, tried: str, over: Over | None, *shown: Any
+    ) -> AsyncIterator[DraftOutputs]:
         """The edited keyframes of a plan, before the long run; up to four settings side by side."""
         with refuse_on_error():
             configs = _tried(tried, self.editing.asked(plan_id, EDIT, shown))
-            job_id, snapshot = self.studio.draft(plan_id, prompt or "", configs), None
+            parts = asked_over(self.studio.find_plan(plan_id), over)
+            job_id, snapshot = self.studio.draft(plan_id, prompt or "", configs, *parts), None
         stored = self.studio.find_plan(plan_id)
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
@@ -66,6 +70,7 @@ class FilmEvents:
             + views.notice(list(warnings)),
             draft_gallery=gr.Gallery(pictures, selected_index=None, columns=1 if len(drafts) == 1 else 2),
             drafts=[asdict(config) for _, config in configs],
+            drafted=job_id,
         )
 
     def choose_draft(self, drafts: list[dict[str, Any]], model: str, event: gr.SelectData) -> list[Any]:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
+from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.full_size import deliver_edit, source_size
+from adaflow_core.picture.region import Region
 from adaflow_core.progress import Monitor
 from adaflow_core.report.scores import Scores
 from adaflow_core.types import EditResult, Plan
@@ -67,6 +70,8 @@ def write_finished(
     monitor: Monitor,
     *,
     public: bool,
+    deliver: str = "source",
+    over: tuple[Region | None, ByHand | None] = (None, None),
 ) -> FinishedEdit:
     """Write source, edit, report and project into a new folder, under names that say which clip and prompt it is."""
     video = plan.video
@@ -83,7 +88,10 @@ def write_finished(
     EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
     metadata = {"comment": _MADE_BY_AI} if public else None
     result.save(files["edit"], metadata)
-    result, delivered = _deliver(folder / f"{name}-full-size.mp4", files["edit"], result, video, metadata, monitor)
+    delivered = files["edit"]
+    if deliver == "source":
+        result, delivered = _deliver(folder / f"{name}-full-size.mp4", delivered, result, video, metadata, monitor)
+    project = replace(project, rest=project.rest | _kept(over, folder))
     project.save(files["project"], name=project.video.name)
     report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
     files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -105,6 +113,24 @@ def write_finished(
         report=files["report"],
         project=files["project"],
     )
+
+
+def _kept(over: tuple[Region | None, ByHand | None], folder: Path) -> dict[str, Any]:
+    """What a project says of a region and of keyframes by hand, whose pictures are written into its folder."""
+    region, by_hand = over
+    if region is not None:
+        masks = {t: _save(np.asarray(mask, bool), folder / f"mask-{t}.png") for t, mask in region.painted.items()}
+        region = replace(region, painted=masks)
+    if by_hand is not None:
+        rows = by_hand.pictures.items()
+        by_hand = ByHand({t: _save(np.asarray(picture), folder / f"keyframe-{t}.png") for t, picture in rows})
+    parts = {"region": region, "by_hand": by_hand}
+    return {name: None if part is None else part.as_json(folder) for name, part in parts.items()}
+
+
+def _save(picture: np.ndarray, path: Path) -> Path:
+    Image.fromarray(picture.astype(np.uint8) * 255 if picture.dtype == bool else picture).save(path)
+    return path
 
 
 def _deliver(

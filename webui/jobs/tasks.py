@@ -13,6 +13,8 @@ from adaflow_core.config import EditConfig, PlanConfig, resolve_edit
 from adaflow_core.film.draft import Draft
 from adaflow_core.film.project import Project
 from adaflow_core.film.timeline import Timeline
+from adaflow_core.picture.by_hand import ByHand
+from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.export import edit_command
 from adaflow_core.types import EditResult, Place, Plan
@@ -101,6 +103,24 @@ class PlaceTask:
 
 
 @dataclass(frozen=True)
+class RegionTask:
+    """Finds a region in all frames of a planned video; the result is a `RegionMask`."""
+
+    model: str
+    plan: Plan
+    region: Region
+
+    @property
+    def seconds(self) -> float:
+        return 30.0 + 0.1 * len(self.plan.video)  # a guess
+
+    def run(self, engines: Engines, report: Report, stop: Stop) -> RegionMask:
+        report(Progress("load", 0, 1, 0.0))
+        engine, _ = engines.load(self.model, report, stop)
+        return engine.region(self.plan, self.region, progress=report, stop=stop)
+
+
+@dataclass(frozen=True)
 class DraftTask:
     """Edits the keyframes alone; the result is a list of labels and `Draft`s."""
 
@@ -108,6 +128,8 @@ class DraftTask:
     plan: Plan
     prompt: str
     configs: tuple[tuple[str, EditConfig], ...]  # with their labels
+    region: Region | None = None
+    by_hand: ByHand | None = None
 
     @property
     def seconds(self) -> float:
@@ -117,9 +139,9 @@ class DraftTask:
         report(Progress("load", 0, 1, 0.0))
         engine, checker = engines.load(self.model, report, stop)
         progress = without_previews(report) if checker else report
-        drafts = []
+        drafts, over = [], _over(self)
         for label, config in self.configs:
-            draft = engine.draft(self.plan, self.prompt, config, progress=progress, stop=stop)
+            draft = engine.draft(self.plan, self.prompt, config, progress=progress, stop=stop, **over)
             if checker:
                 draft = replace(draft, frames=np.array(draft.frames))
                 warnings = blacken_unsafe(checker, draft.frames, Monitor(report, stop))
@@ -140,6 +162,9 @@ class EditTask:
     config: EditConfig
     folder: Path  # created for the files
     takes: tuple[dict[str, Any], ...] = ()  # that are made again over it, as a report has them
+    region: Region | None = None
+    by_hand: ByHand | None = None
+    deliver: str = "source"  # the size of what is written
 
     @property
     def seconds(self) -> float:
@@ -152,8 +177,10 @@ class EditTask:
     def _edit(self, engine: AdaFlow, report: Report, stop: Stop) -> EditResult:
         prompt = self.timeline.one_prompt(self.plan.video)
         if prompt is not None and not self.takes:
-            return engine.edit(self.plan, prompt, self.config, progress=report, stop=stop)
-        return engine.replay(self.plan, self.timeline, self.config, self.takes, progress=report, stop=stop)
+            return engine.edit(self.plan, prompt, self.config, progress=report, stop=stop, **_over(self))
+        return engine.replay(
+            self.plan, self.timeline, self.config, self.takes, progress=report, stop=stop, **_over(self)
+        )
 
 
 @dataclass(frozen=True)
@@ -177,7 +204,13 @@ class RetakeTask:
 
     def _retake(self, engine: AdaFlow, report: Report, stop: Stop) -> EditResult:
         plan, prompt = self.before.plan, self.prompt
-        return engine.retake(plan, self.result, self.frames, prompt, self.config, progress=report, stop=stop)
+        over = _over(self.before)
+        return engine.retake(plan, self.result, self.frames, prompt, self.config, progress=report, stop=stop, **over)
+
+
+def _over(task: DraftTask | EditTask) -> dict[str, Any]:
+    """What a task asks for over the picture."""
+    return {"region": task.region, "by_hand": task.by_hand}
 
 
 def _finish(
@@ -220,6 +253,8 @@ def _finish(
         scores,
         monitor,
         public=engines.public,
+        deliver=asked.deliver,
+        over=(asked.region, asked.by_hand),
     )
 
 
@@ -234,4 +269,6 @@ def _command(asked: EditTask, engine: AdaFlow, prompt: str) -> str:
         device=engine.device.type,
         size=asked.request.size,
         frames=asked.request.frames,
+        over=[flag for part in (asked.region, asked.by_hand) if part for flag in part.flags],
+        deliver=asked.deliver,
     )

@@ -1,0 +1,177 @@
+"""Frames that were edited by hand: any program's pictures, given back in place of what the edit would make of them.
+
+What was changed in them is carried along the source's motion, and the result is edited in the source's place: where the
+change is known it is held to, keyframes attend to it, and the frames take from them. Only where it is not known, as
+where something comes into sight, the model draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from adaflow_core.config import EditConfig
+from adaflow_core.editing.smoothing import source_flow
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture import files
+from adaflow_core.picture.carry import Source
+from adaflow_core.picture.changes import Given, carry_changes
+from adaflow_core.picture.region import Region, check_aspect
+from adaflow_core.planning.analysis import source_latents
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import allocated, scratch
+from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.types import Inversion, Plan
+from adaflow_core.video.images import read_picture
+from adaflow_core.video.types import Video
+
+_PICTURE = "the keyframe by hand"
+SURE = 0.6  # how far a change must be known to be held to in full
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """What is given back: a picture for each of some frames of the planned video, counted from 0."""
+
+    pictures: Mapping[int, np.ndarray | Path] = field(default_factory=dict)  # arrays [H, W, 3] uint8
+
+    def __post_init__(self) -> None:
+        if not self.pictures:
+            raise AdaFlowError("no keyframe was given by hand; give one, or edit without")
+
+    def as_json(self, folder: Path | None = None) -> list[dict[str, Any]]:
+        """It as plain data, with checksums; files are named as they lie from `folder`."""
+        rows = sorted(self.pictures.items())
+        return [{"frame": frame, **files.named(picture, folder, _PICTURE)} for frame, picture in rows]
+
+    @property
+    def flags(self) -> list[str]:
+        """It on the command line; what is in no file is named as if it lay beside."""
+        rows = sorted(self.pictures.items())
+        named = [(frame, files.on_command_line(picture, f"keyframe-{frame}.png")) for frame, picture in rows]
+        return [f"--keyframe-image={frame}={name}" for frame, name in named]
+
+    @classmethod
+    def from_json(cls, data: list[Mapping[str, Any]], folder: Path) -> ByHand:
+        """Those of a report or project in `folder`, their files unchanged."""
+        return cls({int(row["frame"]): files.found(row, folder, _PICTURE) for row in data})
+
+
+@dataclass(frozen=True)
+class HandFilm:
+    """The source with what was changed by hand, carried to all frames."""
+
+    video: Video  # [T, H, W, 3]
+    known: np.ndarray  # [T, H, W] uint8: how far the change is known, 255 in full
+    latents: np.ndarray  # [T, 4, h, w] float32
+    before: np.ndarray  # [T, 4, h, w] float32, the source's
+    asked: list[dict[str, Any]]  # as `ByHand.as_json` says it
+
+    def at(self, frames: slice | np.ndarray) -> HandFilm:
+        """That of some frames."""
+        which = f"{frames.start} {frames.stop}" if isinstance(frames, slice) else f"{frames.tolist()}"
+        digest = blake2b(f"{self.video.digest} {which}".encode(), digest_size=16).hexdigest()
+        video = replace(self.video, frames=self.video.frames[frames], digest=digest, times=None)
+        parts = {name: getattr(self, name)[frames] for name in ("known", "latents", "before")}
+        return replace(self, video=video, **parts)
+
+    def moved(self, inversion: Inversion, shares: list[float]) -> Inversion:
+        """The source's inversion as if it were this film's: its own noise around other clean latents.
+
+        `shares`: of the clean latents in the noisy ones, at each step.
+        """
+        change, out = self.latents - self.before, scratch(np.float32, inversion.latents.shape)
+        for i, share in enumerate(shares):
+            out[i] = inversion.latents[i] + np.float32(share) * change
+        return replace(inversion, latents=out)
+
+    def place(self, edited: np.ndarray | None, factor: int, focus: float) -> np.ndarray:
+        """[T, h, w] float32 0..1 where the model edits, and not where the change by hand is known.
+
+        `edited`: where it would without (None: everywhere), held to by `focus`.
+        """
+        T, H, W = self.known.shape
+        out = np.empty((T, H // factor, W // factor), np.float32)
+        for t, known in enumerate(self.known):
+            sure = np.minimum(known.astype(np.float32) / 255 / SURE, 1)
+            out[t] = 1 - sure.reshape(H // factor, factor, W // factor, factor).mean(axis=(1, 3))
+        return out if edited is None else out * (1 - focus * (1 - edited))
+
+
+def check_pictures(by_hand: ByHand) -> None:
+    """AdaFlowError for a file that is no picture, before anything long begins."""
+    for picture in by_hand.pictures.values():
+        if isinstance(picture, Path):
+            read_picture(picture)
+
+
+def read_pictures(by_hand: ByHand, video: Video) -> dict[int, NDArray[np.uint8]]:
+    """Frame -> [H, W, 3] uint8, at the working size."""
+    found = {}
+    for frame, picture in sorted(by_hand.pictures.items()):
+        if not 0 <= frame < len(video):
+            raise AdaFlowError(
+                f"a keyframe by hand is for frame {frame}; the video has the frames 0 to {len(video) - 1}"
+            )
+        name = picture.name if isinstance(picture, Path) else f"the picture of frame {frame}"
+        pixels = read_picture(picture) if isinstance(picture, Path) else np.asarray(picture, np.uint8)
+        if pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise AdaFlowError(f"{name} has the shape {pixels.shape}; give one of height, width and 3 colours")
+        check_aspect((pixels.shape[1], pixels.shape[0]), video.size, name)
+        if pixels.shape[:2] != video.frames.shape[1:3]:
+            way = cv2.INTER_AREA if pixels.shape[0] > video.size[1] else cv2.INTER_CUBIC
+            pixels = cv2.resize(pixels, video.size, interpolation=way).astype(np.uint8)
+        found[frame] = pixels
+    return found
+
+
+def changed_region(plan: Plan, by_hand: ByHand) -> Region | None:
+    """The part of the picture that was changed, for an edit of nothing else; None: all of it.
+
+    Raises AdaFlowError where nothing was.
+    """
+    source = plan.video.frames
+    masks = {t: Given(t, source[t], picture).changed for t, picture in read_pictures(by_hand, plan.video).items()}
+    if not any(mask.any() for mask in masks.values()):
+        raise AdaFlowError("the keyframes by hand are as they were; change them, or say with a prompt what to edit")
+    if any(mask.all() for mask in masks.values()):
+        return None
+    return Region({t: mask for t, mask in masks.items() if mask.any()})
+
+
+def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, monitor: Monitor) -> HandFilm:
+    """The planned video with what was changed by hand; the same pictures are carried once."""
+    video, pictures = plan.video, read_pictures(by_hand, plan.video)
+
+    def build(folder: Path) -> dict[str, Any]:
+        source = Source(video.frames, source_flow(video, cache, monitor))
+
+        def write() -> None:
+            with monitor.stage("carry the keyframes by hand", 2 * len(video)) as stage:
+                made, sure = carry_changes(source, plan.segments.cuts, pictures, stage)
+            for name, values in (("frames", made), ("known", sure)):
+                allocated(folder / f"{name}.npy", np.uint8, values.shape)[:] = values
+
+        backbone.team.lead(write)  # frame follows from frame, which leaves nothing to share out
+        return {}
+
+    digests = [(t, files.named(picture, None, _PICTURE)["checksum"]) for t, picture in pictures.items()]
+    key = cache_key(video=video.digest, cuts=plan.segments.cuts.tolist(), pictures=digests)
+    folder, _, _ = cache.get("by-hand", key, build, monitor.note)
+    frames, known = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "known"))
+    made = replace(video, frames=frames, digest=key, part_of=None)
+    latents, before = (source_latents(backbone, film, cache, monitor) for film in (made, video))
+    return HandFilm(made, known, latents, before, by_hand.as_json())
+
+
+def held_to_it(config: EditConfig) -> EditConfig:
+    """The settings of an edit that is held to its place in full, which `HandFilm.place` gives."""
+    return replace(config, focus=1.0)

@@ -1,0 +1,173 @@
+"""What was changed by hand in a few frames, carried to the others along the source's motion.
+
+Every frame knows from which pixel of a given frame each of its own comes. That is the flow from frame to frame,
+composed, so that a picture is looked up once however far it is carried; or the affine motion of what was changed,
+which knows where its flat parts went. Both are refined against the given frame itself, so that nothing drifts, and
+pixel by pixel the one under which the source looks most as it did there is taken. As far as it does, the change is
+known there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from adaflow_core.picture.carry import Source
+from adaflow_core.progress import Stage
+from adaflow_core.storage.arrays import scratch
+
+Floats = NDArray[np.float32]
+
+MISS = 1.0  # pixels by which the flow there and back may miss its origin
+LIKE = 20.0  # levels of 0..255 by which a pixel may differ from that from which it comes
+SHADE, WIDE = 0.3, 21  # what a difference of brightness over so many pixels counts for: light stays where a thing turns
+STRAY = 4.0  # pixels by which a refined origin may differ from what was refined
+POINTS, LEAST, OFF = 800, 50, 1.5  # of the fit of an affine motion: how many, at least, pixels that an inlier is off
+VISIBLE = 8  # levels of 0..255 that count as changed
+
+
+class Origin(NamedTuple):
+    """From which pixels of a given frame those of another come."""
+
+    x: Floats  # [H, W]
+    y: Floats
+
+    def at(self, picture: np.ndarray) -> Floats:
+        """`picture` [H, W] or [H, W, c], looked up bilinearly; beyond the edge its last pixel."""
+        found = cv2.remap(picture.astype(np.float32), self.x, self.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(found, np.float32)
+
+    def inside(self) -> NDArray[np.bool_]:
+        H, W = self.x.shape
+        return (self.x >= -1) & (self.y >= -1) & (self.x <= W) & (self.y <= H)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A frame that was changed by hand."""
+
+    frame: int
+    source: np.ndarray  # [H, W, 3] uint8
+    picture: np.ndarray  # [H, W, 3] uint8, as it was given back
+
+    @property
+    def change(self) -> Floats:
+        return self.picture.astype(np.float32) - self.source
+
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """[H, W] where it was, without small holes."""
+        size = cv2.blur(np.abs(self.change).max(axis=-1), (5, 5))
+        return cv2.morphologyEx((size > VISIBLE).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)) > 0
+
+
+def itself(height: int, width: int) -> Origin:
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return Origin(x, y)
+
+
+def follow(source: Source, given: Given, frames: range) -> Iterator[tuple[int, Origin, Floats]]:
+    """Frame by frame away from a given one: its origin there, and how far that is to be believed [H, W] 0..1."""
+    here = itself(*given.changed.shape)
+    origin, area = here, given.changed.astype(np.float32)
+    changed, grey = area.copy(), _grey(given.source)
+    for t in frames:
+        there, back = source.motion(t, t - frames.step)
+        before = Origin(here.x + there[..., 0], here.y + there[..., 1])
+        found = np.square(there + before.at(back)).sum(axis=-1) < MISS**2
+        ways = [Origin(before.at(origin.x), before.at(origin.y))]
+        affine = _affine(ways[0], found & (before.at(area) > 0.5), here)
+        ways += [affine] if affine is not None else []
+        ways += [_refined(_grey(source.frames[t]), grey, way, here) for way in ways]
+        unlike = np.stack([_unlike(source.frames[t], given.source, way) for way in ways])
+        best = unlike.argmin(axis=0)
+        origin = Origin(*(cv2.medianBlur(np.choose(best, part), 5) for part in zip(*ways, strict=True)))
+        area = origin.at(changed)
+        yield t, origin, np.exp(-_unlike(source.frames[t], given.source, origin) / LIKE**2).astype(np.float32)
+
+
+def carry_changes(
+    source: Source,
+    cuts: np.ndarray,  # [C] frames that begin a new shot
+    pictures: Mapping[int, np.ndarray],  # frame -> [H, W, 3] uint8, as it was given back
+    stage: Stage,  # counts frames twice
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The source with what was changed [T, H, W, 3] uint8, and how far that is known [T, H, W] uint8, 255 in full.
+
+    Between two given frames they go over into each other. Nothing is known in shots without one.
+    """
+    T = len(source.frames)
+    frames, known = scratch(np.uint8, source.frames.shape), scratch(np.uint8, source.frames.shape[:3])
+    all_given = {t: Given(t, source.frames[t], picture) for t, picture in pictures.items()}
+    for begin, end in pairwise([0, *(int(cut) for cut in cuts), T]):
+        frames[begin:end], known[begin:end] = source.frames[begin:end], 0
+        inside = [t for t in sorted(all_given) if begin <= t < end]
+        for t in inside:
+            frames[t], known[t] = pictures[t], 255
+        for before, after in pairwise([None, *inside, None]):
+            if before is not None:
+                until = end if after is None else after
+                for t, new, trust in _shown(source, all_given[before], range(before + 1, until)):
+                    frames[t], known[t] = new.round(), (255 * trust).round()
+                    stage.advance()
+            if after is not None:
+                first = begin - 1 if before is None else before
+                for t, new, trust in _shown(source, all_given[after], range(after - 1, first, -1)):
+                    share = 1.0 if before is None else (t - before) / (after - before)
+                    weight = share * trust, (1 - share) * known[t].astype(np.float32) / 255
+                    part = weight[0] / (weight[0] + weight[1]).clip(min=1e-6)
+                    frames[t] = (frames[t] + part[..., None] * (new - frames[t])).round().clip(0, 255)
+                    known[t] = (known[t] + part * (255 * trust - known[t])).round().clip(0, 255)
+                    stage.advance()
+    return frames, known
+
+
+def _shown(source: Source, given: Given, frames: range) -> Iterator[tuple[int, Floats, Floats]]:
+    """Frames with the change of a given one [H, W, 3] 0..255, and how far it is known there [H, W] 0..1."""
+    change = given.change
+    for t, origin, trust in follow(source, given, frames):
+        new = source.frames[t] + trust[..., None] * origin.at(change)
+        yield t, new.clip(0, 255).astype(np.float32), trust
+
+
+def _grey(frame: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+
+
+def _affine(way: Origin, where: NDArray[np.bool_], here: Origin) -> Origin | None:
+    """The affine map that `way` is on most of the pixels `where`; None where there are too few."""
+    places = np.flatnonzero(where)
+    if len(places) < LEAST:
+        return None
+    places = places[np.linspace(0, len(places) - 1, min(POINTS, len(places))).astype(np.int64)]
+    points, origins = (np.stack([side.x.ravel()[places], side.y.ravel()[places]], axis=1) for side in (here, way))
+    cv2.setRNGSeed(0)  # the same for every run
+    matrix: np.ndarray | None = cv2.estimateAffine2D(points, origins, ransacReprojThreshold=OFF)[0]
+    if matrix is None:
+        return None
+    return Origin(*((a * here.x + b * here.y + c).astype(np.float32) for a, b, c in matrix))
+
+
+def _refined(frame: np.ndarray, given: np.ndarray, way: Origin, here: Origin) -> Origin:
+    """`way` by the flow from a frame to the given one (grey), searched around it."""
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    first = np.stack([way.x - here.x, way.y - here.y], axis=-1)
+    flow = search.calc(frame, given, first.copy())
+    near = np.square(flow - first).sum(axis=-1) < STRAY**2
+    return Origin(
+        *(np.where(near, old + flow[..., i], was) for i, (old, was) in enumerate(zip(here, way, strict=True)))
+    )
+
+
+def _unlike(frame: np.ndarray, given: np.ndarray, way: Origin) -> Floats:
+    """[H, W] squared levels by which a frame's surroundings differ from those that they come from."""
+    difference = frame - way.at(given)
+    difference -= (1 - SHADE) * cv2.blur(difference, (WIDE, WIDE))
+    size = cv2.blur(np.square(difference).mean(axis=-1), (5, 5))
+    return np.where(way.inside(), size, np.float32(1e6))

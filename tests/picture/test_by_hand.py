@@ -1,0 +1,245 @@
+"""Frames edited by hand: what was changed in them follows the source, and nothing else changes without a prompt."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adaflow_core.cli.arguments import parser
+from adaflow_core.cli.main import main
+from adaflow_core.config import EditConfig, PlanConfig, resolve_edit, resolve_plan
+from adaflow_core.editing.smoothing import flow_between
+from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.timeline import PromptRange, Timeline
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.by_hand import ByHand
+from adaflow_core.picture.carry import Source
+from adaflow_core.picture.changes import carry_changes
+from adaflow_core.picture.region import Region
+from adaflow_core.progress import Monitor
+from adaflow_core.report.export import edit_command
+from adaflow_core.storage.cache import Cache
+from adaflow_core.types import Plan
+
+QUICK = EditConfig(steps=2, smoothing=0.0)
+SOURCE, PROMPT = "a red ball", "a blue ball, watercolour"
+
+
+def textured(T: int, speed: int = 2, size: int = 96) -> np.ndarray:
+    """[T, size, size, 3] a textured picture that moves to the right."""
+    rng = np.random.default_rng(5)
+    wide = rng.integers(0, 255, (size // 6, size // 3, 3)).astype(np.uint8)
+    wide = np.asarray(Image.fromarray(wide).resize((2 * size, size), Image.Resampling.BICUBIC))
+    return np.stack([wide[:, 40 - speed * t : 40 - speed * t + size] for t in range(T)])
+
+
+def carried(frames: np.ndarray, cuts: list[int], pictures: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    flow = np.stack([flow_between(*frames[t : t + 2]) for t in range(len(frames) - 1)]).astype(np.float16)
+    with Monitor().stage("carry", 2 * len(frames)) as stage:
+        return carry_changes(Source(frames, flow), np.array(cuts), pictures, stage)
+
+
+def striped(frame: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+    """A frame with vertical stripes in a box."""
+    changed = frame.copy()
+    changed[box][:, ::6] = (255, 255, 255)
+    changed[box][:, 3::6] = (0, 0, 0)
+    return changed
+
+
+def test_a_change_moves_with_what_it_is_on() -> None:
+    frames = textured(9)
+    true = np.stack([striped(frame, np.s_[30:60, 36 + 2 * t : 66 + 2 * t]) for t, frame in enumerate(frames)])
+    made, known = carried(frames, [], {4: true[4]})
+    assert (made[4] == true[4]).all() and (known[4] == 255).all()
+    for t in (0, 2, 6, 8):
+        box = np.s_[t, 34:56, 40 + 2 * t : 62 + 2 * t]
+        errors = [np.abs(film[box].astype(int) - true[box]).mean() for film in (made, frames)]
+        assert errors[0] < errors[1] / 5 and known[box].mean() > 200
+        far = np.s_[t, 80:, :]
+        assert (made[far] == frames[far]).all()
+
+
+def test_between_two_given_frames_one_goes_over_into_the_other() -> None:
+    frames = textured(9, speed=0)
+    bright, dark = (np.clip(frames[0].astype(int) + add, 0, 255).astype(np.uint8) for add in (40, -40))
+    made, _ = carried(frames, [], {0: bright, 8: dark})
+    levels = made.mean(axis=(1, 2, 3))
+    assert (np.diff(levels) < 0).all() and (made[0] == bright).all() and (made[8] == dark).all()
+
+
+def test_nothing_crosses_a_cut() -> None:
+    frames = np.concatenate([textured(4), 255 - textured(4)])
+    made, known = carried(frames, [4], {1: striped(frames[1], np.s_[30:60, 30:60])})
+    assert (made[4:] == frames[4:]).all() and not known[4:].any() and (made[3] != frames[3]).any()
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_backbone: Callable[[str], Backbone], tmp_path_factory: pytest.TempPathFactory) -> AdaFlow:
+    return AdaFlow(tiny_backbone("sd1"), Cache(tmp_path_factory.mktemp("by-hand")))
+
+
+@pytest.fixture(scope="module")
+def plan(engine: AdaFlow, drawn_frames: np.ndarray) -> Plan:
+    return engine.plan(drawn_frames, PlanConfig(keyframes=4, source_prompt=SOURCE))
+
+
+@pytest.fixture(scope="module")
+def given(plan: Plan) -> tuple[int, np.ndarray]:
+    """A keyframe and what was made of it by hand."""
+    keyframe = int(plan.layout.keyframes[1])
+    return keyframe, striped(np.asarray(plan.video.frames[keyframe]), np.s_[20:44, 20:44])
+
+
+@pytest.mark.parametrize("prompt", ["", SOURCE])
+def test_without_a_prompt_only_the_change_goes_through_the_film(
+    engine: AdaFlow, plan: Plan, given: tuple[int, np.ndarray], prompt: str
+) -> None:
+    keyframe, picture = given
+    edited = engine.edit(plan, prompt, QUICK, by_hand=ByHand({keyframe: picture}))
+    source = plan.video.frames
+    changed = (edited.frames != source).any(axis=-1)
+    assert changed[keyframe, 24:40, 24:40].mean() > 0.3 and not changed[:, :4].any()
+    near = np.abs(edited.frames[keyframe].astype(int) - picture)[22:42, 22:42].mean()
+    assert near < 0.5 * np.abs(source[keyframe].astype(int) - picture)[22:42, 22:42].mean()
+    beside = keyframe + 1 if keyframe < 11 else keyframe - 1
+    assert changed[beside].any()
+    assert edited.report["by_hand"] == ByHand({keyframe: picture}).as_json()
+
+
+def test_with_a_prompt_the_picture_is_held_to_and_what_is_not_known_is_edited(
+    engine: AdaFlow, plan: Plan, given: tuple[int, np.ndarray]
+) -> None:
+    keyframe, picture = given
+    by_hand = ByHand({keyframe: picture})
+    config = EditConfig(steps=2, smoothing=0.0, focus=0.0)
+    with engine._job(plan, PROMPT, config, None, None, None, by_hand) as job:
+        assert job.by_hand is not None
+        place = job.by_hand.place(None, engine.backbone.factor, 0.0)
+    assert not place[keyframe].any() and place.max() > 0.5
+    edited = engine.edit(plan, PROMPT, config, by_hand=by_hand)
+    alone = engine.edit(plan, PROMPT, config)
+    errors = [np.abs(film.frames[keyframe].astype(int) - picture).mean() for film in (edited, alone)]
+    assert errors[0] < errors[1] / 2
+    assert alone.report["by_hand"] is None
+
+
+def test_every_door_takes_it(engine: AdaFlow, plan: Plan, given: tuple[int, np.ndarray]) -> None:
+    by_hand, keyframes = ByHand(dict([given])), plan.layout.keyframes
+    edited = engine.edit(plan, PROMPT, QUICK, by_hand=by_hand)
+    film = engine.edit_timeline(plan, Timeline((PromptRange(0, 12, PROMPT),)), QUICK, by_hand=by_hand)
+    assert (film.frames == edited.frames).all() and film.report["by_hand"] == by_hand.as_json()
+    draft = engine.draft(plan, PROMPT, QUICK, by_hand=by_hand)
+    assert (draft.frames == edited.frames[keyframes]).all()
+    take = engine.retake(plan, film, (4, 7), "a pink ball", QUICK, by_hand=by_hand)
+    assert (take.frames[:4] == film.frames[:4]).all() and (take.frames[7:] == film.frames[7:]).all()
+    mask = np.zeros((12, 64, 64), bool)
+    mask[:, 20:44, 20:44] = True
+    region = Region(masks=mask, feather=2)
+    outside = engine.region(plan, region).weights == 0
+    inside = engine.edit(plan, PROMPT, QUICK, region=region, by_hand=by_hand)
+    assert (inside.frames[outside] == plan.video.frames[outside]).all()
+
+
+def test_another_picture_is_another_edit_and_the_same_one_is_carried_once(
+    engine: AdaFlow, plan: Plan, given: tuple[int, np.ndarray]
+) -> None:
+    keyframe, picture = given
+    stages: list[str] = []
+    keys = set()
+    for pictures in ({keyframe: picture}, {keyframe: 255 - picture}, {keyframe + 1: picture}, {keyframe: picture}):
+        stages.clear()
+        by_hand = ByHand(pictures)
+        report = lambda progress: stages.append(progress.stage)  # noqa: E731
+        with engine._job(plan, PROMPT, QUICK, report, None, None, by_hand) as job:
+            keys.add(job.key)
+    assert len(keys) == 3 and "carry the keyframes by hand" not in stages
+
+
+@pytest.mark.parametrize(
+    ("pictures", "says"),
+    [
+        ({12: np.zeros((64, 64, 3), np.uint8)}, "the video has the frames 0 to 11"),
+        ({0: np.zeros((64, 32, 3), np.uint8)}, "give one of the same shape"),
+        ({0: np.zeros((64, 64), np.uint8)}, "3 colours"),
+        ({0: Path("nowhere.png")}, "nowhere.png"),
+    ],
+)
+def test_what_is_no_frame_of_the_video_is_refused(
+    engine: AdaFlow, plan: Plan, pictures: dict[int, np.ndarray | Path], says: str
+) -> None:
+    with pytest.raises(AdaFlowError, match=says):
+        engine.edit(plan, PROMPT, QUICK, by_hand=ByHand(pictures))
+
+
+def test_a_keyframe_that_is_as_it_was_needs_a_prompt(engine: AdaFlow, plan: Plan) -> None:
+    same = ByHand({3: np.asarray(plan.video.frames[3])})
+    with pytest.raises(AdaFlowError, match="as they were"):
+        engine.edit(plan, "", QUICK, by_hand=same)
+    with pytest.raises(AdaFlowError, match="no keyframe was given"):
+        ByHand({})
+    with pytest.raises(AdaFlowError, match="the prompt is empty"):
+        engine.edit(plan, "", QUICK)
+
+
+def test_the_command_line_takes_it_and_its_project_repeats_it(
+    tiny_folder: Callable[[str], Path], drawn_clip: Path, drawn_frames: np.ndarray, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    clip = Path(shutil.copy(drawn_clip, tmp_path / "clip.mp4"))
+    picture, project = tmp_path / "frame.png", tmp_path / "film.json"
+    Image.fromarray(striped(drawn_frames[5], np.s_[20:44, 20:44])).save(picture)
+    line = ["--model", str(tiny_folder("sd1")), "--size", "64x64", "--keyframes", "3", "--steps", "2"]
+    line += ["--source-prompt", SOURCE, "--keyframe-image", f"5={picture}", "--out", str(tmp_path / "out.mp4")]
+    report = tmp_path / "report.json"
+    assert main(["edit", str(clip), *line, "--project", str(project), "--report", str(report)]) == 0
+    first = json.loads(report.read_text())
+    assert first["prompt"] == SOURCE and [row["frame"] for row in first["by_hand"]] == [5]
+    assert json.loads(project.read_text())["by_hand"][0]["file"] == "frame.png"
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in (clip, picture, project):
+        shutil.move(path, moved)
+    again = ["--out", str(tmp_path / "again.mp4"), "--report", str(report), "--model", str(tiny_folder("sd1"))]
+    assert main(["edit", "--project", str(moved / "film.json"), *again]) == 0
+    assert json.loads(report.read_text())["frames_digest"] == first["frames_digest"]
+    Image.fromarray(drawn_frames[5]).save(moved / "frame.png")
+    assert main(["edit", "--project", str(moved / "film.json"), *again]) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--keyframe-image", "frame.png"], "as in 12=frame.png"),
+        (["--keyframe-image", "3=nowhere.png", "--source-prompt", "a ball"], "nowhere.png"),
+        (["--keyframe-image", "3={picture}"], "needs --source-prompt"),
+        (["--keyframe-image", "3={picture}", "--keyframe-image", "3={picture}"], "one for each frame"),
+    ],
+)
+def test_flags_that_say_no_keyframe_are_refused(
+    drawn_clip: Path, tmp_path: Path, flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "frame.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(picture)
+    given = [flag.format(picture=picture) for flag in flags]
+    assert main(["edit", str(drawn_clip), "--out", str(tmp_path / "out.mp4"), *given]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_command_that_is_shown_names_them(engine: AdaFlow, tmp_path: Path) -> None:
+    plan, edit = resolve_plan(PlanConfig(), engine.profile, "cpu"), resolve_edit(EditConfig(), engine.profile, "")
+    by_hand = ByHand({7: tmp_path / "a frame.png", 2: np.zeros((64, 64, 3), np.uint8)})
+    text = edit_command(
+        "a.mp4", "b", plan, edit, engine.profile, model="embedded", device="cpu", over=by_hand.flags
+    )  # fmt: skip
+    read = parser().parse_args(shlex.split(text)[3:])
+    assert read.keyframe_image == [(2, Path("keyframe-2.png")), (7, tmp_path / "a frame.png")]

@@ -1,0 +1,71 @@
+"""The page in a real browser: a region that is painted and corrected, a keyframe given back, the delivered size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from helpers.pages import IN_BROWSER, choose_example
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = IN_BROWSER
+
+
+def paint(page: Page, frame: int, x: float, y: float) -> None:
+    """A stroke around a place of a frame, in parts of its width and height."""
+    page.get_by_label("Frame to paint on").fill(str(frame))
+    page.get_by_role("button", name="Load the frame").click()
+    canvas = page.locator(".af-canvas canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(1500)  # the frame is drawn by the graphics library, of which the page shows nothing
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box is not None
+    side = 0.8 * min(box["width"], box["height"])
+    left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
+    page.mouse.move(left + x * side, top + y * side)
+    page.mouse.down()
+    page.mouse.move(left + (x + 0.15) * side, top + (y + 0.05) * side, steps=6)
+    page.mouse.up()
+    page.get_by_role("button", name="Use what is painted").click()
+
+
+def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path: Path) -> None:
+    choose_example(page, frames="0:6", steps=1)
+    page.get_by_role("button", name="Preview keyframes").click()
+    page.get_by_role("tab", name="Timeline").wait_for()
+    page.get_by_role("button", name="Only a part of the picture").click()
+    paint(page, 0, 0.4, 0.4)
+    page.get_by_text("Only this part is edited; painted on frame 0.").wait_for()
+    paint(page, 4, 0.6, 0.6)
+    page.get_by_text("painted on frame 0, 4.").wait_for()
+
+    page.get_by_role("button", name="Keyframes edited by hand").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the keyframe").click()
+    keyframe = np.asarray(Image.open(download.value.path()).convert("RGB")).copy()
+    height, width = keyframe.shape[:2]
+    keyframe[height // 3 : height // 2, width // 3 : width // 2] = (0, 0, 255)
+    changed = tmp_path / "changed.png"
+    Image.fromarray(keyframe).save(changed)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Give it back").click()
+    chooser.value.set_files(changed)
+    page.get_by_text("1 keyframe by hand.").wait_for()
+
+    page.get_by_role("radio", name="working").check()
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Edit ready").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the report").click()
+    report = json.loads(Path(download.value.path()).read_text())
+    assert [row["frame"] for row in report["region"]["painted"]] == [0, 4]
+    assert len(report["by_hand"]) == 1
+    for flag in ("--mask=mask-0.png", "--keyframe-image=", "--deliver=working"):
+        assert flag in report["command"]

@@ -1,0 +1,71 @@
+"""Within step 3: a part of the picture to edit, keyframes by hand, and the size of what is delivered."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from adaflow_core.config import DELIVERIES
+from webui import views
+
+_RED = "#e5484d"
+
+
+class RegionPart:
+    def __init__(self) -> None:
+        self.over = gr.State({})  # what was painted and given back, as `events.region` keeps it
+        self.deliver = gr.Radio(
+            list(DELIVERIES), value="source", label="Delivered size",
+            info="The source's own size, with what the edit changed laid over it, or the working size.",
+        )  # fmt: skip
+        with gr.Accordion("Only a part of the picture", open=False):
+            self._add_region()
+        with gr.Accordion("Keyframes edited by hand", open=False):
+            self._add_by_hand()
+
+    def _add_region(self) -> None:
+        gr.HTML(
+            views.line(
+                "Paint on one frame what the edit may change; it is carried to all others. Where it is wrong, load "
+                "that frame, and paint what is missing or too much."
+            )
+        )
+        with gr.Row():
+            self.painted_frame = gr.Number(0, precision=0, minimum=0, label="Frame to paint on", min_width=140)
+            self.load_frame = gr.Button("Load the frame", min_width=120)
+            self.strokes = gr.Radio(
+                [views.ADD, views.TAKE_AWAY], value=views.ADD, show_label=False, label="What is painted", min_width=240
+            )
+        self.canvas = gr.ImageEditor(
+            label="Paint", type="numpy", sources=[], transforms=[], height=420, elem_classes="af-canvas",
+            layers=gr.LayerOptions(allow_additional_layers=False),
+            brush=gr.Brush(default_size=24, colors=[_RED], default_color=_RED, color_mode="fixed"),
+        )  # fmt: skip
+        with gr.Row():
+            self.use_strokes = gr.Button("Use what is painted", min_width=160)
+            self.no_region = gr.Button("Edit the whole picture", min_width=160)
+        self.region_progress = gr.HTML(label="Progress of the region")
+        self.region_line = gr.HTML(label="About the region")
+        self.region_gallery = _gallery("The region over the video", visible=False)
+
+    def _add_by_hand(self) -> None:
+        gr.HTML(
+            views.line(
+                "Download a keyframe, change it in any program, and give it back: the change goes on through the "
+                "video. Without a prompt nothing else is edited."
+            )
+        )
+        with gr.Row():
+            self.keyframe = gr.Dropdown([], label="Keyframe to change", min_width=160)
+            self.keyframe_of = gr.Radio([views.THE_SOURCE, views.THE_DRAFT], value=views.THE_SOURCE, label="Taken from")
+            self.keyframe_file = gr.DownloadButton("Download the keyframe", min_width=160)
+            self.give_back = gr.UploadButton("Give it back", file_types=["image"], min_width=120)
+            self.take_back = gr.Button("None by hand", min_width=120)
+        self.hand_line = gr.HTML(label="About the keyframes by hand")
+        self.hand_gallery = _gallery("Keyframes by hand", visible=False)
+
+
+def _gallery(label: str, visible: bool) -> gr.Gallery:
+    return gr.Gallery(
+        label=label, show_label=False, columns=4, object_fit="contain", interactive=False, visible=visible,
+        elem_classes="af-gallery", buttons=["fullscreen"],
+    )  # fmt: skip
