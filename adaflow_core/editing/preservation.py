@@ -24,6 +24,7 @@ from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import copied
 from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.team.team import Team
 from adaflow_core.video.types import Video
 
 # Changes of the colours, as parts of the frame's largest, up to which the source is shown and from which the edit is.
@@ -128,10 +129,7 @@ def show_source(
         assert config.smoothing and rebuilt is not None
         kept = rebuilt
         around = reach(range(T)[own], T, config.smoothing)
-        before = out[around.start : around.stop]
-        if team.size > 1:  # others write theirs while this process still needs them
-            before = copied(before)
-            team.wait()
+        before = _left_alone(out[around.start : around.stop], team)
 
         def change(ids: np.ndarray) -> Tensor:  # [F, 3, H, W]
             edit, same = to_device(before[ids - around.start], device), to_device(kept[ids], device)
@@ -145,6 +143,15 @@ def show_source(
         smooth_change(change, flow, config.smoothing, cuts, write, monitor, where, own)
         team.wait()
     return out
+
+
+def _left_alone(frames: np.ndarray, team: Team) -> np.ndarray:
+    """Frames that this process still needs, and no other may overwrite."""
+    if team.size == 1:
+        return frames
+    frames = copied(frames)
+    team.wait()
+    return frames
 
 
 def reconstruction(
