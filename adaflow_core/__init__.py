@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from adaflow_core.errors import AdaFlowError, Stopped
     from adaflow_core.picture.full_size import deliver_edit
     from adaflow_core.progress import Progress
+    from adaflow_core.several.engine import TeamEngine
     from adaflow_core.types import EditResult, Plan
     from adaflow_core.version import __version__
 
@@ -24,6 +25,7 @@ __all__ = [
     "PlanConfig",
     "Progress",
     "Stopped",
+    "TeamEngine",
     "__version__",
     "deliver_edit",
 ]
@@ -34,6 +36,7 @@ _MODULES = {
     "errors": ("AdaFlowError", "Stopped"),
     "picture.full_size": ("deliver_edit",),
     "progress": ("Progress",),
+    "several.engine": ("TeamEngine",),
     "types": ("EditResult", "Plan"),
     "version": ("__version__",),
 }
