@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adaflow_core.cli.arguments import gpu_count
+
 if TYPE_CHECKING:
     from webui.studio import Studio
 
@@ -54,7 +56,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="port to serve on (default: the first free one from $GRADIO_SERVER_PORT, else 7860, on)",
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="edit each film on N GPUs (default: 1)")
+    parser.add_argument("--gpus", type=gpu_count, default=1, metavar="N", help="edit each film on N GPUs (default: 1)")
     parser.add_argument(
         "--mcp", action="store_true", help="also serve tools for language models at /mcp (needs the package mcp)"
     )

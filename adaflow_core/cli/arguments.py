@@ -85,10 +85,10 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _at_least_one(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{number} is no number of GPUs; give 1 or more")
-    return number
+def gpu_count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of GPUs; give 1 or more")
+    return int(text)
 
 
 def add_model(command: argparse.ArgumentParser, alone: bool = False) -> None:
@@ -103,7 +103,7 @@ def add_model(command: argparse.ArgumentParser, alone: bool = False) -> None:
     )
     command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
     if not alone:
-        command.add_argument("--gpus", type=_at_least_one, default=1, metavar="N", help="edit the film on N GPUs")
+        command.add_argument("--gpus", type=gpu_count, default=1, metavar="N", help="edit the film on N GPUs")
     command.add_argument("--dtype", default="auto", choices=["auto", "float16", "bfloat16", "float32"])
     command.add_argument("--attention", default="auto", choices=["auto", "sdpa", "xformers"])
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from adaflow_core.cli.arguments import parser
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
@@ -107,6 +108,18 @@ def test_a_stop_is_seen_and_the_next_edit_works(team: TeamEngine) -> None:
         team.edit(plan, PROMPT, EditConfig(seed=8), progress=lambda _: stopping.set(), stop=stopping.is_set)
     assert time.monotonic() - began < 60
     assert team.edit(plan, PROMPT, EDIT).frames.shape == (13, SIZE[1], SIZE[0], 3)
+
+
+def test_all_that_an_engine_does_is_asked_of_the_processes() -> None:
+    methods = {name for name, value in vars(AdaFlow).items() if callable(value) and not name.startswith("_")}
+    assert {name for name in methods if name not in vars(TeamEngine)} == set()
+
+
+def test_the_command_line_says_how_many_gpus_there_can_be(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("0", "-1", "two"):
+        with pytest.raises(SystemExit):
+            parser().parse_args(["edit", str(CLIP), "--prompt", PROMPT, f"--gpus={number}"])
+        assert f"{number!r} is no number of GPUs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
