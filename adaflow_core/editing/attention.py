@@ -16,8 +16,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from adaflow_core.model.attention import FrameAttention, PassState, attention_processors, project_out, split_heads
-from adaflow_core.model.backends import Attend, gather_blend
+from adaflow_core.model.attention import (
+    FrameAttention,
+    PassState,
+    attention_processors,
+    gather_heads,
+    project_out,
+    split_heads,
+)
+from adaflow_core.model.backends import QUERIES, Attend, full_waves, gather_blend
 from adaflow_core.model.memory import HostOutputs
 from adaflow_core.planning.matching import best_match
 from adaflow_core.team.team import ALONE, Team
@@ -26,9 +33,7 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import Attention
 
-# Bytes that gathered keys and values may take at a time.
-GATHER_BYTES = 512 * 2**20
-ROWS = 128  # queries of a head that an attention kernel's block of threads takes
+GATHER_BYTES = 512 * 2**20  # of gathered keys and values at a time
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class EditAttention:
         kept = None if at.kept is None else at.kept[n]
         if kept is not None and at.team.size > 1:
             kept = kept[at.team.own(at.count)]
-            key, value = (_of_all(x, K, at) for x in (key, value))
+            key, value = (gather_heads(at.team, x, at.count) for x in (key, value))
             K = at.count
         sample = at.sample.get(n, (0, 1.0))
         parts.append(extended_attention(query, key, value, K, kept, state.attend, attn.scale, state.check, *sample))
@@ -186,13 +191,6 @@ class EditAttention:
         return torch.stack([best_match(tokens, keys[slot])[1] for slot in at.slots.unbind(1)], dim=1)
 
 
-def _of_all(x: Tensor, own: int, at: KeyframePass) -> Tensor:
-    """Keys or values of this process's own keyframes [branches*own, H, n, d] -> of all [branches*K, H, n, d]."""
-    # As they were projected: tokens first.
-    rows = [rearrange(branch, "k h n d -> k n (h d)") for branch in x.split(own)]
-    return split_heads(torch.cat([at.team.gather(branch, at.count) for branch in rows]), x.shape[1])
-
-
 def extended_attention(
     query: Tensor,  # [k, H, n, d] shared by all branches, or [branches*k, H, n, d]: of all keyframes or of some
     key: Tensor,  # [K, H, n, d] or [branches*K, H, n, d]
@@ -223,7 +221,7 @@ def extended_attention(
     chunk = min(room, k)
     if value.is_cuda:
         processors = torch.cuda.get_device_properties(value.device).multi_processor_count
-        chunk = _full_waves(chunk, H * -(-n // ROWS), processors)
+        chunk = full_waves(chunk, H * -(-n // QUERIES), processors)
     for branch in range(branches):
         # The branch's own queries and keys, or the shared ones.
         queries = query[branch * k % len(query) :]
@@ -239,16 +237,6 @@ def extended_attention(
             mixed = attend(queries[part], there, what, scale, num_sampled, sample_weight)
             result[branch * k + start : branch * k + part.stop] = mixed
     return result
-
-
-def _full_waves(most: int, blocks: int, processors: int) -> int:
-    """Of 1 to `most` keyframes a call, of so many blocks of threads each, how many leave the fewest processors idle.
-
-    A GPU runs a block on each processor at a time; where the last wave of them is nearly empty, a third is lost.
-    """
-    return max(
-        range(1, most + 1), key=lambda k: (round(k * blocks / (-(-k * blocks // processors) * processors), 2), k)
-    )
 
 
 @contextmanager

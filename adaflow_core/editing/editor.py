@@ -104,7 +104,7 @@ class Editor:
         """
         unet, S = self.backbone.unet, len(inversion.timesteps)
         x, resumed = self._start(inversion, checkpoint)
-        passing = self._own_count(len(x), layouts(resumed if resumed < S else 0))
+        passing = len(self._passing(len(x)))
         with (
             editing_attention(unet, self.attention),
             forward_hook(injected_conv(unet), self.conv),
@@ -177,15 +177,14 @@ class Editor:
         if layout.slimming is None:
             return None
         if self._last_kept is None or self._last_kept[0] is not layout:
-            device = self.backbone.device
-            kept = {g.n: to_device(part.kept, device).long() for g, part in layout.slimming.items()}
+            kept = {g.n: to_device(part.kept, self.backbone.device).long() for g, part in layout.slimming.items()}
             self._last_kept = layout, kept
         return self._last_kept[1]
 
     def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], np.ndarray] | None) -> None:
         """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only."""
-        keyframes, joint, at = step.layout.keyframes, step.layout.slimming is not None, step.keyframe_pass
-        team = self._team_of(step.layout)
+        keyframes, at, team = step.layout.keyframes, step.keyframe_pass, self._team_of(step.layout)
+        joint = step.layout.slimming is not None
         own = keyframes[team.own(len(keyframes))]
         parts = [own] if joint else np.array_split(own, max(1, -(-len(own) // self.chunk)))
         for part in parts:
@@ -197,27 +196,15 @@ class Editor:
             x[there] = moved.to(x.device)
             picture = preview(team.gather(guided, len(keyframes))) if preview is not None and joint else None
             stage.advance(len(part), preview=picture)
-        self._exchange(x, keyframes, team)
-
-    def _exchange(self, x: Tensor, frames: np.ndarray, team: Team, rows: int = 1) -> None:
-        """What each process has made of its own part of `frames` goes to all."""
-        if team.size > 1:
-            own = to_device(frames[team.own(len(frames), rows)], x.device)
-            x[to_device(frames, x.device)] = team.gather(x[own], len(frames), rows)
+        team.exchange(x, keyframes)
+        stage.advance(len(keyframes) - len(own))  # those of the other processes
 
     def _team_of(self, layout: EditLayout) -> Team:
         """The processes that share out the keyframes; where they cannot, each does all of them."""
         K = len(layout.keyframes)
         # Outputs are exchanged within a pass: all processes must make the same number of passes.
-        one_pass = layout.slimming is not None or len(layout.correspondence.slots) == K
-        return self.team if self.team.size <= K and one_pass else ALONE
-
-    def _own_count(self, T: int, layout: EditLayout) -> int:
-        """How many frames pass through this process's UNet in a step."""
-        others = np.setdiff1d(self._passing(T), layout.keyframes)
-        keyframes = self._team_of(layout).own(len(layout.keyframes))
-        own = self.team.own(len(others), ROWS)
-        return keyframes.stop - keyframes.start + own.stop - own.start
+        alike = layout.slimming is not None or len(layout.correspondence.slots) == K
+        return self.team if self.team.size <= K and alike else ALONE
 
     def _place(self, frames: np.ndarray) -> Tensor | None:
         """[F, h, w] float32 on the device."""
@@ -243,7 +230,8 @@ class Editor:
             stage.advance(len(frames))
 
         self.chunk = in_chunks(len(others), self.chunk, propagate)
-        self._exchange(x, all_others, self.team, ROWS)
+        self.team.exchange(x, all_others, ROWS)
+        stage.advance(len(all_others) - len(others))
 
     def _propagation_pass(self, step: _Step, frames: np.ndarray) -> PropagationPass:
         device, correspondence = self.backbone.device, step.layout.correspondence

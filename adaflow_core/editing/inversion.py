@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +13,10 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import ddim_step, edit_timesteps, inversion_moves
 from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import reserve, scratch
+from adaflow_core.storage.arrays import begin_columns, end_columns, open_columns, scratch
 from adaflow_core.types import Inversion
 
 _LATENTS = "latents.npy"
-_DONE = "done.npy"  # [T] bool, which frames are finished, while some are not
 
 
 @torch.inference_mode()
@@ -47,8 +45,8 @@ def invert(
     stored_as = torch.float32 if backbone.dtype == torch.float32 else torch.float16
     frames = np.arange(len(latents)) if frames is None else frames
     team, kept_as = backbone.team, np.float32 if stored_as == torch.float32 else np.float16
-    missing = team.lead(partial(_begin, folder, kept_as, (steps, *latents.shape), frames))
-    stored, done = _open(folder)
+    missing = team.lead(partial(begin_columns, folder / _LATENTS, kept_as, (steps, *latents.shape), frames))
+    stored, done = open_columns(folder / _LATENTS)
     own = missing[team.own(len(missing), rows)]
     state = PassState(attend=backbone.attend, check=monitor.check, prompts=1)
     with (
@@ -73,29 +71,8 @@ def invert(
         in_passes(own, rows, run)
     stored.flush()
     team.wait()
-    if team.leads and done.all():
-        (folder / _DONE).unlink(missing_ok=True)
+    team.lead(partial(end_columns, folder / _LATENTS))
     return len(missing)
-
-
-def _begin(folder: Path, dtype: Any, shape: tuple[int, ...], frames: np.ndarray) -> np.ndarray:
-    """Which of `frames` are not finished; the files of an inversion [S, T, 4, h, w] have room for them."""
-    if not (folder / _LATENTS).is_file():
-        np.lib.format.open_memmap(folder / _DONE, "w+", bool, shape[1:2])
-        np.lib.format.open_memmap(folder / _LATENTS, "w+", dtype, shape)
-    stored, done = _open(folder)
-    missing: np.ndarray = frames[~done[frames]]
-    if len(missing):
-        reserve(folder / _LATENTS, stored, missing)
-    return missing
-
-
-def _open(folder: Path) -> tuple[np.memmap[Any, Any], np.ndarray]:
-    """The latents in `folder` and which frames of them are finished [T] bool, which is in a file while some are not."""
-    if (folder / _DONE).is_file():
-        return np.load(folder / _LATENTS, mmap_mode="r+"), np.load(folder / _DONE, mmap_mode="r+")
-    stored = np.load(folder / _LATENTS, mmap_mode="r")
-    return stored, np.ones(stored.shape[1], bool)
 
 
 def load_inversion(

@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adaflow_core.model.backends import Attend, attend_sdpa
+from adaflow_core.team.team import Team
 
 if TYPE_CHECKING:
-    import torch
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import Attention
 
@@ -70,6 +71,14 @@ class PromptAttention:
 
 def split_heads(projected: Tensor, heads: int) -> Tensor:  # [B, n, H*d] -> [B, H, n, d]
     return rearrange(projected, "b n (h d) -> b h n d", h=heads)
+
+
+def gather_heads(team: Team, x: Tensor, count: int) -> Tensor:
+    """Keys or values of this process's frames [branches*own, H, n, d] -> of all `count` [branches*count, H, n, d]."""
+    own = len(range(count)[team.own(count)])
+    # As they were projected: tokens first.
+    rows = [rearrange(branch, "k h n d -> k n (h d)") for branch in x.split(own)]
+    return split_heads(torch.cat([team.gather(branch, count) for branch in rows]), x.shape[1])
 
 
 def project_out(attn: Attention, mixed: Tensor) -> Tensor:  # [B, H, n, d] -> [B, n, H*d]

@@ -174,3 +174,16 @@ def gather_blend(
     ]
     blended = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
     return blended if base is None else blended + base
+
+
+QUERIES = 128  # of a head, that an attention kernel's block of threads takes
+
+
+def full_waves(most: int, blocks: int, processors: int) -> int:
+    """Of 1 to `most` keyframes a call, of so many blocks of threads each, how many leave the fewest processors idle.
+
+    A GPU runs a block on each processor at a time; where the last wave of them is nearly empty, a third is lost.
+    """
+    return max(
+        range(1, most + 1), key=lambda k: (round(k * blocks / (-(-k * blocks // processors) * processors), 2), k)
+    )

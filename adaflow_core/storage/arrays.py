@@ -18,6 +18,7 @@ import numpy as np
 
 from adaflow_core.errors import AdaFlowError
 
+_DONE = "done.npy"
 SCRATCH_IN_MEMORY = 2**26  # bytes of a scratch array up to which it needs no file
 
 
@@ -27,6 +28,36 @@ def allocated(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, 
     with path.open("r+b") as file:
         _allocate(file, path.stat().st_size)
     return array
+
+
+def begin_columns(path: Path, dtype: Any, shape: tuple[int, ...], columns: np.ndarray) -> np.ndarray:
+    """Which of `columns` [N] are not finished in the array [S, T, ...] at `path`: for these there is room on disk now.
+
+    The array is made if it is not there; while columns are missing, a file beside it says which are finished.
+    """
+    if not path.is_file():
+        np.lib.format.open_memmap(path.with_name(_DONE), "w+", bool, shape[1:2])
+        np.lib.format.open_memmap(path, "w+", dtype, shape)
+    array, done = open_columns(path)
+    missing: np.ndarray = columns[~done[columns]]
+    if len(missing):
+        reserve(path, array, missing)
+    return missing
+
+
+def open_columns(path: Path) -> tuple[np.memmap[Any, Any], np.ndarray]:
+    """The array at `path` and which of its columns are finished [T] bool; both may be written to while some are not."""
+    done = path.with_name(_DONE)
+    if done.is_file():
+        return np.load(path, mmap_mode="r+"), np.load(done, mmap_mode="r+")
+    array = np.load(path, mmap_mode="r")
+    return array, np.ones(array.shape[1], bool)
+
+
+def end_columns(path: Path) -> None:
+    """Take away what says which columns are finished, if all are."""
+    if open_columns(path)[1].all():
+        path.with_name(_DONE).unlink(missing_ok=True)
 
 
 def reserve(path: Path, array: np.memmap[Any, Any], columns: np.ndarray) -> None:

@@ -93,6 +93,12 @@ class Team:
         kept = np.concatenate([np.arange(p.stop - p.start) + rank * most for rank, p in enumerate(parts)])
         return everyones[torch.from_numpy(kept).to(own.device)]
 
+    def exchange(self, x: Tensor, places: np.ndarray, rows: int = 1) -> None:
+        """What each process has made of its own part of `x[places]` goes to all, into theirs; `places` [F]."""
+        if self.size > 1:
+            there = torch.from_numpy(places).to(x.device)
+            x[there] = self.gather(x[there[self.own(len(places), rows)]], len(places), rows)
+
     def array(self, path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
         """A new .npy file, as `allocated` makes it, that every process can write to."""
         if self.size == 1:

@@ -16,14 +16,12 @@ from typing import Any
 import torch
 
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
-from adaflow_core.editing.editor import ROWS
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
 from adaflow_core.several.engine import TeamEngine
 from adaflow_core.storage.cache import Cache
-from adaflow_core.team.team import Team
 from adaflow_core.types import Plan
 from benchmarks.speed.clock import GIB, Clock, matrix_rate
 from benchmarks.speed.stand_ins import make_backbone, make_film
@@ -131,12 +129,10 @@ class Measurement:
         return engine
 
     def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig) -> None:
-        given, T, K = self.given, self.given.frames, len(plan.layout.keyframes)
+        T, K = self.given.frames, len(plan.layout.keyframes)
         resolved = resolve_edit(edit_config, engine.profile, "")
         self.work = stage_work(self.backbone, self.passes, plan.layout, resolved, T)
-        leader = Team(0, given.gpus)  # whose reports the clock sees
-        own = leader.own(K).stop
-        self.clock.keyframes, self.clock.frames = own, own + leader.own(T - K, ROWS).stop
+        self.clock.keyframes, self.clock.frames = K, T
         self.results["keyframes"], self.results["tokens_kept"] = K, plan.tokens_kept
         self.results["forecast"] = {"seconds": plan.forecast.seconds, "gib": plan.forecast.peak_memory_bytes / GIB}
 

@@ -24,7 +24,7 @@ from adaflow_core.editing.attention import (
 )
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.backends import attend_sdpa
+from adaflow_core.model.backends import attend_sdpa, full_waves
 
 SCALE = 0.4
 
@@ -90,7 +90,7 @@ def test_a_token_of_mass_three_counts_like_three_of_its_kind(
 
 @pytest.mark.parametrize(("most", "blocks", "best"), [(1, 160, 1), (5, 160, 4), (8, 160, 8), (5, 80, 3), (9, 132, 9)])
 def test_calls_leave_few_processors_idle(most: int, blocks: int, best: int) -> None:
-    assert attention._full_waves(most, blocks, 132) == best
+    assert full_waves(most, blocks, 132) == best
 
 
 def test_everything_kept_is_full_extended_attention() -> None:
