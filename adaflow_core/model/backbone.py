@@ -90,6 +90,9 @@ class Backbone:
         # How long texts were cut and padded to when it was last used is no part of the model.
         words = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
         digest.update(json.dumps(words, sort_keys=True).encode())
+        # Learned words are the last rows; of one with several vectors their order matters.
+        learned = self.text_encoder.get_input_embeddings().weight.detach()[-64:]
+        digest.update(learned.float().cpu().numpy().tobytes())
         for module in modules:
             tensors = [tensor.detach() for tensor in module.parameters()]
             samples = [tensor.flatten()[:: max(1, tensor.numel() // 8)] for tensor in tensors]
