@@ -121,6 +121,22 @@ def test_functions_are_short(package: str) -> None:
     assert not long, "\n".join(long)
 
 
+def _given(tree: ast.Module) -> Iterator[str]:
+    """Names that a module gives to constants, functions and classes, as often as it does so without a condition."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            yield from (name.id for name in ast.walk(target) if isinstance(name, ast.Name)) if target else ()
+
+
+@pytest.mark.parametrize("package", ["adaflow_core", "webui"])
+def test_a_name_means_one_thing_in_a_module(package: str) -> None:
+    """The second of two constants of one name would change what the first one's users compare with."""
+    counts = {path: Counter(_given(ast.parse(path.read_text(encoding="utf-8")))) for path in sources(package)}
+    assert {(path.name, name) for path, names in counts.items() for name, count in names.items() if count > 1} == set()
+
+
 @pytest.mark.parametrize("package", ["adaflow_core", "webui", "benchmarks", "scenes", "tests"])
 def test_folders_are_small(package: str) -> None:
     counts = Counter(path.parent.relative_to(ROOT) for path in sources(package))

@@ -66,7 +66,7 @@ TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
 }
 SOURCE = "Source, as it was edited"
 RIMS_SHOWN = 0.05  # share of the edge from which a picture says where they are
-ADD, TAKE_AWAY = "Add to the region", "Take away from it"  # what strokes do
+PAINT_IN, PAINT_OUT = "Add to the region", "Take away from it"  # what strokes do
 THE_SOURCE, THE_DRAFT = "the source", "the draft"  # of what a keyframe is taken
 
 

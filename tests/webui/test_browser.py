@@ -78,7 +78,6 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
 
 
-@pytest.mark.skip(reason="after *Keyframe here* the plan shown does not follow; the engine's `keyframes_at` does")
 def test_a_plan_is_looked_into_and_changed_by_hand(page: Page) -> None:
     """A point's matches, keyframes set by hand, the plan's file, words that are clicked; one button stands out."""
     film = "document.querySelector('.af-film video')"

@@ -33,8 +33,12 @@ class RegionPart:
             self.painted_frame = gr.Number(0, precision=0, minimum=0, label="Frame to paint on", min_width=140)
             self.load_frame = gr.Button("Load the frame", min_width=120)
             self.strokes = gr.Radio(
-                [views.ADD, views.TAKE_AWAY], value=views.ADD, show_label=False, label="What is painted", min_width=240
-            )
+                [views.PAINT_IN, views.PAINT_OUT],
+                value=views.PAINT_IN,
+                show_label=False,
+                label="What is painted",
+                min_width=240,
+            )  # fmt: skip
         self.canvas = gr.ImageEditor(
             label="Paint", type="numpy", sources=[], transforms=[], height=420, elem_classes="af-canvas",
             layers=gr.LayerOptions(allow_additional_layers=False),

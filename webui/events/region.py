@@ -58,7 +58,7 @@ class RegionEvents:
         frame = self._frame(stored, painted_frame)
         painted = _painted(canvas, stored.plan.video.frames.shape[1:3])
         inside = self._inside(stored, over, frame)
-        inside = inside | painted if strokes == views.ADD else inside & ~painted
+        inside = inside | painted if strokes == views.PAINT_IN else inside & ~painted
         over = over | {"masks": over["masks"] | {frame: inside}}
         with refuse_on_error():
             job_id, snapshot = self.studio.region(plan_id, Region(dict(over["masks"]))), None
