@@ -38,7 +38,7 @@ class RegionPart:
                 show_label=False,
                 label="What is painted",
                 min_width=240,
-            )  # fmt: skip
+            )
         self.canvas = gr.ImageEditor(
             label="Paint", type="numpy", sources=[], transforms=[], height=420, elem_classes="af-canvas",
             layers=gr.LayerOptions(allow_additional_layers=False),
