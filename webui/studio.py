@@ -25,7 +25,6 @@ from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import local_folder
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
-from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast, Plan
 from webui.jobs.engines import Engines
@@ -113,7 +112,6 @@ class Studio:
         source = self._sources[self.resolve_model(model)]
 
         def work(report: Report, stop: Stop) -> None:
-            report(Progress("load", 0, 1, 0.0))
             self.engines.load(source, report, stop)
 
         return self.jobs.submit("load", work)

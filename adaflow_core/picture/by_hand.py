@@ -165,7 +165,7 @@ def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, 
 
     digests = [(t, files.named(picture, None, _PICTURE)["checksum"]) for t, picture in pictures.items()]
     key = cache_key(video=video.digest, cuts=plan.segments.cuts.tolist(), pictures=digests)
-    folder, _, _ = cache.get("by-hand", key, build, monitor.note)
+    folder, _, _ = cache.get("by-hand", key, build, monitor.note, together=True)
     frames, known = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "known"))
     made = replace(video, frames=frames, digest=key, part_of=None)
     latents, before = (source_latents(backbone, film, cache, monitor) for film in (made, video))

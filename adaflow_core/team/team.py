@@ -24,6 +24,7 @@ from adaflow_core.storage.arrays import allocated, no_room, scratch
 T = TypeVar("T")
 # No process waits in vain: one that ends takes the others with it (`Processes`). A leader may decode an hour's video.
 _LONGEST_WAIT = timedelta(days=2)
+_leading: list[bool] = []  # one for each `lead` that this process is in the middle of
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Team:
     def wait(self) -> None:
         """Until all processes are here: what each has written to files is there for the others."""
         if self.size > 1:
+            self._check_all_are_here()
             dist.all_reduce(torch.zeros(1))
 
     def agree(self, value: T) -> T:
         """The leader's value; what the others give is not looked at. For small things."""
         if self.size == 1:
             return value
+        self._check_all_are_here()
         values: list[Any] = [value if self.leads else None]
         dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         found: T = values[0]
@@ -68,20 +71,30 @@ class Team:
         result: Any = None
         problem: Exception | None = None
         if self.leads:
+            _leading.append(True)
             try:
                 result = work()
             except Exception as raised:
                 problem = raised
+            finally:
+                _leading.pop()
         result, problem = self.agree((result, problem))
         if problem is not None:
             raise problem
         found: T = result
         return found
 
+    @staticmethod
+    def _check_all_are_here() -> None:
+        """RuntimeError within `lead`, where the others would be waited for in vain."""
+        if _leading:
+            raise RuntimeError("what the leader does alone asks for the other processes: let all of them do it")
+
     def gather(self, own: Tensor, count: int, rows: int = 1) -> Tensor:
         """[own(count, rows), ...] of every process -> [count, ...], on the same device."""
         if self.size == 1:
             return own
+        self._check_all_are_here()
         parts = [Team(rank, self.size).own(count, rows) for rank in range(self.size)]
         most = parts[0].stop
         sent = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])

@@ -19,6 +19,7 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.loading import load_backbone
+from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.progress import Progress
 from adaflow_core.several.engine import TeamEngine
 from adaflow_core.storage.cache import Cache
@@ -60,17 +61,21 @@ def planned(engine: AdaFlow) -> Plan:
 
 
 def test_the_film_of_two_processes_is_that_of_one(team: TeamEngine, tmp_path: Path) -> None:
-    def run(engine: AdaFlow) -> tuple[Plan, EditResult, EditResult]:
+    def run(engine: AdaFlow) -> tuple[Plan, EditResult, EditResult, EditResult]:
         plan = planned(engine)
         result = engine.edit(plan, PROMPT, EDIT)
-        return plan, result, engine.retake(plan, result, (4, 9), "a green ball on the grass", EDIT)
+        painted = np.array(plan.video.frames[4])
+        painted[20:40, 30:60] = 255, 200, 0
+        by_hand = engine.edit(plan, PROMPT, EDIT, by_hand=ByHand({4: painted}))
+        return plan, result, engine.retake(plan, result, (4, 9), "a green ball on the grass", EDIT), by_hand
 
-    plan, edited, retaken = run(one(tmp_path))
-    again, together, also_retaken = run(team)
+    plan, edited, retaken, by_hand = run(one(tmp_path))
+    again, together, also_retaken, also_by_hand = run(team)
     np.testing.assert_array_equal(again.features.tokens, plan.features.tokens)
     assert again.layout.keyframes.tolist() == plan.layout.keyframes.tolist()
     assert together.report["frames_digest"] == edited.report["frames_digest"]
     assert also_retaken.report["frames_digest"] == retaken.report["frames_digest"]
+    assert also_by_hand.report["frames_digest"] == by_hand.report["frames_digest"] != edited.report["frames_digest"]
     np.testing.assert_array_equal(together.frames, edited.frames)
     assert together.report["inversion_reused"] is False
 
@@ -119,6 +124,13 @@ def test_all_that_an_engine_does_is_asked_of_the_processes() -> None:
 def test_the_command_line_says_what_is_no_number_of_gpus(number: str) -> None:
     with pytest.raises(AdaFlowError, match=f"{number!r} is no number of GPUs"):
         parser().parse_args(["edit", str(CLIP), "--prompt", PROMPT, f"--gpus={number}"])
+
+
+def test_a_leader_that_would_wait_in_vain_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    team = Team(0, 2)
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", lambda *_, **__: None)
+    with pytest.raises(RuntimeError, match="let all of them do it"):
+        team.lead(team.wait)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])

@@ -104,15 +104,7 @@ class PlanStep:
                         label="Keyframe 1", interactive=False, buttons=[], format="webp", height=210
                     )
                 with gr.Column(scale=6, min_width=300):
-                    self.tokens = gr.Gallery(
-                        label="What it keeps of every other keyframe",
-                        show_label=False,
-                        columns=3,
-                        elem_classes=["af-gallery", "af-tokens"],
-                        object_fit="contain",
-                        buttons=["fullscreen"],
-                        interactive=False,
-                    )
+                    self.tokens = _pictures("What it keeps of every other keyframe")
 
     def _add_timeline_tab(self) -> None:
         with gr.Tab("Timeline", id="timeline"):
@@ -135,16 +127,7 @@ class PlanStep:
                     )
             self.x, self.y = (gr.Number(0, label=f"Point's {axis}, in pixels", visible=False) for axis in "xy")
             self.match_sentence = gr.HTML(label="About the point")
-            self.matches = gr.Gallery(
-                label="The point and its matches in the keyframes",
-                show_label=False,
-                columns=3,
-                elem_classes=["af-gallery", "af-tokens"],
-                object_fit="contain",
-                buttons=["fullscreen"],
-                interactive=False,
-                visible=False,
-            )
+            self.matches = _pictures("The point and its matches in the keyframes", visible=False)
 
     def _add_hand(self) -> None:
         gr.HTML(
@@ -170,3 +153,11 @@ def _plot(label: str, *classes: str) -> gr.Image:
         format="png",
         elem_classes=["af-plot", *classes],
     )
+
+
+def _pictures(label: str, visible: bool = True) -> gr.Gallery:
+    """Keyframes with what is marked in them."""
+    return gr.Gallery(
+        label=label, show_label=False, columns=3, elem_classes=["af-gallery", "af-tokens"], object_fit="contain",
+        buttons=["fullscreen"], interactive=False, visible=visible,
+    )  # fmt: skip

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, Progress
 from webui.jobs.queue import Report, Stop
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Engines:
         self, model: str, report: Report | None = None, stop: Stop | None = None
     ) -> tuple[AdaFlow, SafetyChecker | None]:
         """A model's engine and safety checker. The first call loads them: seconds, or minutes with a download."""
+        if report is not None:
+            report(Progress("load", 0, 1, 0.0))
         with self._loading:
             if model not in self._loaded:
                 # Imported here: the page starts without waiting for it.

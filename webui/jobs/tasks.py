@@ -15,7 +15,7 @@ from adaflow_core.film.project import Project
 from adaflow_core.film.timeline import Timeline
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region, RegionMask
-from adaflow_core.progress import Monitor, Progress
+from adaflow_core.progress import Monitor
 from adaflow_core.report.export import edit_command
 from adaflow_core.types import EditResult, Place, Plan
 from webui.jobs.engines import Engines
@@ -69,7 +69,6 @@ class PlanTask:
     seconds: float = 60.0  # a guess: the video has not been looked at yet
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> Plan:
-        report(Progress("load", 0, 1, 0.0))
         engine, _ = engines.load(self.model, report, stop)
         request = self.request
         return engine.plan(
@@ -97,7 +96,6 @@ class PlaceTask:
         return 60.0 + 0.1 * len(self.plan.video)  # a guess
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> Place:
-        report(Progress("load", 0, 1, 0.0))
         engine, _ = engines.load(self.model, report, stop)
         return engine.place(self.plan, self.prompt, config=self.config, progress=report, stop=stop)
 
@@ -115,7 +113,6 @@ class RegionTask:
         return 30.0 + 0.1 * len(self.plan.video)  # a guess
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> RegionMask:
-        report(Progress("load", 0, 1, 0.0))
         engine, _ = engines.load(self.model, report, stop)
         return engine.region(self.plan, self.region, progress=report, stop=stop)
 
@@ -136,7 +133,6 @@ class DraftTask:
         return 30.0 + 1.5 * self.plan.forecast.total * len(self.configs)
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> list[tuple[str, Draft]]:
-        report(Progress("load", 0, 1, 0.0))
         engine, checker = engines.load(self.model, report, stop)
         progress = without_previews(report) if checker else report
         drafts, over = [], _over(self)
@@ -221,7 +217,6 @@ def _finish(
     stop: Stop,
 ) -> FinishedEdit:
     """Make the edit, look at it, and write its files."""
-    report(Progress("load", 0, 1, 0.0))
     engine, checker = engines.load(asked.model, report, stop)
     # With a safety checker there are no previews: they would show frames that were not checked yet.
     result = edit(engine, without_previews(report) if checker else report, stop)
