@@ -97,7 +97,8 @@ class Stage:
 
     def advance(self, count: int = 1, preview: np.ndarray | None = None) -> None:
         self.done += count
-        self._send(preview)
+        if count or preview is not None:
+            self._send(preview)
         self.monitor.check()
 
     def skip(self, count: int) -> None:

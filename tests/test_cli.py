@@ -207,6 +207,7 @@ def draw(setting: Setting, chance: random.Random) -> Any:
 def draw_configs(chance: random.Random, profile: ModelProfile) -> tuple[PlanConfig, EditConfig]:
     plan, edit = ({n: draw(s, chance) for n, s in settings_of(c).items()} for c in (PlanConfig, EditConfig))
     plan[chance.choice(["prune", "kv_frames"])] = None
+    plan["keyframes_at"] = chance.choice(["", "7", "3,10,17", " 0, 12"])
     if edit["inversion_steps"] is not None:
         steps = edit["steps"] or profile.steps
         edit["inversion_steps"] = steps * chance.randint(1, 1000 // steps)

@@ -62,7 +62,7 @@ def flow_ahead(video: Video, cache: Cache) -> Iterator[None]:
     `source_flow` finds it there afterwards, or waits for what is missing by computing it itself.
     """
     ends = threading.Event()
-    thread = ThreadPoolExecutor(1)
+    thread = ThreadPoolExecutor(1, "flow_ahead")
     found = thread.submit(source_flow, video, cache, Monitor(stop=ends.is_set))
     try:
         yield

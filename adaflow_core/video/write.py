@@ -122,7 +122,9 @@ def _encode(
     monitor: Monitor,
 ) -> None:
     count, height, width = frames.shape[:3]
-    options = {"crf": "16", "preset": "medium"}
+    # Without `cpu-independent`, x264's AVX-512 code for mbtree reads memory that nothing was written to wherever the
+    # width is no multiple of 256: the same frames become other bytes from run to run (seen with x264 165, PyAV 18.1).
+    options = {"crf": "16", "preset": "medium", "x264-params": "cpu-independent=1"}
     if times is not None:
         options["bf"] = "0"  # an mp4 has durations in the order of decoding: reordered frames would have each other's
     stream = container.add_stream("libx264", rate=fps, options=options)

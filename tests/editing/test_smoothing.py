@@ -116,4 +116,4 @@ def test_the_flow_is_found_ahead(tmp_path: Path) -> None:
 def test_what_fails_beside_the_flow_ends_it(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), flow_ahead(panned(16), Cache(tmp_path)):
         raise ZeroDivisionError
-    assert not any(thread.name.startswith("ThreadPool") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("flow_ahead") for thread in threading.enumerate())

@@ -89,7 +89,9 @@ def test_a_plan_is_looked_into_and_changed_by_hand(page: Page) -> None:
     set_slider(page, "Keyframes (0 = automatic)", 2)
     page.get_by_role("button", name="Preview keyframes").click()
     page.locator(".af-facts").wait_for()
-    assert first != then and page.evaluate(colour, ".af-first") == then and page.evaluate(colour, ".af-then") == first
+    assert first != then
+    for name, expected in ((".af-first", then), (".af-then", first)):  # buttons go over to another colour
+        page.wait_for_function(f"([name, colour]) => ({colour})(name) === colour", arg=[name, expected])
 
     page.get_by_role("tab", name="Timeline").click()
     picture = page.locator("button[aria-label='Similarity to its keyframe'] img")
