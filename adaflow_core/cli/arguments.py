@@ -95,11 +95,15 @@ def add_model(command: argparse.ArgumentParser, alone: bool = False) -> None:
     """`alone`: the command works on one GPU only."""
     command.add_argument("--model", default="embedded", metavar="embedded|sd15|sd21-base|sd21|ID|DIR|FILE.safetensors")
     command.add_argument(
-        "--lora", action="append", default=[], metavar="FILE[=WEIGHT]", help="fused into the model; may be repeated"
+        "--lora", action="append", default=[], metavar="FILE|ID[=WEIGHT]", help="fused into the model; may be repeated"
     )
-    command.add_argument("--vae", default="", metavar="DIR|FILE", help="an autoencoder in place of the model's own")
+    command.add_argument("--vae", default="", metavar="DIR|FILE|ID", help="an autoencoder in place of the model's own")
     command.add_argument(
-        "--embedding", action="append", default=[], metavar="FILE[=WORD]", help="a textual inversion; may be repeated"
+        "--embedding",
+        action="append",
+        default=[],
+        metavar="FILE|ID[=WORD]",
+        help="a textual inversion; may be repeated",
     )
     command.add_argument("--device", default="auto", metavar="auto|cuda|mps|cpu")
     if not alone:

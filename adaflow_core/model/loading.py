@@ -16,13 +16,13 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.files.check import PARTS, check_configs
-from adaflow_core.model.files.extras import add_embedding, fuse_lora, other_vae
+from adaflow_core.model.files.extras import EMBEDDING_FILE, LORA_FILE, VAE_FILE, add_embedding, fuse_lora, other_vae
 from adaflow_core.model.files.folder import load_folder
-from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.files.parts import ModelParts, split_value
 from adaflow_core.model.files.single import load_single
 from adaflow_core.model.files.weights import check_finite
 from adaflow_core.model.fused import accelerate, memory_format
-from adaflow_core.model.hub.client import hub_folder, on_disk
+from adaflow_core.model.hub.client import hub_file, hub_folder, is_file_id, on_disk
 from adaflow_core.progress import Monitor
 
 logger = logging.getLogger(__name__)
@@ -86,8 +86,9 @@ def load_backbone(
     kind = pick_dtype(dtype, target)
     parts = model if isinstance(model, ModelParts) else ModelParts.parse(model)
     folder = model_folder(parts.model, half=kind != torch.float32, monitor=monitor)
+    here = _extras_here(parts, monitor)
     with quiet():
-        pipe, profile = _load_pipeline(parts, folder, kind)
+        pipe, profile = _load_pipeline(here, folder, kind)
     modules = {part: getattr(pipe, part) for part in PARTS}
     for part, module in modules.items():
         check_finite(module, part, f"model {parts.model!r}")
@@ -118,6 +119,24 @@ def model_folder(model: str, *, half: bool = False, monitor: Monitor | None = No
 def local_folder(model: str) -> Path | None:
     """The same without the Hub: None for a model that is there only."""
     return EMBEDDED if model == "embedded" else on_disk(model)
+
+
+def _extras_here(parts: ModelParts, monitor: Monitor | None) -> ModelParts:
+    """The parts with what is added to the checkpoint on this machine: what is on the Hub is fetched."""
+
+    def here(name: str, *usual: str) -> str:
+        file, value = split_value(name)
+        if on_disk(name) or on_disk(file) or not is_file_id(file):
+            return name
+        path = str(hub_file(file, usual, monitor=monitor))
+        return f"{path}={value}" if value else path
+
+    vae = parts.vae and here(parts.vae, VAE_FILE, f"vae/{VAE_FILE}")
+    if vae != parts.vae and (beside := Path(vae).parent / "config.json").is_file():
+        vae = str(beside.parent)
+    loras = tuple(here(name, LORA_FILE) for name in parts.loras)
+    embeddings = tuple(here(name, EMBEDDING_FILE) for name in parts.embeddings)
+    return ModelParts(parts.model, loras, vae, embeddings)
 
 
 def _load_pipeline(parts: ModelParts, folder: Path, dtype: torch.dtype) -> tuple[Any, ModelProfile]:

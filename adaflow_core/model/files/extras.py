@@ -16,7 +16,9 @@ from adaflow_core.model.files.parts import split_value
 from adaflow_core.model.files.single import load_vae
 from adaflow_core.model.files.weights import bit_sum, read_header
 
-_LORA_FILE = "pytorch_lora_weights.safetensors"
+# What such files are called in folders and repositories.
+LORA_FILE, EMBEDDING_FILE = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
+VAE_FILE = "diffusion_pytorch_model.safetensors"
 
 
 def fuse_lora(pipe: Any, name: str) -> None:
@@ -25,7 +27,7 @@ def fuse_lora(pipe: Any, name: str) -> None:
     AdaFlowError if it is none, or made for another kind of model.
     """
     file, value = split_value(name)
-    path, weight = _file(file, "LoRA", _LORA_FILE), _weight(value, name)
+    path, weight = _file(file, "LoRA", LORA_FILE), _weight(value, name)
     shapes, _ = read_header(path)
     if not any("lora" in key for key in shapes):
         raise AdaFlowError(f"{path} is no LoRA that can be fused; give one in kohya's or diffusers' names")
@@ -73,7 +75,7 @@ def other_vae(name: str, unet: Any, dtype: torch.dtype) -> Any:
 def add_embedding(pipe: Any, name: str) -> None:
     """Teach the text encoder a word: "FILE=WORD", or "FILE", whose name is then the word unless it holds one."""
     file, word = split_value(name)
-    path = _file(file, "textual inversion", "learned_embeds.safetensors")
+    path = _file(file, "textual inversion", EMBEDDING_FILE)
     shapes, _ = read_header(path)
     width = pipe.text_encoder.config.hidden_size
     if len(shapes) != 1 or not next(iter(shapes.values())) or next(iter(shapes.values()))[-1] != width:
@@ -96,7 +98,9 @@ def _file(name: str, what: str, inside: str = "") -> Path:
     if inside and path.is_dir():
         path = path / inside
     if not path.is_file():
-        raise AdaFlowError(f"the {what} {name!r} is not there; give the path of a .safetensors file")
+        raise AdaFlowError(
+            f"the {what} {name!r} is not there; give the path of a .safetensors file or an id of the Hub (OWNER/NAME)"
+        )
     return path
 
 

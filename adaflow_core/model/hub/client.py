@@ -34,6 +34,7 @@ TIMEOUT = 15.0  # seconds without a byte after which an attempt has failed
 _LOOK = 0.1  # seconds between two looks at the stop signal
 _ROOT = str(Path(__file__).resolve().parents[3])
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@.+)?")
+_FILE_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([^/]+))?(?:/(.+\.safetensors))?")
 # The library's own downloads and reports are not used; Xet's cannot go on from an earlier run's.
 _ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
 
@@ -64,17 +65,36 @@ def hub_folder(
             "(OWNER/NAME), or the path of a folder or file that exists"
         )
     repo, _, revision = model.partition("@")
-    order = {
-        "repo": repo, "revision": revision or None, "half": half, "parts": parts, "patience": PATIENCE,
-        "timeout": TIMEOUT,
-    }  # fmt: skip
-    monitor = monitor or Monitor()
-    with _process(order) as process, _Download(monitor) as download:
+    return _fetch({"repo": repo, "revision": revision or None, "half": half, "parts": parts}, check, monitor)
+
+
+def is_file_id(name: str) -> bool:
+    """Whether `name` reads as `hub_file` takes it, and not as a path."""
+    found = _FILE_ID.fullmatch(name)
+    return found is not None and not (found[3] is None and name.endswith(".safetensors"))
+
+
+def hub_file(name: str, usual: tuple[str, ...] = (), *, monitor: Monitor | None = None) -> Path:
+    """One file of weights on the Hub: "OWNER/NAME", with "@REVISION" and "/FILE.safetensors" behind it where given.
+
+    Without a file's name the first of `usual` that is there, else the only one. A configuration beside it is fetched
+    with it. AdaFlowError if it is not clear which is meant.
+    """
+    found = _FILE_ID.fullmatch(name)
+    assert found is not None
+    order = {"repo": found[1], "revision": found[2], "single": True, "file": found[3] or "", "usual": usual}
+    return _fetch(order, None, monitor)
+
+
+def _fetch(order: dict[str, Any], check: Callable[[Path], object] | None, monitor: Monitor | None) -> Path:
+    """What the process that carries out `order` fetched."""
+    monitor, repo = monitor or Monitor(), order["repo"]
+    with _process(order | {"patience": PATIENCE, "timeout": TIMEOUT}) as process, _Download(monitor) as download:
         for answer in _answers(process, monitor):
             if "problem" in answer:
                 raise AdaFlowError(answer["problem"])
-            if "folder" in answer:
-                return Path(answer["folder"])
+            if "fetched" in answer:
+                return Path(answer["fetched"])
             if "configured" in answer:
                 if check is not None:
                     check(Path(answer["configured"]))

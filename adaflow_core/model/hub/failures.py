@@ -55,7 +55,7 @@ def explain(error: BaseException, repo: str, revision: str | None) -> str:
     if isinstance(error, HfHubHTTPError):
         return _by_status(error.response, repo)
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
-        return f"{constants.ENDPOINT} cannot be reached: check the network and HTTPS_PROXY, or give a folder as --model"
+        return f"{constants.ENDPOINT} cannot be reached: check the network and HTTPS_PROXY, or give a path instead"
     if isinstance(error, httpx2.TimeoutException):
         return f"the Hub sends nothing more of {repo}; check the network: {_LATER}"
     if isinstance(error, httpx2.TransportError):
@@ -67,7 +67,7 @@ def explain(error: BaseException, repo: str, revision: str | None) -> str:
     if isinstance(error, OSError) and error.errno:
         return f"{error.filename or constants.HF_HUB_CACHE} cannot be written ({error.strerror}); set HF_HOME elsewhere"
     said = re.sub(r"\s+", " ", str(error)).strip()[:200] or type(error).__name__
-    return f"{repo} cannot be fetched from the Hub ({said}); download it yourself and give its folder as --model"
+    return f"{repo} cannot be fetched from the Hub ({said}); download it yourself and give its path"
 
 
 def _by_status(response: httpx2.Response, repo: str) -> str:

@@ -47,6 +47,22 @@ def weights(names: Collection[str], part: str, half: bool) -> list[str]:
     return (halves or full) if half else (full or halves)
 
 
+def the_file(repo: str, names: Collection[str], named: str = "", usual: Collection[str] = ()) -> str:
+    """The file of weights that is meant: as `named`, else the first of the usual names, else the only one.
+
+    AdaFlowError, which lists them, if there is no such file or there are several.
+    """
+    found = [name for name in names if name.endswith(".safetensors")]
+    for name in (named,) if named else (*usual, *(found if len(found) == 1 else ())):
+        if name in found:
+            return name
+    if found:
+        listed = ", ".join(f"{repo}/{name}" for name in sorted(found)[:5])
+        raise AdaFlowError(f"which file of {repo} is meant? Name one: {listed}{', …' if len(found) > 5 else ''}")
+    pickled = " (its pickled files can run code and are not read)" if any(map(_PICKLE.fullmatch, names)) else ""
+    raise AdaFlowError(f"{repo} has no .safetensors file{pickled}; choose another")
+
+
 def _is_weights(name: str) -> bool:
     file = name.rpartition("/")[2]
     return bool(_WEIGHTS.fullmatch(file) or _SHARDS.fullmatch(file))

@@ -1,4 +1,4 @@
-"""The process that fetches one checkpoint; `client` starts it, and may end it at any moment.
+"""The process that fetches one checkpoint, or one file; `client` starts it, and may end it at any moment.
 
 It takes an order as JSON and answers in lines of JSON. What has arrived of a file lies in the Hub's cache under the
 file's digest, and the next run goes on from there.
@@ -26,7 +26,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_r
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.hub.failures import cause, explain, passes
-from adaflow_core.model.hub.files import INDEX, configurations, is_complete, parts_of, weights
+from adaflow_core.model.hub.files import INDEX, configurations, is_complete, parts_of, the_file, weights
 
 _REPORT = 0.2  # seconds between two reports
 _LONGEST = 300.0  # seconds that are waited where the Hub asks for it
@@ -38,28 +38,39 @@ T = TypeVar("T")
 class Order:
     repo: str
     revision: str | None
-    half: bool  # the weights in half precision, where the repository has them
-    parts: tuple[str, ...]
     patience: tuple[float, ...]  # seconds before each further attempt
     timeout: float  # seconds without a byte
+    half: bool = False  # the weights in half precision, where the repository has them
+    parts: tuple[str, ...] = ()
+    single: bool = False  # one file of weights is wanted, not a checkpoint
+    file: str = ""  # its name
+    usual: tuple[str, ...] = ()  # where it has none: what it may be called
 
     @property
     def store(self) -> Path:
         """The repository's folder in the Hub's cache."""
         return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}"
 
-    def cached(self) -> Path | None:
-        """The folder of what is in the cache, if that is all that is needed."""
+    @property
+    def snapshot(self) -> Path:
+        """The folder in the cache that the revision names."""
         name = self.revision or constants.DEFAULT_REVISION
         reference = self.store / "refs" / name
-        folder = self.store / "snapshots" / (reference.read_text() if reference.is_file() else name)
+        return self.store / "snapshots" / (reference.read_text() if reference.is_file() else name)
+
+    def cached(self) -> Path | None:
+        """What is in the cache, a folder or a file, if that is all that is needed."""
+        folder = self.snapshot
+        if self.single:
+            names = (self.file,) if self.file else self.usual
+            return next((folder / name for name in names if (folder / name).is_file()), None)
         return folder if is_complete(folder, self.parts, self.half) else None
 
 
 def main() -> int:
     order = Order(**json.loads(sys.argv[1]))
     try:
-        tell(folder=str(fetch(order)))
+        tell(fetched=str(fetch(order)))
     except AdaFlowError as problem:
         tell(problem=str(problem))
     except Exception as problem:
@@ -72,9 +83,10 @@ def tell(**answer: Any) -> None:
 
 
 def fetch(order: Order) -> Path:
-    """The folder of the checkpoint, complete."""
+    """The folder of the checkpoint, complete, or the file."""
     cached = order.cached()
-    if cached is not None and cached.name == order.revision:  # a commit never changes: the Hub need not be asked
+    # A commit never changes: the Hub need not be asked.
+    if cached is not None and order.snapshot.name == order.revision:
         return cached
     try:
         info = _patiently(lambda: _look_up(order), order)
@@ -88,7 +100,8 @@ def fetch(order: Order) -> Path:
         return cached
     if info.id != order.repo:
         tell(note=f"{order.repo} is now called {info.id}")
-    return _fetch_files(order, str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings or ()})
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    return (_fetch_file if order.single else _fetch_files)(order, str(info.sha), sizes)
 
 
 def _look_up(order: Order) -> ModelInfo:
@@ -111,13 +124,29 @@ def _fetch_files(order: Order, commit: str, sizes: dict[str, int]) -> Path:
         sys.exit(1)
     if order.half and is_complete(folder, order.parts, half=False):  # in full precision, from an earlier run
         wanted = [name for part in parts for name in weights(sizes, part, half=False)]
-    missing = {name: sizes[name] for name in wanted if _size(folder / name) != sizes[name]}
-    _check_space(order, sum(missing.values()))
+    _weights(order, commit, {name: sizes[name] for name in wanted if _size(folder / name) != sizes[name]})
+    return folder
+
+
+def _fetch_file(order: Order, commit: str, sizes: dict[str, int]) -> Path:
+    name = the_file(order.repo, sizes, order.file, order.usual)
+    folder = order.store / "snapshots" / commit
+    if _size(folder / name) != sizes[name]:
+        _weights(order, commit, {name: sizes[name]})
+    beside = f"{name.rpartition('/')[0]}/config.json".lstrip("/")
+    if beside in sizes:
+        _small(order, beside, commit)
+    # Asked for by the revision's own name: so the cache learns which commit that is.
+    return _small(order, name, order.revision)
+
+
+def _weights(order: Order, commit: str, missing: dict[str, int]) -> None:
+    """Files and their sizes, with progress over all of them."""
     done, total = 0, sum(missing.values())
+    _check_space(order, total)
     for name, size in missing.items():
         _large(order, name, commit, size, lambda here: tell(done=done + here, total=total))  # noqa: B023
         done += size
-    return folder
 
 
 def _small(order: Order, name: str, revision: str | None) -> Path:
