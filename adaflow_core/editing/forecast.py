@@ -29,7 +29,7 @@ from adaflow_core.editing.attention import (
 from adaflow_core.editing.injection import StepPasses, injected_conv, step_passes
 from adaflow_core.editing.place import TIMESTEPS
 from adaflow_core.editing.preservation import restore_detail
-from adaflow_core.editing.smoothing import BLOCK, flow_between, smooth_change
+from adaflow_core.editing.smoothing import BLOCK, flow_between, smooth_edit
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards, resident_bytes
@@ -222,12 +222,12 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
 
 def _smoothing(backbone: Backbone, frame: Tensor) -> float:
     """Seconds per frame [H, W, 3] uint8 of following the motion and smoothing along it."""
-    change, still = frame.permute(2, 0, 1).float(), frame.cpu().numpy()
+    picture, still = frame.permute(2, 0, 1).float(), frame.cpu().numpy()
     flow = flow_between(still, still[::-1])[None].repeat(BLOCK - 1, axis=0)
 
     def smooth() -> None:
-        smooth_change(
-            lambda ids: change.expand(len(ids), -1, -1, -1),
+        smooth_edit(
+            lambda ids: (picture.expand(len(ids), -1, -1, -1),) * 2,
             flow,
             0.9,
             np.empty(0, np.int64),

@@ -1,8 +1,10 @@
-"""Flicker smoothed away: the change that an edit makes, filtered in time along the source's motion.
+"""Flicker smoothed away: the decoded edit, filtered in time along the source's motion.
 
-Change is the decoded edit less the decoded source. A recursive filter runs over it forwards and backwards; where the
-source's flow cannot be trusted, at a cut, at the edges of what moves and where something comes into sight, it begins
-anew. Where a thing takes another's place nothing is filtered: the source's motion there is that of what is gone.
+A recursive filter runs over it forwards and backwards; where the source's flow cannot be trusted, at a cut, at the
+edges of what moves and where something comes into sight, it begins anew. What it carries from frame to frame is the
+edit's change of the decoded source, which keeps what the edit leaves alone as it is, or the picture itself, whichever
+comes nearer to the next frame: the change of a thing that is gone holds its outline, which never lies quite right.
+Where neither comes near, what was edited moves otherwise than the source, and less is carried.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +32,12 @@ AGREE = 1.0  # pixels by which the flow there and back may miss its origin
 EDGE = 1.5  # pixels by which motions within 5 pixels of each other may differ
 HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
 BLOCK = 8  # frames whose changes and flow are on the device at a time
-FORGOTTEN = 1e-4  # the part of a change that counts as nothing
+FORGOTTEN = 1e-4  # the part of the past that counts as nothing
+# In levels of 0..255, chosen on the plain model's validation clips and the bundled ones: where what is carried misses
+# the frame by this much, a third of it is taken; in a place that is renewed it is taken less readily.
+MISSED, MISSED_RENEWED = 64.0, 32.0
+DOUBT = 4.0  # two ways to carry that differ by this much in what they miss are mixed one to three
+RENEWED = 0.05  # from here on a place counts as renewed
 
 
 def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
@@ -86,20 +93,20 @@ def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.stack([cv2.resize(flow, size, interpolation=cv2.INTER_AREA) for flow in flows])
 
 
-def smooth_change(
-    change: Callable[[np.ndarray], Tensor],  # frames [F] -> their changes [F, 3, H, W] float32 on the device
+def smooth_edit(
+    pictures: Callable[[np.ndarray], tuple[Tensor, Tensor]],  # frames [F] -> decoded edit, source [F, 3, H, W] float32
     flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2]
     strength: float,  # 0..1, the part that the filter takes from its past
     cuts: np.ndarray,  # frames that begin a new shot
-    write: Callable[[np.ndarray, Tensor], None],  # takes frames [F] and their smoothed changes [F, 3, H, W]
+    write: Callable[[np.ndarray, Tensor], None],  # takes frames [F] and their smoothed pictures [F, 3, H, W]
     monitor: Monitor,
     renewed: Callable[[np.ndarray], Tensor] | None = None,  # frames -> where a thing takes another's [F, 1, H, W] 0..1
     part: slice = slice(None),  # the frames to smooth
 ) -> None:
-    """Filters the changes of some of T frames; those around are taken into account as far as the filter remembers.
+    """Filters some of T frames; those around are taken into account as far as the filter remembers.
 
-    Memory does not grow with T, what is kept in between lies in a file. Each frame's change is asked for twice, before
-    it is written.
+    Pictures are on a scale of 0..255 and on the device. Memory does not grow with T, what is kept in between lies in a
+    file. Each frame is asked for twice, before it is written.
     """
     T = len(flow) + 1
     own = range(*part.indices(T))
@@ -107,42 +114,76 @@ def smooth_change(
     borders = {int(cut) for cut in cuts}
     forward: np.ndarray | None = None
 
-    def filtered(frames: np.ndarray, step: int, state: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Changes of `frames`, which follow each other by -step, and the filter's states from `state` on."""
-        now = change(frames)
+    def filtered(frames: np.ndarray, step: int, state: _State | None) -> tuple[Tensor, Tensor, _State]:
+        """`frames`, which follow each other by -step, as they are and as filtered from `state` on."""
+        now, source = pictures(frames)
         grid = pixel_grid(now.shape[-2], now.shape[-1], now.device)
         pairs = flow[np.clip(np.minimum(frames, frames + step), 0, T - 2)]
         there, back = (full_size(way, now) for way in (pairs[:, 0], pairs[:, 1])[::step])
-        share = strength * trusted(there, back, grid, None if renewed is None else renewed(frames))
-        states = []
+        share = strength * trusted(there, back, grid)
+        place = None if renewed is None else renewed(frames) >= RENEWED
+        found = []
         for i, t in enumerate(frames.tolist()):
             if state is None or (t if step < 0 else t + 1) in borders:
-                state = now[i]
+                found.append(now[i])
             else:
-                state = torch.lerp(now[i], warp(state[None], there[i : i + 1], grid)[0], share[i])
-            states.append(state)
-        return now, states
+                past, taken = _carried(state, now[i], source[i], there[i], grid, None if place is None else place[i])
+                found.append(torch.lerp(now[i], past, share[i] * taken))
+            state = _State(found[-1], source[i])
+        assert state is not None
+        return now, torch.stack(found), state
 
     with monitor.stage("smooth", 2 * len(around)) as stage:
         state = None
         for frames in _blocks(around):
-            _, states = filtered(frames, -1, state)
-            state = states[-1]
+            now, found, state = filtered(frames, -1, state)
             if forward is None:
-                forward = scratch(np.float16, (len(around), *state.shape))
-            forward[frames - around.start] = torch.stack(states).half().cpu().numpy()
+                forward = scratch(np.float16, (len(around), *found.shape[1:]))
+            forward[frames - around.start] = (found - now).half().cpu().numpy()
             stage.advance(len(frames))
         state = None
         for frames in _blocks(around[::-1]):
-            now, states = filtered(frames, 1, state)
-            state = states[-1]
+            now, found, state = filtered(frames, 1, state)
             mine = np.isin(frames, own)
             assert forward is not None
             if mine.any():
                 before = to_device(forward[frames - around.start], now.device).float()
-                smooth = (before + torch.stack(states) - (1 - strength) * now) / (1 + strength)
+                smooth = (before + found + strength * now) / (1 + strength)
                 write(frames[mine], smooth[torch.from_numpy(mine).to(now.device)])
             stage.advance(len(frames))
+
+
+class _State(NamedTuple):
+    """What the filter takes along from a frame."""
+
+    picture: Tensor  # [3, H, W] as filtered
+    source: Tensor  # [3, H, W]
+
+
+def _carried(
+    state: _State,
+    now: Tensor,  # [3, H, W]
+    source: Tensor,  # [3, H, W]
+    flow: Tensor,  # [2, H, W]
+    grid: Tensor,
+    renewed: Tensor | None,  # [1, H, W] bool
+) -> tuple[Tensor, Tensor]:
+    """The past as this frame would have it [3, H, W], and how readily it is taken [1, H, W] 0..1."""
+    picture, old = warp(torch.cat(state)[None], flow[None], grid)[0].chunk(2)
+    change = picture + (source - old)  # of the source, added to what the source is now
+    share = torch.sigmoid((_miss(change, now) - _miss(picture, now)) / DOUBT)
+    limit: Tensor | float = MISSED
+    if renewed is not None:
+        share = share.masked_fill(renewed, 1.0)
+        limit = torch.full_like(share, MISSED).masked_fill(renewed, MISSED_RENEWED)
+    past = torch.lerp(change, picture, share)
+    return past, torch.exp(-((_miss(past, now) / limit) ** 2))
+
+
+def _miss(picture: Tensor, other: Tensor) -> Tensor:
+    """[1, H, W]: the root mean square difference of [3, H, W] over 3x3 pixels."""
+    square = (picture - other).square().mean(dim=0, keepdim=True)
+    return F.avg_pool2d(square[None], 3, stride=1, padding=1, count_include_pad=False)[0].sqrt()
 
 
 def reach(own: range, T: int, strength: float) -> range:
@@ -159,17 +200,14 @@ def trusted(
     there: Tensor,  # [F, 2, H, W] pixels, from these frames to the others
     back: Tensor,  # and from the others to these
     grid: Tensor,  # [2, H, W]
-    renewed: Tensor | None = None,  # [F, 1, H, W] 0..1
 ) -> Tensor:
-    """[F, 1, H, W] 0 or 1: where a change may be carried along the flow."""
+    """[F, 1, H, W] 0 or 1: where anything may be carried along the flow."""
     miss = (there + warp(back, there, grid)).square().sum(dim=1, keepdim=True).sqrt()
     spread = F.max_pool2d(there, 5, 1, 2) + F.max_pool2d(-there, 5, 1, 2)  # largest less smallest
     found = (miss < AGREE) & (spread.amax(dim=1, keepdim=True) < EDGE)
     size = torch.tensor(there.shape[2:], device=there.device).flip(0)[:, None, None]  # width, height
     where = grid + there
     found &= ((where >= 0) & (where <= size - 1)).all(dim=1, keepdim=True)
-    if renewed is not None:
-        found &= renewed < 0.05
     return found.to(there.dtype)
 
 
