@@ -23,24 +23,28 @@ _OPEN_CLIP = {"encoder.layers": "transformer.resblocks", "self_attn.out_proj": "
               "embeddings.position_embedding.weight": "positional_embedding"}  # fmt: skip
 
 
-def narrow(second: bool, folder: Path | None = None, prediction: str = "epsilon") -> Any:
-    """A pipeline of SD 1.x's or 2.x's exact layout and head counts, with few channels and CLIP's own tokenizer."""
+def narrow(second: bool, folder: Path | None = None, prediction: str = "epsilon", full: bool = False) -> Any:
+    """A pipeline of SD 1.x's or 2.x's exact layout and head counts, with few channels and CLIP's own tokenizer.
+
+    `full`: with all their channels and layers, and weights that are drawn.
+    """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from adaflow_core.model.files.single import clip_tokenizer
 
     torch.manual_seed(int(second))
-    widths = (64, 64, 64, 64) if second else (32, 32, 32, 32)
+    widths = (320, 640, 1280, 1280) if full else (64, 64, 64, 64) if second else (32, 32, 32, 32)
+    width = (1024 if second else 768) if full else 64
     unet = UNet2DConditionModel(
         sample_size=96 if prediction == "v_prediction" and second else 64,
         block_out_channels=widths,
-        cross_attention_dim=64,
-        attention_head_dim=(1, 1, 1, 1) if second else 8,
+        cross_attention_dim=width,
+        attention_head_dim=tuple(channels // 64 for channels in widths) if second else 8,
         use_linear_projection=second,
     )
     vae = AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32),
+        block_out_channels=(128, 256, 512, 512) if full else (32, 32, 32, 32),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
@@ -48,11 +52,11 @@ def narrow(second: bool, folder: Path | None = None, prediction: str = "epsilon"
     )
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            hidden_size=64,
-            intermediate_size=128,
-            projection_dim=64,
-            num_hidden_layers=2,
-            num_attention_heads=1,
+            hidden_size=width,
+            intermediate_size=4 * width if full else 128,
+            projection_dim=width,
+            num_hidden_layers=(23 if second else 12) if full else 2,
+            num_attention_heads=width // 64,
             hidden_act="gelu" if second else "quick_gelu",
         )
     )

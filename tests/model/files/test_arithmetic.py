@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from adaflow_core.editing.inversion import invert, load_inversion
-from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.ddim import cfg, ddim_step, edit_timesteps, step_targets
+from adaflow_core.model.ddim import edit_timesteps
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.progress import Monitor
+from helpers.sampling import relative, sampled
 
 STEPS = 7
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -29,19 +29,6 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "zero": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
     "Euler": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"},
 }
-
-
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
-
-
-def sampled(backbone: Backbone, noise: torch.Tensor, prompt: str, steps: int) -> torch.Tensor:
-    x, negative, positive = noise, backbone.embed("").states, backbone.embed(prompt).states
-    timesteps = edit_timesteps(backbone.schedule, steps)
-    for here, there in zip(timesteps.tolist(), step_targets(backbone.schedule, timesteps).tolist(), strict=True):
-        output = cfg(backbone.predict(x, here, negative), backbone.predict(x, here, positive), 7.5)
-        x = ddim_step(backbone.schedule, x, output, here, there)
-    return x
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
