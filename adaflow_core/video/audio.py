@@ -26,7 +26,7 @@ def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fra
 
     False, and nothing written, if there is no sound. Runs in the process of `worker`.
     """
-    with av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace") as container:
+    with _opened(source) as container:
         track = _default_track(container)
         if track is None:
             return False
@@ -37,6 +37,18 @@ def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fra
             return True
     _mux(_encoded, video, source, out, begin, length, monitor)
     return True
+
+
+def _opened(source: Path, begin: Fraction = Fraction(0)) -> InputContainer:
+    """At or before `begin` seconds."""
+    container = av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace")
+    if begin > 0:
+        try:
+            container.seek(int(begin * av.time_base))
+        except av.FFmpegError:  # it cannot: a short program stream
+            container.close()
+            return _opened(source)
+    return container
 
 
 class _Broken(Exception):
@@ -58,14 +70,12 @@ def _mux(
     monitor: Monitor,
 ) -> None:
     with (
-        av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace") as sounding,
+        _opened(source, begin) as sounding,
         av.open(str(video.resolve())) as silent,
         av.open(str(out.resolve()), "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
         container.metadata.update(silent.metadata)
         stream = container.add_stream_from_template(silent.streams.video[0])
-        if begin > 0:
-            sounding.seek(int(begin * av.time_base))
         packets = make_packets(container, sounding, _default_track(sounding), begin, length)
         sound = next(packets, None)
         for packet in silent.demux(video=0):

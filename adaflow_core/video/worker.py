@@ -129,7 +129,7 @@ class Source:
             for number in spread(self.index.length, count):
                 if at < 0 or self.index.key_within(at, number):  # else it is as quick to read on
                     readers.close()
-                    frames = self._reader.frames_from(self.path, self.index, number, self.monitor)
+                    frames = self._reader.frames_from(self.path, self.index.by_stamps(), number, self.monitor)
                     source, at = readers.enter_context(closing(frames)), number
                 frame = next(islice(source, number - at, None), None)
                 if frame is None:

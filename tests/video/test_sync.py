@@ -45,6 +45,41 @@ STRUCTURES = {
     "cut by an edit list": Structure(b_frames=2, keys=50, segments=((0.28, 2.24),), turn=TURNS[5]),
     "sound moved by an edit list": Structure("mov", late_sound=-0.25),
     "fragmented": Structure(fragmented=True, keys=25),
+    "cut within a frame": Structure("mov", "mpeg4", keys=1, segments=((0.3, 2.25),)),
+    "cut within a frame, reordered": Structure(
+        b_frames=2, keys=50, segments=((0.31, 2.25),), frames=slice(20, None)
+    ).between_tones(),
+    "cut in front, of key frames only, the last one stands": Structure(
+        "mp4", "mpeg4", keys=1, times=EVEN[:60], end=4.0, segments=((0.3, 4.0),)
+    ),
+    "an even part behind a frame that stands": Structure(
+        "mkv", times=(*EVEN[:2], *EVEN[6:]), frames=slice(9, None)
+    ).between_tones(),
+    "AVI, reordered": Structure("avi", "mpeg4", b_frames=2, audio="pcm_s16le"),
+    "AVI, H.264": Structure("avi", audio="ac3"),
+    "AVI, H.264, reordered": Structure("avi", b_frames=2, audio="pcm_s16le"),
+    "AVI, H.264, reordered, a part of it": Structure(
+        "avi", b_frames=2, audio="pcm_s16le", frames=slice(14, 60)
+    ).between_tones(),
+    "MXF, reordered": Structure("mxf", "mpeg2video", b_frames=2, audio="pcm_s16le"),
+    "MXF, H.264, reordered": Structure("mxf", b_frames=2, audio="pcm_s16le", frames=slice(14, None)).between_tones(),
+    "WMV, H.264, reordered": Structure("wmv", b_frames=2, audio="wmav2"),
+    "stamps of a program stream at the wrong frame": Structure(
+        "mpg",
+        "mpeg2video",
+        Fraction(30),
+        tuple(n / 30 for n in range(94)),
+        94 / 30,
+        1,
+        2,
+        audio="mp2",
+        audio_range=(0, 94 / 30),
+        frames=slice(21, 46),
+    ),
+    "few stamps in a program stream": Structure("mpg", b_frames=2, audio="mp2"),
+    "a program stream that cannot be sought": Structure(
+        "vob", "mpeg2video", b_frames=2, audio="ac3", frames=slice(14, None)
+    ).between_tones(),
     "interlaced": Structure("mpg", "mpeg2video", audio="mp2", interlaced=True),
 }
 
