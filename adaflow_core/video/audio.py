@@ -98,23 +98,25 @@ def _copied(
 ) -> Iterator[av.Packet]:
     stream = container.add_stream_from_template(sound)
     assert sound.time_base is not None
-    offset, following = round(begin / sound.time_base), None
+    # Samples: the source's ticks may be as long as packets (AVI).
+    base, following = Fraction(1, sound.codec_context.sample_rate or 48000), None
     with suppress(av.FFmpegError):  # a file that breaks off
         for packet in source.demux(sound):
             if packet.pts is None or packet.is_discard:
                 continue
-            time = packet.pts - offset
+            time, duration = packet.pts * sound.time_base - begin, (packet.duration or 0) * sound.time_base
             # The packet that straddles the beginning is kept: its time is below 0, and the edit list that
             # the muxer writes starts playing in the middle of it.
-            if time + (packet.duration or 0) <= 0:
+            if time + duration <= 0:
                 continue
-            if time * sound.time_base >= length:
+            if time >= length:
                 return
-            if following is not None and 2 * abs(time - following) > (packet.duration or 0):
+            if following is not None and 2 * abs(time - following) > duration:
                 raise _Broken
-            following = time + (packet.duration or 0)
-            packet.pts = time
-            packet.dts = None if packet.dts is None else packet.dts - offset
+            following = time + duration
+            dts = None if packet.dts is None else packet.dts * sound.time_base - begin
+            packet.pts, packet.dts = round(time / base), None if dts is None else round(dts / base)
+            packet.duration, packet.time_base = round(duration / base), base
             packet.stream = stream
             yield packet
 

@@ -147,7 +147,7 @@ def index_of(path: Path, monitor: Monitor) -> Index:
             dts.append(packet.dts)
             if time is not None:
                 shown_last, decoded_last = max(shown_last, (time, packet.duration or 0)), packet.duration or 0
-                place = min(place or (time, packet.pos), (time, packet.pos))
+                place = (time, packet.pos) if place is None or time < place[0] else place
     shown, stamps, counted = _shown(path, track, times, dts)
     late, cut = _cut(path, track, *place) if place and track.container.startswith("mov") else (0, False)
     if late and shown is not None:
@@ -183,14 +183,18 @@ def _shown(
     if track.container == "mpeg":
         shown = _one_each(stamps)
         return (stamps, None, False) if shown is stamps else (shown, stamps, True)
-    # Made up in the order of decoding.
-    blind = track.reorders and track.codec not in PARSED and bool((np.array(times) == stamps).all())
-    if track.container == "avi" and len(slots) == len(stamps):  # each packet has a slot, and a frame comes of each
-        return slots, stamps, blind or bool(np.ptp(stamps - slots))
-    if track.container == "asf" and blind and len(slots) == len(stamps):  # what is written there is when to decode
-        return slots + _delay(path), stamps, True
-    if track.container == "mxf" and blind:
-        return stamps, stamps, True
+    if len(slots) < len(stamps):
+        return stamps, None, False
+    in_turn = track.codec not in PARSED and bool((np.array(times) == stamps).all())  # maybe made up from the slots
+    counted = in_turn and track.reorders
+    if track.container == "avi":  # each packet has a slot, and a frame comes of each
+        return slots, stamps, counted or (track.reorders and bool(np.ptp(stamps - slots)))
+    if track.container == "mxf" and counted:
+        return slots, stamps, True
+    if track.container == "asf" and in_turn:  # FFmpeg writes there when to decode: a frame is shown when it comes out
+        depth = _depth(path) if counted else 0
+        after = slots[-1] + (slots[-1] - slots[0]) // max(1, len(slots) - 1) * np.arange(1, depth + 1)
+        return np.append(slots[depth:], after), stamps, counted
     return stamps, None, False
 
 
@@ -213,15 +217,13 @@ def _one_each(stamps: np.ndarray) -> np.ndarray:
     return shown if (shown != stamps).any() else stamps
 
 
-def _delay(path: Path) -> int:
-    """Ticks by which a decoder gives its first frame later than it gets it."""
+def _depth(path: Path) -> int:
+    """How many packets more than one a decoder has to see before it gives a frame."""
     with open_video(path) as (container, stream), suppress(av.FFmpegError):
         stream.codec_context.thread_count = 1
-        begin = None
-        for packet in container.demux(stream):
-            begin = packet.dts if begin is None else begin
-            for frame in packet.decode():
-                return (frame.dts or 0) - (begin or 0)
+        for number, packet in enumerate(container.demux(stream)):
+            if packet.decode():
+                return number
     return 0
 
 
@@ -253,7 +255,8 @@ def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Gener
                 frames = decode_packets(container, stream, monitor)
             frame = next((f for f in frames if f.pts is not None and f.pts >= first), None)
             if frame is not None and frame.pts == first:
-                yield from _as_shown(chain([frame], frames), index, begin)
+                same = begin - int(np.searchsorted(stamps, first))  # frames before it with its stamp
+                yield from _as_shown(islice(chain([frame], frames), same, None), index, begin)
                 return
     with open_video(path) as (container, stream):  # from the start, and where seeking missed (MPEG-TS may)
         frames = decode_packets(container, stream, monitor)
@@ -268,12 +271,12 @@ def _as_shown(frames: Iterator[av.VideoFrame], index: Index, begin: int) -> Iter
     if index.stamps is None or index.times is None:
         yield from frames
         return
-    late = int(index.times[0] - index.stamps[0])
-    for number, frame in enumerate(frames, begin):
-        if index.counted:
-            frame.pts = int(index.times[min(number, index.length - 1)])
-        elif frame.pts is not None:
-            frame.pts += late
+    number = begin - 1
+    for frame in frames:
+        number += 1
+        if not index.counted and frame.pts is not None:  # one that cannot be decoded may be missing
+            number = max(number, int(np.searchsorted(index.stamps, frame.pts)))
+        frame.pts = int(index.times[min(number, index.length - 1)])
         yield frame
 
 

@@ -82,7 +82,8 @@ class Structure:
         )  # fmt: skip
         if made.codec in REORDERING:
             interlaced = made.codec == "mpeg2video" and rng.random() < 0.1
-            made = replace(made, b_frames=int(rng.choice([0, 2])), interlaced=bool(interlaced))
+            most = 2 if made.codec != "mpeg4" or ticks == 0 else 0  # its B-frames lie within a second
+            made = replace(made, b_frames=int(rng.choice([0, most])), interlaced=bool(interlaced))
         if rng.random() < 0.3:
             begin = int(rng.integers(0, len(times) // 2))
             frames = slice(begin, int(rng.integers(begin + 5, len(times))) if rng.random() < 0.6 else None)
@@ -107,6 +108,8 @@ class Structure:
         start = float(rng.choice([0.3, 0.3, 5.0, 100.0])) if early < 0 or rng.random() < 0.3 else 0.0
         if self.suffix in ("avi", "mxf"):  # they have no clock
             early = start = 0.0
+        if self.suffix == "mxf":  # nor sound without a picture
+            late = 0.0
         if not CONTAINERS[self.suffix][2]:
             start = float(round(start * self.rate) / self.rate)
         made = replace(self, start=start, audio_range=(float(early), self.end + float(late)))
