@@ -66,6 +66,7 @@ class Index(NamedTuple):
     last_seconds: float | None = None  # for which the last frame is shown
     stamps: np.ndarray | None = None  # [length] int64 FFmpeg's times, ascending; None: they are the same
     counted: bool = False  # the stamps are not in the order of the frames: its number tells when a frame is shown
+    container: str = ""  # FFmpeg's name for its kind
 
     def by_stamps(self) -> Index:
         """With FFmpeg's times, by which it seeks; some may be wrong by a few frames."""
@@ -101,7 +102,7 @@ class _Track(NamedTuple):
     def of(cls, container: InputContainer, stream: VideoStream) -> _Track:
         end = (stream.start_time or 0) + (stream.duration or 0)
         return cls(
-            container.format.name, codec_name(stream), bool(stream.codec_context.has_b_frames),
+            container.format.name.partition(",")[0], codec_name(stream), bool(stream.codec_context.has_b_frames),
             stream.time_base or Fraction(0), stream.duration, end,
         )  # fmt: skip
 
@@ -149,7 +150,7 @@ def index_of(path: Path, monitor: Monitor) -> Index:
                 shown_last, decoded_last = max(shown_last, (time, packet.duration or 0)), packet.duration or 0
                 place = (time, packet.pos) if place is None or time < place[0] else place
     shown, stamps, counted = _shown(path, track, times, dts)
-    late, cut = _cut(path, track, *place) if place and track.container.startswith("mov") else (0, False)
+    late, cut = _cut(path, track, *place) if place and track.container == "mov" else (0, False)
     if late and shown is not None:
         shown, stamps = shown + late, shown
     known = _known(times)
@@ -160,7 +161,8 @@ def index_of(path: Path, monitor: Monitor) -> Index:
     last = max(shown_last[1], decoded_last, usual)
     if (edited or cut) and track.end - late > shown_last[0]:  # then packets do not say it
         last = track.end - late - shown_last[0]
-    return Index(len(times), shown, sorted(keys), track.base, first, float(last * track.base) or None, stamps, counted)
+    seconds = float(last * track.base) or None
+    return Index(len(times), shown, sorted(keys), track.base, first, seconds, stamps, counted, track.container)
 
 
 def _check_clock(path: Path, track: _Track, before: int | None, now: int, number: int) -> None:

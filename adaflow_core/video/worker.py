@@ -98,8 +98,8 @@ class Source:
 
     def _decord(self, count: int, size: list[int]) -> list[tuple[int, Any]] | None:
         # decord knows no AV1, display matrix, HDR or primaries, and its reader must stay in one thread: made, used and
-        # dropped here.
-        if self.info.codec != "h264" or self.info.notes:
+        # dropped here. In transport and program streams, AVI, ASF and MXF it gives frames that are up to a second off.
+        if self.info.codec != "h264" or self.info.notes or self.index.container not in ("mov", "matroska", "flv"):
             return None
         try:
             import decord
