@@ -47,13 +47,13 @@ STRUCTURES = {
     "fragmented": Structure(fragmented=True, keys=25),
     "cut within a frame": Structure("mov", "mpeg4", keys=1, segments=((0.3, 2.25),)),
     "cut within a frame, reordered": Structure(
-        b_frames=2, keys=50, segments=((0.31, 2.25),), frames=slice(20, None)
+        b_frames=2, keys=50, segments=((0.29, 2.25),), frames=slice(20, None)
     ).between_tones(),
     "cut in front, of key frames only, the last one stands": Structure(
         "mp4", "mpeg4", keys=1, times=EVEN[:60], end=4.0, segments=((0.3, 4.0),)
     ),
     "an even part behind a frame that stands": Structure(
-        "mkv", times=(*EVEN[:2], *EVEN[6:]), frames=slice(9, None)
+        "mkv", times=(*EVEN[:2], *EVEN[4:]), frames=slice(9, None)
     ).between_tones(),
     "AVI, reordered": Structure("avi", "mpeg4", b_frames=2, audio="pcm_s16le"),
     "AVI, H.264": Structure("avi", audio="ac3"),
