@@ -19,6 +19,7 @@ from adaflow_core.video.reader import OPTIONS
 # Copied packet by packet, as every browser plays them in an mp4; anything else becomes AAC.
 _COPIED = ("aac", "mp3")
 _AAC_FRAME = 1024  # samples
+_EARLIER = 2  # seconds; sound may lie in front of the pictures that it goes with
 
 
 def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
@@ -40,11 +41,11 @@ def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fra
 
 
 def _opened(source: Path, begin: Fraction = Fraction(0)) -> InputContainer:
-    """At or before `begin` seconds."""
+    """Somewhere before `begin` seconds."""
     container = av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace")
-    if begin > 0:
+    if begin > _EARLIER:
         try:
-            container.seek(int(begin * av.time_base))
+            container.seek(int((begin - _EARLIER) * av.time_base))
         except av.FFmpegError:  # it cannot: a short program stream
             container.close()
             return _opened(source)
@@ -136,14 +137,13 @@ def _encoded(
     first = next(frames, None)
     if first is None:
         return
+    base = Fraction(1, first.sample_rate)  # in which times are cut: AVI's ticks are as long as packets
     layout = "mono" if first.layout.nb_channels == 1 else "stereo"
     stream = container.add_stream("aac", rate=48000, layout=layout)
     graph = Graph()
     graph.link_nodes(
         # By the first frame: a header can name another sample format than the decoder gives.
-        graph.add_abuffer(
-            sample_rate=first.sample_rate, format=first.format, layout=first.layout, time_base=first.time_base
-        ),
+        graph.add_abuffer(sample_rate=first.sample_rate, format=first.format, layout=first.layout, time_base=base),
         graph.add("atrim", f"start={begins:.6f}:end={ends:.6f}"),
         graph.add("asetpts", f"PTS-{begins:.6f}/TB"),
         # Counts samples from 0 on, whatever the source's clock (WebM's ticks are whole milliseconds), and
@@ -154,6 +154,8 @@ def _encoded(
     ).configure()
     graph.set_audio_frame_size(_AAC_FRAME)
     for frame in chain([first], frames, [None]):  # None: no more
+        if frame is not None and frame.pts is not None and frame.time_base:
+            frame.pts, frame.time_base = round(frame.pts * frame.time_base / base), base
         with suppress(av.EOFError):
             graph.push(frame)
         with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or it is done

@@ -9,7 +9,7 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,8 @@ OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 RESTAMP = CONVERT.replace("-i", "-dts_delta_threshold 1 -i", 1)  # or it leaves a gap
 _BACK, _FORWARD = 0.5, 10.0  # seconds by which a stream's clock may jump; as in FFmpeg, forward in MPEG-TS only
 PARSED = ("mpeg1video", "mpeg2video", "mpeg4")  # FFmpeg sees which frames are reordered without decoding
+_CLOCK_ERROR = 0.002  # seconds; an edit list has ticks of its own
+_IN_A_PACKET = 250  # frames, at most
 PACKETS = 5_000_000  # a day at 60 frames a second; a table of a header may name any number
 
 
@@ -112,7 +114,7 @@ def index_of(path: Path, monitor: Monitor) -> Index:
     times: list[int | None] = []
     dts: list[int | None] = []
     keys: list[tuple[int, int]] = []
-    earliest = last_dts = place = None  # place: in the file, of the frame that is shown first
+    earliest = last_dts = place = last_place = None  # places in the file: of the first frame shown, of the last decoded
     edited = left = False  # whether frames lie outside an edit list; behind its end
     shown_last, decoded_last = (-(2**63), 0), 0  # time and duration; duration
     track = _Track("", "", False, Fraction(0), None, 0)
@@ -130,9 +132,7 @@ def index_of(path: Path, monitor: Monitor) -> Index:
                     keys.append((time, time if packet.dts is None else packet.dts))
                 continue
             if left:  # FFmpeg errs there by several frames
-                raise AdaFlowError(
-                    f"{path} is joined from several parts by its edit list; export it as a new file first"
-                )
+                raise _joined(path)
             if packet.dts is not None:
                 _check_clock(path, track, last_dts, packet.dts, len(times))
                 last_dts = packet.dts
@@ -148,18 +148,21 @@ def index_of(path: Path, monitor: Monitor) -> Index:
             dts.append(packet.dts)
             if time is not None:
                 shown_last, decoded_last = max(shown_last, (time, packet.duration or 0)), packet.duration or 0
-                place = (time, packet.pos) if place is None or time < place[0] else place
+                last_place = time, packet.pos
+                place = last_place if place is None or time < place[0] else place
     shown, stamps, counted = _shown(path, track, times, dts)
-    late, cut = _cut(path, track, *place) if place and track.container == "mov" else (0, False)
+    late, cut = (
+        _cut(path, track, place, last_place) if place and last_place and track.container == "mov" else (0, False)
+    )
     if late and shown is not None:
         shown, stamps = shown + late, shown
     known = _known(times)
     first = float((known[0] if shown is None else shown[0]) * track.base) if len(known) else 0.0
     # Where frames are reordered, an mp4 has the time for which the last one stands at the packet that is decoded last.
-    # What is shorter than frames are may be a field.
+    # What is shorter than frames are may be a field. But what is cut off, or decoded long before, only a header tells.
     usual = int(np.median(np.diff(known))) if len(known) > 1 else 0
     last = max(shown_last[1], decoded_last, usual)
-    if (edited or cut) and track.end - late > shown_last[0]:  # then packets do not say it
+    if (edited or cut or (track.reorders and track.container == "mov")) and track.end - late > shown_last[0]:
         last = track.end - late - shown_last[0]
     seconds = float(last * track.base) or None
     return Index(len(times), shown, sorted(keys), track.base, first, seconds, stamps, counted, track.container)
@@ -201,7 +204,7 @@ def _shown(
 
 
 def _one_each(stamps: np.ndarray) -> np.ndarray:
-    """Times of which one is left out and another is there twice, with the frames between moved; else the same array.
+    """Times of which some are left out and others are there twice, with the frames between moved; else the same array.
 
     A packet of a program stream stamps the first frame that begins in it; where a frame's start code lies across two
     packets, FFmpeg gives the stamp to the frame before.
@@ -211,12 +214,23 @@ def _one_each(stamps: np.ndarray) -> np.ndarray:
     if frame <= 0:
         return stamps
     steps = np.rint(gaps / frame).astype(int)
-    odd, shown = np.flatnonzero(steps != 1), stamps.copy()
-    for begin, end in pairwise(odd):
-        if (steps[begin], steps[end]) in ((2, 0), (0, 2)):
-            shown[begin + 1 : end + 1] += round(frame) * (1 - steps[begin])
-            steps[begin] = steps[end] = 1
-    return shown if (shown != stamps).any() else stamps
+    moved = np.zeros(len(stamps), int)  # frames
+    unpaired: list[tuple[int, int]] = []  # places, and frames that are missing there (or too many)
+    for place in map(int, np.flatnonzero(steps != 1)):
+        missing = int(steps[place]) - 1
+        while missing and unpaired and unpaired[-1][1] * missing < 0 and place - unpaired[-1][0] <= _IN_A_PACKET:
+            begin, other = unpaired.pop()
+            one = 1 if other > 0 else -1
+            moved[begin + 1 : place + 1] -= one
+            missing, other = missing + one, other - one
+            if other:
+                unpaired.append((begin, other))
+        if missing:
+            unpaired.append((place, missing))
+    for place, missing in unpaired:
+        if missing < 0 and len(stamps) - place <= _IN_A_PACKET:  # the end has no stamp of its own
+            moved[place + 1 :] -= missing
+    return stamps + np.rint(moved * frame).astype(np.int64) if moved.any() else stamps
 
 
 def _depth(path: Path) -> int:
@@ -229,18 +243,30 @@ def _depth(path: Path) -> int:
     return 0
 
 
-def _cut(path: Path, track: _Track, stamp: int, place: int | None) -> tuple[int, bool]:
-    """Ticks by which the frame at `place` of an mp4 is shown after its stamp; whether an edit list cuts something off.
+def _cut(path: Path, track: _Track, first: tuple[int, int | None], last: tuple[int, int | None]) -> tuple[int, bool]:
+    """Ticks by which an mp4's frames are shown after their stamps; whether an edit list cuts something off.
 
-    Where an edit list begins within a frame, FFmpeg shows the next one at 0 (`mov_fix_index`), but not the sound. With
-    its simpler reading of edit lists, which cuts nothing off, both keep their distance.
+    `first` and `last` are the stamps of two frames and their places in the file. Where an edit list begins within a
+    frame, FFmpeg shows the next one at 0 (`mov_fix_index`), but not the sound. With its simpler reading of edit lists,
+    which cuts nothing off, both keep their distance.
     """
     with open_video(path, advanced_editlist="0") as (container, stream), suppress(av.FFmpegError):
-        whole = stream.duration
-        for packet in container.demux(stream):
-            if packet.size and packet.pos == place and packet.pts is not None:
-                return packet.pts - stamp, whole != track.duration
+        whole, late = stream.duration, None
+        for stamp, place in (first, last):
+            if late is not None:
+                container.seek(stamp + late, stream=stream)
+            for packet in container.demux(stream):
+                if packet.size and packet.pos == place and packet.pts is not None:
+                    if late is not None and abs(packet.pts - stamp - late) * track.base > _CLOCK_ERROR:
+                        raise _joined(path)
+                    late = packet.pts - stamp if late is None else late
+                    break
+        return late or 0, whole != track.duration
     return 0, False
+
+
+def _joined(path: Path) -> AdaFlowError:
+    return AdaFlowError(f"{path} is joined from several parts by its edit list; export it as a new file first")
 
 
 def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:

@@ -80,6 +80,48 @@ STRUCTURES = {
     "a program stream that cannot be sought": Structure(
         "vob", "mpeg2video", b_frames=2, audio="ac3", frames=slice(14, None)
     ).between_tones(),
+    "a program stream whose end has no stamps": Structure(
+        "vob",
+        "mpeg2video",
+        Fraction(30000, 1001),
+        tuple(n * 1.001 / 30 for n in range(88)),
+        88 * 1.001 / 30,
+        5,
+        2,
+        start=0.3003,
+        audio="ac3",
+        audio_range=(-0.2, 2.436),
+    ),
+    "sound in front of its pictures": Structure(
+        "vob",
+        "mpeg2video",
+        Fraction(30),
+        tuple(n / 30 for n in range(98)),
+        98 / 30,
+        5,
+        2,
+        audio="ac3",
+        audio_range=(0.35, 2.767),
+        frames=slice(10, None),
+    ),
+    "AVI, ticks of sound as long as packets": Structure(
+        "avi",
+        rate=Fraction(60),
+        times=tuple(n / 60 for n in range(160)),
+        end=160 / 60,
+        keys=5,
+        audio="ac3",
+        audio_range=(0, 160 / 60),
+        frames=slice(33, None),
+    ),
+    "the last frame shown is not the last decoded": Structure(
+        "mov",
+        times=tuple(np.cumsum([0, *np.tile([0.04, 0.12], 20)]).round(3).tolist()),
+        end=3.24,
+        b_frames=2,
+        audio="pcm_s16le",
+        audio_range=(0, 3.24),
+    ),
     "interlaced": Structure("mpg", "mpeg2video", audio="mp2", interlaced=True),
 }
 
@@ -91,8 +133,9 @@ def test_flash_and_tone_stay_together(name: str, tmp_path: Path) -> None:
     assert not faults(STRUCTURES[name], tmp_path / "film")
 
 
-def test_several_parts_of_an_edit_list_are_refused(tmp_path: Path) -> None:
-    path = Structure(b_frames=2, segments=((0.32, 1.2), (1.8, 2.6))).write(tmp_path / "film")
+@pytest.mark.parametrize("keys", [12, 1])
+def test_several_parts_of_an_edit_list_are_refused(keys: int, tmp_path: Path) -> None:
+    path = Structure(b_frames=2 * (keys > 1), keys=keys, segments=((0.32, 1.2), (1.8, 2.6))).write(tmp_path / "film")
     with pytest.raises(AdaFlowError, match="several parts by its edit list; export"):
         probe(path)
 

@@ -239,7 +239,7 @@ class Structure:
                 )
                 if self.audio == "wmav2":  # it has no rate of its own
                     stream.bit_rate = 64000
-            if len(plan) > 2:
+            if len(plan) > 1:
                 stream.disposition = (
                     av.stream.Disposition.default if kind in ("picture", "sound") else av.stream.Disposition(0)
                 )
