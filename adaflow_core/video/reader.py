@@ -162,8 +162,11 @@ def index_of(path: Path, monitor: Monitor) -> Index:
     # What is shorter than frames are may be a field. But what is cut off, or decoded long before, only a header tells.
     usual = int(np.median(np.diff(known))) if len(known) > 1 else 0
     last = max(shown_last[1], decoded_last, usual)
-    if (edited or cut or (track.reorders and track.container == "mov")) and track.end - late > shown_last[0]:
-        last = track.end - late - shown_last[0]
+    rest = track.end - late - shown_last[0]
+    if rest > 0 and (edited or cut):
+        last = rest
+    elif rest > 0 and track.reorders and track.container == "mov":
+        last = max(rest, usual)
     seconds = float(last * track.base) or None
     return Index(len(times), shown, sorted(keys), track.base, first, seconds, stamps, counted, track.container)
 
