@@ -19,6 +19,7 @@ from adaflow_core.video.reader import OPTIONS
 # Copied packet by packet, as every browser plays them in an mp4; anything else becomes AAC.
 _COPIED = ("aac", "mp3")
 _AAC_FRAME = 1024  # samples
+_EARLIER = 2  # seconds; sound may lie in front of the pictures that it goes with
 
 
 def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
@@ -26,7 +27,7 @@ def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fra
 
     False, and nothing written, if there is no sound. Runs in the process of `worker`.
     """
-    with av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace") as container:
+    with _opened(source) as container:
         track = _default_track(container)
         if track is None:
             return False
@@ -37,6 +38,18 @@ def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fra
             return True
     _mux(_encoded, video, source, out, begin, length, monitor)
     return True
+
+
+def _opened(source: Path, begin: Fraction = Fraction(0)) -> InputContainer:
+    """Somewhere before `begin` seconds."""
+    container = av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace")
+    if begin > _EARLIER:
+        try:
+            container.seek(int((begin - _EARLIER) * av.time_base))
+        except av.FFmpegError:  # it cannot: a short program stream
+            container.close()
+            return _opened(source)
+    return container
 
 
 class _Broken(Exception):
@@ -58,14 +71,12 @@ def _mux(
     monitor: Monitor,
 ) -> None:
     with (
-        av.open(str(source.resolve()), options=OPTIONS, metadata_errors="replace") as sounding,
+        _opened(source, begin) as sounding,
         av.open(str(video.resolve())) as silent,
         av.open(str(out.resolve()), "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
         container.metadata.update(silent.metadata)
         stream = container.add_stream_from_template(silent.streams.video[0])
-        if begin > 0:
-            sounding.seek(int(begin * av.time_base))
         packets = make_packets(container, sounding, _default_track(sounding), begin, length)
         sound = next(packets, None)
         for packet in silent.demux(video=0):
@@ -88,23 +99,25 @@ def _copied(
 ) -> Iterator[av.Packet]:
     stream = container.add_stream_from_template(sound)
     assert sound.time_base is not None
-    offset, following = round(begin / sound.time_base), None
+    # Samples: the source's ticks may be as long as packets (AVI).
+    base, following = Fraction(1, sound.codec_context.sample_rate or 48000), None
     with suppress(av.FFmpegError):  # a file that breaks off
         for packet in source.demux(sound):
             if packet.pts is None or packet.is_discard:
                 continue
-            time = packet.pts - offset
+            time, duration = packet.pts * sound.time_base - begin, (packet.duration or 0) * sound.time_base
             # The packet that straddles the beginning is kept: its time is below 0, and the edit list that
             # the muxer writes starts playing in the middle of it.
-            if time + (packet.duration or 0) <= 0:
+            if time + duration <= 0:
                 continue
-            if time * sound.time_base >= length:
+            if time >= length:
                 return
-            if following is not None and 2 * abs(time - following) > (packet.duration or 0):
+            if following is not None and 2 * abs(time - following) > duration:
                 raise _Broken
-            following = time + (packet.duration or 0)
-            packet.pts = time
-            packet.dts = None if packet.dts is None else packet.dts - offset
+            following = time + duration
+            dts = None if packet.dts is None else packet.dts * sound.time_base - begin
+            packet.pts, packet.dts = round(time / base), None if dts is None else round(dts / base)
+            packet.duration, packet.time_base = round(duration / base), base
             packet.stream = stream
             yield packet
 
@@ -124,14 +137,13 @@ def _encoded(
     first = next(frames, None)
     if first is None:
         return
+    base = Fraction(1, first.sample_rate)  # in which times are cut: AVI's ticks are as long as packets
     layout = "mono" if first.layout.nb_channels == 1 else "stereo"
     stream = container.add_stream("aac", rate=48000, layout=layout)
     graph = Graph()
     graph.link_nodes(
         # By the first frame: a header can name another sample format than the decoder gives.
-        graph.add_abuffer(
-            sample_rate=first.sample_rate, format=first.format, layout=first.layout, time_base=first.time_base
-        ),
+        graph.add_abuffer(sample_rate=first.sample_rate, format=first.format, layout=first.layout, time_base=base),
         graph.add("atrim", f"start={begins:.6f}:end={ends:.6f}"),
         graph.add("asetpts", f"PTS-{begins:.6f}/TB"),
         # Counts samples from 0 on, whatever the source's clock (WebM's ticks are whole milliseconds), and
@@ -142,6 +154,8 @@ def _encoded(
     ).configure()
     graph.set_audio_frame_size(_AAC_FRAME)
     for frame in chain([first], frames, [None]):  # None: no more
+        if frame is not None and frame.pts is not None and frame.time_base:
+            frame.pts, frame.time_base = round(frame.pts * frame.time_base / base), base
         with suppress(av.EOFError):
             graph.push(frame)
         with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or it is done

@@ -80,24 +80,33 @@ def decode_video(
     if len(pixels) < end - begin:  # the container lists more: it is damaged, or cut short
         notes.append(f"{path.name} is damaged: {len(pixels)} of {end - begin} frames could be read")
     digest = _digest(hasher, pixels.shape, info.fps)
-    uneven = _uneven_times(times, durations[-1], info.fps)
+    uneven = _uneven_times(times, durations[-1], info.fps, begin)
     return Video(pixels, info.fps, digest, path, begin, uneven, tuple(notes), info.transfer)
 
 
-def _uneven_times(found: list[float | None], duration: float | None, fps: Fraction) -> tuple[float, ...] | None:
-    """When the frames begin and the last one, of `duration`, ends [T + 1]; None for an even rate."""
+def _uneven_times(
+    found: list[float | None], duration: float | None, fps: Fraction, begin: int
+) -> tuple[float, ...] | None:
+    """When the frames from number `begin` on begin and the last, of `duration`, ends [T + 1]; None for an even rate."""
     times, frame = np.array(found, np.float64), 1 / float(fps)  # nan where a frame has none
+    if np.isnan(times).any():  # then two with one time are a stamp that the first one should not have
+        times[:-1][times[:-1] == times[1:]] = np.nan
     known = np.flatnonzero(~np.isnan(times))
     if not len(known):
         return None
-    numbers = np.arange(len(times))
-    times = np.interp(numbers, known, times[known])
+    times = _filled(times, known, frame)
     times = np.append(times, times[-1] + (duration or frame))
     steps = _CLOSEST * np.arange(len(times))
     times = np.maximum.accumulate(times - steps) + steps
-    even = times[0] + np.arange(len(times)) * frame
-    off = np.abs(times - even)
+    off = np.abs(times - (begin + np.arange(len(times))) * frame)
     return None if off[:-1].max() < min(_EVEN, 0.5 * frame) and off[-1] < 0.5 * frame else tuple(times.tolist())
+
+
+def _filled(times: np.ndarray, known: np.ndarray, frame: float) -> np.ndarray:
+    """Times for those that have none: between the `known` ones evenly, before and after them at the usual rate."""
+    numbers = np.arange(len(times))
+    before, after = np.minimum(numbers - known[0], 0), np.maximum(numbers - known[-1], 0)
+    return np.interp(numbers, known, times[known]) + frame * (before + after)
 
 
 def from_frames(frames: np.ndarray | Sequence[Image.Image], fps: float | Fraction = 24) -> Video:

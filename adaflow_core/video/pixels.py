@@ -32,6 +32,7 @@ SRGB = 13
 CONVERTED = LINEAR, LOG, LOG_SQRT, PQ, CINEMA, HLG = (8, 9, 10, 16, 17, 18)
 _GAMMAS = {4: 2.2, 5: 2.8}  # of the display; else BT.1886's
 _GAMMA = 2.4
+_MOST = 65535
 WHITE = 203.0  # nits of HDR's reference white (ITU-R BT.2408), which becomes SDR's
 _KNEE = 0.8  # linear light above which highlights are compressed; 1 is reference white
 BT709, BT2020 = 1, 9
@@ -68,7 +69,7 @@ def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReform
     if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:  # swscale takes it for full range
         rgb = _widen(rgb)
     if converts:
-        rgb = to_bt709(rgb, frame.color_trc, primaries)
+        rgb = to_bt709(rgb, frame.color_trc, primaries, _white(frame))
     if transposed:
         rgb = rgb.transpose(1, 0, 2)
     return rgb[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
@@ -95,6 +96,15 @@ def _widen(rgb: np.ndarray) -> np.ndarray:
     most = int(np.iinfo(rgb.dtype).max)
     wide = (rgb.astype(np.float32) - 16 / 255 * most) * (255 / 219)
     return (wide.clip(0, most) + 0.5).astype(rgb.dtype)
+
+
+def _white(frame: av.VideoFrame) -> int:
+    """What swscale makes of white in 16 bits: it shifts the codes of YUV, where RGB fills the scale."""
+    name, bits = frame.format.name, frame.format.components[0].bits
+    if frame.format.is_rgb or name.startswith("gray") or frame.format.has_palette:
+        return _MOST
+    full = frame.color_range == ColorRange.JPEG or name.startswith("yuvj")
+    return (2**bits - 1) << (16 - bits) if full else 255 << 8
 
 
 def transfer_of(frame: av.VideoFrame) -> int:
@@ -128,12 +138,13 @@ def is_hdr(frame: av.VideoFrame) -> bool:
     return frame.color_trc in (PQ, HLG)
 
 
-def to_bt709(rgb: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
-    """[h, w, 3] uint16 -> uint8 with BT.709's primaries, in the same transfer if that is `KEPT`.
+def to_bt709(rgb: np.ndarray, transfer: int, primaries: int, white: int = _MOST) -> np.ndarray:
+    """[h, w, 3] uint16, of which the highest code is `white` -> uint8 with BT.709's primaries, in the same transfer if
+    that is `KEPT`.
 
     What is not comes out for a display of gamma 2.4 (BT.1886), HDR tone-mapped.
     """
-    linear = _to_linear(transfer)[rgb]
+    linear = _to_linear(transfer, white)[rgb]
     if transfer == HLG:  # the display's own gamma, of its luminance, at 1,000 nits (BT.2100)
         linear *= (linear @ _to_xyz(primaries)[1])[..., None] ** 0.2 * (1000 / WHITE)
     linear = np.maximum(linear @ _to_bt709(primaries).T, 0)
@@ -151,9 +162,9 @@ def to_bt709(rgb: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
 
 
 @lru_cache
-def _to_linear(transfer: int) -> np.ndarray:
+def _to_linear(transfer: int, white: int) -> np.ndarray:
     """[65536] float32: light of each code value; 1 is white. PQ may be more; HLG is the scene's light."""
-    code = np.arange(65536) / 65535
+    code = np.minimum(np.arange(_MOST + 1) / white, 1)
     if transfer == PQ:
         root = code ** (32 / 2523)
         power = np.maximum(root - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * root)

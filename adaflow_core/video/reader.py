@@ -30,15 +30,18 @@ CONTAINERS = "mov,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg,apng,yuv4mpegpip
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 RESTAMP = CONVERT.replace("-i", "-dts_delta_threshold 1 -i", 1)  # or it leaves a gap
 _BACK, _FORWARD = 0.5, 10.0  # seconds by which a stream's clock may jump; as in FFmpeg, forward in MPEG-TS only
+PARSED = ("mpeg1video", "mpeg2video", "mpeg4")  # FFmpeg sees which frames are reordered without decoding
+_CLOCK_ERROR = 0.002  # seconds; an edit list has ticks of its own
+_IN_A_PACKET = 250  # frames, at most
 PACKETS = 5_000_000  # a day at 60 frames a second; a table of a header may name any number
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream; AdaFlowError with the remedy if the file cannot be read."""
     try:
         # The absolute path, so that a name such as "concat:a" is not taken for a protocol.
-        container = av.open(str(path.resolve()), options=OPTIONS, metadata_errors="replace")
+        container = av.open(str(path.resolve()), options=OPTIONS | options, metadata_errors="replace")
     except (OSError, av.FFmpegError) as error:
         raise AdaFlowError(f"{path} is not a video that can be read; choose another file or {CONVERT}") from error
     with container:
@@ -59,16 +62,24 @@ class Index(NamedTuple):
 
     length: int  # frames
     times: np.ndarray | None  # [length] int64 in the stream's time base, ascending; None: some have none
-    keys: list[tuple[int, int]]  # (time, offset to seek to) of the frames that decoding can begin at
+    keys: list[tuple[int, int]]  # (stamp, offset to seek to) of the frames that decoding can begin at
     base: Fraction = Fraction(0)  # seconds of a tick of the times
     first: float = 0.0  # seconds at which the first frame is shown
     last_seconds: float | None = None  # for which the last frame is shown
+    stamps: np.ndarray | None = None  # [length] int64 FFmpeg's times, ascending; None: they are the same
+    counted: bool = False  # the stamps are not in the order of the frames: its number tells when a frame is shown
+    container: str = ""  # FFmpeg's name for its kind
+
+    def by_stamps(self) -> Index:
+        """With FFmpeg's times, by which it seeks; some may be wrong by a few frames."""
+        return self if self.stamps is None else self._replace(times=self.stamps, stamps=None, counted=False)
 
     def key_within(self, begin: int, end: int) -> bool:
         """Whether decoding can begin at one of the frames begin..end, both included."""
-        if self.times is None:
+        stamps = self.by_stamps().times
+        if stamps is None:
             return False
-        low, high = int(self.times[begin]), int(self.times[end])
+        low, high = int(stamps[begin]), int(stamps[end])
         return any(low <= time <= high for time, _ in self.keys)
 
     def seconds_of(self, frame: av.VideoFrame) -> float | None:
@@ -79,82 +90,225 @@ class Index(NamedTuple):
         return self.last_seconds if number == self.length else float(int(self.times[number]) * self.base) - frame.time
 
 
+class _Track(NamedTuple):
+    """What a header says of the video stream."""
+
+    container: str
+    codec: str
+    reorders: bool  # whether frames may be shown in another order than they are decoded in
+    base: Fraction
+    duration: int | None
+    end: int
+
+    @classmethod
+    def of(cls, container: InputContainer, stream: VideoStream) -> _Track:
+        end = (stream.start_time or 0) + (stream.duration or 0)
+        return cls(
+            container.format.name.partition(",")[0], codec_name(stream), bool(stream.codec_context.has_b_frames),
+            stream.time_base or Fraction(0), stream.duration, end,
+        )  # fmt: skip
+
+
 def index_of(path: Path, monitor: Monitor) -> Index:
     """Reads every packet and decodes none. Frames before the first key frame are left out: they cannot be decoded."""
     times: list[int | None] = []
+    dts: list[int | None] = []
     keys: list[tuple[int, int]] = []
-    earliest = last_dts = None
+    earliest = last_dts = place = last_place = None  # places in the file: of the first frame shown, of the last decoded
     edited = left = False  # whether frames lie outside an edit list; behind its end
     shown_last, decoded_last = (-(2**63), 0), 0  # time and duration; duration
-    base, stream_end = Fraction(0), 0
+    track = _Track("", "", False, Fraction(0), None, 0)
     with open_video(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
-        base = stream.time_base or base
-        stream_end = (stream.start_time or 0) + (stream.duration or 0)
+        track = _Track.of(container, stream)
         for packet in container.demux(stream):
             monitor.check()
             if not packet.size:
                 continue
+            time = packet.pts
             if packet.is_discard:  # outside the edit list: what is shown may be decoded from it
                 edited, left = True, left or (packet.is_keyframe and bool(times))
-                if packet.is_keyframe and packet.pts is not None and not times:
-                    earliest = packet.pts
-                    keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+                if packet.is_keyframe and time is not None and not times:
+                    earliest = time
+                    keys.append((time, time if packet.dts is None else packet.dts))
                 continue
             if left:  # FFmpeg errs there by several frames
-                raise AdaFlowError(
-                    f"{path} is joined from several parts by its edit list; export it as a new file first"
-                )
+                raise _joined(path)
             if packet.dts is not None:
-                step = 0 if last_dts is None else (packet.dts - last_dts) * base
-                if step < -_BACK or (step > _FORWARD and container.format.name == "mpegts"):
-                    raise AdaFlowError(
-                        f"the clock of {path} jumps by {float(step):+.1f} s at frame {len(times)}; {RESTAMP}"
-                    )
+                _check_clock(path, track, last_dts, packet.dts, len(times))
                 last_dts = packet.dts
-            time = packet.pts
             if packet.is_keyframe and time is not None:
                 if not keys and times:
-                    times, earliest = [], time
+                    times, dts, place, earliest = [], [], None, time
                 keys.append((time, time if packet.dts is None else packet.dts))
             if earliest is not None and time is not None and time < earliest:
                 continue
             if len(times) == PACKETS:
                 raise AdaFlowError(f"{path} claims more than {PACKETS} frames; cut it into parts")
             times.append(time)
+            dts.append(packet.dts)
             if time is not None:
                 shown_last, decoded_last = max(shown_last, (time, packet.duration or 0)), packet.duration or 0
-    known = np.sort(np.array([time for time in times if time is not None], dtype=np.int64))
-    first = float(known[0] * base) if len(known) else 0.0
+                last_place = time, packet.pos
+                place = last_place if place is None or time < place[0] else place
+    shown, stamps, counted = _shown(path, track, times, dts)
+    late, cut = (
+        _cut(path, track, place, last_place) if place and last_place and track.container == "mov" else (0, False)
+    )
+    if late and shown is not None:
+        shown, stamps = shown + late, shown
+    known = _known(times)
+    first = float((known[0] if shown is None else shown[0]) * track.base) if len(known) else 0.0
     # Where frames are reordered, an mp4 has the time for which the last one stands at the packet that is decoded last.
-    # What is shorter than frames are may be a field.
+    # What is shorter than frames are may be a field. But what is cut off, or decoded long before, only a header tells.
     usual = int(np.median(np.diff(known))) if len(known) > 1 else 0
     last = max(shown_last[1], decoded_last, usual)
-    if edited and stream_end > shown_last[0]:  # then packets do not say it
-        last = stream_end - shown_last[0]
-    seconds = float(last * base) or None
-    return Index(len(times), known if len(known) == len(times) else None, sorted(keys), base, first, seconds)
+    rest = track.end - late - shown_last[0]
+    if rest > 0 and (edited or cut):
+        last = rest
+    elif rest > 0 and track.reorders and track.container == "mov":
+        last = max(rest, usual)
+    seconds = float(last * track.base) or None
+    return Index(len(times), shown, sorted(keys), track.base, first, seconds, stamps, counted, track.container)
+
+
+def _check_clock(path: Path, track: _Track, before: int | None, now: int, number: int) -> None:
+    step = 0 if before is None else (now - before) * track.base
+    if step < -_BACK or (step > _FORWARD and track.container == "mpegts"):
+        raise AdaFlowError(f"the clock of {path} jumps by {float(step):+.1f} s at frame {number}; {RESTAMP}")
+
+
+def _known(times: list[int | None]) -> np.ndarray:
+    return np.sort(np.array([time for time in times if time is not None], dtype=np.int64))
+
+
+def _shown(
+    path: Path, track: _Track, times: list[int | None], dts: list[int | None]
+) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
+    """`Index.times`, `stamps` and `counted`: FFmpeg makes up times that a container does not have."""
+    stamps, slots = _known(times), _known(dts)
+    if len(stamps) < len(times) or not times:
+        return None, None, False
+    if track.container == "mpeg":
+        shown = _one_each(stamps)
+        return (stamps, None, False) if shown is stamps else (shown, stamps, True)
+    if len(slots) < len(stamps):
+        return stamps, None, False
+    in_turn = track.codec not in PARSED and bool((np.array(times) == stamps).all())  # maybe made up from the slots
+    counted = in_turn and track.reorders
+    if track.container == "avi":  # each packet has a slot, and a frame comes of each
+        return slots, stamps, counted or (track.reorders and bool(np.ptp(stamps - slots)))
+    if track.container == "mxf" and counted:
+        return slots, stamps, True
+    if track.container == "asf" and in_turn:  # FFmpeg writes there when to decode: a frame is shown when it comes out
+        depth = _depth(path) if counted else 0
+        after = slots[-1] + (slots[-1] - slots[0]) // max(1, len(slots) - 1) * np.arange(1, depth + 1)
+        return np.append(slots[depth:], after), stamps, counted
+    return stamps, None, False
+
+
+def _one_each(stamps: np.ndarray) -> np.ndarray:
+    """Times of which some are left out and others are there twice, with the frames between moved; else the same array.
+
+    A packet of a program stream stamps the first frame that begins in it; where a frame's start code lies across two
+    packets, FFmpeg gives the stamp to the frame before.
+    """
+    gaps = np.diff(stamps)
+    frame = np.median(gaps) if len(gaps) else 0
+    if frame <= 0:
+        return stamps
+    steps = np.rint(gaps / frame).astype(int)
+    moved = np.zeros(len(stamps), int)  # frames
+    unpaired: list[tuple[int, int]] = []  # places, and frames that are missing there (or too many)
+    for place in map(int, np.flatnonzero(steps != 1)):
+        missing = int(steps[place]) - 1
+        while missing and unpaired and unpaired[-1][1] * missing < 0 and place - unpaired[-1][0] <= _IN_A_PACKET:
+            begin, other = unpaired.pop()
+            one = 1 if other > 0 else -1
+            moved[begin + 1 : place + 1] -= one
+            missing, other = missing + one, other - one
+            if other:
+                unpaired.append((begin, other))
+        if missing:
+            unpaired.append((place, missing))
+    for place, missing in unpaired:
+        if missing < 0 and len(stamps) - place <= _IN_A_PACKET:  # the end has no stamp of its own
+            moved[place + 1 :] -= missing
+    return stamps + np.rint(moved * frame).astype(np.int64) if moved.any() else stamps
+
+
+def _depth(path: Path) -> int:
+    """How many packets more than one a decoder has to see before it gives a frame."""
+    with open_video(path) as (container, stream), suppress(av.FFmpegError):
+        stream.codec_context.thread_count = 1
+        for number, packet in enumerate(container.demux(stream)):
+            if packet.decode():
+                return number
+    return 0
+
+
+def _cut(path: Path, track: _Track, first: tuple[int, int | None], last: tuple[int, int | None]) -> tuple[int, bool]:
+    """Ticks by which an mp4's frames are shown after their stamps; whether an edit list cuts something off.
+
+    `first` and `last` are the stamps of two frames and their places in the file. Where an edit list begins within a
+    frame, FFmpeg shows the next one at 0 (`mov_fix_index`), but not the sound. With its simpler reading of edit lists,
+    which cuts nothing off, both keep their distance.
+    """
+    with open_video(path, advanced_editlist="0") as (container, stream), suppress(av.FFmpegError):
+        whole, late = stream.duration, None
+        for stamp, place in (first, last):
+            if late is not None:
+                container.seek(stamp + late, stream=stream)
+            for packet in container.demux(stream):
+                if packet.size and packet.pos == place and packet.pts is not None:
+                    if late is not None and abs(packet.pts - stamp - late) * track.base > _CLOCK_ERROR:
+                        raise _joined(path)
+                    late = packet.pts - stamp if late is None else late
+                    break
+        return late or 0, whole != track.duration
+    return 0, False
+
+
+def _joined(path: Path) -> AdaFlowError:
+    return AdaFlowError(f"{path} is joined from several parts by its edit list; export it as a new file first")
 
 
 def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
     """Decoded frames from number `begin` on, in the order of display."""
-    if begin and index.times is not None:
-        first = int(index.times[begin])
+    stamps = index.by_stamps().times
+    if begin and stamps is not None and not index.counted:
+        first = int(stamps[begin])
         offset = next((offset for time, offset in reversed(index.keys) if time <= first), None)
         with open_video(path) as (container, stream):
-            if offset is not None:
-                container.seek(offset, stream=stream)
-            frames = decode_packets(container, stream, monitor)
+            frames: Iterator[av.VideoFrame] = iter(())
+            with suppress(av.FFmpegError):  # it cannot be sought: a short program stream
+                if offset is not None:
+                    container.seek(offset, stream=stream)
+                frames = decode_packets(container, stream, monitor)
             frame = next((f for f in frames if f.pts is not None and f.pts >= first), None)
             if frame is not None and frame.pts == first:
-                yield frame
-                yield from frames
+                same = begin - int(np.searchsorted(stamps, first))  # frames before it with its stamp
+                yield from _as_shown(islice(chain([frame], frames), same, None), index, begin)
                 return
     with open_video(path) as (container, stream):  # from the start, and where seeking missed (MPEG-TS may)
         frames = decode_packets(container, stream, monitor)
-        if index.times is not None:  # what a decoder makes of frames before the first key frame is broken
-            earliest = int(index.times[0])
+        if stamps is not None:  # what a decoder makes of frames before the first key frame is broken
+            earliest = int(stamps[0])
             frames = (frame for frame in frames if frame.pts is None or frame.pts >= earliest)
-        yield from islice(frames, begin, None)
+        yield from _as_shown(islice(frames, begin, None), index, begin)
+
+
+def _as_shown(frames: Iterator[av.VideoFrame], index: Index, begin: int) -> Iterator[av.VideoFrame]:
+    """With the times of the index, where FFmpeg's are others."""
+    if index.stamps is None or index.times is None:
+        yield from frames
+        return
+    number = begin - 1
+    for frame in frames:
+        number += 1
+        if not index.counted and frame.pts is not None:  # one that cannot be decoded may be missing
+            number = max(number, int(np.searchsorted(index.stamps, frame.pts)))
+        frame.pts = int(index.times[min(number, index.length - 1)])
+        yield frame
 
 
 def decode_packets(container: InputContainer, stream: VideoStream, monitor: Monitor) -> Iterator[av.VideoFrame]:

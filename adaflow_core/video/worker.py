@@ -98,8 +98,8 @@ class Source:
 
     def _decord(self, count: int, size: list[int]) -> list[tuple[int, Any]] | None:
         # decord knows no AV1, display matrix, HDR or primaries, and its reader must stay in one thread: made, used and
-        # dropped here.
-        if self.info.codec != "h264" or self.info.notes:
+        # dropped here. In transport and program streams, AVI, ASF and MXF it gives frames that are up to a second off.
+        if self.info.codec != "h264" or self.info.notes or self.index.container not in ("mov", "matroska", "flv"):
             return None
         try:
             import decord
@@ -129,7 +129,7 @@ class Source:
             for number in spread(self.index.length, count):
                 if at < 0 or self.index.key_within(at, number):  # else it is as quick to read on
                     readers.close()
-                    frames = self._reader.frames_from(self.path, self.index, number, self.monitor)
+                    frames = self._reader.frames_from(self.path, self.index.by_stamps(), number, self.monitor)
                     source, at = readers.enter_context(closing(frames)), number
                 frame = next(islice(source, number - at, None), None)
                 if frame is None:

@@ -11,9 +11,9 @@ from av.video.reformatter import VideoReformatter
 
 from adaflow_core.cli.main import main
 from adaflow_core.video.decode import decode_video, probe, thumbnails
-from adaflow_core.video.pixels import PQ, upright_rgb
+from adaflow_core.video.pixels import upright_rgb
 from adaflow_core.video.write import write_video
-from helpers.videos.colours import SIZE, Tags, expected, patches, write_chart
+from helpers.videos.colours import HDR, SIZE, Tags, expected, patches, write_chart
 
 MOST = 3  # levels
 CHARTS = {
@@ -29,6 +29,9 @@ CHARTS = {
     "dvd-ntsc": Tags("yuv420p", 6, False, 6, 6),
     "phone-p3": Tags("yuv420p", 6, True, 1, 12),
     "uhd-sdr": Tags("yuv420p10le", 9, False, 14, 9),
+    "hdr-pq": Tags("yuv420p10le", 9, False, 16, 9),
+    "hdr-hlg": Tags("yuv420p10le", 9, False, 18, 9),
+    "hdr-pq-p3": Tags("yuv444p12le", 9, True, 16, 12),
     "p3-srgb": Tags("gbrp10le", 0, True, 13, 12),
     **{f"pixels-{name}": Tags(name, 0 if name.startswith("gbr") else 1, name.startswith("gbr"))
        for name in ("yuv420p", "yuv422p", "yuv420p10le", "yuv422p10le", "yuv422p12le", "yuv444p12le", "gbrp10le",
@@ -39,7 +42,13 @@ CHARTS = {
 
 
 def deviation(found: np.ndarray, tags: Tags) -> float:
-    return float(np.abs(patches(found) - expected(tags)).max())
+    right, levels = expected(tags), patches(found)
+    off = np.abs(levels - right)
+    if tags.transfer in HDR:
+        # From 80 % of white's light on, room is made for highlights: nine levels at white.
+        off[right.max(axis=1) > 255 * 0.8 ** (1 / 2.4)] /= 3
+        off[np.abs((levels / 255) ** 2.4 - (right / 255) ** 2.4) < 1e-4] = 0  # of white's light: five levels at black
+    return float(off.max())
 
 
 def as_read(path: Path) -> np.ndarray:
@@ -55,7 +64,12 @@ def test_a_chart_is_read_within_three_levels(name: str, tmp_path: Path) -> None:
     assert deviation(as_read(path), tags) <= MOST
 
 
-@pytest.mark.parametrize("name", ["dvd-pal", "phone-p3", "p3-srgb", "transfer-linear", "601-525-full", "pixels-gray"])
+WRITTEN = (
+    "dvd-pal", "phone-p3", "p3-srgb", "transfer-linear", "601-525-full", "pixels-gray", "hdr-pq", "hdr-hlg",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
 def test_a_chart_is_written_as_it_was_read(name: str, tmp_path: Path) -> None:
     tags = CHARTS[name]
     video = decode_video(write_chart(tmp_path / "a.mkv", tags), size=SIZE)
@@ -64,7 +78,7 @@ def test_a_chart_is_written_as_it_was_read(name: str, tmp_path: Path) -> None:
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
     declared = frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range
-    assert declared == (1, 1, 1 if tags.transfer == 8 else tags.transfer, 1)
+    assert declared == (1, 1, 1 if tags.transfer in (8, *HDR) else tags.transfer, 1)
 
 
 @pytest.mark.parametrize("matrix", [1, 6])
@@ -76,20 +90,13 @@ def test_thumbnails_have_the_colours_of_the_frames(matrix: int, primaries: int, 
     assert deviation(thumbnails(path, 2, SIZE[1])[1][1], tags) <= 2 * MOST
 
 
-def test_hdr_with_other_primaries_keeps_its_colours(tmp_path: Path) -> None:
-    """One light in PQ, declared with BT.2020's primaries and with Display P3's."""
-    found = []
-    for primaries in (9, 12):
-        path = write_chart(tmp_path / "a.mkv", Tags("yuv444p12le", 9, False, PQ, primaries))
-        found.append(patches(as_read(path)))
-    assert np.abs(found[0][:8] - found[1][:8]).max() <= 1  # greys
-    assert np.abs(found[0][17] - found[1][17]).max() > 10  # a blue
-
-
 @pytest.mark.thorough
-def test_an_edit_that_changes_nothing_keeps_the_chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["phone-p3", "hdr-pq", "hdr-hlg"])
+def test_an_edit_that_changes_nothing_keeps_the_chart(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
-    tags, out = CHARTS["phone-p3"], tmp_path / "b.mp4"
+    tags, out = CHARTS[name], tmp_path / "b.mp4"
     path = write_chart(tmp_path / "a.mkv", tags)
     command = ["edit", str(path), "--prompt", "a ball", "--source-prompt", "a ball", "--out", str(out)]
     assert main([*command, "--size", "256x96", "--steps", "2", "--keyframes", "1"]) == 0

@@ -14,7 +14,7 @@ from PIL import Image
 
 from adaflow_core.cli.main import main
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.video.decode import decode_video, probe, thumbnails
+from adaflow_core.video.decode import _uneven_times, decode_video, probe, thumbnails
 from adaflow_core.video.pixels import BT2020, HLG, PQ, to_bt709
 from adaflow_core.video.write import check_output, write_video
 from helpers.films import RATE, film, lag, make, number, sound_of
@@ -93,6 +93,30 @@ def test_a_recording_that_begins_between_key_frames_keeps_its_sound(start: int, 
     assert abs(lag(sound_of(written)[0][:RATE], reference)) <= RATE // 40
 
 
+STREAMS = {  # codec, and by how many frames a thumbnail may be off
+    "a.ts": ("libx264", 0), "a.m2ts": ("libx264", 0), "a.avi": ("libx264", 2), "b.avi": ("mpeg4", 0),
+    "a.mxf": ("libx264", 2), "a.wmv": ("libx264", 2), "a.mpg": ("libx264", 0), "b.mpg": ("mpeg2video", 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_reordered_frames_are_found_by_their_number(name: str, tmp_path: Path) -> None:
+    codec, most = STREAMS[name]
+    path = make(tmp_path / name, 60, codec, options={"bf": "2", "g": "12", "b": "3000000"})
+    for begin in (0, 13, 24, 59):
+        video = decode_video(path, size=SIZE, frames=slice(begin, begin + 3))
+        assert [number(frame) for frame in video.frames] == [*range(begin, min(begin + 3, 60))]
+        assert video.times is None or video.times[0] == pytest.approx(begin / 24, abs=2e-3)
+    numbers, pictures = thumbnails(path, 6)
+    assert np.abs([number(picture) for picture in pictures] - numbers).max() <= most
+
+
+def test_frames_without_a_time_go_on_at_the_rate() -> None:
+    assert _uneven_times([0.0, None, None, 0.3, None], None, Fraction(10), 0) is None
+    assert _uneven_times([0.0, None, 0.3, 0.3, None], None, Fraction(10), 0) is None, "one stamp at two frames"
+    assert _uneven_times([None, 0.5, 0.6], None, Fraction(10), 0) == pytest.approx((0.4, 0.5, 0.6, 0.7))
+
+
 # --- sound ------------------------------------------------------------------------------------------
 
 
@@ -113,6 +137,20 @@ def test_sound_of_a_transport_stream_in_mp2_is_encoded(tmp_path: Path) -> None:
     video = decode_video(source, size=SIZE)
     wave, codec = sound_of(write_video(tmp_path / "c.mp4", video.frames, video.fps, audio_from=source))
     assert codec == "aac" and np.abs(wave).max() > 0.3
+
+
+def test_sound_of_long_ticks_is_placed_exactly(tmp_path: Path) -> None:
+    """In AVI a tick of MP3 is a packet, 24 ms; the beginning of frame 2 lies between two."""
+    source = make(tmp_path / "a.avi", 48, "mpeg4", audio="libmp3lame")
+    waves = []
+    for begin in (0, 2):
+        video = decode_video(source, size=SIZE, frames=slice(begin, None))
+        path = write_video(
+            tmp_path / f"{begin}.mp4", video.frames, video.fps, audio_from=source, start=begin, times=video.times
+        )
+        waves.append(sound_of(path)[0])
+        shift = 0 if video.times is None else video.times[0]
+    assert abs(lag(waves[1][:RATE], waves[0][round((shift or 2 / 24) * RATE) :][:RATE])) <= RATE // 1000
 
 
 # --- pixels -----------------------------------------------------------------------------------------

@@ -45,6 +45,83 @@ STRUCTURES = {
     "cut by an edit list": Structure(b_frames=2, keys=50, segments=((0.28, 2.24),), turn=TURNS[5]),
     "sound moved by an edit list": Structure("mov", late_sound=-0.25),
     "fragmented": Structure(fragmented=True, keys=25),
+    "cut within a frame": Structure("mov", "mpeg4", keys=1, segments=((0.3, 2.25),)),
+    "cut within a frame, reordered": Structure(
+        b_frames=2, keys=50, segments=((0.29, 2.25),), frames=slice(20, None)
+    ).between_tones(),
+    "cut in front, of key frames only, the last one stands": Structure(
+        "mp4", "mpeg4", keys=1, times=EVEN[:60], end=4.0, segments=((0.3, 4.0),)
+    ),
+    "an even part behind a frame that stands": Structure(
+        "mkv", times=(*EVEN[:2], *EVEN[4:]), frames=slice(9, None)
+    ).between_tones(),
+    "AVI, reordered": Structure("avi", "mpeg4", b_frames=2, audio="pcm_s16le"),
+    "AVI, H.264": Structure("avi", audio="ac3"),
+    "AVI, H.264, reordered": Structure("avi", b_frames=2, audio="pcm_s16le"),
+    "AVI, H.264, reordered, a part of it": Structure(
+        "avi", b_frames=2, audio="pcm_s16le", frames=slice(14, 60)
+    ).between_tones(),
+    "MXF, reordered": Structure("mxf", "mpeg2video", b_frames=2, audio="pcm_s16le"),
+    "MXF, H.264, reordered": Structure("mxf", b_frames=2, audio="pcm_s16le", frames=slice(14, None)).between_tones(),
+    "WMV, H.264, reordered": Structure("wmv", b_frames=2, audio="wmav2"),
+    "stamps of a program stream at the wrong frame": Structure(
+        "mpg",
+        "mpeg2video",
+        Fraction(30),
+        tuple(n / 30 for n in range(94)),
+        94 / 30,
+        1,
+        2,
+        audio="mp2",
+        audio_range=(0, 94 / 30),
+        frames=slice(21, 46),
+    ),
+    "few stamps in a program stream": Structure("mpg", b_frames=2, audio="mp2"),
+    "a program stream that cannot be sought": Structure(
+        "vob", "mpeg2video", b_frames=2, audio="ac3", frames=slice(14, None)
+    ).between_tones(),
+    "a program stream whose end has no stamps": Structure(
+        "vob",
+        "mpeg2video",
+        Fraction(30000, 1001),
+        tuple(n * 1.001 / 30 for n in range(88)),
+        88 * 1.001 / 30,
+        5,
+        2,
+        start=0.3003,
+        audio="ac3",
+        audio_range=(-0.2, 2.436),
+    ),
+    "sound in front of its pictures": Structure(
+        "vob",
+        "mpeg2video",
+        Fraction(30),
+        tuple(n / 30 for n in range(98)),
+        98 / 30,
+        5,
+        2,
+        audio="ac3",
+        audio_range=(0.35, 2.767),
+        frames=slice(10, None),
+    ),
+    "AVI, ticks of sound as long as packets": Structure(
+        "avi",
+        rate=Fraction(60),
+        times=tuple(n / 60 for n in range(160)),
+        end=160 / 60,
+        keys=5,
+        audio="ac3",
+        audio_range=(0, 160 / 60),
+        frames=slice(33, None),
+    ),
+    "the last frame shown is not the last decoded": Structure(
+        "mov",
+        times=tuple(np.cumsum([0, *np.tile([0.04, 0.12], 20)]).round(3).tolist()),
+        end=3.24,
+        b_frames=2,
+        audio="pcm_s16le",
+        audio_range=(0, 3.24),
+    ),
     "interlaced": Structure("mpg", "mpeg2video", audio="mp2", interlaced=True),
 }
 
@@ -56,8 +133,9 @@ def test_flash_and_tone_stay_together(name: str, tmp_path: Path) -> None:
     assert not faults(STRUCTURES[name], tmp_path / "film")
 
 
-def test_several_parts_of_an_edit_list_are_refused(tmp_path: Path) -> None:
-    path = Structure(b_frames=2, segments=((0.32, 1.2), (1.8, 2.6))).write(tmp_path / "film")
+@pytest.mark.parametrize("keys", [12, 1])
+def test_several_parts_of_an_edit_list_are_refused(keys: int, tmp_path: Path) -> None:
+    path = Structure(b_frames=2 * (keys > 1), keys=keys, segments=((0.32, 1.2), (1.8, 2.6))).write(tmp_path / "film")
     with pytest.raises(AdaFlowError, match="several parts by its edit list; export"):
         probe(path)
 

@@ -24,6 +24,9 @@ SIZE = (8 * PATCH, 3 * PATCH)
 _LUMA = {  # of red and of blue
     1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593),
 }  # fmt: skip
+PQ, HLG = HDR = (16, 18)
+_A, _B, _C = 0.17883277, 0.28466892, 0.55991073
+_LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
 _TO_BT709 = {  # of linear light
     5: [[1.0440, -0.0440, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0118, 0.9882]],
     6: [[0.9395, 0.0502, 0.0103], [0.0178, 0.9658, 0.0164], [-0.0016, -0.0044, 1.0060]],
@@ -88,12 +91,21 @@ def _parts(tags: Tags, frame: av.VideoFrame) -> list[np.ndarray]:
     if tags.pixels.startswith("gbr"):
         return [np.rint(CODES[:, channel] * (2**bits - 1)).astype(kind) for channel in (1, 2, 0)]
     red, blue = _luma(tags)
-    luma = CODES @ (red, 1 - red - blue, blue)
-    chroma = [(CODES[:, 2] - luma) / (2 * (1 - blue)), (CODES[:, 0] - luma) / (2 * (1 - red))]
+    codes = _codes(tags)
+    luma = codes @ (red, 1 - red - blue, blue)
+    chroma = [(codes[:, 2] - luma) / (2 * (1 - blue)), (codes[:, 0] - luma) / (2 * (1 - red))]
     scales, offsets = _scales(tags, bits)
     parts = [np.rint(scales[i] * part + offsets[i]) for i, part in enumerate([luma, *chroma])]
     parts = [np.clip(part, 0, 256 * unit - 1).astype(kind) for part in parts]
     return parts[:1] if tags.pixels.startswith("gray") else parts
+
+
+def _codes(tags: Tags) -> np.ndarray:
+    """[24, 3] what the file has; in HDR the colours of the chart with white at reference white, 203 nits."""
+    if tags.transfer not in HDR:
+        return CODES
+    light = np.maximum(CODES**2.4 @ np.linalg.inv(np.transpose(_TO_BT709[tags.primaries])), 0)
+    return pq_code(203 * light) if tags.transfer == PQ else hlg_code(203 * light)
 
 
 def _luma(tags: Tags) -> tuple[float, float]:
@@ -108,7 +120,10 @@ def _scales(tags: Tags, bits: int) -> tuple[list[int], list[int]]:
 
 
 def expected(tags: Tags) -> np.ndarray:
-    """[24, 3] float64 levels of 0..255 of the file's code values, as `Video` should have them."""
+    """[24, 3] float64 levels of 0..255 of the file's code values, as `Video` should have them.
+
+    Of HDR, by display light: 203 nits are white (ITU-R BT.2408), and nothing is compressed.
+    """
     codes = CODES
     if not tags.pixels.startswith(("gbr", "rgb", "pal")):
         frame = av.VideoFrame(16, 16, tags.pixels)
@@ -118,9 +133,12 @@ def expected(tags: Tags) -> np.ndarray:
         pb, pr = chroma or (0 * y, 0 * y)
         r, b = y + 2 * (1 - red) * pr, y + 2 * (1 - blue) * pb
         codes = np.clip(np.stack([r, (y - red * r - blue * b) / (1 - red - blue), b], axis=1), 0, 1)
-    if tags.primaries in (1, 2) and tags.transfer != 8:
+    if tags.primaries in (1, 2) and tags.transfer not in (8, *HDR):
         return 255 * codes
-    light = to_light(codes, tags.transfer)
+    if tags.transfer in HDR:
+        light = (pq_nits(codes) if tags.transfer == PQ else hlg_nits(codes)) / 203
+    else:
+        light = to_light(codes, tags.transfer)
     if tags.primaries in _TO_BT709:
         light = light @ np.transpose(_TO_BT709[tags.primaries])
     return 255 * to_codes(np.clip(light, 0, 1), tags.transfer)
@@ -139,6 +157,28 @@ def to_codes(light: np.ndarray, transfer: int) -> np.ndarray:
     if transfer == 13:
         return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return light ** (1 / {4: 2.2, 5: 2.8}.get(transfer, 2.4))
+
+
+def pq_nits(codes: np.ndarray) -> np.ndarray:
+    root = codes ** (1 / 78.84375)
+    return 10000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
+
+
+def pq_code(nits: np.ndarray) -> np.ndarray:
+    power = (nits / 10000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+def hlg_nits(codes: np.ndarray) -> np.ndarray:
+    """On a display of 1,000 nits, of which the gamma is 1.2."""
+    scene = np.where(codes <= 0.5, codes**2 / 3, (np.exp((codes - _C) / _A) + _B) / 12)
+    return 1000 * scene * (scene @ _LUMA_2020)[:, None] ** 0.2
+
+
+def hlg_code(nits: np.ndarray) -> np.ndarray:
+    luma = np.maximum(nits @ _LUMA_2020 / 1000, 1e-9)[:, None]
+    scene = nits / 1000 * luma ** (-0.2 / 1.2)
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), _A * np.log(np.maximum(12 * scene - _B, 1e-9)) + _C)
 
 
 def patches(picture: np.ndarray) -> np.ndarray:

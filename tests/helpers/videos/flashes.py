@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -28,11 +29,15 @@ CONTAINERS = {  # suffix: video codecs, audio codecs, ticks a second of uneven f
     "ts": (["libx264"], ["aac", "mp2", "libmp3lame", "ac3"], 90000),
     "m2ts": (["libx264"], ["aac", "ac3"], 90000),
     "flv": (["libx264"], ["aac", "libmp3lame"], 1000),
-    "avi": (["mpeg4"], ["pcm_s16le"], 0),
+    "wmv": (["wmv2", "libx264"], ["wmav2"], 1000),
+    "avi": (["mpeg4", "libx264"], ["pcm_s16le", "ac3"], 0),
     "mpg": (["mpeg2video"], ["mp2"], 0),
+    "vob": (["mpeg2video"], ["ac3"], 0),
+    "mxf": (["mpeg2video", "libx264"], ["pcm_s16le"], 0),
 }
+REORDERING = ("libx264", "mpeg2video", "mpeg4")
 MOV = ("mp4", "mov")
-OFFERED = {"aac": (48000, 44100, 22050), "libopus": (48000,)}
+OFFERED = {"aac": (48000, 44100, 22050), "libopus": (48000,), "mxf": (48000,)}
 
 
 @dataclass(frozen=True)
@@ -66,17 +71,19 @@ class Structure:
         suffix = str(rng.choice(["mp4", *CONTAINERS, "mp4", "mov", "mp4", "mkv"]))
         codecs, sounds, ticks = CONTAINERS[suffix]
         rate = RATES[rng.integers(len(RATES))]
-        if suffix == "mpg":
+        if suffix in ("mpg", "vob", "mxf"):
             rate = RATES[rng.integers(2, len(RATES))]  # what MPEG-2 offers
         audio = str(rng.choice([*sounds, ""], p=[0.95 / len(sounds)] * len(sounds) + [0.05]))
         times, end = _drawn_times(rng, rate, ticks, suffix in MOV)
         made = cls(
             suffix, str(rng.choice(codecs)), rate, times, end, keys=int(rng.choice([1, 5, 12, 50])), audio=audio,
-            sample_rate=int(rng.choice(OFFERED.get(audio, (48000, 44100)))),
+            sample_rate=int(rng.choice(OFFERED.get(suffix, OFFERED.get(audio, (48000, 44100))))),
             audio_range=(0.0, end),
         )  # fmt: skip
-        if made.codec in ("libx264", "mpeg2video"):
-            made = replace(made, b_frames=int(rng.choice([0, 2])), interlaced=bool(rng.random() < 0.1 and ticks == 0))
+        if made.codec in REORDERING:
+            interlaced = made.codec == "mpeg2video" and rng.random() < 0.1
+            most = 2 if made.codec != "mpeg4" or ticks == 0 else 0  # its B-frames lie within a second
+            made = replace(made, b_frames=int(rng.choice([0, most])), interlaced=bool(interlaced))
         if rng.random() < 0.3:
             begin = int(rng.integers(0, len(times) // 2))
             frames = slice(begin, int(rng.integers(begin + 5, len(times))) if rng.random() < 0.6 else None)
@@ -99,8 +106,10 @@ class Structure:
     def _with_tracks(self, rng: np.random.Generator) -> Structure:
         early, late = rng.choice([0.0, 0.0, -0.2, 0.35]), rng.choice([0.0, 0.0, -0.5, 0.7])
         start = float(rng.choice([0.3, 0.3, 5.0, 100.0])) if early < 0 or rng.random() < 0.3 else 0.0
-        if self.suffix == "avi":  # it has no clock
+        if self.suffix in ("avi", "mxf"):  # they have no clock
             early = start = 0.0
+        if self.suffix == "mxf":  # nor sound without a picture
+            late = 0.0
         if not CONTAINERS[self.suffix][2]:
             start = float(round(start * self.rate) / self.rate)
         made = replace(self, start=start, audio_range=(float(early), self.end + float(late)))
@@ -110,7 +119,7 @@ class Structure:
         if self.suffix in (*MOV, "mkv") and rng.random() < 0.2:
             made = replace(made, second_picture=int(rng.choice([-1, 1])))
         samples = self.suffix in MOV and self.audio.startswith("pcm")  # which have no times of their own
-        if self.suffix not in ("avi", "mpg") and rng.random() < 0.15 and not samples:
+        if CONTAINERS[self.suffix][2] and rng.random() < 0.15 and not samples:
             made = replace(made, silence=(self.end / 3, self.end / 3 + 0.3))
         return replace(made, fragmented=bool(self.suffix in MOV and rng.random() < 0.15))
 
@@ -131,10 +140,19 @@ class Structure:
                 (3 * count // 4, count),
             ]
             bounds = [int(rng.integers(low, high)) for low, high in within]
-            times = [*self.times, self.end]
-            a, b, c, d = (next((at for at in times[n:] if _quiet(at, self.flashes)), self.end) for n in bounds)
+            begins, ends = rng.uniform(0.2, 0.8, 2) if rng.random() < 0.6 else (0.0, 0.5)
+            a, b, c, d = (self._boundary(n, share) for n, share in zip(bounds, [begins, ends] * 2, strict=True))
             return replace(made, segments=((a, d),) if kind == 1 else ((a, b), (c, d)))
         return made
+
+    def _boundary(self, number: int, share: float) -> float:
+        """A time in silence, that share of a frame after a frame's beginning; the end, if there is none."""
+        times = [*self.times[number:], self.end]
+        for time, after in pairwise(times):
+            found = time + share * (after - time)
+            if after - time > 0.004 and _quiet(time, self.flashes) and _quiet(found, self.flashes):
+                return found
+        return self.end
 
     # --- what is right ---
 
@@ -219,7 +237,9 @@ class Structure:
                 stream = container.add_stream(
                     self.audio, rate=self.sample_rate, layout="stereo" if self.audio == "libopus" else "mono"
                 )
-            if len(plan) > 2:
+                if self.audio == "wmav2":  # it has no rate of its own
+                    stream.bit_rate = 64000
+            if len(plan) > 1:
                 stream.disposition = (
                     av.stream.Disposition.default if kind in ("picture", "sound") else av.stream.Disposition(0)
                 )
@@ -234,7 +254,7 @@ class Structure:
             options |= {"deadline": "realtime", "cpu-used": "8", "b": "2000000"}
         else:
             options |= {"b": "2000000"}
-        if self.codec not in ("libx264", "mpeg2video"):
+        if self.codec not in REORDERING:
             del options["bf"]
         return options | ({"flags": "+ildct+ilme"} if self.interlaced else {})
 
