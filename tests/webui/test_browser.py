@@ -78,10 +78,37 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
 
 
+def check_the_film_of_the_head(page: Page) -> None:
+    """It stands for who wants less motion, and plays for others while it can be seen and they have not stopped it."""
+    film = "document.querySelector('.af-film video')"
+    playing, standing = f"!{film}.paused && {film}.currentTime > 0", f"{film}.paused"
+    page.wait_for_function(f"{film}?.readyState > 1")
+    page.wait_for_timeout(500)
+    assert page.evaluate(f"{film}.paused && {film}.currentTime === 0"), "its first picture"
+    page.emulate_media(reduced_motion="no-preference")
+    page.wait_for_function(playing)
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_function(standing)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_function(playing)
+    hide = "Object.defineProperty(document, 'hidden', {get: () => %s, configurable: true});"
+    hide += "document.dispatchEvent(new Event('visibilitychange'))"
+    page.evaluate(hide % "true")
+    page.wait_for_function(standing)
+    page.evaluate(hide % "false")
+    page.wait_for_function(playing)
+    page.evaluate(f"{film}.pause()")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_timeout(300)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_timeout(300)
+    assert page.evaluate(standing), "stopped by the visitor"
+    page.emulate_media(reduced_motion="reduce")
+
+
 def test_a_plan_is_looked_into_and_changed_by_hand(page: Page) -> None:
     """A point's matches, keyframes set by hand, the plan's file, words that are clicked; one button stands out."""
-    film = "document.querySelector('.af-film video')"
-    page.wait_for_function(f"!{film}.paused && {film}.currentTime > 0")
+    check_the_film_of_the_head(page)
     page.get_by_text("a toy that knows 8 drawn things").wait_for()
     colour = "name => getComputedStyle(document.querySelector(name)).backgroundColor"
     first, then = page.evaluate(colour, ".af-first"), page.evaluate(colour, ".af-then")
@@ -254,7 +281,7 @@ def test_a_reload_finds_the_running_job_and_stop_ends_it(page: Page) -> None:
 
 def test_two_visitors_get_their_own_results(browser: Browser, address: str, tmp_path: Path) -> None:
     """Started together, one after the other on the device; each sees its own clip edited."""
-    contexts = [browser.new_context() for _ in range(2)]
+    contexts = [browser.new_context(reduced_motion="reduce") for _ in range(2)]
     pages = [context.new_page() for context in contexts]
     clips = []
     for number, page in enumerate(pages):
