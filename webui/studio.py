@@ -75,6 +75,7 @@ class Studio:
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
         self._plans: OrderedDict[str, StoredPlan] = OrderedDict()  # guarded by _plans_lock
         self._videos: OrderedDict[str, str] = OrderedDict()  # guarded by _plans_lock
+        self._overs: OrderedDict[str, dict[str, Any]] = OrderedDict()  # guarded by _plans_lock
         self._keep_plans = keep_plans
         self._plans_lock = threading.Lock()
 
@@ -305,12 +306,25 @@ class Studio:
 
     def keep_video(self, path: str) -> str:
         """Remember a visitor's video, and return a secret id of it; its file is deleted as any upload is."""
+        return self._keep(self._videos, path)
+
+    def keep_over(self, over: dict[str, Any]) -> str:
+        """Remember what a visitor painted and gave back, and return a secret id of it, which stays its own."""
+        return self._keep(self._overs, over, over["id"])
+
+    def _keep(self, kept: OrderedDict[str, Any], value: Any, key: str = "") -> str:
         with self._plans_lock:
-            key = secrets.token_urlsafe(16)
-            self._videos[key] = path
-            while len(self._videos) > self._keep_plans:
-                self._videos.popitem(last=False)
+            key = key or secrets.token_urlsafe(16)
+            kept[key] = value
+            kept.move_to_end(key)
+            while len(kept) > self._keep_plans:
+                kept.popitem(last=False)
         return key
+
+    def find_over(self, key: str | None) -> dict[str, Any] | None:
+        """What a visitor painted and gave back; None if there is nothing of this id, or no longer."""
+        with self._plans_lock:
+            return self._overs.get(key or "")
 
     def find_video(self, key: str | None) -> str | None:
         """A visitor's video; None if there is none of this id, or no longer."""

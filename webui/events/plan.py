@@ -116,7 +116,7 @@ class PlanEvents:
         return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
 
     def restore(self, session: str) -> list[Any]:
-        """Video, prompts, the edit's job, the plan's id and its settings, as this browser tab had them.
+        """Video, prompts, the edit's job, the plan's id, what was painted and the settings, as this tab had them.
 
         The session comes from the browser: of the server's files it names only what it has ids of.
         """
@@ -127,8 +127,10 @@ class PlanEvents:
         if len(settings or []) != len(SETTINGS):  # of an older page
             settings = None
         prompts = [kept.get(name) or gr.skip() for name in ("source_prompt", "prompt")]
+        over = self.studio.find_over(kept.get("over"))
         return [
             video or gr.skip(), *prompts, kept.get("job") or "", stored.id if stored else "",
+            *((over | {"shown": False}, over["id"]) if over else (gr.skip(), "")),
             *(settings or [gr.skip()] * len(SETTINGS)),
         ]  # fmt: skip
 
