@@ -79,6 +79,8 @@ class PreviewOutputs(NamedTuple):
     grid: Any
     frame: Any
     column: Any
+    zoom: Any
+    window: Any
     matches: Any
     match_sentence: Any
 
@@ -96,6 +98,14 @@ class FrameOutputs(NamedTuple):
 
     frame_picture: Any
     frame_sentence: Any
+
+
+class ZoomOutputs(NamedTuple):
+    """The plots of a part of the frames."""
+
+    timeline: Any
+    time_slice: Any
+    window: Any  # first and end of these frames
 
 
 class MatchOutputs(NamedTuple):

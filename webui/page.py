@@ -39,6 +39,7 @@ from webui.outputs import (
     TokenOutputs,
     VideoOutputs,
     WatchOutputs,
+    ZoomOutputs,
     collect,
 )
 from webui.settings import ALL, EDIT, PLAN
@@ -100,8 +101,8 @@ def build(studio: Studio) -> gr.Blocks:
         events = Events(planning, editing, film, TimelineEvents(studio), RegionEvents(studio))
         _connect_video(events, steps)
         _connect_settings(events, steps)
-        _connect_plan_views(events.planning, steps.plan)
-        _connect_point(events.timeline, steps.plan)
+        _connect_plan_views(events, steps.plan, steps.edit)
+        _connect_point(events.timeline, steps.plan, steps.edit)
         _connect_words(events.planning, steps)
         previewed = [*_connect_preview(events, steps), *_connect_hand(events, steps)]
         _connect_place(events, steps)
@@ -110,7 +111,7 @@ def build(studio: Studio) -> gr.Blocks:
         _connect_timeline(events, steps, previewed)
         edit_started = _connect_edit(events, steps)
         retake_started = _connect_retake(events, steps)
-        _connect_result(editing, steps, [edit_started, retake_started])
+        _connect_result(events, steps, [edit_started, retake_started])
         _connect_project(events, steps)
         _connect_memory(blocks, events, steps, [*previewed, edit_started, retake_started])
     return blocks
@@ -156,32 +157,38 @@ def _connect_preview(events: Events, steps: Steps) -> list[gr.events.Dependency]
         **_LATEST,
     )
     for event in (previewed, replanned):
-        _show_selection(event, planning, plan)
+        _show_selection(event, events, steps)
     plan.stop.click(planning.stop_preview, plan.job_id, plan.status, api_name="stop_preview", **_IMMEDIATE)
     return [previewed, replanned]
 
 
-def _connect_plan_views(planning: PlanEvents, plan: PlanStep) -> None:
+def _connect_plan_views(events: Events, plan: PlanStep, edit: EditStep) -> None:
     """The keyframe under Tokens and the frame under Timeline, by their sliders and by clicks."""
+    planning, timeline = events.planning, events.timeline
     tokens, frame = _tokens_call(planning, plan), _frame_call(planning, plan)
     gr.on([plan.number.release, plan.grid.input, plan.show.input], *tokens, api_name="tokens", **_LATEST)
     no_matches: _Call = _no_matches, None, [plan.matches, plan.match_sentence]
-    plan.frame.release(*frame, api_name="frame", **_LATEST).then(*no_matches, **_PRIVATE)
+    moved = plan.frame.release(*frame, api_name="frame", **_LATEST).then(*no_matches, **_PRIVATE)
+    inputs = collect(_parameters(timeline.keep_in_view), plan, job_id=edit.job_id)
+    moved.then(quietly(timeline.keep_in_view), inputs, collect(ZoomOutputs._fields, plan), **_PRIVATE)
     opened = plan.gallery.select(_number, None, plan.number, **_PRIVATE).then(*tokens, **_PRIVATE)
     opened.then(_open_tokens, None, plan.tabs, **_PRIVATE)
     for plot in (plan.timeline, plan.time_slice):
-        plot.select(planning.find_clicked_frame, plan.plan_id, plan.frame, **_PRIVATE).then(*frame, **_PRIVATE).then(
-            *no_matches, **_PRIVATE
-        )
+        plot.select(timeline.find_clicked_frame, [plan.plan_id, plan.window], plan.frame, **_PRIVATE).then(
+            *frame, **_PRIVATE
+        ).then(*no_matches, **_PRIVATE)
 
 
-def _connect_point(timeline: TimelineEvents, plan: PlanStep) -> None:
-    """A click on the frame, the slice's column, and the plan's files."""
+def _connect_point(timeline: TimelineEvents, plan: PlanStep, edit: EditStep) -> None:
+    """A click on the frame, zoom, the slice's column, and the plan's files."""
     outputs = collect(MatchOutputs._fields, plan)
     point = plan.frame_picture.select(_point, None, [plan.x, plan.y], **_PRIVATE)
     inputs = [plan.plan_id, plan.frame, plan.x, plan.y]
     point.then(timeline.matches, inputs, outputs, api_name="matches", **_PUBLIC)
-    plan.column.release(timeline.column, [plan.plan_id, plan.column], plan.time_slice, api_name="column", **_LATEST)
+    column = [plan.plan_id, plan.column, plan.window]
+    plan.column.release(timeline.column, column, plan.time_slice, api_name="column", **_LATEST)
+    handler, inputs, outputs = _zoom_call(timeline, plan, edit)
+    plan.zoom.release(handler, inputs, outputs, api_name="zoom", **_LATEST)
     for kind, button in plan.save.items():
         asked = button.click(partial(str, kind), None, plan.file_kind, **_PRIVATE)
         api = {"api_name": "plan_file", **_PUBLIC} if kind == "json" else _PRIVATE
@@ -198,7 +205,7 @@ def _connect_hand(events: Events, steps: Steps) -> list[gr.events.Dependency]:
         asked = [plan.plan_id, plan.frame, gr.State(action)]
         changed = button.click(events.timeline.by_hand, asked, plan.settings["keyframes_at"], **_PRIVATE)
         done.append(changed.success(planning.replan, inputs, outputs, **_PRIVATE))
-        _show_selection(done[-1], planning, plan)
+        _show_selection(done[-1], events, steps)
     return done
 
 
@@ -220,7 +227,7 @@ def _plan_first(
     planning = events.planning
     inputs, outputs = _preview_inputs(planning, steps), collect(PreviewOutputs._fields, steps.plan, **shown)
     planned = event.success(planning.preview, inputs, outputs, **_PRIVATE)
-    _show_selection(planned, planning, steps.plan)
+    _show_selection(planned, events, steps)
     _show_over(planned, events.region, steps)
     return planned
 
@@ -357,8 +364,8 @@ def _connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
     return started
 
 
-def _connect_result(editing: EditEvents, steps: Steps, started: list[gr.events.Dependency]) -> None:
-    edit, result = steps.edit, steps.result
+def _connect_result(events: Events, steps: Steps, started: list[gr.events.Dependency]) -> None:
+    editing, edit, result = events.editing, steps.edit, steps.result
     watch = _watch_call(editing, steps)
     of_edit, of_retake = started
     watched = [
@@ -374,8 +381,10 @@ def _connect_result(editing: EditEvents, steps: Steps, started: list[gr.events.D
         api_name="compare",
         **_LATEST,
     )
+    handler, inputs, outputs = _zoom_call(events.timeline, steps.plan, edit)
     for event in watched:
         event.then(*_history_call(editing, steps), js=_HISTORY, **_PRIVATE)
+        event.then(quietly(handler), inputs, outputs, **_PRIVATE)  # now with the residual of the edit
     result.beside.input(
         editing.show_beside,
         [edit.job_id, result.beside, result.compared_frame],
@@ -443,7 +452,7 @@ def _connect_memory(
     shown.then(_next, edit.prompts_version, edit.prompts_version, **_PRIVATE)
     shown.then(events.region.keyframes, plan.plan_id, part.keyframe, **_PRIVATE)
     _show_over(shown, events.region, steps)
-    _show_selection(shown, planning, plan)
+    _show_selection(shown, events, steps)
 
 
 def _watch_call(editing: EditEvents, steps: Steps) -> _Call:
@@ -455,9 +464,12 @@ def _history_call(editing: EditEvents, steps: Steps) -> _Call:
     return editing.history, [edit.session, edit.job_id], collect(HistoryOutputs._fields, steps.result)
 
 
-def _show_selection(event: gr.events.Dependency, planning: PlanEvents, plan: PlanStep) -> None:
+def _show_selection(event: gr.events.Dependency, events: Events, steps: Steps) -> None:
     """After a plan was made: show the tokens of the selected keyframe, and the selected frame."""
-    for handler, inputs, outputs in (_tokens_call(planning, plan), _frame_call(planning, plan)):
+    planning, plan = events.planning, steps.plan
+    # The plots again where they are zoomed, or show an edit.
+    calls = _tokens_call(planning, plan), _frame_call(planning, plan), _zoom_call(events.timeline, plan, steps.edit)
+    for handler, inputs, outputs in calls:
         # Before the first preview a moved slider comes here without a plan.
         event.success(quietly(handler), inputs, outputs, **_PRIVATE)
 
@@ -473,6 +485,14 @@ def _show_over(event: gr.events.Dependency, region: RegionEvents, steps: Steps) 
 
 def _tokens_call(planning: PlanEvents, plan: PlanStep) -> _Call:
     return planning.tokens, collect(_parameters(planning.tokens), plan), collect(TokenOutputs._fields, plan)
+
+
+def _zoom_call(timeline: TimelineEvents, plan: PlanStep, edit: EditStep) -> _Call:
+    return (
+        timeline.zoom,
+        collect(_parameters(timeline.zoom), plan, job_id=edit.job_id),
+        collect(ZoomOutputs._fields, plan),
+    )
 
 
 def _frame_call(planning: PlanEvents, plan: PlanStep) -> _Call:

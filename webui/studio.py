@@ -206,11 +206,15 @@ class Studio:
         )  # fmt: skip
         return self._submit_edit(task, task, plan.forecast.seconds)
 
+    def finished(self, job_id: str | None) -> FinishedEdit | None:
+        """The edit that a job has made; None of a job that has made none, or is not known any more."""
+        snapshot = self.jobs.snapshot(job_id or "")
+        return snapshot.result if snapshot is not None and isinstance(snapshot.result, FinishedEdit) else None
+
     def retake(self, job_id: str, frames: tuple[int, int], prompt: str | None, config: EditConfig) -> str:
         """Queue a stretch of a finished edit again, and return the job's id. The job's result is a `FinishedEdit`."""
-        snapshot = self.jobs.snapshot(job_id or "")
-        finished = snapshot.result if snapshot is not None else None
-        if not isinstance(finished, FinishedEdit) or finished.asked is None:
+        finished = self.finished(job_id)
+        if finished is None or finished.asked is None:
             raise AdaFlowError("there is no finished edit to take a stretch from, or no longer; edit first")
         before = finished.asked
         task = RetakeTask(before, finished.result(before.plan), frames, prompt, config, self._new_folder())

@@ -56,10 +56,13 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
 
     page.get_by_role("tab", name="Timeline").click()
     page.get_by_text("Its keyframe is at").or_(page.get_by_text("It is a keyframe")).wait_for()
+    plot = "document.querySelector('.af-plot img').src"
+    before = page.evaluate(plot)
 
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
+    page.wait_for_function(f"before => {plot} !== before", arg=before)  # now with the residual of the edit
     videos = page.locator("video")
     page.wait_for_function("document.querySelectorAll('video').length >= 3")
     sources = [str(videos.nth(k).get_attribute("src")) for k in range(videos.count())]

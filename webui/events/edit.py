@@ -158,8 +158,7 @@ class EditEvents:
         return BesideOutputs(video, *_compare_outputs(finished, int(number), other))
 
     def finished(self, job_id: str | None) -> FinishedEdit | None:
-        snapshot = self.studio.jobs.snapshot(job_id or "")
-        return snapshot.result if snapshot is not None and isinstance(snapshot.result, FinishedEdit) else None
+        return self.studio.finished(job_id)
 
     def stop(self, job_id: str, place_job_id: str = "", draft_job_id: str = "") -> Any:
         """Stop a job, the search for a place and drafts; they end within two seconds of compute."""

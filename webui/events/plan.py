@@ -19,6 +19,7 @@ from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import MIN_SIDE, VideoInfo, parse_range, parse_size, working_size
 from webui import views
 from webui.events.follow import follow, stop_job
+from webui.events.timeline import most_zoom
 from webui.events.words import with_word
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
@@ -267,11 +268,6 @@ class PlanEvents:
         picture, sentence = views.frame_view(self._find_plan(plan_id).plan, int(number))
         return FrameOutputs(frame_picture=serve_image(picture), frame_sentence=views.line(sentence))
 
-    def find_clicked_frame(self, plan_id: str | None, event: gr.SelectData) -> int:
-        """The frame under a click on the timeline or the slice."""
-        axis = visualize.TimeAxis.of(self._find_plan(plan_id).plan, visualize.WIDTH)
-        return axis.frame_at(event.index[0])
-
     def _check_video(self, video: str | None) -> VideoInfo:
         if not video:
             raise AdaFlowError("there is no video yet; upload one or choose an example")
@@ -321,7 +317,7 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
         cost=views.cost(plan),
         timeline=serve_image(visualize.timeline(plan), "png"),
         time_slice=serve_image(visualize.time_slice(plan), "png"),
-        column=gr.Slider(value=plan.video.size[0] // 2, maximum=plan.video.size[0] - 1),
+        window=None,
         matches=gr.Gallery(visible=False),
         match_sentence="",
     )
@@ -334,5 +330,7 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
         outputs = outputs._replace(
             grid=gr.Dropdown(choices=grids, value=grids[0][1]),
             frame=gr.Slider(value=0, maximum=max(1, frames - 1)),
+            zoom=gr.Slider(value=1, maximum=most_zoom(frames)),
+            column=gr.Slider(value=plan.video.size[0] // 2, maximum=plan.video.size[0] - 1),
         )
     return outputs
