@@ -308,19 +308,37 @@ def test_two_visitors_get_their_own_results(browser: Browser, address: str, tmp_
 
 
 def test_no_serious_accessibility_violations(page: Page) -> None:
-    """By axe-core, with a plan and a result on the page."""
+    """By axe-core, with a plan, drafts, a result and all that opens on the page; wide and narrow, light and dark."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    choose_example(page)
+
+    def check(where: str) -> None:
+        page.wait_for_timeout(400)
+        found = axe.Axe().run(page).response["violations"]
+        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        assert not serious, (where, [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious])
+
+    choose_example(page, frames="0:6", steps=1)
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
     page.get_by_role("button", name="Show where it changes").click()
     page.get_by_text("Changes here").wait_for()
+    page.get_by_role("button", name="Try on keyframes").click()
+    page.get_by_text("The edit goes on from it.").wait_for()
     for tab in ("Keyframes", "Tokens", "Timeline"):
         page.get_by_role("tab", name=tab).click()
-        page.wait_for_timeout(300)
-        found = axe.Axe().run(page).response["violations"]
-        serious = [v for v in found if v["impact"] in ("serious", "critical")]
-        assert not serious, [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious]
+        check(tab)
+    for part in ("Only a part of the picture", "Keyframes edited by hand", "Make a stretch again", "Compare frame",
+                 "Reproduce this", "words that this model knows"):  # fmt: skip
+        page.get_by_role("button", name=part).click()
+    page.get_by_role("button", name="Load the frame").click()
+    page.locator(".af-canvas canvas").first.wait_for()
+    page.get_by_label("A prompt for each shot").click()
+    page.locator(".af-row textarea").first.wait_for()
+    for width, scheme in ((1280, "light"), (390, "light"), (390, "dark"), (1280, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", scheme == "dark")
+        check(f"{width} {scheme}")
+    page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def test_a_file_that_is_no_video_is_refused_in_a_sentence(page: Page, tmp_path: Path) -> None:
