@@ -4,6 +4,10 @@ document.addEventListener("keyup", (event) => {
   if (slider.type === "range" && /^(Arrow|Home|End|Page)/.test(event.key))
     slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
 });
+// Gradio opens a list at any key, also at the one that leaves it, and it then stays open over what follows.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Tab" && event.target.getAttribute("role") === "combobox") event.stopImmediatePropagation();
+}, true);
 // Enter in a slider's number takes it, as leaving it does.
 document.addEventListener("keydown", (event) => {
   const box = event.target;

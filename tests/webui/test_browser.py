@@ -318,6 +318,11 @@ def test_no_serious_accessibility_violations(page: Page) -> None:
         assert not serious, (where, [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious])
 
     choose_example(page, frames="0:6", steps=1)
+    page.get_by_role("button", name="Try on keyframes").focus()
+    page.keyboard.press("Tab")
+    page.locator("[role=option]", has_text="four seeds").wait_for()
+    page.keyboard.press("Tab")
+    page.wait_for_function("!document.querySelector('[role=option]')")  # a list that is left does not cover the page
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
     page.get_by_role("button", name="Show where it changes").click()
