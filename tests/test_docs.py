@@ -83,8 +83,9 @@ def test_the_pictures_of_the_page_are_of_this_page() -> None:
     assert pictured.page_digest() == written, (
         "the page looks otherwise than in the README's pictures; run: python scripts/screens.py /tmp/screens --readme"
     )
-    names = re.findall(r'src="(docs/pictures/page-[^"]+)"', PAGES[0].read_text(encoding="utf-8"))
-    assert len(names) == 4 and sum((ROOT / name).stat().st_size for name in names) < 1.5e6
+    names = re.findall(r"docs/pictures/[\w.-]+", PAGES[0].read_text(encoding="utf-8"))
+    assert sum("page-" in name for name in names) == 4
+    assert sum((ROOT / name).stat().st_size for name in names) < 1.5e6, "a README is to open quickly"
 
 
 def test_what_changes_no_look_asks_for_no_pictures() -> None:
