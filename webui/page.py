@@ -271,7 +271,7 @@ def _connect_region(region: RegionEvents, steps: Steps, previewed: list[gr.event
         part.no_region.click(*call(region.no_region, shown), **_PRIVATE),
         part.give_back.upload(*call(region.give_back, shown), **_PRIVATE),
         part.take_back.click(*call(region.take_back, shown), **_PRIVATE),
-        steps.video.video.change(*call(region.of_video, shown), **_PRIVATE),
+        steps.video.video.change(*call(quietly(region.of_video), shown), **_PRIVATE),
     ]
     changed[-1].then(lambda: None, None, part.canvas, **_PRIVATE)
     file = call(region.keyframe_file, [part.keyframe_file])

@@ -97,7 +97,9 @@ class RegionEvents:
 
     def of_video(self, over: Over, video: str | None) -> OverOutputs:
         """There is another video, or the same one again, after a reload or with a project."""
-        if over and video and Path(video).is_file() and checksum(Path(video)) == over["file"]:
+        if video and not Path(video).is_file():  # an address
+            raise refusal("this page keeps no videos from elsewhere; upload the file itself")
+        if over and video and checksum(Path(video)) == over["file"]:
             return unchanged(OverOutputs)
         return self._nothing(nothing(id=over["id"]) if over else {})
 
