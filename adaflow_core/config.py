@@ -25,7 +25,7 @@ Refinement = Literal["none", "move", "split"]
 
 # How many keyframes the thresholds may ask for; the joint pass grows with their square.
 MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
-_JSON_BYTES = 16 * 2**20  # of a file that are read; a report of 10,000 frames has less
+_JSON_BYTES = 64 * 2**20  # of a file that are read; a report of 10,000 frames, or a project with its pictures, has less
 
 
 @dataclass(frozen=True)

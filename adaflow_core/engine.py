@@ -32,6 +32,7 @@ from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.track import region_mask
 from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
 from adaflow_core.planning.planner import Planner
+from adaflow_core.planning.residual import edited_residual
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.scores import Scores, Shown, score
 from adaflow_core.storage.cache import Cache
@@ -369,7 +370,9 @@ class AdaFlow:
                     continue
                 source = usual if each.source_prompt is None else each.source_prompt
                 prompts.append(Shown(each.prompt, source, wording(source, each.prompt).kept is not None))
-            return score(self.backbone, plan, result.frames, prompts, monitor)
+            residual = edited_residual(self.backbone, plan, result.frames, monitor)
+            found = score(self.backbone, plan, result.frames, prompts, monitor)
+            return replace(found, residual=tuple(round(float(value), 4) for value in residual))
 
     def _check_request(self, plan: Plan, prompt: str, alone: bool = False) -> None:
         if not prompt.strip() and not alone:

@@ -36,8 +36,8 @@ def main() -> None:
         rows.append((clip["source_prompt"], visualize.contact_sheet(list(plan.video.frames[sample]))))
         rows.append((f"becomes: {clip['prompt']}", visualize.contact_sheet(list(edited[sample]))))
         if clip is firsts["colour"]:
-            draw_method(plan, edited, clip["prompt"]).save(OUT / "method.png")
-    stack(rows).quantize(256).save(OUT / "edits.png", optimize=True)
+            draw_method(plan, edited, clip["prompt"]).save(OUT / "method.webp", quality=90, method=6)
+    stack(rows).save(OUT / "edits.webp", quality=90, method=6)
 
 
 def draw_method(plan: Plan, edited: np.ndarray, prompt: str) -> Image.Image:

@@ -1,8 +1,8 @@
 """Photographs every view of the page with a real plan and result: `python scripts/screens.py FOLDER [--readme]`.
 
 Starts the app, takes the first example from click to edited video, and prints how long each step took. Desktop, dark
-and phone width. `--readme` also renews the README's screenshots. Needs the packages of requirements-dev.txt and a
-Chromium.
+and phone width. `--readme` makes one visit instead, and renews the README's pictures of the page and `page.digest`, by
+which a test knows that they are of this page. Needs the packages of requirements-dev.txt and a Chromium.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pictured import DIGEST, page_digest
 from PIL import Image
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
@@ -25,10 +26,10 @@ PICTURES = ROOT / "docs" / "pictures"
 PORT = 7863
 ADDRESS = f"http://127.0.0.1:{PORT}"
 README_VIEWS = {  # view -> name, the part that is shown, and how many pixels of it from its top
-    "desktop-tokens": ("page-tokens", ".af-views", 900),
-    "desktop-drafts": ("page-drafts", ".af-draft", 462),
-    "desktop-edited": ("page-result", ".af-result", 640),
-    "dark-timeline": ("page-timeline", ".af-views", 720),
+    "readme-tokens": ("page-tokens", ".af-views", 728),
+    "readme-drafts": ("page-drafts", ".af-draft", 462),
+    "readme-edited": ("page-result", ".af-result", 680),
+    "readme-dark": ("page-timeline", ".af-views", 780),
 }
 
 
@@ -47,17 +48,21 @@ def main() -> None:
         )
         try:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            for name, width, scheme in (("desktop", 1280, "light"), ("dark", 1280, "dark"), ("phone", 390, "light")):
-                visit(browser, arguments.out, name, width, scheme, began if name == "desktop" else None)
+            kinds = [("desktop", 1280, "light"), ("dark", 1280, "dark"), ("phone", 390, "light")]
+            for name, width, scheme in [("readme", 1280, "light")] if arguments.readme else kinds:
+                visit(
+                    browser, arguments.out, name, width, scheme, began if width == 1280 and scheme == "light" else None
+                )
         finally:
             app.terminate()
             app.wait()
     if arguments.readme:
         for view, (name, _, height) in README_VIEWS.items():
-            # JPEG: a palette has too few colours for a page of pictures.
+            # WebP in full colour: a palette has too few colours for a page of pictures.
             picture = Image.open(arguments.out / f"{view}-part.png").convert("RGB")
             picture = picture.crop((0, 0, picture.width, min(height, picture.height)))
-            picture.save(PICTURES / f"{name}.jpg", quality=88, optimize=True)
+            picture.save(PICTURES / f"{name}.webp", quality=90, method=6)
+        DIGEST.write_text(f"{page_digest()}\n", encoding="utf-8")
 
 
 # Seconds between the frames that the two videos show, 40 times during two seconds of play; a loop's end counts as
@@ -150,6 +155,16 @@ class Visit:
         page.get_by_role("button", name="Reproduce this").click()
         self.photograph("result")
 
+    def darken(self) -> None:
+        """The same tab in the dark: the timeline, with the edit's residual."""
+        page = self.page
+        page.goto(f"{ADDRESS}/?__theme=dark")
+        page.get_by_text("Edit ready").wait_for()
+        page.locator(".af-facts").first.wait_for()
+        page.get_by_role("tab", name="Timeline").click()
+        page.wait_for_timeout(2000)
+        self.photograph("dark")
+
     def stop(self) -> None:
         """Start another edit and stop it."""
         page = self.page
@@ -178,7 +193,10 @@ def visit(browser: Browser, out: Path, name: str, width: int, scheme: str, began
     one.plan()
     one.draft()
     one.edit()
-    one.stop()
+    if name == "readme":
+        one.darken()
+    else:
+        one.stop()
     print(f"{name}: console errors: {problems or 'none'}", flush=True)
     context.close()
 

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import pictured  # noqa: E402
+
 import docs  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,3 +76,21 @@ def test_the_readme_is_short_and_its_moving_picture_light() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) < 200 and "make app" in readme and "make test" in readme
     assert (ROOT / "docs" / "pictures" / "moving.webp").stat().st_size < 2e6
+
+
+def test_the_pictures_of_the_page_are_of_this_page() -> None:
+    written = pictured.DIGEST.read_text(encoding="utf-8").strip()
+    assert pictured.page_digest() == written, (
+        "the page looks otherwise than in the README's pictures; run: python scripts/screens.py /tmp/screens --readme"
+    )
+    names = re.findall(r"docs/pictures/[\w.-]+", PAGES[0].read_text(encoding="utf-8"))
+    assert sum("page-" in name for name in names) == 4
+    assert sum((ROOT / name).stat().st_size for name in names) < 1.5e6, "a README is to open quickly"
+
+
+def test_what_changes_no_look_asks_for_no_pictures() -> None:
+    code = 'def label():\n    """Why."""\n    return "Edit"  # how\n'
+    assert pictured.plain_code(code) == pictured.plain_code("def label(): return 'Edit'")
+    assert pictured.plain_code(code) != pictured.plain_code(code.replace("Edit", "Go"))
+    assert pictured.plain_style("a { b: c; } /* d */\n") == pictured.plain_style("a {\n  b: c;\n}")
+    assert pictured.plain_style("a { b: c; }") != pictured.plain_style("a { b: d; }")

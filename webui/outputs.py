@@ -79,6 +79,8 @@ class PreviewOutputs(NamedTuple):
     grid: Any
     frame: Any
     column: Any
+    zoom: Any
+    window: Any
     matches: Any
     match_sentence: Any
 
@@ -96,6 +98,14 @@ class FrameOutputs(NamedTuple):
 
     frame_picture: Any
     frame_sentence: Any
+
+
+class ZoomOutputs(NamedTuple):
+    """The plots of a part of the frames."""
+
+    timeline: Any
+    time_slice: Any
+    window: Any  # first and end of these frames
 
 
 class MatchOutputs(NamedTuple):
@@ -127,19 +137,14 @@ class DraftOutputs(NamedTuple):
     drafted: Any  # the job that made them
 
 
-class RegionOutputs(NamedTuple):
-    """The part of the picture that is edited, over the video."""
+class OverOutputs(NamedTuple):
+    """What was painted and given back, and how the page shows it."""
 
     over: Any
+    over_id: Any  # by which the browser finds it again
     region_progress: Any
     region_line: Any
     region_gallery: Any
-
-
-class HandOutputs(NamedTuple):
-    """The keyframes that were edited by hand."""
-
-    over: Any
     hand_line: Any
     hand_gallery: Any
 
@@ -165,6 +170,7 @@ class ProjectOutputs(NamedTuple):
     prompts: Any
     crossfade: Any
     takes: Any
+    over: Any
 
 
 class WatchOutputs(NamedTuple):

@@ -4,6 +4,10 @@ document.addEventListener("keyup", (event) => {
   if (slider.type === "range" && /^(Arrow|Home|End|Page)/.test(event.key))
     slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
 });
+// Gradio opens a list at any key, also at the one that leaves it, and it then stays open over what follows.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Tab" && event.target.getAttribute("role") === "combobox") event.stopImmediatePropagation();
+}, true);
 // Enter in a slider's number takes it, as leaving it does.
 document.addEventListener("keydown", (event) => {
   const box = event.target;
@@ -29,13 +33,6 @@ window.adaflow = {
     return [];
   },
 };
-// Who wants less motion starts the film of the page's head himself.
-document.addEventListener("play", ({ target }) => {
-  const film = target.closest?.(".af-film");
-  if (!film || film.dataset.begun) return;
-  film.dataset.begun = "1";
-  if (matchMedia("(prefers-reduced-motion: reduce)").matches) target.pause();
-}, true);
 // Gradio makes a clickable picture a button without a name; it gets the label of its block.
 new MutationObserver(() => {
   for (const button of document.querySelectorAll(".image-container > button:not([aria-label])")) {
@@ -44,6 +41,8 @@ new MutationObserver(() => {
     const picture = button.querySelector("img");
     if (picture && !picture.alt) picture.alt = name;
   }
+  const film = document.querySelector(".af-film video");
+  if (film) inView.observe(film);
 }).observe(document, { childList: true, subtree: true });
 // Source and edit play in step: what a visitor does to one is done to both, and the source follows the edit's time.
 const videos = () => [".af-source video", ".af-edited video"].map((place) => document.querySelector(place));
@@ -61,6 +60,33 @@ const make = (video, name) => {
   done[name].add(video);
   video[name]()?.catch(() => done[name].delete(video));
 };
+// Nothing plays by itself for who wants less motion; he can start it.
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const begun = new WeakMap();  // video -> the file that was kept from beginning
+document.addEventListener("play", ({ target: video }) => {
+  if (!still.matches || !video.autoplay || begun.get(video) === video.currentSrc) return;
+  begun.set(video, video.currentSrc);
+  video.pause();
+}, true);
+// The film of the page's head plays where it can be seen, until it is stopped. Else its first picture stands.
+const seen = new WeakSet(), wished = new WeakMap();  // what is in view, and whether the visitor wants it to play
+const tend = (film) => {
+  if (!film) return;
+  film.muted = film.playsInline = true;
+  const plays = seen.has(film) && !document.hidden && (wished.get(film) ?? !still.matches);
+  make(film, plays ? "play" : "pause");
+};
+const inView = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
+  seen[isIntersecting ? "add" : "delete"](target);
+  tend(target);
+}));
+const tendHead = () => tend(document.querySelector(".af-film video"));
+document.addEventListener("visibilitychange", tendHead);
+still.addEventListener("change", tendHead);
+for (const name of ["play", "pause"])
+  document.addEventListener(name, ({ target: film }) => {
+    if (film.closest?.(".af-film") && !done[name].delete(film)) wished.set(film, name === "play");
+  }, true);
 for (const name of ["play", "pause", "seeked"])  // media events do not bubble, so they are captured
   document.addEventListener(name, ({ target: video }) => {
     const [source, edited] = videos();

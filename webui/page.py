@@ -28,18 +28,18 @@ from webui.outputs import (
     DraftOutputs,
     ExampleOutputs,
     FrameOutputs,
-    HandOutputs,
     HistoryOutputs,
     MatchOutputs,
     ModelOutputs,
+    OverOutputs,
     PlaceOutputs,
     PreviewOutputs,
     ProjectOutputs,
-    RegionOutputs,
     RowsOutputs,
     TokenOutputs,
     VideoOutputs,
     WatchOutputs,
+    ZoomOutputs,
     collect,
 )
 from webui.settings import ALL, EDIT, PLAN
@@ -58,6 +58,7 @@ _Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
 _SESSION = "() => [adaflow.session()]"
 _HISTORY = "(_, job) => [adaflow.edits(), job]"
 _KEEP_VIDEO = "(video) => adaflow.keep({ video })"
+_KEEP_OVER = "(over) => adaflow.keep({ over })"
 _KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
 _KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, settings })"
 _KEEP_NO_PLAN = "(job) => adaflow.keep({ job, plan: null, settings: null })"
@@ -100,8 +101,8 @@ def build(studio: Studio) -> gr.Blocks:
         events = Events(planning, editing, film, TimelineEvents(studio), RegionEvents(studio))
         _connect_video(events, steps)
         _connect_settings(events, steps)
-        _connect_plan_views(events.planning, steps.plan)
-        _connect_point(events.timeline, steps.plan)
+        _connect_plan_views(events, steps.plan, steps.edit)
+        _connect_point(events.timeline, steps.plan, steps.edit)
         _connect_words(events.planning, steps)
         previewed = [*_connect_preview(events, steps), *_connect_hand(events, steps)]
         _connect_place(events, steps)
@@ -110,7 +111,7 @@ def build(studio: Studio) -> gr.Blocks:
         _connect_timeline(events, steps, previewed)
         edit_started = _connect_edit(events, steps)
         retake_started = _connect_retake(events, steps)
-        _connect_result(editing, steps, [edit_started, retake_started])
+        _connect_result(events, steps, [edit_started, retake_started])
         _connect_project(events, steps)
         _connect_memory(blocks, events, steps, [*previewed, edit_started, retake_started])
     return blocks
@@ -156,32 +157,38 @@ def _connect_preview(events: Events, steps: Steps) -> list[gr.events.Dependency]
         **_LATEST,
     )
     for event in (previewed, replanned):
-        _show_selection(event, planning, plan)
+        _show_selection(event, events, steps)
     plan.stop.click(planning.stop_preview, plan.job_id, plan.status, api_name="stop_preview", **_IMMEDIATE)
     return [previewed, replanned]
 
 
-def _connect_plan_views(planning: PlanEvents, plan: PlanStep) -> None:
+def _connect_plan_views(events: Events, plan: PlanStep, edit: EditStep) -> None:
     """The keyframe under Tokens and the frame under Timeline, by their sliders and by clicks."""
+    planning, timeline = events.planning, events.timeline
     tokens, frame = _tokens_call(planning, plan), _frame_call(planning, plan)
     gr.on([plan.number.release, plan.grid.input, plan.show.input], *tokens, api_name="tokens", **_LATEST)
     no_matches: _Call = _no_matches, None, [plan.matches, plan.match_sentence]
-    plan.frame.release(*frame, api_name="frame", **_LATEST).then(*no_matches, **_PRIVATE)
+    moved = plan.frame.release(*frame, api_name="frame", **_LATEST).then(*no_matches, **_PRIVATE)
+    inputs = collect(_parameters(timeline.keep_in_view), plan, job_id=edit.job_id)
+    moved.then(quietly(timeline.keep_in_view), inputs, collect(ZoomOutputs._fields, plan), **_PRIVATE)
     opened = plan.gallery.select(_number, None, plan.number, **_PRIVATE).then(*tokens, **_PRIVATE)
     opened.then(_open_tokens, None, plan.tabs, **_PRIVATE)
     for plot in (plan.timeline, plan.time_slice):
-        plot.select(planning.find_clicked_frame, plan.plan_id, plan.frame, **_PRIVATE).then(*frame, **_PRIVATE).then(
-            *no_matches, **_PRIVATE
-        )
+        plot.select(timeline.find_clicked_frame, [plan.plan_id, plan.window], plan.frame, **_PRIVATE).then(
+            *frame, **_PRIVATE
+        ).then(*no_matches, **_PRIVATE)
 
 
-def _connect_point(timeline: TimelineEvents, plan: PlanStep) -> None:
-    """A click on the frame, the slice's column, and the plan's files."""
+def _connect_point(timeline: TimelineEvents, plan: PlanStep, edit: EditStep) -> None:
+    """A click on the frame, zoom, the slice's column, and the plan's files."""
     outputs = collect(MatchOutputs._fields, plan)
     point = plan.frame_picture.select(_point, None, [plan.x, plan.y], **_PRIVATE)
     inputs = [plan.plan_id, plan.frame, plan.x, plan.y]
     point.then(timeline.matches, inputs, outputs, api_name="matches", **_PUBLIC)
-    plan.column.release(timeline.column, [plan.plan_id, plan.column], plan.time_slice, api_name="column", **_LATEST)
+    column = [plan.plan_id, plan.column, plan.window]
+    plan.column.release(timeline.column, column, plan.time_slice, api_name="column", **_LATEST)
+    handler, inputs, outputs = _zoom_call(timeline, plan, edit)
+    plan.zoom.release(handler, inputs, outputs, api_name="zoom", **_LATEST)
     for kind, button in plan.save.items():
         asked = button.click(partial(str, kind), None, plan.file_kind, **_PRIVATE)
         api = {"api_name": "plan_file", **_PUBLIC} if kind == "json" else _PRIVATE
@@ -198,7 +205,7 @@ def _connect_hand(events: Events, steps: Steps) -> list[gr.events.Dependency]:
         asked = [plan.plan_id, plan.frame, gr.State(action)]
         changed = button.click(events.timeline.by_hand, asked, plan.settings["keyframes_at"], **_PRIVATE)
         done.append(changed.success(planning.replan, inputs, outputs, **_PRIVATE))
-        _show_selection(done[-1], planning, plan)
+        _show_selection(done[-1], events, steps)
     return done
 
 
@@ -213,13 +220,15 @@ def _connect_words(planning: PlanEvents, steps: Steps) -> None:
 def _plan_first(
     event: gr.events.Dependency,
     shown: dict[str, Any],  # what shows the planning and its progress: `job_id` and `status`
-    planning: PlanEvents,
+    events: Events,
     steps: Steps,
 ) -> gr.events.Dependency:
     """Make the plan again if the settings have changed, so that what comes then follows what is shown."""
+    planning = events.planning
     inputs, outputs = _preview_inputs(planning, steps), collect(PreviewOutputs._fields, steps.plan, **shown)
     planned = event.success(planning.preview, inputs, outputs, **_PRIVATE)
-    _show_selection(planned, planning, steps.plan)
+    _show_selection(planned, events, steps)
+    _show_over(planned, events.region, steps)
     return planned
 
 
@@ -232,7 +241,7 @@ def _connect_place(events: Events, steps: Steps) -> None:
     """The button that shows where the prompt changes the video."""
     editing, edit = events.editing, steps.edit
     shown = {"job_id": edit.place_job_id, "status": edit.place_progress}
-    planned = _plan_first(_asked(edit.show_place, editing, edit), shown, events.planning, steps)
+    planned = _plan_first(_asked(edit.show_place, editing, edit), shown, events, steps)
     inputs = collect(_parameters(editing.place), steps.plan, edit)
     planned.success(editing.place, inputs, collect(PlaceOutputs._fields, edit), api_name="place", **_PUBLIC)
 
@@ -241,7 +250,7 @@ def _connect_draft(events: Events, steps: Steps) -> None:
     """The button that tries the edit on the keyframes, and the choice of a draft."""
     film, edit = events.film, steps.edit
     shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
-    planned = _plan_first(_asked(edit.try_it, events.editing, edit), shown, events.planning, steps)
+    planned = _plan_first(_asked(edit.try_it, events.editing, edit), shown, events, steps)
     inputs = collect(_parameters(film.draft), steps.plan, edit, edit.region)
     planned.success(film.draft, inputs, collect(DraftOutputs._fields, edit), api_name="draft", **_PUBLIC)
     edit.draft_gallery.select(film.choose_draft, [edit.drafts, steps.plan.model], collect(EDIT, edit), **_PRIVATE)
@@ -250,23 +259,28 @@ def _connect_draft(events: Events, steps: Steps) -> None:
 def _connect_region(region: RegionEvents, steps: Steps, previewed: list[gr.events.Dependency]) -> None:
     """A region that is painted, and keyframes that are given back."""
     plan, edit, part = steps.plan, steps.edit, steps.edit.region
-    known = {"plan_id": plan.plan_id, "drafted": edit.drafted}
+    known = {"plan_id": plan.plan_id, "drafted": edit.drafted, "video": steps.video.video}
 
     def call(handler: Callable[..., Any], outputs: list[Any]) -> _Call:
         return handler, collect(_parameters(handler), part, **known), outputs
 
-    shown, given = collect(RegionOutputs._fields, part), collect(HandOutputs._fields, part)
+    shown = collect(OverOutputs._fields, part)
     part.load_frame.click(*call(region.load_frame, [part.canvas]), **_PRIVATE)
-    part.use_strokes.click(*call(region.use_strokes, shown), **_PRIVATE)
-    part.no_region.click(*call(region.no_region, shown), **_PRIVATE)
-    part.give_back.upload(*call(region.give_back, given), **_PRIVATE)
-    part.take_back.click(*call(region.take_back, given), **_PRIVATE)
+    changed = [
+        part.use_strokes.click(*call(region.use_strokes, shown), **_PRIVATE),
+        part.no_region.click(*call(region.no_region, shown), **_PRIVATE),
+        part.give_back.upload(*call(region.give_back, shown), **_PRIVATE),
+        part.take_back.click(*call(region.take_back, shown), **_PRIVATE),
+        steps.video.video.change(*call(quietly(region.of_video), shown), **_PRIVATE),
+    ]
+    changed[-1].then(lambda: None, None, part.canvas, **_PRIVATE)
     file = call(region.keyframe_file, [part.keyframe_file])
     gr.on([part.keyframe.change, part.keyframe_of.input, edit.drafted.change], *file, **_PRIVATE)
     for event in previewed:
         event.success(*call(region.keyframes, [part.keyframe]), **_PRIVATE).then(*file, **_PRIVATE)
-    cleared = steps.video.video.change(*call(region.no_region, shown), **_PRIVATE)
-    cleared.then(*call(region.take_back, given), **_PRIVATE).then(lambda: None, None, part.canvas, **_PRIVATE)
+        _show_over(event, region, steps)
+    for event in changed:
+        event.then(None, part.over_id, None, js=_KEEP_OVER, **_PRIVATE)
 
 
 def _connect_timeline(events: Events, steps: Steps, previewed: list[gr.events.Dependency]) -> None:
@@ -278,7 +292,7 @@ def _connect_timeline(events: Events, steps: Steps, previewed: list[gr.events.De
     edit.prompting.change(_by_shot, edit.prompting, [edit.prompt, edit.timeline, edit.show_place, edit.try_it],
                           **_PRIVATE)  # fmt: skip
     wanted = edit.prompting.input(_refuse_one, edit.prompting, None, **_PRIVATE)
-    _plan_first(wanted, shown, events.planning, steps).success(*shots, **_PRIVATE)
+    _plan_first(wanted, shown, events, steps).success(*shots, **_PRIVATE)
     for event in previewed:
         event.success(*shots, **_PRIVATE)
     with edit.rows:
@@ -320,7 +334,7 @@ def _connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
     editing, plan, edit = events.editing, steps.plan, steps.edit
     shown = {"job_id": edit.job_id, "status": edit.progress}
     asked = _asked(edit.start, editing, edit, edit.prompting, edit.region.over)
-    planned = _plan_first(asked, shown, events.planning, steps)
+    planned = _plan_first(asked, shown, events, steps)
     inputs = collect(_parameters(editing.edit), plan, edit, edit.region)
     started = planned.success(editing.edit, inputs, edit.job_id, api_name="edit", **_PUBLIC)
     check_prompt = editing.check_prompt, collect(_parameters(editing.check_prompt), plan, edit), edit.prompt_problems
@@ -350,8 +364,8 @@ def _connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
     return started
 
 
-def _connect_result(editing: EditEvents, steps: Steps, started: list[gr.events.Dependency]) -> None:
-    edit, result = steps.edit, steps.result
+def _connect_result(events: Events, steps: Steps, started: list[gr.events.Dependency]) -> None:
+    editing, edit, result = events.editing, steps.edit, steps.result
     watch = _watch_call(editing, steps)
     of_edit, of_retake = started
     watched = [
@@ -367,8 +381,10 @@ def _connect_result(editing: EditEvents, steps: Steps, started: list[gr.events.D
         api_name="compare",
         **_LATEST,
     )
+    handler, inputs, outputs = _zoom_call(events.timeline, steps.plan, edit)
     for event in watched:
         event.then(*_history_call(editing, steps), js=_HISTORY, **_PRIVATE)
+        event.then(quietly(handler), inputs, outputs, **_PRIVATE)  # now with the residual of the edit
     result.beside.input(
         editing.show_beside,
         [edit.job_id, result.beside, result.compared_frame],
@@ -379,7 +395,7 @@ def _connect_result(editing: EditEvents, steps: Steps, started: list[gr.events.D
 
 def _connect_project(events: Events, steps: Steps) -> None:
     video, plan, edit = steps.video, steps.plan, steps.edit
-    outputs = collect((*ProjectOutputs._fields, *ALL), video, plan, edit)
+    outputs = collect((*ProjectOutputs._fields, *ALL), video, plan, edit, edit.region)
     cleared, jobs = _clearing(steps)
     opened = video.open_project.upload(
         events.film.open_project, [video.open_project, video.video], outputs, api_name="open_project", **_PUBLIC
@@ -419,12 +435,24 @@ def _connect_memory(
     video.video.change(quietly(planning.keep_video), video.video, video.video_id, **_PRIVATE).then(
         None, video.video_id, None, js=_KEEP_VIDEO, **_PRIVATE
     )
-    restored = [video.video, video.source_prompt, edit.prompt, edit.job_id, plan.plan_id, *settings]
+    part = edit.region
+    restored = [
+        video.video,
+        video.source_prompt,
+        edit.prompt,
+        edit.job_id,
+        plan.plan_id,
+        part.over,
+        part.over_id,
+        *settings,
+    ]
     loaded = blocks.load(planning.restore, edit.session, restored, js=_SESSION, **_PRIVATE)
     loaded.then(*_watch_call(editing, steps), **_PRIVATE).then(*_history_call(editing, steps), js=_HISTORY, **_PRIVATE)
     shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **_PRIVATE)
     shown.then(_next, edit.prompts_version, edit.prompts_version, **_PRIVATE)
-    _show_selection(shown, planning, plan)
+    shown.then(events.region.keyframes, plan.plan_id, part.keyframe, **_PRIVATE)
+    _show_over(shown, events.region, steps)
+    _show_selection(shown, events, steps)
 
 
 def _watch_call(editing: EditEvents, steps: Steps) -> _Call:
@@ -436,15 +464,35 @@ def _history_call(editing: EditEvents, steps: Steps) -> _Call:
     return editing.history, [edit.session, edit.job_id], collect(HistoryOutputs._fields, steps.result)
 
 
-def _show_selection(event: gr.events.Dependency, planning: PlanEvents, plan: PlanStep) -> None:
+def _show_selection(event: gr.events.Dependency, events: Events, steps: Steps) -> None:
     """After a plan was made: show the tokens of the selected keyframe, and the selected frame."""
-    for handler, inputs, outputs in (_tokens_call(planning, plan), _frame_call(planning, plan)):
+    planning, plan = events.planning, steps.plan
+    # The plots again where they are zoomed, or show an edit.
+    calls = _tokens_call(planning, plan), _frame_call(planning, plan), _zoom_call(events.timeline, plan, steps.edit)
+    for handler, inputs, outputs in calls:
         # Before the first preview a moved slider comes here without a plan.
         event.success(quietly(handler), inputs, outputs, **_PRIVATE)
 
 
+def _show_over(event: gr.events.Dependency, region: RegionEvents, steps: Steps) -> None:
+    """After a plan was made: show what a project or a reload brought for it."""
+    part = steps.edit.region
+    shown = event.success(
+        region.show_over, [steps.plan.plan_id, part.over], collect(OverOutputs._fields, part), **_PRIVATE
+    )
+    shown.then(None, part.over_id, None, js=_KEEP_OVER, **_PRIVATE)
+
+
 def _tokens_call(planning: PlanEvents, plan: PlanStep) -> _Call:
     return planning.tokens, collect(_parameters(planning.tokens), plan), collect(TokenOutputs._fields, plan)
+
+
+def _zoom_call(timeline: TimelineEvents, plan: PlanStep, edit: EditStep) -> _Call:
+    return (
+        timeline.zoom,
+        collect(_parameters(timeline.zoom), plan, job_id=edit.job_id),
+        collect(ZoomOutputs._fields, plan),
+    )
 
 
 def _frame_call(planning: PlanEvents, plan: PlanStep) -> _Call:

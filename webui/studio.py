@@ -75,6 +75,7 @@ class Studio:
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
         self._plans: OrderedDict[str, StoredPlan] = OrderedDict()  # guarded by _plans_lock
         self._videos: OrderedDict[str, str] = OrderedDict()  # guarded by _plans_lock
+        self._overs: OrderedDict[str, dict[str, Any]] = OrderedDict()  # guarded by _plans_lock
         self._keep_plans = keep_plans
         self._plans_lock = threading.Lock()
 
@@ -205,11 +206,15 @@ class Studio:
         )  # fmt: skip
         return self._submit_edit(task, task, plan.forecast.seconds)
 
+    def finished(self, job_id: str | None) -> FinishedEdit | None:
+        """The edit that a job has made; None of a job that has made none, or is not known any more."""
+        snapshot = self.jobs.snapshot(job_id or "")
+        return snapshot.result if snapshot is not None and isinstance(snapshot.result, FinishedEdit) else None
+
     def retake(self, job_id: str, frames: tuple[int, int], prompt: str | None, config: EditConfig) -> str:
         """Queue a stretch of a finished edit again, and return the job's id. The job's result is a `FinishedEdit`."""
-        snapshot = self.jobs.snapshot(job_id or "")
-        finished = snapshot.result if snapshot is not None else None
-        if not isinstance(finished, FinishedEdit) or finished.asked is None:
+        finished = self.finished(job_id)
+        if finished is None or finished.asked is None:
             raise AdaFlowError("there is no finished edit to take a stretch from, or no longer; edit first")
         before = finished.asked
         task = RetakeTask(before, finished.result(before.plan), frames, prompt, config, self._new_folder())
@@ -305,12 +310,25 @@ class Studio:
 
     def keep_video(self, path: str) -> str:
         """Remember a visitor's video, and return a secret id of it; its file is deleted as any upload is."""
+        return self._keep(self._videos, path)
+
+    def keep_over(self, over: dict[str, Any]) -> str:
+        """Remember what a visitor painted and gave back, and return a secret id of it, which stays its own."""
+        return self._keep(self._overs, over, over["id"])
+
+    def _keep(self, kept: OrderedDict[str, Any], value: Any, key: str = "") -> str:
         with self._plans_lock:
-            key = secrets.token_urlsafe(16)
-            self._videos[key] = path
-            while len(self._videos) > self._keep_plans:
-                self._videos.popitem(last=False)
+            key = key or secrets.token_urlsafe(16)
+            kept[key] = value
+            kept.move_to_end(key)
+            while len(kept) > self._keep_plans:
+                kept.popitem(last=False)
         return key
+
+    def find_over(self, key: str | None) -> dict[str, Any] | None:
+        """What a visitor painted and gave back; None if there is nothing of this id, or no longer."""
+        with self._plans_lock:
+            return self._overs.get(key or "")
 
     def find_video(self, key: str | None) -> str | None:
         """A visitor's video; None if there is none of this id, or no longer."""

@@ -48,7 +48,7 @@ class ByHand:
             raise AdaFlowError("no keyframe was given by hand; give one, or edit without")
 
     def as_json(self, folder: Path | None = None) -> list[dict[str, Any]]:
-        """It as plain data, with checksums; files are named as they lie from `folder`."""
+        """It as plain data, with checksums; a project's `folder`: files are named from there, arrays held."""
         rows = sorted(self.pictures.items())
         return [{"frame": frame, **files.named(picture, folder, _PICTURE)} for frame, picture in rows]
 

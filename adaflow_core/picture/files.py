@@ -1,31 +1,43 @@
-"""Pictures that belong to an edit, in reports and projects: named with their checksums, and found again."""
+"""Pictures that belong to an edit, in reports and projects: named with their checksums, and found again.
+
+A picture that is in no file is part of a project itself, as the base64 of a PNG: it opens where the project alone is.
+"""
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.storage.cache import checksum, relative
 
 
 def named(picture: np.ndarray | Path, folder: Path | None, what: str) -> dict[str, Any]:
-    """`what`, such as "the mask", as plain data: its file, as it lies from `folder`, and a checksum of its content."""
+    """`what`, such as "the mask", as plain data: its file, as it lies from `folder`, and a checksum of its content.
+
+    An array [H, W] bool or [H, W, 3] uint8 is in no file; with a `folder`, that of a project, its row holds it.
+    """
     if isinstance(picture, Path):
         if not picture.exists():
             raise AdaFlowError(f"there is no {picture}; check the path of {what}")
         path = picture.as_posix() if folder is None else relative(picture, folder)
         return {"file": path, "checksum": checksum(picture)}
-    content = f"{picture.shape}".encode() + np.ascontiguousarray(picture).tobytes()
-    return {"file": None, "checksum": blake2b(content, digest_size=16).hexdigest()}
+    row = {"file": None, "checksum": _checksum(picture)}
+    one = picture.shape[2:] == (() if picture.dtype == bool else (3,))
+    return row if folder is None or not one else row | {"png": _encoded(picture)}
 
 
-def found(row: Mapping[str, Any], folder: Path, what: str) -> Path:
-    """The file of `named` data of a report or project in `folder`, its content unchanged."""
+def found(row: Mapping[str, Any], folder: Path, what: str) -> Path | np.ndarray:
+    """The file or the array of `named` data of a report or project in `folder`, its content unchanged."""
+    if row.get("png") is not None:
+        return decoded(row, what)
     if row["file"] is None:
         raise AdaFlowError(f"{what} was given without a file; give it again")
     name = Path(row["file"])
@@ -35,6 +47,38 @@ def found(row: Mapping[str, Any], folder: Path, what: str) -> Path:
     if checksum(path) != row["checksum"]:
         raise AdaFlowError(f"{what} {path} is not the one of this edit; give that one, or begin another project file")
     return path
+
+
+def decoded(row: Mapping[str, Any], what: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """[H, W] bool or [H, W, 3] uint8: the picture that a row of a project holds.
+
+    `size`: (width, height) that it must have, looked at before its pixels are unpacked.
+    """
+    try:
+        with Image.open(BytesIO(b64decode(row["png"], validate=True)), formats=("PNG",)) as file:
+            if size is not None and file.size != size:
+                raise AdaFlowError(
+                    f"{what} of the project is {file.width}x{file.height} pixels and the video is edited at "
+                    f"{size[0]}x{size[1]}; take the working size of the project"
+                )
+            # Not straight from mode "1": its bytes are 255 where numpy's are 1.
+            picture = np.asarray(file.convert("L")) > 0 if file.mode == "1" else np.array(file.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as problem:
+        raise AdaFlowError(f"{what} in the project cannot be read; take a whole project ({problem})") from problem
+    if _checksum(picture) != row["checksum"]:
+        raise AdaFlowError(f"{what} in the project was changed; take the project as it was written")
+    return picture
+
+
+def _encoded(picture: np.ndarray) -> str:
+    content = BytesIO()
+    Image.fromarray(picture).save(content, "PNG", optimize=True)
+    return b64encode(content.getvalue()).decode("ascii")
+
+
+def _checksum(picture: np.ndarray) -> str:
+    content = f"{picture.shape}".encode() + np.ascontiguousarray(picture).tobytes()
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def on_command_line(picture: np.ndarray | Path, name: str) -> str:

@@ -47,7 +47,7 @@ class Region:
             raise AdaFlowError(f"feather is {self.feather}; it must lie between 0 and 256 pixels")
 
     def as_json(self, folder: Path | None = None) -> dict[str, Any]:
-        """It as plain data, with checksums; files are named as they lie from `folder`."""
+        """It as plain data, with checksums; a project's `folder`: files are named from there, arrays held."""
         painted = [{"frame": frame, **_named(mask, folder)} for frame, mask in sorted(self.painted.items())]
         masks = None if self.masks is None else _named(self.masks, folder)
         return {"painted": painted, "masks": masks, "words": self.words, "feather": self.feather}

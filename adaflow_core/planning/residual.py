@@ -19,12 +19,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import gather_blend
 from adaflow_core.model.memory import to_device
 from adaflow_core.planning.correspondence import blend_weights, match_to_keyframes, neighbours
 from adaflow_core.planning.matching import PooledRows, best_match, similarity_grid
 from adaflow_core.progress import Monitor
-from adaflow_core.types import Features, Grid
+from adaflow_core.types import Features, Grid, Plan
 
 MAX_TOKENS = 256  # of a frame, for which the error is computed
 # Pairs of frames that are matched for the costs of all keyframes; two seconds on two CPU cores.
@@ -175,6 +176,22 @@ class PropagationResidual:
 
     def _latents_of(self, frame_ids: np.ndarray) -> Tensor:
         return self._latents[to_device(frame_ids, self.device)]
+
+
+@torch.inference_mode()
+def edited_residual(backbone: Backbone, plan: Plan, frames: np.ndarray, monitor: Monitor) -> np.ndarray:
+    """[T] float32: what propagation from the edited keyframes leaves unexplained in each edited frame.
+
+    As the plan's residual, with the latents of the edit [T, H, W, 3] in place of the source's: the same keyframes and
+    correspondences, in deviations of a frame's own latents; 0 at keyframes. Where it is far over the plan's, the edit
+    does not follow its source's motion there.
+    """
+    latents, chunk = [], backbone.vae_chunk(*plan.video.size)
+    with monitor.stage("residual", len(frames)) as stage:
+        for part in stage.chunks(len(frames), chunk):
+            latents.append(backbone.fetch(backbone.encode(np.asarray(frames[part]))))
+    residual = PropagationResidual(plan.features, np.concatenate(latents), plan.segments.cuts, backbone.device)
+    return residual(plan.segments.keyframes, np.arange(len(frames)))
 
 
 class _Sample(NamedTuple):

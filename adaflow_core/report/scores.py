@@ -50,6 +50,7 @@ class Scores:
     edge_error: float | None = None  # levels of 0..255, see `Edges`; None: what changed has no edge
     rims: float | None = None  # 0..1, share of the edge that is a rim
     rim_frame: int | None = None  # the frame with most of them
+    residual: tuple[float, ...] | None = None  # [T] see `planning.residual.edited_residual`
 
     @property
     def warnings(self) -> tuple[str, ...]:

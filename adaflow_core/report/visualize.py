@@ -221,35 +221,53 @@ def score_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Pi
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """T frames along the x axis of a picture, each a column of equal width."""
+    """T frames from `first` on along the x axis of a picture, each a column of equal width."""
 
     T: int
     left: float
     width: float
+    first: int = 0
 
     @classmethod
-    def of(cls, plan: Plan, width: int) -> TimeAxis:
-        """The axis that `timeline` and `time_slice` share at this picture width."""
-        return cls(len(plan.video), _LEFT, width - _LEFT - _RIGHT)
+    def of(cls, plan: Plan, width: int, frames: slice | None = None) -> TimeAxis:
+        """The axis that `timeline` and `time_slice` share at this picture width; of all frames, or of some."""
+        first, end, _ = (frames or slice(None)).indices(len(plan.video))
+        return cls(end - first, _LEFT, width - _LEFT - _RIGHT, first)
+
+    @property
+    def frames(self) -> slice:
+        return slice(self.first, self.first + self.T)
+
+    def holds(self, frame: float) -> bool:
+        """Whether the left edge of a frame's column lies on it."""
+        return self.first <= frame < self.first + self.T
 
     def edge(self, frame: float) -> float:
-        """x of the left edge of a frame's column."""
-        return self.left + frame * self.width / self.T
+        """x of the left edge of a frame's column; the end of the axis for one outside."""
+        return self.left + min(max(frame - self.first, 0), self.T) * self.width / self.T
 
     def centre(self, frame: float) -> float:
         return self.edge(frame + 0.5)
 
     def frame_at(self, x: float) -> int:
         """The frame in whose column `x` lies; the nearest one outside."""
-        return int(np.clip((x - self.left) * self.T // self.width, 0, self.T - 1))
+        return self.first + int(np.clip((x - self.left) * self.T // self.width, 0, self.T - 1))
 
 
-def timeline(plan: Plan, width: int = WIDTH, height: int = 340) -> Picture:
+def timeline(
+    plan: Plan,
+    width: int = WIDTH,
+    height: int = 340,
+    *,
+    frames: slice | None = None,
+    edited: Sequence[float] | None = None,  # [T] the residual of an edit
+) -> Picture:
     """Similarity to the keyframe (mean and worst window) and propagation residual over time.
 
-    Thresholds are drawn where they decide, i.e. when no number of keyframes was given.
+    Thresholds are drawn where they decide, i.e. when no number of keyframes was given. All heights are those of the
+    whole video, whichever `frames` are shown.
     """
-    canvas, axis = Canvas(width, height), TimeAxis.of(plan, width)
+    canvas, axis = Canvas(width, height), TimeAxis.of(plan, width, frames)
     decides = plan.config.keyframes is None
     mean_limit = plan.config.similarity if decides else None
     window_limit = plan.config.window_similarity if decides else None
@@ -258,12 +276,13 @@ def timeline(plan: Plan, width: int = WIDTH, height: int = 340) -> Picture:
     lowest = min(v for v in (plan.window.min(), plan.similarity.min(), window_limit) if v is not None)
     low = max(-1.0, np.floor(float(lowest) * 10 - 0.5) / 10)
     high = max(1.0, float(plan.similarity.max()))
-    worst = max(float(plan.residual.max()), residual_limit or 0.0, 1e-3) * 1.1
+    worst = max(float(plan.residual.max()), residual_limit or 0.0, max(edited or [0.0]), 1e-3) * 1.1
     upper = _Panel(canvas, axis, 48.0, height - 126.0, low, high)
     lower = _Panel(canvas, axis, height - 92.0, height - 40.0, 0.0, worst)
 
     for start, end in zip(plan.segments.starts[1::2], plan.segments.ends[1::2], strict=True):
-        canvas.box(axis.edge(start), upper.top, axis.edge(end), lower.bottom, BAND)
+        if axis.edge(start) < axis.edge(end):
+            canvas.box(axis.edge(start), upper.top, axis.edge(end), lower.bottom, BAND)
     upper.rules(np.arange(np.ceil(low * 5) / 5, high + 1e-6, 0.2))
     lower.rules([0.0, worst / 1.1])
     _time_ticks(canvas, plan, axis, lower.bottom)
@@ -274,9 +293,12 @@ def timeline(plan: Plan, width: int = WIDTH, height: int = 340) -> Picture:
     upper.curve(plan.window, WINDOW, (5, 3))
     upper.curve(plan.similarity, MEAN)
     lower.curve(plan.residual, RESIDUAL)
-
     title = "residual of propagation" + _limit_name(residual_limit)
-    canvas.text(axis.left, lower.top - 6, title, RESIDUAL, 11, "lb")
+    x = axis.left + canvas.text(axis.left, lower.top - 6, title, RESIDUAL, 11, "lb") + 18
+    if edited is not None:
+        lower.curve(np.asarray(edited), INK, (5, 3))
+        canvas.line([(x, lower.top - 12), (x + 22, lower.top - 12)], INK, 2, (5, 3))
+        canvas.text(x + 28, lower.top - 6, "and of the edit", INK, 11, "lb")
     x = axis.left
     for name, limit, colour, dash in (
         ("mean similarity", mean_limit, MEAN, None),
@@ -292,12 +314,14 @@ def _limit_name(limit: float | None) -> str:
     return "" if limit is None else f" (threshold {limit:.2f})"
 
 
-def time_slice(plan: Plan, column: int | None = None, width: int = WIDTH, height: int = 220) -> Picture:
-    """One pixel column of every frame side by side (y over t), with the marks of the timeline."""
+def time_slice(
+    plan: Plan, column: int | None = None, width: int = WIDTH, height: int = 220, *, frames: slice | None = None
+) -> Picture:
+    """One pixel column of every frame, or of some, side by side (y over t), with the marks of the timeline."""
     column = plan.video.size[0] // 2 if column is None else column
-    canvas, axis = Canvas(width, height), TimeAxis.of(plan, width)
+    canvas, axis = Canvas(width, height), TimeAxis.of(plan, width, frames)
     top, bottom = 48.0, height - 40.0
-    slab = np.ascontiguousarray(plan.video.frames[:, :, column].transpose(1, 0, 2))  # [H, T, 3]
+    slab = np.ascontiguousarray(plan.video.frames[axis.frames, :, column].transpose(1, 0, 2))  # [H, T, 3]
     canvas.paste(slab, axis.left, top, axis.width, bottom - top)
     canvas.text(axis.left - 6, top, "top", MUTED, 10, "ra")
     canvas.text(axis.left - 6, bottom, "bottom", MUTED, 10, "rb")
@@ -339,14 +363,15 @@ class _Panel:
             self.canvas.line(self.across(value), colour, 1, (2, 3))
 
     def curve(self, values: np.ndarray, colour: Colour, dash: tuple[float, float] | None = None) -> None:
-        points = [(self.axis.centre(t), self.height(float(v))) for t, v in enumerate(values)]
-        self.canvas.line(points if len(points) > 1 else self.across(float(values[0])), colour, 1.75, dash)
+        shown = values[self.axis.frames]
+        points = [(self.axis.centre(t), self.height(float(v))) for t, v in enumerate(shown, self.axis.first)]
+        self.canvas.line(points if len(points) > 1 else self.across(float(shown[0])), colour, 1.75, dash)
 
 
 def _marks(canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float, over_picture: bool = False) -> None:
     """Segment starts (dashed), shot cuts (solid, double weight) and keyframes (triangle)."""
     cuts = set(plan.segments.cuts.tolist())
-    for start in plan.segments.starts[1:].tolist():
+    for start in filter(axis.holds, plan.segments.starts[1:].tolist()):
         ends = [(axis.edge(start), top), (axis.edge(start), bottom)]
         if over_picture:
             canvas.line(ends, PAPER, 3)
@@ -354,7 +379,7 @@ def _marks(canvas: Canvas, plan: Plan, axis: TimeAxis, top: float, bottom: float
             canvas.line(ends, CUT, 2)
         else:
             canvas.line(ends, MUTED, 1, (3, 3))
-    for frame in plan.segments.keyframes.tolist():
+    for frame in filter(axis.holds, plan.segments.keyframes.tolist()):
         x = axis.centre(frame)
         if not over_picture:  # a line would hide the very column that the triangle points at
             canvas.line([(x, top), (x, bottom)], KEYFRAME, 1, (1, 2))
@@ -382,8 +407,9 @@ def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
     steps = [b * 10.0**e for e in range(-2, 5) for b in (1, 2, 5)]
     step = next((s for s in steps if s >= wanted), steps[-1])
     decimals = max(0, -int(np.floor(np.log10(step))))
-    first = max(0.0, np.ceil(start / fps / step - 1e-6))
-    for second in np.arange(first, (start + axis.T) / fps / step + 1e-6) * step:
+    begin = start + axis.first
+    first = max(0.0, np.ceil(begin / fps / step - 1e-6))
+    for second in np.arange(first, (begin + axis.T) / fps / step + 1e-6) * step:
         x = axis.edge(second * fps - start)
         anchor = "ra" if x > axis.left + axis.width - 16 else "ma"
         canvas.line([(x, y), (x, y + 4)], MUTED)

@@ -18,7 +18,8 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.stretch import Laid, clip, lay_over, ramp
 from adaflow_core.film.timeline import PromptRange, Stretch, Timeline, parse_prompts, ranges_of, read_prompts, stretches
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.progress import Progress
+from adaflow_core.planning.residual import edited_residual
+from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Segments
 from adaflow_core.video.types import Video
@@ -168,7 +169,13 @@ def test_a_shot_on_the_timeline_is_edited_as_it_would_be_alone(engine: AdaFlow, 
     report = json.loads(json.dumps(result.report))
     assert report["prompts"] == [{"frames": [6, 12], "prompt": "a blue ball", "source_prompt": "a red ball"}]
     assert report["stretches"][0]["first_frame"] == 6
-    assert 0 <= engine.score(plan, result).agreement <= 1
+    scores = engine.score(plan, result)
+    assert 0 <= scores.agreement <= 1
+    residual = np.array(scores.residual)
+    assert residual.shape == (12,) and not residual[plan.segments.keyframes].any()
+    assert (np.delete(residual, plan.segments.keyframes) > 0).all()
+    source = edited_residual(engine.backbone, plan, plan.video.frames, Monitor())
+    assert np.allclose(source, plan.residual, atol=1e-4), "of the source itself it is the plan's"
 
 
 def test_prompts_cross_over_inside_a_shot(engine: AdaFlow, drawn_frames: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture import files
 from adaflow_core.picture.region import Region, feathered, fitted
 from adaflow_core.report.export import edit_command
 from adaflow_core.report.visualize import region_view
@@ -180,6 +181,30 @@ def test_the_command_line_keeps_to_it_and_so_does_its_project(
     assert json.loads(report.read_text())["frames_digest"] == digest
     save(box(), moved / "mask.png")
     assert main(["edit", "--project", str(moved / "film.json"), *again]) == 2
+    # A mask that is in no file is in the project, and stays there when the project is written again.
+    (moved / "mask.png").unlink()
+    content = json.loads((moved / "film.json").read_text())
+    content["region"] = Region({2: box(side=30)}, feather=3).as_json(moved)
+    (moved / "film.json").write_text(json.dumps(content))
+    film, unscored = (tmp_path / "again.mp4").read_bytes(), ["--out", str(tmp_path / "again.mp4"), *again[-2:]]
+    assert main(["edit", "--project", str(moved / "film.json"), *unscored]) == 0
+    assert (tmp_path / "again.mp4").read_bytes() == film
+    assert json.loads((moved / "film.json").read_text())["region"] == content["region"]
+
+
+def test_what_is_in_no_file_comes_back_from_its_project(tmp_path: Path) -> None:
+    region = Region({0: box(), 5: box(40, 3)}, feather=2)
+    read = Region.from_json(json.loads(json.dumps(region.as_json(tmp_path))), tmp_path)
+    assert read.as_json() == region.as_json() and read.painted[5].dtype == bool
+    assert np.array_equal(read.painted[5], box(40, 3))  # type: ignore[arg-type]
+    assert "png" not in region.as_json()["painted"][0], "a report names it only"
+    row = region.as_json(tmp_path)["painted"][0]
+    other = region.as_json(tmp_path)["painted"][1]["png"]
+    for wrong in (row | {"png": "no base64!"}, row | {"png": row["png"][:40]}, row | {"png": other}):
+        with pytest.raises(AdaFlowError, match="the mask in the project"):
+            files.found(wrong, tmp_path, "the mask")
+    with pytest.raises(AdaFlowError, match="64x64 pixels and the video is edited at 32x32"):
+        files.decoded(row, "the mask", (32, 32))
 
 
 @pytest.mark.parametrize(

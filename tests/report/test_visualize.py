@@ -132,6 +132,9 @@ def test_axis_maps_frames_and_pixels_both_ways() -> None:
     assert [axis.frame_at(axis.centre(t)) for t in range(20)] == list(range(20))
     assert axis.frame_at(-50) == 0 and axis.frame_at(5000) == 19
     assert axis.edge(20) == axis.left + axis.width
+    part = TimeAxis.of(small_plan(), WIDTH, slice(5, 13))
+    assert [part.frame_at(part.centre(t)) for t in range(5, 13)] == list(range(5, 13))
+    assert part.frame_at(-50) == 5 and part.frame_at(5000) == 12 and part.edge(2) == part.left
 
 
 @pytest.mark.parametrize("draw", [timeline, time_slice])
@@ -148,6 +151,22 @@ def test_marks_stand_at_their_frames(draw) -> None:
     # The cut is a solid line over the height of the panels; nothing else of that colour is as tall.
     tall = np.flatnonzero(near(picture[48:140], CUT).mean(axis=0) > 0.8)
     assert tall.mean() == pytest.approx(axis.edge(14), abs=1.5)
+
+
+@pytest.mark.parametrize("draw", [timeline, time_slice])
+def test_a_part_of_the_frames_has_its_own_marks_only(draw) -> None:
+    plan = small_plan()
+    strip = draw(plan, frames=slice(8, 14))[38:47]
+    columns = np.flatnonzero(near(strip, KEYFRAME).any(axis=0))
+    axis = TimeAxis.of(plan, WIDTH, slice(8, 14))
+    assert columns.mean() == pytest.approx(axis.centre(10), abs=1) and np.ptp(columns) < 12
+
+
+def test_the_residual_of_an_edit_stands_beside_the_plans() -> None:
+    plan = small_plan()
+    assert not np.array_equal(timeline(plan), timeline(plan, edited=plan.residual.tolist()))
+    high = timeline(plan, edited=[5.0] * 20)
+    assert high.shape == timeline(plan).shape, "and the panel has room for it"
 
 
 def test_time_slice_shows_the_column_of_every_frame() -> None:

@@ -37,8 +37,8 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Its cache holds the page's scripts, which are some megabytes."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    """Its cache holds the page's scripts, which are some megabytes. Nothing plays by itself: that takes a core."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     yield context
     context.close()
 

@@ -56,10 +56,13 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
 
     page.get_by_role("tab", name="Timeline").click()
     page.get_by_text("Its keyframe is at").or_(page.get_by_text("It is a keyframe")).wait_for()
+    plot = "document.querySelector('.af-plot img').src"
+    before = page.evaluate(plot)
 
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
+    page.wait_for_function(f"before => {plot} !== before", arg=before)  # now with the residual of the edit
     videos = page.locator("video")
     page.wait_for_function("document.querySelectorAll('video').length >= 3")
     sources = [str(videos.nth(k).get_attribute("src")) for k in range(videos.count())]
@@ -78,10 +81,37 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
 
 
+def check_the_film_of_the_head(page: Page) -> None:
+    """It stands for who wants less motion, and plays for others while it can be seen and they have not stopped it."""
+    film = "document.querySelector('.af-film video')"
+    playing, standing = f"!{film}.paused && {film}.currentTime > 0", f"{film}.paused"
+    page.wait_for_function(f"{film}?.readyState > 1")
+    page.wait_for_timeout(500)
+    assert page.evaluate(f"{film}.paused && {film}.currentTime === 0"), "its first picture"
+    page.emulate_media(reduced_motion="no-preference")
+    page.wait_for_function(playing)
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_function(standing)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_function(playing)
+    hide = "Object.defineProperty(document, 'hidden', {get: () => %s, configurable: true});"
+    hide += "document.dispatchEvent(new Event('visibilitychange'))"
+    page.evaluate(hide % "true")
+    page.wait_for_function(standing)
+    page.evaluate(hide % "false")
+    page.wait_for_function(playing)
+    page.evaluate(f"{film}.pause()")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_timeout(300)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_timeout(300)
+    assert page.evaluate(standing), "stopped by the visitor"
+    page.emulate_media(reduced_motion="reduce")
+
+
 def test_a_plan_is_looked_into_and_changed_by_hand(page: Page) -> None:
     """A point's matches, keyframes set by hand, the plan's file, words that are clicked; one button stands out."""
-    film = "document.querySelector('.af-film video')"
-    page.wait_for_function(f"!{film}.paused && {film}.currentTime > 0")
+    check_the_film_of_the_head(page)
     page.get_by_text("a toy that knows 8 drawn things").wait_for()
     colour = "name => getComputedStyle(document.querySelector(name)).backgroundColor"
     first, then = page.evaluate(colour, ".af-first"), page.evaluate(colour, ".af-then")
@@ -254,7 +284,7 @@ def test_a_reload_finds_the_running_job_and_stop_ends_it(page: Page) -> None:
 
 def test_two_visitors_get_their_own_results(browser: Browser, address: str, tmp_path: Path) -> None:
     """Started together, one after the other on the device; each sees its own clip edited."""
-    contexts = [browser.new_context() for _ in range(2)]
+    contexts = [browser.new_context(reduced_motion="reduce") for _ in range(2)]
     pages = [context.new_page() for context in contexts]
     clips = []
     for number, page in enumerate(pages):
@@ -278,19 +308,42 @@ def test_two_visitors_get_their_own_results(browser: Browser, address: str, tmp_
 
 
 def test_no_serious_accessibility_violations(page: Page) -> None:
-    """By axe-core, with a plan and a result on the page."""
+    """By axe-core, with a plan, drafts, a result and all that opens on the page; wide and narrow, light and dark."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    choose_example(page)
+
+    def check(where: str) -> None:
+        page.wait_for_timeout(400)
+        found = axe.Axe().run(page).response["violations"]
+        serious = [v for v in found if v["impact"] in ("serious", "critical")]
+        assert not serious, (where, [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious])
+
+    choose_example(page, frames="0:6", steps=1)
+    page.get_by_role("button", name="Try on keyframes").focus()
+    page.keyboard.press("Tab")
+    page.locator("[role=option]", has_text="four seeds").wait_for()
+    page.keyboard.press("Tab")
+    page.wait_for_function("!document.querySelector('[role=option]')")  # a list that is left does not cover the page
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
     page.get_by_role("button", name="Show where it changes").click()
     page.get_by_text("Changes here").wait_for()
+    page.get_by_role("button", name="Try on keyframes").click()
+    page.get_by_text("The edit goes on from it.").wait_for()
     for tab in ("Keyframes", "Tokens", "Timeline"):
         page.get_by_role("tab", name=tab).click()
-        page.wait_for_timeout(300)
-        found = axe.Axe().run(page).response["violations"]
-        serious = [v for v in found if v["impact"] in ("serious", "critical")]
-        assert not serious, [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious]
+        check(tab)
+    for part in ("Only a part of the picture", "Keyframes edited by hand", "Make a stretch again", "Compare frame",
+                 "Reproduce this", "words that this model knows"):  # fmt: skip
+        page.get_by_role("button", name=part).click()
+    page.get_by_role("button", name="Load the frame").click()
+    page.locator(".af-canvas canvas").first.wait_for()
+    page.get_by_label("A prompt for each shot").click()
+    page.locator(".af-row textarea").first.wait_for()
+    for width, scheme in ((1280, "light"), (390, "light"), (390, "dark"), (1280, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", scheme == "dark")
+        check(f"{width} {scheme}")
+    page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def test_a_file_that_is_no_video_is_refused_in_a_sentence(page: Page, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ EVENTS = [
     "frame",
     "matches",
     "column",
+    "zoom",
     "plan_file",
     "check_prompt",
     "place",

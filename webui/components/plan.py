@@ -111,7 +111,10 @@ class PlanStep:
             gr.HTML(views.line("Every frame against its keyframe. Click into a plot to see that frame."))
             self.timeline = _plot("Similarity of every frame to its keyframe")
             self.time_slice = _plot("One pixel column over time", "af-slice")
-            self.column = gr.Slider(0, 1, 0, step=1, label="Pixel column")
+            self.window = gr.State(None)  # first and end of the frames that the plots show; None: all
+            with gr.Row():
+                self.zoom = gr.Slider(1, 2, 1, step=1, label="Zoom, around the frame below", min_width=240)
+                self.column = gr.Slider(0, 1, 0, step=1, label="Pixel column", min_width=240)
             with gr.Row():
                 with gr.Column(scale=4, min_width=240):
                     self.frame = gr.Slider(0, 1, 0, step=1, label="Frame")

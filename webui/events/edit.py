@@ -16,7 +16,7 @@ from adaflow_core.film.timeline import PromptRange, Timeline, ranges_of
 from adaflow_core.report.visualize import place_sentence, place_view
 from webui import views
 from webui.events.follow import follow, not_done, stop_job
-from webui.events.region import Over, asked_over
+from webui.events.over import Over, asked_over, has_pictures
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot
 from webui.messages import message, refusal, refuse_on_error
@@ -51,8 +51,7 @@ class EditEvents:
 
     def check_not_empty(self, prompt: str, prompting: str = views.ONE, over: Over | None = None) -> None:
         """Refuse an empty prompt before planning starts; keyframes by hand need none."""
-        by_hand = bool((over or {}).get("pictures"))
-        if prompting == views.ONE and not (prompt or "").strip() and not by_hand:
+        if prompting == views.ONE and not (prompt or "").strip() and not has_pictures(over):
             raise refusal("the prompt is empty; say what the video should show")
 
     async def place(
@@ -159,8 +158,7 @@ class EditEvents:
         return BesideOutputs(video, *_compare_outputs(finished, int(number), other))
 
     def finished(self, job_id: str | None) -> FinishedEdit | None:
-        snapshot = self.studio.jobs.snapshot(job_id or "")
-        return snapshot.result if snapshot is not None and isinstance(snapshot.result, FinishedEdit) else None
+        return self.studio.finished(job_id)
 
     def stop(self, job_id: str, place_job_id: str = "", draft_job_id: str = "") -> Any:
         """Stop a job, the search for a place and drafts; they end within two seconds of compute."""

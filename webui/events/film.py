@@ -24,7 +24,7 @@ from adaflow_core.video.types import parse_range
 from webui import views
 from webui.events.edit import EditEvents, Rows
 from webui.events.follow import follow, not_done
-from webui.events.region import Over, asked_over
+from webui.events.over import Over, asked_over, opened_from
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
 from webui.served_images import serve_image
@@ -153,14 +153,14 @@ class FilmEvents:
             file = Path(path)
             project = open_project(file, self._video_of(file, video))
             model = self.studio.resolve_model(project.model)
-            frames = _length(project)
+            frames, (over, said) = _length(project), opened_from(project)
         ranges = project.timeline.ranges
         whole = (ranges[0].start, ranges[0].end) == (0, frames)
         prompts, takes = list(project.prompts), list(project.takes)
         words = f"Project of {project.video.name}: {counted(len(prompts), 'range')} with a prompt"
         words += f", {counted(len(takes), 'take')}, made again with the edit." if takes else "."
         outputs = ProjectOutputs(
-            project_line=views.line(words),
+            project_line=views.line(f"{words} {said}".strip()),
             video=str(project.video),
             source_prompt=project.plan.source_prompt,
             model=model,
@@ -171,6 +171,7 @@ class FilmEvents:
             prompts=_with_gaps(project, frames),
             crossfade=project.timeline.crossfade,
             takes=takes,
+            over=over,
         )
         settings = asdict(project.plan) | asdict(project.edit)
         return [*outputs, *shown_values(ALL, self.studio.profile(model), settings)]

@@ -19,6 +19,7 @@ from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import MIN_SIDE, VideoInfo, parse_range, parse_size, working_size
 from webui import views
 from webui.events.follow import follow, stop_job
+from webui.events.timeline import most_zoom
 from webui.events.words import with_word
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
@@ -116,7 +117,7 @@ class PlanEvents:
         return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
 
     def restore(self, session: str) -> list[Any]:
-        """Video, prompts, the edit's job, the plan's id and its settings, as this browser tab had them.
+        """Video, prompts, the edit's job, the plan's id, what was painted and the settings, as this tab had them.
 
         The session comes from the browser: of the server's files it names only what it has ids of.
         """
@@ -127,8 +128,10 @@ class PlanEvents:
         if len(settings or []) != len(SETTINGS):  # of an older page
             settings = None
         prompts = [kept.get(name) or gr.skip() for name in ("source_prompt", "prompt")]
+        over = self.studio.find_over(kept.get("over"))
         return [
             video or gr.skip(), *prompts, kept.get("job") or "", stored.id if stored else "",
+            *((over | {"shown": False}, over["id"]) if over else (gr.skip(), "")),
             *(settings or [gr.skip()] * len(SETTINGS)),
         ]  # fmt: skip
 
@@ -265,11 +268,6 @@ class PlanEvents:
         picture, sentence = views.frame_view(self._find_plan(plan_id).plan, int(number))
         return FrameOutputs(frame_picture=serve_image(picture), frame_sentence=views.line(sentence))
 
-    def find_clicked_frame(self, plan_id: str | None, event: gr.SelectData) -> int:
-        """The frame under a click on the timeline or the slice."""
-        axis = visualize.TimeAxis.of(self._find_plan(plan_id).plan, visualize.WIDTH)
-        return axis.frame_at(event.index[0])
-
     def _check_video(self, video: str | None) -> VideoInfo:
         if not video:
             raise AdaFlowError("there is no video yet; upload one or choose an example")
@@ -319,7 +317,7 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
         cost=views.cost(plan),
         timeline=serve_image(visualize.timeline(plan), "png"),
         time_slice=serve_image(visualize.time_slice(plan), "png"),
-        column=gr.Slider(value=plan.video.size[0] // 2, maximum=plan.video.size[0] - 1),
+        window=None,
         matches=gr.Gallery(visible=False),
         match_sentence="",
     )
@@ -332,5 +330,7 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
         outputs = outputs._replace(
             grid=gr.Dropdown(choices=grids, value=grids[0][1]),
             frame=gr.Slider(value=0, maximum=max(1, frames - 1)),
+            zoom=gr.Slider(value=1, maximum=most_zoom(frames)),
+            column=gr.Slider(value=plan.video.size[0] // 2, maximum=plan.video.size[0] - 1),
         )
     return outputs

@@ -1,8 +1,4 @@
-"""Events of what is edited by hand: masks painted on frames, and keyframes given back.
-
-What a visitor painted and gave back is kept with the tab's session: {"video": its digest, "masks": {frame: [H, W]},
-"pictures": {frame: [H, W, 3]}, "job": that of the region that is shown}. Of another video it counts as nothing.
-"""
+"""Events of what is edited by hand: masks painted on frames, and keyframes given back (`events/over.py`)."""
 
 from __future__ import annotations
 
@@ -16,25 +12,17 @@ import numpy as np
 
 from adaflow_core.errors import AdaFlowError, counted
 from adaflow_core.picture.by_hand import ByHand, read_pictures
-from adaflow_core.picture.region import Region, RegionMask
+from adaflow_core.picture.region import RegionMask
 from adaflow_core.report.visualize import place_overlay, region_view, stamp
+from adaflow_core.storage.cache import checksum
 from adaflow_core.video.images import read_picture
 from webui import views
 from webui.events.follow import follow, not_done
+from webui.events.over import Over, nothing, of_plan, region_of
 from webui.messages import refusal, refuse_on_error
-from webui.outputs import HandOutputs, RegionOutputs, unchanged
+from webui.outputs import OverOutputs, unchanged
 from webui.served_images import serve_image
 from webui.studio import StoredPlan, Studio
-
-Over = dict[str, Any]
-
-
-def asked_over(stored: StoredPlan | None, over: Over | None) -> tuple[Region | None, ByHand | None]:
-    """The region and the keyframes by hand of a plan's video."""
-    if stored is None or not over or over.get("video") != stored.plan.video.digest:
-        return None, None
-    masks, pictures = over["masks"], over["pictures"]
-    return Region(dict(masks)) if masks else None, ByHand(dict(pictures)) if pictures else None
 
 
 class RegionEvents:
@@ -52,36 +40,75 @@ class RegionEvents:
 
     async def use_strokes(
         self, plan_id: str | None, over: Over, painted_frame: float, canvas: dict[str, Any] | None, strokes: str
-    ) -> AsyncIterator[RegionOutputs]:
+    ) -> AsyncIterator[OverOutputs]:
         """The region with what was painted on a frame, carried to all frames and shown over the video."""
         stored, over = self._known(plan_id, over)
         frame = self._frame(stored, painted_frame)
         painted = _painted(canvas, stored.plan.video.frames.shape[1:3])
         inside = self._inside(stored, over, frame)
         inside = inside | painted if strokes == views.PAINT_IN else inside & ~painted
-        over = over | {"masks": over["masks"] | {frame: inside}}
+        async for outputs in self._carry(stored, over | {"masks": over["masks"] | {frame: inside}}):
+            yield outputs
+
+    async def show_over(self, plan_id: str | None, over: Over) -> AsyncIterator[OverOutputs]:
+        """After a plan: what a project or a tab that was reloaded brought; what does not belong to the plan goes."""
+        stored = self.studio.find_plan(plan_id)
+        if stored is None or not over:
+            yield unchanged(OverOutputs)
+            return
         with refuse_on_error():
-            job_id, snapshot = self.studio.region(plan_id, Region(dict(over["masks"]))), None
-        async for snapshot in follow(self.studio.jobs, job_id):
-            if not snapshot.finished:
-                yield unchanged(RegionOutputs, region_progress=views.progress(snapshot))
-        done = unchanged(RegionOutputs, region_progress="")
-        if snapshot is None or snapshot.state != "done":
-            yield done
-            raise not_done(snapshot, "region")
-        mask: RegionMask = snapshot.result
+            known = of_plan(stored, over)
+        if known["shown"]:
+            if known is not over and (region_of(over) or over["pictures"]):
+                yield self._nothing(known, "What was painted is of other frames, or of another size: it is not used.")
+            else:
+                yield unchanged(OverOutputs)
+        else:
+            known = known | {"shown": True}
+            yield self._hand_shown(stored, known)
+            if region_of(known):
+                async for outputs in self._carry(stored, known):
+                    yield outputs
+
+    async def _carry(self, stored: StoredPlan, over: Over) -> AsyncIterator[OverOutputs]:
+        """The region in all frames; found anew where the job that found it is gone."""
+        region = region_of(over)
+        assert region is not None
+        mask = self._carried(over)
+        if mask is None or mask.asked != region.as_json():
+            with refuse_on_error():
+                job_id, snapshot = self.studio.region(stored.id, region), None
+            async for snapshot in follow(self.studio.jobs, job_id):
+                if not snapshot.finished:
+                    yield unchanged(OverOutputs, region_progress=views.progress(snapshot))
+            if snapshot is None or snapshot.state != "done":
+                yield unchanged(OverOutputs, region_progress="")
+                raise not_done(snapshot, "region")
+            over, mask = over | {"job": job_id}, snapshot.result
         items = await asyncio.to_thread(region_view, stored.plan, mask.weights)
         frames = ", ".join(map(str, sorted(over["masks"])))
-        yield done._replace(
-            over=over | {"job": job_id},
-            region_line=views.line(f"Only this part is edited; painted on frame {frames}."),
+        where = f"painted on frame {frames}" if frames else f"“{over['words']}”"
+        yield self._kept(
+            over,
+            region_progress="",
+            region_line=views.line(f"Only this part is edited; {where}."),
             region_gallery=gr.Gallery([(serve_image(picture), words) for picture, words in items], visible=True),
         )
 
-    def no_region(self, over: Over) -> RegionOutputs:
+    def of_video(self, over: Over, video: str | None) -> OverOutputs:
+        """There is another video, or the same one again, after a reload or with a project."""
+        if video and not Path(video).is_file():  # an address
+            raise refusal("this page keeps no videos from elsewhere; upload the file itself")
+        if over and video and checksum(Path(video)) == over["file"]:
+            return unchanged(OverOutputs)
+        return self._nothing(nothing(id=over["id"]) if over else {})
+
+    def no_region(self, over: Over) -> OverOutputs:
         """The whole picture again."""
-        kept = over | {"masks": {}, "job": ""} if over else {}
-        return RegionOutputs(kept, "", "", gr.Gallery([], visible=False))
+        if over and over["opened"]:
+            over = over | {"opened": over["opened"] | {"region": None}}
+        kept = over | {"masks": {}, "words": "", "job": ""} if over else {}
+        return self._kept(kept, region_progress="", region_line="", region_gallery=gr.Gallery([], visible=False))
 
     def keyframes(self, plan_id: str | None) -> Any:
         """The plan's keyframes to choose from."""
@@ -107,7 +134,7 @@ class RegionEvents:
             picture = draft.frames[places[0]]
         return serve_image(np.asarray(picture), "png")
 
-    def give_back(self, plan_id: str | None, over: Over, keyframe: int | None, give_back: str | None) -> HandOutputs:
+    def give_back(self, plan_id: str | None, over: Over, keyframe: int | None, give_back: str | None) -> OverOutputs:
         """A keyframe as it was changed elsewhere."""
         stored, over = self._known(plan_id, over)
         with refuse_on_error():
@@ -115,21 +142,47 @@ class RegionEvents:
                 raise AdaFlowError("there is no picture; choose a keyframe and give its picture back")
             given = ByHand({int(keyframe): read_picture(Path(give_back))})
             over = over | {"pictures": over["pictures"] | read_pictures(given, stored.plan.video)}
-        return _shown_by_hand(stored, over)
+        return self._hand_shown(stored, over)
 
-    def take_back(self, plan_id: str | None, over: Over) -> HandOutputs:
+    def take_back(self, over: Over) -> OverOutputs:
         """No keyframe by hand."""
-        return HandOutputs(over | {"pictures": {}} if over else {}, "", gr.Gallery([], visible=False))
+        if over and over["opened"]:
+            over = over | {"opened": over["opened"] | {"by_hand": None}}
+        kept = over | {"pictures": {}} if over else {}
+        return self._kept(kept, hand_line="", hand_gallery=gr.Gallery([], visible=False))
+
+    def _nothing(self, over: Over, said: str = "") -> OverOutputs:
+        """Nothing is painted and nothing given back, and `said` says why."""
+        hidden = gr.Gallery([], visible=False)
+        return self._kept(
+            over, region_progress="", region_line=views.line(said), region_gallery=hidden, hand_line="",
+            hand_gallery=hidden,
+        )  # fmt: skip
+
+    def _hand_shown(self, stored: StoredPlan, over: Over) -> OverOutputs:
+        rows = sorted(over["pictures"].items())
+        items = [(serve_image(picture), f"By hand · {stamp(stored.plan, frame)}") for frame, picture in rows]
+        line = views.line(f"{counted(len(rows), 'keyframe')} by hand.") if rows else ""
+        return self._kept(over, hand_line=line, hand_gallery=gr.Gallery(items, visible=bool(rows)))
+
+    def _kept(self, over: Over, **shown: Any) -> OverOutputs:
+        """Outputs of what was painted and given back, which a reload will find."""
+        if over:
+            over = over | {"id": self.studio.keep_over(over)}
+        return unchanged(OverOutputs, over=over, over_id=over.get("id", ""), **shown)
 
     def _known(self, plan_id: str | None, over: Over) -> tuple[StoredPlan, Over]:
-        """The plan, and what was painted and given back for its video."""
+        """The plan, and what was painted and given back for its frames."""
         stored = self.studio.find_plan(plan_id)
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
-        digest = stored.plan.video.digest
-        if not over or over.get("video") != digest:
-            over = {"video": digest, "masks": {}, "pictures": {}, "job": ""}
-        return stored, over
+        with refuse_on_error():
+            return stored, of_plan(stored, over)
+
+    def _carried(self, over: Over) -> RegionMask | None:
+        """The region in all frames, while its job is known."""
+        snapshot = self.studio.jobs.snapshot(over["job"])
+        return snapshot.result if snapshot is not None and isinstance(snapshot.result, RegionMask) else None
 
     def _frame(self, stored: StoredPlan, number: float) -> int:
         last = len(stored.plan.video) - 1
@@ -141,9 +194,8 @@ class RegionEvents:
         """[H, W] the region in a frame: as it was painted there, else as it was carried there."""
         if frame in over["masks"]:
             return np.asarray(over["masks"][frame])
-        snapshot = self.studio.jobs.snapshot(over["job"])
-        if over["masks"] and snapshot is not None and isinstance(snapshot.result, RegionMask):
-            return np.asarray(snapshot.result.weights[frame] == 255)
+        if region_of(over) and (mask := self._carried(over)):
+            return np.asarray(mask.weights[frame] == 255)
         return np.zeros(stored.plan.video.frames.shape[1:3], bool)
 
 
@@ -158,9 +210,3 @@ def _painted(canvas: dict[str, Any] | None, size: tuple[int, ...]) -> np.ndarray
     if not painted.any():
         raise refusal("nothing is painted; load a frame and paint on it")
     return painted
-
-
-def _shown_by_hand(stored: StoredPlan, over: Over) -> HandOutputs:
-    rows = sorted(over["pictures"].items())
-    items = [(serve_image(picture), f"By hand · {stamp(stored.plan, frame)}") for frame, picture in rows]
-    return HandOutputs(over, views.line(f"{counted(len(rows), 'keyframe')} by hand."), gr.Gallery(items, visible=True))

@@ -16,10 +16,13 @@ from adaflow_core.types import Plan
 from webui import views
 from webui.jobs.finished import file_name
 from webui.messages import refusal
-from webui.outputs import MatchOutputs
+from webui.outputs import MatchOutputs, ZoomOutputs, unchanged
 from webui.served_images import serve_image
 from webui.studio import StoredPlan, Studio
 from webui.views import ADD, AUTOMATIC, MOVE
+
+LEAST = 16  # frames that are shown
+Window = tuple[int, int] | None  # first and end of the frames that are shown; None: all
 
 
 class TimelineEvents:
@@ -32,10 +35,34 @@ class TimelineEvents:
         served = [(serve_image(picture), caption) for picture, caption in items]
         return MatchOutputs(matches=gr.Gallery(served, visible=bool(items)), match_sentence=views.line(sentence))
 
-    def column(self, plan_id: str | None, column: float) -> str:
+    def column(self, plan_id: str | None, column: float, window: Window = None) -> str:
         """A pixel column (from 0) of every frame, side by side."""
         plan = self._find(plan_id).plan
-        return serve_image(visualize.time_slice(plan, min(max(int(column), 0), plan.video.size[0] - 1)), "png")
+        column = min(max(int(column), 0), plan.video.size[0] - 1)
+        return serve_image(visualize.time_slice(plan, column, frames=_frames(window)), "png")
+
+    def zoom(self, plan_id: str | None, frame: float, zoom: float, column: float, job_id: str) -> ZoomOutputs:
+        """Both plots of a part of the frames, a `zoom`-th of them around `frame`; after an edit with its residual."""
+        plan = self._find(plan_id).plan
+        window = window_around(len(plan.video), int(frame), zoom)
+        edit = self.studio.finished(job_id)
+        same = edit is not None and edit.asked is not None and _follow_the_same(edit.asked.plan, plan)
+        edited = edit.scores.residual if edit is not None and same else None
+        picture = visualize.timeline(plan, frames=slice(*window), edited=edited)
+        return ZoomOutputs(serve_image(picture, "png"), self.column(plan_id, column, window), window)
+
+    def keep_in_view(
+        self, plan_id: str | None, frame: float, zoom: float, column: float, job_id: str, window: Window
+    ) -> ZoomOutputs:
+        """As `zoom`, where the frame lies outside of what is shown."""
+        if not window or window[0] <= frame < window[1]:
+            return unchanged(ZoomOutputs)
+        return self.zoom(plan_id, frame, zoom, column, job_id)
+
+    def find_clicked_frame(self, plan_id: str | None, window: Window, event: gr.SelectData) -> int:
+        """The frame under a click on the timeline or the slice."""
+        axis = visualize.TimeAxis.of(self._find(plan_id).plan, visualize.WIDTH, _frames(window))
+        return axis.frame_at(event.index[0])
 
     async def plan_file(self, plan_id: str | None, kind: str = "json") -> str:
         """The plan as a file: "json", or "npz" with its masks, scores and curves as arrays."""
@@ -53,6 +80,28 @@ class TimelineEvents:
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
         return stored
+
+
+def window_around(frames: int, frame: int, zoom: float) -> tuple[int, int]:
+    """First and end of a `zoom`-th of the frames around one of them, at least `LEAST`."""
+    length = min(frames, max(LEAST, round(frames / max(1.0, zoom))))
+    first = min(max(0, frame - length // 2), frames - length)
+    return first, first + length
+
+
+def most_zoom(frames: int) -> int:
+    """By how much a video's plots can be zoomed."""
+    return max(2, frames // LEAST)
+
+
+def _frames(window: Window) -> slice | None:
+    return slice(*window) if window else None
+
+
+def _follow_the_same(first: Plan, second: Plan) -> bool:
+    """Whether the residuals of two plans can be compared."""
+    same = first.video.digest == second.video.digest
+    return same and np.array_equal(first.segments.keyframes, second.segments.keyframes)
 
 
 def set_by_hand(plan: Plan, frame: int, action: str) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
@@ -82,7 +81,9 @@ def write_finished(
         "report": folder / f"{name}.json",
         "project": folder / f"{name}-project.json",
     }
-    command = command or _project_command(project, files["project"])
+    settings = _settings(command or "")
+    if command is None or any(over):  # what was painted or given back is in the project alone
+        command = _project_command(project, files["project"], deliver)
     folder.mkdir(parents=True)
     # The source as a result that changed nothing.
     EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
@@ -91,7 +92,8 @@ def write_finished(
     delivered = files["edit"]
     if deliver == "source":
         result, delivered = _deliver(folder / f"{name}-full-size.mp4", delivered, result, video, metadata, monitor)
-    project = replace(project, rest=project.rest | _kept(over, folder))
+    kept = {name: part and part.as_json(folder) for name, part in zip(("region", "by_hand"), over, strict=True)}
+    project = replace(project, rest=project.rest | kept)
     project.save(files["project"], name=project.video.name)
     report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
     files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -102,7 +104,7 @@ def write_finished(
         fps=float(video.fps),
         video=project.video.name,
         prompt=prompt,
-        settings=_settings(command),
+        settings=settings,
         scores=scores,
         command=command,
         reused=bool(result.report.get("inversion_reused")),
@@ -113,24 +115,6 @@ def write_finished(
         report=files["report"],
         project=files["project"],
     )
-
-
-def _kept(over: tuple[Region | None, ByHand | None], folder: Path) -> dict[str, Any]:
-    """What a project says of a region and of keyframes by hand, whose pictures are written into its folder."""
-    region, by_hand = over
-    if region is not None:
-        masks = {t: _save(np.asarray(mask, bool), folder / f"mask-{t}.png") for t, mask in region.painted.items()}
-        region = replace(region, painted=masks)
-    if by_hand is not None:
-        rows = by_hand.pictures.items()
-        by_hand = ByHand({t: _save(np.asarray(picture), folder / f"keyframe-{t}.png") for t, picture in rows})
-    parts = {"region": region, "by_hand": by_hand}
-    return {name: None if part is None else part.as_json(folder) for name, part in parts.items()}
-
-
-def _save(picture: np.ndarray, path: Path) -> Path:
-    Image.fromarray(picture.astype(np.uint8) * 255 if picture.dtype == bool else picture).save(path)
-    return path
 
 
 def _deliver(
@@ -146,8 +130,9 @@ def _deliver(
         return replace(result, warnings=(*result.warnings, warning)), edit
 
 
-def _project_command(project: Project, file: Path) -> str:
-    return shlex.join(["python", "-m", "adaflow_core", "edit", project.video.name, f"--project={file.name}"])
+def _project_command(project: Project, file: Path, deliver: str) -> str:
+    words = ["python", "-m", "adaflow_core", "edit", project.video.name, f"--project={file.name}"]
+    return shlex.join(words if deliver == "source" else [*words, f"--deliver={deliver}"])
 
 
 def file_name(*parts: str) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 
 from adaflow_core.config import PlanConfig
 from helpers.plans import FINE, small_plan
-from webui.events.timeline import TimelineEvents, set_by_hand
+from webui.events.timeline import LEAST, TimelineEvents, most_zoom, set_by_hand, window_around
 from webui.jobs.tasks import Request
 from webui.studio import Studio
 from webui.views import ADD, AUTOMATIC, MOVE, REMOVE
@@ -65,3 +68,36 @@ def test_a_point_and_a_column_are_shown(planned: tuple[TimelineEvents, str]) -> 
     assert len(found.matches.value) == 2 and "At (20, 30)" in found.match_sentence
     assert events.column(plan_id, 3) != events.column(plan_id, 40)
     assert events.column(plan_id, 999) == events.column(plan_id, 63)
+
+
+def test_a_part_of_the_frames_is_shown_around_one(planned: tuple[TimelineEvents, str]) -> None:
+    assert window_around(200, 100, 4) == (75, 125) and window_around(200, 1, 4) == (0, 50)
+    assert window_around(200, 199, 4) == (150, 200) and window_around(200, 7, 1) == (0, 200)
+    assert window_around(200, 0, 999) == (0, LEAST) and window_around(5, 3, 9) == (0, 5)
+    assert most_zoom(200) == 12 and most_zoom(5) == 2
+    events, plan_id = planned
+    whole, part = events.zoom(plan_id, 19, 1, 3, ""), events.zoom(plan_id, 19, 2, 3, "")
+    assert whole.window == (0, 20) and part.window == (4, 20)
+    assert whole.timeline != part.timeline and whole.time_slice == events.column(plan_id, 3) != part.time_slice
+    assert events.column(plan_id, 3, part.window) == part.time_slice
+    assert events.keep_in_view(plan_id, 2, 2, 3, "", part.window).window == (0, 16)
+    stays = events.keep_in_view(plan_id, 5, 2, 3, "", part.window)
+    assert stays.window == gr.skip() and events.keep_in_view(plan_id, 5, 1, 3, "", None).window == gr.skip()
+    click = gr.SelectData(None, {"index": [500, 100], "value": None})
+    assert events.find_clicked_frame(plan_id, part.window, click) == 12
+    assert events.find_clicked_frame(plan_id, None, click) == 10
+
+
+def test_after_an_edit_the_timeline_has_its_residual(
+    planned: tuple[TimelineEvents, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, plan_id = planned
+    plan = small_plan()
+    residual = tuple(np.linspace(0, 2, 20).tolist())
+    edit: Any = SimpleNamespace(asked=SimpleNamespace(plan=plan), scores=SimpleNamespace(residual=residual))
+    before = events.zoom(plan_id, 0, 1, 3, "job").timeline
+    monkeypatch.setattr(events.studio, "finished", lambda job_id: edit if job_id == "job" else None)
+    assert events.zoom(plan_id, 0, 1, 3, "job").timeline != before == events.zoom(plan_id, 0, 1, 3, "").timeline
+    # Of an edit with other keyframes it says nothing about this plan.
+    edit.asked.plan = replace(plan, segments=replace(plan.segments, keyframes=np.array([2, 10, 17])))
+    assert events.zoom(plan_id, 0, 1, 3, "job").timeline == before

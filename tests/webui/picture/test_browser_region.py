@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from helpers.pages import IN_BROWSER, choose_example
+from helpers.pages import IN_BROWSER, choose_example, remembered
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = IN_BROWSER
+PAINTED = "Only this part is edited; painted on frame 0, 4."
 
 
 def paint(page: Page, frame: int, x: float, y: float) -> None:
@@ -44,7 +45,7 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path
     paint(page, 0, 0.4, 0.4)
     page.get_by_text("Only this part is edited; painted on frame 0.").wait_for()
     paint(page, 4, 0.6, 0.6)
-    page.get_by_text("painted on frame 0, 4.").wait_for()
+    page.get_by_text(PAINTED).wait_for()
 
     page.get_by_role("button", name="Keyframes edited by hand").click()
     with page.expect_download() as download:
@@ -59,6 +60,14 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path
     chooser.value.set_files(changed)
     page.get_by_text("1 keyframe by hand.").wait_for()
 
+    # A reload loses nothing of it.
+    remembered(page, "tab.over && tab.plan")
+    page.reload()
+    page.get_by_role("button", name="Keyframes edited by hand").click()
+    page.get_by_text("1 keyframe by hand.").wait_for()
+    page.get_by_role("button", name="Only a part of the picture").click()
+    page.get_by_text(PAINTED).wait_for()
+
     page.get_by_role("radio", name="working").check()
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
@@ -67,5 +76,26 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path
     report = json.loads(Path(download.value.path()).read_text())
     assert [row["frame"] for row in report["region"]["painted"]] == [0, 4]
     assert len(report["by_hand"]) == 1
-    for flag in ("--mask=mask-0.png", "--keyframe-image=", "--deliver=working"):
-        assert flag in report["command"]
+    assert report["command"].endswith("-project.json --deliver=working")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the video").click()
+    film = Path(download.value.path()).read_bytes()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the project").click()
+    project = tmp_path / "project.json"
+    download.value.save_as(project)
+
+    # The project alone, opened by another visitor, gives the same film.
+    page.evaluate("sessionStorage.clear(); localStorage.clear()")
+    page.reload()
+    page.get_by_role("button", name="Preview keyframes").wait_for()
+    page.locator("input[type=file][accept='.json']").set_input_files(project)
+    page.get_by_text("What was painted or given back (frame 0, 4, ").wait_for()
+    page.get_by_role("radio", name="working").check()
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Edit ready").wait_for()
+    page.get_by_role("button", name="Only a part of the picture").click()
+    page.get_by_text(PAINTED).wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the video").click()
+    assert Path(download.value.path()).read_bytes() == film

@@ -1,0 +1,89 @@
+"""What was painted and given back belongs to frames: of others it counts as nothing, and a project's must fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.project import Project
+from adaflow_core.picture.by_hand import ByHand
+from adaflow_core.picture.region import Region
+from adaflow_core.video.decode import decode_video
+from webui.events.over import asked_over, has_pictures, nothing, of_plan, opened_from
+from webui.jobs.tasks import Request
+from webui.studio import StoredPlan
+
+MASK = np.zeros((64, 64), bool)
+MASK[10:30, 10:30] = True
+PICTURE = np.full((64, 64, 3), 7, np.uint8)
+
+
+def stored(clip: Path, size: int = 64, frames: slice | None = None) -> StoredPlan:
+    video = decode_video(clip, size=(size, size), frames=frames)
+    plan: Any = SimpleNamespace(video=video)
+    return StoredPlan("id", Request(str(clip), PlanConfig(), frames=frames), plan, 0.0)
+
+
+def project(clip: Path, folder: Path, **rest: Any) -> Project:
+    parts = {"region": Region({0: MASK, 3: MASK}, feather=5).as_json(folder), "by_hand": None} | rest
+    return Project(clip, PlanConfig(), EditConfig(), (), rest=parts)
+
+
+def test_what_was_painted_on_other_frames_counts_as_nothing(drawn_clip: Path) -> None:
+    here, elsewhere = stored(drawn_clip), stored(drawn_clip, 96)
+    over = nothing(video=here.plan.video.digest, masks={0: MASK}, pictures={1: PICTURE}, id="mine")
+    region, by_hand = asked_over(here, over)
+    assert region is not None and by_hand is not None
+    assert list(region.painted) == [0] and list(by_hand.pictures) == [1]
+    assert asked_over(elsewhere, over) == (None, None)
+    assert of_plan(elsewhere, over)["id"] == "mine", "a browser finds it by the same id"
+    assert asked_over(None, over) == asked_over(here, {}) == (None, None)
+
+
+def test_a_projects_pictures_are_taken_up_by_the_next_plan(drawn_clip: Path, tmp_path: Path) -> None:
+    given = ByHand({2: PICTURE}).as_json(tmp_path)
+    over, said = opened_from(project(drawn_clip, tmp_path, by_hand=given))
+    assert "frame 0, 3, 2" in said and has_pictures(over)
+    known = of_plan(stored(drawn_clip), over)
+    assert sorted(known["masks"]) == [0, 3] and known["feather"] == 5 and np.array_equal(known["masks"][3], MASK)
+    assert np.array_equal(known["pictures"][2], PICTURE) and not known["opened"] and not known["shown"]
+    region, by_hand = asked_over(stored(drawn_clip), over)
+    assert region is not None and region.as_json() == Region({0: MASK, 3: MASK}, feather=5).as_json()
+    assert by_hand is not None and by_hand.as_json() == ByHand({2: PICTURE}).as_json()
+
+
+def test_words_come_back_and_files_are_not_looked_for(drawn_clip: Path, tmp_path: Path) -> None:
+    over, said = opened_from(project(drawn_clip, tmp_path, region=Region(words="red ball").as_json(tmp_path)))
+    region, _ = asked_over(stored(drawn_clip), over)
+    assert region == Region(words="red ball") and "“red ball”" in said
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"not for strangers")
+    row = {"frame": 0, "file": str(secret), "checksum": ""}
+    for part in ({"painted": [row], "masks": None}, {"painted": [], "masks": row}):
+        over, said = opened_from(project(drawn_clip, tmp_path, region=part | {"words": "", "feather": 8}))
+        assert over == {} and "lie in files beside it" in said
+    assert opened_from(project(drawn_clip, tmp_path, region=None)) == ({}, "")
+
+
+def test_what_does_not_fit_is_refused(drawn_clip: Path, tmp_path: Path) -> None:
+    over, _ = opened_from(project(drawn_clip, tmp_path))
+    with pytest.raises(AdaFlowError, match="take the working size of the project"):
+        of_plan(stored(drawn_clip, 96), over)
+    with pytest.raises(AdaFlowError, match="another range of frames"):
+        of_plan(stored(drawn_clip, frames=slice(0, 6)), over)
+    late, _ = opened_from(project(drawn_clip, tmp_path, region=Region({40: MASK}).as_json(tmp_path)))
+    with pytest.raises(AdaFlowError, match="for no frame of this video"):
+        of_plan(stored(drawn_clip), late)
+    rows = [{"frame": 0} | Region({0: MASK}).as_json(tmp_path)["painted"][0]]
+    swapped, _ = opened_from(project(drawn_clip, tmp_path, by_hand=rows))
+    with pytest.raises(AdaFlowError, match="picture of another kind"):
+        of_plan(stored(drawn_clip), swapped)
+    for wrong in ("text", {"painted": 3}, {"painted": [{"frame": "x"}], "masks": None, "words": "", "feather": 1}):
+        with pytest.raises(AdaFlowError, match="wrong part"):
+            opened_from(project(drawn_clip, tmp_path, region=wrong))

@@ -1,0 +1,100 @@
+"""What a visitor painted and gave back, over a video's picture.
+
+It is kept with the tab's session, and on the server under an id by which a reload finds it: {"file": checksum of the
+video's file, "video": digest of its frames at the working size, "masks": {frame: [H, W]}, "pictures": {frame:
+[H, W, 3]}, "words", "feather": of the region, "job": that of the region in all frames, "opened": what a project holds
+and no plan has taken up yet, "shown": whether the page shows it, "id"}. Of other frames it counts as nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.project import Project
+from adaflow_core.picture import files
+from adaflow_core.picture.by_hand import ByHand
+from adaflow_core.picture.region import FEATHER, Region
+from adaflow_core.storage.cache import checksum
+from webui.studio import StoredPlan
+
+Over = dict[str, Any]
+
+
+def nothing(**known: Any) -> Over:
+    """Nothing painted and nothing given back."""
+    parts = {"file": "", "video": "", "masks": {}, "pictures": {}, "words": "", "feather": FEATHER, "job": ""}
+    return parts | {"opened": None, "shown": True, "id": ""} | known
+
+
+def of_plan(stored: StoredPlan, over: Over | None) -> Over:
+    """What was painted and given back for a plan's frames; what a project holds is read here."""
+    video = stored.plan.video
+    known = {"file": video.file_digest, "video": video.digest}
+    if not over:
+        return nothing(**known)
+    if opened := over["opened"]:
+        return over | known | _read(stored, opened) | {"opened": None, "shown": False}
+    return over if over["video"] == video.digest else nothing(**known, id=over["id"])
+
+
+def asked_over(stored: StoredPlan | None, over: Over | None) -> tuple[Region | None, ByHand | None]:
+    """The region and the keyframes by hand of a plan's video."""
+    if stored is None or not over:
+        return None, None
+    over = of_plan(stored, over)
+    return region_of(over), ByHand(dict(over["pictures"])) if over["pictures"] else None
+
+
+def region_of(over: Over) -> Region | None:
+    masks, words = over["masks"], over["words"]
+    if not masks and not words:
+        return None
+    return Region(dict(masks), words="" if masks else words, feather=over["feather"])
+
+
+def has_pictures(over: Over | None) -> bool:
+    """Whether something was changed by hand, which needs no prompt."""
+    return bool(over and (over["pictures"] or (over["opened"] or {}).get("by_hand")))
+
+
+def opened_from(project: Project) -> tuple[Over, str]:
+    """What a project holds over the picture, to be taken up by the next plan; and a sentence on it."""
+    region, by_hand = project.rest.get("region"), project.rest.get("by_hand")
+    if region is None and by_hand is None:
+        return {}, ""
+    try:
+        painted = region["painted"] if region else []
+        rows = [*painted, *(by_hand or [])]
+        # A file that a stranger names is not looked for on the server.
+        elsewhere = bool(region and region["masks"]) or any(row.get("png") is None for row in rows)
+        frames = ", ".join(str(int(row["frame"])) for row in rows)
+        words = str(region["words"]) if region else ""
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise AdaFlowError(f"the region of the project has a wrong part; take a whole one ({problem})") from problem
+    if elsewhere:
+        return {}, "Its masks or keyframes by hand lie in files beside it, which a page cannot open: give them again."
+    opened = {"region": region, "by_hand": by_hand, "range": project.frames}
+    said = f"Its region is “{words}”." if words else f"What was painted or given back (frame {frames}) comes with it."
+    return nothing(file=checksum(project.video), opened=opened, shown=False), said
+
+
+def _read(stored: StoredPlan, opened: dict[str, Any]) -> Over:
+    """The masks and pictures of a project's rows, which must fit the plan's frames."""
+    video, region = stored.plan.video, opened["region"] or {"painted": [], "words": "", "feather": FEATHER}
+    if opened["range"] != stored.request.range:
+        raise AdaFlowError(
+            "the project's region is of another range of frames; take the project's, or remove the region"
+        )
+    found: dict[str, dict[int, Any]] = {}
+    for name, rows, what in (
+        ("masks", region["painted"], "the mask"),
+        ("pictures", opened["by_hand"] or [], "the keyframe by hand"),
+    ):
+        frames = [int(row["frame"]) for row in rows]
+        if any(not 0 <= frame < len(video) for frame in frames):
+            raise AdaFlowError(f"{what} of the project is for no frame of this video; take a whole project")
+        found[name] = {frame: files.decoded(row, what, video.size) for frame, row in zip(frames, rows, strict=True)}
+        if any((mask.dtype == bool) != (name == "masks") for mask in found[name].values()):
+            raise AdaFlowError(f"{what} of the project is a picture of another kind; take a whole project")
+    return {**found, "words": str(region["words"]), "feather": int(region["feather"])}
