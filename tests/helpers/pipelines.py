@@ -1,4 +1,4 @@
-"""Narrow Stable Diffusion pipelines with random weights: the layouts that the engine must know."""
+"""Narrow Stable Diffusion pipelines with random weights: the layouts that the engine must know, and how they draw."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import warnings
 from pathlib import Path
 
 import torch
+
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.ddim import cfg, ddim_step, edit_timesteps, step_targets
 
 WORDS = ["a", "red", "blue", "ball", "rolls", "over", "snow", "photo", "watercolour", "of", "the"]
 LAYOUTS = ("sd1", "sd2", "v")
@@ -106,3 +109,16 @@ def save_checker(folder: Path, threshold: float) -> None:
     parts["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     parts["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
     index.write_text(json.dumps(parts), encoding="utf-8")
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def sampled(backbone: Backbone, noise: torch.Tensor, prompt: str, steps: int) -> torch.Tensor:
+    x, negative, positive = noise, backbone.embed("").states, backbone.embed(prompt).states
+    timesteps = edit_timesteps(backbone.schedule, steps)
+    for here, there in zip(timesteps.tolist(), step_targets(backbone.schedule, timesteps).tolist(), strict=True):
+        output = cfg(backbone.predict(x, here, negative), backbone.predict(x, here, positive), 7.5)
+        x = ddim_step(backbone.schedule, x, output, here, there)
+    return x

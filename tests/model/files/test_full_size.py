@@ -12,7 +12,7 @@ import torch
 
 from adaflow_core.model.loading import load_backbone
 from helpers.originals import narrow, save_single
-from helpers.sampling import relative, sampled
+from helpers.pipelines import relative, sampled
 
 STEPS = 3
 PROMPT = "a red ball"
