@@ -145,6 +145,8 @@ class OverOutputs(NamedTuple):
     region_progress: Any
     region_line: Any
     region_gallery: Any
+    region_words: Any
+    feather: Any
     hand_line: Any
     hand_gallery: Any
 

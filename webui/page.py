@@ -268,6 +268,8 @@ def _connect_region(region: RegionEvents, steps: Steps, previewed: list[gr.event
     part.load_frame.click(*call(region.load_frame, [part.canvas]), **_PRIVATE)
     changed = [
         part.use_strokes.click(*call(region.use_strokes, shown), **_PRIVATE),
+        gr.on([part.find_words.click, part.region_words.submit], *call(region.find_words, shown), **_PRIVATE),
+        part.feather.release(*call(region.set_feather, shown), **_PRIVATE),
         part.no_region.click(*call(region.no_region, shown), **_PRIVATE),
         part.give_back.upload(*call(region.give_back, shown), **_PRIVATE),
         part.take_back.click(*call(region.take_back, shown), **_PRIVATE),

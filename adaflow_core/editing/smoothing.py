@@ -2,9 +2,9 @@
 
 A recursive filter runs over it forwards and backwards; where the source's flow cannot be trusted, at a cut, at the
 edges of what moves and where something comes into sight, it begins anew. What it carries from frame to frame is the
-edit's change of the decoded source, which keeps what the edit leaves alone as it is, or the picture itself, whichever
-comes nearer to the next frame: the change of a thing that is gone holds its outline, which never lies quite right.
-Where neither comes near, what was edited moves otherwise than the source, and less is carried.
+edit's change of the decoded source, which keeps what the edit leaves alone as it is, and the picture itself, each the
+more the nearer it comes to the next frame: the change of a thing that is gone holds its outline, which never lies quite
+right. Where neither comes near, what was edited moves otherwise than the source, and less is carried.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FORGOTTEN = 1e-4  # the part of the past that counts as nothing
 # In levels of 0..255, chosen on the plain model's validation clips and the bundled ones: where what is carried misses
 # the frame by this much, a third of it is taken; in a place that is renewed it is taken less readily.
 MISSED, MISSED_RENEWED = 64.0, 32.0
-DOUBT = 4.0  # two ways to carry that differ by this much in what they miss are mixed one to three
+UNSEEN = 2.0  # a change that misses by much less is carried alone
 RENEWED = 0.05  # from here on a place counts as renewed
 
 
@@ -171,19 +171,21 @@ def _carried(
     """The past as this frame would have it [3, H, W], and how readily it is taken [1, H, W] 0..1."""
     picture, old = warp(torch.cat(state)[None], flow[None], grid)[0].chunk(2)
     change = picture + (source - old)  # of the source, added to what the source is now
-    share = torch.sigmoid((_miss(change, now) - _miss(picture, now)) / DOUBT)
+    change_misses, picture_misses = _miss(change, now), _miss(picture, now)
+    # Each weighs as much as the other misses, as estimates do that err by so much.
+    share = change_misses / (change_misses + picture_misses + UNSEEN**2)
     limit: Tensor | float = MISSED
     if renewed is not None:
         share = share.masked_fill(renewed, 1.0)
         limit = torch.full_like(share, MISSED).masked_fill(renewed, MISSED_RENEWED)
     past = torch.lerp(change, picture, share)
-    return past, torch.exp(-((_miss(past, now) / limit) ** 2))
+    return past, torch.exp(-_miss(past, now) / limit**2)
 
 
 def _miss(picture: Tensor, other: Tensor) -> Tensor:
-    """[1, H, W]: the root mean square difference of [3, H, W] over 3x3 pixels."""
+    """[1, H, W]: the mean square difference of [3, H, W] over 3x3 pixels."""
     square = (picture - other).square().mean(dim=0, keepdim=True)
-    return F.avg_pool2d(square[None], 3, stride=1, padding=1, count_include_pad=False)[0].sqrt()
+    return F.avg_pool2d(square[None], 3, stride=1, padding=1, count_include_pad=False)[0]
 
 
 def reach(own: range, T: int, strength: float) -> range:

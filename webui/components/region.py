@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from adaflow_core.config import DELIVERIES
+from adaflow_core.picture.region import FEATHER
 from webui import views
 
 _RED = "#e5484d"
@@ -26,10 +27,18 @@ class RegionPart:
     def _add_region(self) -> None:
         gr.HTML(
             views.line(
-                "Paint on one frame what the edit may change; it is carried to all others. Where it is wrong, load "
-                "that frame, and paint what is missing or too much."
+                "Name a thing of the source prompt, or paint on one frame what the edit may change; it is carried to "
+                "all others. Where it is wrong, load that frame, and paint what is missing or too much."
             )
         )
+        with gr.Row(equal_height=True):
+            self.region_words = gr.Textbox(
+                label="Words of the source prompt", placeholder="ball", max_lines=1, min_width=160
+            )
+            self.find_words = gr.Button("Find it", min_width=100)
+            self.feather = gr.Slider(
+                0, 64, FEATHER, step=1, precision=0, label="Feather (pixels)", min_width=200, buttons=["reset"]
+            )
         with gr.Row():
             self.painted_frame = gr.Number(0, precision=0, minimum=0, label="Frame to paint on", min_width=140)
             self.load_frame = gr.Button("Load the frame", min_width=120)

@@ -38,8 +38,35 @@ class RegionEvents:
             picture = place_overlay(picture, inside.astype(np.float32))
         return {"background": picture, "layers": [], "composite": None}
 
+    async def find_words(
+        self, plan_id: str | None, over: Over, region_words: str, feather: float
+    ) -> AsyncIterator[OverOutputs]:
+        """The region of what words of the source prompt name, found in the video; what was painted goes."""
+        stored, over = self._known(plan_id, over)
+        words = (region_words or "").strip()
+        if not words:
+            raise refusal("name something of the source prompt, such as “ball”")
+        async for outputs in self._carry(stored, over | {"masks": {}, "words": words, "feather": int(feather)}):
+            yield outputs
+
+    async def set_feather(self, plan_id: str | None, over: Over, feather: float) -> AsyncIterator[OverOutputs]:
+        """The region, if there is one, with another feather."""
+        stored = self.studio.find_plan(plan_id)
+        if stored is None or not over or not region_of(over):
+            yield unchanged(OverOutputs)
+            return
+        stored, over = self._known(plan_id, over)
+        async for outputs in self._carry(stored, over | {"feather": int(feather)}):
+            yield outputs
+
     async def use_strokes(
-        self, plan_id: str | None, over: Over, painted_frame: float, canvas: dict[str, Any] | None, strokes: str
+        self,
+        plan_id: str | None,
+        over: Over,
+        painted_frame: float,
+        canvas: dict[str, Any] | None,
+        strokes: str,
+        feather: float,
     ) -> AsyncIterator[OverOutputs]:
         """The region with what was painted on a frame, carried to all frames and shown over the video."""
         stored, over = self._known(plan_id, over)
@@ -47,7 +74,8 @@ class RegionEvents:
         painted = _painted(canvas, stored.plan.video.frames.shape[1:3])
         inside = self._inside(stored, over, frame)
         inside = inside | painted if strokes == views.PAINT_IN else inside & ~painted
-        async for outputs in self._carry(stored, over | {"masks": over["masks"] | {frame: inside}}):
+        known = over | {"masks": over["masks"] | {frame: inside}, "feather": int(feather)}
+        async for outputs in self._carry(stored, known):
             yield outputs
 
     async def show_over(self, plan_id: str | None, over: Over) -> AsyncIterator[OverOutputs]:
@@ -93,6 +121,8 @@ class RegionEvents:
             region_progress="",
             region_line=views.line(f"Only this part is edited; {where}."),
             region_gallery=gr.Gallery([(serve_image(picture), words) for picture, words in items], visible=True),
+            region_words="" if frames else over["words"],
+            feather=over["feather"],
         )
 
     def of_video(self, over: Over, video: str | None) -> OverOutputs:
@@ -108,7 +138,8 @@ class RegionEvents:
         if over and over["opened"]:
             over = over | {"opened": over["opened"] | {"region": None}}
         kept = over | {"masks": {}, "words": "", "job": ""} if over else {}
-        return self._kept(kept, region_progress="", region_line="", region_gallery=gr.Gallery([], visible=False))
+        hidden = gr.Gallery([], visible=False)
+        return self._kept(kept, region_progress="", region_line="", region_gallery=hidden, region_words="")
 
     def keyframes(self, plan_id: str | None) -> Any:
         """The plan's keyframes to choose from."""
@@ -155,8 +186,8 @@ class RegionEvents:
         """Nothing is painted and nothing given back, and `said` says why."""
         hidden = gr.Gallery([], visible=False)
         return self._kept(
-            over, region_progress="", region_line=views.line(said), region_gallery=hidden, hand_line="",
-            hand_gallery=hidden,
+            over, region_progress="", region_line=views.line(said), region_gallery=hidden, region_words="",
+            hand_line="", hand_gallery=hidden,
         )  # fmt: skip
 
     def _hand_shown(self, stored: StoredPlan, over: Over) -> OverOutputs:

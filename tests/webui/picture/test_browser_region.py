@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from helpers.pages import IN_BROWSER, choose_example, remembered
+from helpers.pages import IN_BROWSER, choose_example, remembered, set_slider
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -42,6 +42,14 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path
     page.get_by_role("button", name="Preview keyframes").click()
     page.get_by_role("tab", name="Timeline").wait_for()
     page.get_by_role("button", name="Only a part of the picture").click()
+    words = page.get_by_label("Words of the source prompt")
+    words.fill("zebra")
+    words.press("Enter")
+    page.get_by_text("is not in the source prompt").wait_for()
+    words.fill("ball")
+    page.get_by_role("button", name="Find it").click()
+    page.get_by_text("Only this part is edited; “ball”.").wait_for()
+    set_slider(page, "Feather (pixels)", 4)
     paint(page, 0, 0.4, 0.4)
     page.get_by_text("Only this part is edited; painted on frame 0.").wait_for()
     paint(page, 4, 0.6, 0.6)
@@ -74,7 +82,7 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the report").click()
     report = json.loads(Path(download.value.path()).read_text())
-    assert [row["frame"] for row in report["region"]["painted"]] == [0, 4]
+    assert [row["frame"] for row in report["region"]["painted"]] == [0, 4] and report["region"]["feather"] == 4
     assert len(report["by_hand"]) == 1
     assert report["command"].endswith("-project.json --deliver=working")
     with page.expect_download() as download:
