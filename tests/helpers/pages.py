@@ -67,8 +67,7 @@ def choose_example(page: Page, frames: str = "0:8", steps: int = 2, number: int 
     page.get_by_role("button", name="Advanced").click()
     page.get_by_label("Frame range").fill(frames)
     page.get_by_role("button", name="Settings of the edit").click()
-    page.get_by_label("number input for Steps").fill(str(steps))
-    page.get_by_label("number input for Steps").blur()
+    set_slider(page, "Steps", steps)
     return dict(clip)
 
 
@@ -85,6 +84,11 @@ def fact(page: Page, name: str) -> str:
 
 
 def set_slider(page: Page, label: str, value: float) -> None:
+    """Type a slider's number, again where the part of the page that was just opened took it back while it was made."""
     box = page.get_by_label(f"number input for {label}")
-    box.fill(str(value))
-    box.blur()
+    for _ in range(5):
+        box.fill(str(value))
+        box.blur()
+        page.wait_for_timeout(200)
+        if box.input_value() == str(value):
+            return
