@@ -31,7 +31,7 @@ class RegionPart:
                 "all others. Where it is wrong, load that frame, and paint what is missing or too much."
             )
         )
-        with gr.Row(equal_height=True):
+        with gr.Row():
             self.region_words = gr.Textbox(
                 label="Words of the source prompt", placeholder="ball", max_lines=1, min_width=160
             )
