@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,12 @@ from helpers.odd_files import ffmpeg
 from helpers.videos import fuzz
 from helpers.videos.flashes import TURNS, Structure
 from helpers.videos.measured import apart_most, differences, faults, measure
+
+
+def steady(count: int, rate: Fraction) -> dict[str, Any]:
+    """The times of so many frames at an even rate, for a `Structure`."""
+    return {"rate": rate, "times": tuple(float(n / rate) for n in range(count)), "end": float(count / rate)}
+
 
 EVEN = tuple(n / 25 for n in range(75))
 UNEVEN = tuple(np.cumsum([0, *np.tile([0.03, 0.05, 0.12, 0.02], 12)]).round(3).tolist())
@@ -67,11 +74,9 @@ STRUCTURES = {
     "stamps of a program stream at the wrong frame": Structure(
         "mpg",
         "mpeg2video",
-        Fraction(30),
-        tuple(n / 30 for n in range(94)),
-        94 / 30,
-        1,
-        2,
+        **steady(94, Fraction(30)),
+        keys=1,
+        b_frames=2,
         audio="mp2",
         audio_range=(0, 94 / 30),
         frames=slice(21, 46),
@@ -83,11 +88,9 @@ STRUCTURES = {
     "a program stream whose end has no stamps": Structure(
         "vob",
         "mpeg2video",
-        Fraction(30000, 1001),
-        tuple(n * 1.001 / 30 for n in range(88)),
-        88 * 1.001 / 30,
-        5,
-        2,
+        **steady(88, Fraction(30000, 1001)),
+        keys=5,
+        b_frames=2,
         start=0.3003,
         audio="ac3",
         audio_range=(-0.2, 2.436),
@@ -95,20 +98,16 @@ STRUCTURES = {
     "sound in front of its pictures": Structure(
         "vob",
         "mpeg2video",
-        Fraction(30),
-        tuple(n / 30 for n in range(98)),
-        98 / 30,
-        5,
-        2,
+        **steady(98, Fraction(30)),
+        keys=5,
+        b_frames=2,
         audio="ac3",
         audio_range=(0.35, 2.767),
         frames=slice(10, None),
     ),
     "AVI, ticks of sound as long as packets": Structure(
         "avi",
-        rate=Fraction(60),
-        times=tuple(n / 60 for n in range(160)),
-        end=160 / 60,
+        **steady(160, Fraction(60)),
         keys=5,
         audio="ac3",
         audio_range=(0, 160 / 60),
