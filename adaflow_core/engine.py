@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -27,16 +27,18 @@ from adaflow_core.job import Job, OverThePicture
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
+from adaflow_core.motion.flow import source_flow
 from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
 from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.track import region_mask
 from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
 from adaflow_core.planning.planner import Planner
 from adaflow_core.planning.residual import edited_residual
-from adaflow_core.progress import Monitor, Progress
+from adaflow_core.progress import Monitor, Progress, beside
 from adaflow_core.report.scores import Scores, Shown, score
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Embedding, Forecast, Place, Plan, Segments
+from adaflow_core.video.types import Video
 
 Report = Callable[[Progress], None]
 Stop = Callable[[], bool]
@@ -116,17 +118,18 @@ class AdaFlow:
             decoded = source_video(
                 video, self.cache, size=size or self.profile.size, frame_range=frames, fps=fps, monitor=monitor
             )
-            cuts = source_cuts(decoded, self.cache, monitor)
-            latents = source_latents(self.backbone, decoded, self.cache, monitor)
-            features, key = source_features(self.backbone, decoded, latents, config, self.cache, monitor)
-            choose = partial(self._planner.choose, features, latents, cuts, key, config, monitor)
-            choice = self.backbone.team.lead(choose)
-            grids = self.backbone.grids(*decoded.size)
-            began = time.perf_counter()
-            layout = self._planner.layout(features, key, choice, grids, config, monitor)
-            again = time.perf_counter() - began if config.resample else 0.0
             wanted = resolve_edit(edit or EditConfig(), self.profile, config.source_prompt)
-            predicted = self._forecaster.predict(decoded, layout, wanted, monitor, again)
+            with self._following(decoded, wanted):
+                latents = source_latents(self.backbone, decoded, self.cache, monitor)
+                features, key = source_features(self.backbone, decoded, latents, config, self.cache, monitor)
+                cuts = source_cuts(decoded, self.cache, monitor)
+                choose = partial(self._planner.choose, features, latents, cuts, key, config, monitor)
+                choice = self.backbone.team.lead(choose)
+                grids = self.backbone.grids(*decoded.size)
+                began = time.perf_counter()
+                layout = self._planner.layout(features, key, choice, grids, config, monitor)
+                again = time.perf_counter() - began if config.resample else 0.0
+                predicted = self._forecaster.predict(decoded, layout, wanted, monitor, again)
         return Plan(
             video=decoded,
             model=self.backbone.name,
@@ -137,6 +140,15 @@ class AdaFlow:
             seconds=monitor.seconds,
             **vars(choice) | {"notes": (*decoded.notes, *monitor.notes, *choice.notes)},
         )
+
+    def _following(self, video: Video, wanted: EditConfig) -> AbstractContextManager[None]:
+        """On a GPU the processor finds cuts and follows the motion while the model looks at the frames."""
+        if self.backbone.device.type == "cpu" or not self.backbone.team.leads:
+            return nullcontext()
+        works = [partial(source_cuts, video, self.cache.alone)]
+        if wanted.smoothing or wanted.stride > 1:
+            works.append(partial(source_flow, video, self.cache.alone))
+        return beside(*works)
 
     # --- edit ---------------------------------------------------------------------------------------
 
@@ -161,7 +173,7 @@ class AdaFlow:
         with self._job(plan, prompt, config or EditConfig(), progress, stop, region, by_hand) as job:
             result = job.edit()
             if not result.report["resumed_at_step"]:
-                self._forecaster.learn(plan, job.config, job.monitor.seconds)
+                self._forecaster.learn(plan, job.config, job.monitor.seconds, len(result.report["edited"]))
         return result
 
     def draft(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,18 @@ from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
-from adaflow_core.editing.smoothing import flow_ahead
 from adaflow_core.film.retake import Around, hold
+from adaflow_core.film.stretch import only_frames
 from adaflow_core.film.timeline import PromptRange
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.memory import PeakMemory
+from adaflow_core.motion.carrying import carry_between, frames_to_edit, interpolated, spread
+from adaflow_core.motion.flow import source_flow, thinned
 from adaflow_core.picture.by_hand import HandFilm, held_to_it
 from adaflow_core.picture.region import RegionMask
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import build_layout, draw_keyframes
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, beside
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditResult, Embedding, Inversion, Plan
 from adaflow_core.version import __version__
@@ -45,6 +47,18 @@ class OverThePicture:
         """That of some frames."""
         parts = (None if part is None else part.at(frames) for part in (self.region, self.by_hand))
         return OverThePicture(*parts)  # type: ignore[arg-type]  # each is of its own kind
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the model made of a job's frames."""
+
+    frames: np.ndarray  # [F, H, W, 3] uint8
+    renewed: np.ndarray | None  # [F, h, w] 0..1, where a thing takes another's place
+    checkpoint: Checkpoint  # to be removed when the edit is whole
+    inversion_reused: bool
+    resumed_at_step: int  # 0: from the beginning
+    chunk: int  # frames of a pass, as memory allowed
 
 
 @dataclass(frozen=True)
@@ -122,46 +136,113 @@ class Job:
 
     def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None) -> EditResult:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
-        monitor, began, around = self.monitor, time.perf_counter(), self.around
-        part = slice(*(around.only if around else slice(None)).indices(len(self.latents))[:2])
-        video = self.video.part(part.start, part.stop)
-        on_cpu = self.backbone.device.type == "cpu"  # there nothing is idle beside the model
-        idle = self.config.smoothing and self.backbone.team.leads and not on_cpu
-        ahead = flow_ahead(video, self.cache.alone) if idle else nullcontext()
-        with ahead, PeakMemory(self.backbone.device) as peak:
-            inversion, reused = (invert or self.invert)()
-            inversion = self._moved(inversion)
-            checkpoint = Checkpoint(self.cache.state("edits", self.key))
-            place = self.place() if self.region is None else self._region_place(self.region)
-            held = hold(self.backbone, inversion, self.latents, around) if around else None
-            prompts = self.source, self.negative, self.positive
-            config = self.config
-            if self.by_hand is not None:
-                assert config.focus is not None
-                place = self.by_hand.place(place, self.backbone.factor, config.focus)
-                config = held_to_it(config)
-            editor = Editor(self.backbone, *prompts, config, monitor, place, held, part)
-            preview = latent_preview(self.latents, self.video)
-            edited, resumed = editor.run(inversion, self.latents, self.layouts(), preview, checkpoint)
-            if checkpoint.problem:
-                monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
-            assert self.config.structure is not None
-            renewed = None if place is None or self.config.structure == 1 else place[part]
-            frames = show_source(
-                self.backbone, edited[part], self.latents[part], video,
-                self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
-            )  # fmt: skip
+        began, part, video = time.perf_counter(), self.part, self.video.part(self.part.start, self.part.stop)
+        with PeakMemory(self.backbone.device) as peak, self._following(video):
+            chosen = self.chosen()
+            some = self if chosen is None else self.at(chosen)
+            edited = np.arange(len(video)) if chosen is None else chosen[some.part] - part.start
+            made = some._made(invert or partial(self.invert, chosen), partial(self._flow, video, edited))
+            frames = made.frames if chosen is None else self._with_carried(video, made, edited)
             if self.region is not None:
                 frames = self.region.at(part).lay(frames, self.plan.video.frames[part])
-            checkpoint.remove()
+            made.checkpoint.remove()
         return self._result(
             frames,
             seconds=time.perf_counter() - began,
             peak_memory_bytes=peak.bytes,
-            inversion_reused=reused,
-            resumed_at_step=resumed,
-            chunk=editor.chunk,
+            inversion_reused=made.inversion_reused,
+            resumed_at_step=made.resumed_at_step,
+            chunk=made.chunk,
+            edited=edited,
         )
+
+    @property
+    def part(self) -> slice:
+        """The frames that the result is of."""
+        return slice(*(self.around.only if self.around else slice(None)).indices(len(self.latents))[:2])
+
+    def chosen(self) -> np.ndarray | None:
+        """[F] the frames that the model edits, and those that are held; None: all."""
+        part, keyframes, stride = self.part, self.plan.layout.keyframes, self.config.stride
+        held = np.empty(0, np.int64) if self.around is None else self.around.frame_ids
+        needed = keyframes if self.by_hand is None else np.union1d(keyframes, self.by_hand.given)
+        needed = needed[(needed >= part.start) & (needed < part.stop)] - part.start
+        length, cuts = part.stop - part.start, self.plan.segments.cuts - part.start
+        cuts = cuts[(cuts > 0) & (cuts < length)]
+        if self.plan.config.resample or len(spread(length, cuts, needed, stride)) == length:
+            return None
+        video, device = self.video.part(part.start, part.stop), self.backbone.device
+
+        def build(folder: Path) -> dict[str, Any]:
+            flow = source_flow(video, self.cache.alone, self.monitor)
+            found = frames_to_edit(video.frames, flow, cuts, needed, stride, device, self.monitor)
+            return {"frames": found.tolist()}
+
+        key = cache_key(video=video.digest, cuts=cuts.tolist(), needed=needed.tolist(), stride=stride)
+        _, meta, _ = self.cache.get("chosen", key, build, self.monitor.note)
+        found = np.array(meta["frames"], np.int64)
+        return None if len(found) == length else np.union1d(found + part.start, held)
+
+    def at(self, frames: np.ndarray) -> Job:
+        """The same of some frames, all keyframes among them."""
+        around = None if self.around is None else self.around.at(frames)
+        return replace(
+            self, plan=only_frames(self.plan, frames), latents=self.latents[frames], around=around,
+            over=self.over.at(frames),
+        )  # fmt: skip
+
+    def _following(self, video: Video) -> AbstractContextManager[None]:
+        """On a GPU the processor follows the motion meanwhile, unless it must be known at once."""
+        idle = self.backbone.device.type != "cpu" and self.backbone.team.leads
+        if not idle or self.config.stride > 1 or not self.config.smoothing:
+            return nullcontext()
+        return beside(partial(source_flow, video, self.cache.alone))
+
+    def _flow(self, video: Video, frames: np.ndarray) -> np.ndarray:
+        """The motion of a film that holds only `frames` [F] of `video`."""
+        flow = source_flow(video, self.cache, self.monitor)
+        if len(frames) == len(video):
+            return flow
+        return thinned(flow, frames, video.frames.shape[1:3], self.backbone.device)
+
+    def _with_carried(self, video: Video, made: _Made, edited: np.ndarray) -> np.ndarray:
+        """All frames [T, H, W, 3] uint8 of `video`, those between the `edited` ones carried."""
+        team, flow = self.backbone.team, source_flow(video, self.cache, self.monitor)
+        out = team.scratch(np.uint8, video.frames.shape)
+        if team.leads:
+            out[edited] = made.frames
+        team.wait()
+        own, device = team.own(len(video)), self.backbone.device
+        carry_between(out, video.frames, flow, edited, device, self.monitor, made.renewed, own)
+        team.wait()
+        return out
+
+    def _made(self, invert: Callable[[], tuple[Inversion, bool]], flow: Callable[[], np.ndarray]) -> _Made:
+        """All frames by the model. `flow`: their motion."""
+        monitor, around, part = self.monitor, self.around, self.part
+        inversion, reused = invert()
+        inversion = self._moved(inversion)
+        checkpoint = Checkpoint(self.cache.state("edits", self.key))
+        place = self._place() if self.region is None else self._region_place(self.region)
+        held = hold(self.backbone, inversion, self.latents, around) if around else None
+        prompts = self.source, self.negative, self.positive
+        config = self.config
+        if self.by_hand is not None:
+            assert config.focus is not None
+            place = self.by_hand.place(place, self.backbone.factor, config.focus)
+            config = held_to_it(config)
+        editor = Editor(self.backbone, *prompts, config, monitor, place, held, part)
+        preview = latent_preview(self.latents, self.video)
+        edited, resumed = editor.run(inversion, self.latents, self.layouts(), preview, checkpoint)
+        if checkpoint.problem:
+            monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
+        assert self.config.structure is not None
+        renewed = None if place is None or self.config.structure == 1 else place[part]
+        frames = show_source(
+            self.backbone, edited[part], self.latents[part], self.video.part(part.start, part.stop), flow,
+            self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
+        )  # fmt: skip
+        return _Made(frames, renewed, checkpoint, reused, resumed, editor.chunk)
 
     @property
     def key(self) -> str:
@@ -191,15 +272,14 @@ class Job:
         steps, inversion_steps = self.config.steps, self.config.inversion_steps
         assert steps and inversion_steps
         backbone, prompt, rows = self.backbone, self.source.text, self.backbone.rows(self.config.chunk)
-        if frames is None and self.around is not None:
-            frames = self.around.passing
+        passing = self.around.passing if frames is None and self.around is not None else frames
         video, given = self.plan.video, frames
         latents = self.latents if self.by_hand is None else self.by_hand.before
         if video.part_of is not None:
             video, first = video.part_of
             latents = source_latents(backbone, video, self.cache, self.monitor)
-            given = np.arange(first, first + len(self.latents))
-            frames = given if frames is None else first + frames
+            whole = first + np.arange(len(self.latents))
+            given, passing = (whole if some is None else first + some for some in (given, passing))
         key = cache_key(
             video=video.digest, model=backbone.fingerprint, prompt=prompt, steps=steps,
             inversion_steps=inversion_steps, rows=rows,
@@ -207,12 +287,12 @@ class Job:
 
         def build(folder: Path) -> dict[str, Any]:
             made = invert(
-                backbone, latents, prompt, frames, steps=steps, inversion_steps=inversion_steps,
+                backbone, latents, prompt, passing, steps=steps, inversion_steps=inversion_steps,
                 rows=rows, folder=folder, monitor=self.monitor,
             )  # fmt: skip
             return {"made": made}
 
-        if frames is None:
+        if passing is None:
             get = partial(self.cache.get, resumable=True, together=True)
             folder, _, reused = get("inversion", key, build, self.monitor.note)
             return load_inversion(folder, backbone, steps, prompt), reused
@@ -221,7 +301,13 @@ class Job:
             return load_inversion(folder, backbone, steps, prompt, given), reused
 
     def place(self) -> np.ndarray | None:
-        """[T, h, w] 0..1 where the model finds that the edit takes place; None: everywhere."""
+        """[T, h, w] 0..1 where the model finds that the edit takes place, carried frames by those around them; None:
+        everywhere."""
+        chosen = self.chosen()
+        found = self._place() if chosen is None else self.at(chosen)._place()
+        return found if found is None or chosen is None else interpolated(found, chosen, len(self.latents))
+
+    def _place(self) -> np.ndarray | None:
         return self._found(self.video, self.latents, self.plan.segments.keyframes)
 
     def _found(self, video: Video, latents: np.ndarray, keyframes: np.ndarray) -> np.ndarray | None:
@@ -253,8 +339,9 @@ class Job:
         seconds: float,  # that the edit took
         peak_memory_bytes: int,
         inversion_reused: bool,
-        resumed_at_step: int,  # 0: from the beginning
-        chunk: int,  # as memory allowed
+        resumed_at_step: int,
+        chunk: int,
+        edited: np.ndarray,  # [F] frames of the plan that the model edited; the others are carried
     ) -> EditResult:
         """The edited video with its report."""
         plan, video = self.plan, self.plan.video
@@ -270,6 +357,7 @@ class Job:
             "fps": float(video.fps),
             "segments": len(plan.segments),
             "keyframes": plan.segments.keyframes.tolist(),
+            "edited": edited.tolist(),
             "kept_ratio": plan.kept_ratio,
             "tokens_full": plan.tokens_full,
             "tokens_kept": plan.tokens_kept,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -130,3 +132,20 @@ def in_threads(work: Callable[[T], int], items: Iterable[T], advance: Callable[[
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise
+
+
+@contextmanager
+def beside(*works: Callable[[Monitor], object]) -> Iterator[None]:
+    """Does `works` one after another in a thread beside the block, which goes on without their results.
+
+    After the block it waits for the last, and raises what one has raised; when the block raises, they are stopped.
+    """
+    ends = threading.Event()
+    thread, monitor = ThreadPoolExecutor(1, "beside"), Monitor(stop=ends.is_set)
+    found = thread.submit(lambda: [work(monitor) for work in works])
+    try:
+        yield
+        found.result()
+    finally:
+        ends.set()
+        thread.shutdown()

@@ -21,6 +21,7 @@ ENGINE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("video", "team"),
     ("types",),
     ("model",),
+    ("motion",),
     ("report", "planning"),
     ("editing",),
     ("film", "picture"),

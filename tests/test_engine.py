@@ -27,7 +27,7 @@ from adaflow_core.types import EditResult, Grid, Plan
 from helpers.made import shot_of
 
 PROMPT = "a blue ball rolls over snow"
-QUICK = EditConfig(steps=2)
+QUICK = EditConfig(steps=2, stride=1)
 GRIDS = [Grid(8, 8), Grid(4, 4), Grid(2, 2), Grid(1, 1)]
 
 Engines = Callable[[str], AdaFlow]

@@ -44,6 +44,7 @@ STAGES = {
     "decode frames": "Decoding the edited frames",
     "flow": "Following the motion",
     "smooth": "Smoothing flicker",
+    "carry": "Carrying the edit to the frames between",
     "residual": "Measuring how frames follow keyframes",
     "score": "Scoring the edit",
     "write": "Writing the video",

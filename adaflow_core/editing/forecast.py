@@ -29,10 +29,12 @@ from adaflow_core.editing.attention import (
 from adaflow_core.editing.injection import StepPasses, injected_conv, step_passes
 from adaflow_core.editing.place import TIMESTEPS
 from adaflow_core.editing.preservation import restore_detail
-from adaflow_core.editing.smoothing import BLOCK, flow_between, smooth_edit
+from adaflow_core.editing.smoothing import BLOCK, smooth_edit
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards, resident_bytes
+from adaflow_core.motion.carrying import carry_between, frames_to_edit, spread
+from adaflow_core.motion.flow import flow_between
 from adaflow_core.progress import THREADS, Monitor
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditLayout, Forecast, Grid, Plan
@@ -53,7 +55,9 @@ class Calibration:
     until_conv: float  # per row, the pass up to the injected convolution
     propagated: float  # per row of a pass whose self-attention comes from the keyframes
     decode: float  # per frame
-    smooth: float  # per frame, flicker smoothed away along the source's motion
+    follow: float  # per frame, the source's motion followed
+    smooth: float  # per frame, flicker smoothed away along it
+    carry: float  # per frame that is not edited: found to be like what is carried, and made of it
     restore: float  # per frame, showing the source where nothing changed
     extended: float  # per query token, kept token and channel of extended attention
     row_bytes: int  # memory of one row more in a pass, without its feed-forward
@@ -117,10 +121,19 @@ class Forecaster:
         self.backbone, self.cache = backbone, cache
 
     def predict(
-        self, video: Video, layout: EditLayout, config: EditConfig, monitor: Monitor, layout_seconds: float = 0.0
+        self,
+        video: Video,
+        layout: EditLayout,
+        config: EditConfig,  # with every value filled in
+        monitor: Monitor,
+        layout_seconds: float = 0.0,  # that laying out anew takes, where each step does
+        edited: int | None = None,  # frames; by default as many as where the source can be carried everywhere
     ) -> Forecast:
-        """`config`: with every value filled in. `layout_seconds`: what laying out anew takes, where each step does."""
+        """What an edit of the video will take, with an inversion of its own."""
         backbone = self.backbone
+        if edited is None:
+            stride = 1 if layout_seconds else config.stride
+            edited = len(spread(len(video), np.empty(0, np.int64), layout.keyframes, stride))
 
         def measure(_: Path) -> dict[str, Any]:
             with monitor.stage("measure", 1):
@@ -128,7 +141,7 @@ class Forecaster:
 
         key = cache_key(
             model=backbone.fingerprint, size=video.size, device=str(backbone.device), threads=torch.get_num_threads(),
-            attend=backbone.attend.__name__, gather=backbone.gather.__module__, processes=backbone.team.size, kind=6,
+            attend=backbone.attend.__name__, gather=backbone.gather.__module__, processes=backbone.team.size, kind=7,
         )  # fmt: skip
         _, meta, _ = self.cache.get(KIND, key, measure)
         on_gpu = backbone.device.type == "cuda"
@@ -137,16 +150,17 @@ class Forecaster:
             backbone,
             layout,
             config,
-            frames=len(video),
+            frames=edited,
+            carried=len(video) - edited,
             base_bytes=torch.cuda.memory_allocated(backbone.device) if on_gpu else resident_bytes(),
             frame_size=video.size,
             layout_seconds=layout_seconds,
         )
         return replace(predicted, measurement=key)
 
-    def learn(self, plan: Plan, config: EditConfig, seconds: Mapping[str, float]) -> None:
+    def learn(self, plan: Plan, config: EditConfig, seconds: Mapping[str, float], edited: int) -> None:
         """After an edit from its first step to its last: the next forecast knows how long each stage took."""
-        predicted = self.predict(plan.video, plan.layout, config, Monitor())
+        predicted = self.predict(plan.video, plan.layout, config, Monitor(), edited=edited)
         meta = self.cache.find(KIND, predicted.measurement)
         if meta is None or plan.config.resample:  # what laying out anew takes is not known here
             return
@@ -155,7 +169,7 @@ class Forecaster:
         def measure() -> Measurement:
             anew = Measurement(calibrate(self.backbone, *plan.video.size), edits=1)
             self.cache.renew(KIND, predicted.measurement, asdict(anew))
-            says = _telling_seconds(self.predict(plan.video, plan.layout, config, Monitor()).seconds)
+            says = _telling_seconds(self.predict(plan.video, plan.layout, config, Monitor(), edited=edited).seconds)
             return replace(anew, factor=took / says)
 
         told = Measurement.of(meta).told(took, _telling_seconds(predicted.seconds), measure)
@@ -211,7 +225,7 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
         until_conv=until_conv,
         propagated=propagated,
         decode=_seconds(backbone, lambda: backbone.decode_there(small)) / frames,
-        smooth=_smoothing(backbone, decoded[0]),
+        **_along_the_motion(backbone, decoded[0]),
         restore=_seconds(backbone, lambda: restore_detail(decoded, decoded.flip(1), decoded, 1.0)) / frames,
         extended=_extended(backbone, grids[0], channels[grids[0]], 16 if on_gpu else 4),
         row_bytes=row_bytes,
@@ -220,23 +234,26 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
     )
 
 
-def _smoothing(backbone: Backbone, frame: Tensor) -> float:
-    """Seconds per frame [H, W, 3] uint8 of following the motion and smoothing along it."""
-    picture, still = frame.permute(2, 0, 1).float(), frame.cpu().numpy()
+def _along_the_motion(backbone: Backbone, frame: Tensor) -> dict[str, float]:
+    """Seconds per frame [H, W, 3] uint8 of following the motion, smoothing along it and carrying along it."""
+    picture, still, none = frame.permute(2, 0, 1).float(), frame.cpu().numpy(), np.empty(0, np.int64)
     flow = flow_between(still, still[::-1])[None].repeat(BLOCK - 1, axis=0)
 
     def smooth() -> None:
         smooth_edit(
-            lambda ids: (picture.expand(len(ids), -1, -1, -1),) * 2,
-            flow,
-            0.9,
-            np.empty(0, np.int64),
-            lambda *_: None,
-            Monitor(),
+            lambda ids: (picture.expand(len(ids), -1, -1, -1),) * 2, flow, 0.9, none, lambda *_: None, Monitor()
         )
 
-    follow = _seconds(backbone, lambda: flow_between(still, still[::-1])) / THREADS
-    return follow + _seconds(backbone, smooth) / BLOCK
+    def carry() -> None:
+        film, ends = np.stack([still] * BLOCK), np.array([0, BLOCK - 1])
+        frames_to_edit(film, flow, none, none, BLOCK, backbone.device, Monitor())
+        carry_between(film.copy(), film, flow, ends, backbone.device, Monitor())
+
+    return {
+        "follow": _seconds(backbone, lambda: flow_between(still, still[::-1])) / THREADS,
+        "smooth": _seconds(backbone, smooth) / BLOCK,
+        "carry": _seconds(backbone, carry) / (BLOCK - 2),
+    }
 
 
 def _extended(backbone: Backbone, grid: Grid, channels: int, K: int) -> float:
@@ -305,11 +322,12 @@ def forecast(
     base_bytes: int,
     frame_size: tuple[int, int],
     layout_seconds: float = 0.0,
+    carried: int = 0,
 ) -> Forecast:
     """Seconds per stage and peak memory of an edit whose inversion is not there yet.
 
-    `base_bytes` is what the process holds before the edit: weights and libraries. `layout_seconds`: what laying out
-    anew takes at every step after the first, if it does.
+    `frames` are edited, `carried` besides. `base_bytes` is what the process holds before the edit: weights and
+    libraries. `layout_seconds`: what laying out anew takes at every step after the first, if it does.
     """
     assert config.steps and config.inversion_steps
     calibration = measurement.calibration
@@ -335,13 +353,18 @@ def forecast(
     size = backbone.team.size  # each process has its part of the frames
     filled = -(-frames // backbone.rows(config.chunk) // size) * backbone.rows(config.chunk)
     peak = _peak_bytes(calibration, backbone, layout, config, frames, frame_size)
-    others, frames, keyframes = (-(-count // size) for count in (frames - keyframes, frames, keyframes))
+    # On a GPU the processor follows the motion beside all else.
+    followed = frames + carried if backbone.device.type == "cpu" and (carried or config.smoothing) else 0
+    counts = (frames - keyframes, frames, keyframes, carried)
+    others, frames, keyframes, carried = (-(-count // size) for count in counts)
     seconds = {
         "place": filled * place,
         "invert": filled * inverted_steps * calibration.unet,
         "edit": keyframes * per_keyframe + others * per_other + (S - 1) * layout_seconds,
         "decode source": frames * calibration.decode if config.detail or config.smoothing else 0.0,
+        "flow": followed * calibration.follow,
         "smooth": frames * calibration.smooth if config.smoothing else 0.0,
+        "carry": carried * calibration.carry,
         "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
     }
     seconds = {stage: measurement.factor * value for stage, value in seconds.items()}

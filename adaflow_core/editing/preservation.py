@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.smoothing import reach, smooth_edit, source_flow
+from adaflow_core.editing.smoothing import reach, smooth_edit
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.planning.matching import blurred
@@ -93,6 +93,7 @@ def show_source(
     edited: Tensor,  # [T, 4, h, w]
     latents: np.ndarray,  # [T, 4, h, w] the source's
     video: Video,
+    flow: Callable[[], np.ndarray],  # its motion, as `source_flow` gives it; asked for only where flicker is smoothed
     cuts: np.ndarray,  # [C] frames that begin a new shot
     config: EditConfig,
     cache: Cache,
@@ -143,8 +144,7 @@ def show_source(
             frames = rearrange(smooth, "f c h w -> f h w c").round().clamp(0, 255).to(torch.uint8)
             out[ids] = finished(frames, ids).cpu().numpy()
 
-        flow = source_flow(video, cache, monitor)
-        smooth_edit(pictures, flow, config.smoothing, cuts, write, monitor, where, own)
+        smooth_edit(pictures, flow(), config.smoothing, cuts, write, monitor, where, own)
         team.wait()
     return out
 

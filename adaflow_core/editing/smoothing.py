@@ -10,87 +10,24 @@ right. Where neither comes near, what was edited moves otherwise than the source
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from adaflow_core.model.memory import to_device
-from adaflow_core.progress import Monitor, in_threads
-from adaflow_core.storage.arrays import allocated, scratch
-from adaflow_core.storage.cache import Cache, cache_key
-from adaflow_core.video.types import Video
+from adaflow_core.motion.carrying import RENEWED, miss, picture_share
+from adaflow_core.motion.flow import full_size, pixel_grid, trusted, warp
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import scratch
 
-AGREE = 1.0  # pixels by which the flow there and back may miss its origin
-EDGE = 1.5  # pixels by which motions within 5 pixels of each other may differ
-HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
 BLOCK = 8  # frames whose changes and flow are on the device at a time
 FORGOTTEN = 1e-4  # the part of the past that counts as nothing
 # In levels of 0..255, chosen on the plain model's validation clips and the bundled ones: where what is carried misses
 # the frame by this much, a third of it is taken; in a place that is renewed it is taken less readily.
 MISSED, MISSED_RENEWED = 64.0, 32.0
-UNSEEN = 2.0  # a change that misses by much less is carried alone
-RENEWED = 0.05  # from here on a place counts as renewed
-
-
-def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
-    """[T - 1, 2, H / 2, W / 2, 2] float16, memory-mapped: the motion in pixels (x, y) between frames t and t + 1.
-
-    [:, 0] goes from t to t + 1, [:, 1] back.
-    """
-    T, (width, height) = len(video), video.size
-
-    def build(folder: Path) -> dict[str, Any]:
-        out = allocated(folder / "flow.npy", np.float16, (T - 1, 2, height // HALF, width // HALF, 2))
-
-        def work(t: int) -> int:
-            out[t] = flow_between(video.frames[t], video.frames[t + 1])
-            return 1
-
-        with monitor.stage("flow", T - 1) as stage:
-            in_threads(work, range(T - 1), stage.advance)
-        return {}
-
-    folder, _, _ = cache.get("flow", cache_key(video=video.digest), build, monitor.note)
-    return np.load(folder / "flow.npy", mmap_mode="r")
-
-
-@contextmanager
-def flow_ahead(video: Video, cache: Cache) -> Iterator[None]:
-    """The source's flow goes into the cache beside the work of the block, which leaves the processor idle.
-
-    `source_flow` finds it there afterwards, or waits for what is missing by computing it itself.
-    """
-    ends = threading.Event()
-    thread = ThreadPoolExecutor(1, "flow_ahead")
-    found = thread.submit(source_flow, video, cache, Monitor(stop=ends.is_set))
-    try:
-        yield
-        found.result()
-    finally:
-        ends.set()
-        thread.shutdown()
-
-
-def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """[2, H / 2, W / 2, 2] float32, there and back, of frames [H, W, 3] uint8.
-
-    Dense inverse search (Kroeger et al. 2016), by OpenCV.
-    """
-    import cv2
-
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    a, b = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
-    size = first.shape[1] // HALF, first.shape[0] // HALF
-    flows = (search.calc(*pair, None) for pair in ((a, b), (b, a)))  # type: ignore[call-overload]
-    return np.stack([cv2.resize(flow, size, interpolation=cv2.INTER_AREA) for flow in flows])
 
 
 def smooth_edit(
@@ -171,21 +108,12 @@ def _carried(
     """The past as this frame would have it [3, H, W], and how readily it is taken [1, H, W] 0..1."""
     picture, old = warp(torch.cat(state)[None], flow[None], grid)[0].chunk(2)
     change = picture + (source - old)  # of the source, added to what the source is now
-    change_misses, picture_misses = _miss(change, now), _miss(picture, now)
-    # Each weighs as much as the other misses, as estimates do that err by so much.
-    share = change_misses / (change_misses + picture_misses + UNSEEN**2)
+    share = picture_share(miss(change, now), miss(picture, now), renewed)
     limit: Tensor | float = MISSED
     if renewed is not None:
-        share = share.masked_fill(renewed, 1.0)
         limit = torch.full_like(share, MISSED).masked_fill(renewed, MISSED_RENEWED)
     past = torch.lerp(change, picture, share)
-    return past, torch.exp(-_miss(past, now) / limit**2)
-
-
-def _miss(picture: Tensor, other: Tensor) -> Tensor:
-    """[1, H, W]: the mean square difference of [3, H, W] over 3x3 pixels."""
-    square = (picture - other).square().mean(dim=0, keepdim=True)
-    return F.avg_pool2d(square[None], 3, stride=1, padding=1, count_include_pad=False)[0]
+    return past, torch.exp(-miss(past, now) / limit**2)
 
 
 def reach(own: range, T: int, strength: float) -> range:
@@ -196,44 +124,3 @@ def reach(own: range, T: int, strength: float) -> range:
 
 def _blocks(frames: range) -> Iterable[np.ndarray]:
     return (np.array(frames[i : i + BLOCK]) for i in range(0, len(frames), BLOCK))
-
-
-def trusted(
-    there: Tensor,  # [F, 2, H, W] pixels, from these frames to the others
-    back: Tensor,  # and from the others to these
-    grid: Tensor,  # [2, H, W]
-) -> Tensor:
-    """[F, 1, H, W] 0 or 1: where anything may be carried along the flow."""
-    miss = (there + warp(back, there, grid)).square().sum(dim=1, keepdim=True).sqrt()
-    spread = F.max_pool2d(there, 5, 1, 2) + F.max_pool2d(-there, 5, 1, 2)  # largest less smallest
-    found = (miss < AGREE) & (spread.amax(dim=1, keepdim=True) < EDGE)
-    size = torch.tensor(there.shape[2:], device=there.device).flip(0)[:, None, None]  # width, height
-    where = grid + there
-    found &= ((where >= 0) & (where <= size - 1)).all(dim=1, keepdim=True)
-    return found.to(there.dtype)
-
-
-def full_size(flow: np.ndarray, like: Tensor) -> Tensor:
-    """Half-size flow [F, h, w, 2] as [F, 2, H, W] float32 on the device of `like` [F, C, H, W]."""
-    small = to_device(np.asarray(flow), like.device).float().permute(0, 3, 1, 2)
-    return F.interpolate(small, like.shape[2:], mode="bilinear", align_corners=False)
-
-
-def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
-    """[2, H, W] float32: x and y of every pixel."""
-    y, x = torch.meshgrid(
-        torch.arange(height, device=device, dtype=torch.float32),
-        torch.arange(width, device=device, dtype=torch.float32),
-        indexing="ij",
-    )
-    return torch.stack([x, y])
-
-
-def warp(pictures: Tensor, flow: Tensor, grid: Tensor) -> Tensor:
-    """`pictures` [F, C, H, W] looked up at every pixel plus `flow` [F, 2, H, W], bilinear; beyond the edge its last."""
-    H, W = pictures.shape[-2:]
-    size = torch.tensor([W, H], device=flow.device, dtype=flow.dtype)[:, None, None]
-    where = (2 * (grid + flow) + 1) / size - 1
-    return F.grid_sample(
-        pictures, where.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
-    )

@@ -8,20 +8,20 @@ that holds nothing but the keyframes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.stretch import only_frames
 from adaflow_core.progress import Monitor
 from adaflow_core.report.canvas import INK, MUTED, Canvas, Picture, resize
 from adaflow_core.report.visualize import stamp
 from adaflow_core.storage.cache import Cache
 from adaflow_core.team.team import Team
-from adaflow_core.types import Correspondence, EditLayout, EditResult, Plan, Segments
+from adaflow_core.types import EditResult, Plan
 
 MOST = 4  # drafts side by side
 
@@ -43,20 +43,7 @@ def keyframes_alone(plan: Plan) -> Plan:
             "this plan draws its keyframes anew at every step, so that there are none to draft; plan without "
             "--resample, and with another method than tokenflow"
         )
-    keyframes, alone = plan.layout.keyframes, np.arange(len(plan.layout.keyframes))
-    K, own = len(alone), alone[:, None]
-    correspondence = Correspondence(
-        slots=own,
-        weights={grid: np.ones((K, 1, grid.n), np.float16) for grid in plan.grids},
-        index={grid: np.broadcast_to(np.arange(grid.n, dtype=np.int32), (K, 1, grid.n)) for grid in plan.grids},
-    )
-    digest = blake2b(plan.video.digest.encode() + keyframes.tobytes(), digest_size=16).hexdigest()
-    return replace(
-        plan,
-        video=replace(plan.video, frames=plan.video.frames[keyframes], digest=digest, times=None),
-        segments=Segments(alone, alone, np.searchsorted(keyframes, plan.segments.cuts), K),
-        layout=EditLayout(alone, plan.layout.slimming, correspondence),
-    )
+    return only_frames(plan, plan.layout.keyframes)
 
 
 def kept_draft(

@@ -38,6 +38,11 @@ class Around:
         """[F] the frames that pass through the UNet."""
         return np.union1d(np.arange(self.only.start, self.only.stop), self.frame_ids)
 
+    def at(self, frames: np.ndarray) -> Around:
+        """The same where the plan holds only `frames` [F], the held ones among them."""
+        start, stop = np.searchsorted(frames, [self.only.start, self.only.stop]).tolist()
+        return replace(self, only=slice(start, stop), frame_ids=np.searchsorted(frames, self.frame_ids))
+
     @property
     def digest(self) -> str:
         return f"{frames_digest(self.pictures)} {self.frame_ids.tolist()} {self.prompts} {self.only}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch
 from adaflow_core.planning.planner import build_layout
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
-from adaflow_core.types import Features, Forecast, Plan, Segments
+from adaflow_core.types import Correspondence, EditLayout, Features, Forecast, Plan, Segments
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,29 @@ def stretch_of(
         layout=build_layout(features, segments, plan.grids, config, device, monitor),
         seconds={},
         **{name: getattr(plan, name)[frames] for name in curves},
+    )
+
+
+def only_frames(plan: Plan, frames: np.ndarray) -> Plan:
+    """The plan of a film that holds only `frames` [F] of the plan's, ascending, all keyframes among them.
+
+    Keyframes see of each other what they see in the plan, and the other frames take from the same ones.
+    """
+    keyframes, all_of_it = np.searchsorted(frames, plan.layout.keyframes), plan.layout.correspondence
+    correspondence = Correspondence(
+        all_of_it.slots[frames],
+        {grid: weights[frames] for grid, weights in all_of_it.weights.items()},
+        {grid: index[frames] for grid, index in all_of_it.index.items()},
+    )
+    starts, cuts = (np.searchsorted(frames, borders) for borders in (plan.segments.starts, plan.segments.cuts))
+    pixels = plan.video.frames
+    taken = np.take(pixels, frames, axis=0, out=scratch(pixels.dtype, (len(frames), *pixels.shape[1:])))
+    digest = blake2b(plan.video.digest.encode() + frames.tobytes(), digest_size=16).hexdigest()
+    return replace(
+        plan,
+        video=replace(plan.video, frames=taken, digest=digest, times=None, part_of=None),
+        segments=Segments(starts, keyframes, cuts, len(frames)),
+        layout=EditLayout(keyframes, plan.layout.slimming, correspondence),
     )
 
 

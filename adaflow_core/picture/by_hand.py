@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.smoothing import source_flow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.motion.flow import source_flow
 from adaflow_core.picture import files
 from adaflow_core.picture.carry import Source
 from adaflow_core.picture.changes import Given, carry_changes
@@ -73,6 +73,7 @@ class HandFilm:
     known: np.ndarray  # [T, H, W] uint8: how far the change is known, 255 in full
     latents: np.ndarray  # [T, 4, h, w] float32
     before: np.ndarray  # [T, 4, h, w] float32, the source's
+    given: np.ndarray  # [N] the frames that were changed by hand
     asked: list[dict[str, Any]]  # as `ByHand.as_json` says it
 
     def at(self, frames: slice | np.ndarray) -> HandFilm:
@@ -81,7 +82,8 @@ class HandFilm:
         digest = blake2b(f"{self.video.digest} {which}".encode(), digest_size=16).hexdigest()
         video = replace(self.video, frames=self.video.frames[frames], digest=digest, times=None)
         parts = {name: getattr(self, name)[frames] for name in ("known", "latents", "before")}
-        return replace(self, video=video, **parts)
+        order = np.arange(len(self.known))[frames]
+        return replace(self, video=video, given=np.flatnonzero(np.isin(order, self.given)), **parts)
 
     def moved(self, inversion: Inversion, shares: list[float]) -> Inversion:
         """The source's inversion as if it were this film's: its own noise around other clean latents.
@@ -169,7 +171,7 @@ def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, 
     frames, known = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "known"))
     made = replace(video, frames=frames, digest=key, part_of=None)
     latents, before = (source_latents(backbone, film, cache, monitor) for film in (made, video))
-    return HandFilm(made, known, latents, before, by_hand.as_json())
+    return HandFilm(made, known, latents, before, np.array(sorted(pictures), np.int64), by_hand.as_json())
 
 
 def held_to_it(config: EditConfig) -> EditConfig:

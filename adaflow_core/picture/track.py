@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from adaflow_core.editing.smoothing import source_flow
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.motion.flow import source_flow
 from adaflow_core.picture.carry import Source, carry
 from adaflow_core.picture.region import Region, RegionMask, feathered, read_masks, read_painted
 from adaflow_core.picture.words import find_words

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from adaflow_core.config import PlanConfig
-from adaflow_core.editing.smoothing import flow_between
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.motion.flow import flow_between
 from adaflow_core.picture.carry import Source, carry, iou
 from adaflow_core.picture.region import Region
 from adaflow_core.progress import Monitor

@@ -32,6 +32,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--prune", type=float)
     parser.add_argument("--kv-frames", type=float)
     parser.add_argument("--steps", type=int, help="of the edit; the inversion keeps the preset's ratio to it")
+    parser.add_argument("--stride", type=int, help="at most so many frames from one that the model edits to the next")
     parser.add_argument("--chunk", type=int, help="frames per call of the UNet")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="end after the last of these")
     parser.add_argument("--low-memory", action="store_true")

@@ -68,7 +68,12 @@ def make_configs(given: argparse.Namespace) -> tuple[PlanConfig, EditConfig]:
     if given.steps is not None:
         ratio = edit.inversion_steps // edit.steps if edit.steps and edit.inversion_steps else None
         edit = replace(edit, steps=given.steps, inversion_steps=ratio and ratio * given.steps)
-    return plan, replace(edit, chunk=given.chunk, low_memory=given.low_memory)
+    return plan, replace(
+        edit,
+        chunk=given.chunk,
+        low_memory=given.low_memory,
+        stride=edit.stride if given.stride is None else given.stride,
+    )
 
 
 class Measurement:
@@ -81,6 +86,7 @@ class Measurement:
         self.width, self.height = map(int, given.size.split("x"))
         self.passes = count_passes(backbone, self.width, self.height)
         self.work: dict[str, int] = {}
+        self.steps = 1
         self.results: dict[str, Any] = {
             "machine": describe_machine(backbone),
             "command": {name: str(value) for name, value in vars(given).items() if value is not None},
@@ -91,6 +97,8 @@ class Measurement:
         self._enough = False
 
     def report(self, progress: Progress) -> None:
+        if progress.stage == "edit" and not progress.done:
+            self.clock.frames = progress.total // self.steps  # those that the model edits
         self.clock.report(progress)
         if progress.stage in STAGES:
             self._enough = STAGES.index(progress.stage) > self._wanted_from
@@ -112,6 +120,7 @@ class Measurement:
             began = time.perf_counter()
             result = engine.edit(plan, "another film", edit_config, progress=self.report, stop=stop)
             self.results["edit_seconds"] = time.perf_counter() - began
+            self._count_work(plan, resolve_edit(edit_config, engine.profile, ""), len(result.report["edited"]))
             self.results["deviation"] = float(result.frames[:: max(1, T // 8)].std())
             self.results["peak_gib"] = result.report["peak_memory_bytes"] / GIB
             if given.again:
@@ -131,10 +140,15 @@ class Measurement:
     def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig) -> None:
         T, K = self.given.frames, len(plan.layout.keyframes)
         resolved = resolve_edit(edit_config, engine.profile, "")
-        self.work = stage_work(self.backbone, self.passes, plan.layout, resolved, T)
-        self.clock.keyframes, self.clock.frames = K, T
+        assert resolved.steps
+        self.steps, self.clock.keyframes = resolved.steps, K
+        self._count_work(plan, resolved, T)
         self.results["keyframes"], self.results["tokens_kept"] = K, plan.tokens_kept
         self.results["forecast"] = {"seconds": plan.forecast.seconds, "gib": plan.forecast.peak_memory_bytes / GIB}
+
+    def _count_work(self, plan: Plan, resolved: EditConfig, edited: int) -> None:
+        self.work = stage_work(self.backbone, self.passes, plan.layout, resolved, self.given.frames, edited)
+        self.results["edited"] = edited
 
     def _on_disk(self) -> int:
         """Bytes in the cache, unfinished entries and all; with the film, whose frames an edit of a file has there."""

@@ -88,12 +88,15 @@ def extended_attention_work(backbone: Backbone, kept: dict[Grid, int]) -> int:
 
 
 def stage_work(
-    backbone: Backbone, passes: Passes, layout: EditLayout, config: EditConfig, frames: int
+    backbone: Backbone, passes: Passes, layout: EditLayout, config: EditConfig, frames: int, edited: int
 ) -> dict[str, int]:
-    """Stage -> needed operations; `config` with every value filled in. The edit's are split by kind of pass."""
+    """Stage -> needed operations of `frames`, `edited` of which pass through the model.
+
+    `config` with every value filled in. The edit's operations are split by kind of pass.
+    """
     assert config.steps and config.inversion_steps
     assert config.injection_attention is not None and config.injection_conv is not None
-    S, K, T = config.steps, len(layout.keyframes), frames
+    S, K, T, F = config.steps, len(layout.keyframes), frames, edited
     rows = S + config.guided_steps  # of the edit, one for each prompt and step
     factor = config.inversion_steps // S
     with_attention, with_conv = (round(share * S) for share in (config.injection_attention, config.injection_conv))
@@ -106,10 +109,10 @@ def stage_work(
     return {
         "encode": T * passes.encode,
         "features": T * passes.until_features,
-        "invert": T * ((S - 1) * factor + 1) * passes.whole,
+        "invert": F * ((S - 1) * factor + 1) * passes.whole,
         "keyframes": K * (rows * (passes.whole + extended) + key_source * passes.whole
                           + key_conv * passes.until_conv),
-        "propagation": (T - K) * (rows * passes.propagated + other_source),
-        "decode source": T * passes.decode if config.detail else 0,
-        "decode frames": T * passes.decode,
+        "propagation": (F - K) * (rows * passes.propagated + other_source),
+        "decode source": F * passes.decode if config.detail else 0,
+        "decode frames": F * passes.decode,
     }  # fmt: skip

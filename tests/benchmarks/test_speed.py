@@ -54,7 +54,7 @@ def test_the_paper_settings_need_what_is_known_of_them(sd21: Backbone) -> None:
     passes = count_passes(sd21, 672, 384)
     assert passes.whole == pytest.approx(0.792e12, rel=0.01) and passes.until_features == pytest.approx(0.6e12, rel=0.1)
     config = resolve_edit(PRESETS["paper"][1], ModelProfile(), "")
-    work = stage_work(sd21, passes, layout(48, 20), config, 1000)
+    work = stage_work(sd21, passes, layout(48, 20), config, 1000, 1000)
     assert work["invert"] / 1e15 == pytest.approx(79, rel=0.02)
     assert work["keyframes"] / 1e15 == pytest.approx(16, rel=0.05)
     assert work["propagation"] / 1e15 == pytest.approx(71, rel=0.05)
@@ -67,12 +67,12 @@ def test_guidance_and_the_source_count_as_passes(sd21: Backbone) -> None:
         fidelity=0.0, tolerance=0.0, propagation="output", detail=0.0,
     )  # fmt: skip
     own = layout(2, 1)
-    work = stage_work(sd21, passes, own, plain, 12)
+    work = stage_work(sd21, passes, own, plain, 24, 12)
     assert work == {
-        "encode": 60, "features": 840, "invert": 12 * 19 * 100, "keyframes": 2 * (1000 + 5 * 40),
+        "encode": 120, "features": 1680, "invert": 12 * 19 * 100, "keyframes": 2 * (1000 + 5 * 40),
         "propagation": 10 * (600 + 5 * 40), "decode source": 0, "decode frames": 84,
     }  # fmt: skip
-    change = stage_work(sd21, passes, own, replace(plain, guidance=2.0, propagation="change", detail=1.0), 12)
+    change = stage_work(sd21, passes, own, replace(plain, guidance=2.0, propagation="change", detail=1.0), 24, 12)
     assert change["keyframes"] == 2 * 3000 and change["propagation"] == 10 * (1200 + 1000)
     assert change["decode source"] == change["decode frames"] == 84
     assert extended_attention_work(sd21, {g: g.n for g in SD_GRIDS}) == 0

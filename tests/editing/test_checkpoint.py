@@ -29,7 +29,7 @@ from adaflow_core.storage import arrays as store
 from adaflow_core.storage.cache import Cache
 
 PROMPT = "a blue ball"
-CONFIG = EditConfig(steps=5, inversion_steps=5, chunk=4)
+CONFIG = EditConfig(steps=5, inversion_steps=5, chunk=4, stride=1)
 KILLS = int(os.environ.get("ADAFLOW_KILLS", "1"))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -12,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaflow_core.editing.smoothing import flow_ahead, pixel_grid, smooth_edit, source_flow, warp
+from adaflow_core.editing.smoothing import smooth_edit
+from adaflow_core.motion.flow import pixel_grid, source_flow, warp
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.storage.cache import Cache
 from adaflow_core.video.types import Video
 
 SIZE, SHIFT = 64, 3
@@ -132,16 +132,3 @@ def test_a_part_is_smoothed_as_in_the_whole(tmp_path: Path) -> None:
     found = smoothed(changes, video, tmp_path, strength=0.4, part=part)
     assert found[:7].isnan().all() and found[12:].isnan().all()
     torch.testing.assert_close(found[part], whole[part], rtol=0, atol=0.03)
-
-
-def test_the_flow_is_found_ahead(tmp_path: Path) -> None:
-    video, cache = panned(6), Cache(tmp_path)
-    with flow_ahead(video, cache):
-        pass
-    assert cache.find("flow", cache_key(video=video.digest)) is not None
-
-
-def test_what_fails_beside_the_flow_ends_it(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), flow_ahead(panned(16), Cache(tmp_path)):
-        raise ZeroDivisionError
-    assert not any(thread.name.startswith("flow_ahead") for thread in threading.enumerate())

@@ -24,7 +24,7 @@ from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
 
-QUICK = EditConfig(steps=2)
+QUICK = EditConfig(steps=2, stride=1)
 PROMPT, OTHER = "a blue ball", "a red ball, watercolour"
 NO_CUTS = np.empty(0, np.int64)
 
@@ -121,7 +121,7 @@ def test_takes_of_a_report_repeat_the_film(engine: AdaFlow, plan: Plan, tmp_path
     timeline = Timeline((PromptRange(0, 6, PROMPT), PromptRange(6, 10, OTHER)), crossfade=2)
     film = engine.edit_timeline(plan, timeline, QUICK)
     film = engine.retake(plan, film, (3, 8), "a ball rolls over snow", QUICK)
-    film = engine.retake(plan, film, (4, 7), config=EditConfig(steps=3))
+    film = engine.retake(plan, film, (4, 7), config=EditConfig(steps=3, stride=1))
     assert film.report["takes"][1]["prompt"] == "a ball rolls over snow"
     report = json.loads(json.dumps(film.report))
     elsewhere = AdaFlow(engine.backbone, Cache(tmp_path / "empty"))

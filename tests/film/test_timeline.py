@@ -24,7 +24,7 @@ from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Segments
 from adaflow_core.video.types import Video
 
-QUICK = EditConfig(steps=2)
+QUICK = EditConfig(steps=2, stride=1)
 NO_CUTS = np.empty(0, np.int64)
 
 

@@ -15,11 +15,11 @@ from PIL import Image
 from adaflow_core.cli.arguments import parser
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig, resolve_edit, resolve_plan
-from adaflow_core.editing.smoothing import flow_between
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.motion.flow import flow_between
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.carry import Source
 from adaflow_core.picture.changes import carry_changes

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.editing.smoothing import flow_between
+from adaflow_core.motion.flow import flow_between
 from adaflow_core.picture.carry import Source, carry, cleaned, guided, iou
 from adaflow_core.progress import Monitor
 from scenes.render import render

@@ -1,0 +1,1 @@
+"""The source's motion, and what is carried along it."""

@@ -1,0 +1,168 @@
+"""Frames that are not edited but carried: made of the edited ones before and after them, along the source's motion.
+
+Most frames differ from their neighbours by motion alone, which the source shows. So the model edits some, and what it
+changed of them is carried to those between: less work, and less flicker, for frames that are made of the same two
+agree. Where the source itself cannot be carried so, more frames are edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adaflow_core.model.memory import to_device
+from adaflow_core.motion.flow import flow_to, pixel_grid, warp
+from adaflow_core.progress import Monitor
+
+BLOCK, BLOCK_GPU = 8, 32  # frames that are made at a time; a GPU waits for the calls
+DOUBT = 0.02  # the weight of what comes along motion that cannot be trusted, where nothing better does
+UNSEEN = 2.0  # levels of 0..255: a change that misses by much less is carried alone
+RENEWED = 0.05  # from here on a place counts as one where a thing takes another's
+# A frame of the source fits if at most this part of its pixels misses by more than so many levels.
+MISFIT, LEVELS = 0.03, 24.0
+
+
+def miss(picture: Tensor, other: Tensor) -> Tensor:
+    """[..., 1, H, W]: the mean square difference of [..., 3, H, W] over 3x3 pixels."""
+    square = (picture - other).square().mean(dim=-3, keepdim=True)
+    return F.avg_pool2d(square, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def picture_share(change_misses: Tensor, picture_misses: Tensor, renewed: Tensor | None = None) -> Tensor:
+    """How much of the picture is carried, 0..1, the rest being the edit's change of the source.
+
+    Each weighs as much as the other misses, as estimates do that err by so much. The change of a thing that is gone
+    holds its outline: where a place is `renewed` (bool) the picture alone is carried.
+    """
+    share = change_misses / (change_misses + picture_misses + UNSEEN**2)
+    return share if renewed is None else share.masked_fill(renewed, 1.0)
+
+
+def spread(T: int, cuts: np.ndarray, needed: np.ndarray, stride: int) -> np.ndarray:
+    """[F] ascending of T frames: the `needed`, each shot's first and last, and others; at most `stride` apart."""
+    corners = np.unique([0, *cuts, *(cuts - 1), T - 1, *needed]).astype(np.int64)
+    parts = [np.linspace(a, b, -(-(b - a) // stride) + 1).round().astype(np.int64) for a, b in pairwise(corners)]
+    return np.unique(np.concatenate([corners, *parts]))
+
+
+def frames_to_edit(
+    frames: np.ndarray,  # [T, H, W, 3] uint8, the source
+    flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2]
+    cuts: np.ndarray,  # frames that begin a new shot
+    needed: np.ndarray,  # frames that are edited in any case
+    stride: int,
+    device: torch.device,
+    monitor: Monitor,
+) -> np.ndarray:
+    """[F] ascending: frames of which the source's others can be made; the first and the last of each shot among them.
+
+    At most `stride` apart. A gap in which a frame would not fit is halved.
+    """
+    chosen = spread(len(frames), cuts, needed, stride)
+    asked = np.setdiff1d(np.arange(len(frames)), chosen)
+    while len(asked):
+        wrong = asked[
+            [not fits for ids in _blocks(asked, device) for fits in _fit(frames, flow, ids, chosen, device, monitor)]
+        ]
+        gaps = np.unique(np.searchsorted(chosen, wrong))
+        middles = (chosen[gaps - 1] + chosen[gaps]) // 2
+        asked = np.setdiff1d(asked[np.isin(np.searchsorted(chosen, asked), gaps)], middles)
+        chosen = np.union1d(chosen, middles)
+    return chosen
+
+
+def carry_between(
+    out: np.ndarray,  # [T, H, W, 3] uint8, the `chosen` as they were edited
+    frames: np.ndarray,  # [T, H, W, 3] uint8, the source
+    flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2]
+    chosen: np.ndarray,  # [F] ascending, as `frames_to_edit` gives them
+    device: torch.device,
+    monitor: Monitor,
+    renewed: np.ndarray | None = None,  # [F, h, w] 0..1, where a thing takes another's place in those
+    own: slice = slice(None),  # the frames to make
+) -> None:
+    """Fills in the frames of `out` that are not `chosen`. What the edit leaves alone stays the source, to the bit."""
+    wanted = np.setdiff1d(np.arange(len(frames))[own], chosen)
+    with monitor.stage("carry", len(wanted)) as stage:
+        for ids in _blocks(wanted, device):
+            sides = _sides((out, frames), flow, ids, chosen, device)
+            (picture, source), (picture_after, source_after) = sides.before.chunk(2, dim=1), sides.after.chunk(2, dim=1)
+            change, change_after = picture - source, picture_after - source_after
+            place = None if renewed is None else _renewed_at(renewed, ids, chosen, picture)
+            taken = picture_share(miss(change, change_after), miss(picture, picture_after), place)
+            changed = _pictures(frames, ids, device) + torch.lerp(change_after, change, sides.share)
+            made = torch.lerp(changed, torch.lerp(picture_after, picture, sides.share), taken)
+            out[ids] = made.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            stage.advance(len(ids))
+
+
+def interpolated(values: np.ndarray, chosen: np.ndarray, T: int) -> np.ndarray:
+    """`values` [F, ...] float32 of the `chosen` [F] as those of all T frames, linear between them."""
+    place = np.searchsorted(chosen, np.arange(T)).clip(1)
+    before, after = chosen[place - 1], chosen[place]
+    share = ((np.arange(T) - before) / (after - before)).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+    return values[place - 1] + share * (values[place] - values[place - 1])
+
+
+class _Sides(NamedTuple):
+    """What comes to some frames from the chosen one before each, and from that after it."""
+
+    before: Tensor  # [F, C, H, W]
+    after: Tensor  # [F, C, H, W]
+    share: Tensor  # [F, 1, H, W] 0..1, of the one before: the nearer in time, and where its motion can be trusted
+
+
+def _sides(
+    films: tuple[np.ndarray, ...],  # [T, H, W, 3] each
+    flow: np.ndarray,
+    ids: np.ndarray,
+    chosen: np.ndarray,
+    device: torch.device,
+) -> _Sides:
+    (height, width), place = films[0].shape[1:3], np.searchsorted(chosen, ids)
+    before, after = chosen[place - 1], chosen[place]
+    near = to_device(((after - ids) / (after - before)).astype(np.float32), device)[:, None, None, None]
+    parts, weights, grid = [], [], pixel_grid(height, width, device)
+    for others, share in ((before, near), (after, 1 - near)):
+        there, trust = flow_to(flow, ids, others, (height, width), device)
+        parts.append(warp(torch.cat([_pictures(film, others, device) for film in films], dim=1), there, grid))
+        weights.append((trust + DOUBT) * share)
+    return _Sides(parts[0], parts[1], weights[0] / (weights[0] + weights[1]))
+
+
+def _fit(
+    frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarray, device: torch.device, monitor: Monitor
+) -> list[bool]:
+    """Whether each frame is like what is carried to it from those around it."""
+    monitor.check()
+    sides = _sides((frames,), flow, ids, chosen, device)
+    carried = torch.lerp(sides.after, sides.before, sides.share)
+    wrong = miss(carried, _pictures(frames, ids, device)) > LEVELS**2
+    return (wrong.float().mean(dim=(1, 2, 3)) <= MISFIT).tolist()
+
+
+def _renewed_at(renewed: np.ndarray, ids: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
+    """[F, 1, H, W] bool: where it is so in one of the frames around."""
+    place = np.searchsorted(chosen, ids)
+    either = to_device(np.maximum(renewed[place - 1], renewed[place]).astype(np.float32), like.device)[:, None]
+    return F.interpolate(either, like.shape[-2:], mode="bilinear", align_corners=False) >= RENEWED
+
+
+def _pictures(film: np.ndarray, ids: np.ndarray, device: torch.device) -> Tensor:
+    """[F, 3, H, W] float32."""
+    return to_device(film[ids], device).float().permute(0, 3, 1, 2)
+
+
+def _blocks(ids: np.ndarray, device: torch.device) -> Iterator[np.ndarray]:
+    """Some of them at a time that lie close to each other: the flow between them is loaded."""
+    most = BLOCK if device.type == "cpu" else BLOCK_GPU
+    while len(ids):
+        count = min(most, int(np.searchsorted(ids, ids[0] + 2 * most)))
+        yield ids[:count]
+        ids = ids[count:]

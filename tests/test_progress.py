@@ -1,0 +1,47 @@
+"""Work beside other work: it is waited for, its fault is told, and it ends when the other fails."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from adaflow_core.errors import Stopped
+from adaflow_core.progress import Monitor, beside
+
+
+def running() -> bool:
+    return any(thread.name.startswith("beside") for thread in threading.enumerate())
+
+
+def test_all_of_it_is_done_after_the_block() -> None:
+    done: list[str] = []
+    with beside(lambda _: done.append("first"), lambda _: done.append("second")):
+        pass
+    assert done == ["first", "second"] and not running()
+
+
+def test_its_fault_is_told() -> None:
+    def fail(_: Monitor) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), beside(fail):
+        pass
+
+
+def test_what_fails_in_the_block_ends_it() -> None:
+    began, told = threading.Event(), list[str]()
+
+    def endless(monitor: Monitor) -> None:
+        try:
+            while True:
+                began.set()
+                monitor.check()
+        except Stopped:
+            told.append("stopped")
+            raise
+
+    with pytest.raises(ValueError, match="block"), beside(endless):
+        began.wait()
+        raise ValueError("block")
+    assert told == ["stopped"] and not running()
