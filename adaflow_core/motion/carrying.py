@@ -67,9 +67,8 @@ def frames_to_edit(
     chosen = spread(len(frames), cuts, needed, stride)
     asked = np.setdiff1d(np.arange(len(frames)), chosen)
     while len(asked):
-        wrong = asked[
-            [not fits for ids in _blocks(asked, device) for fits in _fit(frames, flow, ids, chosen, device, monitor)]
-        ]
+        fits = [_fit(frames, flow, ids, chosen, device, monitor) for ids in _blocks(asked, device)]
+        wrong = asked[~np.concatenate(fits)]
         gaps = np.unique(np.searchsorted(chosen, wrong))
         middles = (chosen[gaps - 1] + chosen[gaps]) // 2
         asked = np.setdiff1d(asked[np.isin(np.searchsorted(chosen, asked), gaps)], middles)
@@ -138,13 +137,13 @@ def _sides(
 
 def _fit(
     frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarray, device: torch.device, monitor: Monitor
-) -> list[bool]:
-    """Whether each frame is like what is carried to it from those around it."""
+) -> np.ndarray:
+    """[F] bool: whether each frame is like what is carried to it from those around it."""
     monitor.check()
     sides = _sides((frames,), flow, ids, chosen, device)
     carried = torch.lerp(sides.after, sides.before, sides.share)
     wrong = miss(carried, _pictures(frames, ids, device)) > LEVELS**2
-    return (wrong.float().mean(dim=(1, 2, 3)) <= MISFIT).tolist()
+    return (wrong.float().mean(dim=(1, 2, 3)) <= MISFIT).cpu().numpy()
 
 
 def _renewed_at(renewed: np.ndarray, ids: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
