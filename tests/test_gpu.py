@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from adaflow_core.model.backends import _fastest_with_sums, attend_sdpa
 from adaflow_core.model.fused import kernels_run
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.storage.cache import Cache
+from benchmarks.speed.stand_ins import make_backbone
 
 pytestmark = pytest.mark.gpu
 
@@ -90,3 +92,46 @@ def test_memory_that_ends_does_not_lose_the_run(
     monkeypatch.setattr(Backbone, "predict", scarce)
     found = np.array(engine.edit(plan, "a blue ball", config).frames).astype(int)
     assert np.abs(found - expected).mean() < 1.0
+
+
+def test_half_precision_goes_as_far_as_diffusers() -> None:
+    """At the size of Stable Diffusion 2.1, weights scaled until diffusers' own pass is near its overflow."""
+    from diffusers import UNet2DConditionModel
+
+    ours = make_backbone("sd21", "cuda", "float16")
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        exact = UNet2DConditionModel.from_config(ours.unet.config).eval()  # type: ignore[attr-defined]
+    x = torch.randn(2, 4, 48, 84, generator=torch.Generator().manual_seed(1)).cuda()
+    states = ours.embed("a red ball").states
+
+    def predicted(unet: torch.nn.Module) -> torch.Tensor:
+        dtype = next(unet.parameters()).dtype
+        with torch.inference_mode():
+            return unet(x.to(dtype), 500, states.to(dtype).expand(2, -1, -1)).sample.float()
+
+    torch.testing.assert_close(ours.predict(x, 500, states), predicted(exact), rtol=0.02, atol=0.02)
+    grown = ("conv_in.weight", "conv2.weight", "proj_out.weight", "to_out.0.weight", "ff.net.2.weight")
+
+    def scale(unet: torch.nn.Module, factor: float) -> None:
+        with torch.no_grad():
+            for name, weights in unet.named_parameters():
+                if name.endswith(grown):
+                    weights.mul_(factor)
+
+    factor = 1.0
+    while True:  # by steps of 1.5
+        half = copy.deepcopy(exact).half()
+        scale(half, 1.5 * factor)
+        if not torch.isfinite(predicted(half)).all():
+            break
+        factor *= 1.5
+    assert factor > 100
+    half = copy.deepcopy(exact).half()
+    for unet in (exact, half, ours.unet):
+        scale(unet, factor)
+    expected = predicted(exact)
+    found = predicted(half), ours.predict(x, 500, states)
+    theirs, mine = ((each - expected).norm() / expected.norm() for each in found)
+    print(f"weights times {factor:.0f}: diffusers' error {theirs:.4f}, ours {mine:.4f}")
+    assert mine < 1.5 * theirs + 0.005
