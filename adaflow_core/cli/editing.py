@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from adaflow_core.film.timeline import PromptRange, Timeline
     from adaflow_core.picture.by_hand import ByHand
     from adaflow_core.picture.full_size import Delivered
-    from adaflow_core.picture.region import Region
+    from adaflow_core.picture.region.mask import Region
     from adaflow_core.types import EditResult, Plan
 
 
@@ -132,7 +132,7 @@ def _project(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, conf
 
 def _region(arguments: argparse.Namespace) -> Region | None:
     """The region of the arguments, else of the project."""
-    from adaflow_core.picture.region import FEATHER, Region
+    from adaflow_core.picture.region.mask import FEATHER, Region
     from adaflow_core.video import probe
     from adaflow_core.video.images import is_picture, read_picture
 
@@ -159,7 +159,7 @@ def _region(arguments: argparse.Namespace) -> Region | None:
 
 
 def _kept_region(project: Project, path: Path) -> Region | None:
-    from adaflow_core.picture.region import Region
+    from adaflow_core.picture.region.mask import Region
 
     kept = project.rest.get("region")
     return None if kept is None else Region.from_json(kept, path.parent)

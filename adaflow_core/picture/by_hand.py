@@ -21,10 +21,10 @@ from adaflow_core.config import EditConfig
 from adaflow_core.editing.smoothing import source_flow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.picture import files
-from adaflow_core.picture.carry import Source
 from adaflow_core.picture.changes import Given, carry_changes
-from adaflow_core.picture.region import Region, check_aspect
+from adaflow_core.picture.region import files
+from adaflow_core.picture.region.carry import Source
+from adaflow_core.picture.region.mask import Region, check_aspect
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated, scratch

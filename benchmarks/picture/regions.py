@@ -22,8 +22,8 @@ from adaflow_core.config import PlanConfig
 from adaflow_core.editing.smoothing import flow_between
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.picture.carry import Source, carry, iou
-from adaflow_core.picture.region import Region
+from adaflow_core.picture.region.carry import Source, carry, iou
+from adaflow_core.picture.region.mask import Region
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from benchmarks.metrics import psnr

@@ -12,9 +12,9 @@ from typing import Any
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
-from adaflow_core.picture import files
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.region import FEATHER, Region
+from adaflow_core.picture.region import files
+from adaflow_core.picture.region.mask import FEATHER, Region
 from adaflow_core.storage.cache import checksum
 from webui.studio import StoredPlan
 

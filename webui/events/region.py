@@ -12,7 +12,7 @@ import numpy as np
 
 from adaflow_core.errors import AdaFlowError, counted
 from adaflow_core.picture.by_hand import ByHand, read_pictures
-from adaflow_core.picture.region import RegionMask
+from adaflow_core.picture.region.mask import RegionMask
 from adaflow_core.report.visualize import place_overlay, region_view, stamp
 from adaflow_core.storage.cache import checksum
 from adaflow_core.video.images import read_picture

@@ -9,9 +9,9 @@ import numpy as np
 
 from adaflow_core.editing.smoothing import source_flow
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.picture.carry import Source, carry
-from adaflow_core.picture.region import Region, RegionMask, feathered, read_masks, read_painted
-from adaflow_core.picture.words import find_words
+from adaflow_core.picture.region.carry import Source, carry
+from adaflow_core.picture.region.mask import Region, RegionMask, feathered, read_masks, read_painted
+from adaflow_core.picture.region.words import find_words
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Plan

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.picture import files
+from adaflow_core.picture.region import files
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 from adaflow_core.video.decode import decode_video, probe
