@@ -24,6 +24,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.changes import Given, carry_changes
 from adaflow_core.picture.region import files
 from adaflow_core.picture.region.carry import Source
+from adaflow_core.picture.region.crops import Crop
 from adaflow_core.picture.region.mask import Region, check_aspect
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.progress import Monitor
@@ -82,6 +83,14 @@ class HandFilm:
         video = replace(self.video, frames=self.video.frames[frames], digest=digest, times=None)
         parts = {name: getattr(self, name)[frames] for name in ("known", "latents", "before")}
         return replace(self, video=video, **parts)
+
+    def within(self, crop: Crop, before: np.ndarray, backbone: Backbone, cache: Cache, monitor: Monitor) -> HandFilm:
+        """That of a crop, whose source has the latents `before`."""
+        name = f"{self.video.digest} {crop.film.digest}"
+        digest = blake2b(name.encode(), digest_size=16).hexdigest()
+        video = replace(self.video, frames=crop.window.cut(self.video.frames), digest=digest, part_of=None)
+        latents = source_latents(backbone, video, cache, monitor)
+        return HandFilm(video, crop.window.cut(self.known), latents, before, self.asked)
 
     def moved(self, inversion: Inversion, shares: list[float]) -> Inversion:
         """The source's inversion as if it were this film's: its own noise around other clean latents.
