@@ -91,6 +91,14 @@ class Measurement:
         return measure()
 
 
+def of_crop(whole: Forecast, share: float) -> Forecast:
+    """At most what an edit takes in a crop of that share of the frame, by the forecast of one of whole frames.
+
+    A pass's time grows with the area, that of its self-attention faster.
+    """
+    return replace(whole, seconds={stage: share * value for stage, value in whole.seconds.items()})
+
+
 def corrected(predicted: Forecast, cache: Cache) -> Forecast:
     """The forecast by what edits have told since it was made."""
     meta = cache.find(KIND, predicted.measurement)

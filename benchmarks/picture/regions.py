@@ -3,13 +3,13 @@
     python -m benchmarks.picture.regions carried --clips 2 --frames 48
     python -m benchmarks.picture.regions words --model assets/plain-sd --clips 12 --frames 16
     python -m benchmarks.picture.regions edits --model assets/plain-sd --clips 4 --frames 16
-    python -m benchmarks.picture.regions crops --model assets/plain-sd --clips 8 --frames 4 --size 512 --least 0.5 0.75 1
+    python -m benchmarks.picture.regions crops --clips 8 --frames 4 --size 512 --least 0.5 0.75 1
 
 "carried": each motion, painted once where its thing is seen best. "words": the thing named by words of the source
 prompt; 0 where no place is found. "edits": PSNR to the true edit inside what it changes, of an edit of the region and
 of the whole frame. "crops": edits of things of a twentieth to a sixth of the frame; dB inside as of "edits", for whole
 frames pasted in, for the region of whole frames, and for a crop of each `--least` side (in sizes that the model was
-trained at), behind these the crop's share of the frame and how many times as fast inversion and edit are.
+trained at) with its share of the frame. What crops save is counted by `python -m benchmarks.speed --region`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from adaflow_core.config import PlanConfig
+from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.smoothing import flow_between
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
@@ -119,23 +119,22 @@ def small_things(options: argparse.Namespace) -> Iterator[Pair]:
 
 
 def crops(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
-    """Each clip's prompt with the dB inside what it changes: pasted in, whole frames, and for each least side a crop's
-    with its share and how many times as fast it is."""
+    """Each clip's prompt with the dB inside what it changes: pasted in, of whole frames, and of a crop for each
+    least side, with its share."""
     engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
     for pair in small_things(options):
         plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt), fps=FPS)
         region = Region(masks=pair.region, crop="never")
-        edited = engine.edit(plan, pair.prompt)
+        config = EditConfig(steps=options.steps, inversion_steps=options.steps)
+        edited = engine.edit(plan, pair.prompt, config)
         pasted = engine.region(plan, region).lay(edited.frames, pair.source)
-        whole = engine.edit(plan, pair.prompt, region=region)
+        whole = engine.edit(plan, pair.prompt, config, region=region)
         scores = [psnr(frames, pair.truth, pair.region) for frames in (pasted, whole.frames)]
         for least in options.least:
-            with patch.object(window, "LEAST", least):
-                part = engine.edit(plan, pair.prompt, region=replace(region, crop="auto"))
-            seconds = [sum(report["seconds"].get(stage, 0) for stage in ("invert", "edit"))
-                       for report in (edited.report, part.report)]  # fmt: skip
+            with patch.dict(window.LEAST, auto=least), patch.object(window, "LARGEST", 1.0):
+                part = engine.edit(plan, pair.prompt, config, region=replace(region, crop="auto"))
             share = part.report["crop"]["share"] if part.report["crop"] else 1.0
-            scores += [psnr(part.frames, pair.truth, pair.region), share, seconds[0] / seconds[1]]
+            scores += [psnr(part.frames, pair.truth, pair.region), share]
         yield f"{pair.kind}: {pair.prompt}", scores
 
 
@@ -147,7 +146,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2, help="of each motion where masks are carried")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--least", type=float, nargs="+", default=[window.LEAST])
+    parser.add_argument("--least", type=float, nargs="+", default=[*window.LEAST.values()])
+    parser.add_argument("--steps", type=int, help="of inversion and edit; default: the model's")
     parser.add_argument("--cache", type=Path, default=Path("outputs/regions-cache"))
     options = parser.parse_args()
     found = []

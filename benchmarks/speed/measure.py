@@ -19,13 +19,14 @@ from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.region.mask import Region
 from adaflow_core.progress import Progress
 from adaflow_core.several.engine import TeamEngine
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
 from benchmarks.speed.clock import GIB, Clock, matrix_rate
-from benchmarks.speed.stand_ins import make_backbone, make_film
-from benchmarks.speed.work import count_passes, stage_work
+from benchmarks.speed.stand_ins import make_backbone, make_film, make_region
+from benchmarks.speed.work import count_passes, resized, stage_work
 
 # As the clock names them; those of one group always run together.
 STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "edit", "decode source", "decode frames")
@@ -105,18 +106,22 @@ class Measurement:
             began = time.perf_counter()
             plan = engine.plan(film, plan_config, edit=edit_config, progress=self.report, stop=stop)
             self.results["plan_seconds"] = time.perf_counter() - began
-            self._planned(engine, plan, edit_config)
+            region = None
+            if given.region is not None:
+                region = make_region(T, self.width, self.height, given.region, given.crop)
+            self._planned(engine, plan, edit_config, region)
             self.write()
             if self._wanted_from < STAGES.index("invert"):
                 return
             began = time.perf_counter()
-            result = engine.edit(plan, "another film", edit_config, progress=self.report, stop=stop)
+            followed: dict[str, Any] = {"region": region, "progress": self.report, "stop": stop}
+            result = engine.edit(plan, "another film", edit_config, **followed)
             self.results["edit_seconds"] = time.perf_counter() - began
             self.results["deviation"] = float(result.frames[:: max(1, T // 8)].std())
             self.results["peak_gib"] = result.report["peak_memory_bytes"] / GIB
             if given.again:
                 began = time.perf_counter()
-                engine.edit(plan, "one film more", edit_config)
+                engine.edit(plan, "one film more", edit_config, region=region)
                 self.results["second_prompt_seconds"] = time.perf_counter() - began
         self.write()
 
@@ -128,10 +133,17 @@ class Measurement:
         engine.check_prompt("")  # starts the processes before the clock
         return engine
 
-    def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig) -> None:
+    def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig, region: Region | None) -> None:
         T, K = self.given.frames, len(plan.layout.keyframes)
         resolved = resolve_edit(edit_config, engine.profile, "")
         self.work = stage_work(self.backbone, self.passes, plan.layout, resolved, T)
+        window = None if region is None else engine.region(plan, region).window
+        if window is not None:
+            self.results["crop"] = window.as_json()
+            layout = resized(plan.layout, self.backbone.grids(*window.size))
+            inside = stage_work(self.backbone, count_passes(self.backbone, *window.size), layout, resolved, T)
+            # Of whole frames there is only what the plan takes.
+            self.work = inside | {name: inside[name] + self.work[name] for name in ("encode", "features")}
         self.clock.keyframes, self.clock.frames = K, T
         self.results["keyframes"], self.results["tokens_kept"] = K, plan.tokens_kept
         self.results["forecast"] = {"seconds": plan.forecast.seconds, "gib": plan.forecast.peak_memory_bytes / GIB}

@@ -75,7 +75,7 @@ def test_a_window_holds_the_region_with_what_surrounds_it_and_moves_calmly() -> 
     x = np.linspace(0, 570, frames).astype(int) + rng.integers(0, 9, frames)
     mask = box(frames, 100, x, 90, shape)
     mask[20:30] = 0  # it is behind something
-    window = find_window(mask, NOWHERE, 512)
+    window = find_window(mask, NOWHERE, 256)
     assert window is not None and window.size == (256, 256) and window.share < 0.26
     width, height = window.size
     for t, (top, left) in enumerate(window.corners):
@@ -89,27 +89,28 @@ def test_a_window_holds_the_region_with_what_surrounds_it_and_moves_calmly() -> 
 
 def test_a_window_jumps_at_a_cut_only() -> None:
     x = np.where(np.arange(20) < 9, 40, 500)
-    window = find_window(box(20, 150, x, 60, (384, 672)), np.array([9]), 512)
+    window = find_window(box(20, 150, x, 60, (384, 672)), np.array([9]), 256)
     assert window is not None
     assert np.flatnonzero(np.abs(np.diff(window.corners[:, 1])) > 0).tolist() == [8]
 
 
 @pytest.mark.parametrize(
-    ("side", "shape", "trained", "size"),
+    ("side", "shape", "least", "size"),
     [
-        (100, (512, 512), 512, (256, 256)),
-        (40, (512, 512), 512, (256, 256)),  # no smaller than what the model can draw
-        (200, (512, 512), 512, (320, 320)),
-        (330, (512, 512), 512, None),  # nearly all of it
-        (60, (256, 256), 256, (128, 128)),
-        (60, (256, 256), 512, None),  # a frame that is small already
-        (100, (176, 900), 256, (192, 176)),  # as high as a frame whose side is no multiple
+        (100, (512, 512), 256, (256, 256)),
+        (40, (512, 512), 256, (256, 256)),  # no smaller than asked for
+        (40, (512, 512), 200, (256, 256)),
+        (200, (512, 512), 256, (320, 320)),
+        (330, (512, 512), 256, None),  # nearly all of it
+        (60, (256, 256), 128, (128, 128)),
+        (60, (256, 256), 256, None),  # a frame that is small already
+        (100, (176, 900), 128, (192, 176)),  # as high as a frame whose side is no multiple
     ],
 )
 def test_the_window_is_as_large_as_it_must_be(
-    side: int, shape: tuple[int, int], trained: int, size: tuple[int, int] | None
+    side: int, shape: tuple[int, int], least: int, size: tuple[int, int] | None
 ) -> None:
-    window = find_window(box(3, 48, 48, side, shape), NOWHERE, trained)
+    window = find_window(box(3, 48, 48, side, shape), NOWHERE, least)
     assert (window and window.size) == size
     if window is not None:
         assert window.share <= LARGEST and window.as_json()["width"] == window.size[0]
@@ -118,7 +119,7 @@ def test_the_window_is_as_large_as_it_must_be(
 def test_a_shot_without_the_region_and_one_with_it_are_cropped_together() -> None:
     mask = box(8, 100, 100, 56, (512, 512))
     mask[:3] = 0
-    window = find_window(mask, np.array([3]), 256)
+    window = find_window(mask, np.array([3]), 128)
     assert window is not None and window.size == (128, 128) and len(window.corners) == 8
 
 
@@ -136,6 +137,22 @@ def test_outside_the_feather_every_byte_is_the_sources_and_the_report_says_the_c
     assert (result.report["width"], result.report["height"]) == (SIDE, SIDE)
     whole = engine.edit(plan, PROMPT, QUICK, region=WHOLE)
     assert whole.report["crop"] is None and (whole.frames != result.frames).any()
+
+
+def test_what_the_model_was_trained_at_is_the_least_unless_a_small_crop_is_asked_for(
+    engine: AdaFlow, plan: Plan, tmp_path: Path
+) -> None:
+    inside = np.zeros((T, SIDE, SIDE), bool)
+    inside[:, 84:100, 84:100] = True
+    sizes = {}
+    for crop in ("auto", "small", "never"):
+        window = engine.region(plan, Region(masks=inside, feather=0, crop=crop)).window
+        sizes[crop] = window and window.size
+    assert sizes == {"auto": (128, 128), "small": (128, 128), "never": None}
+    wide = AdaFlow(replace(engine.backbone, profile=replace(engine.profile, size=SIDE)), Cache(tmp_path))
+    planned = wide.plan(plan.video, plan.config)
+    found = [wide.region(planned, Region(masks=inside, feather=0, crop=crop)).window for crop in ("auto", "small")]
+    assert found[0] is None and found[1] is not None and found[1].size == (128, 128)
 
 
 def test_a_draft_shows_the_keyframes_of_the_edit_that_goes_on_from_it(
@@ -201,5 +218,5 @@ def test_a_project_of_before_crops_repeats_its_film(tmp_path: Path) -> None:
     assert Region.from_json(data, tmp_path).crop == "auto" and not [flag for flag in painted.flags if "crop" in flag]
     del data["crop"]
     assert Region.from_json(data, tmp_path).crop == "never" and "--crop=never" in WHOLE.flags
-    with pytest.raises(AdaFlowError, match="crop is 'always'; choose auto or never"):
+    with pytest.raises(AdaFlowError, match="crop is 'always'; choose auto, small, never"):
         replace(REGION, crop="always")

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from adaflow_core.config import CROPS
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.picture.region import files
 from adaflow_core.picture.region.window import Window
@@ -25,8 +26,7 @@ from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
 
 FEATHER = 8  # pixels
-Cropping = Literal["auto", "never"]
-CROPS: tuple[str, ...] = get_args(Cropping)
+BEFORE_CROPS = "never"  # what older versions did, for regions that do not say
 BRIGHT = 128  # of 0..255, from which a pixel of a file is inside
 ASPECT = 0.04  # by which a mask's width to height may differ from the video's: working sizes are rounded
 
@@ -42,7 +42,7 @@ class Region:
     masks: np.ndarray | Path | None = None  # [T, H, W] of all frames
     words: str = ""  # of the source prompt
     feather: int = FEATHER  # pixels of the working size over which the edit fades out
-    crop: Cropping = "auto"  # edit a window around it where that pays, or always whole frames
+    crop: str = "auto"  # of CROPS: whether a window around it is edited in place of whole frames
 
     def __post_init__(self) -> None:
         if bool(self.painted) + (self.masks is not None) + bool(self.words.strip()) != 1:
@@ -50,7 +50,7 @@ class Region:
         if not 0 <= self.feather <= 256:
             raise AdaFlowError(f"feather is {self.feather}; it must lie between 0 and 256 pixels")
         if self.crop not in CROPS:
-            raise AdaFlowError(f"crop is {self.crop!r}; choose {' or '.join(CROPS)}")
+            raise AdaFlowError(f"crop is {self.crop!r}; choose {', '.join(CROPS)}")
 
     def as_json(self, folder: Path | None = None) -> dict[str, Any]:
         """It as plain data, with checksums; a project's `folder`: files are named from there, arrays held."""
@@ -73,8 +73,7 @@ class Region:
         """The region of a report or project in `folder`, its files unchanged."""
         painted = {int(row["frame"]): files.found(row, folder, "the mask") for row in data["painted"]}
         masks = None if data["masks"] is None else files.found(data["masks"], folder, "the mask")
-        crop = data.get("crop", "never")  # older versions edited whole frames
-        return cls(painted, masks, str(data["words"]), int(data["feather"]), crop)
+        return cls(painted, masks, str(data["words"]), int(data["feather"]), data.get("crop", BEFORE_CROPS))
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,13 @@ class RegionMask:
             mixed = source[t] + share * (edited[t].astype(np.float32) - source[t])
             out[t] = mixed.round().clip(0, 255)
         return out
+
+
+def crop_line(mask: RegionMask) -> str:
+    """A sentence on what of the picture passes through the model."""
+    if mask.window is None:
+        return "Whole frames pass through the model."
+    return f"A crop of {mask.window.text} passes through the model, {100 * mask.window.share:.0f} % of the picture."
 
 
 def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, NDArray[np.bool_]]:

@@ -11,7 +11,7 @@ from adaflow_core.editing.smoothing import source_flow
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.region.carry import Source, carry
 from adaflow_core.picture.region.mask import Region, RegionMask, feathered, read_masks, read_painted
-from adaflow_core.picture.region.window import find_window
+from adaflow_core.picture.region.window import LEAST, find_window
 from adaflow_core.picture.region.words import find_words
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache, cache_key
@@ -36,8 +36,8 @@ def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, mo
     folder, _, _ = cache.get("region", key, build, monitor.note, together=True)
     weights = np.load(folder / "weights.npy", mmap_mode="r")
     window = None
-    if region.crop == "auto":
-        window = find_window(weights, plan.segments.cuts, backbone.profile.size)
+    if region.crop != "never":
+        window = find_window(weights, plan.segments.cuts, int(LEAST[region.crop] * backbone.profile.size))
     return RegionMask(weights, key, asked, window)
 
 

@@ -19,9 +19,9 @@ CONTEXT = 32  # pixels around the region and its feather that the model sees bes
 SIDE = 64  # pixels; a window's sides are multiples, which halve evenly all the way down a UNet, or the frame's own
 STEP = 8  # pixels by which a window moves
 CALM = 6.0  # frames, the deviation of the Gaussian by which its way is smoothed
-# Chosen by `python -m benchmarks.picture.regions crops` (docs/architecture.md).
-LARGEST = 0.5  # of a frame's area: larger windows gain too little
-LEAST = 0.5  # of the size that the model was trained at: the least side of a window
+LARGEST = 0.6  # of a frame's area: larger windows gain too little
+# The least side of a window, in sizes that the model was trained at. Chosen by `benchmarks.picture.regions crops`.
+LEAST = {"auto": 1.0, "small": 0.5}
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ class Window:
         return out
 
 
-def find_window(weights: np.ndarray, cuts: np.ndarray, trained: int) -> Window | None:
+def find_window(weights: np.ndarray, cuts: np.ndarray, least: int) -> Window | None:
     """The window around what is not 0 in [T, H, W], moving calmly within a shot; None: whole frames are as good.
 
-    `cuts` [C]: frames that begin a new shot. `trained`: pixels of the side that the model was trained at.
+    `cuts` [C]: frames that begin a new shot. `least`: pixels of its sides.
     """
+    least = -(-least // SIDE) * SIDE
     H, W = weights.shape[1:]
     sides, starts = [], []
     for axis, length in ((1, H), (2, W)):
         low, high = _extent(weights, axis, length, cuts)
-        least = -(-int(LEAST * trained) // SIDE) * SIDE
         side = min(length, max(least, -(-int((high - low).max()) // SIDE) * SIDE))
         sides.append(side)
         starts.append(_way(low, high, side, length, cuts))
