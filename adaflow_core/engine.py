@@ -28,8 +28,8 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
+from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.region.crops import crop_of
-from adaflow_core.picture.region.mask import Region, RegionMask
 from adaflow_core.picture.region.track import region_mask
 from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
 from adaflow_core.planning.planner import Planner

@@ -24,8 +24,8 @@ from adaflow_core.film.timeline import PromptRange
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.memory import PeakMemory
 from adaflow_core.picture.by_hand import HandFilm, held_to_it
+from adaflow_core.picture.region import RegionMask
 from adaflow_core.picture.region.crops import Crop, cropped_plan
-from adaflow_core.picture.region.mask import RegionMask
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import build_layout, draw_keyframes
 from adaflow_core.progress import Monitor

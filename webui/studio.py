@@ -24,7 +24,7 @@ from adaflow_core.model.backbone import foreign_syntax
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import local_folder
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.region.mask import Region
+from adaflow_core.picture.region import Region
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast, Plan
 from webui.jobs.engines import Engines

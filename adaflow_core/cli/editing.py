@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from adaflow_core.film.timeline import PromptRange, Timeline
     from adaflow_core.picture.by_hand import ByHand
     from adaflow_core.picture.full_size import Delivered
-    from adaflow_core.picture.region.mask import Region
+    from adaflow_core.picture.region import Region
     from adaflow_core.types import EditResult, Plan
 
 
@@ -78,7 +78,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
 def _say_crop(engine: AdaFlow, plan: Plan, region: Region | None, bar: Bar, stop: Any) -> None:
     """What of the picture an edit of the region passes through the model; the edit finds the region in the cache."""
     from adaflow_core.editing.forecast import of_crop
-    from adaflow_core.picture.region.mask import crop_line
+    from adaflow_core.picture.region import crop_line
 
     if region is None:
         return
@@ -145,7 +145,7 @@ def _project(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, conf
 
 def _region(arguments: argparse.Namespace) -> Region | None:
     """The region of the arguments, else of the project."""
-    from adaflow_core.picture.region.mask import Region
+    from adaflow_core.picture.region import Region
     from adaflow_core.video import probe
     from adaflow_core.video.images import is_picture, read_picture
 
@@ -172,7 +172,7 @@ def _region(arguments: argparse.Namespace) -> Region | None:
 
 
 def _kept_region(project: Project, path: Path) -> Region | None:
-    from adaflow_core.picture.region.mask import Region
+    from adaflow_core.picture.region import Region
 
     kept = project.rest.get("region")
     return None if kept is None else Region.from_json(kept, path.parent)

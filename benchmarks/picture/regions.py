@@ -27,9 +27,8 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.smoothing import flow_between
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.picture.region import window
+from adaflow_core.picture.region import Region, window
 from adaflow_core.picture.region.carry import Source, carry, iou
-from adaflow_core.picture.region.mask import Region
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from benchmarks.metrics import psnr

@@ -20,7 +20,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.loading import EMBEDDED, load_backbone, pick_device, pick_dtype, place
-from adaflow_core.picture.region.mask import Region
+from adaflow_core.picture.region import Region
 from adaflow_core.video.types import Video
 
 ARCHITECTURES = ("sd21", "embedded")

@@ -17,7 +17,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.region.mask import Region
+from adaflow_core.picture.region import Region
 from adaflow_core.picture.region.window import CONTEXT, LARGEST, find_window
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache

@@ -20,8 +20,8 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.picture.region import files
-from adaflow_core.picture.region.mask import Region, feathered, fitted
+from adaflow_core.picture.region import Region, files
+from adaflow_core.picture.region.mask import feathered, fitted
 from adaflow_core.report.export import edit_command
 from adaflow_core.report.visualize import region_view
 from adaflow_core.storage.cache import Cache

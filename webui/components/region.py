@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from adaflow_core.config import DELIVERIES
-from adaflow_core.picture.region.mask import FEATHER
+from adaflow_core.picture.region import FEATHER
 from webui import views
 
 _RED = "#e5484d"

@@ -13,8 +13,7 @@ from typing import Any
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.region import files
-from adaflow_core.picture.region.mask import BEFORE_CROPS, FEATHER, Region
+from adaflow_core.picture.region import BEFORE_CROPS, FEATHER, Region, files
 from adaflow_core.storage.cache import checksum
 from webui.studio import StoredPlan
 

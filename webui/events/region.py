@@ -13,7 +13,7 @@ import numpy as np
 from adaflow_core.editing.forecast import of_crop
 from adaflow_core.errors import AdaFlowError, counted
 from adaflow_core.picture.by_hand import ByHand, read_pictures
-from adaflow_core.picture.region.mask import RegionMask, crop_line
+from adaflow_core.picture.region import RegionMask, crop_line
 from adaflow_core.report.visualize import place_overlay, region_view, stamp
 from adaflow_core.storage.cache import checksum
 from adaflow_core.types import Plan

@@ -15,7 +15,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.full_size import deliver_edit, source_size
-from adaflow_core.picture.region.mask import Region
+from adaflow_core.picture.region import Region
 from adaflow_core.progress import Monitor
 from adaflow_core.report.scores import Scores
 from adaflow_core.types import EditResult, Plan

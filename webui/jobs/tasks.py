@@ -14,7 +14,7 @@ from adaflow_core.film.draft import Draft
 from adaflow_core.film.project import Project
 from adaflow_core.film.timeline import Timeline
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.region.mask import Region, RegionMask
+from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.progress import Monitor
 from adaflow_core.report.export import edit_command
 from adaflow_core.types import EditResult, Place, Plan

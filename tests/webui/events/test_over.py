@@ -13,7 +13,7 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.region.mask import Region
+from adaflow_core.picture.region import Region
 from adaflow_core.video.decode import decode_video
 from webui.events.over import asked_over, has_pictures, nothing, of_plan, opened_from
 from webui.jobs.tasks import Request
