@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
@@ -22,6 +26,7 @@ from adaflow_core.picture.region.window import CONTEXT, LARGEST, find_window
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Plan
+from adaflow_core.video.write import write_video
 
 QUICK = EditConfig(steps=2, inversion_steps=2, focus=1.0, chunk=4)
 PROMPT = "a blue ball, watercolour"
@@ -210,6 +215,29 @@ def test_structure_is_judged_by_whole_frames(engine: AdaFlow, plan: Plan) -> Non
         with engine._job(plan, PROMPT, QUICK, None, None, region) as job:
             jobs.append(job)
     assert jobs[0].config == jobs[1].config and jobs[0].key != jobs[1].key
+
+
+def test_the_command_line_says_what_is_edited_and_its_project_repeats_it(
+    film: np.ndarray, tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    folder = Path(shutil.copytree(tiny_folder("sd1"), tmp_path / "model"))
+    (folder / "adaflow.json").write_text(json.dumps({"size": 192}))
+    clip = write_video(tmp_path / "clip.mp4", film, Fraction(12))
+    mask, project, report = (tmp_path / name for name in ("mask.png", "film.json", "report.json"))
+    Image.fromarray(BOX[3].astype(np.uint8) * 255).save(mask)
+    line = ["--model", str(folder), "--frames", "3:5", "--keyframes", "1", "--steps", "1", "--report", str(report)]
+    line += ["--source-prompt", "a red ball", "--prompt", PROMPT, "--out", str(tmp_path / "out.mp4")]
+    assert main(["edit", str(clip), *line, "--mask", str(mask)]) == 0
+    assert "region: Whole frames pass through the model." in capsys.readouterr().err
+    asked = ["--mask", str(mask), "--crop", "small", "--project", str(project)]
+    assert main(["edit", str(clip), *line, *asked]) == 0
+    assert "region: A crop of 128x128 passes through the model, 44 % of the picture. Fo" in capsys.readouterr().err
+    first = json.loads(report.read_text())
+    assert first["crop"] == {"width": 128, "height": 128, "share": 0.4444} and first["region"]["crop"] == "small"
+    assert main(["edit", "--project", str(project), *line[-2:], "--report", str(report)]) == 0
+    assert json.loads(report.read_text())["frames_digest"] == first["frames_digest"]
 
 
 def test_a_project_of_before_crops_repeats_its_film(tmp_path: Path) -> None:

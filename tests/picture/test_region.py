@@ -212,6 +212,7 @@ def test_what_is_in_no_file_comes_back_from_its_project(tmp_path: Path) -> None:
     [
         (["--mask-frame", "1"], "belong to a region"),
         (["--feather", "1"], "belong to a region"),
+        (["--crop", "small"], "belong to a region"),
         (["--mask", "{mask}", "--region", "ball"], "give one of them"),
         (["--mask", "{mask}", "--mask", "{mask}"], "needs the number of its frame"),
         (["--mask", "nowhere.png"], "nowhere.png"),

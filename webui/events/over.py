@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from adaflow_core.config import CROPS
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
@@ -87,6 +88,8 @@ def _read(stored: StoredPlan, opened: dict[str, Any]) -> Over:
             "the project's region is of another range of frames; take the project's, or remove the region"
         )
     crop = region.get("crop", BEFORE_CROPS)
+    if crop not in CROPS:
+        raise AdaFlowError(f"the project's region has the crop {crop!r}; take a whole project")
     found: dict[str, dict[int, Any]] = {}
     for name, rows, what in (
         ("masks", region["painted"], "the mask"),

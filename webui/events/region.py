@@ -121,7 +121,7 @@ class RegionEvents:
         yield self._kept(
             over,
             region_progress="",
-            region_line=views.line(f"Only this part is edited; {where}. {_crop_line(stored.plan, mask)}"),
+            region_line=views.line(f"Only this part is edited; {where}.{_crop_line(stored.plan, mask)}"),
             region_gallery=gr.Gallery([(serve_image(picture), words) for picture, words in items], visible=True),
             region_words="" if frames else over["words"],
             feather=over["feather"],
@@ -233,10 +233,10 @@ class RegionEvents:
 
 
 def _crop_line(plan: Plan, mask: RegionMask) -> str:
-    """What passes through the model, and the time that it takes where that is not what the preview says."""
+    """What passes through the model where that is not all of the frames, and the time that it takes."""
     if mask.window is None:
-        return crop_line(mask)
-    return f"{crop_line(mask)} That takes about {views.duration(of_crop(plan.forecast, mask.window.share).total)}."
+        return ""
+    return f" {crop_line(mask)} That takes about {views.duration(of_crop(plan.forecast, mask.window.share).total)}."
 
 
 def _painted(canvas: dict[str, Any] | None, size: tuple[int, ...]) -> np.ndarray:
