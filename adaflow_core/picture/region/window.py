@@ -19,7 +19,7 @@ CONTEXT = 32  # pixels around the region and its feather that the model sees bes
 SIDE = 64  # pixels; a window's sides are multiples, which halve evenly all the way down a UNet, or the frame's own
 STEP = 8  # pixels by which a window moves
 CALM = 6.0  # frames, the deviation of the Gaussian by which its way is smoothed
-LARGEST = 0.6  # of a frame's area: larger windows gain too little
+LARGEST = 0.5  # of a frame's area: larger windows gain too little
 # The least side of a window, in sizes that the model was trained at. Chosen by `benchmarks.picture.regions crops`.
 LEAST = {"auto": 1.0, "small": 0.5}
 
