@@ -1,8 +1,8 @@
 """An edit of the window around a region: the film that it shows, as a plan of its own, and its way back into the whole.
 
 Keyframes stay those of the whole frames. Latents, features, kept tokens and correspondences are made of the crop, by
-the same code and under its own name in the cache, as of any other film: a pass up to the features costs less than one
-of an edit's some fifty, and all that follows is exact for what the model sees.
+the same code and under its own name in the cache, as of any other film. Cut out of the whole's they would cost nothing,
+but would have to lie on the features' coarser grid, and would be of other latents than those that the model sees.
 """
 
 from __future__ import annotations
