@@ -171,6 +171,7 @@ def as_flags(config: PlanConfig | EditConfig, usual: Mapping[str, Any]) -> list[
 
 
 DELIVERIES = ("source", "working")  # the sizes at which an edit can be written
+CROPS = ("auto", "small", "never")  # whether a region is edited in a crop around it, and how small it may be
 BUDGET = ("prune", "kv_frames")  # two ways to say how many tokens are kept
 
 

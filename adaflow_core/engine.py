@@ -19,7 +19,7 @@ from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_ed
 from adaflow_core.editing.forecast import Forecaster
 from adaflow_core.editing.place import wording
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.film.draft import Draft, kept_draft, keyframes_alone
+from adaflow_core.film.draft import Draft, check_drafts, kept_draft, keyframes_alone
 from adaflow_core.film.retake import around_of, retaken, surroundings, take_of
 from adaflow_core.film.stretch import Laid, ramp, stretch_of, together
 from adaflow_core.film.timeline import Timeline, shown, stretches, timeline_result
@@ -30,7 +30,8 @@ from adaflow_core.model.loading import load_backbone
 from adaflow_core.motion.flow import source_flow
 from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
 from adaflow_core.picture.region import Region, RegionMask
-from adaflow_core.picture.track import region_mask
+from adaflow_core.picture.region.crops import crop_of
+from adaflow_core.picture.region.track import region_mask
 from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
 from adaflow_core.planning.planner import Planner
 from adaflow_core.planning.residual import edited_residual
@@ -172,7 +173,7 @@ class AdaFlow:
         """
         with self._job(plan, prompt, config or EditConfig(), progress, stop, region, by_hand) as job:
             result = job.edit()
-            if not result.report["resumed_at_step"]:
+            if not result.report["resumed_at_step"] and job.over.crop is None:
                 self._forecaster.learn(plan, job.config, job.monitor.seconds, len(result.report["edited"]))
         return result
 
@@ -192,9 +193,11 @@ class AdaFlow:
         An edit with the same settings goes on from their inversion, and with `smoothing` 0 it shows the very same
         keyframes. Drafts are kept in the cache. Raises as `edit`, and AdaFlowError for a plan that `resample`s.
         """
-        alone, keyframes = keyframes_alone(plan), plan.layout.keyframes
+        check_drafts(plan)
+        keyframes = plan.layout.keyframes
         config = replace(config or EditConfig(), smoothing=0.0)
         with self._job(plan, prompt, config, progress, stop, region, by_hand) as whole:
+            alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
             make = partial(job.edit, partial(whole.invert, keyframes))
             return kept_draft(self.cache, job.key, keyframes, make, job.monitor, self.backbone.team)
@@ -323,7 +326,10 @@ class AdaFlow:
         if region is None and by_hand is not None and alone:
             region = changed_region(plan, by_hand)
         mask = None if region is None else region_mask(*parts, region, self.cache, monitor)
-        return OverThePicture(mask, film)
+        crop = None
+        if mask is not None and mask.window is not None:
+            crop = crop_of(plan.video, mask.window, self.cache, monitor)
+        return OverThePicture(mask, film, crop)
 
     def _stretch(
         self,

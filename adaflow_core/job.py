@@ -27,6 +27,7 @@ from adaflow_core.motion.carrying import carry_between, frames_to_edit, interpol
 from adaflow_core.motion.flow import source_flow, thinned
 from adaflow_core.picture.by_hand import HandFilm, held_to_it
 from adaflow_core.picture.region import RegionMask
+from adaflow_core.picture.region.crops import Crop, cropped_plan
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import build_layout, draw_keyframes
 from adaflow_core.progress import Monitor, beside
@@ -42,10 +43,11 @@ class OverThePicture:
 
     region: RegionMask | None = None  # outside which the source stays
     by_hand: HandFilm | None = None  # edited in the source's place
+    crop: Crop | None = None  # of what alone is edited
 
     def at(self, frames: slice | np.ndarray) -> OverThePicture:
         """That of some frames."""
-        parts = (None if part is None else part.at(frames) for part in (self.region, self.by_hand))
+        parts = (None if part is None else part.at(frames) for part in (self.region, self.by_hand, self.crop))
         return OverThePicture(*parts)  # type: ignore[arg-type]  # each is of its own kind
 
 
@@ -99,7 +101,28 @@ class Job:
         film = over.by_hand
         latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents
         job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)
-        return job if config.structure is not None else replace(job, config=replace(config, structure=job._structure()))
+        if config.structure is None:
+            job = replace(job, config=replace(config, structure=job._structure()))
+        return job if over.crop is None else job._in(over.crop)
+
+    def _in(self, crop: Crop) -> Job:
+        """The same of the crop alone: what is asked for is judged by whole frames, and edited here."""
+        with_these = self.cache, self.monitor
+        plan = cropped_plan(self.backbone, self.plan, crop, *with_these)
+        source = source_latents(self.backbone, crop.film, *with_these)
+        film, around = self.by_hand, self.around
+        if film is not None:
+            film = film.within(crop, source, self.backbone, *with_these)
+        if around is not None:
+            around = replace(around, pictures=crop.window.at(around.frame_ids).cut(around.pictures))
+        region = None if self.region is None else self.region.within(crop.window)
+        return replace(
+            self,
+            plan=plan,
+            latents=source if film is None else film.latents,
+            around=around,
+            over=OverThePicture(region, film, crop),
+        )
 
     @property
     def region(self) -> RegionMask | None:
@@ -145,6 +168,9 @@ class Job:
             frames = made.frames if chosen is None else self._with_carried(video, made, edited)
             if self.region is not None:
                 frames = self.region.at(part).lay(frames, self.plan.video.frames[part])
+            if self.over.crop is not None:
+                crop = self.over.crop.at(part)
+                frames = crop.window.lay(frames, crop.source.frames)
             made.checkpoint.remove()
         return self._result(
             frames,
@@ -188,7 +214,7 @@ class Job:
         around = None if self.around is None else self.around.at(frames)
         return replace(
             self, plan=only_frames(self.plan, frames), latents=self.latents[frames], around=around,
-            over=self.over.at(frames),
+            over=replace(self.over, crop=None).at(frames),
         )  # fmt: skip
 
     def _following(self, video: Video) -> AbstractContextManager[None]:
@@ -344,7 +370,8 @@ class Job:
         edited: np.ndarray,  # [F] frames of the plan that the model edited; the others are carried
     ) -> EditResult:
         """The edited video with its report."""
-        plan, video = self.plan, self.plan.video
+        plan, crop = self.plan, self.over.crop
+        video = plan.video if crop is None else crop.source
         prompts = [(self.positive, "prompt"), (self.source, "source prompt")]
         if self.negative.text != self.source.text:  # which it is by default for some models
             prompts.append((self.negative, "negative prompt"))
@@ -372,6 +399,7 @@ class Job:
             "frames_digest": frames_digest(frames),
             "prompt": self.positive.text,
             "region": None if self.region is None else self.region.asked,
+            "crop": None if crop is None else crop.window.as_json(),
             "by_hand": None if self.by_hand is None else self.by_hand.asked,
             "prompts": [PromptRange(0, len(video), self.positive.text, self.source.text).as_json()],
             "takes": [],

@@ -55,6 +55,11 @@ class Features:
     importance: dict[str, np.ndarray]  # kind -> [T, n] float32, mean 1 over a frame, on `grid`
     agreement: float  # share of best matches that the reduction to c dimensions leaves as they were
 
+    def part(self, start: int, end: int) -> Features:
+        """Those of frames `start` to `end`, `end` not included."""
+        importance = {kind: weights[start:end] for kind, weights in self.importance.items()}
+        return Features(self.tokens[start:end], self.grid, importance, self.agreement)
+
 
 @dataclass(frozen=True)
 class Segments:

@@ -10,7 +10,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adaflow_core.config import BUDGET, DELIVERIES, PRESETS, EditConfig, PlanConfig, Setting, read_settings, settings_of
+from adaflow_core.config import (
+    BUDGET,
+    CROPS,
+    DELIVERIES,
+    PRESETS,
+    EditConfig,
+    PlanConfig,
+    Setting,
+    read_settings,
+    settings_of,
+)
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.version import __version__
 
@@ -124,6 +134,11 @@ def _add_region(edit: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--region", metavar="WORDS", help="of the source prompt, that name the part")
     group.add_argument("--feather", type=int, metavar="PIXELS", help="over which the edit fades out (default: 8)")
+    group.add_argument(
+        "--crop", choices=CROPS,
+        help="auto (default): where frames are larger than the model was trained at, a crop around the region is "
+        "edited; small: also a crop of half that size, which is faster and less sure; never: always whole frames",
+    )  # fmt: skip
 
 
 def _add_by_hand(edit: argparse.ArgumentParser) -> None:

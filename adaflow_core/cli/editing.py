@@ -42,6 +42,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         if path:
             check_folder(path)
     engine, plan = make_plan(arguments, config, bar, stop)
+    _say_crop(engine, plan, region, bar, stop)
     timeline = _on(asked, plan)
     if arguments.draft:
         _draft(arguments, engine, plan, timeline, compared, over)
@@ -72,6 +73,18 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
                 f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {written.path}"
             ) from problem
     print(written.path)
+
+
+def _say_crop(engine: AdaFlow, plan: Plan, region: Region | None, bar: Bar, stop: Any) -> None:
+    """What of the picture an edit of the region passes through the model; the edit finds the region in the cache."""
+    from adaflow_core.editing.forecast import of_crop
+    from adaflow_core.picture.region import crop_line
+
+    if region is None:
+        return
+    mask = engine.region(plan, region, progress=bar, stop=stop)
+    seconds = of_crop(plan.forecast, 1.0 if mask.window is None else mask.window.share).total
+    print(f"region: {crop_line(mask)} Forecast: {seconds:.0f} s", file=sys.stderr)
 
 
 def _deliver(arguments: argparse.Namespace, plan: Plan, result: EditResult, bar: Bar, stop: Any) -> Delivered:
@@ -132,30 +145,30 @@ def _project(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, conf
 
 def _region(arguments: argparse.Namespace) -> Region | None:
     """The region of the arguments, else of the project."""
-    from adaflow_core.picture.region import FEATHER, Region
+    from adaflow_core.picture.region import Region
     from adaflow_core.video import probe
     from adaflow_core.video.images import is_picture, read_picture
 
-    masks, frames, words, feather = arguments.mask, arguments.mask_frame, arguments.region, arguments.feather
+    masks, frames, words = arguments.mask, arguments.mask_frame, arguments.region
+    given = {name: value for name in ("feather", "crop") if (value := getattr(arguments, name)) is not None}
     if not masks and not words:
         kept = arguments.opened and _kept_region(arguments.opened, arguments.project)
-        if frames or (feather is not None and not kept):
-            raise AdaFlowError("--mask-frame and --feather belong to a region; add --mask or --region")
-        return kept if not kept or feather is None else replace(kept, feather=feather)
-    feather = FEATHER if feather is None else feather
+        if frames or (given and not kept):
+            raise AdaFlowError("--mask-frame, --feather and --crop belong to a region; add --mask or --region")
+        return replace(kept, **given) if kept else None
     if words and masks:
         raise AdaFlowError("--mask and --region both say where to edit; give one of them")
     if words:
-        return Region(words=words, feather=feather)
+        return Region(words=words, **given)
     if len(masks) == 1 and not frames and not is_picture(masks[0]):
         probe(masks[0])
-        return Region(masks=masks[0], feather=feather)
+        return Region(masks=masks[0], **given)
     frames = frames or [0]
     if len(frames) != len(masks) or len(set(frames)) != len(frames):
         raise AdaFlowError("each --mask needs the number of its frame; give as many different --mask-frame as --mask")
     for mask in masks:
         read_picture(mask)
-    return Region(dict(zip(frames, masks, strict=True)), feather=feather)
+    return Region(dict(zip(frames, masks, strict=True)), **given)
 
 
 def _kept_region(project: Project, path: Path) -> Region | None:

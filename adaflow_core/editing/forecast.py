@@ -95,6 +95,15 @@ class Measurement:
         return measure()
 
 
+def of_crop(whole: Forecast, share: float) -> Forecast:
+    """About what an edit takes in a crop of that share of the frame, by the forecast of one of whole frames.
+
+    A pass's time grows with the area, and that of its self-attention faster; encoding the crop and its features come on
+    top: a quarter of 512x512 took 19.3 s where whole frames took 72.6.
+    """
+    return replace(whole, seconds={stage: share * value for stage, value in whole.seconds.items()})
+
+
 def corrected(predicted: Forecast, cache: Cache) -> Forecast:
     """The forecast by what edits have told since it was made."""
     meta = cache.find(KIND, predicted.measurement)

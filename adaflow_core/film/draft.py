@@ -36,13 +36,18 @@ class Draft:
     warnings: tuple[str, ...] = ()
 
 
-def keyframes_alone(plan: Plan) -> Plan:
-    """The plan of a film that holds the keyframes of `plan` only; they see of each other what they see there."""
+def check_drafts(plan: Plan) -> None:
+    """AdaFlowError for a plan without keyframes of its own."""
     if plan.config.resample:
         raise AdaFlowError(
             "this plan draws its keyframes anew at every step, so that there are none to draft; plan without "
             "--resample, and with another method than tokenflow"
         )
+
+
+def keyframes_alone(plan: Plan) -> Plan:
+    """The plan of a film that holds the keyframes of `plan` only; they see of each other what they see there."""
+    check_drafts(plan)
     return only_frames(plan, plan.layout.keyframes)
 
 

@@ -2,8 +2,8 @@
 
 `settings` are as they were asked for, with null where the model decides. `prompts` is a list of
 {"frames": [first, end], "prompt": text}, `takes` a list of the same with `settings` of their own, each over those
-before. `region` and `by_hand` name their pictures, or hold them (`picture/files.py`). Whatever else a file holds stays
-in it.
+before. `region` and `by_hand` name their pictures, or hold them (`picture/region/files.py`). Whatever else a file holds
+stays in it.
 """
 
 from __future__ import annotations

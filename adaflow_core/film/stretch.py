@@ -16,7 +16,7 @@ import torch
 from adaflow_core.planning.planner import build_layout
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
-from adaflow_core.types import Correspondence, EditLayout, Features, Forecast, Plan, Segments
+from adaflow_core.types import Correspondence, EditLayout, Forecast, Plan, Segments
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,8 @@ def stretch_of(
     config = replace(plan.config, source_prompt=source_prompt)
     if (start, end) == (0, len(plan.video)) and segments is None:
         return replace(plan, config=config)
-    frames, features = slice(start, end), plan.features
+    frames, features = slice(start, end), plan.features.part(start, end)
     segments = segments or clip(plan.segments, start, end)
-    features = Features(
-        features.tokens[frames],
-        features.grid,
-        {kind: weights[frames] for kind, weights in features.importance.items()},
-        features.agreement,
-    )
     curves = ("adjacent", "similarity", "window", "heat", "residual")
     return replace(
         plan,

@@ -226,6 +226,7 @@ def timeline_result(
         "frames_digest": frames_digest(frames),
         "prompt": timeline.text,
         "region": parts[0]["region"],
+        "crop": parts[0]["crop"],
         "by_hand": parts[0]["by_hand"],
         "prompts": timeline.as_json(),
         "crossfade": timeline.crossfade,

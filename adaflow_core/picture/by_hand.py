@@ -21,10 +21,11 @@ from adaflow_core.config import EditConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import source_flow
-from adaflow_core.picture import files
-from adaflow_core.picture.carry import Source
 from adaflow_core.picture.changes import Given, carry_changes
-from adaflow_core.picture.region import Region, check_aspect
+from adaflow_core.picture.region import files
+from adaflow_core.picture.region.carry import Source
+from adaflow_core.picture.region.crops import Crop
+from adaflow_core.picture.region.mask import Region, check_aspect
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated, scratch
@@ -84,6 +85,14 @@ class HandFilm:
         parts = {name: getattr(self, name)[frames] for name in ("known", "latents", "before")}
         order = np.arange(len(self.known))[frames]
         return replace(self, video=video, given=np.flatnonzero(np.isin(order, self.given)), **parts)
+
+    def within(self, crop: Crop, before: np.ndarray, backbone: Backbone, cache: Cache, monitor: Monitor) -> HandFilm:
+        """That of a crop, whose source has the latents `before`."""
+        name = f"{self.video.digest} {crop.film.digest}"
+        digest = blake2b(name.encode(), digest_size=16).hexdigest()
+        video = replace(self.video, frames=crop.window.cut(self.video.frames), digest=digest, part_of=None)
+        latents = source_latents(backbone, video, cache, monitor)
+        return HandFilm(video, crop.window.cut(self.known), latents, before, self.given, self.asked)
 
     def moved(self, inversion: Inversion, shares: list[float]) -> Inversion:
         """The source's inversion as if it were this film's: its own noise around other clean latents.

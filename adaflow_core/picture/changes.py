@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from adaflow_core.picture.carry import Source
+from adaflow_core.picture.region.carry import Source
 from adaflow_core.progress import Stage
 from adaflow_core.storage.arrays import scratch
 

@@ -3,37 +3,45 @@
     python -m benchmarks.picture.regions carried --clips 2 --frames 48
     python -m benchmarks.picture.regions words --model assets/plain-sd --clips 12 --frames 16
     python -m benchmarks.picture.regions edits --model assets/plain-sd --clips 4 --frames 16
+    python -m benchmarks.picture.regions crops --clips 8 --frames 4 --size 512 --least 0.5 0.75 1
 
 "carried": each motion, painted once where its thing is seen best. "words": the thing named by words of the source
 prompt; 0 where no place is found. "edits": PSNR to the true edit inside what it changes, of an edit of the region and
-of the whole frame.
+of the whole frame. "crops": edits of things of a twentieth to a sixth of the frame; dB inside as of "edits", for whole
+frames pasted in, for the region of whole frames, and for a crop of each `--least` side (in sizes that the model was
+trained at) with its share of the frame. What crops save is counted by `python -m benchmarks.speed --region`.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
-from adaflow_core.config import PlanConfig
+from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.motion.flow import flow_between
-from adaflow_core.picture.carry import Source, carry, iou
-from adaflow_core.picture.region import Region
+from adaflow_core.picture.region import Region, window
+from adaflow_core.picture.region.carry import Source, carry, iou
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from benchmarks.metrics import psnr
 from benchmarks.quality.kinds import make_pair
+from benchmarks.truth import MOTIONS as MOVING
+from benchmarks.truth import Pair, draw, other_value
 from scenes.captions import plain
 from scenes.clips import FPS
 from scenes.render import render
 from scenes.world import MOTIONS, SceneBatch, sample
 
 SEED = 71_000  # of the world's generator; no other benchmark draws from here
+SMALL = 0.05, 0.17  # of the frame's area: a thing that is edited in a crop, where it is largest
 CLOSE = 0.97  # of the largest area: frames in which a thing is seen well
 
 
@@ -95,18 +103,54 @@ def edits(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
         yield f"{pair.kind}: {pair.prompt}", [psnr(frames, pair.truth, inside) for frames in (part, whole)]
 
 
+def small_things(options: argparse.Namespace) -> Iterator[Pair]:
+    """Clips with an edit of a thing's colour or kind, the thing of the size that crops are for."""
+    found, number = 0, 0
+    while found < options.clips:
+        row = sample(1, seed=SEED + 2000 + number, split=options.split, motion=MOVING[number % len(MOVING)])
+        row, kind = row.replace(present2=False, occluder=0), ("colour", "object")[found % 2]
+        value = other_value(row, kind, SEED + number)
+        pair = draw(row, kind, value, np.linspace(0, 1, options.frames, dtype=np.float32), options.size)
+        number += 1
+        if SMALL[0] <= pair.region.mean(axis=(1, 2)).max() <= SMALL[1]:
+            found += 1
+            yield pair
+
+
+def crops(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
+    """Each clip's prompt with the dB inside what it changes: pasted in, of whole frames, and of a crop for each
+    least side, with its share."""
+    engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
+    for pair in small_things(options):
+        plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt), fps=FPS)
+        region = Region(masks=pair.region, crop="never")
+        config = EditConfig(steps=options.steps, inversion_steps=options.steps)
+        edited = engine.edit(plan, pair.prompt, config)
+        pasted = engine.region(plan, region).lay(edited.frames, pair.source)
+        whole = engine.edit(plan, pair.prompt, config, region=region)
+        scores = [psnr(frames, pair.truth, pair.region) for frames in (pasted, whole.frames)]
+        for least in options.least:
+            with patch.dict(window.LEAST, auto=least), patch.object(window, "LARGEST", 1.0):
+                part = engine.edit(plan, pair.prompt, config, region=replace(region, crop="auto"))
+            share = part.report["crop"]["share"] if part.report["crop"] else 1.0
+            scores += [psnr(part.frames, pair.truth, pair.region), share]
+        yield f"{pair.kind}: {pair.prompt}", scores
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["carried", "words", "edits"])
+    parser.add_argument("what", choices=["carried", "words", "edits", "crops"])
     parser.add_argument("--model", type=Path, default=Path("assets/plain-sd"))
     parser.add_argument("--split", default="test")
     parser.add_argument("--clips", type=int, default=2, help="of each motion where masks are carried")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--least", type=float, nargs="+", default=[*window.LEAST.values()])
+    parser.add_argument("--steps", type=int, help="of inversion and edit; default: the model's")
     parser.add_argument("--cache", type=Path, default=Path("outputs/regions-cache"))
     options = parser.parse_args()
     found = []
-    for name, scores in {"carried": carried, "words": named, "edits": edits}[options.what](options):
+    for name, scores in {"carried": carried, "words": named, "edits": edits, "crops": crops}[options.what](options):
         found.append(scores)
         print(f"{' '.join(f'{score:.3f}' for score in scores)}  {name}", flush=True)
     print(f"{' '.join(f'{score:.3f}' for score in np.mean(found, axis=0))}  mean")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from adaflow_core.config import PRESETS
+from adaflow_core.config import CROPS, PRESETS
 from adaflow_core.model.backbone import Backbone
 from benchmarks import speed
 from benchmarks.speed.measure import STAGES, Measurement, describe_machine, run_forecasts, write_json
@@ -38,6 +38,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--low-memory", action="store_true")
     parser.add_argument("--micro", nargs="*", choices=MICRO, help="only the keyframes' attention or pass; none: both")
     parser.add_argument("--forecast", action="store_true", help="only what is forecast against what five edits take")
+    parser.add_argument("--region", type=float, metavar="SHARE", help="edit a square of that part of the frame")
+    parser.add_argument("--crop", choices=CROPS, default="auto", help="of the region")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--gpus", type=int, default=1, help="edit the film on several")
     parser.add_argument("--again", action="store_true", help="also edit to a second prompt")

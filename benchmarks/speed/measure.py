@@ -19,13 +19,14 @@ from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.region import Region
 from adaflow_core.progress import Progress
 from adaflow_core.several.engine import TeamEngine
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
 from benchmarks.speed.clock import GIB, Clock, matrix_rate
-from benchmarks.speed.stand_ins import make_backbone, make_film
-from benchmarks.speed.work import count_passes, stage_work
+from benchmarks.speed.stand_ins import make_backbone, make_film, make_region
+from benchmarks.speed.work import count_passes, resized, stage_work
 
 # As the clock names them; those of one group always run together.
 STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "edit", "decode source", "decode frames")
@@ -86,7 +87,7 @@ class Measurement:
         self.width, self.height = map(int, given.size.split("x"))
         self.passes = count_passes(backbone, self.width, self.height)
         self.work: dict[str, int] = {}
-        self.steps = 1
+        self.steps, self.window = 1, None
         self.results: dict[str, Any] = {
             "machine": describe_machine(backbone),
             "command": {name: str(value) for name, value in vars(given).items() if value is not None},
@@ -113,19 +114,23 @@ class Measurement:
             began = time.perf_counter()
             plan = engine.plan(film, plan_config, edit=edit_config, progress=self.report, stop=stop)
             self.results["plan_seconds"] = time.perf_counter() - began
-            self._planned(engine, plan, edit_config)
+            region = None
+            if given.region is not None:
+                region = make_region(T, self.width, self.height, given.region, given.crop)
+            self._planned(engine, plan, edit_config, region)
             self.write()
             if self._wanted_from < STAGES.index("invert"):
                 return
             began = time.perf_counter()
-            result = engine.edit(plan, "another film", edit_config, progress=self.report, stop=stop)
+            followed: dict[str, Any] = {"region": region, "progress": self.report, "stop": stop}
+            result = engine.edit(plan, "another film", edit_config, **followed)
             self.results["edit_seconds"] = time.perf_counter() - began
             self._count_work(plan, resolve_edit(edit_config, engine.profile, ""), len(result.report["edited"]))
             self.results["deviation"] = float(result.frames[:: max(1, T // 8)].std())
             self.results["peak_gib"] = result.report["peak_memory_bytes"] / GIB
             if given.again:
                 began = time.perf_counter()
-                engine.edit(plan, "one film more", edit_config)
+                engine.edit(plan, "one film more", edit_config, region=region)
                 self.results["second_prompt_seconds"] = time.perf_counter() - began
         self.write()
 
@@ -137,17 +142,27 @@ class Measurement:
         engine.check_prompt("")  # starts the processes before the clock
         return engine
 
-    def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig) -> None:
+    def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig, region: Region | None) -> None:
         T, K = self.given.frames, len(plan.layout.keyframes)
         resolved = resolve_edit(edit_config, engine.profile, "")
         assert resolved.steps
         self.steps, self.clock.keyframes = resolved.steps, K
+        self.window = None if region is None else engine.region(plan, region).window
+        if self.window is not None:
+            self.results["crop"] = self.window.as_json()
         self._count_work(plan, resolved, T)
         self.results["keyframes"], self.results["tokens_kept"] = K, plan.tokens_kept
         self.results["forecast"] = {"seconds": plan.forecast.seconds, "gib": plan.forecast.peak_memory_bytes / GIB}
 
     def _count_work(self, plan: Plan, resolved: EditConfig, edited: int) -> None:
-        self.work = stage_work(self.backbone, self.passes, plan.layout, resolved, self.given.frames, edited)
+        counts = resolved, self.given.frames, edited
+        self.work = stage_work(self.backbone, self.passes, plan.layout, *counts)
+        if self.window is not None:
+            layout = resized(plan.layout, self.backbone.grids(*self.window.size))
+            passes = count_passes(self.backbone, *self.window.size)
+            inside = stage_work(self.backbone, passes, layout, *counts)
+            # Of whole frames there is only what the plan takes.
+            self.work = inside | {name: inside[name] + self.work[name] for name in ("encode", "features")}
         self.results["edited"] = edited
 
     def _on_disk(self) -> int:

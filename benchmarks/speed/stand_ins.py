@@ -20,6 +20,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.loading import EMBEDDED, load_backbone, pick_device, pick_dtype, place
+from adaflow_core.picture.region import Region
 from adaflow_core.video.types import Video
 
 ARCHITECTURES = ("sd21", "embedded")
@@ -125,6 +126,18 @@ def make_film(folder: Path, frames: int, width: int, height: int, shots: int = 2
     out.flush()
     name = f"film-{frames}-{width}x{height}-{shots}"
     return Video(np.load(path, mmap_mode="r"), Fraction(24), name)
+
+
+def make_region(frames: int, width: int, height: int, share: float, crop: str) -> Region:
+    """A square of `share` of the frame, that wanders to and fro in it."""
+    side = min(round((share * width * height) ** 0.5), height)
+    masks = np.zeros((frames, height, width), bool)
+    for t in range(frames):
+        phase = 2 * np.pi * t / 240
+        y = round((0.5 + 0.4 * np.sin(phase)) * (height - side))
+        x = round((0.5 + 0.4 * np.cos(1.5 * phase)) * (width - side))
+        masks[t, y : y + side, x : x + side] = True
+    return Region(masks=masks, crop=crop)
 
 
 def _sheet(seed: int, width: int, height: int) -> np.ndarray:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -85,6 +86,17 @@ def extended_attention_work(backbone: Backbone, kept: dict[Grid, int]) -> int:
     """Operations per keyframe and branch of one pass that attention over `kept` tokens adds to its own tokens'."""
     channels, layers = attention_widths(backbone, sorted(kept, key=lambda grid: -grid.n))
     return sum(layers[g] * 4 * g.n * (M - g.n) * channels[g] for g, M in kept.items())
+
+
+def resized(layout: EditLayout, grids: list[Grid]) -> EditLayout:
+    """A layout for counting, of frames with other grids of which the same part of the tokens is kept."""
+    if layout.slimming is None:
+        return layout
+    slimming = {}
+    for part, grid in zip(layout.slimming.values(), grids, strict=True):
+        K, M = part.kept.shape
+        slimming[grid] = replace(part, grid=grid, kept=np.empty((K, round(M * grid.n / part.grid.n)), np.int32))
+    return replace(layout, slimming=slimming)
 
 
 def stage_work(

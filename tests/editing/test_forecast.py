@@ -11,7 +11,7 @@ import pytest
 
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing import forecast
-from adaflow_core.editing.forecast import KIND, Calibration, Measurement, corrected, measure_anew
+from adaflow_core.editing.forecast import KIND, Calibration, Measurement, corrected, measure_anew, of_crop
 from adaflow_core.engine import AdaFlow
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.storage.cache import Cache
@@ -74,3 +74,10 @@ def test_a_finished_edit_mends_what_a_busy_machine_measured(
     now = sum(again.seconds[stage] for stage in ("edit", "decode frames"))
     assert now == pytest.approx(took, rel=0.01) and again.total < plan.forecast.total / 5
     assert corrected(plan.forecast, engine.cache).total < plan.forecast.total / 5
+
+
+def test_a_crop_takes_its_share_of_each_stage() -> None:
+    whole = Forecast({"invert": 10.0, "edit": 30.0}, 4 << 30, "a measurement", 0.5)
+    found = of_crop(whole, 0.25)
+    assert found.seconds == {"invert": 2.5, "edit": 7.5} and found.total == 10.0
+    assert (found.peak_memory_bytes, found.measurement, found.pace) == (4 << 30, "a measurement", 0.5)

@@ -21,9 +21,9 @@ from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.carry import Source
 from adaflow_core.picture.changes import carry_changes
 from adaflow_core.picture.region import Region
+from adaflow_core.picture.region.carry import Source
 from adaflow_core.progress import Monitor
 from adaflow_core.report.export import edit_command
 from adaflow_core.storage.cache import Cache

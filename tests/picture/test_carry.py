@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adaflow_core.motion.flow import flow_between
-from adaflow_core.picture.carry import Source, carry, cleaned, guided, iou
+from adaflow_core.picture.region.carry import Source, carry, cleaned, guided, iou
 from adaflow_core.progress import Monitor
 from scenes.render import render
 from scenes.world import sample

@@ -20,8 +20,8 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.picture import files
-from adaflow_core.picture.region import Region, feathered, fitted
+from adaflow_core.picture.region import Region, files
+from adaflow_core.picture.region.mask import feathered, fitted
 from adaflow_core.report.export import edit_command
 from adaflow_core.report.visualize import region_view
 from adaflow_core.storage.cache import Cache
@@ -212,6 +212,7 @@ def test_what_is_in_no_file_comes_back_from_its_project(tmp_path: Path) -> None:
     [
         (["--mask-frame", "1"], "belong to a region"),
         (["--feather", "1"], "belong to a region"),
+        (["--crop", "small"], "belong to a region"),
         (["--mask", "{mask}", "--region", "ball"], "give one of them"),
         (["--mask", "{mask}", "--mask", "{mask}"], "needs the number of its frame"),
         (["--mask", "nowhere.png"], "nowhere.png"),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.picture.carry import iou
-from adaflow_core.picture.words import edged, without
+from adaflow_core.picture.region.carry import iou
+from adaflow_core.picture.region.words import edged, without
 from scenes.render import render
 from scenes.world import sample
 

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.picture.by_hand import ByHand
+from adaflow_core.picture.region import Region
 from adaflow_core.progress import Progress
 from adaflow_core.several.engine import TeamEngine
 from adaflow_core.storage.cache import Cache
@@ -86,6 +88,23 @@ def test_the_film_of_two_processes_is_that_of_one(team: TeamEngine, tmp_path: Pa
     for other in (retaken, by_hand):
         assert np.abs(other.frames.astype(int) - edited.frames).max() > 20
     assert together.report["inversion_reused"] is False
+
+
+def test_two_processes_edit_the_crop_of_a_region_as_one_does(team: TeamEngine, tmp_path: Path) -> None:
+    inside = np.zeros((5, 192, 256), bool)
+    inside[:, 80:100, 110:130] = True
+    region, config = Region(masks=inside, feather=4, crop="small"), EditConfig(steps=1, inversion_steps=1)
+    edits = []
+    for engine in (one(tmp_path), team):
+        plan = engine.plan(CLIP, replace(PLAN, keyframes=2), frames=slice(0, 5), size=(256, 192))
+        edited = engine.edit(plan, PROMPT, config, region=region)
+        draft = engine.draft(plan, PROMPT, config, region=region)
+        assert draft.report["crop"] == edited.report["crop"] == {"width": 128, "height": 128, "share": 0.3333}
+        outside = engine.region(plan, region).weights == 0
+        assert (edited.frames[outside] == plan.video.frames[outside]).all()
+        edits.append((edited.frames, draft.frames))
+    for found, expected in zip(edits[1], edits[0], strict=True):
+        assert_alike(found, expected)
 
 
 def test_what_is_refused_leaves_the_processes_running(team: TeamEngine) -> None:

@@ -2,29 +2,30 @@
 
 It is kept with the tab's session, and on the server under an id by which a reload finds it: {"file": checksum of the
 video's file, "video": digest of its frames at the working size, "masks": {frame: [H, W]}, "pictures": {frame:
-[H, W, 3]}, "words", "feather": of the region, "job": that of the region in all frames, "opened": what a project holds
-and no plan has taken up yet, "shown": whether the page shows it, "id"}. Of other frames it counts as nothing.
+[H, W, 3]}, "words", "feather", "crop": of the region, "job": that of the region in all frames, "opened": what a project
+holds and no plan has taken up yet, "shown": whether the page shows it, "id"}. Of other frames it counts as nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from adaflow_core.config import CROPS
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
-from adaflow_core.picture import files
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.region import FEATHER, Region
+from adaflow_core.picture.region import BEFORE_CROPS, FEATHER, Region, files
 from adaflow_core.storage.cache import checksum
 from webui.studio import StoredPlan
 
 Over = dict[str, Any]
+_NO_REGION: Over = {"painted": [], "words": "", "feather": FEATHER, "crop": "auto"}
 
 
 def nothing(**known: Any) -> Over:
     """Nothing painted and nothing given back."""
-    parts = {"file": "", "video": "", "masks": {}, "pictures": {}, "words": "", "feather": FEATHER, "job": ""}
-    return parts | {"opened": None, "shown": True, "id": ""} | known
+    parts = {"file": "", "video": "", "masks": {}, "pictures": {}, "words": "", "feather": FEATHER, "crop": "auto"}
+    return parts | {"job": "", "opened": None, "shown": True, "id": ""} | known
 
 
 def of_plan(stored: StoredPlan, over: Over | None) -> Over:
@@ -50,7 +51,7 @@ def region_of(over: Over) -> Region | None:
     masks, words = over["masks"], over["words"]
     if not masks and not words:
         return None
-    return Region(dict(masks), words="" if masks else words, feather=over["feather"])
+    return Region(dict(masks), None, "" if masks else words, over["feather"], over["crop"])
 
 
 def has_pictures(over: Over | None) -> bool:
@@ -81,11 +82,14 @@ def opened_from(project: Project) -> tuple[Over, str]:
 
 def _read(stored: StoredPlan, opened: dict[str, Any]) -> Over:
     """The masks and pictures of a project's rows, which must fit the plan's frames."""
-    video, region = stored.plan.video, opened["region"] or {"painted": [], "words": "", "feather": FEATHER}
+    video, region = stored.plan.video, opened["region"] or _NO_REGION
     if opened["range"] != stored.request.range:
         raise AdaFlowError(
             "the project's region is of another range of frames; take the project's, or remove the region"
         )
+    crop = region.get("crop", BEFORE_CROPS)
+    if crop not in CROPS:
+        raise AdaFlowError(f"the project's region has the crop {crop!r}; take a whole project")
     found: dict[str, dict[int, Any]] = {}
     for name, rows, what in (
         ("masks", region["painted"], "the mask"),
@@ -97,4 +101,4 @@ def _read(stored: StoredPlan, opened: dict[str, Any]) -> Over:
         found[name] = {frame: files.decoded(row, what, video.size) for frame, row in zip(frames, rows, strict=True)}
         if any((mask.dtype == bool) != (name == "masks") for mask in found[name].values()):
             raise AdaFlowError(f"{what} of the project is a picture of another kind; take a whole project")
-    return {**found, "words": str(region["words"]), "feather": int(region["feather"])}
+    return {**found, "words": str(region["words"]), "feather": int(region["feather"]), "crop": crop}

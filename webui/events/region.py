@@ -10,11 +10,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from adaflow_core.editing.forecast import of_crop
 from adaflow_core.errors import AdaFlowError, counted
 from adaflow_core.picture.by_hand import ByHand, read_pictures
-from adaflow_core.picture.region import RegionMask
+from adaflow_core.picture.region import RegionMask, crop_line
 from adaflow_core.report.visualize import place_overlay, region_view, stamp
 from adaflow_core.storage.cache import checksum
+from adaflow_core.types import Plan
 from adaflow_core.video.images import read_picture
 from webui import views
 from webui.events.follow import follow, not_done
@@ -119,7 +121,7 @@ class RegionEvents:
         yield self._kept(
             over,
             region_progress="",
-            region_line=views.line(f"Only this part is edited; {where}."),
+            region_line=views.line(f"Only this part is edited; {where}.{_crop_line(stored.plan, mask)}"),
             region_gallery=gr.Gallery([(serve_image(picture), words) for picture, words in items], visible=True),
             region_words="" if frames else over["words"],
             feather=over["feather"],
@@ -228,6 +230,13 @@ class RegionEvents:
         if region_of(over) and (mask := self._carried(over)):
             return np.asarray(mask.weights[frame] == 255)
         return np.zeros(stored.plan.video.frames.shape[1:3], bool)
+
+
+def _crop_line(plan: Plan, mask: RegionMask) -> str:
+    """What passes through the model where that is not all of the frames, and the time that it takes."""
+    if mask.window is None:
+        return ""
+    return f" {crop_line(mask)} That takes about {views.duration(of_crop(plan.forecast, mask.window.share).total)}."
 
 
 def _painted(canvas: dict[str, Any] | None, size: tuple[int, ...]) -> np.ndarray:

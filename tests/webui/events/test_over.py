@@ -62,6 +62,15 @@ def test_words_come_back_and_files_are_not_looked_for(drawn_clip: Path, tmp_path
     over, said = opened_from(project(drawn_clip, tmp_path, region=Region(words="red ball").as_json(tmp_path)))
     region, _ = asked_over(stored(drawn_clip), over)
     assert region == Region(words="red ball") and "“red ball”" in said
+    small = Region(words="red ball", crop="small").as_json(tmp_path)
+    before = {name: value for name, value in small.items() if name != "crop"}
+    for asked, crop in ((small, "small"), (before, "never")):  # whole frames were edited before there were crops
+        over, _ = opened_from(project(drawn_clip, tmp_path, region=asked))
+        region, _ = asked_over(stored(drawn_clip), over)
+        assert region == Region(words="red ball", crop=crop)
+    over, _ = opened_from(project(drawn_clip, tmp_path, region=small | {"crop": ["all"]}))
+    with pytest.raises(AdaFlowError, match=r"has the crop \['all'\]"):
+        of_plan(stored(drawn_clip), over)
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"not for strangers")
     row = {"frame": 0, "file": str(secret), "checksum": ""}

@@ -14,7 +14,7 @@ import numpy as np
 from adaflow_core.editing.place import LOCAL, otsu, prompt_difference
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.picture.carry import Bools, Colours, bins, cleaned, densities, guided, probability
+from adaflow_core.picture.region.carry import Bools, Colours, bins, cleaned, densities, guided, probability
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache

@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from adaflow_core.config import CROPS
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.picture import files
+from adaflow_core.picture.region import files
+from adaflow_core.picture.region.window import Window
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 from adaflow_core.video.decode import decode_video, probe
@@ -24,6 +26,7 @@ from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
 
 FEATHER = 8  # pixels
+BEFORE_CROPS = "never"  # what older versions did, for regions that do not say
 BRIGHT = 128  # of 0..255, from which a pixel of a file is inside
 ASPECT = 0.04  # by which a mask's width to height may differ from the video's: working sizes are rounded
 
@@ -39,18 +42,21 @@ class Region:
     masks: np.ndarray | Path | None = None  # [T, H, W] of all frames
     words: str = ""  # of the source prompt
     feather: int = FEATHER  # pixels of the working size over which the edit fades out
+    crop: str = "auto"  # of CROPS: whether a window around it is edited in place of whole frames
 
     def __post_init__(self) -> None:
         if bool(self.painted) + (self.masks is not None) + bool(self.words.strip()) != 1:
             raise AdaFlowError("a region is painted, given for all frames or named by words; give one of these")
         if not 0 <= self.feather <= 256:
             raise AdaFlowError(f"feather is {self.feather}; it must lie between 0 and 256 pixels")
+        if self.crop not in CROPS:
+            raise AdaFlowError(f"crop is {self.crop!r}; choose {', '.join(CROPS)}")
 
     def as_json(self, folder: Path | None = None) -> dict[str, Any]:
         """It as plain data, with checksums; a project's `folder`: files are named from there, arrays held."""
         painted = [{"frame": frame, **_named(mask, folder)} for frame, mask in sorted(self.painted.items())]
         masks = None if self.masks is None else _named(self.masks, folder)
-        return {"painted": painted, "masks": masks, "words": self.words, "feather": self.feather}
+        return {"painted": painted, "masks": masks, "words": self.words, "feather": self.feather, "crop": self.crop}
 
     @property
     def flags(self) -> list[str]:
@@ -59,14 +65,15 @@ class Region:
         for frame, mask in sorted(self.painted.items()):
             found += [f"--mask={files.on_command_line(mask, f'mask-{frame}.png')}", f"--mask-frame={frame}"]
         found += [f"--region={self.words}"] if self.words else []
-        return found + ([f"--feather={self.feather}"] if self.feather != FEATHER else [])
+        found += [f"--feather={self.feather}"] if self.feather != FEATHER else []
+        return found + ([f"--crop={self.crop}"] if self.crop != "auto" else [])
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path) -> Region:
         """The region of a report or project in `folder`, its files unchanged."""
         painted = {int(row["frame"]): files.found(row, folder, "the mask") for row in data["painted"]}
         masks = None if data["masks"] is None else files.found(data["masks"], folder, "the mask")
-        return cls(painted, masks, str(data["words"]), int(data["feather"]))
+        return cls(painted, masks, str(data["words"]), int(data["feather"]), data.get("crop", BEFORE_CROPS))
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,18 @@ class RegionMask:
     weights: np.ndarray  # [T, H, W] uint8, memory-mapped: 0 outside, 255 inside, between them in the feather
     digest: str
     asked: dict[str, Any]  # as `Region.as_json` says it
+    window: Window | None = None  # that is edited in place of whole frames
 
     def at(self, frames: slice | np.ndarray) -> RegionMask:
         """That of some frames."""
         which = f"{frames.start} {frames.stop}" if isinstance(frames, slice) else f"{frames.tolist()}"
         digest = blake2b(f"{self.digest} {which}".encode(), digest_size=16).hexdigest()
-        return replace(self, weights=self.weights[frames], digest=digest)
+        window = None if self.window is None else self.window.at(frames)
+        return replace(self, weights=self.weights[frames], digest=digest, window=window)
+
+    def within(self, window: Window) -> RegionMask:
+        """That of the window alone, which holds all of it."""
+        return replace(self, weights=window.cut(self.weights), window=None)
 
     def place(self, factor: int) -> np.ndarray:
         """[T, h, w] float32 0..1 on the latents' grid: the largest weight that a latent covers."""
@@ -99,6 +112,13 @@ class RegionMask:
             mixed = source[t] + share * (edited[t].astype(np.float32) - source[t])
             out[t] = mixed.round().clip(0, 255)
         return out
+
+
+def crop_line(mask: RegionMask) -> str:
+    """A sentence on what of the picture passes through the model."""
+    if mask.window is None:
+        return "Whole frames pass through the model."
+    return f"A crop of {mask.window.text} passes through the model, {100 * mask.window.share:.0f} % of the picture."
 
 
 def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, NDArray[np.bool_]]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import source_flow
-from adaflow_core.picture.carry import Source, carry
-from adaflow_core.picture.region import Region, RegionMask, feathered, read_masks, read_painted
-from adaflow_core.picture.words import find_words
+from adaflow_core.picture.region.carry import Source, carry
+from adaflow_core.picture.region.mask import Region, RegionMask, feathered, read_masks, read_painted
+from adaflow_core.picture.region.window import LEAST, find_window
+from adaflow_core.picture.region.words import find_words
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Plan
@@ -33,13 +34,18 @@ def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, mo
         video=video.digest, cuts=plan.segments.cuts.tolist(), region=_content(asked), start=video.start, **named
     )
     folder, _, _ = cache.get("region", key, build, monitor.note, together=True)
-    return RegionMask(np.load(folder / "weights.npy", mmap_mode="r"), key, asked)
+    weights = np.load(folder / "weights.npy", mmap_mode="r")
+    window = None
+    if region.crop != "never":
+        window = find_window(weights, plan.segments.cuts, int(LEAST[region.crop] * backbone.profile.size))
+    return RegionMask(weights, key, asked, window)
 
 
 def _content(asked: dict[str, Any]) -> dict[str, Any]:
-    """Without the names of files."""
+    """What decides on the mask: without the names of files."""
     masks = asked["masks"] and asked["masks"]["checksum"]
-    return asked | {"painted": [(row["frame"], row["checksum"]) for row in asked["painted"]], "masks": masks}
+    painted = [(row["frame"], row["checksum"]) for row in asked["painted"]]
+    return {"painted": painted, "masks": masks, "words": asked["words"], "feather": asked["feather"]}
 
 
 def _inside(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> np.ndarray:

@@ -1,0 +1,5 @@
+"""A region of the picture: masks asked for, found and carried, and the crops that are edited."""
+
+from adaflow_core.picture.region.mask import BEFORE_CROPS, FEATHER, Region, RegionMask, crop_line
+
+__all__ = ["BEFORE_CROPS", "FEATHER", "Region", "RegionMask", "crop_line"]
