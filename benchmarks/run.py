@@ -52,7 +52,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Settings of plan and edit; left out, the model's own."""
     for name in ("guidance", "injection-attention", "injection-conv", "prune", "kv-frames"):
         parser.add_argument(f"--{name}", type=float)
-    for name in ("steps", "inversion-steps", "keyframes"):
+    for name in ("steps", "inversion-steps", "keyframes", "stride"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--method", choices=METHODS)
     parser.add_argument("--negative", choices=("empty", "source"))
@@ -63,7 +63,7 @@ def make_configs(arguments: argparse.Namespace, source_prompt: str) -> tuple[Pla
     """The settings that were given on the command line."""
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     plan = {name: given[name] for name in ("prune", "kv_frames", "keyframes", "method") if name in given}
-    names = ("guidance", "injection_attention", "injection_conv", "steps", "inversion_steps", "seed")
+    names = ("guidance", "injection_attention", "injection_conv", "steps", "inversion_steps", "stride", "seed")
     edit = {name: given[name] for name in names if name in given}
     if "negative" in given:
         edit["negative_prompt"] = source_prompt if given["negative"] == "source" else ""
