@@ -9,7 +9,7 @@ from webui import views
 
 class ResultStep:
     def __init__(self) -> None:
-        with gr.Column(visible=False, elem_classes="af-result") as self.result:
+        with gr.Column(visible=False, elem_id=views.RESULT, elem_classes="af-result") as self.result:
             self.about = gr.HTML(label="Prompt of the edit")
             self._add_videos()
             self.scores = gr.HTML(label="Scores")

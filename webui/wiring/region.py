@@ -25,6 +25,7 @@ def connect_region(region: RegionEvents, steps: Steps, previewed: list[gr.events
     part.load_frame.click(*call(region.load_frame, [part.canvas]), **PRIVATE)
     changed = [
         part.use_strokes.click(*call(region.use_strokes, shown), **PRIVATE),
+        part.use_box.click(*call(region.use_box, shown), **PRIVATE),
         gr.on([part.find_words.click, part.region_words.submit], *call(region.find_words, shown), **PRIVATE),
         part.feather.release(*call(region.set_feather, shown), **PRIVATE),
         part.no_region.click(*call(region.no_region, shown), **PRIVATE),
