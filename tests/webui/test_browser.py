@@ -12,16 +12,12 @@ import pytest
 
 from adaflow_core.video.decode import probe
 from helpers.films import make
-from helpers.pages import IN_BROWSER, PATIENCE, choose_example, fact, remembered, set_slider
+from helpers.pages import IN_BROWSER, IN_VIEW, PATIENCE, choose_example, fact, remembered, set_slider
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = IN_BROWSER
-IN_VIEW = """name => {
-  const { top, bottom } = document.querySelector(name).getBoundingClientRect();
-  return top >= 0 && bottom <= window.innerHeight;
-}"""
 SOURCE, EDITED = (f"document.querySelector('.af-{name} video')" for name in ("source", "edited"))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.pages import IN_BROWSER, choose_example, set_slider
+from helpers.pages import IN_BROWSER, IN_VIEW, choose_example, set_slider
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -39,8 +39,15 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     rows = page.locator(".af-row textarea")
     assert rows.count() == 2
     page.get_by_label("Frames 0 to 3").fill("a green ball")
+    # Rows fill the window: the button and what it began stay in it.
+    size = page.viewport_size
+    assert size is not None
+    page.set_viewport_size({"width": size["width"], "height": 500})
+    rows.nth(0).scroll_into_view_if_needed()
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
+    assert page.evaluate(IN_VIEW, ".af-job")
+    page.set_viewport_size(size)
     page.get_by_text("“a green ball”").wait_for()
 
     page.get_by_role("button", name="Make a stretch again").click()

@@ -30,11 +30,11 @@ class EditStep:
                 with gr.Column(visible=False) as self.timeline:
                     self._add_timeline()
                 self.prompt_problems = gr.HTML(label="Doubts about the prompt")
-                # Beside the buttons that begin it: what runs is seen without scrolling.
-                self.place_progress = gr.HTML(label="Progress of the search")
-                self.draft_progress = gr.HTML(label="Progress of the draft")
-                self.progress = gr.HTML(label="Progress")
-            with gr.Column(scale=3, min_width=220):
+                # Near the buttons that begin it: what runs is seen without scrolling.
+                self.place_progress = gr.HTML(label="Progress of the search", elem_classes="af-progress")
+                self.draft_progress = gr.HTML(label="Progress of the draft", elem_classes="af-progress")
+                self.progress = gr.HTML(label="Progress", elem_classes="af-progress")
+            with gr.Column(scale=3, min_width=220, elem_classes="af-begin"):
                 with gr.Row():
                     self.start = gr.Button("Edit", variant="primary", min_width=100, elem_classes="af-then")
                     self.stop = gr.Button("Stop", min_width=80)

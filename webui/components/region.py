@@ -52,7 +52,7 @@ class RegionPart:
             )
         with gr.Row():
             self.box_left, self.box_top, self.box_right, self.box_bottom = (
-                gr.Number(percent, minimum=0, maximum=100, label=f"{side} (%)", min_width=80)
+                gr.Number(percent, minimum=0, maximum=100, label=f"{side} (%)", min_width=110)
                 for side, percent in (("Left", 25), ("Top", 25), ("Right", 75), ("Bottom", 75))
             )
             self.use_box = gr.Button("Use the box", min_width=120)
