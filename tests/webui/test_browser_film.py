@@ -53,8 +53,14 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     page.get_by_role("button", name="Make a stretch again").click()
     set_slider(page, "First frame of the stretch", 1)
     set_slider(page, "Its end, not included", 3)
-    page.get_by_role("button", name="Retake").click()
+    page.get_by_role("button", name="Retake", exact=True).click()
+    page.locator(".af-retake .af-job").wait_for()  # beside the button that began it
     page.get_by_text("Edit: a green ball").wait_for()  # the take before, beside the new one
+    page.get_by_role("button", name="Edits so far").click()
+    page.locator(".af-history tr", has_text="frames 1 to 2 again, seed 1").wait_for()
+    # The same stretch can be made again at once.
+    assert page.get_by_label("number input for First frame of the stretch").input_value() == "1"
+    assert page.get_by_label("number input for Its end, not included").input_value() == "3"
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the project").click()
     file = tmp_path / "project.json"

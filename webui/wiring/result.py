@@ -1,4 +1,4 @@
-"""Step 4: a finished edit, what stands beside it, its history, and a stretch of it made again."""
+"""The result: a finished edit, what stands beside it, its history, and a stretch of it made again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from webui.messages import quietly
 from webui.outputs import BesideOutputs, CompareOutputs, collect
 from webui.wiring.shared import (
     HISTORY,
+    IMMEDIATE,
     LATEST,
     PRIVATE,
     PUBLIC,
@@ -30,6 +31,10 @@ def connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
     film, edit, result = events.film, steps.edit, steps.result
     inputs = collect(parameters(film.retake), result, edit)
     started = result.retake.click(film.retake, inputs, edit.job_id, api_name="retake", **PUBLIC)
+    # What stops an edit, here too: the buttons of step 3 may be a screen away.
+    result.stop_retake.click(
+        events.editing.stop, edit.job_id, result.retake_progress, api_visibility="private", **IMMEDIATE
+    )
     stretch = collect(parameters(film.stretch), result, edit)
     gr.on(
         [result.first.release, result.end.release, result.first.input, result.end.input, result.retaking.expand],
@@ -50,9 +55,12 @@ def connect_result(events: Events, steps: Steps, started: list[gr.events.Depende
     of_edit, of_retake = started
     watched = [
         of_edit.success(*watch, api_name="watch", **PUBLIC),
-        of_retake.success(*watch, **PRIVATE),
+        of_retake.success(*watch_call(editing, steps, progress=result.retake_progress), **PRIVATE),
         result.shown.input(_same, result.shown, edit.job_id, **PRIVATE).then(*watch, **PRIVATE),
     ]
+    stretch = collect(parameters(events.film.stretch), result, edit)
+    watched[1].then(events.film.stretch, stretch, result.stretch_pictures, **PRIVATE)
+    of_edit.success(str, None, result.retake_progress, **PRIVATE)  # that of another edit goes
     gr.on(
         [result.compared_frame.release, result.comparison.expand],
         editing.compare,

@@ -71,8 +71,9 @@ def plan_first(
     return planned
 
 
-def watch_call(editing: EditEvents, steps: Steps) -> Call:
-    return editing.watch, steps.edit.job_id, collect(WatchOutputs._fields, steps.result, steps.edit)
+def watch_call(editing: EditEvents, steps: Steps, **shown: Any) -> Call:
+    """`shown`: components that take the place of others, such as `progress`."""
+    return editing.watch, steps.edit.job_id, collect(WatchOutputs._fields, steps.result, steps.edit, **shown)
 
 
 def history_call(editing: EditEvents, steps: Steps) -> Call:
