@@ -44,6 +44,19 @@ new MutationObserver(() => {
   const film = document.querySelector(".af-film video");
   if (film) inView.observe(film);
 }).observe(document, { childList: true, subtree: true });
+// What an edit plans first fills a part of the page above its button. The button stays under the finger that pressed it,
+// until the visitor moves the page.
+let pressed = null;
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest?.(".af-begin button");
+  pressed = button && { button, top: button.getBoundingClientRect().top };
+}, true);
+for (const name of ["wheel", "touchmove", "keydown", "pointerdown"])
+  document.addEventListener(name, () => { pressed = null; }, { capture: true, passive: true });
+new ResizeObserver(() => {
+  const moved = pressed?.button.isConnected ? pressed.button.getBoundingClientRect().top - pressed.top : 0;
+  if (moved) window.scrollBy({ top: moved, behavior: "instant" });
+}).observe(document.documentElement);
 // A file that the browser does not play: the page shows a copy, and says so if it is no video. Gradio's own message says
 // that something went wrong. Of one that it plays the copy is hidden.
 document.addEventListener("error", (event) => {
