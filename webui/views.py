@@ -359,8 +359,10 @@ def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
     if snapshot.state == "failed":
         return f"{kind} failed", sentence(snapshot.problem), 0.0
     if snapshot.state == "waiting":
-        others = "1 other job" if snapshot.ahead == 1 else f"{snapshot.ahead} other jobs"
-        return "Waiting", f"{others} first" if snapshot.ahead else "about to begin", 0.0
+        others = "1 other job first" if snapshot.ahead == 1 else f"{snapshot.ahead} other jobs first"
+        if snapshot.loads and snapshot.ahead == 1:
+            others = "the model is being loaded"
+        return "Waiting", others if snapshot.ahead else "about to begin", 0.0
     step = snapshot.progress
     title = stage_name(step.stage) if step is not None else "Beginning"
     if snapshot.stopping:
