@@ -47,6 +47,7 @@ PAGE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("jobs",),
     ("studio", "views"),
     ("components", "events"),
+    ("wiring",),
     ("page",),
     ("serving",),
 )

@@ -44,6 +44,52 @@ new MutationObserver(() => {
   const film = document.querySelector(".af-film video");
   if (film) inView.observe(film);
 }).observe(document, { childList: true, subtree: true });
+// What an edit plans first fills a part of the page above its button. The button stays under the finger that pressed it,
+// until the visitor moves the page.
+let pressed = null;
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest?.(".af-begin button");
+  pressed = button && { button, top: button.getBoundingClientRect().top };
+}, true);
+for (const name of ["wheel", "touchmove", "keydown", "pointerdown"])
+  document.addEventListener(name, () => { pressed = null; }, { capture: true, passive: true });
+new ResizeObserver(() => {
+  const moved = pressed?.button.isConnected ? pressed.button.getBoundingClientRect().top - pressed.top : 0;
+  if (moved) window.scrollBy({ top: moved, behavior: "instant" });
+}).observe(document.documentElement);
+// A file that the browser does not play: the page shows a copy, and says so if it is no video. Gradio's own message says
+// that something went wrong. Of one that it plays the copy is hidden.
+document.addEventListener("error", (event) => {
+  if (event.target.closest?.(".af-video video")) event.stopImmediatePropagation();
+}, true);
+for (const name of ["loadstart", "loadeddata"])
+  document.addEventListener(name, ({ target: video }) => {
+    video.closest?.(".af-video")?.classList.toggle("af-plays", name === "loadeddata" && video.videoWidth > 0);
+  }, true);
+// GIFs are taken as videos, which Gradio knows by their type.
+const asVideo = (files) => {
+  const taken = new DataTransfer();
+  for (const file of files)
+    taken.items.add(file.type === "image/gif" ? new File([file], file.name, { type: "video/gif" }) : file);
+  return taken.files;
+};
+const holdsGif = (files) => [...files ?? []].some((file) => file.type === "image/gif");
+document.addEventListener("click", ({ target }) => {
+  const input = target.closest?.(".af-video")?.querySelector("input[type=file]");
+  if (input && !input.accept.includes("gif")) input.accept += ",image/gif";
+}, true);
+document.addEventListener("change", ({ target: input }) => {
+  if (input.type === "file" && input.closest(".af-video") && holdsGif(input.files)) input.files = asVideo(input.files);
+}, true);
+document.addEventListener("drop", (event) => {
+  const input = event.target.closest?.(".af-video")?.querySelector("input[type=file]");
+  if (!input || !holdsGif(event.dataTransfer.files)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
+  input.files = asVideo(event.dataTransfer.files);
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+}, true);
 // Source and edit play in step: what a visitor does to one is done to both, and the source follows the edit's time.
 const videos = () => [".af-source video", ".af-edited video"].map((place) => document.querySelector(place));
 // Seconds that `video` is behind `other`. While they play in a loop, its end counts as next to its beginning.

@@ -68,6 +68,7 @@ TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
 }
 SOURCE = "Source, as it was edited"
 RIMS_SHOWN = 0.05  # share of the edge from which a picture says where they are
+RESULT = "result"  # the place of a finished edit in the page, for links
 PAINT_IN, PAINT_OUT = "Add to the region", "Take away from it"  # what strokes do
 THE_SOURCE, THE_DRAFT = "the source", "the draft"  # of what a keyframe is taken
 
@@ -331,6 +332,8 @@ def _percent(share: float | None) -> str:
 def progress(snapshot: Snapshot) -> str:
     """Stage, bar, time left and preview of a job. One piece of HTML, because separate outputs would flicker."""
     title, detail, share = _headline(snapshot)
+    # A finished edit stands below settings that may fill a screen.
+    link = f' <a href="#{RESULT}">See it</a>' if (snapshot.kind, snapshot.state) == ("edit", "done") else ""
     picture = ""
     if snapshot.preview is not None and not snapshot.finished:
         picture = (
@@ -339,7 +342,7 @@ def progress(snapshot: Snapshot) -> str:
         )
     return (
         f'<div class="af-job af-{snapshot.state}"><div class="af-job-head"><strong role="status">'
-        f"{escape(title)}</strong><span>{escape(detail)}</span></div>"
+        f"{escape(title)}</strong><span>{escape(detail)}{link}</span></div>"
         f'<div class="af-bar" role="progressbar" aria-label="{escape(snapshot.kind)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}">'
         f'<div style="width:{share:.1%}"></div></div>{picture}</div>'
@@ -357,8 +360,10 @@ def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
     if snapshot.state == "failed":
         return f"{kind} failed", sentence(snapshot.problem), 0.0
     if snapshot.state == "waiting":
-        others = "1 other job" if snapshot.ahead == 1 else f"{snapshot.ahead} other jobs"
-        return "Waiting", f"{others} first" if snapshot.ahead else "about to begin", 0.0
+        others = "1 other job first" if snapshot.ahead == 1 else f"{snapshot.ahead} other jobs first"
+        if snapshot.loads and snapshot.ahead == 1:
+            others = "the model is being loaded"
+        return "Waiting", others if snapshot.ahead else "about to begin", 0.0
     step = snapshot.progress
     title = stage_name(step.stage) if step is not None else "Beginning"
     if snapshot.stopping:
@@ -370,6 +375,11 @@ def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
     share = snapshot.elapsed / max(snapshot.elapsed + snapshot.remaining, 1e-6)
     left = f"about {duration(snapshot.remaining)}" if snapshot.remaining >= 1 else "less than 1 s"
     return title, f"{left} left, {ran} so far", share
+
+
+def copy_line() -> str:
+    """Of a video that browsers may not play. Where one does, the page's script takes it away again."""
+    return '<p class="af-line af-copy">Your browser may not show this kind of file; editing works.</p>'
 
 
 def quote(text: str) -> str:

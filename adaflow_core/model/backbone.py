@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,34 +30,41 @@ from adaflow_core.types import Embedding, Grid
 
 class FiniteCheck:
     """Whether all that a model gave is finite: by a flag on its device, read when results are fetched, so that no pass
-    waits for it."""
+    waits for it. Threads may share it: a prompt is looked at while an edit runs."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._flags: dict[str, Tensor] = {}  # part -> 0, or not a number from the first output on that is not finite
 
     def add(self, part: str, output: Tensor) -> None:
         flag = 0 * output.sum(dtype=torch.float32)
-        self._flags[part] = self._flags[part] + flag if part in self._flags else flag
+        with self._lock:
+            self._flags[part] = self._flags[part] + flag if part in self._flags else flag
         if output.device.type == "cpu":
             self.check()
 
     def forget(self) -> None:
         """What a stopped job has left says nothing of the next."""
-        self._flags.clear()
+        self._take()
 
     def check(self) -> None:
         """Raise AdaFlowError for the parts whose outputs so far are not all finite."""
-        if not self._flags:
+        flags = self._take()
+        if not flags:
             return
-        found = torch.stack(list(self._flags.values())).isfinite().tolist()
-        parts = [part for part, finite in zip(self._flags, found, strict=True) if not finite]
-        self.forget()
+        found = torch.stack(list(flags.values())).isfinite().tolist()
+        parts = [part for part, finite in zip(flags, found, strict=True) if not finite]
         if parts:
             raise AdaFlowError(
                 f"the model's {' and '.join(parts)} gave values that are not finite numbers; run it in full precision "
                 "(--dtype float32), and if that is of no help fetch the checkpoint again or choose another: its "
                 "weights are damaged"
             )
+
+    def _take(self) -> dict[str, Tensor]:
+        with self._lock:
+            flags, self._flags = self._flags, {}
+        return flags
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 CLIPS = EMBEDDED.parent / "clips"
 PATIENCE = 120_000  # milliseconds that a browser waits; other tests run beside these
+IN_VIEW = """name => {
+  const { top, bottom } = document.querySelector(name).getBoundingClientRect();
+  return top >= 0 && bottom <= window.innerHeight;
+}"""
 HAS_MODEL = (EMBEDDED / "model_index.json").is_file()
 with_model = pytest.mark.skipif(not HAS_MODEL, reason="no embedded model in assets/embedded-sd")
 IN_BROWSER = [

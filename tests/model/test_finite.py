@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from operator import attrgetter
@@ -148,3 +149,21 @@ def test_a_flag_is_read_when_asked_and_then_forgotten() -> None:
         check.add("UNet", torch.tensor([1.0, float("-inf")]))
     check.add("UNet", torch.tensor([1e30, 1e30]))
     check.check()
+
+
+def test_threads_share_the_check() -> None:
+    """A prompt is looked at while an edit runs: neither disturbs the other, and what is not finite is found."""
+    check, finite, broken = FiniteCheck(), torch.ones(4), torch.full((4,), torch.nan)
+
+    def run(part: str) -> int:
+        try:
+            for _ in range(2000):
+                check.add(part, finite)
+            check.add(part, broken)
+        except AdaFlowError:
+            return 1
+        return 0
+
+    with ThreadPoolExecutor(4) as pool:
+        found = sum(pool.map(run, ("UNet", "text encoder", "autoencoder", "UNet")))
+    assert found >= 1  # by one thread for all, where they meet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import urllib.request
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from adaflow_core.video.decode import probe
-from helpers.pages import IN_BROWSER, PATIENCE, choose_example, fact, remembered, set_slider
+from helpers.films import make
+from helpers.pages import IN_BROWSER, IN_VIEW, PATIENCE, choose_example, fact, remembered, set_slider
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -59,8 +61,13 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     plot = "document.querySelector('.af-plot img').src"
     before = page.evaluate(plot)
 
+    # What runs and what is ready is seen from where it was begun.
     page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".af-running").wait_for()
+    assert page.evaluate(IN_VIEW, ".af-job")
     page.get_by_text("Edit ready").wait_for()
+    page.get_by_role("link", name="See it").click()
+    page.wait_for_function(IN_VIEW, arg=".af-result .af-quote")
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
     page.wait_for_function(f"before => {plot} !== before", arg=before)  # now with the residual of the edit
     videos = page.locator("video")
@@ -352,6 +359,41 @@ def test_a_file_that_is_no_video_is_refused_in_a_sentence(page: Page, tmp_path: 
     page.locator("input[type=file]").first.set_input_files(text)
     page.get_by_text("is not a video that can be read").first.wait_for()
     assert "Traceback" not in page.content()
+    assert page.get_by_text("Video not playable").count() == 0, "Gradio's own words, of which the page says more"
+
+
+def test_what_a_browser_does_not_play_is_shown_by_a_copy(page: Page, tmp_path: Path) -> None:
+    """A GIF, which Gradio takes for no video; of a file that the browser plays there is no copy."""
+    gif, mov = make(tmp_path / "drawn.gif", 8, "gif", pixels="rgb8"), make(tmp_path / "drawn.mov", 10, "libx264")
+    copy, said = page.locator(".af-copy video"), page.get_by_text("Your browser may not show this kind of file")
+    page.locator("input[type=file]").first.set_input_files(gif)
+    page.get_by_text("8 frames, ").wait_for()
+    copy.wait_for()
+    page.wait_for_function("document.querySelector('.af-copy video').readyState > 1")
+    assert said.is_visible() and page.locator(".toast-body").count() == 0
+    page.get_by_label("Clear", exact=True).or_(page.get_by_label("Remove")).first.click()
+
+    # The same dropped onto the page.
+    page.get_by_text("Drop Video Here").wait_for()
+    page.evaluate(
+        """data => {
+          const files = new DataTransfer();
+          const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+          files.items.add(new File([bytes], "dropped.gif", { type: "image/gif" }));
+          const place = document.querySelector(".af-video button");
+          place.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: files }));
+        }""",
+        base64.b64encode(gif.read_bytes()).decode(),
+    )
+    page.get_by_text("8 frames, ").wait_for()
+    page.get_by_label("Clear", exact=True).or_(page.get_by_label("Remove")).first.click()
+
+    page.get_by_text("Drop Video Here").wait_for()
+    page.locator("input[type=file]").first.set_input_files(mov)
+    page.get_by_text("10 frames, ").wait_for()
+    page.wait_for_function("document.querySelector('.af-video.af-plays')")
+    said.wait_for(state="hidden")
+    assert not copy.is_visible()
 
 
 def test_html_that_a_visitor_types_is_text(page: Page) -> None:
@@ -389,13 +431,30 @@ def test_the_place_of_an_edit_is_shown_before_it(page: Page) -> None:
 def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     choose_example(page)
-    page.get_by_role("button", name="Preview keyframes").click()
+    # The plan appears above the button that asked for it; the button stays where it was pressed, in all browsers.
+    page.add_style_tag(content="* { overflow-anchor: none }")
+    button = page.get_by_role("button", name="Show where it changes")
+    button.scroll_into_view_if_needed()
+    before = button.bounding_box()
+    button.click()
     page.locator(".af-facts").wait_for()
-    page.get_by_role("button", name="Show where it changes").click()
     page.get_by_text("Changes here").wait_for()
+    after = button.bounding_box()
+    assert before and after and abs(before["y"] - after["y"]) < 2
     for tab in ("Keyframes", "Tokens", "Timeline"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
+    # Their buttons cover nothing of them, also where they are scrolled, and nothing scrolls up and down in them.
+    for scheme, scrolled in (("light", 0), ("light", 9999), ("dark", 0)):
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", scheme == "dark")
+        page.evaluate("x => document.querySelectorAll('.af-plot .image-container').forEach(e => { e.scrollLeft = x })",
+                      scrolled)  # fmt: skip
+        for plot in page.locator(".af-plot").all():
+            buttons, picture = plot.locator(".icon-button-wrapper").bounding_box(), plot.locator("img").bounding_box()
+            assert buttons and picture and buttons["y"] + buttons["height"] <= picture["y"], scheme
+            assert buttons["x"] >= 0 and buttons["x"] + buttons["width"] <= 390, scrolled
+            frame = plot.locator(".image-container")
+            assert frame.evaluate("e => getComputedStyle(e).overflowY === 'hidden' && e.offsetWidth === e.clientWidth")
     # The plots keep the size at which they can be read, and scroll in their frame.
     assert page.locator(".af-plot img").first.bounding_box()["width"] == 960  # type: ignore[index]

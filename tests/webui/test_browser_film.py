@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.pages import IN_BROWSER, choose_example, set_slider
+from helpers.pages import IN_BROWSER, IN_VIEW, choose_example, set_slider
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -39,15 +39,28 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     rows = page.locator(".af-row textarea")
     assert rows.count() == 2
     page.get_by_label("Frames 0 to 3").fill("a green ball")
+    # Rows fill the window: the button and what it began stay in it.
+    size = page.viewport_size
+    assert size is not None
+    page.set_viewport_size({"width": size["width"], "height": 500})
+    rows.nth(0).scroll_into_view_if_needed()
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready").wait_for()
+    assert page.evaluate(IN_VIEW, ".af-job")
+    page.set_viewport_size(size)
     page.get_by_text("“a green ball”").wait_for()
 
     page.get_by_role("button", name="Make a stretch again").click()
     set_slider(page, "First frame of the stretch", 1)
     set_slider(page, "Its end, not included", 3)
-    page.get_by_role("button", name="Retake").click()
+    page.get_by_role("button", name="Retake", exact=True).click()
+    page.locator(".af-retake .af-job").wait_for()  # beside the button that began it
     page.get_by_text("Edit: a green ball").wait_for()  # the take before, beside the new one
+    page.get_by_role("button", name="Edits so far").click()
+    page.locator(".af-history tr", has_text="frames 1 to 2 again, seed 1").wait_for()
+    # The same stretch can be made again at once.
+    assert page.get_by_label("number input for First frame of the stretch").input_value() == "1"
+    assert page.get_by_label("number input for Its end, not included").input_value() == "3"
     with page.expect_download() as download:
         page.get_by_role("button", name="Save the project").click()
     file = tmp_path / "project.json"

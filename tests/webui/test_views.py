@@ -44,6 +44,8 @@ def test_everything_from_outside_is_escaped() -> None:
 
 def test_a_waiting_job_says_how_many_are_before_it() -> None:
     assert "2 other jobs first" in views.progress(snapshot_of(state="waiting", ahead=2, progress=None))
+    loading = snapshot_of(state="waiting", ahead=1, progress=None, loads=True)
+    assert "the model is being loaded" in views.progress(loading), "just after the start nobody else is there"
 
 
 @pytest.mark.parametrize(

@@ -30,19 +30,22 @@ class EditStep:
                 with gr.Column(visible=False) as self.timeline:
                     self._add_timeline()
                 self.prompt_problems = gr.HTML(label="Doubts about the prompt")
-            with gr.Column(scale=3, min_width=220):
+                # Near the buttons that begin it: what runs is seen without scrolling.
+                self.place_progress = gr.HTML(label="Progress of the search", elem_classes="af-progress")
+                self.draft_progress = gr.HTML(label="Progress of the draft", elem_classes="af-progress")
+                self.progress = gr.HTML(label="Progress", elem_classes="af-progress")
+            with gr.Column(scale=3, min_width=220, elem_classes="af-begin"):
                 with gr.Row():
                     self.start = gr.Button("Edit", variant="primary", min_width=100, elem_classes="af-then")
                     self.stop = gr.Button("Stop", min_width=80)
                 self.show_place = gr.Button("Show where it changes")
                 self.try_it = gr.Button("Try on keyframes")
                 self.tried = gr.Dropdown(list(views.TRIED), value=next(iter(views.TRIED)), label="Drafts side by side")
+        self._add_place()
+        self._add_draft()
         self._add_vocabulary(studio.profile())
         self.region = RegionPart()
         self._add_settings(studio)
-        self._add_place()
-        self._add_draft()
-        self.progress = gr.HTML(label="Progress")
         self.job_id = gr.Textbox(label="Job", visible=False)
         self.job_status = gr.JSON(label="Status", visible=False)  # for programs
         self.place_job_id, self.draft_job_id, self.drafted = gr.State(""), gr.State(""), gr.State("")
@@ -82,13 +85,11 @@ class EditStep:
                 self.reset = gr.Button("Back to the model's own settings", size="sm")
 
     def _add_place(self) -> None:
-        self.place_progress = gr.HTML(label="Progress of the search")
         with gr.Column(visible=False) as self.place:
             self.place_sentence = gr.HTML(label="What may change there")
             self.place_gallery = _pictures("Where it changes", columns=4, buttons=["fullscreen"])
 
     def _add_draft(self) -> None:
-        self.draft_progress = gr.HTML(label="Progress of the draft")
         with gr.Column(visible=False, elem_classes="af-draft") as self.draft:
             self.draft_sentence = gr.HTML(label="About the drafts")
             chosen = {"elem_classes": ["af-gallery", "af-drafts"], "allow_preview": False, "buttons": []}

@@ -27,8 +27,9 @@ class RegionPart:
     def _add_region(self) -> None:
         gr.HTML(
             views.line(
-                "Name a thing of the source prompt, or paint on one frame what the edit may change; it is carried to "
-                "all others. Where it is wrong, load that frame, and paint what is missing or too much."
+                "Name a thing of the source prompt, or paint on one frame what the edit may change, or give a box "
+                "there; it is carried to all others. Where it is wrong, load that frame, and add what is missing or "
+                "take away what is too much."
             )
         )
         with gr.Row():
@@ -49,6 +50,12 @@ class RegionPart:
                 label="What is painted",
                 min_width=240,
             )
+        with gr.Row():
+            self.box_left, self.box_top, self.box_right, self.box_bottom = (
+                gr.Number(percent, minimum=0, maximum=100, label=f"{side} (%)", min_width=110)
+                for side, percent in (("Left", 25), ("Top", 25), ("Right", 75), ("Bottom", 75))
+            )
+            self.use_box = gr.Button("Use the box", min_width=120)
         self.canvas = gr.ImageEditor(
             label="Paint", type="numpy", sources=[], transforms=[], height=420, elem_classes="af-canvas",
             layers=gr.LayerOptions(allow_additional_layers=False),

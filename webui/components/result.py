@@ -9,7 +9,7 @@ from webui import views
 
 class ResultStep:
     def __init__(self) -> None:
-        with gr.Column(visible=False, elem_classes="af-result") as self.result:
+        with gr.Column(visible=False, elem_id=views.RESULT, elem_classes="af-result") as self.result:
             self.about = gr.HTML(label="Prompt of the edit")
             self._add_videos()
             self.scores = gr.HTML(label="Scores")
@@ -55,7 +55,7 @@ class ResultStep:
             self.compared_line = gr.HTML(label="About the compared frame")
 
     def _add_retake(self) -> None:
-        with gr.Accordion("Make a stretch again", open=False) as self.retaking:
+        with gr.Accordion("Make a stretch again", open=False, elem_classes="af-retake") as self.retaking:
             gr.HTML(
                 views.line(
                     "The frames around it stay as they are, and the new ones are fitted in. The old take is kept under "
@@ -80,6 +80,8 @@ class ResultStep:
                     info="How far the seed draws the noise anew. At 0 the seed changes nothing.",
                 )  # fmt: skip
                 self.retake = gr.Button("Retake", min_width=120)
+                self.stop_retake = gr.Button("Stop the retake", min_width=120)
+            self.retake_progress = gr.HTML(label="Progress of the retake")
 
     def _add_history(self) -> None:
         with gr.Accordion("Edits so far, and two of them side by side", open=False, visible=False) as self.history:

@@ -22,9 +22,12 @@ class VideoStep:
             self.larger = gr.Button(f"Use {larger}", size="sm", min_width=160, scale=0, visible=bool(larger))
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                self.video = _refuse_urls(gr.Video(label="Video", sources=["upload"], height=320))
+                video = gr.Video(label="Video", sources=["upload"], height=320, elem_classes="af-video")
+                self.video = _refuse_urls(video)
                 self.line = gr.HTML(label="About the video")
-                self.playable = gr.Video(label="Its first seconds, as a small copy", height=240, visible=False)
+                self.playable = gr.Video(
+                    label="Its first seconds, as a small copy", height=240, visible=False, elem_classes="af-copy"
+                )
                 self.open_project = gr.UploadButton("Open a project", file_types=[".json"], size="sm")
                 self.project_line = gr.HTML(label="About the project")
                 self.source_prompt = gr.Textbox(

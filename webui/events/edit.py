@@ -192,6 +192,7 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
     if not isinstance(finished, FinishedEdit):
         return unchanged(WatchOutputs, job_status=status, progress=progress)
     middle, last = len(finished.after) // 2, max(1, len(finished.after) - 1)
+    first, end = finished.stretch or (0, last + 1)  # a stretch is made again until it fits
     comparison = _compare_outputs(finished, middle)
     return WatchOutputs(
         job_status=status,
@@ -207,8 +208,8 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
         scores=views.scores(finished.scores),
         warnings=views.notice(finished.warnings),
         rims=views.rims(finished),
-        first=gr.Slider(value=0, maximum=last),
-        end=gr.Slider(value=last + 1, maximum=last + 1),
+        first=gr.Slider(value=first, maximum=last),
+        end=gr.Slider(value=end, maximum=last + 1),
         stretch_pictures="",
         video_file=str(finished.delivered),
         small_file=gr.DownloadButton(value=str(finished.edit), visible=finished.delivered != finished.edit),

@@ -57,9 +57,7 @@ class PlanEvents:
             return
         with refuse_on_error():
             info = await asyncio.to_thread(self._check_video, video)
-            unseen = (
-                "" if is_playable(info) else views.line("Your browser may not show this kind of file; editing works.")
-            )
+            unseen = "" if is_playable(info) else views.copy_line()
             line = views.line(views.video_line(info)) + unseen
             yield line + views.notice(info.notes)
             read = await asyncio.to_thread(decode_video, video, size=working_size(info.width, info.height, MIN_SIDE))

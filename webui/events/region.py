@@ -72,8 +72,34 @@ class RegionEvents:
     ) -> AsyncIterator[OverOutputs]:
         """The region with what was painted on a frame, carried to all frames and shown over the video."""
         stored, over = self._known(plan_id, over)
-        frame = self._frame(stored, painted_frame)
         painted = _painted(canvas, stored.plan.video.frames.shape[1:3])
+        async for outputs in self._paint(stored, over, painted_frame, painted, strokes, feather):
+            yield outputs
+
+    async def use_box(
+        self,
+        plan_id: str | None,
+        over: Over,
+        painted_frame: float,
+        box_left: float,
+        box_top: float,
+        box_right: float,
+        box_bottom: float,
+        strokes: str,
+        feather: float,
+    ) -> AsyncIterator[OverOutputs]:
+        """The same with a box, its sides in percent of the frame's width and height: for who does not paint."""
+        stored, over = self._known(plan_id, over)
+        sides = box_left, box_top, box_right, box_bottom
+        painted = _boxed(sides, stored.plan.video.frames.shape[1:3])
+        async for outputs in self._paint(stored, over, painted_frame, painted, strokes, feather):
+            yield outputs
+
+    async def _paint(
+        self, stored: StoredPlan, over: Over, painted_frame: float, painted: np.ndarray, strokes: str, feather: float
+    ) -> AsyncIterator[OverOutputs]:
+        """`painted` [H, W] is added to the region or taken away from it, and the region carried to all frames."""
+        frame = self._frame(stored, painted_frame)
         inside = self._inside(stored, over, frame)
         inside = inside | painted if strokes == views.PAINT_IN else inside & ~painted
         known = over | {"masks": over["masks"] | {frame: inside}, "feather": int(feather)}
@@ -250,3 +276,18 @@ def _painted(canvas: dict[str, Any] | None, size: tuple[int, ...]) -> np.ndarray
     if not painted.any():
         raise refusal("nothing is painted; load a frame and paint on it")
     return painted
+
+
+def _boxed(sides: tuple[float | None, ...], size: tuple[int, ...]) -> np.ndarray:
+    """[H, W] the inside of a box, its left, top, right and bottom in percent of the frame."""
+    height, width = size
+    given = [side for side in sides if side is not None and 0 <= side <= 100]
+    if len(given) < 4:
+        raise refusal("a box has four sides, each in percent of the frame, from 0 to 100")
+    pixels = (width, height, width, height)
+    left, top, right, bottom = (round(side / 100 * of) for side, of in zip(given, pixels, strict=True))
+    if left >= right or top >= bottom:
+        raise refusal("the box is empty; Left must be less than Right, and Top less than Bottom")
+    box = np.zeros((height, width), bool)
+    box[top:bottom, left:right] = True
+    return box

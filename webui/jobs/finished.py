@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,13 +45,14 @@ class FinishedEdit:
     fps: float
     video: str  # the name of the file that was edited
     prompt: str
-    settings: str  # those that are not the model's own, as flags
+    settings: str  # those that are not the model's own, as flags, and what was made again last
     scores: Scores
     command: str  # repeats the edit in a shell
     reused: bool  # the inversion came from the cache
     warnings: tuple[str, ...]
     asked: Any = None  # the `EditTask` that a retake goes on from; it stays in the page's process
     parent: str = ""  # the job of the take before
+    stretch: tuple[int, int] | None = None  # first and end of the frames that were made again last
 
     def result(self, plan: Plan) -> EditResult:
         """What the engine gave."""
@@ -64,11 +66,12 @@ def write_finished(
     result: EditResult,
     project: Project,
     prompt: str,
-    command: str | None,  # None: the project says it all
+    command: str,  # of an edit with this prompt and these settings
     scores: Scores,
     monitor: Monitor,
     *,
     public: bool,
+    whole: bool = True,  # the command repeats the edit; else only the project does
     deliver: str = "source",
     over: tuple[Region | None, ByHand | None] = (None, None),
 ) -> FinishedEdit:
@@ -81,8 +84,8 @@ def write_finished(
         "report": folder / f"{name}.json",
         "project": folder / f"{name}-project.json",
     }
-    settings = _settings(command or "")
-    if command is None or any(over):  # what was painted or given back is in the project alone
+    settings, stretch = _settings(command, project.takes)
+    if not whole or any(over):  # what was painted or given back is in the project alone
         command = _project_command(project, files["project"], deliver)
     folder.mkdir(parents=True)
     # The source as a result that changed nothing.
@@ -114,6 +117,7 @@ def write_finished(
         delivered=delivered,
         report=files["report"],
         project=files["project"],
+        stretch=stretch,
     )
 
 
@@ -153,7 +157,15 @@ def blacken_unsafe(checker: SafetyChecker, frames: np.ndarray, monitor: Monitor)
     return (f"the model's safety checker held back {unsafe.sum()} of {len(unsafe)} frames: they are black",)
 
 
-def _settings(command: str) -> str:
-    """The flags of a command but for its prompts, which are shown beside them."""
+def _settings(command: str, takes: Sequence[dict[str, Any]]) -> tuple[str, tuple[int, int] | None]:
+    """What is said of an edit's settings, and the stretch that was made again last.
+
+    Said are the flags of its command but for its prompts, which are shown beside them.
+    """
     flags = [word for word in shlex.split(command) if word.startswith("--")]
-    return " ".join(flag for flag in flags if not flag.startswith(("--prompt", "--source-prompt", "--project")))
+    said = " ".join(flag for flag in flags if not flag.startswith(("--prompt", "--source-prompt", "--project")))
+    if not takes:
+        return said, None
+    first, end = takes[-1]["frames"]
+    again = f"frames {first} to {end - 1} again, seed {takes[-1]['settings']['seed']}"
+    return ", ".join(filter(None, (said, again))), (first, end)

@@ -52,6 +52,7 @@ class Snapshot:
     stopping: bool
     problem: str  # why it failed, in a sentence for the visitor
     result: Any  # what the work returned; None before it is done
+    loads: bool = False  # what runs before it loads a model: no visitor's job
 
     @property
     def finished(self) -> bool:
@@ -171,6 +172,7 @@ class Jobs:
                 stopping=job.stop.is_set(),
                 problem=job.problem,
                 result=job.result,
+                loads=any(other.state == "running" and other.kind == "load" for other in self._jobs.values()),
             )
 
     def counts(self) -> dict[str, int]:

@@ -244,10 +244,11 @@ def _finish(
         result,
         project,
         takes[-1]["prompt"] if takes else asked.timeline.text,
-        None if one is None else _command(asked, engine, one),
+        _command(asked, engine, one or ""),
         scores,
         monitor,
         public=engines.public,
+        whole=one is not None,
         deliver=asked.deliver,
         over=(asked.region, asked.by_hand),
     )

@@ -43,6 +43,17 @@ def test_jobs_run_one_at_a_time_in_order_urgent_ones_first() -> None:
     assert order == ["urgent", "a", "b"] and most == 1
 
 
+def test_what_waits_for_a_model_is_told() -> None:
+    jobs, release = Jobs(), threading.Event()
+    first, second = jobs.submit("load", wait_for(release)), jobs.submit("plan", lambda report, stop: None)
+    until(lambda: jobs.snapshot(first).state == "running")
+    waiting = jobs.snapshot(second)
+    assert waiting is not None and waiting.loads and waiting.ahead == 1
+    release.set()
+    done = finish(jobs, second)
+    assert done is not None and not done.loads
+
+
 def test_a_running_job_stops_at_its_next_look() -> None:
     jobs = Jobs()
     job = jobs.submit("edit", wait_for(threading.Event()))

@@ -107,3 +107,32 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the video").click()
     assert Path(download.value.path()).read_bytes() == film
+
+
+def test_a_region_is_given_as_a_box_by_keyboard_alone(page: Page) -> None:
+    """The left half of frame 2, less its upper half."""
+    choose_example(page, frames="0:4", steps=1)
+    page.get_by_role("button", name="Preview keyframes").press("Enter")
+    page.get_by_role("tab", name="Timeline").wait_for()
+    page.get_by_role("button", name="Only a part of the picture").press("Enter")
+    set_slider(page, "Feather (pixels)", 0)
+    page.get_by_label("Frame to paint on").fill("2")
+    page.get_by_label("Left (%)").focus()
+    for number in ("0", "0", "50", "0"):
+        page.keyboard.press("Control+A")
+        page.keyboard.type(number)
+        page.keyboard.press("Tab")
+    focused = "document.activeElement.textContent.trim()"
+    assert page.evaluate(focused) == "Use the box", "it comes next"
+    page.keyboard.press("Enter")
+    page.get_by_text("The box is empty; Left must be less than Right, and Top less than Bottom").wait_for()
+    page.get_by_label("Bottom (%)").fill("100")
+    page.get_by_label("Bottom (%)").press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_text("Only this part is edited; painted on frame 2.").wait_for()
+    assert page.locator(".caption-label", has_text="frame 2").last.inner_text().startswith("50%")
+
+    page.get_by_label("Take away from it").press("Space")
+    page.get_by_label("Bottom (%)").fill("50")
+    page.get_by_role("button", name="Use the box").press("Enter")
+    page.locator(".caption-label", has_text="25% · ").first.wait_for()

@@ -1,0 +1,71 @@
+"""What a tab and a browser remember, and what comes back with a reload."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from webui.events.plan import SETTINGS
+from webui.messages import quietly
+from webui.outputs import PreviewOutputs, collect
+from webui.wiring.shared import (
+    HISTORY,
+    PRIVATE,
+    Events,
+    Steps,
+    history_call,
+    next_version,
+    show_over,
+    show_selection,
+    watch_call,
+)
+
+# What the browser remembers; the functions are in page.js.
+_SESSION = "() => [adaflow.session()]"
+_KEEP_VIDEO = "(video) => adaflow.keep({ video })"
+_KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
+_KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, settings })"
+_KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
+
+
+def connect_memory(
+    blocks: gr.Blocks,
+    events: Events,
+    steps: Steps,
+    keeping: list[gr.events.Dependency],  # previews, and at last the starts of an edit and of a retake
+) -> None:
+    """The browser's tab remembers what it shows, and the browser its edits: a reload loses nothing."""
+    planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
+    settings = collect(SETTINGS, plan, edit)
+    for event in keeping[:-2]:
+        event.success(None, [plan.facts, *settings], None, js=_KEEP_PLAN, **PRIVATE)
+    for event in keeping[-2:]:
+        event.success(None, [edit.job_id, plan.facts, *settings], None, js=_KEEP_JOB, **PRIVATE)
+    gr.on(
+        [video.source_prompt.change, edit.prompt.change],
+        None,
+        [video.source_prompt, edit.prompt],
+        None,
+        js=_KEEP_PROMPTS,
+        **PRIVATE,
+    )
+    video.video.change(quietly(planning.keep_video), video.video, video.video_id, **PRIVATE).then(
+        None, video.video_id, None, js=_KEEP_VIDEO, **PRIVATE
+    )
+    part = edit.region
+    restored = [
+        video.video,
+        video.source_prompt,
+        edit.prompt,
+        edit.job_id,
+        plan.plan_id,
+        part.over,
+        part.over_id,
+        *settings,
+    ]
+    loaded = blocks.load(planning.restore, edit.session, restored, js=_SESSION, **PRIVATE)
+    loaded.then(*watch_call(editing, steps), **PRIVATE).then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
+    shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **PRIVATE)
+    shown.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
+    shown.then(events.region.keyframes, plan.plan_id, part.keyframe, **PRIVATE)
+    show_over(shown, events.region, steps)
+    show_selection(shown, events, steps)

@@ -1,0 +1,127 @@
+"""Step 2: the model and its settings, the preview, what is looked at in a plan, keyframes by hand."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import gradio as gr
+
+from webui.components.edit import EditStep
+from webui.components.plan import PlanStep
+from webui.events.timeline import TimelineEvents
+from webui.messages import quietly
+from webui.outputs import MatchOutputs, ModelOutputs, PreviewOutputs, ZoomOutputs, collect
+from webui.settings import ALL, EDIT, PLAN
+from webui.wiring.shared import (
+    IMMEDIATE,
+    LATEST,
+    PRIVATE,
+    PUBLIC,
+    Call,
+    Events,
+    Steps,
+    frame_call,
+    parameters,
+    preview_inputs,
+    show_selection,
+    tokens_call,
+    zoom_call,
+)
+
+# A file that was written for a click is fetched at once.
+_SAVE_PLAN = (
+    "() => setTimeout(() => document.querySelector('.af-plan-file a, a.af-plan-file, .af-plan-file')?.click(), 300)"
+)
+
+
+def connect_settings(events: Events, steps: Steps) -> None:
+    """The model with its own settings, and the buttons that bring these back."""
+    plan, edit = steps.plan, steps.edit
+    outputs = collect((*ModelOutputs._fields, *ALL), plan, edit, steps.video)
+    choose = events.planning.choose_model, [plan.model, plan.model_before], outputs
+    plan.model.input(*choose, api_name="choose_model", **PUBLIC)
+    steps.video.larger.click(events.planning.larger_model, None, plan.model, **PRIVATE).then(*choose, **PRIVATE)
+    plan.reset.click(events.planning.own_settings, plan.model, collect(PLAN, plan), **PRIVATE)
+    edit.reset.click(events.editing.own_settings, plan.model, collect(EDIT, edit), **PRIVATE)
+
+
+def connect_preview(events: Events, steps: Steps) -> list[gr.events.Dependency]:
+    planning, plan = events.planning, steps.plan
+    inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, plan)
+    previewed = plan.preview.click(planning.preview, inputs, outputs, api_name="preview", **PUBLIC)
+    replanned = gr.on(
+        [plan.settings[name].release for name in ("prune", "keyframes")] + [plan.settings["scales"].input],
+        planning.replan,
+        inputs,
+        outputs,
+        api_name="replan",
+        **LATEST,
+    )
+    for event in (previewed, replanned):
+        show_selection(event, events, steps)
+    plan.stop.click(planning.stop_preview, plan.job_id, plan.status, api_name="stop_preview", **IMMEDIATE)
+    return [previewed, replanned]
+
+
+def connect_plan_views(events: Events, plan: PlanStep, edit: EditStep) -> None:
+    """The keyframe under Tokens and the frame under Timeline, by their sliders and by clicks."""
+    planning, timeline = events.planning, events.timeline
+    tokens, frame = tokens_call(planning, plan), frame_call(planning, plan)
+    gr.on([plan.number.release, plan.grid.input, plan.show.input], *tokens, api_name="tokens", **LATEST)
+    no_matches: Call = _no_matches, None, [plan.matches, plan.match_sentence]
+    moved = plan.frame.release(*frame, api_name="frame", **LATEST).then(*no_matches, **PRIVATE)
+    inputs = collect(parameters(timeline.keep_in_view), plan, job_id=edit.job_id)
+    moved.then(quietly(timeline.keep_in_view), inputs, collect(ZoomOutputs._fields, plan), **PRIVATE)
+    opened = plan.gallery.select(_number, None, plan.number, **PRIVATE).then(*tokens, **PRIVATE)
+    opened.then(_open_tokens, None, plan.tabs, **PRIVATE)
+    for plot in (plan.timeline, plan.time_slice):
+        plot.select(timeline.find_clicked_frame, [plan.plan_id, plan.window], plan.frame, **PRIVATE).then(
+            *frame, **PRIVATE
+        ).then(*no_matches, **PRIVATE)
+
+
+def connect_point(timeline: TimelineEvents, plan: PlanStep, edit: EditStep) -> None:
+    """A click on the frame, zoom, the slice's column, and the plan's files."""
+    outputs = collect(MatchOutputs._fields, plan)
+    point = plan.frame_picture.select(_point, None, [plan.x, plan.y], **PRIVATE)
+    inputs = [plan.plan_id, plan.frame, plan.x, plan.y]
+    point.then(timeline.matches, inputs, outputs, api_name="matches", **PUBLIC)
+    column = [plan.plan_id, plan.column, plan.window]
+    plan.column.release(timeline.column, column, plan.time_slice, api_name="column", **LATEST)
+    handler, inputs, outputs = zoom_call(timeline, plan, edit)
+    plan.zoom.release(handler, inputs, outputs, api_name="zoom", **LATEST)
+    for kind, button in plan.save.items():
+        asked = button.click(partial(str, kind), None, plan.file_kind, **PRIVATE)
+        api = {"api_name": "plan_file", **PUBLIC} if kind == "json" else PRIVATE
+        written = asked.then(timeline.plan_file, [plan.plan_id, plan.file_kind], plan.plan_file, **api)
+        written.success(None, None, None, js=_SAVE_PLAN, **PRIVATE)
+
+
+def connect_hand(events: Events, steps: Steps) -> list[gr.events.Dependency]:
+    """Keyframes that are set by hand; the plan follows."""
+    planning, plan = events.planning, steps.plan
+    inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, plan)
+    done = []
+    for action, button in plan.hand.items():
+        asked = [plan.plan_id, plan.frame, gr.State(action)]
+        changed = button.click(events.timeline.by_hand, asked, plan.settings["keyframes_at"], **PRIVATE)
+        done.append(changed.success(planning.replan, inputs, outputs, **PRIVATE))
+        show_selection(done[-1], events, steps)
+    return done
+
+
+def _no_matches() -> tuple[gr.Gallery, str]:
+    """Of another frame: those of the one before are no longer shown."""
+    return gr.Gallery(visible=False), ""
+
+
+def _open_tokens() -> gr.Tabs:
+    return gr.Tabs(selected="tokens")
+
+
+def _point(event: gr.SelectData) -> tuple[int, int]:
+    return int(event.index[0]), int(event.index[1])
+
+
+def _number(event: gr.SelectData) -> int:
+    return int(event.index) + 1

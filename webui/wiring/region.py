@@ -1,0 +1,43 @@
+"""Step 3: a part of the picture, and keyframes that are given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from webui.events.region import RegionEvents
+from webui.messages import quietly
+from webui.outputs import OverOutputs, collect
+from webui.wiring.shared import KEEP_OVER, PRIVATE, Call, Steps, parameters, show_over
+
+
+def connect_region(region: RegionEvents, steps: Steps, previewed: list[gr.events.Dependency]) -> None:
+    """A region that is painted, and keyframes that are given back."""
+    plan, edit, part = steps.plan, steps.edit, steps.edit.region
+    known = {"plan_id": plan.plan_id, "drafted": edit.drafted, "video": steps.video.video}
+
+    def call(handler: Callable[..., Any], outputs: list[Any]) -> Call:
+        return handler, collect(parameters(handler), part, **known), outputs
+
+    shown = collect(OverOutputs._fields, part)
+    part.load_frame.click(*call(region.load_frame, [part.canvas]), **PRIVATE)
+    changed = [
+        part.use_strokes.click(*call(region.use_strokes, shown), **PRIVATE),
+        part.use_box.click(*call(region.use_box, shown), **PRIVATE),
+        gr.on([part.find_words.click, part.region_words.submit], *call(region.find_words, shown), **PRIVATE),
+        part.feather.release(*call(region.set_feather, shown), **PRIVATE),
+        part.no_region.click(*call(region.no_region, shown), **PRIVATE),
+        part.give_back.upload(*call(region.give_back, shown), **PRIVATE),
+        part.take_back.click(*call(region.take_back, shown), **PRIVATE),
+        steps.video.video.change(*call(quietly(region.of_video), shown), **PRIVATE),
+    ]
+    changed[-1].then(lambda: None, None, part.canvas, **PRIVATE)
+    file = call(region.keyframe_file, [part.keyframe_file])
+    gr.on([part.keyframe.change, part.keyframe_of.input, edit.drafted.change], *file, **PRIVATE)
+    for event in previewed:
+        event.success(*call(region.keyframes, [part.keyframe]), **PRIVATE).then(*file, **PRIVATE)
+        show_over(event, region, steps)
+    for event in changed:
+        event.then(None, part.over_id, None, js=KEEP_OVER, **PRIVATE)

@@ -1,0 +1,85 @@
+"""The result: a finished edit, what stands beside it, its history, and a stretch of it made again."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from webui.messages import quietly
+from webui.outputs import BesideOutputs, CompareOutputs, collect
+from webui.wiring.shared import (
+    HISTORY,
+    IMMEDIATE,
+    LATEST,
+    PRIVATE,
+    PUBLIC,
+    Events,
+    Steps,
+    history_call,
+    parameters,
+    watch_call,
+    zoom_call,
+)
+
+# The frame that the edit's video shows.
+_SHOWN_FRAME = (
+    "(frame, report) => [Math.round((document.querySelector('.af-edited video')?.currentTime ?? 0) * "
+    "(report?.fps ?? 0))]"
+)
+
+
+def connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
+    film, edit, result = events.film, steps.edit, steps.result
+    inputs = collect(parameters(film.retake), result, edit)
+    started = result.retake.click(film.retake, inputs, edit.job_id, api_name="retake", **PUBLIC)
+    # What stops an edit, here too: the buttons of step 3 may be a screen away.
+    result.stop_retake.click(
+        events.editing.stop, edit.job_id, result.retake_progress, api_visibility="private", **IMMEDIATE
+    )
+    stretch = collect(parameters(film.stretch), result, edit)
+    gr.on(
+        [result.first.release, result.end.release, result.first.input, result.end.input, result.retaking.expand],
+        film.stretch,
+        stretch,
+        result.stretch_pictures,
+        **PRIVATE | {"trigger_mode": "always_last"},
+    )
+    for button, slider in ((result.first_here, result.first), (result.end_here, result.end)):
+        moved = button.click(None, [slider, result.report], slider, js=_SHOWN_FRAME, **PRIVATE)
+        moved.then(film.stretch, stretch, result.stretch_pictures, **PRIVATE)
+    return started
+
+
+def connect_result(events: Events, steps: Steps, started: list[gr.events.Dependency]) -> None:
+    editing, edit, result = events.editing, steps.edit, steps.result
+    watch = watch_call(editing, steps)
+    of_edit, of_retake = started
+    watched = [
+        of_edit.success(*watch, api_name="watch", **PUBLIC),
+        of_retake.success(*watch_call(editing, steps, progress=result.retake_progress), **PRIVATE),
+        result.shown.input(_same, result.shown, edit.job_id, **PRIVATE).then(*watch, **PRIVATE),
+    ]
+    stretch = collect(parameters(events.film.stretch), result, edit)
+    watched[1].then(events.film.stretch, stretch, result.stretch_pictures, **PRIVATE)
+    of_edit.success(str, None, result.retake_progress, **PRIVATE)  # that of another edit goes
+    gr.on(
+        [result.compared_frame.release, result.comparison.expand],
+        editing.compare,
+        [edit.job_id, result.compared_frame, result.beside],
+        collect(CompareOutputs._fields, result),
+        api_name="compare",
+        **LATEST,
+    )
+    handler, inputs, outputs = zoom_call(events.timeline, steps.plan, edit)
+    for event in watched:
+        event.then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
+        event.then(quietly(handler), inputs, outputs, **PRIVATE)  # now with the residual of the edit
+    result.beside.input(
+        editing.show_beside,
+        [edit.job_id, result.beside, result.compared_frame],
+        collect(BesideOutputs._fields, result),
+        **PRIVATE,
+    )
+
+
+def _same(value: str) -> str:
+    return value

@@ -1,0 +1,79 @@
+"""Step 3: a prompt for each shot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from webui import views
+from webui.components.edit import EditStep
+from webui.events.edit import Rows
+from webui.events.film import FilmEvents
+from webui.messages import quietly, refusal
+from webui.outputs import RowsOutputs, collect
+from webui.wiring.shared import PRIVATE, Call, Events, Steps, plan_first
+
+# What is typed into a row.
+_SET_PROMPT = "(rows, text) => [rows.map((row, i) => i === %d ? { ...row, prompt: text } : row)]"
+
+
+def connect_rows(events: Events, steps: Steps, previewed: list[gr.events.Dependency]) -> None:
+    """A prompt for each shot: the rows, and what is done to them."""
+    film, plan, edit = events.film, steps.plan, steps.edit
+    rows = collect(RowsOutputs._fields, edit)
+    shots: Call = quietly(film.shots), [plan.plan_id, *rows], rows  # a moved slider may come here without a plan
+    shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
+    edit.prompting.change(_by_shot, edit.prompting, [edit.prompt, edit.timeline, edit.show_place, edit.try_it],
+                          **PRIVATE)  # fmt: skip
+    wanted = edit.prompting.input(_refuse_one, edit.prompting, None, **PRIVATE)
+    plan_first(wanted, shown, events, steps).success(*shots, **PRIVATE)
+    for event in previewed:
+        event.success(*shots, **PRIVATE)
+    with edit.rows:
+        gr.render([edit.prompts, plan.plan_id], [edit.prompts_version.change], show_progress="hidden")(
+            lambda prompts, plan_id: _show_rows(film, edit, rows, prompts, plan_id)
+        )
+
+
+def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows, plan_id: str) -> None:
+    """A picture, the prompt, and what splits and merges, for each range."""
+    for number, row in enumerate(prompts or []):
+        picture, words = film.row_pictures(plan_id, row)
+        first, end = row["frames"]
+        with gr.Row(elem_classes="af-row"):
+            gr.HTML(picture, min_width=160, elem_classes="af-row-pictures")
+            with gr.Column(scale=3, min_width=260):
+                # Told that they can be changed: as inputs of such events alone they would be locked.
+                box = gr.Textbox(row["prompt"], label=words, placeholder="left as it is", max_lines=3, interactive=True)
+                with gr.Row():
+                    at = gr.Number(
+                        (first + end) // 2,
+                        precision=0,
+                        label=f"Split row {number + 1} at frame",
+                        min_width=90,
+                        interactive=True,
+                    )
+                    cut = gr.Button("Split", size="sm", min_width=70, interactive=end - first > 1)
+                    join = gr.Button("Merge with the next", size="sm", min_width=120,
+                                     interactive=number + 1 < len(prompts))  # fmt: skip
+        # In the browser, so that what is typed is there with the next click.
+        box.change(None, [edit.prompts, box], edit.prompts, js=_SET_PROMPT % number, **PRIVATE)
+        which = gr.Number(number, visible=False)
+        cut.click(film.split, [edit.prompts, which, at, edit.prompts_version], rows, **PRIVATE)
+        join.click(film.merge, [edit.prompts, which, edit.prompts_version], rows, **PRIVATE)
+
+
+def _by_shot(prompting: str) -> tuple[Any, ...]:
+    """The prompt or the rows; places and drafts are of one prompt."""
+    one = prompting == views.ONE
+    buttons = gr.Button(interactive=one), gr.Button(interactive=one)
+    return gr.Textbox(visible=one), gr.Column(visible=not one), *buttons
+
+
+def _refuse_one(prompting: str) -> None:
+    """With one prompt nothing follows: there are no rows to be shown."""
+    if prompting == views.ONE:
+        problem = refusal("there is one prompt")
+        problem.visible = False
+        raise problem

@@ -1,0 +1,128 @@
+"""What all files of this folder share: the page's steps and events, options of an event, calls that several follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from webui.components.edit import EditStep
+from webui.components.plan import PlanStep
+from webui.components.result import ResultStep
+from webui.components.video import VideoStep
+from webui.events.edit import EditEvents
+from webui.events.film import FilmEvents
+from webui.events.plan import PlanEvents
+from webui.events.region import RegionEvents
+from webui.events.timeline import TimelineEvents
+from webui.messages import quietly
+from webui.outputs import (
+    FrameOutputs,
+    HistoryOutputs,
+    OverOutputs,
+    PreviewOutputs,
+    TokenOutputs,
+    WatchOutputs,
+    ZoomOutputs,
+    collect,
+)
+
+# A named event is part of the API. Private ones carry clicks, which programs do not make. Of one handler the named
+# event is connected first: Gradio gives each event its handler's name unless it is taken.
+PUBLIC: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
+PRIVATE: dict[str, Any] = {**PUBLIC, "api_visibility": "private"}
+IMMEDIATE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+LATEST: dict[str, Any] = {**PUBLIC, "trigger_mode": "always_last"}  # of a moved slider only the last place counts
+Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
+# What the browser remembers is said by functions of page.js.
+KEEP_OVER = "(over) => adaflow.keep({ over })"
+HISTORY = "(_, job) => [adaflow.edits(), job]"
+
+
+class Steps(NamedTuple):
+    video: VideoStep
+    plan: PlanStep
+    edit: EditStep
+    result: ResultStep
+
+
+class Events(NamedTuple):
+    planning: PlanEvents
+    editing: EditEvents
+    film: FilmEvents
+    timeline: TimelineEvents
+    region: RegionEvents
+
+
+def plan_first(
+    event: gr.events.Dependency,
+    shown: dict[str, Any],  # what shows the planning and its progress: `job_id` and `status`
+    events: Events,
+    steps: Steps,
+) -> gr.events.Dependency:
+    """Make the plan again if the settings have changed, so that what comes then follows what is shown."""
+    planning = events.planning
+    inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, steps.plan, **shown)
+    planned = event.success(planning.preview, inputs, outputs, **PRIVATE)
+    show_selection(planned, events, steps)
+    show_over(planned, events.region, steps)
+    return planned
+
+
+def watch_call(editing: EditEvents, steps: Steps, **shown: Any) -> Call:
+    """`shown`: components that take the place of others, such as `progress`."""
+    return editing.watch, steps.edit.job_id, collect(WatchOutputs._fields, steps.result, steps.edit, **shown)
+
+
+def history_call(editing: EditEvents, steps: Steps) -> Call:
+    edit = steps.edit
+    return editing.history, [edit.session, edit.job_id], collect(HistoryOutputs._fields, steps.result)
+
+
+def show_selection(event: gr.events.Dependency, events: Events, steps: Steps) -> None:
+    """After a plan was made: show the tokens of the selected keyframe, and the selected frame."""
+    planning, plan = events.planning, steps.plan
+    # The plots again where they are zoomed, or show an edit.
+    calls = tokens_call(planning, plan), frame_call(planning, plan), zoom_call(events.timeline, plan, steps.edit)
+    for handler, inputs, outputs in calls:
+        # Before the first preview a moved slider comes here without a plan.
+        event.success(quietly(handler), inputs, outputs, **PRIVATE)
+
+
+def show_over(event: gr.events.Dependency, region: RegionEvents, steps: Steps) -> None:
+    """After a plan was made: show what a project or a reload brought for it."""
+    part = steps.edit.region
+    shown = event.success(
+        region.show_over, [steps.plan.plan_id, part.over], collect(OverOutputs._fields, part), **PRIVATE
+    )
+    shown.then(None, part.over_id, None, js=KEEP_OVER, **PRIVATE)
+
+
+def tokens_call(planning: PlanEvents, plan: PlanStep) -> Call:
+    return planning.tokens, collect(parameters(planning.tokens), plan), collect(TokenOutputs._fields, plan)
+
+
+def zoom_call(timeline: TimelineEvents, plan: PlanStep, edit: EditStep) -> Call:
+    return (
+        timeline.zoom,
+        collect(parameters(timeline.zoom), plan, job_id=edit.job_id),
+        collect(ZoomOutputs._fields, plan),
+    )
+
+
+def frame_call(planning: PlanEvents, plan: PlanStep) -> Call:
+    return planning.frame, [plan.plan_id, plan.frame], collect(FrameOutputs._fields, plan)
+
+
+def preview_inputs(planning: PlanEvents, steps: Steps) -> list[Any]:
+    return collect(parameters(planning.preview), steps.plan, steps.edit, steps.video)
+
+
+def parameters(handler: Callable[..., Any]) -> list[str]:
+    return list(signature(handler).parameters)
+
+
+def next_version(version: float) -> float:
+    return version + 1
