@@ -110,6 +110,13 @@ def line(text: str) -> str:
     return f'<p class="af-line">{escape(text)}</p>' if text else ""
 
 
+def how(finished: FinishedEdit) -> str:
+    """What an edit was made of, in sentences after others; "" where all was made anew."""
+    T = len(finished.after)
+    carried = f" {finished.edited} of {T} frames were edited, the others carried along the motion."
+    return (carried if finished.edited < T else "") + (" Plan and inversion were reused." if finished.reused else "")
+
+
 def notice(sentences: Sequence[str]) -> str:
     """Highlighted warnings, one per sentence; "" for none."""
     if not sentences:

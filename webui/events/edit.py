@@ -198,8 +198,7 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
         job_status=status,
         progress=progress,
         result=gr.Column(visible=True),
-        about=views.quote(finished.prompt)
-        + views.line(f"Edit of {finished.video}." + (" Plan and inversion were reused." if finished.reused else "")),
+        about=views.quote(finished.prompt) + views.line(f"Edit of {finished.video}.{views.how(finished)}"),
         source=str(finished.source),
         edited=str(finished.edit),
         compared_frame=gr.Slider(value=middle, maximum=last),

@@ -49,6 +49,7 @@ class FinishedEdit:
     scores: Scores
     command: str  # repeats the edit in a shell
     reused: bool  # the inversion came from the cache
+    edited: int  # frames that the model edited; the others were carried
     warnings: tuple[str, ...]
     asked: Any = None  # the `EditTask` that a retake goes on from; it stays in the page's process
     parent: str = ""  # the job of the take before
@@ -111,6 +112,7 @@ def write_finished(
         scores=scores,
         command=command,
         reused=bool(result.report.get("inversion_reused")),
+        edited=len(result.report.get("edited", result.frames)),
         warnings=(*result.warnings, *scores.warnings),
         source=files["source"],
         edit=files["edit"],
