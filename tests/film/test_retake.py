@@ -135,7 +135,7 @@ def test_takes_of_a_report_repeat_the_film(engine: AdaFlow, plan: Plan, tmp_path
 
 def test_a_stopped_retake_goes_on(engine: AdaFlow, plan: Plan, first: EditResult) -> None:
     seen: list[Progress] = []
-    settings = EditConfig(steps=4)
+    settings = EditConfig(steps=4, stride=1)
     with pytest.raises(Stopped):
         engine.retake(
             plan, first, (4, 8), OTHER, settings,
