@@ -254,7 +254,7 @@ class EditConfig:
         effect="Less: things may take another shape.")
     # Flicker is less and all scores are as good or better than where every frame is edited (benchmarks/KINDS.md).
     stride: int = setting(4, "at most how many frames from one that the model edits to the next; those between are "
-        "carried along the source's motion", low=1, high=64,
+        "carried along the source's motion", low=1, high=32,
         effect="More: faster and calmer. Where the source moves too fast for it, more frames are edited. 1: all are.")
     smoothing: float | None = setting(None, "how far flicker is smoothed away along the source's motion",
         low=0, high=1, effect="More: calmer; fine detail that comes and goes is averaged.")
@@ -441,7 +441,18 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if unknown:
             raise ConfigError(f"the settings {path} hold what is no setting: {', '.join(unknown)}; take it out")
         parts.append(part)
-    return parts[0], parts[1]
+    return parts[0], _as_it_was(parts[1])
+
+
+def edit_of(settings: Mapping[str, Any]) -> EditConfig:
+    """The settings of an edit as a report or a project holds them; TypeError where one is none."""
+    return EditConfig(**_as_it_was(settings))
+
+
+def _as_it_was(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an older version wrote, with what it did where there was no setting yet: it edited every frame."""
+    lacking = {f.name for f in fields(EditConfig)} - set(settings)
+    return dict(settings) | ({"stride": 1} if lacking == {"stride"} else {})
 
 
 def settings_dict(plan: PlanConfig, edit: EditConfig | None = None) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_edit, resolve_plan
-from adaflow_core.editing.forecast import Forecaster
+from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, edit_of, resolve_edit, resolve_plan
+from adaflow_core.editing.forecast import Forecaster, Passing
 from adaflow_core.editing.place import wording
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, check_drafts, kept_draft, keyframes_alone
@@ -120,7 +120,7 @@ class AdaFlow:
                 video, self.cache, size=size or self.profile.size, frame_range=frames, fps=fps, monitor=monitor
             )
             wanted = resolve_edit(edit or EditConfig(), self.profile, config.source_prompt)
-            with self._following(decoded, wanted):
+            with self._following(decoded, wanted, monitor):
                 latents = source_latents(self.backbone, decoded, self.cache, monitor)
                 features, key = source_features(self.backbone, decoded, latents, config, self.cache, monitor)
                 cuts = source_cuts(decoded, self.cache, monitor)
@@ -130,7 +130,8 @@ class AdaFlow:
                 began = time.perf_counter()
                 layout = self._planner.layout(features, key, choice, grids, config, monitor)
                 again = time.perf_counter() - began if config.resample else 0.0
-                predicted = self._forecaster.predict(decoded, layout, wanted, monitor, again)
+                passing = Passing.of(len(decoded), cuts, layout.keyframes, 1 if config.resample else wanted.stride)
+                predicted = self._forecaster.predict(decoded, layout, passing, wanted, monitor, again)
         return Plan(
             video=decoded,
             model=self.backbone.name,
@@ -142,14 +143,14 @@ class AdaFlow:
             **vars(choice) | {"notes": (*decoded.notes, *monitor.notes, *choice.notes)},
         )
 
-    def _following(self, video: Video, wanted: EditConfig) -> AbstractContextManager[None]:
+    def _following(self, video: Video, wanted: EditConfig, monitor: Monitor) -> AbstractContextManager[None]:
         """On a GPU the processor finds cuts and follows the motion while the model looks at the frames."""
         if self.backbone.device.type == "cpu" or not self.backbone.team.leads:
             return nullcontext()
         works = [partial(source_cuts, video, self.cache.alone)]
         if wanted.smoothing or wanted.stride > 1:
             works.append(partial(source_flow, video, self.cache.alone))
-        return beside(*works)
+        return beside(monitor, *works)
 
     # --- edit ---------------------------------------------------------------------------------------
 
@@ -251,10 +252,13 @@ class AdaFlow:
         """What `retake` takes with nothing in the cache but the plan."""
         monitor = Monitor()
         begin, end, segments, held = surroundings(plan.segments, *frames)
+        config, (first, last) = config or EditConfig(), (frame - begin for frame in frames)
+        parts = (some[(some >= first) & (some < last)] - first for some in (segments.cuts, segments.keyframes))
+        cuts, keyframes = parts
+        passing = Passing.of(last - first, cuts, keyframes, config.stride)
         with self._exclusive(monitor):
             piece = self._stretch(plan, begin, end, None, monitor, segments)
-            passing = replace(piece, video=piece.video.part(0, frames[1] - frames[0] + len(held)))
-            return self._forecast(passing, config or EditConfig(), monitor)
+            return self._forecast(piece, config, monitor, replace(passing, edited=passing.edited + len(held)))
 
     def retake(
         self,
@@ -304,7 +308,7 @@ class AdaFlow:
         over: dict[str, Any] = {"region": region, "by_hand": by_hand, "progress": progress, "stop": stop}
         result = self.edit_timeline(plan, timeline, config, **over)
         for take in takes:
-            settings, (start, end) = EditConfig(**take["settings"]), take["frames"]
+            settings, (start, end) = edit_of(take["settings"]), take["frames"]
             named = take.get("source_prompt")
             result = self.retake(plan, result, (start, end), take["prompt"], settings, source_prompt=named, **over)
         return result
@@ -400,9 +404,12 @@ class AdaFlow:
                 f"the plan was made with {plan.model!r}, this engine holds {self.backbone.name!r}; plan again"
             )
 
-    def _forecast(self, plan: Plan, config: EditConfig, monitor: Monitor) -> Forecast:
-        wanted = resolve_edit(config, self.profile, plan.config.source_prompt)
-        return self._forecaster.predict(plan.video, plan.layout, wanted, monitor)
+    def _forecast(self, plan: Plan, config: EditConfig, monitor: Monitor, passing: Passing | None = None) -> Forecast:
+        wanted, cuts = resolve_edit(config, self.profile, plan.config.source_prompt), plan.segments.cuts
+        if passing is None:
+            stride = 1 if plan.config.resample else wanted.stride
+            passing = Passing.of(len(plan.video), cuts, plan.layout.keyframes, stride)
+        return self._forecaster.predict(plan.video, plan.layout, passing, wanted, monitor)
 
     @contextmanager
     def _job(

@@ -31,6 +31,7 @@ from adaflow_core.picture.region.crops import Crop, cropped_plan
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import build_layout, draw_keyframes
 from adaflow_core.progress import Monitor, beside
+from adaflow_core.storage.arrays import taken
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditResult, Embedding, Inversion, Plan
 from adaflow_core.version import __version__
@@ -160,8 +161,8 @@ class Job:
     def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None) -> EditResult:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
         began, part, video = time.perf_counter(), self.part, self.video.part(self.part.start, self.part.stop)
-        with PeakMemory(self.backbone.device) as peak, self._following(video):
-            chosen = self.chosen()
+        chosen = self.chosen()
+        with PeakMemory(self.backbone.device) as peak, self._following(video, chosen):
             some = self if chosen is None else self.at(chosen)
             edited = np.arange(len(video)) if chosen is None else chosen[some.part] - part.start
             made = some._made(invert or partial(self.invert, chosen), partial(self._flow, video, edited))
@@ -204,7 +205,9 @@ class Job:
             found = frames_to_edit(video.frames, flow, cuts, needed, stride, device, self.monitor)
             return {"frames": found.tolist()}
 
-        key = cache_key(video=video.digest, cuts=cuts.tolist(), needed=needed.tolist(), stride=stride)
+        key = cache_key(
+            video=video.digest, cuts=cuts.tolist(), needed=needed.tolist(), stride=stride, device=device.type
+        )
         _, meta, _ = self.cache.get("chosen", key, build, self.monitor.note)
         found = np.array(meta["frames"], np.int64)
         return None if len(found) == length else np.union1d(found + part.start, held)
@@ -213,23 +216,28 @@ class Job:
         """The same of some frames, all keyframes among them."""
         around = None if self.around is None else self.around.at(frames)
         return replace(
-            self, plan=only_frames(self.plan, frames), latents=self.latents[frames], around=around,
+            self, plan=only_frames(self.plan, frames), latents=taken(self.latents, frames), around=around,
             over=replace(self.over, crop=None).at(frames),
         )  # fmt: skip
 
-    def _following(self, video: Video) -> AbstractContextManager[None]:
-        """On a GPU the processor follows the motion meanwhile, unless it must be known at once."""
+    def _following(self, video: Video, chosen: np.ndarray | None) -> AbstractContextManager[None]:
+        """On a GPU the processor follows the motion meanwhile, unless it is known since frames were chosen by it."""
         idle = self.backbone.device.type != "cpu" and self.backbone.team.leads
-        if not idle or self.config.stride > 1 or not self.config.smoothing:
+        if not idle or chosen is not None or not self.config.smoothing:
             return nullcontext()
-        return beside(partial(source_flow, video, self.cache.alone))
+        return beside(self.monitor, partial(source_flow, video, self.cache.alone))
 
     def _flow(self, video: Video, frames: np.ndarray) -> np.ndarray:
         """The motion of a film that holds only `frames` [F] of `video`."""
         flow = source_flow(video, self.cache, self.monitor)
         if len(frames) == len(video):
             return flow
-        return thinned(flow, frames, video.frames.shape[1:3], self.backbone.device)
+        team = self.backbone.team
+        out = team.scratch(flow.dtype, (len(frames) - 1, *flow.shape[1:]))
+        own, (height, width) = team.own(len(out)), video.frames.shape[1:3]
+        thinned(out, flow, frames, (height, width), self.backbone.device, self.monitor, own)
+        team.wait()
+        return out
 
     def _with_carried(self, video: Video, made: _Made, edited: np.ndarray) -> np.ndarray:
         """All frames [T, H, W, 3] uint8 of `video`, those between the `edited` ones carried."""

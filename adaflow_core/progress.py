@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -135,16 +135,19 @@ def in_threads(work: Callable[[T], int], items: Iterable[T], advance: Callable[[
 
 
 @contextmanager
-def beside(*works: Callable[[Monitor], object]) -> Iterator[None]:
+def beside(monitor: Monitor, *works: Callable[[Monitor], object]) -> Iterator[None]:
     """Does `works` one after another in a thread beside the block, which goes on without their results.
 
-    After the block it waits for the last, and raises what one has raised; when the block raises, they are stopped.
+    After the block it waits for the last, and raises what one has raised; when the block raises, or `monitor` is
+    stopped, so are they.
     """
     ends = threading.Event()
-    thread, monitor = ThreadPoolExecutor(1, "beside"), Monitor(stop=ends.is_set)
-    found = thread.submit(lambda: [work(monitor) for work in works])
+    thread, own = ThreadPoolExecutor(1, "beside"), Monitor(stop=ends.is_set)
+    found = thread.submit(lambda: [work(own) for work in works])
     try:
         yield
+        while not wait([found], timeout=0.2).done:
+            monitor.check()
         found.result()
     finally:
         ends.set()

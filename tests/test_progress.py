@@ -16,7 +16,7 @@ def running() -> bool:
 
 def test_all_of_it_is_done_after_the_block() -> None:
     done: list[str] = []
-    with beside(lambda _: done.append("first"), lambda _: done.append("second")):
+    with beside(Monitor(), lambda _: done.append("first"), lambda _: done.append("second")):
         pass
     assert done == ["first", "second"] and not running()
 
@@ -25,7 +25,7 @@ def test_its_fault_is_told() -> None:
     def fail(_: Monitor) -> None:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), beside(fail):
+    with pytest.raises(ZeroDivisionError), beside(Monitor(), fail):
         pass
 
 
@@ -41,7 +41,22 @@ def test_what_fails_in_the_block_ends_it() -> None:
             told.append("stopped")
             raise
 
-    with pytest.raises(ValueError, match="block"), beside(endless):
+    with pytest.raises(ValueError, match="block"), beside(Monitor(), endless):
         began.wait()
         raise ValueError("block")
     assert told == ["stopped"] and not running()
+
+
+def test_waiting_for_it_can_be_stopped() -> None:
+    stop, told = threading.Event(), list[str]()
+
+    def endless(monitor: Monitor) -> None:
+        try:
+            while True:
+                monitor.check()
+        finally:
+            told.append("ended")
+
+    with pytest.raises(Stopped), beside(Monitor(stop=stop.is_set), endless):
+        stop.set()
+    assert told == ["ended"] and not running()

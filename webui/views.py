@@ -43,6 +43,7 @@ STAGES = {
     "decode source": "Decoding the source",
     "decode frames": "Decoding the edited frames",
     "flow": "Following the motion",
+    "choose": "Finding the frames to edit",
     "smooth": "Smoothing flicker",
     "carry": "Carrying the edit to the frames between",
     "residual": "Measuring how frames follow keyframes",

@@ -33,7 +33,7 @@ from adaflow_core.editing.smoothing import BLOCK, smooth_edit
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards, resident_bytes
-from adaflow_core.motion.carrying import carry_between, frames_to_edit, spread
+from adaflow_core.motion.carrying import block_bytes, carry_between, frames_to_edit, spread
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.progress import THREADS, Monitor
 from adaflow_core.storage.cache import Cache, cache_key
@@ -123,6 +123,20 @@ def measure_anew(predicted: Forecast, cache: Cache) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Passing:
+    """How many frames the model edits, and how many are carried."""
+
+    edited: int
+    carried: int = 0
+
+    @classmethod
+    def of(cls, T: int, cuts: np.ndarray, keyframes: np.ndarray, stride: int) -> Passing:
+        """Where all of T frames can be carried that need not be edited."""
+        edited = len(spread(T, cuts, keyframes, stride))
+        return cls(edited, T - edited)
+
+
 class Forecaster:
     """Forecasts for one model, by measurements that the cache keeps."""
 
@@ -133,16 +147,13 @@ class Forecaster:
         self,
         video: Video,
         layout: EditLayout,
+        passing: Passing,
         config: EditConfig,  # with every value filled in
         monitor: Monitor,
         layout_seconds: float = 0.0,  # that laying out anew takes, where each step does
-        edited: int | None = None,  # frames; by default as many as where the source can be carried everywhere
     ) -> Forecast:
         """What an edit of the video will take, with an inversion of its own."""
         backbone = self.backbone
-        if edited is None:
-            stride = 1 if layout_seconds else config.stride
-            edited = len(spread(len(video), np.empty(0, np.int64), layout.keyframes, stride))
 
         def measure(_: Path) -> dict[str, Any]:
             with monitor.stage("measure", 1):
@@ -159,8 +170,7 @@ class Forecaster:
             backbone,
             layout,
             config,
-            frames=edited,
-            carried=len(video) - edited,
+            passing=passing,
             base_bytes=torch.cuda.memory_allocated(backbone.device) if on_gpu else resident_bytes(),
             frame_size=video.size,
             layout_seconds=layout_seconds,
@@ -169,7 +179,8 @@ class Forecaster:
 
     def learn(self, plan: Plan, config: EditConfig, seconds: Mapping[str, float], edited: int) -> None:
         """After an edit from its first step to its last: the next forecast knows how long each stage took."""
-        predicted = self.predict(plan.video, plan.layout, config, Monitor(), edited=edited)
+        asked = plan.video, plan.layout, Passing(edited, len(plan.video) - edited), config, Monitor()
+        predicted = self.predict(*asked)
         meta = self.cache.find(KIND, predicted.measurement)
         if meta is None or plan.config.resample:  # what laying out anew takes is not known here
             return
@@ -178,7 +189,7 @@ class Forecaster:
         def measure() -> Measurement:
             anew = Measurement(calibrate(self.backbone, *plan.video.size), edits=1)
             self.cache.renew(KIND, predicted.measurement, asdict(anew))
-            says = _telling_seconds(self.predict(plan.video, plan.layout, config, Monitor(), edited=edited).seconds)
+            says = _telling_seconds(self.predict(*asked).seconds)
             return replace(anew, factor=took / says)
 
         told = Measurement.of(meta).told(took, _telling_seconds(predicted.seconds), measure)
@@ -254,14 +265,14 @@ def _along_the_motion(backbone: Backbone, frame: Tensor) -> dict[str, float]:
         )
 
     def carry() -> None:
-        film, ends = np.stack([still] * BLOCK), np.array([0, BLOCK - 1])
-        frames_to_edit(film, flow, none, none, BLOCK, backbone.device, Monitor())
-        carry_between(film.copy(), film, flow, ends, backbone.device, Monitor())
+        film, here = np.stack([still] * (BLOCK + 1)), np.zeros((BLOCK, *flow.shape[1:]), flow.dtype)
+        chosen = frames_to_edit(film, here, none, none, BLOCK // 2, backbone.device, Monitor())
+        carry_between(film.copy(), film, here, chosen, backbone.device, Monitor())
 
     return {
         "follow": _seconds(backbone, lambda: flow_between(still, still[::-1])) / THREADS,
         "smooth": _seconds(backbone, smooth) / BLOCK,
-        "carry": _seconds(backbone, carry) / (BLOCK - 2),
+        "carry": _seconds(backbone, carry) / (BLOCK - 2),  # frames in two gaps
     }
 
 
@@ -327,17 +338,17 @@ def forecast(
     layout: EditLayout,
     config: EditConfig,  # with every value filled in
     *,
-    frames: int,
+    passing: Passing,
     base_bytes: int,
     frame_size: tuple[int, int],
     layout_seconds: float = 0.0,
-    carried: int = 0,
 ) -> Forecast:
     """Seconds per stage and peak memory of an edit whose inversion is not there yet.
 
-    `frames` are edited, `carried` besides. `base_bytes` is what the process holds before the edit: weights and
-    libraries. `layout_seconds`: what laying out anew takes at every step after the first, if it does.
+    `base_bytes` is what the process holds before the edit: weights and libraries. `layout_seconds`: what laying out
+    anew takes at every step after the first, if it does.
     """
+    frames, carried = passing.edited, passing.carried
     assert config.steps and config.inversion_steps
     calibration = measurement.calibration
     grids, keyframes = list(layout.correspondence.index), len(layout.keyframes)
@@ -361,7 +372,7 @@ def forecast(
     place = 2 * len(TIMESTEPS) * calibration.unet if config.focus else 0.0
     size = backbone.team.size  # each process has its part of the frames
     filled = -(-frames // backbone.rows(config.chunk) // size) * backbone.rows(config.chunk)
-    peak = _peak_bytes(calibration, backbone, layout, config, frames, frame_size)
+    peak = _peak_bytes(calibration, backbone, layout, config, passing, frame_size)
     # On a GPU the processor follows the motion beside all else.
     followed = frames + carried if backbone.device.type == "cpu" and (carried or config.smoothing) else 0
     counts = (frames - keyframes, frames, keyframes, carried)
@@ -385,7 +396,7 @@ def _peak_bytes(
     backbone: Backbone,
     layout: EditLayout,
     config: EditConfig,
-    frames: int,
+    passing: Passing,
     frame_size: tuple[int, int],
 ) -> int:
     """What the edit's largest pass takes beside what the process holds already."""
@@ -396,6 +407,7 @@ def _peak_bytes(
     together = own if layout.slimming is not None else min(own, chunk)
     size = torch.finfo(backbone.dtype).bits // 8
     outputs = max(p.edits for p in passes) * keyframes * sum(layers[g] * g.n * channels[g] for g in grids) * size
+    frames = passing.edited
     if config.low_memory or keyframes == frames:
         outputs = 0
 
@@ -407,6 +419,7 @@ def _peak_bytes(
         outputs + pass_bytes(max(p.edits + p.whole_source for p in passes) * min(chunk, frames)),
         pass_bytes(backbone.rows(chunk)),
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
+        block_bytes(backbone.device, frame_size, config.stride) if passing.carried else 0,
     )
     return int(max(peaks))
 

@@ -13,7 +13,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import ddim_step, edit_timesteps, inversion_moves
 from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import begin_columns, end_columns, open_columns, scratch
+from adaflow_core.storage.arrays import begin_columns, end_columns, open_columns, taken
 from adaflow_core.types import Inversion
 
 _LATENTS = "latents.npy"
@@ -81,5 +81,5 @@ def load_inversion(
     """The inversion in `folder`: a memory map of all frames, or a copy of `frames` [F]."""
     latents = np.load(folder / _LATENTS, mmap_mode="r")
     if frames is not None:
-        latents = np.take(latents, frames, axis=1, out=scratch(latents.dtype, (steps, len(frames), *latents.shape[2:])))
+        latents = taken(latents, frames, axis=1)
     return Inversion(edit_timesteps(backbone.schedule, steps), latents, prompt)

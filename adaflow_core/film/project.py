@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from adaflow_core.config import EditConfig, PlanConfig, read_json, read_settings, settings_dict
+from adaflow_core.config import EditConfig, PlanConfig, edit_of, read_json, read_settings, settings_dict
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import CROSSFADE, Timeline, ranges_of
 from adaflow_core.storage.cache import checksum, relative
@@ -108,7 +108,7 @@ def check_takes(takes: Iterable[Any], where: str) -> None:
     try:
         for take in takes:
             ranges_of([{"frames": take["frames"], "prompt": take["prompt"]}], where)
-            EditConfig(**take["settings"])
+            edit_of(take["settings"])
     except (KeyError, TypeError) as problem:
         raise AdaFlowError(f"{where} hold what is no take; give them as a report has them ({problem})") from problem
 

@@ -15,7 +15,7 @@ import torch
 
 from adaflow_core.planning.planner import build_layout
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import scratch
+from adaflow_core.storage.arrays import scratch, taken
 from adaflow_core.types import Correspondence, EditLayout, Forecast, Plan, Segments
 
 
@@ -73,17 +73,15 @@ def only_frames(plan: Plan, frames: np.ndarray) -> Plan:
     """
     keyframes, all_of_it = np.searchsorted(frames, plan.layout.keyframes), plan.layout.correspondence
     correspondence = Correspondence(
-        all_of_it.slots[frames],
-        {grid: weights[frames] for grid, weights in all_of_it.weights.items()},
-        {grid: index[frames] for grid, index in all_of_it.index.items()},
+        taken(all_of_it.slots, frames),
+        {grid: taken(weights, frames) for grid, weights in all_of_it.weights.items()},
+        {grid: taken(index, frames) for grid, index in all_of_it.index.items()},
     )
     starts, cuts = (np.searchsorted(frames, borders) for borders in (plan.segments.starts, plan.segments.cuts))
-    pixels = plan.video.frames
-    taken = np.take(pixels, frames, axis=0, out=scratch(pixels.dtype, (len(frames), *pixels.shape[1:])))
     digest = blake2b(plan.video.digest.encode() + frames.tobytes(), digest_size=16).hexdigest()
     return replace(
         plan,
-        video=replace(plan.video, frames=taken, digest=digest, times=None, part_of=None),
+        video=replace(plan.video, frames=taken(plan.video.frames, frames), digest=digest, times=None, part_of=None),
         segments=Segments(starts, keyframes, cuts, len(frames)),
         layout=EditLayout(keyframes, plan.layout.slimming, correspondence),
     )

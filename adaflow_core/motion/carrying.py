@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaflow_core.model.memory import to_device
-from adaflow_core.motion.flow import flow_to, pixel_grid, warp
+from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp
 from adaflow_core.progress import Monitor
 
-BLOCK, BLOCK_GPU = 8, 32  # frames that are made at a time; a GPU waits for the calls
+BLOCKS = 8, 32  # frames that are made at a time, on a CPU and elsewhere: a GPU waits for the calls
+PIXEL_BYTES = 130  # of the device, measured, for each pixel of all frames along which a block is made
 DOUBT = 0.02  # the weight of what comes along motion that cannot be trusted, where nothing better does
 UNSEEN = 2.0  # levels of 0..255: a change that misses by much less is carried alone
 RENEWED = 0.05  # from here on a place counts as one where a thing takes another's
@@ -66,13 +67,16 @@ def frames_to_edit(
     """
     chosen = spread(len(frames), cuts, needed, stride)
     asked = np.setdiff1d(np.arange(len(frames)), chosen)
-    while len(asked):
-        fits = [_fit(frames, flow, ids, chosen, device, monitor) for ids in _blocks(asked, device)]
-        wrong = asked[~np.concatenate(fits)]
-        gaps = np.unique(np.searchsorted(chosen, wrong))
-        middles = (chosen[gaps - 1] + chosen[gaps]) // 2
-        asked = np.setdiff1d(asked[np.isin(np.searchsorted(chosen, asked), gaps)], middles)
-        chosen = np.union1d(chosen, middles)
+    with monitor.stage("choose", len(asked)) as stage:
+        while len(asked):
+            fits = []
+            for ids in _blocks(asked, chosen, frames.shape, device):
+                fits.append(_fit(frames, flow, ids, chosen, device))
+                stage.advance(min(len(ids), stage.total - stage.done))  # those of gaps that were halved come again
+            gaps = np.unique(np.searchsorted(chosen, asked[~np.concatenate(fits)]))
+            middles = (chosen[gaps - 1] + chosen[gaps]) // 2
+            asked = np.setdiff1d(asked[np.isin(np.searchsorted(chosen, asked), gaps)], middles)
+            chosen = np.union1d(chosen, middles)
     return chosen
 
 
@@ -86,10 +90,13 @@ def carry_between(
     renewed: np.ndarray | None = None,  # [F, h, w] 0..1, where a thing takes another's place in those
     own: slice = slice(None),  # the frames to make
 ) -> None:
-    """Fills in the frames of `out` that are not `chosen`. What the edit leaves alone stays the source, to the bit."""
+    """Fills in the frames of `out` that are not `chosen`.
+
+    What the edit leaves alone stays the source, to the bit, but where a place is renewed.
+    """
     wanted = np.setdiff1d(np.arange(len(frames))[own], chosen)
     with monitor.stage("carry", len(wanted)) as stage:
-        for ids in _blocks(wanted, device):
+        for ids in _blocks(wanted, chosen, frames.shape, device):
             sides = _sides((out, frames), flow, ids, chosen, device)
             (picture, source), (picture_after, source_after) = sides.before.chunk(2, dim=1), sides.after.chunk(2, dim=1)
             change, change_after = picture - source, picture_after - source_after
@@ -135,11 +142,8 @@ def _sides(
     return _Sides(parts[0], parts[1], weights[0] / (weights[0] + weights[1]))
 
 
-def _fit(
-    frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarray, device: torch.device, monitor: Monitor
-) -> np.ndarray:
+def _fit(frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarray, device: torch.device) -> np.ndarray:
     """[F] bool: whether each frame is like what is carried to it from those around it."""
-    monitor.check()
     sides = _sides((frames,), flow, ids, chosen, device)
     carried = torch.lerp(sides.after, sides.before, sides.share)
     wrong = miss(carried, _pictures(frames, ids, device)) > LEVELS**2
@@ -158,10 +162,19 @@ def _pictures(film: np.ndarray, ids: np.ndarray, device: torch.device) -> Tensor
     return to_device(film[ids], device).float().permute(0, 3, 1, 2)
 
 
-def _blocks(ids: np.ndarray, device: torch.device) -> Iterator[np.ndarray]:
-    """Some of them at a time that lie close to each other: the flow between them is loaded."""
-    most = BLOCK if device.type == "cpu" else BLOCK_GPU
-    while len(ids):
-        count = min(most, int(np.searchsorted(ids, ids[0] + 2 * most)))
-        yield ids[:count]
-        ids = ids[count:]
+def block_bytes(device: torch.device, frame_size: tuple[int, int], stride: int) -> int:
+    """What making a block of frames of (width, height) takes of the device at most."""
+    pixels = frame_size[0] * frame_size[1]
+    return PIXEL_BYTES * max(PIXELS[device.type != "cpu"], (stride + 1) * pixels)
+
+
+def _blocks(ids: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...], device: torch.device) -> Iterator[np.ndarray]:
+    """Some of them at a time, as many as the device's part for it does: the flow along all between them is loaded."""
+    most, span = BLOCKS[device.type != "cpu"], frames_at_once((shape[1], shape[2]), device)
+    place = np.searchsorted(chosen, ids)
+    first, last = chosen[place - 1], chosen[place]
+    start = 0
+    while start < len(ids):
+        count = int(np.searchsorted(last[start : start + most], first[start] + span, side="left"))
+        yield ids[start : start + max(1, count)]
+        start += max(1, count)

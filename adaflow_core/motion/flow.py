@@ -12,21 +12,25 @@ from torch import Tensor
 
 from adaflow_core.model.memory import to_device
 from adaflow_core.progress import Monitor, in_threads
-from adaflow_core.storage.arrays import allocated, scratch
+from adaflow_core.storage.arrays import allocated
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
 
 AGREE = 1.0  # pixels by which the flow there and back may miss its origin
 EDGE = 1.5  # pixels by which motions within 5 pixels of each other may differ
+PIXELS = 2**21, 2**24  # of all frames whose motion lies on a CPU or another device at a time
 HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
-_GAPS = 4  # between frames of a thinned film that are measured at a time
 
 
 def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
     """[T - 1, 2, H / 2, W / 2, 2] float16, memory-mapped: the motion in pixels (x, y) between frames t and t + 1.
 
-    [:, 0] goes from t to t + 1, [:, 1] back.
+    [:, 0] goes from t to t + 1, [:, 1] back. Of a part of a video whose motion is known, a part of that.
     """
+    if video.part_of is not None:
+        whole, first = video.part_of
+        if cache.find("flow", cache_key(video=whole.digest)) is not None:
+            return source_flow(whole, cache, monitor)[first : first + len(video) - 1]
     T, (width, height) = len(video), video.size
 
     def build(folder: Path) -> dict[str, Any]:
@@ -109,6 +113,11 @@ def warp(pictures: Tensor, flow: Tensor, grid: Tensor) -> Tensor:
     )
 
 
+def frames_at_once(size: tuple[int, int], device: torch.device) -> int:
+    """From the first to the last, how many frames of (H, W) pixels the motion of may lie on the device at a time."""
+    return PIXELS[device.type != "cpu"] // (size[0] * size[1])
+
+
 def flow_to(
     flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2], of neighbouring frames
     frames: np.ndarray,  # [F]
@@ -139,13 +148,24 @@ def flow_to(
     return found, trust
 
 
-def thinned(flow: np.ndarray, frames: np.ndarray, size: tuple[int, int], device: torch.device) -> np.ndarray:
-    """The flow of a film that holds only `frames` [F]: [F - 1, 2, H / 2, W / 2, 2] float16, in a file of its own."""
-    out = scratch(np.float16, (len(frames) - 1, *flow.shape[1:]))
-    for begin in range(0, len(out), _GAPS):
-        first, second = frames[begin : begin + _GAPS], frames[begin + 1 : begin + 1 + _GAPS]
-        first = first[: len(second)]
-        there, _ = flow_to(flow, np.append(first, second), np.append(second, first), size, device)
-        small = F.avg_pool2d(there, HALF).permute(0, 2, 3, 1).half().cpu().numpy()
-        out[begin : begin + len(first)] = np.stack([small[: len(first)], small[len(first) :]], axis=1)
-    return out
+def thinned(
+    out: np.ndarray,  # [F - 1, 2, H / 2, W / 2, 2] float16
+    flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2]
+    frames: np.ndarray,  # [F] ascending
+    size: tuple[int, int],  # (H, W) pixels
+    device: torch.device,
+    monitor: Monitor,
+    own: slice = slice(None),  # of the gaps between them
+) -> None:
+    """Writes the flow of a film that holds only `frames`."""
+    gaps = np.arange(len(frames) - 1)[own]
+    with monitor.stage("flow", len(gaps)) as stage:
+        while len(gaps):
+            near = frames[gaps + 1] - frames[gaps[0]] < frames_at_once(size, device)
+            part = gaps[: max(1, int(near.sum()))]
+            first, second = frames[part], frames[part + 1]
+            there, _ = flow_to(flow, np.append(first, second), np.append(second, first), size, device)
+            small = F.avg_pool2d(there, HALF).permute(0, 2, 3, 1).half().cpu().numpy()
+            out[part, 0], out[part, 1] = small[: len(part)], small[len(part) :]
+            gaps = gaps[len(part) :]
+            stage.advance(len(part))

@@ -28,7 +28,7 @@ from adaflow_core.picture.region.crops import Crop
 from adaflow_core.picture.region.mask import Region, check_aspect
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import allocated, scratch
+from adaflow_core.storage.arrays import allocated, scratch, taken
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Inversion, Plan
 from adaflow_core.video.images import read_picture
@@ -81,10 +81,11 @@ class HandFilm:
         """That of some frames."""
         which = f"{frames.start} {frames.stop}" if isinstance(frames, slice) else f"{frames.tolist()}"
         digest = blake2b(f"{self.video.digest} {which}".encode(), digest_size=16).hexdigest()
-        video = replace(self.video, frames=self.video.frames[frames], digest=digest, times=None)
-        parts = {name: getattr(self, name)[frames] for name in ("known", "latents", "before")}
+        video = replace(self.video, frames=taken(self.video.frames, frames), digest=digest, times=None)
+        known, latents, before = (taken(values, frames) for values in (self.known, self.latents, self.before))
         order = np.arange(len(self.known))[frames]
-        return replace(self, video=video, given=np.flatnonzero(np.isin(order, self.given)), **parts)
+        given = np.flatnonzero(np.isin(order, self.given))
+        return replace(self, video=video, known=known, latents=latents, before=before, given=given)
 
     def within(self, crop: Crop, before: np.ndarray, backbone: Backbone, cache: Cache, monitor: Monitor) -> HandFilm:
         """That of a crop, whose source has the latents `before`."""

@@ -162,3 +162,12 @@ class Frames:
         # numpy leaves room in its headers for the first axis to be rewritten in place.
         shape = (self.length or self._most, *self._shape)
         np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def taken(array: np.ndarray, frames: slice | np.ndarray, axis: int = 0) -> np.ndarray:
+    """`array[frames]`: of a slice a view, of numbers [F] a copy as `scratch` keeps it. The numbers must be in range."""
+    if isinstance(frames, slice):
+        return array[frames]
+    shape = (*array.shape[:axis], len(frames), *array.shape[axis + 1 :])
+    # Not mode "raise", which holds the whole result in memory before it writes.
+    return np.take(array, frames, axis=axis, out=scratch(array.dtype, shape), mode="clip")

@@ -87,7 +87,7 @@ class Measurement:
         self.width, self.height = map(int, given.size.split("x"))
         self.passes = count_passes(backbone, self.width, self.height)
         self.work: dict[str, int] = {}
-        self.steps, self.window = 1, None
+        self.steps, self.moves, self.window = 1, 1, None
         self.results: dict[str, Any] = {
             "machine": describe_machine(backbone),
             "command": {name: str(value) for name, value in vars(given).items() if value is not None},
@@ -98,6 +98,8 @@ class Measurement:
         self._enough = False
 
     def report(self, progress: Progress) -> None:
+        if progress.stage == "invert" and not progress.done:
+            self.counted(progress.total // self.moves)
         if progress.stage == "edit" and not progress.done:
             self.clock.frames = progress.total // self.steps  # those that the model edits
         self.clock.report(progress)
@@ -145,8 +147,10 @@ class Measurement:
     def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig, region: Region | None) -> None:
         T, K = self.given.frames, len(plan.layout.keyframes)
         resolved = resolve_edit(edit_config, engine.profile, "")
-        assert resolved.steps
+        assert resolved.steps and resolved.inversion_steps
         self.steps, self.clock.keyframes = resolved.steps, K
+        self.moves = (resolved.steps - 1) * (resolved.inversion_steps // resolved.steps) + 1
+        self.counted = partial(self._count_work, plan, resolved)
         self.window = None if region is None else engine.region(plan, region).window
         if self.window is not None:
             self.results["crop"] = self.window.as_json()
@@ -227,7 +231,8 @@ def run_forecasts(backbone: Backbone, given: argparse.Namespace) -> None:
             )
             measurement.run()
         found, predicted = measurement.results, measurement.results["forecast"]
-        stages = {name: found["stages"][name] for name in predicted["seconds"]}
+        nothing = {"seconds": 0.0, "gpu_gib": 0.0, "host_gib": 0.0}  # of what was not to be done
+        stages = {name: found["stages"].get(name, nothing) for name in predicted["seconds"]}
         kind = "gpu_gib" if backbone.device.type == "cuda" else "host_gib"
         row = asked | {
             "seconds": found["edit_seconds"],

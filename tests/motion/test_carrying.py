@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from adaflow_core.motion import carrying
+from adaflow_core.motion import flow as motion_flow
 from adaflow_core.motion.carrying import carry_between, frames_to_edit, interpolated, spread
 from adaflow_core.motion.flow import flow_between, flow_to, thinned, trusted
 from adaflow_core.progress import Monitor
@@ -59,9 +62,10 @@ def test_the_way_to_a_frame_far_off_is_that_of_its_steps() -> None:
 
 def test_the_motion_of_a_film_of_fewer_frames() -> None:
     frames = panned([2, 1, 3, 2, 1])
-    short = thinned(motion(frames), np.array([0, 2, 5]), (SIZE, SIZE), CPU).astype(np.float32)
-    assert short.shape == (2, 2, SIZE // 2, SIZE // 2, 2)
-    inner = short[:, :, 8:-8, 8:-8, 0].mean(axis=(2, 3))
+    out = np.zeros((2, 2, SIZE // 2, SIZE // 2, 2), np.float16)
+    for own in (slice(0, 1), slice(1, 2)):  # as two processes do
+        thinned(out, motion(frames), np.array([0, 2, 5]), (SIZE, SIZE), CPU, Monitor(), own)
+    inner = out[:, :, 8:-8, 8:-8, 0].astype(np.float32).mean(axis=(2, 3))
     np.testing.assert_allclose(inner, [[-3, 3], [-6, 6]], atol=0.5)
 
 
@@ -143,3 +147,23 @@ def test_edges_of_what_moves_are_not_trusted(shape: tuple[int, ...]) -> None:
     found = trusted(there, -there, grid)[:, 0]
     assert found.shape == (F, H, W) and not found[..., W // 2 - 2 : W // 2 + 2].any()
     assert found[..., : W // 2 - 2].all()
+
+
+def test_blocks_are_as_large_as_the_motion_between_them_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = panned([1] * 40)
+    flow, chosen = motion(frames), np.arange(0, 41, 5)
+    expected = carried(255 - frames, frames, chosen.tolist())
+    spans: list[int] = []
+
+    def spy(flow: np.ndarray, ids: np.ndarray, others: np.ndarray, *rest: Any) -> Any:
+        spans.append(int(max(ids.max(), others.max()) - min(ids.min(), others.min())))
+        return flow_to(flow, ids, others, *rest)
+
+    monkeypatch.setattr(carrying, "flow_to", spy)
+    for pixels, longest in ((12 * SIZE**2, 11), (SIZE**2, 4)):  # less than a gap: a frame at a time
+        monkeypatch.setattr(motion_flow, "PIXELS", (pixels, pixels))
+        spans.clear()
+        out = np.zeros_like(frames)
+        out[chosen] = 255 - frames[chosen]
+        carry_between(out, frames, flow, chosen, CPU, Monitor())
+        assert np.array_equal(out, expected) and max(spans) <= longest

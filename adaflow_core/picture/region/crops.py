@@ -51,7 +51,7 @@ def crop_of(video: Video, window: Window, cache: Cache, monitor: Monitor) -> Cro
 
     key = cache_key(video=video.digest, size=window.size, corners=window.corners.tolist())
     folder, _, _ = cache.get("crops", key, build, monitor.note)
-    film = replace(video, frames=np.load(folder / "frames.npy", mmap_mode="r"), digest=key)
+    film = replace(video, frames=np.load(folder / "frames.npy", mmap_mode="r"), digest=key, part_of=None)
     return Crop(window, film, video)
 
 

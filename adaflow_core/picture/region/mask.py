@@ -20,7 +20,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.picture.region import files
 from adaflow_core.picture.region.window import Window
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import scratch
+from adaflow_core.storage.arrays import scratch, taken
 from adaflow_core.video.decode import decode_video, probe
 from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
@@ -90,7 +90,7 @@ class RegionMask:
         which = f"{frames.start} {frames.stop}" if isinstance(frames, slice) else f"{frames.tolist()}"
         digest = blake2b(f"{self.digest} {which}".encode(), digest_size=16).hexdigest()
         window = None if self.window is None else self.window.at(frames)
-        return replace(self, weights=self.weights[frames], digest=digest, window=window)
+        return replace(self, weights=taken(self.weights, frames), digest=digest, window=window)
 
     def within(self, window: Window) -> RegionMask:
         """That of the window alone, which holds all of it."""
