@@ -116,13 +116,14 @@ def test_the_command(tmp_path: Path) -> None:
     assert results["cache_gib"] * GIB >= left + 6 * 64 * 64 * 3 > 6 * 64 * 64 * 3
 
 
+@pytest.mark.thorough
 def test_a_region_is_counted_by_its_crop(tmp_path: Path) -> None:
-    command = ("--frames", "4", "--keyframes", "2", "--steps", "1", "--size", "384x256")
+    command = ("--frames", "4", "--keyframes", "2", "--steps", "1", "--size", "256x192")
     small = ("--region", "0.01", "--crop", "small")
     whole, part = run(tmp_path / "whole.json", *command), run(tmp_path / "part.json", *command, *small)
-    assert part["crop"] == {"width": 128, "height": 128, "share": 0.1667} and "crop" not in whole
+    assert part["crop"] == {"width": 128, "height": 128, "share": 0.3333} and "crop" not in whole
     for name in ("invert", "keyframes", "propagation", "decode frames"):
-        assert whole["stages"][name]["needed_tflop"] > 5.9 * part["stages"][name]["needed_tflop"] > 0
+        assert whole["stages"][name]["needed_tflop"] > 2.9 * part["stages"][name]["needed_tflop"] > 0
     assert part["stages"]["encode"]["needed_tflop"] > whole["stages"]["encode"]["needed_tflop"]
 
 

@@ -282,12 +282,15 @@ def test_html_in_what_visitors_type_is_shown_as_text(victim: Victim, drawn_clip:
         assert "<img" not in str(refused.value) and "&lt;img" in str(refused.value)
 
 
+GARBAGE: list[Any] = [None, float("nan"), {"path": "/etc/passwd"}, "../../etc\0"]
+
+
 @pytest.mark.slow
-def test_garbage_ends_in_a_sentence_or_nothing(victim: Victim) -> None:
-    """Every event with wrong types, too few values and numbers out of range."""
-    garbage: list[Any] = [None, float("nan"), {"path": "/etc/passwd"}, "../../etc\0"]
-    for event, types in victim.dependencies():
-        for value in garbage:
+@pytest.mark.parametrize("each", [1, pytest.param(len(GARBAGE), marks=pytest.mark.thorough)])
+def test_garbage_ends_in_a_sentence_or_nothing(victim: Victim, each: int) -> None:
+    """Every event with wrong types, too few values and numbers out of range: `each` of them, in turns."""
+    for number, (event, types) in enumerate(victim.dependencies()):
+        for value in (GARBAGE[(number + k) % len(GARBAGE)] for k in range(each)):
             said = victim.call(event, [value] * len(types))
             if '"success":true' not in said.replace(" ", ""):  # a result tells where Gradio keeps what it serves
                 tells_nothing(said, victim)
