@@ -275,6 +275,7 @@ def test_methods_by_name() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_benchmark_runs_and_goes_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One clip, then both; the second run makes the second clip's edits only."""
     manifest, out, cache = folder / "manifest.jsonl", tmp_path / "out", tmp_path / "cache"
