@@ -253,8 +253,9 @@ class AdaFlow:
         monitor = Monitor()
         begin, end, segments, held = surroundings(plan.segments, *frames)
         config, (first, last) = config or EditConfig(), (frame - begin for frame in frames)
-        parts = (some[(some >= first) & (some < last)] - first for some in (segments.cuts, segments.keyframes))
-        cuts, keyframes = parts
+        cuts, keyframes = (
+            some[(some >= first) & (some < last)] - first for some in (segments.cuts, segments.keyframes)
+        )
         passing = Passing.of(last - first, cuts, keyframes, config.stride)
         with self._exclusive(monitor):
             piece = self._stretch(plan, begin, end, None, monitor, segments)

@@ -29,34 +29,33 @@ def test_its_fault_is_told() -> None:
         pass
 
 
-def test_what_fails_in_the_block_ends_it() -> None:
-    began, told = threading.Event(), list[str]()
+class Endless:
+    """Work that ends only when it is stopped."""
 
-    def endless(monitor: Monitor) -> None:
+    def __init__(self) -> None:
+        self.began, self.stopped = threading.Event(), False
+
+    def __call__(self, monitor: Monitor) -> None:
+        self.began.set()
         try:
             while True:
-                began.set()
                 monitor.check()
         except Stopped:
-            told.append("stopped")
+            self.stopped = True
             raise
 
-    with pytest.raises(ValueError, match="block"), beside(Monitor(), endless):
-        began.wait()
+
+def test_what_fails_in_the_block_ends_it() -> None:
+    work = Endless()
+    with pytest.raises(ValueError, match="block"), beside(Monitor(), work):
+        work.began.wait()
         raise ValueError("block")
-    assert told == ["stopped"] and not running()
+    assert work.stopped and not running()
 
 
 def test_waiting_for_it_can_be_stopped() -> None:
-    stop, told = threading.Event(), list[str]()
-
-    def endless(monitor: Monitor) -> None:
-        try:
-            while True:
-                monitor.check()
-        finally:
-            told.append("ended")
-
-    with pytest.raises(Stopped), beside(Monitor(stop=stop.is_set), endless):
+    work, stop = Endless(), threading.Event()
+    with pytest.raises(Stopped), beside(Monitor(stop=stop.is_set), work):
+        work.began.wait()
         stop.set()
-    assert told == ["ended"] and not running()
+    assert work.stopped and not running()
