@@ -8,6 +8,10 @@ APP_FLAGS ?=
 TEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 LEFT_OUT ?= thorough
 
+# Compiled modules are kept, also where the environment says not to: each of the processes that tests start would else
+# compile torch and diffusers anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 VENV := .venv
 BIN := $(VENV)/bin
 

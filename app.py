@@ -77,7 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
     # Nothing is sent anywhere unless --share asks for it.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # Gradio summarises all of them after each event
+    # After each event Gradio summarises those before it, in a table that nobody reads.
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
     folder = Path(tempfile.mkdtemp(prefix="adaflow-"))  # deleted when the server ends
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a container is stopped; handled as Ctrl+C
     try:
