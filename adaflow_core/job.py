@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,17 +19,17 @@ from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.stretch import only_frames
+from adaflow_core.film.thinned import Thinned
 from adaflow_core.film.timeline import PromptRange
 from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.memory import PeakMemory
-from adaflow_core.motion.carrying import carry_between, frames_to_edit, interpolated, spread
-from adaflow_core.motion.flow import source_flow, thinned
+from adaflow_core.motion.carrying import interpolated
 from adaflow_core.picture.by_hand import HandFilm, held_to_it
 from adaflow_core.picture.region import RegionMask
 from adaflow_core.picture.region.crops import Crop, cropped_plan
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import build_layout, draw_keyframes
-from adaflow_core.progress import Monitor, beside
+from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import taken
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditResult, Embedding, Inversion, Plan
@@ -160,13 +159,12 @@ class Job:
 
     def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None) -> EditResult:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
-        began, part, video = time.perf_counter(), self.part, self.video.part(self.part.start, self.part.stop)
-        chosen = self.chosen()
-        with PeakMemory(self.backbone.device) as peak, self._following(video, chosen):
-            some = self if chosen is None else self.at(chosen)
-            edited = np.arange(len(video)) if chosen is None else chosen[some.part] - part.start
-            made = some._made(invert or partial(self.invert, chosen), partial(self._flow, video, edited))
-            frames = made.frames if chosen is None else self._with_carried(video, made, edited)
+        began, part, film = time.perf_counter(), self.part, self.film()
+        with PeakMemory(self.backbone.device) as peak, film.followed(self.config.smoothing):
+            passing = self._passing(film)
+            some = self if passing is None else self.at(passing)
+            made = some._made(invert or partial(self.invert, passing), film.flow)
+            frames = film.with_carried(made.frames, made.renewed)
             if self.region is not None:
                 frames = self.region.at(part).lay(frames, self.plan.video.frames[part])
             if self.over.crop is not None:
@@ -180,7 +178,7 @@ class Job:
             inversion_reused=made.inversion_reused,
             resumed_at_step=made.resumed_at_step,
             chunk=made.chunk,
-            edited=edited,
+            edited=film.frames,
         )
 
     @property
@@ -188,29 +186,23 @@ class Job:
         """The frames that the result is of."""
         return slice(*(self.around.only if self.around else slice(None)).indices(len(self.latents))[:2])
 
-    def chosen(self) -> np.ndarray | None:
-        """[F] the frames that the model edits, and those that are held; None: all."""
-        part, keyframes, stride = self.part, self.plan.layout.keyframes, self.config.stride
-        held = np.empty(0, np.int64) if self.around is None else self.around.frame_ids
-        needed = keyframes if self.by_hand is None else np.union1d(keyframes, self.by_hand.given)
+    def film(self) -> Thinned:
+        """The frames that the result is of, and which of them the model edits: keyframes and given ones among them."""
+        part, stride = self.part, 1 if self.plan.config.resample else self.config.stride
+        needed, cuts = self.plan.layout.keyframes, self.plan.segments.cuts
+        if self.by_hand is not None:
+            needed = np.union1d(needed, self.by_hand.given)
         needed = needed[(needed >= part.start) & (needed < part.stop)] - part.start
-        length, cuts = part.stop - part.start, self.plan.segments.cuts - part.start
-        cuts = cuts[(cuts > 0) & (cuts < length)]
-        if self.plan.config.resample or len(spread(length, cuts, needed, stride)) == length:
+        cuts = cuts[(cuts > part.start) & (cuts < part.stop)] - part.start
+        video = self.video.part(part.start, part.stop)
+        return Thinned.of(video, cuts, needed, stride, self.backbone, self.cache, self.monitor)
+
+    def _passing(self, film: Thinned) -> np.ndarray | None:
+        """[F] the frames that pass through the model: those that it edits, and those that are held; None: all."""
+        if film.whole:
             return None
-        video, device = self.video.part(part.start, part.stop), self.backbone.device
-
-        def build(folder: Path) -> dict[str, Any]:
-            flow = source_flow(video, self.cache.alone, self.monitor)
-            found = frames_to_edit(video.frames, flow, cuts, needed, stride, device, self.monitor)
-            return {"frames": found.tolist()}
-
-        key = cache_key(
-            video=video.digest, cuts=cuts.tolist(), needed=needed.tolist(), stride=stride, device=device.type
-        )
-        _, meta, _ = self.cache.get("chosen", key, build, self.monitor.note)
-        found = np.array(meta["frames"], np.int64)
-        return None if len(found) == length else np.union1d(found + part.start, held)
+        held = np.empty(0, np.int64) if self.around is None else self.around.frame_ids
+        return np.union1d(film.frames + self.part.start, held)
 
     def at(self, frames: np.ndarray) -> Job:
         """The same of some frames, all keyframes among them."""
@@ -219,37 +211,6 @@ class Job:
             self, plan=only_frames(self.plan, frames), latents=taken(self.latents, frames), around=around,
             over=replace(self.over, crop=None).at(frames),
         )  # fmt: skip
-
-    def _following(self, video: Video, chosen: np.ndarray | None) -> AbstractContextManager[None]:
-        """On a GPU the processor follows the motion meanwhile, unless it is known since frames were chosen by it."""
-        idle = self.backbone.device.type != "cpu" and self.backbone.team.leads
-        if not idle or chosen is not None or not self.config.smoothing:
-            return nullcontext()
-        return beside(self.monitor, partial(source_flow, video, self.cache.alone))
-
-    def _flow(self, video: Video, frames: np.ndarray) -> np.ndarray:
-        """The motion of a film that holds only `frames` [F] of `video`."""
-        flow = source_flow(video, self.cache, self.monitor)
-        if len(frames) == len(video):
-            return flow
-        team = self.backbone.team
-        out = team.scratch(flow.dtype, (len(frames) - 1, *flow.shape[1:]))
-        own, (height, width) = team.own(len(out)), video.frames.shape[1:3]
-        thinned(out, flow, frames, (height, width), self.backbone.device, self.monitor, own)
-        team.wait()
-        return out
-
-    def _with_carried(self, video: Video, made: _Made, edited: np.ndarray) -> np.ndarray:
-        """All frames [T, H, W, 3] uint8 of `video`, those between the `edited` ones carried."""
-        team, flow = self.backbone.team, source_flow(video, self.cache, self.monitor)
-        out = team.scratch(np.uint8, video.frames.shape)
-        if team.leads:
-            out[edited] = made.frames
-        team.wait()
-        own, device = team.own(len(video)), self.backbone.device
-        carry_between(out, video.frames, flow, edited, device, self.monitor, made.renewed, own)
-        team.wait()
-        return out
 
     def _made(self, invert: Callable[[], tuple[Inversion, bool]], flow: Callable[[], np.ndarray]) -> _Made:
         """All frames by the model. `flow`: their motion."""
@@ -337,9 +298,9 @@ class Job:
     def place(self) -> np.ndarray | None:
         """[T, h, w] 0..1 where the model finds that the edit takes place, carried frames by those around them; None:
         everywhere."""
-        chosen = self.chosen()
-        found = self._place() if chosen is None else self.at(chosen)._place()
-        return found if found is None or chosen is None else interpolated(found, chosen, len(self.latents))
+        passing = self._passing(self.film())
+        found = self._place() if passing is None else self.at(passing)._place()
+        return found if found is None or passing is None else interpolated(found, passing, len(self.latents))
 
     def _place(self) -> np.ndarray | None:
         return self._found(self.video, self.latents, self.plan.segments.keyframes)

@@ -43,8 +43,8 @@ def build(studio: Studio) -> gr.Blocks:
         previewed = [*connect_preview(events, steps), *connect_hand(events, steps)]
         connect_place(events, steps)
         connect_draft(events, steps)
-        connect_region(events.region, steps, previewed)
-        connect_rows(events, steps, previewed)
+        connect_region(events.region, steps)
+        connect_rows(events, steps)
         edit_started = connect_edit(events, steps)
         retake_started = connect_retake(events, steps)
         connect_result(events, steps, [edit_started, retake_started])

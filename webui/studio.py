@@ -117,8 +117,11 @@ class Studio:
 
         return self.jobs.submit("load", work)
 
-    def plan(self, request: Request) -> str:
-        """Queue planning, and return the job's id. The job's result is the id of the plan, which stays here."""
+    def plan(self, request: Request, before: StoredPlan | None = None) -> str:
+        """Queue planning, and return the job's id. The job's result is the id of the plan, which stays here.
+
+        It is that of the plan `before` where only the forecast is another.
+        """
         if self.public and request.size and min(request.size) > LARGEST_SIDE:
             raise AdaFlowError(f"this page works at up to {LARGEST_SIDE} pixels of the shorter side; take less")
         task = PlanTask(self._sources[self.resolve_model(request.model)], request)
@@ -126,7 +129,8 @@ class Studio:
         def work(report: Report, stop: Stop) -> str:
             plan = self._run(task, report, stop)
             assert isinstance(plan, Plan)
-            return self.store_plan(request, plan)
+            same = before is not None and replace(before.request, edit=request.edit) == request
+            return self.store_plan(request, plan, before.id if before and same else None)
 
         return self.jobs.submit("plan", work, urgent=True, files=_files(request.video))
 
@@ -285,9 +289,9 @@ class Studio:
             sentences.append(f"The {name} is too long for the model; this part is left out: “{embedding.dropped}”.")
         return sentences
 
-    def store_plan(self, request: Request, plan: Plan) -> str:
-        """Keep a plan, and return its new id; the plan that was used longest ago makes room."""
-        stored = StoredPlan(secrets.token_urlsafe(16), request, plan, time.monotonic())
+    def store_plan(self, request: Request, plan: Plan, plan_id: str | None = None) -> str:
+        """Keep a plan, and return its id, by default a new one; the plan that was used longest ago makes room."""
+        stored = StoredPlan(plan_id or secrets.token_urlsafe(16), request, plan, time.monotonic())
         with self._plans_lock:
             self._plans[stored.id] = stored
             while len(self._plans) > self._keep_plans:

@@ -1,4 +1,4 @@
-"""The page in a real browser, one for each process that runs tests."""
+"""The page of one server in a real browser, a new one for each file: while it runs, no other loop can."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
@@ -35,7 +35,7 @@ def browser(chromium: str) -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """Its cache holds the page's scripts, which are some megabytes. Nothing plays by itself: that takes a core."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")

@@ -159,15 +159,7 @@ class PlanEvents:
             )
         previous = self.studio.find_plan(plan_id)
         if previous is not None and previous.request == request:
-            plan = self.studio.corrected(previous.plan)
-            yield unchanged(
-                PreviewOutputs,
-                plan_id=previous.id,
-                job_id="",
-                status="",
-                facts=views.facts(plan, previous.id),
-                cost=views.cost(plan),
-            )
+            yield _cost_outputs(self.studio.corrected(previous.plan), previous.id)
             return
         async for update in self._plan(request, previous):
             yield update
@@ -186,7 +178,7 @@ class PlanEvents:
 
     async def _plan(self, request: Request, previous: StoredPlan | None) -> AsyncIterator[PreviewOutputs]:
         with refuse_on_error():
-            job_id, snapshot = self.studio.plan(request), None
+            job_id, snapshot = self.studio.plan(request, previous), None
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
                 yield unchanged(PreviewOutputs, job_id=job_id, status=views.progress(snapshot))
@@ -196,6 +188,9 @@ class PlanEvents:
                 raise refusal(snapshot.problem.replace(request.video, Path(request.video).name))
             raise refusal("the preview was stopped", title="Stopped")
         stored = self._find_plan(snapshot.result)
+        if previous is not None and stored.id == previous.id:
+            yield _cost_outputs(stored.plan, stored.id)
+            return
         yield await asyncio.to_thread(_preview_outputs, stored, previous.plan if previous else None)
         if previous is not None:
             self.studio.forget_plan(previous.id)
@@ -296,6 +291,12 @@ def _size(info: VideoInfo, side: int | str) -> tuple[int, int] | None:
 
 def _serve_items(items: list[views.Item]) -> list[tuple[str, str]]:
     return [(serve_image(picture), caption) for picture, caption in items]
+
+
+def _cost_outputs(plan: Plan, plan_id: str) -> PreviewOutputs:
+    """Of a plan that is shown already: what its edit takes, which may have changed."""
+    facts = views.facts(plan, plan_id)
+    return unchanged(PreviewOutputs, plan_id=plan_id, job_id="", status="", facts=facts, cost=views.cost(plan))
 
 
 def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutputs:

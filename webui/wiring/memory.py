@@ -67,5 +67,5 @@ def connect_memory(
     shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **PRIVATE)
     shown.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
     shown.then(events.region.keyframes, plan.plan_id, part.keyframe, **PRIVATE)
-    show_over(shown, events.region, steps)
-    show_selection(shown, events, steps)
+    show_over(shown.then, events.region, steps)
+    show_selection(shown.then, events, steps)

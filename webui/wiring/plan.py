@@ -57,8 +57,7 @@ def connect_preview(events: Events, steps: Steps) -> list[gr.events.Dependency]:
         api_name="replan",
         **LATEST,
     )
-    for event in (previewed, replanned):
-        show_selection(event, events, steps)
+    show_selection(plan.plan_id.change, events, steps)
     plan.stop.click(planning.stop_preview, plan.job_id, plan.status, api_name="stop_preview", **IMMEDIATE)
     return [previewed, replanned]
 
@@ -106,7 +105,6 @@ def connect_hand(events: Events, steps: Steps) -> list[gr.events.Dependency]:
         asked = [plan.plan_id, plan.frame, gr.State(action)]
         changed = button.click(events.timeline.by_hand, asked, plan.settings["keyframes_at"], **PRIVATE)
         done.append(changed.success(planning.replan, inputs, outputs, **PRIVATE))
-        show_selection(done[-1], events, steps)
     return done
 
 

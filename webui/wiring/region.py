@@ -13,7 +13,7 @@ from webui.outputs import OverOutputs, collect
 from webui.wiring.shared import KEEP_OVER, PRIVATE, Call, Steps, parameters, show_over
 
 
-def connect_region(region: RegionEvents, steps: Steps, previewed: list[gr.events.Dependency]) -> None:
+def connect_region(region: RegionEvents, steps: Steps) -> None:
     """A region that is painted, and keyframes that are given back."""
     plan, edit, part = steps.plan, steps.edit, steps.edit.region
     known = {"plan_id": plan.plan_id, "drafted": edit.drafted, "video": steps.video.video}
@@ -36,8 +36,7 @@ def connect_region(region: RegionEvents, steps: Steps, previewed: list[gr.events
     changed[-1].then(lambda: None, None, part.canvas, **PRIVATE)
     file = call(region.keyframe_file, [part.keyframe_file])
     gr.on([part.keyframe.change, part.keyframe_of.input, edit.drafted.change], *file, **PRIVATE)
-    for event in previewed:
-        event.success(*call(region.keyframes, [part.keyframe]), **PRIVATE).then(*file, **PRIVATE)
-        show_over(event, region, steps)
+    plan.plan_id.change(*call(region.keyframes, [part.keyframe]), **PRIVATE).then(*file, **PRIVATE)
+    show_over(plan.plan_id.change, region, steps)
     for event in changed:
         event.then(None, part.over_id, None, js=KEEP_OVER, **PRIVATE)

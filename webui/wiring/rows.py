@@ -18,18 +18,17 @@ from webui.wiring.shared import PRIVATE, Call, Events, Steps, plan_first
 _SET_PROMPT = "(rows, text) => [rows.map((row, i) => i === %d ? { ...row, prompt: text } : row)]"
 
 
-def connect_rows(events: Events, steps: Steps, previewed: list[gr.events.Dependency]) -> None:
+def connect_rows(events: Events, steps: Steps) -> None:
     """A prompt for each shot: the rows, and what is done to them."""
     film, plan, edit = events.film, steps.plan, steps.edit
     rows = collect(RowsOutputs._fields, edit)
-    shots: Call = quietly(film.shots), [plan.plan_id, *rows], rows  # a moved slider may come here without a plan
+    shots: Call = quietly(film.shots), [plan.plan_id, *rows], rows  # where a video was taken away there is no plan
     shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
     edit.prompting.change(_by_shot, edit.prompting, [edit.prompt, edit.timeline, edit.show_place, edit.try_it],
                           **PRIVATE)  # fmt: skip
     wanted = edit.prompting.input(_refuse_one, edit.prompting, None, **PRIVATE)
     plan_first(wanted, shown, events, steps).success(*shots, **PRIVATE)
-    for event in previewed:
-        event.success(*shots, **PRIVATE)
+    plan.plan_id.change(*shots, **PRIVATE)
     with edit.rows:
         gr.render([edit.prompts, plan.plan_id], [edit.prompts_version.change], show_progress="hidden")(
             lambda prompts, plan_id: _show_rows(film, edit, rows, prompts, plan_id)

@@ -65,10 +65,7 @@ def plan_first(
     """Make the plan again if the settings have changed, so that what comes then follows what is shown."""
     planning = events.planning
     inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, steps.plan, **shown)
-    planned = event.success(planning.preview, inputs, outputs, **PRIVATE)
-    show_selection(planned, events, steps)
-    show_over(planned, events.region, steps)
-    return planned
+    return event.success(planning.preview, inputs, outputs, **PRIVATE)
 
 
 def watch_call(editing: EditEvents, steps: Steps, **shown: Any) -> Call:
@@ -81,22 +78,19 @@ def history_call(editing: EditEvents, steps: Steps) -> Call:
     return editing.history, [edit.session, edit.job_id], collect(HistoryOutputs._fields, steps.result)
 
 
-def show_selection(event: gr.events.Dependency, events: Events, steps: Steps) -> None:
-    """After a plan was made: show the tokens of the selected keyframe, and the selected frame."""
+def show_selection(when: Callable[..., Any], events: Events, steps: Steps) -> None:
+    """When there is another plan: the tokens of the selected keyframe, and the selected frame."""
     planning, plan = events.planning, steps.plan
     # The plots again where they are zoomed, or show an edit.
     calls = tokens_call(planning, plan), frame_call(planning, plan), zoom_call(events.timeline, plan, steps.edit)
     for handler, inputs, outputs in calls:
-        # Before the first preview a moved slider comes here without a plan.
-        event.success(quietly(handler), inputs, outputs, **PRIVATE)
+        when(quietly(handler), inputs, outputs, **PRIVATE)  # where a video was taken away there is no plan
 
 
-def show_over(event: gr.events.Dependency, region: RegionEvents, steps: Steps) -> None:
-    """After a plan was made: show what a project or a reload brought for it."""
+def show_over(when: Callable[..., Any], region: RegionEvents, steps: Steps) -> None:
+    """When there is another plan: what a project or a reload brought for it."""
     part = steps.edit.region
-    shown = event.success(
-        region.show_over, [steps.plan.plan_id, part.over], collect(OverOutputs._fields, part), **PRIVATE
-    )
+    shown = when(region.show_over, [steps.plan.plan_id, part.over], collect(OverOutputs._fields, part), **PRIVATE)
     shown.then(None, part.over_id, None, js=KEEP_OVER, **PRIVATE)
 
 

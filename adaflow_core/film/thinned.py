@@ -1,0 +1,97 @@
+"""A film of which the model edits some frames, and the others are carried from those."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.motion.carrying import carry_between, frames_to_edit, spread
+from adaflow_core.motion.flow import source_flow, thinned
+from adaflow_core.progress import Monitor, beside
+from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.video.types import Video
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """A film, and which of its frames the model edits. `backbone` says on what device, and with whom."""
+
+    video: Video  # T frames
+    frames: np.ndarray  # [F] ascending, those that are edited
+    backbone: Backbone
+    cache: Cache
+    monitor: Monitor
+
+    @classmethod
+    def of(
+        cls,
+        video: Video,
+        cuts: np.ndarray,  # frames that begin a new shot
+        needed: np.ndarray,  # [N] frames that are edited in any case
+        stride: int,  # at most so many frames lie from one edited frame to the next
+        backbone: Backbone,
+        cache: Cache,
+        monitor: Monitor,
+    ) -> Thinned:
+        """With the frames of which the others can be made, as the source's motion tells."""
+        everything = cls(video, np.arange(len(video)), backbone, cache, monitor)
+        device = backbone.device
+        if len(spread(len(video), cuts, needed, stride)) == len(video):
+            return everything
+
+        def build(folder: Path) -> dict[str, Any]:
+            flow = source_flow(video, cache.alone, monitor)
+            found = frames_to_edit(video.frames, flow, cuts, needed, stride, device, monitor)
+            return {"frames": found.tolist()}
+
+        key = cache_key(
+            video=video.digest, cuts=cuts.tolist(), needed=needed.tolist(), stride=stride, device=device.type
+        )
+        _, meta, _ = cache.get("chosen", key, build, monitor.note)
+        return cls(video, np.array(meta["frames"], np.int64), backbone, cache, monitor)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every frame is edited."""
+        return len(self.frames) == len(self.video)
+
+    def flow(self) -> np.ndarray:
+        """The motion of a film that holds only the edited frames, as `source_flow` gives it."""
+        flow = source_flow(self.video, self.cache, self.monitor)
+        if self.whole:
+            return flow
+        team, size = self.backbone.team, self.video.frames.shape[1:3]
+        out = team.scratch(flow.dtype, (len(self.frames) - 1, *flow.shape[1:]))
+        thinned(out, flow, self.frames, size, self.backbone.device, self.monitor, team.own(len(out)))
+        team.wait()
+        return out
+
+    def followed(self, smoothing: float | None) -> AbstractContextManager[None]:
+        """On a GPU the processor follows the motion meanwhile, unless it is known since frames were chosen by it."""
+        idle = self.backbone.device.type != "cpu" and self.backbone.team.leads
+        if not idle or not self.whole or not smoothing:
+            return nullcontext()
+        return beside(self.monitor, partial(source_flow, self.video, self.cache.alone))
+
+    def with_carried(self, edited: np.ndarray, renewed: np.ndarray | None = None) -> np.ndarray:
+        """All frames [T, H, W, 3] uint8 of the `edited` ones [F, H, W, 3] uint8.
+
+        `renewed`: [F, h, w] 0..1, where a thing takes another's place.
+        """
+        if self.whole:
+            return edited
+        team, flow = self.backbone.team, source_flow(self.video, self.cache, self.monitor)
+        out = team.scratch(np.uint8, self.video.frames.shape)
+        if team.leads:
+            out[self.frames] = edited
+        team.wait()
+        own, device = team.own(len(out)), self.backbone.device
+        carry_between(out, self.video.frames, flow, self.frames, device, self.monitor, renewed, own)
+        team.wait()
+        return out
