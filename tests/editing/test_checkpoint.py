@@ -177,6 +177,7 @@ def run(tiny_folder: Callable[[str], Path], drawn_clip: Path, tmp_path: Path, mo
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("number", range(KILLS))

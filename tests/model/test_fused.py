@@ -21,9 +21,17 @@ kernels = pytest.importorskip("adaflow_core.model.kernels", exc_type=ImportError
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("shape", [(2, 320, 6, 11), (1, 96, 5, 7), (2, 64, 20, 30)])
-@pytest.mark.parametrize("silu", [True, False])
-@pytest.mark.parametrize("shifts", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("shape", "silu", "shifts"),
+    [
+        ((2, 320, 6, 11), True, 2),
+        ((2, 320, 6, 11), False, 0),
+        ((1, 96, 5, 7), True, 0),
+        ((1, 96, 5, 7), False, 1),
+        ((2, 64, 20, 30), True, 1),
+        ((2, 64, 20, 30), False, 2),
+    ],
+)
 def test_group_norm(shape: tuple[int, ...], silu: bool, shifts: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = (3 * torch.randn(shape, generator=generator) + 2).to(DEVICE)

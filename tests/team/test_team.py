@@ -90,6 +90,7 @@ def test_the_film_of_two_processes_is_that_of_one(team: TeamEngine, tmp_path: Pa
     assert together.report["inversion_reused"] is False
 
 
+@pytest.mark.thorough
 def test_two_processes_edit_the_crop_of_a_region_as_one_does(team: TeamEngine, tmp_path: Path) -> None:
     inside = np.zeros((5, 192, 256), bool)
     inside[:, 80:100, 110:130] = True
@@ -133,6 +134,7 @@ def test_a_process_that_dies_ends_the_edit_and_the_next_resumes(team: TeamEngine
     assert result.report["inversion_reused"] and result.report["resumed_at_step"] > 0
 
 
+@pytest.mark.thorough
 def test_a_stop_is_seen_and_the_next_edit_works(team: TeamEngine) -> None:
     plan, stopping = planned(team), threading.Event()
     began = time.monotonic()

@@ -126,7 +126,9 @@ STRUCTURES = {
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.thorough] * (k % 2)) for k, n in enumerate(STRUCTURES)]
+)
 def test_flash_and_tone_stay_together(name: str, tmp_path: Path) -> None:
     assert STRUCTURES[name].expected()[0], "no flash"
     assert not faults(STRUCTURES[name], tmp_path / "film")

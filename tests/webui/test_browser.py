@@ -289,6 +289,7 @@ def test_a_reload_finds_the_running_job_and_stop_ends_it(page: Page) -> None:
     page.get_by_text("Edit stopped").wait_for()
 
 
+@pytest.mark.thorough
 def test_two_visitors_get_their_own_results(browser: Browser, address: str, tmp_path: Path) -> None:
     """Started together, one after the other on the device; each sees its own clip edited."""
     contexts = [browser.new_context(reduced_motion="reduce") for _ in range(2)]

@@ -109,6 +109,7 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path
     assert Path(download.value.path()).read_bytes() == film
 
 
+@pytest.mark.thorough
 def test_a_region_is_given_as_a_box_by_keyboard_alone(page: Page) -> None:
     """The left half of frame 2, less its upper half."""
     choose_example(page, frames="0:4", steps=1)
