@@ -354,7 +354,9 @@ def reconstruct(backbone: Backbone, latents: torch.Tensor, prompt: str, steps: i
     return x
 
 
-@pytest.mark.parametrize(("layout", "few", "many"), [("sd1", 10, 80), ("sd2", 10, 40), ("v", 2, 10)])
+@pytest.mark.parametrize(
+    ("layout", "few", "many"), [pytest.param("sd1", 10, 80, marks=pytest.mark.thorough), ("sd2", 10, 40), ("v", 2, 10)]
+)
 def test_inversion_and_back_comes_closer_with_smaller_steps(
     engines: Engines, frames: np.ndarray, tmp_path: Path, layout: str, few: int, many: int
 ) -> None:

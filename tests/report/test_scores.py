@@ -70,7 +70,11 @@ def test_noise_that_comes_and_goes_is_flicker_and_motion_is_not() -> None:
 @pytest.mark.skipif(not (EMBEDDED / "model_index.json").is_file(), reason="no embedded model in assets/embedded-sd")
 @pytest.mark.parametrize(
     ("edit", "value", "scene", "local"),
-    [("object", "rocket", BALLOON, True), ("style", "comic", BALLOON, False), ("background", "snow", STAR, False)],
+    [
+        ("object", "rocket", BALLOON, True),
+        pytest.param("style", "comic", BALLOON, False, marks=pytest.mark.thorough),
+        pytest.param("background", "snow", STAR, False, marks=pytest.mark.thorough),
+    ],
 )
 def test_agreement_says_how_far_the_edit_went(edit: str, value: str, scene: dict[str, str], local: bool) -> None:
     backbone, pair = load_backbone("embedded", device="cpu"), drawn(edit, value, scene)

@@ -119,6 +119,7 @@ def test_what_is_refused_leaves_the_processes_running(team: TeamEngine) -> None:
     assert [process.pid for process in team.processes._started.processes] == before  # type: ignore[union-attr]
 
 
+@pytest.mark.thorough
 def test_a_process_that_dies_ends_the_edit_and_the_next_resumes(team: TeamEngine) -> None:
     plan, config = planned(team), EditConfig(steps=10, inversion_steps=10, seed=7)
 

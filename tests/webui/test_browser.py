@@ -237,6 +237,7 @@ def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Pa
     assert page.locator(".af-facts").count() == 0 and not page.get_by_text("“a green ball”").is_visible()
 
 
+@pytest.mark.thorough
 def test_both_videos_play_and_stand_as_one(page: Page) -> None:
     """Whichever of them is touched."""
     choose_example(page)
@@ -315,6 +316,7 @@ def test_two_visitors_get_their_own_results(browser: Browser, address: str, tmp_
     assert lengths == [6, 8]
 
 
+@pytest.mark.thorough
 def test_no_serious_accessibility_violations(page: Page) -> None:
     """By axe-core, with a plan, drafts, a result and all that opens on the page; wide and narrow, light and dark."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -410,6 +412,7 @@ def test_html_that_a_visitor_types_is_text(page: Page) -> None:
     assert page.evaluate("window.attacked === undefined")
 
 
+@pytest.mark.thorough
 def test_the_place_of_an_edit_is_shown_before_it(page: Page) -> None:
     choose_example(page)
     set_slider(page, "Keyframes (0 = automatic)", 2)

@@ -38,6 +38,8 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     page.get_by_label("Split row 2 at frame").wait_for()
     rows = page.locator(".af-row textarea")
     assert rows.count() == 2
+    assert [row.input_value() for row in rows.all()] == [clip["prompt"]] * 2, "what was typed before"
+    rows.nth(1).fill("")
     page.get_by_label("Frames 0 to 3").fill("a green ball")
     # Rows fill the window: the button and what it began stay in it.
     size = page.viewport_size

@@ -79,18 +79,28 @@ class FilmEvents:
 
     # --- prompts of ranges ---
 
-    def shots(self, plan_id: str | None, rows: Rows, version: float) -> RowsOutputs:
-        """A row for each shot of the plan; rows that fit the video stay."""
+    def shots(self, plan_id: str | None, rows: Rows, version: float, prompt: str = "") -> RowsOutputs:
+        """A row for each shot of the plan; rows that fit the video stay. While none has a prompt, all get `prompt`."""
         stored = self.studio.find_plan(plan_id)
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
         frames = len(stored.plan.video)
+        other = "" if any(row["prompt"] for row in rows or []) else (prompt or "").strip()
         if rows and rows[-1]["frames"][1] == frames:
-            return RowsOutputs(rows, version + 1)
+            return RowsOutputs([row | {"prompt": row["prompt"] or other} for row in rows], version + 1)
         borders = [0, *stored.plan.segments.cuts.tolist(), frames]
         known = {tuple(row["frames"]): row["prompt"] for row in rows or []}
         ranges = pairwise(borders)
-        return RowsOutputs([{"frames": [a, b], "prompt": known.get((a, b), "")} for a, b in ranges], version + 1)
+        return RowsOutputs([{"frames": [a, b], "prompt": known.get((a, b), other)} for a, b in ranges], version + 1)
+
+    def fit_shots(self, plan_id: str | None, rows: Rows, version: float) -> RowsOutputs:
+        """The rows, if there are any, for another plan, whose pictures they show."""
+        stored = self.studio.find_plan(plan_id)
+        if stored is None or not rows:
+            return unchanged(RowsOutputs)
+        if rows[-1]["frames"][1] == len(stored.plan.video):
+            return unchanged(RowsOutputs, prompts_version=version + 1)
+        return self.shots(plan_id, rows, version)
 
     def split(self, rows: Rows, number: float, frame: float, version: float) -> RowsOutputs:
         """Row `number` (from 0) in two, the second beginning at `frame`."""

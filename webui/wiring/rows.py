@@ -10,9 +10,9 @@ from webui import views
 from webui.components.edit import EditStep
 from webui.events.edit import Rows
 from webui.events.film import FilmEvents
-from webui.messages import quietly, refusal
+from webui.messages import refusal
 from webui.outputs import RowsOutputs, collect
-from webui.wiring.shared import PRIVATE, Call, Events, Steps, plan_first
+from webui.wiring.shared import PRIVATE, Events, Steps, plan_first
 
 # What is typed into a row.
 _SET_PROMPT = "(rows, text) => [rows.map((row, i) => i === %d ? { ...row, prompt: text } : row)]"
@@ -22,13 +22,13 @@ def connect_rows(events: Events, steps: Steps) -> None:
     """A prompt for each shot: the rows, and what is done to them."""
     film, plan, edit = events.film, steps.plan, steps.edit
     rows = collect(RowsOutputs._fields, edit)
-    shots: Call = quietly(film.shots), [plan.plan_id, *rows], rows  # where a video was taken away there is no plan
     shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
     edit.prompting.change(_by_shot, edit.prompting, [edit.prompt, edit.timeline, edit.show_place, edit.try_it],
                           **PRIVATE)  # fmt: skip
     wanted = edit.prompting.input(_refuse_one, edit.prompting, None, **PRIVATE)
-    plan_first(wanted, shown, events, steps).success(*shots, **PRIVATE)
-    plan.plan_id.change(*shots, **PRIVATE)
+    asked = [plan.plan_id, *rows, edit.prompt]
+    plan_first(wanted, shown, events, steps).success(film.shots, asked, rows, **PRIVATE)
+    plan.plan_id.change(film.fit_shots, [plan.plan_id, *rows], rows, **PRIVATE)
     with edit.rows:
         gr.render([edit.prompts, plan.plan_id], [edit.prompts_version.change], show_progress="hidden")(
             lambda prompts, plan_id: _show_rows(film, edit, rows, prompts, plan_id)
