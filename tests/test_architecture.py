@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -162,6 +163,27 @@ def test_heavy_packages_are_not_imported_before_they_are_needed(statement: str) 
     heavy = ["gradio", "diffusers", "transformers", "xformers", "decord", "matplotlib", "skimage", "scipy"]
     found = subprocess.run([sys.executable, "-c", script, *heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+@pytest.mark.parametrize("statement", ["from adaflow_core import AdaFlow", "import app, webui.page"])
+def test_threads_that_wait_for_each_other_soon_sleep(statement: str, given: str | None) -> None:
+    """OpenMP reads how long when torch is first imported; what is set already stays."""
+    script = f"""
+import os, sys
+class Look:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ["GOMP_SPINCOUNT"])
+            sys.meta_path.remove(self)
+sys.meta_path.insert(0, Look())
+{statement}
+"""
+    env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    env |= {"GOMP_SPINCOUNT": given} if given else {}
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=env)
+    assert found.stdout.split()[:1] == [given or "5000"]
 
 
 def import_graph(package: str) -> dict[str, set[str]]:
