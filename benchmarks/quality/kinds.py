@@ -41,6 +41,7 @@ from benchmarks.scores import autoencode, judge_clip
 from benchmarks.truth import MOTIONS, Pair, draw, other_value
 from scenes.clips import FPS
 from scenes.training.classifier import load_judge
+from scenes.world import KINDS as THINGS
 from scenes.world import sample
 
 KINDS = ("colour", "object", "background", "style")
@@ -57,6 +58,16 @@ def make_pair(number: int, frames: int, split: str, device: str, ambiguous: bool
     row = row.replace(present2=False, occluder=0)
     times = np.linspace(0, 1, frames, dtype=np.float32)
     return draw(row, kind, other_value(row, kind, SEED + number), times, device=device)
+
+
+def another_thing(pair: Pair, number: int) -> Pair:
+    """The film of a true edit to a thing that was not asked for.
+
+    The true flow follows the true outline, so that this film, steady as it is, does not score 1 along it.
+    """
+    known = {*pair.before.names("kind"), *pair.after.names("kind")}
+    others = [thing for thing in THINGS if thing not in known]
+    return draw(pair.before, "object", others[number // len(KINDS) % len(others)], pair.times)
 
 
 def sharpness(frames: np.ndarray, region: np.ndarray) -> float:
@@ -113,6 +124,8 @@ def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
 
     add("copy", pair.source)
     add("autoencoded", autoencode(engine.backbone, pair.truth))
+    if pair.kind == "object":
+        add("another thing", autoencode(engine.backbone, another_thing(pair, number).truth))
     for name, plan_config, edit_config in options.ways:
         config = replace(plan_config, source_prompt=pair.source_prompt)
         began = time.perf_counter()

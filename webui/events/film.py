@@ -96,7 +96,9 @@ class FilmEvents:
     def fit_shots(self, plan_id: str | None, rows: Rows, version: float) -> RowsOutputs:
         """The rows, if there are any, for another plan, whose pictures they show."""
         stored = self.studio.find_plan(plan_id)
-        if stored is None or not rows:
+        if stored is None:
+            raise refusal("there is no plan yet; preview the keyframes first")
+        if not rows:
             return unchanged(RowsOutputs)
         if rows[-1]["frames"][1] == len(stored.plan.video):
             return unchanged(RowsOutputs, prompts_version=version + 1)
