@@ -2,7 +2,7 @@
 
 import torch
 
-from adaflow_core.editing.preservation import FAINTEST, OTHER, SAME, restore_detail, unchanged
+from adaflow_core.editing.preservation import FAINTEST, OTHER, SAME, changed_places, restore_detail
 
 
 def test_nothing_changed_gives_the_source_back_and_a_new_picture_stays() -> None:
@@ -27,11 +27,24 @@ def test_an_edge_belongs_to_the_side_that_stays_but_for_a_pixel() -> None:
     assert (restored[:, :, :15] == 100).all() and (restored[:, :, 18:] == 200).all()
 
 
+def test_a_thin_outline_of_what_is_gone_is_not_shown() -> None:
+    """The autoencoder lost it, and no edit could have changed it."""
+    source = torch.full((1, 32, 32, 3), 150, dtype=torch.uint8)
+    source[:, :, 16:] = 250
+    rebuilt = source.clone()
+    edited = torch.full_like(source, 150)  # the thing to the right is gone
+    source[:, :, 15] = 60
+    source[:, :, 4] = 60  # and another line, away from it
+    restored = restore_detail(edited, rebuilt, source, 1.0)
+    assert (restored[:, :, 15] == 150).all() and (restored[:, :, 4] == 60).all()
+    assert (restored[:, :, 18:] == 150).all()
+
+
 def test_the_ramp_between_the_same_and_another_picture() -> None:
     for largest in (200.0, FAINTEST / 1000):  # the second: a change too faint to be measured by itself
         change = torch.full((1, 3, 40, 40), largest)
         scale = max(largest, FAINTEST)
         for column, part in enumerate((0.0, SAME, (SAME + OTHER) / 2)):
             change[..., 9 * column : 9 * column + 9] = part * scale
-        shares = unchanged(change)[0, 0, 20, [4, 13, 22, 36]]
-        torch.testing.assert_close(shares, torch.tensor([1.0, 1.0, 0.5, 0.0 if largest > FAINTEST else 1.0]))
+        shares = changed_places(change)[0, 0, 20, [4, 13, 22, 36]]
+        torch.testing.assert_close(shares, torch.tensor([0.0, 0.0, 0.5, 1.0 if largest > FAINTEST else 0.0]))
