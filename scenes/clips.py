@@ -49,8 +49,8 @@ IDEAS: tuple[Idea, ...] = (
         {"kind": "rocket", "colour": "red", "background": "night"}, "style", "impressionist",
     ),
     Idea(
-        "balloon.mp4", "A balloon over the sea becomes a rocket", "object", 9005, "drift",
-        {"kind": "balloon", "colour": "orange", "background": "ocean"}, "kind", "rocket",
+        "balloon.mp4", "A balloon over the sea becomes a mushroom", "object", 9005, "drift",
+        {"kind": "balloon", "colour": "orange", "background": "ocean"}, "kind", "mushroom",
     ),
     Idea(
         "duck.mp4", "A duck before and after a cut", "colour", 9004, "cut",
