@@ -1,4 +1,4 @@
-# `make app` serves the page, `make test` runs all tests; both set up what they need in .venv first.
+# `make app` serves the page, `make test` runs the tests (`make test-all` the thorough ones too); both set up what they need in .venv first.
 PYTHON ?= python3
 PIP_FLAGS ?=
 INSTALL ?= $(BIN)/python -m pip install $(PIP_FLAGS)
