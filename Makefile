@@ -1,4 +1,5 @@
-# `make app` serves the page, `make test` runs the tests (`make test-all` the thorough ones too); both set up what they need in .venv first.
+# `make app` serves the page, `make test` runs the tests (`make test-all` the thorough ones too); all set up what they need
+# in .venv first.
 PYTHON ?= python3
 PIP_FLAGS ?=
 INSTALL ?= $(BIN)/python -m pip install $(PIP_FLAGS)
