@@ -34,7 +34,8 @@ SAME, OTHER = 0.02, 0.3
 # 0..255: beside what is edited such colours are outlines of what is gone, and mixtures with ground that is. Right
 # beside it, where the autoencoder loses thin outlines too, not where it would change a colour by more than that.
 SLIGHT = 10.0
-BESIDE = 1  # pixels from what is edited within which what the autoencoder lost does not count
+BESIDE = 1  # pixels
+EDITED = 0.2, 0.4  # parts of the largest change from which on a place counts as edited, a little and wholly
 REACH = 3  # pixels: a place is as unchanged as the least changed within; an edge belongs to the side that stays
 LARGEST = 0.98  # the quantile that stands for the largest change
 FAINTEST = 20.0  # levels of 0..255: a largest change under this is taken for this
@@ -53,23 +54,28 @@ def restore_detail(
     Not where `renewed` is 1: there it would show outlines of what is gone.
     """
     edit, rebuilt, frames = (rearrange(x.float(), "f h w c -> f c h w") for x in (edited, reconstruction, source))
-    changed = changed_places(edit - rebuilt)
-    share = strength * (1 + F.max_pool2d(-changed, REACH, stride=1, padding=REACH // 2))
+    change = relative_change(edit - rebuilt)
+    share = strength * (1 - ramp(-F.max_pool2d(-change, REACH, stride=1, padding=REACH // 2), SAME, OTHER))
     added, lost = ((frames - x).square().mean(dim=1, keepdim=True).sqrt() for x in (edit, rebuilt))
     share = share * (2 - added / (lost + SLIGHT)).clamp(0, 1)
-    beside = F.max_pool2d(changed, 2 * BESIDE + 1, stride=1, padding=BESIDE)
-    share = share * (1 - beside * (added / SLIGHT - 1).clamp(0, 1))
+    beside = ramp(F.max_pool2d(change, 2 * BESIDE + 1, stride=1, padding=BESIDE), *EDITED)
+    share = share * (1 - beside * ramp(added, SLIGHT, 2 * SLIGHT))
     if renewed is not None:
         share = share * (1 - renewed)
     restored = torch.lerp(edit, frames, share).round().clamp(0, 255).to(torch.uint8)
     return rearrange(restored, "f c h w -> f h w c")
 
 
-def changed_places(change: Tensor) -> Tensor:
-    """[F, 1, H, W] 0..1, how far a picture is another, from its change [F, 3, H, W] on a scale of 0..255."""
+def relative_change(change: Tensor) -> Tensor:
+    """[F, 1, H, W] how much of a picture's largest change is in each place, from its change [F, 3, H, W] in levels."""
     size = blurred(change.square().mean(dim=1, keepdim=True).sqrt(), boxes=2)
     largest = _quantile(size.flatten(1), LARGEST).clamp(min=FAINTEST)[:, None, None, None]
-    return ((size / largest - SAME) / (OTHER - SAME)).clamp(0, 1)
+    return size / largest
+
+
+def ramp(x: Tensor, low: float, high: float) -> Tensor:
+    """0 up to `low`, 1 from `high` on."""
+    return ((x - low) / (high - low)).clamp(0, 1)
 
 
 def _quantile(rows: Tensor, share: float) -> Tensor:  # [F, N] -> [F]

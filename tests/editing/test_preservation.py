@@ -2,7 +2,7 @@
 
 import torch
 
-from adaflow_core.editing.preservation import FAINTEST, OTHER, SAME, changed_places, restore_detail
+from adaflow_core.editing.preservation import FAINTEST, OTHER, SAME, ramp, relative_change, restore_detail
 
 
 def test_nothing_changed_gives_the_source_back_and_a_new_picture_stays() -> None:
@@ -46,5 +46,5 @@ def test_the_ramp_between_the_same_and_another_picture() -> None:
         scale = max(largest, FAINTEST)
         for column, part in enumerate((0.0, SAME, (SAME + OTHER) / 2)):
             change[..., 9 * column : 9 * column + 9] = part * scale
-        shares = changed_places(change)[0, 0, 20, [4, 13, 22, 36]]
+        shares = ramp(relative_change(change), SAME, OTHER)[0, 0, 20, [4, 13, 22, 36]]
         torch.testing.assert_close(shares, torch.tensor([0.0, 0.0, 0.5, 1.0 if largest > FAINTEST else 0.0]))
