@@ -61,5 +61,5 @@ def page(context: BrowserContext, address: str) -> Iterator[Page]:
     yield page
     page.evaluate("localStorage.clear()")  # what a tab remembers ends with it
     page.close()
-    # Gradio ends a session's stream with its last event, also where the next has just joined; that one's is then refused.
+    # Gradio ends a session's stream with its last event, also where the next has just joined, whose is then refused.
     assert [error for error in errors if error != "Unexpected error 404: Not Found"] == []
