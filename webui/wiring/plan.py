@@ -25,6 +25,7 @@ from webui.wiring.shared import (
     preview_inputs,
     show_selection,
     tokens_call,
+    when_plan_changes,
     zoom_call,
 )
 
@@ -57,7 +58,7 @@ def connect_preview(events: Events, steps: Steps) -> list[gr.events.Dependency]:
         api_name="replan",
         **LATEST,
     )
-    show_selection(plan.plan_id.change, events, steps)
+    show_selection(when_plan_changes(steps), events, steps)
     plan.stop.click(planning.stop_preview, plan.job_id, plan.status, api_name="stop_preview", **IMMEDIATE)
     return [previewed, replanned]
 

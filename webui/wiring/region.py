@@ -10,7 +10,7 @@ import gradio as gr
 from webui.events.region import RegionEvents
 from webui.messages import quietly
 from webui.outputs import OverOutputs, collect
-from webui.wiring.shared import KEEP_OVER, PRIVATE, Call, Steps, parameters, show_over
+from webui.wiring.shared import KEEP_OVER, PRIVATE, Call, Steps, parameters, show_over, when_plan_changes
 
 
 def connect_region(region: RegionEvents, steps: Steps) -> None:
@@ -36,7 +36,8 @@ def connect_region(region: RegionEvents, steps: Steps) -> None:
     changed[-1].then(lambda: None, None, part.canvas, **PRIVATE)
     file = call(region.keyframe_file, [part.keyframe_file])
     gr.on([part.keyframe.change, part.keyframe_of.input, edit.drafted.change], *file, **PRIVATE)
-    plan.plan_id.change(*call(region.keyframes, [part.keyframe]), **PRIVATE).then(*file, **PRIVATE)
-    show_over(plan.plan_id.change, region, steps)
+    when = when_plan_changes(steps)
+    when(*call(region.keyframes, [part.keyframe]), **PRIVATE).then(*file, **PRIVATE)
+    show_over(when, region, steps)
     for event in changed:
         event.then(None, part.over_id, None, js=KEEP_OVER, **PRIVATE)

@@ -12,7 +12,7 @@ from webui.events.edit import Rows
 from webui.events.film import FilmEvents
 from webui.messages import quietly, refusal
 from webui.outputs import RowsOutputs, collect
-from webui.wiring.shared import PRIVATE, Events, Steps, plan_first
+from webui.wiring.shared import PRIVATE, Events, Steps, plan_first, when_plan_changes
 
 # What is typed into a row.
 _SET_PROMPT = "(rows, text) => [rows.map((row, i) => i === %d ? { ...row, prompt: text } : row)]"
@@ -28,7 +28,7 @@ def connect_rows(events: Events, steps: Steps) -> None:
     wanted = edit.prompting.input(_refuse_one, edit.prompting, None, **PRIVATE)
     asked = [plan.plan_id, *rows, edit.prompt]
     plan_first(wanted, shown, events, steps).success(film.shots, asked, rows, **PRIVATE)
-    plan.plan_id.change(quietly(film.fit_shots), [plan.plan_id, *rows], rows, **PRIVATE)
+    when_plan_changes(steps)(quietly(film.fit_shots), [plan.plan_id, *rows], rows, **PRIVATE)
     with edit.rows:
         gr.render([edit.prompts, plan.plan_id], [edit.prompts_version.change], show_progress="hidden")(
             lambda prompts, plan_id: _show_rows(film, edit, rows, prompts, plan_id)

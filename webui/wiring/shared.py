@@ -39,6 +39,8 @@ Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
 # What the browser remembers is said by functions of page.js.
 KEEP_OVER = "(over) => adaflow.keep({ over })"
 HISTORY = "(_, job) => [adaflow.edits(), job]"
+# The browser tells of a state's change before what came with it has reached the sliders.
+_SETTLED = "() => new Promise((done) => setTimeout(() => done([]), 60))"
 
 
 class Steps(NamedTuple):
@@ -54,6 +56,11 @@ class Events(NamedTuple):
     film: FilmEvents
     timeline: TimelineEvents
     region: RegionEvents
+
+
+def when_plan_changes(steps: Steps) -> Callable[..., gr.events.Dependency]:
+    """What connects a handler to the coming of another plan: called as an event is."""
+    return steps.plan.plan_id.change(None, None, None, js=_SETTLED, **PRIVATE).then
 
 
 def plan_first(
