@@ -95,7 +95,8 @@ class Job:
         source_prompt = plan.config.source_prompt
         config = resolve_edit(config, backbone.profile, source_prompt)
         words = wording(source_prompt, prompt)
-        config = replace(config, chunk=config.chunk or backbone.chunk_for(config.low_memory))
+        size = plan.video.size if over.crop is None else over.crop.window.size
+        config = replace(config, chunk=config.chunk or backbone.chunk_for(*size, config.low_memory))
         assert config.negative_prompt is not None
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
         film = over.by_hand

@@ -402,7 +402,7 @@ def _peak_bytes(
     """What the edit's largest pass takes beside what the process holds already."""
     grids, keyframes, passes = list(layout.correspondence.index), len(layout.keyframes), step_passes(config, layout)
     channels, layers = attention_widths(backbone, grids)
-    chunk = config.chunk or backbone.chunk_for(config.low_memory)
+    chunk = config.chunk or backbone.chunk_for(*frame_size, config.low_memory)
     own = -(-keyframes // backbone.team.size)
     together = own if layout.slimming is not None else min(own, chunk)
     size = torch.finfo(backbone.dtype).bits // 8

@@ -27,6 +27,8 @@ from adaflow_core.model.memory import to_device
 from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import Embedding, Grid
 
+_FULL_FRAME = 384 * 672  # pixels of a frame for which the numbers of frames a call were chosen
+
 
 class FiniteCheck:
     """Whether all that a model gave is finite: by a flag on its device, read when results are fetched, so that no pass
@@ -136,9 +138,15 @@ class Backbone:
         # On a CPU larger chunks gain nothing, and the stop signal must be seen within two seconds.
         return 8 if self.device.type == "cpu" else 16
 
-    def chunk_for(self, low_memory: bool) -> int:
-        """`chunk`, with `low_memory` at most what keeps a call well within 8 GiB."""
-        return min(16, self.chunk) if low_memory else self.chunk
+    def chunk_for(self, width: int, height: int, low_memory: bool = False) -> int:
+        """Frames of that size per UNet call, with `low_memory` at most what keeps a call well within 8 GiB.
+
+        A GPU takes more small frames at once: a call of few takes it less time than the host needs to give it.
+        """
+        chunk = min(16, self.chunk) if low_memory else self.chunk
+        if self.device.type != "cuda":
+            return chunk
+        return chunk * max(1, min(4, _FULL_FRAME // (width * height)))
 
     def rows(self, chunk: int | None = None) -> int:
         """Frames of a pass that is filled up to that number (`in_passes`), where calls of an edit have `chunk` frames.
@@ -147,7 +155,7 @@ class Backbone:
         that it does not wait to be given the next kernel; a pass of an edit has up to three rows of each frame.
         """
         if self.device.type == "cuda":
-            return 2 * (chunk or self.chunk)
+            return 2 * min(chunk or self.chunk, self.chunk)
         return min(4 if self.device.type == "cpu" else 16, chunk or self.chunk)
 
     def vae_chunk(self, width: int, height: int, low_memory: bool = False) -> int:
@@ -155,7 +163,7 @@ class Backbone:
         if self.device.type != "cuda":
             return min(self.rows(), 8)
         limit = 4 if low_memory else min(16, self.chunk // 2)
-        return max(1, min(limit, int(16 * 384 * 672 / (width * height))))
+        return max(1, min(limit, 16 * _FULL_FRAME // (width * height)))
 
     def grids(self, width: int, height: int) -> list[Grid]:
         """Token grids of the UNet's self-attention for frames of this size, finest first."""

@@ -20,9 +20,10 @@ from torch import Tensor
 from adaflow_core.model.attention import Halt, PassState, forward_hook, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise
-from adaflow_core.model.memory import to_device
+from adaflow_core.model.memory import one_thread, to_device
 from adaflow_core.planning.matching import best_match, pool_map
 from adaflow_core.progress import Monitor
+from adaflow_core.team.team import Team
 from adaflow_core.types import Embedding, Features, Grid
 
 WIDTH = 64  # dimensions that features are reduced to
@@ -118,9 +119,10 @@ def feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture:
 def fit_reduction(rows: Tensor, width: int = WIDTH) -> Tensor:
     """[R, c] unit rows -> [c, width]: the directions that keep most of the rows' products (uncentred PCA)."""
     exact = (rows.cpu() if rows.device.type == "mps" else rows).double()  # Metal has no float64
-    gram = exact.mT @ exact
-    # On the CPU: a GPU's solver takes longer to start than this takes.
-    return torch.linalg.eigh(gram.cpu()).eigenvectors[:, -width:].flip(1).float().to(rows.device)
+    gram = (exact.mT @ exact).cpu()  # a GPU's solver takes longer to start than this takes
+    with one_thread():
+        found = torch.linalg.eigh(gram)
+    return found.eigenvectors[:, -width:].flip(1).float().to(rows.device)
 
 
 def match_agreement(tokens: Tensor, reduced: Tensor) -> float:
@@ -133,6 +135,32 @@ def match_agreement(tokens: Tensor, reduced: Tensor) -> float:
     return float((full == small).float().mean())
 
 
+@dataclass(frozen=True)
+class _Reduction:
+    """How features become rows of `WIDTH` numbers, the same for all frames."""
+
+    mean: Tensor  # [c]; what all tokens share says nothing about which of them match
+    directions: Tensor | None  # [c, WIDTH]; None: features are narrow enough
+    agreement: float  # share of matches that stay as they were
+
+    @classmethod
+    def of(cls, raw: Tensor, team: Team) -> _Reduction:
+        """The best for the features [F, n, c] of some frames."""
+        mean = raw.mean(dim=(0, 1))
+        agreed = team.agree(mean.cpu()).to(raw.device)
+        if raw.shape[-1] <= WIDTH:
+            return cls(agreed, None, 1.0)
+        fitted = F.normalize(raw - mean, dim=-1)
+        directions = fit_reduction(fitted.flatten(0, 1))
+        agreement = match_agreement(fitted, F.normalize(fitted @ directions, dim=-1))
+        return cls(agreed, team.agree(directions.cpu()).to(raw.device), agreement)
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Unit rows [B, n, c] of features [B, n, c]."""
+        rows = F.normalize(raw - self.mean, dim=-1)
+        return rows if self.directions is None else F.normalize(rows @ self.directions, dim=-1)
+
+
 @torch.inference_mode()
 def extract_features(
     backbone: Backbone,
@@ -143,9 +171,10 @@ def extract_features(
 ) -> dict[str, Any]:
     """One pass over every frame; arrays are written to `folder`, and what `load_features` needs is returned."""
     T, _, h, w = latents.shape
+    size = w * backbone.factor, h * backbone.factor
     empty = backbone.embed("")
     words = backbone.embed(source_prompt) if source_prompt else None
-    chunk, device, team = backbone.chunk, backbone.device, backbone.team
+    chunk, device, team = backbone.chunk_for(*size), backbone.device, backbone.team
     own = range(T)[team.own(T, chunk)]
 
     def run(frame_ids: slice | np.ndarray, capture: Capture) -> Tensor:
@@ -157,38 +186,43 @@ def extract_features(
     with monitor.stage("features", len(own)) as stage:
         raw = torch.cat([run(sample[i : i + chunk], capture) for i in range(0, len(sample), chunk)])
         backbone.finite.check()  # before the solver, which knows no such values
-        # What all tokens share says nothing about which of them match.
-        mean = raw.mean(dim=(0, 1))
-        fitted = F.normalize(raw - mean, dim=-1)
-        reduction = fit_reduction(fitted.flatten(0, 1)) if fitted.shape[-1] > WIDTH else None
-        agreement = 1.0
-        if reduction is not None:
-            agreement = match_agreement(fitted, F.normalize(fitted @ reduction, dim=-1))
-        mean = team.agree(mean.cpu()).to(device)
-        if reduction is not None:
-            reduction = team.agree(reduction.cpu()).to(device)
+        reduction = _Reduction.of(raw, team)
         assert capture.block is not None and capture.attention is not None
         grid = Grid(*capture.block.shape[-2:])
         # Self-attention of this block works on the grid before its upsampling.
         m = capture.attention.shape[1]
-        inner = next(g for g in backbone.grids(w * backbone.factor, h * backbone.factor) if g.n == m)
+        inner = next(g for g in backbone.grids(*size) if g.n == m)
 
         tokens = team.array(folder / "tokens.npy", np.float16, (T, grid.n, min(raw.shape[-1], WIDTH)))
         kinds = ["uniform", "attention", "distinctive", *(["prompt"] if words else [])]
         importance = {kind: team.array(folder / f"importance_{kind}.npy", np.float32, (T, grid.n)) for kind in kinds}
+
+        def keep(part: slice, rows: Tensor, weights: dict[str, Tensor]) -> None:
+            tokens[part] = backbone.fetch(rows)
+            importance["uniform"][part] = 1.0
+            for kind, values in weights.items():
+                importance[kind][part] = values.cpu().numpy()
+
+        waiting: list[tuple[slice, Tensor, dict[str, Tensor]]] = []
         for done in stage.chunks(len(own), chunk):
             part = slice(own.start + done.start, own.start + done.stop)
-            rows = F.normalize(run(part, capture) - mean, dim=-1)
-            if reduction is not None:
-                rows = F.normalize(rows @ reduction, dim=-1)
-            tokens[part] = backbone.fetch(rows.half())  # fetched as narrow as they are kept
-            importance["uniform"][part] = 1.0
-            importance["attention"][part] = _mean_one(pool_map(capture.attention, inner, grid))
-            importance["distinctive"][part] = _mean_one(distinctiveness(rows))
-            if words is not None:
-                assert capture.prompt is not None
-                importance["prompt"][part] = _mean_one(pool_map(capture.prompt, inner, grid))
-    return {"grid": grid, "importance": kinds, "agreement": agreement}
+            rows = reduction(run(part, capture))
+            waiting.append((part, rows.half(), _importance(capture, rows, inner, grid)))  # as narrow as it is kept
+            if len(waiting) > 1:  # while the device is busy with the next
+                keep(*waiting.pop(0))
+        for last in waiting:
+            keep(*last)
+    return {"grid": grid, "importance": kinds, "agreement": reduction.agreement}
+
+
+def _importance(capture: Capture, rows: Tensor, inner: Grid, grid: Grid) -> dict[str, Tensor]:
+    """Kind -> what a pass says of its tokens [B, n], by mean 1, still on the device."""
+    assert capture.attention is not None
+    found = {"attention": pool_map(capture.attention, inner, grid), "distinctive": distinctiveness(rows)}
+    if capture.words is not None:
+        assert capture.prompt is not None
+        found["prompt"] = pool_map(capture.prompt, inner, grid)
+    return {kind: x.float() / x.float().mean(dim=-1, keepdim=True).clamp(min=1e-8) for kind, x in found.items()}
 
 
 def load_features(folder: Path, meta: dict[str, Any]) -> Features:
@@ -204,8 +238,3 @@ def load_features(folder: Path, meta: dict[str, Any]) -> Features:
 def distinctiveness(tokens: Tensor) -> Tensor:
     """[B, n, c] -> [B, n]: how unlike the rest of its frame a token is, 1 - its mean similarity to it."""
     return (1 - (tokens @ tokens.mean(dim=1)[:, :, None])[..., 0]).clamp(min=0)
-
-
-def _mean_one(values: Tensor) -> np.ndarray:
-    scaled = values.float() / values.float().mean(dim=-1, keepdim=True).clamp(min=1e-8)
-    return scaled.cpu().numpy()

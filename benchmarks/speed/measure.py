@@ -85,7 +85,7 @@ class Measurement:
         self.cache: Path = given.cache or folder / "cache"
         self.path: Path = given.json
         self.width, self.height = map(int, given.size.split("x"))
-        self.passes = count_passes(backbone, self.width, self.height)
+        self.passes = self.inside = count_passes(backbone, self.width, self.height)
         self.work: dict[str, int] = {}
         self.steps, self.moves, self.window = 1, 1, None
         self.results: dict[str, Any] = {
@@ -154,6 +154,7 @@ class Measurement:
         self.window = None if region is None else engine.region(plan, region).window
         if self.window is not None:
             self.results["crop"] = self.window.as_json()
+            self.inside = count_passes(self.backbone, *self.window.size)  # takes seconds: not while the clock runs
         self._count_work(plan, resolved, T)
         self.results["keyframes"], self.results["tokens_kept"] = K, plan.tokens_kept
         self.results["forecast"] = {"seconds": plan.forecast.seconds, "gib": plan.forecast.peak_memory_bytes / GIB}
@@ -163,8 +164,7 @@ class Measurement:
         self.work = stage_work(self.backbone, self.passes, plan.layout, *counts)
         if self.window is not None:
             layout = resized(plan.layout, self.backbone.grids(*self.window.size))
-            passes = count_passes(self.backbone, *self.window.size)
-            inside = stage_work(self.backbone, passes, layout, *counts)
+            inside = stage_work(self.backbone, self.inside, layout, *counts)
             # Of whole frames there is only what the plan takes.
             self.work = inside | {name: inside[name] + self.work[name] for name in ("encode", "features")}
         self.results["edited"] = edited

@@ -57,6 +57,19 @@ def test_the_reduction_is_the_best_of_its_width() -> None:
     assert np.sum(left**2) == pytest.approx(np.sum(sizes[4:] ** 2), rel=1e-5)
 
 
+def test_the_solver_waits_for_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the processor is busy, threads that meet often make it a hundred times as slow."""
+    before, solve = torch.get_num_threads(), torch.linalg.eigh
+    threads = []
+    monkeypatch.setattr(torch.linalg, "eigh", lambda x: threads.append(torch.get_num_threads()) or solve(x))
+    torch.set_num_threads(2)
+    try:
+        fit_reduction(torch.randn(20, 6), width=2)
+        assert (threads, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_agreement_counts_the_matches_that_stay() -> None:
     tokens = torch.eye(4).repeat(3, 1, 1)
     assert match_agreement(tokens, tokens) == 1
