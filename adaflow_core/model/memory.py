@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from adaflow_core.errors import AdaFlowError
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def resident_bytes() -> int:
@@ -90,6 +91,16 @@ def in_chunks(count: int, size: int, work: Callable[[slice], None]) -> int:
     half done. Raises AdaFlowError where not even one fits.
     """
     return _shrinking(count, size, lambda start, size: work(slice(start, min(start + size, count))))
+
+
+def one_behind(results: Iterable[T]) -> Iterator[T]:
+    """Each of `results` once the next is on its way, so that a GPU is busy while its last result is fetched."""
+    waiting: list[T] = []
+    for result in results:
+        waiting.append(result)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 def in_passes(frames: np.ndarray, rows: int, work: Callable[[np.ndarray, int], None]) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.model.memory import to_device
+from adaflow_core.model.memory import one_behind, to_device
 from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp
 from adaflow_core.progress import Monitor
 
@@ -71,9 +71,9 @@ def frames_to_edit(
         while len(asked):
             fits = []
             for ids in _blocks(asked, chosen, frames.shape, device):
-                fits.append(_fit(frames, flow, ids, chosen, device))
+                fits.append(_fit(frames, flow, ids, chosen, device))  # not fetched one by one: the device would wait
                 stage.advance(min(len(ids), stage.total - stage.done))  # those of gaps that were halved come again
-            gaps = np.unique(np.searchsorted(chosen, asked[~np.concatenate(fits)]))
+            gaps = np.unique(np.searchsorted(chosen, asked[~torch.cat(fits).cpu().numpy()]))
             middles = (chosen[gaps - 1] + chosen[gaps]) // 2
             asked = np.setdiff1d(asked[np.isin(np.searchsorted(chosen, asked), gaps)], middles)
             chosen = np.union1d(chosen, middles)
@@ -96,16 +96,30 @@ def carry_between(
     """
     wanted = np.setdiff1d(np.arange(len(frames))[own], chosen)
     with monitor.stage("carry", len(wanted)) as stage:
-        for ids in _blocks(wanted, chosen, frames.shape, device):
-            sides = _sides((out, frames), flow, ids, chosen, device)
-            (picture, source), (picture_after, source_after) = sides.before.chunk(2, dim=1), sides.after.chunk(2, dim=1)
-            change, change_after = picture - source, picture_after - source_after
-            place = None if renewed is None else _renewed_at(renewed, ids, chosen, picture)
-            taken = picture_share(miss(change, change_after), miss(picture, picture_after), place)
-            changed = _pictures(frames, ids, device) + torch.lerp(change_after, change, sides.share)
-            made = torch.lerp(changed, torch.lerp(picture_after, picture, sides.share), taken)
-            out[ids] = made.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        blocks = _blocks(wanted, chosen, frames.shape, device)
+        for ids, made in one_behind((ids, _carried(out, frames, flow, ids, chosen, device, renewed)) for ids in blocks):
+            out[ids] = made.cpu().numpy()
             stage.advance(len(ids))
+
+
+def _carried(
+    out: np.ndarray,
+    frames: np.ndarray,
+    flow: np.ndarray,
+    ids: np.ndarray,
+    chosen: np.ndarray,
+    device: torch.device,
+    renewed: np.ndarray | None,
+) -> Tensor:
+    """[F, H, W, 3] uint8, the frames `ids` as `carry_between` makes them."""
+    sides = _sides((out, frames), flow, ids, chosen, device)
+    (picture, source), (picture_after, source_after) = sides.before.chunk(2, dim=1), sides.after.chunk(2, dim=1)
+    change, change_after = picture - source, picture_after - source_after
+    place = None if renewed is None else _renewed_at(renewed, ids, chosen, picture)
+    taken = picture_share(miss(change, change_after), miss(picture, picture_after), place)
+    changed = _pictures(frames, ids, device) + torch.lerp(change_after, change, sides.share)
+    made = torch.lerp(changed, torch.lerp(picture_after, picture, sides.share), taken)
+    return made.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def interpolated(values: np.ndarray, chosen: np.ndarray, T: int) -> np.ndarray:
@@ -142,12 +156,12 @@ def _sides(
     return _Sides(parts[0], parts[1], weights[0] / (weights[0] + weights[1]))
 
 
-def _fit(frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarray, device: torch.device) -> np.ndarray:
+def _fit(frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarray, device: torch.device) -> Tensor:
     """[F] bool: whether each frame is like what is carried to it from those around it."""
     sides = _sides((frames,), flow, ids, chosen, device)
     carried = torch.lerp(sides.after, sides.before, sides.share)
     wrong = miss(carried, _pictures(frames, ids, device)) > LEVELS**2
-    return (wrong.float().mean(dim=(1, 2, 3)) <= MISFIT).cpu().numpy()
+    return wrong.float().mean(dim=(1, 2, 3)) <= MISFIT
 
 
 def _renewed_at(renewed: np.ndarray, ids: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 from adaflow_core.config import PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.memory import one_behind
 from adaflow_core.planning.features import extract_features, load_features
 from adaflow_core.progress import Monitor, in_threads
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
@@ -172,8 +173,9 @@ def source_latents(backbone: Backbone, video: Video, cache: Cache, monitor: Moni
         own = backbone.team.own(T, chunk)
         out = backbone.team.array(folder / "latents.npy", np.float32, shape)[own]
         with monitor.stage("encode", len(out)) as stage:
-            for part in stage.chunks(len(out), chunk):
-                out[part] = backbone.fetch(backbone.encode(video.frames[own][part]))
+            parts = stage.chunks(len(out), chunk)
+            for part, encoded in one_behind((part, backbone.encode(video.frames[own][part])) for part in parts):
+                out[part] = backbone.fetch(encoded)
         return {}
 
     key = cache_key(video=video.digest, model=backbone.fingerprint)

@@ -20,7 +20,7 @@ from torch import Tensor
 from adaflow_core.model.attention import Halt, PassState, forward_hook, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise
-from adaflow_core.model.memory import one_thread, to_device
+from adaflow_core.model.memory import one_behind, one_thread, to_device
 from adaflow_core.planning.matching import best_match, pool_map
 from adaflow_core.progress import Monitor
 from adaflow_core.team.team import Team
@@ -197,21 +197,17 @@ def extract_features(
         kinds = ["uniform", "attention", "distinctive", *(["prompt"] if words else [])]
         importance = {kind: team.array(folder / f"importance_{kind}.npy", np.float32, (T, grid.n)) for kind in kinds}
 
-        def keep(part: slice, rows: Tensor, weights: dict[str, Tensor]) -> None:
+        def passed() -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
+            for done in stage.chunks(len(own), chunk):
+                part = slice(own.start + done.start, own.start + done.stop)
+                rows = reduction(run(part, capture))
+                yield part, rows.half(), _importance(capture, rows, inner, grid)  # as narrow as they are kept
+
+        for part, rows, weights in one_behind(passed()):
             tokens[part] = backbone.fetch(rows)
             importance["uniform"][part] = 1.0
             for kind, values in weights.items():
                 importance[kind][part] = values.cpu().numpy()
-
-        waiting: list[tuple[slice, Tensor, dict[str, Tensor]]] = []
-        for done in stage.chunks(len(own), chunk):
-            part = slice(own.start + done.start, own.start + done.stop)
-            rows = reduction(run(part, capture))
-            waiting.append((part, rows.half(), _importance(capture, rows, inner, grid)))  # as narrow as it is kept
-            if len(waiting) > 1:  # while the device is busy with the next
-                keep(*waiting.pop(0))
-        for last in waiting:
-            keep(*last)
     return {"grid": grid, "importance": kinds, "agreement": reduction.agreement}
 
 
