@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from adaflow_core.model.memory import BLOCK, to_device
+from adaflow_core.progress import THREADS
 from adaflow_core.types import EditLayout
 
 
@@ -90,11 +91,13 @@ class Checkpoint:
 
 
 def frames_digest(frames: np.ndarray) -> str:
-    """A digest of edited frames [T, H, W, 3] uint8, independent of how they are encoded."""
-    digest = hashlib.blake2b(digest_size=16)
-    for frame in frames:
-        digest.update(np.ascontiguousarray(frame).data)
-    return digest.hexdigest()
+    """A digest of edited frames [T, H, W, 3] uint8, independent of how they are encoded: of each frame's digest."""
+
+    def of_one(frame: np.ndarray) -> bytes:
+        return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest()
+
+    with ThreadPoolExecutor(THREADS) as threads:  # a second for 1,000 frames of 672x384, if one after another
+        return hashlib.blake2b(b"".join(threads.map(of_one, frames)), digest_size=16).hexdigest()
 
 
 def layout_digest(layout: EditLayout) -> str:

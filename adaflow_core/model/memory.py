@@ -93,6 +93,11 @@ def in_chunks(count: int, size: int, work: Callable[[slice], None]) -> int:
     return _shrinking(count, size, lambda start, size: work(slice(start, min(start + size, count))))
 
 
+def even(count: int, size: int) -> int:
+    """The size of as many parts of `count` as those of at most `size`, but about as large as each other."""
+    return -(-count // -(-count // size)) if count else size
+
+
 def one_behind(results: Iterable[T]) -> Iterator[T]:
     """Each of `results` once the next is on its way, so that a GPU is busy while its last result is fetched."""
     waiting: list[T] = []

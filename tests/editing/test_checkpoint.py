@@ -20,7 +20,7 @@ import torch
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing import editor
-from adaflow_core.editing.checkpoint import Checkpoint
+from adaflow_core.editing.checkpoint import Checkpoint, frames_digest
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
 from adaflow_core.model.backbone import Backbone
@@ -198,3 +198,12 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_video(run: Run, 
     print("resumed at step", reports[1]["resumed_at_step"])
     assert reports[0]["frames_digest"] == reports[1]["frames_digest"]
     assert (tmp_path / "killed.mp4").read_bytes() == (tmp_path / "undisturbed.mp4").read_bytes()
+
+
+def test_the_digest_of_frames() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (6, 4, 8, 3), dtype=np.uint8)
+    changed = frames.copy()
+    changed[4, 2, 3, 1] ^= 1
+    found = [frames_digest(x) for x in (frames, frames[::1].copy(), np.asfortranarray(frames), changed, frames[::-1])]
+    assert found[0] == found[1] == found[2]
+    assert len({found[0], found[3], found[4]}) == 3

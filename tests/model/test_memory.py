@@ -1,13 +1,15 @@
-"""Chunks that are halved where memory does not do."""
+"""Work in parts: halved where memory does not do, of one size, fetched one behind."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.model.memory import in_chunks, in_passes
+from adaflow_core.model.memory import even, in_chunks, in_passes, one_behind
 
 
 def test_chunks_are_halved_and_nothing_is_lost() -> None:
@@ -42,3 +44,23 @@ def test_what_never_fits_is_said() -> None:
 
     with pytest.raises(AdaFlowError, match="one frame"):
         in_chunks(4, 4, work)
+
+
+def test_parts_of_about_one_size() -> None:
+    assert [even(count, 32) for count in (0, 1, 32, 33, 100, 97)] == [32, 1, 32, 17, 25, 25]
+    parts: list[slice] = []
+    in_chunks(100, even(100, 32), parts.append)
+    assert [part.stop - part.start for part in parts] == [25, 25, 25, 25]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_a_result_is_taken_once_the_next_is_begun(count: int) -> None:
+    begun: list[int] = []
+
+    def results() -> Iterator[int]:
+        for number in range(count):
+            begun.append(number)
+            yield number
+
+    taken = [(number, len(begun)) for number in one_behind(results())]
+    assert taken == [(number, min(number + 2, count)) for number in range(count)]
