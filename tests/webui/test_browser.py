@@ -137,6 +137,15 @@ def test_a_plan_is_looked_into_and_changed_by_hand(page: Page) -> None:
     page.get_by_text("this frame takes what the edit changes").wait_for()
     assert page.locator(".thumbnail-item", has_text="from keyframe 1").count() == 1
 
+    # What is drawn with a plan is of the sliders that came with it.
+    shown = "document.querySelector('.af-slice img').src"
+    first = page.evaluate(shown)
+    column = int(page.get_by_label("number input for Pixel column").input_value())
+    assert column > 0
+    for place, same in ((1, "!=="), (column, "===")):
+        set_slider(page, "Pixel column", place)
+        page.wait_for_function(f"first => {shown} {same} first", arg=first)
+
     page.get_by_role("button", name="Keyframe here", exact=True).click()
     page.wait_for_function("document.querySelector('.af-fact dd').innerText === '3'")
     page.get_by_role("button", name="Keyframe here", exact=True).click()
