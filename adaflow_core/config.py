@@ -263,6 +263,9 @@ class EditConfig:
     tolerance: float | None = setting(None, "edit deltas below this part of the frame's typical delta count as zero",
         low=0, high=1)
     detail: float = setting(1.0, "how far the source itself is shown where nothing changes", low=0, high=1)
+    outlines: float | None = setting(None, "how far the edit is held to the source's outlines; auto: wholly where the "
+        "words that differ name a colour or the surroundings, else not", low=0, high=1,
+        effect="More: what is recoloured ends where the thing ends. Less: things may take another shape.")
     # The change needs the source's whole pass at every step; the output is the paper's.
     propagation: Propagation = setting("change", "what frames take from keyframes: the edit's change to the source's "
         "self-attention outputs, or the edited outputs")
@@ -296,7 +299,7 @@ class EditConfig:
 # What the published programs do without.
 _PUBLISHED: dict[str, Any] = {
     "rescale": 0.0, "focus": 0.0, "smoothing": 0.0, "fidelity": 0.0, "tolerance": 0.0, "detail": 0.0,
-    "propagation": "output", "stride": 1,
+    "outlines": 0.0, "propagation": "output", "stride": 1,
 }  # fmt: skip
 
 PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {

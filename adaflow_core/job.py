@@ -14,9 +14,9 @@ import numpy as np
 from adaflow_core.config import EditConfig, resolve_edit, settings_dict
 from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_digest
 from adaflow_core.editing.editor import Editor, Layouts
+from adaflow_core.editing.finish.preservation import latent_preview, show_source
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, wording
-from adaflow_core.editing.preservation import latent_preview, show_source
 from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.stretch import only_frames
 from adaflow_core.film.thinned import Thinned
@@ -103,7 +103,10 @@ class Job:
         latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents
         job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)
         if config.structure is None:
-            job = replace(job, config=replace(config, structure=job._structure()))
+            job = replace(job, config=replace(job.config, structure=job._structure()))
+        if config.outlines is None:  # what is changed by hand has outlines of its own
+            outlines = float(words.keeps_shapes and film is None)
+            job = replace(job, config=replace(job.config, outlines=outlines))
         return job if over.crop is None else job._in(over.crop)
 
     def _in(self, crop: Crop) -> Job:

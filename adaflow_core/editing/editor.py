@@ -21,8 +21,8 @@ from torch import Tensor
 from adaflow_core.config import EditConfig
 from adaflow_core.editing.attention import EditState, KeyframePass, PropagationPass, editing_attention
 from adaflow_core.editing.checkpoint import Checkpoint
+from adaflow_core.editing.finish.preservation import significance
 from adaflow_core.editing.injection import ConvInjection, StepPasses, injected_conv, step_passes
-from adaflow_core.editing.preservation import significance
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise, cfg, ddim_step, predict_x0_eps, step_targets

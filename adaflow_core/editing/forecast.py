@@ -26,10 +26,10 @@ from adaflow_core.editing.attention import (
     editing_attention,
     extended_attention,
 )
+from adaflow_core.editing.finish.preservation import restore_detail
+from adaflow_core.editing.finish.smoothing import BLOCK, smooth_edit
 from adaflow_core.editing.injection import StepPasses, injected_conv, step_passes
 from adaflow_core.editing.place import TIMESTEPS
-from adaflow_core.editing.preservation import restore_detail
-from adaflow_core.editing.smoothing import BLOCK, smooth_edit
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards, resident_bytes

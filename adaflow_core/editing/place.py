@@ -50,9 +50,14 @@ class Wording:
     kept: str | None  # the source prompt without its first thing, where they name the surroundings; else None
 
     @property
+    def keeps_shapes(self) -> bool:
+        """Whether they say that things keep their shapes."""
+        return self.modifier or self.kept is not None
+
+    @property
     def structure(self) -> float:
         """The share of the steps with the source's structure in the edit's place."""
-        return 1.0 if self.modifier or self.kept is not None else 0.0
+        return float(self.keeps_shapes)
 
 
 def wording(source: str, prompt: str) -> Wording:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adaflow_core.model.memory import one_behind, to_device
 from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp
+from adaflow_core.motion.mending import agreement, mended
 from adaflow_core.progress import Monitor
 
 BLOCKS = 8, 32  # frames that are made at a time, on a CPU and elsewhere: a GPU waits for the calls
@@ -112,13 +113,16 @@ def _carried(
     renewed: np.ndarray | None,
 ) -> Tensor:
     """[F, H, W, 3] uint8, the frames `ids` as `carry_between` makes them."""
-    sides = _sides((out, frames), flow, ids, chosen, device)
+    now = _pictures(frames, ids, device)
+    place = None if renewed is None else _renewed_at(renewed, ids, chosen, now)
+    sides = _sides((out, frames), flow, ids, chosen, device, now, place)
     (picture, source), (picture_after, source_after) = sides.before.chunk(2, dim=1), sides.after.chunk(2, dim=1)
     change, change_after = picture - source, picture_after - source_after
-    place = None if renewed is None else _renewed_at(renewed, ids, chosen, picture)
-    taken = picture_share(miss(change, change_after), miss(picture, picture_after), place)
-    changed = _pictures(frames, ids, device) + torch.lerp(change_after, change, sides.share)
-    made = torch.lerp(changed, torch.lerp(picture_after, picture, sides.share), taken)
+    apart = miss(picture, picture_after)
+    taken = picture_share(miss(change, change_after), apart, place)
+    found = mended(torch.lerp(change_after, change, sides.share), now, sides.trust)
+    taken = torch.lerp(taken, picture_share(found.spread, apart, place), found.share)
+    made = torch.lerp(now + found.change, torch.lerp(picture_after, picture, sides.share), taken)
     return made.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -135,25 +139,35 @@ class _Sides(NamedTuple):
 
     before: Tensor  # [F, C, H, W]
     after: Tensor  # [F, C, H, W]
-    share: Tensor  # [F, 1, H, W] 0..1, of the one before: the nearer in time, and where its motion can be trusted
+    share: Tensor  # [F, 1, H, W] 0..1, of the one before: the nearer in time, and the one that can be trusted
+    trust: Tensor  # [F, 1, H, W] 0..1, that of the two which can be trusted more
 
 
 def _sides(
-    films: tuple[np.ndarray, ...],  # [T, H, W, 3] each
+    films: tuple[np.ndarray, ...],  # [T, H, W, 3] each, the source last
     flow: np.ndarray,
     ids: np.ndarray,
     chosen: np.ndarray,
     device: torch.device,
+    now: Tensor | None = None,  # [F, 3, H, W] the source there; what misses it is not trusted,
+    renewed: Tensor | None = None,  # [F, 1, H, W] bool, but where a thing takes another's place
 ) -> _Sides:
     (height, width), place = films[0].shape[1:3], np.searchsorted(chosen, ids)
     before, after = chosen[place - 1], chosen[place]
     near = to_device(((after - ids) / (after - before)).astype(np.float32), device)[:, None, None, None]
-    parts, weights, grid = [], [], pixel_grid(height, width, device)
+    parts, weights, trusts, grid = [], [], [], pixel_grid(height, width, device)
     for others, share in ((before, near), (after, 1 - near)):
         there, trust = flow_to(flow, ids, others, (height, width), device)
         parts.append(warp(torch.cat([_pictures(film, others, device) for film in films], dim=1), there, grid))
-        weights.append((trust + DOUBT) * share)
-    return _Sides(parts[0], parts[1], weights[0] / (weights[0] + weights[1]))
+        weight = trust + DOUBT
+        if now is not None:
+            agrees = agreement(miss(parts[-1][:, -3:], now))
+            if renewed is not None:
+                agrees = agrees.masked_fill(renewed, 1.0)
+            trust, weight = trust * agrees, weight * (agrees + DOUBT)
+        weights.append(weight * share)
+        trusts.append(trust)
+    return _Sides(parts[0], parts[1], weights[0] / (weights[0] + weights[1]), torch.maximum(*trusts))
 
 
 def _fit(frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarray, device: torch.device) -> Tensor:

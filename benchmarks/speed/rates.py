@@ -28,7 +28,7 @@ from adaflow_core.editing.attention import (
     editing_attention,
     extended_attention,
 )
-from adaflow_core.editing.preservation import restore_detail
+from adaflow_core.editing.finish.preservation import restore_detail
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import gather_blend

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaflow_core.editing.smoothing import smooth_edit
+from adaflow_core.editing.finish.smoothing import smooth_edit
 from adaflow_core.motion.flow import pixel_grid, source_flow, warp
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache

@@ -17,7 +17,8 @@ from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.smoothing import reach, smooth_edit
+from adaflow_core.editing.finish.outlines import hold_outlines
+from adaflow_core.editing.finish.smoothing import reach, smooth_edit
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.planning.matching import blurred
@@ -125,10 +126,11 @@ def show_source(
     where = None if renewed is None else place_in
 
     def finished(frames: Tensor, ids: np.ndarray) -> Tensor:
-        if rebuilt is None or not config.detail:
-            return frames
-        source, same = to_device(video.frames[ids], device), to_device(rebuilt[ids], device)
-        return restore_detail(frames, same, source, config.detail, where and where(ids))
+        source = to_device(video.frames[ids], device)
+        if rebuilt is not None and config.detail:
+            same = to_device(rebuilt[ids], device)
+            frames = restore_detail(frames, same, source, config.detail, where and where(ids))
+        return hold_outlines(frames, source, config.outlines, backbone.factor) if config.outlines else frames
 
     smoothed = bool(config.smoothing) and T > 1
     with monitor.stage("decode frames", own.stop - own.start) as stage:
