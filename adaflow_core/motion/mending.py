@@ -11,6 +11,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Chosen on the bundled clips and the plain model's validation clips. Colours in levels of 0..255.
@@ -18,6 +19,7 @@ RADII = 1, 2, 3, 5, 8, 12, 17, 24  # pixels, of rings of eight points
 SURE = 0.8  # from this trust on a place stays as it is
 ALIKE = 12.0  # colours that differ by much less count as one
 MISSED = 5.0  # what is carried misses the source by this, or the more the more it does everywhere: little trust
+THIN = 0.3, 0.6  # parts of the nine pixels around that are known: none but what is thin is filled from there
 FEW = 0.05  # points by whose weight half of a place is mended
 
 
@@ -62,7 +64,17 @@ def mended(change: Tensor, source: Tensor, trust: Tensor) -> Mended:
     found.change[frame, :, y, x] = torch.lerp(changes[place], mean, share)
     found.share[frame, :, y, x] = share
     found.spread[frame, :, y, x] = (square - mean.square().mean(dim=1, keepdim=True)).clamp(min=0)
-    return found
+    return _between(found, trust)
+
+
+def _between(found: Mended, trust: Tensor) -> Mended:
+    """The same with the pixels on an outline, whose colour is of neither side, made of what is known beside them."""
+    wanted = (1 - trust / SURE).clamp(min=0)
+    known = torch.maximum(found.share, 1 - wanted)
+    around = F.avg_pool2d(known, 3, stride=1, padding=1)
+    filled = F.avg_pool2d(known * found.change, 3, stride=1, padding=1) / around.clamp(min=1e-6)
+    share = (wanted - found.share) * ((around - THIN[0]) / (THIN[1] - THIN[0])).clamp(0, 1)
+    return found._replace(change=torch.lerp(found.change, filled, share), share=found.share + share)
 
 
 def _points() -> list[tuple[int, int]]:
