@@ -31,8 +31,16 @@ def test_where_no_colour_is_alike_all_stays() -> None:
     source[..., 18:22, 18:22] = 120.0
     trust = torch.ones(1, 1, 40, 40)
     trust[..., 18:22, 18:22] = 0.0
-    found = mended(change, source, trust)
-    assert (found.change - change).abs().max() < 0.01
+    within = (slice(None), slice(None), slice(19, 21), slice(19, 21))
+    assert (mended(change, source, trust).change - change)[within].abs().max() < 0.01
+
+
+def test_a_line_between_two_sides_is_made_of_both() -> None:
+    source, change, trust = halves(60.0, 200.0), halves(50.0, 0.0), torch.ones(1, 1, 40, 40)
+    source[..., 20], change[..., 20] = 130.0, -90.0  # neither's colour, and a rim
+    trust[..., 17:24] = 0.0
+    line = mended(change, source, trust).change[..., 20]
+    assert line.min() > 20 and line.max() < 30
 
 
 def test_trust_goes_by_what_misses_more_than_usual() -> None:
