@@ -71,10 +71,15 @@ def _between(found: Mended, trust: Tensor) -> Mended:
     """The same with the pixels on an outline, whose colour is of neither side, made of what is known beside them."""
     wanted = (1 - trust / SURE).clamp(min=0)
     known = torch.maximum(found.share, 1 - wanted)
-    around = F.avg_pool2d(known, 3, stride=1, padding=1)
-    filled = F.avg_pool2d(known * found.change, 3, stride=1, padding=1) / around.clamp(min=1e-6)
+    around = _nine(known)
+    filled = _nine(known * found.change) / around.clamp(min=1e-6)
     share = (wanted - found.share) * ((around - THIN[0]) / (THIN[1] - THIN[0])).clamp(0, 1)
     return found._replace(change=torch.lerp(found.change, filled, share), share=found.share + share)
+
+
+def _nine(x: Tensor) -> Tensor:
+    """Means over the nine pixels around each."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _points() -> list[tuple[int, int]]:

@@ -28,7 +28,8 @@ def hold_outlines(edited: Tensor, source: Tensor, strength: float, reach: int) -
     """
     edit, frames = (rearrange(x.float(), "f h w c -> f c h w") for x in (edited, source))
     change = edit - frames
-    size = F.avg_pool2d(change.square().mean(dim=1, keepdim=True).sqrt(), 3, stride=1, padding=1)
+    size = change.square().mean(dim=1, keepdim=True).sqrt()
+    size = F.avg_pool2d(size, 3, stride=1, padding=1, count_include_pad=False)
     rows = size.flatten(1)
     largest = rows.kthvalue(max(1, round(LARGEST * rows.shape[1])), dim=1).values.clamp(min=FAINTEST)
     step = (_largest(size, reach) + _largest(-size, reach)) / largest[:, None, None, None]
