@@ -20,6 +20,8 @@ SURE = 0.8  # from this trust on a place stays as it is
 ALIKE = 12.0  # colours that differ by much less count as one
 MISSED = 5.0  # what is carried misses the source by this, or the more the more it does everywhere: little trust
 THIN = 0.3, 0.6  # parts of the nine pixels around that are known: none but what is thin is filled from there
+CHANCE = 1.0  # points by whose weight what is found alike is half believed to be no chance
+UNEXPLAINED = 8.0  # changes of one colour that differ by less count as alike
 FEW = 0.05  # points by whose weight half of a place is mended
 
 
@@ -36,6 +38,7 @@ class Mended(NamedTuple):
     change: Tensor  # [F, C, H, W]
     share: Tensor  # [F, 1, H, W] 0..1, how far a place is mended
     spread: Tensor  # [F, 1, H, W] mean square of levels by which the changes differ that it is mended with
+    explained: Tensor  # [F, 1, H, W] up to 1, how far the source's colours tell the changes around apart
 
 
 def mended(change: Tensor, source: Tensor, trust: Tensor) -> Mended:
@@ -45,25 +48,31 @@ def mended(change: Tensor, source: Tensor, trust: Tensor) -> Mended:
     """
     height, width = change.shape[-2:]
     frame, y, x = (trust[:, 0] < SURE).nonzero(as_tuple=True)
-    found = Mended(change.clone(), torch.zeros_like(trust), torch.zeros_like(trust))
+    found = Mended(change.clone(), *(torch.zeros_like(trust) for _ in range(3)))
     if not len(frame):
         return found
     changes, colours, trusts = (part.permute(0, 2, 3, 1).flatten(0, 2) for part in (change, source, trust))
     place = (frame * height + y) * width + x
     here = colours[place]
     total, squares, weights = (torch.zeros_like(part[place]) for part in (changes, trusts, trusts))
+    everything, all_squares, all_weights = (torch.zeros_like(part) for part in (total, squares, weights))
     for dy, dx in _points():
         there = (frame * height + (y + dy).clamp(0, height - 1)) * width + (x + dx).clamp(0, width - 1)
         unlike = (colours[there] - here).square().mean(dim=1, keepdim=True)
-        weight, taken = trusts[there] * torch.exp(-unlike / ALIKE**2), changes[there]
-        total += weight * taken
-        squares += weight * taken.square().mean(dim=1, keepdim=True)
-        weights += weight
-    mean, square = (part / weights.clamp(min=1e-6) for part in (total, squares))
+        trusted, taken = trusts[there], changes[there]
+        weight, power = trusted * torch.exp(-unlike / ALIKE**2), taken.square().mean(dim=1, keepdim=True)
+        total, squares, weights = total + weight * taken, squares + weight * power, weights + weight
+        everything += trusted * taken
+        all_squares += trusted * power
+        all_weights += trusted
+    mean, spread = _mean_and_spread(total, squares, weights)
+    _, whole = _mean_and_spread(everything, all_squares, all_weights)
     share = (1 - trusts[place] / SURE) * weights / (weights + FEW)
     found.change[frame, :, y, x] = torch.lerp(changes[place], mean, share)
     found.share[frame, :, y, x] = share
-    found.spread[frame, :, y, x] = (square - mean.square().mean(dim=1, keepdim=True)).clamp(min=0)
+    found.spread[frame, :, y, x] = spread
+    doubted = torch.lerp(whole, spread, weights / (weights + CHANCE))
+    found.explained[frame, :, y, x] = 1 - doubted / (whole + UNEXPLAINED**2)
     return _between(found, trust)
 
 
@@ -75,6 +84,11 @@ def _between(found: Mended, trust: Tensor) -> Mended:
     filled = _nine(known * found.change) / around.clamp(min=1e-6)
     share = (wanted - found.share) * ((around - THIN[0]) / (THIN[1] - THIN[0])).clamp(0, 1)
     return found._replace(change=torch.lerp(found.change, filled, share), share=found.share + share)
+
+
+def _mean_and_spread(total: Tensor, squares: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    mean = total / weights.clamp(min=1e-6)
+    return mean, (squares / weights.clamp(min=1e-6) - mean.square().mean(dim=1, keepdim=True)).clamp(min=0)
 
 
 def _nine(x: Tensor) -> Tensor:

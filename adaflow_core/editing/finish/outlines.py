@@ -18,7 +18,8 @@ from adaflow_core.motion.mending import mended
 STEP = 0.3, 0.5  # parts of the largest change by which it differs within reach along an outline, a little and wholly
 LARGEST = 0.98  # the quantile that stands for the largest change
 FAINTEST = 20.0  # levels of 0..255: a largest change under this is taken for this
-UNLIKE = 8.0  # levels: where changes of a colour differ by so much, as in a pattern, half of it is held
+# How much of what was changed around the source's colours must explain: not in a pattern or a texture that is new.
+EXPLAINED = 0.45, 0.75
 
 
 def hold_outlines(edited: Tensor, source: Tensor, strength: float, reach: int) -> Tensor:
@@ -35,7 +36,10 @@ def hold_outlines(edited: Tensor, source: Tensor, strength: float, reach: int) -
     step = (_largest(size, reach) + _largest(-size, reach)) / largest[:, None, None, None]
     low, high = STEP
     found = mended(change, frames, 1 - ((step - low) / (high - low)).clamp(0, 1))
-    share = strength / (1 + found.spread / UNLIKE**2)
+    known = F.avg_pool2d(found.explained, 2 * reach + 1, stride=1, padding=reach)
+    known = known / F.avg_pool2d((found.share > 0).float(), 2 * reach + 1, stride=1, padding=reach).clamp(min=1e-6)
+    low, high = EXPLAINED
+    share = strength * ((known - low) / (high - low)).clamp(0, 1)
     held = frames + torch.lerp(change, found.change, share)
     return rearrange(held.round().clamp(0, 255).to(torch.uint8), "f c h w -> f h w c")
 
