@@ -12,6 +12,10 @@ from helpers.pages import PATIENCE, half_size, serve_page
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
+# Gradio ends a session's stream with its last event, also where the next has just joined, whose is then broken off: what
+# the console says of that. The page opens another.
+_STREAM_ENDED = "Unexpected error 404: Not Found", "ERR_INCOMPLETE_CHUNKED_ENCODING", "network error"
+
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -61,5 +65,4 @@ def page(context: BrowserContext, address: str) -> Iterator[Page]:
     yield page
     page.evaluate("localStorage.clear()")  # what a tab remembers ends with it
     page.close()
-    # Gradio ends a session's stream with its last event, also where the next has just joined, whose is then refused.
-    assert [error for error in errors if error != "Unexpected error 404: Not Found"] == []
+    assert [error for error in errors if not any(sign in error for sign in _STREAM_ENDED)] == []
