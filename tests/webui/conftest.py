@@ -12,8 +12,8 @@ from helpers.pages import PATIENCE, half_size, serve_page
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-# Gradio ends a session's stream with its last event, also where the next has just joined, whose is then broken off: what
-# the console says of that. The page opens another.
+# What the console says when Gradio ends a session's stream with its last event though the next has just joined, whose
+# stream is then broken off. The page opens another.
 _STREAM_ENDED = "Unexpected error 404: Not Found", "ERR_INCOMPLETE_CHUNKED_ENCODING", "network error"
 
 
