@@ -100,13 +100,12 @@ class Job:
         assert config.negative_prompt is not None
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
         film = over.by_hand
+        if config.outlines is None:  # what is changed by hand has outlines of its own
+            config = replace(config, outlines=float(words.keeps_shapes and film is None))
         latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents
         job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)
         if config.structure is None:
-            job = replace(job, config=replace(job.config, structure=job._structure()))
-        if config.outlines is None:  # what is changed by hand has outlines of its own
-            outlines = float(words.keeps_shapes and film is None)
-            job = replace(job, config=replace(job.config, outlines=outlines))
+            job = replace(job, config=replace(config, structure=job._structure()))
         return job if over.crop is None else job._in(over.crop)
 
     def _in(self, crop: Crop) -> Job:

@@ -60,8 +60,11 @@ def mended(change: Tensor, source: Tensor, trust: Tensor) -> Mended:
         there = (frame * height + (y + dy).clamp(0, height - 1)) * width + (x + dx).clamp(0, width - 1)
         unlike = (colours[there] - here).square().mean(dim=1, keepdim=True)
         trusted, taken = trusts[there], changes[there]
-        weight, power = trusted * torch.exp(-unlike / ALIKE**2), taken.square().mean(dim=1, keepdim=True)
-        total, squares, weights = total + weight * taken, squares + weight * power, weights + weight
+        weight = trusted * torch.exp(-unlike / ALIKE**2)
+        power = taken.square().mean(dim=1, keepdim=True)
+        total += weight * taken
+        squares += weight * power
+        weights += weight
         everything += trusted * taken
         all_squares += trusted * power
         all_weights += trusted

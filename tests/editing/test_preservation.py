@@ -2,7 +2,8 @@
 
 import torch
 
-from adaflow_core.editing.finish.preservation import FAINTEST, OTHER, SAME, ramp, relative_change, restore_detail
+from adaflow_core.editing.finish.changes import FAINTEST, ramp, relative_change
+from adaflow_core.editing.finish.preservation import OTHER, SAME, restore_detail
 
 
 def test_nothing_changed_gives_the_source_back_and_a_new_picture_stays() -> None:

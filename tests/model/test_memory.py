@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import even, in_chunks, in_passes, one_behind
 
 
@@ -64,3 +66,17 @@ def test_a_result_is_taken_once_the_next_is_begun(count: int) -> None:
 
     taken = [(number, len(begun)) for number in one_behind(results())]
     assert taken == [(number, min(number + 2, count)) for number in range(count)]
+
+
+def test_a_gpu_takes_more_of_smaller_frames(
+    tiny_backbone: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tiny_backbone("sd1")
+    assert backbone.chunk_for(64, 64) == backbone.chunk
+    monkeypatch.setattr(Backbone, "chunk", property(lambda _: 32))
+    gpu = replace(backbone, device=torch.device("cuda"))
+    assert [gpu.chunk_for(*size) for size in ((672, 384), (1024, 576), (336, 384), (256, 256), (64, 64))] == [
+        32, 32, 64, 96, 128
+    ]  # fmt: skip
+    assert gpu.chunk_for(256, 256, low_memory=True) == 48
+    assert gpu.rows(gpu.chunk_for(64, 64)) == gpu.rows() == 64

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from adaflow_core.motion.mending import mended
+from adaflow_core.editing.finish.changes import ramp, relative_change
+from adaflow_core.motion.mending import SURE, mended
 
 # Chosen on the bundled clips and the plain model's validation clips.
 STEP = 0.3, 0.5  # parts of the largest change by which it differs within reach along an outline, a little and wholly
-LARGEST = 0.98  # the quantile that stands for the largest change
-FAINTEST = 20.0  # levels of 0..255: a largest change under this is taken for this
 # How much of what was changed around the source's colours must explain: not in a pattern or a texture that is new.
 EXPLAINED = 0.45, 0.75
 
@@ -29,17 +28,11 @@ def hold_outlines(edited: Tensor, source: Tensor, strength: float, reach: int) -
     """
     edit, frames = (rearrange(x.float(), "f h w c -> f c h w") for x in (edited, source))
     change = edit - frames
-    size = change.square().mean(dim=1, keepdim=True).sqrt()
-    size = F.avg_pool2d(size, 3, stride=1, padding=1, count_include_pad=False)
-    rows = size.flatten(1)
-    largest = rows.kthvalue(max(1, round(LARGEST * rows.shape[1])), dim=1).values.clamp(min=FAINTEST)
-    step = (_largest(size, reach) + _largest(-size, reach)) / largest[:, None, None, None]
-    low, high = STEP
-    found = mended(change, frames, 1 - ((step - low) / (high - low)).clamp(0, 1))
-    known = F.avg_pool2d(found.explained, 2 * reach + 1, stride=1, padding=reach)
-    known = known / F.avg_pool2d((found.share > 0).float(), 2 * reach + 1, stride=1, padding=reach).clamp(min=1e-6)
-    low, high = EXPLAINED
-    share = strength * ((known - low) / (high - low)).clamp(0, 1)
+    size = relative_change(change)
+    trust = 1 - ramp(_largest(size, reach) + _largest(-size, reach), *STEP)
+    found, asked = mended(change, frames, trust), (trust < SURE).float()
+    explained, around = (F.avg_pool2d(x, 2 * reach + 1, stride=1, padding=reach) for x in (found.explained, asked))
+    share = strength * ramp(explained / around.clamp(min=1e-6), *EXPLAINED)
     held = frames + torch.lerp(change, found.change, share)
     return rearrange(held.round().clamp(0, 255).to(torch.uint8), "f c h w -> f h w c")
 

@@ -17,11 +17,11 @@ from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
+from adaflow_core.editing.finish.changes import ramp, relative_change
 from adaflow_core.editing.finish.outlines import hold_outlines
 from adaflow_core.editing.finish.smoothing import reach, smooth_edit
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import in_passes, to_device
-from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import copied
 from adaflow_core.storage.cache import Cache, cache_key
@@ -38,8 +38,6 @@ SLIGHT = 10.0
 BESIDE = 1  # pixels
 EDITED = 0.2, 0.4  # parts of the largest change from which on a place counts as edited, a little and wholly
 REACH = 3  # pixels: a place is as unchanged as the least changed within; an edge belongs to the side that stays
-LARGEST = 0.98  # the quantile that stands for the largest change
-FAINTEST = 20.0  # levels of 0..255: a largest change under this is taken for this
 PART_OF_LARGEST = 0.5  # what counts as the usual change of an edit that leaves most of a frame as it is
 
 
@@ -65,23 +63,6 @@ def restore_detail(
         share = share * (1 - renewed)
     restored = torch.lerp(edit, frames, share).round().clamp(0, 255).to(torch.uint8)
     return rearrange(restored, "f c h w -> f h w c")
-
-
-def relative_change(change: Tensor) -> Tensor:
-    """[F, 1, H, W] how much of a picture's largest change is in each place, from its change [F, 3, H, W] in levels."""
-    size = blurred(change.square().mean(dim=1, keepdim=True).sqrt(), boxes=2)
-    largest = _quantile(size.flatten(1), LARGEST).clamp(min=FAINTEST)[:, None, None, None]
-    return size / largest
-
-
-def ramp(x: Tensor, low: float, high: float) -> Tensor:
-    """0 up to `low`, 1 from `high` on."""
-    return ((x - low) / (high - low)).clamp(0, 1)
-
-
-def _quantile(rows: Tensor, share: float) -> Tensor:  # [F, N] -> [F]
-    # torch.quantile refuses frames above 2**24 pixels. All rows at once: a GPU gives each a single processor.
-    return rows.kthvalue(max(1, round(share * rows.shape[1])), dim=1).values
 
 
 def significance(change: Tensor, tolerance: float) -> Tensor:
