@@ -20,13 +20,14 @@ from adaflow_core.editing.forecast import Forecaster, Passing
 from adaflow_core.editing.place import wording
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, check_drafts, kept_draft, keyframes_alone
-from adaflow_core.film.retake import around_of, retaken, surroundings, take_of
+from adaflow_core.film.retake import around_of, frames_of, retaken, surroundings, take_of
 from adaflow_core.film.stretch import Laid, ramp, stretch_of, together
 from adaflow_core.film.timeline import Timeline, shown, stretches, timeline_result
 from adaflow_core.job import Job, OverThePicture
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
+from adaflow_core.motion.carrying import spread
 from adaflow_core.motion.flow import source_flow
 from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
 from adaflow_core.picture.region import Region, RegionMask
@@ -251,15 +252,15 @@ class AdaFlow:
     def forecast_retake(self, plan: Plan, frames: tuple[int, int], config: EditConfig | None = None) -> Forecast:
         """What `retake` takes with nothing in the cache but the plan."""
         monitor = Monitor()
-        begin, end, segments, held = surroundings(plan.segments, *frames)
-        config, (first, last) = config or EditConfig(), (frame - begin for frame in frames)
-        cuts, keyframes = (
-            some[(some >= first) & (some < last)] - first for some in (segments.cuts, segments.keyframes)
-        )
-        passing = Passing.of(last - first, cuts, keyframes, config.stride)
+        config, T = config or EditConfig(), len(plan.video)
+        edited = spread(T, plan.segments.cuts, plan.segments.keyframes, config.stride)
+        begin, end, segments, held = surroundings(plan.segments, *frames, edited)
+        edited = np.union1d(edited, begin + segments.keyframes)
+        inside = int(((edited >= frames[0]) & (edited < frames[1])).sum())
+        passing = Passing(inside + len(held), frames[1] - frames[0] - inside)
         with self._exclusive(monitor):
             piece = self._stretch(plan, begin, end, None, monitor, segments)
-            return self._forecast(piece, config, monitor, replace(passing, edited=passing.edited + len(held)))
+            return self._forecast(piece, config, monitor, passing)
 
     def retake(
         self,
@@ -284,10 +285,13 @@ class AdaFlow:
         take = take_of(plan, result, start, end, prompt, source_prompt)
         self._check_request(plan, take.prompt)
         with self._exclusive(monitor):
-            begin, stop_at, segments, held = surroundings(plan.segments, start, end)
+            config = config or EditConfig()
+            edited = frames_of(result.report, start, end, config.stride)
+            begin, stop_at, segments, held = surroundings(plan.segments, start, end, edited)
             piece = self._stretch(plan, begin, stop_at, take.source_prompt, monitor, segments)
-            around = around_of(result, piece, slice(start - begin, end - begin), begin, held) if len(held) else None
-            config, alone = config or EditConfig(), take.prompt == piece.config.source_prompt
+            only = slice(start - begin, end - begin)
+            around = around_of(result, piece, only, begin, held, edited) if len(held) else None
+            alone = take.prompt == piece.config.source_prompt
             inside = self._over(plan, region, by_hand, alone, monitor).at(slice(begin, stop_at))
             job = Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around, inside)
             new, report = self._kept(job)

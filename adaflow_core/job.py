@@ -195,10 +195,14 @@ class Job:
         needed, cuts = self.plan.layout.keyframes, self.plan.segments.cuts
         if self.by_hand is not None:
             needed = np.union1d(needed, self.by_hand.given)
+        known = None if self.around is None else self.around.edited
+        needed = needed if known is None else np.union1d(needed, known)
         needed = needed[(needed >= part.start) & (needed < part.stop)] - part.start
         cuts = cuts[(cuts > part.start) & (cuts < part.stop)] - part.start
-        video = self.video.part(part.start, part.stop)
-        return Thinned.of(video, cuts, needed, stride, self.backbone, self.cache, self.monitor)
+        video, with_these = self.video.part(part.start, part.stop), (self.backbone, self.cache, self.monitor)
+        if known is not None:
+            return Thinned(video, needed, *with_these)
+        return Thinned.of(video, cuts, needed, stride, *with_these)
 
     def _passing(self, film: Thinned) -> np.ndarray | None:
         """[F] the frames that pass through the model: those that it edits, and those that are held; None: all."""

@@ -32,6 +32,7 @@ class Around:
     frame_ids: np.ndarray  # [H] of its keyframes, those that are held
     pictures: np.ndarray  # [H, H, W, 3] uint8
     prompts: tuple[str, ...]  # [H] under which they were edited
+    edited: np.ndarray | None = None  # [E] frames that the model edits beside keyframes; None: they are chosen anew
 
     @property
     def passing(self) -> np.ndarray:
@@ -41,17 +42,22 @@ class Around:
     def at(self, frames: np.ndarray) -> Around:
         """The same where the plan holds only `frames` [F], the held ones among them."""
         start, stop = np.searchsorted(frames, [self.only.start, self.only.stop]).tolist()
-        return replace(self, only=slice(start, stop), frame_ids=np.searchsorted(frames, self.frame_ids))
+        edited = None if self.edited is None else np.searchsorted(frames, self.edited)
+        return replace(self, only=slice(start, stop), frame_ids=np.searchsorted(frames, self.frame_ids), edited=edited)
 
     @property
     def digest(self) -> str:
-        return f"{frames_digest(self.pictures)} {self.frame_ids.tolist()} {self.prompts} {self.only}"
+        edited = None if self.edited is None else self.edited.tolist()
+        return f"{frames_digest(self.pictures)} {self.frame_ids.tolist()} {self.prompts} {self.only} {edited}"
 
 
-def surroundings(segments: Segments, start: int, end: int) -> tuple[int, int, Segments, np.ndarray]:
+def surroundings(
+    segments: Segments, start: int, end: int, edited: np.ndarray | None = None
+) -> tuple[int, int, Segments, np.ndarray]:
     """Frames `start` to `end` with the held keyframes of their shots on either side.
 
     The first frame and the end of all of these, their segments, and the places [H] of the held among their frames.
+    Keyframes that come anew are of the `edited` [E], where there are such.
     """
     shots = np.array([0, *segments.cuts, segments.T])
     first, last = shots[shots <= start].max(), shots[shots >= end].min()
@@ -59,7 +65,7 @@ def surroundings(segments: Segments, start: int, end: int) -> tuple[int, int, Se
     before = keyframes[(keyframes >= first) & (keyframes < start)][-NEIGHBOURS:]
     after = keyframes[(keyframes >= end) & (keyframes < last)][:NEIGHBOURS]
     begin, stop = int(min([*before, start])), int(max([*after + 1, end]))
-    inner = clip(segments, start, end)
+    inner = clip(segments, start, end, edited)
     later = after.copy()
     later[:1] = end  # the first segment behind begins where the stretch ends
     around = Segments(
@@ -110,11 +116,34 @@ def take_of(
     return PromptRange(start, end, prompt, source_prompt)
 
 
-def around_of(result: EditResult, piece: Plan, only: slice, begin: int, held: np.ndarray) -> Around:
-    """What a retake of `only`, of the frames of `piece`, is fitted into; these begin at `begin` in the result."""
+def around_of(
+    result: EditResult,
+    piece: Plan,
+    only: slice,  # of the frames of `piece`
+    begin: int,  # where these begin in the result
+    held: np.ndarray,
+    edited: np.ndarray | None,  # of the result, as `frames_of` gives them
+) -> Around:
+    """What a retake of `only` is fitted into."""
     ranges = shown(result.report, len(result.frames))[begin:]
     prompts = tuple(r.prompt if (r := ranges[t]) else piece.config.source_prompt for t in held.tolist())
-    return Around(only, held, np.asarray(result.frames[begin + held]), prompts)
+    known = None if edited is None else edited - begin
+    return Around(only, held, np.asarray(result.frames[begin + held]), prompts, known)
+
+
+def frames_of(report: dict[str, Any], start: int, end: int, stride: int) -> np.ndarray | None:
+    """[E] of frames `start` to `end`, those that the film's model edited, whose inversion an edit has left.
+
+    None where they lie further apart than a retake may have them, as where the film is the source's, or were chosen for
+    another `stride`.
+    """
+    parts = report.get("stretches", [report])
+    film = [part.get("first_frame", 0) + np.array(part.get("edited", []), np.int64) for part in parts]
+    edited = np.unique(np.concatenate(film))
+    edited = edited[(edited >= start) & (edited < end)]
+    like_these = report.get("settings", {}).get("edit", {}).get("stride") == stride
+    gaps = np.diff(edited, prepend=start - 1, append=end)
+    return edited if like_these and gaps.max(initial=0) <= stride else None
 
 
 def retaken(

@@ -28,14 +28,28 @@ class Laid:
     weights: np.ndarray  # [F] 0..1
 
 
-def clip(segments: Segments, start: int, end: int) -> Segments:
-    """The segments of frames `start` to `end`, counted from `start`; one that loses its keyframe gets its middle."""
+def clip(segments: Segments, start: int, end: int, edited: np.ndarray | None = None) -> Segments:
+    """The segments of frames `start` to `end`, counted from `start`.
+
+    One that loses its keyframe gets its middle. Where it is known which frames [E] are `edited` it gets one of those, and
+    one without any goes to the segment beside it.
+    """
     starts, ends = np.clip(segments.starts, start, end), np.clip(segments.ends, start, end)
     inside = starts < ends
     starts, ends, keyframes = starts[inside], ends[inside], segments.keyframes[inside]
-    keyframes = np.where((starts <= keyframes) & (keyframes < ends), keyframes, (starts + ends - 1) // 2)
+    lost = (keyframes < starts) | (keyframes >= ends)
+    keyframes = np.where(lost, (starts + ends - 1) // 2, keyframes)
     cuts = segments.cuts[(segments.cuts > start) & (segments.cuts < end)]
-    return Segments(starts - start, keyframes - start, cuts - start, end - start)
+    stays = np.ones(len(starts), bool)
+    for i in [] if edited is None else np.flatnonzero(lost).tolist():
+        known = edited[(edited >= starts[i]) & (edited < ends[i])]
+        if len(known):
+            keyframes[i] = known[np.abs(known - keyframes[i]).argmin()]
+        elif stays[:i].any():
+            stays[i] = starts[i] in cuts
+        elif len(starts) > i + 1 and ends[i] not in cuts:
+            starts[i + 1], stays[i] = starts[i], False
+    return Segments(starts[stays] - start, keyframes[stays] - start, cuts - start, end - start)
 
 
 def stretch_of(

@@ -81,6 +81,13 @@ def frames_to_edit(
     return chosen
 
 
+def neighbours(chosen: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[F] the places in `chosen` of the frame before each of `ids` and of that after it; beyond an end both are the
+    one at it."""
+    place = np.searchsorted(chosen, ids)
+    return (place - 1).clip(0), place.clip(max=len(chosen) - 1)
+
+
 def carry_between(
     out: np.ndarray,  # [T, H, W, 3] uint8, the `chosen` as they were edited
     frames: np.ndarray,  # [T, H, W, 3] uint8, the source
@@ -91,7 +98,7 @@ def carry_between(
     renewed: np.ndarray | None = None,  # [F, h, w] 0..1, where a thing takes another's place in those
     own: slice = slice(None),  # the frames to make
 ) -> None:
-    """Fills in the frames of `out` that are not `chosen`.
+    """Fills in the frames of `out` that are not `chosen`; those before the first and after the last by that one alone.
 
     What the edit leaves alone stays the source, to the bit, but where a place is renewed.
     """
@@ -128,10 +135,10 @@ def _carried(
 
 def interpolated(values: np.ndarray, chosen: np.ndarray, T: int) -> np.ndarray:
     """`values` [F, ...] float32 of the `chosen` [F] as those of all T frames, linear between them."""
-    place = np.searchsorted(chosen, np.arange(T)).clip(1)
-    before, after = chosen[place - 1], chosen[place]
-    share = ((np.arange(T) - before) / (after - before)).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
-    return values[place - 1] + share * (values[place] - values[place - 1])
+    before, after = neighbours(chosen, np.arange(T))
+    gap = np.maximum(chosen[after] - chosen[before], 1)
+    share = ((np.arange(T) - chosen[before]) / gap).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+    return values[before] + share * (values[after] - values[before])
 
 
 class _Sides(NamedTuple):
@@ -152,9 +159,10 @@ def _sides(
     now: Tensor | None = None,  # [F, 3, H, W] the source there; what misses it is not trusted,
     renewed: Tensor | None = None,  # [F, 1, H, W] bool, but where a thing takes another's place
 ) -> _Sides:
-    (height, width), place = films[0].shape[1:3], np.searchsorted(chosen, ids)
-    before, after = chosen[place - 1], chosen[place]
-    near = to_device(((after - ids) / (after - before)).astype(np.float32), device)[:, None, None, None]
+    height, width = films[0].shape[1:3]
+    before, after = (chosen[places] for places in neighbours(chosen, ids))
+    share = np.where(after > before, (after - ids) / np.maximum(after - before, 1), 0.5)  # of one frame twice: alike
+    near = to_device(share.astype(np.float32), device)[:, None, None, None]
     parts, weights, trusts, grid = [], [], [], pixel_grid(height, width, device)
     for others, share in ((before, near), (after, 1 - near)):
         there, trust = flow_to(flow, ids, others, (height, width), device)
@@ -180,8 +188,8 @@ def _fit(frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarr
 
 def _renewed_at(renewed: np.ndarray, ids: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
     """[F, 1, H, W] bool: where it is so in one of the frames around."""
-    place = np.searchsorted(chosen, ids)
-    either = to_device(np.maximum(renewed[place - 1], renewed[place]).astype(np.float32), like.device)[:, None]
+    before, after = neighbours(chosen, ids)
+    either = to_device(np.maximum(renewed[before], renewed[after]).astype(np.float32), like.device)[:, None]
     return F.interpolate(either, like.shape[-2:], mode="bilinear", align_corners=False) >= RENEWED
 
 
@@ -199,8 +207,8 @@ def block_bytes(device: torch.device, frame_size: tuple[int, int], stride: int) 
 def _blocks(ids: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...], device: torch.device) -> Iterator[np.ndarray]:
     """Some of them at a time, as many as the device's part for it does: the flow along all between them is loaded."""
     most, span = BLOCKS[device.type != "cpu"], frames_at_once((shape[1], shape[2]), device)
-    place = np.searchsorted(chosen, ids)
-    first, last = chosen[place - 1], chosen[place]
+    before, after = neighbours(chosen, ids)
+    first, last = np.minimum(chosen[before], ids), np.maximum(chosen[after], ids)
     start = 0
     while start < len(ids):
         count = int(np.searchsorted(last[start : start + most], first[start] + span, side="left"))

@@ -12,6 +12,7 @@ import pytest
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
+from adaflow_core.film.retake import frames_of
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.by_hand import ByHand
@@ -99,6 +100,23 @@ def test_a_retake_carries_within_its_stretch(engine: AdaFlow, drawn_frames: np.n
     np.testing.assert_array_equal(again.frames[10:], film.frames[10:])
     assert (again.frames[6] != film.frames[6]).any()
     assert passed(seen) < 7 + 2
+
+
+def test_a_retake_edits_the_frames_that_the_film_did(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    plan = engine.plan(drawn_frames, replace(PLAN, keyframes_at="1,6,10"))
+    film = engine.edit(plan, PROMPT, EDIT)
+    seen: list[Progress] = []
+    inside = [t for t in film.report["edited"] if 3 <= t < 8]
+    engine.retake(plan, film, (3, 8), config=replace(EDIT, seed=4), progress=seen.append)
+    assert passed(seen) == len(inside) + 2  # the keyframes on either side
+    inverted = [p for p in seen if p.stage == "invert"]
+    assert inverted[-1].skipped == inverted[-1].total == 2 * passed(seen)  # all of it was there already
+    assert frames_of(film.report, 3, 8, EDIT.stride).tolist() == inside  # type: ignore[union-attr]
+    # Chosen for another distance, or too far apart: an edit of ranges has none where it leaves the source.
+    assert frames_of(film.report, 3, 8, 2) is None
+    ranges = Timeline((PromptRange(0, 4, PROMPT), PromptRange(11, 12, PROMPT)), crossfade=0)
+    parts = engine.edit_timeline(plan, ranges, EDIT).report
+    assert frames_of(parts, 0, 4, EDIT.stride) is not None and frames_of(parts, 2, 10, EDIT.stride) is None
 
 
 def test_ranges_are_carried_each_by_itself(engine: AdaFlow, plan: Plan, drawn_frames: np.ndarray) -> None:

@@ -40,6 +40,13 @@ def test_the_neighbours_of_a_stretch_are_the_keyframes_next_to_it_in_its_shot() 
     # At a cut there is no neighbour; a stretch without a keyframe gets one.
     begin, stop, around, held = surroundings(segments, 12, 14)
     assert begin == 12 and (held + 12).tolist() == [14, 20] and around.keyframes.tolist() == [0, 2, 8]
+    # Of the frames that the film's model edited, where there are such.
+    assert surroundings(segments, 15, 18, np.array([12, 17, 20]))[2].keyframes.tolist() == [0, 3, 6, 12]
+    assert surroundings(segments, 15, 18, np.array([12, 20]))[2].keyframes.tolist() == [0, 2, 6, 12]
+    # What has none goes to the segment beside it, but not over a cut.
+    joined = surroundings(segments, 16, 25, np.array([20]))[2]
+    assert (joined.starts + 14).tolist() == [14, 16, 25, 32] and (joined.keyframes + 14).tolist() == [14, 20, 26, 32]
+    assert 53 in surroundings(segments, 53, 60, np.array([56]))[2].keyframes + 44
     assert surroundings(segments, 0, 60)[:2] == (0, 60) and not len(surroundings(segments, 0, 60)[3])
 
 

@@ -89,6 +89,18 @@ def test_a_change_moves_along() -> None:
     assert missed < 3 < 20 < np.abs(frames[between].astype(int) - changed[between]).mean()
 
 
+def test_frames_beyond_an_end_are_made_of_the_one_there() -> None:
+    frames = panned([2] * 8)
+    changed = np.clip(frames.astype(int) + (panned([2] * 8, seed=5).astype(int) - 128) // 2, 0, 255).astype(np.uint8)
+    made = carried(changed, frames, [2, 6])
+    for t, reach in ((0, 4), (1, 2), (7, 2), (8, 4)):
+        inner = np.s_[:, 10 + reach : -10 - reach]
+        missed, before = (np.abs(x.astype(int) - changed[t])[inner].mean() for x in (made[t], frames[t]))
+        assert missed < 4 < 20 < before
+    alone = carried(changed, frames, [4])
+    assert np.abs(alone[3][:, 12:-12].astype(int) - changed[3][:, 12:-12]).mean() < 4
+
+
 def test_frames_between_do_not_flicker() -> None:
     frames = panned([0] * 8)
     noise = np.random.default_rng(0).integers(-20, 20, (9, 1, 1, 1))
@@ -136,6 +148,7 @@ def test_each_process_makes_its_own_part() -> None:
 def test_places_between_are_interpolated() -> None:
     values = np.array([[0.0], [1.0], [0.0]], np.float32)
     np.testing.assert_allclose(interpolated(values, np.array([0, 2, 6]), 7)[:, 0], [0, 0.5, 1, 0.75, 0.5, 0.25, 0])
+    np.testing.assert_allclose(interpolated(values[1:], np.array([1, 3]), 5)[:, 0], [1, 1, 0.5, 0, 0])
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 9, 13), (3, 2, 64, 64)])
