@@ -31,8 +31,8 @@ class Laid:
 def clip(segments: Segments, start: int, end: int, edited: np.ndarray | None = None) -> Segments:
     """The segments of frames `start` to `end`, counted from `start`.
 
-    One that loses its keyframe gets its middle. Where it is known which frames [E] are `edited` it gets one of those, and
-    one without any goes to the segment beside it.
+    One that loses its keyframe gets its middle. Where it is known which frames [E] are `edited` it gets one of those,
+    and one without any goes to the segment beside it.
     """
     starts, ends = np.clip(segments.starts, start, end), np.clip(segments.ends, start, end)
     inside = starts < ends
@@ -41,7 +41,9 @@ def clip(segments: Segments, start: int, end: int, edited: np.ndarray | None = N
     keyframes = np.where(lost, (starts + ends - 1) // 2, keyframes)
     cuts = segments.cuts[(segments.cuts > start) & (segments.cuts < end)]
     stays = np.ones(len(starts), bool)
-    for i in [] if edited is None else np.flatnonzero(lost).tolist():
+    for i in np.flatnonzero(lost).tolist():
+        if edited is None:
+            break
         known = edited[(edited >= starts[i]) & (edited < ends[i])]
         if len(known):
             keyframes[i] = known[np.abs(known - keyframes[i]).argmin()]

@@ -161,8 +161,8 @@ def _sides(
 ) -> _Sides:
     height, width = films[0].shape[1:3]
     before, after = (chosen[places] for places in neighbours(chosen, ids))
-    share = np.where(after > before, (after - ids) / np.maximum(after - before, 1), 0.5)  # of one frame twice: alike
-    near = to_device(share.astype(np.float32), device)[:, None, None, None]
+    nearness = np.where(after > before, (after - ids) / np.maximum(after - before, 1), 0.5)  # of one frame twice: alike
+    near = to_device(nearness.astype(np.float32), device)[:, None, None, None]
     parts, weights, trusts, grid = [], [], [], pixel_grid(height, width, device)
     for others, share in ((before, near), (after, 1 - near)):
         there, trust = flow_to(flow, ids, others, (height, width), device)
