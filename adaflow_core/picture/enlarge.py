@@ -9,6 +9,7 @@ the source, whose detail would be a ghost: there the edited picture alone is enl
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from math import gcd
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ STEEPER = 0.8  # of a perfect edge's slope
 FAINT, CLEAR = 16.0, 48.0  # contrasts: up to the first an edge stays as it is, from the second on it is made steeper
 UNLIKE = 25.0  # levels by which a steeper picture, made small again, may differ from the edited one
 MARGIN = 8  # pixels around that a pixel depends on
-BANDS = 4  # times the margin that are made at a time, for the memory
+TILE = 640  # pixels of the source's size of the tiles that are made at a time: what they take must fit a core's cache
 
 _SUM = np.ones((1, 3), np.float32)
 
@@ -44,30 +45,44 @@ def lay_over(
 ) -> np.ndarray:
     """[H, W, 3] uint8: the source, byte for byte, but where `edited` differs from `small`."""
     out = source.copy()
-    for inner, rows, columns in _bands(_most(cv2.absdiff(small, edited)), source.shape[0], source.shape[1]):
-        part = rows.small, columns.small
-        made = _enlarged(small[part], edited[part], source[rows.full, columns.full])
-        first, end = inner.full.start - rows.full.start, inner.full.stop - rows.full.start
-        out[inner.full, columns.full] = made[first:end]
+    for (rows, near_rows), (columns, near_columns) in _tiles(_most(cv2.absdiff(small, edited)), *source.shape[:2]):
+        near = near_rows.small, near_columns.small
+        made = _enlarged(small[near], edited[near], source[near_rows.full, near_columns.full])
+        out[rows.full, columns.full] = made[
+            _within(rows.full, near_rows.full), _within(columns.full, near_columns.full)
+        ]
     return out
 
 
-def _bands(changed: np.ndarray, height: int, width: int) -> Iterator[tuple[Cut, Cut, Cut]]:
-    """Rows to make, and the rows and columns to make them from, until all of `changed` [h, w] is covered.
+def _within(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
+
+
+def _tiles(changed: np.ndarray, height: int, width: int) -> Iterator[tuple[tuple[Cut, Cut], tuple[Cut, Cut]]]:
+    """Rows and columns to make, each with those to make them from, until all of `changed` [h, w] is covered.
 
     They begin and end between two pixels at both sizes, so that a part is enlarged as it is within the frame.
     """
     h, w = changed.shape
     near = _spread(_spread(changed))
-    step = h // gcd(h // 2, height)
-    step *= -(-MARGIN // step) * BANDS
-    for top in range(0, h, step):
-        inside = near[top : top + step]
+    tall, wide = _side(h, height), _side(w, width)
+    for top, left in product(range(0, h, tall), range(0, w, wide)):
+        inside = near[top : top + tall, left : left + wide]
         if inside.any():
-            (first, last), (left, right) = (np.flatnonzero(inside.any(axis=axis))[[0, -1]] for axis in (1, 0))
-            inner = _cut(top + int(first), top + int(last) + 1, h, height)
-            rows = _cut(inner.small.start - MARGIN, inner.small.stop + MARGIN, h, height)
-            yield inner, rows, _cut(int(left) - MARGIN, int(right) + 1 + MARGIN, w, width)
+            (first, last), (begin, end) = (np.flatnonzero(inside.any(axis=axis))[[0, -1]].tolist() for axis in (1, 0))
+            rows = _with_margin(top + first, top + last + 1, h, height)
+            yield rows, _with_margin(left + begin, left + end + 1, w, width)
+
+
+def _side(small: int, full: int) -> int:
+    """About `TILE` of the pixels of a side, in pixels of the working size."""
+    step = small // gcd(small // 2, full)
+    return step * max(1, round(TILE * small / full / step))
+
+
+def _with_margin(first: int, end: int, small: int, full: int) -> tuple[Cut, Cut]:
+    inner = _cut(first, end, small, full)
+    return inner, _cut(inner.small.start - MARGIN, inner.small.stop + MARGIN, small, full)
 
 
 def _cut(first: int, end: int, small: int, full: int) -> Cut:

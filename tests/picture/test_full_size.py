@@ -99,8 +99,9 @@ def test_parts_are_enlarged_as_the_whole_is(size: tuple[int, int], monkeypatch: 
     small = smaller(source, 192, 128)
     edited = small.copy()
     edited[20:110, 30:100] = 255 - edited[20:110, 30:100]
+    monkeypatch.setattr("adaflow_core.picture.enlarge.TILE", 100)
     made = lay_over(source, small, edited)
-    monkeypatch.setattr("adaflow_core.picture.enlarge.BANDS", 100)
+    monkeypatch.setattr("adaflow_core.picture.enlarge.TILE", 10_000)
     monkeypatch.setattr("adaflow_core.picture.enlarge.MARGIN", 64)
     assert (lay_over(source, small, edited) == made).all()
 
