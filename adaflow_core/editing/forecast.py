@@ -41,8 +41,8 @@ from adaflow_core.types import EditLayout, Forecast, Grid, Plan
 from adaflow_core.video.types import Video
 
 KIND = "calibration"  # of the measurements in the cache
-# How far an edit may be off its forecast before the pieces are measured anew, and how long it must take to tell:
-# short ones are mostly what is done once.
+# How far an edit may be off its forecast before that follows it at once, and how long it must take to tell: short ones
+# are mostly what is done once.
 _DISAGREES, _TELLING_SECONDS = 1.5, 3.0
 _TELLING = ("edit", "decode frames")  # stages that no edit finds in the cache
 
@@ -82,17 +82,14 @@ class Measurement:
     def of(cls, meta: dict[str, Any]) -> Measurement:
         return cls(Calibration(**meta["calibration"]), meta["factor"], meta["edits"])
 
-    def told(self, seconds: float, predicted: float, measure: Callable[[], Measurement]) -> Measurement:
-        """The measurement after an edit that took `seconds` where it said `predicted`.
-
-        Where the two disagree, `measure` measures anew, and its factor is that of this edit.
-        """
+    def told(self, seconds: float, predicted: float) -> Measurement:
+        """The measurement after an edit that took `seconds` where it said `predicted`: half the way to it, or all of it
+        where the two disagree."""
         if max(seconds, predicted) < _TELLING_SECONDS:
             return self
         ratio = seconds / predicted
-        if 1 / _DISAGREES < ratio < _DISAGREES:
-            return replace(self, factor=self.factor * ratio**0.5, edits=self.edits + 1)
-        return measure()
+        near = 1 / _DISAGREES < ratio < _DISAGREES
+        return replace(self, factor=self.factor * (ratio**0.5 if near else ratio), edits=self.edits + 1)
 
 
 def of_crop(whole: Forecast, share: float) -> Forecast:
@@ -179,20 +176,13 @@ class Forecaster:
 
     def learn(self, plan: Plan, config: EditConfig, seconds: Mapping[str, float], edited: int) -> None:
         """After an edit from its first step to its last: the next forecast knows how long each stage took."""
-        asked = plan.video, plan.layout, Passing(edited, len(plan.video) - edited), config, Monitor()
-        predicted = self.predict(*asked)
+        passing = Passing(edited, len(plan.video) - edited)
+        predicted = self.predict(plan.video, plan.layout, passing, config, Monitor())
         meta = self.cache.find(KIND, predicted.measurement)
         if meta is None or plan.config.resample:  # what laying out anew takes is not known here
             return
         took = _telling_seconds(self.backbone.team.agree(dict(seconds)))
-
-        def measure() -> Measurement:
-            anew = Measurement(calibrate(self.backbone, *plan.video.size), edits=1)
-            self.cache.renew(KIND, predicted.measurement, asdict(anew))
-            says = _telling_seconds(self.predict(*asked).seconds)
-            return replace(anew, factor=took / says)
-
-        told = Measurement.of(meta).told(took, _telling_seconds(predicted.seconds), measure)
+        told = Measurement.of(meta).told(took, _telling_seconds(predicted.seconds))
         self.cache.renew(KIND, predicted.measurement, asdict(told))
 
 

@@ -45,15 +45,16 @@ class Thinned:
         if len(spread(len(video), cuts, needed, stride)) == len(video):
             return everything
 
+        flow = source_flow(video, cache, monitor)
+
         def build(folder: Path) -> dict[str, Any]:
-            flow = source_flow(video, cache.alone, monitor)
-            found = frames_to_edit(video.frames, flow, cuts, needed, stride, device, monitor)
+            found = frames_to_edit(video.frames, flow, cuts, needed, stride, device, monitor, backbone.team)
             return {"frames": found.tolist()}
 
         key = cache_key(
             video=video.digest, cuts=cuts.tolist(), needed=needed.tolist(), stride=stride, device=device.type
         )
-        _, meta, _ = cache.get("chosen", key, build, monitor.note)
+        _, meta, _ = cache.get("chosen", key, build, monitor.note, together=True)
         return cls(video, np.array(meta["frames"], np.int64), backbone, cache, monitor)
 
     @property

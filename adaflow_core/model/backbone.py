@@ -152,10 +152,12 @@ class Backbone:
         """Frames of a pass that is filled up to that number (`in_passes`), where calls of an edit have `chunk` frames.
 
         Few on a CPU, as the last pass of a draft of some keyframes is mostly filling. A GPU needs so much work at once
-        that it does not wait to be given the next kernel; a pass of an edit has up to three rows of each frame.
+        that it does not wait to be given the next kernel; a pass of an edit has up to three rows of each frame. Where
+        several share out the frames of a film, their parts must come out even.
         """
         if self.device.type == "cuda":
-            return 2 * min(chunk or self.chunk, self.chunk)
+            rows = 2 * min(chunk or self.chunk, self.chunk)
+            return max(min(rows, 16), rows // self.team.size)
         return min(4 if self.device.type == "cpu" else 16, chunk or self.chunk)
 
     def vae_chunk(self, width: int, height: int, low_memory: bool = False) -> int:

@@ -20,6 +20,7 @@ from adaflow_core.model.memory import one_behind, to_device
 from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp
 from adaflow_core.motion.mending import agreement, mended
 from adaflow_core.progress import Monitor
+from adaflow_core.team.team import ALONE, Team
 
 BLOCKS = 8, 32  # frames that are made at a time, on a CPU and elsewhere: a GPU waits for the calls
 PIXEL_BYTES = 130  # of the device, measured, for each pixel of all frames along which a block is made
@@ -61,6 +62,7 @@ def frames_to_edit(
     stride: int,
     device: torch.device,
     monitor: Monitor,
+    team: Team = ALONE,
 ) -> np.ndarray:
     """[F] ascending: frames of which the source's others can be made; the first and the last of each shot among them.
 
@@ -68,13 +70,14 @@ def frames_to_edit(
     """
     chosen = spread(len(frames), cuts, needed, stride)
     asked = np.setdiff1d(np.arange(len(frames)), chosen)
-    with monitor.stage("choose", len(asked)) as stage:
+    with monitor.stage("choose", len(asked[team.own(len(asked))])) as stage:
         while len(asked):
-            fits = []
-            for ids in _blocks(asked, chosen, frames.shape, device):
+            fits = [torch.empty(0, dtype=torch.bool, device=device)]
+            for ids in _blocks(asked[team.own(len(asked))], chosen, frames.shape, device):
                 fits.append(_fit(frames, flow, ids, chosen, device))  # not fetched one by one: the device would wait
                 stage.advance(min(len(ids), stage.total - stage.done))  # those of gaps that were halved come again
-            gaps = np.unique(np.searchsorted(chosen, asked[~torch.cat(fits).cpu().numpy()]))
+            fit = team.gather(torch.cat(fits), len(asked)).cpu().numpy()
+            gaps = np.unique(np.searchsorted(chosen, asked[~fit]))
             middles = (chosen[gaps - 1] + chosen[gaps]) // 2
             asked = np.setdiff1d(asked[np.isin(np.searchsorted(chosen, asked), gaps)], middles)
             chosen = np.union1d(chosen, middles)

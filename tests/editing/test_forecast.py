@@ -1,4 +1,4 @@
-"""The forecast: finished edits correct it, and a measurement that disagrees with them is taken anew."""
+"""The forecast: finished edits correct it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,15 @@ PIECES = Calibration(
 )  # fmt: skip
 
 
-def never() -> Measurement:
-    raise AssertionError("measured anew")
-
-
 def test_an_edit_near_its_forecast_moves_it_half_the_way() -> None:
-    told = Measurement(PIECES).told(14.4, 10.0, never)
+    told = Measurement(PIECES).told(14.4, 10.0)
     assert told.factor == pytest.approx(1.2) and told.edits == 1 and told.calibration == PIECES
-    assert Measurement(PIECES).told(2.0, 1.0, never) == Measurement(PIECES), "a short one tells nothing"
+    assert Measurement(PIECES).told(2.0, 1.0) == Measurement(PIECES), "a short one tells nothing"
 
 
-def test_a_measurement_that_disagrees_is_taken_anew() -> None:
-    anew = Measurement(replace(PIECES, unet=0.1), edits=1)
-    assert Measurement(PIECES).told(30.0, 360.0, lambda: anew) is anew
-    assert Measurement(PIECES).told(360.0, 30.0, lambda: anew) is anew
+def test_an_edit_far_from_its_forecast_moves_it_all_the_way() -> None:
+    assert Measurement(PIECES, factor=2.0, edits=3).told(30.0, 360.0).factor == pytest.approx(2 / 12)
+    assert Measurement(PIECES).told(360.0, 30.0).factor == pytest.approx(12.0)
 
 
 def test_a_plan_made_before_is_corrected_too(tmp_path: Path) -> None:

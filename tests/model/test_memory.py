@@ -12,6 +12,7 @@ import torch
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import even, in_chunks, in_passes, one_behind
+from adaflow_core.team.team import Team
 
 
 def test_chunks_are_halved_and_nothing_is_lost() -> None:
@@ -80,3 +81,5 @@ def test_a_gpu_takes_more_of_smaller_frames(
     ]  # fmt: skip
     assert gpu.chunk_for(256, 256, low_memory=True) == 48
     assert gpu.rows(gpu.chunk_for(64, 64)) == gpu.rows() == 64
+    assert [replace(gpu, team=Team(0, size)).rows() for size in (2, 4, 8)] == [32, 16, 16]
+    assert replace(gpu, team=Team(0, 8)).rows(4) == 8
