@@ -15,7 +15,7 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.model import fused
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.backends import _fastest_with_sums, attend_sdpa
+from adaflow_core.model.backends import _OPERATORS, FEW_KEYS, _with_sums, attend_sdpa
 from adaflow_core.model.fused import kernels_run
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.storage.cache import Cache
@@ -46,11 +46,24 @@ def test_the_kernels_run(on_gpu: Backbone) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_sampled_keys_keep_the_fast_kernels(dtype: torch.dtype, width: int) -> None:
     device = torch.device("cuda", 0)
-    assert _fastest_with_sums(device, dtype, width) is not None
+    assert _with_sums(_OPERATORS, device, dtype, width) is not None
     query, key, value = (torch.randn(2, 3, rows, width, device=device, dtype=dtype) for rows in (257, 1000, 1000))
     result = attend_sdpa(query, key, value, 0.2, 300, 3.5)
     expected = attend_sdpa(query.cpu().double(), key.cpu().double(), value.cpu().double(), 0.2, 300, 3.5)
     torch.testing.assert_close(result.cpu().double(), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("width", [40, 64, 80, 160])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_few_keys_have_a_kernel_of_their_own(dtype: torch.dtype, width: int) -> None:
+    device = torch.device("cuda", 0)
+    assert (_with_sums(("flash",), device, dtype, width) is None) == (dtype == torch.float32)
+    for keys in (77, 252, FEW_KEYS, FEW_KEYS + 1):
+        query, key, value = (torch.randn(2, rows, 3, width, device=device, dtype=dtype) for rows in (257, keys, keys))
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # as a layer gives them
+        result = attend_sdpa(query, key, value, 0.2)
+        expected = attend_sdpa(query.cpu().double(), key.cpu().double(), value.cpu().double(), 0.2)
+        torch.testing.assert_close(result.cpu().double(), expected, rtol=0.02, atol=0.02)
 
 
 def test_fused_and_plain_predict_the_same(

@@ -34,6 +34,11 @@ WithSums = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
 TABLE = 2**19  # entries of a table of weights: 1 MiB
+# Keys up to which cuDNN's attention, the first choice of torch, is not taken: for a new shape it looks for a plan, which
+# takes as long as many calls, and gains nothing on few keys.
+FEW_KEYS = 512
+# Of torch's operators for a GPU, the fastest first.
+_OPERATORS = "cudnn", "flash", "efficient"
 
 
 def attend_sdpa(
@@ -41,9 +46,13 @@ def attend_sdpa(
 ) -> Tensor:
     if num_sampled and query.is_cuda:
         # A mask would keep the fast kernels from running.
-        with_sums = _fastest_with_sums(query.device, query.dtype, query.shape[-1])
+        with_sums = _with_sums(_OPERATORS, query.device, query.dtype, query.shape[-1])
         if with_sums is not None:
             return attend_in_parts(with_sums, query, key, value, scale, num_sampled, sample_weight)
+    if query.is_cuda and not num_sampled and key.shape[2] <= FEW_KEYS:
+        with_sums = _with_sums(_OPERATORS[1:2], query.device, query.dtype, query.shape[-1])
+        if with_sums is not None:
+            return with_sums(query, key, value, scale)[0]
     mask = None
     if num_sampled:
         mask = query.new_zeros(1, 1, 1, key.shape[2])
@@ -93,18 +102,13 @@ def _torch_with_sums(operator: Any, query: Tensor, key: Tensor, value: Tensor, s
 
 
 @cache
-def _fastest_with_sums(device: torch.device, dtype: torch.dtype, width: int) -> WithSums | None:
-    """Of torch's operators for a GPU the first that runs here and agrees with the plain formula."""
+def _with_sums(names: tuple[str, ...], device: torch.device, dtype: torch.dtype, width: int) -> WithSums | None:
+    """Of torch's operators for a GPU the first of those named that runs here and agrees with the plain formula."""
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, n, width, generator=generator) for n in (40, 72, 72))
     expected = attend_sdpa(query, key, value, width**-0.5, 48, 3.0)
-    aten = torch.ops.aten
-    for operator in (
-        aten._scaled_dot_product_cudnn_attention,
-        aten._scaled_dot_product_flash_attention,
-        aten._scaled_dot_product_efficient_attention,
-    ):
-        with_sums = partial(_torch_with_sums, operator)
+    for name in names:
+        with_sums = partial(_torch_with_sums, getattr(torch.ops.aten, f"_scaled_dot_product_{name}_attention"))
         try:
             query, key, value = (x.to(device, dtype) for x in (query, key, value))
             found = attend_in_parts(with_sums, query, key, value, width**-0.5, 48, 3.0)
