@@ -60,7 +60,7 @@ def test_a_finished_edit_mends_what_a_busy_machine_measured(
     plan = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings, size=(64, 64))
     right = engine.cache.find(KIND, plan.forecast.measurement)
     assert right is not None
-    slow = {name: 100 * value for name, value in right["calibration"].items()}
+    slow = {name: 1e4 * value for name, value in right["calibration"].items()}
     engine.cache.renew(KIND, plan.forecast.measurement, right | {"calibration": slow})
     plan = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings, size=(64, 64))
     result = engine.edit(plan, "a blue ball", settings)
