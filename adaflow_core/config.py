@@ -253,8 +253,9 @@ class EditConfig:
         "or none where the words name another thing", low=0, high=1,
         effect="Less: things may take another shape.")
     # Flicker is less and all scores are as good or better than where every frame is edited (benchmarks/KINDS.md).
-    stride: int = setting(4, "at most how many frames from one that the model edits to the next; those between are "
-        "carried along the source's motion", low=1, high=32,
+    stride: int | None = setting(None, "at most how many frames from one that the model edits to the next; those "
+        "between are carried along the source's motion; auto: 8 where the words name a colour or surroundings, else 4",
+        low=1, high=32,
         effect="More: faster and calmer. Where the source moves too fast for it, more frames are edited. 1: all are.")
     smoothing: float | None = setting(None, "how far flicker is smoothed away along the source's motion",
         low=0, high=1, effect="More: calmer; fine detail that comes and goes is averaged.")

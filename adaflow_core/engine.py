@@ -22,13 +22,14 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, check_drafts, kept_draft, keyframes_alone
 from adaflow_core.film.retake import around_of, frames_of, retaken, surroundings, take_of
 from adaflow_core.film.stretch import Laid, ramp, stretch_of, together
+from adaflow_core.film.thinned import Thinned
 from adaflow_core.film.timeline import Timeline, shown, stretches, timeline_result
 from adaflow_core.job import Job, OverThePicture
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
-from adaflow_core.motion.carrying import spread
-from adaflow_core.motion.flow import source_flow
+from adaflow_core.motion.carrying import NEAR, about_to_edit
+from adaflow_core.motion.flow import flow_is_known, source_flow
 from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
 from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.region.crops import crop_of
@@ -120,7 +121,7 @@ class AdaFlow:
             decoded = source_video(
                 video, self.cache, size=size or self.profile.size, frame_range=frames, fps=fps, monitor=monitor
             )
-            wanted = resolve_edit(edit or EditConfig(), self.profile, config.source_prompt)
+            wanted = self._wanted(edit, config)
             with self._following(decoded, wanted, monitor):
                 latents = source_latents(self.backbone, decoded, self.cache, monitor)
                 features, key = source_features(self.backbone, decoded, latents, config, self.cache, monitor)
@@ -131,8 +132,9 @@ class AdaFlow:
                 began = time.perf_counter()
                 layout = self._planner.layout(features, key, choice, grids, config, monitor)
                 again = time.perf_counter() - began if config.resample else 0.0
-                passing = Passing.of(len(decoded), cuts, layout.keyframes, 1 if config.resample else wanted.stride)
-                predicted = self._forecaster.predict(decoded, layout, passing, wanted, monitor, again)
+            edited = self._edited(decoded, choice.segments, config, wanted, monitor)
+            passing = Passing(len(edited), len(decoded) - len(edited))
+            predicted = self._forecaster.predict(decoded, layout, passing, wanted, monitor, again)
         return Plan(
             video=decoded,
             model=self.backbone.name,
@@ -144,14 +146,30 @@ class AdaFlow:
             **vars(choice) | {"notes": (*decoded.notes, *monitor.notes, *choice.notes)},
         )
 
+    def _wanted(self, edit: EditConfig | None, config: PlanConfig) -> EditConfig:
+        """The settings that a forecast is for. What will be asked for is not known, so that no frame is carried far."""
+        wanted = resolve_edit(edit or EditConfig(), self.profile, config.source_prompt)
+        return replace(wanted, stride=wanted.stride or NEAR)
+
     def _following(self, video: Video, wanted: EditConfig, monitor: Monitor) -> AbstractContextManager[None]:
         """On a GPU the processor finds cuts and follows the motion while the model looks at the frames."""
         if self.backbone.device.type == "cpu" or not self.backbone.team.leads:
             return nullcontext()
         works = [partial(source_cuts, video, self.cache.alone)]
-        if wanted.smoothing or wanted.stride > 1:
+        if wanted.smoothing or wanted.stride != 1:
             works.append(partial(source_flow, video, self.cache.alone))
         return beside(monitor, *works)
+
+    def _edited(
+        self, video: Video, segments: Segments, config: PlanConfig, wanted: EditConfig, monitor: Monitor
+    ) -> np.ndarray:
+        """[F] the frames that the model will edit; about as many where the source's motion is not known yet."""
+        assert wanted.stride
+        stride = 1 if config.resample else wanted.stride
+        frames = len(video), segments.cuts, segments.keyframes, stride
+        if stride == 1 or (self.backbone.device.type == "cpu" and not flow_is_known(video, self.cache)):
+            return about_to_edit(*frames)
+        return Thinned.of(video, *frames[1:], self.backbone, self.cache, monitor).frames
 
     # --- edit ---------------------------------------------------------------------------------------
 
@@ -252,13 +270,13 @@ class AdaFlow:
     def forecast_retake(self, plan: Plan, frames: tuple[int, int], config: EditConfig | None = None) -> Forecast:
         """What `retake` takes with nothing in the cache but the plan."""
         monitor = Monitor()
-        config, T = config or EditConfig(), len(plan.video)
-        edited = spread(T, plan.segments.cuts, plan.segments.keyframes, config.stride)
-        begin, end, segments, held = surroundings(plan.segments, *frames, edited)
-        edited = np.union1d(edited, begin + segments.keyframes)
-        inside = int(((edited >= frames[0]) & (edited < frames[1])).sum())
-        passing = Passing(inside + len(held), frames[1] - frames[0] - inside)
+        config = self._wanted(config, plan.config)
         with self._exclusive(monitor):
+            edited = self._edited(plan.video, plan.segments, plan.config, config, monitor)
+            begin, end, segments, held = surroundings(plan.segments, *frames, edited)
+            edited = np.union1d(edited, begin + segments.keyframes)
+            inside = int(((edited >= frames[0]) & (edited < frames[1])).sum())
+            passing = Passing(inside + len(held), frames[1] - frames[0] - inside)
             piece = self._stretch(plan, begin, end, None, monitor, segments)
             return self._forecast(piece, config, monitor, passing)
 
@@ -286,7 +304,8 @@ class AdaFlow:
         self._check_request(plan, take.prompt)
         with self._exclusive(monitor):
             config = config or EditConfig()
-            edited = frames_of(result.report, start, end, config.stride)
+            source = plan.config.source_prompt if take.source_prompt is None else take.source_prompt
+            edited = frames_of(result.report, start, end, config.stride or wording(source, take.prompt).stride)
             begin, stop_at, segments, held = surroundings(plan.segments, start, end, edited)
             piece = self._stretch(plan, begin, stop_at, take.source_prompt, monitor, segments)
             only = slice(start - begin, end - begin)
@@ -410,10 +429,10 @@ class AdaFlow:
             )
 
     def _forecast(self, plan: Plan, config: EditConfig, monitor: Monitor, passing: Passing | None = None) -> Forecast:
-        wanted, cuts = resolve_edit(config, self.profile, plan.config.source_prompt), plan.segments.cuts
+        wanted = self._wanted(config, plan.config)
         if passing is None:
-            stride = 1 if plan.config.resample else wanted.stride
-            passing = Passing.of(len(plan.video), cuts, plan.layout.keyframes, stride)
+            edited = self._edited(plan.video, plan.segments, plan.config, wanted, monitor)
+            passing = Passing(len(edited), len(plan.video) - len(edited))
         return self._forecaster.predict(plan.video, plan.layout, passing, wanted, monitor)
 
     @contextmanager

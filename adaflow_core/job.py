@@ -102,6 +102,7 @@ class Job:
         film = over.by_hand
         if config.outlines is None:  # what is changed by hand has outlines of its own
             config = replace(config, outlines=float(words.keeps_shapes and film is None))
+        config = replace(config, stride=config.stride or words.stride)
         latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents
         job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)
         if config.structure is None:
@@ -191,6 +192,7 @@ class Job:
 
     def film(self) -> Thinned:
         """The frames that the result is of, and which of them the model edits: keyframes and given ones among them."""
+        assert self.config.stride
         part, stride = self.part, 1 if self.plan.config.resample else self.config.stride
         needed, cuts = self.plan.layout.keyframes, self.plan.segments.cuts
         if self.by_hand is not None:
@@ -361,6 +363,7 @@ class Job:
             "segments": len(plan.segments),
             "keyframes": plan.segments.keyframes.tolist(),
             "edited": edited.tolist(),
+            "stride": self.config.stride,
             "kept_ratio": plan.kept_ratio,
             "tokens_full": plan.tokens_full,
             "tokens_kept": plan.tokens_kept,

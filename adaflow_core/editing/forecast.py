@@ -33,7 +33,7 @@ from adaflow_core.editing.place import TIMESTEPS
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards, resident_bytes
-from adaflow_core.motion.carrying import BLOCKS, block_bytes, carry_between, frames_to_edit, spread
+from adaflow_core.motion.carrying import BLOCKS, block_bytes, carry_between, frames_to_edit
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.progress import THREADS, Monitor
 from adaflow_core.storage.cache import Cache, cache_key
@@ -126,12 +126,6 @@ class Passing:
 
     edited: int
     carried: int = 0
-
-    @classmethod
-    def of(cls, T: int, cuts: np.ndarray, keyframes: np.ndarray, stride: int) -> Passing:
-        """Where all of T frames can be carried that need not be edited."""
-        edited = len(spread(T, cuts, keyframes, stride))
-        return cls(edited, T - edited)
 
 
 class Forecaster:
@@ -412,7 +406,7 @@ def _peak_bytes(
         outputs + pass_bytes(max(p.edits + p.whole_source for p in passes) * min(chunk, frames)),
         pass_bytes(backbone.rows(chunk)),
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
-        block_bytes(backbone.device, frame_size, config.stride) if passing.carried else 0,
+        block_bytes(backbone.device, frame_size, config.stride or 1) if passing.carried else 0,
     )
     return int(max(peaks))
 

@@ -22,6 +22,7 @@ from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise
 from adaflow_core.model.memory import in_passes, to_device
+from adaflow_core.motion.carrying import FAR, NEAR
 from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache, cache_key
@@ -58,6 +59,11 @@ class Wording:
     def structure(self) -> float:
         """The share of the steps with the source's structure in the edit's place."""
         return float(self.keeps_shapes)
+
+    @property
+    def stride(self) -> int:
+        """At most how many frames from one that the model edits to the next: a new shape is doubled if carried far."""
+        return FAR if self.keeps_shapes else NEAR
 
 
 def wording(source: str, prompt: str) -> Wording:

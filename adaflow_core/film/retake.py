@@ -134,14 +134,14 @@ def around_of(
 def frames_of(report: dict[str, Any], start: int, end: int, stride: int) -> np.ndarray | None:
     """[E] of frames `start` to `end`, those that the film's model edited, whose inversion an edit has left.
 
-    None where they lie further apart than a retake may have them, as where the film is the source's, or were chosen for
-    another `stride`.
+    None where they lie further apart than a retake at `stride` may have them, as where the film is the source's, or
+    much closer.
     """
     parts = report.get("stretches", [report])
     film = [part.get("first_frame", 0) + np.array(part.get("edited", []), np.int64) for part in parts]
     edited = np.unique(np.concatenate(film))
     edited = edited[(edited >= start) & (edited < end)]
-    like_these = report.get("settings", {}).get("edit", {}).get("stride") == stride
+    like_these = all(stride // 2 <= part.get("stride", 0) <= stride for part in parts)
     gaps = np.diff(edited, prepend=start - 1, append=end)
     return edited if like_these and gaps.max(initial=0) <= stride else None
 

@@ -27,8 +27,10 @@ PIXEL_BYTES = 130  # of the device, measured, for each pixel of all frames along
 DOUBT = 0.02  # the weight of what comes along motion that cannot be trusted, where nothing better does
 UNSEEN = 2.0  # levels of 0..255: a change that misses by much less is carried alone
 RENEWED = 0.05  # from here on a place counts as one where a thing takes another's
-# A frame of the source fits if at most this part of its pixels misses by more than so many levels.
-MISFIT, LEVELS = 0.03, 24.0
+# A frame of the source fits if at most this part of its pixels misses by more than so many levels; the second part
+# between edited frames that lie further apart than `NEAR`. Of fur that turns away, what is carried that far is ragged.
+MISFIT, FAR_MISFIT, LEVELS = 0.03, 0.01, 24.0
+NEAR, FAR = 4, 8  # frames: how far edited ones lie apart at most, where things are replaced and where they keep shapes
 
 
 def miss(picture: Tensor, other: Tensor) -> Tensor:
@@ -52,6 +54,11 @@ def spread(T: int, cuts: np.ndarray, needed: np.ndarray, stride: int) -> np.ndar
     corners = np.unique([0, *cuts, *(cuts - 1), T - 1, *needed]).astype(np.int64)
     parts = [np.linspace(a, b, -(-(b - a) // stride) + 1).round().astype(np.int64) for a, b in pairwise(corners)]
     return np.unique(np.concatenate([corners, *parts]))
+
+
+def about_to_edit(T: int, cuts: np.ndarray, needed: np.ndarray, stride: int) -> np.ndarray:
+    """[F] about as many as `frames_to_edit` gives, for a forecast before the motion is known."""
+    return spread(T, cuts, needed, stride if stride <= NEAR else (stride + NEAR) // 2)
 
 
 def frames_to_edit(
@@ -186,7 +193,9 @@ def _fit(frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarr
     sides = _sides((frames,), flow, ids, chosen, device)
     carried = torch.lerp(sides.after, sides.before, sides.share)
     wrong = miss(carried, _pictures(frames, ids, device)) > LEVELS**2
-    return wrong.float().mean(dim=(1, 2, 3)) <= MISFIT
+    before, after = (chosen[places] for places in neighbours(chosen, ids))
+    most = np.where(after - before > NEAR, FAR_MISFIT, MISFIT).astype(np.float32)
+    return wrong.float().mean(dim=(1, 2, 3)) <= to_device(most, device)
 
 
 def _renewed_at(renewed: np.ndarray, ids: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:

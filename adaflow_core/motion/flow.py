@@ -22,6 +22,12 @@ PIXELS = 2**21, 2**24  # of all frames whose motion lies on a CPU or another dev
 HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
 
 
+def flow_is_known(video: Video, cache: Cache) -> bool:
+    """Whether `source_flow` has nothing to do but read."""
+    videos = [video] if video.part_of is None else [video, video.part_of[0]]
+    return any(cache.find("flow", cache_key(video=some.digest)) is not None for some in videos)
+
+
 def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
     """[T - 1, 2, H / 2, W / 2, 2] float16, memory-mapped: the motion in pixels (x, y) between frames t and t + 1.
 

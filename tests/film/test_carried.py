@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from adaflow_core.errors import Stopped
 from adaflow_core.film.retake import frames_of
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.motion.carrying import FAR, NEAR
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
-from adaflow_core.types import Plan
+from adaflow_core.types import Forecast, Plan
 
 PROMPT = "a blue ball"
 EDIT = EditConfig(steps=2, stride=4)
@@ -50,6 +52,35 @@ def test_the_model_edits_some_frames_and_keyframes_among_them(engine: AdaFlow, p
     inverted = [p for p in seen if p.stage == "invert"]
     assert inverted[0].total == 2 * len(edited)
     assert {p.total for p in seen if p.stage == "carry"} == {12 - len(edited)}
+
+
+def test_a_plan_knows_what_will_be_edited_once_the_motion_is_known(
+    tiny_backbone: Callable[[str], Backbone], drawn_frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = AdaFlow(tiny_backbone("sd1"), Cache(tmp_path))
+    flickering = np.array(drawn_frames)
+    flickering[6] = 255 - flickering[6]  # of which none can be made
+    asked: list[int] = []
+
+    def predict(*given: Any) -> Forecast:
+        asked.append(given[2].edited)
+        return Forecast({}, 0)
+
+    monkeypatch.setattr(engine._forecaster, "predict", predict)
+    plan = engine.plan(flickering, PLAN, edit=EDIT)
+    edited = len(engine.edit(plan, PROMPT, EDIT).report["edited"])
+    engine.plan(flickering, PLAN, edit=EDIT)
+    assert asked[0] < edited == asked[-1]
+
+
+def test_what_keeps_its_shape_is_carried_further(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    plan = engine.plan(drawn_frames, replace(PLAN, source_prompt="a red ball in the snow"))
+    found = {}
+    for prompt in ("a blue ball in the snow", "a red ball at night", "a red duck in the snow"):
+        report = engine.edit(plan, prompt, replace(EDIT, stride=None)).report
+        found[prompt] = report["stride"]
+        assert max(np.diff(report["edited"])) <= report["stride"]
+    assert list(found.values()) == [FAR, FAR, NEAR]
 
 
 def test_every_frame_is_edited_at_a_stride_of_one(engine: AdaFlow, plan: Plan) -> None:
@@ -112,8 +143,8 @@ def test_a_retake_edits_the_frames_that_the_film_did(engine: AdaFlow, drawn_fram
     inverted = [p for p in seen if p.stage == "invert"]
     assert inverted[-1].skipped == inverted[-1].total == 2 * passed(seen)  # all of it was there already
     assert frames_of(film.report, 3, 8, EDIT.stride).tolist() == inside  # type: ignore[union-attr]
-    # Chosen for another distance, or too far apart: an edit of ranges has none where it leaves the source.
-    assert frames_of(film.report, 3, 8, 2) is None
+    # Too far apart or much closer than is asked for; an edit of ranges has none where it leaves the source.
+    assert frames_of(film.report, 3, 8, 2) is None and frames_of(film.report, 3, 8, 16) is None
     ranges = Timeline((PromptRange(0, 4, PROMPT), PromptRange(11, 12, PROMPT)), crossfade=0)
     parts = engine.edit_timeline(plan, ranges, EDIT).report
     assert frames_of(parts, 0, 4, EDIT.stride) is not None and frames_of(parts, 2, 10, EDIT.stride) is None

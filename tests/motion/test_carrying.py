@@ -11,7 +11,7 @@ import torch
 
 from adaflow_core.motion import carrying
 from adaflow_core.motion import flow as motion_flow
-from adaflow_core.motion.carrying import carry_between, frames_to_edit, interpolated, spread
+from adaflow_core.motion.carrying import about_to_edit, carry_between, frames_to_edit, interpolated, spread
 from adaflow_core.motion.flow import flow_between, flow_to, thinned, trusted
 from adaflow_core.progress import Monitor
 
@@ -132,6 +132,13 @@ def test_more_frames_are_edited_where_the_source_cannot_be_carried() -> None:
     chosen = frames_to_edit(flashing, motion(flashing), NONE, NONE, 8, CPU, Monitor()).tolist()
     assert {10, 11, 12} <= set(chosen) and chosen[:2] == [0, 8]
     assert not {1, 2, 3, 4, 5, 6, 7} & set(chosen)
+
+
+def test_what_misses_a_little_is_not_carried_far() -> None:
+    calm = panned([1] * 16)
+    calm[11, 20:29, 20:29] = 255 - calm[11, 20:29, 20:29]  # 2 % of it
+    assert frames_to_edit(calm, motion(calm), NONE, NONE, 8, CPU, Monitor()).tolist() == [0, 8, 12, 16]
+    assert len(about_to_edit(17, NONE, NONE, 8)) == 4 and about_to_edit(17, NONE, NONE, 4).tolist() == [0, 4, 8, 12, 16]
 
 
 def test_each_process_makes_its_own_part() -> None:
