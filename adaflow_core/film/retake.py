@@ -21,7 +21,7 @@ from adaflow_core.film.timeline import PromptRange, shown
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
 
-NEIGHBOURS = 2  # keyframes that are held on either side
+NEIGHBOURS = 1  # keyframes that are held on either side; with two a take came out less like the film around it
 
 
 @dataclass(frozen=True)
