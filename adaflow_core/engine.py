@@ -309,7 +309,9 @@ class AdaFlow:
             begin, stop_at, segments, held = surroundings(plan.segments, start, end, edited)
             piece = self._stretch(plan, begin, stop_at, take.source_prompt, monitor, segments)
             only = slice(start - begin, end - begin)
-            around = around_of(result, piece, only, begin, held, edited) if len(held) else None
+            around = None
+            if len(held) or edited is not None:
+                around = around_of(result, piece, only, begin, held, edited)
             alone = take.prompt == piece.config.source_prompt
             inside = self._over(plan, region, by_hand, alone, monitor).at(slice(begin, stop_at))
             job = Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around, inside)

@@ -117,7 +117,7 @@ class Job:
         film, around = self.by_hand, self.around
         if film is not None:
             film = film.within(crop, source, self.backbone, *with_these)
-        if around is not None:
+        if around is not None and len(around.frame_ids):
             around = replace(around, pictures=crop.window.at(around.frame_ids).cut(around.pictures))
         region = None if self.region is None else self.region.within(crop.window)
         return replace(
@@ -228,7 +228,7 @@ class Job:
         inversion = self._moved(inversion)
         checkpoint = Checkpoint(self.cache.state("edits", self.key))
         place = self._place() if self.region is None else self._region_place(self.region)
-        held = hold(self.backbone, inversion, self.latents, around) if around else None
+        held = hold(self.backbone, inversion, self.latents, around) if around and len(around.frame_ids) else None
         prompts = self.source, self.negative, self.positive
         config = self.config
         if self.by_hand is not None:

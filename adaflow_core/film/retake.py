@@ -29,7 +29,7 @@ class Around:
     """What a stretch is fitted into."""
 
     only: slice  # the frames that are edited, of those of the plan at hand
-    frame_ids: np.ndarray  # [H] of its keyframes, those that are held
+    frame_ids: np.ndarray  # [H] of its keyframes, those that are held; none where the shot has no other
     pictures: np.ndarray  # [H, H, W, 3] uint8
     prompts: tuple[str, ...]  # [H] under which they were edited
     edited: np.ndarray | None = None  # [E] frames that the model edits beside keyframes; None: they are chosen anew

@@ -150,6 +150,24 @@ def test_a_retake_edits_the_frames_that_the_film_did(engine: AdaFlow, drawn_fram
     assert frames_of(parts, 0, 4, EDIT.stride) is not None and frames_of(parts, 2, 10, EDIT.stride) is None
 
 
+def test_where_nothing_can_be_held_a_retake_edits_the_same_frames_too(
+    engine: AdaFlow, drawn_frames: np.ndarray
+) -> None:
+    plan = engine.plan(drawn_frames, replace(PLAN, keyframes_at="6"))
+    film = engine.edit(plan, PROMPT, EDIT)
+    masks = np.zeros((12, 64, 64), bool)
+    masks[:, 16:48, 16:48] = True
+    for region in (None, Region(masks=masks, feather=0, crop="small")):
+        seen: list[Progress] = []
+        take = engine.retake(plan, film, (4, 9), config=replace(EDIT, seed=4), region=region, progress=seen.append)
+        inside = [t for t in film.report["edited"] if 4 <= t < 9]
+        assert passed(seen) == len(inside)
+        if region is None:
+            inverted = [p for p in seen if p.stage == "invert"]
+            assert inverted[-1].skipped == inverted[-1].total
+        np.testing.assert_array_equal(take.frames[[3, 9]], film.frames[[3, 9]])
+
+
 def test_ranges_are_carried_each_by_itself(engine: AdaFlow, plan: Plan, drawn_frames: np.ndarray) -> None:
     timeline = Timeline((PromptRange(0, 5, PROMPT), PromptRange(7, 12, "a red ball, watercolour")), crossfade=0)
     film = engine.edit_timeline(plan, timeline, EDIT)
