@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.motion.carrying import carry_between, frames_to_edit, spread
+from adaflow_core.motion.carrying import FAR_MISFIT, MISFIT, NEAR, carry_between, frames_to_edit, spread
 from adaflow_core.motion.flow import source_flow, thinned
 from adaflow_core.progress import Monitor, beside
 from adaflow_core.storage.cache import Cache, cache_key
@@ -52,8 +52,9 @@ class Thinned:
             return {"frames": found.tolist()}
 
         key = cache_key(
-            video=video.digest, cuts=cuts.tolist(), needed=needed.tolist(), stride=stride, device=device.type
-        )
+            video=video.digest, cuts=cuts.tolist(), needed=needed.tolist(), stride=stride, device=device.type,
+            misfits=(MISFIT, FAR_MISFIT, NEAR),
+        )  # fmt: skip
         _, meta, _ = cache.get("chosen", key, build, monitor.note, together=True)
         return cls(video, np.array(meta["frames"], np.int64), backbone, cache, monitor)
 
