@@ -133,7 +133,7 @@ class AdaFlow:
                 layout = self._planner.layout(features, key, choice, grids, config, monitor)
                 again = time.perf_counter() - began if config.resample else 0.0
             edited = self._edited(decoded, choice.segments, config, wanted, monitor)
-            passing = Passing(len(edited), len(decoded) - len(edited))
+            passing = Passing.of(len(edited), len(decoded))
             predicted = self._forecaster.predict(decoded, layout, passing, wanted, monitor, again)
         return Plan(
             video=decoded,
@@ -434,7 +434,7 @@ class AdaFlow:
         wanted = self._wanted(config, plan.config)
         if passing is None:
             edited = self._edited(plan.video, plan.segments, plan.config, wanted, monitor)
-            passing = Passing(len(edited), len(plan.video) - len(edited))
+            passing = Passing.of(len(edited), len(plan.video))
         return self._forecaster.predict(plan.video, plan.layout, passing, wanted, monitor)
 
     @contextmanager

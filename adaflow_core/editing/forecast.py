@@ -127,6 +127,11 @@ class Passing:
     edited: int
     carried: int = 0
 
+    @classmethod
+    def of(cls, edited: int, T: int) -> Passing:
+        """Where all others of T frames are carried."""
+        return cls(edited, T - edited)
+
 
 class Forecaster:
     """Forecasts for one model, by measurements that the cache keeps."""
@@ -170,7 +175,7 @@ class Forecaster:
 
     def learn(self, plan: Plan, config: EditConfig, seconds: Mapping[str, float], edited: int) -> None:
         """After an edit from its first step to its last: the next forecast knows how long each stage took."""
-        passing = Passing(edited, len(plan.video) - edited)
+        passing = Passing.of(edited, len(plan.video))
         predicted = self.predict(plan.video, plan.layout, passing, config, Monitor())
         meta = self.cache.find(KIND, predicted.measurement)
         if meta is None or plan.config.resample:  # what laying out anew takes is not known here
@@ -392,6 +397,7 @@ def _peak_bytes(
     chunk = config.chunk or backbone.chunk_for(*frame_size, config.low_memory)
     own = -(-keyframes // backbone.team.size)
     together = own if layout.slimming is not None else min(own, chunk)
+    assert config.stride
     size = torch.finfo(backbone.dtype).bits // 8
     outputs = max(p.edits for p in passes) * keyframes * sum(layers[g] * g.n * channels[g] for g in grids) * size
     frames = passing.edited
@@ -406,7 +412,7 @@ def _peak_bytes(
         outputs + pass_bytes(max(p.edits + p.whole_source for p in passes) * min(chunk, frames)),
         pass_bytes(backbone.rows(chunk)),
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
-        block_bytes(backbone.device, frame_size, config.stride or 1) if passing.carried else 0,
+        block_bytes(backbone.device, frame_size, config.stride) if passing.carried else 0,
     )
     return int(max(peaks))
 

@@ -40,18 +40,22 @@ def clip(segments: Segments, start: int, end: int, edited: np.ndarray | None = N
     lost = (keyframes < starts) | (keyframes >= ends)
     keyframes = np.where(lost, (starts + ends - 1) // 2, keyframes)
     cuts = segments.cuts[(segments.cuts > start) & (segments.cuts < end)]
-    stays = np.ones(len(starts), bool)
-    for i in np.flatnonzero(lost).tolist():
-        if edited is None:
-            break
-        known = edited[(edited >= starts[i]) & (edited < ends[i])]
+    segments = Segments(starts - start, keyframes - start, cuts - start, end - start)
+    return segments if edited is None else _among(segments, np.flatnonzero(lost), edited - start)
+
+
+def _among(segments: Segments, lost: np.ndarray, edited: np.ndarray) -> Segments:
+    """The segments, those that `lost` [L] their keyframe with one of the `edited` [E]; without any they are joined."""
+    starts, keyframes, stays = segments.starts.copy(), segments.keyframes.copy(), np.ones(len(segments), bool)
+    for i in lost.tolist():
+        known = edited[(edited >= starts[i]) & (edited < segments.ends[i])]
         if len(known):
             keyframes[i] = known[np.abs(known - keyframes[i]).argmin()]
         elif stays[:i].any():
-            stays[i] = starts[i] in cuts
-        elif len(starts) > i + 1 and ends[i] not in cuts:
+            stays[i] = starts[i] in segments.cuts
+        elif len(starts) > i + 1 and segments.ends[i] not in segments.cuts:
             starts[i + 1], stays[i] = starts[i], False
-    return Segments(starts[stays] - start, keyframes[stays] - start, cuts - start, end - start)
+    return Segments(starts[stays], keyframes[stays], segments.cuts, segments.T)
 
 
 def stretch_of(

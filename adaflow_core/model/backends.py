@@ -50,7 +50,7 @@ def attend_sdpa(
         if with_sums is not None:
             return attend_in_parts(with_sums, query, key, value, scale, num_sampled, sample_weight)
     if query.is_cuda and not num_sampled and key.shape[2] <= FEW_KEYS:
-        with_sums = _with_sums(_OPERATORS[1:2], query.device, query.dtype, query.shape[-1])
+        with_sums = _with_sums(("flash",), query.device, query.dtype, query.shape[-1])
         if with_sums is not None:
             return with_sums(query, key, value, scale)[0]
     mask = None

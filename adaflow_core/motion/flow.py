@@ -35,7 +35,7 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
     """
     if video.part_of is not None:
         whole, first = video.part_of
-        if cache.find("flow", cache_key(video=whole.digest)) is not None:
+        if flow_is_known(whole, cache):
             return source_flow(whole, cache, monitor)[first : first + len(video) - 1]
     T, (width, height) = len(video), video.size
 
