@@ -54,7 +54,7 @@ class AdaFlow:
         self.backbone = backbone
         self.cache = cache or Cache.default()
         self._turn = threading.Lock()
-        self._planner = Planner(backbone.device)
+        self._planner = Planner(backbone.device, backbone.team)
         self._forecaster = Forecaster(backbone, self.cache)
 
     @classmethod
@@ -153,11 +153,11 @@ class AdaFlow:
 
     def _following(self, video: Video, wanted: EditConfig, monitor: Monitor) -> AbstractContextManager[None]:
         """On a GPU the processor finds cuts and follows the motion while the model looks at the frames."""
-        if self.backbone.device.type == "cpu" or not self.backbone.team.leads:
+        if self.backbone.device.type == "cpu":
             return nullcontext()
-        works = [partial(source_cuts, video, self.cache.alone)]
+        works = [partial(source_cuts, video, self.cache.beside)]
         if wanted.smoothing or wanted.stride != 1:
-            works.append(partial(source_flow, video, self.cache.alone))
+            works.append(partial(source_flow, video, self.cache.beside))
         return beside(monitor, *works)
 
     def _edited(
@@ -371,7 +371,7 @@ class AdaFlow:
         segments: Segments | None = None,
     ) -> Plan:
         text = plan.config.source_prompt if source_prompt is None else source_prompt
-        return stretch_of(plan, start, end, text, self.backbone.device, monitor, segments)
+        return stretch_of(plan, start, end, text, self.backbone.device, monitor, self.backbone.team, segments)
 
     def _kept(self, job: Job) -> tuple[np.ndarray, dict[str, Any]]:
         """Edited frames of a stretch, kept in the cache, and their report."""

@@ -334,6 +334,7 @@ class Job:
             plan.config,
             device=self.backbone.device,
             monitor=self.monitor.quiet(),
+            team=self.backbone.team,
         )
 
     def _result(

@@ -16,6 +16,7 @@ import torch
 from adaflow_core.planning.planner import build_layout
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch, taken
+from adaflow_core.team.team import Team
 from adaflow_core.types import Correspondence, EditLayout, Forecast, Plan, Segments
 
 
@@ -65,6 +66,7 @@ def stretch_of(
     source_prompt: str,
     device: torch.device,
     monitor: Monitor,
+    team: Team,
     segments: Segments | None = None,  # of the stretch; by default the plan's own, clipped
 ) -> Plan:
     """Frames `start` to `end` of a plan, which holds for them alone."""
@@ -80,7 +82,7 @@ def stretch_of(
         config=config,
         features=features,
         segments=segments,
-        layout=build_layout(features, segments, plan.grids, config, device, monitor),
+        layout=build_layout(features, segments, plan.grids, config, device, monitor, team),
         seconds={},
         **{name: getattr(plan, name)[frames] for name in curves},
     )

@@ -76,10 +76,9 @@ class Thinned:
 
     def followed(self, smoothing: float | None) -> AbstractContextManager[None]:
         """On a GPU the processor follows the motion meanwhile, unless it is known since frames were chosen by it."""
-        idle = self.backbone.device.type != "cpu" and self.backbone.team.leads
-        if not idle or not self.whole or not smoothing:
+        if self.backbone.device.type == "cpu" or not self.whole or not smoothing:
             return nullcontext()
-        return beside(self.monitor, partial(source_flow, self.video, self.cache.alone))
+        return beside(self.monitor, partial(source_flow, self.video, self.cache.beside))
 
     def with_carried(self, edited: np.ndarray, renewed: np.ndarray | None = None) -> np.ndarray:
         """All frames [T, H, W, 3] uint8 of the `edited` ones [F, H, W, 3] uint8.

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from adaflow_core.model.memory import to_device
 from adaflow_core.progress import Monitor, in_threads
-from adaflow_core.storage.arrays import allocated
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
 
@@ -38,19 +37,20 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
         if flow_is_known(whole, cache):
             return source_flow(whole, cache, monitor)[first : first + len(video) - 1]
     T, (width, height) = len(video), video.size
+    own = range(T - 1)[cache.own(T - 1)]
 
     def build(folder: Path) -> dict[str, Any]:
-        out = allocated(folder / "flow.npy", np.float16, (T - 1, 2, height // HALF, width // HALF, 2))
+        out = cache.array(folder / "flow.npy", np.float16, (T - 1, 2, height // HALF, width // HALF, 2))
 
         def work(t: int) -> int:
             out[t] = flow_between(video.frames[t], video.frames[t + 1])
             return 1
 
-        with monitor.stage("flow", T - 1) as stage:
-            in_threads(work, range(T - 1), stage.advance)
+        with monitor.stage("flow", len(own)) as stage:
+            in_threads(work, own, stage.advance)
         return {}
 
-    folder, _, _ = cache.get("flow", cache_key(video=video.digest), build, monitor.note)
+    folder, _, _ = cache.get("flow", cache_key(video=video.digest), build, monitor.note, together=True)
     return np.load(folder / "flow.npy", mmap_mode="r")
 
 

@@ -10,7 +10,7 @@ from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.model.memory import to_device
 from adaflow_core.planning.matching import best_match, pool_tokens
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import scratch
+from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import Correspondence, Features, Grid, Segments
 
 # Similarity by which one keyframe's match must lead the other's to weigh e times as much.
@@ -71,10 +71,12 @@ def correspond(
     device: torch.device | str,
     monitor: Monitor,
     chunk: int | None = None,
+    team: Team = ALONE,
 ) -> Correspondence:
     """Correspondences of every frame on every grid of the UNet's self-attention.
 
-    With `blend` a frame takes from the keyframes before and after it, else from its segment's own.
+    With `blend` a frame takes from the keyframes before and after it, else from its segment's own. Each process of the
+    `team` matches some of the frames.
     """
     T = segments.T
     if blend:
@@ -82,14 +84,16 @@ def correspond(
     else:
         slots, temporal = segments.segment_of()[:, None], np.ones((T, 1))
     P = slots.shape[1]
-    index = {g: scratch(np.int16 if g.n < 2**15 else np.int32, (T, P, g.n)) for g in grids}
-    weights = {g: scratch(np.float16, (T, P, g.n)) for g in grids}
+    index = {g: team.scratch(np.int16 if g.n < 2**15 else np.int32, (T, P, g.n)) for g in grids}
+    weights = {g: team.scratch(np.float16, (T, P, g.n)) for g in grids}
 
     device = torch.device(device)
     on_gpu = device.type == "cuda"
     dtype = torch.float16 if on_gpu else torch.float32
-    with monitor.stage("match", T) as stage:
-        for part in stage.chunks(T, chunk or (32 if on_gpu else 8)):
+    own = range(T)[team.own(T)]
+    with monitor.stage("match", len(own)) as stage:
+        for done in stage.chunks(len(own), chunk or (32 if on_gpu else 8)):
+            part = slice(own.start + done.start, own.start + done.stop)
             # The slots of neighbouring frames are few: only their keyframes are loaded.
             used, local = np.unique(slots[part], return_inverse=True)
             local = local.reshape(-1, P)
@@ -103,6 +107,7 @@ def correspond(
                 # Narrowed before they are fetched.
                 index[grid][part] = matched.to(torch.int16 if index[grid].dtype == np.int16 else torch.int32).cpu()
                 weights[grid][part] = weight.half().cpu()
+    team.wait()
     return Correspondence(slots, weights, index)
 
 
@@ -125,8 +130,9 @@ def build_correspondence(
     config: PlanConfig,
     device: torch.device | str,
     monitor: Monitor,
+    team: Team = ALONE,
 ) -> Correspondence:
     """The correspondence as the method finds it."""
     if METHODS[config.method].matched_by_layer:
         return leave_to_layers(segments, grids)
-    return correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor)
+    return correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor, team=team)

@@ -17,6 +17,7 @@ from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.planning.slimming import build_slimming
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import cache_key
+from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import Correspondence, EditLayout, Features, Grid, KeyframeChoice, Segments
 
 
@@ -26,8 +27,8 @@ class Planner:
     `key` names the features by their content. Of each intermediate result the last one is remembered.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, team: Team = ALONE) -> None:
+        self.device, self.team = device, team
         self._last: dict[str, tuple[str, Any]] = {}
 
     def choose(
@@ -69,9 +70,9 @@ class Planner:
         correspondence = self._remember(
             "correspondence",
             cache_key(segments=_segments_key(key, config), grids=grids),
-            lambda: build_correspondence(*common),
+            lambda: build_correspondence(*common, self.team),
         )
-        return build_layout(*common, correspondence)
+        return build_layout(*common, correspondence=correspondence)
 
     def _remember(self, name: str, key: str, build: Callable[[], Any]) -> Any:
         """The last value of that name if it was built under the same key, else a new one."""
@@ -120,13 +121,14 @@ def build_layout(
     config: PlanConfig,
     device: torch.device | str,
     monitor: Monitor,
+    team: Team = ALONE,
     correspondence: Correspondence | None = None,
 ) -> EditLayout:
     """What the edit needs to know about a choice of keyframes, around a `correspondence` if there is one already."""
     slimming = build_slimming(features, segments.keyframes, grids, config, device=device)
     monitor.check()
     if correspondence is None:
-        correspondence = build_correspondence(features, segments, grids, config, device, monitor)
+        correspondence = build_correspondence(features, segments, grids, config, device, monitor, team)
     return EditLayout(segments.keyframes, slimming, correspondence)
 
 

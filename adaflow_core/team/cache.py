@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
+
+import numpy as np
 
 from adaflow_core.storage.cache import Build, Cache, Note
 from adaflow_core.team.team import ALONE, Team
@@ -66,5 +68,11 @@ class SharedCache(Cache):
             super().forget(kind, key)
 
     @property
-    def alone(self) -> Cache:
-        return Cache(self.root, self.limit_bytes, self._verified)
+    def beside(self) -> SharedCache:
+        return replace(self, team=self.team.beside)
+
+    def own(self, count: int) -> slice:
+        return self.team.own(count)
+
+    def array(self, path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+        return self.team.array(path, dtype, shape)

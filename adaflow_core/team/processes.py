@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -109,6 +110,9 @@ class Processes:
             raise failed
         result = unpack(order / "result")
         shutil.rmtree(order, ignore_errors=True)  # memory maps of its files stay readable
+        for file in started.folder.glob("*.npy"):  # `Team.scratch`, likewise
+            with suppress(OSError):
+                file.unlink()
         return result
 
     def _answers(self, started: _Started, report: Report | None, stop: Stop) -> list[BaseException | None]:

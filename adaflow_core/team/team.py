@@ -7,9 +7,10 @@ of them map. What is computed once is computed by the leader (`lead`). All proce
 from __future__ import annotations
 
 import math
+import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from adaflow_core.storage.arrays import allocated, no_room, scratch
 T = TypeVar("T")
 # No process waits in vain: one that ends takes the others with it (`Processes`). A leader may decode an hour's video.
 _LONGEST_WAIT = timedelta(days=2)
-_leading: list[bool] = []  # one for each `lead` that this process is in the middle of
+_leading = threading.local()  # `.depth`: of how many `lead`s this thread is in the middle
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,17 @@ class Team:
     rank: int = 0
     size: int = 1
     folder: Path | None = None  # for files that all of them see
+    group: Any = None  # through which they exchange; None: the one that all their GPUs are in
+    aside: Any = None  # another one, of processors alone
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    @property
+    def beside(self) -> Team:
+        """The same for a thread beside the others' work, whose exchanges must not get between theirs."""
+        return replace(self, group=self.aside)
 
     def own(self, count: int, rows: int = 1) -> slice:
         """This process's part of range(count), in whole passes of `rows` but for the last one.
@@ -52,7 +60,7 @@ class Team:
         """Until all processes are here: what each has written to files is there for the others."""
         if self.size > 1:
             self._check_all_are_here()
-            dist.all_reduce(torch.zeros(1))
+            dist.all_reduce(torch.zeros(1), group=self.group)
 
     def agree(self, value: T) -> T:
         """The leader's value; what the others give is not looked at. For small things."""
@@ -60,7 +68,7 @@ class Team:
             return value
         self._check_all_are_here()
         values: list[Any] = [value if self.leads else None]
-        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        dist.broadcast_object_list(values, src=0, group=self.group, device=torch.device("cpu"))
         found: T = values[0]
         return found
 
@@ -71,13 +79,13 @@ class Team:
         result: Any = None
         problem: Exception | None = None
         if self.leads:
-            _leading.append(True)
+            _leading.depth = _depth() + 1
             try:
                 result = work()
             except Exception as raised:
                 problem = raised
             finally:
-                _leading.pop()
+                _leading.depth -= 1
         result, problem = self.agree((result, problem))
         if problem is not None:
             raise problem
@@ -87,7 +95,7 @@ class Team:
     @staticmethod
     def _check_all_are_here() -> None:
         """RuntimeError within `lead`, where the others would be waited for in vain."""
-        if _leading:
+        if _depth():
             raise RuntimeError("what the leader does alone asks for the other processes: let all of them do it")
 
     def gather(self, own: Tensor, count: int, rows: int = 1) -> Tensor:
@@ -100,7 +108,7 @@ class Team:
         sent = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])
         everyones = own.new_empty(self.size * most, *own.shape[1:])
         # As bytes: not every backend knows every type.
-        dist.all_gather_into_tensor(everyones.view(torch.uint8), sent.view(torch.uint8))
+        dist.all_gather_into_tensor(everyones.view(torch.uint8), sent.view(torch.uint8), group=self.group)
         if count == len(everyones):
             return everyones
         kept = np.concatenate([np.arange(p.stop - p.start) + rank * most for rank, p in enumerate(parts)])
@@ -121,7 +129,7 @@ class Team:
         return found
 
     def scratch(self, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """An uninitialised array that every process can write to; its file goes with the team's folder."""
+        """An uninitialised array that every process can write to; `Processes` removes its file after the call."""
         if self.folder is None:
             return scratch(dtype, shape)
         try:
@@ -133,9 +141,13 @@ class Team:
 ALONE = Team()
 
 
+def _depth() -> int:
+    return getattr(_leading, "depth", 0)
+
+
 def join(rank: int, size: int, folder: Path) -> Team:
     """Meets the other processes of a team in `folder`, which must be empty and the same for all; waits for them."""
     group = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     meeting = (folder / "meeting").resolve().as_uri()
     dist.init_process_group(group, init_method=meeting, rank=rank, world_size=size, timeout=_LONGEST_WAIT)
-    return Team(rank, size, folder)
+    return Team(rank, size, folder, aside=dist.new_group(backend="gloo", timeout=_LONGEST_WAIT))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,11 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
-from adaflow_core.progress import Progress
+from adaflow_core.progress import Monitor, Progress, beside
 from adaflow_core.several.engine import TeamEngine
 from adaflow_core.storage.cache import Cache
+from adaflow_core.team.cache import SharedCache
+from adaflow_core.team.processes import Processes, Server
 from adaflow_core.team.team import Team
 from adaflow_core.types import EditResult, Plan
 
@@ -88,6 +91,7 @@ def test_the_film_of_two_processes_is_that_of_one(team: TeamEngine, tmp_path: Pa
     for other in (retaken, by_hand):
         assert np.abs(other.frames.astype(int) - edited.frames).max() > 20
     assert together.report["inversion_reused"] is False
+    assert not list(team.processes._started.folder.glob("*.npy"))  # type: ignore[union-attr]  # a server runs for weeks
 
 
 @pytest.mark.thorough
@@ -161,6 +165,42 @@ def test_a_leader_that_would_wait_in_vain_is_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("torch.distributed.broadcast_object_list", lambda *_, **__: None)
     with pytest.raises(RuntimeError, match="let all of them do it"):
         team.lead(team.wait)
+
+
+def _exchanges(team: Team) -> Server:
+    """A server of which a thread builds an entry with the others while the leader works alone, and then exchanges."""
+
+    def answer(name: str, args: Any, kwargs: Any, report: object, stop: object) -> list[int]:
+        cache = SharedCache(args[0], team=team)
+        aside = cache.beside
+
+        def build(folder: Path) -> dict[str, int]:
+            out = aside.array(folder / "part.npy", np.int64, (8,))
+            out[aside.own(8)] = 1 + team.rank
+            return {}
+
+        def build_beside(_monitor: Monitor) -> None:
+            for number in range(30):
+                aside.get("beside", str(number), build, together=True)
+
+        total = 0
+        with beside(Monitor(), build_beside):
+            for number in range(30):
+                total += team.lead(lambda number=number: time.sleep(0.002) or number)  # type: ignore[misc]
+                total += int(team.gather(torch.tensor([team.rank]), 2).sum())
+        folder, _, reused = cache.get("beside", "29", build)
+        return [total, int(reused), *np.load(folder / "part.npy").tolist()]
+
+    return answer
+
+
+def test_what_threads_exchange_beside_does_not_get_between(tmp_path: Path) -> None:
+    processes = Processes(_exchanges, 2)
+    try:
+        found = processes.call("", (tmp_path,), {}, None, None)
+    finally:
+        processes.close()
+    assert found == [sum(range(30)) + 30, 1, 1, 1, 1, 1, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])

@@ -173,8 +173,8 @@ def reconstruction(
     return np.load(folder / "frames.npy", mmap_mode="r")
 
 
-def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], np.ndarray]:
-    """A cheap picture of latents [K, 4, h, w] -> [K, h, w, 3] uint8: a linear map fitted on this video."""
+def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], Tensor]:
+    """A cheap picture of latents [K, 4, h, w] -> [K, h, w, 3] uint8, where they are: linear, fitted on this video."""
     chosen = np.unique(np.linspace(0, len(video) - 1, samples).round().astype(np.int64))
     sample = torch.from_numpy(latents[chosen]).float()  # [F, 4, h, w]
     pixels = torch.from_numpy(video.frames[chosen]).float().permute(0, 3, 1, 2)
@@ -182,12 +182,12 @@ def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Calla
 
     def design(x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-        return torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
+        return torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
 
     mapping = torch.linalg.lstsq(design(sample), colours).solution  # [5, 3]
 
-    def picture(x: Tensor) -> np.ndarray:
-        flat = (design(x.float().cpu()) @ mapping).clamp(0, 255).to(torch.uint8)
-        return flat.reshape(len(x), *x.shape[-2:], 3).numpy()
+    def picture(x: Tensor) -> Tensor:
+        flat = (design(x.float()) @ mapping.to(x.device)).clamp(0, 255).to(torch.uint8)
+        return flat.reshape(len(x), *x.shape[-2:], 3)
 
     return picture

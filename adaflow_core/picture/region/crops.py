@@ -62,5 +62,5 @@ def cropped_plan(backbone: Backbone, plan: Plan, crop: Crop, cache: Cache, monit
     features, _ = source_features(backbone, whole, latents, plan.config, cache, monitor)
     features = features.part(first, first + len(crop.film))
     grids = backbone.grids(*crop.window.size)
-    layout = build_layout(features, plan.segments, grids, plan.config, backbone.device, monitor)
+    layout = build_layout(features, plan.segments, grids, plan.config, backbone.device, monitor, backbone.team)
     return replace(plan, video=crop.film, features=features, layout=layout)
