@@ -216,11 +216,26 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     """A copy of `array` on `device`.
 
     To a GPU it goes through pinned memory: from any other a copy waits for all work that was given before it, and the
-    GPU then waits for the next.
+    GPU then waits for the next. NumPy fills it: torch's threads would meet for that, and wait for what else runs.
     """
+    if device.type == "cuda":
+        pinned = _pinned(array.dtype, array.shape)
+        np.copyto(pinned.numpy(), array)
+        return pinned.to(device, non_blocking=True)
     tensor = torch.from_numpy(np.array(array))
     if device.type == "mps" and tensor.dtype == torch.float64:
         tensor = tensor.float()  # Metal has no other
+    return tensor.to(device)
+
+
+def rows_to_device(array: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+    """`to_device(array[rows], device)` of a contiguous array without the copy in between; `rows` [F], none negative."""
     if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+        return to_device(array[rows], device)
+    pinned = _pinned(array.dtype, (len(rows), *array.shape[1:]))
+    np.take(array, rows, axis=0, out=pinned.numpy(), mode="clip")  # with other modes NumPy makes a copy first
+    return pinned.to(device, non_blocking=True)
+
+
+def _pinned(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, pin_memory=True)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.model.memory import one_behind, to_device
+from adaflow_core.model.memory import one_behind, rows_to_device, to_device
 from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp
 from adaflow_core.motion.mending import agreement, mended
 from adaflow_core.progress import Monitor
@@ -176,7 +176,9 @@ def _sides(
     parts, weights, trusts, grid = [], [], [], pixel_grid(height, width, device)
     for others, share in ((before, near), (after, 1 - near)):
         there, trust = flow_to(flow, ids, others, (height, width), device)
-        parts.append(warp(torch.cat([_pictures(film, others, device) for film in films], dim=1), there, grid))
+        used, places = np.unique(others, return_inverse=True)  # the same few for all frames between them
+        pictures = torch.cat([_pictures(film, used, device) for film in films], dim=1)
+        parts.append(warp(pictures[to_device(places, device)], there, grid))
         weight = trust + DOUBT
         if now is not None:
             agrees = agreement(miss(parts[-1][:, -3:], now))
@@ -207,7 +209,7 @@ def _renewed_at(renewed: np.ndarray, ids: np.ndarray, chosen: np.ndarray, like: 
 
 def _pictures(film: np.ndarray, ids: np.ndarray, device: torch.device) -> Tensor:
     """[F, 3, H, W] float32."""
-    return to_device(film[ids], device).float().permute(0, 3, 1, 2)
+    return rows_to_device(film, ids, device).float().permute(0, 3, 1, 2)
 
 
 def block_bytes(device: torch.device, frame_size: tuple[int, int], stride: int) -> int:

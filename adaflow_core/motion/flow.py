@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaflow_core.model.memory import to_device
-from adaflow_core.progress import Monitor, in_threads
+from adaflow_core.progress import THREADS, Monitor, in_threads
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
 
 AGREE = 1.0  # pixels by which the flow there and back may miss its origin
 EDGE = 1.5  # pixels by which motions within 5 pixels of each other may differ
 PIXELS = 2**21, 2**24  # of all frames whose motion lies on a CPU or another device at a time
-HALF = 2  # flow is kept at half the resolution, at which DIS estimates it
+HALF = 2  # flow is kept at half the resolution
+WHOLE = 2**17  # pixels of frames up to which it is estimated at their own, of larger ones at half: as long for both
 
 
 def flow_is_known(video: Video, cache: Cache) -> bool:
@@ -46,12 +49,26 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
             out[t] = flow_between(video.frames[t], video.frames[t + 1])
             return 1
 
-        with monitor.stage("flow", len(own)) as stage:
+        with monitor.stage("flow", len(own)) as stage, _alone_in_each_thread():
             in_threads(work, own, stage.advance)
         return {}
 
     folder, _, _ = cache.get("flow", cache_key(video=video.digest), build, monitor.note, together=True)
     return np.load(folder / "flow.npy", mmap_mode="r")
+
+
+@contextmanager
+def _alone_in_each_thread() -> Iterator[None]:
+    """Where several threads search, OpenCV starts none of its own: the model's thread would wait for its turn."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    if THREADS > 1:
+        cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -62,6 +79,7 @@ def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     import cv2
 
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setFinestScale(int(first.shape[0] * first.shape[1] > WHOLE))
     a, b = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
     size = first.shape[1] // HALF, first.shape[0] // HALF
     flows = (search.calc(*pair, None) for pair in ((a, b), (b, a)))  # type: ignore[call-overload]

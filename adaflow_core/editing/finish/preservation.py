@@ -21,7 +21,7 @@ from adaflow_core.editing.finish.changes import ramp, relative_change
 from adaflow_core.editing.finish.outlines import hold_outlines
 from adaflow_core.editing.finish.smoothing import reach, smooth_edit
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import in_passes, to_device
+from adaflow_core.model.memory import in_passes, rows_to_device, to_device
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import copied
 from adaflow_core.storage.cache import Cache, cache_key
@@ -107,9 +107,9 @@ def show_source(
     where = None if renewed is None else place_in
 
     def finished(frames: Tensor, ids: np.ndarray) -> Tensor:
-        source = to_device(video.frames[ids], device)
+        source = rows_to_device(video.frames, ids, device)
         if rebuilt is not None and config.detail:
-            same = to_device(rebuilt[ids], device)
+            same = rows_to_device(rebuilt, ids, device)
             frames = restore_detail(frames, same, source, config.detail, where and where(ids))
         return hold_outlines(frames, source, config.outlines, backbone.factor) if config.outlines else frames
 
