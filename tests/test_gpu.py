@@ -18,6 +18,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import _OPERATORS, FEW_KEYS, _with_sums, attend_sdpa
 from adaflow_core.model.fused import kernels_run
 from adaflow_core.model.loading import load_backbone
+from adaflow_core.model.memory import rows_to_device, to_device
 from adaflow_core.storage.cache import Cache
 from benchmarks.speed.stand_ins import make_backbone
 
@@ -51,6 +52,18 @@ def test_sampled_keys_keep_the_fast_kernels(dtype: torch.dtype, width: int) -> N
     result = attend_sdpa(query, key, value, 0.2, 300, 3.5)
     expected = attend_sdpa(query.cpu().double(), key.cpu().double(), value.cpu().double(), 0.2, 300, 3.5)
     torch.testing.assert_close(result.cpu().double(), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.int16, np.float16, np.float32, np.int64])
+def test_what_goes_to_the_device_is_what_was_there(dtype: type, tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).integers(0, 2, (7, 5, 3)).astype(dtype)
+    np.save(tmp_path / "film.npy", drawn)
+    film, device = np.load(tmp_path / "film.npy", mmap_mode="r"), torch.device("cuda")
+    for strided in (film, film[1:6], film[:, 2], film[::2]):
+        np.testing.assert_array_equal(to_device(strided, device).cpu().numpy(), strided)
+    rows = np.array([6, 0, 0, 3])
+    np.testing.assert_array_equal(rows_to_device(film, rows, device).cpu().numpy(), drawn[rows])
+    assert rows_to_device(film, rows[:0], device).shape == (0, 5, 3)
 
 
 @pytest.mark.parametrize("width", [40, 64, 80, 160])

@@ -174,7 +174,8 @@ def extract_features(
     size = w * backbone.factor, h * backbone.factor
     empty = backbone.embed("")
     words = backbone.embed(source_prompt) if source_prompt else None
-    chunk, device, team = backbone.chunk_for(*size), backbone.device, backbone.team
+    device, team = backbone.device, backbone.team
+    chunk = max(backbone.chunk_for(*size), backbone.rows())  # one row of each frame, as in inversion
     own = range(T)[team.own(T, chunk)]
 
     def run(frame_ids: slice | np.ndarray, capture: Capture) -> Tensor:
