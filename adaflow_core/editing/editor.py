@@ -116,11 +116,8 @@ class Editor:
                 step = self._step(i, inversion, clean, layouts(i))
                 if self.held is not None:
                     x[to_device(self.held.frame_ids, x.device)] = to_device(self.held.latents[i], x.device)
-                guided = self._keyframes(x, step, stage)
-                picture = None if preview is None or guided is None else preview(guided)
+                self._keyframes(x, step, stage, preview)
                 self._others(x, step, stage)
-                if picture is not None:  # not before: to fetch it waits for the device
-                    stage.advance(0, preview=picture.cpu().numpy())
                 self.attention.forget()
                 if checkpoint is not None and self.team.leads:
                     self.backbone.finite.check()  # saving waits for the device in any case
@@ -184,11 +181,8 @@ class Editor:
             self._last_kept = layout, kept
         return self._last_kept[1]
 
-    def _keyframes(self, x: Tensor, step: _Step, stage: Stage) -> Tensor | None:
-        """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only.
-
-        Of a joint pass the clean latents that they head for [K, 4, h, w].
-        """
+    def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], Tensor] | None) -> None:
+        """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only."""
         keyframes, at, team = step.layout.keyframes, step.keyframe_pass, self._team_of(step.layout)
         joint = step.layout.slimming is not None
         own = keyframes[team.own(len(keyframes))]
@@ -200,10 +194,12 @@ class Editor:
                 output = self._predict(x[there], step, part, at.source)
             moved, guided = self._move(x[there], output, step, part)
             x[there] = moved.to(x.device)
-            stage.advance(len(part))
+            picture = None
+            if preview is not None and joint:
+                picture = preview(team.gather(guided, len(keyframes))).cpu().numpy()
+            stage.advance(len(part), preview=picture)
         team.exchange(x, keyframes)
         stage.advance(len(keyframes) - len(own))  # those of the other processes
-        return team.gather(guided, len(keyframes)) if joint else None
 
     def _team_of(self, layout: EditLayout) -> Team:
         """The processes that share out the keyframes; where they cannot, each does all of them."""
