@@ -327,6 +327,7 @@ class Job:
         plan = self.plan
         if not plan.config.resample:
             return lambda _step: plan.layout
+        # Each process matches for itself: what a team shares stays on the disk until the call ends, here every step's.
         return lambda step: build_layout(
             plan.features,
             draw_keyframes(plan.segments, self.config.seed, step),
@@ -334,7 +335,6 @@ class Job:
             plan.config,
             device=self.backbone.device,
             monitor=self.monitor.quiet(),
-            team=self.backbone.team,
         )
 
     def _result(

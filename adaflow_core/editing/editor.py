@@ -94,7 +94,7 @@ class Editor:
         inversion: Inversion,
         clean: np.ndarray,  # [T, 4, h, w]
         layouts: Layouts,
-        preview: Callable[[Tensor], Tensor] | None = None,
+        preview: Callable[[Tensor], np.ndarray] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> tuple[Tensor, int]:
         """Edited clean latents [T, 4, h, w] float32, on the device or not, and after how many steps it went on.
@@ -181,7 +181,7 @@ class Editor:
             self._last_kept = layout, kept
         return self._last_kept[1]
 
-    def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], Tensor] | None) -> None:
+    def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], np.ndarray] | None) -> None:
         """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only."""
         keyframes, at, team = step.layout.keyframes, step.keyframe_pass, self._team_of(step.layout)
         joint = step.layout.slimming is not None
@@ -194,9 +194,7 @@ class Editor:
                 output = self._predict(x[there], step, part, at.source)
             moved, guided = self._move(x[there], output, step, part)
             x[there] = moved.to(x.device)
-            picture = None
-            if preview is not None and joint:
-                picture = preview(team.gather(guided, len(keyframes))).cpu().numpy()
+            picture = preview(team.gather(guided, len(keyframes))) if preview is not None and joint else None
             stage.advance(len(part), preview=picture)
         team.exchange(x, keyframes)
         stage.advance(len(keyframes) - len(own))  # those of the other processes

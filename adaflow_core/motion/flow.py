@@ -49,7 +49,7 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
             out[t] = flow_between(video.frames[t], video.frames[t + 1])
             return 1
 
-        with monitor.stage("flow", len(own)) as stage, _alone_in_each_thread():
+        with monitor.stage("flow", len(own)) as stage, one_opencv_thread():
             in_threads(work, own, stage.advance)
         return {}
 
@@ -58,8 +58,8 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
 
 
 @contextmanager
-def _alone_in_each_thread() -> Iterator[None]:
-    """Where several threads search, OpenCV starts none of its own: the model's thread would wait for its turn."""
+def one_opencv_thread() -> Iterator[None]:
+    """Within the block OpenCV starts no threads beside those of `in_threads`: the model's would have to wait."""
     import cv2
 
     before = cv2.getNumThreads()

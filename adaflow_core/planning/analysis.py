@@ -14,6 +14,7 @@ from adaflow_core.config import PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import one_behind
+from adaflow_core.motion.flow import one_opencv_thread
 from adaflow_core.planning.features import extract_features, load_features
 from adaflow_core.progress import Monitor, in_threads
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
@@ -106,7 +107,7 @@ def detect_cuts(frames: np.ndarray, monitor: Monitor) -> np.ndarray:
         values[part.start : part.stop] = [compare(t - 1, t) for t in part]
         return len(part)
 
-    with monitor.stage("cuts", T - 1) as stage:
+    with monitor.stage("cuts", T - 1) as stage, one_opencv_thread():
         in_threads(work, range(1, T, CUT_PART), stage.advance)
     cuts = []
     for t in range(1, T):

@@ -12,7 +12,6 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from filelock import FileLock
 
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import in_threads
 from adaflow_core.storage.arrays import allocated
 
 Note = Callable[[str], None]
@@ -34,7 +34,7 @@ _STATE, _PART = ".zip", ".part"
 _FRESH = 60.0  # seconds after its last use during which an entry is not removed
 _UNCERTAIN = 24 * 3600.0  # seconds after which a folder without a usable lock counts as abandoned
 _STALE = 7 * 24 * 3600.0  # seconds after which an unfinished build is removed
-_BLOCK, _THREADS = 2**23, min(8, os.cpu_count() or 1)  # of a file, for its checksum
+_BLOCK = 2**23  # bytes of a file that a thread takes for its checksum
 
 
 def cache_key(**settings: Any) -> str:
@@ -302,9 +302,9 @@ def _checksum(file: Path) -> list[int]:
             content.seek(begin)
             return zlib.crc32(content.read(_BLOCK))
 
-    with ThreadPoolExecutor(_THREADS) as threads:
-        blocks = threads.map(of_block, range(0, size, _BLOCK))
-        return [size, zlib.crc32(",".join(map(str, blocks)).encode())]
+    blocks: list[int] = []
+    in_threads(of_block, range(0, size, _BLOCK), blocks.append)
+    return [size, zlib.crc32(",".join(map(str, blocks)).encode())]
 
 
 def _locked(path: Path) -> AbstractContextManager[object]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adaflow_core.editing.finish.smoothing import smooth_edit
+from adaflow_core.motion import flow
 from adaflow_core.motion.flow import pixel_grid, source_flow, warp
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
@@ -43,7 +44,7 @@ def smoothed(
 ) -> Tensor:
     """The changes [T, 3, H, W] of the video that are left of these."""
     out = torch.full_like(changes, torch.nan)
-    flow = source_flow(video, Cache(cache), Monitor())
+    motion = source_flow(video, Cache(cache), Monitor())
     source = torch.from_numpy(np.asarray(video.frames)).permute(0, 3, 1, 2).float()
 
     def write(frames: np.ndarray, smooth: Tensor) -> None:
@@ -52,14 +53,38 @@ def smoothed(
     def pictures(frames: np.ndarray) -> tuple[Tensor, Tensor]:
         return source[frames] + changes[frames], source[frames]
 
-    smooth_edit(pictures, flow, strength, np.array(cuts, np.int64), write, Monitor(), part=part)
+    smooth_edit(pictures, motion, strength, np.array(cuts, np.int64), write, Monitor(), part=part)
     return out
 
 
+def test_a_small_frames_motion_is_found_at_its_own_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fine(seed: int) -> np.ndarray:
+        noise = torch.rand(1, 3, 42, 42, generator=torch.Generator().manual_seed(seed))
+        large = torch.nn.functional.interpolate(noise, (256, 256), mode="bicubic", align_corners=False)
+        return (large[0].permute(1, 2, 0).clamp(0, 1) * 255).to(torch.uint8).numpy()
+
+    ground, thing = fine(0)[:128, :128], fine(1)
+    y, x = np.mgrid[:128, :128]
+
+    def disc(t: int) -> np.ndarray:  # [H, W] bool
+        return (y - 64) ** 2 + (x - 50 - SHIFT * t) ** 2 < 20**2
+
+    frames = [np.where(disc(t)[..., None], np.roll(thing, SHIFT * t, axis=1)[:128, :128], ground) for t in (0, 1)]
+    true = np.where(disc(0)[::2, ::2], SHIFT, 0)
+
+    def error() -> float:  # pixels, most of it along the outline
+        found = flow.flow_between(*frames)[0]
+        return float(np.hypot(found[..., 0] - true, found[..., 1]).mean())
+
+    own = error()
+    monkeypatch.setattr(flow, "WHOLE", 0)
+    assert own < 0.8 * error()
+
+
 def test_the_flow_is_the_motion(tmp_path: Path) -> None:
-    flow = source_flow(panned(4), Cache(tmp_path), Monitor()).astype(np.float32)
-    assert flow.shape == (3, 2, SIZE // 2, SIZE // 2, 2)
-    inner = flow[:, :, 6:-6, 6:-6]
+    found = source_flow(panned(4), Cache(tmp_path), Monitor()).astype(np.float32)
+    assert found.shape == (3, 2, SIZE // 2, SIZE // 2, 2)
+    inner = found[:, :, 6:-6, 6:-6]
     assert np.abs(inner[:, 0, ..., 0] + SHIFT).mean() < 0.3 and np.abs(inner[:, 1, ..., 0] - SHIFT).mean() < 0.3
     assert np.abs(inner[..., 1]).mean() < 0.3
 

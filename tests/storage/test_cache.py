@@ -140,6 +140,20 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("content", [b"bbbbaaaacc", b"aaaabbbbcd", b"aaaabbxbcc"])
+def test_damage_is_seen_in_any_block_of_a_file(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaflow_core.storage.cache._BLOCK", 4)
+
+    def fill(folder: Path) -> dict[str, int]:
+        (folder / "data").write_bytes(b"aaaabbbbcc")
+        return {}
+
+    folder, _, _ = Cache(tmp_path).get("frames", "a", fill)
+    assert Cache(tmp_path).get("frames", "a", fill)[2]
+    (folder / "data").write_bytes(content)
+    assert not Cache(tmp_path).get("frames", "a", fill)[2]
+
+
 @pytest.mark.parametrize("same_process", [True, False])
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_entry_is_built_anew_with_a_word(kind: str, same_process: bool, tmp_path: Path) -> None:

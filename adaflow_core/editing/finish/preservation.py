@@ -173,8 +173,8 @@ def reconstruction(
     return np.load(folder / "frames.npy", mmap_mode="r")
 
 
-def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], Tensor]:
-    """A cheap picture of latents [K, 4, h, w] -> [K, h, w, 3] uint8, where they are: linear, fitted on this video."""
+def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], np.ndarray]:
+    """A cheap picture of latents [K, 4, h, w] -> [K, h, w, 3] uint8: a linear map fitted on this video."""
     chosen = np.unique(np.linspace(0, len(video) - 1, samples).round().astype(np.int64))
     sample = torch.from_numpy(latents[chosen]).float()  # [F, 4, h, w]
     pixels = torch.from_numpy(video.frames[chosen]).float().permute(0, 3, 1, 2)
@@ -186,8 +186,8 @@ def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Calla
 
     mapping = torch.linalg.lstsq(design(sample), colours).solution  # [5, 3]
 
-    def picture(x: Tensor) -> Tensor:
+    def picture(x: Tensor) -> np.ndarray:
         flat = (design(x.float()) @ mapping.to(x.device)).clamp(0, 255).to(torch.uint8)
-        return flat.reshape(len(x), *x.shape[-2:], 3)
+        return flat.reshape(len(x), *x.shape[-2:], 3).cpu().numpy()
 
     return picture
