@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from einops import rearrange
 from scenes.captions import plain
 from scenes.clips import FRAMES, SIZE, scene
 from scenes.flow import true_flows
+from scenes.hidden import redrawn
 from scenes.motion import BACKGROUND, MAIN
 from scenes.render import render
 from scenes.world import BACKGROUNDS, COLOURS, KINDS, STYLES, SceneBatch, sample
@@ -28,6 +29,10 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
 # Motions without a cut in which the object stays in sight.
 MOTIONS = ("drift", "bounce", "turn", "pan", "zoom", "uneven")
 CLIPS = Path("assets/clips")
+# The part of a scene's hidden variables that an edit of each kind leaves open.
+OPEN: dict[str, Literal["main", "scenery", "medium"]] = {
+    "colour": "main", "object": "main", "background": "scenery", "style": "medium",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,35 @@ class Pair:
         return flows, visible
 
 
+class TrueFilms:
+    """The films of one edit that are as true as its `truth`: what its words leave open, drawn `count` times anew.
+
+    Beside PSNR to the truth, which asks for the one choice that was made there.
+    """
+
+    def __init__(self, pair: Pair, count: int, device: torch.device | str = "cpu", sampled: int = 4) -> None:
+        self.pair, self.device = pair, torch.device(device)
+        self.sample = np.unique(np.linspace(0, len(pair.times) - 1, sampled).round().astype(int))
+        open_ = OPEN[pair.kind]
+        self.rows = [pair.after.with_hidden(redrawn(pair.after.hidden, open_, seed)) for seed in range(count)]
+        self.films = [pair.truth[self.sample], *(self._film(row, self.sample) for row in self.rows)]
+
+    def _film(self, row: SceneBatch, frames: np.ndarray) -> np.ndarray:  # [F, H, W, 3] uint8
+        size = self.pair.truth.shape[1]
+        return _frames(render(row.to(self.device), torch.from_numpy(self.pair.times[frames]), size))
+
+    def nearest(self, frames: np.ndarray) -> np.ndarray:
+        """The true film [T, H, W, 3] uint8 that `frames` come nearest to inside what the edit changes."""
+        inside, some = self.pair.region[self.sample], frames[self.sample].astype(np.float32)
+        best = int(np.argmin([np.square(some - film)[inside].mean() for film in self.films]))
+        return self._film(self.rows[best - 1], np.arange(len(self.pair.times))) if best else self.pair.truth
+
+
+def _frames(drawn: Any) -> np.ndarray:
+    """What `render` gives for one row as frames [T, H, W, 3] uint8."""
+    return rearrange((drawn.rgb[0] * 255).round().byte(), "t c h w -> t h w c").cpu().numpy()
+
+
 def draw(
     before: SceneBatch,
     kind: str,
@@ -74,7 +108,7 @@ def draw(
     """The pair of one row. Unless `named` gives them, the prompts are the plain captions."""
     after = before.replace(**{EDITS[kind][0]: value})
     drawn = [render(row.to(device), torch.from_numpy(times), size) for row in (before, after)]
-    source, truth = (rearrange((d.rgb[0] * 255).round().byte(), "t c h w -> t h w c").cpu().numpy() for d in drawn)
+    source, truth = map(_frames, drawn)
     ids = [d.ids[0].cpu().numpy() for d in drawn]
     if kind == "style":
         region = np.ones(ids[0].shape, bool)

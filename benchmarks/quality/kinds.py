@@ -4,7 +4,7 @@
         --json kinds.json --pictures DIR
 
 Each clip is drawn with its true edit. Figures: PSNR to the truth, inside what the edit changes, outside it and in a
-band around it; change along the true flow between neighbouring frames ("temporal") and between frames far apart
+band around it; the same inside to the nearest of several true films, as words leave much open ("nearest"); change along the true flow between neighbouring frames ("temporal") and between frames far apart
 ("long-range"), as multiples of the autoencoded truth's; how often the judge sees what was asked; sharpness inside, of
 the autoencoded truth's. `--variants`: settings to compare, separated by ";". "default", "fast", "paper" and
 "tokenflow" are presets; "true place: ..." is told where the edit takes place, grown by 8 pixels.
@@ -38,7 +38,7 @@ from benchmarks.metrics import psnr, warp_error
 from benchmarks.quality.consistency import far_flows, long_range_error, spread_pairs
 from benchmarks.quality.contestants import parse_variants
 from benchmarks.scores import autoencode, judge_clip
-from benchmarks.truth import MOTIONS, Pair, draw, other_value
+from benchmarks.truth import MOTIONS, Pair, TrueFilms, draw, other_value
 from scenes.clips import FPS
 from scenes.training.classifier import load_judge
 from scenes.world import KINDS as THINGS
@@ -48,7 +48,7 @@ KINDS = ("colour", "object", "background", "style")
 SEED = 80_000  # of the world's generator; no other benchmark draws from here
 BAND = 12  # pixels around the changed region
 TRUE_PLACE = "true place:"
-FIGURES = ("psnr", "inside", "outside", "band", "temporal", "long_range", "seen", "sharpness", "seconds")
+FIGURES = ("psnr", "inside", "nearest", "outside", "band", "temporal", "long_range", "seen", "sharpness", "seconds")
 
 
 def make_pair(number: int, frames: int, split: str, device: str, ambiguous: bool = True) -> Pair:
@@ -80,13 +80,14 @@ def sharpness(frames: np.ndarray, region: np.ndarray) -> float:
 class Judged:
     """One clip with everything that its edits are scored by."""
 
-    def __init__(self, pair: Pair, device: str) -> None:
+    def __init__(self, pair: Pair, device: str, true_films: int = 0) -> None:
         self.pair = pair
         self.flows, self.visible = pair.flows(device)
         self.pairs = spread_pairs(len(pair.source))
         self.far = far_flows(pair.after.to(device), pair.times, self.pairs, pair.source.shape[1])
         cross = np.ones((1, 3, 3), bool)
         grown = binary_dilation(pair.region, cross, iterations=BAND)
+        self.truths = TrueFilms(pair, true_films, device) if true_films else None
         self.band = grown & ~binary_erosion(pair.region, cross, iterations=BAND, border_value=1)
 
     def score(self, frames: np.ndarray, judge: Any) -> dict[str, float]:
@@ -94,6 +95,7 @@ class Judged:
         return {
             "psnr": psnr(frames, truth),
             "inside": psnr(frames, truth, region),
+            "nearest": psnr(frames, self.truths.nearest(frames), region) if self.truths else float("nan"),
             "outside": psnr(frames, truth, ~region),
             "band": psnr(frames, truth, self.band),
             "temporal": warp_error(frames, self.flows, self.visible),
@@ -108,7 +110,7 @@ def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     engine, judge = _models(options)
     pair = make_pair(number, options.frames, options.split, device, not options.plain_world)
-    judged, rows = Judged(pair, device), []
+    judged, rows = Judged(pair, device, options.true_films), []
 
     def add(name: str, frames: np.ndarray, seconds: float = 0.0) -> None:
         scores = judged.score(frames, judge)
@@ -198,6 +200,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--plain-world", action="store_true", help="nothing hidden, as the embedded model knows it")
     parser.add_argument("--variants", default="default")
+    parser.add_argument(
+        "--true-films", type=int, default=0, help='to draw beside the truth for "nearest"; half a second each on a CPU'
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes, each with the model")
     parser.add_argument("--cache", type=Path, default=Path("outputs/kinds-cache"))
     parser.add_argument("--json", type=Path)

@@ -41,6 +41,7 @@ def smoothed(
     strength: float = 0.95,
     cuts: tuple[int, ...] = (),
     part: slice = slice(None),
+    follows: bool = False,
 ) -> Tensor:
     """The changes [T, 3, H, W] of the video that are left of these."""
     out = torch.full_like(changes, torch.nan)
@@ -53,7 +54,7 @@ def smoothed(
     def pictures(frames: np.ndarray) -> tuple[Tensor, Tensor]:
         return source[frames] + changes[frames], source[frames]
 
-    smooth_edit(pictures, motion, strength, np.array(cuts, np.int64), write, Monitor(), part=part)
+    smooth_edit(pictures, motion, strength, np.array(cuts, np.int64), write, Monitor(), part=part, follows=follows)
     return out
 
 
@@ -108,6 +109,29 @@ def test_flicker_goes_and_a_change_that_moves_along_stays(tmp_path: Path) -> Non
     assert after < 0.45 * before  # a half of the picture comes into sight within these frames
     kept = smoothed(steady, video, tmp_path)
     assert (kept - steady)[inner].abs().mean() < 0.05 * steady.abs().mean()
+
+
+def test_frames_that_disagree_by_much_agree_where_the_edit_follows_its_source(tmp_path: Path) -> None:
+    T = 12
+    noise = 50 * torch.randn(T, 3, 1, 1, generator=torch.Generator().manual_seed(1)).expand(-1, -1, SIZE, SIZE)
+    inner = (..., slice(8, -8), slice(8, -8))
+    left = [
+        float(smoothed(noise, panned(T), tmp_path, follows=follows)[inner].diff(dim=0).abs().mean())
+        for follows in (True, False)
+    ]
+    assert left[0] < 0.5 * left[1]
+
+
+def test_what_does_not_fit_the_source_is_not_carried_even_so(tmp_path: Path) -> None:
+    lamp = disc(10, 14, lambda _t: (32, 32), 230)
+    lamp[5:] = disc(5, 14, lambda _t: (32, 32), 30)  # goes out
+    changes = torch.full((10, 3, SIZE, SIZE), 40.0)
+    changes[5:] = -20.0
+    found = smoothed(changes, Video(lamp, Fraction(24), "lamp"), tmp_path, follows=True)
+    within = (..., slice(27, 38), slice(27, 38))
+    assert (found[4:6] - changes[4:6])[within].abs().max() < 3
+    beside = (..., slice(4, 9), slice(24, 40))  # where nothing says that it moves otherwise
+    assert (found[4:6] - changes[4:6])[beside].abs().min() > 10
 
 
 def test_strength_zero_changes_nothing(tmp_path: Path) -> None:
