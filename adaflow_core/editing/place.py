@@ -7,24 +7,28 @@ structure is injected and the source held; inside the edit is free.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaflow_core.editing.cutout import Cutout, otsu
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise
 from adaflow_core.model.memory import in_passes, to_device
 from adaflow_core.motion.carrying import FAR, NEAR
+from adaflow_core.motion.flow import one_opencv_thread
 from adaflow_core.planning.matching import blurred
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, in_threads
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Embedding
 from adaflow_core.video.types import Video
@@ -40,7 +44,7 @@ TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than promp
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
 # validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and styles 0.3 to 0.4.
 LOCAL = 0.7
-BINS = 128
+PIXELS = 2**16  # of the frames at most in which a thing is cut out: a tenth of a second each
 
 
 @dataclass(frozen=True)
@@ -153,11 +157,59 @@ def find_place(
     """
     other = positive if words.kept is None else backbone.embed(words.kept)
     difference = prompt_difference(backbone, latents, video, source, other, cache, monitor)
-    if words.kept is not None:
-        # Tight: what is kept must not take a rim of the old surroundings along.
-        kept = place_of(difference, keyframes, threshold=1.3, margin=0)
-        return None if kept is None else 1 - kept
-    return place_of(difference, keyframes, threshold=0.85, margin=1)
+    if words.kept is None:
+        return place_of(difference, keyframes, threshold=0.85, margin=1)
+    coarse = place_of(difference, keyframes, threshold=1.3, margin=0)
+    if coarse is None:
+        return None
+    kept = _cut_out(backbone, video, difference, keyframes, words.kept, source.text, cache, monitor)
+    lost = np.asarray((kept.max(axis=(1, 2)) <= 0) | (kept.min(axis=(1, 2)) >= 1))
+    return np.asarray(1 - np.where(lost[:, None, None], coarse, kept))
+
+
+def _cut_out(
+    backbone: Backbone,
+    video: Video,
+    difference: np.ndarray,  # [T, h, w]
+    keyframes: np.ndarray,  # [K], of which alone is learned what it looks like
+    left: str,  # of the source prompt, without the thing
+    source: str,
+    cache: Cache,
+    monitor: Monitor,
+) -> np.ndarray:
+    """[T, h, w] float32 0..1, the part of each token that the thing covers which the surroundings are around.
+
+    With the frames' own edges: the difference is vague, and what it covers too much of the old surroundings stays as a
+    rim around the thing.
+    """
+    T, h, w = difference.shape
+
+    def small(t: int) -> np.ndarray:  # [H', W', 3] uint8
+        frame = np.asarray(video.frames[t])
+        scale = min(1.0, math.sqrt(PIXELS / (frame.shape[0] * frame.shape[1])))
+        size = round(frame.shape[1] * scale), round(frame.shape[0] * scale)
+        return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+
+    def build(folder: Path) -> dict[str, Any]:
+        out = backbone.team.array(folder / "kept.npy", np.float32, (T, h, w))
+        cutout = Cutout.learned(np.stack([small(int(t)) for t in keyframes]), difference[keyframes])
+
+        def work(t: int) -> int:
+            mask = cutout.mask(small(t), difference[t]).astype(np.float32)
+            out[t] = cv2.resize(mask, (w, h), interpolation=cv2.INTER_AREA)
+            return 1
+
+        own = range(T)[backbone.team.own(T)]
+        with monitor.stage("place", len(own)) as stage, one_opencv_thread():
+            in_threads(work, own, stage.advance)
+        return {}
+
+    key = cache_key(
+        video=video.digest, model=backbone.fingerprint, prompts=[source, left], keyframes=keyframes.tolist(),
+        pixels=PIXELS,
+    )  # fmt: skip
+    folder, _, _ = cache.get("kept", key, build, monitor.note, together=True)
+    return np.load(folder / "kept.npy", mmap_mode="r")
 
 
 def place_of(
@@ -174,15 +226,3 @@ def place_of(
     inside = torch.from_numpy(np.asarray(difference > threshold * otsu(decisive), np.float32))[:, None]
     grown = F.max_pool2d(inside, 2 * margin + 1, stride=1, padding=margin)
     return blurred(grown, boxes=1)[:, 0].numpy()
-
-
-def otsu(values: np.ndarray) -> float:
-    """The threshold that parts values into two groups of the least variance within (Otsu 1979)."""
-    counts, edges = np.histogram(values, BINS)
-    centres = (edges[1:] + edges[:-1]) / 2
-    below, weighted = counts.cumsum(), (counts * centres).cumsum()
-    above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (weighted / below - (weighted[-1] - weighted) / above) ** 2
-    # Where nothing lies between the groups, many thresholds are equally good: their middle.
-    return float(centres[between >= np.nanmax(between) * (1 - 1e-6)].mean())

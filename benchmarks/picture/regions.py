@@ -24,11 +24,12 @@ import numpy as np
 import torch
 
 from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.editing.cutout import iou
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.picture.region import Region, window
-from adaflow_core.picture.region.carry import Source, carry, iou
+from adaflow_core.picture.region.carry import Source, carry
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from benchmarks.metrics import psnr

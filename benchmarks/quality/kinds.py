@@ -4,10 +4,12 @@
         --json kinds.json --pictures DIR
 
 Each clip is drawn with its true edit. Figures: PSNR to the truth, inside what the edit changes, outside it and in a
-band around it; the same inside to the nearest of several true films, as words leave much open ("nearest"); change along the true flow between neighbouring frames ("temporal") and between frames far apart
-("long-range"), as multiples of the autoencoded truth's; how often the judge sees what was asked; sharpness inside, of
-the autoencoded truth's. `--variants`: settings to compare, separated by ";". "default", "fast", "paper" and
-"tokenflow" are presets; "true place: ..." is told where the edit takes place, grown by 8 pixels.
+band around it; the same inside to the nearest of several true films, as words leave much open ("nearest"); change along
+the true flow between neighbouring frames ("temporal") and between frames far apart ("long-range"), as multiples of the
+autoencoded truth's; how often the judge sees what was asked; sharpness inside, of the autoencoded truth's.
+
+`--variants`: settings to compare, separated by ";". "default", "fast", "paper" and "tokenflow" are presets; "true
+place: ..." is told where the edit takes place, grown by 8 pixels.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.editing.place import Wording, otsu, place_of, wording
+from adaflow_core.editing.cutout import otsu
+from adaflow_core.editing.place import Wording, place_of, wording
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Progress
@@ -93,6 +94,19 @@ def test_a_colour_is_changed_in_its_place_only(engine: AdaFlow) -> None:
         changed[focus] = size[pair.region].mean(), size[~pair.region].mean()
     inside, outside = changed[1.0]
     assert inside > 0.5 * changed[0.0][0] and outside < 0.3 * changed[0.0][1] and inside > 5 * outside
+
+
+@pytest.mark.slow
+def test_the_place_of_new_surroundings_ends_at_the_things_own_edge(engine: AdaFlow) -> None:
+    pair = make_pair(14, 4, "val", "cpu")
+    assert pair.kind == "background"
+    plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=2))
+    found = engine.place(plan, pair.prompt, config=EditConfig(steps=1, focus=1.0, stride=1))
+    assert found.mask is not None and found.surroundings
+    thing = ~pair.region.reshape(4, 32, 8, 32, 8)
+    covered = thing.mean(axis=(2, 4))
+    # Before the frames' edges were asked for it kept 1.5 times the thing: old surroundings were left around it.
+    assert np.abs(1 - found.mask - covered).sum() < 0.25 * covered.sum()
 
 
 @pytest.mark.slow

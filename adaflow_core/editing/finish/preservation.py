@@ -7,6 +7,7 @@ and the source's own pixels are what belongs there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,18 +101,13 @@ def show_source(
     if config.detail or config.smoothing:
         rebuilt = reconstruction(backbone, latents, video, chunk, cache, monitor)
 
-    def place_in(ids: np.ndarray) -> Tensor:  # [F, 1, H, W]
-        assert renewed is not None
-        small = to_device(np.asarray(renewed[ids], np.float32), device)[:, None]
-        return F.interpolate(small, video.frames.shape[1:3], mode="bilinear", align_corners=False)
-
-    where = None if renewed is None else place_in
+    where = None if renewed is None else partial(_enlarged, renewed, video.frames.shape[1:3], device)
 
     def finished(frames: Tensor, ids: np.ndarray) -> Tensor:
         source = rows_to_device(video.frames, ids, device)
         if rebuilt is not None and config.detail:
             same = rows_to_device(rebuilt, ids, device)
-            frames = restore_detail(frames, same, source, config.detail, where and where(ids))
+            frames = restore_detail(frames, same, source, config.detail, None if where is None else where(ids))
         return hold_outlines(frames, source, config.outlines, backbone.factor) if config.outlines else frames
 
     smoothed = bool(config.smoothing) and T > 1
@@ -141,6 +137,12 @@ def show_source(
         smooth_edit(pictures, flow(), config.smoothing, cuts, write, monitor, where, own, follows)
         team.wait()
     return out
+
+
+def _enlarged(place: np.ndarray, size: tuple[int, int], device: torch.device, ids: np.ndarray) -> Tensor:
+    """Some frames [F] of a place [T, h, w], at the size of pictures: [F, 1, H, W] float32."""
+    small = to_device(np.asarray(place[ids], np.float32), device)[:, None]
+    return F.interpolate(small, size, mode="bilinear", align_corners=False)
 
 
 def _left_alone(frames: np.ndarray, team: Team) -> np.ndarray:

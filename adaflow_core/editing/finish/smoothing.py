@@ -27,10 +27,10 @@ from adaflow_core.storage.arrays import scratch
 
 BLOCK = 8  # frames whose changes and flow are on the device at a time
 FORGOTTEN = 1e-3  # the part of the past that counts as nothing
-# In levels of 0..255, chosen on the plain model's validation clips and the bundled ones: where the source misses itself
-# along its motion by this much, a third of what is carried is taken;
+# In levels of 0..255, chosen on the plain model's validation clips and the bundled ones. A third of what is carried is
+# taken where the source misses itself along its motion by the first; or, where a new thing may move otherwise, where
+# what is carried misses the edit by the second, or in a place that is renewed by the third.
 SOURCE_MISSED = 24.0
-# where a new thing may move otherwise, by how far what is carried misses the edit; in a place that is renewed the least.
 MISSED, MISSED_RENEWED = 64.0, 32.0
 
 

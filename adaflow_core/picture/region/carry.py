@@ -16,21 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from adaflow_core.editing.cutout import Bools, Colours, Floats, cleaned, guided, iou, probability
 from adaflow_core.progress import Stage
 from adaflow_core.storage.arrays import scratch
 
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-
-BINS = 16  # of a histogram, in each of three channels
-RARE = 2e-4  # the share of pixels that a colour must have to say something
-MOST = 4.0  # log odds that a colour may say
-UNCLEAR = 1.0  # log odds up to which a colour says nothing
 CERTAIN = 5.0  # log odds at which a carried mask is held
 DOUBT = -1.0  # log odds of being inside where nothing was carried
 BAND = 1 / 50  # of the shorter side: how far from the mask's edge colours count in full
 FLAT = 0.15  # what they count for elsewhere
-LEARN = 0.1  # what a frame adds to the colours that were seen
 LIKE = 24.0  # levels of 0..255 by which a pixel may differ from that from which its mask comes
 MISS = 1.0  # pixels by which the flow there and back may miss its origin
 DISTINCT = 0.5  # IoU that colours alone must reach on the painted frames to find a thing in another shot
@@ -50,70 +43,6 @@ class Source:
         size = self.frames.shape[2], self.frames.shape[1]
         there, back = (cv2.resize(way, size) for way in (pair if other > t else pair[::-1]))
         return there, back
-
-
-class Colours:
-    """Densities of colours [3, BINS ** 3] inside, outside and just around: as painted, and in frames just passed."""
-
-    def __init__(self, painted: Floats, unclear: float = UNCLEAR) -> None:
-        self._painted, self._recent, self._unclear = painted, painted.copy(), unclear
-        self._known = self._table()
-
-    @classmethod
-    def of(cls, frames: np.ndarray, painted: Mapping[int, Bools]) -> Colours:
-        return cls(np.mean([densities(bins(frames[t]), sides(inside)) for t, inside in painted.items()], axis=0))
-
-    def again(self) -> Colours:
-        """Without what was seen since the painted frames."""
-        return Colours(self._painted, self._unclear)
-
-    def odds(self, frame: np.ndarray) -> Floats:
-        """[H, W] log odds by which a pixel's colour is one of the region's."""
-        return cv2.blur(self._table()[bins(frame)], (3, 3)).astype(np.float32)
-
-    def learn(self, frame: np.ndarray, mask: Floats) -> None:
-        """Take in the colours of a frame; those that are known to be of one side are not learned for the other."""
-        where = bins(frame)
-        known, inside = self._known[where], mask > 0.5
-        right = (known >= 0) & (mask > 0.9), (known <= 0) & (mask < 0.1)
-        weights = sides(inside) & np.stack([right[0], right[1], right[1]])
-        if weights.any(axis=(1, 2)).all():
-            self._recent += LEARN * (densities(where, weights) - self._recent)
-
-    def _table(self) -> Floats:
-        """[BINS ** 3] log odds; 0 where a colour is not clearly of one side."""
-        mixed = (self._painted + self._recent) / 2 + RARE
-        odds = np.log(mixed[0] / mixed[1:].max(axis=0))
-        return np.sign(odds) * (np.abs(odds) - self._unclear).clip(0, MOST)
-
-
-def sides(inside: Bools) -> Bools:
-    """[3, H, W]: inside, outside, and the part of it around the mask that is about as large as the mask."""
-    width = 2 * max(2, round(0.25 * float(np.sqrt(inside.sum())))) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    return np.stack([inside, ~inside, (cv2.dilate(inside.astype(np.uint8), kernel) > 0) & ~inside])
-
-
-def bins(frame: np.ndarray) -> NDArray[np.int32]:
-    """[H, W] the bin of each pixel's colour."""
-    lab = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB).astype(np.int32) * BINS // 256
-    return (lab[..., 0] * BINS + lab[..., 1]) * BINS + lab[..., 2]
-
-
-def densities(
-    where: NDArray[np.int32],  # [H, W]
-    weights: np.ndarray,  # [N, H, W]
-) -> Floats:
-    """[N, BINS ** 3], each summing to 1, smoothed over neighbouring bins."""
-    found = []
-    for weight in weights:
-        counts: np.ndarray = np.bincount(where.ravel(), weight.ravel(), BINS**3).reshape(BINS, BINS, BINS)
-        for axis in range(3):
-            padded = np.pad(counts, [(1, 1) if a == axis else (0, 0) for a in range(3)])
-            low, middle, high = (np.take(padded, np.arange(BINS) + i, axis) for i in range(3))
-            counts = (low + 2 * middle + high) / 4
-        found.append(counts.ravel() / counts.sum().clip(min=1))
-    return np.stack(found).astype(np.float32)
 
 
 def carry(source: Source, cuts: np.ndarray, painted: Mapping[int, Bools], stage: Stage) -> NDArray[np.uint8]:
@@ -195,40 +124,3 @@ def step(
 def alone(colours: Colours, frame: np.ndarray) -> Floats:
     """[H, W] 0..1: the mask of a frame of which nothing is known but its colours."""
     return guided(frame, probability(DOUBT + colours.odds(frame)))
-
-
-def probability(odds: np.ndarray) -> Floats:
-    return (1 / (1 + np.exp(-odds))).astype(np.float32)
-
-
-def guided(frame: np.ndarray, mask: Floats, radius: int = 3, least: float = 1e-3) -> Floats:
-    """`mask` with the edges of `frame`: guided filter (He et al. 2010), of which `least` is the regularisation."""
-    guide = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB).astype(np.float32) / 255
-    radius = max(1, round(radius * min(mask.shape) / 256))
-    window = 2 * radius + 1, 2 * radius + 1
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return cv2.blur(values, window)
-
-    products = mean((guide[..., :, None] * guide[..., None, :]).reshape(*mask.shape, 9)).reshape(*mask.shape, 3, 3)
-    m, p = mean(guide), mean(mask)
-    spread = products - m[..., :, None] * m[..., None, :] + least * np.eye(3, dtype=np.float32)
-    slope = np.linalg.solve(spread, (mean(guide * mask[..., None]) - m * p[..., None])[..., None])[..., 0]
-    offset = p - (slope * m).sum(-1)
-    return ((mean(slope) * guide).sum(-1) + mean(offset)).clip(0, 1).astype(np.float32)
-
-
-def cleaned(inside: Bools, smallest: float) -> Bools:
-    """`inside` [H, W] without pieces and holes of less than `smallest` pixels."""
-    for value in (True, False):
-        _, labels, stats, _ = cv2.connectedComponentsWithStats((inside == value).astype(np.uint8), connectivity=4)
-        small = stats[:, cv2.CC_STAT_AREA] < smallest
-        small[0] = False  # all else
-        inside = np.where(small[labels], not value, inside)
-    return inside
-
-
-def iou(found: Bools, true: Bools) -> float:
-    """Intersection over union; 1 where both are empty."""
-    union = (found | true).sum()
-    return float((found & true).sum() / union) if union else 1.0

@@ -1,0 +1,200 @@
+"""A thing cut out of frames: from a coarse and vague map of where it is to a mask with the frames' own edges.
+
+The colours that the map covers say where the thing is, and in the end a graph cut (GrabCut, Rother et al. 2004, by
+OpenCV).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+LEVELS = 128  # of the map, among which the one is sought that parts it
+BINS = 16  # of a histogram, in each of three channels
+RARE = 2e-4  # the share of pixels that a colour must have to say something
+MOST = 4.0  # log odds that a colour may say
+UNCLEAR = 1.0  # log odds up to which a colour says nothing
+LEARN = 0.1  # what a frame adds to the colours that were seen
+THRESHOLD = 1.15  # of the map, in parts of the one that parts it best
+COLOUR = 0.6  # what colours count for beside the map
+SLOPE = 2.0  # log odds of being inside, by the logarithm of the map
+ROUNDS = 3  # in which colours are learned from the mask, and the mask found by its colours
+# Of the map, in parts of the one that parts it best, below and above which the graph cut has no say; and its rounds.
+# Chosen on the plain model's validation clips.
+OUTSIDE, INSIDE = 0.6, 4.0
+CUTS = 4
+SMALLEST = 0.002  # of the frame: smaller pieces are taken for errors
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """What is known of a thing from some frames [F, H, W, 3] uint8 and maps of it [F, h, w]."""
+
+    parting: float  # the map's level that parts it from the rest
+    colours: Colours
+
+    @classmethod
+    def learned(cls, frames: np.ndarray, maps: np.ndarray) -> Cutout:
+        parting = otsu(maps)
+        priors = [_prior(frame, one, parting) for frame, one in zip(frames, maps, strict=True)]
+        masks = [probability(prior) for prior in priors]
+        colours = _colours(frames, masks)
+        for _ in range(ROUNDS - 1):
+            masks = [_found(frame, prior, colours) for frame, prior in zip(frames, priors, strict=True)]
+            colours = _colours(frames, masks)
+        return cls(parting, colours)
+
+    def mask(self, frame: np.ndarray, one: np.ndarray) -> Bools:
+        """[H, W] of a frame [H, W, 3] uint8 and its map [h, w]."""
+        found = _found(frame, _prior(frame, one, self.parting), self.colours) > 0.5
+        cut = _cut_out(frame, found, cv2.resize(one.astype(np.float32), frame.shape[1::-1]) / self.parting)
+        return cleaned(cut, SMALLEST * cut.size)
+
+
+def _prior(frame: np.ndarray, one: np.ndarray, parting: float) -> Floats:
+    """[H, W] log odds of being inside, of a map [h, w]."""
+    found = SLOPE * np.log(np.maximum(one, 1e-3) / (THRESHOLD * parting))
+    return np.asarray(cv2.resize(found.astype(np.float32), frame.shape[1::-1]).clip(-4, 4))
+
+
+def _colours(frames: np.ndarray, masks: list[Floats]) -> Colours:
+    parts = [np.stack([mask > 0.7, mask < 0.3, mask < 0.3]) for mask in masks]
+    return Colours(np.mean([densities(bins(f), part) for f, part in zip(frames, parts, strict=True)], axis=0), 0)
+
+
+def _found(frame: np.ndarray, prior: Floats, colours: Colours) -> Floats:
+    return guided(frame, probability(prior + COLOUR * colours.odds(frame)))
+
+
+def _cut_out(frame: np.ndarray, mask: Bools, one: np.ndarray) -> Bools:
+    """`mask` [H, W] of a frame [H, W, 3] along the frame's own edges, as far as `one`, its map [H, W], lets it go."""
+    labels = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[one < OUTSIDE] = cv2.GC_BGD
+    labels[one > INSIDE] = cv2.GC_FGD
+    kinds = [(labels == kind).any() for kind in (cv2.GC_BGD, cv2.GC_PR_BGD, cv2.GC_FGD, cv2.GC_PR_FGD)]
+    if not (kinds[0] or kinds[1]) or not (kinds[2] or kinds[3]):
+        return mask
+    cv2.setRNGSeed(0)  # its colours are clustered from random beginnings
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(np.ascontiguousarray(frame[..., ::-1]), labels, None, *models, CUTS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    return np.asarray((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
+
+
+class Colours:
+    """Densities of colours [3, BINS ** 3] inside, outside and just around: as painted, and in frames just passed."""
+
+    def __init__(self, painted: Floats, unclear: float = UNCLEAR) -> None:
+        self._painted, self._recent, self._unclear = painted, painted.copy(), unclear
+        self._known = self._table()
+
+    @classmethod
+    def of(cls, frames: np.ndarray, painted: Mapping[int, Bools]) -> Colours:
+        return cls(np.mean([densities(bins(frames[t]), sides(inside)) for t, inside in painted.items()], axis=0))
+
+    def again(self) -> Colours:
+        """Without what was seen since the painted frames."""
+        return Colours(self._painted, self._unclear)
+
+    def odds(self, frame: np.ndarray) -> Floats:
+        """[H, W] log odds by which a pixel's colour is one of the region's."""
+        return cv2.blur(self._table()[bins(frame)], (3, 3)).astype(np.float32)
+
+    def learn(self, frame: np.ndarray, mask: Floats) -> None:
+        """Take in the colours of a frame; those that are known to be of one side are not learned for the other."""
+        where = bins(frame)
+        known, inside = self._known[where], mask > 0.5
+        right = (known >= 0) & (mask > 0.9), (known <= 0) & (mask < 0.1)
+        weights = sides(inside) & np.stack([right[0], right[1], right[1]])
+        if weights.any(axis=(1, 2)).all():
+            self._recent += LEARN * (densities(where, weights) - self._recent)
+
+    def _table(self) -> Floats:
+        """[BINS ** 3] log odds; 0 where a colour is not clearly of one side."""
+        mixed = (self._painted + self._recent) / 2 + RARE
+        odds = np.log(mixed[0] / mixed[1:].max(axis=0))
+        return np.sign(odds) * (np.abs(odds) - self._unclear).clip(0, MOST)
+
+
+def sides(inside: Bools) -> Bools:
+    """[3, H, W]: inside, outside, and the part of it around the mask that is about as large as the mask."""
+    width = 2 * max(2, round(0.25 * float(np.sqrt(inside.sum())))) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    return np.stack([inside, ~inside, (cv2.dilate(inside.astype(np.uint8), kernel) > 0) & ~inside])
+
+
+def bins(frame: np.ndarray) -> NDArray[np.int32]:
+    """[H, W] the bin of each pixel's colour."""
+    lab = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB).astype(np.int32) * BINS // 256
+    return (lab[..., 0] * BINS + lab[..., 1]) * BINS + lab[..., 2]
+
+
+def densities(
+    where: NDArray[np.int32],  # [H, W]
+    weights: np.ndarray,  # [N, H, W]
+) -> Floats:
+    """[N, BINS ** 3], each summing to 1, smoothed over neighbouring bins."""
+    found = []
+    for weight in weights:
+        counts: np.ndarray = np.bincount(where.ravel(), weight.ravel(), BINS**3).reshape(BINS, BINS, BINS)
+        for axis in range(3):
+            padded = np.pad(counts, [(1, 1) if a == axis else (0, 0) for a in range(3)])
+            low, middle, high = (np.take(padded, np.arange(BINS) + i, axis) for i in range(3))
+            counts = (low + 2 * middle + high) / 4
+        found.append(counts.ravel() / counts.sum().clip(min=1))
+    return np.stack(found).astype(np.float32)
+
+
+def probability(odds: np.ndarray) -> Floats:
+    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+
+
+def guided(frame: np.ndarray, mask: Floats, radius: int = 3, least: float = 1e-3) -> Floats:
+    """`mask` with the edges of `frame`: guided filter (He et al. 2010), of which `least` is the regularisation."""
+    guide = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB).astype(np.float32) / 255
+    radius = max(1, round(radius * min(mask.shape) / 256))
+    window = 2 * radius + 1, 2 * radius + 1
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return cv2.blur(values, window)
+
+    products = mean((guide[..., :, None] * guide[..., None, :]).reshape(*mask.shape, 9)).reshape(*mask.shape, 3, 3)
+    m, p = mean(guide), mean(mask)
+    spread = products - m[..., :, None] * m[..., None, :] + least * np.eye(3, dtype=np.float32)
+    slope = np.linalg.solve(spread, (mean(guide * mask[..., None]) - m * p[..., None])[..., None])[..., 0]
+    offset = p - (slope * m).sum(-1)
+    return ((mean(slope) * guide).sum(-1) + mean(offset)).clip(0, 1).astype(np.float32)
+
+
+def cleaned(inside: Bools, smallest: float) -> Bools:
+    """`inside` [H, W] without pieces and holes of less than `smallest` pixels."""
+    for value in (True, False):
+        _, labels, stats, _ = cv2.connectedComponentsWithStats((inside == value).astype(np.uint8), connectivity=4)
+        small = stats[:, cv2.CC_STAT_AREA] < smallest
+        small[0] = False  # all else
+        inside = np.where(small[labels], not value, inside)
+    return inside
+
+
+def otsu(values: np.ndarray) -> float:
+    """The threshold that parts values into two groups of the least variance within (Otsu 1979)."""
+    counts, edges = np.histogram(values, LEVELS)
+    centres = (edges[1:] + edges[:-1]) / 2
+    below, weighted = counts.cumsum(), (counts * centres).cumsum()
+    above = below[-1] - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (weighted / below - (weighted[-1] - weighted) / above) ** 2
+    # Where nothing lies between the groups, many thresholds are equally good: their middle.
+    return float(centres[between >= np.nanmax(between) * (1 - 1e-6)].mean())
+
+
+def iou(found: Bools, true: Bools) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = (found | true).sum()
+    return float((found & true).sum() / union) if union else 1.0
