@@ -245,16 +245,8 @@ class Job:
         frames = show_source(
             self.backbone, edited[part], self.latents[part], self.video.part(part.start, part.stop), flow,
             self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
-            follows=renewed is None and self._keeps_shapes(),
         )  # fmt: skip
         return _Made(frames, renewed, checkpoint, reused, resumed, editor.chunk)
-
-    def _keeps_shapes(self) -> bool:
-        """Whether things are known to keep their shapes where nothing is renewed: as the words say it, or as the model
-        was asked for the edit's place and has the source's structure all over the frame."""
-        if self.by_hand is not None:
-            return False
-        return self.words.keeps_shapes or bool(self.config.focus and self.source.text)
 
     @property
     def key(self) -> str:

@@ -92,7 +92,6 @@ def show_source(
     cache: Cache,
     monitor: Monitor,
     renewed: np.ndarray | None = None,  # [T, h, w] 0..1, where a thing takes another's place
-    follows: bool = False,  # whether the edit is known to move as its source does
 ) -> np.ndarray:
     """The decoded edit [T, H, W, 3] uint8, its flicker smoothed away, with the source where it is unchanged."""
     T, device, chunk = len(video), backbone.device, backbone.vae_chunk(*video.size, config.low_memory)
@@ -134,7 +133,7 @@ def show_source(
             frames = rearrange(smooth, "f c h w -> f h w c").round().clamp(0, 255).to(torch.uint8)
             out[ids] = finished(frames, ids).cpu().numpy()
 
-        smooth_edit(pictures, flow(), config.smoothing, cuts, write, monitor, where, own, follows)
+        smooth_edit(pictures, flow(), config.smoothing, cuts, write, monitor, where, own)
         team.wait()
     return out
 
