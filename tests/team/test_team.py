@@ -94,6 +94,18 @@ def test_the_film_of_two_processes_is_that_of_one(team: TeamEngine, tmp_path: Pa
     assert not list(team.processes._started.folder.glob("*.npy"))  # type: ignore[union-attr]  # a server runs for weeks
 
 
+def test_two_processes_cut_out_what_stays_as_one_does(team: TeamEngine, tmp_path: Path) -> None:
+    found = []
+    for engine in (one(tmp_path), team):
+        plan = engine.plan(CLIP, replace(PLAN, keyframes=2), frames=slice(0, 5), size=(192, 128))
+        place = engine.place(plan, "a red ball on the ocean", config=EditConfig(focus=1.0, stride=1))
+        assert place.mask is not None and place.surroundings
+        found.append(place.mask)
+    np.testing.assert_allclose(found[1], found[0], atol=0.02)
+    kept = (found[0] < 0.5).mean(axis=(1, 2))
+    assert (0.02 < kept).all() and (kept < 0.5).all()
+
+
 @pytest.mark.thorough
 def test_two_processes_edit_the_crop_of_a_region_as_one_does(team: TeamEngine, tmp_path: Path) -> None:
     inside = np.zeros((5, 192, 256), bool)
