@@ -9,7 +9,7 @@ import pytest
 
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.cutout import otsu
-from adaflow_core.editing.place import Wording, place_of, wording
+from adaflow_core.editing.place import Wording, likely, place_of, wording
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Progress
@@ -49,6 +49,23 @@ def test_keyframes_alone_decide_what_counts_as_a_difference() -> None:
     assert place is not None and found is not None and alone is not None
     np.testing.assert_array_equal(found[keyframes], place[keyframes])
     np.testing.assert_array_equal(alone, place[keyframes])
+
+
+def test_a_part_of_a_thing_is_not_taken_for_the_whole() -> None:
+    coarse = np.zeros((4, 16, 16), np.float32)
+    coarse[:, 4:12, 4:12] = 1.0
+    tight, face = coarse.copy(), coarse.copy()
+    tight[:, :5] = 0.0
+    face[:, 6:] = 0.0
+    keyframes = np.array([0, 3])
+    np.testing.assert_array_equal(likely(tight, coarse, keyframes), tight)
+    np.testing.assert_array_equal(likely(face, coarse, keyframes), coarse)
+    tight[1] = 0.0  # lost in this frame
+    found = likely(tight, coarse, keyframes)
+    np.testing.assert_array_equal(found[1], coarse[1])
+    np.testing.assert_array_equal(found[[0, 2, 3]], tight[[0, 2, 3]])
+    empty = np.zeros_like(coarse)
+    np.testing.assert_array_equal(likely(empty, empty, keyframes), empty)  # out of sight
 
 
 def test_prompts_that_differ_all_over_have_no_place() -> None:
