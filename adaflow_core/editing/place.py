@@ -46,6 +46,7 @@ TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than promp
 LOCAL = 0.7
 # What is cut out must be so much of where the thing vaguely is; on ten validation clips it was 0.55 to 0.93 of it.
 AGREED = 0.4
+LEARNED = 8  # keyframes at most of which it is learned what a thing looks like
 PIXELS = 2**16  # of the frames at most in which a thing is cut out: a tenth of a second each
 
 
@@ -184,16 +185,15 @@ def _cut_out(
     backbone: Backbone,
     video: Video,
     difference: np.ndarray,  # [T, h, w]
-    keyframes: np.ndarray,  # [K], of which alone is learned what it looks like
+    keyframes: np.ndarray,  # [K], of some of which is learned what it looks like
     left: str,  # of the source prompt, without the thing
     source: str,
     cache: Cache,
     monitor: Monitor,
 ) -> np.ndarray:
-    """[T, h, w] float32 0..1, the part of each token that the thing covers which the surroundings are around.
+    """[T, h, w] float32 0..1, the part of each token that the thing covers, by the frames' own edges.
 
-    With the frames' own edges: the difference is vague, and what it covers too much of the old surroundings stays as a
-    rim around the thing.
+    The difference is vague: where it covers too much, old surroundings would stay as a rim around the thing.
     """
     T, h, w = difference.shape
 
@@ -205,7 +205,8 @@ def _cut_out(
 
     def build(folder: Path) -> dict[str, Any]:
         out = backbone.team.array(folder / "kept.npy", np.float32, (T, h, w))
-        cutout = Cutout.learned(np.stack([small(int(t)) for t in keyframes]), difference[keyframes])
+        some = keyframes[np.unique(np.linspace(0, len(keyframes) - 1, LEARNED).round().astype(np.int64))]
+        cutout = Cutout.learned(np.stack([small(int(t)) for t in some]), difference[some])
 
         def work(t: int) -> int:
             mask = cutout.mask(small(t), difference[t]).astype(np.float32)
@@ -219,7 +220,7 @@ def _cut_out(
 
     key = cache_key(
         video=video.digest, model=backbone.fingerprint, prompts=[source, left], keyframes=keyframes.tolist(),
-        pixels=PIXELS,
+        pixels=PIXELS, learned=LEARNED,
     )  # fmt: skip
     folder, _, _ = cache.get("kept", key, build, monitor.note, together=True)
     return np.load(folder / "kept.npy", mmap_mode="r")
