@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from adaflow_core.report.scores import psnr
 from benchmarks.metrics import ssim_map, warp_error
+from benchmarks.truth import TrueFilms, draw, other_value
+from scenes.hidden import redrawn
+from scenes.world import sample
 
 
 def test_psnr_by_hand() -> None:
@@ -33,3 +37,16 @@ def test_warp_error_is_zero_along_the_true_flow() -> None:
     visible[..., -2:] = False
     assert warp_error(frames, flow, visible) == 0
     assert warp_error(frames, 0 * flow, visible) > 10
+
+
+@pytest.mark.parametrize(("kind", "part"), [("object", "main"), ("background", "scenery")])
+def test_the_nearest_true_film_is_one_that_the_words_allow(kind: str, part: str) -> None:
+    row = sample(1, seed=3, split="val", motion="drift", ambiguous=True).replace(present2=False)
+    times = np.linspace(0, 1, 5, dtype=np.float32)
+    pair = draw(row, kind, other_value(row, kind, 0), times, size=48)
+    films = TrueFilms(pair, 4, sampled=3)
+    np.testing.assert_array_equal(films.nearest(pair.truth), pair.truth)
+    another = row.with_hidden(redrawn(row.hidden, part, 2))  # type: ignore[arg-type]
+    equally_true = draw(another, kind, pair.after.names(pair.attribute)[0], times, size=48).truth
+    assert psnr(equally_true, pair.truth, pair.region) < 30
+    np.testing.assert_array_equal(films.nearest(equally_true), equally_true)
