@@ -30,7 +30,7 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
 MOTIONS = ("drift", "bounce", "turn", "pan", "zoom", "uneven")
 CLIPS = Path("assets/clips")
 # The part of a scene's hidden variables that an edit of each kind leaves open.
-OPEN: dict[str, Literal["main", "scenery", "medium"]] = {
+LEFT_OPEN: dict[str, Literal["main", "scenery", "medium"]] = {
     "colour": "main", "object": "main", "background": "scenery", "style": "medium",
 }  # fmt: skip
 
@@ -76,8 +76,8 @@ class TrueFilms:
     def __init__(self, pair: Pair, count: int, device: torch.device | str = "cpu", sampled: int = 4) -> None:
         self.pair, self.device = pair, torch.device(device)
         self.sample = np.unique(np.linspace(0, len(pair.times) - 1, sampled).round().astype(int))
-        open_ = OPEN[pair.kind]
-        self.rows = [pair.after.with_hidden(redrawn(pair.after.hidden, open_, seed)) for seed in range(count)]
+        part = LEFT_OPEN[pair.kind]
+        self.rows = [pair.after.with_hidden(redrawn(pair.after.hidden, part, seed)) for seed in range(count)]
         self.films = [pair.truth[self.sample], *(self._film(row, self.sample) for row in self.rows)]
 
     def _film(self, row: SceneBatch, frames: np.ndarray) -> np.ndarray:  # [F, H, W, 3] uint8

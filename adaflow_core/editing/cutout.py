@@ -54,7 +54,7 @@ class Cutout:
     def mask(self, frame: np.ndarray, one: np.ndarray) -> Bools:
         """[H, W] of a frame [H, W, 3] uint8 and its map [h, w]."""
         found = _found(frame, _prior(frame, one, self.parting), self.colours) > 0.5
-        cut = _cut_out(frame, found, cv2.resize(one.astype(np.float32), frame.shape[1::-1]) / self.parting)
+        cut = _graph_cut(frame, found, cv2.resize(one.astype(np.float32), frame.shape[1::-1]) / self.parting)
         return cleaned(cut, SMALLEST * cut.size)
 
 
@@ -73,7 +73,7 @@ def _found(frame: np.ndarray, prior: Floats, colours: Colours) -> Floats:
     return guided(frame, probability(prior + COLOUR * colours.odds(frame)))
 
 
-def _cut_out(frame: np.ndarray, mask: Bools, one: np.ndarray) -> Bools:
+def _graph_cut(frame: np.ndarray, mask: Bools, one: np.ndarray) -> Bools:
     """`mask` [H, W] of a frame [H, W, 3] along the frame's own edges, as far as `one`, its map [H, W], lets it go."""
     labels = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[one < OUTSIDE] = cv2.GC_BGD

@@ -1,8 +1,8 @@
 """Where an edit takes place, found by the model itself: how its predictions differ under two prompts.
 
 DiffEdit (arXiv 2210.11427). An edit of an object's colour or kind differs in one place, an edit of the style all over
-the frame. For an edit of the surroundings it is asked where the words that stay are: everywhere else. Outside the place
-structure is injected and the source held; inside the edit is free.
+the frame. For an edit of the surroundings it is asked where the words that stay are: everywhere else, up to the edges
+that frames themselves show. Outside the place structure is injected and the source held; inside the edit is free.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def find_place(
     coarse = place_of(difference, keyframes, threshold=1.3, margin=0)
     if coarse is None:
         return None
-    kept = _cut_out(backbone, video, difference, keyframes, words.kept, source.text, cache, monitor)
+    kept = _thing_that_stays(backbone, video, difference, keyframes, words.kept, source.text, cache, monitor)
     return 1 - likely(kept, coarse, keyframes)
 
 
@@ -181,7 +181,7 @@ def likely(
     return np.where((both < AGREED / 2 * whole)[:, None, None], coarse, kept)
 
 
-def _cut_out(
+def _thing_that_stays(
     backbone: Backbone,
     video: Video,
     difference: np.ndarray,  # [T, h, w]

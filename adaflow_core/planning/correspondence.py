@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from adaflow_core.config import METHODS, PlanConfig
-from adaflow_core.model.memory import one_behind, rows_to_device, to_device
+from adaflow_core.model.memory import to_device
 from adaflow_core.planning.matching import best_match, pool_tokens
 from adaflow_core.progress import Monitor
 from adaflow_core.team.team import ALONE, Team
@@ -91,27 +91,22 @@ def correspond(
     on_gpu = device.type == "cuda"
     dtype = torch.float16 if on_gpu else torch.float32
     own = range(T)[team.own(T)]
-
-    def matched(done: slice) -> tuple[slice, dict[Grid, tuple[Tensor, Tensor]]]:
-        part = slice(own.start + done.start, own.start + done.stop)
-        # The slots of neighbouring frames are few: only their keyframes are loaded.
-        used, local = np.unique(slots[part], return_inverse=True)
-        local = local.reshape(-1, P)
-        frame_ids = np.append(np.arange(part.start, part.stop), segments.keyframes[used])
-        raw = rows_to_device(features.tokens, frame_ids, device).to(dtype)
-        found = {}
-        for grid in grids:
-            tokens, keys = pool_tokens(raw, features.grid, grid).split([len(local), len(used)])
-            matches, weight = match_to_keyframes(tokens, keys, local, temporal[part])
-            # Narrowed before they are fetched.
-            found[grid] = matches.to(torch.int16 if index[grid].dtype == np.int16 else torch.int32), weight.half()
-        return part, found
-
     with monitor.stage("match", len(own)) as stage:
-        chunks = stage.chunks(len(own), chunk or (32 if on_gpu else 8))
-        for part, found in one_behind(map(matched, chunks)):
-            for grid, (matches, weight) in found.items():
-                index[grid][part], weights[grid][part] = matches.cpu(), weight.cpu()
+        for done in stage.chunks(len(own), chunk or (32 if on_gpu else 8)):
+            part = slice(own.start + done.start, own.start + done.stop)
+            # The slots of neighbouring frames are few: only their keyframes are loaded.
+            used, local = np.unique(slots[part], return_inverse=True)
+            local = local.reshape(-1, P)
+            frame_ids = np.append(np.arange(part.start, part.stop), segments.keyframes[used])
+            raw = to_device(features.tokens[frame_ids], device).to(dtype)
+            found = {}
+            for grid in grids:
+                tokens, keys = pool_tokens(raw, features.grid, grid).split([len(local), len(used)])
+                found[grid] = match_to_keyframes(tokens, keys, local, temporal[part])
+            for grid, (matched, weight) in found.items():
+                # Narrowed before they are fetched.
+                index[grid][part] = matched.to(torch.int16 if index[grid].dtype == np.int16 else torch.int32).cpu()
+                weights[grid][part] = weight.half().cpu()
     team.wait()
     return Correspondence(slots, weights, index)
 

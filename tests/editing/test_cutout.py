@@ -1,4 +1,4 @@
-"""A thing is cut out of frames along their own edges, and the surroundings of an edit leave no rim of it."""
+"""A thing is cut out of frames along their own edges."""
 
 from __future__ import annotations
 
