@@ -257,6 +257,9 @@ class EditConfig:
         "between are carried along the source's motion; auto: 8 where the words name a colour or surroundings, else 4",
         low=1, high=32,
         effect="More: faster and calmer. Where the source moves too fast for it, more frames are edited. 1: all are.")
+    agreements: int | None = setting(None, "how many times, while they are denoised, edited frames are brought to "
+        "agree along the source's motion; auto: as the model does, with --method per-frame never", low=0, high=100,
+        effect="More: what the words leave open is drawn alike in all frames. Each takes two decodings' time.")
     smoothing: float | None = setting(None, "how far flicker is smoothed away along the source's motion",
         low=0, high=1, effect="More: calmer; fine detail that comes and goes is averaged.")
     fidelity: float | None = setting(None, "how much of what the inversion misses of the source is added back",
@@ -299,7 +302,7 @@ class EditConfig:
 
 # What the published programs do without.
 _PUBLISHED: dict[str, Any] = {
-    "rescale": 0.0, "focus": 0.0, "smoothing": 0.0, "fidelity": 0.0, "tolerance": 0.0, "detail": 0.0,
+    "rescale": 0.0, "focus": 0.0, "agreements": 0, "smoothing": 0.0, "fidelity": 0.0, "tolerance": 0.0, "detail": 0.0,
     "outlines": 0.0, "propagation": "output", "stride": 1,
 }  # fmt: skip
 
@@ -307,7 +310,7 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
     "default": (PlanConfig(), EditConfig()),
     # Fewer steps, most of what shapes the picture being decided in the first of them, and fewer frames. With 8 steps
     # edits of backgrounds are lost on the plain model, which needs more of them than the embedded one.
-    "fast": (PlanConfig(), EditConfig(steps=10, inversion_steps=10, stride=8)),
+    "fast": (PlanConfig(), EditConfig(steps=10, inversion_steps=10, stride=8, agreements=1)),
     # The settings of the published program (method.md of arXiv 2502.05433's implementation).
     "paper": (
         PlanConfig(
@@ -356,6 +359,7 @@ class ModelProfile:
     injection_conv: float = 0.8
     rescale: float = 0.0  # on the plain model it gains nothing
     focus: float = 1.0
+    agreements: int = 4
     smoothing: float = 0.95
     fidelity: float = 0.0
     tolerance: float = 0.0
@@ -411,13 +415,15 @@ def resolve_plan(config: PlanConfig, profile: ModelProfile, device: str) -> Plan
     return replace(config, **own, resample=config.resample or METHODS[config.method].resamples)
 
 
-def resolve_edit(config: EditConfig, profile: ModelProfile, source_prompt: str) -> EditConfig:
-    """`config` with every None that the model decides filled in; `chunk` stays for the backbone."""
+def resolve_edit(config: EditConfig, profile: ModelProfile, plan: PlanConfig) -> EditConfig:
+    """`config` with every None that the model or the plan decides filled in; `chunk` stays for the backbone."""
     own = _own_values(config, profile)
     if config.inversion_steps is None:
         own["inversion_steps"] = profile.inversion_steps_for(config.steps)
     if config.negative_prompt is None:
-        own["negative_prompt"] = source_prompt if profile.negative == "source" else ""
+        own["negative_prompt"] = plan.source_prompt if profile.negative == "source" else ""
+    if config.agreements is None and not METHODS[plan.method].joint:
+        own["agreements"] = 0
     return replace(config, **own)
 
 

@@ -148,7 +148,7 @@ class AdaFlow:
 
     def _wanted(self, edit: EditConfig | None, config: PlanConfig) -> EditConfig:
         """The settings that a forecast is for. What will be asked for is not known, so that no frame is carried far."""
-        wanted = resolve_edit(edit or EditConfig(), self.profile, config.source_prompt)
+        wanted = resolve_edit(edit or EditConfig(), self.profile, config)
         return replace(wanted, stride=wanted.stride or NEAR)
 
     def _following(self, video: Video, wanted: EditConfig, monitor: Monitor) -> AbstractContextManager[None]:
@@ -208,14 +208,14 @@ class AdaFlow:
         progress: Report | None = None,
         stop: Stop | None = None,
     ) -> Draft:
-        """The edited keyframes, as `edit` makes them before it smooths in time; only they are inverted.
+        """The edited keyframes, as `edit` makes them where frames are not brought to agree; only they are inverted.
 
-        An edit with the same settings goes on from their inversion, and with `smoothing` 0 it shows the very same
-        keyframes. Drafts are kept in the cache. Raises as `edit`, and AdaFlowError for a plan that `resample`s.
+        An edit with the same settings goes on from their inversion; with `agreements` and `smoothing` 0 it shows them
+        as they are here. Drafts are kept in the cache. Raises as `edit`, and AdaFlowError for a plan that `resample`s.
         """
         check_drafts(plan)
         keyframes = plan.layout.keyframes
-        config = replace(config or EditConfig(), smoothing=0.0)
+        config = _of_draft(config)
         with self._job(plan, prompt, config, progress, stop, region, by_hand) as whole:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
@@ -225,7 +225,7 @@ class AdaFlow:
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
         """What `draft` takes with nothing in the cache but the plan."""
         with self._exclusive(Monitor()):
-            return self._forecast(keyframes_alone(plan), replace(config or EditConfig(), smoothing=0.0), Monitor())
+            return self._forecast(keyframes_alone(plan), _of_draft(config), Monitor())
 
     def edit_timeline(
         self,
@@ -475,3 +475,8 @@ class AdaFlow:
             ) from None
         finally:
             self._turn.release()
+
+
+def _of_draft(config: EditConfig | None) -> EditConfig:
+    """An edit's settings without what needs all of its frames."""
+    return replace(config or EditConfig(), agreements=0, smoothing=0.0)

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from adaflow_core.config import EditConfig, resolve_edit, settings_dict
+from adaflow_core.editing.agreement import Agreement
 from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_digest
 from adaflow_core.editing.editor import Editor, Layouts
+from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.editing.finish.preservation import latent_preview, show_source
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, wording
@@ -93,7 +95,7 @@ class Job:
         over: OverThePicture = OverThePicture(),
     ) -> Job:
         source_prompt = plan.config.source_prompt
-        config = resolve_edit(config, backbone.profile, source_prompt)
+        config = resolve_edit(config, backbone.profile, plan.config)
         words = wording(source_prompt, prompt)
         size = plan.video.size if over.crop is None else over.crop.window.size
         config = replace(config, chunk=config.chunk or backbone.chunk_for(*size, config.low_memory))
@@ -235,17 +237,18 @@ class Job:
             assert config.focus is not None
             place = self.by_hand.place(place, self.backbone.factor, config.focus)
             config = held_to_it(config)
-        editor = Editor(self.backbone, *prompts, config, monitor, place, held, part)
+        assert self.config.structure is not None
+        renewed = None if place is None or self.config.structure == 1 else place[part]
+        film = EditedFilm(
+            self.backbone, self.video.part(part.start, part.stop), self.latents[part], flow,
+            self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
+        )  # fmt: skip
+        editor = Editor(self.backbone, *prompts, config, monitor, place, held, part, Agreement(film))
         preview = latent_preview(self.latents, self.video)
         edited, resumed = editor.run(inversion, self.latents, self.layouts(), preview, checkpoint)
         if checkpoint.problem:
             monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
-        assert self.config.structure is not None
-        renewed = None if place is None or self.config.structure == 1 else place[part]
-        frames = show_source(
-            self.backbone, edited[part], self.latents[part], self.video.part(part.start, part.stop), flow,
-            self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
-        )  # fmt: skip
+        frames = show_source(film, edited[part])
         return _Made(frames, renewed, checkpoint, reused, resumed, editor.chunk)
 
     @property

@@ -156,6 +156,8 @@ EDIT = (
         "their latents, and what the edit changed in each layer"),
     Stage("In each step: other frames, from keyframes", "editing/attention.py:EditAttention._propagate",
         "latents x [T, 4, h, w] float32"),
+    Stage("Between some steps: bring frames to agree", "editing/agreement.py:Agreement.correction",
+        "what is added to latents x"),
     Stage("Decode, smooth, show the source", "editing/finish/preservation.py:show_source", "EditResult.frames"),
     Stage("Write, with sound (EditResult.save)", "video/write.py:write_video",
         "H.264 with the source's times and sound"),

@@ -158,7 +158,7 @@ def test_edit_writes_a_video_and_its_report(tmp_path: Path, capsys: pytest.Captu
 def test_the_command_that_is_shown_repeats_the_edit(plan: PlanConfig, edit: EditConfig) -> None:
     profile = ModelProfile.load(EMBEDDED)
     assert profile is not None
-    resolved = resolve_plan(plan, profile, "cpu"), resolve_edit(edit, profile, plan.source_prompt)
+    resolved = resolve_plan(plan, profile, "cpu"), resolve_edit(edit, profile, plan)
     line = edit_command(
         "a clip.mp4", 'a "blue" ball', *resolved, profile, model="embedded", device="cpu",
         size=(256, 192), frames=slice(2, None),
@@ -170,7 +170,7 @@ def test_the_command_that_is_shown_repeats_the_edit(plan: PlanConfig, edit: Edit
     assert arguments.video == Path("a clip.mp4")
     read = plan_config(arguments), edit_config(arguments)
     assert resolve_plan(read[0], profile, "cpu") == resolved[0]
-    assert resolve_edit(read[1], profile, plan.source_prompt) == resolved[1]
+    assert resolve_edit(read[1], profile, plan) == resolved[1]
 
 
 TEXTS = [
@@ -239,7 +239,7 @@ def test_the_command_repeats_any_edit(profile: ModelProfile) -> None:
     chance = random.Random(1)
 
     def resolved(plan: PlanConfig, edit: EditConfig, device: str) -> tuple[PlanConfig, EditConfig]:
-        return resolve_plan(plan, profile, device), resolve_edit(edit, profile, plan.source_prompt)
+        return resolve_plan(plan, profile, device), resolve_edit(edit, profile, plan)
 
     for _ in range(400):
         device = chance.choice(["cpu", "cuda"])
@@ -252,7 +252,7 @@ def test_the_command_repeats_any_edit(profile: ModelProfile) -> None:
 
 def test_the_command_leaves_out_what_the_model_does_anyway() -> None:
     profile = ModelProfile()
-    plan, edit = resolve_plan(PlanConfig(), profile, "cpu"), resolve_edit(EditConfig(), profile, "")
+    plan, edit = resolve_plan(PlanConfig(), profile, "cpu"), resolve_edit(EditConfig(), profile, PlanConfig())
     line = edit_command("a.mp4", "b", plan, edit, profile, model="embedded", device="cpu")
     assert line == "python -m adaflow_core edit a.mp4 --prompt=b"
 

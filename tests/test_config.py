@@ -82,19 +82,20 @@ def test_whatever_the_model_has_a_value_for_is_filled_in() -> None:
            "tolerance": 0.7}  # fmt: skip
     chosen = {"prune": 0.1, "similarity": 0.2, "window_similarity": 0.3, "residual": 0.4}
     profile = ModelProfile(**own, **chosen)  # type: ignore[arg-type]
-    assert own.items() <= vars(resolve_edit(EditConfig(), profile, "")).items()
+    assert own.items() <= vars(resolve_edit(EditConfig(), profile, PlanConfig())).items()
     assert chosen.items() <= vars(resolve_plan(PlanConfig(), profile, "cpu")).items()
     kept = EditConfig(**dict.fromkeys(own, 1.0))  # type: ignore[arg-type]
-    assert all(getattr(resolve_edit(kept, profile, ""), name) == 1 for name in own)
+    assert all(getattr(resolve_edit(kept, profile, PlanConfig()), name) == 1 for name in own)
 
 
 def test_the_model_fills_in_what_is_left_open() -> None:
     profile = ModelProfile(steps=20, inversion_steps=40, guidance=8, negative="source", prune=0.3)
-    edit = resolve_edit(EditConfig(), profile, "a ball")
+    plan = PlanConfig(source_prompt="a ball")
+    edit = resolve_edit(EditConfig(), profile, plan)
     assert (edit.steps, edit.inversion_steps, edit.guidance) == (20, 40, 8)
     assert edit.negative_prompt == "a ball"
     # A user's own steps keep the profile's ratio.
-    edit = resolve_edit(EditConfig(steps=5, guidance=3, negative_prompt=""), profile, "a ball")
+    edit = resolve_edit(EditConfig(steps=5, guidance=3, negative_prompt=""), profile, plan)
     assert (edit.inversion_steps, edit.guidance, edit.negative_prompt) == (10, 3, "")
     assert resolve_plan(PlanConfig(), profile, "cpu").prune == 0.3
     assert resolve_plan(PlanConfig(kv_frames=20), profile, "cuda").prune is None

@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
+from adaflow_core.editing.agreement import Agreement
 from adaflow_core.editing.attention import EditState, KeyframePass, PropagationPass, editing_attention
 from adaflow_core.editing.checkpoint import Checkpoint
 from adaflow_core.editing.finish.preservation import significance
@@ -48,9 +49,11 @@ class _Step:
     layout: EditLayout
     source: np.ndarray  # [T, 4, h, w] the inversion's latents at this timestep
     source_after: np.ndarray  # and at the next
+    clean: np.ndarray  # [T, 4, h, w] the source's
     prompts: list[Tensor]  # [1, L, d] each: negative (where there is guidance) and positive
     passes: StepPasses
     keyframe_pass: KeyframePass
+    heading: Tensor | None  # [T, 4, h, w] where it is left what frames are heading for, if they are to agree after it
 
 
 class Editor:
@@ -67,6 +70,7 @@ class Editor:
         place: np.ndarray | None = None,  # [T, h, w] 0..1, where the edit takes place; None: everywhere
         held: Held | None = None,  # keyframes that are given
         only: slice = slice(None),  # the frames to edit; with `held`, whose keyframes are the only others that pass
+        agreement: Agreement | None = None,  # of those frames
     ) -> None:
         assert config.guidance is not None and config.chunk and config.rescale is not None
         assert config.fidelity is not None and config.tolerance is not None
@@ -75,7 +79,7 @@ class Editor:
         self.chunk, self.fidelity = config.chunk, config.fidelity
         self.tolerance, self.guidance, self.rescale = config.tolerance, config.guidance, config.rescale
         self.source, self.negative, self.positive = source.states, negative.states, positive.states
-        self.held, self.only = held, only
+        self.held, self.only, self.agreement = held, only, agreement
         self.attention = EditState(
             attend=backbone.attend,
             gather=backbone.gather,
@@ -104,21 +108,25 @@ class Editor:
         """
         unet, S = self.backbone.unet, len(inversion.timesteps)
         x, resumed = self._start(inversion, checkpoint)
-        passing = len(self._passing(len(x)))
+        passing, due = len(self._passing(len(x))), [] if self.agreement is None else self.agreement.due(S)
+        if self.agreement is not None and due:
+            self.agreement.prepare()
         with (
             editing_attention(unet, self.attention),
             forward_hook(injected_conv(unet), self.conv),
             cut_feed_forwards(unet) as self.feed_forwards,
-            self.monitor.stage("edit", S * passing) as stage,
+            self.monitor.stage("edit", (S + len(due)) * passing) as stage,
         ):
-            stage.skip(resumed * passing)
+            stage.skip((resumed + sum(done <= resumed for done in due)) * passing)
             for i in range(resumed, S):
-                step = self._step(i, inversion, clean, layouts(i))
+                step = self._step(i, inversion, clean, layouts(i), self._latents(x.shape) if i + 1 in due else None)
                 if self.held is not None:
                     x[to_device(self.held.frame_ids, x.device)] = to_device(self.held.latents[i], x.device)
                 self._keyframes(x, step, stage, preview)
                 self._others(x, step, stage)
                 self.attention.forget()
+                if step.heading is not None:
+                    self._agree(x, step, (i + 1) / S, stage)
                 if checkpoint is not None and self.team.leads:
                     self.backbone.finite.check()  # saving waits for the device in any case
                     checkpoint.save(i + 1, x)
@@ -130,15 +138,9 @@ class Editor:
         return chosen if self.held is None else np.union1d(chosen, self.held.frame_ids)
 
     def _start(self, inversion: Inversion, checkpoint: Checkpoint | None) -> tuple[Tensor, int]:
-        """The latents to begin from [T, 4, h, w] float32, and how many steps are behind them.
-
-        They lie on the device, where no pass has to wait for them, or in a file.
-        """
-        shape, device = inversion.latents.shape[1:], self.backbone.device
-        if 4 * math.prod(shape) <= LATENTS_ON_DEVICE:
-            x = torch.empty(shape, device=device)
-        else:
-            x = torch.from_numpy(scratch(np.float32, shape))
+        """The latents to begin from [T, 4, h, w] float32, and how many steps are behind them."""
+        shape = inversion.latents.shape[1:]
+        x = self._latents(shape)
         resumed = 0 if checkpoint is None else checkpoint.load(x)
         self.team.wait()  # the next one replaces it
         if not resumed:
@@ -150,7 +152,15 @@ class Editor:
                 x[begin : begin + BLOCK] = math.sqrt(1 - share**2) * found + drawn.to(x.device)
         return x, resumed
 
-    def _step(self, i: int, inversion: Inversion, clean: np.ndarray, layout: EditLayout) -> _Step:
+    def _latents(self, shape: tuple[int, ...]) -> Tensor:
+        """Uninitialised float32: on the device, where no pass has to wait for them, or in a file."""
+        if 4 * math.prod(shape) <= LATENTS_ON_DEVICE:
+            return torch.empty(shape, device=self.backbone.device)
+        return torch.from_numpy(scratch(np.float32, shape))
+
+    def _step(
+        self, i: int, inversion: Inversion, clean: np.ndarray, layout: EditLayout, heading: Tensor | None
+    ) -> _Step:
         """What step `i` works with."""
         last, passes = i + 1 == len(inversion.timesteps), step_passes(self.config, layout)[i]
         self.attention.match = layout.correspondence.by_layer
@@ -161,6 +171,7 @@ class Editor:
             layout=layout,
             source=inversion.latents[i],
             source_after=clean if last else inversion.latents[i + 1],
+            clean=clean,
             prompts=[self.negative, self.positive][-passes.edits :],
             passes=passes,
             keyframe_pass=KeyframePass(
@@ -170,6 +181,7 @@ class Editor:
                 kept=self._kept(layout),
                 sample={g.n: (part.num_sampled, part.sample_weight) for g, part in (layout.slimming or {}).items()},
             ),
+            heading=heading,
         )
 
     def _kept(self, layout: EditLayout) -> dict[int, Tensor] | None:
@@ -192,11 +204,10 @@ class Editor:
             place = self._place_by_grid(part, step)
             with self.attention.during(replace(at, place=place, count=len(keyframes), team=team)):
                 output = self._predict(x[there], step, part, at.source)
-            moved, guided = self._move(x[there], output, step, part)
-            x[there] = moved.to(x.device)
+            guided = self._move(x, there, output, step, part)
             picture = preview(team.gather(guided, len(keyframes))) if preview is not None and joint else None
             stage.advance(len(part), preview=picture)
-        team.exchange(x, keyframes)
+        self._exchange(team, x, step, keyframes)
         stage.advance(len(keyframes) - len(own))  # those of the other processes
 
     def _team_of(self, layout: EditLayout) -> Team:
@@ -226,7 +237,7 @@ class Editor:
             there = to_device(frames, x.device)
             with self.attention.during(self._propagation_pass(step, frames)):
                 output = self._predict(x[there], step, frames, step.passes.whole_source)
-            x[there] = self._move(x[there], output, step, frames)[0].to(x.device)
+            self._move(x, there, output, step, frames)
             stage.advance(len(frames))
 
         # A GPU looks for its kernels anew for a batch of another size, such as that of a few frames that are left over.
@@ -234,8 +245,28 @@ class Editor:
         found = in_chunks(len(others), size, propagate)
         if found < size:  # memory did not do
             self.chunk = found
-        self.team.exchange(x, all_others, ROWS)
+        self._exchange(self.team, x, step, all_others, ROWS)
         stage.advance(len(all_others) - len(others))
+
+    @staticmethod
+    def _exchange(team: Team, x: Tensor, step: _Step, frames: np.ndarray, rows: int = 1) -> None:
+        for latents in (x, step.heading):
+            if latents is not None:
+                team.exchange(latents, frames, rows)
+
+    def _agree(self, x: Tensor, step: _Step, share: float, stage: Stage) -> None:
+        """What makes the edited frames agree, added to `x` as it is after the step: `share` of all are done."""
+        assert self.agreement is not None and step.heading is not None
+        frames = np.arange(len(x))[self.only]
+        own = frames[self.team.own(len(frames))]
+        correction = self.agreement.correction(step.heading[self.only], share, stage.advance)
+        place = self._place(own)
+        if place is not None:
+            correction *= place[:, None]
+        there = to_device(own, x.device)
+        x[there] += (self.backbone.schedule.alpha(step.target) ** 0.5 * correction).to(x.device)
+        self.team.exchange(x, frames)
+        stage.advance(len(self._passing(len(x))) - len(own))
 
     def _propagation_pass(self, step: _Step, frames: np.ndarray) -> PropagationPass:
         device, correspondence = self.backbone.device, step.layout.correspondence
@@ -286,15 +317,15 @@ class Editor:
         with self.attention.during(None), self.conv.recording(), suppress(Halt):
             self.backbone.predict(latents, step.timestep, self.source)
 
-    def _move(self, x: Tensor, output: Tensor, step: _Step, frames: np.ndarray) -> tuple[Tensor, Tensor]:
-        """One guided DDIM step of `x`, and the clean latents it heads for; `output` as `_predict` gives it.
+    def _move(self, latents: Tensor, there: Tensor, output: Tensor, step: _Step, frames: np.ndarray) -> Tensor:
+        """One guided DDIM step of `latents[there]`, and the clean ones they head for; `output` as `_predict` gives it.
 
         Changes of the source within `tolerance` are taken back. What the source's own step misses of the stored path
         is added back by `fidelity` ("direct inversion", arXiv 2310.01506). Where both prompts agree, the edit then
         stays on the source.
         """
         schedule, device = self.backbone.schedule, self.backbone.device
-        x = x.to(device)
+        x = latents[there].to(device)
         guided = output[-1] if len(step.prompts) == 1 else cfg(output[-2], output[-1], self.guidance, self.rescale)
         here = to_device(step.source[frames], device).float()
         clean, noise = predict_x0_eps(schedule, x, guided, step.timestep)
@@ -305,10 +336,17 @@ class Editor:
             noise = (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
         moved = add_noise(schedule, clean, noise, step.target)
         if self.fidelity > 0:
-            there = to_device(step.source_after[frames], device).float()
-            moved += self.fidelity * (there - ddim_step(schedule, here, output[0], step.timestep, step.target))
+            after = to_device(step.source_after[frames], device).float()
+            moved += self.fidelity * (after - ddim_step(schedule, here, output[0], step.timestep, step.target))
         place = self._place(frames)
         if place is not None:
-            there = to_device(step.source_after[frames], device).float()
-            moved = torch.lerp(there, moved, place[:, None])
-        return moved, clean
+            after = to_device(step.source_after[frames], device).float()
+            moved = torch.lerp(after, moved, place[:, None])
+        latents[there] = moved.to(latents.device)
+        if step.heading is not None:
+            heading = clean
+            if len(output) > len(step.prompts):  # the change alone counts: without one the source stays as it is
+                before = predict_x0_eps(schedule, here, output[0], step.timestep)[0]
+                heading = to_device(step.clean[frames], device).float() + clean - before
+            step.heading[there] = heading.to(latents.device)
+        return clean

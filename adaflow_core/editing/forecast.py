@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
+from adaflow_core.editing.agreement import agreeing_steps
 from adaflow_core.editing.attention import (
     EditState,
     KeyframePass,
@@ -55,6 +56,7 @@ class Calibration:
     until_conv: float  # per row, the pass up to the injected convolution
     propagated: float  # per row of a pass whose self-attention comes from the keyframes
     decode: float  # per frame
+    encode: float  # per frame
     follow: float  # per frame, the source's motion followed
     smooth: float  # per frame, flicker smoothed away along it
     carry: float  # per frame that is not edited: found to be like what is carried, and made of it
@@ -157,7 +159,7 @@ class Forecaster:
 
         key = cache_key(
             model=backbone.fingerprint, size=video.size, device=str(backbone.device), threads=torch.get_num_threads(),
-            attend=backbone.attend.__name__, gather=backbone.gather.__module__, processes=backbone.team.size, kind=8,
+            attend=backbone.attend.__name__, gather=backbone.gather.__module__, processes=backbone.team.size, kind=9,
         )  # fmt: skip
         _, meta, _ = self.cache.get(KIND, key, measure)
         on_gpu = backbone.device.type == "cuda"
@@ -229,11 +231,13 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
     small = torch.zeros(frames, depth, h, w)
     decoded = backbone.decode_there(small)
     backbone.finite.check()
+    pictures = decoded.cpu().numpy()
     return Calibration(
         unet=unet,
         until_conv=until_conv,
         propagated=propagated,
         decode=_seconds(backbone, lambda: backbone.decode_there(small)) / frames,
+        encode=_seconds(backbone, lambda: backbone.encode(pictures)) / frames,
         **_along_the_motion(backbone, decoded[0]),
         restore=_seconds(backbone, lambda: restore_detail(decoded, decoded.flip(1), decoded, 1.0)) / frames,
         extended=_extended(backbone, grids[0], channels[grids[0]], 16 if on_gpu else 4),
@@ -369,18 +373,27 @@ def forecast(
     followed = frames + carried if backbone.device.type == "cpu" and (carried or config.smoothing) else 0
     counts = (frames - keyframes, frames, keyframes, carried)
     others, frames, keyframes, carried = (-(-count // size) for count in counts)
+    agreeing = frames * _agreement_seconds(calibration, config)
+    shown = bool(config.detail or config.smoothing or agreeing)
     seconds = {
         "place": filled * place,
         "invert": filled * inverted_steps * calibration.unet,
-        "edit": keyframes * per_keyframe + others * per_other + (S - 1) * layout_seconds,
-        "decode source": frames * calibration.decode if config.detail or config.smoothing else 0.0,
+        "decode source": frames * calibration.decode if shown else 0.0,
+        "edit": keyframes * per_keyframe + others * per_other + (S - 1) * layout_seconds + agreeing,
+        "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
         "flow": followed * calibration.follow,
         "smooth": frames * calibration.smooth if config.smoothing else 0.0,
         "carry": carried * calibration.carry,
-        "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
     }
     seconds = {stage: measurement.factor * value for stage, value in seconds.items()}
     return Forecast(seconds, base_bytes + peak, pace=measurement.pace)
+
+
+def _agreement_seconds(calibration: Calibration, config: EditConfig) -> float:
+    """Of a frame, brought to agree as often as it is."""
+    assert config.steps and config.agreements is not None
+    each = calibration.decode + 2 * calibration.encode + calibration.smooth
+    return len(agreeing_steps(config.agreements, config.steps)) * each
 
 
 def _peak_bytes(

@@ -150,7 +150,7 @@ def _digest(planned: Planned, bench: Bench) -> str:
     for values in arrays:
         found.update(str(values.shape).encode())
         found.update(np.ascontiguousarray(values).tobytes())
-    edit = resolve_edit(planned.config, bench.backbone.profile, plan.config.source_prompt)
+    edit = resolve_edit(planned.config, bench.backbone.profile, plan.config)
     # A plan that draws anew at each step is not its first layout.
     drawn = (plan.config, plan.segments.starts.tolist()) if plan.config.resample else None
     found.update(repr((sorted(asdict(edit).items(), key=str), drawn, layout.slimming is None)).encode())

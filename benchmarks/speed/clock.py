@@ -31,8 +31,8 @@ class Clock:
     """Takes a run's reports of progress: `with Clock(device) as clock: engine.plan(..., progress=clock.report)`.
 
     Within the stage "edit" the first `keyframes` frames of each `frames` are the keyframes, counted as "keyframes",
-    and the others as "propagation". `changed` is called when a stage ends, so that a run that is cut off leaves what
-    it has.
+    and the others as "propagation"; in `agreeing` rounds, counted from 0, all count as "agreement". `changed` is
+    called when a stage ends, so that a run that is cut off leaves what it has.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Clock:
         self.device, self.changed, self.now = device, changed, now
         self.stages: dict[str, Spent] = {}
         self.keyframes = self.frames = 0
+        self.agreeing: frozenset[int] = frozenset()
         self._stage, self._last = "", 0.0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -87,11 +88,14 @@ class Clock:
 
     def _part_of_edit(self, progress: Progress) -> dict[str, float]:
         """The kind of pass that was just done, and how much of its kind is."""
-        T, K = self.frames, self.keyframes
-        S, step = progress.total // T, -(-progress.done // T)  # steps, and those begun
+        T, K, begun = self.frames, self.keyframes, (progress.done - 1) // self.frames  # rounds that are over
+        agreed = sum(number < begun for number in self.agreeing)
+        if begun in self.agreeing:
+            return {"agreement": (progress.done - (begun - agreed) * T) / (len(self.agreeing) * T)}
+        S, step, done = progress.total // T - len(self.agreeing), begun - agreed + 1, progress.done - agreed * T
         if (progress.done - 1) % T < K:
-            return {"keyframes": (progress.done - (step - 1) * (T - K)) / (S * K)}
-        return {"propagation": (progress.done - step * K) / (progress.total - S * K)}
+            return {"keyframes": (done - (step - 1) * (T - K)) / (S * K)}
+        return {"propagation": (done - step * K) / (S * (T - K))}
 
     def _peak(self) -> int:
         return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
+from adaflow_core.editing.agreement import agreeing_steps
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
 from adaflow_core.model.backbone import Backbone
@@ -29,7 +30,7 @@ from benchmarks.speed.stand_ins import make_backbone, make_film, make_region
 from benchmarks.speed.work import count_passes, resized, stage_work
 
 # As the clock names them; those of one group always run together.
-STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "edit", "decode source", "decode frames")
+STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "decode source", "edit", "decode frames")
 # Edits whose forecast is tried: preset, frames, keyframes, steps, low memory.
 FORECAST = (
     ("default", 120, 16, 3, False),
@@ -87,7 +88,7 @@ class Measurement:
         self.width, self.height = map(int, given.size.split("x"))
         self.passes = self.inside = count_passes(backbone, self.width, self.height)
         self.work: dict[str, int] = {}
-        self.steps, self.moves, self.window = 1, 1, None
+        self.rounds, self.moves, self.window = 1, 1, None
         self.results: dict[str, Any] = {
             "machine": describe_machine(backbone),
             "command": {name: str(value) for name, value in vars(given).items() if value is not None},
@@ -101,7 +102,7 @@ class Measurement:
         if progress.stage == "invert" and not progress.done:
             self.counted(progress.total // self.moves)
         if progress.stage == "edit" and not progress.done:
-            self.clock.frames = progress.total // self.steps  # those that the model edits
+            self.clock.frames = progress.total // self.rounds  # those that the model edits
         self.clock.report(progress)
         if progress.stage in STAGES:
             self._enough = STAGES.index(progress.stage) > self._wanted_from
@@ -127,7 +128,7 @@ class Measurement:
             followed: dict[str, Any] = {"region": region, "progress": self.report, "stop": stop}
             result = engine.edit(plan, "another film", edit_config, **followed)
             self.results["edit_seconds"] = time.perf_counter() - began
-            self._count_work(plan, resolve_edit(edit_config, engine.profile, ""), len(result.report["edited"]))
+            self._count_work(plan, resolve_edit(edit_config, engine.profile, plan.config), len(result.report["edited"]))
             self.results["deviation"] = float(result.frames[:: max(1, T // 8)].std())
             self.results["peak_gib"] = result.report["peak_memory_bytes"] / GIB
             if given.again:
@@ -146,9 +147,11 @@ class Measurement:
 
     def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig, region: Region | None) -> None:
         T, K = self.given.frames, len(plan.layout.keyframes)
-        resolved = resolve_edit(edit_config, engine.profile, "")
-        assert resolved.steps and resolved.inversion_steps
-        self.steps, self.clock.keyframes = resolved.steps, K
+        resolved = resolve_edit(edit_config, engine.profile, plan.config)
+        assert resolved.steps and resolved.inversion_steps and resolved.agreements is not None
+        agreeing = agreeing_steps(resolved.agreements, resolved.steps)
+        self.rounds, self.clock.keyframes = resolved.steps + len(agreeing), K
+        self.clock.agreeing = frozenset(done + number for number, done in enumerate(agreeing))
         self.moves = (resolved.steps - 1) * (resolved.inversion_steps // resolved.steps) + 1
         self.counted = partial(self._count_work, plan, resolved)
         self.window = None if region is None else engine.region(plan, region).window

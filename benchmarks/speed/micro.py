@@ -141,7 +141,7 @@ def _edit(backbone: Backbone, width: int, height: int, layout: EditLayout, confi
         return layout
 
     empty, prompt = backbone.embed(""), backbone.embed("another film")
-    resolved = resolve_edit(config, backbone.profile, "")
+    resolved = resolve_edit(config, backbone.profile, PlanConfig())
     with clock:
         Editor(backbone, empty, empty, prompt, resolved, Monitor(clock.report)).run(inversion, clean, layouts)
     spent = clock.stages["keyframes"]

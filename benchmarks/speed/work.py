@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from adaflow_core.config import EditConfig
+from adaflow_core.editing.agreement import agreeing_steps
 from adaflow_core.editing.forecast import attention_widths
 from adaflow_core.editing.injection import injected_conv
 from adaflow_core.model.attention import Halt, forward_hook
@@ -108,6 +109,7 @@ def stage_work(
     """
     assert config.steps and config.inversion_steps
     assert config.injection_attention is not None and config.injection_conv is not None
+    assert config.agreements is not None
     S, K, T, F = config.steps, len(layout.keyframes), frames, edited
     rows = S + config.guided_steps  # of the edit, one for each prompt and step
     factor = config.inversion_steps // S
@@ -125,6 +127,7 @@ def stage_work(
         "keyframes": K * (rows * (passes.whole + extended) + key_source * passes.whole
                           + key_conv * passes.until_conv),
         "propagation": (F - K) * (rows * passes.propagated + other_source),
-        "decode source": F * passes.decode if config.detail else 0,
+        "agreement": F * len(agreeing_steps(config.agreements, S)) * (passes.decode + 2 * passes.encode),
+        "decode source": F * passes.decode if config.detail or config.agreements else 0,
         "decode frames": F * passes.decode,
     }  # fmt: skip

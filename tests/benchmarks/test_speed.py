@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.config import PRESETS, EditConfig, ModelProfile, resolve_edit
+from adaflow_core.config import PRESETS, EditConfig, ModelProfile, PlanConfig, resolve_edit
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
 from adaflow_core.types import Correspondence, EditLayout, Grid, Slimming
@@ -53,7 +53,7 @@ def test_the_paper_settings_need_what_is_known_of_them(sd21: Backbone) -> None:
     """1,000 frames of 384x672, 48 keyframes: 79 PFLOP of inversion, 16 of keyframes, 71 of propagation."""
     passes = count_passes(sd21, 672, 384)
     assert passes.whole == pytest.approx(0.792e12, rel=0.01) and passes.until_features == pytest.approx(0.6e12, rel=0.1)
-    config = resolve_edit(PRESETS["paper"][1], ModelProfile(), "")
+    config = resolve_edit(PRESETS["paper"][1], ModelProfile(), PlanConfig())
     work = stage_work(sd21, passes, layout(48, 20), config, 1000, 1000)
     assert work["invert"] / 1e15 == pytest.approx(79, rel=0.02)
     assert work["keyframes"] / 1e15 == pytest.approx(16, rel=0.05)
@@ -64,17 +64,18 @@ def test_guidance_and_the_source_count_as_passes(sd21: Backbone) -> None:
     passes = Passes(whole=100, until_conv=40, until_features=70, propagated=60, encode=5, decode=7)
     plain = EditConfig(
         steps=10, inversion_steps=20, guidance=1.0, guided=1.0, injection_attention=0.0, injection_conv=0.5,
-        fidelity=0.0, tolerance=0.0, propagation="output", detail=0.0,
+        fidelity=0.0, tolerance=0.0, propagation="output", detail=0.0, agreements=0,
     )  # fmt: skip
     own = layout(2, 1)
     work = stage_work(sd21, passes, own, plain, 24, 12)
     assert work == {
         "encode": 120, "features": 1680, "invert": 12 * 19 * 100, "keyframes": 2 * (1000 + 5 * 40),
-        "propagation": 10 * (600 + 5 * 40), "decode source": 0, "decode frames": 84,
+        "propagation": 10 * (600 + 5 * 40), "agreement": 0, "decode source": 0, "decode frames": 84,
     }  # fmt: skip
     change = stage_work(sd21, passes, own, replace(plain, guidance=2.0, propagation="change", detail=1.0), 24, 12)
     assert change["keyframes"] == 2 * 3000 and change["propagation"] == 10 * (1200 + 1000)
     assert change["decode source"] == change["decode frames"] == 84
+    assert stage_work(sd21, passes, own, replace(plain, agreements=3), 24, 12)["agreement"] == 3 * 12 * (7 + 2 * 5)
     assert extended_attention_work(sd21, {g: g.n for g in SD_GRIDS}) == 0
 
 
@@ -90,6 +91,18 @@ def test_the_clock_tells_keyframes_from_the_rest() -> None:
     assert (spent["keyframes"].seconds, spent["keyframes"].share) == (11.0, 1.0)
     assert (spent["propagation"].seconds, spent["propagation"].share) == (3.0, 0.5)
     assert spent["edit"].seconds == 14.0 and spent["edit"].host_bytes > 0
+
+
+def test_the_clock_tells_agreement_from_the_steps() -> None:
+    times: list[float] = []
+    clock = Clock(torch.device("cpu"), now=lambda: times[-1])
+    clock.frames, clock.keyframes, clock.agreeing = 10, 3, frozenset({1})
+    with clock:
+        for done, elapsed in ((0, 0.0), (3, 5.0), (10, 8.0), (20, 12.0), (23, 18.0), (30, 19.0)):
+            times.append(elapsed)
+            clock.report(Progress("edit", done, 30, elapsed))
+    spent = {name: (stage.seconds, stage.share) for name, stage in clock.stages.items() if name != "edit"}
+    assert spent == {"keyframes": (11.0, 1.0), "propagation": (4.0, 1.0), "agreement": (4.0, 1.0)}
 
 
 def test_the_film_moves_and_is_cut(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast
 
 PIECES = Calibration(
-    unet=1.0, until_conv=0.5, propagated=0.8, decode=0.1, follow=0.1, smooth=0.1, carry=0.1, restore=0.1, extended=1e-9,
-    row_bytes=1, gate_bytes=1, decode_bytes=1,
+    unet=1.0, until_conv=0.5, propagated=0.8, decode=0.1, encode=0.1, follow=0.1, smooth=0.1, carry=0.1, restore=0.1,
+    extended=1e-9, row_bytes=1, gate_bytes=1, decode_bytes=1,
 )  # fmt: skip
 
 

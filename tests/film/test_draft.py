@@ -20,7 +20,7 @@ from adaflow_core.storage.cache import Cache
 
 PROMPT = "a blue ball"
 PLAN = PlanConfig(keyframes=3, source_prompt="a red ball")
-EDIT = EditConfig(steps=3, inversion_steps=3, chunk=8, smoothing=0.0, stride=1)
+EDIT = EditConfig(steps=3, inversion_steps=3, chunk=8, agreements=0, smoothing=0.0, stride=1)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_only_the_stretch_changes(engine: AdaFlow, plan: Plan, first: EditResult
     assert (take.frames[4:8] != before[4:8]).any()
     np.testing.assert_array_equal(first.frames, before)  # the takes lie side by side
     held = len(surroundings(plan.segments, 4, 8)[3])
-    assert {p.total for p in seen if p.stage == "edit"} == {2 * (4 + held)}
+    assert {p.total for p in seen if p.stage == "edit"} == {3 * (4 + held)}  # two steps, and agreement
     assert {p.total for p in seen if p.stage == "decode frames"} == {4}
     (row,) = json.loads(json.dumps(take.report["takes"]))
     assert (row["frames"], row["prompt"], row["seed"]) == ([4, 8], OTHER, 0) and not first.report["takes"]

@@ -207,7 +207,7 @@ def test_a_stopped_timeline_goes_on_with_what_is_missing(engine: AdaFlow, drawn_
         engine.edit_timeline(plan, asked, QUICK, progress=seen.append, stop=lambda: stop() and seen[-1].done == 2)
     seen.clear()
     engine.edit_timeline(plan, asked, QUICK, progress=seen.append)
-    assert {p.total for p in seen if p.stage == "edit"} == {2 * 6}
+    assert {p.total for p in seen if p.stage == "edit"} == {3 * 6}  # two steps, and agreement
     assert sum(p.stage == "edit" and p.done == p.total for p in seen) == 1
     seen.clear()
     engine.edit_timeline(plan, replace(asked, crossfade=0), QUICK, progress=seen.append)

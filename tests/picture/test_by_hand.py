@@ -236,7 +236,8 @@ def test_flags_that_say_no_keyframe_are_refused(
 
 
 def test_the_command_that_is_shown_names_them(engine: AdaFlow, tmp_path: Path) -> None:
-    plan, edit = resolve_plan(PlanConfig(), engine.profile, "cpu"), resolve_edit(EditConfig(), engine.profile, "")
+    usual = PlanConfig()
+    plan, edit = resolve_plan(usual, engine.profile, "cpu"), resolve_edit(EditConfig(), engine.profile, usual)
     by_hand = ByHand({7: tmp_path / "a frame.png", 2: np.zeros((64, 64, 3), np.uint8)})
     text = edit_command(
         "a.mp4", "b", plan, edit, engine.profile, model="embedded", device="cpu", over=by_hand.flags

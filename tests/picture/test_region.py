@@ -229,7 +229,8 @@ def test_flags_that_say_no_region_are_refused(
 
 def test_the_command_that_is_shown_names_the_region(engine: AdaFlow, tmp_path: Path) -> None:
     mask = save(box(), tmp_path / "a mask.png")
-    plan, edit = resolve_plan(PlanConfig(), engine.profile, "cpu"), resolve_edit(EditConfig(), engine.profile, "")
+    usual = PlanConfig()
+    plan, edit = resolve_plan(usual, engine.profile, "cpu"), resolve_edit(EditConfig(), engine.profile, usual)
     for region in (Region({2: mask, 7: mask}, feather=3), Region(words="red ball"), Region(masks=tmp_path)):
         text = edit_command("a.mp4", "b", plan, edit, engine.profile, model="embedded", device="cpu", over=region.flags)
         read = parser().parse_args(shlex.split(text)[3:])

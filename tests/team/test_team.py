@@ -34,7 +34,7 @@ from adaflow_core.types import EditResult, Plan
 CLIP = sorted((Path(__file__).resolve().parents[2] / "assets/clips").glob("*.mp4"))[0]
 FRAMES, SIZE = slice(0, 13), (96, 64)
 PLAN = PlanConfig(source_prompt="a red ball on the grass", keyframes=5)
-EDIT = EditConfig(steps=3, inversion_steps=3, smoothing=0.8, detail=0.6)
+EDIT = EditConfig(steps=3, inversion_steps=3, agreements=2, smoothing=0.8, detail=0.6)
 PROMPT = "a blue ball on the grass"
 
 

@@ -13,7 +13,8 @@ from webui.components.region import RegionPart
 from webui.settings import EDIT
 from webui.studio import Studio
 
-_LEFT, _RIGHT = ("steps", "guidance", "focus", "structure", "smoothing"), ("negative_prompt", "variation", "seed")
+_LEFT = ("steps", "guidance", "focus", "structure", "smoothing")
+_RIGHT = ("negative_prompt", "agreements", "variation", "seed")
 
 
 class EditStep:

@@ -259,7 +259,7 @@ def _command(asked: EditTask, engine: AdaFlow, prompt: str) -> str:
         Path(asked.request.video).name,
         prompt,
         asked.plan.config,
-        resolve_edit(asked.config, engine.profile, asked.plan.config.source_prompt),
+        resolve_edit(asked.config, engine.profile, asked.plan.config),
         engine.profile,
         model=asked.label,
         device=engine.device.type,

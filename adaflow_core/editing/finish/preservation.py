@@ -7,9 +7,6 @@ and the source's own pixels are what belongs there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +14,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from adaflow_core.config import EditConfig
 from adaflow_core.editing.finish.changes import ramp, relative_change
+from adaflow_core.editing.finish.film import EditedFilm, as_levels
 from adaflow_core.editing.finish.outlines import hold_outlines
 from adaflow_core.editing.finish.smoothing import reach, smooth_edit
-from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import in_passes, rows_to_device, to_device
-from adaflow_core.progress import Monitor
+from adaflow_core.model.memory import rows_to_device
 from adaflow_core.storage.arrays import copied
-from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.team.team import Team
 from adaflow_core.video.types import Video
 
@@ -81,26 +75,12 @@ def significance(change: Tensor, tolerance: float) -> Tensor:
     return ((size - low) / (2 * low)).clamp(0, 1)
 
 
-def show_source(
-    backbone: Backbone,
-    edited: Tensor,  # [T, 4, h, w]
-    latents: np.ndarray,  # [T, 4, h, w] the source's
-    video: Video,
-    flow: Callable[[], np.ndarray],  # its motion, as `source_flow` gives it; asked for only where flicker is smoothed
-    cuts: np.ndarray,  # [C] frames that begin a new shot
-    config: EditConfig,
-    cache: Cache,
-    monitor: Monitor,
-    renewed: np.ndarray | None = None,  # [T, h, w] 0..1, where a thing takes another's place
-) -> np.ndarray:
-    """The decoded edit [T, H, W, 3] uint8, its flicker smoothed away, with the source where it is unchanged."""
-    T, device, chunk = len(video), backbone.device, backbone.vae_chunk(*video.size, config.low_memory)
-    team, own = backbone.team, backbone.team.own(len(video))
-    out, rebuilt = team.scratch(np.uint8, video.frames.shape), None
-    if config.detail or config.smoothing:
-        rebuilt = reconstruction(backbone, latents, video, chunk, cache, monitor)
-
-    where = None if renewed is None else partial(_enlarged, renewed, video.frames.shape[1:3], device)
+def show_source(film: EditedFilm, edited: Tensor) -> np.ndarray:
+    """Edited latents [T, 4, h, w] as frames [T, H, W, 3] uint8: without flicker, and the source where it stays."""
+    backbone, config, monitor, video = film.backbone, film.config, film.monitor, film.video
+    T, device, team, own = len(video), backbone.device, backbone.team, film.own
+    rebuilt = film.rebuilt if config.detail or config.smoothing else None
+    where = film.renewed_at
 
     def finished(frames: Tensor, ids: np.ndarray) -> Tensor:
         source = rows_to_device(video.frames, ids, device)
@@ -111,37 +91,18 @@ def show_source(
 
     smoothed = bool(config.smoothing) and T > 1
     with monitor.stage("decode frames", own.stop - own.start) as stage:
-
-        def decode(ids: np.ndarray, count: int) -> None:
-            frames = backbone.decode_there(edited[to_device(ids, edited.device)])
-            out[ids[:count]] = backbone.fetch((frames if smoothed else finished(frames, ids))[:count])
-            stage.advance(count)
-
-        in_passes(np.arange(T)[own], chunk, decode)
-    team.wait()
+        out = film.decoded(edited, stage.advance, None if smoothed else finished)
     if smoothed:
-        assert config.smoothing and rebuilt is not None
-        kept = rebuilt
+        assert config.smoothing
         around = reach(range(T)[own], T, config.smoothing)
-        before = _left_alone(out[around.start : around.stop], team)
-
-        def pictures(ids: np.ndarray) -> tuple[Tensor, Tensor]:  # [F, 3, H, W] each
-            edit, same = to_device(before[ids - around.start], device), to_device(kept[ids], device)
-            return rearrange(edit.float(), "f h w c -> f c h w"), rearrange(same.float(), "f h w c -> f c h w")
+        pictures = film.beside_source(_left_alone(out[around.start : around.stop], team), around.start)
 
         def write(ids: np.ndarray, smooth: Tensor) -> None:
-            frames = rearrange(smooth, "f c h w -> f h w c").round().clamp(0, 255).to(torch.uint8)
-            out[ids] = finished(frames, ids).cpu().numpy()
+            out[ids] = finished(as_levels(smooth), ids).cpu().numpy()
 
-        smooth_edit(pictures, flow(), config.smoothing, cuts, write, monitor, where, own)
+        smooth_edit(pictures, film.flow, config.smoothing, film.cuts, write, monitor, where, own)
         team.wait()
     return out
-
-
-def _enlarged(place: np.ndarray, size: tuple[int, int], device: torch.device, ids: np.ndarray) -> Tensor:
-    """Some frames [F] of a place [T, h, w], at the size of pictures: [F, 1, H, W] float32."""
-    small = to_device(np.asarray(place[ids], np.float32), device)[:, None]
-    return F.interpolate(small, size, mode="bilinear", align_corners=False)
 
 
 def _left_alone(frames: np.ndarray, team: Team) -> np.ndarray:
@@ -151,28 +112,6 @@ def _left_alone(frames: np.ndarray, team: Team) -> np.ndarray:
     frames = copied(frames)
     team.wait()
     return frames
-
-
-def reconstruction(
-    backbone: Backbone, latents: np.ndarray, video: Video, chunk: int, cache: Cache, monitor: Monitor
-) -> np.ndarray:
-    """The source through the autoencoder [T, H, W, 3] uint8, memory-mapped: the same for every prompt."""
-
-    def build(folder: Path) -> dict[str, Any]:
-        out = backbone.team.array(folder / "frames.npy", np.uint8, video.frames.shape)
-        own = np.arange(len(video))[backbone.team.own(len(video))]
-        with monitor.stage("decode source", len(own)) as stage:
-
-            def decode(ids: np.ndarray, count: int) -> None:
-                out[ids[:count]] = backbone.decode(to_device(latents[ids], backbone.device))[:count]
-                stage.advance(count)
-
-            in_passes(own, chunk, decode)
-        return {}
-
-    key = cache_key(video=video.digest, model=backbone.fingerprint, rows=chunk)
-    folder, _, _ = cache.get("reconstruction", key, build, monitor.note, together=True)
-    return np.load(folder / "frames.npy", mmap_mode="r")
 
 
 def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], np.ndarray]:

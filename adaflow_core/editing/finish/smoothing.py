@@ -41,6 +41,7 @@ def smooth_edit(
     monitor: Monitor,
     renewed: Callable[[np.ndarray], Tensor] | None = None,  # frames -> where a thing takes another's [F, 1, H, W] 0..1
     part: slice = slice(None),  # the frames to smooth
+    following: Following | None = None,  # what else is taken of the past than what comes near
 ) -> None:
     """Filters some of T frames; those around are taken into account as far as the filter remembers.
 
@@ -66,7 +67,8 @@ def smooth_edit(
             if state is None or (t if step < 0 else t + 1) in borders:
                 found.append(now[i])
             else:
-                past, taken = _carried(state, now[i], source[i], there[i], grid, None if place is None else place[i])
+                here = None if place is None else place[i]
+                past, taken = _carried(state, now[i], source[i], there[i], grid, here, following)
                 found.append(torch.lerp(now[i], past, share[i] * taken))
             state = _State(found[-1], source[i])
         assert state is not None
@@ -92,6 +94,13 @@ def smooth_edit(
             stage.advance(len(frames))
 
 
+class Following(NamedTuple):
+    """Where the past is taken whatever was drawn in its stead: of pictures that are not finished yet."""
+
+    fits: float  # levels of 0..255 by which the source may miss along its motion; a third is taken where it does
+    as_one: bool = False  # the flow moves as one where things are renewed, and the past is taken there
+
+
 class _State(NamedTuple):
     """What the filter takes along from a frame."""
 
@@ -106,6 +115,7 @@ def _carried(
     flow: Tensor,  # [2, H, W]
     grid: Tensor,
     renewed: Tensor | None,  # [1, H, W] bool
+    following: Following | None,
 ) -> tuple[Tensor, Tensor]:
     """The past as this frame would have it [3, H, W], and how readily it is taken [1, H, W] 0..1."""
     picture, old = warp(torch.cat(state)[None], flow[None], grid)[0].chunk(2)
@@ -115,7 +125,12 @@ def _carried(
     limit: Tensor | float = MISSED
     if renewed is not None:
         limit = torch.full_like(share, MISSED).masked_fill(renewed, MISSED_RENEWED)
-    return past, torch.exp(-(miss(past, now) / limit**2).square())
+    taken = torch.exp(-(miss(past, now) / limit**2).square())
+    if following is not None:
+        taken = torch.maximum(taken, torch.exp(-(miss(old, source) / following.fits**2).square()))
+        if following.as_one and renewed is not None:
+            taken = taken.masked_fill(renewed, 1.0)
+    return past, taken
 
 
 def reach(own: range, T: int, strength: float) -> range:

@@ -1,0 +1,94 @@
+"""Frames brought to agree while they are denoised.
+
+Words leave much open, and each frame fills it in anew: a sun here, another hill there. Smoothed away in the end, such
+things show twice. So a few times on the way the pictures that frames are heading for are filtered along the source's
+motion, and what that changes of them is added to their latents: what then stands twice or is blurred, the steps that
+are left draw as one. Wherever the source fits along its motion it is followed, whatever frames drew there; a thing that
+takes another's place moves at first as that does, all of it.
+
+As in Rerender A Video (arXiv 2306.07954), which fuses pixels across frames while it denoises; here all frames at once,
+both ways in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaflow_core.editing.finish.film import EditedFilm, as_levels
+from adaflow_core.editing.finish.smoothing import Following, smooth_edit
+from adaflow_core.model.memory import in_passes
+from adaflow_core.motion.whole import move_as_one
+
+STRENGTH = 0.95  # the part that the filter takes from its past
+FITS = 24.0  # levels of 0..255 by which the source may miss along its motion
+AS_ONE = 0.5  # the share of the steps, from the first, within which a new thing moves as the old one did
+
+
+def agreeing_steps(times: int, steps: int) -> list[int]:
+    """After how many of the steps frames are brought to agree: evenly spread, not after the last."""
+    return sorted({round(k * steps / (times + 1)) for k in range(1, times + 1)} & set(range(1, steps)))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Brings the frames of a film to agree."""
+
+    film: EditedFilm
+
+    def due(self, steps: int) -> list[int]:
+        """After how many of the steps it is time."""
+        assert self.film.config.agreements is not None
+        return agreeing_steps(self.film.config.agreements, steps) if len(self.film.video) > 1 else []
+
+    def prepare(self) -> None:
+        """Makes what every call needs, in stages of its own."""
+        _ = self.film.rebuilt, self._as_one
+
+    def correction(self, clean: Tensor, share: float, advance: Callable[[int], None]) -> Tensor:
+        """What makes this process's part of predicted clean latents [T, 4, h, w] agree with the others: [F, 4, h, w].
+
+        `share`: of the steps that are done. `advance` is told of frames that are done.
+        """
+        film, early = self.film, share <= AS_ONE
+        drawn = film.decoded(clean, lambda _: film.monitor.check())
+        agreed = film.backbone.team.scratch(np.uint8, drawn.shape)
+
+        def write(ids: np.ndarray, pictures: Tensor) -> None:
+            agreed[ids] = as_levels(pictures).cpu().numpy()
+
+        smooth_edit(
+            film.beside_source(drawn), self._as_one if early else film.flow, STRENGTH, film.cuts, write,
+            film.monitor.quiet(), film.renewed_at, film.own, Following(FITS, as_one=early),
+        )  # fmt: skip
+        return self._difference(agreed, drawn, advance)
+
+    @cached_property
+    def _as_one(self) -> np.ndarray:
+        """The source's motion, that of what is replaced all over its place."""
+        film = self.film
+        if film.renewed is None:
+            return film.flow
+        team = film.backbone.team
+        out = team.scratch(film.flow.dtype, film.flow.shape)
+        move_as_one(out, film.flow, film.renewed, film.backbone.device, team.own(len(out)))
+        team.wait()
+        return out
+
+    def _difference(self, pictures: np.ndarray, others: np.ndarray, advance: Callable[[int], None]) -> Tensor:
+        """Of the latents of this process's part: what the autoencoder loses of both, it does not take away."""
+        backbone, found = self.film.backbone, []
+
+        def encode(ids: np.ndarray, count: int) -> None:
+            found.append((backbone.encode(pictures[ids]) - backbone.encode(others[ids]))[:count])
+            advance(count)
+
+        in_passes(np.arange(len(pictures))[self.film.own], self.film.chunk, encode)
+        if not found:  # more processes than frames
+            return torch.zeros(0, *self.film.latents.shape[1:], device=backbone.device)
+        return torch.cat(found)

@@ -1,0 +1,118 @@
+"""What an edit's frames are decoded and filtered with: the source's pictures, its latents and its motion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from adaflow_core.config import EditConfig
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.memory import in_passes, to_device
+from adaflow_core.progress import Monitor
+from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.video.types import Video
+
+
+@dataclass(frozen=True)
+class EditedFilm:
+    """The film of an edit, of T frames, which all pass through the model."""
+
+    backbone: Backbone
+    video: Video  # the source
+    latents: np.ndarray  # [T, 4, h, w] the source's
+    follow: Callable[[], np.ndarray]  # gives its motion, as `source_flow` does; called where it is needed
+    cuts: np.ndarray  # [C] frames that begin a new shot
+    config: EditConfig  # with every value filled in
+    cache: Cache
+    monitor: Monitor
+    renewed: np.ndarray | None = None  # [T, h, w] 0..1, where a thing takes another's place
+
+    @property
+    def own(self) -> slice:
+        """This process's part of the frames."""
+        return self.backbone.team.own(len(self.video))
+
+    @property
+    def chunk(self) -> int:
+        """Frames that are decoded at a time."""
+        return self.backbone.vae_chunk(*self.video.size, self.config.low_memory)
+
+    @cached_property
+    def flow(self) -> np.ndarray:
+        """[T - 1, 2, H / 2, W / 2, 2], as `source_flow` gives it."""
+        return self.follow()
+
+    @cached_property
+    def rebuilt(self) -> np.ndarray:
+        """The source through the autoencoder [T, H, W, 3] uint8, memory-mapped: the same for every prompt."""
+        backbone, video, chunk = self.backbone, self.video, self.chunk
+
+        def build(folder: Path) -> dict[str, Any]:
+            out = backbone.team.array(folder / "frames.npy", np.uint8, video.frames.shape)
+            own = np.arange(len(video))[self.own]
+            with self.monitor.stage("decode source", len(own)) as stage:
+
+                def decode(ids: np.ndarray, count: int) -> None:
+                    out[ids[:count]] = backbone.decode(to_device(self.latents[ids], backbone.device))[:count]
+                    stage.advance(count)
+
+                in_passes(own, chunk, decode)
+            return {}
+
+        key = cache_key(video=video.digest, model=backbone.fingerprint, rows=chunk)
+        folder, _, _ = self.cache.get("reconstruction", key, build, self.monitor.note, together=True)
+        return np.load(folder / "frames.npy", mmap_mode="r")
+
+    def decoded(
+        self,
+        edited: Tensor,  # [T, 4, h, w]
+        advance: Callable[[int], None],  # is told of frames that are done
+        finished: Callable[[Tensor, np.ndarray], Tensor] | None = None,  # of frames [F, H, W, 3] uint8, their numbers
+    ) -> np.ndarray:
+        """Latents as pictures [T, H, W, 3] uint8, by all processes for all."""
+        backbone = self.backbone
+        out = backbone.team.scratch(np.uint8, self.video.frames.shape)
+
+        def decode(ids: np.ndarray, count: int) -> None:
+            frames = backbone.decode_there(edited[to_device(ids, edited.device)])
+            out[ids[:count]] = backbone.fetch((frames if finished is None else finished(frames, ids))[:count])
+            advance(count)
+
+        in_passes(np.arange(len(self.video))[self.own], self.chunk, decode)
+        backbone.team.wait()
+        return out
+
+    def beside_source(self, decoded: np.ndarray, first: int = 0) -> Callable[[np.ndarray], tuple[Tensor, Tensor]]:
+        """Frames [F] -> those of `decoded`, which begins at frame `first`, and the source through the autoencoder,
+        [F, 3, H, W] float32 each, on the device."""
+
+        def pictures(ids: np.ndarray) -> tuple[Tensor, Tensor]:
+            both = (to_device(film, self.backbone.device) for film in (decoded[ids - first], self.rebuilt[ids]))
+            edit, source = (rearrange(film.float(), "f h w c -> f c h w") for film in both)
+            return edit, source
+
+        return pictures
+
+    @property
+    def renewed_at(self) -> Callable[[np.ndarray], Tensor] | None:
+        """Frames [F] -> where a thing takes another's place, at the size of pictures: [F, 1, H, W] float32."""
+        return None if self.renewed is None else self._renewed_at
+
+    def _renewed_at(self, ids: np.ndarray) -> Tensor:
+        assert self.renewed is not None
+        small = to_device(np.asarray(self.renewed[ids], np.float32), self.backbone.device)[:, None]
+        return F.interpolate(small, self.video.frames.shape[1:3], mode="bilinear", align_corners=False)
+
+
+def as_levels(pictures: Tensor) -> Tensor:
+    """[F, 3, H, W] on a scale of 0..255 as frames [F, H, W, 3] uint8."""
+    return rearrange(pictures, "f c h w -> f h w c").round().clamp(0, 255).to(torch.uint8)
