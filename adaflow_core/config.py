@@ -359,7 +359,7 @@ class ModelProfile:
     injection_conv: float = 0.8
     rescale: float = 0.0  # on the plain model it gains nothing
     focus: float = 1.0
-    agreements: int = 4
+    agreements: int = 3
     smoothing: float = 0.95
     fidelity: float = 0.0
     tolerance: float = 0.0

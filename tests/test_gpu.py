@@ -104,7 +104,7 @@ def test_an_edit_again_and_in_low_memory(on_gpu: Backbone, drawn_frames: np.ndar
 def test_memory_that_ends_does_not_lose_the_run(
     on_gpu: Backbone, drawn_frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EditConfig(steps=2, chunk=8)
+    config = EditConfig(steps=2, chunk=8, agreements=0)  # random weights' autoencoder makes much of little
     expected = edit(on_gpu, drawn_frames, tmp_path / "a", config)
     predict = Backbone.predict
 

@@ -111,10 +111,9 @@ def _largest_around(x: Tensor) -> Tensor:
     return x
 
 
-def full_size(flow: np.ndarray, like: Tensor) -> Tensor:
-    """Half-size flow [F, h, w, 2] as [F, 2, H, W] float32 on the device of `like` [F, C, H, W]."""
-    small = to_device(np.asarray(flow), like.device).float().permute(0, 3, 1, 2)
-    return F.interpolate(small, like.shape[2:], mode="bilinear", align_corners=False)
+def full_size(flow: Tensor, like: Tensor) -> Tensor:
+    """Half-size flow [F, h, w, 2] as [F, 2, H, W] float32, of the size of `like` [F, C, H, W]."""
+    return F.interpolate(flow.float().permute(0, 3, 1, 2), like.shape[2:], mode="bilinear", align_corners=False)
 
 
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
@@ -156,7 +155,9 @@ def flow_to(
     """
     low, high = int(min(frames.min(), others.min())), int(max(frames.max(), others.max()))
     grid, like = pixel_grid(*size, device), torch.empty(1, 1, *size, device=device)
-    there, back = (full_size(flow[low:high, i], like) for i in (0, 1))  # to the next frame, and to the one before
+    there, back = (
+        full_size(to_device(flow[low:high, i], device), like) for i in (0, 1)
+    )  # to the next frame, and to the one before
     steps = torch.cat([torch.cat([a, trusted(a, b, grid)], dim=1) for a, b in ((there, back), (back, there))])
     found, trust = torch.zeros(len(frames), 2, *size, device=device), torch.ones(len(frames), 1, *size, device=device)
     distance, way = np.abs(others - frames), np.sign(others - frames)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adaflow_core.config import EditConfig
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import in_passes, to_device
+from adaflow_core.model.memory import in_passes, rows_to_device, to_device
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
@@ -96,8 +96,10 @@ class EditedFilm:
         [F, 3, H, W] float32 each, on the device."""
 
         def pictures(ids: np.ndarray) -> tuple[Tensor, Tensor]:
-            both = (to_device(film, self.backbone.device) for film in (decoded[ids - first], self.rebuilt[ids]))
-            edit, source = (rearrange(film.float(), "f h w c -> f c h w") for film in both)
+            both = (
+                rows_to_device(*part, self.backbone.device) for part in ((decoded, ids - first), (self.rebuilt, ids))
+            )
+            edit, source = (rearrange(frames.float(), "f h w c -> f c h w") for frames in both)
             return edit, source
 
         return pictures

@@ -11,20 +11,21 @@ source, or was drawn elsewhere in each frame, and nothing is carried: it would s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.model.memory import to_device
+from adaflow_core.model.memory import one_behind, rows_to_device, to_device
 from adaflow_core.motion.carrying import RENEWED, miss, picture_share
 from adaflow_core.motion.flow import full_size, pixel_grid, trusted, warp
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 
 BLOCK = 8  # frames whose changes and flow are on the device at a time
+KEPT_ON_DEVICE = 2**29  # bytes of what the first pass changes: 340 frames of 384x672
 FORGOTTEN = 1e-3  # the part of the past that counts as nothing
 # In levels of 0..255, chosen on the plain model's validation clips and the bundled ones: where what is carried misses
 # the frame by this much, a third of it is taken, by half of it 94 %, by twice nothing; in a place that is renewed it is
@@ -45,20 +46,19 @@ def smooth_edit(
 ) -> None:
     """Filters some of T frames; those around are taken into account as far as the filter remembers.
 
-    Pictures are on a scale of 0..255 and on the device. Memory does not grow with T, what is kept in between lies in a
-    file. Each frame is asked for twice, before it is written.
+    Pictures are on a scale of 0..255 and on the device. Memory does not grow with T, what is kept in between of a long
+    film lies in a file. Each frame is asked for twice, before it is written.
     """
-    T = len(flow) + 1
-    own = range(*part.indices(T))
-    around = reach(own, T, strength)
+    own = range(*part.indices(len(flow) + 1))
+    around = reach(own, len(flow) + 1, strength)
     borders = {int(cut) for cut in cuts}
-    forward: np.ndarray | None = None
+    forward = _Kept(len(around))  # what the filter changes on its way through time
 
     def filtered(frames: np.ndarray, step: int, state: _State | None) -> tuple[Tensor, Tensor, _State]:
         """`frames`, which follow each other by -step, as they are and as filtered from `state` on."""
         now, source = pictures(frames)
         grid = pixel_grid(now.shape[-2], now.shape[-1], now.device)
-        pairs = flow[np.clip(np.minimum(frames, frames + step), 0, T - 2)]
+        pairs = rows_to_device(flow, np.clip(np.minimum(frames, frames + step), 0, len(flow) - 1), now.device)
         there, back = (full_size(way, now) for way in (pairs[:, 0], pairs[:, 1])[::step])
         share = strength * trusted(there, back, grid)
         place = None if renewed is None else renewed(frames) >= RENEWED
@@ -78,20 +78,21 @@ def smooth_edit(
         state = None
         for frames in _blocks(around):
             now, found, state = filtered(frames, -1, state)
-            if forward is None:
-                forward = scratch(np.float16, (len(around), *found.shape[1:]))
-            forward[frames - around.start] = (found - now).half().cpu().numpy()
+            forward.put(frames - around.start, found - now)
             stage.advance(len(frames))
-        state = None
-        for frames in _blocks(around[::-1]):
-            now, found, state = filtered(frames, 1, state)
-            mine = np.isin(frames, own)
-            assert forward is not None
-            if mine.any():
-                before = to_device(forward[frames - around.start], now.device).float()
-                smooth = (before + found + strength * now) / (1 + strength)
-                write(frames[mine], smooth[torch.from_numpy(mine).to(now.device)])
-            stage.advance(len(frames))
+
+        def smoothed() -> Iterator[tuple[np.ndarray, Tensor]]:
+            state = None
+            for frames in _blocks(around[::-1]):
+                now, found, state = filtered(frames, 1, state)
+                mine = np.isin(frames, own)
+                if mine.any():
+                    smooth = (forward.get(frames - around.start, now.device) + found + strength * now) / (1 + strength)
+                    yield frames[mine], smooth[to_device(mine, now.device)]
+                stage.advance(len(frames))
+
+        for frames, smooth in one_behind(smoothed()):
+            write(frames, smooth)
 
 
 class Following(NamedTuple):
@@ -99,6 +100,32 @@ class Following(NamedTuple):
 
     fits: float  # levels of 0..255 by which the source may miss along its motion; a third is taken where it does
     as_one: bool = False  # the flow moves as one where things are renewed, and the past is taken there
+
+
+class _Kept:
+    """Pictures in half precision between the two ways through time: on a GPU that has room for them, or in a file."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._there: Tensor | np.ndarray | None = None
+
+    def put(self, rows: np.ndarray, pictures: Tensor) -> None:
+        if self._there is None:
+            shape, device = (self.count, *pictures.shape[1:]), pictures.device
+            on_device = device.type == "cuda" and 2 * math.prod(shape) <= KEPT_ON_DEVICE
+            self._there = (
+                torch.empty(shape, device=device, dtype=torch.float16) if on_device else scratch(np.float16, shape)
+            )
+        if isinstance(self._there, Tensor):
+            self._there[to_device(rows, pictures.device)] = pictures.half()
+        else:
+            self._there[rows] = pictures.half().cpu().numpy()
+
+    def get(self, rows: np.ndarray, device: torch.device) -> Tensor:
+        assert self._there is not None
+        if isinstance(self._there, Tensor):
+            return self._there[to_device(rows, device)].float()
+        return rows_to_device(self._there, rows, device).float()
 
 
 class _State(NamedTuple):
