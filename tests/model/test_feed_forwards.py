@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,12 @@ def test_an_edit_in_low_memory_is_the_same(
     engine = AdaFlow(backbone, Cache(tmp_path))
     plan = engine.plan(drawn_frames, PlanConfig(method=method, keyframes=3))
     propagation = "output" if method == "tokenflow" else "change"
-    config = EditConfig(steps=2, injection_attention=0.5, fidelity=0.0, propagation=propagation)
+    config = EditConfig(
+        steps=2, injection_attention=0.5, fidelity=0.0, propagation=propagation, agreements=0
+    )  # fmt: skip
     expected = engine.edit(plan, "a blue ball", config).frames
     monkeypatch.setattr(bounded, "FEED_FORWARD_ROWS", 2)
-    low = EditConfig(steps=2, injection_attention=0.5, fidelity=0.0, propagation=propagation, low_memory=True)
-    found = engine.edit(plan, "a blue ball", low).frames
+    found = engine.edit(plan, "a blue ball", replace(config, low_memory=True)).frames
     assert np.abs(found.astype(int) - expected.astype(int)).mean() < 0.02  # sums in other orders
     blocks = [module for module in backbone.unet.modules() if hasattr(module, "_chunk_size")]
     assert blocks and all(block._chunk_size is None for block in blocks)

@@ -165,7 +165,7 @@ def test_a_draft_shows_the_keyframes_of_the_edit_that_goes_on_from_it(
 ) -> None:
     engine = AdaFlow(engine.backbone, Cache(tmp_path))
     plan = engine.plan(film, PlanConfig(keyframes=3, source_prompt="a red ball"))
-    calm = replace(QUICK, smoothing=0.0)
+    calm = replace(QUICK, agreements=0, smoothing=0.0)
     draft = engine.draft(plan, PROMPT, calm, region=REGION)
     seen: list[Progress] = []
     result = engine.edit(plan, PROMPT, calm, region=REGION, progress=seen.append)

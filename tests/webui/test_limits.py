@@ -37,7 +37,7 @@ def test_what_takes_too_long_is_refused_by_what_edits_have_taken(
 ) -> None:
     monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
     cache = Cache.default()
-    measured = Measurement(Calibration(1.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+    measured = Measurement(Calibration(1.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
     studio = Studio("embedded", "cpu", tmp_path, limits=Limits(job_seconds=60), runner=lambda task, report, stop: None)
     plan = small_plan()  # 95 s
     plan = replace(plan, forecast=replace(plan.forecast, measurement="here"))
