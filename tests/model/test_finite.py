@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import count
 from operator import attrgetter
 from pathlib import Path
@@ -28,7 +27,7 @@ from adaflow_core.types import Plan
 VAE, UNET, TEXT = "vae/diffusion_pytorch_model", "unet/diffusion_pytorch_model", "text_encoder/model"
 
 
-EDIT = EditConfig(steps=3, inversion_steps=3, focus=0)
+EDIT = EditConfig(steps=3, inversion_steps=3, focus=0, agreements=0)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +83,7 @@ def test_a_step_of_the_edit(planned: tuple[AdaFlow, Plan]) -> None:
     engine, plan = planned
     # The inversion has three calls for all frames, and each step of the edit one for the keyframe and one for others.
     with breaking(engine.backbone.unet.conv_out, calls=3 + 2), pytest.raises(AdaFlowError, match="UNet"):
-        engine.edit(plan, "a blue ball", replace(EDIT, agreements=0))
+        engine.edit(plan, "a blue ball", EDIT)
     assert kinds(engine) == {"latents", "inversion", "edits"}
     assert engine.edit(plan, "a blue ball", EDIT).report["resumed_at_step"] == 1  # the step before is whole
 
