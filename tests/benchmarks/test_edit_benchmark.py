@@ -226,7 +226,7 @@ def test_scenes_run_to_the_end(folders: tuple[Path, Path], tmp_path: Path, capsy
 )
 def test_bundled_edits_come_near_their_truth(clip: str, tmp_path: Path) -> None:
     entry = next(entry for entry in load_bundled() if Path(entry["file"]).stem == clip)
-    pair = draw_bundled(entry | {"frames": 4})
+    pair = draw_bundled(entry | {"frames": 3})
     engine = AdaFlow(load_backbone("embedded", device="cpu"), Cache(tmp_path))
     plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=2), fps=12)
     edited = engine.edit(plan, pair.prompt).frames
