@@ -25,6 +25,7 @@ Refinement = Literal["none", "move", "split"]
 
 # How many keyframes the thresholds may ask for; the joint pass grows with their square.
 MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
+AGREE_EVERY = 8  # steps for each time that frames are brought to agree, where it is not said how often
 _JSON_BYTES = 64 * 2**20  # of a file that are read; a report of 10,000 frames, or a project with its pictures, has less
 
 
@@ -258,7 +259,8 @@ class EditConfig:
         low=1, high=32,
         effect="More: faster and calmer. Where the source moves too fast for it, more frames are edited. 1: all are.")
     agreements: int | None = setting(None, "how many times, while they are denoised, edited frames are brought to "
-        "agree along the source's motion; auto: as the model does, with --method per-frame never", low=0, high=100,
+        "agree along the source's motion; auto: as the model does, at most once for eight steps, never with "
+        "--method per-frame", low=0, high=100,
         effect="More: what the words leave open is drawn alike in all frames. Each takes two decodings' time.")
     smoothing: float | None = setting(None, "how far flicker is smoothed away along the source's motion",
         low=0, high=1, effect="More: calmer; fine detail that comes and goes is averaged.")
@@ -310,7 +312,7 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
     "default": (PlanConfig(), EditConfig()),
     # Fewer steps, most of what shapes the picture being decided in the first of them, and fewer frames. With 8 steps
     # edits of backgrounds are lost on the plain model, which needs more of them than the embedded one.
-    "fast": (PlanConfig(), EditConfig(steps=10, inversion_steps=10, stride=8, agreements=1)),
+    "fast": (PlanConfig(), EditConfig(steps=10, inversion_steps=10, stride=8)),
     # The settings of the published program (method.md of arXiv 2502.05433's implementation).
     "paper": (
         PlanConfig(
@@ -399,6 +401,11 @@ class ModelProfile:
         """The profile's ratio of inversion to edit steps, kept when the user changes the steps."""
         return max(1, round(self.inversion_steps / self.steps)) * (steps or self.steps)
 
+    def agreements_for(self, steps: int | None, plan: PlanConfig) -> int:
+        """The profile's number, less often where the user takes fewer steps, and never where each frame is alone."""
+        most = max(1, (steps or self.steps) // AGREE_EVERY) if METHODS[plan.method].joint else 0
+        return min(self.agreements, most)
+
 
 def _own_values(config: PlanConfig | EditConfig, profile: ModelProfile) -> dict[str, Any]:
     """The profile's values of the fields that `config` leaves at None."""
@@ -422,8 +429,8 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, plan: PlanConfig) ->
         own["inversion_steps"] = profile.inversion_steps_for(config.steps)
     if config.negative_prompt is None:
         own["negative_prompt"] = plan.source_prompt if profile.negative == "source" else ""
-    if config.agreements is None and not METHODS[plan.method].joint:
-        own["agreements"] = 0
+    if config.agreements is None:
+        own["agreements"] = profile.agreements_for(config.steps, plan)
     return replace(config, **own)
 
 

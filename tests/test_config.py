@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +97,10 @@ def test_the_model_fills_in_what_is_left_open() -> None:
     # A user's own steps keep the profile's ratio.
     edit = resolve_edit(EditConfig(steps=5, guidance=3, negative_prompt=""), profile, plan)
     assert (edit.inversion_steps, edit.guidance, edit.negative_prompt) == (10, 3, "")
+    # Frames agree the less often the fewer steps there are, and never where each is edited alone.
+    often = [resolve_edit(EditConfig(steps=steps), ModelProfile(), plan).agreements for steps in (4, 10, 25, 50)]
+    assert often == [1, 1, 3, 3] and resolve_edit(EditConfig(), replace(profile, agreements=0), plan).agreements == 0
+    assert resolve_edit(EditConfig(), profile, PlanConfig(method="per-frame")).agreements == 0
     assert resolve_plan(PlanConfig(), profile, "cpu").prune == 0.3
     assert resolve_plan(PlanConfig(kv_frames=20), profile, "cuda").prune is None
     assert [resolve_plan(PlanConfig(), profile, device).max_keyframes for device in ("cuda", "cpu")] == [96, 32]

@@ -256,7 +256,7 @@ def test_progress_reaches_its_total_and_shows_keyframes(engines: Engines, frames
     last = {p.stage: p for p in seen}
     for stage in ("invert", "edit", "decode frames"):
         assert last[stage].done == last[stage].total and last[stage].remaining == 0
-    assert last["edit"].total == (5 + 3) * len(frames)  # brought to agree between steps
+    assert last["edit"].total == (5 + 1) * len(frames)  # brought to agree between steps
     previews = [p.preview for p in seen if p.preview is not None]
     assert len(previews) == 5 and all(p.shape == (2, 8, 8, 3) and p.dtype == np.uint8 for p in previews)
 

@@ -24,6 +24,7 @@ from adaflow_core.editing.finish.film import EditedFilm, as_levels
 from adaflow_core.editing.finish.smoothing import Following, smooth_edit
 from adaflow_core.model.memory import in_passes
 from adaflow_core.motion.whole import move_as_one
+from adaflow_core.storage.arrays import scratch
 
 STRENGTH = 0.95  # the part that the filter takes from its past
 FITS = 24.0  # levels of 0..255 by which the source may miss along its motion
@@ -57,7 +58,7 @@ class Agreement:
         """
         film, early = self.film, share <= AS_ONE
         drawn = film.decoded(clean, lambda _: film.monitor.check())
-        agreed = film.backbone.team.scratch(np.uint8, drawn.shape)
+        agreed = scratch(np.uint8, drawn.shape)
 
         def write(ids: np.ndarray, pictures: Tensor) -> None:
             agreed[ids] = as_levels(pictures).cpu().numpy()

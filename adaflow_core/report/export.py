@@ -107,8 +107,10 @@ def edit_command(
         "deliver": deliver if deliver != "source" else None,
     }
     usual_plan = vars(resolve_plan(PlanConfig(), profile, device))
-    usual_edit = vars(resolve_edit(EditConfig(), profile, plan))
-    usual_edit = usual_edit | {"inversion_steps": profile.inversion_steps_for(edit.steps)}
+    usual_edit = vars(resolve_edit(EditConfig(), profile, plan)) | {
+        "inversion_steps": profile.inversion_steps_for(edit.steps),
+        "agreements": profile.agreements_for(edit.steps, plan),
+    }
     words = ["python", "-m", "adaflow_core", "edit", video]
     words += [f"--{name}={value}" for name, value in given.items() if value is not None]
     words += [*parts.flags, *over]

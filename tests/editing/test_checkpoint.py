@@ -103,7 +103,7 @@ def test_a_stopped_edit_goes_on_after_its_last_step(
     assert not list((tmp_path / "a" / "edits").iterdir())
 
     T = len(drawn_frames)
-    progress, stop, _ = stop_at("edit", 4 * T + 1)  # within the third step: frames agree after each
+    progress, stop, _ = stop_at("edit", 3 * T + 1)  # within the third step: after the second frames agree
     with pytest.raises(Stopped):
         first = AdaFlow(backbone, Cache(tmp_path / "b"))
         first.edit(first.plan(drawn_frames, config), PROMPT, CONFIG, progress=progress, stop=stop)
@@ -118,7 +118,7 @@ def test_a_stopped_edit_goes_on_after_its_last_step(
     seen: list[Progress] = []
     result = again.edit(plan, PROMPT, CONFIG, progress=seen.append)
     assert result.report["resumed_at_step"] == 2
-    assert min(p.done for p in seen if p.stage == "edit" and p.done) == 4 * T
+    assert min(p.done for p in seen if p.stage == "edit" and p.done) == 3 * T
     np.testing.assert_array_equal(result.frames, expected.frames)
     assert not list((tmp_path / "b" / "edits").iterdir())
 
@@ -132,7 +132,7 @@ def test_a_long_edit_in_files_is_the_same_edit(
     monkeypatch.setattr(editor, "LATENTS_ON_DEVICE", 0)
     monkeypatch.setattr(store, "SCRATCH_IN_MEMORY", 0)
     monkeypatch.setattr(editor, "BLOCK", 2)
-    progress, stop, _ = stop_at("edit", 4 * len(drawn_frames) + 1)
+    progress, stop, _ = stop_at("edit", 3 * len(drawn_frames) + 1)
     with pytest.raises(Stopped):
         engine.edit(plan, PROMPT, CONFIG, progress=progress, stop=stop)
     result = engine.edit(plan, PROMPT, CONFIG)
