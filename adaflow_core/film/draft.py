@@ -1,7 +1,7 @@
 """A draft: the keyframes of an edit before the long run.
 
 In a step keyframes depend on each other and on no other frame, so that the loop over them alone leaves them with the
-same bits. What takes time is the rest: other frames' inversion, propagation, decoding. A draft is the edit of a film
+same bits, but for what frames agree on between steps. What takes time is the rest: other frames' inversion, propagation, decoding. A draft is the edit of a film
 that holds nothing but the keyframes.
 """
 
@@ -28,7 +28,7 @@ MOST = 4  # drafts side by side
 
 @dataclass(frozen=True)
 class Draft:
-    """Edited keyframes, before flicker is smoothed away in time, which needs all frames."""
+    """Edited keyframes, before frames are brought to agree and flicker is smoothed away, which need all frames."""
 
     keyframes: np.ndarray  # [K] their numbers in the video
     frames: np.ndarray  # [K, H, W, 3] uint8
