@@ -261,7 +261,7 @@ class EditConfig:
     agreements: int | None = setting(None, "how many times, while they are denoised, edited frames are brought to "
         "agree along the source's motion; auto: as the model does, at most once for eight steps, never with "
         "--method per-frame", low=0, high=100,
-        effect="More: what the words leave open is drawn alike in all frames. Each takes two decodings' time.")
+        effect="More: what the words leave open is drawn alike in all frames. Each takes three decodings' time.")
     smoothing: float | None = setting(None, "how far flicker is smoothed away along the source's motion",
         low=0, high=1, effect="More: calmer; fine detail that comes and goes is averaged.")
     fidelity: float | None = setting(None, "how much of what the inversion misses of the source is added back",
