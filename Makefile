@@ -4,9 +4,9 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 INSTALL ?= $(BIN)/python -m pip install $(PIP_FLAGS)
 APP_FLAGS ?=
-# Three workers: most tests are too small to keep two cores busy, and others wait for browsers and for processes that
-# start. Files in the order of tests/conftest.py, which has slow ones first.
-TEST_FLAGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+# Two workers of half the cores each: most tests are too small to keep two cores busy. Files in the order of
+# tests/conftest.py, which has slow ones first.
+TEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 LEFT_OUT ?= thorough
 
 # Compiled modules are kept, also where the environment says not to: each of the processes that tests start would else

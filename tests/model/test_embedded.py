@@ -150,6 +150,7 @@ def test_training_steps_lower_the_loss() -> None:
     assert loss() < before
 
 
+@pytest.mark.thorough
 def test_the_diffusion_stage_learns_under_injection_and_saves_a_plain_pipeline(folder: Path, tmp_path: Path) -> None:
     given = options(out=tmp_path, resume=folder, steps=2, batch=6, size=SIZE, chunk=4, fill=8, pool=16)
     train_diffusion(given)

@@ -269,6 +269,7 @@ def _under_limits(command: list[str], cache: Path, said: int) -> None:
             print("END", status, *kept, file=sys.stderr)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
 @pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
 def test_a_full_disk_ends_with_the_remedy_and_keeps_what_was_done(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_the_container_runs_as_user_1000_with_its_health_looked_at() -> None:
     compile(health[1], "HEALTHCHECK", "exec")
 
 
+@pytest.mark.thorough
 def test_what_docker_leaves_out_the_app_can_do_without(tmp_path: Path) -> None:
     patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line]
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
