@@ -297,6 +297,11 @@ class EditConfig:
         return 0 if self.guidance == 1 else round(self.guided * self.steps)
 
     @property
+    def follows_motion(self) -> bool:
+        """Whether edited frames are filtered along the source's motion."""
+        return bool(self.smoothing) or bool(self.agreements)
+
+    @property
     def whole_source(self) -> bool:
         """Whether every step needs the source's whole pass, and not only what is injected."""
         return bool(self.fidelity) or bool(self.tolerance) or self.propagation == "change"

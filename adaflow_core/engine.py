@@ -156,7 +156,7 @@ class AdaFlow:
         if self.backbone.device.type == "cpu":
             return nullcontext()
         works = [partial(source_cuts, video, self.cache.beside)]
-        if wanted.smoothing or wanted.stride != 1:
+        if wanted.follows_motion or wanted.stride != 1:
             works.append(partial(source_flow, video, self.cache.beside))
         return beside(monitor, *works)
 

@@ -166,7 +166,7 @@ class Job:
     def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None) -> EditResult:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
         began, part, film = time.perf_counter(), self.part, self.film()
-        with PeakMemory(self.backbone.device) as peak, film.followed(self.config.smoothing):
+        with PeakMemory(self.backbone.device) as peak, film.followed(self.config.follows_motion):
             passing = self._passing(film)
             some = self if passing is None else self.at(passing)
             made = some._made(invert or partial(self.invert, passing), film.flow)

@@ -449,9 +449,9 @@ def test_a_device_that_is_full_is_told_in_a_sentence(
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    plan = fresh.plan(frames[:4], PlanConfig(keyframes=2))
+    plan, config = fresh.plan(frames[:4], PlanConfig(keyframes=2)), replace(QUICK, agreements=0)
     monkeypatch.setattr(type(fresh.backbone), "encode" if call == "plan" else "decode_there", full)
     with pytest.raises(AdaFlowError, match="fewer keyframes"):
-        fresh.plan(frames, PlanConfig(keyframes=2)) if call == "plan" else fresh.edit(plan, PROMPT, QUICK)
+        fresh.plan(frames, PlanConfig(keyframes=2)) if call == "plan" else fresh.edit(plan, PROMPT, config)
     monkeypatch.undo()
-    assert fresh.edit(plan, PROMPT, QUICK).frames.shape == (4, *frames.shape[1:])
+    assert fresh.edit(plan, PROMPT, config).report["resumed_at_step"] == (0 if call == "plan" else QUICK.steps)

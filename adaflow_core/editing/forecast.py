@@ -370,11 +370,11 @@ def forecast(
     filled = -(-frames // backbone.rows(config.chunk) // size) * backbone.rows(config.chunk)
     peak = _peak_bytes(calibration, backbone, layout, config, passing, frame_size)
     # On a GPU the processor follows the motion beside all else.
-    followed = frames + carried if backbone.device.type == "cpu" and (carried or config.smoothing) else 0
+    followed = frames + carried if backbone.device.type == "cpu" and (carried or config.follows_motion) else 0
     counts = (frames - keyframes, frames, keyframes, carried)
     others, frames, keyframes, carried = (-(-count // size) for count in counts)
     agreeing = frames * _agreement_seconds(calibration, config)
-    shown = bool(config.detail or config.smoothing or agreeing)
+    shown = bool(config.detail or config.follows_motion)
     seconds = {
         "place": filled * place,
         "invert": filled * inverted_steps * calibration.unet,

@@ -74,9 +74,9 @@ class Thinned:
         team.wait()
         return out
 
-    def followed(self, smoothing: float | None) -> AbstractContextManager[None]:
+    def followed(self, needed: bool) -> AbstractContextManager[None]:
         """On a GPU the processor follows the motion meanwhile, unless it is known since frames were chosen by it."""
-        if self.backbone.device.type == "cpu" or not self.whole or not smoothing:
+        if self.backbone.device.type == "cpu" or not self.whole or not needed:
             return nullcontext()
         return beside(self.monitor, partial(source_flow, self.video, self.cache.beside))
 

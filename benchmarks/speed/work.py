@@ -128,6 +128,6 @@ def stage_work(
                           + key_conv * passes.until_conv),
         "propagation": (F - K) * (rows * passes.propagated + other_source),
         "agreement": F * len(agreeing_steps(config.agreements, S)) * (passes.decode + 2 * passes.encode),
-        "decode source": F * passes.decode if config.detail or config.agreements else 0,
+        "decode source": F * passes.decode if config.detail or config.follows_motion else 0,
         "decode frames": F * passes.decode,
     }  # fmt: skip
