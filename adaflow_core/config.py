@@ -239,8 +239,10 @@ class EditConfig:
     inversion_steps: int | None = setting(None, "steps of the inversion, a multiple of --steps", low=1, high=1000)
     guidance: float | None = setting(None, "scale of the classifier-free guidance", low=1, high=30,
         effect="More: closer to the prompt, less natural. At 1 there is none, and an edit is a third faster.")
-    # The last steps need guidance least.
-    guided: float | None = setting(None, "share of the steps with guidance, from the first", low=0, high=1)
+    guided_from: float | None = setting(None, "share of the steps, from the first, before guidance begins",
+        low=0, high=1, effect="More: nearer to the source, and less glaring. From --guided on there is none.")
+    guided: float | None = setting(None, "share of the steps, from the first, after which guidance ends",
+        low=0, high=1)
     negative_prompt: str | None = setting(None, "what the guidance points away from; by default nothing or the source "
         "prompt, as the model does")
     injection_attention: float | None = setting(None, "share of the steps with the source's queries and keys",
@@ -253,6 +255,9 @@ class EditConfig:
     structure: float | None = setting(None, "share of the steps with the source's structure in that place; auto: all, "
         "or none where the words name another thing", low=0, high=1,
         effect="Less: things may take another shape.")
+    coarse: float | None = setting(None, "how much of the source's coarse light and colours the noise keeps that the "
+        "edit starts from, in its place; auto: half where the words name the surroundings, else all", low=0, high=1,
+        effect="Less: new surroundings take colours of their own.")
     # Flicker is less and all scores are as good or better than where every frame is edited (benchmarks/KINDS.md).
     stride: int | None = setting(None, "at most how many frames from one that the model edits to the next; those "
         "between are carried along the source's motion; auto: 8 where the words name a colour or surroundings, else 4",
@@ -291,10 +296,12 @@ class EditConfig:
             )
 
     @property
-    def guided_steps(self) -> int:
-        """How many steps, from the first, are guided; of settings with every value filled in."""
-        assert self.steps and self.guided is not None
-        return 0 if self.guidance == 1 else round(self.guided * self.steps)
+    def guided_steps(self) -> range:
+        """The steps that are guided, counted from 0; of settings with every value filled in."""
+        assert self.steps and self.guided is not None and self.guided_from is not None
+        if self.guidance == 1:
+            return range(0)
+        return range(round(self.guided_from * self.steps), round(self.guided * self.steps))
 
     @property
     def follows_motion(self) -> bool:
@@ -309,8 +316,8 @@ class EditConfig:
 
 # What the published programs do without.
 _PUBLISHED: dict[str, Any] = {
-    "rescale": 0.0, "focus": 0.0, "agreements": 0, "smoothing": 0.0, "fidelity": 0.0, "tolerance": 0.0, "detail": 0.0,
-    "outlines": 0.0, "propagation": "output", "stride": 1,
+    "guided_from": 0.0, "rescale": 0.0, "focus": 0.0, "coarse": 1.0, "agreements": 0, "smoothing": 0.0, "fidelity": 0.0,
+    "tolerance": 0.0, "detail": 0.0, "outlines": 0.0, "propagation": "output", "stride": 1,
 }  # fmt: skip
 
 PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
@@ -359,7 +366,9 @@ class ModelProfile:
     steps: int = 25
     inversion_steps: int = 25
     guidance: float = 7.5
-    # Guidance matters while the picture takes shape (arXiv 2404.07724); without it a step is a third cheaper.
+    # Guidance matters while the picture takes shape; before, it makes edits glaring (arXiv 2404.07724). Without it a
+    # step is a third cheaper.
+    guided_from: float = 0.2
     guided: float = 0.6
     negative: Literal["empty", "source"] = "empty"  # what the guidance points away from by default
     injection_attention: float = 0.5
@@ -471,10 +480,14 @@ def edit_of(settings: Mapping[str, Any]) -> EditConfig:
     return EditConfig(**_as_it_was(settings))
 
 
+# What older versions, whose reports name all other settings, did where there was no setting yet.
+_BEFORE: dict[str, Any] = {"stride": 1, "agreements": 0, "guided_from": 0.0, "coarse": 1.0}
+
+
 def _as_it_was(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What an older version wrote, with what it did where there was no setting yet: it edited every frame."""
+    """What an older version wrote, with what it did."""
     lacking = {f.name for f in fields(EditConfig)} - set(settings)
-    return dict(settings) | ({"stride": 1} if lacking == {"stride"} else {})
+    return dict(settings) | ({name: _BEFORE[name] for name in lacking} if lacking <= _BEFORE.keys() else {})
 
 
 def settings_dict(plan: PlanConfig, edit: EditConfig | None = None) -> dict[str, Any]:

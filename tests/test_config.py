@@ -14,8 +14,10 @@ from adaflow_core.config import (
     EditConfig,
     ModelProfile,
     PlanConfig,
+    edit_of,
     resolve_edit,
     resolve_plan,
+    settings_dict,
     settings_of,
 )
 
@@ -78,8 +80,8 @@ def test_a_field_that_is_no_row_of_the_table_is_refused() -> None:
 
 
 def test_whatever_the_model_has_a_value_for_is_filled_in() -> None:
-    own = {"guidance": 3.0, "guided": 0.2, "injection_attention": 0.3, "injection_conv": 0.4, "fidelity": 0.6,
-           "tolerance": 0.7}  # fmt: skip
+    own = {"guidance": 3.0, "guided_from": 0.1, "guided": 0.2, "injection_attention": 0.3, "injection_conv": 0.4,
+           "fidelity": 0.6, "tolerance": 0.7}  # fmt: skip
     chosen = {"prune": 0.1, "similarity": 0.2, "window_similarity": 0.3, "residual": 0.4}
     profile = ModelProfile(**own, **chosen)  # type: ignore[arg-type]
     assert own.items() <= vars(resolve_edit(EditConfig(), profile, PlanConfig())).items()
@@ -112,6 +114,21 @@ def test_the_paper_preset_holds_the_published_settings() -> None:
     assert (plan.blend, plan.importance, plan.max_segment) == (False, "uniform", 400)
     assert (edit.inversion_steps, edit.steps, edit.guidance) == (100, 50, 7.5)
     assert (edit.injection_attention, edit.injection_conv) == (0.8, 0.8)
+
+
+def test_a_report_of_an_older_version_means_what_it_did() -> None:
+    written = settings_dict(*PRESETS["default"])["edit"]
+    newer = {"stride": 1, "agreements": 0, "guided_from": 0.0, "coarse": 1.0}
+    for names in (["stride", *newer], ["guided_from", "coarse"]):
+        older = {name: value for name, value in written.items() if name not in names}
+        assert edit_of(older) == EditConfig(**{name: newer[name] for name in names})
+    assert edit_of({"steps": 5}) == EditConfig(steps=5)  # by hand: what it does not say is as usual
+
+
+def test_guidance_has_a_beginning_and_an_end() -> None:
+    config = EditConfig(steps=10, guidance=7.0, guided_from=0.2, guided=0.6)
+    assert list(config.guided_steps) == [2, 3, 4, 5]
+    assert not replace(config, guidance=1.0).guided_steps and not replace(config, guided_from=0.8).guided_steps
 
 
 def test_a_profile_of_an_older_version_is_read(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 Words leave much open, and each frame fills it in anew: a sun here, another hill there. Smoothed away in the end, such
 things show twice. So a few times on the way the pictures that frames are heading for are filtered along the source's
 motion, and what that changes of them is added to their latents: what then stands twice or is blurred, the steps that
-are left draw as one. Wherever the source fits along its motion it is followed, whatever frames drew there; a thing that
-takes another's place moves at first as that does, all of it.
+are left draw as one. Wherever the source fits along its motion it is followed, whatever frames drew there. A thing that
+takes another's place moves as that does, all of it, and while it takes shape only: later on detail would be blurred.
 
 As in Rerender A Video (arXiv 2306.07954), which fuses pixels across frames while it denoises; here all frames at once,
 both ways in time.
@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from adaflow_core.editing.finish.film import EditedFilm, as_levels
-from adaflow_core.editing.finish.smoothing import Following, smooth_edit
+from adaflow_core.editing.finish.smoothing import smooth_edit
 from adaflow_core.model.memory import in_passes
 from adaflow_core.motion.whole import move_as_one
 from adaflow_core.storage.arrays import scratch
 
 STRENGTH = 0.95  # the part that the filter takes from its past
 FITS = 24.0  # levels of 0..255 by which the source may miss along its motion
-AS_ONE = 0.5  # the share of the steps, from the first, within which a new thing moves as the old one did
+TAKES_SHAPE = 0.5  # the share of the steps, from the first, after which nothing is done of a new thing
 
 
 def agreeing_steps(times: int, steps: int) -> list[int]:
@@ -44,19 +44,21 @@ class Agreement:
 
     def due(self, steps: int) -> list[int]:
         """After how many of the steps it is time."""
-        assert self.film.config.agreements is not None
-        return agreeing_steps(self.film.config.agreements, steps) if len(self.film.video) > 1 else []
+        film, times = self.film, self.film.config.agreements
+        assert times is not None
+        last = steps if film.renewed is None else TAKES_SHAPE * steps
+        return [done for done in agreeing_steps(times, steps) if done <= last] if len(film.video) > 1 else []
 
     def prepare(self) -> None:
         """Makes what every call needs, in stages of its own."""
         _ = self.film.rebuilt, self._as_one
 
-    def correction(self, clean: Tensor, share: float, advance: Callable[[int], None]) -> Tensor:
+    def correction(self, clean: Tensor, advance: Callable[[int], None]) -> Tensor:
         """What makes this process's part of predicted clean latents [T, 4, h, w] agree with the others: [F, 4, h, w].
 
-        `share`: of the steps that are done. `advance` is told of frames that are done.
+        `advance` is told of frames that are done.
         """
-        film, early = self.film, share <= AS_ONE
+        film = self.film
         drawn = film.decoded(clean, lambda _: film.monitor.check())
         agreed = scratch(np.uint8, drawn.shape)
 
@@ -64,8 +66,8 @@ class Agreement:
             agreed[ids] = as_levels(pictures).cpu().numpy()
 
         smooth_edit(
-            film.beside_source(drawn), self._as_one if early else film.flow, STRENGTH, film.cuts, write,
-            film.monitor.quiet(), film.renewed_at, film.own, Following(FITS, as_one=early),
+            film.beside_source(drawn), self._as_one, STRENGTH, film.cuts, write,
+            film.monitor.quiet(), film.renewed_at, film.own, FITS,
         )  # fmt: skip
         return self._difference(agreed, drawn, advance)
 

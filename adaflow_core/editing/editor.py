@@ -24,6 +24,7 @@ from adaflow_core.editing.attention import EditState, KeyframePass, PropagationP
 from adaflow_core.editing.checkpoint import Checkpoint
 from adaflow_core.editing.finish.preservation import significance
 from adaflow_core.editing.injection import ConvInjection, StepPasses, injected_conv, step_passes
+from adaflow_core.editing.inversion import coarse_part
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise, cfg, ddim_step, predict_x0_eps, step_targets
@@ -74,9 +75,9 @@ class Editor:
     ) -> None:
         assert config.guidance is not None and config.chunk and config.rescale is not None
         assert config.fidelity is not None and config.tolerance is not None
-        assert config.focus is not None
+        assert config.focus is not None and config.coarse is not None
         self.backbone, self.config, self.monitor, self.team = backbone, config, monitor, backbone.team
-        self.chunk, self.fidelity = config.chunk, config.fidelity
+        self.chunk, self.fidelity, self.coarse = config.chunk, config.fidelity, config.coarse
         self.tolerance, self.guidance, self.rescale = config.tolerance, config.guidance, config.rescale
         self.source, self.negative, self.positive = source.states, negative.states, positive.states
         self.held, self.only, self.agreement = held, only, agreement
@@ -126,7 +127,7 @@ class Editor:
                 self._others(x, step, stage)
                 self.attention.forget()
                 if step.heading is not None:
-                    self._agree(x, step, (i + 1) / S, stage)
+                    self._agree(x, step, stage)
                 if checkpoint is not None and self.team.leads:
                     self.backbone.finite.check()  # saving waits for the device in any case
                     checkpoint.save(i + 1, x)
@@ -147,9 +148,14 @@ class Editor:
             share = self.config.variation
             # The same for every frame: it must not make frames differ.
             drawn = share * torch.randn(shape[1:], generator=torch.Generator().manual_seed(self.config.seed))
-            for begin in range(0, len(x), BLOCK):
-                found = to_device(inversion.latents[0, begin : begin + BLOCK], x.device).float()
-                x[begin : begin + BLOCK] = math.sqrt(1 - share**2) * found + drawn.to(x.device)
+            for frames in np.split(np.arange(len(x)), range(BLOCK, len(x), BLOCK)):
+                found = to_device(inversion.latents[0][frames], x.device).float()
+                found = math.sqrt(1 - share**2) * found + drawn.to(x.device)
+                if self.coarse != 1:
+                    place = self._place(frames)
+                    there = 1 if place is None else place[:, None].to(x.device)
+                    found -= (1 - self.coarse) * there * coarse_part(found)
+                x[to_device(frames, x.device)] = found
         return x, resumed
 
     def _latents(self, shape: tuple[int, ...]) -> Tensor:
@@ -254,12 +260,12 @@ class Editor:
             if latents is not None:
                 team.exchange(latents, frames, rows)
 
-    def _agree(self, x: Tensor, step: _Step, share: float, stage: Stage) -> None:
-        """What makes the edited frames agree, added to `x` as it is after the step: `share` of all are done."""
+    def _agree(self, x: Tensor, step: _Step, stage: Stage) -> None:
+        """What makes the edited frames agree, added to `x` as it is after the step."""
         assert self.agreement is not None and step.heading is not None
         frames = np.arange(len(x))[self.only]
         own = frames[self.team.own(len(frames))]
-        correction = self.agreement.correction(step.heading[self.only], share, stage.advance)
+        correction = self.agreement.correction(step.heading[self.only], stage.advance)
         place = self._place(own)
         if place is not None:
             correction *= place[:, None]

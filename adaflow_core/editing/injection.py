@@ -50,7 +50,7 @@ def step_passes(config: EditConfig, layout: EditLayout) -> list[StepPasses]:
     whole_source = config.whole_source or layout.correspondence.by_layer
     attention, conv = round(config.injection_attention * S), round(config.injection_conv * S)
     inside = S if config.structure is None else round(config.structure * S)
-    return [StepPasses(i < config.guided_steps, i < attention, i < conv, i < inside, whole_source) for i in range(S)]
+    return [StepPasses(i in config.guided_steps, i < attention, i < conv, i < inside, whole_source) for i in range(S)]
 
 
 @dataclass

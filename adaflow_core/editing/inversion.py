@@ -1,4 +1,4 @@
-"""DDIM inversion of frames under the source prompt (arXiv 2010.02502)."""
+"""DDIM inversion of frames under the source prompt (arXiv 2010.02502), and what its noise still shows of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
@@ -17,6 +19,7 @@ from adaflow_core.storage.arrays import begin_columns, end_columns, open_columns
 from adaflow_core.types import Inversion
 
 _LATENTS = "latents.npy"
+COARSE = 9  # pixels of latents
 
 
 @torch.inference_mode()
@@ -83,3 +86,13 @@ def load_inversion(
     if frames is not None:
         latents = taken(latents, frames, axis=1)
     return Inversion(edit_timesteps(backbone.schedule, steps), latents, prompt)
+
+
+def coarse_part(latents: Tensor) -> Tensor:
+    """What varies slowly over latents [F, 4, h, w]: the means of 9x9 pixels.
+
+    In noise there is next to nothing of it, but Stable Diffusion's schedule never drowns it (arXiv 2305.08891): from an
+    inversion's noise the model still draws the source's light and colours.
+    """
+    around = F.pad(latents, (COARSE // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(around, COARSE, stride=1)

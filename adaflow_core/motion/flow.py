@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,17 +18,28 @@ from adaflow_core.progress import THREADS, Monitor, in_threads
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
 
+if TYPE_CHECKING:
+    import cv2
+
 AGREE = 1.0  # pixels by which the flow there and back may miss its origin
 EDGE = 1.5  # pixels by which motions within 5 pixels of each other may differ
 PIXELS = 2**21, 2**24  # of all frames whose motion lies on a CPU or another device at a time
 HALF = 2  # flow is kept at half the resolution
 WHOLE = 2**17  # pixels of frames up to which it is estimated at their own, of larger ones at half: as long for both
+# Pixels from one patch to the next and refinements of each level, of OpenCV's medium preset 4 and 5: six tenths of the
+# time for 0.222 instead of 0.220 pixels of error on the plain model's validation clips.
+STRIDE, REFINED = 5, 2
+_own = threading.local()
 
 
 def flow_is_known(video: Video, cache: Cache) -> bool:
     """Whether `source_flow` has nothing to do but read."""
     videos = [video] if video.part_of is None else [video, video.part_of[0]]
-    return any(cache.find("flow", cache_key(video=some.digest)) is not None for some in videos)
+    return any(cache.find("flow", _key(some)) is not None for some in videos)
+
+
+def _key(video: Video) -> str:
+    return cache_key(video=video.digest, search=(STRIDE, REFINED))
 
 
 def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
@@ -53,7 +65,7 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
             in_threads(work, own, stage.advance)
         return {}
 
-    folder, _, _ = cache.get("flow", cache_key(video=video.digest), build, monitor.note, together=True)
+    folder, _, _ = cache.get("flow", _key(video), build, monitor.note, together=True)
     return np.load(folder / "flow.npy", mmap_mode="r")
 
 
@@ -78,12 +90,24 @@ def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """
     import cv2
 
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = _search()
     search.setFinestScale(int(first.shape[0] * first.shape[1] > WHOLE))
     a, b = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
     size = first.shape[1] // HALF, first.shape[0] // HALF
     flows = (search.calc(*pair, None) for pair in ((a, b), (b, a)))  # type: ignore[call-overload]
     return np.stack([cv2.resize(flow, size, interpolation=cv2.INTER_AREA) for flow in flows])
+
+
+def _search() -> cv2.DISOpticalFlow:
+    """This thread's, whose buffers serve for all frames: the system takes long to give new ones to many threads."""
+    if not hasattr(_own, "search"):
+        import cv2
+
+        _own.search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        _own.search.setPatchStride(STRIDE)
+        _own.search.setVariationalRefinementIterations(REFINED)
+    found: cv2.DISOpticalFlow = _own.search
+    return found
 
 
 def trusted(

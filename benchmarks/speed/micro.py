@@ -86,7 +86,7 @@ def keyframe_pass(
     for sampled, low_memory in ((0.0, False), (0.9, False), (0.9, True)):
         plan = resolve_plan(PlanConfig(kv_frames=kv_frames, sampled=sampled), backbone.profile, backbone.device.type)
         edit = EditConfig(
-            steps=3, guidance=7.5, guided=1.0, injection_attention=1.0, injection_conv=1.0,
+            steps=3, guidance=7.5, guided_from=0.0, guided=1.0, injection_attention=1.0, injection_conv=1.0,
             chunk=backbone.chunk_for(width, height, low_memory), detail=0.0, low_memory=low_memory,
         )  # fmt: skip
         layout = _layout(backbone, width, height, keyframes, plan)

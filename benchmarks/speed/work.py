@@ -111,7 +111,7 @@ def stage_work(
     assert config.injection_attention is not None and config.injection_conv is not None
     assert config.agreements is not None
     S, K, T, F = config.steps, len(layout.keyframes), frames, edited
-    rows = S + config.guided_steps  # of the edit, one for each prompt and step
+    rows = S + len(config.guided_steps)  # of the edit, one for each prompt and step
     factor = config.inversion_steps // S
     with_attention, with_conv = (round(share * S) for share in (config.injection_attention, config.injection_conv))
     extended = 0

@@ -56,10 +56,10 @@ def film_of(
     )  # fmt: skip
 
 
-def agreed(film: EditedFilm, drawn: Tensor, share: float = 0.8) -> np.ndarray:
+def agreed(film: EditedFilm, drawn: Tensor) -> np.ndarray:
     """Frames [T, H, W, 3] float of what was drawn [T, 4, h, w], once it agrees."""
     told: list[int] = []
-    correction = Agreement(film).correction(drawn, share, told.append)
+    correction = Agreement(film).correction(drawn, told.append)
     assert correction.shape == drawn.shape and sum(told) == len(drawn)
     return film.backbone.decode(drawn + correction).astype(float)
 
@@ -122,8 +122,16 @@ def test_a_new_thing_agrees_where_the_source_does_not_fit(engine: AdaFlow, tmp_p
         return float(np.std([frames[t][ring[t]][:, 0].mean() for t in range(T)]))
 
     drawn_by_each = spread(engine.backbone.decode(drawn).astype(float))
-    assert spread(agreed(film, drawn, share=0.2)) < 0.6 * drawn_by_each
-    assert spread(agreed(film, drawn, share=0.8)) > 0.8 * drawn_by_each  # later as far as the source fits
+    assert spread(agreed(film, drawn)) < 0.6 * drawn_by_each
+    followed = agreed(replace(film, renewed=None), drawn)
+    assert spread(followed) > 0.8 * drawn_by_each  # as far as the source fits
+
+
+def test_a_new_thing_agrees_only_while_it_takes_shape(engine: AdaFlow, panned: np.ndarray, tmp_path: Path) -> None:
+    film = film_of(engine.backbone, panned, tmp_path)
+    assert Agreement(film).due(25) == [8, 17]
+    film = replace(film, renewed=np.ones((T, SIZE // 8, SIZE // 8), np.float32))
+    assert Agreement(film).due(25) == [8]
 
 
 def test_an_edit_with_agreement_flickers_less(engine: AdaFlow, panned: np.ndarray) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaflow_core.editing.finish.smoothing import Following, smooth_edit
+from adaflow_core.editing.finish.smoothing import smooth_edit
 from adaflow_core.motion import flow
 from adaflow_core.motion.flow import pixel_grid, source_flow, warp
 from adaflow_core.progress import Monitor
@@ -42,7 +42,7 @@ def smoothed(
     cuts: tuple[int, ...] = (),
     part: slice = slice(None),
     motion: np.ndarray | None = None,  # None: as it is found
-    following: Following | None = None,
+    fits: float | None = None,
 ) -> Tensor:
     """The changes [T, 3, H, W] of the video that are left of these."""
     out = torch.full_like(changes, torch.nan)
@@ -55,7 +55,7 @@ def smoothed(
     def pictures(frames: np.ndarray) -> tuple[Tensor, Tensor]:
         return source[frames] + changes[frames], source[frames]
 
-    smooth_edit(pictures, motion, strength, np.array(cuts, np.int64), write, Monitor(), part=part, following=following)
+    smooth_edit(pictures, motion, strength, np.array(cuts, np.int64), write, Monitor(), part=part, fits=fits)
     return out
 
 
@@ -131,12 +131,10 @@ def test_what_each_frame_draws_elsewhere_is_followed_where_that_is_asked_for(tmp
     still = np.zeros((7, 2, SIZE // 2, SIZE // 2, 2), np.float16)
     video = Video(source, Fraction(24), "sky")
     left = smoothed(changes, video, tmp_path, motion=still)
-    followed = smoothed(changes, video, tmp_path, motion=still, following=Following(24.0))
+    followed = smoothed(changes, video, tmp_path, motion=still, fits=24.0)
     assert (left[2] - left[3]).abs().min() > 100 and (followed[2] - followed[3]).abs().max() < 20
     source[1::2] = 0  # but not where the source does not fit
-    apart = smoothed(
-        changes, Video(source, Fraction(24), "lightning"), tmp_path, following=Following(24.0), motion=still
-    )
+    apart = smoothed(changes, Video(source, Fraction(24), "lightning"), tmp_path, fits=24.0, motion=still)
     torch.testing.assert_close(apart, changes, rtol=0, atol=1.0)
 
 

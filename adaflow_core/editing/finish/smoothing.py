@@ -42,7 +42,7 @@ def smooth_edit(
     monitor: Monitor,
     renewed: Callable[[np.ndarray], Tensor] | None = None,  # frames -> where a thing takes another's [F, 1, H, W] 0..1
     part: slice = slice(None),  # the frames to smooth
-    following: Following | None = None,  # what else is taken of the past than what comes near
+    fits: float | None = None,  # of pictures that are not finished yet: see `_carried`
 ) -> None:
     """Filters some of T frames; those around are taken into account as far as the filter remembers.
 
@@ -68,7 +68,7 @@ def smooth_edit(
                 found.append(now[i])
             else:
                 here = None if place is None else place[i]
-                past, taken = _carried(state, now[i], source[i], there[i], grid, here, following)
+                past, taken = _carried(state, now[i], source[i], there[i], grid, here, fits)
                 found.append(torch.lerp(now[i], past, share[i] * taken))
             state = _State(found[-1], source[i])
         assert state is not None
@@ -93,13 +93,6 @@ def smooth_edit(
 
         for frames, smooth in one_behind(smoothed()):
             write(frames, smooth)
-
-
-class Following(NamedTuple):
-    """Where the past is taken whatever was drawn in its stead: of pictures that are not finished yet."""
-
-    fits: float  # levels of 0..255 by which the source may miss along its motion; a third is taken where it does
-    as_one: bool = False  # the flow moves as one where things are renewed, and the past is taken there
 
 
 class _Kept:
@@ -142,9 +135,13 @@ def _carried(
     flow: Tensor,  # [2, H, W]
     grid: Tensor,
     renewed: Tensor | None,  # [1, H, W] bool
-    following: Following | None,
+    fits: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """The past as this frame would have it [3, H, W], and how readily it is taken [1, H, W] 0..1."""
+    """The past as this frame would have it [3, H, W], and how readily it is taken [1, H, W] 0..1.
+
+    With `fits` it is taken whatever was drawn in its stead: in what is renewed, and wherever the source misses by less
+    than so many levels of 0..255 along its motion (by as many, a third is taken).
+    """
     picture, old = warp(torch.cat(state)[None], flow[None], grid)[0].chunk(2)
     change = picture + (source - old)  # of the source, added to what the source is now
     share = picture_share(miss(change, now), miss(picture, now), renewed)
@@ -153,9 +150,9 @@ def _carried(
     if renewed is not None:
         limit = torch.full_like(share, MISSED).masked_fill(renewed, MISSED_RENEWED)
     taken = torch.exp(-(miss(past, now) / limit**2).square())
-    if following is not None:
-        taken = torch.maximum(taken, torch.exp(-(miss(old, source) / following.fits**2).square()))
-        if following.as_one and renewed is not None:
+    if fits is not None:
+        taken = torch.maximum(taken, torch.exp(-(miss(old, source) / fits**2).square()))
+        if renewed is not None:
             taken = taken.masked_fill(renewed, 1.0)
     return past, taken
 
