@@ -173,6 +173,7 @@ def as_flags(config: PlanConfig | EditConfig, usual: Mapping[str, Any]) -> list[
 
 DELIVERIES = ("source", "working")  # the sizes at which an edit can be written
 CROPS = ("auto", "small", "never")  # whether a region is edited in a crop around it, and how small it may be
+GUIDED_FROM = 0.2  # the share of the steps before guidance, where the words that differ do not say otherwise
 BUDGET = ("prune", "kv_frames")  # two ways to say how many tokens are kept
 
 
@@ -239,8 +240,10 @@ class EditConfig:
     inversion_steps: int | None = setting(None, "steps of the inversion, a multiple of --steps", low=1, high=1000)
     guidance: float | None = setting(None, "scale of the classifier-free guidance", low=1, high=30,
         effect="More: closer to the prompt, less natural. At 1 there is none, and an edit is a third faster.")
-    guided_from: float | None = setting(None, "share of the steps, from the first, before guidance begins",
-        low=0, high=1, effect="More: nearer to the source, and less glaring. From --guided on there is none.")
+    # Guidance matters while the picture takes shape; before, it makes edits glaring (arXiv 2404.07724).
+    guided_from: float | None = setting(None, "share of the steps, from the first, before guidance begins; auto: 0.1 "
+        "where the words that differ name a colour or the surroundings, else 0.2", low=0, high=1,
+        effect="More: nearer to the source, and less glaring. From --guided on there is none.")
     guided: float | None = setting(None, "share of the steps, from the first, after which guidance ends",
         low=0, high=1)
     negative_prompt: str | None = setting(None, "what the guidance points away from; by default nothing or the source "
@@ -256,8 +259,8 @@ class EditConfig:
         "or none where the words name another thing", low=0, high=1,
         effect="Less: things may take another shape.")
     coarse: float | None = setting(None, "how much of the source's coarse light and colours the noise keeps that the "
-        "edit starts from, in its place; auto: half where the words name the surroundings, else all", low=0, high=1,
-        effect="Less: new surroundings take colours of their own.")
+        "edit starts from, in its place; auto: 0.5 where the words that differ name a colour or the surroundings, else 1",
+        low=0, high=1, effect="Less: what changes takes colours of its own.")
     # Flicker is less and all scores are as good or better than where every frame is edited (benchmarks/KINDS.md).
     stride: int | None = setting(None, "at most how many frames from one that the model edits to the next; those "
         "between are carried along the source's motion; auto: 8 where the words name a colour or surroundings, else 4",
@@ -297,11 +300,12 @@ class EditConfig:
 
     @property
     def guided_steps(self) -> range:
-        """The steps that are guided, counted from 0; of settings with every value filled in."""
-        assert self.steps and self.guided is not None and self.guided_from is not None
+        """The steps that are guided, counted from 0; of settings with the model's values filled in."""
+        assert self.steps and self.guided is not None
         if self.guidance == 1:
             return range(0)
-        return range(round(self.guided_from * self.steps), round(self.guided * self.steps))
+        begin = GUIDED_FROM if self.guided_from is None else self.guided_from
+        return range(round(begin * self.steps), round(self.guided * self.steps))
 
     @property
     def follows_motion(self) -> bool:
@@ -366,10 +370,7 @@ class ModelProfile:
     steps: int = 25
     inversion_steps: int = 25
     guidance: float = 7.5
-    # Guidance matters while the picture takes shape; before, it makes edits glaring (arXiv 2404.07724). Without it a
-    # step is a third cheaper.
-    guided_from: float = 0.2
-    guided: float = 0.6
+    guided: float = 0.6  # the last steps need guidance least, and without it a step is a third cheaper
     negative: Literal["empty", "source"] = "empty"  # what the guidance points away from by default
     injection_attention: float = 0.5
     injection_conv: float = 0.8

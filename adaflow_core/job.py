@@ -104,7 +104,9 @@ class Job:
         film = over.by_hand
         if config.outlines is None:  # what is changed by hand has outlines of its own
             config = replace(config, outlines=float(words.keeps_shapes and film is None))
-        if config.coarse is None:  # without a place the thing that stays would lose its own
+        if config.guided_from is None:
+            config = replace(config, guided_from=words.guided_from)
+        if config.coarse is None:  # without a place all else would lose its own
             config = replace(config, coarse=words.coarse if config.focus else 1.0)
         config = replace(config, stride=config.stride or words.stride)
         latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents

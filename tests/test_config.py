@@ -80,7 +80,7 @@ def test_a_field_that_is_no_row_of_the_table_is_refused() -> None:
 
 
 def test_whatever_the_model_has_a_value_for_is_filled_in() -> None:
-    own = {"guidance": 3.0, "guided_from": 0.1, "guided": 0.2, "injection_attention": 0.3, "injection_conv": 0.4,
+    own = {"guidance": 3.0, "guided": 0.2, "injection_attention": 0.3, "injection_conv": 0.4,
            "fidelity": 0.6, "tolerance": 0.7}  # fmt: skip
     chosen = {"prune": 0.1, "similarity": 0.2, "window_similarity": 0.3, "residual": 0.4}
     profile = ModelProfile(**own, **chosen)  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def test_a_report_of_an_older_version_means_what_it_did() -> None:
 
 def test_guidance_has_a_beginning_and_an_end() -> None:
     config = EditConfig(steps=10, guidance=7.0, guided_from=0.2, guided=0.6)
-    assert list(config.guided_steps) == [2, 3, 4, 5]
+    assert list(config.guided_steps) == list(replace(config, guided_from=None).guided_steps) == [2, 3, 4, 5]
     assert not replace(config, guidance=1.0).guided_steps and not replace(config, guided_from=0.8).guided_steps
 
 

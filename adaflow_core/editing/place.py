@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaflow_core.config import GUIDED_FROM
 from adaflow_core.editing.cutout import Cutout, otsu
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
@@ -44,7 +45,7 @@ TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than promp
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
 # validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and styles 0.3 to 0.4.
 LOCAL = 0.7
-RECOLOURED = 0.5  # of the old surroundings' light and colours; chosen on the plain model's validation clips
+RECOLOURED = 0.5  # of the source's light and colours; chosen on the plain model's validation clips
 # What is cut out must be so much of where the thing vaguely is; on ten validation clips it was 0.55 to 0.93 of it.
 AGREED = 0.4
 LEARNED = 8  # keyframes at most of which it is learned what a thing looks like
@@ -71,7 +72,12 @@ class Wording:
     @property
     def coarse(self) -> float:
         """How much of the source's coarse light and colours the edit starts from in its place."""
-        return 1.0 if self.kept is None else RECOLOURED
+        return RECOLOURED if self.keeps_shapes else 1.0
+
+    @property
+    def guided_from(self) -> float:
+        """The share of the steps before guidance: where structure is kept, colours are decided on in the first ones."""
+        return GUIDED_FROM / 2 if self.keeps_shapes else GUIDED_FROM
 
     @property
     def stride(self) -> int:

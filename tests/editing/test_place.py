@@ -187,13 +187,16 @@ def test_new_surroundings_have_light_and_colours_of_their_own(engine: AdaFlow) -
 
 
 @pytest.mark.slow
-def test_only_words_of_the_surroundings_take_the_sources_colours_away(engine: AdaFlow) -> None:
+def test_words_say_where_guidance_begins_and_what_stays_of_the_sources_colours(engine: AdaFlow) -> None:
     pair = make_pair(0, 2, "val", "cpu")
     plan = engine.plan(pair.source, PlanConfig(source_prompt="a red car in the desert", keyframes=1))
 
-    def share(prompt: str, config: EditConfig) -> float | None:
-        return Job.of(engine.backbone, engine.cache, plan, prompt, config, Monitor()).config.coarse
+    def found(prompt: str, config: EditConfig) -> tuple[float | None, float | None]:
+        config = Job.of(engine.backbone, engine.cache, plan, prompt, config, Monitor()).config
+        return config.guided_from, config.coarse
 
-    surroundings, colour = "a red car in a city", "a blue car in the desert"
-    assert share(surroundings, EditConfig()) == 0.5 and share(colour, EditConfig()) == 1.0
-    assert share(surroundings, EditConfig(focus=0.0)) == 1.0 and share(colour, EditConfig(coarse=0.2)) == 0.2
+    surroundings, colour, thing = "a red car in a city", "a blue car in the desert", "a red duck in the desert"
+    assert found(surroundings, EditConfig()) == found(colour, EditConfig()) == (0.1, 0.5)
+    assert found(thing, EditConfig()) == (0.2, 1.0)
+    assert found(surroundings, EditConfig(focus=0.0)) == (0.1, 1.0)
+    assert found(colour, EditConfig(guided_from=0.4, coarse=0.2)) == (0.4, 0.2)
