@@ -12,6 +12,7 @@ both ways in time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,7 +47,7 @@ class Agreement:
         """After how many of the steps it is time."""
         film, times = self.film, self.film.config.agreements
         assert times is not None
-        last = steps if film.renewed is None else TAKES_SHAPE * steps
+        last = steps if film.renewed is None else math.ceil(TAKES_SHAPE * steps)
         return [done for done in agreeing_steps(times, steps) if done <= last] if len(film.video) > 1 else []
 
     def prepare(self) -> None:

@@ -38,8 +38,9 @@ _PREPOSITIONS = {
     "in", "on", "at", "under", "near", "inside", "outside", "over", "above", "below", "through", "across", "beside",
     "behind", "by", "along", "around", "between", "before", "into", "onto", "from", "against", "within", "with",
 }  # fmt: skip
-_FUNCTION_WORDS = _PREPOSITIONS | set(
-    ["a", "an", "the", "of", "and", "or", "as", "is", "are", "its", "his", "her", "their", ",", ".", ";", ":"]
+_ARTICLES = {"a", "an", "the"}
+_FUNCTION_WORDS = (
+    _PREPOSITIONS | _ARTICLES | {"of", "and", "or", "as", "is", "are", "its", "his", "her", "their", ",", ".", ";", ":"}
 )
 TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than prompts, at higher ones all is vague
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
@@ -88,7 +89,8 @@ class Wording:
 def wording(source: str, prompt: str) -> Wording:
     """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
     before, after = (re.findall(r"[\w'-]+|[,.;:]", text.lower()) for text in (source, prompt))
-    changes = [c for c in SequenceMatcher(None, before, after, autojunk=False).get_opcodes() if c[0] != "equal"]
+    old, new = (["a" if word in _ARTICLES else word for word in words] for words in (before, after))  # "an orange ball"
+    changes = [c for c in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if c[0] != "equal"]
     if len(changes) != 1:
         return Wording(False, None)
     _, start, end, _, _ = changes[0]
@@ -98,7 +100,7 @@ def wording(source: str, prompt: str) -> Wording:
     while lead > 0 and before[lead - 1] in _FUNCTION_WORDS - {","}:
         lead -= 1
     begins_with_place = bool(_PREPOSITIONS & set(before[lead : start + 1]))
-    first = next((i for i, word in enumerate(before) if word in _FUNCTION_WORDS - {"a", "an", "the"}), len(before))
+    first = next((i for i, word in enumerate(before) if word in _FUNCTION_WORDS - _ARTICLES), len(before))
     if modifier or not begins_with_place or first > lead:
         return Wording(modifier, None)
     return Wording(False, " ".join(before[first:]))

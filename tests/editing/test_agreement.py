@@ -132,6 +132,8 @@ def test_a_new_thing_agrees_only_while_it_takes_shape(engine: AdaFlow, panned: n
     assert Agreement(film).due(25) == [8, 17]
     film = replace(film, renewed=np.ones((T, SIZE // 8, SIZE // 8), np.float32))
     assert Agreement(film).due(25) == [8]
+    once = replace(film, config=replace(film.config, agreements=1))
+    assert [Agreement(once).due(steps) for steps in (2, 3, 10, 15)] == [[1], [2], [5], [8]]
 
 
 def test_an_edit_with_agreement_flickers_less(engine: AdaFlow, panned: np.ndarray) -> None:
