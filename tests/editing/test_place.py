@@ -90,6 +90,12 @@ def test_prompts_that_differ_all_over_have_no_place() -> None:
         ("a jeep on a road at night", "a jeep on a road in the snow", False, "on a road at night"),
         ("an orange star at night, comic style", "an orange star at night, pencil sketch", False, None),
         ("a photo of a cat", "a painting of a cat", False, None),
+        ("a cat sitting on a mat", "a dog sitting on a mat", False, None),  # another thing that does the same
+        ("a black cat sitting on a mat", "a white cat sitting on a mat", True, None),
+        ("a red building in the snow", "a blue building in the snow", True, None),
+        ("a woman running on the beach", "a woman running in the desert", False, "on the beach"),
+        ("a red ball on the grass", "a blue duck on the grass", False, None),
+        ("a ball on the red grass", "a duck on the blue grass", False, None),
         ("a red ball in a meadow", "a blue ball in the desert", False, None),  # two places: nothing is concluded
         ("a ball", "a ball", False, None),
         ("", "a ball", False, None),
