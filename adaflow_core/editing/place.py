@@ -114,8 +114,7 @@ def wording(source: str, prompt: str) -> Wording:
 def _changed(before: list[str], after: list[str]) -> tuple[int, int] | None:
     """From where to where the first's words are others in the second; None: nowhere, or in several places.
 
-    Articles say nothing: "a red ball" and "an orange ball" differ in a colour, "on the beach" and "in the desert" in one
-    place.
+    Articles say nothing: "a red ball" and "an orange ball" differ in a colour, "on the beach" and "in the desert" once.
     """
     old, new = (["a" if word in _ARTICLES else word for word in words] for words in (before, after))
     parts = [c for c in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if c[0] != "equal"]
