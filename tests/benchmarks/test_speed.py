@@ -63,8 +63,8 @@ def test_the_paper_settings_need_what_is_known_of_them(sd21: Backbone) -> None:
 def test_guidance_and_the_source_count_as_passes(sd21: Backbone) -> None:
     passes = Passes(whole=100, until_conv=40, until_features=70, propagated=60, encode=5, decode=7)
     plain = EditConfig(
-        steps=10, inversion_steps=20, guidance=1.0, guided=1.0, injection_attention=0.0, injection_conv=0.5,
-        fidelity=0.0, tolerance=0.0, propagation="output", detail=0.0, agreements=0,
+        steps=10, inversion_steps=20, guidance=1.0, guided_from=0.0, guided=1.0, injection_attention=0.0,
+        injection_conv=0.5, fidelity=0.0, tolerance=0.0, propagation="output", detail=0.0, agreements=0,
     )  # fmt: skip
     own = layout(2, 1)
     work = stage_work(sd21, passes, own, plain, 24, 12)
