@@ -106,8 +106,8 @@ class Job:
             config = replace(config, outlines=float(words.keeps_shapes and film is None))
         if config.guided_from is None:
             config = replace(config, guided_from=words.guided_from)
-        if config.coarse is None:  # without a place all else would lose its own
-            config = replace(config, coarse=words.coarse if config.focus else 1.0)
+        if config.coarse is None:
+            config = replace(config, coarse=words.coarse)
         config = replace(config, stride=config.stride or words.stride)
         latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents
         job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)

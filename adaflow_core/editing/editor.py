@@ -151,10 +151,9 @@ class Editor:
             for frames in np.split(np.arange(len(x)), range(BLOCK, len(x), BLOCK)):
                 found = to_device(inversion.latents[0][frames], x.device).float()
                 found = math.sqrt(1 - share**2) * found + drawn.to(x.device)
-                if self.coarse != 1:
-                    place = self._place(frames)
-                    there = 1 if place is None else place[:, None].to(x.device)
-                    found -= (1 - self.coarse) * there * coarse_part(found)
+                place = self._place(frames)
+                if place is not None and self.coarse != 1:  # all over a frame, what stays would lose its own
+                    found -= (1 - self.coarse) * place[:, None].to(x.device) * coarse_part(found)
                 x[to_device(frames, x.device)] = found
         return x, resumed
 
