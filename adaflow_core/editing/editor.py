@@ -151,8 +151,8 @@ class Editor:
             for frames in np.split(np.arange(len(x)), range(BLOCK, len(x), BLOCK)):
                 found = to_device(inversion.latents[0][frames], x.device).float()
                 found = math.sqrt(1 - share**2) * found + drawn.to(x.device)
-                place = self._place(frames)
-                if place is not None and self.coarse != 1:  # all over a frame, what stays would lose its own
+                place = self._place(frames) if self.coarse != 1 else None
+                if place is not None:  # all over a frame, what stays would lose its own
                     found -= (1 - self.coarse) * place[:, None].to(x.device) * coarse_part(found)
                 x[to_device(frames, x.device)] = found
         return x, resumed

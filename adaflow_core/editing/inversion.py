@@ -19,7 +19,7 @@ from adaflow_core.storage.arrays import begin_columns, end_columns, open_columns
 from adaflow_core.types import Inversion
 
 _LATENTS = "latents.npy"
-COARSE = 9  # pixels of latents
+COARSE = 9  # pixels of latents, each way, whose mean counts as their coarse part
 
 
 @torch.inference_mode()

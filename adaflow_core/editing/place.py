@@ -43,7 +43,7 @@ _ARTICLES = {"a", "an", "the"}
 _FUNCTION_WORDS = (
     _PREPOSITIONS | _ARTICLES | {"of", "and", "or", "as", "is", "are", "its", "his", "her", "their", ",", ".", ";", ":"}
 )
-_THINGS_IN_ING = {
+_NOUNS_IN_ING = {
     "awning", "bedding", "building", "ceiling", "clothing", "crossing", "drawing", "duckling", "dumpling", "earring",
     "evening", "fencing", "icing", "king", "landing", "lightning", "morning", "painting", "pudding", "railing", "ring",
     "sling", "spring", "stocking", "string", "swing", "thing", "wedding", "wing",
@@ -100,7 +100,7 @@ def wording(source: str, prompt: str) -> Wording:
         return Wording(False, None)
     start, end = changed
     following = before[end] if end < len(before) else ","
-    modifier = start > 0 and not (following in _FUNCTION_WORDS or _is_deed(following))
+    modifier = start > 0 and not (following in _FUNCTION_WORDS or _is_participle(following))
     lead = start  # the first word of the phrase that differs: a preposition may stand before it or begin it
     while lead > 0 and before[lead - 1] in _FUNCTION_WORDS - {","}:
         lead -= 1
@@ -123,9 +123,9 @@ def _changed(before: list[str], after: list[str]) -> tuple[int, int] | None:
     return parts[0][1], parts[-1][2]
 
 
-def _is_deed(word: str) -> bool:
-    """Whether it says what the thing before it does, as in "a cat sitting on a mat"."""
-    return word.endswith("ing") and word not in _THINGS_IN_ING
+def _is_participle(word: str) -> bool:
+    """Whether it says what the thing before it does, as in "a cat sitting on a mat", and is none that it describes."""
+    return word.endswith("ing") and word not in _NOUNS_IN_ING
 
 
 @torch.inference_mode()
