@@ -124,7 +124,7 @@ def _changed(before: list[str], after: list[str]) -> tuple[int, int] | None:
 
 
 def _is_participle(word: str) -> bool:
-    """Whether it says what the thing before it does, as in "a cat sitting on a mat", and is none that it describes."""
+    """Whether it says what the thing before it does, as in "a cat sitting on a mat"."""
     return word.endswith("ing") and word not in _NOUNS_IN_ING
 
 
