@@ -25,7 +25,7 @@ Refinement = Literal["none", "move", "split"]
 
 # How many keyframes the thresholds may ask for; the joint pass grows with their square.
 MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
-AGREE_EVERY = 8  # steps for each time that frames are brought to agree, where it is not said how often
+AGREE_EVERY = 6  # steps for each time that frames are brought to agree, where it is not said how often
 _JSON_BYTES = 64 * 2**20  # of a file that are read; a report of 10,000 frames, or a project with its pictures, has less
 
 
@@ -248,9 +248,10 @@ class EditConfig:
         low=0, high=1)
     negative_prompt: str | None = setting(None, "what the guidance points away from; by default nothing or the source "
         "prompt, as the model does")
-    injection_attention: float | None = setting(None, "share of the steps with the source's queries and keys",
-        low=0, high=1, effect="More: holds the source's layout for longer. To change an object's kind, take less.")
-    injection_conv: float | None = setting(None, "share of the steps with the source's features",
+    injection_attention: float | None = setting(None, "share of the steps with the source's queries and keys; auto: "
+        "all where the words that differ name a colour or the surroundings, else as the model does", low=0, high=1,
+        effect="More: holds the source's layout for longer. To change an object's kind, take less.")
+    injection_conv: float | None = setting(None, "share of the steps with the source's features; auto: likewise",
         low=0, high=1, effect="More: holds the source's shapes for longer.")
     rescale: float | None = setting(None, "how far guidance keeps the spread of an unguided prediction", low=0, high=1)
     focus: float | None = setting(None, "how far the edit is held to the place where the two prompts differ",
@@ -259,15 +260,15 @@ class EditConfig:
         "or none where the words name another thing", low=0, high=1,
         effect="Less: things may take another shape.")
     coarse: float | None = setting(None, "how much of the source's coarse light and colours the noise keeps that the "
-        "edit starts from, in its place; auto: 0.5 where the words that differ name a colour or the surroundings, else "
-        "1", low=0, high=1, effect="Less: what changes takes colours of its own.")
+        "edit starts from, in its place; auto: 0.25 where the words that differ name a colour or the surroundings, "
+        "else 1", low=0, high=1, effect="Less: what changes takes colours of its own.")
     # Flicker is less and all scores are as good or better than where every frame is edited (benchmarks/KINDS.md).
     stride: int | None = setting(None, "at most how many frames from one that the model edits to the next; those "
         "between are carried along the source's motion; auto: 8 where the words name a colour or surroundings, else 4",
         low=1, high=32,
         effect="More: faster and calmer. Where the source moves too fast for it, more frames are edited. 1: all are.")
     agreements: int | None = setting(None, "how many times, while they are denoised, edited frames are brought to "
-        "agree along the source's motion; auto: as the model does, at most once for eight steps, never with "
+        "agree along the source's motion; auto: as the model does, at most once for six steps, never with "
         "--method per-frame", low=0, high=100,
         effect="More: what the words leave open is drawn alike in all frames. Each takes three decodings' time.")
     smoothing: float | None = setting(None, "how far flicker is smoothed away along the source's motion",
@@ -328,7 +329,7 @@ PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
     "default": (PlanConfig(), EditConfig()),
     # Fewer steps, most of what shapes the picture being decided in the first of them, and fewer frames. With 8 steps
     # edits of backgrounds are lost on the plain model, which needs more of them than the embedded one.
-    "fast": (PlanConfig(), EditConfig(steps=10, inversion_steps=10, stride=8)),
+    "fast": (PlanConfig(), EditConfig(steps=12, inversion_steps=12, stride=8)),
     # The settings of the published program (method.md of arXiv 2502.05433's implementation).
     "paper": (
         PlanConfig(

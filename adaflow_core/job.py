@@ -95,20 +95,15 @@ class Job:
         over: OverThePicture = OverThePicture(),
     ) -> Job:
         source_prompt = plan.config.source_prompt
-        config = resolve_edit(config, backbone.profile, plan.config)
-        words = wording(source_prompt, prompt)
+        words, film = wording(source_prompt, prompt), over.by_hand
+        if config.outlines is None and film is not None:  # what is changed by hand has outlines of its own
+            config = replace(config, outlines=0.0)
+        focus = backbone.profile.focus if config.focus is None else config.focus
+        config = resolve_edit(words.fill(config, focus), backbone.profile, plan.config)
         size = plan.video.size if over.crop is None else over.crop.window.size
         config = replace(config, chunk=config.chunk or backbone.chunk_for(*size, config.low_memory))
         assert config.negative_prompt is not None
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
-        film = over.by_hand
-        if config.outlines is None:  # what is changed by hand has outlines of its own
-            config = replace(config, outlines=float(words.keeps_shapes and film is None))
-        if config.guided_from is None:
-            config = replace(config, guided_from=words.guided_from)
-        if config.coarse is None:
-            config = replace(config, coarse=words.coarse)
-        config = replace(config, stride=config.stride or words.stride)
         latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents
         job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)
         if config.structure is None:

@@ -37,6 +37,12 @@ def agreeing_steps(times: int, steps: int) -> list[int]:
     return sorted({round(k * steps / (times + 1)) for k in range(1, times + 1)} & set(range(1, steps)))
 
 
+def shaping_steps(times: int, steps: int) -> list[int]:
+    """The same of a new thing, as often in the steps in which it takes shape, after the last of these too."""
+    last, times = math.ceil(TAKES_SHAPE * steps), math.ceil(TAKES_SHAPE * times)
+    return sorted({round(k * last / times) for k in range(1, times + 1)} & set(range(1, steps)))
+
+
 @dataclass(frozen=True)
 class Agreement:
     """Brings the frames of a film to agree."""
@@ -47,8 +53,9 @@ class Agreement:
         """After how many of the steps it is time."""
         film, times = self.film, self.film.config.agreements
         assert times is not None
-        last = steps if film.renewed is None else math.ceil(TAKES_SHAPE * steps)
-        return [done for done in agreeing_steps(times, steps) if done <= last] if len(film.video) > 1 else []
+        if len(film.video) == 1:
+            return []
+        return agreeing_steps(times, steps) if film.renewed is None else shaping_steps(times, steps)
 
     def prepare(self) -> None:
         """Makes what every call needs, in stages of its own."""

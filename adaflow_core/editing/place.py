@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.config import GUIDED_FROM
+from adaflow_core.config import GUIDED_FROM, EditConfig
 from adaflow_core.editing.cutout import Cutout, otsu
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
@@ -52,7 +52,7 @@ TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than promp
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
 # validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and styles 0.3 to 0.4.
 LOCAL = 0.7
-RECOLOURED = 0.5  # of the source's light and colours; chosen on the plain model's validation clips
+RECOLOURED = 0.25  # of the source's light and colours; chosen on the plain model's validation clips
 # What is cut out must be so much of where the thing vaguely is; on ten validation clips it was 0.55 to 0.93 of it.
 AGREED = 0.4
 LEARNED = 8  # keyframes at most of which it is learned what a thing looks like
@@ -77,19 +77,26 @@ class Wording:
         return float(self.keeps_shapes)
 
     @property
-    def coarse(self) -> float:
-        """How much of the source's coarse light and colours the edit starts from in its place."""
-        return RECOLOURED if self.keeps_shapes else 1.0
-
-    @property
-    def guided_from(self) -> float:
-        """The share of the steps before guidance: where structure is kept, colours are decided on in the first ones."""
-        return GUIDED_FROM / 2 if self.keeps_shapes else GUIDED_FROM
-
-    @property
     def stride(self) -> int:
         """At most how many frames from one that the model edits to the next: a new shape is doubled if carried far."""
         return FAR if self.keeps_shapes else NEAR
+
+    def fill(self, config: EditConfig, focus: float) -> EditConfig:
+        """`config` with what they decide where it says nothing.
+
+        With a `focus` of 0, where the edit is held to no place, structure is injected as long as the model does it.
+        """
+        keeps = self.keeps_shapes
+        said = {
+            "outlines": float(keeps),
+            # Where structure is kept, colours are decided on in the first steps.
+            "guided_from": GUIDED_FROM / 2 if keeps else GUIDED_FROM,
+            "coarse": RECOLOURED if keeps else 1.0,
+            "stride": self.stride,
+        }
+        if keeps and focus:
+            said |= {"injection_attention": 1.0, "injection_conv": 1.0}
+        return replace(config, **{name: value for name, value in said.items() if getattr(config, name) is None})
 
 
 def wording(source: str, prompt: str) -> Wording:
@@ -164,7 +171,7 @@ def prompt_difference(
         timesteps=TIMESTEPS,
         rows=rows,
     )
-    folder, _, _ = cache.get("place", key, build, monitor.note, together=True)
+    folder, _, _ = cache.get("place", key, build, monitor.note)
     return np.load(folder / "difference.npy", mmap_mode="r")
 
 
@@ -258,7 +265,7 @@ def _thing_that_stays(
         video=video.digest, model=backbone.fingerprint, prompts=[source, left], keyframes=keyframes.tolist(),
         pixels=PIXELS, learned=LEARNED,
     )  # fmt: skip
-    folder, _, _ = cache.get("kept", key, build, monitor.note, together=True)
+    folder, _, _ = cache.get("kept", key, build, monitor.note)
     return np.load(folder / "kept.npy", mmap_mode="r")
 
 

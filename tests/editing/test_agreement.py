@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adaflow_core.config import EditConfig, PlanConfig, resolve_edit
-from adaflow_core.editing.agreement import Agreement, agreeing_steps
+from adaflow_core.editing.agreement import Agreement, agreeing_steps, shaping_steps
 from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.engine import AdaFlow
 from adaflow_core.model.backbone import Backbone
@@ -68,6 +68,8 @@ def test_agreement_comes_between_steps_and_evenly() -> None:
     assert agreeing_steps(4, 25) == [5, 10, 15, 20] and agreeing_steps(1, 10) == [5]
     assert agreeing_steps(0, 25) == [] and agreeing_steps(4, 1) == [] and agreeing_steps(1, 2) == [1]
     assert agreeing_steps(100, 5) == [1, 2, 3, 4]  # not after the last: what comes then is smoothing
+    assert shaping_steps(3, 25) == [6, 13] and shaping_steps(2, 12) == [6] and shaping_steps(1, 8) == [4]
+    assert shaping_steps(0, 25) == [] and shaping_steps(4, 1) == [] and shaping_steps(100, 5) == [1, 2, 3]
 
 
 def test_what_each_frame_drew_otherwise_comes_together(engine: AdaFlow, panned: np.ndarray, tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_a_new_thing_agrees_only_while_it_takes_shape(engine: AdaFlow, panned: n
     film = film_of(engine.backbone, panned, tmp_path)
     assert Agreement(film).due(25) == [8, 17]
     film = replace(film, renewed=np.ones((T, SIZE // 8, SIZE // 8), np.float32))
-    assert Agreement(film).due(25) == [8]
+    assert Agreement(film).due(25) == [13]
     once = replace(film, config=replace(film.config, agreements=1))
     assert [Agreement(once).due(steps) for steps in (2, 3, 10, 15)] == [[1], [2], [5], [8]]
 

@@ -14,8 +14,7 @@ from adaflow_core.editing.inversion import coarse_part
 from adaflow_core.editing.place import Wording, likely, place_of, wording
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.job import Job
-from adaflow_core.progress import Monitor, Progress
+from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
 from benchmarks.quality.kinds import make_pair
 
@@ -207,16 +206,25 @@ def test_without_a_place_all_keeps_its_light_and_colours(engine: AdaFlow) -> Non
     assert np.array_equal(edited[0], edited[2]) and np.array_equal(edited[1], edited[2])
 
 
+def test_words_decide_what_settings_leave_open() -> None:
+    """A colour and the surroundings keep the shapes of things; what is said is kept to."""
+    names = ("outlines", "guided_from", "coarse", "stride", "injection_attention", "injection_conv")
+
+    def found(prompt: str, config: EditConfig, focus: float = 1.0) -> list[float | None]:
+        filled = wording("a red car in the desert", prompt).fill(config, focus)
+        return [getattr(filled, name) for name in names]
+
+    shapes = [1.0, 0.1, 0.25, 8, 1.0, 1.0]
+    assert found("a red car in a city", EditConfig()) == found("a blue car in the desert", EditConfig()) == shapes
+    assert found("a red duck in the desert", EditConfig()) == [0.0, 0.2, 1.0, 4, None, None]  # as the model does
+    assert found("a blue car in the desert", EditConfig(), focus=0.0) == [*shapes[:4], None, None]
+    said = [0.5, 0.4, 0.2, 3, 0.6, 0.7]
+    assert found("a blue car in the desert", EditConfig(**dict(zip(names, said, strict=True)))) == said
+
+
 @pytest.mark.slow
-def test_words_say_where_guidance_begins_and_what_stays_of_the_sources_colours(engine: AdaFlow) -> None:
+def test_an_edit_runs_with_what_its_words_decide(engine: AdaFlow) -> None:
     pair = make_pair(0, 2, "val", "cpu")
     plan = engine.plan(pair.source, PlanConfig(source_prompt="a red car in the desert", keyframes=1))
-
-    def found(prompt: str, config: EditConfig) -> tuple[float | None, float | None]:
-        config = Job.of(engine.backbone, engine.cache, plan, prompt, config, Monitor()).config
-        return config.guided_from, config.coarse
-
-    surroundings, colour, thing = "a red car in a city", "a blue car in the desert", "a red duck in the desert"
-    assert found(surroundings, EditConfig()) == found(colour, EditConfig()) == (0.1, 0.5)
-    assert found(thing, EditConfig()) == (0.2, 1.0)
-    assert found(colour, EditConfig(guided_from=0.4, coarse=0.2)) == (0.4, 0.2)
+    edit = engine.edit(plan, "a blue car in the desert", EditConfig(steps=1, stride=2)).report["settings"]["edit"]
+    assert (edit["guided_from"], edit["coarse"], edit["injection_attention"], edit["stride"]) == (0.1, 0.25, 1.0, 2)
