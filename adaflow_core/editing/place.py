@@ -87,7 +87,7 @@ class Wording:
         With a `focus` of 0, where the edit is held to no place, structure is injected as long as the model does it.
         """
         keeps = self.keeps_shapes
-        said = {
+        said: dict[str, Any] = {
             "outlines": float(keeps),
             # Where structure is kept, colours are decided on in the first steps.
             "guided_from": GUIDED_FROM / 2 if keeps else GUIDED_FROM,
