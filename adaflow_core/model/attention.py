@@ -6,13 +6,12 @@ Layer names are those of `unet.attn_processors` without the trailing ".processor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -44,7 +43,9 @@ class FrameAttention:
 
     def __call__(self, attn: Attention, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # [B, n, d]
         self.state.check()
-        query, key, value = (split_heads(x, attn.heads) for x in project_together(attn, hidden_states))
+        query, key, value = (
+            split_heads(project(hidden_states), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
         return project_out(attn, self.state.attend(query, key, value, attn.scale))
 
 
@@ -66,14 +67,6 @@ class PromptAttention:
         mixed = rearrange(mixed, "p h (f n) d -> (p f) n (h d)", n=hidden_states.shape[1])
         output: Tensor = attn.to_out[1](attn.to_out[0](mixed))
         return output
-
-
-def project_together(attn: Attention, hidden_states: Tensor) -> Iterable[Tensor]:
-    """Queries, keys and values [B, n, d] of the same tokens; one product where `fused.py` has joined their weights."""
-    weight: Tensor | None = getattr(attn, "qkv_weight", None)
-    if weight is None:
-        return [project(hidden_states) for project in (attn.to_q, attn.to_k, attn.to_v)]
-    return F.linear(hidden_states, weight).chunk(3, dim=-1)
 
 
 def split_heads(projected: Tensor, heads: int) -> Tensor:  # [B, n, H*d] -> [B, H, n, d]

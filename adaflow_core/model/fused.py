@@ -178,20 +178,10 @@ def fuse(model: Any) -> None:
             bias = module.conv2.bias if module.conv_shortcut is None else module.conv2.bias + module.conv_shortcut.bias
             module.register_buffer("residual_bias", bias.detach(), persistent=False)
             module.forward = partial(_resnet, module)
-        elif kind == "Attention" and not module.is_cross_attention and module.to_q.bias is None:
-            _join_projections(module)
         elif kind == "Transformer2DModel" and module.is_input_continuous:
             module._get_output_for_continuous_inputs = partial(_to_picture, module)
         elif kind == "Upsample2D" and _enlarges(module):
             module.forward = partial(_upsample, module)
-
-
-def _join_projections(attn: Any) -> None:
-    """One matrix of the weights of queries, keys and values: tokens are read once, not three times."""
-    projections = attn.to_q, attn.to_k, attn.to_v
-    attn.register_buffer("qkv_weight", torch.cat([p.weight.detach() for p in projections]), persistent=False)
-    for projection, part in zip(projections, attn.qkv_weight.split([p.out_features for p in projections]), strict=True):
-        projection.weight.data = part
 
 
 def _is_plain(block: Any) -> bool:

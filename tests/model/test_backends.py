@@ -54,6 +54,17 @@ def test_auto_takes_what_is_fastest_on_a_cpu() -> None:
     assert pick_attention("sdpa", CPU, torch.bfloat16) is attend_sdpa
 
 
+@pytest.mark.parametrize(("capability", "expected"), [((8, 6), "xformers"), ((9, 0), "sdpa"), ((12, 0), "sdpa")])
+def test_from_hopper_on_torch_has_the_faster_attention(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **_: torch.ones(*shape))  # a probe that needs no GPU
+    monkeypatch.setattr(attend, "attend_xformers", tried := (lambda *_: None))
+    found = pick_attention("auto", torch.device("cuda"), torch.float16)
+    assert found is (tried if expected == "xformers" else attend_sdpa)
+
+
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_half_precision_on_a_cpu_only_where_the_processor_has_it(
     monkeypatch: pytest.MonkeyPatch, native: bool, dtype: torch.dtype

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaflow_core.editing.injection import ConvInjection, injected_conv
-from adaflow_core.model.attention import PassState, forward_hook, frame_attention, project_together
+from adaflow_core.model.attention import forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import gather_blend
 from adaflow_core.model.fused import ConvWithoutBias, FusedGroupNorm, accelerate, fuse, kernels_run
@@ -116,13 +115,8 @@ def test_a_fused_model_is_the_same(
     backbone = tiny_backbone(layout)
     x = torch.randn(2, 4, size, size, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     states = backbone.embed("a red ball").states.to(DEVICE).expand(2, -1, -1)
-
-    def whole_pass(unet: Any) -> Tensor:
-        with frame_attention(unet, PassState()):
-            return unet(x, 500, encoder_hidden_states=states).sample
-
     for model, run in (
-        (backbone.unet, whole_pass),
+        (backbone.unet, lambda unet: unet(x, 500, encoder_hidden_states=states).sample),
         (backbone.vae, lambda vae: vae.decode(x).sample),
         (backbone.vae, lambda vae: vae.encode(x[:, :3]).latent_dist.mode()),
     ):
@@ -135,22 +129,6 @@ def test_a_fused_model_is_the_same(
         assert fused.state_dict().keys() == model.state_dict().keys()
         close = 1e-3 if DEVICE.type == "cpu" else 3e-2  # convolutions on a GPU round to TF32
         torch.testing.assert_close(run(fused), run(model), rtol=close, atol=close)
-
-
-@torch.inference_mode()
-def test_weights_of_queries_keys_and_values_lie_in_one_matrix(tiny_backbone: Callable[[str], Backbone]) -> None:
-    unet = copy.deepcopy(tiny_backbone("sd2").unet)
-    before = {name: weight.clone() for name, weight in unet.named_parameters()}
-    fuse(unet)
-    joined = {name for name, _ in unet.named_buffers() if name.endswith("qkv_weight")}
-    assert joined and all(".attn1." in name for name in joined)
-    for name in joined:
-        attn = unet.get_submodule(name.removesuffix(".qkv_weight"))
-        tokens = torch.randn(2, 5, attn.to_q.in_features)
-        apart = [project(tokens) for project in (attn.to_q, attn.to_k, attn.to_v)]
-        torch.testing.assert_close(list(project_together(attn, tokens)), apart)
-        assert attn.to_v.weight.untyped_storage().data_ptr() == attn.qkv_weight.untyped_storage().data_ptr()
-    assert all(torch.equal(before[name], weight) for name, weight in unet.named_parameters())
 
 
 @torch.inference_mode()
