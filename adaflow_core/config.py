@@ -262,7 +262,7 @@ class EditConfig:
     coarse: float | None = setting(None, "how much of the source's coarse light and colours the noise keeps that the "
         "edit starts from, in its place; auto: 0.25 where the words that differ name a colour or the surroundings, "
         "else 1", low=0, high=1, effect="Less: what changes takes colours of its own.")
-    # Flicker is less and all scores are as good or better than where every frame is edited (benchmarks/KINDS.md).
+    # Flicker is less and all scores are as good or better than where every frame is edited (benchmarks/TRIED.md).
     stride: int | None = setting(None, "at most how many frames from one that the model edits to the next; those "
         "between are carried along the source's motion; auto: 8 where the words name a colour or surroundings, else 4",
         low=1, high=32,
@@ -327,8 +327,8 @@ _PUBLISHED: dict[str, Any] = {
 
 PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
     "default": (PlanConfig(), EditConfig()),
-    # Fewer steps, most of what shapes the picture being decided in the first of them, and fewer frames. With 8 steps
-    # edits of backgrounds are lost on the plain model, which needs more of them than the embedded one.
+    # Fewer steps, most of what shapes the picture being decided in the first of them, and fewer frames. With 10 steps
+    # a tenth of the edits of objects and backgrounds is lost on the plain model, with 8 more of them.
     "fast": (PlanConfig(), EditConfig(steps=12, inversion_steps=12, stride=8)),
     # The settings of the published program (method.md of arXiv 2502.05433's implementation).
     "paper": (

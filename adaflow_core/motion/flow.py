@@ -119,9 +119,9 @@ def trusted(
     miss = (there + warp(back, there, grid)).square().sum(dim=1, keepdim=True).sqrt()
     spread = _largest_around(there) + _largest_around(-there)  # largest less smallest
     found = (miss < AGREE) & (spread.amax(dim=1, keepdim=True) < EDGE)
-    size = torch.tensor(there.shape[2:], device=there.device).flip(0)[:, None, None]  # width, height
-    where = grid + there
-    found &= ((where >= 0) & (where <= size - 1)).all(dim=1, keepdim=True)
+    H, W = there.shape[2:]
+    x, y = (grid + there).split(1, dim=1)
+    found &= (x >= 0) & (x <= W - 1) & (y >= 0) & (y <= H - 1)
     return found.to(there.dtype)
 
 
@@ -152,12 +152,19 @@ def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
 
 def warp(pictures: Tensor, flow: Tensor, grid: Tensor) -> Tensor:
     """`pictures` [F, C, H, W] looked up at every pixel plus `flow` [F, 2, H, W], bilinear; beyond the edge its last."""
-    H, W = pictures.shape[-2:]
-    size = torch.tensor([W, H], device=flow.device, dtype=flow.dtype)[:, None, None]
-    where = (2 * (grid + flow) + 1) / size - 1
-    return F.grid_sample(
-        pictures, where.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
-    )
+    return look_up(pictures, places(flow, grid))
+
+
+def places(flow: Tensor, grid: Tensor) -> Tensor:
+    """Every pixel plus `flow` [F, 2, H, W], as `look_up` takes it: [F, H, W, 2]."""
+    H, W = flow.shape[-2:]
+    x, y = (2 * (grid + flow) + 1).unbind(1)
+    return torch.stack([x / W - 1, y / H - 1], dim=-1)  # by numbers: a tensor of them would wait for the device
+
+
+def look_up(pictures: Tensor, where: Tensor) -> Tensor:
+    """`pictures` [F, C, H, W] at `places` [F, H, W, 2], bilinear; beyond the edge its last pixel."""
+    return F.grid_sample(pictures, where, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def frames_at_once(size: tuple[int, int], device: torch.device) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from adaflow_core.model.memory import one_behind, rows_to_device, to_device
 from adaflow_core.motion.carrying import RENEWED, miss, picture_share
-from adaflow_core.motion.flow import full_size, pixel_grid, trusted, warp
+from adaflow_core.motion.flow import full_size, look_up, pixel_grid, places, trusted
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 
@@ -42,7 +42,7 @@ def smooth_edit(
     monitor: Monitor,
     renewed: Callable[[np.ndarray], Tensor] | None = None,  # frames -> where a thing takes another's [F, 1, H, W] 0..1
     part: slice = slice(None),  # the frames to smooth
-    fits: float | None = None,  # of pictures that are not finished yet: see `_carried`
+    fits: float | None = None,  # of pictures that are not finished yet: see `_Past`
 ) -> None:
     """Filters some of T frames; those around are taken into account as far as the filter remembers.
 
@@ -62,14 +62,15 @@ def smooth_edit(
         there, back = (full_size(way, now) for way in (pairs[:, 0], pairs[:, 1])[::step])
         share = strength * trusted(there, back, grid)
         place = None if renewed is None else renewed(frames) >= RENEWED
+        before = torch.cat([source[:1] if state is None else state.source[None], source[:-1]])
+        past = _Past(now, source, before, places(there, grid), place, fits)
         found = []
         for i, t in enumerate(frames.tolist()):
             if state is None or (t if step < 0 else t + 1) in borders:
                 found.append(now[i])
             else:
-                here = None if place is None else place[i]
-                past, taken = _carried(state, now[i], source[i], there[i], grid, here, fits)
-                found.append(torch.lerp(now[i], past, share[i] * taken))
+                carried, taken = past.carried(i, state.picture)
+                found.append(torch.lerp(now[i], carried, share[i] * taken))
             state = _State(found[-1], source[i])
         assert state is not None
         return now, torch.stack(found), state
@@ -128,33 +129,43 @@ class _State(NamedTuple):
     source: Tensor  # [3, H, W]
 
 
-def _carried(
-    state: _State,
-    now: Tensor,  # [3, H, W]
-    source: Tensor,  # [3, H, W]
-    flow: Tensor,  # [2, H, W]
-    grid: Tensor,
-    renewed: Tensor | None,  # [1, H, W] bool
-    fits: float | None,
-) -> tuple[Tensor, Tensor]:
-    """The past as this frame would have it [3, H, W], and how readily it is taken [1, H, W] 0..1.
+class _Past:
+    """What some frames take of the frame before each, as far as it does not hang on how that one is filtered.
 
-    With `fits` it is taken whatever was drawn in its stead: in what is renewed, and wherever the source misses by less
-    than so many levels of 0..255 along its motion (by as many, a third is taken).
+    On a GPU each operation costs the host more than the card: few are left to be done frame by frame. With `fits` the
+    past is taken whatever was drawn in its stead: in what is renewed, and wherever the source misses by less than so
+    many levels of 0..255 along its motion (by as many, a third is taken).
     """
-    picture, old = warp(torch.cat(state)[None], flow[None], grid)[0].chunk(2)
-    change = picture + (source - old)  # of the source, added to what the source is now
-    share = picture_share(miss(change, now), miss(picture, now), renewed)
-    past = torch.lerp(change, picture, share)
-    limit: Tensor | float = MISSED
-    if renewed is not None:
-        limit = torch.full_like(share, MISSED).masked_fill(renewed, MISSED_RENEWED)
-    taken = torch.exp(-(miss(past, now) / limit**2).square())
-    if fits is not None:
-        taken = torch.maximum(taken, torch.exp(-(miss(old, source) / fits**2).square()))
+
+    def __init__(
+        self,
+        now: Tensor,  # [F, 3, H, W]
+        source: Tensor,  # [F, 3, H, W]
+        before: Tensor,  # [F, 3, H, W] the source a frame before
+        where: Tensor,  # [F, H, W, 2] what is seen here, there
+        renewed: Tensor | None,  # [F, 1, H, W] bool
+        fits: float | None,
+    ) -> None:
+        self.now, self.where, self.renewed = now, where, renewed
+        old = look_up(before, where)
+        self.moved = source - old  # of the source, which a change of it is added to
+        self.fits = None if fits is None else torch.exp(-(miss(old, source) / fits**2).square())
+        limit = torch.full_like(now[:, :1], MISSED)
         if renewed is not None:
-            taken = taken.masked_fill(renewed, 1.0)
-    return past, taken
+            limit.masked_fill_(renewed, MISSED_RENEWED)
+            if self.fits is not None:
+                self.fits.masked_fill_(renewed, 1.0)
+        self.limit = limit**2
+
+    def carried(self, i: int, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """The filtered `picture` [3, H, W] before as frame i would have it, and how readily it is taken [1, H, W]."""
+        now, renewed = self.now[i], None if self.renewed is None else self.renewed[i]
+        picture = look_up(picture[None], self.where[i, None])[0]
+        change = picture + self.moved[i]
+        missed = miss(torch.stack([change, picture]), now)
+        past = torch.lerp(change, picture, picture_share(missed[0], missed[1], renewed))
+        taken = torch.exp(-(miss(past, now) / self.limit[i]).square())
+        return past, taken if self.fits is None else torch.maximum(taken, self.fits[i])
 
 
 def reach(own: range, T: int, strength: float) -> range:
