@@ -62,8 +62,7 @@ def smooth_edit(
         there, back = (full_size(way, now) for way in (pairs[:, 0], pairs[:, 1])[::step])
         share = strength * trusted(there, back, grid)
         place = None if renewed is None else renewed(frames) >= RENEWED
-        before = torch.cat([source[:1] if state is None else state.source[None], source[:-1]])
-        past = _Past(now, source, before, places(there, grid), place, fits)
+        past = _Past(now, source, state, places(there, grid), place, fits)
         found = []
         for i, t in enumerate(frames.tolist()):
             if state is None or (t if step < 0 else t + 1) in borders:
@@ -141,12 +140,13 @@ class _Past:
         self,
         now: Tensor,  # [F, 3, H, W]
         source: Tensor,  # [F, 3, H, W]
-        before: Tensor,  # [F, 3, H, W] the source a frame before
+        state: _State | None,  # of the frame before them
         where: Tensor,  # [F, H, W, 2] what is seen here, there
         renewed: Tensor | None,  # [F, 1, H, W] bool
         fits: float | None,
     ) -> None:
         self.now, self.where, self.renewed = now, where, renewed
+        before = torch.cat([source[:1] if state is None else state.source[None], source[:-1]])
         old = look_up(before, where)
         self.moved = source - old  # of the source, which a change of it is added to
         self.fits = None if fits is None else torch.exp(-(miss(old, source) / fits**2).square())
