@@ -171,7 +171,7 @@ def prompt_difference(
         timesteps=TIMESTEPS,
         rows=rows,
     )
-    folder, _, _ = cache.get("place", key, build, monitor.note)
+    folder, _, _ = cache.get("place", key, build, monitor.note, together=True)
     return np.load(folder / "difference.npy", mmap_mode="r")
 
 
