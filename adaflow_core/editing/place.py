@@ -265,7 +265,7 @@ def _thing_that_stays(
         video=video.digest, model=backbone.fingerprint, prompts=[source, left], keyframes=keyframes.tolist(),
         pixels=PIXELS, learned=LEARNED,
     )  # fmt: skip
-    folder, _, _ = cache.get("kept", key, build, monitor.note)
+    folder, _, _ = cache.get("kept", key, build, monitor.note, together=True)
     return np.load(folder / "kept.npy", mmap_mode="r")
 
 
