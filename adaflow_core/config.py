@@ -174,6 +174,8 @@ def as_flags(config: PlanConfig | EditConfig, usual: Mapping[str, Any]) -> list[
 DELIVERIES = ("source", "working")  # the sizes at which an edit can be written
 CROPS = ("auto", "small", "never")  # whether a region is edited in a crop around it, and how small it may be
 GUIDED_FROM = 0.2  # the share of the steps before guidance, where the words that differ do not say otherwise
+# The model's own values of these hold where the words that differ do not say otherwise.
+BY_WORDS = ("injection_attention", "injection_conv")
 BUDGET = ("prune", "kv_frames")  # two ways to say how many tokens are kept
 
 
@@ -249,7 +251,8 @@ class EditConfig:
     negative_prompt: str | None = setting(None, "what the guidance points away from; by default nothing or the source "
         "prompt, as the model does")
     injection_attention: float | None = setting(None, "share of the steps with the source's queries and keys; auto: "
-        "all where the words that differ name a colour or the surroundings, else as the model does", low=0, high=1,
+        "all where the edit is held to its place (focus) and the words that differ name a colour or the surroundings, "
+        "else as the model does", low=0, high=1,
         effect="More: holds the source's layout for longer. To change an object's kind, take less.")
     injection_conv: float | None = setting(None, "share of the steps with the source's features; auto: likewise",
         low=0, high=1, effect="More: holds the source's shapes for longer.")
@@ -268,8 +271,8 @@ class EditConfig:
         low=1, high=32,
         effect="More: faster and calmer. Where the source moves too fast for it, more frames are edited. 1: all are.")
     agreements: int | None = setting(None, "how many times, while they are denoised, edited frames are brought to "
-        "agree along the source's motion; auto: as the model does, at most once for six steps, never with "
-        "--method per-frame", low=0, high=100,
+        "agree along the source's motion; auto: as the model does, at most once for six steps, a new thing half "
+        "as often, never with --method per-frame", low=0, high=100,
         effect="More: what the words leave open is drawn alike in all frames. Each takes three decodings' time.")
     smoothing: float | None = setting(None, "how far flicker is smoothed away along the source's motion",
         low=0, high=1, effect="More: calmer; fine detail that comes and goes is averaged.")
@@ -327,8 +330,8 @@ _PUBLISHED: dict[str, Any] = {
 
 PRESETS: dict[str, tuple[PlanConfig, EditConfig]] = {
     "default": (PlanConfig(), EditConfig()),
-    # Fewer steps, most of what shapes the picture being decided in the first of them, and fewer frames. With 10 steps
-    # a tenth of the edits of objects and backgrounds is lost on the plain model, with 8 more of them.
+    # Fewer steps than Stable Diffusion's 25, most of what shapes the picture being decided in the first of them, and
+    # fewer frames. With 10 objects are seen in 73 % and backgrounds in 86 % of frames, with 12 in 83 and 94 %.
     "fast": (PlanConfig(), EditConfig(steps=12, inversion_steps=12, stride=8)),
     # The settings of the published program (method.md of arXiv 2502.05433's implementation).
     "paper": (

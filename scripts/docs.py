@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, Setting, settings_of  # noqa: E402
+from adaflow_core.config import BY_WORDS, EditConfig, ModelProfile, PlanConfig, Setting, settings_of  # noqa: E402
 
 DOCS = ROOT / "docs"
 ENGINE = "adaflow_core"
@@ -293,7 +293,7 @@ def settings_page() -> str:
 def default_of(row: Setting) -> str:
     own = getattr(ModelProfile(), row.name, None) if row.default is None else None
     if own is not None:
-        return f"{own:g} *model*"
+        return f"{'auto, else ' if row.name in BY_WORDS else ''}{own:g} *model*"
     if row.default is None:
         return "auto" if row.takes_auto else "*model*"
     return ("off", "on")[row.default] if row.kind is bool else row.as_text(row.default) or "empty"

@@ -252,9 +252,15 @@ def test_the_command_repeats_any_edit(profile: ModelProfile) -> None:
 
 def test_the_command_leaves_out_what_the_model_does_anyway() -> None:
     profile = ModelProfile()
-    plan, edit = resolve_plan(PlanConfig(), profile, "cpu"), resolve_edit(EditConfig(), profile, PlanConfig())
-    line = edit_command("a.mp4", "b", plan, edit, profile, model="embedded", device="cpu")
-    assert line == "python -m adaflow_core edit a.mp4 --prompt=b"
+    plan = resolve_plan(PlanConfig(), profile, "cpu")
+
+    def command(edit: EditConfig) -> str:
+        return edit_command("a.mp4", "b", plan, edit, profile, model="embedded", device="cpu")
+
+    assert command(EditConfig()) == "python -m adaflow_core edit a.mp4 --prompt=b"
+    assert command(EditConfig(guidance=profile.guidance)) == command(EditConfig())
+    # What the model does unless words decide otherwise is said where it was asked for.
+    assert "--injection-attention=0.5" in command(EditConfig(injection_attention=profile.injection_attention))
 
 
 @pytest.mark.parametrize("command", ["plan", "edit", "batch"])

@@ -100,12 +100,18 @@ def test_the_model_fills_in_what_is_left_open() -> None:
     edit = resolve_edit(EditConfig(steps=5, guidance=3, negative_prompt=""), profile, plan)
     assert (edit.inversion_steps, edit.guidance, edit.negative_prompt) == (10, 3, "")
     # Frames agree the less often the fewer steps there are, and never where each is edited alone.
-    often = [resolve_edit(EditConfig(steps=steps), ModelProfile(), plan).agreements for steps in (4, 10, 25, 50)]
-    assert often == [1, 1, 3, 3] and resolve_edit(EditConfig(), replace(profile, agreements=0), plan).agreements == 0
+    often = [resolve_edit(EditConfig(steps=steps), ModelProfile(), plan).agreements for steps in (4, 10, 12, 25, 50)]
+    assert often == [1, 1, 2, 3, 3] and resolve_edit(EditConfig(), replace(profile, agreements=0), plan).agreements == 0
     assert resolve_edit(EditConfig(), profile, PlanConfig(method="per-frame")).agreements == 0
     assert resolve_plan(PlanConfig(), profile, "cpu").prune == 0.3
     assert resolve_plan(PlanConfig(kv_frames=20), profile, "cuda").prune is None
     assert [resolve_plan(PlanConfig(), profile, device).max_keyframes for device in ("cuda", "cpu")] == [96, 32]
+
+
+def test_the_fast_preset_takes_fewer_steps_than_stable_diffusion() -> None:
+    plan, edit = PRESETS["fast"]
+    edit = resolve_edit(edit, ModelProfile(), plan)
+    assert (edit.steps, edit.inversion_steps, edit.agreements, edit.stride) == (12, 12, 2, 8)
 
 
 def test_the_paper_preset_holds_the_published_settings() -> None:

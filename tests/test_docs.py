@@ -15,7 +15,7 @@ import pictured  # noqa: E402
 
 import docs  # noqa: E402
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *(page for part in ("docs", "benchmarks") for page in sorted((ROOT / part).glob("*.md")))]
 
 
 def test_what_the_docs_take_from_the_code_is_up_to_date() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature, signature
 from typing import Any, TypeVar
 
-from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, Setting, settings_of
+from adaflow_core.config import BY_WORDS, EditConfig, ModelProfile, PlanConfig, Setting, settings_of
 from adaflow_core.errors import AdaFlowError
 
 TABLE: dict[str, Setting] = settings_of(PlanConfig) | settings_of(EditConfig)
@@ -54,7 +54,8 @@ def asked_values(
 
 
 def own_value(setting: Setting, profile: ModelProfile) -> Any:
-    return getattr(profile, setting.name, None)
+    """The model's own value of a setting; None where it has none, or the words that differ may say otherwise."""
+    return None if setting.name in BY_WORDS else getattr(profile, setting.name, None)
 
 
 def shown_value(setting: Setting, profile: ModelProfile, value: Any) -> Any:

@@ -38,7 +38,7 @@ def agreeing_steps(times: int, steps: int) -> list[int]:
 
 
 def shaping_steps(times: int, steps: int) -> list[int]:
-    """The same of a new thing, as often in the steps in which it takes shape, after the last of these too."""
+    """The same for a new thing: half as often, over the steps in which it takes shape, and after the last of these."""
     last, times = math.ceil(TAKES_SHAPE * steps), math.ceil(TAKES_SHAPE * times)
     return sorted({round(k * last / times) for k in range(1, times + 1)} & set(range(1, steps)))
 

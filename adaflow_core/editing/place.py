@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.config import GUIDED_FROM, EditConfig
+from adaflow_core.config import BY_WORDS, GUIDED_FROM, EditConfig
 from adaflow_core.editing.cutout import Cutout, otsu
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
@@ -52,7 +52,9 @@ TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than promp
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
 # validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and styles 0.3 to 0.4.
 LOCAL = 0.7
-RECOLOURED = 0.25  # of the source's light and colours; chosen on the plain model's validation clips
+RECOLOURED = (
+    0.25  # the share of the source's light and colours that is left; chosen on the plain model's validation clips
+)
 # What is cut out must be so much of where the thing vaguely is; on ten validation clips it was 0.55 to 0.93 of it.
 AGREED = 0.4
 LEARNED = 8  # keyframes at most of which it is learned what a thing looks like
@@ -82,9 +84,9 @@ class Wording:
         return FAR if self.keeps_shapes else NEAR
 
     def fill(self, config: EditConfig, focus: float) -> EditConfig:
-        """`config` with what they decide where it says nothing.
+        """`config` with what these words decide, for settings that are None.
 
-        With a `focus` of 0, where the edit is held to no place, structure is injected as long as the model does it.
+        With a `focus` of 0 the edit is held to no place, and structure is injected as long as the model does it.
         """
         keeps = self.keeps_shapes
         said: dict[str, Any] = {
@@ -95,7 +97,7 @@ class Wording:
             "stride": self.stride,
         }
         if keeps and focus:
-            said |= {"injection_attention": 1.0, "injection_conv": 1.0}
+            said |= dict.fromkeys(BY_WORDS, 1.0)
         return replace(config, **{name: value for name, value in said.items() if getattr(config, name) is None})
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from adaflow_core.config import (
+    BY_WORDS,
     EditConfig,
     ModelProfile,
     PlanConfig,
@@ -94,7 +95,8 @@ def edit_command(
 ) -> str:
     """The line for a shell that repeats an edit; what the model's own values give anyway is left out.
 
-    plan, edit: resolved. size: (width, height), None for the model's own. frames: None for all.
+    plan: resolved. edit: as asked for, with None where it is left to the model or the words.
+    size: (width, height), None for the model's own. frames: None for all.
     over: the flags of a region and of keyframes by hand.
     deliver: the size of what is written, as on the command line.
     """
@@ -110,6 +112,7 @@ def edit_command(
     usual_edit = vars(resolve_edit(EditConfig(), profile, plan)) | {
         "inversion_steps": profile.inversion_steps_for(edit.steps),
         "agreements": profile.agreements_for(edit.steps, plan),
+        **dict.fromkeys(BY_WORDS),
     }
     words = ["python", "-m", "adaflow_core", "edit", video]
     words += [f"--{name}={value}" for name, value in given.items() if value is not None]

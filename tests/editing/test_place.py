@@ -207,7 +207,7 @@ def test_without_a_place_all_keeps_its_light_and_colours(engine: AdaFlow) -> Non
 
 
 def test_words_decide_what_settings_leave_open() -> None:
-    """A colour and the surroundings keep the shapes of things; what is said is kept to."""
+    """Words that name a colour or the surroundings keep shapes; a setting that is given is left as it is."""
     names = ("outlines", "guided_from", "coarse", "stride", "injection_attention", "injection_conv")
 
     def found(prompt: str, config: EditConfig, focus: float = 1.0) -> list[float | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from adaflow_core.config import EditConfig, PlanConfig, resolve_edit
+from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.film.draft import Draft
 from adaflow_core.film.project import Project
 from adaflow_core.film.timeline import Timeline
@@ -259,7 +259,7 @@ def _command(asked: EditTask, engine: AdaFlow, prompt: str) -> str:
         Path(asked.request.video).name,
         prompt,
         asked.plan.config,
-        resolve_edit(asked.config, engine.profile, asked.plan.config),
+        asked.config,
         engine.profile,
         model=asked.label,
         device=engine.device.type,

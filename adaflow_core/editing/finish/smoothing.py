@@ -129,7 +129,7 @@ class _State(NamedTuple):
 
 
 class _Past:
-    """What some frames take of the frame before each, as far as it does not hang on how that one is filtered.
+    """What some frames take of the frame before each, as far as it does not depend on how that one is filtered.
 
     On a GPU each operation costs the host more than the card: few are left to be done frame by frame. With `fits` the
     past is taken whatever was drawn in its stead: in what is renewed, and wherever the source misses by less than so
@@ -141,14 +141,14 @@ class _Past:
         now: Tensor,  # [F, 3, H, W]
         source: Tensor,  # [F, 3, H, W]
         state: _State | None,  # of the frame before them
-        where: Tensor,  # [F, H, W, 2] what is seen here, there
+        where: Tensor,  # [F, H, W, 2] where in the frame before lies what is seen here, as `look_up` takes it
         renewed: Tensor | None,  # [F, 1, H, W] bool
         fits: float | None,
     ) -> None:
         self.now, self.where, self.renewed = now, where, renewed
         before = torch.cat([source[:1] if state is None else state.source[None], source[:-1]])
         old = look_up(before, where)
-        self.moved = source - old  # of the source, which a change of it is added to
+        self.moved = source - old  # added to the old picture it carries the edit's change of the source
         self.fits = None if fits is None else torch.exp(-(miss(old, source) / fits**2).square())
         limit = torch.full_like(now[:, :1], MISSED)
         if renewed is not None:
