@@ -8,6 +8,9 @@ band around it; the same inside to the nearest of several true films, as words l
 the true flow between neighbouring frames ("temporal") and between frames far apart ("long-range"), as multiples of the
 autoencoded truth's; how often the judge sees what was asked; sharpness inside, of the autoencoded truth's.
 
+Printed are the tables of KINDS.md: means by kind of edit, and how the first of the variants differs from the
+others, clip by clip.
+
 `--variants`: settings to compare, separated by ";". "default", "fast", "paper" and "tokenflow" are presets; "true
 place: ..." is told where the edit takes place, grown by 8 pixels.
 """
@@ -39,6 +42,7 @@ from adaflow_core.storage.cache import Cache
 from benchmarks.metrics import psnr, warp_error
 from benchmarks.quality.consistency import far_flows, long_range_error, spread_pairs
 from benchmarks.quality.contestants import parse_variants
+from benchmarks.quality.report.kinds import BOUND, KINDS, SOURCE, by_kind, paired
 from benchmarks.scores import autoencode, judge_clip
 from benchmarks.truth import MOTIONS, Pair, TrueFilms, draw, other_value
 from scenes.clips import FPS
@@ -46,11 +50,9 @@ from scenes.training.classifier import load_judge
 from scenes.world import KINDS as THINGS
 from scenes.world import sample
 
-KINDS = ("colour", "object", "background", "style")
 SEED = 80_000  # of the world's generator; no other benchmark draws from here
 BAND = 12  # pixels around the changed region
 TRUE_PLACE = "true place:"
-FIGURES = ("psnr", "inside", "nearest", "outside", "band", "temporal", "long_range", "seen", "sharpness", "seconds")
 
 
 def make_pair(number: int, frames: int, split: str, device: str, ambiguous: bool = True) -> Pair:
@@ -126,8 +128,8 @@ def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
                 options.pictures / f"{number:02}-{pair.kind}-{name.replace('=', '').replace(',', '_')}.webp", quality=95
             )
 
-    add("copy", pair.source)
-    add("autoencoded", autoencode(engine.backbone, pair.truth))
+    add(SOURCE, pair.source)
+    add(BOUND, autoencode(engine.backbone, pair.truth))
     if pair.kind == "object":
         add("another thing", autoencode(engine.backbone, another_thing(pair, number).truth))
     for name, plan_config, edit_config in options.ways:
@@ -173,25 +175,6 @@ def ways_of(text: str) -> list[tuple[str, PlanConfig, EditConfig]]:
     return found
 
 
-def summarise(rows: list[dict[str, Any]]) -> str:
-    """A table for each kind of edit and for all: means over clips, some as multiples of the autoencoded truth's."""
-    lines = []
-    bound = {row["clip"]: row for row in rows if row["name"] == "autoencoded"}
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    for kind in (*KINDS, "all"):
-        lines.append(f"{kind:40} " + " ".join(f"{figure:>10}" for figure in FIGURES))
-        for name in names:
-            some = [row for row in rows if row["name"] == name and kind in ("all", row["kind"])]
-            cells = []
-            for figure in FIGURES:
-                relative = figure in ("temporal", "long_range", "sharpness")
-                values = [row[figure] / (bound[row["clip"]][figure] if relative else 1) for row in some]
-                values = [v for v in values if np.isfinite(v)]
-                cells.append(f"{np.mean(values):10.2f}" if values else f"{'-':>10}")
-            lines.append(f"{name[:40]:40} " + " ".join(cells))
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("assets/plain-sd"))
@@ -199,6 +182,7 @@ def main() -> None:
     parser.add_argument("--split", default="val", choices=("val", "test"))
     parser.add_argument("--clips", type=int, default=16)
     parser.add_argument("--first", type=int, default=0, help="number of the first clip")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="only the clips of these kinds")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--plain-world", action="store_true", help="nothing hidden, as the embedded model knows it")
     parser.add_argument("--variants", default="default")
@@ -211,7 +195,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="a folder for all frames, one strip for each edit")
     options = parser.parse_args()
     options.ways = ways_of(options.variants)
-    numbers = range(options.first, options.first + options.clips)
+    numbers = [n for n in range(options.first, options.first + options.clips) if KINDS[n % len(KINDS)] in options.kinds]
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
         for found in pool.map(run_clip, numbers, [options] * len(numbers)):
@@ -219,7 +203,10 @@ def main() -> None:
             print(f"clip {found[0]['clip']}: {found[0]['prompt']}", flush=True)
             if options.json:
                 options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    print(summarise(rows))
+    print(by_kind(rows).markdown())
+    first = options.ways[0][0]
+    if len(options.ways) > 1:
+        print("\n" + paired(rows, first).markdown())
 
 
 if __name__ == "__main__":
