@@ -85,8 +85,8 @@ def smooth_edit(
             state = None
             for frames in _blocks(around[::-1]):
                 now, found, state = filtered(frames, 1, state)
-                mine = np.isin(frames, own)
-                if mine.any():
+                mine = np.flatnonzero(np.isin(frames, own))  # by number: a mask would wait for the device
+                if len(mine):
                     smooth = (forward.get(frames - around.start, now.device) + found + strength * now) / (1 + strength)
                     yield frames[mine], smooth[to_device(mine, now.device)]
                 stage.advance(len(frames))
