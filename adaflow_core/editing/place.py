@@ -52,9 +52,8 @@ TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than promp
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
 # validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and styles 0.3 to 0.4.
 LOCAL = 0.7
-RECOLOURED = (
-    0.25  # the share of the source's light and colours that is left; chosen on the plain model's validation clips
-)
+# The share of the source's light and colours that is left; chosen on the plain model's validation clips.
+RECOLOURED = 0.25
 # What is cut out must be so much of where the thing vaguely is; on ten validation clips it was 0.55 to 0.93 of it.
 AGREED = 0.4
 LEARNED = 8  # keyframes at most of which it is learned what a thing looks like

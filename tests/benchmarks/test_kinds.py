@@ -40,12 +40,8 @@ def test_means_by_kind_and_intervals_over_all() -> None:
     head = cells(text, "kind", "what")
     assert "nearest" not in head and "outside" in head and BOUND not in text
     colour = dict(zip(head, cells(text, "colour", "`default`"), strict=True))
-    assert (colour["psnr"], colour["temporal"], colour["long-range"], colour["seen"]) == (
-        "21.0",
-        "2.00",
-        "2.00",
-        "100 %",
-    )
+    expected = {"psnr": "21.0", "temporal": "2.00", "long-range": "2.00", "seen": "100 %"}
+    assert expected.items() <= colour.items()
     everything = dict(zip(head, cells(text, "all", "`other`"), strict=True))
     assert everything["seen"] == "50 ± 0 %" and everything["temporal"] == "4.00 ± 4.97"  # of 2, 4 and 6
     assert cells(text, "style", "`default`")[head.index("outside")] == ""

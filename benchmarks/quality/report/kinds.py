@@ -32,7 +32,9 @@ def by_kind(rows: list[Row]) -> Table:
         for name in names:
             some = [row for row in rows if row["name"] == name and kind in ("all", row["kind"])]
             if some and (kind != "all" or len(some) == len({row["clip"] for row in rows})):
-                cells = [_mean([value(row, figure) for row in some], figure, kind == "all") for figure in figures]
+                cells = [
+                    _mean([value(row, figure) for row in some], figure, interval=kind == "all") for figure in figures
+                ]
                 lines.append(Line([Cell(kind), Cell(_title(name)), *map(Cell, cells)]))
     return Table(["kind", "what", *(figure.replace("_", "-") for figure in figures)], lines)
 
@@ -46,7 +48,10 @@ def paired(rows: list[Row], own: str) -> Table:
         pairs = [(mine[row["clip"]], row) for row in rows if row["name"] == name and row["clip"] in mine]
         if name in (own, SOURCE) or len(pairs) < len(mine):
             continue
-        cells = [_difference([value(a, figure) - value(b, figure) for a, b in pairs], figure) for figure in PAIRED]
+        cells = [
+            _mean([value(a, figure) - value(b, figure) for a, b in pairs], figure, interval=True, paired=True)
+            for figure in PAIRED
+        ]
         for figure in RATIOS:
             cells.append(f"{_ratio([(value(a, figure), value(b, figure)) for a, b in pairs]):.2f}")
         of_kinds = ([p for p in pairs if p[0]["kind"] == kind] for kind in kinds)
@@ -77,20 +82,15 @@ def _reader(rows: list[Row]) -> Callable[[Row, str], float]:
     return value
 
 
-def _mean(values: Iterable[float], figure: str, with_interval: bool) -> str:
-    found, digits = mean_interval(values), DIGITS[figure]
+def _mean(values: Iterable[float], figure: str, *, interval: bool, paired: bool = False) -> str:
+    """The mean as a cell; of `paired` differences with its sign, and PSNR to a hundredth."""
+    found = mean_interval(values)
     if found["mean"] is None:
         return ""
-    half = f" ± {found['high'] - found['mean']:.{digits}f}" if with_interval and found["high"] is not None else ""
-    return f"{found['mean']:.{digits}f}{half}" + (" %" if figure == "seen" else "")
-
-
-def _difference(values: Iterable[float], figure: str) -> str:
-    found, digits = mean_interval(values), max(DIGITS[figure], 2) if figure == "psnr" else DIGITS[figure]
-    if found["mean"] is None:
-        return ""
-    half = f" ± {found['high'] - found['mean']:.{digits}f}" if found["high"] is not None else ""
-    return f"{found['mean']:+.{digits}f}{half}"
+    digits = 2 if paired and figure == "psnr" else DIGITS[figure]
+    half = f" ± {found['high'] - found['mean']:.{digits}f}" if interval and found["high"] is not None else ""
+    unit = " %" if figure == "seen" and not paired else ""
+    return f"{found['mean']:{'+' if paired else ''}.{digits}f}{half}{unit}"
 
 
 def _ratio(pairs: list[tuple[float, float]]) -> float:
