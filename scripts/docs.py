@@ -277,7 +277,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Written by `python scripts/docs.py` from `adaflow_core/config.py`; `plan --help` and `edit --help` say the",
+        "Written by `python scripts/docs.py` from `adaflow_core/config/`; `plan --help` and `edit --help` say the",
         "same. Each has a flag on the command line (`low_memory` is `--low-memory`, `--no-blend` turns `blend` off);",
         "in Python they are the fields of `PlanConfig` and `EditConfig`. *model*: a checkpoint may set a value for",
         "itself in its `adaflow.json`; here is what a Stable Diffusion checkpoint without that file gets.",
