@@ -17,7 +17,7 @@ from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_di
 from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.editing.finish.preservation import latent_preview, show_source
-from adaflow_core.editing.inversion import invert, load_inversion
+from adaflow_core.editing.inversion import invert, load_inversion, pass_rows
 from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.stretch import only_frames
@@ -59,10 +59,10 @@ class _Made:
 
     frames: np.ndarray  # [F, H, W, 3] uint8
     renewed: np.ndarray | None  # [F, h, w] 0..1, where a thing takes another's place
+    config: EditConfig  # the job's, with what its place decides, and the frames of a pass as memory allowed
     checkpoint: Checkpoint  # to be removed when the edit is whole
     inversion_reused: bool
     resumed_at_step: int  # 0: from the beginning
-    chunk: int  # frames of a pass, as memory allowed
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Job:
             peak_memory_bytes=peak.bytes,
             inversion_reused=made.inversion_reused,
             resumed_at_step=made.resumed_at_step,
-            chunk=made.chunk,
+            config=made.config,
             edited=film.frames,
         )
 
@@ -231,7 +231,7 @@ class Job:
         place = self._place() if self.region is None else self._region_place(self.region)
         held = hold(self.backbone, inversion, self.latents, around) if around and len(around.frame_ids) else None
         prompts = self.source, self.negative, self.positive
-        config = self.config
+        config = settled = self._settled(place)
         if self.by_hand is not None:
             assert config.focus is not None
             place = self.by_hand.place(place, self.backbone.factor, config.focus)
@@ -248,7 +248,16 @@ class Job:
         if checkpoint.problem:
             monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
         frames = show_source(film, edited[part])
-        return _Made(frames, renewed, checkpoint, reused, resumed, editor.chunk)
+        return _Made(frames, renewed, replace(settled, chunk=editor.chunk), checkpoint, reused, resumed)
+
+    def _settled(self, place: np.ndarray | None) -> EditConfig:
+        """The settings with what depends on the place that was found."""
+        if self.config.coarse is not None:
+            return self.config
+        all_over = False
+        if self._has_a_place_to_find and self.by_hand is None:
+            all_over = (place if self.region is None else self._keyframes_place()) is None
+        return replace(self.config, coarse=self.words.coarse(place is not None, all_over))
 
     @property
     def key(self) -> str:
@@ -277,7 +286,7 @@ class Job:
         """
         steps, inversion_steps = self.config.steps, self.config.inversion_steps
         assert steps and inversion_steps
-        backbone, prompt, rows = self.backbone, self.source.text, self.backbone.rows(self.config.chunk)
+        backbone, prompt, rows = self.backbone, self.source.text, pass_rows(self.backbone, self.config)
         passing = self.around.passing if frames is None and self.around is not None else frames
         video, given = self.plan.video, frames
         latents = self.latents if self.by_hand is None else self.by_hand.before
@@ -316,8 +325,12 @@ class Job:
     def _place(self) -> np.ndarray | None:
         return self._found(self.video, self.latents, self.plan.segments.keyframes)
 
+    @property
+    def _has_a_place_to_find(self) -> bool:
+        return bool(self.config.focus and self.source.text) and not self._only_by_hand
+
     def _found(self, video: Video, latents: np.ndarray, keyframes: np.ndarray) -> np.ndarray | None:
-        if not self.config.focus or not self.source.text or self._only_by_hand:
+        if not self._has_a_place_to_find:
             return None
         prompts = self.source, self.positive, self.words
         return find_place(self.backbone, latents, video, keyframes, *prompts, self.cache, self.monitor)
@@ -347,7 +360,7 @@ class Job:
         peak_memory_bytes: int,
         inversion_reused: bool,
         resumed_at_step: int,
-        chunk: int,
+        config: EditConfig,
         edited: np.ndarray,  # [F] frames of the plan that the model edited; the others are carried
     ) -> EditResult:
         """The edited video with its report."""
@@ -385,7 +398,7 @@ class Job:
             "by_hand": None if self.by_hand is None else self.by_hand.asked,
             "prompts": [PromptRange(0, len(video), self.positive.text, self.source.text).as_json()],
             "takes": [],
-            "settings": settings_dict(plan.config, replace(self.config, chunk=chunk)),
+            "settings": settings_dict(plan.config, config),
             "seed": self.config.seed,
             "model": plan.model,
             "version": __version__,

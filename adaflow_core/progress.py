@@ -123,9 +123,11 @@ class Stage:
             self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview, self.skipped, self.unit))
 
 
-def in_threads(work: Callable[[T], int], items: Iterable[T], advance: Callable[[int], None]) -> None:
-    """`work` on every item, some at a time; `advance` gets, in order, what each returns, and may raise."""
-    with ThreadPoolExecutor(THREADS) as threads:
+def in_threads(
+    work: Callable[[T], int], items: Iterable[T], advance: Callable[[int], None], most: int = THREADS
+) -> None:
+    """`work` on every item, at most `most` at a time; `advance` gets, in order, what each returns, and may raise."""
+    with ThreadPoolExecutor(min(most, THREADS)) as threads:
         try:
             for count in threads.map(work, items):
                 advance(count)

@@ -75,9 +75,10 @@ class Editor:
     ) -> None:
         assert config.guidance is not None and config.chunk and config.rescale is not None
         assert config.fidelity is not None and config.tolerance is not None
-        assert config.focus is not None and config.coarse is not None
+        assert config.focus is not None
         self.backbone, self.config, self.monitor, self.team = backbone, config, monitor, backbone.team
-        self.chunk, self.fidelity, self.coarse = config.chunk, config.fidelity, config.coarse
+        self.chunk, self.fidelity = config.chunk, config.fidelity
+        self.coarse = 1.0 if config.coarse is None else config.coarse
         self.tolerance, self.guidance, self.rescale = config.tolerance, config.guidance, config.rescale
         self.source, self.negative, self.positive = source.states, negative.states, positive.states
         self.held, self.only, self.agreement = held, only, agreement
@@ -151,9 +152,9 @@ class Editor:
             for frames in np.split(np.arange(len(x)), range(BLOCK, len(x), BLOCK)):
                 found = to_device(inversion.latents[0][frames], x.device).float()
                 found = math.sqrt(1 - share**2) * found + drawn.to(x.device)
-                place = self._place(frames) if self.coarse != 1 else None
-                if place is not None:  # all over a frame, what stays would lose its own
-                    found -= (1 - self.coarse) * place[:, None].to(x.device) * coarse_part(found)
+                if self.coarse != 1:
+                    taken, place = (1 - self.coarse) * coarse_part(found), self._place(frames)
+                    found -= taken if place is None else place[:, None].to(x.device) * taken
                 x[to_device(frames, x.device)] = found
         return x, resumed
 

@@ -30,7 +30,9 @@ from adaflow_core.editing.attention import (
 from adaflow_core.editing.finish.preservation import restore_detail
 from adaflow_core.editing.finish.smoothing import BLOCK, smooth_edit
 from adaflow_core.editing.injection import StepPasses, injected_conv, step_passes
+from adaflow_core.editing.inversion import pass_rows
 from adaflow_core.editing.place import TIMESTEPS
+from adaflow_core.editing.place import pass_rows as place_rows
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards, resident_bytes
@@ -365,9 +367,8 @@ def forecast(
     per_keyframe = rows * (calibration.unet + joint) + source_seconds(lambda p: p.keyframes_source)
     per_other = rows * calibration.propagated + source_seconds(lambda p: p.whole_source)
     inverted_steps = (S - 1) * (config.inversion_steps // S) + 1
-    place = 2 * len(TIMESTEPS) * calibration.unet if config.focus else 0.0
     size = backbone.team.size  # each process has its part of the frames
-    filled = -(-frames // backbone.rows(config.chunk) // size) * backbone.rows(config.chunk)
+    inverted, placed = (_filled(frames, rows, size) for rows in (pass_rows(backbone, config), place_rows(backbone)))
     peak = _peak_bytes(calibration, backbone, layout, config, passing, frame_size)
     # On a GPU the processor follows the motion beside all else.
     followed = frames + carried if backbone.device.type == "cpu" and (carried or config.follows_motion) else 0
@@ -376,8 +377,8 @@ def forecast(
     agreeing = frames * _agreement_seconds(calibration, config)
     shown = bool(config.detail or config.follows_motion)
     seconds = {
-        "place": filled * place,
-        "invert": filled * inverted_steps * calibration.unet,
+        "place": 2 * len(TIMESTEPS) * placed * calibration.unet if config.focus else 0.0,
+        "invert": inverted * inverted_steps * calibration.unet,
         "decode source": frames * calibration.decode if shown else 0.0,
         "edit": keyframes * per_keyframe + others * per_other + (S - 1) * layout_seconds + agreeing,
         "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
@@ -387,6 +388,11 @@ def forecast(
     }
     seconds = {stage: measurement.factor * value for stage, value in seconds.items()}
     return Forecast(seconds, base_bytes + peak, pace=measurement.pace)
+
+
+def _filled(frames: int, rows: int, size: int) -> int:
+    """Frames of the filled passes of that process which has most, of `size`."""
+    return -(-frames // rows // size) * rows
 
 
 def _agreement_seconds(calibration: Calibration, config: EditConfig) -> float:
@@ -423,7 +429,7 @@ def _peak_bytes(
     peaks = (
         outputs + pass_bytes(max(p.edits + p.keyframes_source for p in passes) * together),
         outputs + pass_bytes(max(p.edits + p.whole_source for p in passes) * min(chunk, frames)),
-        pass_bytes(backbone.rows(chunk)),
+        pass_bytes(pass_rows(backbone, replace(config, chunk=chunk))),
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
         block_bytes(backbone.device, frame_size, config.stride) if passing.carried else 0,
     )

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaflow_core.config import EditConfig
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import ddim_step, edit_timesteps, inversion_moves
@@ -20,6 +21,11 @@ from adaflow_core.types import Inversion
 
 _LATENTS = "latents.npy"
 COARSE = 9  # pixels of latents, each way, whose mean counts as their coarse part
+
+
+def pass_rows(backbone: Backbone, config: EditConfig) -> int:
+    """Frames of a pass of an edit's inversion; `config` with every value filled in."""
+    return backbone.rows(config.chunk, whole=config.stride == 1)
 
 
 @torch.inference_mode()

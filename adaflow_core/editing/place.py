@@ -52,8 +52,9 @@ TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than promp
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
 # validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and styles 0.3 to 0.4.
 LOCAL = 0.7
-# The share of the source's light and colours that is left; chosen on the plain model's validation clips.
-RECOLOURED = 0.25
+# The share of the source's light and colours that is left to what is recoloured, and to frames whose prompts differ all
+# over, as in their style; chosen on the plain model's validation clips.
+RECOLOURED, RESTYLED = 0.25, 0.5
 # What is cut out must be so much of where the thing vaguely is; on ten validation clips it was 0.55 to 0.93 of it.
 AGREED = 0.4
 LEARNED = 8  # keyframes at most of which it is learned what a thing looks like
@@ -82,6 +83,12 @@ class Wording:
         """At most how many frames from one that the model edits to the next: a new shape is doubled if carried far."""
         return FAR if self.keeps_shapes else NEAR
 
+    def coarse(self, somewhere: bool, all_over: bool) -> float:
+        """How much of the source's coarse light and colours an edit keeps that has a place, or is all over frames."""
+        if self.keeps_shapes:
+            return RECOLOURED if somewhere else 1.0  # without a place, what stays would lose its own
+        return RESTYLED if all_over else 1.0
+
     def fill(self, config: EditConfig, focus: float) -> EditConfig:
         """`config` with what these words decide, for settings that are None.
 
@@ -92,7 +99,6 @@ class Wording:
             "outlines": float(keeps),
             # Where structure is kept, colours are decided on in the first steps.
             "guided_from": GUIDED_FROM / 2 if keeps else GUIDED_FROM,
-            "coarse": RECOLOURED if keeps else 1.0,
             "stride": self.stride,
         }
         if keeps and focus:
@@ -136,6 +142,11 @@ def _is_participle(word: str) -> bool:
     return word.endswith("ing") and word not in _NOUNS_IN_ING
 
 
+def pass_rows(backbone: Backbone) -> int:
+    """Frames of a pass of `prompt_difference`, each in two rows."""
+    return backbone.rows(whole=False)
+
+
 @torch.inference_mode()
 def prompt_difference(
     backbone: Backbone,
@@ -147,7 +158,7 @@ def prompt_difference(
     monitor: Monitor,
 ) -> np.ndarray:
     """[T, h, w] float32, mean 1 over each frame: how much the noise predicted under the two prompts differs."""
-    (T, _, h, w), rows = latents.shape, backbone.rows()
+    (T, _, h, w), rows = latents.shape, pass_rows(backbone)
     prompts = torch.cat([source.states, other.states])
 
     def build(folder: Path) -> dict[str, Any]:

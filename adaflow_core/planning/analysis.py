@@ -32,6 +32,8 @@ CUT_WINDOW = 8  # pixels of a side of the windows whose grey levels are correlat
 CUT_CONTRAST = 6.0  # standard deviation, in grey levels of 255, under which a window counts as flat
 CUT_UNLIKE = 0.4  # unlikeness from which a frame begins a shot: 0 as around it, 1 nothing in common
 CUT_PART = 16  # frames that a thread compares at a time
+# Their work is small and mostly Python's, so that more gain little, and kernels of the model are given late meanwhile.
+CUT_THREADS = 4
 FLASH = 3  # frames that a flash or a damaged stretch lasts at most
 
 VideoLike = str | Path | np.ndarray | Sequence["Image"] | Video
@@ -108,7 +110,7 @@ def detect_cuts(frames: np.ndarray, monitor: Monitor) -> np.ndarray:
         return len(part)
 
     with monitor.stage("cuts", T - 1) as stage, one_opencv_thread():
-        in_threads(work, range(1, T, CUT_PART), stage.advance)
+        in_threads(work, range(1, T, CUT_PART), stage.advance, CUT_THREADS)
     cuts = []
     for t in range(1, T):
         sides = [side for side in (values[max(1, t - 3) : t], values[t + 1 : t + 4]) if len(side)]

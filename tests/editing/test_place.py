@@ -196,30 +196,53 @@ def test_new_surroundings_have_light_and_colours_of_their_own(engine: AdaFlow) -
 
 
 @pytest.mark.slow
-def test_without_a_place_all_keeps_its_light_and_colours(engine: AdaFlow) -> None:
+def test_without_a_place_all_keeps_its_light_and_colours_unless_it_is_asked_for(engine: AdaFlow) -> None:
     pair = make_pair(22, 2, "val", "cpu")
     plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=1))
     edited = [
-        engine.edit(plan, pair.prompt, EditConfig(steps=1, agreements=0, focus=0.0, coarse=share)).frames
+        engine.edit(plan, pair.prompt, EditConfig(steps=1, agreements=0, focus=0.0, coarse=share))
         for share in (None, 0.0, 1.0)
     ]
-    assert np.array_equal(edited[0], edited[2]) and np.array_equal(edited[1], edited[2])
+    assert np.array_equal(edited[0].frames, edited[2].frames)
+    assert edited[0].report["settings"]["edit"]["coarse"] == 1.0
+    assert np.abs(edited[1].frames.astype(float) - edited[2].frames).mean() > 1
+
+
+@pytest.mark.slow
+def test_where_prompts_differ_all_over_half_of_the_light_and_colours_are_kept(engine: AdaFlow) -> None:
+    pair = make_pair(15, 2, "val", "cpu")
+    assert pair.kind == "style"
+    plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=1))
+    usual, asked = (
+        engine.edit(plan, pair.prompt, EditConfig(steps=2, agreements=0, coarse=share)) for share in (None, 0.5)
+    )
+    assert usual.report["settings"]["edit"]["coarse"] == 0.5
+    np.testing.assert_array_equal(usual.frames, asked.frames)
 
 
 def test_words_decide_what_settings_leave_open() -> None:
     """Words that name a colour or the surroundings keep shapes; a setting that is given is left as it is."""
-    names = ("outlines", "guided_from", "coarse", "stride", "injection_attention", "injection_conv")
+    names = ("outlines", "guided_from", "stride", "injection_attention", "injection_conv")
 
     def found(prompt: str, config: EditConfig, focus: float = 1.0) -> list[float | None]:
         filled = wording("a red car in the desert", prompt).fill(config, focus)
         return [getattr(filled, name) for name in names]
 
-    shapes = [1.0, 0.1, 0.25, 8, 1.0, 1.0]
+    shapes = [1.0, 0.1, 8, 1.0, 1.0]
     assert found("a red car in a city", EditConfig()) == found("a blue car in the desert", EditConfig()) == shapes
-    assert found("a red duck in the desert", EditConfig()) == [0.0, 0.2, 1.0, 4, None, None]  # as the model does
-    assert found("a blue car in the desert", EditConfig(), focus=0.0) == [*shapes[:4], None, None]
-    said = [0.5, 0.4, 0.2, 3, 0.6, 0.7]
+    assert found("a red duck in the desert", EditConfig()) == [0.0, 0.2, 4, None, None]  # as the model does
+    assert found("a blue car in the desert", EditConfig(), focus=0.0) == [*shapes[:3], None, None]
+    said = [0.5, 0.4, 3, 0.6, 0.7]
     assert found("a blue car in the desert", EditConfig(**dict(zip(names, said, strict=True)))) == said
+
+
+def test_light_and_colours_are_kept_where_words_do_not_ask_for_others() -> None:
+    """A new thing takes its own in any case; without a place, a recoloured thing's surroundings would lose theirs."""
+    colour, thing = (wording("a red car in the desert", f"a {name} in the desert") for name in ("blue car", "red duck"))
+    assert (colour.coarse(True, False), colour.coarse(False, True)) == (0.25, 1.0)
+    assert (thing.coarse(True, False), thing.coarse(False, False)) == (1.0, 1.0)
+    style = wording("a red car in the desert, photo", "a red car in the desert, comic style")
+    assert (style.coarse(False, True), style.coarse(False, False)) == (0.5, 1.0)
 
 
 @pytest.mark.slow
