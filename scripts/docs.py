@@ -151,7 +151,7 @@ PLAN = (
 )  # fmt: skip
 EDIT = (
     Stage("Invert: the source as noise", "editing/inversion.py:invert", "Inversion.latents"),
-    Stage("Find the place of the edit", "editing/place.py:find_place", "place [T, h, w] 0..1, or none"),
+    Stage("Find the place of the edit", "editing/place/find.py:find_place", "place [T, h, w] 0..1, or none"),
     Stage("In each step: keyframes, jointly", "editing/attention.py:EditAttention._keyframes",
         "their latents, and what the edit changed in each layer"),
     Stage("In each step: other frames, from keyframes", "editing/attention.py:EditAttention._propagate",

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.editing.cutout import iou
+from adaflow_core.editing.place.cutout import iou
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.motion.flow import flow_between

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.editing.cutout import cleaned, guided, iou
+from adaflow_core.editing.place.cutout import cleaned, guided, iou
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.picture.region.carry import Source, carry
 from adaflow_core.progress import Monitor

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from adaflow_core.editing.cutout import Bools, Colours, Floats, cleaned, guided, iou, probability
+from adaflow_core.editing.place.cutout import Bools, Colours, Floats, cleaned, guided, iou, probability
 from adaflow_core.progress import Stage
 from adaflow_core.storage.arrays import scratch
 

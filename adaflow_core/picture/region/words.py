@@ -9,8 +9,8 @@ import re
 
 import numpy as np
 
-from adaflow_core.editing.cutout import Bools, Cutout
 from adaflow_core.editing.place import LOCAL, prompt_difference
+from adaflow_core.editing.place.cutout import Bools, Cutout
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning.analysis import source_latents

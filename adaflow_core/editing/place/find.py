@@ -1,17 +1,11 @@
-"""Where an edit takes place, found by the model itself: how its predictions differ under two prompts.
+"""The place of an edit as the model finds it: how its predictions differ under two prompts.
 
-DiffEdit (arXiv 2210.11427). An edit of an object's colour or kind differs in one place, an edit of the style all over
-the frame. For an edit of the surroundings it is asked where the words that stay are: everywhere else, up to the edges
-that frames themselves show. Outside the place structure is injected and the source held; inside the edit is free.
+DiffEdit (arXiv 2210.11427).
 """
 
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.config import BY_WORDS, GUIDED_FROM, EditConfig
-from adaflow_core.editing.cutout import Cutout, otsu
+from adaflow_core.editing.place.cutout import Cutout, otsu
+from adaflow_core.editing.place.wording import Wording
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise
 from adaflow_core.model.memory import in_passes, to_device
-from adaflow_core.motion.carrying import FAR, NEAR
 from adaflow_core.motion.flow import one_opencv_thread
 from adaflow_core.planning.matching import blurred
 from adaflow_core.progress import Monitor, in_threads
@@ -35,111 +28,14 @@ from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Embedding
 from adaflow_core.video.types import Video
 
-_PREPOSITIONS = {
-    "in", "on", "at", "under", "near", "inside", "outside", "over", "above", "below", "through", "across", "beside",
-    "behind", "by", "along", "around", "between", "before", "into", "onto", "from", "against", "within", "with",
-}  # fmt: skip
-_ARTICLES = {"a", "an", "the"}
-_FUNCTION_WORDS = (
-    _PREPOSITIONS | _ARTICLES | {"of", "and", "or", "as", "is", "are", "its", "his", "her", "their", ",", ".", ";", ":"}
-)
-_NOUNS_IN_ING = {
-    "awning", "bedding", "building", "ceiling", "clothing", "crossing", "drawing", "duckling", "dumpling", "earring",
-    "evening", "fencing", "icing", "king", "landing", "lightning", "morning", "painting", "pudding", "railing", "ring",
-    "sling", "spring", "stocking", "string", "swing", "thing", "wedding", "wing",
-}  # fmt: skip
 TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than prompts, at higher ones all is vague
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
 # validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and styles 0.3 to 0.4.
 LOCAL = 0.7
-# The share of the source's light and colours that is left to what is recoloured, and to frames whose prompts differ all
-# over, as in their style; chosen on the plain model's validation clips.
-RECOLOURED, RESTYLED = 0.25, 0.5
 # What is cut out must be so much of where the thing vaguely is; on ten validation clips it was 0.55 to 0.93 of it.
 AGREED = 0.4
 LEARNED = 8  # keyframes at most of which it is learned what a thing looks like
 PIXELS = 2**16  # of the frames at most in which a thing is cut out: a tenth of a second each
-
-
-@dataclass(frozen=True)
-class Wording:
-    """What the words that differ between two prompts say of an edit."""
-
-    modifier: bool  # they describe something that keeps its name, such as a colour: its structure stays
-    kept: str | None  # the source prompt without its first thing, where they name the surroundings; else None
-
-    @property
-    def keeps_shapes(self) -> bool:
-        """Whether they say that things keep their shapes."""
-        return self.modifier or self.kept is not None
-
-    @property
-    def structure(self) -> float:
-        """The share of the steps with the source's structure in the edit's place."""
-        return float(self.keeps_shapes)
-
-    @property
-    def stride(self) -> int:
-        """At most how many frames from one that the model edits to the next: a new shape is doubled if carried far."""
-        return FAR if self.keeps_shapes else NEAR
-
-    def coarse(self, somewhere: bool, all_over: bool) -> float:
-        """How much of the source's coarse light and colours an edit keeps that has a place, or is all over frames."""
-        if self.keeps_shapes:
-            return RECOLOURED if somewhere else 1.0  # without a place, what stays would lose its own
-        return RESTYLED if all_over else 1.0
-
-    def fill(self, config: EditConfig, focus: float) -> EditConfig:
-        """`config` with what these words decide, for settings that are None.
-
-        With a `focus` of 0 the edit is held to no place, and structure is injected as long as the model does it.
-        """
-        keeps = self.keeps_shapes
-        said: dict[str, Any] = {
-            "outlines": float(keeps),
-            # Where structure is kept, colours are decided on in the first steps.
-            "guided_from": GUIDED_FROM / 2 if keeps else GUIDED_FROM,
-            "stride": self.stride,
-        }
-        if keeps and focus:
-            said |= dict.fromkeys(BY_WORDS, 1.0)
-        return replace(config, **{name: value for name, value in said.items() if getattr(config, name) is None})
-
-
-def wording(source: str, prompt: str) -> Wording:
-    """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
-    before, after = (re.findall(r"[\w'-]+|[,.;:]", text.lower()) for text in (source, prompt))
-    changed = _changed(before, after)
-    if changed is None:
-        return Wording(False, None)
-    start, end = changed
-    following = before[end] if end < len(before) else ","
-    modifier = start > 0 and not (following in _FUNCTION_WORDS or _is_participle(following))
-    lead = start  # the first word of the phrase that differs: a preposition may stand before it or begin it
-    while lead > 0 and before[lead - 1] in _FUNCTION_WORDS - {","}:
-        lead -= 1
-    begins_with_place = bool(_PREPOSITIONS & set(before[lead : start + 1]))
-    first = next((i for i, word in enumerate(before) if word in _FUNCTION_WORDS - _ARTICLES), len(before))
-    if modifier or not begins_with_place or first > lead:
-        return Wording(modifier, None)
-    return Wording(False, " ".join(before[first:]))
-
-
-def _changed(before: list[str], after: list[str]) -> tuple[int, int] | None:
-    """From where to where the first's words are others in the second; None: nowhere, or in several places.
-
-    Articles say nothing: "a red ball" and "an orange ball" differ in a colour, "on the beach" and "in the desert" once.
-    """
-    old, new = (["a" if word in _ARTICLES else word for word in words] for words in (before, after))
-    parts = [c for c in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if c[0] != "equal"]
-    if not parts or any(set(old[a[2] : b[1]]) != {"a"} for a, b in pairwise(parts)):
-        return None
-    return parts[0][1], parts[-1][2]
-
-
-def _is_participle(word: str) -> bool:
-    """Whether it says what the thing before it does, as in "a cat sitting on a mat"."""
-    return word.endswith("ing") and word not in _NOUNS_IN_ING
 
 
 def pass_rows(backbone: Backbone) -> int:
@@ -213,6 +109,8 @@ def find_place(
 
     Keyframes alone decide what counts as a difference, so that a draft, which has no others, finds the same place.
     """
+    if words.style:
+        return None
     other = positive if words.kept is None else backbone.embed(words.kept)
     difference = prompt_difference(backbone, latents, video, source, other, cache, monitor)
     if words.kept is None:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from adaflow_core.editing.cutout import Cutout, iou
+from adaflow_core.editing.place.cutout import Cutout, iou
 from scenes.render import render
 from scenes.world import sample
 

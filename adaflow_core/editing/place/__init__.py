@@ -1,0 +1,21 @@
+"""Where an edit takes place: what its words say of it, and what the model itself finds.
+
+An edit of an object's colour or kind differs in one place, an edit of the style all over the frame. For an edit of the
+surroundings it is asked where the words that stay are: everywhere else, up to the edges that frames themselves show.
+Outside the place structure is injected and the source held; inside the edit is free.
+"""
+
+from adaflow_core.editing.place.find import LOCAL, TIMESTEPS, find_place, likely, pass_rows, place_of, prompt_difference
+from adaflow_core.editing.place.wording import Wording, wording
+
+__all__ = [
+    "LOCAL",
+    "TIMESTEPS",
+    "Wording",
+    "find_place",
+    "likely",
+    "pass_rows",
+    "place_of",
+    "prompt_difference",
+    "wording",
+]

@@ -1,0 +1,85 @@
+"""What the words that differ say of an edit, and what settings they decide."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaflow_core.config import EditConfig
+from adaflow_core.editing.place import Wording, wording
+
+
+@pytest.mark.parametrize(
+    ("source", "prompt", "modifier", "kept"),
+    [
+        ("a red ball in a meadow, photo", "a blue ball in a meadow, photo", True, None),
+        ("a red cube in the snow", "an orange cube in the snow", True, None),
+        ("the red cube in the snow", "an orange cube in the snow", True, None),
+        ("a wolf in the snow", "an owl in the snow", False, None),
+        ("a red duck on the ocean, photo", "a red rocket on the ocean, photo", False, None),
+        ("a wolf in the snow", "a fox in the snow", False, None),
+        ("a cat", "a dog", False, None),
+        ("a red car in the desert, photo", "a red car in a city, photo", False, "in the desert , photo"),
+        ("an orange car in the desert", "an orange car in a city", False, "in the desert"),
+        ("a jeep on a road at night", "a jeep on a road in the snow", False, "on a road at night"),
+        ("a cat sitting on a mat", "a dog sitting on a mat", False, None),  # another thing that does the same
+        ("a black cat sitting on a mat", "a white cat sitting on a mat", True, None),
+        ("a red building in the snow", "a blue building in the snow", True, None),
+        ("a woman running on the beach", "a woman running in the desert", False, "on the beach"),
+        ("a red ball on the grass", "a blue duck on the grass", False, None),
+        ("a ball on the red grass", "a duck on the blue grass", False, None),
+        ("a red ball in a meadow", "a blue ball in the desert", False, None),  # two places: nothing is concluded
+        ("a ball", "a ball", False, None),
+        ("", "a ball", False, None),
+    ],
+)
+def test_what_the_words_say(source: str, prompt: str, modifier: bool, kept: str | None) -> None:
+    assert wording(source, prompt) == Wording(modifier, kept)
+
+
+@pytest.mark.parametrize(
+    ("source", "prompt", "style"),
+    [
+        ("an orange star at night, comic style", "an orange star at night, pencil sketch", True),
+        ("a cat on a mat", "a cat on a mat, oil painting", True),
+        ("a cat on a mat", "a cat on a mat in the style of Monet", True),
+        ("a cat on a mat, photo", "a cat on a mat, painting by Monet", True),
+        ("a cat on a mat", "a watercolour of a cat on a mat", True),
+        ("a photo of a cat", "a painting of a cat", True),
+        ("a photo of a cat", "an oil painting of a cat", True),
+        ("a photo of a cat", "a photo of a dog", False),
+        ("a photo on a wall", "a poster on a wall", False),  # things that are there
+        ("a pencil on a desk", "a pen on a desk", False),
+        ("a photo of a painting", "a photo of a drawing", False),
+        ("a cat, a hat on its head", "a cat, a drawing on its head", False),
+        ("a red ball, photo", "a blue ball, photo", False),
+        ("a photo of a cat", "a painting of a dog", False),  # two places: nothing is concluded
+    ],
+)
+def test_words_tell_a_style_from_what_is_shown(source: str, prompt: str, style: bool) -> None:
+    words = wording(source, prompt)
+    assert words.style == style and not (style and words.keeps_shapes)
+
+
+def test_words_decide_what_settings_leave_open() -> None:
+    """Words that name a colour or the surroundings keep shapes; a setting that is given is left as it is."""
+    names = ("outlines", "guided_from", "stride", "injection_attention", "injection_conv")
+
+    def found(prompt: str, config: EditConfig, focus: float = 1.0) -> list[float | None]:
+        filled = wording("a red car in the desert", prompt).fill(config, focus)
+        return [getattr(filled, name) for name in names]
+
+    shapes = [1.0, 0.1, 8, 1.0, 1.0]
+    assert found("a red car in a city", EditConfig()) == found("a blue car in the desert", EditConfig()) == shapes
+    assert found("a red duck in the desert", EditConfig()) == [0.0, 0.2, 4, None, None]  # as the model does
+    assert found("a blue car in the desert", EditConfig(), focus=0.0) == [*shapes[:3], None, None]
+    said = [0.5, 0.4, 3, 0.6, 0.7]
+    assert found("a blue car in the desert", EditConfig(**dict(zip(names, said, strict=True)))) == said
+
+
+def test_light_and_colours_are_kept_where_words_do_not_ask_for_others() -> None:
+    """A new thing takes its own in any case; without a place, a recoloured thing's surroundings would lose theirs."""
+    colour, thing = (wording("a red car in the desert", f"a {name} in the desert") for name in ("blue car", "red duck"))
+    assert (colour.coarse(True, False), colour.coarse(False, True)) == (0.25, 1.0)
+    assert (thing.coarse(True, False), thing.coarse(False, False)) == (1.0, 1.0)
+    style = wording("a red car in the desert, photo", "a red car in the desert, comic style")
+    assert (style.coarse(False, True), style.coarse(False, False)) == (0.5, 1.0)
