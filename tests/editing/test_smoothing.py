@@ -166,6 +166,20 @@ def test_a_new_thing_that_moves_otherwise_stays_sharp(tmp_path: Path) -> None:
     assert abs(middle - 10) < 15 and (found - changes).abs().mean() < 4
 
 
+def test_where_the_past_ends_there_is_no_line(tmp_path: Path) -> None:
+    """Of the right half the motion there and back disagrees, but for a sliver in which it agrees by chance."""
+    T, grey = 12, np.full((12, SIZE, SIZE, 3), 120, np.uint8)
+    motion = np.zeros((T - 1, 2, SIZE // 2, SIZE // 2, 2), np.float16)
+    motion[..., SIZE // 4 :, 1] = 3.0
+    motion[..., SIZE * 3 // 8, 1] = 0.0
+    flicker = torch.full((T, 3, SIZE, SIZE), 8.0)
+    flicker[1::2] = -8.0
+    found = smoothed(flicker, Video(grey, Fraction(24), "sliver"), tmp_path, motion=motion)
+    left = (found / flicker)[1:-1, :, 4:-4].mean(dim=(0, 1, 2))  # [W] the part of the flicker that is left
+    assert left[: SIZE // 2 - 6].max() < 0.2 and left[SIZE // 2 + 4 :].min() > 0.98
+    assert left.diff().abs().max() < 0.4  # of two neighbouring pixels
+
+
 @pytest.mark.parametrize("announced", [True, False])
 def test_nothing_crosses_a_cut(tmp_path: Path, announced: bool) -> None:
     video = panned(8, cut=4)
