@@ -110,8 +110,9 @@ def _is_style(before: list[str], after: list[str], old: slice, new: slice) -> bo
     words = {*before[old], *after[new]}
     if not words & _MANNERS:
         return False
-    if "style" in words:
-        return True
+    if "style" in after[new]:
+        following = after[after.index("style", new.start) + 1 :][:1]
+        return not following or following[0] in _FUNCTION_WORDS  # else it is a thing's, as in "a rococo style chair"
     if "," in before[: old.start] or "," in after[new][:1]:
         return not {*after[new.start :]} & (_PREPOSITIONS - {"by", "in"})  # as in "by Monet", "in pencil"
     followed_by_of = before[old.stop :][:1] == after[new.stop :][:1] == ["of"]

@@ -166,16 +166,15 @@ def test_new_surroundings_have_light_and_colours_of_their_own(engine: AdaFlow) -
 
 
 @pytest.mark.slow
-def test_without_a_place_all_keeps_its_light_and_colours_unless_it_is_asked_for(engine: AdaFlow) -> None:
+def test_held_to_no_place_all_keeps_its_light_and_colours(engine: AdaFlow) -> None:
     pair = make_pair(22, 2, "val", "cpu")
     plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=1))
     edited = [
         engine.edit(plan, pair.prompt, EditConfig(steps=1, agreements=0, focus=0.0, coarse=share))
         for share in (None, 0.0, 1.0)
     ]
-    assert np.array_equal(edited[0].frames, edited[2].frames)
+    assert np.array_equal(edited[0].frames, edited[2].frames) and np.array_equal(edited[1].frames, edited[2].frames)
     assert edited[0].report["settings"]["edit"]["coarse"] == 1.0
-    assert np.abs(edited[1].frames.astype(float) - edited[2].frames).mean() > 1
 
 
 @pytest.mark.slow

@@ -47,6 +47,8 @@ def test_what_the_words_say(source: str, prompt: str, modifier: bool, kept: str 
         ("a photo of a cat", "a painting of a cat", True),
         ("a photo of a cat", "an oil painting of a cat", True),
         ("a photo of a cat", "a photo of a dog", False),
+        ("a chair in a hall", "a rococo style chair in a hall", False),
+        ("a woman in a dress", "a woman in a Victorian style dress", False),
         ("a photo on a wall", "a poster on a wall", False),  # things that are there
         ("a pencil on a desk", "a pen on a desk", False),
         ("a photo of a painting", "a photo of a drawing", False),
