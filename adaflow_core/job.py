@@ -38,6 +38,8 @@ from adaflow_core.types import EditResult, Embedding, Inversion, Plan
 from adaflow_core.version import __version__
 from adaflow_core.video.types import Video
 
+MADE = 2  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up
+
 
 @dataclass(frozen=True)
 class OverThePicture:
@@ -106,8 +108,7 @@ class Job:
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
         latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents
         job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)
-        if config.structure is None:
-            job = replace(job, config=replace(config, structure=job._structure()))
+        job = replace(job, config=job._judged_by_whole_frames())
         return job if over.crop is None else job._in(over.crop)
 
     def _in(self, crop: Crop) -> Job:
@@ -146,6 +147,17 @@ class Job:
     def _only_by_hand(self) -> bool:
         """Whether nothing is asked for but what was changed by hand."""
         return self.by_hand is not None and self.positive.text == self.source.text
+
+    def _judged_by_whole_frames(self) -> EditConfig:
+        """The settings with what is decided before the edit is cut down to a region."""
+        config = self.config
+        if config.structure is None:
+            config = replace(config, structure=self._structure())
+        if config.coarse is None and self.region is not None:
+            words = self.words
+            all_over = not words.keeps_shapes and self._has_a_place_to_find and self._keyframes_place() is None
+            config = replace(config, coarse=words.coarse(bool(config.focus), all_over))
+        return config
 
     def _structure(self) -> float:
         """The share of the steps with the source's structure where the edit takes place."""
@@ -232,6 +244,8 @@ class Job:
         held = hold(self.backbone, inversion, self.latents, around) if around and len(around.frame_ids) else None
         prompts = self.source, self.negative, self.positive
         config = settled = self._settled(place)
+        if place is None and (self.words.keeps_shapes or not config.focus):
+            config = replace(config, coarse=1.0)  # all over the frame what stays would lose its own light
         if self.by_hand is not None:
             assert config.focus is not None
             place = self.by_hand.place(place, self.backbone.factor, config.focus)
@@ -251,12 +265,10 @@ class Job:
         return _Made(frames, renewed, replace(settled, chunk=editor.chunk), checkpoint, reused, resumed)
 
     def _settled(self, place: np.ndarray | None) -> EditConfig:
-        """The settings with what depends on the place that was found."""
+        """The settings with what depends on the place that was found; what is changed by hand keeps its colours."""
         if self.config.coarse is not None:
             return self.config
-        all_over = False
-        if self._has_a_place_to_find and self.by_hand is None:
-            all_over = (place if self.region is None else self._keyframes_place()) is None
+        all_over = place is None and self._has_a_place_to_find and self.by_hand is None
         return replace(self.config, coarse=self.words.coarse(place is not None, all_over))
 
     @property
@@ -266,7 +278,7 @@ class Job:
         return cache_key(
             video=plan.video.digest, model=self.backbone.fingerprint, device=str(self.backbone.device),
             prompt=self.positive.text, settings=settings_dict(plan.config, self.config),
-            layout=layout_digest(plan.layout), around=None if self.around is None else self.around.digest,
+            layout=layout_digest(plan.layout), made=MADE, around=None if self.around is None else self.around.digest,
             region=None if self.region is None else self.region.digest,
             by_hand=None if self.by_hand is None else self.by_hand.video.digest,
         )  # fmt: skip

@@ -124,15 +124,15 @@ class Stage:
 
 
 def in_threads(
-    work: Callable[[T], int], items: Iterable[T], advance: Callable[[int], None], most: int = THREADS
+    work: Callable[[T], int], items: Iterable[T], advance: Callable[[int], None], threads: int = THREADS
 ) -> None:
-    """`work` on every item, at most `most` at a time; `advance` gets, in order, what each returns, and may raise."""
-    with ThreadPoolExecutor(min(most, THREADS)) as threads:
+    """`work` on every item, some at a time; `advance` gets, in order, what each returns, and may raise."""
+    with ThreadPoolExecutor(min(threads, THREADS)) as pool:
         try:
-            for count in threads.map(work, items):
+            for count in pool.map(work, items):
                 advance(count)
         except BaseException:
-            threads.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -152,7 +152,7 @@ class Editor:
             for frames in np.split(np.arange(len(x)), range(BLOCK, len(x), BLOCK)):
                 found = to_device(inversion.latents[0][frames], x.device).float()
                 found = math.sqrt(1 - share**2) * found + drawn.to(x.device)
-                if self.coarse != 1 and self.config.focus:  # else what stays would lose its own
+                if self.coarse != 1:
                     taken, place = (1 - self.coarse) * coarse_part(found), self._place(frames)
                     found -= taken if place is None else place[:, None].to(x.device) * taken
                 x[to_device(frames, x.device)] = found

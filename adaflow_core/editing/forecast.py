@@ -31,8 +31,8 @@ from adaflow_core.editing.finish.preservation import restore_detail
 from adaflow_core.editing.finish.smoothing import BLOCK, smooth_edit
 from adaflow_core.editing.injection import StepPasses, injected_conv, step_passes
 from adaflow_core.editing.inversion import pass_rows
-from adaflow_core.editing.place import TIMESTEPS
-from adaflow_core.editing.place import pass_rows as place_rows
+from adaflow_core.editing.place.find import TIMESTEPS
+from adaflow_core.editing.place.find import pass_rows as place_rows
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, cut_feed_forwards, resident_bytes
@@ -368,7 +368,7 @@ def forecast(
     per_other = rows * calibration.propagated + source_seconds(lambda p: p.whole_source)
     inverted_steps = (S - 1) * (config.inversion_steps // S) + 1
     size = backbone.team.size  # each process has its part of the frames
-    inverted, placed = (_filled(frames, rows, size) for rows in (pass_rows(backbone, config), place_rows(backbone)))
+    inverted, placed = (_filled(frames, each, size) for each in (pass_rows(backbone, config), place_rows(backbone)))
     peak = _peak_bytes(calibration, backbone, layout, config, passing, frame_size)
     # On a GPU the processor follows the motion beside all else.
     followed = frames + carried if backbone.device.type == "cpu" and (carried or config.follows_motion) else 0
@@ -430,6 +430,7 @@ def _peak_bytes(
         outputs + pass_bytes(max(p.edits + p.keyframes_source for p in passes) * together),
         outputs + pass_bytes(max(p.edits + p.whole_source for p in passes) * min(chunk, frames)),
         pass_bytes(pass_rows(backbone, replace(config, chunk=chunk))),
+        pass_bytes(2 * place_rows(backbone)) if config.focus else 0,
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
         block_bytes(backbone.device, frame_size, config.stride) if passing.carried else 0,
     )

@@ -24,8 +24,8 @@ COARSE = 9  # pixels of latents, each way, whose mean counts as their coarse par
 
 
 def pass_rows(backbone: Backbone, config: EditConfig) -> int:
-    """Frames of a pass of an edit's inversion; `config` with every value filled in."""
-    return backbone.rows(config.chunk, whole=config.stride == 1)
+    """Frames of a pass of an edit's inversion; with a stride of 1 it is of all frames, in passes of their own size."""
+    return backbone.rows(config.chunk, few=config.stride != 1)
 
 
 @torch.inference_mode()

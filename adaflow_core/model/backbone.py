@@ -148,17 +148,17 @@ class Backbone:
             return chunk
         return chunk * max(1, min(4, _FULL_FRAME // (width * height)))
 
-    def rows(self, chunk: int | None = None, *, whole: bool = True) -> int:
+    def rows(self, chunk: int | None = None, *, few: bool = False) -> int:
         """Frames of a pass that is filled up to that number (`in_passes`), where calls of an edit have `chunk` frames.
 
         Few on a CPU, as the last pass of a draft of some keyframes is mostly filling. A GPU needs so much work at once
         that it does not wait to be given the next kernel; a pass of an edit has up to three rows of each frame. Where
-        several share out the frames of a film, their parts must come out even. Not `whole`: of a part of a film's
-        frames, or with two rows of each, half as many do (1.89 ms a row for 1.81), and less is filled up.
+        several share out the frames of a film, their parts must come out even. `few`: half as many, for a part of a
+        film's frames, or two rows of each; a row takes 1.89 ms for 1.81, and less is filled up.
         """
         if self.device.type == "cuda":
             rows = 2 * min(chunk or self.chunk, self.chunk)
-            return max(min(rows, 16), rows // max(self.team.size, 1 if whole else 2))
+            return max(min(rows, 16), rows // max(self.team.size, 2 if few else 1))
         return min(4 if self.device.type == "cpu" else 16, chunk or self.chunk)
 
     def vae_chunk(self, width: int, height: int, low_memory: bool = False) -> int:

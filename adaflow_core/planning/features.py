@@ -175,7 +175,7 @@ def extract_features(
     empty = backbone.embed("")
     words = backbone.embed(source_prompt) if source_prompt else None
     device, team = backbone.device, backbone.team
-    chunk = max(backbone.chunk_for(*size), backbone.rows())  # one row of each frame, as in inversion
+    chunk = max(backbone.chunk_for(*size), backbone.rows())  # one row of each frame
     own = range(T)[team.own(T, chunk)]
 
     def run(frame_ids: slice | np.ndarray, capture: Capture) -> Tensor:

@@ -82,5 +82,5 @@ def test_a_gpu_takes_more_of_smaller_frames(
     assert gpu.chunk_for(256, 256, low_memory=True) == 48
     assert gpu.rows(gpu.chunk_for(64, 64)) == gpu.rows() == 64
     assert [replace(gpu, team=Team(0, size)).rows() for size in (2, 4, 8)] == [32, 16, 16]
-    assert [replace(gpu, team=Team(0, size)).rows(whole=False) for size in (1, 2, 4)] == [32, 32, 16]
+    assert [replace(gpu, team=Team(0, size)).rows(few=True) for size in (1, 2, 4)] == [32, 32, 16]
     assert replace(gpu, team=Team(0, 8)).rows(4) == 8

@@ -209,12 +209,16 @@ def test_what_was_changed_by_hand_is_edited_in_a_crop_too(engine: AdaFlow, plan:
     assert (with_region.frames[outside] == plan.video.frames[outside]).all()
 
 
-def test_structure_is_judged_by_whole_frames(engine: AdaFlow, plan: Plan) -> None:
+def test_structure_and_light_are_judged_by_whole_frames(engine: AdaFlow, plan: Plan) -> None:
     jobs = []
-    for region in (REGION, WHOLE):
-        with engine._job(plan, PROMPT, QUICK, None, None, region) as job:
-            jobs.append(job)
-    assert jobs[0].config == jobs[1].config and jobs[0].key != jobs[1].key
+    for prompt in (PROMPT, "a red ball, watercolour"):
+        for region in (REGION, WHOLE):
+            with engine._job(plan, prompt, QUICK, None, None, region) as job:
+                jobs.append(job)
+    for crop, whole in (jobs[:2], jobs[2:]):
+        assert crop.config == whole.config and crop.key != whole.key
+    assert jobs[0].config.coarse is not None
+    assert (jobs[2].config.coarse, jobs[2].config.structure) == (0.5, 1.0)  # a style
 
 
 def test_the_command_line_says_what_is_edited_and_its_project_repeats_it(

@@ -1,11 +1,12 @@
 """Flicker smoothed away: the decoded edit, filtered in time along the source's motion.
 
 A recursive filter runs over it forwards and backwards; where the source's flow cannot be trusted, at a cut, at the
-edges of what moves and where something comes into sight, it begins anew, over some pixels. What it carries from frame
-to frame is the edit's change of the decoded source, which keeps what the edit leaves alone as it is, and the picture
-itself, each the more the nearer it comes to the next frame: the change of a thing that is gone holds its outline, which
-never lies quite right. Frames that differ by little come to agree. Where neither comes near, what was edited moves
-otherwise than the source, or was drawn elsewhere in each frame, and nothing is carried: it would show several times.
+edges of what moves and where something comes into sight, it begins anew, fading within two pixels of there. What it
+carries from frame to frame is the edit's change of the decoded source, which keeps what the edit leaves alone as it is,
+and the picture itself, each the more the nearer it comes to the next frame: the change of a thing that is gone holds
+its outline, which never lies quite right. Frames that differ by little come to agree. Where neither comes near, what
+was edited moves otherwise than the source, or was drawn elsewhere in each frame, and nothing is carried: it would show
+several times.
 """
 
 from __future__ import annotations

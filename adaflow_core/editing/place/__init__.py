@@ -5,16 +5,14 @@ surroundings it is asked where the words that stay are: everywhere else, up to t
 Outside the place structure is injected and the source held; inside the edit is free.
 """
 
-from adaflow_core.editing.place.find import LOCAL, TIMESTEPS, find_place, likely, pass_rows, place_of, prompt_difference
+from adaflow_core.editing.place.find import LOCAL, find_place, likely, place_of, prompt_difference
 from adaflow_core.editing.place.wording import Wording, wording
 
 __all__ = [
     "LOCAL",
-    "TIMESTEPS",
     "Wording",
     "find_place",
     "likely",
-    "pass_rows",
     "place_of",
     "prompt_difference",
     "wording",

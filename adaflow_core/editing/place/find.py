@@ -30,7 +30,7 @@ from adaflow_core.video.types import Video
 
 TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than prompts, at higher ones all is vague
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
-# validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and styles 0.3 to 0.4.
+# validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and most styles 0.3 to 0.4.
 LOCAL = 0.7
 # What is cut out must be so much of where the thing vaguely is; on ten validation clips it was 0.55 to 0.93 of it.
 AGREED = 0.4
@@ -40,7 +40,7 @@ PIXELS = 2**16  # of the frames at most in which a thing is cut out: a tenth of 
 
 def pass_rows(backbone: Backbone) -> int:
     """Frames of a pass of `prompt_difference`, each in two rows."""
-    return backbone.rows(whole=False)
+    return backbone.rows(few=True)
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from adaflow_core.config import BY_WORDS, GUIDED_FROM, EditConfig
+from adaflow_core.editing.place.manner import without_manner
 from adaflow_core.motion.carrying import FAR, NEAR
 
 _PREPOSITIONS = {
@@ -23,15 +24,6 @@ _NOUNS_IN_ING = {
     "awning", "bedding", "building", "ceiling", "clothing", "crossing", "drawing", "duckling", "dumpling", "earring",
     "evening", "fencing", "icing", "king", "landing", "lightning", "morning", "painting", "pudding", "railing", "ring",
     "sling", "spring", "stocking", "string", "swing", "thing", "wedding", "wing",
-}  # fmt: skip
-# Of how a picture is made, and not of what it shows.
-_MANNERS = {
-    "style", "styled", "painting", "painted", "watercolour", "watercolor", "gouache", "acrylic", "pastel", "pastels",
-    "fresco", "impressionist", "impressionism", "expressionist", "expressionism", "cubist", "cubism", "surrealist",
-    "surrealism", "sketch", "sketched", "drawing", "drawn", "pencil", "charcoal", "crayon", "ink", "etching",
-    "engraving", "woodcut", "linocut", "lithograph", "ukiyo-e", "illustration", "comic", "cartoon", "manga", "anime",
-    "animation", "claymation", "pixel", "voxel", "render", "rendering", "cgi", "3d", "photo", "photograph",
-    "photography", "photorealistic", "realistic", "sepia", "monochrome", "mosaic", "collage", "graffiti", "origami",
 }  # fmt: skip
 # The share of the source's light and colours that is left to what is recoloured, and to frames whose prompts differ all
 # over, as in their style; chosen on the plain model's validation clips.
@@ -61,10 +53,13 @@ class Wording:
         """At most how many frames from one that the model edits to the next: a new shape is doubled if carried far."""
         return FAR if self.keeps_shapes else NEAR
 
-    def coarse(self, somewhere: bool, all_over: bool) -> float:
-        """How much of the source's coarse light and colours an edit keeps that has a place, or is all over frames."""
+    def coarse(self, placed: bool, all_over: bool) -> float:
+        """How much of the source's coarse light and colours an edit keeps where it takes place.
+
+        `placed`: it is held to a place, as to a region. `all_over`: the prompts differ all over the frame.
+        """
         if self.keeps_shapes:
-            return RECOLOURED if somewhere else 1.0  # without a place, what stays would lose its own
+            return RECOLOURED if placed else 1.0  # without a place, what stays would lose its own
         return RESTYLED if all_over else 1.0
 
     def fill(self, config: EditConfig, focus: float) -> EditConfig:
@@ -88,11 +83,12 @@ def wording(source: str, prompt: str) -> Wording:
     """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
     before, after = (re.findall(r"[\w'-]+|[,.;:]", text.lower()) for text in (source, prompt))
     changed = _changed(before, after)
+    (shown, made), (other, made_now) = without_manner(source), without_manner(prompt)
+    if shown and shown == other and made != made_now:
+        return Wording(False, None, style=True)
     if changed is None:
         return Wording(False, None)
-    if _is_style(before, after, *changed):
-        return Wording(False, None, style=True)
-    start, end = changed[0].start, changed[0].stop
+    start, end = changed
     following = before[end] if end < len(before) else ","
     modifier = start > 0 and not (following in _FUNCTION_WORDS or _is_participle(following))
     lead = start  # the first word of the phrase that differs: a preposition may stand before it or begin it
@@ -105,22 +101,8 @@ def wording(source: str, prompt: str) -> Wording:
     return Wording(False, " ".join(before[first:]))
 
 
-def _is_style(before: list[str], after: list[str], old: slice, new: slice) -> bool:
-    """Whether words that differ name a style: apart from what is shown, as before "of" or after a comma."""
-    words = {*before[old], *after[new]}
-    if not words & _MANNERS:
-        return False
-    if "style" in after[new]:
-        following = after[after.index("style", new.start) + 1 :][:1]
-        return not following or following[0] in _FUNCTION_WORDS  # else it is a thing's, as in "a rococo style chair"
-    if "," in before[: old.start] or "," in after[new][:1]:
-        return not {*after[new.start :]} & (_PREPOSITIONS - {"by", "in"})  # as in "by Monet", "in pencil"
-    followed_by_of = before[old.stop :][:1] == after[new.stop :][:1] == ["of"]
-    return old.start <= 1 and (followed_by_of or "of" in words)
-
-
-def _changed(before: list[str], after: list[str]) -> tuple[slice, slice] | None:
-    """Which of the first's words are others in the second, and which those are; None: none, or in several places.
+def _changed(before: list[str], after: list[str]) -> tuple[int, int] | None:
+    """From where to where the first's words are others in the second; None: nowhere, or in several places.
 
     Articles say nothing: "a red ball" and "an orange ball" differ in a colour, "on the beach" and "in the desert" once.
     """
@@ -128,7 +110,7 @@ def _changed(before: list[str], after: list[str]) -> tuple[slice, slice] | None:
     parts = [c for c in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if c[0] != "equal"]
     if not parts or any(set(old[a[2] : b[1]]) != {"a"} for a, b in pairwise(parts)):
         return None
-    return slice(parts[0][1], parts[-1][2]), slice(parts[0][3], parts[-1][4])
+    return parts[0][1], parts[-1][2]
 
 
 def _is_participle(word: str) -> bool:

@@ -1,0 +1,102 @@
+"""What of a prompt names how its picture is made, as "oil painting" does, and not what it shows."""
+
+from __future__ import annotations
+
+import re
+
+# Kinds of pictures: a part of a prompt whose last word is one of these names a manner.
+_KINDS = {
+    "style", "photo", "photograph", "photography", "painting", "paintings", "watercolour", "watercolor", "watercolours",
+    "watercolors", "gouache", "fresco", "mosaic", "collage", "impressionism", "expressionism", "cubism", "surrealism",
+    "sketch", "sketches", "drawing", "drawings", "doodle", "etching", "engraving", "woodcut", "linocut", "lithograph",
+    "illustration", "comic", "cartoon", "manga", "anime", "animation", "claymation", "render", "rendering", "art",
+    "artwork", "sepia", "monochrome",
+}  # fmt: skip
+# What they are made with: "in pencil", "oil on canvas".
+_MEDIA = {
+    "oil", "oils", "ink", "pencil", "charcoal", "crayon", "pastel", "pastels", "acrylic", "acrylics", "watercolour",
+    "watercolor", "watercolours", "watercolors", "gouache", "chalk",
+}  # fmt: skip
+_ARTICLES = {"a", "an", "the"}
+# Words before the last one by which it is a thing that is shown: "a photo", "holding a pencil", "reading her comic".
+_OF_THINGS = _ARTICLES | {
+    "in", "on", "at", "with", "of", "from", "under", "near", "behind", "holding", "wearing", "reading", "making", "his",
+    "her", "their", "its", "my",
+}  # fmt: skip
+_DOING = {"painting", "drawing", "rendering"}  # alone they may say what somebody does
+
+
+def without_manner(text: str) -> tuple[str, str]:
+    """(what the prompt shows, how it is made), lower case, without articles; either may be empty.
+
+    The manner stands before "of" at the beginning ("an oil painting of a cat"), apart ("a cat, anime style"), or at the
+    end ("a cat in the style of Monet", "a cat in watercolour", "a cat as an oil painting").
+    """
+    shown: list[str] = []
+    manner: list[str] = []
+    for i, part in enumerate(re.split(r"[,.;:()]", text.lower())):
+        words = re.findall(r"[\w']+", part)
+        if i == 0:
+            begin, end = _kind_of(words)
+            manner += words[:begin] + words[end:]
+            words = words[begin:end]
+            apart = bool(words) and set(words) <= _KINDS | _MEDIA  # "cat photo" shows a cat
+        else:
+            apart = _is_manner(words)
+        last = 0 if apart else _end_of_what_is_shown(words)
+        shown += words[:last]
+        manner += words[last:]
+    return _bare(shown), _bare(manner)
+
+
+def _bare(words: list[str]) -> str:
+    return " ".join(word for word in words if word not in _ARTICLES)
+
+
+def _kind_of(words: list[str]) -> tuple[int, int]:
+    """Where in "a photo of a cat by Somebody" that of which it is begins and ends."""
+    place = words.index("of") if "of" in words else 0
+    if not _names_a_kind(_from_noun(words[:place])):
+        return 0, len(words)
+    makers = (i for i in range(place, len(words) - 1) if words[i] == "by" and words[i + 1] not in _ARTICLES)
+    return place + 1, next(makers, len(words))
+
+
+def _end_of_what_is_shown(words: list[str]) -> int:
+    """Where words such as "in the style of Monet" begin, after something that is shown."""
+    for i in range(1, len(words)):
+        if words[i] == "in" and _is_manner(words[i:]):
+            return i
+        if words[i] == "as" and _names_a_kind(_from_noun(words[i + 1 :])):
+            return i
+    return len(words)
+
+
+def _is_manner(words: list[str]) -> bool:
+    """Whether a part of a prompt names a manner and nothing else."""
+    if words[:1] == ["in"]:
+        words = _from_noun(words[1:])
+        return (len(words) == 1 and words[0] in _MEDIA) or words[:2] == ["style", "of"] or _names_a_style(words)
+    if len(words) == 1 and words[0] in _DOING:
+        return False
+    for i in range(1, len(words)):
+        made = words[:i]
+        if words[i : i + 2] in (["on", "canvas"], ["on", "paper"]):
+            return made[-1] in _MEDIA or _names_a_kind(made)
+        if words[i] == "by" or (words[i] == "of" and made[-1] == "style"):
+            return _names_a_kind(made)
+    return _names_a_kind(words)
+
+
+def _names_a_style(words: list[str]) -> bool:
+    return words[-1:] == ["style"] and _names_a_kind(words)
+
+
+def _names_a_kind(words: list[str]) -> bool:
+    """Whether they are a kind of picture, with what describes it before: "black and white photo"."""
+    return bool(words) and words[-1] in _KINDS and not _OF_THINGS & set(words[:-1])
+
+
+def _from_noun(words: list[str]) -> list[str]:
+    """Without an article at the beginning."""
+    return words[1:] if words[:1] and words[0] in _ARTICLES else words
