@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaflow_core.model.memory import one_behind, rows_to_device, to_device
-from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp
+from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp, without_lines
 from adaflow_core.motion.mending import agreement, mended
 from adaflow_core.progress import Monitor
 from adaflow_core.team.team import ALONE, Team
@@ -176,6 +176,7 @@ def _sides(
     parts, weights, trusts, grid = [], [], [], pixel_grid(height, width, device)
     for others, share in ((before, near), (after, 1 - near)):
         there, trust = flow_to(flow, ids, others, (height, width), device)
+        trust = without_lines(trust)
         used, places = np.unique(others, return_inverse=True)  # the same few for all frames between them
         pictures = torch.cat([_pictures(film, used, device) for film in films], dim=1)
         parts.append(warp(pictures[to_device(places, device)], there, grid))

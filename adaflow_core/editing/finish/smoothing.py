@@ -21,8 +21,7 @@ from torch import Tensor
 
 from adaflow_core.model.memory import one_behind, rows_to_device, to_device
 from adaflow_core.motion.carrying import RENEWED, miss, picture_share
-from adaflow_core.motion.flow import full_size, largest_around, look_up, pixel_grid, places, trusted
-from adaflow_core.planning.matching import blurred
+from adaflow_core.motion.flow import full_size, look_up, pixel_grid, places, trusted, without_lines
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 
@@ -62,7 +61,7 @@ def smooth_edit(
         grid = pixel_grid(now.shape[-2], now.shape[-1], now.device)
         pairs = rows_to_device(flow, np.clip(np.minimum(frames, frames + step), 0, len(flow) - 1), now.device)
         there, back = (full_size(way, now) for way in (pairs[:, 0], pairs[:, 1])[::step])
-        share = strength * _without_lines(trusted(there, back, grid))
+        share = strength * without_lines(trusted(there, back, grid))
         place = None if renewed is None else renewed(frames) >= RENEWED
         past = _Past(now, source, state, places(there, grid), place, fits)
         found = []
@@ -95,15 +94,6 @@ def smooth_edit(
 
         for frames, smooth in one_behind(smoothed()):
             write(frames, smooth)
-
-
-def _without_lines(trust: Tensor) -> Tensor:
-    """What may be followed [F, 1, H, W], 0 or 1, without what is narrower than 5 pixels, and with soft edges: 0..1.
-
-    A pixel's motion is consistent by chance here and there, and a past that ends abruptly shows where it ends.
-    """
-    all_around = -largest_around(-trust)
-    return blurred(largest_around(all_around), boxes=2)
 
 
 class _Kept:
