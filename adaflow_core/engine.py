@@ -401,8 +401,10 @@ class AdaFlow:
             why = ""
         elif not job.config.focus:
             why = "focus is 0"
+        elif not job.source.text:
+            why = "it is not said what is in the video"
         else:
-            why = "the prompts differ all over it" if job.source.text else "it is not said what is in the video"
+            why = "both prompts are alike" if prompt == job.source.text else "the prompts differ all over it"
         return Place(mask, job.config.structure, job.words.kept is not None, why)
 
     def score(

@@ -339,7 +339,7 @@ class Job:
 
     @property
     def _has_a_place_to_find(self) -> bool:
-        return bool(self.config.focus and self.source.text) and not self._only_by_hand
+        return bool(self.config.focus and self.source.text) and self.positive.text != self.source.text
 
     def _found(self, video: Video, latents: np.ndarray, keyframes: np.ndarray) -> np.ndarray | None:
         if not self._has_a_place_to_find:

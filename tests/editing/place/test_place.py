@@ -141,6 +141,7 @@ def test_all_over_the_frame_there_is_no_place_and_it_is_said_why(engine: AdaFlow
     focused = EditConfig(focus=1.0)
     for plan, prompt, config, why in (
         (described, "a watercolour of mountains", focused, "differ all over"),
+        (described, "a red ball in a meadow", focused, "are alike"),
         (described, "a blue ball in a meadow", EditConfig(focus=0.0), "focus is 0"),
         (plain, "a blue ball in a meadow", focused, "not said what is in the video"),
     ):
@@ -187,6 +188,8 @@ def test_where_prompts_differ_all_over_half_of_the_light_and_colours_are_kept(en
     )
     assert usual.report["settings"]["edit"]["coarse"] == 0.5
     np.testing.assert_array_equal(usual.frames, asked.frames)
+    same = engine.edit(plan, pair.source_prompt, EditConfig(steps=1, agreements=0))
+    assert same.report["settings"]["edit"]["coarse"] == 1.0  # nothing else is asked for
 
 
 @pytest.mark.slow
