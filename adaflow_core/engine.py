@@ -404,7 +404,7 @@ class AdaFlow:
         elif not job.source.text:
             why = "it is not said what is in the video"
         else:
-            why = "both prompts are alike" if prompt == job.source.text else "the prompts differ all over it"
+            why = "both prompts are alike" if job.positive.text == job.source.text else "the prompts differ all over it"
         return Place(mask, job.config.structure, job.words.kept is not None, why)
 
     def score(

@@ -154,9 +154,8 @@ class Job:
         if config.structure is None:
             config = replace(config, structure=self._structure())
         if config.coarse is None and self.region is not None:
-            words = self.words
-            all_over = not words.keeps_shapes and self._has_a_place_to_find and self._keyframes_place() is None
-            config = replace(config, coarse=words.coarse(bool(config.focus), all_over))
+            all_over = not self.words.keeps_shapes and self._all_over(self._keyframes_place())
+            config = replace(config, coarse=self.words.coarse(bool(config.focus), all_over))
         return config
 
     def _structure(self) -> float:
@@ -265,11 +264,15 @@ class Job:
         return _Made(frames, renewed, replace(settled, chunk=editor.chunk), checkpoint, reused, resumed)
 
     def _settled(self, place: np.ndarray | None) -> EditConfig:
-        """The settings with what depends on the place that was found; what is changed by hand keeps its colours."""
+        """The settings with what depends on the place that was found."""
         if self.config.coarse is not None:
             return self.config
-        all_over = place is None and self._has_a_place_to_find and self.by_hand is None
-        return replace(self.config, coarse=self.words.coarse(place is not None, all_over))
+        return replace(self.config, coarse=self.words.coarse(place is not None, self._all_over(place)))
+
+    def _all_over(self, place: np.ndarray | None) -> bool:
+        """Whether the prompts differ all over the frames, by the place that was found; not of what is edited by hand,
+        which keeps its colours."""
+        return place is None and self._has_a_place_to_find and self.by_hand is None
 
     @property
     def key(self) -> str:

@@ -56,7 +56,7 @@ def _bare(words: list[str]) -> str:
 def _kind_of(words: list[str]) -> tuple[int, int]:
     """Where in "a photo of a cat by Somebody" that of which it is begins and ends."""
     place = words.index("of") if "of" in words else 0
-    if not _names_a_kind(_from_noun(words[:place])):
+    if not _names_a_kind(_without_article(words[:place])):
         return 0, len(words)
     makers = (i for i in range(place, len(words) - 1) if words[i] == "by" and words[i + 1] not in _ARTICLES)
     return place + 1, next(makers, len(words))
@@ -67,7 +67,7 @@ def _end_of_what_is_shown(words: list[str]) -> int:
     for i in range(1, len(words)):
         if words[i] == "in" and _is_manner(words[i:]):
             return i
-        if words[i] == "as" and _names_a_kind(_from_noun(words[i + 1 :])):
+        if words[i] == "as" and _names_a_kind(_without_article(words[i + 1 :])):
             return i
     return len(words)
 
@@ -75,8 +75,9 @@ def _end_of_what_is_shown(words: list[str]) -> int:
 def _is_manner(words: list[str]) -> bool:
     """Whether a part of a prompt names a manner and nothing else."""
     if words[:1] == ["in"]:
-        words = _from_noun(words[1:])
-        return (len(words) == 1 and words[0] in _MEDIA) or words[:2] == ["style", "of"] or _names_a_style(words)
+        words = _without_article(words[1:])
+        in_a_medium = len(words) == 1 and words[0] in _MEDIA
+        return in_a_medium or words[:2] == ["style", "of"] or (words[-1:] == ["style"] and _names_a_kind(words))
     if len(words) == 1 and words[0] in _DOING:
         return False
     for i in range(1, len(words)):
@@ -88,15 +89,11 @@ def _is_manner(words: list[str]) -> bool:
     return _names_a_kind(words)
 
 
-def _names_a_style(words: list[str]) -> bool:
-    return words[-1:] == ["style"] and _names_a_kind(words)
-
-
 def _names_a_kind(words: list[str]) -> bool:
     """Whether they are a kind of picture, with what describes it before: "black and white photo"."""
     return bool(words) and words[-1] in _KINDS and not _OF_THINGS & set(words[:-1])
 
 
-def _from_noun(words: list[str]) -> list[str]:
+def _without_article(words: list[str]) -> list[str]:
     """Without an article at the beginning."""
     return words[1:] if words[:1] and words[0] in _ARTICLES else words
