@@ -305,7 +305,9 @@ class AdaFlow:
         with self._exclusive(monitor):
             config = config or EditConfig()
             source = plan.config.source_prompt if take.source_prompt is None else take.source_prompt
-            edited = frames_of(result.report, start, end, config.stride or wording(source, take.prompt).stride)
+            edited = frames_of(
+                result.report, start, end, config.stride or wording(source, take.prompt).stride(config.structure)
+            )
             begin, stop_at, segments, held = surroundings(plan.segments, start, end, edited)
             piece = self._stretch(plan, begin, stop_at, take.source_prompt, monitor, segments)
             only = slice(start - begin, end - begin)

@@ -17,7 +17,7 @@ from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_di
 from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.editing.finish.preservation import latent_preview, show_source
-from adaflow_core.editing.inversion import invert, load_inversion, pass_rows
+from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.stretch import only_frames
@@ -276,7 +276,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Of all that decides on the edit's bits."""
+        """Of all that decides on the edit's bits; on a GPU they also depend, by rounding, on what passes together."""
         plan = self.plan
         return cache_key(
             video=plan.video.digest, model=self.backbone.fingerprint, device=str(self.backbone.device),
@@ -301,7 +301,7 @@ class Job:
         """
         steps, inversion_steps = self.config.steps, self.config.inversion_steps
         assert steps and inversion_steps
-        backbone, prompt, rows = self.backbone, self.source.text, pass_rows(self.backbone, self.config)
+        backbone, prompt, rows = self.backbone, self.source.text, self.backbone.rows(self.config.chunk)
         passing = self.around.passing if frames is None and self.around is not None else frames
         video, given = self.plan.video, frames
         latents = self.latents if self.by_hand is None else self.by_hand.before

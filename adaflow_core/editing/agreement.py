@@ -23,7 +23,6 @@ from torch import Tensor
 
 from adaflow_core.editing.finish.film import EditedFilm, as_levels
 from adaflow_core.editing.finish.smoothing import smooth_edit
-from adaflow_core.model.memory import in_passes
 from adaflow_core.motion.whole import move_as_one
 from adaflow_core.storage.arrays import scratch
 
@@ -99,7 +98,7 @@ class Agreement:
             found.append((backbone.encode(pictures[ids]) - backbone.encode(others[ids]))[:count])
             advance(count)
 
-        in_passes(np.arange(len(pictures))[self.film.own], self.film.chunk, encode)
+        self.film.in_passes(encode)
         if not found:  # more processes than frames
             return torch.zeros(0, *self.film.latents.shape[1:], device=backbone.device)
         return torch.cat(found)

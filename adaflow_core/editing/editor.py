@@ -36,7 +36,7 @@ from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import EditLayout, Embedding, Held, Inversion
 
 LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
-ROWS = 8  # frames of which the other frames' parts are made up: on a CPU passes then hold what one process's would
+ROWS = 8  # frames of which the other frames' parts are made up on a CPU: passes then hold what one process's would
 Layouts = Callable[[int], EditLayout]
 """Step -> the keyframes, kept tokens and correspondences that hold in it."""
 
@@ -92,6 +92,7 @@ class Editor:
         self.conv = ConvInjection()
         # With a focus below 1 the edit may also change what lies outside the place, to that part.
         self.place = None if place is None or not config.focus else 1 - config.focus * (1 - place)
+        self.rows = backbone.whole(ROWS)
         self._last_kept: tuple[EditLayout, dict[int, Tensor]] | None = None
 
     @torch.inference_mode()
@@ -236,7 +237,7 @@ class Editor:
     def _others(self, x: Tensor, step: _Step, stage: Stage) -> None:
         """All other frames of `x` one step on, their self-attention gathered from the keyframes."""
         all_others = np.setdiff1d(self._passing(len(x)), step.layout.keyframes)
-        others = all_others[self.team.own(len(all_others), ROWS)]
+        others = all_others[self.team.own(len(all_others), self.rows)]
 
         def propagate(part: slice) -> None:
             frames = others[part]
@@ -251,7 +252,7 @@ class Editor:
         found = in_chunks(len(others), size, propagate)
         if found < size:  # memory did not do
             self.chunk = found
-        self._exchange(self.team, x, step, all_others, ROWS)
+        self._exchange(self.team, x, step, all_others, self.rows)
         stage.advance(len(all_others) - len(others))
 
     @staticmethod

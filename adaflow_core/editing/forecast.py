@@ -30,7 +30,6 @@ from adaflow_core.editing.attention import (
 from adaflow_core.editing.finish.preservation import restore_detail
 from adaflow_core.editing.finish.smoothing import BLOCK, smooth_edit
 from adaflow_core.editing.injection import StepPasses, injected_conv, step_passes
-from adaflow_core.editing.inversion import pass_rows
 from adaflow_core.editing.place.find import TIMESTEPS
 from adaflow_core.editing.place.find import pass_rows as place_rows
 from adaflow_core.model.attention import Halt, forward_hook
@@ -40,6 +39,7 @@ from adaflow_core.motion.carrying import BLOCKS, block_bytes, carry_between, fra
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.progress import THREADS, Monitor
 from adaflow_core.storage.cache import Cache, cache_key
+from adaflow_core.team.team import Team
 from adaflow_core.types import EditLayout, Forecast, Grid, Plan
 from adaflow_core.video.types import Video
 
@@ -368,7 +368,7 @@ def forecast(
     per_other = rows * calibration.propagated + source_seconds(lambda p: p.whole_source)
     inverted_steps = (S - 1) * (config.inversion_steps // S) + 1
     size = backbone.team.size  # each process has its part of the frames
-    inverted, placed = (_filled(frames, each, size) for each in (pass_rows(backbone, config), place_rows(backbone)))
+    inverted, placed = (_filled(backbone, frames, rows) for rows in (backbone.rows(config.chunk), place_rows(backbone)))
     peak = _peak_bytes(calibration, backbone, layout, config, passing, frame_size)
     # On a GPU the processor follows the motion beside all else.
     followed = frames + carried if backbone.device.type == "cpu" and (carried or config.follows_motion) else 0
@@ -390,9 +390,11 @@ def forecast(
     return Forecast(seconds, base_bytes + peak, pace=measurement.pace)
 
 
-def _filled(frames: int, rows: int, size: int) -> int:
-    """Frames of the filled passes of that process which has most, of `size`."""
-    return -(-frames // rows // size) * rows
+def _filled(backbone: Backbone, frames: int, rows: int) -> int:
+    """Frames of the filled passes of that process which has most."""
+    most = Team(0, backbone.team.size).own(frames, backbone.whole(rows))
+    size = backbone.pass_size(most.stop, rows)
+    return -(-most.stop // size) * size
 
 
 def _agreement_seconds(calibration: Calibration, config: EditConfig) -> float:
@@ -423,14 +425,16 @@ def _peak_bytes(
     if config.low_memory or keyframes == frames:
         outputs = 0
 
+    in_part = Team(0, backbone.team.size).own(frames, 1).stop
+
     def pass_bytes(batch: int) -> int:
         return batch * calibration.row_bytes + min(batch, FEED_FORWARD_ROWS) * calibration.gate_bytes
 
     peaks = (
         outputs + pass_bytes(max(p.edits + p.keyframes_source for p in passes) * together),
         outputs + pass_bytes(max(p.edits + p.whole_source for p in passes) * min(chunk, frames)),
-        pass_bytes(pass_rows(backbone, replace(config, chunk=chunk))),
-        pass_bytes(2 * place_rows(backbone)) if config.focus else 0,
+        pass_bytes(backbone.pass_size(in_part, backbone.rows(chunk))),
+        pass_bytes(2 * backbone.pass_size(in_part, place_rows(backbone))) if config.focus else 0,
         backbone.vae_chunk(*frame_size, config.low_memory) * calibration.decode_bytes,
         block_bytes(backbone.device, frame_size, config.stride) if passing.carried else 0,
     )

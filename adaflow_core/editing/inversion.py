@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.config import EditConfig
 from adaflow_core.model.attention import PassState, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import ddim_step, edit_timesteps, inversion_moves
@@ -23,11 +22,6 @@ _LATENTS = "latents.npy"
 COARSE = 9  # pixels of latents, each way, whose mean counts as their coarse part
 
 
-def pass_rows(backbone: Backbone, config: EditConfig) -> int:
-    """Frames of a pass of an edit's inversion; with a stride of 1 it is of all frames, in passes of their own size."""
-    return backbone.rows(config.chunk, few=config.stride != 1)
-
-
 @torch.inference_mode()
 def invert(
     backbone: Backbone,
@@ -37,15 +31,15 @@ def invert(
     *,
     steps: int,
     inversion_steps: int,
-    rows: int,  # frames of a pass
+    rows: int,  # frames of a pass, at most
     folder: Path,
     monitor: Monitor,
 ) -> int:
     """Writes x_t at each of the edit's `steps` timesteps, [S, T, 4, h, w], to `folder`, for `load_inversion`.
 
     Returns for how many frames there was something to do. The running x_t stays in float32; what is stored has the
-    model's precision. Frames that an earlier call finished in this folder are not done again; each has the same bits
-    whichever are asked for together.
+    model's precision. Frames that an earlier call finished in this folder are not done again; on a CPU each has the
+    same bits whichever are asked for together.
     """
     timesteps = edit_timesteps(backbone.schedule, steps)
     factor = inversion_steps // steps
@@ -56,7 +50,8 @@ def invert(
     team, kept_as = backbone.team, np.float32 if stored_as == torch.float32 else np.float16
     missing = team.lead(partial(begin_columns, folder / _LATENTS, kept_as, (steps, *latents.shape), frames))
     stored, done = open_columns(folder / _LATENTS)
-    own = missing[team.own(len(missing), rows)]
+    part, rows = backbone.share(len(missing), rows)
+    own = missing[part]
     state = PassState(attend=backbone.attend, check=monitor.check, prompts=1)
     with (
         frame_attention(backbone.unet, state),

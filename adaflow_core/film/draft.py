@@ -1,8 +1,8 @@
 """A draft: the keyframes of an edit before the long run.
 
 In a step keyframes depend on each other and on no other frame, so that the loop over them alone leaves them with the
-same bits, but for what frames agree on between steps. What takes time is the rest: other frames' inversion,
-propagation, decoding. A draft is the edit of a film that holds nothing but the keyframes.
+same bits (on a GPU up to rounding), but for what frames agree on between steps. What takes time is the rest: other
+frames' inversion, propagation, decoding. A draft is the edit of a film that holds nothing but the keyframes.
 """
 
 from __future__ import annotations

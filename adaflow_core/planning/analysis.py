@@ -173,10 +173,10 @@ def source_latents(backbone: Backbone, video: Video, cache: Cache, monitor: Moni
 
     def build(folder: Path) -> dict[str, Any]:
         shape = (T, backbone.latent_channels, height // factor, width // factor)
-        own = backbone.team.own(T, chunk)
+        own, size = backbone.share(T, chunk)
         out = backbone.team.array(folder / "latents.npy", np.float32, shape)[own]
         with monitor.stage("encode", len(out)) as stage:
-            parts = stage.chunks(len(out), chunk)
+            parts = stage.chunks(len(out), size)
             for part, encoded in one_behind((part, backbone.encode(video.frames[own][part])) for part in parts):
                 out[part] = backbone.fetch(encoded)
         return {}

@@ -176,7 +176,8 @@ def extract_features(
     words = backbone.embed(source_prompt) if source_prompt else None
     device, team = backbone.device, backbone.team
     chunk = max(backbone.chunk_for(*size), backbone.rows())  # one row of each frame
-    own = range(T)[team.own(T, chunk)]
+    share, size_of_pass = backbone.share(T, chunk)
+    own = range(T)[share]
 
     def run(frame_ids: slice | np.ndarray, capture: Capture) -> Tensor:
         chosen = to_device(latents[frame_ids], device).float()
@@ -199,7 +200,7 @@ def extract_features(
         importance = {kind: team.array(folder / f"importance_{kind}.npy", np.float32, (T, grid.n)) for kind in kinds}
 
         def passed() -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
-            for done in stage.chunks(len(own), chunk):
+            for done in stage.chunks(len(own), size_of_pass):
                 part = slice(own.start + done.start, own.start + done.stop)
                 rows = reduction(run(part, capture))
                 yield part, rows.half(), _importance(capture, rows, inner, grid)  # as narrow as they are kept

@@ -415,7 +415,7 @@ def test_plots_are_svg_in_the_colours_of_the_page() -> None:
 # --- all of it ------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_tiny_run(tmp_path: Path) -> None:
     from scenes.captions import vocabulary
     from scenes.training import embedded

@@ -81,6 +81,19 @@ def test_a_gpu_takes_more_of_smaller_frames(
     ]  # fmt: skip
     assert gpu.chunk_for(256, 256, low_memory=True) == 48
     assert gpu.rows(gpu.chunk_for(64, 64)) == gpu.rows() == 64
-    assert [replace(gpu, team=Team(0, size)).rows() for size in (2, 4, 8)] == [32, 16, 16]
-    assert [replace(gpu, team=Team(0, size)).rows(few=True) for size in (1, 2, 4)] == [32, 32, 16]
-    assert replace(gpu, team=Team(0, 8)).rows(4) == 8
+    assert gpu.rows(4) == 8
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_a_gpu_shares_out_evenly_and_a_cpu_whole_passes(tiny_backbone: Callable[[str], Backbone], kind: str) -> None:
+    def shares(count: int, rows: int, size: int) -> list[tuple[int, int]]:
+        team = [replace(tiny_backbone("sd1"), device=torch.device(kind), team=Team(k, size)) for k in range(size)]
+        found = [backbone.share(count, rows) for backbone in team]
+        assert [i for own, _ in found for i in range(count)[own]] == list(range(count))
+        return [(own.stop - own.start, each) for own, each in found]
+
+    if kind == "cuda":
+        assert shares(148, 64, 1) == [(148, 50)] and shares(148, 64, 4) == [(37, 37)] * 4
+        assert shares(3, 64, 4) == [(1, 1)] * 3 + [(0, 64)]
+    else:
+        assert shares(148, 64, 1) == [(148, 64)] and shares(148, 64, 2) == [(128, 64), (20, 64)]

@@ -286,15 +286,15 @@ GARBAGE: list[Any] = [None, float("nan"), {"path": "/etc/passwd"}, "../../etc\0"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("each", [1, pytest.param(len(GARBAGE), marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("each", [3, pytest.param(1, marks=pytest.mark.thorough)])
 def test_garbage_ends_in_a_sentence_or_nothing(victim: Victim, each: int) -> None:
-    """Every event with wrong types, numbers out of range and, in some turns, too few values: `each`, in turns."""
-    for number, (event, types) in enumerate(victim.dependencies()):
-        for value in (GARBAGE[(number + k) % len(GARBAGE)] for k in range(each)):
+    """Every `each`th event with wrong types, numbers out of range and, in some turns, too few values."""
+    for number, (event, types) in list(enumerate(victim.dependencies()))[::each]:
+        for value in GARBAGE if each == 1 else GARBAGE[number // each % len(GARBAGE) :][:1]:
             said = victim.call(event, [value] * len(types))
             if '"success":true' not in said.replace(" ", ""):  # a result tells where Gradio keeps what it serves
                 tells_nothing(said, victim)
-        if each > 1 or number % 4 == 0:
+        if each == 1 or number % 4 == 0:
             tells_nothing(victim.call(event, []), victim)
     for body in (b"", b"{", b"[]", b'{"data": 1}', b'{"fn_index": 99999, "data": [], "session_hash": "x"}', b"\xff"):
         kind = {"content-type": "application/json"}

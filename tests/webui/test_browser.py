@@ -184,6 +184,7 @@ def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
     assert clip["prompt"] in command and "--steps=2" in command and "--frames=0:4" in command
 
 
+@pytest.mark.thorough
 def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Path) -> None:
     clip = choose_example(page, frames="0:4")
     set_slider(page, "Keyframes (0 = automatic)", 2)
@@ -373,6 +374,7 @@ def test_a_file_that_is_no_video_is_refused_in_a_sentence(page: Page, tmp_path: 
     assert page.get_by_text("Video not playable").count() == 0, "Gradio's own words, of which the page says more"
 
 
+@pytest.mark.thorough
 def test_what_a_browser_does_not_play_is_shown_by_a_copy(page: Page, tmp_path: Path) -> None:
     """A GIF, which Gradio takes for no video; of a file that the browser plays there is no copy."""
     gif, mov = make(tmp_path / "drawn.gif", 8, "gif", pixels="rgb8"), make(tmp_path / "drawn.mov", 10, "libx264")

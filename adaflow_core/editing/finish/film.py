@@ -43,8 +43,13 @@ class EditedFilm:
 
     @property
     def chunk(self) -> int:
-        """Frames that are decoded at a time."""
+        """Frames that are decoded at a time, at most."""
         return self.backbone.vae_chunk(*self.video.size, self.config.low_memory)
+
+    def in_passes(self, work: Callable[[np.ndarray, int], None]) -> None:
+        """`work(ids, count)` on this process's part of the frames, as those of the module `memory`."""
+        own = np.arange(len(self.video))[self.own]
+        in_passes(own, self.backbone.pass_size(len(own), self.chunk), work)
 
     @cached_property
     def flow(self) -> np.ndarray:
@@ -58,14 +63,13 @@ class EditedFilm:
 
         def build(folder: Path) -> dict[str, Any]:
             out = backbone.team.array(folder / "frames.npy", np.uint8, video.frames.shape)
-            own = np.arange(len(video))[self.own]
-            with self.monitor.stage("decode source", len(own)) as stage:
+            with self.monitor.stage("decode source", self.own.stop - self.own.start) as stage:
 
                 def decode(ids: np.ndarray, count: int) -> None:
                     out[ids[:count]] = backbone.decode(to_device(self.latents[ids], backbone.device))[:count]
                     stage.advance(count)
 
-                in_passes(own, chunk, decode)
+                self.in_passes(decode)
             return {}
 
         key = cache_key(video=video.digest, model=backbone.fingerprint, rows=chunk)
@@ -87,7 +91,7 @@ class EditedFilm:
             out[ids[:count]] = backbone.fetch((frames if finished is None else finished(frames, ids))[:count])
             advance(count)
 
-        in_passes(np.arange(len(self.video))[self.own], self.chunk, decode)
+        self.in_passes(decode)
         backbone.team.wait()
         return out
 

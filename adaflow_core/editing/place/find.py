@@ -39,8 +39,8 @@ PIXELS = 2**16  # of the frames at most in which a thing is cut out: a tenth of 
 
 
 def pass_rows(backbone: Backbone) -> int:
-    """Frames of a pass of `prompt_difference`, each in two rows."""
-    return backbone.rows(few=True)
+    """Frames of a pass of `prompt_difference`, at most; each in two rows, for which a GPU's memory must do."""
+    return backbone.rows() // 2 if backbone.device.type == "cuda" else backbone.rows()
 
 
 @torch.inference_mode()
@@ -59,9 +59,9 @@ def prompt_difference(
 
     def build(folder: Path) -> dict[str, Any]:
         out = backbone.team.array(folder / "difference.npy", np.float32, (T, h, w))
-        own = np.arange(T)[backbone.team.own(T, rows)]
+        own, size = backbone.share(T, rows)
         state = PassState(attend=backbone.attend, check=monitor.check, prompts=2)
-        with frame_attention(backbone.unet, state), monitor.stage("place", len(own)) as stage:
+        with frame_attention(backbone.unet, state), monitor.stage("place", own.stop - own.start) as stage:
 
             def run(ids: np.ndarray, count: int) -> None:
                 x = to_device(latents[ids], backbone.device).float()
@@ -69,7 +69,7 @@ def prompt_difference(
                 out[ids[:count]] = backbone.fetch(found.mean(dim=0)[:count])
                 stage.advance(count)
 
-            in_passes(own, rows, run)
+            in_passes(np.arange(T)[own], size, run)
         return {}
 
     key = cache_key(
@@ -107,7 +107,8 @@ def find_place(
 ) -> np.ndarray | None:
     """[T, h, w] float32 0..1, one where the edit takes place; None: all over the frame.
 
-    Keyframes alone decide what counts as a difference, so that a draft, which has no others, finds the same place.
+    Keyframes alone decide what counts as a difference, so that a draft, which has no others, finds the same place (on a
+    GPU up to rounding).
     """
     if words.style:
         return None
@@ -167,7 +168,7 @@ def _thing_that_stays(
             return 1
 
         own = range(T)[backbone.team.own(T)]
-        with monitor.stage("place", len(own)) as stage, one_opencv_thread():
+        with monitor.stage("place", own.stop - own.start) as stage, one_opencv_thread():
             in_threads(work, own, stage.advance)
         return {}
 

@@ -14,17 +14,29 @@ from adaflow_core.motion.carrying import FAR, NEAR
 
 _PREPOSITIONS = {
     "in", "on", "at", "under", "near", "inside", "outside", "over", "above", "below", "through", "across", "beside",
-    "behind", "by", "along", "around", "between", "before", "into", "onto", "from", "against", "within", "with",
+    "behind", "by", "along", "around", "between", "before", "into", "onto", "from", "against", "within",
 }  # fmt: skip
 _ARTICLES = {"a", "an", "the"}
-_FUNCTION_WORDS = (
-    _PREPOSITIONS | _ARTICLES | {"of", "and", "or", "as", "is", "are", "its", "his", "her", "their", ",", ".", ";", ":"}
-)
+_MARKS = {",", ".", ";", ":"}
+_FUNCTION_WORDS = _PREPOSITIONS | _ARTICLES | _MARKS | {
+    "of", "with", "without", "to", "toward", "towards", "next", "for", "off", "up", "down", "out", "and", "or", "but",
+    "as", "while", "when", "where", "that", "which", "who", "is", "are", "was", "were", "has", "have", "its", "his",
+    "her", "their",
+}  # fmt: skip
+_WORN = {
+    "armor", "armour", "cap", "coat", "costume", "crown", "dress", "glasses", "gown", "hat", "helmet", "hoodie",
+    "jacket", "kimono", "mask", "robe", "scarf", "shirt", "skirt", "suit", "sweater", "tuxedo", "uniform",
+}  # fmt: skip
 _NOUNS_IN_ING = {
     "awning", "bedding", "building", "ceiling", "clothing", "crossing", "drawing", "duckling", "dumpling", "earring",
     "evening", "fencing", "icing", "king", "landing", "lightning", "morning", "painting", "pudding", "railing", "ring",
     "sling", "spring", "stocking", "string", "swing", "thing", "wedding", "wing",
 }  # fmt: skip
+_NO_PARTICIPLES = {
+    "bed", "breed", "feed", "infrared", "moped", "red", "reed", "seed", "shed", "sled", "speed", "steed", "weed",
+}  # fmt: skip
+_IRREGULAR = {"built", "drawn", "held", "hung", "kept", "left", "lit", "made", "seen", "shown", "torn", "worn"}
+_NO_VERBS = {"canvas", "christmas", "gas", "lens", "rhinoceros", "series", "species"}
 # The share of the source's light and colours that is left to what is recoloured, and to frames whose prompts differ all
 # over, as in their style; chosen on the plain model's validation clips.
 RECOLOURED, RESTYLED = 0.25, 0.5
@@ -43,15 +55,18 @@ class Wording:
         """Whether they say that things keep their shapes."""
         return self.modifier or self.kept is not None
 
+    def stride(self, structure: float | None) -> int:
+        """At most how many frames from one that the model edits to the next: a new shape is doubled if carried far."""
+        return FAR if self._keeps_by(structure) else NEAR
+
+    def _keeps_by(self, structure: float | None) -> bool:
+        """Whether things keep their shapes, by the setting where it is given."""
+        return self.keeps_shapes if structure is None else structure >= 0.5
+
     @property
     def structure(self) -> float:
         """The share of the steps with the source's structure in the edit's place."""
         return float(self.keeps_shapes)
-
-    @property
-    def stride(self) -> int:
-        """At most how many frames from one that the model edits to the next: a new shape is doubled if carried far."""
-        return FAR if self.keeps_shapes else NEAR
 
     def coarse(self, placed: bool, all_over: bool) -> float:
         """How much of the source's coarse light and colours an edit keeps where it takes place.
@@ -65,14 +80,15 @@ class Wording:
     def fill(self, config: EditConfig, focus: float) -> EditConfig:
         """`config` with what these words decide, for settings that are None.
 
-        With a `focus` of 0 the edit is held to no place, and structure is injected as long as the model does it.
+        With a `focus` of 0 the edit is held to no place, and structure is injected as long as the model does it. A
+        `structure` that is given says whether shapes are kept, whatever the words say.
         """
-        keeps = self.keeps_shapes
+        keeps = self._keeps_by(config.structure)
         said: dict[str, Any] = {
             "outlines": float(keeps),
             # Where structure is kept, colours are decided on in the first steps.
             "guided_from": GUIDED_FROM / 2 if keeps else GUIDED_FROM,
-            "stride": self.stride,
+            "stride": self.stride(config.structure),
         }
         if keeps and focus:
             said |= dict.fromkeys(BY_WORDS, 1.0)
@@ -82,27 +98,23 @@ class Wording:
 def wording(source: str, prompt: str) -> Wording:
     """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
     before, after = (re.findall(r"[\w'-]+|[,.;:]", text.lower()) for text in (source, prompt))
-    changed = _changed(before, after)
     (shown, made), (other, made_now) = without_manner(source), without_manner(prompt)
     if shown and shown == other and made != made_now:
         return Wording(False, None, style=True)
+    changed = _changed(before, after)
     if changed is None:
         return Wording(False, None)
-    start, end = changed
-    following = before[end] if end < len(before) else ","
-    modifier = start > 0 and not (following in _FUNCTION_WORDS or _is_participle(following))
-    lead = start  # the first word of the phrase that differs: a preposition may stand before it or begin it
-    while lead > 0 and before[lead - 1] in _FUNCTION_WORDS - {","}:
-        lead -= 1
-    begins_with_place = bool(_PREPOSITIONS & set(before[lead : start + 1]))
+    old, new = changed
+    if old.start > 0 and _is_named(before, old):
+        return Wording(True, None)
+    if not _is_a_place(before, old) if old.start < old.stop else not _adds_a_place(before, old, after[new]):
+        return Wording(False, None)
     first = next((i for i, word in enumerate(before) if word in _FUNCTION_WORDS - _ARTICLES), len(before))
-    if modifier or not begins_with_place or first > lead:
-        return Wording(modifier, None)
-    return Wording(False, " ".join(before[first:]))
+    return Wording(False, " ".join(before[first:]) if first <= _lead(before, old.start) else None)
 
 
-def _changed(before: list[str], after: list[str]) -> tuple[int, int] | None:
-    """From where to where the first's words are others in the second; None: nowhere, or in several places.
+def _changed(before: list[str], after: list[str]) -> tuple[slice, slice] | None:
+    """Where the first's words are others in the second, and those others; None: nowhere, or in several places.
 
     Articles say nothing: "a red ball" and "an orange ball" differ in a colour, "on the beach" and "in the desert" once.
     """
@@ -110,9 +122,52 @@ def _changed(before: list[str], after: list[str]) -> tuple[int, int] | None:
     parts = [c for c in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if c[0] != "equal"]
     if not parts or any(set(old[a[2] : b[1]]) != {"a"} for a, b in pairwise(parts)):
         return None
-    return parts[0][1], parts[-1][2]
+    return slice(parts[0][1], parts[-1][2]), slice(parts[0][3], parts[-1][4])
 
 
-def _is_participle(word: str) -> bool:
-    """Whether it says what the thing before it does, as in "a cat sitting on a mat"."""
-    return word.endswith("ing") and word not in _NOUNS_IN_ING
+def _lead(words: list[str], start: int) -> int:
+    """The first word of the phrase at `start`: a preposition may stand before what differs, or begin it."""
+    while start > 0 and words[start - 1] in _FUNCTION_WORDS - {","}:
+        start -= 1
+    return start
+
+
+def _is_a_place(before: list[str], old: slice) -> bool:
+    """Whether what is replaced is where something is, as "in a meadow", and not what it wears, "in a hat"."""
+    begins = before[_lead(before, old.start) : old.start + 1]
+    return bool(_PREPOSITIONS & set(begins)) and not ("in" in begins and before[old.stop - 1] in _WORN)
+
+
+def _adds_a_place(before: list[str], old: slice, added: list[str]) -> bool:
+    """Whether words that are put in say where all of it is: "a cat on the beach", not "a cat near a dog on a mat"."""
+    if not added or added[0] not in _PREPOSITIONS or (added[0] == "in" and added[-1] in _WORN):
+        return False
+    return old.stop == len(before) or before[old.stop] in _MARKS
+
+
+def _is_named(before: list[str], old: slice) -> bool:
+    """Whether a thing's name comes after what is replaced, which then describes it, as "red" of "a red ball"."""
+    word = before[old.stop] if old.stop < len(before) else ","
+    return not (word in _FUNCTION_WORDS or _is_participle(before, old.stop) or _is_verb(before, old))
+
+
+def _is_participle(words: list[str], place: int) -> bool:
+    """Whether it says what the thing before it does, as in "a cat sitting on a mat" and "a car parked on a road"."""
+    word = words[place]
+    if word.endswith("ing"):
+        return word not in _NOUNS_IN_ING
+    found = (word.endswith("ed") and word not in _NO_PARTICIPLES) or word in _IRREGULAR
+    return found and _ends_a_phrase(words, place)  # and not as in "a red striped ball"
+
+
+def _is_verb(before: list[str], old: slice) -> bool:
+    """Whether what comes after what is replaced is a verb, as in "a dog runs in a park": one thing has no plural."""
+    word = before[old.stop]
+    if not word.endswith("s") or word.endswith(("ss", "us", "is")) or word in _NO_VERBS:
+        return False
+    ahead = (w for w in reversed(before[: old.start]) if w in _FUNCTION_WORDS or w.endswith("ing"))
+    return next(ahead, "") in _ARTICLES - {"the"} and _ends_a_phrase(before, old.stop)
+
+
+def _ends_a_phrase(words: list[str], place: int) -> bool:
+    return next((word for word in words[place + 1 :] if not word.endswith("ly")), ",") in _FUNCTION_WORDS

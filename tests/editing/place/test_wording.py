@@ -30,6 +30,25 @@ from adaflow_core.editing.place import Wording, wording
         ("a red ball in a meadow", "a blue ball in the desert", False, None),  # two places: nothing is concluded
         ("a ball", "a ball", False, None),
         ("", "a ball", False, None),
+        ("a ball", "a red ball", True, None),
+        ("a red ball in a meadow", "a ball in a meadow", True, None),
+        ("a red striped ball", "a blue striped ball", True, None),
+        ("a big red ball", "a small red ball", True, None),
+        ("a red bus on a road", "a blue bus on a road", True, None),
+        ("a woman holding red flowers in a park", "a woman holding blue flowers in a park", True, None),
+        ("a car parked on the street", "a truck parked on the street", False, None),
+        ("a house covered in snow", "a church covered in snow", False, None),
+        ("a cat next to a sofa", "a dog next to a sofa", False, None),
+        ("a dog that sleeps", "a cat that sleeps", False, None),
+        ("a big dog runs in a park", "a big wolf runs in a park", False, None),
+        ("a woman with a hat in a park", "a woman with a crown in a park", False, None),
+        ("a woman in a dress, photo", "a woman in a suit, photo", False, None),
+        ("a cat on a mat", "a cat with a hat on a mat", False, None),  # a thing is added, the surroundings stay
+        ("a cat on a mat", "a cat near a dog on a mat", False, None),
+        ("a ball in a meadow", "a ball and a cube in a meadow", False, None),
+        ("a cat", "a cat on the beach", False, ""),
+        ("a cat, photo", "a cat on the beach, photo", False, ", photo"),
+        ("a cat on a mat", "a cat", False, "on a mat"),
     ],
 )
 def test_what_the_words_say(source: str, prompt: str, modifier: bool, kept: str | None) -> None:
@@ -103,6 +122,8 @@ def test_words_decide_what_settings_leave_open() -> None:
     assert found("a red car in a city", EditConfig()) == found("a blue car in the desert", EditConfig()) == shapes
     assert found("a red duck in the desert", EditConfig()) == [0.0, 0.2, 4, None, None]  # as the model does
     assert found("a blue car in the desert", EditConfig(), focus=0.0) == [*shapes[:3], None, None]
+    assert found("a blue car in the desert", EditConfig(structure=0.2)) == [0.0, 0.2, 4, None, None]  # free to change
+    assert found("a red duck in the desert", EditConfig(structure=1.0)) == shapes
     said = [0.5, 0.4, 3, 0.6, 0.7]
     assert found("a blue car in the desert", EditConfig(**dict(zip(names, said, strict=True)))) == said
 

@@ -38,7 +38,9 @@ def paint(page: Page, frame: int, x: float, y: float) -> None:
     page.get_by_role("button", name="Use what is painted").click()
 
 
-def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("opened", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, opened: bool, tmp_path: Path) -> None:
+    """And, where it is `opened`, the project of all of it."""
     choose_example(page, frames="0:6", steps=1)
     page.get_by_role("button", name="Preview keyframes").click()
     page.get_by_role("tab", name="Timeline").wait_for()
@@ -86,6 +88,8 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, tmp_path
     assert [row["frame"] for row in report["region"]["painted"]] == [0, 4] and report["region"]["feather"] == 4
     assert len(report["by_hand"]) == 1
     assert report["command"].endswith("-project.json --deliver=working")
+    if not opened:
+        return
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the video").click()
     film = Path(download.value.path()).read_bytes()
