@@ -318,7 +318,7 @@ class AdaFlow:
             inside = self._over(plan, region, by_hand, alone, monitor).at(slice(begin, stop_at))
             job = Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around, inside)
             new, report = self._kept(job)
-            return retaken(plan, result, take, config, new, report)
+            return retaken(plan, result, take, config, new, report | {"first_frame": begin})
 
     def replay(
         self,

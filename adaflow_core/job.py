@@ -16,7 +16,7 @@ from adaflow_core.editing.agreement import Agreement
 from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_digest
 from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.finish.film import EditedFilm
-from adaflow_core.editing.finish.preservation import latent_preview, show_source
+from adaflow_core.editing.finish.finished import finished_frames
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, wording
 from adaflow_core.film.retake import Around, hold
@@ -32,13 +32,14 @@ from adaflow_core.picture.region.crops import Crop, cropped_plan
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import build_layout, draw_keyframes
 from adaflow_core.progress import Monitor
+from adaflow_core.report.preview import latent_preview
 from adaflow_core.storage.arrays import taken
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditResult, Embedding, Inversion, Plan
 from adaflow_core.version import __version__
 from adaflow_core.video.types import Video
 
-MADE = 2  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up
+MADE = 3  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up
 
 
 @dataclass(frozen=True)
@@ -243,8 +244,6 @@ class Job:
         held = hold(self.backbone, inversion, self.latents, around) if around and len(around.frame_ids) else None
         prompts = self.source, self.negative, self.positive
         config = settled = self._settled(place)
-        if place is None and (self.words.keeps_shapes or not config.focus):
-            config = replace(config, coarse=1.0)  # all over the frame what stays would lose its own light
         if self.by_hand is not None:
             assert config.focus is not None
             place = self.by_hand.place(place, self.backbone.factor, config.focus)
@@ -260,14 +259,17 @@ class Job:
         edited, resumed = editor.run(inversion, self.latents, self.layouts(), preview, checkpoint)
         if checkpoint.problem:
             monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
-        frames = show_source(film, edited[part])
+        frames = finished_frames(film, edited[part])
         return _Made(frames, renewed, replace(settled, chunk=editor.chunk), checkpoint, reused, resumed)
 
     def _settled(self, place: np.ndarray | None) -> EditConfig:
         """The settings with what depends on the place that was found."""
-        if self.config.coarse is not None:
-            return self.config
-        return replace(self.config, coarse=self.words.coarse(place is not None, self._all_over(place)))
+        coarse = self.config.coarse
+        if place is None and (self.words.keeps_shapes or not self.config.focus):
+            coarse = 1.0  # all over the frame what stays would lose its own light
+        elif coarse is None:
+            coarse = self.words.coarse(place is not None, self._all_over(place))
+        return replace(self.config, coarse=coarse)
 
     def _all_over(self, place: np.ndarray | None) -> bool:
         """Whether the prompts differ all over the frames, by the place that was found; not of what is edited by hand,

@@ -158,7 +158,7 @@ EDIT = (
         "latents x [T, 4, h, w] float32"),
     Stage("Between some steps: bring frames to agree", "editing/agreement.py:Agreement.correction",
         "what is added to latents x"),
-    Stage("Decode, smooth, show the source", "editing/finish/preservation.py:show_source", "EditResult.frames"),
+    Stage("Decode, smooth, show the source", "editing/finish/finished.py:finished_frames", "EditResult.frames"),
     Stage("Write, with sound (EditResult.save)", "video/write.py:write_video",
         "H.264 with the source's times and sound"),
 )  # fmt: skip

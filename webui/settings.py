@@ -17,7 +17,9 @@ TABLE: dict[str, Setting] = settings_of(PlanConfig) | settings_of(EditConfig)
 PLAN = tuple(name for name in settings_of(PlanConfig) if name != "source_prompt")
 EDIT = tuple(settings_of(EditConfig))
 ALL = (*PLAN, *EDIT)
-FORECAST = ("steps", "injection_attention", "guidance")  # settings of the edit that a plan's forecast needs
+# Settings of the edit that change neither its time nor its memory.
+_NOT_FORECAST = {"negative_prompt", "rescale", "structure", "coarse", "outlines", "seed", "variation"}
+FORECAST = tuple(name for name in EDIT if name not in _NOT_FORECAST)  # those that a plan's forecast needs
 RESERVED = ("max_keyframes", "chunk")  # strangers could fill the memory by them: for them these stay automatic
 AUTOMATIC = 0  # shown for "automatic" where a number must be larger
 

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.editing.finish.film import EditedFilm, as_levels
+from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.editing.finish.smoothing import smooth_edit
+from adaflow_core.motion.pictures import as_levels
 from adaflow_core.motion.whole import move_as_one
 from adaflow_core.storage.arrays import scratch
 

@@ -22,9 +22,9 @@ from adaflow_core.config import EditConfig
 from adaflow_core.editing.agreement import Agreement
 from adaflow_core.editing.attention import EditState, KeyframePass, PropagationPass, editing_attention
 from adaflow_core.editing.checkpoint import Checkpoint
-from adaflow_core.editing.finish.preservation import significance
 from adaflow_core.editing.injection import ConvInjection, StepPasses, injected_conv, step_passes
 from adaflow_core.editing.inversion import coarse_part
+from adaflow_core.editing.tolerance import significance
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise, cfg, ddim_step, predict_x0_eps, step_targets
@@ -36,7 +36,6 @@ from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import EditLayout, Embedding, Held, Inversion
 
 LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
-ROWS = 8  # frames of which the other frames' parts are made up on a CPU: passes then hold what one process's would
 Layouts = Callable[[int], EditLayout]
 """Step -> the keyframes, kept tokens and correspondences that hold in it."""
 
@@ -92,7 +91,7 @@ class Editor:
         self.conv = ConvInjection()
         # With a focus below 1 the edit may also change what lies outside the place, to that part.
         self.place = None if place is None or not config.focus else 1 - config.focus * (1 - place)
-        self.rows = backbone.whole(ROWS)
+        self.rows = backbone.whole(self.chunk)  # of which the processes' parts of the other frames are made up
         self._last_kept: tuple[EditLayout, dict[int, Tensor]] | None = None
 
     @torch.inference_mode()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.agreement import agreeing_steps
+from adaflow_core.editing.agreement import STRENGTH, agreeing_steps
 from adaflow_core.editing.attention import (
     EditState,
     KeyframePass,
@@ -28,7 +28,7 @@ from adaflow_core.editing.attention import (
     extended_attention,
 )
 from adaflow_core.editing.finish.preservation import restore_detail
-from adaflow_core.editing.finish.smoothing import BLOCK, smooth_edit
+from adaflow_core.editing.finish.smoothing import BLOCK, reach, smooth_edit
 from adaflow_core.editing.injection import StepPasses, injected_conv, step_passes
 from adaflow_core.editing.place.find import TIMESTEPS
 from adaflow_core.editing.place.find import pass_rows as place_rows
@@ -347,7 +347,7 @@ def forecast(
     anew takes at every step after the first, if it does.
     """
     frames, carried = passing.edited, passing.carried
-    assert config.steps and config.inversion_steps
+    assert config.steps and config.inversion_steps and config.smoothing is not None
     calibration = measurement.calibration
     grids, keyframes = list(layout.correspondence.index), len(layout.keyframes)
     passes = step_passes(config, layout)
@@ -372,9 +372,9 @@ def forecast(
     peak = _peak_bytes(calibration, backbone, layout, config, passing, frame_size)
     # On a GPU the processor follows the motion beside all else.
     followed = frames + carried if backbone.device.type == "cpu" and (carried or config.follows_motion) else 0
+    smoothed, agreeing = _filtered(frames, size, config.smoothing), _agreeing_seconds(frames, size, calibration, config)
     counts = (frames - keyframes, frames, keyframes, carried)
     others, frames, keyframes, carried = (-(-count // size) for count in counts)
-    agreeing = frames * _agreement_seconds(calibration, config)
     shown = bool(config.detail or config.follows_motion)
     seconds = {
         "place": 2 * len(TIMESTEPS) * placed * calibration.unet if config.focus else 0.0,
@@ -383,7 +383,7 @@ def forecast(
         "edit": keyframes * per_keyframe + others * per_other + (S - 1) * layout_seconds + agreeing,
         "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
         "flow": followed * calibration.follow,
-        "smooth": frames * calibration.smooth if config.smoothing else 0.0,
+        "smooth": smoothed * calibration.smooth if config.smoothing else 0.0,
         "carry": carried * calibration.carry,
     }
     seconds = {stage: measurement.factor * value for stage, value in seconds.items()}
@@ -397,11 +397,18 @@ def _filled(backbone: Backbone, frames: int, rows: int) -> int:
     return -(-most.stop // size) * size
 
 
-def _agreement_seconds(calibration: Calibration, config: EditConfig) -> float:
-    """Of a frame, brought to agree as often as it is."""
+def _filtered(frames: int, size: int, strength: float) -> int:
+    """How many of `frames` the process filters that has most of them: its part, and what the filter remembers of those
+    around it, which of a short film is all."""
+    return len(reach(range(frames)[Team(size // 2, size).own(frames)], frames, strength))
+
+
+def _agreeing_seconds(frames: int, size: int, calibration: Calibration, config: EditConfig) -> float:
+    """Of one of `size` processes that bring `frames` to agree, as often as they are."""
     assert config.steps and config.agreements is not None
-    each = calibration.decode + 2 * calibration.encode + calibration.smooth
-    return len(agreeing_steps(config.agreements, config.steps)) * each
+    coding = -(-frames // size) * (calibration.decode + 2 * calibration.encode)
+    filtering = _filtered(frames, size, STRENGTH) * calibration.smooth
+    return len(agreeing_steps(config.agreements, config.steps)) * (coding + filtering)
 
 
 def _peak_bytes(

@@ -157,7 +157,7 @@ def retaken(
     )
     frames = lay_over(result.frames, [Laid(start, new, ramp(len(new), rise, fall))])
     row = take.as_json() | {"settings": settings_dict(plan.config, config)["edit"], "seed": config.seed}
-    facts = {name: report[name] for name in ("keyframes", "seconds", "warnings")}
+    facts = {name: report[name] for name in ("first_frame", "keyframes", "seconds", "warnings")}
     warnings = tuple(dict.fromkeys([*result.warnings, *report["warnings"]]))
     changed = {
         "takes": [*result.report["takes"], row | {"report": facts}],

@@ -12,7 +12,7 @@ import numpy as np
 
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.carrying import FAR_MISFIT, MISFIT, NEAR, carry_between, frames_to_edit, spread
-from adaflow_core.motion.flow import source_flow, thinned
+from adaflow_core.motion.flow import flow_between_chosen, source_flow
 from adaflow_core.progress import Monitor, beside
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
@@ -70,7 +70,7 @@ class Thinned:
             return flow
         team, size = self.backbone.team, self.video.frames.shape[1:3]
         out = team.scratch(flow.dtype, (len(self.frames) - 1, *flow.shape[1:]))
-        thinned(out, flow, self.frames, size, self.backbone.device, self.monitor, team.own(len(out)))
+        flow_between_chosen(out, flow, self.frames, size, self.backbone.device, self.monitor, team.own(len(out)))
         team.wait()
         return out
 

@@ -216,7 +216,9 @@ def timeline_result(
     video = plan.video
     frames = lay_over(video.frames, laid)
     warnings = tuple(dict.fromkeys(warning for part in parts for warning in part["warnings"]))
-    whole = parts[0] if timeline.one_prompt(video) is not None else {"stretches": parts}
+    whole = {"settings": settings_dict(plan.config, config), "stretches": parts}
+    if timeline.one_prompt(video) is not None:
+        whole = parts[0]  # with what was filled in
     report = whole | {
         "frames": len(video),
         "width": video.size[0],
@@ -231,7 +233,6 @@ def timeline_result(
         "prompts": timeline.as_json(),
         "crossfade": timeline.crossfade,
         "takes": [],
-        "settings": settings_dict(plan.config, config),
         "seed": config.seed,
         "model": plan.model,
         "version": __version__,

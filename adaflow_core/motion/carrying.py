@@ -18,7 +18,8 @@ from torch import Tensor
 
 from adaflow_core.model.memory import one_behind, rows_to_device, to_device
 from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp, without_lines
-from adaflow_core.motion.mending import agreement, mended
+from adaflow_core.motion.mending import likeness, mended
+from adaflow_core.motion.pictures import as_levels, as_pictures, mean_of_nine
 from adaflow_core.progress import Monitor
 from adaflow_core.team.team import ALONE, Team
 
@@ -36,7 +37,7 @@ NEAR, FAR = 4, 8  # frames: how far edited ones lie apart at most, where things 
 def miss(picture: Tensor, other: Tensor) -> Tensor:
     """[..., 1, H, W]: the mean square difference of [..., 3, H, W] over 3x3 pixels."""
     square = (picture - other).square().mean(dim=-3, keepdim=True)
-    return F.avg_pool2d(square, 3, stride=1, padding=1, count_include_pad=False)
+    return mean_of_nine(square)
 
 
 def picture_share(change_misses: Tensor, picture_misses: Tensor, renewed: Tensor | None = None) -> Tensor:
@@ -91,7 +92,7 @@ def frames_to_edit(
     return chosen
 
 
-def neighbours(chosen: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def edited_around(chosen: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[F] the places in `chosen` of the frame before each of `ids` and of that after it; beyond an end both are the
     one at it."""
     place = np.searchsorted(chosen, ids)
@@ -140,12 +141,12 @@ def _carried(
     found = mended(torch.lerp(change_after, change, sides.share), now, sides.trust)
     taken = torch.lerp(taken, picture_share(found.spread, apart, place), found.share)
     made = torch.lerp(now + found.change, torch.lerp(picture_after, picture, sides.share), taken)
-    return made.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return as_levels(made)
 
 
 def interpolated(values: np.ndarray, chosen: np.ndarray, T: int) -> np.ndarray:
     """`values` [F, ...] float32 of the `chosen` [F] as those of all T frames, linear between them."""
-    before, after = neighbours(chosen, np.arange(T))
+    before, after = edited_around(chosen, np.arange(T))
     gap = np.maximum(chosen[after] - chosen[before], 1)
     share = ((np.arange(T) - chosen[before]) / gap).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
     return values[before] + share * (values[after] - values[before])
@@ -170,7 +171,7 @@ def _sides(
     renewed: Tensor | None = None,  # [F, 1, H, W] bool, but where a thing takes another's place
 ) -> _Sides:
     height, width = films[0].shape[1:3]
-    before, after = (chosen[places] for places in neighbours(chosen, ids))
+    before, after = (chosen[places] for places in edited_around(chosen, ids))
     nearness = np.where(after > before, (after - ids) / np.maximum(after - before, 1), 0.5)  # of one frame twice: alike
     near = to_device(nearness.astype(np.float32), device)[:, None, None, None]
     parts, weights, trusts, grid = [], [], [], pixel_grid(height, width, device)
@@ -182,7 +183,7 @@ def _sides(
         parts.append(warp(pictures[to_device(places, device)], there, grid))
         weight = trust + DOUBT
         if now is not None:
-            agrees = agreement(miss(parts[-1][:, -3:], now))
+            agrees = likeness(miss(parts[-1][:, -3:], now))
             if renewed is not None:
                 agrees = agrees.masked_fill(renewed, 1.0)
             trust, weight = trust * agrees, weight * (agrees + DOUBT)
@@ -196,21 +197,21 @@ def _fit(frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarr
     sides = _sides((frames,), flow, ids, chosen, device)
     carried = torch.lerp(sides.after, sides.before, sides.share)
     wrong = miss(carried, _pictures(frames, ids, device)) > LEVELS**2
-    before, after = (chosen[places] for places in neighbours(chosen, ids))
+    before, after = (chosen[places] for places in edited_around(chosen, ids))
     most = np.where(after - before > NEAR, FAR_MISFIT, MISFIT).astype(np.float32)
     return wrong.float().mean(dim=(1, 2, 3)) <= to_device(most, device)
 
 
 def _renewed_at(renewed: np.ndarray, ids: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
     """[F, 1, H, W] bool: where it is so in one of the frames around."""
-    before, after = neighbours(chosen, ids)
+    before, after = edited_around(chosen, ids)
     either = to_device(np.maximum(renewed[before], renewed[after]).astype(np.float32), like.device)[:, None]
     return F.interpolate(either, like.shape[-2:], mode="bilinear", align_corners=False) >= RENEWED
 
 
 def _pictures(film: np.ndarray, ids: np.ndarray, device: torch.device) -> Tensor:
     """[F, 3, H, W] float32."""
-    return rows_to_device(film, ids, device).float().permute(0, 3, 1, 2)
+    return as_pictures(rows_to_device(film, ids, device))
 
 
 def block_bytes(device: torch.device, frame_size: tuple[int, int], stride: int) -> int:
@@ -222,7 +223,7 @@ def block_bytes(device: torch.device, frame_size: tuple[int, int], stride: int) 
 def _blocks(ids: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...], device: torch.device) -> Iterator[np.ndarray]:
     """Some of them at a time, as many as the device's part for it does: the flow along all between them is loaded."""
     most, span = BLOCKS[device.type != "cpu"], frames_at_once((shape[1], shape[2]), device)
-    before, after = neighbours(chosen, ids)
+    before, after = edited_around(chosen, ids)
     first, last = np.minimum(chosen[before], ids), np.maximum(chosen[after], ids)
     start = 0
     while start < len(ids):

@@ -214,7 +214,7 @@ def flow_to(
     return found, trust
 
 
-def thinned(
+def flow_between_chosen(
     out: np.ndarray,  # [F - 1, 2, H / 2, W / 2, 2] float16
     flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2]
     frames: np.ndarray,  # [F] ascending

@@ -11,8 +11,9 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from adaflow_core.motion.pictures import mean_of_nine
 
 # Chosen on the bundled clips and the plain model's validation clips. Colours in levels of 0..255.
 RADII = 1, 2, 3, 5, 8, 12, 17, 24  # pixels, of rings of eight points
@@ -25,7 +26,7 @@ UNEXPLAINED = 8.0  # changes of one colour that differ by less count as alike
 FEW = 0.05  # points by whose weight half of a place is mended
 
 
-def agreement(misses: Tensor) -> Tensor:
+def likeness(misses: Tensor) -> Tensor:
     """[F, 1, H, W] 0..1, how far to trust what misses the source by `misses` [F, 1, H, W], mean squares of levels.
 
     What it misses in most places, such as by the grain of a film, says nothing.
@@ -83,8 +84,8 @@ def _between(found: Mended, trust: Tensor) -> Mended:
     """The same with the pixels on an outline, whose colour is of neither side, made of what is known beside them."""
     wanted = (1 - trust / SURE).clamp(min=0)
     known = torch.maximum(found.share, 1 - wanted)
-    around = _nine(known)
-    filled = _nine(known * found.change) / around.clamp(min=1e-6)
+    around = mean_of_nine(known)
+    filled = mean_of_nine(known * found.change) / around.clamp(min=1e-6)
     share = (wanted - found.share) * ((around - THIN[0]) / (THIN[1] - THIN[0])).clamp(0, 1)
     return found._replace(change=torch.lerp(found.change, filled, share), share=found.share + share)
 
@@ -92,11 +93,6 @@ def _between(found: Mended, trust: Tensor) -> Mended:
 def _mean_and_spread(total: Tensor, squares: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     mean = total / weights.clamp(min=1e-6)
     return mean, (squares / weights.clamp(min=1e-6) - mean.square().mean(dim=1, keepdim=True)).clamp(min=0)
-
-
-def _nine(x: Tensor) -> Tensor:
-    """Means over the nine pixels around each."""
-    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _points() -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from adaflow_core.editing.finish.preservation import significance
+from adaflow_core.editing.tolerance import significance
 
 
 def test_changes_are_measured_against_what_is_usual_in_their_frame() -> None:

@@ -12,7 +12,7 @@ import torch
 from adaflow_core.motion import carrying
 from adaflow_core.motion import flow as motion_flow
 from adaflow_core.motion.carrying import about_to_edit, carry_between, frames_to_edit, interpolated, spread
-from adaflow_core.motion.flow import flow_between, flow_to, thinned, trusted
+from adaflow_core.motion.flow import flow_between, flow_between_chosen, flow_to, trusted
 from adaflow_core.progress import Monitor
 
 CPU, NONE, SIZE = torch.device("cpu"), np.empty(0, np.int64), 64
@@ -64,7 +64,7 @@ def test_the_motion_of_a_film_of_fewer_frames() -> None:
     frames = panned([2, 1, 3, 2, 1])
     out = np.zeros((2, 2, SIZE // 2, SIZE // 2, 2), np.float16)
     for own in (slice(0, 1), slice(1, 2)):  # as two processes do
-        thinned(out, motion(frames), np.array([0, 2, 5]), (SIZE, SIZE), CPU, Monitor(), own)
+        flow_between_chosen(out, motion(frames), np.array([0, 2, 5]), (SIZE, SIZE), CPU, Monitor(), own)
     inner = out[:, :, 8:-8, 8:-8, 0].astype(np.float32).mean(axis=(2, 3))
     np.testing.assert_allclose(inner, [[-3, 3], [-6, 6]], atol=0.5)
 

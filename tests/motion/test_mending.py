@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adaflow_core.motion.mending import agreement, mended
+from adaflow_core.motion.mending import likeness, mended
 
 
 def halves(left: float, right: float, size: int = 40) -> Tensor:
@@ -47,7 +47,7 @@ def test_trust_goes_by_what_misses_more_than_usual() -> None:
     misses = torch.full((2, 1, 8, 8), 4.0)
     misses[1] = 100.0  # a film with grain
     misses[:, :, 2, 2] = 2000.0
-    found = agreement(misses)
+    found = likeness(misses)
     assert found[:, :, 2, 2].max() < 0.01
     assert found[:, :, 5, 5].min() > 0.6
 

@@ -144,6 +144,8 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
 
     again = client.predict(clip, "", prune=0.9, api_name="/replan", **settings)
     assert again[1]["keyframes"] == keyframes and again[1]["tokens_kept"] < facts["tokens_kept"]
+    longer = client.predict(clip, "", prune=0.9, inversion_steps=40, api_name="/replan", **settings)
+    assert longer[1]["plan"] == again[1]["plan"] and longer[1]["seconds"] > 2 * again[1]["seconds"]
 
     by_hand = client.predict(clip, "", prune=0.9, keyframes_at="1,6,9", api_name="/replan", steps=2, keyframes=3)
     assert by_hand[1]["keyframes"] == [1, 6, 9]

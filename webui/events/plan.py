@@ -148,7 +148,7 @@ class PlanEvents:
             info = await asyncio.to_thread(self._check_video, video)
             profile = self.studio.profile(model)
             asked = asked_values(PLAN, profile, shown[: len(PLAN)], self.studio.public)
-            edit = asked_values(FORECAST, profile, shown[len(PLAN) :])
+            edit = asked_values(FORECAST, profile, shown[len(PLAN) :], self.studio.public)
             request = Request(
                 str(info.path),
                 PlanConfig(**asked, source_prompt=(source_prompt or "").strip()),

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.config import EditConfig
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import in_passes, rows_to_device, to_device
+from adaflow_core.motion.pictures import as_pictures
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
@@ -103,7 +102,7 @@ class EditedFilm:
             both = (
                 rows_to_device(*part, self.backbone.device) for part in ((decoded, ids - first), (self.rebuilt, ids))
             )
-            edit, source = (rearrange(frames.float(), "f h w c -> f c h w") for frames in both)
+            edit, source = (as_pictures(frames) for frames in both)
             return edit, source
 
         return pictures
@@ -117,8 +116,3 @@ class EditedFilm:
         assert self.renewed is not None
         small = to_device(np.asarray(self.renewed[ids], np.float32), self.backbone.device)[:, None]
         return F.interpolate(small, self.video.frames.shape[1:3], mode="bilinear", align_corners=False)
-
-
-def as_levels(pictures: Tensor) -> Tensor:
-    """[F, 3, H, W] on a scale of 0..255 as frames [F, H, W, 3] uint8."""
-    return rearrange(pictures, "f c h w -> f h w c").round().clamp(0, 255).to(torch.uint8)

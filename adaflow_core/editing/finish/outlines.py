@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.editing.finish.changes import ramp, relative_change
 from adaflow_core.motion.mending import SURE, mended
+from adaflow_core.motion.pictures import as_levels, as_pictures
 
 # Chosen on the bundled clips and the plain model's validation clips.
 STEP = 0.3, 0.5  # parts of the largest change by which it differs within reach along an outline, a little and wholly
@@ -26,7 +26,7 @@ def hold_outlines(edited: Tensor, source: Tensor, strength: float, reach: int) -
 
     `strength`: 0..1. `reach`: pixels that a token is wide, beyond which no colour strays.
     """
-    edit, frames = (rearrange(x.float(), "f h w c -> f c h w") for x in (edited, source))
+    edit, frames = as_pictures(edited), as_pictures(source)
     change = edit - frames
     size = relative_change(change)
     trust = 1 - ramp(_largest(size, reach) + _largest(-size, reach), *STEP)
@@ -34,7 +34,7 @@ def hold_outlines(edited: Tensor, source: Tensor, strength: float, reach: int) -
     explained, around = (F.avg_pool2d(x, 2 * reach + 1, stride=1, padding=reach) for x in (found.explained, asked))
     share = strength * ramp(explained / around.clamp(min=1e-6), *EXPLAINED)
     held = frames + torch.lerp(change, found.change, share)
-    return rearrange(held.round().clamp(0, 255).to(torch.uint8), "f c h w -> f h w c")
+    return as_levels(held)
 
 
 def _largest(x: Tensor, reach: int) -> Tensor:
