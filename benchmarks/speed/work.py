@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adaflow_core.config import EditConfig
 from adaflow_core.editing.agreement import agreeing_steps
-from adaflow_core.editing.forecast import attention_widths
+from adaflow_core.editing.calibration import attention_widths
 from adaflow_core.editing.injection import injected_conv
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
