@@ -223,9 +223,9 @@ def forecast(
 
 def _filled(backbone: Backbone, frames: int, rows: int) -> int:
     """Frames of the filled passes of that process which has most."""
-    most = Team(0, backbone.team.size).own(frames, backbone.whole(rows))
-    size = backbone.pass_size(most.stop, rows)
-    return -(-most.stop // size) * size
+    most = backbone.team.most(frames, backbone.whole(rows))
+    size = backbone.pass_size(most, rows)
+    return -(-most // size) * size
 
 
 def _filtered(frames: int, size: int, strength: float) -> int:
@@ -263,7 +263,7 @@ def _peak_bytes(
     if config.low_memory or keyframes == frames:
         outputs = 0
 
-    in_part = Team(0, backbone.team.size).own(frames, 1).stop
+    in_part = backbone.team.most(frames)
 
     def pass_bytes(batch: int) -> int:
         return batch * calibration.row_bytes + min(batch, FEED_FORWARD_ROWS) * calibration.gate_bytes

@@ -56,6 +56,11 @@ class Team:
         start = self.rank * each + min(self.rank, more)
         return slice(min(count, rows * start), min(count, rows * (start + each + (self.rank < more))))
 
+    def most(self, count: int, rows: int = 1) -> int:
+        """How large the largest part of range(count) is, which is the leader's."""
+        part = replace(self, rank=0).own(count, rows)
+        return part.stop - part.start
+
     def wait(self) -> None:
         """Until all processes are here: what each has written to files is there for the others."""
         if self.size > 1:
@@ -104,7 +109,7 @@ class Team:
             return own
         self._check_all_are_here()
         parts = [Team(rank, self.size).own(count, rows) for rank in range(self.size)]
-        most = parts[0].stop
+        most = self.most(count, rows)
         sent = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])])
         everyones = own.new_empty(self.size * most, *own.shape[1:])
         # As bytes: not every backend knows every type.
