@@ -28,7 +28,7 @@ from adaflow_core.editing.tolerance import significance
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise, cfg, ddim_step, predict_x0_eps, step_targets
-from adaflow_core.model.memory import BLOCK, HostOutputs, cut_feed_forwards, even, in_chunks, to_device
+from adaflow_core.model.memory import BLOCK, HostOutputs, cut_feed_forwards, in_chunks, to_device
 from adaflow_core.planning.matching import on_grid
 from adaflow_core.progress import Monitor, Stage
 from adaflow_core.storage.arrays import scratch
@@ -246,8 +246,7 @@ class Editor:
             self._move(x, there, output, step, frames)
             stage.advance(len(frames))
 
-        # A GPU looks for its kernels anew for a batch of another size, such as that of a few frames that are left over.
-        size = even(len(others), self.chunk) if self.backbone.device.type == "cuda" else self.chunk
+        size = self.backbone.pass_size(len(others), self.chunk)
         found = in_chunks(len(others), size, propagate)
         if found < size:  # memory did not do
             self.chunk = found

@@ -163,7 +163,8 @@ class Backbone:
 
         On a CPU all have `rows`, the last one filled up (`in_passes`): a frame has the same bits whichever others are
         asked for. On a GPU they are about even: of 148 frames in passes of at most 64, each has 50. With less than 24 a
-        card waits for Python: 2.3 ms a frame for 1.8 (SD 2.1, 672x384, H200).
+        card waits for Python: 2.3 ms a frame for 1.8 (SD 2.1, 672x384, H200). It also looks for its kernels anew for a
+        pass of another size, such as that of a few frames that are left over.
         """
         return even(count, rows) if self.device.type == "cuda" else rows
 
