@@ -228,10 +228,11 @@ def _filled(backbone: Backbone, frames: int, rows: int) -> int:
     return -(-most // size) * size
 
 
-def _filtered(frames: int, size: int, strength: float) -> int:
-    """How many of `frames` the process filters that has most of them: its part, and what the filter remembers of those
-    around it, which of a short film is all."""
-    return len(reach(range(frames)[Team(size // 2, size).own(frames)], frames, strength))
+def _filtered(frames: int, size: int, strength: float) -> float:
+    """How many of `frames` the process filters both ways in time that has most of them: its part, and those before it,
+    each way, that the filter remembers."""
+    own = range(frames)[Team(size // 2, size).own(frames)]
+    return (len(own) + len(reach(own, frames, strength))) / 2
 
 
 def _agreeing_seconds(frames: int, size: int, calibration: Calibration, config: EditConfig) -> float:

@@ -79,6 +79,6 @@ def test_a_crop_takes_its_share_of_each_stage() -> None:
     assert (found.peak_memory_bytes, found.measurement, found.pace) == (4 << 30, "a measurement", 0.5)
 
 
-def test_of_a_short_film_each_process_filters_all() -> None:
-    assert [forecast._filtered(148, size, 0.95) for size in (1, 2, 4)] == [148, 148, 148]
-    assert forecast._filtered(10_000, 4, 0.95) == 2_500 + 2 * 135
+def test_each_process_filters_what_the_filter_remembers_before_its_part() -> None:
+    assert [forecast._filtered(148, size, 0.95) for size in (1, 2, 4)] == [148, 111, 92.5]
+    assert forecast._filtered(10_000, 4, 0.95) == 2_500 + 135

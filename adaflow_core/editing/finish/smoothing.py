@@ -53,7 +53,8 @@ def smooth_edit(
     own = range(*part.indices(len(flow) + 1))
     around = reach(own, len(flow) + 1, strength)
     borders = {int(cut) for cut in cuts}
-    forward = _Kept(len(around))  # what the filter changes on its way through time
+    upwards, downwards = range(around.start, own.stop), range(own.start, around.stop)[::-1]
+    forward = _Kept(len(upwards))  # what the filter changes on its way through time
 
     def filtered(frames: np.ndarray, step: int, state: _State | None) -> tuple[Tensor, Tensor, _State]:
         """`frames`, which follow each other by -step, as they are and as filtered from `state` on."""
@@ -75,21 +76,22 @@ def smooth_edit(
         assert state is not None
         return now, torch.stack(found), state
 
-    with monitor.stage("smooth", 2 * len(around)) as stage:
+    with monitor.stage("smooth", len(upwards) + len(downwards)) as stage:
         state = None
-        for frames in _blocks(around):
+        for frames in _blocks(upwards):
             now, found, state = filtered(frames, -1, state)
             forward.put(frames - around.start, found - now)
             stage.advance(len(frames))
 
         def smoothed() -> Iterator[tuple[np.ndarray, Tensor]]:
             state = None
-            for frames in _blocks(around[::-1]):
+            for frames in _blocks(downwards):
                 now, found, state = filtered(frames, 1, state)
                 mine = np.flatnonzero(np.isin(frames, own))  # by number: a mask would wait for the device
                 if len(mine):
-                    smooth = (forward.get(frames - around.start, now.device) + found + strength * now) / (1 + strength)
-                    yield frames[mine], smooth[to_device(mine, now.device)]
+                    now, found = (part[to_device(mine, part.device)] for part in (now, found))
+                    changed = forward.get(frames[mine] - around.start, now.device)
+                    yield frames[mine], (changed + found + strength * now) / (1 + strength)
                 stage.advance(len(frames))
 
         for frames, smooth in one_behind(smoothed()):
@@ -170,7 +172,7 @@ class _Past:
 
 
 def reach(own: range, T: int, strength: float) -> range:
-    """`own` frames with those around them that the filter takes into account."""
+    """`own` frames with those around that the filter takes into account: each way in time those that come before."""
     far = math.ceil(math.log(FORGOTTEN) / math.log(strength)) if 0 < strength < 1 else T
     return range(max(0, own.start - far), min(T, own.stop + far))
 
