@@ -85,6 +85,8 @@ def test_only_the_stretch_changes(engine: AdaFlow, plan: Plan, first: EditResult
     assert {p.total for p in seen if p.stage == "decode frames"} == {4}
     (row,) = json.loads(json.dumps(take.report["takes"]))
     assert (row["frames"], row["prompt"], row["seed"]) == ([4, 8], OTHER, 0) and not first.report["takes"]
+    begins, keyframes = row["report"]["first_frame"], np.array(row["report"]["keyframes"])
+    assert begins == surroundings(plan.segments, 4, 8)[0] and set(begins + keyframes) <= set(plan.segments.keyframes)
     assert take.report["frames_digest"] != first.report["frames_digest"]
 
 

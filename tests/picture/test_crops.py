@@ -181,7 +181,9 @@ def test_an_edit_is_the_edit_of_a_timeline_with_one_range_and_a_new_engine_repea
     again = AdaFlow(engine.backbone, Cache(tmp_path))
     planned = again.plan(film, plan.config)
     edited = again.edit(planned, f"{PROMPT} 0", QUICK, region=REGION)
-    np.testing.assert_array_equal(edited.frames, timeline(engine, plan, REGION).frames)
+    ranged = timeline(engine, plan, REGION)
+    np.testing.assert_array_equal(edited.frames, ranged.frames)
+    assert edited.report["settings"]["edit"] == ranged.report["settings"]["edit"], "with what was filled in"
 
 
 def test_timelines_and_takes_keep_to_it(engine: AdaFlow, plan: Plan) -> None:
