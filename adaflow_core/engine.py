@@ -20,7 +20,7 @@ from adaflow_core.editing.forecast import Forecaster, Passing
 from adaflow_core.editing.place import wording
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, check_drafts, kept_draft, keyframes_alone
-from adaflow_core.film.retake import around_of, frames_of, retaken, surroundings, take_of
+from adaflow_core.film.retake import around_of, check_stretch, frames_of, retaken, surroundings, take_of
 from adaflow_core.film.stretch import Laid, ramp, stretch_of, together
 from adaflow_core.film.thinned import Thinned
 from adaflow_core.film.timeline import Timeline, shown, stretches, timeline_result
@@ -268,7 +268,8 @@ class AdaFlow:
         return together(found)
 
     def forecast_retake(self, plan: Plan, frames: tuple[int, int], config: EditConfig | None = None) -> Forecast:
-        """What `retake` takes with nothing in the cache but the plan."""
+        """What `retake` takes with nothing in the cache but the plan. AdaFlowError where there are no such frames."""
+        check_stretch(plan, *frames)
         monitor = Monitor()
         config = self._wanted(config, plan.config)
         with self._exclusive(monitor):
@@ -318,7 +319,7 @@ class AdaFlow:
             inside = self._over(plan, region, by_hand, alone, monitor).at(slice(begin, stop_at))
             job = Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around, inside)
             new, report = self._kept(job)
-            return retaken(plan, result, take, config, new, report | {"first_frame": begin})
+            return retaken(plan, result, take, config, new, report, begin)
 
     def replay(
         self,

@@ -47,6 +47,9 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     if arguments.draft:
         _draft(arguments, engine, plan, timeline, compared, over)
         return
+    if not any(plan.config.source_prompt or each.source_prompt for each in timeline.ranges):
+        print("adaflow: note: nothing says what is in the video; with --source-prompt the edit keeps more of it",
+              file=sys.stderr)  # fmt: skip
     takes, prompt = arguments.opened.takes if arguments.opened else (), timeline.one_prompt(plan.video)
     if prompt is None:
         seconds = engine.forecast_timeline(plan, timeline, config).total
@@ -305,6 +308,8 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     over: dict[str, Any] = {"region": kept[0], "by_hand": kept[1], "progress": bar, "stop": stop}
     before = engine.replay(plan, project.timeline, project.edit, project.takes, **over)
     start, end, _ = chosen.indices(len(plan.video))
+    if start >= end:
+        raise AdaFlowError(f"--frames {arguments.frames} holds no frame of the film, which has 0:{len(plan.video)}")
     config = replace(project.edit, **given_flags(arguments, EditConfig))
     print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
     named = arguments.source_prompt

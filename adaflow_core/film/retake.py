@@ -93,6 +93,13 @@ def hold(
     return Held(around.frame_ids, path.astype(np.float32), states)
 
 
+def check_stretch(plan: Plan, start: int, end: int) -> None:
+    """AdaFlowError where there are no such frames to make again."""
+    T = len(plan.video)
+    if not 0 <= start < end <= T:
+        raise AdaFlowError(f"the stretch {start}:{end} is not within the video, which has {T} frames from 0 on")
+
+
 def take_of(
     plan: Plan, result: EditResult, start: int, end: int, prompt: str | None, source_prompt: str | None
 ) -> PromptRange:
@@ -100,8 +107,7 @@ def take_of(
     T = len(plan.video)
     if len(result.frames) != T:
         raise AdaFlowError(f"the result has {len(result.frames)} frames, the plan {T}; give the plan that was edited")
-    if not 0 <= start < end <= T:
-        raise AdaFlowError(f"the stretch {start}:{end} is not within the video, which has {T} frames from 0 on")
+    check_stretch(plan, start, end)
     if plan.config.resample:
         raise AdaFlowError("keyframes that are drawn anew at every step cannot be held; plan without --resample")
     ranges = shown(result.report, T)[start:end]
@@ -147,7 +153,13 @@ def frames_of(report: dict[str, Any], start: int, end: int, stride: int) -> np.n
 
 
 def retaken(
-    plan: Plan, result: EditResult, take: PromptRange, config: EditConfig, new: np.ndarray, report: dict[str, Any]
+    plan: Plan,
+    result: EditResult,
+    take: PromptRange,
+    config: EditConfig,
+    new: np.ndarray,  # [end - start, H, W, 3] uint8
+    report: dict[str, Any],  # of the stretch that it was made in
+    begin: int,  # where that begins in the film
 ) -> EditResult:
     """The result with a new take in it; its report names the takes in their order, each over those before it."""
     start, end, old = take.start, take.end, result.frames[take.start : take.end]
@@ -157,7 +169,13 @@ def retaken(
     )
     frames = lay_over(result.frames, [Laid(start, new, ramp(len(new), rise, fall))])
     row = take.as_json() | {"settings": settings_dict(plan.config, config)["edit"], "seed": config.seed}
-    facts = {name: report[name] for name in ("first_frame", "keyframes", "seconds", "warnings")}
+    facts = {
+        "keyframes": [begin + frame for frame in report["keyframes"]],
+        "edited": [start + frame for frame in report["edited"]],
+        "seconds": report["seconds"],
+        "settings": report["settings"]["edit"],  # with what was filled in
+        "warnings": report["warnings"],
+    }
     warnings = tuple(dict.fromkeys([*result.warnings, *report["warnings"]]))
     changed = {
         "takes": [*result.report["takes"], row | {"report": facts}],
@@ -170,12 +188,13 @@ def retaken(
 def seam_frames(old: np.ndarray, new: np.ndarray) -> int:
     """Over how many frames [F, H, W, 3], from the first, `old` goes over into `new` without a jump.
 
-    So many that a frame changes by a fifth more than it does anyhow; at most half of them.
+    So many that a frame changes by a fifth more than it does anyhow; at most a third of them, as others go over at the
+    other end.
     """
-    half = len(old) // 2
-    pairs = [[x[t].astype(np.float32) for x in (old, new)] for t in range(half + 1)]
-    jumps = np.array([np.abs(before - after).mean() for before, after in pairs[:half]])
-    motion = np.mean([np.abs(now[0] - before[0]).mean() for before, now in pairwise(pairs)]) if half else 0.0
-    lengths = np.arange(1, half + 1)
+    most = len(old) // 3
+    pairs = [[x[t].astype(np.float32) for x in (old, new)] for t in range(most + 1)]
+    jumps = np.array([np.abs(before - after).mean() for before, after in pairs[:most]])
+    motion = np.mean([np.abs(now[0] - before[0]).mean() for before, now in pairwise(pairs)]) if most else 0.0
+    lengths = np.arange(1, most + 1)
     calm = lengths[np.cumsum(jumps) / lengths <= (lengths + 1) * motion / 5]
-    return int(calm[0]) if len(calm) else half
+    return int(calm[0]) if len(calm) else most

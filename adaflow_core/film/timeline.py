@@ -204,6 +204,11 @@ def shown(report: dict[str, Any], T: int) -> list[PromptRange | None]:
     return frames
 
 
+def _in_the_film(parts: list[dict[str, Any]], name: str) -> list[int]:
+    """The frames that the reports of stretches name, each counted from its first, in those of the film."""
+    return sorted({part["first_frame"] + frame for part in parts for frame in part[name]})
+
+
 def timeline_result(
     plan: Plan,
     timeline: Timeline,  # in frames of the plan
@@ -216,7 +221,12 @@ def timeline_result(
     video = plan.video
     frames = lay_over(video.frames, laid)
     warnings = tuple(dict.fromkeys(warning for part in parts for warning in part["warnings"]))
-    whole = {"settings": settings_dict(plan.config, config), "stretches": parts}
+    whole = {
+        "settings": settings_dict(plan.config, config),
+        "keyframes": _in_the_film(parts, "keyframes"),
+        "edited": _in_the_film(parts, "edited"),
+        "stretches": parts,
+    }
     if timeline.one_prompt(video) is not None:
         whole = parts[0]  # with what was filled in
     report = whole | {

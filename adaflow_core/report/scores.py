@@ -27,8 +27,9 @@ STILL = 0.2  # levels: a mean change between frames that is none
 # eight pairs of the drawn world: objects and colours 1.2 to 2.7, backgrounds and styles 0.3 to 0.9.
 LOCAL = 1.1
 # From here on a visitor is told. True edits of the drawn world have up to 15 % rims and 1 level of flicker; with the
-# smooth noise of 3 levels on each frame they have 2.7 levels and more.
+# smooth noise of 3 levels on each frame they have 2.7 levels and more. They agree with the prompt by 81 % and more.
 RIMS, FLICKER = 0.18, 2.0
+UNSEEN = 0.1  # up to here too
 
 
 class Shown(NamedTuple):
@@ -51,11 +52,17 @@ class Scores:
     rims: float | None = None  # 0..1, share of the edge that is a rim
     rim_frame: int | None = None  # the frame with most of them
     residual: tuple[float, ...] | None = None  # [T] see `planning.residual.edited_residual`
+    differs: bool = True  # whether any frame is to show what its source does not
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences on what is wrong with the edit."""
         found = []
+        if self.agreement <= UNSEEN and self.differs:
+            found.append(
+                f"little of the prompt is seen (agreement {self.agreement:.0%}): word it like the source prompt, with "
+                "other words only for what is to change; a lower structure or injection leaves more room for it"
+            )
         if self.rims is not None and self.rims >= RIMS:
             found.append(
                 f"there are rims along {self.rims:.0%} of the edges, most in frame {self.rim_frame}; a lower detail "
@@ -103,6 +110,7 @@ def score(
         edge_error=None if edge is None else edge.error,
         rims=None if edge is None else edge.rims,
         rim_frame=None if edge is None else edge.worst,
+        differs=any(texts is not None and texts.prompt != texts.source_prompt for texts in prompts),
     )
 
 

@@ -168,7 +168,9 @@ def test_a_shot_on_the_timeline_is_edited_as_it_would_be_alone(engine: AdaFlow, 
     assert np.abs(whole - expected).mean() > 1  # where keyframes of the other shot are attended to
     report = json.loads(json.dumps(result.report))
     assert report["prompts"] == [{"frames": [6, 12], "prompt": "a blue ball", "source_prompt": "a red ball"}]
-    assert report["stretches"][0]["first_frame"] == 6
+    (stretch,) = report["stretches"]
+    assert stretch["first_frame"] == 6 and report["edited"] == [6 + frame for frame in stretch["edited"]]
+    assert report["keyframes"] == plan.segments.keyframes[2:].tolist()
     scores = engine.score(plan, result)
     assert 0 <= scores.agreement <= 1
     residual = np.array(scores.residual)

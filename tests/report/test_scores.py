@@ -43,6 +43,8 @@ def test_the_edit_is_warned_of_where_scores_are_bad() -> None:
     bad = replace(fine, flicker=3.1, rims=0.31)
     assert "31% of the edges, most in frame 2" in bad.warnings[0] and "by 3.1 levels" in bad.warnings[1]
     assert replace(fine, flicker=None, rims=None).warnings == ()
+    assert "agreement 4%" in replace(fine, agreement=0.04).warnings[0]
+    assert replace(fine, agreement=0.0, differs=False).warnings == (), "it was to change nothing"
 
 
 def drawn(edit: str, value: str, scene: dict[str, str]) -> Pair:

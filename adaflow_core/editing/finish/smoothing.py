@@ -59,12 +59,9 @@ def smooth_edit(
     def filtered(frames: np.ndarray, step: int, state: _State | None) -> tuple[Tensor, Tensor, _State]:
         """`frames`, which follow each other by -step, as they are and as filtered from `state` on."""
         now, source = pictures(frames)
-        grid = pixel_grid(now.shape[-2], now.shape[-1], now.device)
-        pairs = rows_to_device(flow, np.clip(np.minimum(frames, frames + step), 0, len(flow) - 1), now.device)
-        there, back = (full_size(way, now) for way in (pairs[:, 0], pairs[:, 1])[::step])
-        share = strength * without_lines(trusted(there, back, grid))
+        where, trust = _before(flow, frames, step, now)
         place = None if renewed is None else renewed(frames) >= RENEWED
-        past = _Past(now, source, state, places(there, grid), place, fits)
+        past, share = _Past(now, source, state, where, place, fits), strength * trust
         found = []
         for i, t in enumerate(frames.tolist()):
             if state is None or (t if step < 0 else t + 1) in borders:
@@ -87,15 +84,24 @@ def smooth_edit(
             state = None
             for frames in _blocks(downwards):
                 now, found, state = filtered(frames, 1, state)
-                mine = np.flatnonzero(np.isin(frames, own))  # by number: a mask would wait for the device
-                if len(mine):
-                    now, found = (part[to_device(mine, part.device)] for part in (now, found))
-                    changed = forward.get(frames[mine] - around.start, now.device)
-                    yield frames[mine], (changed + found + strength * now) / (1 + strength)
                 stage.advance(len(frames))
+                later = int((frames >= own.stop).sum())
+                frames, now, found = frames[later:], now[later:], found[later:]
+                if len(frames):
+                    changed = forward.get(frames - around.start, now.device)
+                    yield frames, (changed + found + strength * now) / (1 + strength)
 
         for frames, smooth in one_behind(smoothed()):
             write(frames, smooth)
+
+
+def _before(flow: np.ndarray, frames: np.ndarray, step: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where in the frame before each of `frames` [F], which follow each other by -`step`, lies what is seen in it, as
+    `look_up` takes it [F, H, W, 2], and how far that can be trusted [F, 1, H, W]."""
+    grid = pixel_grid(like.shape[-2], like.shape[-1], like.device)
+    pairs = rows_to_device(flow, np.clip(np.minimum(frames, frames + step), 0, len(flow) - 1), like.device)
+    there, back = (full_size(way, like) for way in (pairs[:, 0], pairs[:, 1])[::step])
+    return places(there, grid), without_lines(trusted(there, back, grid))
 
 
 class _Kept:
