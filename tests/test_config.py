@@ -81,7 +81,7 @@ def test_a_field_that_is_no_row_of_the_table_is_refused() -> None:
 
 def test_whatever_the_model_has_a_value_for_is_filled_in() -> None:
     own = {"guidance": 3.0, "guided": 0.2, "injection_attention": 0.3, "injection_conv": 0.4,
-           "fidelity": 0.6, "tolerance": 0.7}  # fmt: skip
+           "fidelity": 0.6, "tolerance": 0.7, "coarse": 0.8}  # fmt: skip
     chosen = {"prune": 0.1, "similarity": 0.2, "window_similarity": 0.3, "residual": 0.4}
     profile = ModelProfile(**own, **chosen)  # type: ignore[arg-type]
     assert own.items() <= vars(resolve_edit(EditConfig(), profile, PlanConfig())).items()

@@ -422,6 +422,18 @@ def test_the_embedded_model_edits_a_drawn_clip(embedded: AdaFlow, scene: tuple[n
 
 
 @SHIPPED
+def test_the_embedded_model_keeps_the_light_of_what_it_recolours(embedded: AdaFlow) -> None:
+    """Held to the edit's place, a ball without its source's coarse light turned white."""
+    part: dict[str, Any] = {"frames": slice(5, 7), "size": (128, 128)}
+    plan = embedded.plan(CLIPS / "ball.mp4", PlanConfig(keyframes=1, source_prompt="a red ball in a meadow"), **part)
+    found = embedded.edit(plan, "a blue ball in a meadow", EditConfig(focus=1.0)).frames
+    source = np.asarray(plan.video.frames)
+    ball = (source[..., 0] > 150) & (source[..., 1] < 80)
+    red, _, blue = found[ball].astype(float).mean(axis=0)
+    assert ball.mean() > 0.02 and blue > red + 50
+
+
+@SHIPPED
 def test_nothing_corresponds_across_a_cut(embedded: AdaFlow) -> None:
     part: dict[str, Any] = {"frames": slice(16, 32), "size": (128, 128)}
     source = np.asarray(embedded.plan(CLIPS / "duck.mp4", PlanConfig(), **part).video.frames)

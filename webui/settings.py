@@ -57,7 +57,7 @@ def asked_values(
 
 def own_value(setting: Setting, profile: ModelProfile) -> Any:
     """The model's own value of a setting; None where it has none, or the words that differ may say otherwise."""
-    return None if setting.name in BY_WORDS else getattr(profile, setting.name, None)
+    return None if setting.name in (*BY_WORDS, "coarse") else getattr(profile, setting.name, None)
 
 
 def shown_value(setting: Setting, profile: ModelProfile, value: Any) -> Any:

@@ -30,6 +30,7 @@ class ModelProfile:
     injection_conv: float = 0.8
     rescale: float = 0.0  # on the plain model it gains nothing
     focus: float = 1.0
+    coarse: float | None = None  # as the words say; a model may be lost without its source's light
     agreements: int = 3
     smoothing: float = 0.95
     fidelity: float = 0.0
@@ -61,7 +62,7 @@ class ModelProfile:
             raise ConfigError(f"{path} holds unknown settings: {', '.join(unknown)}; fetch it again, or take it away")
         data["vocabulary"] = tuple(data.get("vocabulary", ()))
         for name, value in data.items():
-            kinds = (int, float) if isinstance(usual[name], float) else type(usual[name])
+            kinds = (int, float) if usual[name] is None or isinstance(usual[name], float) else type(usual[name])
             if not isinstance(value, kinds):
                 raise ConfigError(f"{path}: {name} is {value!r}; fetch the file again, or take it away")
         return cls(**data)

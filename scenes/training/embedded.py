@@ -161,6 +161,7 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "fidelity": 1.0,
         "tolerance": 0.1,
         "focus": 0.0,
+        "coarse": 1.0,
         "agreements": 0,
         "smoothing": 0.9,
         "similarity": 0.94,
