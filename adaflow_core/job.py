@@ -156,7 +156,7 @@ class Job:
             config = replace(config, structure=self._structure())
         if config.coarse is None and self.region is not None:
             all_over = not self.words.keeps_shapes and self._all_over(self._keyframes_place())
-            config = replace(config, coarse=self.words.coarse(bool(config.focus), all_over))
+            config = replace(config, coarse=self.words.coarse(all_over))
         return config
 
     def _structure(self) -> float:
@@ -268,7 +268,7 @@ class Job:
         if place is None and (self.words.keeps_shapes or not self.config.focus):
             coarse = 1.0  # all over the frame what stays would lose its own light
         elif coarse is None:
-            coarse = self.words.coarse(place is not None, self._all_over(place))
+            coarse = self.words.coarse(self._all_over(place))
         return replace(self.config, coarse=coarse)
 
     def _all_over(self, place: np.ndarray | None) -> bool:

@@ -21,6 +21,7 @@ ALL = (*PLAN, *EDIT)
 _NOT_FORECAST = {"negative_prompt", "rescale", "structure", "coarse", "outlines", "seed", "variation"}
 FORECAST = tuple(name for name in EDIT if name not in _NOT_FORECAST)  # those that a plan's forecast needs
 RESERVED = ("max_keyframes", "chunk")  # strangers could fill the memory by them: for them these stay automatic
+LEFT_TO_WORDS = (*BY_WORDS, "coarse")  # shown as automatic, whichever models have a value of their own
 AUTOMATIC = 0  # shown for "automatic" where a number must be larger
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -57,7 +58,7 @@ def asked_values(
 
 def own_value(setting: Setting, profile: ModelProfile) -> Any:
     """The model's own value of a setting; None where it has none, or the words that differ may say otherwise."""
-    return None if setting.name in (*BY_WORDS, "coarse") else getattr(profile, setting.name, None)
+    return None if setting.name in LEFT_TO_WORDS else getattr(profile, setting.name, None)
 
 
 def shown_value(setting: Setting, profile: ModelProfile, value: Any) -> Any:

@@ -17,9 +17,9 @@ _MEDIA = {
     "oil", "oils", "ink", "pencil", "charcoal", "crayon", "pastel", "pastels", "acrylic", "acrylics", "watercolour",
     "watercolor", "watercolours", "watercolors", "gouache", "chalk",
 }  # fmt: skip
-_ARTICLES = {"a", "an", "the"}
+ARTICLES = {"a", "an", "the"}
 # Words before the last one by which it is a thing that is shown: "a photo", "holding a pencil", "reading her comic".
-_OF_THINGS = _ARTICLES | {
+_OF_THINGS = ARTICLES | {
     "in", "on", "at", "with", "of", "from", "under", "near", "behind", "holding", "wearing", "reading", "making", "his",
     "her", "their", "its", "my",
 }  # fmt: skip
@@ -50,7 +50,7 @@ def without_manner(text: str) -> tuple[str, str]:
 
 
 def _bare(words: list[str]) -> str:
-    return " ".join(word for word in words if word not in _ARTICLES)
+    return " ".join(word for word in words if word not in ARTICLES)
 
 
 def _kind_of(words: list[str]) -> tuple[int, int]:
@@ -58,7 +58,7 @@ def _kind_of(words: list[str]) -> tuple[int, int]:
     place = words.index("of") if "of" in words else 0
     if not _names_a_kind(_without_article(words[:place])):
         return 0, len(words)
-    makers = (i for i in range(place, len(words) - 1) if words[i] == "by" and words[i + 1] not in _ARTICLES)
+    makers = (i for i in range(place, len(words) - 1) if words[i] == "by" and words[i + 1] not in ARTICLES)
     return place + 1, next(makers, len(words))
 
 
@@ -96,4 +96,4 @@ def _names_a_kind(words: list[str]) -> bool:
 
 def _without_article(words: list[str]) -> list[str]:
     """Without an article at the beginning."""
-    return words[1:] if words[:1] and words[0] in _ARTICLES else words
+    return words[1:] if words[:1] and words[0] in ARTICLES else words

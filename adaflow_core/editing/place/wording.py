@@ -9,16 +9,15 @@ from itertools import pairwise
 from typing import Any
 
 from adaflow_core.config import BY_WORDS, GUIDED_FROM, EditConfig
-from adaflow_core.editing.place.manner import without_manner
+from adaflow_core.editing.place.manner import ARTICLES, without_manner
 from adaflow_core.motion.carrying import FAR, NEAR
 
 _PREPOSITIONS = {
     "in", "on", "at", "under", "near", "inside", "outside", "over", "above", "below", "through", "across", "beside",
     "behind", "by", "along", "around", "between", "before", "into", "onto", "from", "against", "within",
 }  # fmt: skip
-_ARTICLES = {"a", "an", "the"}
 _MARKS = {",", ".", ";", ":"}
-_FUNCTION_WORDS = _PREPOSITIONS | _ARTICLES | _MARKS | {
+_FUNCTION_WORDS = _PREPOSITIONS | ARTICLES | _MARKS | {
     "of", "with", "without", "to", "toward", "towards", "next", "for", "off", "up", "down", "out", "and", "or", "but",
     "as", "while", "when", "where", "that", "which", "who", "is", "are", "was", "were", "has", "have", "its", "his",
     "her", "their",
@@ -68,13 +67,11 @@ class Wording:
         """The share of the steps with the source's structure in the edit's place."""
         return float(self.keeps_shapes)
 
-    def coarse(self, placed: bool, all_over: bool) -> float:
-        """How much of the source's coarse light and colours an edit keeps where it takes place.
-
-        `placed`: it is held to a place, as to a region. `all_over`: the prompts differ all over the frame.
-        """
+    def coarse(self, all_over: bool) -> float:
+        """How much of the source's coarse light and colours an edit keeps in its place, or, where the prompts differ
+        `all_over` the frame, in all of it."""
         if self.keeps_shapes:
-            return RECOLOURED if placed else 1.0  # without a place, what stays would lose its own
+            return RECOLOURED
         return RESTYLED if all_over else 1.0
 
     def fill(self, config: EditConfig, focus: float) -> EditConfig:
@@ -107,9 +104,10 @@ def wording(source: str, prompt: str) -> Wording:
     old, new = changed
     if old.start > 0 and _is_named(before, old):
         return Wording(True, None)
-    if not _is_a_place(before, old) if old.start < old.stop else not _adds_a_place(before, old, after[new]):
+    replaced = old.start < old.stop
+    if not (_is_a_place(before, old) if replaced else _adds_a_place(before, old, after[new])):
         return Wording(False, None)
-    first = next((i for i, word in enumerate(before) if word in _FUNCTION_WORDS - _ARTICLES), len(before))
+    first = next((i for i, word in enumerate(before) if word in _FUNCTION_WORDS - ARTICLES), len(before))
     return Wording(False, " ".join(before[first:]) if first <= _lead(before, old.start) else None)
 
 
@@ -118,7 +116,7 @@ def _changed(before: list[str], after: list[str]) -> tuple[slice, slice] | None:
 
     Articles say nothing: "a red ball" and "an orange ball" differ in a colour, "on the beach" and "in the desert" once.
     """
-    old, new = (["a" if word in _ARTICLES else word for word in words] for words in (before, after))
+    old, new = (["a" if word in ARTICLES else word for word in words] for words in (before, after))
     parts = [c for c in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if c[0] != "equal"]
     if not parts or any(set(old[a[2] : b[1]]) != {"a"} for a, b in pairwise(parts)):
         return None
@@ -166,7 +164,7 @@ def _is_verb(before: list[str], old: slice) -> bool:
     if not word.endswith("s") or word.endswith(("ss", "us", "is")) or word in _NO_VERBS:
         return False
     ahead = (w for w in reversed(before[: old.start]) if w in _FUNCTION_WORDS or w.endswith("ing"))
-    return next(ahead, "") in _ARTICLES - {"the"} and _ends_a_phrase(before, old.stop)
+    return next(ahead, "") in ARTICLES - {"the"} and _ends_a_phrase(before, old.stop)
 
 
 def _ends_a_phrase(words: list[str], place: int) -> bool:

@@ -129,9 +129,7 @@ def test_words_decide_what_settings_leave_open() -> None:
 
 
 def test_light_and_colours_are_kept_where_words_do_not_ask_for_others() -> None:
-    """Without a place, the surroundings of what is recoloured would lose theirs; a new thing has its own."""
     colour, thing = (wording("a red car in the desert", f"a {name} in the desert") for name in ("blue car", "red duck"))
-    assert (colour.coarse(True, False), colour.coarse(False, True)) == (0.25, 1.0)
-    assert (thing.coarse(True, False), thing.coarse(False, False)) == (1.0, 1.0)
+    assert colour.coarse(all_over=False) == 0.25 and thing.coarse(all_over=False) == 1.0
     style = wording("a red car in the desert, photo", "a red car in the desert, comic style")
-    assert (style.coarse(False, True), style.coarse(False, False)) == (0.5, 1.0)
+    assert (style.coarse(all_over=True), style.coarse(all_over=False)) == (0.5, 1.0)
