@@ -122,7 +122,8 @@ def train_diffusion(options: Options) -> None:
         injecting = conv.injecting(BRANCHES, source=True) if injected_features else nullcontext()
         latents, noise, tokens = (rearrange(x, "b k ... -> (k b) ...") for x in (latents, noise, tokens))
         with attention.during(KeyframePass(source=True, inject=injected_attention)), injecting:
-            return diffusion_loss(unet, latents, noise, timesteps.repeat(BRANCHES), text_encoder(tokens)[0], alphas)
+            text = text_encoder(tokens)[0]
+            return diffusion_loss(unet, latents, noise, timesteps.repeat(BRANCHES), text, alphas, options.snr_cap)
 
     def save() -> None:
         averages = trainee.averages

@@ -47,6 +47,7 @@ class Options:
     channels_last: bool = False
     freeze_encoder: bool = False
     ambiguous: bool = False  # scenes with hidden variables
+    snr_cap: float = 5.0  # a plain model's timesteps weigh min(SNR, cap) / SNR: a higher one asks more of fine detail
     compile: bool = False  # the UNet, by torch.compile: a minute once, then faster steps
 
     def __post_init__(self) -> None:

@@ -14,7 +14,6 @@ from scenes.training.loop import RANK, WORLD, Clock, Options, Trainee, fit, say
 from scenes.training.pool import Described, Ring, draw, moments
 
 CAPTION_DROPOUT = 0.1
-SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023
 # Heads of 40 channels at every level; with text encoder and autoencoder 15.4 million weights, 31 MB in float16.
 WIDTHS = (40, 80, 160, 160)
 
@@ -26,13 +25,14 @@ def diffusion_loss(
     timesteps: Tensor,  # [B]
     text: Tensor,  # [B, L, c]
     alphas: Tensor,  # [1000] cumulative products
+    snr_cap: float,
 ) -> Tensor:
-    """Squared error of the predicted noise, each timestep weighted by min(SNR, 5) / SNR."""
+    """Squared error of the predicted noise, each timestep weighted by min(SNR, cap) / SNR (Hang et al. 2023)."""
     alpha = alphas[timesteps][:, None, None, None]
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
     predicted = unet(noisy.to(text.dtype), timesteps, text, return_dict=False)[0]
     snr = (alpha / (1 - alpha)).flatten()
-    return ((predicted.float() - noise).square().mean((1, 2, 3)) * snr.clamp(max=SNR_CAP) / snr).mean()
+    return ((predicted.float() - noise).square().mean((1, 2, 3)) * snr.clamp(max=snr_cap) / snr).mean()
 
 
 def start_from(folder_pipe: StableDiffusionPipeline, size: int, seed: int) -> StableDiffusionPipeline:
@@ -89,7 +89,7 @@ def train_plain(options: Options) -> None:
         tokens = torch.where((draws[1] < CAPTION_DROPOUT)[:, None], empty, tokens)
         timesteps = (draws[2] * len(alphas)).long()
         text = text_encoder(tokens)[0]
-        return diffusion_loss(predict, latents, torch.randn_like(latents), timesteps, text, alphas)
+        return diffusion_loss(predict, latents, torch.randn_like(latents), timesteps, text, alphas, options.snr_cap)
 
     def save() -> None:
         averages = trainee.averages

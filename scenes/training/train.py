@@ -102,9 +102,13 @@ def _unet_step(pipe: StableDiffusionPipeline, options: Options, count: int) -> C
     text.requires_grad_()
     timesteps = torch.arange(count, device=options.device) % 1000
     alphas = pipe.scheduler.alphas_cumprod.to(options.device)
-    return lambda: trainee.step(
-        diffusion_loss(trainee.working["unet"], latents, torch.randn_like(latents), timesteps, text, alphas), 1e-4
-    )
+
+    def step() -> None:
+        noise = torch.randn_like(latents)
+        loss = diffusion_loss(trainee.working["unet"], latents, noise, timesteps, text, alphas, options.snr_cap)
+        trainee.step(loss, 1e-4)
+
+    return step
 
 
 def _vae_step(pipe: StableDiffusionPipeline, options: Options, count: int) -> Callable[[], None]:
@@ -130,7 +134,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="wall-clock budget, everything included")
     parser.add_argument("--steps", type=int, help="instead of --minutes")
     parser.add_argument("--batch", type=int)
-    for name, kind in (("lr", float), ("decay-to", float), ("save-minutes", float), ("pack", Path)):
+    for name, kind in (("lr", float), ("decay-to", float), ("snr-cap", float), ("save-minutes", float), ("pack", Path)):
         parser.add_argument(f"--{name}", type=kind)
     for name in ("seed", "size", "chunk", "pool", "fill", "redraw-every", "workers"):
         parser.add_argument(f"--{name}", type=int)

@@ -140,9 +140,8 @@ def test_training_steps_lower_the_loss() -> None:
 
     def loss() -> torch.Tensor:
         text = trainee.working["text_encoder"](tokens)[0]
-        return diffusion_loss(
-            trainee.working["unet"], noise.flip(0), noise, timesteps, text, pipe.scheduler.alphas_cumprod
-        )
+        alphas = pipe.scheduler.alphas_cumprod
+        return diffusion_loss(trainee.working["unet"], noise.flip(0), noise, timesteps, text, alphas, snr_cap=5.0)
 
     before = loss()
     for _ in range(2):
