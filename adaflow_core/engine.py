@@ -220,7 +220,7 @@ class AdaFlow:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
             make = partial(job.edit, partial(whole.invert, keyframes))
-            return kept_draft(self.cache, job.key, keyframes, make, job.monitor, self.backbone.team)
+            return kept_draft(self.cache, job.key, plan, make, job.monitor, self.backbone.team)
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
         """What `draft` takes with nothing in the cache but the plan."""
@@ -243,11 +243,12 @@ class AdaFlow:
         Finished ranges are kept in the cache: an edit that is stopped goes on with the next, and after a change of one
         prompt the others are not edited again. Raises as `edit`.
         """
-        monitor, began, config = Monitor(progress, stop), time.perf_counter(), config or EditConfig()
+        began, config = time.perf_counter(), config or EditConfig()
         timeline = timeline.on(plan.video)
-        with self._exclusive(monitor):
+        with self._exclusive(Monitor(progress, stop)):
             parts, laid = [], []
             for part in stretches(timeline, plan.segments.cuts, len(plan.video)):
+                monitor = Monitor(progress, stop)  # whose seconds and notes are this part's
                 self._check_request(plan, part.prompt)
                 piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
                 alone = part.prompt == piece.config.source_prompt

@@ -98,8 +98,8 @@ class Job:
         over: OverThePicture = OverThePicture(),
     ) -> Job:
         source_prompt = plan.config.source_prompt
-        words, film = wording(source_prompt, prompt), over.by_hand
-        if config.outlines is None and film is not None:  # what is changed by hand has outlines of its own
+        words, by_hand = wording(source_prompt, prompt), over.by_hand
+        if config.outlines is None and by_hand is not None:  # what is changed by hand has outlines of its own
             config = replace(config, outlines=0.0)
         focus = backbone.profile.focus if config.focus is None else config.focus
         config = resolve_edit(words.fill(config, focus), backbone.profile, plan.config)
@@ -107,7 +107,7 @@ class Job:
         config = replace(config, chunk=config.chunk or backbone.chunk_for(*size, config.low_memory))
         assert config.negative_prompt is not None
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
-        latents = source_latents(backbone, plan.video, cache, monitor) if film is None else film.latents
+        latents = source_latents(backbone, plan.video, cache, monitor) if by_hand is None else by_hand.latents
         job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)
         job = replace(job, config=job._judged_by_whole_frames())
         return job if over.crop is None else job._in(over.crop)
@@ -117,18 +117,18 @@ class Job:
         with_these = self.cache, self.monitor
         plan = cropped_plan(self.backbone, self.plan, crop, *with_these)
         source = source_latents(self.backbone, crop.film, *with_these)
-        film, around = self.by_hand, self.around
-        if film is not None:
-            film = film.within(crop, source, self.backbone, *with_these)
+        by_hand, around = self.by_hand, self.around
+        if by_hand is not None:
+            by_hand = by_hand.within(crop, source, self.backbone, *with_these)
         if around is not None and len(around.frame_ids):
             around = replace(around, pictures=crop.window.at(around.frame_ids).cut(around.pictures))
         region = None if self.region is None else self.region.within(crop.window)
         return replace(
             self,
             plan=plan,
-            latents=source if film is None else film.latents,
+            latents=source if by_hand is None else by_hand.latents,
             around=around,
-            over=OverThePicture(region, film, crop),
+            over=OverThePicture(region, by_hand, crop),
         )
 
     @property
@@ -176,12 +176,12 @@ class Job:
 
     def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None) -> EditResult:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
-        began, part, film = time.perf_counter(), self.part, self.film()
-        with PeakMemory(self.backbone.device) as peak, film.followed(self.config.follows_motion):
-            passing = self._passing(film)
+        began, part, thinned = time.perf_counter(), self.part, self.thinned()
+        with PeakMemory(self.backbone.device) as peak, thinned.followed(self.config.follows_motion):
+            passing = self._passing(thinned)
             some = self if passing is None else self.at(passing)
-            made = some._made(invert or partial(self.invert, passing), film.flow)
-            frames = film.with_carried(made.frames, made.renewed)
+            made = some._made(invert or partial(self.invert, passing), thinned.flow)
+            frames = thinned.with_carried(made.frames, made.renewed)
             if self.region is not None:
                 frames = self.region.at(part).lay(frames, self.plan.video.frames[part])
             if self.over.crop is not None:
@@ -195,7 +195,7 @@ class Job:
             inversion_reused=made.inversion_reused,
             resumed_at_step=made.resumed_at_step,
             config=made.config,
-            edited=film.frames,
+            edited=thinned.frames,
         )
 
     @property
@@ -203,7 +203,7 @@ class Job:
         """The frames that the result is of."""
         return slice(*(self.around.only if self.around else slice(None)).indices(len(self.latents))[:2])
 
-    def film(self) -> Thinned:
+    def thinned(self) -> Thinned:
         """The frames that the result is of, and which of them the model edits: keyframes and given ones among them."""
         assert self.config.stride
         part, stride = self.part, 1 if self.plan.config.resample else self.config.stride
@@ -215,16 +215,16 @@ class Job:
         needed = needed[(needed >= part.start) & (needed < part.stop)] - part.start
         cuts = cuts[(cuts > part.start) & (cuts < part.stop)] - part.start
         video, with_these = self.video.part(part.start, part.stop), (self.backbone, self.cache, self.monitor)
-        if known is not None:
-            return Thinned(video, needed, *with_these)
+        if known is not None:  # of a film that was not edited here it holds no end of a shot
+            return Thinned(video, np.union1d(needed, np.concatenate([cuts - 1, cuts])), *with_these)
         return Thinned.of(video, cuts, needed, stride, *with_these)
 
-    def _passing(self, film: Thinned) -> np.ndarray | None:
+    def _passing(self, thinned: Thinned) -> np.ndarray | None:
         """[F] the frames that pass through the model: those that it edits, and those that are held; None: all."""
-        if film.whole:
+        if thinned.whole:
             return None
         held = np.empty(0, np.int64) if self.around is None else self.around.frame_ids
-        return np.union1d(film.frames + self.part.start, held)
+        return np.union1d(thinned.frames + self.part.start, held)
 
     def at(self, frames: np.ndarray) -> Job:
         """The same of some frames, all keyframes among them."""
@@ -298,20 +298,22 @@ class Job:
     def invert(self, frames: np.ndarray | None = None) -> tuple[Inversion, bool]:
         """The inversion, and whether the cache had it: of all frames, or of `frames` [F] ascending.
 
-        Of a part of a video it is a part of the whole's, and as long as the part. Of a part that is fitted into what
-        lies around it, only the frames that pass through the UNet are inverted.
+        A part of a video takes its frames of the whole video's inversion, which other parts of it use too. Of a part
+        that is fitted into what lies around it, only the frames that pass through the UNet are inverted.
         """
         steps, inversion_steps = self.config.steps, self.config.inversion_steps
         assert steps and inversion_steps
         backbone, prompt, rows = self.backbone, self.source.text, self.backbone.rows(self.config.chunk)
-        passing = self.around.passing if frames is None and self.around is not None else frames
-        video, given = self.plan.video, frames
+        to_load, to_invert = frames, frames  # of `video`; None: all
+        if frames is None and self.around is not None:
+            to_invert = self.around.passing
+        video = self.plan.video
         latents = self.latents if self.by_hand is None else self.by_hand.before
         if video.part_of is not None:
             video, first = video.part_of
             latents = source_latents(backbone, video, self.cache, self.monitor)
             whole = first + np.arange(len(self.latents))
-            given, passing = (whole if some is None else first + some for some in (given, passing))
+            to_load, to_invert = (whole if some is None else first + some for some in (to_load, to_invert))
         key = cache_key(
             video=video.digest, model=backbone.fingerprint, prompt=prompt, steps=steps,
             inversion_steps=inversion_steps, rows=rows,
@@ -319,23 +321,23 @@ class Job:
 
         def build(folder: Path) -> dict[str, Any]:
             made = invert(
-                backbone, latents, prompt, passing, steps=steps, inversion_steps=inversion_steps,
+                backbone, latents, prompt, to_invert, steps=steps, inversion_steps=inversion_steps,
                 rows=rows, folder=folder, monitor=self.monitor,
             )  # fmt: skip
             return {"made": made}
 
-        if passing is None:
+        if to_invert is None:
             get = partial(self.cache.get, resumable=True, together=True)
             folder, _, reused = get("inversion", key, build, self.monitor.note)
             return load_inversion(folder, backbone, steps, prompt), reused
         with self.cache.part("inversion", key) as folder:
             reused = not build(folder)["made"]
-            return load_inversion(folder, backbone, steps, prompt, given), reused
+            return load_inversion(folder, backbone, steps, prompt, to_load), reused
 
     def place(self) -> np.ndarray | None:
         """[T, h, w] 0..1 where the model finds that the edit takes place, carried frames by those around them; None:
         everywhere."""
-        passing = self._passing(self.film())
+        passing = self._passing(self.thinned())
         found = self._place() if passing is None else self.at(passing)._place()
         return found if found is None or passing is None else interpolated(found, passing, len(self.latents))
 

@@ -69,7 +69,7 @@ class Editor:
         monitor: Monitor,
         place: np.ndarray | None = None,  # [T, h, w] 0..1, where the edit takes place; None: everywhere
         held: Held | None = None,  # keyframes that are given
-        only: slice = slice(None),  # the frames to edit; with `held`, whose keyframes are the only others that pass
+        only: slice = slice(None),  # the frames to edit; beside them only the `held` pass through the UNet
         agreement: Agreement | None = None,  # of those frames
     ) -> None:
         assert config.guidance is not None and config.chunk and config.rescale is not None

@@ -52,14 +52,18 @@ def keyframes_alone(plan: Plan) -> Plan:
 
 
 def kept_draft(
-    cache: Cache, key: str, keyframes: np.ndarray, make: Callable[[], EditResult], monitor: Monitor, team: Team
+    cache: Cache, key: str, plan: Plan, make: Callable[[], EditResult], monitor: Monitor, team: Team
 ) -> Draft:
-    """The cache's draft under `key`, or that of the edit that `make` does of the keyframes alone."""
+    """The cache's draft of `plan` under `key`, or that of the edit that `make` does of its keyframes alone."""
+    keyframes, T = plan.layout.keyframes, len(plan.video)
 
     def build(folder: Path) -> dict[str, Any]:
         result = make()
         team.lead(lambda: np.save(folder / "frames.npy", result.frames))
-        return {"report": result.report | {"keyframes": keyframes.tolist()}, "warnings": result.warnings}
+        numbers = keyframes.tolist()  # in the video, where the film of keyframes counts from 0
+        prompts = [row | {"frames": [0, T]} for row in result.report["prompts"]]
+        report = result.report | {"keyframes": numbers, "edited": numbers, "frames": T, "prompts": prompts}
+        return {"report": report, "warnings": result.warnings}
 
     folder, meta, _ = cache.get("drafts", key, build, monitor.note, together=True)
     return Draft(keyframes, np.load(folder / "frames.npy", mmap_mode="r"), meta["report"], tuple(meta["warnings"]))

@@ -7,7 +7,6 @@ latents at every step follow from their pictures: the source's own noise, around
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -192,9 +191,11 @@ def seam_frames(old: np.ndarray, new: np.ndarray) -> int:
     other end.
     """
     most = len(old) // 3
-    pairs = [[x[t].astype(np.float32) for x in (old, new)] for t in range(most + 1)]
-    jumps = np.array([np.abs(before - after).mean() for before, after in pairs[:most]])
-    motion = np.mean([np.abs(now[0] - before[0]).mean() for before, now in pairwise(pairs)]) if most else 0.0
+    jumps, motion, before = np.zeros(most), np.zeros(most), old[0].astype(np.float32)
+    for t in range(most):
+        now = old[t + 1].astype(np.float32)
+        jumps[t], motion[t] = np.abs(before - new[t]).mean(), np.abs(now - before).mean()
+        before = now
     lengths = np.arange(1, most + 1)
-    calm = lengths[np.cumsum(jumps) / lengths <= (lengths + 1) * motion / 5]
+    calm = lengths[np.cumsum(jumps) / lengths <= (lengths + 1) * motion.mean() / 5] if most else lengths
     return int(calm[0]) if len(calm) else most

@@ -209,6 +209,21 @@ def _in_the_film(parts: list[dict[str, Any]], name: str) -> list[int]:
     return sorted({part["first_frame"] + frame for part in parts for frame in part[name]})
 
 
+def _of_all(parts: list[dict[str, Any]], name: str) -> Any:
+    """What the reports of stretches say alike; None where they differ."""
+    first = parts[0][name]
+    return first if all(part[name] == first for part in parts) else None
+
+
+def _seconds(plan: Plan, parts: list[dict[str, Any]], edit: float) -> dict[str, float]:
+    """By stage, of planning and of all stretches, whenever each took place; `total` with what the edit took now."""
+    found = dict(plan.seconds)
+    for stage in dict.fromkeys(stage for part in parts for stage in part["seconds"]):
+        if stage not in plan.seconds:
+            found[stage] = sum(part["seconds"].get(stage, 0.0) for part in parts)
+    return found | {"total": sum(plan.seconds.values()) + edit}
+
+
 def timeline_result(
     plan: Plan,
     timeline: Timeline,  # in frames of the plan
@@ -234,12 +249,12 @@ def timeline_result(
         "width": video.size[0],
         "height": video.size[1],
         "fps": float(video.fps),
-        "seconds": plan.seconds | {"total": sum(plan.seconds.values()) + seconds},
+        "seconds": _seconds(plan, parts, seconds),
         "frames_digest": frames_digest(frames),
         "prompt": timeline.text,
-        "region": parts[0]["region"],
-        "crop": parts[0]["crop"],
-        "by_hand": parts[0]["by_hand"],
+        "region": _of_all(parts, "region"),
+        "crop": _of_all(parts, "crop"),
+        "by_hand": _of_all(parts, "by_hand"),
         "prompts": timeline.as_json(),
         "crossfade": timeline.crossfade,
         "takes": [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from adaflow_core.model.backbone import Backbone
 
 
-LOOKED_AT = 8  # keyframes that the model is asked about
+LOOKED_AT = 8  # frames that the model is asked about
 MOMENTS = (0.2, 0.4, 0.6, 0.8)  # of the noise schedule
 SAME = 8.0  # levels of 0..255: a root mean square change of the colours that is none
 STILL = 0.2  # levels: a mean change between frames that is none
@@ -89,8 +90,7 @@ def score(
 ) -> Scores:
     """`frames` [T, H, W, 3] uint8 are an edit of `plan`; `prompts` [T]: None where a frame is not edited."""
     source = plan.video.frames
-    keyframes = np.array([t for t in plan.segments.keyframes.tolist() if prompts[t]], np.int64)
-    chosen = keyframes[np.unique(np.linspace(0, len(keyframes) - 1, min(LOOKED_AT, len(keyframes))).astype(int))]
+    chosen = _looked_at(plan.segments.keyframes, prompts)
     looks, everywhere = [], []
     with monitor.stage("score", len(chosen) * len(MOMENTS)) as stage:
         for frame in chosen:
@@ -112,6 +112,18 @@ def score(
         rim_frame=None if edge is None else edge.worst,
         differs=any(texts is not None and texts.prompt != texts.source_prompt for texts in prompts),
     )
+
+
+def _looked_at(keyframes: np.ndarray, prompts: Sequence[Shown | None]) -> np.ndarray:
+    """[F] some of the keyframes that are to show something; of a range without one its middle."""
+    found, start = list[int](), 0
+    for texts, run in groupby(prompts):
+        end = start + len(list(run))
+        inside = keyframes[(keyframes >= start) & (keyframes < end)].tolist()
+        found += [] if texts is None else inside or [(start + end) // 2]
+        start = end
+    even = np.unique(np.linspace(0, len(found) - 1, min(LOOKED_AT, len(found))).astype(int))
+    return np.array(found, np.int64)[even]
 
 
 @torch.inference_mode()

@@ -119,6 +119,8 @@ class Cache:
         if meta is not None:
             return folder, meta, True
         if folder.exists():
+            if (meta := self._read(folder)) is not None:  # another thread or process has just placed it
+                return folder, meta, True
             if note is not None:
                 note(f"the cache's {kind} of this video were damaged, and were computed anew")
             _remove(folder)
@@ -143,7 +145,8 @@ class Cache:
             return
         with self._building(folder, resumable=True) as work:
             yield work
-        self._evict(keep=folder)
+            os.utime(work)  # for the order of removal
+        self._evict(keep=work)
 
     @contextmanager
     def _building(self, folder: Path, resumable: bool) -> Iterator[Path]:

@@ -54,7 +54,9 @@ def test_a_draft_shows_the_keyframes_of_the_edit_that_goes_on_from_it(
     at_once = direct.edit(direct.plan(film, replace(PLAN, **plan)), PROMPT, config)
     np.testing.assert_array_equal(result.frames, at_once.frames)
     np.testing.assert_array_equal(draft.frames, result.frames[draft.keyframes])
-    assert draft.report["keyframes"] == draft.keyframes.tolist() == planned.layout.keyframes.tolist()
+    numbers = planned.layout.keyframes.tolist()
+    assert draft.report["keyframes"] == draft.report["edited"] == draft.keyframes.tolist() == numbers
+    assert draft.report["frames"] == 7 and draft.report["prompts"][0]["frames"] == [0, 7]
     inverted = [p for p in seen if p.stage == "invert"]
     assert not inverted or inverted[0].total * len(draft.keyframes) == inverted[-1].skipped * len(film)
 

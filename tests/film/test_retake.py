@@ -91,6 +91,17 @@ def test_only_the_stretch_changes(engine: AdaFlow, plan: Plan, first: EditResult
     assert take.report["frames_digest"] != first.report["frames_digest"]
 
 
+def test_nothing_is_carried_over_a_cut_that_no_range_named(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    """Where the film is the source's no end of a shot was edited; a take there must not reach over the cut."""
+    film = np.concatenate([drawn_frames, 255 - drawn_frames])
+    plan = engine.plan(film, PlanConfig(keyframes=4))
+    assert plan.segments.cuts.tolist() == [12]
+    config = replace(QUICK, stride=8)
+    part = engine.edit_timeline(plan, Timeline((PromptRange(0, 4, PROMPT),), 0), config)
+    take = engine.retake(plan, part, (9, 15), OTHER, config, source_prompt="a red ball")
+    assert {11, 12} <= set(take.report["takes"][0]["report"]["edited"])
+
+
 def test_what_the_neighbours_show_matters_and_what_lies_beyond_does_not(
     engine: AdaFlow, plan: Plan, first: EditResult
 ) -> None:

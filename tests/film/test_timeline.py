@@ -192,7 +192,21 @@ def test_prompts_cross_over_inside_a_shot(engine: AdaFlow, drawn_frames: np.ndar
 def test_one_prompt_for_all_frames_is_a_plain_edit(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
     plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
     whole = engine.edit_timeline(plan, Timeline((PromptRange(0, 12, "a blue ball"),)), QUICK)
-    np.testing.assert_array_equal(whole.frames, engine.edit(plan, "a blue ball", QUICK).frames)
+    plain = engine.edit(plan, "a blue ball", QUICK)
+    np.testing.assert_array_equal(whole.frames, plain.frames)
+    assert {"invert", "edit", "smooth", *plan.seconds} <= whole.report["seconds"].keys()
+
+
+def test_a_stretch_tells_of_itself_alone(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
+    plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
+    ranges = (PromptRange(0, 5, "a blue qwertyball", "a red ball"), PromptRange(7, 9, "a cube", "a red ball"))
+    result = engine.edit_timeline(plan, Timeline(ranges, 0), QUICK)
+    first, second = result.report["stretches"]
+    assert first["seconds"]["invert"] + second["seconds"]["invert"] == pytest.approx(result.report["seconds"]["invert"])
+    for part in (first, second):
+        stages = {stage: seconds for stage, seconds in part["seconds"].items() if stage not in plan.seconds}
+        assert sum(stages.values()) - stages["total"] <= stages["total"] - sum(plan.seconds.values()) + 0.1
+    assert result.warnings == tuple(dict.fromkeys([*first["warnings"], *second["warnings"]]))
 
 
 def test_a_stopped_timeline_goes_on_with_what_is_missing(engine: AdaFlow, drawn_frames: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from adaflow_core.model.loading import EMBEDDED, load_backbone
 from adaflow_core.report.flicker import flicker
-from adaflow_core.report.scores import FLICKER, Scores, liveliness, look, untouched
+from adaflow_core.report.scores import FLICKER, LOOKED_AT, Scores, Shown, _looked_at, liveliness, look, untouched
 from benchmarks.truth import Pair, draw
 from scenes.world import sample
 
@@ -35,6 +35,14 @@ def test_liveliness_is_one_for_the_source_and_leaves_cuts_out() -> None:
     assert liveliness(flicker, source, np.array([3, 4])) == 1  # both changes of frame 3 lie at cuts
     still = np.repeat(source[:1], 6, axis=0)
     assert liveliness(source, still, NONE) is None and liveliness(source[:1], source[:1], NONE) is None
+
+
+def test_what_is_shown_where_no_keyframe_lies_is_looked_at() -> None:
+    said = [*[None] * 3, *[Shown("a cube", "a ball")] * 4, *[None] * 3, *[Shown("a star", "a ball")] * 2]
+    assert _looked_at(np.array([1, 4, 5, 8]), said).tolist() == [4, 5, 11]
+    assert _looked_at(np.arange(12), said).tolist() == [3, 4, 5, 6, 10, 11]
+    assert len(_looked_at(np.arange(40), [Shown("a cube", "a ball")] * 40)) == LOOKED_AT
+    assert not len(_looked_at(np.array([0]), [None]))
 
 
 def test_the_edit_is_warned_of_where_scores_are_bad() -> None:

@@ -80,6 +80,10 @@ def test_parts_count_and_go_by_age_too(tmp_path: Path) -> None:
             os.utime(next((tmp_path / "frames").iterdir()), (1e9, 1e9))
     (left,) = (tmp_path / "frames").iterdir()
     assert "new" in left.name
+    with cache.part("frames", "large") as folder:  # stays for who asked for it, however large and slow it was
+        (folder / "data").write_bytes(bytes(30_000))
+        os.utime(folder, (1e9, 1e9))
+    assert any("large" in left.name for left in (tmp_path / "frames").iterdir())
 
 
 def test_the_oldest_entry_goes_first(tmp_path: Path) -> None:
@@ -225,6 +229,22 @@ def test_two_that_build_the_same_at_once_agree(tmp_path: Path) -> None:
     others: list[tuple[Path, dict[str, Any], bool]] = []
     assert Cache(tmp_path).get("frames", "a", slow) == others[0]
     assert [path.name for path in (tmp_path / "frames").iterdir()] == ["a"]
+
+
+def test_what_another_placed_just_after_a_look_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for damaged, removed and built again."""
+    look, notes = Cache._read, list[str]()
+
+    def late(cache: Cache, folder: Path) -> dict[str, Any] | None:
+        found = look(cache, folder)
+        if found is None and not folder.exists():
+            monkeypatch.setattr(Cache, "_read", look)
+            Cache(tmp_path).get("frames", "a", build(10))
+        return found
+
+    monkeypatch.setattr(Cache, "_read", late)
+    _, _, known = Cache(tmp_path).get("frames", "a", build(10), notes.append)
+    assert known and notes == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks; there a day has to pass")
