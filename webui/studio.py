@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ from webui.jobs.queue import Jobs, Report, Stop
 from webui.jobs.tasks import DraftTask, EditTask, PlaceTask, PlanTask, RegionTask, Request, RetakeTask, Runner, Task
 from webui.limits import LARGEST_SIDE, Limits
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class StoredPlan:
@@ -40,6 +42,14 @@ class StoredPlan:
     request: Request
     plan: Plan
     used: float  # time of its last use, on the monotonic clock
+
+
+@dataclass
+class _Kept(Generic[T]):
+    """Something of a visitor's."""
+
+    value: T
+    used: float  # as of a `StoredPlan`
 
 
 class Studio:
@@ -74,8 +84,8 @@ class Studio:
         self._here = runner is None
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
         self._plans: OrderedDict[str, StoredPlan] = OrderedDict()  # guarded by _plans_lock
-        self._videos: OrderedDict[str, str] = OrderedDict()  # guarded by _plans_lock
-        self._overs: OrderedDict[str, dict[str, Any]] = OrderedDict()  # guarded by _plans_lock
+        self._videos: OrderedDict[str, _Kept[str]] = OrderedDict()  # guarded by _plans_lock
+        self._overs: OrderedDict[str, _Kept[dict[str, Any]]] = OrderedDict()  # guarded by _plans_lock
         self._keep_plans = keep_plans
         self._plans_lock = threading.Lock()
 
@@ -320,33 +330,45 @@ class Studio:
         """Remember what a visitor painted and gave back, and return a secret id of it, which stays its own."""
         return self._keep(self._overs, over, over["id"])
 
-    def _keep(self, kept: OrderedDict[str, Any], value: Any, key: str = "") -> str:
+    def _keep(self, all_kept: OrderedDict[str, _Kept[T]], value: T, key: str = "") -> str:
         with self._plans_lock:
             key = key or secrets.token_urlsafe(16)
-            kept[key] = value
-            kept.move_to_end(key)
-            while len(kept) > self._keep_plans:
-                kept.popitem(last=False)
+            all_kept[key] = _Kept(value, time.monotonic())
+            all_kept.move_to_end(key)
+            while len(all_kept) > self._keep_plans:
+                all_kept.popitem(last=False)
         return key
+
+    def _find(self, all_kept: OrderedDict[str, _Kept[T]], key: str | None) -> T | None:
+        with self._plans_lock:
+            kept = all_kept.get(key or "")
+            if kept is None:
+                return None
+            kept.used = time.monotonic()
+            all_kept.move_to_end(key or "")
+            return kept.value
 
     def find_over(self, key: str | None) -> dict[str, Any] | None:
         """What a visitor painted and gave back; None if there is nothing of this id, or no longer."""
-        with self._plans_lock:
-            return self._overs.get(key or "")
+        return self._find(self._overs, key)
 
     def find_video(self, key: str | None) -> str | None:
         """A visitor's video; None if there is none of this id, or no longer."""
-        path = self._videos.get(key or "")
+        path = self._find(self._videos, key)
         return path if path and Path(path).is_file() else None
 
     def forget_older_than(self, seconds: float) -> int:
-        """Drop plans last used, and results finished, longer ago; returns their number."""
-        oldest = time.monotonic() - seconds
+        """Drop what visitors planned, painted, gave back and uploaded, last used longer ago, and results finished
+        longer ago; returns their number."""
+        oldest, dropped = time.monotonic() - seconds, 0
+        kinds: tuple[OrderedDict[str, Any], ...] = (self._plans, self._overs, self._videos)
         with self._plans_lock:
-            old = [stored.id for stored in self._plans.values() if stored.used < oldest]
-            for plan_id in old:
-                del self._plans[plan_id]
-        return len(old) + self.jobs.forget_older_than(seconds)
+            for all_kept in kinds:
+                old = [key for key, kept in all_kept.items() if kept.used < oldest]
+                dropped += len(old)
+                for key in old:
+                    del all_kept[key]
+        return dropped + self.jobs.forget_older_than(seconds)
 
 
 def _files(video: str, *arrays: np.ndarray) -> list[Path]:

@@ -100,7 +100,12 @@ def open_project(path: Path, video: Path | None = None) -> Project:
     plan, edit = read_settings(path)
     known = {"kind", "version", "video", "settings", *(name for name in vars(project) if name in content)}
     rest = {name: value for name, value in content.items() if name not in known}
-    return replace(project, plan=PlanConfig(**plan), edit=EditConfig(**edit), rest=rest)
+    if type(rest.get("crossfade", CROSSFADE)) is not int:
+        raise AdaFlowError(f"the crossfade of the project {path} is {rest['crossfade']!r}; it is a number of frames")
+    whole = replace(project, plan=PlanConfig(**plan), edit=EditConfig(**edit), rest=rest)
+    if project.prompts:
+        _ = whole.timeline  # its ranges must not overlap
+    return whole
 
 
 def check_takes(takes: Iterable[Any], where: str) -> None:

@@ -74,6 +74,9 @@ def test_a_folder_of_pictures_is_known_by_its_content(tmp_path: Path) -> None:
         ({"settings": {"plan": {"keyframs": 3}}}, "keyframs"),
         ({"settings": {"edit": {"seed": "four"}}}, "seed"),
         ({"video": {"path": "../ball.mp4", "checksum": "0"}}, "is not the video of the project"),
+        ({"crossfade": "8"}, "the crossfade of the project .* is '8'"),
+        ({"crossfade": -1}, "crossfade is -1"),
+        ({"prompts": [{"frames": [0, 9], "prompt": "a"}, {"frames": [8, 12], "prompt": "b"}]}, "overlap"),
     ],
 )
 def test_what_is_no_project_is_refused(project: Path, change: dict[str, Any], says: str) -> None:

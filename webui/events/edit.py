@@ -192,7 +192,7 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
     if not isinstance(finished, FinishedEdit):
         return unchanged(WatchOutputs, job_status=status, progress=progress)
     middle, last = len(finished.after) // 2, max(1, len(finished.after) - 1)
-    first, end = finished.stretch or (0, last + 1)  # a stretch is made again until it fits
+    first, end = finished.stretch or (0, len(finished.after))  # a stretch is made again until it fits
     comparison = _compare_outputs(finished, middle)
     return WatchOutputs(
         job_status=status,

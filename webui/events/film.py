@@ -116,10 +116,7 @@ class FilmEvents:
     def merge(self, rows: Rows, number: float, version: float) -> RowsOutputs:
         """Row `number` (from 0) and the next as one, under the first one's prompt."""
         one, other = rows[int(number)], rows[int(number) + 1]
-        whole = {
-            "frames": [one["frames"][0], other["frames"][1]],
-            "prompt": one["prompt"] or other["prompt"],
-        }
+        whole = (one if one["prompt"] else other) | {"frames": [one["frames"][0], other["frames"][1]]}
         return RowsOutputs([*rows[: int(number)], whole, *rows[int(number) + 2 :]], version + 1)
 
     def row_pictures(self, plan_id: str | None, row: dict[str, Any]) -> tuple[str, str]:
@@ -165,9 +162,8 @@ class FilmEvents:
             file = Path(path)
             project = open_project(file, self._video_of(file, video))
             model = self.studio.resolve_model(project.model)
-            frames, (over, said) = _length(project), opened_from(project)
-        ranges = project.timeline.ranges
-        whole = (ranges[0].start, ranges[0].end) == (0, frames)
+            frames, (over, said), ranges = _length(project), opened_from(project), project.timeline.ranges
+        whole = (ranges[0].start, ranges[0].end, ranges[0].source_prompt) == (0, frames, None)
         prompts, takes = list(project.prompts), list(project.takes)
         words = f"Project of {project.video.name}: {counted(len(prompts), 'range')} with a prompt"
         words += f", {counted(len(takes), 'take')}, made again with the edit." if takes else "."

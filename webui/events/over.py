@@ -1,9 +1,10 @@
 """What a visitor painted and gave back, over a video's picture.
 
 It is kept with the tab's session, and on the server under an id by which a reload finds it: {"file": checksum of the
-video's file, "video": digest of its frames at the working size, "masks": {frame: [H, W]}, "pictures": {frame:
-[H, W, 3]}, "words", "feather", "crop": of the region, "job": that of the region in all frames, "opened": what a project
-holds and no plan has taken up yet, "shown": whether the page shows it, "id"}. Of other frames it counts as nothing.
+video's file, "video": digest of its frames at the working size, "masks": {frame: [H, W]}, "pictures": {frame: [H, W,
+3]}, "words", "feather", "crop": of the region, "job": that of the region in all frames, "found_in": see
+`words_found_in`, "opened": what a project holds and no plan has taken up yet, "shown": whether the page shows it,
+"id"}. Of other frames it counts as nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import BEFORE_CROPS, FEATHER, Region, files
 from adaflow_core.storage.cache import checksum
+from adaflow_core.video.types import parse_range
 from webui.studio import StoredPlan
 
 Over = dict[str, Any]
@@ -25,7 +27,7 @@ _NO_REGION: Over = {"painted": [], "words": "", "feather": FEATHER, "crop": "aut
 def nothing(**known: Any) -> Over:
     """Nothing painted and nothing given back."""
     parts = {"file": "", "video": "", "masks": {}, "pictures": {}, "words": "", "feather": FEATHER, "crop": "auto"}
-    return parts | {"job": "", "opened": None, "shown": True, "id": ""} | known
+    return parts | {"job": "", "found_in": None, "opened": None, "shown": True, "id": ""} | known
 
 
 def of_plan(stored: StoredPlan, over: Over | None) -> Over:
@@ -54,6 +56,11 @@ def region_of(over: Over) -> Region | None:
     return Region(dict(masks), None, "" if masks else words, over["feather"], over["crop"])
 
 
+def words_found_in(stored: StoredPlan, over: Over) -> tuple[str, str] | None:
+    """What a region of words depends on beside the frames, the source prompt and the model; None for a painted one."""
+    return (stored.plan.config.source_prompt, stored.plan.model) if over["words"] and not over["masks"] else None
+
+
 def has_pictures(over: Over | None) -> bool:
     """Whether something was changed by hand, which needs no prompt."""
     return bool(over and (over["pictures"] or (over["opened"] or {}).get("by_hand")))
@@ -70,7 +77,7 @@ def opened_from(project: Project) -> tuple[Over, str]:
         # A file that a stranger names is not looked for on the server.
         elsewhere = bool(region and region["masks"]) or any(row.get("png") is None for row in rows)
         frames = ", ".join(str(int(row["frame"])) for row in rows)
-        words = str(region["words"]) if region else ""
+        words, _ = (str(region["words"]), int(region["feather"])) if region else ("", 0)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise AdaFlowError(f"the region of the project has a wrong part; take a whole one ({problem})") from problem
     if elsewhere:
@@ -80,10 +87,16 @@ def opened_from(project: Project) -> tuple[Over, str]:
     return nothing(file=checksum(project.video), opened=opened, shown=False), said
 
 
+def _bounds(frames: str | None) -> tuple[int, int | None]:
+    """First frame and end of a range as it was written."""
+    found = parse_range(frames) if frames else slice(None)
+    return found.start or 0, found.stop
+
+
 def _read(stored: StoredPlan, opened: dict[str, Any]) -> Over:
     """The masks and pictures of a project's rows, which must fit the plan's frames."""
     video, region = stored.plan.video, opened["region"] or _NO_REGION
-    if opened["range"] != stored.request.range:
+    if _bounds(opened["range"]) != _bounds(stored.request.range):
         raise AdaFlowError(
             "the project's region is of another range of frames; take the project's, or remove the region"
         )

@@ -20,7 +20,7 @@ from adaflow_core.types import Plan
 from adaflow_core.video.images import read_picture
 from webui import views
 from webui.events.follow import follow, not_done
-from webui.events.over import Over, nothing, of_plan, region_of
+from webui.events.over import Over, nothing, of_plan, region_of, words_found_in
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import OverOutputs, unchanged
 from webui.served_images import serve_image
@@ -114,7 +114,8 @@ class RegionEvents:
             return
         with refuse_on_error():
             known = of_plan(stored, over)
-        if known["shown"]:
+        found_in = words_found_in(stored, known)
+        if known["shown"] and (found_in is None or found_in == known["found_in"]):
             if known is not over and (region_of(over) or over["pictures"]):
                 yield self._nothing(known, "What was painted is of other frames, or of another size: it is not used.")
             else:
@@ -131,7 +132,8 @@ class RegionEvents:
         region = region_of(over)
         assert region is not None
         mask = self._carried(over)
-        if mask is None or mask.asked != region.as_json():
+        found_in = words_found_in(stored, over)
+        if mask is None or mask.asked != region.as_json() or found_in != over["found_in"]:
             with refuse_on_error():
                 job_id, snapshot = self.studio.region(stored.id, region), None
             async for snapshot in follow(self.studio.jobs, job_id):
@@ -140,7 +142,7 @@ class RegionEvents:
             if snapshot is None or snapshot.state != "done":
                 yield unchanged(OverOutputs, region_progress="")
                 raise not_done(snapshot, "region")
-            over, mask = over | {"job": job_id}, snapshot.result
+            over, mask = over | {"job": job_id, "found_in": found_in}, snapshot.result
         items = await asyncio.to_thread(region_view, stored.plan, mask.weights)
         frames = ", ".join(map(str, sorted(over["masks"])))
         where = f"painted on frame {frames}" if frames else f"“{over['words']}”"

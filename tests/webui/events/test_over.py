@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
 from adaflow_core.video.decode import decode_video
-from webui.events.over import asked_over, has_pictures, nothing, of_plan, opened_from
+from webui.events.over import asked_over, has_pictures, nothing, of_plan, opened_from, words_found_in
 from webui.jobs.tasks import Request
 from webui.studio import StoredPlan
 
@@ -80,6 +81,22 @@ def test_words_come_back_and_files_are_not_looked_for(drawn_clip: Path, tmp_path
     assert opened_from(project(drawn_clip, tmp_path, region=None)) == ({}, "")
 
 
+def test_a_range_may_be_written_in_several_ways(drawn_clip: Path, tmp_path: Path) -> None:
+    for written in (":6", "0:6", " 0 : 6"):
+        over, _ = opened_from(replace(project(drawn_clip, tmp_path), frames=written))
+        assert sorted(of_plan(stored(drawn_clip, frames=slice(None, 6)), over)["masks"]) == [0, 3]
+
+
+def test_a_region_of_words_is_of_a_source_prompt_and_a_model(drawn_clip: Path) -> None:
+    """Those that are shown are found anew after a plan with others; what is painted needs neither."""
+    plan = stored(drawn_clip)
+    found: Any = plan.plan
+    found.config, found.model = PlanConfig(source_prompt="a red ball"), "embedded"
+    assert words_found_in(plan, nothing(words="ball")) == ("a red ball", "embedded")
+    assert words_found_in(plan, nothing(words="ball", masks={0: MASK})) is None
+    assert words_found_in(plan, nothing()) is None
+
+
 def test_what_does_not_fit_is_refused(drawn_clip: Path, tmp_path: Path) -> None:
     over, _ = opened_from(project(drawn_clip, tmp_path))
     with pytest.raises(AdaFlowError, match="take the working size of the project"):
@@ -93,6 +110,9 @@ def test_what_does_not_fit_is_refused(drawn_clip: Path, tmp_path: Path) -> None:
     swapped, _ = opened_from(project(drawn_clip, tmp_path, by_hand=rows))
     with pytest.raises(AdaFlowError, match="picture of another kind"):
         of_plan(stored(drawn_clip), swapped)
-    for wrong in ("text", {"painted": 3}, {"painted": [{"frame": "x"}], "masks": None, "words": "", "feather": 1}):
+    without = Region({0: MASK}).as_json(tmp_path)
+    del without["feather"]
+    unreadable = {"painted": [{"frame": "x"}], "masks": None, "words": "", "feather": 1}
+    for wrong in ("text", {"painted": 3}, unreadable, without):
         with pytest.raises(AdaFlowError, match="wrong part"):
             opened_from(project(drawn_clip, tmp_path, region=wrong))

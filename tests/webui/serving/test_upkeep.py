@@ -57,3 +57,15 @@ def test_over_the_limit_the_oldest_uploads_go(tmp_path: Path) -> None:
         time.sleep(0.02)
     assert upkeep.clean() == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["second", "third"]
+
+
+def test_what_visitors_painted_is_forgotten_with_their_plans(tmp_path: Path) -> None:
+    studio = Studio("embedded", "cpu", tmp_path / "results")
+    video = tmp_path / "film.mp4"
+    video.write_bytes(b"x")
+    kept, over = studio.keep_video(str(video)), studio.keep_over({"id": "", "masks": {}})
+    time.sleep(0.2)
+    assert studio.find_over(over) == {"id": "", "masks": {}}, "which is a use of it"
+    assert studio.forget_older_than(0.1) == 1
+    assert studio.find_video(kept) is None and studio.find_over(over) is not None
+    assert studio.forget_older_than(0) == 1 and studio.find_over(over) is None
