@@ -49,7 +49,7 @@ class EditConfig:
     coarse: float | None = setting(None, "how much of the source's coarse light and colours the noise keeps that the "
         "edit starts from, in its place; auto: 0.25 where the words that differ name a colour or the surroundings, "
         "0.5 where the prompts differ all over the frame, as in its style, else 1; all of it, whatever is given, where "
-        "no place is looked for: focus is 0, or it is not said what is in the video", low=0, high=1,
+        "no place is looked for, as at focus 0", low=0, high=1,
         effect="Less: what changes takes colours of its own.")
     # Flicker is less and all scores are as good or better than where every frame is edited (benchmarks/TRIED.md).
     stride: int | None = setting(None, "at most how many frames from one that the model edits to the next; those "
