@@ -39,7 +39,7 @@ from adaflow_core.types import EditResult, Embedding, Inversion, Plan
 from adaflow_core.version import __version__
 from adaflow_core.video.types import Video
 
-MADE = 3  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up
+MADE = 4  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,8 @@ def test_an_edit_that_changes_nothing_gives_every_frame_back(engines: Engines, f
     same = engine.edit(plan, "a red ball", config).frames
     source = engine.backbone.decode(engine.backbone.encode(frames))
     assert psnr(same, source) > 50
+    # Nor in another noise: the source is shown in it as well, in every frame.
+    assert psnr(engine.edit(plan, "a red ball", replace(config, variation=0.5, seed=3)).frames, source) > 50
     # This autoencoder keeps next to nothing of a frame; its detail is the frame itself.
     assert psnr(engine.edit(plan, "a red ball", replace(config, detail=1.0)).frames, frames) > 50
     # Gathered outputs belong to another frame, whatever the prompt.

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from adaflow_core.editing.inversion import coarse_part
 from adaflow_core.editing.tolerance import significance
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.ddim import add_noise, cfg, ddim_step, predict_x0_eps, step_targets
+from adaflow_core.model.ddim import CLEAN, add_noise, cfg, ddim_step, predict_x0_eps, step_targets
 from adaflow_core.model.memory import BLOCK, HostOutputs, cut_feed_forwards, in_chunks, to_device
 from adaflow_core.planning.matching import on_grid
 from adaflow_core.progress import Monitor, Stage
@@ -93,6 +94,9 @@ class Editor:
         self.place = None if place is None or not config.focus else 1 - config.focus * (1 - place)
         self.rows = backbone.whole(self.chunk)  # of which the processes' parts of the other frames are made up
         self._last_kept: tuple[EditLayout, dict[int, Tensor]] | None = None
+        self._drawn: Callable[[np.ndarray], Tensor] | None = (
+            None  # frames -> what is added to their noise; None: nothing
+        )
 
     @torch.inference_mode()
     def run(
@@ -109,6 +113,7 @@ class Editor:
         pictures [K, h, w, 3] uint8. `checkpoint` is where each step's latents are left, and taken up from.
         """
         unet, S = self.backbone.unet, len(inversion.timesteps)
+        self._drawn = partial(self._drawn_anew, inversion, clean) if self.config.variation else None
         x, resumed = self._start(inversion, checkpoint)
         passing, due = len(self._passing(len(x))), [] if self.agreement is None else self.agreement.due(S)
         if self.agreement is not None and due:
@@ -123,7 +128,9 @@ class Editor:
             for i in range(resumed, S):
                 step = self._step(i, inversion, clean, layouts(i), self._latents(x.shape) if i + 1 in due else None)
                 if self.held is not None:
-                    x[to_device(self.held.frame_ids, x.device)] = to_device(self.held.latents[i], x.device)
+                    held = to_device(self.held.latents[i], self.backbone.device)
+                    held = self._with_its_noise(held, self.held.frame_ids, step.timestep)
+                    x[to_device(self.held.frame_ids, x.device)] = held.to(x.device)
                 self._keyframes(x, step, stage, preview)
                 self._others(x, step, stage)
                 self.attention.forget()
@@ -146,17 +153,37 @@ class Editor:
         resumed = 0 if checkpoint is None else checkpoint.load(x)
         self.team.wait()  # the next one replaces it
         if not resumed:
-            share = self.config.variation
-            # The same for every frame: it must not make frames differ.
-            drawn = share * torch.randn(shape[1:], generator=torch.Generator().manual_seed(self.config.seed))
             for frames in np.split(np.arange(len(x)), range(BLOCK, len(x), BLOCK)):
-                found = to_device(inversion.latents[0][frames], x.device).float()
-                found = math.sqrt(1 - share**2) * found + drawn.to(x.device)
+                found = self._source(inversion.latents[0], frames, int(inversion.timesteps[0]))
                 if self.coarse != 1:
                     taken, place = (1 - self.coarse) * coarse_part(found), self._place(frames)
-                    found -= taken if place is None else place[:, None].to(x.device) * taken
-                x[to_device(frames, x.device)] = found
+                    found -= taken if place is None else place[:, None] * taken
+                x[to_device(frames, x.device)] = found.to(x.device)
         return x, resumed
+
+    def _source(self, latents: np.ndarray, frames: np.ndarray, timestep: int) -> Tensor:
+        """Of the source's latents at a timestep [T, 4, h, w] those of `frames`, on the device, in the edit's noise."""
+        return self._with_its_noise(to_device(latents[frames], self.backbone.device).float(), frames, timestep)
+
+    def _with_its_noise(self, latents: Tensor, frames: np.ndarray, timestep: int) -> Tensor:
+        """`latents` [F, 4, h, w] at a timestep with the noise that the edit begins from in place of the inversion's.
+
+        What propagates is a difference from the source (`_propagate`), and what is injected is the source's: in another
+        noise than the edit's, that difference would be noise too, and lie elsewhere in each frame.
+        """
+        if self._drawn is None or timestep == CLEAN:  # whose alpha is not quite one
+            return latents
+        return latents + (1 - self.backbone.schedule.alpha(timestep)) ** 0.5 * self._drawn(frames)
+
+    def _drawn_anew(self, inversion: Inversion, clean: np.ndarray, frames: np.ndarray) -> Tensor:
+        """[F, 4, h, w] what is added to the inversion's noise, of unit variance as that is, by `variation`."""
+        share, device = self.config.variation, self.backbone.device
+        alpha = self.backbone.schedule.alpha(int(inversion.timesteps[0]))
+        noisy, source = (to_device(latents[frames], device).float() for latents in (inversion.latents[0], clean))
+        noise = (noisy - alpha**0.5 * source) / (1 - alpha) ** 0.5
+        # The same for every frame: it must not make frames differ.
+        drawn = torch.randn(noise.shape[1:], generator=torch.Generator().manual_seed(self.config.seed)).to(device)
+        return (math.sqrt(1 - share**2) - 1) * noise + share * drawn
 
     def _latents(self, shape: tuple[int, ...]) -> Tensor:
         """Uninitialised float32: on the device, where no pass has to wait for them, or in a file."""
@@ -296,7 +323,7 @@ class Editor:
         device = self.backbone.device
         latents, prompts = [x.to(device)] * len(step.prompts), list(step.prompts)
         if with_source:
-            latents.insert(0, to_device(step.source[frames], device).float())
+            latents.insert(0, self._source(step.source, frames, step.timestep))
             prompts.insert(0, self.source)
         states = torch.cat([s.expand(len(frames), -1, -1) for s in prompts])
         self.attention.prompts = len(prompts)
@@ -318,7 +345,7 @@ class Editor:
         """The source's features at the injected convolution, by a pass of every frame within itself that ends there."""
         self.attention.prompts = 1
         self.feed_forwards.cut(len(frames))
-        latents = to_device(step.source[frames], self.backbone.device).float()
+        latents = self._source(step.source, frames, step.timestep)
         with self.attention.during(None), self.conv.recording(), suppress(Halt):
             self.backbone.predict(latents, step.timestep, self.source)
 
@@ -332,7 +359,7 @@ class Editor:
         schedule, device = self.backbone.schedule, self.backbone.device
         x = latents[there].to(device)
         guided = output[-1] if len(step.prompts) == 1 else cfg(output[-2], output[-1], self.guidance, self.rescale)
-        here = to_device(step.source[frames], device).float()
+        here = self._source(step.source, frames, step.timestep)
         clean, noise = predict_x0_eps(schedule, x, guided, step.timestep)
         if self.tolerance > 0:
             before = predict_x0_eps(schedule, here, output[0], step.timestep)[0]
@@ -341,11 +368,11 @@ class Editor:
             noise = (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
         moved = add_noise(schedule, clean, noise, step.target)
         if self.fidelity > 0:
-            after = to_device(step.source_after[frames], device).float()
+            after = self._source(step.source_after, frames, step.target)
             moved += self.fidelity * (after - ddim_step(schedule, here, output[0], step.timestep, step.target))
         place = self._place(frames)
         if place is not None:
-            after = to_device(step.source_after[frames], device).float()
+            after = self._source(step.source_after, frames, step.target)
             moved = torch.lerp(after, moved, place[:, None])
         latents[there] = moved.to(latents.device)
         if step.heading is not None:

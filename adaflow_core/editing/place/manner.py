@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # Kinds of pictures: a part of a prompt whose last word is one of these names a manner.
-_KINDS = {
+KINDS = {
     "style", "photo", "photograph", "photography", "painting", "paintings", "watercolour", "watercolor", "watercolours",
     "watercolors", "gouache", "fresco", "mosaic", "collage", "impressionism", "expressionism", "cubism", "surrealism",
     "sketch", "sketches", "drawing", "drawings", "doodle", "etching", "engraving", "woodcut", "linocut", "lithograph",
@@ -17,6 +17,7 @@ _MEDIA = {
     "oil", "oils", "ink", "pencil", "charcoal", "crayon", "pastel", "pastels", "acrylic", "acrylics", "watercolour",
     "watercolor", "watercolours", "watercolors", "gouache", "chalk",
 }  # fmt: skip
+_COLOURS = {"black and white", "colour", "color"}  # after "in"
 ARTICLES = {"a", "an", "the"}
 # Words before the last one by which it is a thing that is shown: "a photo", "holding a pencil", "reading her comic".
 _OF_THINGS = ARTICLES | {
@@ -40,7 +41,7 @@ def without_manner(text: str) -> tuple[str, str]:
             begin, end = _kind_of(words)
             manner += words[:begin] + words[end:]
             words = words[begin:end]
-            apart = bool(words) and set(words) <= _KINDS | _MEDIA  # "cat photo" shows a cat
+            apart = bool(words) and set(words) <= KINDS | _MEDIA  # "cat photo" shows a cat
         else:
             apart = _is_manner(words)
         last = 0 if apart else _end_of_what_is_shown(words)
@@ -75,9 +76,11 @@ def _end_of_what_is_shown(words: list[str]) -> int:
 def _is_manner(words: list[str]) -> bool:
     """Whether a part of a prompt names a manner and nothing else."""
     if words[:1] == ["in"]:
-        words = _without_article(words[1:])
+        kind, words = words[1:], _without_article(words[1:])
         in_a_medium = len(words) == 1 and words[0] in _MEDIA
-        return in_a_medium or words[:2] == ["style", "of"] or (words[-1:] == ["style"] and _names_a_kind(words))
+        in_a_style = words[:2] == ["style", "of"] or (words[-1:] == ["style"] and _names_a_kind(words))
+        # "in anime", but a cat "in a photo" may be in one that is shown.
+        return in_a_medium or in_a_style or " ".join(kind) in _COLOURS or _names_a_kind(kind)
     if len(words) == 1 and words[0] in _DOING:
         return False
     for i in range(1, len(words)):
@@ -91,7 +94,7 @@ def _is_manner(words: list[str]) -> bool:
 
 def _names_a_kind(words: list[str]) -> bool:
     """Whether they are a kind of picture, with what describes it before: "black and white photo"."""
-    return bool(words) and words[-1] in _KINDS and not _OF_THINGS & set(words[:-1])
+    return bool(words) and words[-1] in KINDS and not _OF_THINGS & set(words[:-1])
 
 
 def _without_article(words: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from adaflow_core.config import BY_WORDS, GUIDED_FROM, EditConfig
-from adaflow_core.editing.place.manner import ARTICLES, without_manner
+from adaflow_core.editing.place.manner import ARTICLES, KINDS, without_manner
 from adaflow_core.motion.carrying import FAR, NEAR
 
 _PREPOSITIONS = {
@@ -95,6 +95,8 @@ class Wording:
 def wording(source: str, prompt: str) -> Wording:
     """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
     before, after = (re.findall(r"[\w'-]+|[,.;:]", text.lower()) for text in (source, prompt))
+    if not before:
+        return Wording(False, None)
     (shown, made), (other, made_now) = without_manner(source), without_manner(prompt)
     if shown and shown == other and made != made_now:
         return Wording(False, None, style=True)
@@ -102,7 +104,7 @@ def wording(source: str, prompt: str) -> Wording:
     if changed is None:
         return Wording(False, None)
     old, new = changed
-    if old.start > 0 and _is_named(before, old):
+    if _is_named(before, old):
         return Wording(True, None)
     replaced = old.start < old.stop
     if not (_is_a_place(before, old) if replaced else _adds_a_place(before, old, after[new])):
@@ -140,13 +142,18 @@ def _adds_a_place(before: list[str], old: slice, added: list[str]) -> bool:
     """Whether words that are put in say where all of it is: "a cat on the beach", not "a cat near a dog on a mat"."""
     if not added or added[0] not in _PREPOSITIONS or (added[0] == "in" and added[-1] in _WORN):
         return False
+    if added[0] == "by" and added[1:2] and added[1] not in ARTICLES:  # by somebody, as far as can be told
+        return False
     return old.stop == len(before) or before[old.stop] in _MARKS
 
 
 def _is_named(before: list[str], old: slice) -> bool:
     """Whether a thing's name comes after what is replaced, which then describes it, as "red" of "a red ball"."""
     word = before[old.stop] if old.stop < len(before) else ","
-    return not (word in _FUNCTION_WORDS or _is_participle(before, old.stop) or _is_verb(before, old))
+    if word in _FUNCTION_WORDS or _is_participle(before, old.stop) or _is_verb(before, old):
+        return False
+    # A prompt that begins so may have left out its article: "red ball", and not "cat photo" nor "cat sleeps".
+    return old.start > 0 or not (word in KINDS or _ends_like_a_verb(word))
 
 
 def _is_participle(words: list[str], place: int) -> bool:
@@ -160,11 +167,14 @@ def _is_participle(words: list[str], place: int) -> bool:
 
 def _is_verb(before: list[str], old: slice) -> bool:
     """Whether what comes after what is replaced is a verb, as in "a dog runs in a park": one thing has no plural."""
-    word = before[old.stop]
-    if not word.endswith("s") or word.endswith(("ss", "us", "is")) or word in _NO_VERBS:
+    if not _ends_like_a_verb(before[old.stop]):
         return False
     ahead = (w for w in reversed(before[: old.start]) if w in _FUNCTION_WORDS or w.endswith("ing"))
     return next(ahead, "") in ARTICLES - {"the"} and _ends_a_phrase(before, old.stop)
+
+
+def _ends_like_a_verb(word: str) -> bool:
+    return word.endswith("s") and not word.endswith(("ss", "us", "is")) and word not in _NO_VERBS
 
 
 def _ends_a_phrase(words: list[str], place: int) -> bool:
