@@ -134,13 +134,16 @@ def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop 
     storage, began = Storage(job.out), time.perf_counter()
     made, scored, problems = 0, 0, {}
     with tempfile.TemporaryDirectory(prefix="adaflow-batch-") as name:
-        folder = Path(name)
+        # A folder for each: a source may be called as an edit is.
+        sources, edits, delivered = (Path(name) / part for part in ("sources", "edits", "delivered"))
+        for folder in (sources, edits, delivered):
+            folder.mkdir()
         prompts = list(task.clip.prompts)
         try:
             found = {prompt: _progress_of(task, prompt, job, storage.find_json) for prompt in prompts}
             missing = [prompt for prompt in prompts if not found[prompt][0]]
             unscored = [prompt for prompt in prompts if not found[prompt][1]]
-            source = storage.fetch(task.clip.location, folder) if unscored else Path()
+            source = storage.fetch(task.clip.location, sources) if unscored else Path()
             editor = _ClipEditor(task, job, source, progress, stop) if missing else None
         except Stopped:
             raise
@@ -149,11 +152,12 @@ def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop 
         for prompt in unscored:
             try:
                 if editor is not None and prompt in missing:
-                    editor.edit(prompt, folder)
+                    editor.edit(prompt, delivered)
                     made += 1
                 if job.scorer is not None:
-                    edited = storage.fetch(f"videos/{task.key(prompt)}.mp4", folder)
-                    scores = {"with": job.scorer.identity(), **job.scorer.score(task.clip, prompt, source, edited)}
+                    edited = storage.fetch(f"videos/{task.key(prompt)}.mp4", edits)
+                    made_with = {"with": job.scorer.identity(), "edit": task.digest(prompt, job)}
+                    scores = made_with | job.scorer.score(task.clip, prompt, source, edited)
                     storage.write_json(f"scores/{task.key(prompt)}.json", scores)
                     scored += 1
             except Stopped:
@@ -223,8 +227,15 @@ def _progress_of(task: Task, prompt: str, job: Job, find: Callable[[str], Any]) 
     row = find(f"rows/{key}.json")
     if row is None or row["digest"] != task.digest(prompt, job):
         return False, False
-    score = find(f"scores/{key}.json") if job.scorer is not None else None
-    return True, job.scorer is None or (score is not None and score["with"] == job.scorer.identity())
+    if job.scorer is None:
+        return True, True
+    score = find(f"scores/{key}.json")
+    return True, score is not None and _is_of(score, row) and score["with"] == job.scorer.identity()
+
+
+def _is_of(score: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether a score is of the edit that the row is of, and not of one before it with other settings."""
+    return bool(score.get("edit") == row["digest"])
 
 
 def _describe(problem: Exception) -> str:
@@ -347,9 +358,10 @@ def gather(storage: Storage) -> list[dict[str, Any]]:
     scores = storage.read_all("scores", ".json")
     rows = []
     for name, row in storage.read_all("rows", ".json").items():
-        found = dict(scores.get(name.replace("rows/", "scores/", 1), {}))
+        found = scores.get(name.replace("rows/", "scores/", 1), {})
+        found = dict(found) if _is_of(found, row) else {}
         row["scored_with"] = found.pop("with", None)
-        row["scores"] |= found
+        row["scores"] |= {name: value for name, value in found.items() if name != "edit"}
         rows.append(row)
     if rows:
         storage.write("table.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())

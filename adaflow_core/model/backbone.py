@@ -28,6 +28,7 @@ from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import Embedding, Grid
 
 _FULL_FRAME = 384 * 672  # pixels of a frame for which the numbers of frames a call were chosen
+_TOKENIZING = Lock()  # a tokenizer keeps how it cuts and pads: a prompt is looked at while an edit runs
 
 
 class FiniteCheck:
@@ -233,10 +234,12 @@ class Backbone:
         text = text.encode("utf-8", "replace").decode()  # half characters, of a command line in another encoding
         spoken, text = text, self._spell_out(text)
         limit = self.tokenizer.model_max_length
-        whole = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
-        kept = self.tokenizer(
-            text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
-        ).input_ids
+        with _TOKENIZING:
+            whole = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
+            kept = self.tokenizer(
+                text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+            ).input_ids
+            unknown = self._unknown_words(text)
         # The last position holds the end-of-text token.
         fits = len(whole.input_ids) <= limit
         dropped = "" if fits else text[whole.offset_mapping[limit - 1][0] :].strip()
@@ -245,7 +248,7 @@ class Backbone:
         special = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         words = np.array([int(token) not in special for token in kept[0]])
         known = any(int(token) not in special | {self.tokenizer.unk_token_id} for token in kept[0])
-        return Embedding(spoken, states, words, self._unknown_words(text), dropped, known)
+        return Embedding(spoken, states, words, unknown, dropped, known)
 
     def _spell_out(self, text: str) -> str:
         """The text with every word of several learned vectors ("word", "word_1" ...) written as all of them."""

@@ -97,16 +97,16 @@ class LongVScorer:
         if "video_quality" not in skipped:
             quality = VideoQuality(load_dover(str(self.dover), device), count, device)
             parts.append((quality.update, lambda: {"video_quality": quality.result()}))
-        film = film_of(clip)
+        film, begin = film_of(clip), _begin(clip, source)
         if film is not None:
-            for part in (Truth(film, prompt, evenly_spaced(count, self.truths)), Judged(_judge(device), film, prompt)):
+            truth = Truth(film, prompt, evenly_spaced(count, self.truths), begin)
+            for part in (truth, Judged(_judge(device), film, prompt)):
                 parts.append((part.update, part.result))
         size = (info.width, info.height)
         if film is not None and (film.size, film.size) == size:
-            flows = {number: film.flow(number) for number in evenly_spaced(count - 1, self.pairs)}
-            parts.append(_by_flow(flows, source, size, 0))
+            flows = {number: film.flow(begin + number) for number in evenly_spaced(count - 1, self.pairs)}
+            parts.append(_by_flow(flows, source, size, begin))
         elif "warp_error" not in skipped:
-            begin = _begin(clip, source)
             flows = estimate_flows(source, begin, tuple(evenly_spaced(count - 1, self.pairs)), size)
             parts.append(_by_flow(flows, source, size, begin))
         for frames in stream(edited):

@@ -162,14 +162,16 @@ def _scaled(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 class Truth:
     """PSNR in dB to the true edit of a drawn clip, beside that of the untouched source, over some of its frames."""
 
-    def __init__(self, film: Film, prompt: str, numbers: list[int]) -> None:
-        self._film, self._prompt, self._numbers, self._number = film, prompt, set(numbers), 0
+    def __init__(self, film: Film, prompt: str, numbers: list[int], begin: int = 0) -> None:
+        """`numbers` of the edit's frames; `begin`: which of the film's the first of them is of."""
+        self._film, self._prompt, self._numbers, self._begin, self._number = film, prompt, set(numbers), begin, 0
         self._errors: dict[str, list[float]] = {"psnr": [], "psnr_of_source": []}
 
     def update(self, frames: np.ndarray) -> None:
         for frame in frames:
             if self._number in self._numbers:
-                truth, source = (self._film.draw([self._number], name)[0] for name in (self._prompt, None))
+                number = self._begin + self._number
+                truth, source = (self._film.draw([number], name)[0] for name in (self._prompt, None))
                 for name, picture in (("psnr", frame), ("psnr_of_source", source)):
                     self._errors[name].append(float(np.square(truth.astype(np.float64) - picture).mean()))
             self._number += 1

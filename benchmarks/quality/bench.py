@@ -100,11 +100,12 @@ class Bench:
         result = planned.engine.edit(planned.plan, prompt, config)
         seconds = time.perf_counter() - start
         settings = result.report["settings"]["edit"]
-        inversion = f"invert {settings['steps']}/{settings['inversion_steps']}"
-        if result.report["inversion_reused"]:
-            seconds += self._first.get((clip, inversion), 0.0)
-        else:
-            self._first[clip, inversion] = result.report["seconds"]["invert"]
+        # Each is charged the frames that it edits, whichever of them an earlier one had inverted.
+        spent, edited = result.report["seconds"].get("invert", 0.0), len(result.report["edited"])
+        of_a_frame = self._first.setdefault(
+            (clip, f"invert {settings['steps']}/{settings['inversion_steps']}"), spent / edited
+        )
+        seconds += of_a_frame * edited - spent
         return Edited(result.frames, seconds, result.report["peak_memory_bytes"], settings)
 
     # --- scores beside the device -----------------------------------------------------------------

@@ -128,8 +128,8 @@ def _value(name: str, text: str) -> Any:
         return tuple(int(scale) for scale in text.split("+"))
     try:
         return ast.literal_eval(text)
-    except ValueError:
-        return text  # a word
+    except (ValueError, SyntaxError):
+        return text  # a word, or several
 
 
 def choose_contestants(names: str) -> list[Contestant]:

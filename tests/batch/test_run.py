@@ -53,6 +53,14 @@ class Length:
         return {"bytes": edited.stat().st_size}
 
 
+@dataclass(frozen=True)
+class Failing(Length):
+    """One that ends before it has said anything."""
+
+    def score(self, clip: Clip, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
+        raise RuntimeError("out of memory")
+
+
 @pytest.fixture
 def job(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     cache = tmp_path_factory.getbasetemp() / "batch-cache"
@@ -107,6 +115,13 @@ def test_other_settings_and_other_scorers_are_done_anew(job: Job) -> None:
     other = {"adaflow": (PlanConfig(keyframes=1), EditConfig(steps=1, seed=5))}
     done = run(job, [clip("one")], other, say=lambda _: None)
     assert done.made == 2 and len(done.rows) == 2 and {row["seed"] for row in done.rows} == {5}
+
+    # A run that ended between an edit and its score: the score is of the edit before, and counts for nothing.
+    again = {"adaflow": (PlanConfig(keyframes=1), EditConfig(steps=1, seed=6))}
+    failing = replace(job, scorer=Failing())
+    assert run(failing, [clip("one")], again, say=lambda _: None).rows[0]["scored_with"] is None
+    done = run(job, [clip("one")], again, say=lambda _: None)
+    assert (done.made, done.kept) == (0, 0) and all(row["scored_with"] for row in done.rows)
 
 
 @needs_model
