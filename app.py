@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaflow_core.cli.arguments import gpu_count
+from adaflow_core.cli.arguments import gpu_count, positive, whole_number
 
 if TYPE_CHECKING:
     from webui.studio import Studio
@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--port",
-        type=int,
+        type=whole_number(1, 65535),
         help="port to serve on (default: the first free one from $GRADIO_SERVER_PORT, else 7860, on)",
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
@@ -61,12 +61,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--mcp", action="store_true", help="also serve tools for language models at /mcp (needs the package mcp)"
     )
     parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
-    parser.add_argument("--max-seconds", type=float, help="longest upload accepted (default: 120; with --public 30)")
-    parser.add_argument("--max-megabytes", type=int, help="largest upload accepted (default: 200; with --public 100)")
+    parser.add_argument("--max-seconds", type=positive, help="longest upload accepted (default: 120; with --public 30)")
     parser.add_argument(
-        "--max-job-minutes", type=float, help="longest running time of a job (default: any; with --public 10)"
+        "--max-megabytes", type=whole_number(1), help="largest upload accepted (default: 200; with --public 100)"
     )
-    parser.add_argument("--keep-minutes", type=float, help="how long files are kept (default: 1440; with --public 60)")
+    parser.add_argument(
+        "--max-job-minutes", type=positive, help="longest running time of a job (default: any; with --public 10)"
+    )
+    parser.add_argument(
+        "--keep-minutes", type=positive, help="how long files are kept (default: 1440; with --public 60)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -90,6 +94,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(args: argparse.Namespace, folder: Path) -> int:
     uploads = Path(os.environ.setdefault("GRADIO_TEMP_DIR", str(folder / "uploads")))
+    try:
+        uploads.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        return _refuse(
+            f"uploads cannot be kept in {uploads} ({problem.strerror}); set GRADIO_TEMP_DIR to another folder"
+        )
     if args.public:  # a cache of its own: what strangers' videos leave in it is deleted
         os.environ.setdefault("ADAFLOW_CACHE", str(folder / "cache"))
     zero = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
@@ -102,9 +112,9 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
 
     if args.public:
         logs.set_up()
-    studio = _build_studio(args, folder, zero)
     password = os.environ.get("ADAFLOW_PASSWORD")
     try:
+        studio = _build_studio(args, folder, zero)
         server = serve(
             studio,
             uploads,

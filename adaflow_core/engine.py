@@ -404,7 +404,7 @@ class AdaFlow:
         if mask is not None:
             why = ""
         elif not job.config.focus:
-            why = "focus is 0"
+            why = "at focus 0 it is held to no part of it"
         elif not job.source.text:
             why = "it is not said what is in the video"
         else:

@@ -18,6 +18,8 @@ from PIL import Image
 
 from adaflow_core.cli.arguments import edit_config, parser, plan_config
 from adaflow_core.cli.bar import Bar
+from adaflow_core.cli.batches import run_batch
+from adaflow_core.cli.editing import _compared
 from adaflow_core.cli.main import main
 from adaflow_core.config import (
     PRESETS,
@@ -30,6 +32,8 @@ from adaflow_core.config import (
     resolve_plan,
     settings_of,
 )
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.project import Project
 from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.progress import Progress
 from adaflow_core.report.export import edit_command
@@ -69,6 +73,11 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         (["edit", str(CLIP), "--promt", "a ball"], "there is no --promt; did you mean --prompt?"),
         (["edit", str(CLIP), "--colour=red"], "there is no --colour"),
         (["plan", str(CLIP), "--scales", ""], "scales"),
+        (["batch", "none.jsonl", "--ray", "local", "--workers", "-1"], "'-1' is no whole number from 1 on"),
+        (["batch", "none.jsonl", "--limit", "-1"], "'-1' is no whole number from 1 on"),
+        (["batch", "none.jsonl", "--retries", "-1"], "'-1' is no whole number from 0 on"),
+        (["batch", "none.jsonl", "--cache-gb", "nan"], "'nan' is no number above 0"),
+        (["edit", str(CLIP), "--prompt", "a ball", "--draft", "--compare", "low_memory=no"], "true or false"),
     ],
 )
 def test_bad_input_ends_with_one_line(
@@ -290,6 +299,37 @@ def test_flags_stand_above_the_preset_and_the_file(tmp_path: Path) -> None:
     assert (plan.keyframes, plan.scales, edit.low_memory) == (5, (1, 2), True)
     plan, edit = parse([*arguments, "--keyframes=auto", "--scales=1,2,4", "--no-low-memory"])
     assert (plan.keyframes, plan.scales, edit.low_memory) == (None, (1, 2, 4), False)
+
+
+@pytest.mark.parametrize(("more", "inversion"), [([], None), (["--inversion-steps=40"], 40)])
+def test_compared_steps_stand_above_the_preset(more: list[str], inversion: int | None) -> None:
+    words = ["edit", "a.mp4", "--prompt=b", "--preset=fast", "--draft", "--compare=steps=10,20", *more]
+    arguments = PARSER.parse_args(words)
+    compared = _compared(arguments, PRESETS["fast"][1])
+    assert [(label, edit.steps, edit.inversion_steps) for label, edit in compared] == [
+        ("steps 10", 10, inversion),
+        ("steps 20", 20, inversion),
+    ]
+
+
+def test_a_retake_with_other_steps_is_checked_before_the_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> None:
+        raise AdaFlowError("now it is loaded")
+
+    monkeypatch.setattr("adaflow_core.cli.editing.load", load)
+    project = tmp_path / "project.json"
+    Project(CLIP, PlanConfig(), PRESETS["fast"][1], ({"frames": [0, 4], "prompt": "a ball"},)).save(project)
+    words = ["retake", str(project), "--frames=0:4", f"--out={tmp_path / 'out.mp4'}", "--steps=10"]
+    assert main(words) == 2 and "now it is loaded" in capsys.readouterr().err
+    assert main([*words, "--inversion-steps=15"]) == 2 and "multiple of steps (10)" in capsys.readouterr().err
+
+
+def test_a_batch_takes_no_gpus_for_one_film() -> None:
+    arguments = PARSER.parse_args(["batch", "none.jsonl", "--gpus=2"])
+    with pytest.raises(AdaFlowError, match="--gpus is for one film"):
+        run_batch(arguments, [], {}, None, Bar(), lambda: False)
 
 
 class Terminal(io.StringIO):

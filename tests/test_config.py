@@ -20,6 +20,7 @@ from adaflow_core.config import (
     settings_dict,
     settings_of,
 )
+from adaflow_core.errors import AdaFlowError
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,14 @@ def test_a_profile_with_a_misspelt_setting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adaflow.json").write_text(json.dumps({"gidance": 3}))
     with pytest.raises(ConfigError, match="gidance"):
         ModelProfile.load(tmp_path)
+
+
+def test_what_is_true_or_false_is_read_as_it_is_written() -> None:
+    row = settings_of(EditConfig)["low_memory"]
+    assert [row.parse(row.as_text(value)) for value in (True, False)] == [True, False]
+    assert row.parse("false") is False
+    with pytest.raises(AdaFlowError, match="low_memory is 'no'; it must be true or false"):
+        row.parse("no")
 
 
 def test_an_empty_choice_is_called_empty() -> None:

@@ -174,3 +174,10 @@ def test_the_command_says_what_is_wrong_and_prints_the_table(
     said = capsys.readouterr()
     assert "| what the UNet predicts | epsilon | v_prediction | FAIL |" in said.out
     assert said.err.splitlines()[-1].startswith("adaflow: error: what the UNet predicts is epsilon, not v_prediction")
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(np.inf, "ok"), (8.0, "ok"), (7.0, "FAIL"), (np.nan, "FAIL")])
+def test_an_edit_that_equals_its_source_is_no_noise(value: float, verdict: str) -> None:
+    findings = Findings()
+    findings.check("edit, PSNR to the source", value, 8, np.inf, "dB", "noise")
+    assert findings.rows[0][-1] == verdict

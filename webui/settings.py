@@ -72,6 +72,8 @@ def shown_value(setting: Setting, profile: ModelProfile, value: Any) -> Any:
 
 
 def _asked(setting: Setting, profile: ModelProfile, value: Any) -> Any:
+    if value is None and not setting.optional:  # a field that was cleared
+        return setting.default
     if setting.several:
         return tuple(sorted(value or ()))
     if setting.kind is str and setting.optional:
@@ -80,12 +82,12 @@ def _asked(setting: Setting, profile: ModelProfile, value: Any) -> Any:
         return None
     if setting.kind is float:
         return _number(setting, value)
-    return int(value) if setting.kind is int and value == int(value) else value
+    return int(value) if setting.kind is int and isinstance(value, float) and value.is_integer() else value
 
 
 def _number(setting: Setting, value: Any) -> float:
     """A number that may have been typed."""
     try:
         return float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         raise AdaFlowError(f"{setting.name} is {value!r}; it must be a number") from None

@@ -21,7 +21,7 @@ from adaflow_core.editing.forecast import corrected, measure_anew
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import foreign_syntax
-from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.files.parts import ModelParts, split_value
 from adaflow_core.model.loading import local_folder
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
@@ -34,6 +34,8 @@ from webui.jobs.tasks import DraftTask, EditTask, PlaceTask, PlanTask, RegionTas
 from webui.limits import LARGEST_SIDE, Limits
 
 T = TypeVar("T")
+# Finished edits and retakes are forgotten by age (`Studio.forget_older_than`); this number only bounds what they take.
+_KEEP_EDITS = 512
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,15 @@ class Studio:
     ) -> None:
         self.folder, self.public = folder, public
         self.limits = limits or Limits()
-        # Strangers see the name of a model's folder, not its path.
-        self._sources = {Path(m).name if public and Path(m).is_dir() else m: m for m in (model, *models)}
+        self._sources = _labelled([model, *models]) if public else {m: m for m in (model, *models)}
         self.models = tuple(self._sources)
         self.model = self.models[0]
-        self.jobs = Jobs(discard=_delete_files, waiting=self.limits.waiting, seconds=self.limits.job_seconds)
+        self.jobs = Jobs(
+            keep_of={"edit": _KEEP_EDITS},
+            discard=_delete_files,
+            waiting=self.limits.waiting,
+            seconds=self.limits.job_seconds,
+        )
         self.engines = Engines(device, public, gpus)
         self._here = runner is None
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
@@ -274,7 +280,10 @@ class Studio:
         return stored
 
     def prompt_problems(self, prompt: str, model: str = "", name: str = "prompt") -> list[str]:
-        """Sentences on the parts of the prompt called `name` that the model ignores or misreads."""
+        """Sentences on the parts of the prompt called `name` that the model ignores or misreads.
+
+        Nothing is said while a team of GPUs is at work: the answer would come after its film.
+        """
         if not prompt.strip():
             return []
         source = self._sources[self.resolve_model(model)]
@@ -283,6 +292,8 @@ class Studio:
             if local_folder(ModelParts.parse(source).model) is None:  # a prompt that is typed starts no download
                 return []
             engine, _ = self.engines.load(source)
+        if getattr(engine, "busy", False):  # of a `TeamEngine`
+            return []
         embedding = engine.check_prompt(prompt)
         sentences = []
         if embedding.unknown:
@@ -369,6 +380,30 @@ class Studio:
                 for key in old:
                     del all_kept[key]
         return dropped + self.jobs.forget_older_than(seconds)
+
+
+def _labelled(models: Sequence[str]) -> dict[str, str]:
+    """Models by what strangers see of them: their names, numbered where two have the same, without the folders."""
+    found: dict[str, str] = {}
+    for model in dict.fromkeys(models):
+        parts = ModelParts.parse(model)
+        loras, embeddings = tuple(map(_name_added, parts.loras)), tuple(map(_name_added, parts.embeddings))
+        name = str(ModelParts(_name(parts.model), loras, _name(parts.vae), embeddings))
+        labels = (name, *(f"{name} ({number})" for number in range(2, len(models) + 1)))
+        found[next(label for label in labels if label not in found)] = model
+    return found
+
+
+def _name(file: str) -> str:
+    """The name of a file or folder of this machine; what the Hub calls so stays."""
+    path = Path(os.path.expanduser(file))
+    return path.name if path.is_absolute() or path.exists() else file
+
+
+def _name_added(given: str) -> str:
+    """The same of FILE=VALUE."""
+    file, value = split_value(given)
+    return "=".join(filter(None, (_name(file), value)))
 
 
 def _files(video: str, *arrays: np.ndarray) -> list[Path]:

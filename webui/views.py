@@ -35,6 +35,7 @@ STAGES = {
     "features": "Looking at every frame",
     "similarity": "Comparing frames",
     "refine": "Refining keyframes",
+    "slim": "Comparing the keyframes' tokens",
     "match": "Matching frames to keyframes",
     "measure": "Measuring this machine",
     "invert": "Inverting the source",
@@ -286,7 +287,7 @@ def scores(values: Scores) -> str:
         more = "of 255, by which it changes along the source's motion from frame to frame, and the source does not"
         cards.append(("Flicker", f"{values.flicker:.1f} levels", more))
     if values.liveliness is not None:
-        more = "the source's is 1; well below, the edit lost motion"
+        more = "the source's is 1; well below, the edit lost motion, well above, frames break up"
         cards.append(("Change from frame to frame", f"{values.liveliness:.2f}", more))
     return _cards(cards)
 

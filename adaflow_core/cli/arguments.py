@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -99,6 +100,28 @@ def gpu_count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of GPUs; give 1 or more")
     return int(text)
+
+
+def whole_number(low: int, high: float = math.inf) -> Callable[[str], int]:
+    """What reads a whole number from `low` to `high`."""
+    span = f"from {low} on" if high == math.inf else f"from {low} to {high:g}"
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number {span}")
+        return int(text)
+
+    return read
+
+
+def positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
 
 
 def add_model(command: argparse.ArgumentParser, alone: bool = False) -> None:
@@ -249,12 +272,14 @@ def _metavar(setting: Setting) -> str:
 def add_workers(command: argparse.ArgumentParser) -> None:
     """Where a batch runs and how much of it."""
     command.add_argument("--ray", metavar="local|ADDRESS", help="on Ray: on this machine, or on a cluster")
-    command.add_argument("--workers", type=int, metavar="N", help="with --ray: tasks at a time; default: what fits")
+    command.add_argument(
+        "--workers", type=whole_number(1), metavar="N", help="with --ray: tasks at a time; default: what fits"
+    )
     command.add_argument("--gpus-per-task", type=float, metavar="G", help="with --ray; default: 1 where there are any")
-    command.add_argument("--retries", type=int, default=2, metavar="N", help="of a task whose worker dies")
-    command.add_argument("--limit", type=int, metavar="N", help="only the first N clips")
+    command.add_argument("--retries", type=whole_number(0), default=2, metavar="N", help="of a task whose worker dies")
+    command.add_argument("--limit", type=whole_number(1), metavar="N", help="only the first N clips")
     command.add_argument("--cache", metavar="DIR", help="where each machine keeps what its edits share")
-    command.add_argument("--cache-gb", type=float, default=100, metavar="N", help="how large it may grow")
+    command.add_argument("--cache-gb", type=positive, default=100, metavar="N", help="how large it may grow")
 
 
 def plan_config(arguments: argparse.Namespace) -> PlanConfig:
@@ -265,10 +290,14 @@ def plan_config(arguments: argparse.Namespace) -> PlanConfig:
 
 
 def edit_config(arguments: argparse.Namespace) -> EditConfig:
+    return replace(PRESETS[arguments.preset][1], **settings_file(arguments)[1] | edit_flags(arguments))
+
+
+def edit_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The flags of the edit, to be laid over a preset's or a project's settings."""
     flags = given_flags(arguments, EditConfig)
-    if "steps" in flags:
-        flags = {"inversion_steps": None} | flags  # the preset's own number belongs to the preset's steps
-    return replace(PRESETS[arguments.preset][1], **settings_file(arguments)[1] | flags)
+    # A preset's number of inversion steps belongs to the preset's steps.
+    return {"inversion_steps": None} | flags if "steps" in flags else flags
 
 
 def given_flags(arguments: argparse.Namespace, config: type) -> dict[str, Any]:

@@ -52,6 +52,8 @@ def run_batch(
     """The batch that the arguments of `add_model` and `add_workers` ask for."""
     from adaflow_core.batch import run as batch
 
+    if arguments.gpus > 1:
+        raise AdaFlowError("--gpus is for one film; leave it out: --ray local shares a batch's clips out to all GPUs")
     job = batch.Job(
         out=arguments.out,
         model=str(ModelParts(arguments.model, tuple(arguments.lora), arguments.vae, tuple(arguments.embedding))),

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaflow_core.cli.arguments import edit_config, given_flags, plan_config
+from adaflow_core.cli.arguments import edit_config, edit_flags, plan_config
 from adaflow_core.cli.bar import Bar
 from adaflow_core.cli.planning import check_prompt, load, make_plan
 from adaflow_core.config import EditConfig, settings_of
@@ -226,8 +226,9 @@ def _compared(arguments: argparse.Namespace, config: EditConfig) -> list[tuple[s
         raise AdaFlowError(f"{len(parts)} drafts are to be compared; {MOST} fit side by side")
     if setting.name == "seed" and not config.variation:
         raise AdaFlowError("without --variation an edit is the same for every seed; add, say, --variation 0.3")
-    given = [replace(config, **{setting.name: setting.parse(part)}) for part in parts]
-    return [(f"{name} {part}", edit) for part, edit in zip(parts, given, strict=True)]
+    given = [{setting.name: setting.parse(part)} for part in parts]  # as if given by the flag
+    edits = [edit_config(argparse.Namespace(**vars(arguments) | values)) for values in given]
+    return [(f"{name} {part}", edit) for part, edit in zip(parts, edits, strict=True)]
 
 
 def _draft(
@@ -299,6 +300,7 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     project, chosen = open_project(arguments.project), parse_range(arguments.frames)
     check_output(arguments.out, project.video)
     arguments.model = arguments.model or project.model
+    config = replace(project.edit, **edit_flags(arguments))
     engine = load(arguments, bar, stop)
     plan = engine.plan(
         project.video, project.plan, size=parse_size(project.size) if project.size else None,
@@ -310,7 +312,6 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     start, end, _ = chosen.indices(len(plan.video))
     if start >= end:
         raise AdaFlowError(f"--frames {arguments.frames} holds no frame of the film, which has 0:{len(plan.video)}")
-    config = replace(project.edit, **given_flags(arguments, EditConfig))
     print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
     named = arguments.source_prompt
     result = engine.retake(plan, before, (start, end), arguments.prompt, config, source_prompt=named, **over)

@@ -76,6 +76,10 @@ class Setting:
         """The value that the command line's `text` says; `checked` looks at its range."""
         if self.takes_auto and text == "auto":
             return None
+        if self.kind is bool:
+            if text.lower() not in ("true", "false"):
+                raise AdaFlowError(f"{self.name} is {text!r}; it must be true or false")
+            return text.lower() == "true"
         try:
             return tuple(self.kind(part) for part in text.split(",")) if self.several else self.kind(text)
         except ValueError:

@@ -75,6 +75,11 @@ class TeamEngine(AdaFlow):
         return self._about
 
     @property
+    def busy(self) -> bool:
+        """Whether the processes are in the middle of a call, such as an edit: any other one waits for its end."""
+        return self.processes.busy
+
+    @property
     def profile(self) -> ModelProfile:
         return self._learn()[1]
 

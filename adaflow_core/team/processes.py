@@ -83,6 +83,11 @@ class Processes:
         finally:
             self._turn.release()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is being answered, whose end the next one waits for."""
+        return self._turn.locked()
+
     def close(self) -> None:
         """End the processes; the next call starts new ones."""
         if self._started is not None:
@@ -103,17 +108,18 @@ class Processes:
         except BaseException:  # an interruption too: they are in the middle of something
             self.close()
             raise
-        if any(answers):
-            failed = next(problem for problem in answers if problem)
-            if len(answers) < self.size or not all(isinstance(problem, AdaFlowError) for problem in answers):
-                self.close()
-            raise failed
-        result = unpack(order / "result")
-        shutil.rmtree(order, ignore_errors=True)  # memory maps of its files stay readable
-        for file in started.folder.glob("*.npy"):  # `Team.scratch`, likewise
-            with suppress(OSError):
-                file.unlink()
-        return result
+        try:
+            if any(answers):
+                failed = next(problem for problem in answers if problem)
+                if len(answers) < self.size or not all(isinstance(problem, AdaFlowError) for problem in answers):
+                    self.close()
+                raise failed
+            return unpack(order / "result")
+        finally:
+            shutil.rmtree(order, ignore_errors=True)  # memory maps of its files stay readable
+            for file in started.folder.glob("*.npy"):  # `Team.scratch`, likewise
+                with suppress(OSError):
+                    file.unlink()
 
     def _answers(self, started: _Started, report: Report | None, stop: Stop) -> list[BaseException | None]:
         """Of each process that answered, in their order, None for success; all, or those up to a failure."""

@@ -30,6 +30,7 @@ from adaflow_core.team.cache import SharedCache
 from adaflow_core.team.processes import Processes, Server
 from adaflow_core.team.team import Team
 from adaflow_core.types import EditResult, Plan
+from webui.studio import Studio
 
 CLIP = sorted((Path(__file__).resolve().parents[2] / "assets/clips").glob("*.mp4"))[0]
 FRAMES, SIZE = slice(0, 13), (96, 64)
@@ -131,6 +132,8 @@ def test_what_is_refused_leaves_the_processes_running(team: TeamEngine) -> None:
         team.edit(plan, " ", EDIT)
     with pytest.raises(AdaFlowError, match=r"test_team\.py"):
         team.plan(Path(__file__))
+    left = team.processes._started.folder.iterdir()  # type: ignore[union-attr]
+    assert not [path for path in left if path.is_dir() or path.suffix == ".npy"]
     team.edit(plan, PROMPT, EDIT)
     assert [process.pid for process in team.processes._started.processes] == before  # type: ignore[union-attr]
 
@@ -213,6 +216,15 @@ def test_what_threads_exchange_beside_does_not_get_between(tmp_path: Path) -> No
     finally:
         processes.close()
     assert found == [sum(range(30)) + 30, 1, 1, 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_a_prompt_is_not_checked_while_the_team_is_at_work(tmp_path: Path) -> None:
+    engine = TeamEngine(partial(load_backbone, "embedded", device="cpu"), 2, Cache(tmp_path))
+    studio = Studio("embedded", "cpu", tmp_path)
+    studio.engines._loaded["embedded"] = engine, None
+    assert not engine.busy
+    with engine.processes._turn:  # as an edit holds it
+        assert engine.busy and studio.prompt_problems("a red zeppelin") == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])

@@ -43,6 +43,39 @@ def test_a_taken_port_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -
     assert error.startswith("adaflow: error: ") and error.count("\n") == 1 and "--port" in error
 
 
+def test_a_folder_for_uploads_that_cannot_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import app
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file" / "uploads"))
+    assert app.main([]) == 2
+    error = capsys.readouterr().err
+    assert "GRADIO_TEMP_DIR" in error and "--port" not in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--keep-minutes", "0", "no number above 0"),
+        ("--keep-minutes", "-5", "no number above 0"),
+        ("--max-seconds", "nan", "no number above 0"),
+        ("--max-job-minutes", "soon", "no number above 0"),
+        ("--max-megabytes", "0", "no whole number from 1 on"),
+        ("--port", "99999", "no whole number from 1 to 65535"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(
+    flag: str, value: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import app
+
+    with pytest.raises(SystemExit):
+        app.parse([flag, value])
+    assert f"argument {flag}: {value!r} is {said}" in capsys.readouterr().err
+
+
 def test_without_a_port_the_next_free_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gradio.http_server
 

@@ -265,6 +265,38 @@ def test_a_models_folder_is_known_by_its_name(tmp_path: Path) -> None:
     assert Studio(path, "cpu", tmp_path).models == (path,), "at home it is the path that repeats an edit"
 
 
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [
+        ("HERE/x.safetensors", "x.safetensors"),
+        ("~/private/x.safetensors", "x.safetensors"),
+        ("HERE/my-model --lora=HERE/l.safetensors", "my-model --lora=l.safetensors"),
+        (
+            "HERE/my-model --lora=HERE/l.safetensors=0.5 --vae=HERE/x.safetensors --embedding=HERE/x.safetensors=<w>",
+            "my-model --lora=l.safetensors=0.5 --vae=x.safetensors --embedding='x.safetensors=<w>'",
+        ),
+        ("somebody/model --lora=somebody/lora=0.5", "somebody/model --lora=somebody/lora=0.5"),
+    ],
+)
+def test_models_of_files_are_known_by_their_names(model: str, label: str, tmp_path: Path) -> None:
+    from webui.studio import Studio
+
+    (tmp_path / "my-model").mkdir()
+    (tmp_path / "x.safetensors").touch()
+    source = model.replace("HERE", str(tmp_path))
+    studio = Studio(source, "cpu", tmp_path, [source.replace("/x.", "/other/x.")], public=True)
+    assert studio.model == label and studio._sources[label] == source
+    assert str(tmp_path) not in " ".join(studio.models)
+
+
+def test_models_of_one_name_stay_apart(tmp_path: Path) -> None:
+    from webui.studio import Studio
+
+    files = [str(tmp_path / folder / "x.safetensors") for folder in "abc"]
+    studio = Studio(files[0], "cpu", tmp_path, files, public=True)
+    assert [studio._sources[label] for label in studio.models] == files and studio.model == "x.safetensors"
+
+
 # --- words ------------------------------------------------------------------------------------------
 
 

@@ -190,7 +190,7 @@ def test_the_page_shows_where_a_prompt_changes_the_video(client: Any, drawn_clip
     pictures = pictures["value"] if isinstance(pictures, dict) else pictures
     assert status == "" and "of the picture; shape is kept" in sentence and len(pictures) == 2
     sentence = client.predict("a blue ball in a meadow", focus=0, api_name="/place")[1]
-    assert "the whole picture; focus is 0" in sentence
+    assert "the whole picture; at focus 0 it is held to no part of it" in sentence
     sentence = client.predict("a watercolour of the sea", focus=1, api_name="/place")[1]
     assert "the whole picture; the prompts differ all over it" in sentence
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from adaflow_core.config import EditConfig
 from adaflow_core.film.project import check_takes
-from adaflow_core.film.timeline import PromptRange, Timeline, ranges_of
+from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_of
 from adaflow_core.report.visualize import place_sentence, place_view
 from webui import views
 from webui.events.follow import follow, not_done, stop_job
@@ -78,7 +78,7 @@ class EditEvents:
 
     @named(*EDIT)
     def edit(
-        self, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, crossfade: float, takes: Any,
+        self, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, crossfade: float | None, takes: Any,
         deliver: str, over: Over | None, *shown: Any,
     ) -> str:  # fmt: skip
         """Start an edit of the plan; returns the job's id, for `watch` and `stop`.
@@ -94,7 +94,8 @@ class EditEvents:
                 return self.studio.edit(plan_id, prompt or "", config, (), *parts)
             whole = [{"frames": [0, len(stored.plan.video) if stored else 1], "prompt": prompt}]
             check_takes(takes or (), "the takes")
-            timeline = Timeline(_ranges(whole if prompting == views.ONE else prompts), int(crossfade))
+            ranges = _ranges(whole if prompting == views.ONE else prompts)
+            timeline = Timeline(ranges, CROSSFADE if crossfade is None else int(crossfade))
             if self.studio.public:
                 reserved = dict.fromkeys(set(RESERVED) & set(EDIT))
                 takes = [take | {"settings": take["settings"] | reserved} for take in takes or ()]

@@ -104,11 +104,11 @@ class FilmEvents:
             return unchanged(RowsOutputs, prompts_version=version + 1)
         return self.shots(plan_id, rows, version)
 
-    def split(self, rows: Rows, number: float, frame: float, version: float) -> RowsOutputs:
+    def split(self, rows: Rows, number: float, frame: float | None, version: float) -> RowsOutputs:
         """Row `number` (from 0) in two, the second beginning at `frame`."""
         row = rows[int(number)]
         first, end = row["frames"]
-        if not first < int(frame) < end:
+        if frame is None or not first < int(frame) < end:
             raise refusal(f"frames {first} to {end} can be split at {first + 1} to {end - 1}")
         parts = [row | {"frames": [first, int(frame)]}, row | {"frames": [int(frame), end]}]
         return RowsOutputs([*rows[: int(number)], *parts, *rows[int(number) + 1 :]], version + 1)
@@ -133,7 +133,13 @@ class FilmEvents:
     # --- retakes ---
 
     def retake(
-        self, job_id: str, first: float, end: float, retake_prompt: str, retake_seed: float, retake_variation: float
+        self,
+        job_id: str,
+        first: float,
+        end: float,
+        retake_prompt: str,
+        retake_seed: float | None,
+        retake_variation: float | None,
     ) -> str:
         """Make frames `first` to `end` (not included) of a finished edit again; returns the job's id, for `watch`."""
         with refuse_on_error():
@@ -142,7 +148,8 @@ class FilmEvents:
             if snapshot is None or finished is None or finished.asked is None:
                 raise AdaFlowError("there is no finished edit to take a stretch from, or no longer; edit first")
             asked = asdict(finished.asked.config)
-            config = EditConfig(**asked | {"seed": int(retake_seed), "variation": float(retake_variation)})
+            other = self.editing.asked(None, ("seed", "variation"), (retake_seed, retake_variation))
+            config = EditConfig(**asked | other)
             prompt = (retake_prompt or "").strip() or None
             return self.studio.retake(job_id, (int(first), int(end)), prompt, config)
 

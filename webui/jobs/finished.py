@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from adaflow_core.picture.full_size import deliver_edit, source_size
 from adaflow_core.picture.region import Region
 from adaflow_core.progress import Monitor
 from adaflow_core.report.scores import Scores
+from adaflow_core.storage.arrays import copied
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.video.types import Video
 from webui.jobs.queue import Report
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from webui.jobs.safety import SafetyChecker
 
 _MADE_BY_AI = "Edited by AI (AdaFlow). What it shows was changed by a diffusion model."
+_LONGEST = 100  # bytes of each part of a name; file systems take 255 in all
 
 
 @dataclass(frozen=True)
@@ -88,19 +92,19 @@ def write_finished(
     settings, stretch = _settings(command, project.takes)
     if not whole or any(over):  # what was painted or given back is in the project alone
         command = _project_command(project, files["project"], deliver)
-    folder.mkdir(parents=True)
-    # The source as a result that changed nothing.
-    EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
-    metadata = {"comment": _MADE_BY_AI} if public else None
-    result.save(files["edit"], metadata)
-    delivered = files["edit"]
-    if deliver == "source":
-        result, delivered = _deliver(folder / f"{name}-full-size.mp4", delivered, result, video, metadata, monitor)
-    kept = {name: part and part.as_json(folder) for name, part in zip(("region", "by_hand"), over, strict=True)}
-    project = replace(project, rest=project.rest | kept)
-    project.save(files["project"], name=project.video.name)
-    report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
-    files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with _made(folder):
+        # The source as a result that changed nothing.
+        EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
+        metadata = {"comment": _MADE_BY_AI} if public else None
+        result.save(files["edit"], metadata)
+        delivered = files["edit"]
+        if deliver == "source":
+            result, delivered = _deliver(folder / f"{name}-full-size.mp4", delivered, result, video, metadata, monitor)
+        kept = {name: part and part.as_json(folder) for name, part in zip(("region", "by_hand"), over, strict=True)}
+        project = replace(project, rest=project.rest | kept)
+        project.save(files["project"], name=project.video.name)
+        report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
+        files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return FinishedEdit(
         folder=folder,
         before=video.frames,
@@ -123,6 +127,17 @@ def write_finished(
     )
 
 
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A new folder, deleted with its files where writing them fails or is stopped."""
+    folder.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def _deliver(
     path: Path, edit: Path, result: EditResult, video: Video, metadata: dict[str, str] | None, monitor: Monitor
 ) -> tuple[EditResult, Path]:
@@ -143,20 +158,26 @@ def _project_command(project: Project, file: Path, deliver: str) -> str:
 
 def file_name(*parts: str) -> str:
     """The name of a download from what a visitor typed: letters of any language and digits, not too long."""
-    return "-".join(re.sub(r"[\W_]+", "-", part).strip("-")[:60].strip("-") or "video" for part in parts)
+    words = (re.sub(r"[\W_]+", "-", part).strip("-").encode()[:_LONGEST] for part in parts)
+    # What is left of a character that was cut in two is dropped.
+    return "-".join(word.decode(errors="ignore").strip("-") or "video" for word in words)
 
 
 def without_previews(report: Report) -> Report:
     return lambda progress: report(replace(progress, preview=None))
 
 
-def blacken_unsafe(checker: SafetyChecker, frames: np.ndarray, monitor: Monitor) -> tuple[str, ...]:
-    """Blacken the frames [T, H, W, 3] that the checker flags, in place; returns the warnings about them."""
+def blacken_unsafe(checker: SafetyChecker, frames: np.ndarray, monitor: Monitor) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Frames [T, H, W, 3] with those black that the checker flags, and the warnings about them.
+
+    `frames` stay as they are: they may be a read-only memory map.
+    """
     unsafe = checker.unsafe(frames, monitor)
     if not unsafe.any():
-        return ()
+        return frames, ()
+    frames = copied(frames)
     frames[unsafe] = 0
-    return (f"the model's safety checker held back {unsafe.sum()} of {len(unsafe)} frames: they are black",)
+    return frames, (f"the model's safety checker held back {unsafe.sum()} of {len(unsafe)} frames: they are black",)
 
 
 def _settings(command: str, takes: Sequence[dict[str, Any]]) -> tuple[str, tuple[int, int] | None]:
@@ -169,5 +190,7 @@ def _settings(command: str, takes: Sequence[dict[str, Any]]) -> tuple[str, tuple
     if not takes:
         return said, None
     first, end = takes[-1]["frames"]
-    again = f"frames {first} to {end - 1} again, seed {takes[-1]['settings']['seed']}"
-    return ", ".join(filter(None, (said, again))), (first, end)
+    settings = takes[-1]["settings"]
+    again = f"frames {first} to {end - 1} again, seed {settings['seed']}"
+    varied = f"variation {settings['variation']:g}" if settings.get("variation") else ""
+    return ", ".join(filter(None, (said, again, varied))), (first, end)

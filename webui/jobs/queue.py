@@ -11,7 +11,7 @@ import math
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -98,18 +98,20 @@ class _Job:
 class Jobs:
     """The jobs of one device: run one at a time, their results kept for a while.
 
-    keep: how many finished jobs are remembered; `discard` is called with the result of each older one.
-    waiting: how many jobs may wait. seconds: how long each may run.
+    keep: how many finished jobs of a kind are remembered; keep_of: the same for the kinds that it names. `discard` is
+    called with the result of each that ended before. waiting: how many jobs may wait. seconds: how long each may run.
     """
 
     def __init__(
         self,
         keep: int = 32,
+        keep_of: Mapping[str, int] | None = None,
         discard: Callable[[Any], None] | None = None,
         waiting: int = 32,
         seconds: float = math.inf,
     ) -> None:
-        self._keep, self._discard, self._most_waiting, self._seconds = keep, discard, waiting, seconds
+        self._keep, self._keep_of, self._discard = keep, dict(keep_of or {}), discard
+        self._most_waiting, self._seconds = waiting, seconds
         self._lock = threading.Lock()
         self._submitted = threading.Condition(self._lock)
         self._jobs: OrderedDict[str, _Job] = OrderedDict()  # guarded by _lock, and so is every job in it
@@ -204,6 +206,20 @@ class Jobs:
     def _finished(self) -> list[_Job]:
         return [job for job in self._jobs.values() if job.finished]
 
+    def _too_many(self) -> list[_Job]:
+        """Of each kind the finished jobs over its number, those that ended first.
+
+        Jobs without a result are counted apart: stopping many edits forgets nobody's finished one.
+        """
+        alike: defaultdict[tuple[str, bool], list[_Job]] = defaultdict(list)
+        for job in sorted(self._finished(), key=lambda job: job.ended):
+            alike[job.kind, job.result is None].append(job)
+        return [
+            job
+            for (kind, _), jobs in alike.items()
+            for job in jobs[: max(0, len(jobs) - self._keep_of.get(kind, self._keep))]
+        ]
+
     def _ahead(self, job: _Job) -> int:
         if job.state != "waiting":
             return 0
@@ -221,8 +237,7 @@ class Jobs:
             with self._lock:
                 job.state, job.result, job.problem, job.ended = state, result, problem, time.monotonic()
                 job.work, job.context = _no_work, Context()  # releases what they hold, which may be large
-                finished = self._finished()
-                forgotten = [self._jobs.pop(old.id) for old in finished[: max(0, len(finished) - self._keep)]]
+                forgotten = [self._jobs.pop(old.id) for old in self._too_many()]
             self._discard_results(forgotten)
 
     def _work(self, job: _Job) -> tuple[State, Any, str]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.film.draft import Draft
 from adaflow_core.film.project import Project
@@ -139,9 +137,8 @@ class DraftTask:
         for label, config in self.configs:
             draft = engine.draft(self.plan, self.prompt, config, progress=progress, stop=stop, **over)
             if checker:
-                draft = replace(draft, frames=np.array(draft.frames))
-                warnings = blacken_unsafe(checker, draft.frames, Monitor(report, stop))
-                draft = replace(draft, warnings=draft.warnings + warnings)
+                frames, warnings = blacken_unsafe(checker, draft.frames, Monitor(report, stop))
+                draft = replace(draft, frames=frames, warnings=draft.warnings + warnings)
             drafts.append((label, draft))
         return drafts
 
@@ -221,8 +218,9 @@ def _finish(
     # With a safety checker there are no previews: they would show frames that were not checked yet.
     result = edit(engine, without_previews(report) if checker else report, stop)
     monitor = Monitor(report, stop)
-    held_back = blacken_unsafe(checker, result.frames, monitor) if checker else ()
-    result = replace(result, warnings=result.warnings + held_back)
+    if checker:
+        frames, held_back = blacken_unsafe(checker, result.frames, monitor)
+        result = replace(result, frames=frames, warnings=result.warnings + held_back)
     request, video, takes = asked.request, Path(asked.request.video), tuple(result.report["takes"])
     project = Project(
         video=video,

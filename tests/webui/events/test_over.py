@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
 from adaflow_core.video.decode import decode_video
 from webui.events.over import asked_over, has_pictures, nothing, of_plan, opened_from, words_found_in
+from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
 from webui.studio import StoredPlan
 
@@ -45,6 +48,12 @@ def test_what_was_painted_on_other_frames_counts_as_nothing(drawn_clip: Path) ->
     assert asked_over(elsewhere, over) == (None, None)
     assert of_plan(elsewhere, over)["id"] == "mine", "a browser finds it by the same id"
     assert asked_over(None, over) == asked_over(here, {}) == (None, None)
+
+
+def test_without_a_plan_there_is_nothing_to_find_words_in() -> None:
+    studio: Any = SimpleNamespace(find_plan=lambda plan_id: None)
+    with pytest.raises(gr.Error, match="preview the keyframes first"):
+        asyncio.run(anext(RegionEvents(studio).find_words("", {}, "ball", 8)))
 
 
 def test_a_projects_pictures_are_taken_up_by_the_next_plan(drawn_clip: Path, tmp_path: Path) -> None:

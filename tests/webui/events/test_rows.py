@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
+from adaflow_core.config import EditConfig, ModelProfile
+from adaflow_core.film.timeline import CROSSFADE, Timeline
+from webui import views
+from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
+from webui.settings import EDIT, shown_values
 
 NOTHING: Any = None
 
@@ -30,3 +37,30 @@ def test_rows_that_are_merged_say_what_one_of_them_said(
     ]
     (row,), _ = FilmEvents(NOTHING, [], NOTHING).merge(rows, 0, 0)
     assert (row["frames"], row["prompt"], row.get("source_prompt")) == ([0, 9], prompt, source)
+
+
+def test_a_row_is_split_only_where_a_frame_is_given() -> None:
+    rows = [{"frames": [0, 9], "prompt": "a ball"}]
+    with pytest.raises(gr.Error, match="can be split at 1 to 8"):
+        FilmEvents(NOTHING, [], NOTHING).split(rows, 0, None, 0)
+
+
+def test_fields_of_edits_and_retakes_that_were_cleared_ask_for_what_is_usual() -> None:
+    finished = SimpleNamespace(asked=SimpleNamespace(config=EditConfig(steps=3, seed=4, variation=0.2)))
+    studio: Any = SimpleNamespace(
+        public=False,
+        jobs=SimpleNamespace(snapshot=lambda job: job),
+        find_plan=lambda plan_id: None,
+        finished=lambda job: finished,
+        profile=lambda model: ModelProfile(),
+        edit=lambda plan_id, timeline, *others: timeline,
+        retake=lambda job, frames, prompt, config: config,
+    )
+    editing = EditEvents(studio)
+    rows = [{"frames": [0, 9], "prompt": "a ball"}]
+    timeline: Any = editing.edit(
+        None, "", views.BY_SHOT, rows, None, [], "source", None, *shown_values(EDIT, ModelProfile())
+    )
+    assert isinstance(timeline, Timeline) and timeline.crossfade == CROSSFADE
+    config: Any = FilmEvents(studio, [], editing).retake("job", 0, 4, "", None, None)
+    assert config == EditConfig(steps=3)

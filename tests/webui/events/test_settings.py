@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gradio as gr
+import pytest
 
-from adaflow_core.config import BY_WORDS, ModelProfile
+from adaflow_core.config import BY_WORDS, EditConfig, ModelProfile, PlanConfig
+from adaflow_core.errors import AdaFlowError
 from webui.components.settings import add_settings
-from webui.settings import EDIT, asked_values, shown_values
+from webui.settings import EDIT, PLAN, asked_values, shown_values
 
 PROFILE = ModelProfile()
 
@@ -30,3 +32,22 @@ def test_what_words_decide_is_shown_as_automatic() -> None:
     assert made["guidance"].value == PROFILE.guidance
     assert all(isinstance(made[name], gr.Dropdown) and made[name].value == "" for name in BY_WORDS)
     assert shown_values(BY_WORDS, PROFILE, {"injection_attention": 1.0}) == [1.0, ""]
+
+
+def test_fields_that_were_cleared_ask_for_what_is_usual() -> None:
+    names = (*PLAN, *EDIT)
+    asked = asked_values(names, PROFILE, [None] * len(names))
+    usual = vars(PlanConfig()) | vars(EditConfig())
+    assert asked == {name: usual[name] for name in names}
+
+
+@pytest.mark.parametrize(("name", "shown"), [("guidance", [4]), ("detail", "much"), ("seed", "7"), ("seed", 1e999)])
+def test_what_is_no_number_is_refused_in_a_sentence(name: str, shown: object) -> None:
+    with pytest.raises(AdaFlowError, match=f"^{name} is .*; it must"):
+        EditConfig(**asked_values((name,), PROFILE, [shown]))
+
+
+def test_large_seeds_keep_all_their_digits() -> None:
+    seed = 2**63 - 1
+    assert asked_values(("seed",), PROFILE, [seed]) == {"seed": seed}
+    assert asked_values(("seed",), PROFILE, [7.0]) == {"seed": 7}

@@ -130,6 +130,36 @@ def test_old_results_are_discarded() -> None:
     assert jobs.snapshot(ids[0]) is None and jobs.snapshot(ids[3]).result == 4
 
 
+def test_a_finished_edit_outlives_other_jobs() -> None:
+    gone: list[str] = []
+    jobs, release = Jobs(keep=2, keep_of={"edit": 3}, discard=gone.append), threading.Event()
+    first = jobs.submit("edit", wait_for(release))
+    until(lambda: jobs.snapshot(first).state == "running")
+    mine = jobs.submit("edit", lambda report, stop: "mine")  # waits while others preview
+    plans = [jobs.submit("plan", lambda report, stop, n=n: f"plan {n}", urgent=True) for n in range(4)]
+    for _ in range(5):
+        jobs.stop(jobs.submit("edit", wait_for(release)))
+    release.set()
+    finish(jobs, plans[-1])
+    assert finish(jobs, mine).result == "mine"
+    finish(jobs, jobs.submit("load", lambda report, stop: None))
+    assert gone == ["plan 0", "plan 1"]
+    assert [jobs.snapshot(job).result for job in (first, mine)] == ["released", "mine"]
+
+
+def test_jobs_are_forgotten_in_the_order_of_their_ends() -> None:
+    gone: list[str] = []
+    jobs, release = Jobs(keep=1, discard=gone.append), threading.Event()
+    running = jobs.submit("load", wait_for(release))
+    until(lambda: jobs.snapshot(running).state == "running")
+    late = jobs.submit("edit", lambda report, stop: "ended last")
+    early = jobs.submit("edit", lambda report, stop: "ended first", urgent=True)
+    release.set()
+    assert finish(jobs, late).result == "ended last"
+    until(lambda: gone == ["ended first"])
+    assert jobs.snapshot(early) is None
+
+
 def test_ids_cannot_be_guessed() -> None:
     jobs = Jobs(waiting=50)
     ids = {jobs.submit("edit", lambda report, stop: None) for _ in range(50)}

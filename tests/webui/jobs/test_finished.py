@@ -1,0 +1,65 @@
+"""The files of a finished edit: their names, and what is left of them where writing fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.errors import Stopped
+from adaflow_core.film.project import Project
+from adaflow_core.progress import Monitor
+from adaflow_core.types import EditResult
+from adaflow_core.video.decode import decode_video
+from webui.jobs.finished import _settings, blacken_unsafe, file_name, write_finished
+
+CLIP = Path(__file__).resolve().parents[3] / "assets/clips/ball.mp4"
+NONE: Any = None
+
+
+@pytest.mark.parametrize("first_file", [False, True])
+def test_a_write_that_is_stopped_leaves_no_files(first_file: bool, tmp_path: Path) -> None:
+    video = decode_video(CLIP, size=(64, 64), frames=slice(0, 2))
+    result = EditResult.of(video, np.asarray(video.frames), {}, ())
+    project = Project(CLIP, PlanConfig(), EditConfig(), ())
+    folder = tmp_path / "made"
+    seen: list[bool] = []
+
+    def stop() -> bool:
+        seen.append(any(folder.glob("*.mp4")))
+        return seen[-1] or not first_file
+
+    with pytest.raises(Stopped):
+        write_finished(
+            folder, SimpleNamespace(video=video), result, project, "a ball", "", NONE, Monitor(stop=stop), public=False
+        )
+    assert seen[-1] == first_file and not folder.exists()
+
+
+@pytest.mark.parametrize("letter", ["a", "я", "球", "𠀀"])
+def test_the_longest_name_fits_a_file_system(letter: str) -> None:
+    name = f"{file_name(letter * 300, 'x' + letter * 300)}-full-size.mp4"
+    assert 200 <= len(name.encode()) <= 255
+    assert set(name.removesuffix("-full-size.mp4")) == {letter, "x", "-"}, "no character is broken"
+
+
+def test_frames_that_cannot_be_written_to_are_blackened_in_a_copy() -> None:
+    frames = np.full((3, 2, 2, 3), 9, np.uint8)
+    frames.flags.writeable = False  # as those of a team are
+    flagged = np.array([False, True, False])
+    checker: Any = SimpleNamespace(unsafe=lambda frames, monitor: flagged)
+    shown, warnings = blacken_unsafe(checker, frames, Monitor())
+    assert (shown == 0).all(axis=(1, 2, 3)).tolist() == flagged.tolist() and (frames == 9).all()
+    assert "1 of 3 frames" in warnings[0]
+
+
+def test_takes_of_one_seed_are_told_apart_by_their_variation() -> None:
+    def said(variation: float) -> str:
+        return _settings("", [{"frames": [2, 5], "settings": {"seed": 7, "variation": variation}}])[0]
+
+    assert said(0.0) == "frames 2 to 4 again, seed 7"
+    assert said(0.3) == "frames 2 to 4 again, seed 7, variation 0.3"
