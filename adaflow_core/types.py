@@ -110,7 +110,7 @@ class Correspondence:
 
     slots: np.ndarray  # [T, P] int64, which keyframe (0..K-1); P is 1 or 2, a slot may repeat
     weights: dict[Grid, np.ndarray]  # [T, P, n] float16 per grid, summing to 1 over P
-    index: dict[Grid, np.ndarray]  # [T, P, n] int32 per grid, the keyframe's token for each token
+    index: dict[Grid, np.ndarray]  # [T, P, n] int16 or int32 per grid, the keyframe's token for each token
 
     @property
     def by_layer(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,18 @@ WHOLE = 2**17  # pixels of frames up to which it is estimated at their own, of l
 # time for 0.222 instead of 0.220 pixels of error on drawn scenes, and for a tenth of a decibel of a small edit.
 STRIDES, REFINED = (4, 5), (5, 2)
 _own = threading.local()
+
+
+@dataclass
+class _Uses:
+    """Of `one_opencv_thread` in this process, and the number of threads before the first."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    count: int = 0
+    before: int = 0
+
+
+_uses = _Uses()
 
 
 def flow_is_known(video: Video, cache: Cache) -> bool:
@@ -71,16 +84,25 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """Within the block OpenCV starts no threads beside those of `in_threads`: the model's would have to wait."""
+    """Within the block OpenCV starts no threads beside those of `in_threads`: the model's would have to wait.
+
+    Blocks of several threads may overlap; after the last one OpenCV has as many as before the first.
+    """
     import cv2
 
-    before = cv2.getNumThreads()
-    if THREADS > 1:
-        cv2.setNumThreads(1)
+    with _uses.lock:
+        if not _uses.count:
+            _uses.before = cv2.getNumThreads()
+            if THREADS > 1:
+                cv2.setNumThreads(1)
+        _uses.count += 1
     try:
         yield
     finally:
-        cv2.setNumThreads(before)
+        with _uses.lock:
+            _uses.count -= 1
+            if not _uses.count:
+                cv2.setNumThreads(_uses.before)
 
 
 def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -110,12 +110,14 @@ def carry_changes(
         inside = [t for t in sorted(all_given) if begin <= t < end]
         for t in inside:
             frames[t], known[t] = pictures[t], 255
+        stage.advance(2 * (len(inside) if inside else end - begin))
         for before, after in pairwise([None, *inside, None]):
+            count = 2 if before is None or after is None else 1  # such frames are reached from one side alone
             if before is not None:
                 until = end if after is None else after
                 for t, new, trust in _shown(source, all_given[before], range(before + 1, until)):
                     frames[t], known[t] = new.round(), (255 * trust).round()
-                    stage.advance()
+                    stage.advance(count)
             if after is not None:
                 first = begin - 1 if before is None else before
                 for t, new, trust in _shown(source, all_given[after], range(after - 1, first, -1)):
@@ -124,7 +126,7 @@ def carry_changes(
                     part = weight[0] / (weight[0] + weight[1]).clip(min=1e-6)
                     frames[t] = (frames[t] + part[..., None] * (new - frames[t])).round().clip(0, 255)
                     known[t] = (known[t] + part * (255 * trust - known[t])).round().clip(0, 255)
-                    stage.advance()
+                    stage.advance(count)
     return frames, known
 
 

@@ -34,6 +34,7 @@ CUT_UNLIKE = 0.4  # unlikeness from which a frame begins a shot: 0 as around it,
 CUT_PART = 16  # frames that a thread compares at a time
 # Their work is small and mostly Python's, so that more gain little, and kernels of the model are given late meanwhile.
 CUT_THREADS = 4
+_NAME = "{name}"  # stands in a cached note for the file's: the same content may come under another
 FLASH = 3  # frames that a flash or a damaged stretch lasts at most
 
 VideoLike = str | Path | np.ndarray | Sequence["Image"] | Video
@@ -69,7 +70,7 @@ def source_video(
             "digest": decoded.digest,
             "start": decoded.start,
             "times": decoded.times,
-            "notes": decoded.notes,
+            "notes": [note.replace(path.name, _NAME, 1) for note in decoded.notes],
             "transfer": decoded.transfer,
         }
 
@@ -81,7 +82,7 @@ def source_video(
         source=path,
         start=meta["start"],
         times=None if meta["times"] is None else tuple(meta["times"]),
-        notes=tuple(meta["notes"]),
+        notes=tuple(note.replace(_NAME, path.name, 1) for note in meta["notes"]),
         transfer=meta["transfer"],
         file_digest=digest,
     )
@@ -192,7 +193,7 @@ def source_features(
     """The features, memory-mapped, and a name for them by their content."""
     # The prompt shapes the features only where its words weigh the tokens.
     prompt = config.source_prompt if config.importance == "prompt" else ""
-    if config.importance == "prompt" and not prompt:
+    if config.importance == "prompt" and not backbone.embed(prompt).words.any():
         raise AdaFlowError("importance by prompt needs a source prompt that says what is in the video")
     key = cache_key(
         video=video.digest,

@@ -22,6 +22,7 @@ from adaflow_core.types import Segments
 # Unevenness in dB under which keyframes lie at even distances: what choosing them would gain there is within the error
 # of its prediction. Even and uneven motion of the drawn world lie at 0 to 1.0 and at 5.2 to 6.1 dB.
 LEAST_UNEVENNESS = 2.0
+PART = 32  # frames that are compared with a keyframe at a time: the features of all of them are in memory
 
 
 def threshold_starts(
@@ -117,7 +118,9 @@ def place_borders(compare: Compare, keyframes: np.ndarray, cuts: np.ndarray, rea
             starts.append(int(between[0]) if len(between) else right)
             continue
         options = np.arange(low, high)  # frames that either side may take
-        gain = np.cumsum(np.append(0.0, compare(left, options)[0] - compare(right, options)[0]))
+        parts = np.array_split(options, -(-len(options) // PART))
+        leads = [compare(left, part)[0] - compare(right, part)[0] for part in parts]
+        gain = np.cumsum(np.concatenate([[0.0], *leads]))
         # Among equals the border nearest the middle.
         near = -np.abs(np.arange(low, high + 1) - middle) * 1e-9
         starts.append(low + int(np.argmax(gain + near)))

@@ -11,7 +11,7 @@ import torch
 
 from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.planning.correspondence import build_correspondence
-from adaflow_core.planning.keyframes import KeyframeSelector
+from adaflow_core.planning.keyframes import PART, KeyframeSelector
 from adaflow_core.planning.residual import PropagationResidual
 from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.planning.slimming import build_slimming
@@ -94,7 +94,7 @@ def _choose(selector: KeyframeSelector, adjacent: np.ndarray) -> KeyframeChoice:
     means, windows, heat = [], [], []
     with selector.monitor.stage("similarity", len(segments)) as stage:
         for start, end, keyframe in zip(segments.starts, segments.ends, segments.keyframes.tolist(), strict=True):
-            for part in np.array_split(np.arange(start, end), -(-(end - start) // 32)):
+            for part in np.array_split(np.arange(start, end), -(-(end - start) // PART)):
                 mean, window = selector.compare(keyframe, part)
                 means.append(mean)
                 windows.append(window)
@@ -125,7 +125,7 @@ def build_layout(
     correspondence: Correspondence | None = None,
 ) -> EditLayout:
     """What the edit needs to know about a choice of keyframes, around a `correspondence` if there is one already."""
-    slimming = build_slimming(features, segments.keyframes, grids, config, device=device)
+    slimming = build_slimming(features, segments.keyframes, grids, config, device=device, monitor=monitor)
     monitor.check()
     if correspondence is None:
         correspondence = build_correspondence(features, segments, grids, config, device, monitor, team)

@@ -1,8 +1,9 @@
 """The propagation residual: the error of propagation on the source itself, for given keyframes and for all pairs.
 
-The source's latents are taken from keyframes as the edit will take its own, along the same correspondences and with the
-same blend, and compared with each frame's latents. On the drawn world that predicts an edit's errors far better than
-the same done with the source's self-attention outputs (benchmarks/RESULTS.md).
+The source's latents are taken from keyframes along the correspondences of the edit and compared with each frame's
+latents. On the drawn world that predicts an edit's errors far better than the same done with the source's
+self-attention outputs (benchmarks/RESULTS.md). They always blend from the keyframes before and after; an edit without
+`blend` takes from its segment's own alone, which this does not predict.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from adaflow_core.model.memory import to_device
 from adaflow_core.planning.correspondence import blend_weights, match_to_keyframes, neighbours
 from adaflow_core.planning.matching import PooledRows, best_match, similarity_grid
 from adaflow_core.progress import Monitor
+from adaflow_core.storage.arrays import scratch
 from adaflow_core.types import Features, Grid, Plan
 
 MAX_TOKENS = 256  # of a frame, for which the error is computed
@@ -186,12 +188,13 @@ def edited_residual(backbone: Backbone, plan: Plan, frames: np.ndarray, monitor:
     correspondences, in deviations of a frame's own latents; 0 at keyframes. Where it is far over the plan's, the edit
     does not follow its source's motion there.
     """
-    latents, chunk = [], backbone.vae_chunk(*plan.video.size)
-    with monitor.stage("residual", len(frames)) as stage:
-        for part in stage.chunks(len(frames), chunk):
-            latents.append(backbone.fetch(backbone.encode(np.asarray(frames[part]))))
-    residual = PropagationResidual(plan.features, np.concatenate(latents), plan.segments.cuts, backbone.device)
-    return residual(plan.segments.keyframes, np.arange(len(frames)))
+    T, (width, height) = len(frames), plan.video.size
+    latents = scratch(np.float32, (T, backbone.latent_channels, height // backbone.factor, width // backbone.factor))
+    with monitor.stage("residual", T) as stage:
+        for part in stage.chunks(T, backbone.vae_chunk(width, height)):
+            latents[part] = backbone.fetch(backbone.encode(np.asarray(frames[part])))
+    residual = PropagationResidual(plan.features, latents, plan.segments.cuts, backbone.device)
+    return residual(plan.segments.keyframes, np.arange(T))
 
 
 class _Sample(NamedTuple):

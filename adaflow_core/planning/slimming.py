@@ -6,6 +6,7 @@ AdaFlow (arXiv 2502.05433), section on adaptive attention slimming.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.planning.matching import TABLE_ENTRIES, pool_map, pool_tokens, similarity_grid
+from adaflow_core.progress import Monitor
 from adaflow_core.types import Features, Grid, Slimming
 
 # How many tokens a sampled one may stand for: at most MAX_WEIGHT, and at most LEAST_WEIGHT and one more for each
@@ -35,13 +37,19 @@ class Kept(NamedTuple):
 def token_scores(
     tokens: Tensor,  # [K, n, c] unit rows
     importance: Tensor,  # [K, n], mean 1 over a frame
+    advance: Callable[[], None] = lambda: None,  # called for each keyframe
 ) -> Tensor:
     """[K, K, n]: for query keyframe q and token j of keyframe k, max_i <F_qi, F_kj> times the importance of j."""
     K, n, c = tokens.shape
-    keys = tokens.reshape(K * n, c)
-    columns = max(1, TABLE_ENTRIES // n)
-    rows = [torch.cat([(query @ part.mT).amax(dim=0) for part in keys.split(columns)]) for query in tokens]
-    return torch.stack(rows).reshape(K, K, n) * importance
+    scores, at_once = tokens.new_empty(K, K, n), max(1, TABLE_ENTRIES // n**2)
+    for q, query in enumerate(tokens):
+        for start in range(q, K, at_once):
+            others = tokens[start : start + at_once]
+            table = (query @ others.reshape(-1, c).mT).unflatten(1, (len(others), n))  # of two keyframes, for both
+            scores[q, start : start + at_once] = table.amax(dim=0)
+            scores[start : start + at_once, q] = table.amax(dim=2).mT
+        advance()
+    return scores * importance
 
 
 def kept_count(K: int, n: int, *, prune: float | None = None, kv_frames: float | None = None) -> int:
@@ -80,7 +88,13 @@ def select_tokens(
 
 
 def build_slimming(
-    features: Features, keyframes: np.ndarray, grids: list[Grid], config: PlanConfig, *, device: torch.device | str
+    features: Features,
+    keyframes: np.ndarray,
+    grids: list[Grid],
+    config: PlanConfig,
+    *,
+    device: torch.device | str,
+    monitor: Monitor,
 ) -> dict[Grid, Slimming] | None:
     """The kept tokens of every keyframe, by grid; None where keyframes attend within themselves only.
 
@@ -92,12 +106,18 @@ def build_slimming(
     tokens = torch.from_numpy(features.tokens[keyframes]).to(device).float()
     weights = torch.from_numpy(features.importance[config.importance][keyframes]).to(device)
     prune, kv_frames = (config.prune, config.kv_frames) if method.pruned else (0.0, None)
-    result = {}
+    result, scored_grids, K = {}, dict.fromkeys(map(similarity_grid, grids)), len(keyframes)
+    with monitor.stage("slim", K * len(scored_grids)) as stage:
+        found = {
+            scored: token_scores(
+                pool_tokens(tokens, features.grid, scored), pool_map(weights, features.grid, scored), stage.advance
+            )
+            for scored in scored_grids
+        }
     for grid in grids:
         scored = similarity_grid(grid)
-        pooled = pool_tokens(tokens, features.grid, scored), pool_map(weights, features.grid, scored)
-        scores = pool_map(token_scores(*pooled), scored, grid)
-        count = kept_count(len(keyframes), grid.n, prune=prune, kv_frames=kv_frames)
+        scores = pool_map(found[scored], scored, grid)
+        count = kept_count(K, grid.n, prune=prune, kv_frames=kv_frames)
         kept = select_tokens(scores, count, config.sampled)
         indices = kept.tokens.int().cpu().numpy()
         result[grid] = Slimming(grid, scores.half().cpu().numpy(), indices, kept.num_sampled, kept.sample_weight)

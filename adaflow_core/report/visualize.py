@@ -42,8 +42,7 @@ _LEFT, _RIGHT = 46, 14
 
 def stamp(plan: Plan, frame: int) -> str:
     """When a frame is, in the source's own count: "1.20 s, frame 24"."""
-    index = plan.video.start + int(frame)
-    return f"{float(index / plan.video.fps):.2f} s, frame {index}"
+    return f"{plan.video.seconds(int(frame)):.2f} s, frame {plan.video.start + int(frame)}"
 
 
 def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
@@ -401,20 +400,20 @@ def _legend(canvas: Canvas, x: float, y: float) -> None:
 
 def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
     """Seconds, and the frames they fall on, under a panel that ends at `y`."""
-    fps, start = float(plan.video.fps), plan.video.start
-    seconds = axis.T / fps
-    wanted = seconds / max(2.0, axis.width / 80)  # a label every 80 pixels
+    frames = range(axis.first, axis.first + axis.T + 1)
+    times = [plan.video.seconds(frame) for frame in frames]
+    wanted = (times[-1] - times[0]) / max(2.0, axis.width / 80)  # a label every 80 pixels
     steps = [b * 10.0**e for e in range(-2, 5) for b in (1, 2, 5)]
     step = next((s for s in steps if s >= wanted), steps[-1])
     decimals = max(0, -int(np.floor(np.log10(step))))
-    begin = start + axis.first
-    first = max(0.0, np.ceil(begin / fps / step - 1e-6))
-    for second in np.arange(first, (begin + axis.T) / fps / step + 1e-6) * step:
-        x = axis.edge(second * fps - start)
+    first = max(0.0, np.ceil(times[0] / step - 1e-6))
+    for second in np.arange(first, times[-1] / step + 1e-6) * step:
+        frame = float(np.interp(second, times, frames))
+        x = axis.edge(frame)
         anchor = "ra" if x > axis.left + axis.width - 16 else "ma"
         canvas.line([(x, y), (x, y + 4)], MUTED)
         canvas.text(x, y + 6, f"{second + 0.0:.{decimals}f} s", INK, 11, anchor)
-        canvas.text(x, y + 21, f"frame {round(second * fps)}", MUTED, 10, anchor)
+        canvas.text(x, y + 21, f"frame {plan.video.start + round(frame)}", MUTED, 10, anchor)
 
 
 def contact_sheet(pictures: Sequence[Picture] | np.ndarray, columns: int = 8, gap: int = 4) -> Picture:

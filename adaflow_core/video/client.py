@@ -103,19 +103,24 @@ class Decoder:
         return VideoInfo(self.path, width, height, fps, frames, seconds, codec, rotation, audio, notes, transfer)
 
     def frames(
-        self, size: tuple[int, int], begin: int, count: int
+        self, size: tuple[int, int], begin: int, count: int, *, whole: bool = False
     ) -> Iterator[tuple[float | None, float | None, np.ndarray]]:
         """Up to `count` frames [h, w, 3] uint8 from number `begin` on, upright, at `size` (width, height).
 
         With each the seconds after the file's first frame at which it is shown, and its duration, where known.
+        `whole`: AdaFlowError where one of them cannot be read, which otherwise is left out.
         """
-        self._ask("frames", size=size, begin=begin, count=count)
+        self._ask("frames", size=size, begin=begin, count=count, whole=whole)
+        read = 0
         for answer, picture in self._pictures(size, count):
+            read += 1
             time, duration = (
                 value if isinstance(value := answer.get(name), float) and math.isfinite(value) else None
                 for name in ("time", "duration")
             )
             yield time, duration, picture
+        if whole and read < count:
+            raise AdaFlowError(f"{self.path.name} is damaged: its frame {begin + read} cannot be read; export it again")
 
     def thumbnails(self, count: int, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
         """Up to `count` small frames [h, w, 3] spread evenly over the file, with their numbers."""

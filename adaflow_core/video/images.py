@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -40,7 +41,7 @@ def pictures_of(folder: Path) -> list[Path]:
 
 def index_of(path: Path, monitor: Monitor) -> Index:
     if path.is_dir():
-        return Index(len(pictures_of(path)), None, [])
+        return Index(len(pictures_of(path)), None, [], apart=True)
     with _opened(path) as file:
         ends = [0]
         for number in range(getattr(file, "n_frames", 1)):
@@ -55,7 +56,7 @@ def _round(seconds: Fraction) -> int:
     return round(seconds / _TICK)
 
 
-def probe(path: Path, index: Index) -> VideoInfo:
+def probe(path: Path, index: Index, monitor: Monitor) -> VideoInfo:
     """What is in it, by the headers of all pictures, before any is decoded."""
     rate, seconds = RATE, float(index.length / RATE)
     if index.times is not None:
@@ -68,8 +69,9 @@ def probe(path: Path, index: Index) -> VideoInfo:
     sizes: dict[tuple[int, int], Path] = {}
     kinds: set[str] = set()
     for picture in paths:
+        monitor.check()
         with _opened(picture) as file:
-            turned = file.getexif().get(_ORIENTATION, 1) >= 5
+            turned = _orientation(file, picture) >= 5
             sizes.setdefault(file.size[::-1] if turned else file.size, picture)
             kinds |= {"alpha"} if file.has_transparency_data else set()
             kinds |= {"float"} if file.mode == "F" else set()
@@ -86,6 +88,24 @@ def probe(path: Path, index: Index) -> VideoInfo:
     size = next(iter(sizes))
     kind = "pictures" if path.is_dir() else "webp"
     return VideoInfo(path, *size, rate, index.length, seconds, kind, 0, False, tuple(notes))
+
+
+def _orientation(file: Image.Image, path: Path) -> int:
+    """By EXIF, without decoding; Pillow's reader of PNG decodes all pixels to find what may stand behind them."""
+    if file.format == "PNG" and "exif" not in file.info and (late := _exif_of_png(path)):
+        file.info["exif"] = late
+    return int(Image.Image.getexif(file).get(_ORIENTATION, 1))
+
+
+def _exif_of_png(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(8)  # the signature
+        while len(head := file.read(8)) == 8:
+            size, kind = int.from_bytes(head[:4]), head[4:]
+            if kind == b"eXIf":
+                return file.read(size)
+            file.seek(size + 4, os.SEEK_CUR)  # and the checksum
+    return b""
 
 
 def _gaps(stems: list[str]) -> str:

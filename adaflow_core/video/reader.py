@@ -69,6 +69,7 @@ class Index(NamedTuple):
     stamps: np.ndarray | None = None  # [length] int64 FFmpeg's times, ascending; None: they are the same
     counted: bool = False  # the stamps are not in the order of the frames: its number tells when a frame is shown
     container: str = ""  # FFmpeg's name for its kind
+    apart: bool = False  # each frame is a file of its own
 
     def by_stamps(self) -> Index:
         """With FFmpeg's times, by which it seeks; some may be wrong by a few frames."""
@@ -78,9 +79,16 @@ class Index(NamedTuple):
         """Whether decoding can begin at one of the frames begin..end, both included."""
         stamps = self.by_stamps().times
         if stamps is None:
-            return False
+            return self.apart
         low, high = int(stamps[begin]), int(stamps[end])
         return any(low <= time <= high for time, _ in self.keys)
+
+    def misses(self, number: int, frame: av.VideoFrame) -> bool:
+        """Whether `frame`, decoded in the place of this number, is a later one: it could not be decoded."""
+        if self.times is None or frame.time is None or number + 1 >= self.length:
+            return False
+        time = round(frame.time / self.base)
+        return time > int(self.times[number]) and time >= int(self.times[number + 1])
 
     def seconds_of(self, frame: av.VideoFrame) -> float | None:
         """For which a frame is shown, where that is known."""
@@ -356,10 +364,10 @@ def progressive(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
                 yield made
 
 
-def probe(path: Path, index: Index) -> VideoInfo:
+def probe(path: Path, index: Index, monitor: Monitor) -> VideoInfo:
     """What is in a file: its header, checked against its packets, and one decoded frame."""
     with open_video(path) as (container, stream):
-        frame = next(decode_packets(container, stream, Monitor()), None)
+        frame = next(decode_packets(container, stream, monitor), None)
         if frame is None:
             raise AdaFlowError(f"{path} has no readable frame ({codec_name(stream)}); choose another file or {CONVERT}")
         if frame.colorspace not in MATRICES:

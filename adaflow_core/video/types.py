@@ -67,6 +67,10 @@ class Video:
     def __len__(self) -> int:
         return int(self.frames.shape[0])
 
+    def seconds(self, frame: int) -> float:
+        """When a frame begins after the source's first; that of number T is the end of the last."""
+        return float((self.start + frame) / self.fps) if self.times is None else self.times[frame]
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""

@@ -65,7 +65,7 @@ class Source:
 
     @cached_property
     def info(self) -> VideoInfo:
-        return self._reader.probe(self.path, self.index)
+        return self._reader.probe(self.path, self.index, self.monitor)
 
     def probe(self) -> None:
         info = self.info
@@ -75,8 +75,11 @@ class Source:
             transfer=info.transfer,
         )  # fmt: skip
 
-    def frames(self, size: list[int], begin: int, count: int) -> None:
-        """Up to `count` frames [h, w, 3] from number `begin` on with time and duration, then an answer without one."""
+    def frames(self, size: list[int], begin: int, count: int, whole: bool) -> None:
+        """Up to `count` frames [h, w, 3] from number `begin` on with time and duration, then an answer without one.
+
+        `whole`: none from the first on that cannot be decoded.
+        """
         from av.video.reformatter import VideoReformatter
 
         from adaflow_core.video.pixels import upright_rgb
@@ -84,7 +87,9 @@ class Source:
 
         scaler, width, height = VideoReformatter(), *size
         with closing(self._reader.frames_from(self.path, self.index, begin, self.monitor)) as source:
-            for frame in islice(progressive(source), count):
+            for number, frame in enumerate(islice(progressive(source), count), begin):
+                if whole and self.index.misses(number, frame):
+                    break
                 picture = upright_rgb(frame, (width, height), scaler)
                 time = None if frame.time is None else frame.time - self.index.first
                 self.answers.send(picture.tobytes(), frame=True, time=time, duration=self.index.seconds_of(frame))

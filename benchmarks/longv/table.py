@@ -69,7 +69,7 @@ def shared_seconds(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def inverting_seconds(rows: Iterable[Row]) -> dict[tuple[str, int, int], float]:
-    """Inversion -> its seconds for a frame, by the row that inverted most of its own: the cache had the others' frames."""
+    """Inversion -> its seconds for a frame, by the row that inverted most of its frames: others found theirs cached."""
     found: dict[tuple[str, int, int], float] = {}
     for row in rows:
         seconds = row["seconds"].get("invert", 0.0) / len(row["edited"])

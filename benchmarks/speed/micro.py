@@ -116,7 +116,7 @@ def _layout(backbone: Backbone, width: int, height: int, K: int, config: PlanCon
     features = Features(tokens.astype(np.float16), grids[0], {config.importance: even}, 1.0)
     frames = np.arange(K)
     segments = Segments(frames, frames, np.empty(0, np.int64), K + 1)
-    slimming = build_slimming(features, frames, grids, config, device=backbone.device)
+    slimming = build_slimming(features, frames, grids, config, device=backbone.device, monitor=Monitor())
     correspondence = correspond(
         features, segments, grids, blend=config.blend, device=backbone.device, monitor=Monitor()
     )

@@ -25,7 +25,7 @@ from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.changes import carry_changes
 from adaflow_core.picture.region import Region
 from adaflow_core.picture.region.carry import Source
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.export import edit_command
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
@@ -44,8 +44,11 @@ def textured(T: int, speed: int = 2, size: int = 96) -> np.ndarray:
 
 def carried(frames: np.ndarray, cuts: list[int], pictures: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     flow = np.stack([flow_between(*frames[t : t + 2]) for t in range(len(frames) - 1)]).astype(np.float16)
-    with Monitor().stage("carry", 2 * len(frames)) as stage:
-        return carry_changes(Source(frames, flow), np.array(cuts), pictures, stage)
+    told: list[Progress] = []
+    with Monitor(told.append).stage("carry", 2 * len(frames)) as stage:
+        found = carry_changes(Source(frames, flow), np.array(cuts), pictures, stage)
+    assert max(progress.done for progress in told) == told[-1].done == told[-1].total
+    return found
 
 
 def striped(frame: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from adaflow_core.editing.place.cutout import cleaned, guided, iou
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.picture.region.carry import Source, carry
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, Progress
 from scenes.render import render
 from scenes.world import sample
 
@@ -29,8 +29,12 @@ def drawn(motion: str, frames: int = 12, seed: int = 4) -> tuple[Source, np.ndar
 
 
 def carried(source: Source, cuts: np.ndarray, painted: dict[int, np.ndarray]) -> np.ndarray:
-    with Monitor().stage("carry", 2 * len(source.frames)) as stage:
-        return carry(source, cuts, painted, stage) > 127
+    """Its masks; the progress comes to its end, and no further."""
+    told: list[Progress] = []
+    with Monitor(told.append).stage("carry", 2 * len(source.frames)) as stage:
+        found = carry(source, cuts, painted, stage) > 127
+    assert max(progress.done for progress in told) == told[-1].done == told[-1].total
+    return found
 
 
 @pytest.mark.parametrize(("motion", "least"), [("drift", 0.9), ("turn", 0.9), ("occlusion", 0.75), ("leave", 0.75)])

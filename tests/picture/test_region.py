@@ -6,9 +6,12 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,11 +24,13 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.region import Region, files
-from adaflow_core.picture.region.mask import feathered, fitted
+from adaflow_core.picture.region.mask import feathered, fitted, read_masks
+from adaflow_core.progress import Monitor
 from adaflow_core.report.export import edit_command
 from adaflow_core.report.visualize import region_view
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Plan
+from adaflow_core.video.decode import from_frames
 
 QUICK = EditConfig(steps=2, focus=1.0)
 PROMPT = "a blue ball, watercolour"
@@ -149,6 +154,40 @@ def test_a_region_is_said_in_one_way(asked: dict[str, Any]) -> None:
         Region(**asked)
     with pytest.raises(AdaFlowError, match="feather is 300"):
         Region(words="ball", feather=300)
+
+
+def with_a_bad_frame(path: Path, count: int, bad: int) -> Path:
+    """Masks of which each is a column further on; one packet is destroyed."""
+    masks = np.zeros((count, 64, 96, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "rgb24"
+        for t, mask in enumerate(masks):
+            mask[:, 8 * t : 8 * t + 8] = 255
+            frame = av.VideoFrame.from_ndarray(mask, format="rgb24")
+            frame.pts, frame.time_base = t, Fraction(1, 24)
+            for packet in stream.encode(frame):
+                if t == bad:
+                    whole, packet = packet, av.Packet(bytes(packet)[:20] + bytes(packet.size - 20))
+                    packet.pts, packet.dts, packet.time_base = whole.pts, whole.dts, whole.time_base
+                    packet.duration, packet.stream, packet.is_keyframe = whole.duration, stream, True
+                container.mux(packet)
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("start", "frames", "bad"), [(0, 12, 3), (0, 8, 3), (4, 8, 4), (0, 12, 11), (4, 8, 11)])
+def test_a_file_of_masks_with_a_bad_frame_is_refused(start: int, frames: int, bad: int, tmp_path: Path) -> None:
+    video = replace(from_frames(np.zeros((frames, 64, 96, 3), np.uint8)), start=start)
+    path = with_a_bad_frame(tmp_path / "masks.mov", 12, bad)
+    with pytest.raises(AdaFlowError, match=rf"masks.mov is damaged: its frame {bad} cannot be read"):
+        read_masks(path, video, Monitor())
+
+
+def test_a_file_of_masks_serves_the_frames_of_a_shorter_film(tmp_path: Path) -> None:
+    video = replace(from_frames(np.zeros((6, 64, 96, 3), np.uint8)), start=4)
+    inside = read_masks(with_a_bad_frame(tmp_path / "masks.mov", 12, 1), video, Monitor())
+    assert [int(np.flatnonzero(mask.any(axis=0))[0]) for mask in inside] == [8 * t for t in range(4, 10)]
 
 
 def save(mask: np.ndarray, path: Path) -> Path:

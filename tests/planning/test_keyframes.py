@@ -12,6 +12,7 @@ import torch
 from adaflow_core.config import PlanConfig
 from adaflow_core.planning import similarity as similarity_module
 from adaflow_core.planning.keyframes import (
+    PART,
     KeyframeSelector,
     budget_segments,
     even_segments,
@@ -218,6 +219,18 @@ def test_borders_are_the_best_of_all(seed: int, reach: int | None) -> None:
             if reach is None or abs(border - middle) <= reach
         }
         assert start == max(totals, key=lambda border: totals[border])
+
+
+def test_a_long_stretch_is_compared_in_parts() -> None:
+    table, sizes = symmetric(100), []
+
+    def compare(anchor: int, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sizes.append(len(frames))
+        return table[anchor, frames], table[anchor, frames]
+
+    _, start = place_borders(compare, np.array([1, 98]), NONE)
+    totals = [table[1, 2:border].sum() + table[98, border:98].sum() for border in range(2, 99)]
+    assert start == 2 + int(np.argmax(totals)) and max(sizes) <= PART and sum(sizes) == 2 * 96
 
 
 def test_equal_borders_lie_in_the_middle() -> None:

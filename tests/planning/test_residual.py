@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning import residual as propagation
 from adaflow_core.planning.correspondence import CONFIDENCE_SCALE
-from adaflow_core.planning.residual import PairCosts, PropagationResidual, best_keyframes
+from adaflow_core.planning.residual import PairCosts, PropagationResidual, best_keyframes, edited_residual
 from adaflow_core.progress import Monitor
-from adaflow_core.types import Grid
+from adaflow_core.storage import arrays
+from adaflow_core.types import Features, Grid
 from helpers.made import drifting, latents_of, make_features, unit_rows
+from helpers.plans import small_plan
 
 GRID = Grid(4, 3)
 NONE = np.array([], dtype=np.int64)
@@ -64,6 +69,25 @@ def test_of_each_block_one_token_is_tried(grid: Grid, most: int) -> None:
     side = next(s for s in range(1, 99) if -(-grid.h // s) * -(-grid.w // s) <= most)
     blocks = {(int(i) // grid.w // side, int(i) % grid.w // side) for i in tried}
     assert len(tried) == len(blocks) == -(-grid.h // side) * -(-grid.w // side) <= most
+
+
+def test_the_latents_of_an_edit_lie_on_disk(
+    tiny_backbone: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, plan, kept = tiny_backbone("sd1"), small_plan(), []
+
+    def measure(features: Features, latents: np.ndarray, *rest: Any) -> PropagationResidual:
+        kept.append(latents)
+        return PropagationResidual(features, latents, *rest)
+
+    monkeypatch.setattr(propagation, "PropagationResidual", measure)
+    monkeypatch.setattr(arrays, "SCRATCH_IN_MEMORY", 0)
+    found = edited_residual(backbone, plan, plan.video.frames, Monitor())
+    assert isinstance(kept[0], np.memmap)
+    with torch.inference_mode():
+        latents = backbone.fetch(backbone.encode(plan.video.frames))
+    expected = PropagationResidual(plan.features, latents, plan.segments.cuts)(plan.segments.keyframes, np.arange(20))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 # --- for all that might be chosen -------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adaflow_core.report.canvas import CUT, KEYFRAME, PLACE, heat_colours
+from adaflow_core.report.canvas import CUT, KEYFRAME, PLACE, Canvas, heat_colours
 from adaflow_core.report.visualize import (
     WIDTH,
     TimeAxis,
@@ -191,6 +191,20 @@ def test_strip_holds_every_keyframe_in_rows() -> None:
     plan = small_plan()
     one, two = keyframe_strip(plan, 60), keyframe_strip(plan, 60, columns=2)
     assert two.shape[0] > one.shape[0] and two.shape[1] < one.shape[1]
+
+
+def test_uneven_frames_stand_at_their_own_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = small_plan(start=100)
+    times = [10.0 + 0.1 * t if t < 10 else 11.0 + 0.3 * (t - 10) for t in range(21)]  # ten a second, then three
+    plan = replace(plan, video=replace(plan.video, times=tuple(times)))
+    assert stamp(plan, 3) == "10.30 s, frame 103" and stamp(plan, 12) == "11.60 s, frame 112"
+    shown: dict[str, float] = {}
+    monkeypatch.setattr(Canvas, "text", lambda canvas, x, y, text, *rest: shown.update({text: x}) or 0.0)
+    timeline(plan)
+    axis = TimeAxis.of(plan, WIDTH)
+    for text, frame in (("10.5 s", 5), ("11.0 s", 10), ("12.5 s", 15), ("14.0 s", 20)):
+        assert shown[text] == pytest.approx(axis.edge(frame)), text
+    assert {"frame 105", "frame 110", "frame 115", "frame 120"} <= shown.keys()
 
 
 def test_stamps_count_in_the_source() -> None:

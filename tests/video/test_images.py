@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.progress import Monitor
+from adaflow_core.video import images
 from adaflow_core.video.decode import decode_video, probe
+from adaflow_core.video.worker import Answers, Source
 from adaflow_core.video.write import write_video
 from helpers.films import psnr
 from helpers.odd_files import ffmpeg
@@ -127,6 +132,39 @@ def test_a_picture_is_turned_as_its_camera_was(tmp_path: Path) -> None:
     picture.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "a/2.jpg", quality=95)
     video = decode_video(tmp_path / "a", size=SIZE[::-1])
     assert not video.notes and psnr(video.frames[0], video.frames[1]) > 30 and video.frames[0][10, 32, 2] > 200
+
+
+@pytest.mark.parametrize("kind", ["plain", "turned", "turned late"])
+def test_probing_a_folder_decodes_none_and_gives_signs_of_life(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, exif = saved(tmp_path / "a", _1_png=plain(), _2_png=plain()), Image.Exif()
+    exif[0x0112] = 6
+    for path in folder.iterdir():
+        if kind != "plain":
+            plain().save(path, exif=exif)
+        if kind == "turned late":  # behind the pixels, where a PNG may have it too
+            data, chunk = path.read_bytes(), b"eXIf" + exif.tobytes()
+            begin = data.index(b"eXIf") - 4
+            end = begin + 12 + int.from_bytes(data[begin : begin + 4])
+            moved = (len(chunk) - 4).to_bytes(4) + chunk + crc32(chunk).to_bytes(4)
+            path.write_bytes(data[:begin] + data[end:-12] + moved + data[-12:])
+    decoded: list[Path] = []
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda file: decoded.append(file.filename))
+    signs: list[int] = []
+    monitor = Monitor(stop=lambda: bool(signs.append(1)))
+    info = images.probe(folder, images.index_of(folder, monitor), monitor)
+    assert (info.width, info.height) == SIZE[:: 1 if kind == "plain" else -1] and not decoded and len(signs) == 2
+
+
+def test_thumbnails_of_a_folder_open_just_those(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(tmp_path / "a", **{f"_{n}_png": plain((8 * n,) * 3) for n in range(25)})
+    opened: list[str] = []
+    plainly = images._upright_rgb
+    monkeypatch.setattr(images, "_upright_rgb", lambda file, path: (opened.append(path.stem), plainly(file, path))[1])
+    source = Source(folder, Answers(BytesIO()))
+    found = [(number, int(picture.mean())) for number, picture in source._scattered(4, list(SIZE))]
+    assert found == [(n, 8 * n) for n in (0, 8, 16, 24)] and opened == ["0", "8", "16", "24"]
 
 
 # --- animations -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -57,6 +58,8 @@ class ModelParts:
 
 
 def split_value(name: str) -> tuple[str, str]:
-    """("FILE", "VALUE") of "FILE=VALUE", or ("FILE", "")."""
+    """("FILE", "VALUE") of "FILE=VALUE", or ("FILE", ""); the name of what is there is taken whole."""
+    if os.path.exists(os.path.expanduser(name)):
+        return name, ""
     file, equals, value = name.rpartition("=")
     return (file, value) if equals else (name, "")

@@ -8,7 +8,7 @@ shot, is found again, unless its surroundings have its colours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -56,26 +56,33 @@ def carry(source: Source, cuts: np.ndarray, painted: Mapping[int, Bools], stage:
         shot = range(begin, end)
         known: dict[int, Floats] = {t: painted[t].astype(np.float32) for t in shot if t in painted}
         if not known and distinct >= DISTINCT:
-            _pass(source, colours.again(), shot, {begin: alone(colours, source.frames[begin])}, out, stage)
+            first = {begin: alone(colours, source.frames[begin])}
+            _pass(source, colours.again(), shot, first, out, lambda: stage.advance(0))
             best = begin + int(np.argmax([(out[t] > 127).sum() for t in shot]))
             known = {best: out[best] / np.float32(255)}
         if not known:
             out[begin:end] = 0
+            stage.advance(2 * len(shot))
             continue
-        _pass(source, colours.again(), shot, known, out, stage)
-        _pass(source, colours.again(), shot[::-1], known, out, stage)
+        _pass(source, colours.again(), shot, known, out, stage.advance)
+        _pass(source, colours.again(), shot[::-1], known, out, stage.advance)
         for t in shot:
             out[t] = np.where(cleaned(painted[t] if t in painted else out[t] > 127, smallest), 255, 0)
     return out
 
 
 def _pass(
-    source: Source, colours: Colours, shot: range, known: Mapping[int, Floats], out: NDArray[np.uint8], stage: Stage
+    source: Source,
+    colours: Colours,
+    shot: range,
+    known: Mapping[int, Floats],
+    out: NDArray[np.uint8],
+    advance: Callable[[], None],
 ) -> None:
     """One way through a shot. The way back is laid over what is there, by the distances to what is known."""
     frames, state, places = source.frames, None, np.array(sorted(known))
     for t in shot:
-        stage.advance()
+        advance()
         if t in known:
             state, colours = known[t], colours.again()
         elif state is not None:

@@ -5,7 +5,7 @@ Outside it and its feather the delivered frames are the source's, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -21,7 +21,7 @@ from adaflow_core.picture.region import files
 from adaflow_core.picture.region.window import Window
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch, taken
-from adaflow_core.video.decode import decode_video, probe
+from adaflow_core.video.client import Decoder
 from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
 
@@ -144,27 +144,35 @@ def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, ND
 def read_masks(masks: np.ndarray | Path, video: Video, monitor: Monitor) -> NDArray[np.bool_]:
     """Masks of all frames [T, H, W], at the working size; those of a longer file are those of the video's frames."""
     T = len(video)
+    inside = scratch(np.bool_, video.frames.shape[:3])
     if isinstance(masks, Path):
-        info = probe(masks)
-        length = info.frames
-        if length != T and length < video.start + T:
-            raise AdaFlowError(
-                f"{masks.name} has {length} frames and the video {T}; give a mask for each, or of one frame"
-            )
-        first = 0 if length == T else video.start
-        check_aspect((info.width, info.height), video.size, masks.name)
-        frames = slice(first, first + T)
-        read = decode_video(masks, size=video.size, frames=frames, monitor=monitor.quiet()).frames
-        inside = np.stack([frame.mean(axis=-1) >= BRIGHT for frame in read])
+        for t, frame in enumerate(_frames_of(masks, video, monitor)):
+            inside[t] = frame.mean(axis=-1) >= BRIGHT
     elif len(masks) != T:
         raise AdaFlowError(f"there are {len(masks)} masks for {T} frames; give one for each, or paint one frame")
     else:
-        inside = np.stack([fitted(np.asarray(mask), video.size) for mask in masks])
+        for t, mask in enumerate(masks):
+            inside[t] = fitted(np.asarray(mask), video.size)
     if not inside.any():
         raise AdaFlowError("the masks are empty in all frames; what the edit may change must be white")
     if inside.all():
         raise AdaFlowError("the masks cover all of the video; edit without a region, or leave a part out")
     return inside
+
+
+def _frames_of(path: Path, video: Video, monitor: Monitor) -> Iterator[np.ndarray]:
+    """[H, W, 3] uint8 of a file of masks, for each frame of the video."""
+    T = len(video)
+    with Decoder(path, monitor) as decoder:
+        info = decoder.probe()
+        if info.frames != T and info.frames < video.start + T:
+            raise AdaFlowError(
+                f"{path.name} has {info.frames} frames and the video {T}; give a mask for each, or of one frame"
+            )
+        check_aspect((info.width, info.height), video.size, path.name)
+        first = 0 if info.frames == T else video.start
+        for _, _, frame in decoder.frames(video.size, first, T, whole=True):
+            yield frame
 
 
 def fitted(mask: np.ndarray, size: tuple[int, int], name: str = "a mask") -> NDArray[np.bool_]:

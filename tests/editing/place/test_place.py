@@ -142,7 +142,7 @@ def test_all_over_the_frame_there_is_no_place_and_it_is_said_why(engine: AdaFlow
     for plan, prompt, config, why in (
         (described, "a watercolour of mountains", focused, "differ all over"),
         (described, "a red ball in a meadow", focused, "are alike"),
-        (described, "a blue ball in a meadow", EditConfig(focus=0.0), "focus is 0"),
+        (described, "a blue ball in a meadow", EditConfig(focus=0.0), "at focus 0 it is held to no part of it"),
         (plain, "a blue ball in a meadow", focused, "not said what is in the video"),
     ):
         place = engine.place(plan, prompt, config=config)
