@@ -94,9 +94,8 @@ class Editor:
         self.place = None if place is None or not config.focus else 1 - config.focus * (1 - place)
         self.rows = backbone.whole(self.chunk)  # of which the processes' parts of the other frames are made up
         self._last_kept: tuple[EditLayout, dict[int, Tensor]] | None = None
-        self._drawn: Callable[[np.ndarray], Tensor] | None = (
-            None  # frames -> what is added to their noise; None: nothing
-        )
+        # Frames -> what is added to the noise of their inversion; None: nothing.
+        self._drawn: Callable[[np.ndarray], Tensor] | None = None
 
     @torch.inference_mode()
     def run(
