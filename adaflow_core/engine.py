@@ -90,6 +90,11 @@ class AdaFlow:
     def device(self) -> torch.device:
         return self.backbone.device
 
+    @property
+    def busy(self) -> bool:
+        """Whether `check_prompt` would wait for the end of a job."""
+        return False
+
     def check_prompt(self, text: str) -> Embedding:
         """What the model makes of a prompt: its unknown words and the part it cannot take."""
         return self.backbone.embed(text)

@@ -43,7 +43,6 @@ class StoredPlan:
     id: str
     request: Request
     plan: Plan
-    used: float  # time of its last use, on the monotonic clock
 
 
 @dataclass
@@ -51,7 +50,7 @@ class _Kept(Generic[T]):
     """Something of a visitor's."""
 
     value: T
-    used: float  # as of a `StoredPlan`
+    used: float  # time of its last use, on the monotonic clock
 
 
 class Studio:
@@ -89,7 +88,7 @@ class Studio:
         self.engines = Engines(device, public, gpus)
         self._here = runner is None
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
-        self._plans: OrderedDict[str, StoredPlan] = OrderedDict()  # guarded by _plans_lock
+        self._plans: OrderedDict[str, _Kept[StoredPlan]] = OrderedDict()  # guarded by _plans_lock
         self._videos: OrderedDict[str, _Kept[str]] = OrderedDict()  # guarded by _plans_lock
         self._overs: OrderedDict[str, _Kept[dict[str, Any]]] = OrderedDict()  # guarded by _plans_lock
         self._keep_plans = keep_plans
@@ -292,7 +291,7 @@ class Studio:
             if local_folder(ModelParts.parse(source).model) is None:  # a prompt that is typed starts no download
                 return []
             engine, _ = self.engines.load(source)
-        if getattr(engine, "busy", False):  # of a `TeamEngine`
+        if engine.busy:
             return []
         embedding = engine.check_prompt(prompt)
         sentences = []
@@ -312,21 +311,12 @@ class Studio:
 
     def store_plan(self, request: Request, plan: Plan, plan_id: str | None = None) -> str:
         """Keep a plan, and return its id, by default a new one; the plan that was used longest ago makes room."""
-        stored = StoredPlan(plan_id or secrets.token_urlsafe(16), request, plan, time.monotonic())
-        with self._plans_lock:
-            self._plans[stored.id] = stored
-            while len(self._plans) > self._keep_plans:
-                self._plans.popitem(last=False)
-        return stored.id
+        stored = StoredPlan(plan_id or secrets.token_urlsafe(16), request, plan)
+        return self._keep(self._plans, stored, stored.id)
 
     def find_plan(self, plan_id: str | None) -> StoredPlan | None:
-        """A stored plan, now marked as used; None if there is none of this id, or no longer."""
-        with self._plans_lock:
-            stored = self._plans.get(plan_id or "")
-            if stored is not None:
-                stored = self._plans[stored.id] = replace(stored, used=time.monotonic())
-                self._plans.move_to_end(stored.id)
-            return stored
+        """A stored plan; None if there is none of this id, or no longer."""
+        return self._find(self._plans, plan_id)
 
     def forget_plan(self, plan_id: str) -> None:
         """Drop a plan that another one has replaced; queued edits keep theirs."""
@@ -351,6 +341,7 @@ class Studio:
         return key
 
     def _find(self, all_kept: OrderedDict[str, _Kept[T]], key: str | None) -> T | None:
+        """What is kept under `key`, now marked as used."""
         with self._plans_lock:
             kept = all_kept.get(key or "")
             if kept is None:

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -94,8 +93,7 @@ class Editor:
         self.place = None if place is None or not config.focus else 1 - config.focus * (1 - place)
         self.rows = backbone.whole(self.chunk)  # of which the processes' parts of the other frames are made up
         self._last_kept: tuple[EditLayout, dict[int, Tensor]] | None = None
-        # Frames -> what is added to the noise of their inversion; None: nothing.
-        self._drawn: Callable[[np.ndarray], Tensor] | None = None
+        self._drawn: Tensor | None = None  # [T, 4, h, w] what is added to the inversion's noise; None: nothing
 
     @torch.inference_mode()
     def run(
@@ -112,7 +110,7 @@ class Editor:
         pictures [K, h, w, 3] uint8. `checkpoint` is where each step's latents are left, and taken up from.
         """
         unet, S = self.backbone.unet, len(inversion.timesteps)
-        self._drawn = partial(self._drawn_anew, inversion, clean) if self.config.variation else None
+        self._drawn = self._drawn_anew(inversion, clean) if self.config.variation else None
         x, resumed = self._start(inversion, checkpoint)
         passing, due = len(self._passing(len(x))), [] if self.agreement is None else self.agreement.due(S)
         if self.agreement is not None and due:
@@ -172,17 +170,22 @@ class Editor:
         """
         if self._drawn is None or timestep == CLEAN:  # whose alpha is not quite one
             return latents
-        return latents + (1 - self.backbone.schedule.alpha(timestep)) ** 0.5 * self._drawn(frames)
+        drawn = self._drawn[to_device(frames, self._drawn.device)].to(latents.device)
+        return latents + (1 - self.backbone.schedule.alpha(timestep)) ** 0.5 * drawn
 
-    def _drawn_anew(self, inversion: Inversion, clean: np.ndarray, frames: np.ndarray) -> Tensor:
-        """[F, 4, h, w] what is added to the inversion's noise, of unit variance as that is, by `variation`."""
-        share, device = self.config.variation, self.backbone.device
+    def _drawn_anew(self, inversion: Inversion, clean: np.ndarray) -> Tensor:
+        """[T, 4, h, w] what is added to the inversion's noise, of unit variance as that is, by `variation`."""
+        share, device, shape = self.config.variation, self.backbone.device, inversion.latents.shape[1:]
         alpha = self.backbone.schedule.alpha(int(inversion.timesteps[0]))
-        noisy, source = (to_device(latents[frames], device).float() for latents in (inversion.latents[0], clean))
-        noise = (noisy - alpha**0.5 * source) / (1 - alpha) ** 0.5
         # The same for every frame: it must not make frames differ.
-        drawn = torch.randn(noise.shape[1:], generator=torch.Generator().manual_seed(self.config.seed)).to(device)
-        return (math.sqrt(1 - share**2) - 1) * noise + share * drawn
+        drawn = torch.randn(shape[1:], generator=torch.Generator().manual_seed(self.config.seed)).to(device)
+        out = self._latents(shape)
+        for frames in np.split(np.arange(len(out)), range(BLOCK, len(out), BLOCK)):
+            noisy, source = (to_device(latents[frames], device).float() for latents in (inversion.latents[0], clean))
+            noise = (noisy - alpha**0.5 * source) / (1 - alpha) ** 0.5
+            more = (math.sqrt(1 - share**2) - 1) * noise + share * drawn
+            out[to_device(frames, out.device)] = more.to(out.device)
+        return out
 
     def _latents(self, shape: tuple[int, ...]) -> Tensor:
         """Uninitialised float32: on the device, where no pass has to wait for them, or in a file."""

@@ -119,8 +119,9 @@ def _looked_at(keyframes: np.ndarray, prompts: Sequence[Shown | None]) -> np.nda
     found, start = list[int](), 0
     for texts, run in groupby(prompts):
         end = start + len(list(run))
-        inside = keyframes[(keyframes >= start) & (keyframes < end)].tolist()
-        found += [] if texts is None else inside or [(start + end) // 2]
+        if texts is not None:
+            inside = keyframes[(keyframes >= start) & (keyframes < end)].tolist()
+            found += inside or [(start + end) // 2]
         start = end
     even = np.unique(np.linspace(0, len(found) - 1, min(LOOKED_AT, len(found))).astype(int))
     return np.array(found, np.int64)[even]

@@ -77,7 +77,8 @@ def opened_from(project: Project) -> tuple[Over, str]:
         # A file that a stranger names is not looked for on the server.
         elsewhere = bool(region and region["masks"]) or any(row.get("png") is None for row in rows)
         frames = ", ".join(str(int(row["frame"])) for row in rows)
-        words, _ = (str(region["words"]), int(region["feather"])) if region else ("", 0)
+        words = str(region["words"]) if region else ""
+        int(region["feather"] if region else 0)  # which the next plan reads
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise AdaFlowError(f"the region of the project has a wrong part; take a whole one ({problem})") from problem
     if elsewhere:

@@ -31,7 +31,7 @@ PICTURE = np.full((64, 64, 3), 7, np.uint8)
 def stored(clip: Path, size: int = 64, frames: slice | None = None) -> StoredPlan:
     video = decode_video(clip, size=(size, size), frames=frames)
     plan: Any = SimpleNamespace(video=video)
-    return StoredPlan("id", Request(str(clip), PlanConfig(), frames=frames), plan, 0.0)
+    return StoredPlan("id", Request(str(clip), PlanConfig(), frames=frames), plan)
 
 
 def project(clip: Path, folder: Path, **rest: Any) -> Project:
