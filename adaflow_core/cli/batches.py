@@ -22,8 +22,9 @@ def batch_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.batch.manifest import read_manifest
     from adaflow_core.video.types import parse_range, parse_size
 
-    method = vars(arguments).get("method") or ("adaflow" if arguments.preset == "default" else arguments.preset)
-    methods = {method: (plan_config(arguments), edit_config(arguments))}
+    # Edits are filed by it: another preset's under another name.
+    named = [arguments.preset if arguments.preset != "default" else None, vars(arguments).get("method")]
+    methods = {"-".join(filter(None, named)) or "adaflow": (plan_config(arguments), edit_config(arguments))}
     if arguments.frames:
         parse_range(arguments.frames)
     if arguments.size:

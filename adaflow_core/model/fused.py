@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 from adaflow_core.model.backends import gather_blend
@@ -60,17 +61,6 @@ class FusedGroupNorm(nn.GroupNorm):
         return F.silu(normed) if self.silu else normed
 
 
-class FusedLayerNorm(nn.LayerNorm):
-    """Layer normalisation of rows."""
-
-    def __init__(self, norm: nn.LayerNorm) -> None:
-        super().__init__(norm.normalized_shape, norm.eps, device="meta")  # type: ignore[arg-type]
-        self.weight, self.bias = norm.weight, norm.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _kernels().layer_norm(x, self.weight, self.bias, self.eps)
-
-
 class ConvWithoutBias(nn.Conv2d):
     """A convolution whose caller adds its bias, together with what else is added there."""
 
@@ -84,6 +74,17 @@ class ConvWithoutBias(nn.Conv2d):
         return self._conv_forward(x, self.weight, None)
 
 
+class LinearWithoutBias(nn.Linear):
+    """A product whose caller adds its bias, together with what else is added there."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
 def _resnet(block: Any, x: Tensor, temb: Any) -> Tensor:
     """A diffusers residual block's forward, with norms that activate and convolutions that leave out their bias."""
     hidden = block.conv1(block.norm1(x))
@@ -95,14 +96,39 @@ def _resnet(block: Any, x: Tensor, temb: Any) -> Tensor:
     return _kernels().add(shortcut, hidden, block.residual_bias)
 
 
-def _to_picture(
-    block: Any, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
-) -> Tensor:
-    """The end of a diffusers transformer: in memory its rows are a channels-last picture already."""
-    if block.use_linear_projection:
-        hidden_states = block.proj_out(hidden_states)
-    picture = hidden_states.reshape(batch_size, height, width, -1).permute(0, 3, 1, 2)
-    return (picture if block.use_linear_projection else block.proj_out(picture)) + residual
+def _transformer(
+    model: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, return_dict: bool = True, **_: Any
+) -> Any:
+    """A diffusers transformer's forward: each sum, its bias and the normalisation after it are one pass over memory."""
+    kernels, (B, _C, height, width) = _kernels(), hidden_states.shape
+
+    def picture(rows: Tensor) -> Tensor:  # in memory they are a channels-last picture already
+        return rows.view(B, height, width, -1).permute(0, 3, 1, 2)
+
+    def rows_of(picture: Tensor) -> Tensor:
+        return picture.permute(0, 2, 3, 1).reshape(B, height * width, -1)
+
+    rows = F.linear(rows_of(model.norm(hidden_states)), model.proj_in.weight.flatten(1))
+    added: Any = None
+    bias = model.proj_in.bias
+    for block in model.transformer_blocks:
+        for norm, part, last in (
+            (block.norm1, block.attn1, block.attn1.to_out[0]),
+            (block.norm2, partial(block.attn2, encoder_hidden_states=encoder_hidden_states), block.attn2.to_out[0]),
+            (block.norm3, partial(_feed_forward, block), block.ff.net[2]),
+        ):
+            normed = kernels.add_norm(rows, added, bias, norm.weight, norm.bias, norm.eps)
+            added, bias = part(normed), last.bias
+    rows = rows_of(kernels.add(picture(rows), picture(added), bias))
+    rows = F.linear(rows, model.proj_out.weight.flatten(1))
+    output = kernels.add(hidden_states, picture(rows), model.proj_out.bias)
+    return Transformer2DModelOutput(output) if return_dict else (output,)
+
+
+def _feed_forward(block: Any, normed: Tensor) -> Tensor:
+    """In the parts that the block was told."""
+    parts = normed.split(block._chunk_size or len(normed))
+    return block.ff(normed) if len(parts) == 1 else torch.cat([block.ff(part) for part in parts])
 
 
 def _upsample(block: Any, x: Tensor, output_size: Any = None) -> Tensor:
@@ -118,7 +144,7 @@ class FusedGeglu(nn.Module):
         self.proj = proj
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        return _kernels().gate(self.proj(hidden_states))
+        return _kernels().gate(F.linear(hidden_states, self.proj.weight), self.proj.bias)
 
 
 def kernels_run(device: torch.device, dtype: torch.dtype) -> bool:
@@ -146,16 +172,20 @@ def _compare(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Tensor,
 
     picture = (random(2, 96, 9, 13) + 0.5).contiguous(memory_format=torch.channels_last)
     weight, bias, shift, rows, gated = random(96), random(96), 3 * random(2, 96), random(3, 40, 96), random(2, 8, 600)
+    halves = random(600)
     affine = weight.float(), bias.float()
     normed = F.group_norm(picture.float(), 32, *affine, 1e-5)
     yield kernels.group_norm(picture, 32, weight, bias, 1e-5, True), F.silu(normed)
     shifted = F.group_norm((picture + shift[:, :, None, None]).float(), 32, *affine, 1e-5)
     yield kernels.group_norm(picture, 32, weight, bias, 1e-5, False, shift), shifted
-    yield kernels.layer_norm(rows, weight, bias, 1e-5), F.layer_norm(rows.float(), (96,), *affine)
+    total, added = rows.clone(), random(3, 40, 96)
+    normed = kernels.add_norm(total, added, bias, weight, bias, 1e-5)
+    yield total, rows.float() + added.float() + bias.float()
+    yield normed, F.layer_norm(total.float(), (96,), *affine)
     yield kernels.add(picture, picture, bias), 2 * picture.float() + bias.float()[:, None, None]
     yield kernels.enlarge(picture, 17, 26), F.interpolate(picture.float(), size=(17, 26))
-    hidden, gate = gated.float().chunk(2, dim=-1)
-    yield kernels.gate(gated), hidden * F.gelu(gate)
+    hidden, gate = (gated.float() + halves.float()).chunk(2, dim=-1)
+    yield kernels.gate(gated, halves), hidden * F.gelu(gate)
     blend = below(3, 2, 2), below(40, 2, 2, 40), random(2, 2, 40).abs().half()
     yield kernels.gather_blend(rows, *blend, rows[:2]), gather_blend(rows.float(), *blend, rows[:2].float())
 
@@ -168,9 +198,7 @@ def fuse(model: Any) -> None:
         for name, child in list(module.named_children()):
             if type(child) is nn.GroupNorm:
                 setattr(module, name, FusedGroupNorm(child, silu=plain and name in ("norm1", "norm2")))
-            elif type(child) is nn.LayerNorm and child.bias is not None:
-                setattr(module, name, FusedLayerNorm(child))
-            elif type(child).__name__ == "GEGLU":
+            elif type(child).__name__ == "GEGLU" and child.proj.bias is not None:
                 setattr(module, name, FusedGeglu(child.proj))
             elif plain and name in ("conv1", "conv2", "conv_shortcut"):
                 setattr(module, name, ConvWithoutBias(child))
@@ -178,8 +206,11 @@ def fuse(model: Any) -> None:
             bias = module.conv2.bias if module.conv_shortcut is None else module.conv2.bias + module.conv_shortcut.bias
             module.register_buffer("residual_bias", bias.detach(), persistent=False)
             module.forward = partial(_resnet, module)
-        elif kind == "Transformer2DModel" and module.is_input_continuous:
-            module._get_output_for_continuous_inputs = partial(_to_picture, module)
+        elif kind == "Transformer2DModel" and _is_plain_transformer(module):
+            for block in module.transformer_blocks:
+                for parts, place in ((block.attn1.to_out, 0), (block.attn2.to_out, 0), (block.ff.net, 2)):
+                    parts[place] = LinearWithoutBias(parts[place])
+            module.forward = partial(_transformer, module)
         elif kind == "Upsample2D" and _enlarges(module):
             module.forward = partial(_upsample, module)
 
@@ -195,6 +226,26 @@ def _is_plain(block: Any) -> bool:
         and isinstance(block.nonlinearity, nn.SiLU)
         and not block.skip_time_act
         and all(type(c) is nn.Conv2d and c.bias is not None for c in convolutions)
+    )
+
+
+def _is_plain_transformer(model: Any) -> bool:
+    """One over pictures whose blocks attend to themselves, then to a prompt, as all of Stable Diffusion's."""
+    return model.is_input_continuous and all(
+        block.norm_type == "layer_norm"
+        and block.pos_embed is None
+        and block.attn2 is not None
+        and not block.only_cross_attention
+        and not hasattr(block, "fuser")
+        and len(block.ff.net) == 3
+        and all(
+            type(norm) is nn.LayerNorm and norm.bias is not None for norm in (block.norm1, block.norm2, block.norm3)
+        )
+        and all(
+            type(last) is nn.Linear and last.bias is not None
+            for last in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2])
+        )
+        for block in model.transformer_blocks
     )
 
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.config.edit import Propagation
 from adaflow_core.editing.injection import ConvInjection, injected_conv
+from adaflow_core.engine import AdaFlow
+from adaflow_core.model import memory as bounded
 from adaflow_core.model.attention import forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import gather_blend
 from adaflow_core.model.fused import ConvWithoutBias, FusedGroupNorm, accelerate, fuse, kernels_run
+from adaflow_core.storage.cache import Cache
 
 kernels = pytest.importorskip("adaflow_core.model.kernels", exc_type=ImportError)
 
@@ -45,12 +53,16 @@ def test_group_norm(shape: tuple[int, ...], silu: bool, shifts: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 320), (3, 1, 1280), (5, 24)])
-def test_layer_norm(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("adds", [True, False])
+def test_sum_and_normalisation_of_rows(shape: tuple[int, ...], adds: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    x = (3 * torch.randn(shape, generator=generator) + 2).to(DEVICE)
-    weight, bias = (torch.randn(shape[-1], generator=generator).to(DEVICE) for _ in range(2))
-    expected = F.layer_norm(x, shape[-1:], weight, bias, 1e-5)
-    torch.testing.assert_close(kernels.layer_norm(x, weight, bias, 1e-5), expected, rtol=1e-4, atol=1e-4)
+    x, added = ((3 * torch.randn(shape, generator=generator) + 2).to(DEVICE) for _ in range(2))
+    before, weight, bias = (torch.randn(shape[-1], generator=generator).to(DEVICE) for _ in range(3))
+    total = x + before + (added if adds else 0)
+    expected = F.layer_norm(total, shape[-1:], weight, bias, 1e-5)
+    found = kernels.add_norm(x, added if adds else None, before, weight, bias, 1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x, total, rtol=1e-5, atol=1e-5)
 
 
 def test_sum_of_pictures_and_bias() -> None:
@@ -71,9 +83,10 @@ def test_enlarging(size: tuple[int, int]) -> None:
 
 
 def test_gate() -> None:
-    x = torch.randn(3, 5, 2 * 1300, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    hidden, gate = x.chunk(2, dim=-1)
-    torch.testing.assert_close(kernels.gate(x), hidden * F.gelu(gate), rtol=1e-4, atol=1e-5)
+    generator = torch.Generator().manual_seed(0)
+    x, bias = (torch.randn(*shape, 2 * 1300, generator=generator).to(DEVICE) for shape in ((3, 5), ()))
+    hidden, gate = (x + bias).chunk(2, dim=-1)
+    torch.testing.assert_close(kernels.gate(x, bias), hidden * F.gelu(gate), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("places", [1, 2])
@@ -98,10 +111,21 @@ def _plainly(monkeypatch: pytest.MonkeyPatch) -> None:
         return F.silu(normed) if silu else normed
 
     monkeypatch.setattr(kernels, "group_norm", group_norm)
-    monkeypatch.setattr(kernels, "layer_norm", lambda x, w, b, eps: F.layer_norm(x, x.shape[-1:], w, b, eps))
+
+    def add_norm(
+        rows: Tensor, added: Tensor | None, before: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> Tensor:
+        rows += before if added is None else added + before
+        return F.layer_norm(rows, rows.shape[-1:], weight, bias, eps)
+
+    def gate(x: Tensor, bias: Tensor) -> Tensor:
+        hidden, gate = (x + bias).chunk(2, dim=-1)
+        return hidden * F.gelu(gate)
+
+    monkeypatch.setattr(kernels, "add_norm", add_norm)
+    monkeypatch.setattr(kernels, "gate", gate)
     monkeypatch.setattr(kernels, "add", lambda a, b, bias: a + b + bias[:, None, None])
     monkeypatch.setattr(kernels, "enlarge", lambda x, height, width: F.interpolate(x, size=(height, width)))
-    monkeypatch.setattr(kernels, "gate", lambda x: x.chunk(2, dim=-1)[0] * F.gelu(x.chunk(2, dim=-1)[1]))
 
 
 @torch.inference_mode()
@@ -154,10 +178,34 @@ def test_injection_is_the_same_in_a_fused_model(
     torch.testing.assert_close(found[1], found[0], rtol=close, atol=close)
 
 
+@pytest.mark.parametrize("propagation", ["change", "output"])
+def test_an_edit_by_a_fused_model_is_the_same(
+    propagation: Propagation,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_backbone: Callable[[str], Backbone],
+    drawn_frames: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    """Layers' outputs, without the bias that is added after them, are gathered from keyframes in its passes."""
+    _plainly(monkeypatch)
+    monkeypatch.setattr(bounded, "FEED_FORWARD_ROWS", 2)  # so that feed-forwards are cut
+    backbone = tiny_backbone("sd2")
+    config = EditConfig(steps=2, propagation=propagation, structure=1.0, agreements=0, stride=1)
+    unet = copy.deepcopy(backbone.unet)
+    fuse(unet)
+    plain, fused = (
+        AdaFlow(b, Cache(tmp_path / str(i))) for i, b in enumerate((backbone, replace(backbone, unet=unet)))
+    )
+    plan = plain.plan(drawn_frames, PlanConfig(keyframes=3, source_prompt="a red ball"))
+    expected, found = (engine.edit(plan, "a blue ball", config).frames.astype(int) for engine in (plain, fused))
+    assert np.abs(expected - drawn_frames).mean() > 1
+    assert np.abs(found - expected).mean() < 0.05
+
+
 def test_kernels_are_tried_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels_run(DEVICE, torch.float32)
     assert not accelerate(device=torch.device("cpu"), dtype=torch.float32), "on a CPU torch's are faster"
-    monkeypatch.setattr(kernels, "gate", lambda x: 2 * F.glu(x))
+    monkeypatch.setattr(kernels, "gate", lambda x, _: 2 * F.glu(x))
     assert not kernels_run(DEVICE, torch.float32)
-    monkeypatch.setattr(kernels, "gate", lambda x: 1 / 0)
+    monkeypatch.setattr(kernels, "gate", lambda x, _: 1 / 0)
     assert not kernels_run(DEVICE, torch.float32)
