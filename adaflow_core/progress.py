@@ -154,3 +154,4 @@ def beside(monitor: Monitor, *works: Callable[[Monitor], object]) -> Iterator[No
     finally:
         ends.set()
         thread.shutdown()
+        monitor.notes += [note for note in own.notes if note not in monitor.notes]

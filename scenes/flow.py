@@ -57,6 +57,8 @@ def true_flows(
         flow_between(frames[i : min(i + chunk, len(times) - 1)], frames[i + 1 : i + 1 + chunk], size)
         for i in range(0, len(times) - 1, chunk)
     ]
+    if not parts:  # from a single time nothing moves
+        return torch.empty(0, 2, size, size, device=device), torch.empty(0, size, size, dtype=torch.bool, device=device)
     flows, visible = zip(*parts, strict=True)
     return torch.cat(flows), torch.cat(visible)
 

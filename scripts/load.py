@@ -185,7 +185,9 @@ def load(args: argparse.Namespace, address: str, process: int, folder: Path, pla
     first = Visitor(0, address, folder, time.monotonic() + 1, tally := Tally())
     first.start()
     first.join(300)
-    level, tally = resident_memory(process), Tally()
+    if not tally.edits:
+        tally.note("the first visitor had no edit: memory after it is not that of an engine at work")
+    level, tally = resident_memory(process), Tally(wrong=tally.wrong)
     print(f"memory after one edit: {level} MiB", file=sys.stderr, flush=True)
     end = time.monotonic() + args.seconds
     visitors = [Visitor(number, address, folder, end, tally) for number in range(args.clients)]

@@ -21,6 +21,13 @@ def test_all_of_it_is_done_after_the_block() -> None:
     assert done == ["first", "second"] and not running()
 
 
+def test_what_it_notes_is_told() -> None:
+    monitor = Monitor()
+    with beside(monitor, lambda own: own.note("made anew"), lambda own: own.note("and this")):
+        monitor.note("made anew")
+    assert monitor.notes == ["made anew", "and this"]
+
+
 def test_its_fault_is_told() -> None:
     def fail(_: Monitor) -> None:
         raise ZeroDivisionError

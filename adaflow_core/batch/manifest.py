@@ -13,6 +13,7 @@ from adaflow_core.batch.files import Storage, join
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.types import parse_range, parse_size
 
+_EXAMPLES = {"frames": ', as "0:48"', "size": ', as "672x384"'}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # valid in file and object names everywhere
 
 
@@ -85,6 +86,12 @@ def _clip(row: Any, folder: str) -> Clip:
     unknown = sorted(set(row) - {"video", "source_prompt", "frames", "size", "meta"})
     if unknown:
         raise AdaFlowError(f"unknown: {', '.join(unknown)}; put what is not for the edit into meta")
+    for name in ("source_prompt", "frames", "size"):
+        if not isinstance(row.get(name) or "", str):
+            raise AdaFlowError(f"{name} is {json.dumps(row[name])}; write it in quotes{_EXAMPLES.get(name, '')}")
+    if not isinstance(row.get("meta") or {}, dict):
+        raise AdaFlowError("meta must be a JSON object")
+    row = {name: value for name, value in row.items() if value is not None}
     if row.get("frames"):
         parse_range(row["frames"])
     if row.get("size"):

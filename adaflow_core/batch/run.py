@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "ray")
-COUNT_EVERY = 10.0  # seconds between two looks at how many rows are there
 
 
 class Scorer(Protocol):
@@ -90,12 +89,16 @@ class Task:
         return f"{self.clip.id}/{prompt}/{self.method}"
 
     def digest(self, prompt: str, job: Job) -> str:
-        """Digest of all inputs of the edit; a row with another digest is made anew."""
+        """Digest of all inputs of the edit; a row with another digest is made anew.
+
+        What a path or URL names, a video or a model, is taken to be what it was: with many clips far away, looking
+        at each would take minutes.
+        """
         clip = self.clip
         return cache_key(
-            video=clip.video, frames=clip.frames, size=clip.size, source=clip.source_prompt,
+            video=clip.location, frames=clip.frames, size=clip.size, source=clip.source_prompt,
             prompt=clip.prompts[prompt], plan=asdict(self.plan), edit=asdict(self.edit), model=job.model,
-            deliver=job.deliver,
+            deliver=job.deliver, dtype=job.dtype,
         )  # fmt: skip
 
 
@@ -301,22 +304,23 @@ def run(
     total, kept = sum(map(len, done.values())), sum(map(sum, done.values()))
     unfinished = {name for name, prompts in done.items() if not all(prompts)}
     say(f"{counted(total, 'edit')} in {counted(len(tasks), 'task')}; {kept} there already")
-    made, ended = 0, 0
+    made, ended, through = 0, 0, kept
     problems: dict[str, str] = {}
     try:
         if unfinished:
             pool: Pool = InTurn() if ray is None else RayPool(ray, workers=workers, gpus=gpus, retries=retries)
-            work, counter = partial(perform, job=job), _Counter(storage, total, progress)
+            work = partial(perform, job=job)
             if ray is None:
                 work = partial(work, progress=progress, stop=stop)
             with pool as running:
                 waiting = (task for task in tasks_of(clips, methods, running.width) if task.name in unfinished)
                 for event in running.map(work, waiting, stop):
                     if event is None:
-                        counter.look()
+                        if progress is not None:
+                            progress(Progress("edits", through, total, time.perf_counter() - began, skipped=kept))
                         continue
                     task, outcome = event
-                    ended += 1
+                    ended, through = ended + 1, through + done[task.name].count(False)
                     if isinstance(outcome, Exception):
                         outcome = Outcome(problems={task.key(p): _describe(outcome) for p in task.clip.prompts})
                     made += outcome.made
@@ -335,22 +339,6 @@ def _line(task: Task, outcome: Outcome, ended: int, total: int) -> str:
     for key, problem in outcome.problems.items():
         text += f"\n  {key} failed: {problem.splitlines()[-1]}"
     return text
-
-
-class _Counter:
-    """Progress by the rows in storage, so that workers on other machines need not report; used with Ray only."""
-
-    def __init__(self, storage: Storage, total: int, report: Report | None) -> None:
-        self._storage, self._total, self._report = storage, total, report
-        self._began = self._looked = time.monotonic()
-
-    def look(self) -> None:
-        now = time.monotonic()
-        if self._report is None or now - self._looked < COUNT_EVERY:
-            return
-        self._looked = now
-        done = min(self._total, len(self._storage.names("rows", ".json")))
-        self._report(Progress("edits", done, self._total, now - self._began))
 
 
 def gather(storage: Storage) -> list[dict[str, Any]]:

@@ -53,7 +53,8 @@ class _SelfAttentionProbe:
         )
         mixed, received = [], []
         for q, k, v in zip(query, key, value, strict=True):  # a frame at a time: the table is n x n per head
-            share = torch.softmax((q @ k.mT) * attn.scale, dim=-1)
+            # Scaled before the product: unscaled logits may be more than half precision holds.
+            share = torch.softmax((q * attn.scale) @ k.mT, dim=-1)
             mixed.append(share @ v)
             received.append(reduce(share.float(), "h n m -> m", "mean"))
         output: Tensor = attn.to_out[0](rearrange(torch.stack(mixed), "b h n d -> b n (h d)"))
@@ -72,7 +73,7 @@ class _CrossAttentionProbe:
         if words is not None:
             query = rearrange(attn.to_q(hidden_states), "b n (h d) -> b h n d", h=attn.heads)
             key = rearrange(attn.to_k(words.states), "1 l (h d) -> h l d", h=attn.heads)
-            share = torch.softmax((query @ key.mT).float() * attn.scale, dim=-1)  # [B, H, n, L]
+            share = torch.softmax(((query * attn.scale) @ key.mT).float(), dim=-1)  # [B, H, n, L]
             mask = torch.from_numpy(words.words).to(share.device)
             self.capture.prompt = share[..., mask].sum(dim=-1).mean(dim=1)
         return self.inner(attn, hidden_states, *args, **kwargs)

@@ -44,18 +44,22 @@ class Planner:
         similarity = self._remember(
             "similarity", weighted, lambda: FrameSimilarity(features, config.importance, self.device)
         )
-        adjacent = self._remember("adjacent", weighted, lambda: similarity.adjacent(monitor))
         cuts = cuts if METHODS[config.method].finds_cuts else cuts[:0]
         residual = self._remember(
             "residual",
             cache_key(features=key, cuts=cuts.tolist()),
             lambda: PropagationResidual(features, latents, cuts, self.device),
         )
-        return self._remember(
-            "choice",
-            _segments_key(key, config),
-            lambda: _choose(KeyframeSelector(config, similarity, residual, monitor), adjacent),
-        )
+        try:
+            adjacent = self._remember("adjacent", weighted, lambda: similarity.adjacent(monitor))
+            return self._remember(
+                "choice",
+                _segments_key(key, config),
+                lambda: _choose(KeyframeSelector(config, similarity, residual, monitor), adjacent),
+            )
+        finally:  # also where it was stopped: an edit needs the memory
+            similarity.release()
+            residual.release()
 
     def layout(
         self,
@@ -100,8 +104,6 @@ def _choose(selector: KeyframeSelector, adjacent: np.ndarray) -> KeyframeChoice:
                 windows.append(window)
                 heat.append(similarity.heat(keyframe, part))
             stage.advance()
-    similarity.release()
-    residual.release()
     return KeyframeChoice(
         segments=segments,
         adjacent=adjacent,

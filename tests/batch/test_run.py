@@ -15,13 +15,14 @@ import pytest
 
 from adaflow_core.batch import run as batch
 from adaflow_core.batch.files import Storage
-from adaflow_core.batch.manifest import Clip
+from adaflow_core.batch.manifest import Clip, read_manifest
 from adaflow_core.batch.pool import InTurn, RayPool
 from adaflow_core.batch.run import Job, gather, perform, run, tasks_of
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.loading import EMBEDDED
+from adaflow_core.progress import Progress
 
 CLIPS = EMBEDDED.parent / "clips"
 needs_model = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
@@ -167,6 +168,53 @@ def test_the_command_edits_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(command) == 0
     assert "1 edit made" in capsys.readouterr().out
     assert (tmp_path / "out/videos/a/0/per-frame.mp4").is_file() and not (tmp_path / "out/videos/b").exists()
+    # A preset's edits do not take the place of the default's.
+    assert main([*command, "--preset", "fast"]) == 0
+    assert "1 edit made" in capsys.readouterr().out
+    assert (tmp_path / "out/videos/a/0/fast-per-frame.mp4").is_file()
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ('{"video": "a.mp4", "prompt": "x", "frames": 48}', 'frames is 48; write it in quotes, as "0:48"'),
+        ('{"video": "a.mp4", "prompt": "x", "frames": [0, 48]}', "frames is"),
+        ('{"video": "a.mp4", "prompt": "x", "size": 512}', 'size is 512; write it in quotes, as "672x384"'),
+        ('{"video": "a.mp4", "prompt": "x", "source_prompt": 5}', "source_prompt is 5"),
+        ('{"video": "a.mp4", "prompt": "x", "meta": "m"}', "meta must be"),
+    ],
+)
+def test_values_of_another_kind_are_told_with_their_line(line: str, names: str, tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"video": "b.mp4", "prompt": "x", "frames": null}\n' + line)
+    with pytest.raises(AdaFlowError, match="line 2") as problem:
+        read_manifest(str(tmp_path / "m.jsonl"))
+    assert names in str(problem.value)
+
+
+def test_another_video_or_precision_is_another_edit() -> None:
+    job, task = Job(out="out"), next(tasks_of([clip("one", video="a.mp4", folder="/here")], METHODS, 1))
+    digest = task.digest("style", job)
+    assert digest != replace(task, clip=replace(task.clip, folder="/there")).digest("style", job)
+    assert digest != task.digest("style", replace(job, dtype="float32"))
+
+
+def test_progress_with_ray_counts_what_is_done_and_no_row_of_other_settings(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pool(InTurn):
+        width = 1
+
+        def map(self, work: Any, tasks: Any, stop: Any) -> Any:  # type: ignore[override]
+            for task in tasks:
+                yield None
+                yield task, batch.Outcome(made=2)
+            yield None
+
+    monkeypatch.setattr(batch, "RayPool", lambda *_, **__: Pool())
+    Storage(job.out).write_json("rows/one/style/adaflow.json", {"digest": "of other settings", "scores": {}})
+    told: list[Progress] = []
+    run(job, [clip("one"), clip("two")], METHODS, ray="local", progress=told.append, say=lambda _: None)
+    assert [(p.done, p.total) for p in told] == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
 
 
 def test_bad_input_to_a_batch_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from adaflow_core.planning.features import (
     match_agreement,
 )
 from adaflow_core.progress import Monitor, Progress
-from adaflow_core.types import Features, Grid
+from adaflow_core.types import Embedding, Features, Grid
 
 T = 5
 
@@ -142,6 +143,21 @@ def test_attention_is_that_of_the_unets_own_layer(
     expected = received.repeat_interleave(2, 1).repeat_interleave(2, 2).reshape(T, 64)
     expected /= expected.mean(dim=1, keepdim=True)
     np.testing.assert_allclose(found.importance["attention"], expected.detach(), rtol=1e-3)
+
+
+def test_large_products_do_not_overflow_half_precision() -> None:
+    """As Stable Diffusion 2.1's are said to be."""
+    same = torch.nn.Identity()
+    attn = SimpleNamespace(heads=1, scale=64**-0.5, to_q=same, to_k=same, to_v=same, to_out=[same])
+    hidden = 40 * torch.sign(torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0))).half()
+    states = torch.full((1, 3, 64), 40.0).half()
+    words = Embedding("a cat", states, np.array([False, True, True]), unknown=(), dropped="", known=True)
+    capture = module.Capture(words)
+    assert torch.equal(module._SelfAttentionProbe(capture)(attn, hidden), hidden), "each is the most like itself"
+    module._CrossAttentionProbe(capture, lambda _attn, hidden: hidden)(attn, hidden.abs())
+    assert capture.attention is not None and capture.prompt is not None
+    assert capture.attention.isfinite().all()
+    torch.testing.assert_close(capture.prompt, torch.full((2, 5), 2 / 3))
 
 
 def test_the_pass_stops_where_the_features_are_read(tiny_backbone: Callable[[str], Backbone], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaflow_core.config import PlanConfig
-from adaflow_core.errors import AdaFlowError
+from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.planning import keyframes as planner_module
 from adaflow_core.planning.keyframes import even_segments
 from adaflow_core.planning.planner import Planner
@@ -28,6 +28,19 @@ def choose(config: PlanConfig) -> KeyframeChoice:
 
 def changed(**settings: object) -> PlanConfig:
     return PlanConfig(**{**vars(CONFIG), **settings})  # type: ignore[arg-type]
+
+
+def test_memory_is_given_back_by_a_choice_that_is_stopped() -> None:
+    features, used = drifting(T, Grid(4, 3)), []
+    for calls in range(1, 40, 6):
+        planner, left = Planner(torch.device("cpu")), iter(range(calls))
+        monitor = Monitor(stop=lambda left=left: next(left, None) is None)
+        with pytest.raises(Stopped):
+            planner.choose(features, latents_of(features), np.array([], int), "drifting", CONFIG, monitor)
+        similarity, residual = (planner._last[name][1] for name in ("similarity", "residual"))
+        assert not similarity._pooled and residual._rows is None
+        used.append("adjacent" in planner._last)
+    assert len(set(used)) == 2, "stopped before and after"
 
 
 def test_a_walk_keeps_the_thresholds() -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from scenes import captions, clips, world
-from scenes.flow import true_flow
+from scenes.flow import true_flow, true_flows
 from scenes.motion import pose
 from scenes.render import geometry, render
 
@@ -100,6 +100,11 @@ def test_warping_by_the_true_flow_gives_the_other_frame(motion):
         # Shadows and the light on a turning body stay behind, a few pixels of all.
         assert error[visible].mean() < 0.02
         assert error[visible].median() < 0.01
+
+
+def test_a_single_time_has_no_flow(batch):
+    flows, visible = true_flows(batch[:1], torch.tensor([0.5]), 64)
+    assert flows.shape == (0, 2, 64, 64) and visible.shape == (0, 64, 64)
 
 
 def test_flow_never_crosses_a_cut():
