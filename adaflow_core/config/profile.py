@@ -33,7 +33,7 @@ class ModelProfile:
     coarse: float | None = None  # as the words say; a model may be lost without its source's light
     agreements: int = 3
     smoothing: float = 0.95
-    fidelity: float = 0.5
+    fidelity: float = 0.5  # sharper for nothing; all of it costs calm
     tolerance: float = 0.0
     prune: float = 0.6
     similarity: float = 0.75

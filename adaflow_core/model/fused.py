@@ -1,4 +1,4 @@
-"""A model's modules replaced by ones that read and write less: normalisation with activation and bias, sums, GEGLU.
+"""A model's modules replaced by ones that read and write less: normalisation, sums and biases in one, GEGLU.
 
 `accelerate` does it once, where a checkpoint is loaded for a CUDA device; weights stay as they are, and results but
 for rounding. Where the kernels cannot run, or give something else than torch, nothing is replaced.
@@ -231,21 +231,25 @@ def _is_plain(block: Any) -> bool:
 
 def _is_plain_transformer(model: Any) -> bool:
     """One over pictures whose blocks attend to themselves, then to a prompt, as all of Stable Diffusion's."""
-    return model.is_input_continuous and all(
-        block.norm_type == "layer_norm"
-        and block.pos_embed is None
-        and block.attn2 is not None
-        and not block.only_cross_attention
-        and not hasattr(block, "fuser")
-        and len(block.ff.net) == 3
+    return (
+        model.is_input_continuous
+        and model.proj_in.bias is not None
         and all(
-            type(norm) is nn.LayerNorm and norm.bias is not None for norm in (block.norm1, block.norm2, block.norm3)
+            block.norm_type == "layer_norm"
+            and block.pos_embed is None
+            and block.attn2 is not None
+            and not block.only_cross_attention
+            and not hasattr(block, "fuser")
+            and len(block.ff.net) == 3
+            and all(
+                type(norm) is nn.LayerNorm and norm.bias is not None for norm in (block.norm1, block.norm2, block.norm3)
+            )
+            and all(
+                type(last) is nn.Linear and last.bias is not None
+                for last in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2])
+            )
+            for block in model.transformer_blocks
         )
-        and all(
-            type(last) is nn.Linear and last.bias is not None
-            for last in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2])
-        )
-        for block in model.transformer_blocks
     )
 
 
