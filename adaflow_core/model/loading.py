@@ -132,8 +132,6 @@ def _extras_here(parts: ModelParts, monitor: Monitor | None) -> ModelParts:
         return f"{path}={value}" if value else path
 
     vae = parts.vae and here(parts.vae, VAE_FILE, f"vae/{VAE_FILE}")
-    if vae != parts.vae and (beside := Path(vae).parent / "config.json").is_file():
-        vae = str(beside.parent)
     loras = tuple(here(name, LORA_FILE) for name in parts.loras)
     embeddings = tuple(here(name, EMBEDDING_FILE) for name in parts.embeddings)
     return ModelParts(parts.model, loras, vae, embeddings)

@@ -21,16 +21,18 @@ T = TypeVar("T")
 
 
 def resident_bytes() -> int:
-    """Anonymous resident memory of this process; mapped files, which the system may drop, do not count."""
+    """Anonymous resident memory of this process; mapped files, which the system may drop, do not count on Linux."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             for line in status:
                 if line.startswith("RssAnon:"):
                     return int(line.split()[1]) * 1024
-    except FileNotFoundError:  # not Linux: the largest resident size so far is all there is
-        import resource
+    except FileNotFoundError:  # not Linux
+        # It comes with accelerate and peft. `resource` says it in other units on macOS, and is not there on Windows.
+        import psutil
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        told = psutil.Process().memory_info()
+        return int(getattr(told, "private", told.rss))  # private: on Windows
     return 0
 
 

@@ -60,7 +60,13 @@ class TeamEngine(AdaFlow):
         stop: Stop | None = None,
     ) -> TeamEngine:
         """As `AdaFlow.from_pretrained`. On a CPU `gpus` is the number of processes, which share the cores out."""
-        on_gpu = device != "cpu" and torch.cuda.is_available()
+        kind, _, number = device.partition(":")
+        if number and kind != "cpu" and gpus > 1:
+            raise AdaFlowError(
+                f"device {device!r} is one GPU and {gpus} are asked for; give --device {kind}, and choose GPUs by "
+                "CUDA_VISIBLE_DEVICES"
+            )
+        on_gpu = kind != "cpu" and torch.cuda.is_available()
         if on_gpu and torch.cuda.device_count() < gpus:
             raise AdaFlowError(f"{gpus} GPUs are asked for, this machine has {torch.cuda.device_count()}")
         parts = ModelParts.parse(model).with_more(loras, vae, embeddings)

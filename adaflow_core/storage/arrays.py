@@ -60,6 +60,17 @@ def end_columns(path: Path) -> None:
         path.with_name(_DONE).unlink(missing_ok=True)
 
 
+def any_finished(folder: Path) -> bool:
+    """Whether a folder holds something that is finished and can be read: columns of its array, or other files."""
+    files, done = [file for file in folder.glob("[!.]*") if file.name != _DONE], folder / _DONE
+    try:
+        for array in (file for file in files if file.suffix == ".npy"):
+            np.load(array, mmap_mode="r")
+        return bool(files) and (not done.is_file() or bool(np.load(done).any()))
+    except (OSError, ValueError, EOFError):  # cut off, as by a full disk
+        return False
+
+
 def reserve(path: Path, array: np.memmap[Any, Any], columns: np.ndarray) -> None:
     """Room on disk for `array[:, columns]` of the .npy file that `array` maps; `columns` [N] ascending."""
     runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)

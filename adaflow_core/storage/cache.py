@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,9 +21,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import in_threads
-from adaflow_core.storage.arrays import allocated
+from adaflow_core.storage.arrays import allocated, any_finished
 
 Note = Callable[[str], None]
 Build = Callable[[Path], dict[str, Any]]
@@ -111,8 +112,8 @@ class Cache:
 
         `build` fills an empty folder and returns the metadata; the folder gets its name when it is complete, so that a
         stopped build leaves nothing. A damaged entry is built anew and reported to `note`. With `resumable`, the next
-        build gets the folder that a stopped or killed one left. `together`: in a team every process runs `build`, else
-        its leader alone. Raises AdaFlowError where nothing can be written.
+        build gets the folder of one that ended early, with what was finished in it. `together`: in a team every process
+        runs `build`, else its leader alone. Raises AdaFlowError where nothing can be written.
         """
         folder = self.root / kind / key
         meta = self._read(folder)
@@ -126,7 +127,8 @@ class Cache:
             _remove(folder)
         with self._building(folder, resumable) as work:
             meta = build(work)
-            files = {file.name: _checksum(file) for file in work.iterdir() if file.is_file() and file.name != _LOCK}
+            made = [file for file in work.iterdir() if file.is_file() and file.name not in (_LOCK, _META)]
+            files = {file.name: _checksum(file) for file in made}
             (work / _META).write_text(json.dumps({"meta": meta, "files": files}), encoding="utf-8")
             meta = self._place(work, folder)
             self._verified.add(_state(folder, files))  # the checksums are from just now
@@ -150,7 +152,10 @@ class Cache:
 
     @contextmanager
     def _building(self, folder: Path, resumable: bool) -> Iterator[Path]:
-        """A locked folder in which the entry `folder` is built; after an error it is removed, unless work can go on."""
+        """A locked folder in which the entry `folder` is built; after an error it is removed, unless work can go on.
+
+        Work can go on whatever ended it: what was finished before is right.
+        """
         try:
             self._sweep()
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +168,8 @@ class Cache:
             with _locked(work / _LOCK):
                 yield work
         except BaseException as problem:
-            if not (resumable and isinstance(problem, Stopped)):
+            lost = isinstance(problem, OSError) and problem.errno == errno.EIO  # not all that was written is there
+            if lost or not (resumable and any_finished(work)):
                 shutil.rmtree(work, ignore_errors=True)
             if isinstance(problem, OSError):
                 raise AdaFlowError(

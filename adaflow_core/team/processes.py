@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -18,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -30,6 +31,7 @@ from adaflow_core.team.team import Team, join
 
 _GRACE = 3.0  # seconds within which the others must fail as one did, where all refuse what they were asked for
 _PATIENCE = 0.2  # seconds between looks at the stop signal
+_WATCH = 1.0  # seconds between looks at whether who started a process is still there
 
 Report = Callable[[Progress], None]
 Stop = Callable[[], bool]
@@ -53,6 +55,11 @@ class _Started:
     stopping: Any  # multiprocessing.Event
     processes: list[Any]
     pipes: list[Connection]
+
+    @property
+    def alive(self) -> bool:
+        """Whether all are there, and the folder, which the system may clear away where nothing is asked for days."""
+        return all(process.is_alive() for process in self.processes) and self.folder.is_dir()
 
     def end(self) -> None:
         for process in self.processes:
@@ -78,6 +85,8 @@ class Processes:
             if stop():
                 raise Stopped
         try:
+            if self._started is not None and not self._started.alive:  # between two calls: nothing is lost by it
+                self.close()
             started = self._started = self._started or _start(self.make, self.size)
             return self._ask(started, name, args, kwargs, report, stop)
         finally:
@@ -102,8 +111,7 @@ class Processes:
         started.stopping.clear()
         try:
             pack((name, args, kwargs), order / "task")
-            for pipe in started.pipes:
-                pipe.send(order)
+            self._send(started, order)
             answers = self._answers(started, report, stop)
         except BaseException:  # an interruption too: they are in the middle of something
             self.close()
@@ -121,6 +129,13 @@ class Processes:
                 with suppress(OSError):
                     file.unlink()
 
+    def _send(self, started: _Started, order: Path) -> None:
+        for rank, (pipe, process) in enumerate(zip(started.pipes, started.processes, strict=True)):
+            try:
+                pipe.send(order)
+            except OSError as problem:
+                raise _ended(process, rank, self.size) from problem
+
     def _answers(self, started: _Started, report: Report | None, stop: Stop) -> list[BaseException | None]:
         """Of each process that answered, in their order, None for success; all, or those up to a failure."""
         answers: list[BaseException | None] = []
@@ -135,7 +150,7 @@ class Processes:
                     raise _ended(started.processes[ends[ready]], ends[ready], self.size)
                 try:
                     said = ready.recv()
-                except EOFError:
+                except (EOFError, OSError):
                     continue  # its end is seen next
                 if isinstance(said, Progress):
                     if report is not None:
@@ -178,6 +193,7 @@ def _start(make: Make, size: int) -> _Started:
 
 def _serve(make: Make, rank: int, size: int, folder: Path, pipe: Connection, stopping: Any) -> None:
     """What a process of the team runs: it answers each call with None or the exception; the result is in a file."""
+    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     # They are all of this machine: no name of it is asked for.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the process that asks
@@ -199,3 +215,14 @@ def _serve(make: Make, rank: int, size: int, folder: Path, pipe: Connection, sto
         except Exception as problem:  # it may not be picklable
             answer = RuntimeError("".join(traceback.format_exception(problem)))
         pipe.send(answer)
+
+
+def _end_with_parent(folder: Path) -> None:
+    """Ends this process when the one that asks is gone, whatever it waits for: the others of its team, for days."""
+    parent = parent_process()
+    assert parent is not None
+    # Processes that the parent forked keep its sentinel open; Windows has no other sign.
+    while not wait([parent.sentinel], _WATCH) and (sys.platform == "win32" or os.getppid() == parent.pid):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ import torch
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import even, in_chunks, in_passes, one_behind
+from adaflow_core.model.memory import even, in_chunks, in_passes, one_behind, resident_bytes
 from adaflow_core.team.team import Team
 
 
@@ -97,3 +101,22 @@ def test_a_gpu_shares_out_evenly_and_a_cpu_whole_passes(tiny_backbone: Callable[
         assert shares(3, 64, 4) == [(1, 1)] * 3 + [(0, 64)]
     else:
         assert shares(148, 64, 1) == [(148, 64)] and shares(148, 64, 2) == [(128, 64), (20, 64)]
+
+
+@pytest.mark.parametrize("system", ["macOS", "Windows"])
+def test_memory_is_told_in_bytes_on_other_systems_too(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+
+    real = builtins.open
+
+    def elsewhere(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(path) == "/proc/self/status":
+            raise FileNotFoundError(path)
+        return real(path, *args, **kwargs)
+
+    here = psutil.Process().memory_info().rss
+    # macOS says it in bytes, Linux in KiB.
+    fake = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: SimpleNamespace(ru_maxrss=here))
+    monkeypatch.setitem(sys.modules, "resource", fake if system == "macOS" else None)
+    monkeypatch.setattr(builtins, "open", elsewhere)
+    assert here / 2 < resident_bytes() < 2 * here

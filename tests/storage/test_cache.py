@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -22,10 +23,12 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import EMBEDDED
+from adaflow_core.storage.arrays import begin_columns, end_columns, open_columns
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
 from helpers.films import make
 
 ROOT = Path(__file__).resolve().parents[2]
+needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks; there a day has to pass")
 
 
 def build(size: int) -> Any:
@@ -70,7 +73,100 @@ def test_a_part_of_an_entry_is_kept_for_the_rest(tmp_path: Path) -> None:
         assert folder == whole
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks; there a day has to pass")
+def inverting(columns: list[int], problem: BaseException | None = None) -> Any:
+    """A build of five columns, of which it makes `columns` and then fails."""
+
+    def fill(folder: Path) -> dict[str, Any]:
+        missing = begin_columns(folder / "data.npy", np.float32, (2, 5, 3), np.arange(5))
+        array, done = open_columns(folder / "data.npy")
+        for column in columns:
+            array[:, column] = column
+            done[column] = True
+        if problem is not None:
+            raise problem
+        end_columns(folder / "data.npy")
+        return {"missing": missing.tolist()}
+
+    return fill
+
+
+PROBLEMS = [
+    Stopped(), MemoryError(), KeyboardInterrupt(), AdaFlowError("not even one frame fits"), RuntimeError("CUDA error"),
+    OSError(errno.ENOSPC, "No space left on device"),
+]  # fmt: skip
+
+
+@needs_locks
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: type(problem).__name__)
+def test_what_is_finished_outlives_whatever_ends_the_rest(problem: BaseException, tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with cache.part("frames", "a") as folder:
+        inverting([0, 3])(folder)
+    with pytest.raises(AdaFlowError if isinstance(problem, OSError) else type(problem)):  # noqa: SIM117
+        with cache.part("frames", "a") as folder:
+            inverting([1], problem)(folder)
+    assert cache.find("frames", "a") is None and len(list((tmp_path / "frames").iterdir())) == 1
+    with pytest.raises(AdaFlowError if isinstance(problem, OSError) else type(problem)):
+        cache.get("frames", "a", inverting([], problem), resumable=True)
+    assert cache.find("frames", "a") is None
+    folder, meta, known = cache.get("frames", "a", inverting([2, 4]), resumable=True)
+    assert (meta, known) == ({"missing": [2, 4]}, False)
+    assert np.load(folder / "data.npy")[1, :, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: type(problem).__name__)
+def test_nothing_is_kept_of_what_has_no_finished_part(problem: BaseException, tmp_path: Path) -> None:
+    with pytest.raises(AdaFlowError if isinstance(problem, OSError) else type(problem)):
+        Cache(tmp_path).get("frames", "a", inverting([], problem), resumable=True)
+    assert list((tmp_path / "frames").iterdir()) == []
+
+
+@needs_locks
+def test_what_cannot_be_read_or_was_lost_is_not_gone_on_with(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with pytest.raises(AdaFlowError, match="Input/output"):
+        cache.get("frames", "a", inverting([0, 1], OSError(errno.EIO, "Input/output error")), resumable=True)
+    assert list((tmp_path / "frames").iterdir()) == []
+    with cache.part("frames", "a") as folder:
+        inverting([0, 1])(folder)
+    next(tmp_path.glob("frames/*/data.npy")).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="pickle"):
+        cache.get("frames", "a", inverting([2, 3, 4]), resumable=True)
+    assert cache.get("frames", "a", inverting([0, 1, 2, 3, 4]), resumable=True)[1] == {"missing": [0, 1, 2, 3, 4]}
+
+
+@needs_locks
+def test_an_entry_whose_description_found_no_room_is_whole_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, write = Cache(tmp_path), Path.write_text
+
+    def full(path: Path, text: str, **kwargs: Any) -> int:
+        write(path, text[:9], **kwargs)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(AdaFlowError, match="free some space"):
+        patch.setattr(Path, "write_text", full)
+        cache.get("frames", "a", inverting([0, 1, 2, 3, 4]), resumable=True)
+    assert cache.get("frames", "a", inverting([]), resumable=True)[1:] == ({"missing": []}, False)
+    assert Cache(tmp_path).get("frames", "a", inverting([]), resumable=True)[2]
+
+
+@needs_locks
+def test_an_edit_that_fails_leaves_its_draft_what_was_inverted(
+    tiny_backbone: Callable[[str], Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, config = AdaFlow(tiny_backbone("sd1"), Cache(tmp_path / "cache")), EditConfig(steps=2, inversion_steps=2)
+    plan = engine.plan(make(tmp_path / "a.mp4", 6, size=(64, 64)), PlanConfig(keyframes=2), size=(64, 64))
+    engine.draft(plan, "a ball", config)
+    monkeypatch.setattr("adaflow_core.editing.inversion.ddim_step", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        engine.edit(plan, "a ball", config)
+    (kept,) = engine.cache.root.glob("inversion/*/latents.npy")
+    assert np.flatnonzero(open_columns(kept)[1]).tolist() == plan.segments.keyframes.tolist()
+
+
+@needs_locks
 def test_parts_count_and_go_by_age_too(tmp_path: Path) -> None:
     cache = Cache(tmp_path, limit_bytes=20_000)
     for key in ("old", "new"):
@@ -247,7 +343,7 @@ def test_what_another_placed_just_after_a_look_is_kept(tmp_path: Path, monkeypat
     assert known and notes == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks; there a day has to pass")
+@needs_locks
 def test_what_dead_processes_were_building_is_removed(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from adaflow_core.storage.cache import Cache\n"

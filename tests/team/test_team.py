@@ -227,6 +227,12 @@ def test_a_prompt_is_not_checked_while_the_team_is_at_work(tmp_path: Path) -> No
         assert engine.busy and studio.prompt_problems("a red zeppelin") == []
 
 
+@pytest.mark.parametrize("device", ["cuda:1", "mps:0"])
+def test_one_gpu_by_its_number_is_not_several(device: str) -> None:
+    with pytest.raises(AdaFlowError, match=f"{device!r} is one GPU and 2 are asked for; give --device {device[:-2]}"):
+        TeamEngine.of("embedded", 2, device=device)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("rows", [1, 4])
 def test_parts_cover_everything_once(size: int, rows: int) -> None:

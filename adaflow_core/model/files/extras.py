@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.files.check import read_json, refuse
-from adaflow_core.model.files.folder import first_line, load_part
+from adaflow_core.model.files.folder import first_line, load_part, load_vae_file
 from adaflow_core.model.files.parts import split_value
 from adaflow_core.model.files.single import load_vae
 from adaflow_core.model.files.weights import bit_sum, read_header
 
+logger = logging.getLogger(__name__)
 # What such files are called in folders and repositories.
 LORA_FILE, EMBEDDING_FILE = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
 VAE_FILE = "diffusion_pytorch_model.safetensors"
+_CHOICE = "choose one that was trained on the same version of Stable Diffusion"
+# The halves of a layer's change: in kohya's, peft's and diffusers' older names.
+_HALVES = (
+    ("lora_down.", "lora_up."),
+    ("lora_A.", "lora_B."),
+    ("lora.down.", "lora.up."),
+    ("lora_linear_layer.down.", "lora_linear_layer.up."),
+)
+_OLD_TEXT_NAMES = re.compile(r"^(text_encoder\..*)\.to_(q|k|v|out)_lora\.")
 
 
 def fuse_lora(pipe: Any, name: str) -> None:
@@ -31,19 +46,81 @@ def fuse_lora(pipe: Any, name: str) -> None:
     shapes, _ = read_header(path)
     if not any("lora" in key for key in shapes):
         raise AdaFlowError(f"{path} is no LoRA that can be fused; give one in kohya's or diffusers' names")
+    _check_halves(path, shapes)
     before = {part: _digest(getattr(pipe, part)) for part in ("unet", "text_encoder")}
+    tensors = load_file(path)
     try:
-        pipe.load_lora_weights(load_file(path))
+        _load(pipe, tensors)
+        left_out = _left_out(pipe, tensors)
         pipe.fuse_lora(lora_scale=weight)
         pipe.unload_lora_weights()
     # diffusers and peft have no error of their own for keys they do not know or shapes that do not fit.
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as problem:
         raise AdaFlowError(
-            f"the LoRA {path} does not fit this checkpoint ({first_line(problem)}); choose one that was trained on "
-            "the same version of Stable Diffusion"
+            f"the LoRA {path} does not fit this checkpoint ({first_line(problem)}); {_CHOICE}"
         ) from problem
     if weight and before == {part: _digest(getattr(pipe, part)) for part in before}:
         raise AdaFlowError(f"the LoRA {path} changes nothing in this checkpoint; choose one of its kind")
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        raise AdaFlowError(
+            f"the LoRA {path} does not fit this checkpoint, which has no layer for {left_out[0]}{more}; {_CHOICE}"
+        )
+
+
+def _check_halves(path: Path, keys: Collection[str]) -> None:
+    """AdaFlowError if a LoRA lacks half of a layer's change, which would then be left out, or is of another kind."""
+    if any("hada_" in key or "lokr_" in key for key in keys):
+        raise AdaFlowError(f"{path} is a LoHa or LoKr, which cannot be fused; choose a plain LoRA")
+    for key in keys:
+        other = _other_half(key)
+        if other and other not in keys:
+            raise AdaFlowError(f"the LoRA {path} lacks {other}; it is damaged: fetch it again")
+    if any(key.endswith("dora_scale") for key in keys):
+        logger.warning("the LoRA %s is a DoRA; the magnitudes in it are left out", path)
+
+
+def _other_half(key: str) -> str:
+    """What must be in a LoRA beside `key`; "" beside what is no half of a layer's change."""
+    if key.endswith(".weight"):
+        for down, up in _HALVES:
+            for half, rest in ((down, up), (up, down)):
+                if half in key:
+                    return key.replace(half, rest)
+    return ""
+
+
+def _load(pipe: Any, tensors: dict[str, Tensor]) -> None:
+    """A LoRA's layers into UNet and text encoder, not yet added to their weights."""
+    named, alphas, metadata = pipe.lora_state_dict(dict(tensors), return_lora_metadata=True)
+    if unknown := next((key for key in named if "lora" not in key), None):
+        raise ValueError(f"{unknown} is no part of a LoRA")
+    # diffusers takes the names that it gives to kohya's for its own only if an output projection is among them.
+    named = {_OLD_TEXT_NAMES.sub(r"\1.\2_proj.lora_linear_layer.", key): tensor for key, tensor in named.items()}
+    common = {"network_alphas": alphas, "metadata": metadata, "low_cpu_mem_usage": True, "_pipeline": pipe}
+    pipe.load_lora_into_unet(named, unet=pipe.unet, **common)
+    pipe.load_lora_into_text_encoder(named, text_encoder=pipe.text_encoder, **common)
+
+
+def _left_out(pipe: Any, tensors: dict[str, Tensor]) -> list[str]:
+    """Those of a LoRA's keys whose tensors are in no layer after loading: diffusers says nothing of what it drops.
+
+    Known by their values, as their names are others in each format.
+    """
+    taken = {
+        _value(tensor, pipe.dtype)
+        for part in (pipe.unet, pipe.text_encoder)
+        for name, tensor in part.state_dict().items()
+        if "lora_" in name
+    }
+    halves = [key for key in sorted(tensors) if _other_half(key)]
+    return [key for key in halves if _value(tensors[key], pipe.dtype) not in taken]
+
+
+def _value(tensor: Tensor, dtype: torch.dtype) -> bytes:
+    """The same for tensors of the same values, however they are shaped."""
+    values = tensor.detach().to("cpu", dtype).contiguous().flatten()
+    return hashlib.blake2b(values.view(torch.uint8).numpy().tobytes(), digest_size=16).digest()
 
 
 def _digest(module: Any) -> int:
@@ -62,7 +139,13 @@ def other_vae(name: str, unet: Any, dtype: torch.dtype) -> Any:
         vae = load_part(inside, "vae", name, dtype)
     else:
         path = _file(name, "autoencoder")
-        vae = load_vae(path, read_header(path)[0], dtype)
+        shapes, _ = read_header(path)
+        if any(re.match(r"(first_stage_model\.)?encoder\.down\.", key) for key in shapes):
+            vae = load_vae(path, shapes, dtype)
+        elif any(key.startswith("encoder.down_blocks.") for key in shapes):
+            vae = load_vae_file(path, name, dtype)
+        else:
+            raise refuse(name, "is no autoencoder of Stable Diffusion", "choose another --vae")
     if vae.config.latent_channels != unet.config.in_channels:
         raise refuse(
             name,

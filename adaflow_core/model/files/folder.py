@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from safetensors import SafetensorError
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.files.check import PARTS, check_configs, read_json, refuse, weight_files
-from adaflow_core.model.files.weights import check_names, read_header
+from adaflow_core.model.files.weights import check_names, fill, in_parts, read_header
+
+# Of the VAE's attention in files of before 2023, with today's.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def load_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:
@@ -74,6 +78,30 @@ def load_part(inside: Path, part: str, name: str, dtype: torch.dtype) -> Any:
         raise refuse(name, f"has a {part} that cannot be loaded ({first_line(problem)})", "fetch it again") from problem
     check_names(part, f"model {name!r}", found["missing_keys"], found["unexpected_keys"])
     return module
+
+
+def load_vae_file(path: Path, name: str, dtype: torch.dtype) -> Any:
+    """The VAE in a file of diffusers' names, with the config.json beside it, whatever other files lie there."""
+    from accelerate import init_empty_weights
+    from diffusers import AutoencoderKL
+
+    beside = path.with_name("config.json")
+    if not beside.is_file():
+        raise refuse(
+            name,
+            "is an autoencoder in diffusers' format without its config.json",
+            "put that beside it, or choose another",
+        )
+    config = read_json(beside, name)
+    if config.get("_class_name") != "AutoencoderKL":
+        raise refuse(name, f"has the config.json of a {config.get('_class_name')} beside it", "put its own there")
+    with init_empty_weights():
+        vae = AutoencoderKL.from_config(config)
+    shapes, _ = read_header(path)
+    attention = rf"(attentions\.\d+)\.({'|'.join(_OLD_ATTENTION)})\."
+    names = {re.sub(attention, lambda old: f"{old[1]}.{_OLD_ATTENTION[old[2]]}.", key): key for key in shapes}
+    fill(vae, "vae", path, in_parts(path, names), dtype)
+    return vae.eval()
 
 
 def _not_a_model(folder: Path, name: str) -> AdaFlowError:

@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,13 +59,25 @@ class Order:
         reference = self.store / "refs" / name
         return self.store / "snapshots" / (reference.read_text() if reference.is_file() else name)
 
+    def only(self, commit: str) -> Path:
+        """A file with the name of the commit's only file of weights, once the Hub has said that it is: what is in the
+        cache does not tell."""
+        return self.store / ".adaflow" / commit
+
     def cached(self) -> Path | None:
         """What is in the cache, a folder or a file, if that is all that is needed."""
         folder = self.snapshot
         if self.single:
-            names = (self.file,) if self.file else self.usual
+            names = [self.file] if self.file else list(self.usual)
+            if not self.file and (only := self.only(folder.name)).is_file():
+                names.append(only.read_text(encoding="utf-8"))
             return next((folder / name for name in names if (folder / name).is_file()), None)
         return folder if is_complete(folder, self.parts, self.half) else None
+
+    def alone(self) -> Path | None:
+        """Where no file is named: the only one that is in the cache, though the Hub may have others."""
+        found = [] if self.file or not self.single else list(self.snapshot.rglob("*.safetensors"))
+        return found[0] if len(found) == 1 else None
 
 
 def main() -> int:
@@ -93,11 +106,14 @@ def fetch(order: Order) -> Path:
     except RevisionNotFoundError:
         raise
     except _REACHED as problem:
-        if cached is None:
+        found = cached or order.alone()
+        if found is None:
             raise
         if not isinstance(problem, OfflineModeIsEnabled):
             tell(note=f"{explain(problem, order.repo, order.revision)}; the copy in the cache is used")
-        return cached
+        if cached is None:
+            tell(note=f"{order.repo}: {found.name} is used, the only file of it in the cache")
+        return found
     if info.id != order.repo:
         tell(note=f"{order.repo} is now called {info.id}")
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
@@ -136,6 +152,10 @@ def _fetch_file(order: Order, commit: str, sizes: dict[str, int]) -> Path:
     beside = f"{name.rpartition('/')[0]}/config.json".lstrip("/")
     if beside in sizes:
         _small(order, beside, commit)
+    if not order.file and name not in order.usual:
+        with suppress(OSError):  # a cache that others fill; the Hub is asked again then
+            order.only(commit).parent.mkdir(exist_ok=True)
+            order.only(commit).write_text(name, encoding="utf-8")
     # Asked for by the revision's own name: so the cache learns which commit that is.
     return _small(order, name, order.revision)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
@@ -58,6 +59,7 @@ def test_loras_are_added_to_the_weights_by_their_own(model: str, tmp_path: Path)
         ("narrow.safetensors", "does not fit this checkpoint"),
         ("empty.safetensors", "no LoRA that can be fused"),
         ("elsewhere.safetensors", "changes nothing"),
+        ("loha.safetensors", "is a LoHa or LoKr, which cannot be fused"),
         ("absent.safetensors", "is not there"),
         ("narrow.safetensors=much", "FILE=0.8"),
     ],
@@ -67,9 +69,59 @@ def test_a_lora_that_does_not_fit_is_named(name: str, said: str, model: str, tmp
     pair = {f"{key}.lora_A.weight": torch.ones(2, 7), f"{key}.lora_B.weight": torch.ones(7, 2)}
     save_file(pair, tmp_path / "narrow.safetensors")
     save_file({"weight": torch.ones(2)}, tmp_path / "empty.safetensors")
+    save_file({"lora_unet_mid_block.hada_w1_a": torch.ones(2)}, tmp_path / "loha.safetensors")
     save_file({k.replace("unet.", "transformer."): v for k, v in pair.items()}, tmp_path / "elsewhere.safetensors")
     with pytest.raises(AdaFlowError, match=said):
         load(model, loras=(str(tmp_path / name),))
+
+
+@pytest.mark.parametrize("kohya", [True, False])
+def test_a_lora_of_some_layers_of_the_text_encoder_alone_is_added(kohya: bool, model: str, tmp_path: Path) -> None:
+    added = save_lora(pipeline(False), tmp_path / "whole.safetensors", kohya=kohya)
+    text = {
+        key: tensor
+        for key, tensor in load_file(tmp_path / "whole.safetensors").items()
+        if "q_proj" in key and key.startswith(("lora_te_", "text_encoder."))
+    }
+    save_file(text, tmp_path / "text.safetensors")
+    before, after = weights(load(model)), weights(load(model, loras=(str(tmp_path / "text.safetensors"),)))
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed == {name for name in added if "q_proj" in name} and len(changed) == 2
+    for name in changed:
+        torch.testing.assert_close(after[name], before[name] + added[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("kohya", [True, False])
+def test_a_lora_without_half_of_a_layer_is_damaged(kohya: bool, half: int, model: str, tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+    save_lora(pipeline(False), path, kohya=kohya)
+    tensors = load_file(path)
+    lost = sorted(key for key in tensors if "attn1" in key and ("lora_down", "lora_A", "lora_up", "lora_B")[
+        2 * half + (not kohya)] in key)[0]  # fmt: skip
+    save_file({key: tensor for key, tensor in tensors.items() if key != lost}, path)
+    with pytest.raises(AdaFlowError, match=f"lacks {lost}; it is damaged: fetch it again"):
+        load(model, loras=(str(path),))
+
+
+@pytest.mark.parametrize(
+    ("kohya", "layer"),
+    [
+        (True, "lora_te2_text_model_encoder_layers_0_self_attn_q_proj.lora_"),  # Stable Diffusion XL's second encoder
+        (True, "lora_unet_down_blocks_0_attentions_0_transformer_blocks_9_attn1_to_q.lora_"),
+        (False, "unet.down_blocks.0.attentions.0.transformer_blocks.9.attn1.to_q.lora_"),
+        (False, "text_encoder.text_model.encoder.layers.77.self_attn.q_proj.lora_"),
+        (False, "transformer.blocks.0.attn1.to_q.lora_"),
+    ],
+)
+def test_a_lora_of_layers_that_the_model_lacks_is_refused(kohya: bool, layer: str, model: str, tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+    save_lora(pipeline(False), path, kohya=kohya)
+    down, up = ("down", "up") if kohya else ("A", "B")
+    more = {f"{layer}{down}.weight": torch.randn(2, 32), f"{layer}{up}.weight": torch.randn(32, 2)}
+    save_file(load_file(path) | more, path)
+    with pytest.raises(AdaFlowError, match=rf"has no layer for {layer}{min(down, up)}\.weight and 1 more; choose one"):
+        load(model, loras=(str(path),))
 
 
 def test_another_autoencoder_from_a_folder_or_a_file(model: str, tmp_path: Path) -> None:
@@ -85,9 +137,36 @@ def test_another_autoencoder_from_a_folder_or_a_file(model: str, tmp_path: Path)
         load(model, vae=str(tmp_path / "folder/unet"))
 
 
-def saved_vae(pipe: Any, folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
+def test_another_autoencoder_from_one_file_of_a_folder_in_diffusers_format(model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder/vae"
+    narrow(True, folder.parent)
+    usual = folder / "diffusion_pytorch_model.safetensors"
+    weights = load_file(usual)
+    old_names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    older = {}
+    for key, tensor in weights.items():
+        name = next((key.replace(f".{new}.", f".{old}.") for new, old in old_names.items() if f".{new}." in key), key)
+        older[name] = 1.5 * tensor
+    assert older.keys() != weights.keys()
+    save_file(older, folder / "older.safetensors")
+    settings = json.loads((folder / "config.json").read_text()) | {"scaling_factor": 0.25}
+    (folder / "config.json").write_text(json.dumps(settings))
+    for file, factor in ((usual, 1.0), (folder / "older.safetensors", 1.5)):
+        vae = load(model, vae=str(file)).vae
+        assert vae.config.scaling_factor == 0.25
+        assert all(torch.equal(vae.state_dict()[name], factor * tensor) for name, tensor in weights.items())
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(usual.read_bytes())
+    with pytest.raises(AdaFlowError, match=r"without its config\.json; put that beside it"):
+        load(model, vae=str(alone))
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
+    with pytest.raises(AdaFlowError, match=r"config\.json of a UNet2DConditionModel beside it"):
+        load(model, vae=str(alone))
+    with pytest.raises(AdaFlowError, match="no autoencoder of Stable Diffusion; choose another --vae"):
+        load(model, vae=str(folder.parent / "unet" / usual.name))
 
+
+def saved_vae(pipe: Any, folder: Path) -> dict[str, torch.Tensor]:
     tensors = load_file(save_single(pipe, folder / "whole.safetensors"))
     return {name: tensor for name, tensor in tensors.items() if name.startswith("first_stage_model.")}
 

@@ -80,6 +80,38 @@ def test_what_is_here_needs_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest
     assert hub_file("someone/pixel", (LORA,)) == pinned and not served.asked
 
 
+@pytest.mark.parametrize("revision", ["", f"@{COMMIT}"])
+def test_an_only_file_with_a_name_of_its_own_needs_no_hub_either(
+    revision: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = hub.add("someone/pixel", repository(tmp_path / "pixel", "pixel-art.safetensors"))
+    path = hub_file(f"someone/pixel{revision}", (LORA,))
+    served.asked.clear()
+    if revision:
+        assert hub_file(f"someone/pixel{revision}", (LORA,)) == path and not served.asked
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub_file(f"someone/pixel{revision}", (LORA,)) == path and not served.asked and not caplog.text
+
+
+def test_without_the_hub_the_only_file_in_the_cache_is_used_with_a_word(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.add("someone/pixel", repository(tmp_path / "pixel", "a.safetensors", "more/b.safetensors", LORA))
+    path = hub_file(f"someone/pixel@{COMMIT}/more/b.safetensors", (LORA,))
+    # While the Hub can be asked, the other that is meant is found.
+    assert hub_file(f"someone/pixel@{COMMIT}", (LORA,)).name == LORA
+    (path.parents[1] / LORA).unlink()
+    hub_file("someone/pixel@main/more/b.safetensors", (LORA,))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("someone/pixel", f"someone/pixel@{COMMIT}"):
+        caplog.clear()
+        assert hub_file(name, (LORA,)) == path
+        assert "someone/pixel: b.safetensors is used, the only file of it in the cache" in caplog.text
+    (path.parents[1] / "a.safetensors").write_bytes(path.read_bytes())
+    with pytest.raises(AdaFlowError, match="is not complete in the cache, and HF_HUB_OFFLINE is set"):
+        hub_file("someone/pixel", (LORA,))
+
+
 @pytest.mark.parametrize(
     ("names", "asked", "said"),
     [
@@ -124,3 +156,28 @@ def test_a_model_with_parts_from_the_hub_is_that_of_the_same_files(hub: Hub, tmp
     there, here = load("someone/pixel", "someone/vae"), load(str(tmp_path / "pixel" / LORA), str(tmp_path / "vae"))
     assert there.fingerprint == here.fingerprint and there.vae.config.scaling_factor == 0.25
     assert there.name == f"{checkpoint} --lora=someone/pixel=0.5 --vae=someone/vae"
+
+
+def test_the_autoencoder_that_is_named_is_loaded_with_the_configuration_beside_it(hub: Hub, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model"
+    narrow(False, checkpoint)
+    usual = "diffusion_pytorch_model.safetensors"
+    weights = load_file(checkpoint / "vae" / usual)
+    (tmp_path / "vae").mkdir()
+    for name, factor in ((usual, 1.5), ("diffusion_pytorch_model.fp16.safetensors", 2.0), ("other.safetensors", 3.0)):
+        save_file({key: factor * value for key, value in weights.items()}, tmp_path / "vae" / name)
+    settings = json.loads((checkpoint / "vae/config.json").read_text()) | {"scaling_factor": 0.25}
+    (tmp_path / "vae/config.json").write_text(json.dumps(settings))
+    hub.add("someone/vae", tmp_path / "vae")
+    # All of them are in the cache in the end, and each is what its name says.
+    for _ in range(2):
+        for name, factor in (
+            ("/other.safetensors", 3.0),
+            ("/diffusion_pytorch_model.fp16.safetensors", 2.0),
+            ("", 1.5),
+        ):
+            parts = ModelParts(str(checkpoint), vae=f"someone/vae@{COMMIT}{name}")
+            vae = load_backbone(parts, device="cpu", dtype="bfloat16").vae
+            assert vae.config.scaling_factor == 0.25
+            for key, value in vae.state_dict().items():
+                assert torch.equal(value, (factor * weights[key]).bfloat16())

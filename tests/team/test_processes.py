@@ -1,0 +1,112 @@
+"""The processes of a team: one that dies, when it is seen, and what becomes of them without the one that asks.
+
+In a file of its own, as every process that is started imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.team.processes import Processes, Server, _Started
+from adaflow_core.team.team import Team
+
+
+def _pids(team: Team) -> Server:
+    """A server that tells its process's number, once it has met the others."""
+
+    def answer(name: str, args: Any, kwargs: Any, report: object, stop: object) -> int:
+        if name == "die" and team.rank == args[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        team.wait()
+        return os.getpid()
+
+    return answer
+
+
+def _kill(process: Any) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def test_a_process_that_dies_between_calls_fails_none() -> None:
+    processes = Processes(_pids, 2)
+    try:
+        first = processes.call("", (), {}, None, None)
+        assert processes.call("", (), {}, None, None) == first
+        before = processes._started
+        assert before is not None
+        _kill(before.processes[1])
+        assert processes.call("", (), {}, None, None) != first
+        assert not before.folder.exists() and not any(process.is_alive() for process in before.processes)
+        shutil.rmtree(processes._started.folder)  # type: ignore[union-attr]  # as systems do with what lies for days
+        processes.call("", (), {}, None, None)
+    finally:
+        processes.close()
+
+
+def test_a_process_that_dies_as_it_is_asked_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = Processes(_pids, 2)
+    try:
+        with pytest.raises(AdaFlowError, match=r"process 1 of the 2 .* was killed by signal 9"):
+            processes.call("die", (0,), {}, None, None)
+        processes.call("", (), {}, None, None)
+        monkeypatch.setattr(_Started, "alive", True)  # it dies just after the look
+        _kill(processes._started.processes[1])  # type: ignore[union-attr]
+        with pytest.raises(AdaFlowError, match=r"process 2 of the 2 .* was killed by signal 9"):
+            processes.call("", (), {}, None, None)
+    finally:
+        processes.close()
+
+
+_WAITING = """
+import os, time
+from adaflow_core.team.processes import Processes
+
+def make(team):
+    def answer(*_):
+        print("here", os.getpid(), team.folder, flush=True)
+        if team.leads:
+            time.sleep(3600)
+        team.wait()  # for the leader
+    return answer
+
+if __name__ == "__main__":
+    Processes(make, 2).call("", (), {}, None, None)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="by the numbers of POSIX's processes")
+def test_no_process_outlives_the_one_that_asks(tmp_path: Path) -> None:
+    """Rank 1 waited for the leader, for two days, and held its GPU."""
+    script = tmp_path / "waiting.py"
+    script.write_text(_WAITING)
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)}
+    ) as process:
+        assert process.stdout is not None
+        told: list[list[str]] = []
+        while len(told) < 2 and (line := process.stdout.readline()):
+            told += [line.split()[1:]] if line.startswith("here ") else []  # Gloo says something too
+        began = time.monotonic()
+        process.kill()
+        try:
+            assert select.select([process.stdout], [], [], 30)[0], "a process holds its output open"
+            assert process.stdout.read() == ""
+        finally:
+            for pid, _ in told:
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+    assert time.monotonic() - began < 30 and not Path(told[0][1]).exists()
