@@ -20,7 +20,7 @@ from adaflow_core.editing.forecast import Forecaster, Passing
 from adaflow_core.editing.place import wording
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, check_drafts, kept_draft, keyframes_alone
-from adaflow_core.film.retake import around_of, check_stretch, frames_of, retaken, surroundings, take_of
+from adaflow_core.film.retake import around_of, frames_of, retaken, stretch_frames, surroundings, take_of
 from adaflow_core.film.stretch import Laid, ramp, stretch_of, together
 from adaflow_core.film.thinned import Thinned
 from adaflow_core.film.timeline import Timeline, shown, stretches, timeline_result
@@ -31,10 +31,18 @@ from adaflow_core.model.loading import load_backbone
 from adaflow_core.motion.carrying import NEAR, about_to_edit
 from adaflow_core.motion.flow import flow_is_known, source_flow
 from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
+from adaflow_core.picture.changes import hardly_changed
 from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.region.crops import crop_of
 from adaflow_core.picture.region.track import region_mask
-from adaflow_core.planning.analysis import VideoLike, source_cuts, source_features, source_latents, source_video
+from adaflow_core.planning.analysis import (
+    VideoLike,
+    check_edit_of,
+    source_cuts,
+    source_features,
+    source_latents,
+    source_video,
+)
 from adaflow_core.planning.planner import Planner
 from adaflow_core.planning.residual import edited_residual
 from adaflow_core.progress import Monitor, Progress, beside
@@ -115,16 +123,16 @@ class AdaFlow:
     ) -> Plan:
         """Choose keyframes and kept tokens, and say what the edit will take.
 
-        `video`: a path, frames [T, H, W, 3] uint8, or PIL images (then `fps` is their rate). `size`: working
-        (width, height) in pixels; by default the model's own for the shorter side. `frames`: a range of the
-        file's frames. `edit`: the settings that the forecast is for. A second plan of the same video with
-        other settings reuses its features.
+        `video`: a path, or frames [T, H, W, 3] uint8, such arrays or PIL images one after another (then `fps` is their
+        rate). `size`: working (width, height) in pixels; by default a file's shorter side becomes the model's own, and
+        frames stay as they are. `frames`: a range of the video's frames. `edit`: the settings that the forecast is for.
+        A second plan of the same video with other settings reuses its features.
         """
         monitor = Monitor(progress, stop)
         config = resolve_plan(config or PlanConfig(), self.profile, self.backbone.device.type)
         with self._exclusive(monitor):
             decoded = source_video(
-                video, self.cache, size=size or self.profile.size, frame_range=frames, fps=fps, monitor=monitor
+                video, self.cache, size=size, usual=self.profile.size, frame_range=frames, fps=fps, monitor=monitor
             )
             wanted = self._wanted(edit, config)
             with self._following(decoded, wanted, monitor):
@@ -197,7 +205,7 @@ class AdaFlow:
         Raises AdaFlowError for a prompt that is empty or a plan of another model, `Stopped` when stopped.
         """
         with self._job(plan, prompt, config or EditConfig(), progress, stop, region, by_hand) as job:
-            result = job.edit()
+            result = _told(job, job.edit())
             if not result.report["resumed_at_step"] and job.over.crop is None:
                 self._forecaster.learn(plan, job.config, job.monitor.seconds, len(result.report["edited"]))
         return result
@@ -224,7 +232,7 @@ class AdaFlow:
         with self._job(plan, prompt, config, progress, stop, region, by_hand) as whole:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
-            make = partial(job.edit, partial(whole.invert, keyframes))
+            make = lambda: _told(job, job.edit(partial(whole.invert, keyframes)))  # noqa: E731
             return kept_draft(self.cache, job.key, plan, make, job.monitor, self.backbone.team)
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
@@ -249,6 +257,10 @@ class AdaFlow:
         prompt the others are not edited again. Raises as `edit`.
         """
         began, config = time.perf_counter(), config or EditConfig()
+        if not isinstance(timeline, Timeline):
+            raise AdaFlowError(
+                f"the timeline is {timeline!r:.80}; give a Timeline of PromptRanges, or one text to edit()"
+            )
         timeline = timeline.on(plan.video)
         with self._exclusive(Monitor(progress, stop)):
             parts, laid = [], []
@@ -275,8 +287,7 @@ class AdaFlow:
 
     def forecast_retake(self, plan: Plan, frames: tuple[int, int], config: EditConfig | None = None) -> Forecast:
         """What `retake` takes with nothing in the cache but the plan. AdaFlowError where there are no such frames."""
-        check_stretch(plan, *frames)
-        monitor = Monitor()
+        frames, monitor = stretch_frames(plan, frames), Monitor()
         config = self._wanted(config, plan.config)
         with self._exclusive(monitor):
             edited = self._edited(plan.video, plan.segments, plan.config, config, monitor)
@@ -306,7 +317,7 @@ class AdaFlow:
         The keyframes on either side are held. By default what the frames show now is asked for again. `result` stays as
         it is, so that several takes lie side by side. Raises as `edit`.
         """
-        monitor, (start, end) = Monitor(progress, stop), frames
+        monitor, (start, end) = Monitor(progress, stop), stretch_frames(plan, frames)
         take = take_of(plan, result, start, end, prompt, source_prompt)
         self._check_request(plan, take.prompt)
         with self._exclusive(monitor):
@@ -386,7 +397,7 @@ class AdaFlow:
         """Edited frames of a stretch, kept in the cache, and their report."""
 
         def build(folder: Path) -> dict[str, Any]:
-            result = job.edit()
+            result = _told(job, job.edit())
             self.backbone.team.lead(lambda: np.save(folder / "frames.npy", result.frames))
             return {"report": result.report}
 
@@ -419,7 +430,11 @@ class AdaFlow:
     def score(
         self, plan: Plan, result: EditResult, *, progress: Report | None = None, stop: Stop | None = None
     ) -> Scores:
-        """What can be said of `result`, an edit of `plan`, without knowing what it should look like."""
+        """What can be said of `result`, an edit of `plan`, without knowing what it should look like.
+
+        Raises AdaFlowError for an edit of another video.
+        """
+        check_edit_of(plan.video, result)
         monitor = Monitor(progress, stop)
         with self._exclusive(monitor):
             usual, prompts = plan.config.source_prompt, list[Shown | None]()
@@ -434,6 +449,8 @@ class AdaFlow:
             return replace(found, residual=tuple(round(float(value), 4) for value in residual))
 
     def _check_request(self, plan: Plan, prompt: str, alone: bool = False) -> None:
+        if not isinstance(prompt, str):
+            raise AdaFlowError(f"the prompt is {prompt!r:.80}; give one text that says what the video should show")
         if not prompt.strip() and not alone:
             raise AdaFlowError("the prompt is empty; say what the video should show")
         if plan.model != self.backbone.name:
@@ -461,7 +478,7 @@ class AdaFlow:
     ) -> Iterator[Job]:
         """What is asked for, when it is its turn."""
         source_prompt = plan.config.source_prompt
-        if by_hand is not None and not prompt.strip():
+        if by_hand is not None and isinstance(prompt, str) and not prompt.strip():
             prompt = source_prompt
         alone = by_hand is not None and prompt == source_prompt
         self._check_request(plan, prompt, alone)
@@ -481,11 +498,26 @@ class AdaFlow:
         except torch.OutOfMemoryError:
             # From None: the exception would keep the failed call's tensors alive.
             raise AdaFlowError(
-                "out of memory on the device; choose fewer keyframes, more pruning, a smaller size or low memory "
-                "(--low-memory). What was finished is kept"
+                "out of memory on the device; choose fewer keyframes, more pruning, a smaller size or low memory. "
+                "What was finished is kept"
             ) from None
         finally:
             self._turn.release()
+
+
+def _told(job: Job, result: EditResult) -> EditResult:
+    """A job's edit, with a report that names the video that it is of and says if the edit left that as it was."""
+    part = job.part
+    video = job.plan.video if job.over.crop is None else job.over.crop.source
+    report, warnings = result.report | {"source_digest": video.digest}, result.warnings
+    inside = None if job.region is None else job.region.weights[part]
+    if job.positive.text != job.source.text and hardly_changed(result.frames, video.frames[part], inside):
+        remedy = "word the two prompts alike but for what is to change"
+        if inside is not None:
+            remedy = "see whether the region holds what is to change, or " + remedy
+        warnings = (*warnings, f"the edit changed next to nothing; {remedy}")
+        report |= {"warnings": list(warnings)}
+    return replace(result, report=report, warnings=warnings)
 
 
 def _of_draft(config: EditConfig | None) -> EditConfig:

@@ -73,6 +73,12 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         (["edit", str(CLIP), "--promt", "a ball"], "there is no --promt; did you mean --prompt?"),
         (["edit", str(CLIP), "--colour=red"], "there is no --colour"),
         (["plan", str(CLIP), "--scales", ""], "scales"),
+        (["edit", "--project", "nope.json"], "there is no project nope.json"),
+        (["edit", str(CLIP), "--project", "nope.json"], "there is no project nope.json"),
+        (["plan", str(CLIP), "--frames", ""], "argument --frames: it is empty"),
+        (["edit", str(CLIP), "--prompt", "a ball", "--size", ""], "argument --size: it is empty"),
+        (["edit", str(CLIP), "--prompt", "a ball", "--region", ""], "argument --region: it is empty"),
+        (["plan", str(CLIP), "--model", ""], "argument --model: it is empty"),
         (["batch", "none.jsonl", "--ray", "local", "--workers", "-1"], "'-1' is no whole number from 1 on"),
         (["batch", "none.jsonl", "--limit", "-1"], "'-1' is no whole number from 1 on"),
         (["batch", "none.jsonl", "--retries", "-1"], "'-1' is no whole number from 0 on"),
@@ -364,3 +370,8 @@ def test_elsewhere_a_line_tells_that_a_stage_is_done(capsys: pytest.CaptureFixtu
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     assert "embedded" in capsys.readouterr().out
+
+
+def test_a_range_from_the_end_is_a_value() -> None:
+    for words in (["--frames", "-4:"], ["--frames=-4:"], ["--frames", "-8:-4"]):
+        assert parser().parse_args(["plan", "a.mp4", *words]).frames == words[-1].removeprefix("--frames=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -27,6 +28,11 @@ from adaflow_core.version import __version__
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A range of frames from the end, as in `--frames -4:`, is a value, as negative numbers are, and no flag.
+        self._negative_number_matcher = re.compile(r"^-(\d+|\d*\.\d+|\d+:(-?\d+)?)$")
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """A flag that does not exist is named before one that is missing: it may be that one, misspelt."""
         for word in args if args and self._subparsers is None else ():
@@ -61,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(edit, EditConfig)
     edit.add_argument("--out", type=Path, default=Path("outputs/edit.mp4"), metavar="FILE.mp4")
     add_delivery(edit)
-    edit.add_argument("--report", type=Path, metavar="FILE.json")
+    edit.add_argument("--report", type=_path, metavar="FILE.json")
     _add_region(edit)
     _add_by_hand(edit)
     _add_film(edit)
@@ -102,6 +108,16 @@ def gpu_count(text: str) -> int:
     return int(text)
 
 
+def _not_empty(text: str) -> str:
+    if not text.strip():  # as by a shell variable that is not set: the flag would count as not given
+        raise argparse.ArgumentTypeError("it is empty; give a value, or leave the flag out")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_not_empty(text))
+
+
 def whole_number(low: int, high: float = math.inf) -> Callable[[str], int]:
     """What reads a whole number from `low` to `high`."""
     span = f"from {low} on" if high == math.inf else f"from {low} to {high:g}"
@@ -126,7 +142,9 @@ def positive(text: str) -> float:
 
 def add_model(command: argparse.ArgumentParser, alone: bool = False) -> None:
     """`alone`: the command works on one GPU only."""
-    command.add_argument("--model", default="embedded", metavar="embedded|sd15|sd21-base|sd21|ID|DIR|FILE.safetensors")
+    command.add_argument(
+        "--model", type=_not_empty, default="embedded", metavar="embedded|sd15|sd21-base|sd21|ID|DIR|FILE.safetensors"
+    )
     command.add_argument(
         "--lora", action="append", default=[], metavar="FILE|ID[=WEIGHT]", help="fused into the model; may be repeated"
     )
@@ -148,14 +166,14 @@ def add_model(command: argparse.ArgumentParser, alone: bool = False) -> None:
 def _add_region(edit: argparse.ArgumentParser) -> None:
     group = edit.add_argument_group("region", "only a part of the picture is edited; all else stays, byte for byte")
     group.add_argument(
-        "--mask", type=Path, action="append", default=[], metavar="FILE",
+        "--mask", type=_path, action="append", default=[], metavar="FILE",
         help="white where the edit may change: a picture of one frame, carried to the others, may be given again; or a "
         "video or folder with a picture of each frame",
     )  # fmt: skip
     group.add_argument(
         "--mask-frame", type=int, action="append", default=[], metavar="N", help="of each --mask picture; default: 0"
     )
-    group.add_argument("--region", metavar="WORDS", help="of the source prompt, that name the part")
+    group.add_argument("--region", type=_not_empty, metavar="WORDS", help="of the source prompt, that name the part")
     group.add_argument("--feather", type=int, metavar="PIXELS", help="over which the edit fades out (default: 8)")
     group.add_argument(
         "--crop", choices=CROPS,
@@ -194,12 +212,14 @@ def _add_film(edit: argparse.ArgumentParser) -> None:
         "project, beside --out. The same command without --draft goes on from it",
     )  # fmt: skip
     compared = group.add_mutually_exclusive_group()
-    compared.add_argument("--seeds", metavar="N,N,...", help="with --draft: up to four seeds side by side")
+    compared.add_argument(
+        "--seeds", type=_not_empty, metavar="N,N,...", help="with --draft: up to four seeds side by side"
+    )
     compared.add_argument(
         "--compare", metavar="SETTING=X,X,...", help="with --draft: up to four values of a setting of the edit"
     )
     group.add_argument(
-        "--project", type=Path, metavar="FILE.json", help="video, prompt and settings in one file: read if it is "
+        "--project", type=_path, metavar="FILE.json", help="video, prompt and settings in one file: read if it is "
         "there, under the flags, and written",
     )  # fmt: skip
 
@@ -211,7 +231,7 @@ def add_prompts(command: argparse.ArgumentParser) -> None:
         "--prompt", action="append", metavar="[A:B] TEXT",
         help='what the video should show; may be given again for ranges: "0:48 a ball", in seconds "0s:2s a ball"',
     )  # fmt: skip
-    ways.add_argument("--prompts", type=Path, metavar="FILE.json", help='[{"frames": [0, 48], "prompt": "..."}, ...]')
+    ways.add_argument("--prompts", type=_path, metavar="FILE.json", help='[{"frames": [0, 48], "prompt": "..."}, ...]')
     command.add_argument(
         "--crossfade", type=int, metavar="FRAMES", help="over which one range's edit goes over into the next in a shot"
     )
@@ -225,8 +245,8 @@ def _shared(command: argparse.ArgumentParser, video: str | None = None) -> None:
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     add_model(command)
-    command.add_argument("--frames", metavar="A:B", help="only these frames")
-    command.add_argument("--size", metavar="WxH", help="working size in pixels")
+    command.add_argument("--frames", type=_not_empty, metavar="A:B", help="only these frames")
+    command.add_argument("--size", type=_not_empty, metavar="WxH", help="working size in pixels")
     command.add_argument("--preset", default="default", choices=sorted(PRESETS))
     command.add_argument("--settings", type=Path, metavar="FILE.json", help="the settings of a report, under the flags")
 

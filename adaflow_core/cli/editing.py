@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         if path:
             check_folder(path)
     engine, plan = make_plan(arguments, config, bar, stop)
-    _say_crop(engine, plan, region, bar, stop)
+    _say_crop(arguments, engine, plan, region, over)
     timeline = _on(asked, plan)
     if arguments.draft:
         _draft(arguments, engine, plan, timeline, compared, over)
@@ -58,15 +59,13 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         result = engine.replay(plan, timeline, config, takes, **over)
     else:
         result = engine.edit(plan, prompt, config, **over)
-    for warning in result.warnings:
-        print(f"adaflow: note: {warning}", file=sys.stderr)
+    _note(arguments, result.warnings)
     written = _deliver(arguments, plan, result, bar, stop)
     if arguments.project:
         _save(_project(arguments, plan, timeline, config), over, arguments.project)
     if arguments.report:
         scores = engine.score(plan, result, progress=bar, stop=stop)
-        for warning in scores.warnings:
-            print(f"adaflow: note: {warning}", file=sys.stderr)
+        _note(arguments, scores.warnings)
         delivered = {"deliver": written.deliver, "delivered_size": written.size}
         report = json.dumps(result.report | delivered | {"scores": asdict(scores)}, indent=1)
         try:
@@ -78,16 +77,31 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     print(written.path)
 
 
-def _say_crop(engine: AdaFlow, plan: Plan, region: Region | None, bar: Bar, stop: Any) -> None:
-    """What of the picture an edit of the region passes through the model; the edit finds the region in the cache."""
+def _note(arguments: argparse.Namespace, sentences: Iterable[str]) -> None:
+    """Say them, each once in a command."""
+    said: set[str] = vars(arguments).setdefault("said", set())
+    for sentence in sentences:
+        if sentence not in said:
+            print(f"adaflow: note: {sentence}", file=sys.stderr)
+            said.add(sentence)
+
+
+def _say_crop(
+    arguments: argparse.Namespace, engine: AdaFlow, plan: Plan, region: Region | None, over: dict[str, Any]
+) -> None:
+    """What of the picture an edit of the region passes through the model; the edit finds the region in the cache.
+
+    If it may be the wrong part that is said too, before the edit.
+    """
     from adaflow_core.editing.forecast import of_crop
     from adaflow_core.picture.region import crop_line
 
     if region is None:
         return
-    mask = engine.region(plan, region, progress=bar, stop=stop)
+    mask = engine.region(plan, region, progress=over["progress"], stop=over["stop"])
     seconds = of_crop(plan.forecast, 1.0 if mask.window is None else mask.window.share).total
     print(f"region: {crop_line(mask)} Forecast: {seconds:.0f} s", file=sys.stderr)
+    _note(arguments, [mask.doubt] if mask.doubt else [])
 
 
 def _deliver(arguments: argparse.Namespace, plan: Plan, result: EditResult, bar: Bar, stop: Any) -> Delivered:
@@ -119,6 +133,8 @@ def _open(arguments: argparse.Namespace) -> None:
         for name in ("model", "size", "frames"):
             setattr(arguments, name, getattr(arguments, name) or getattr(project, name))
     arguments.model = arguments.model or "embedded"
+    if arguments.video is None and arguments.project:
+        raise AdaFlowError(f"there is no project {arguments.project}; check its path, or give the VIDEO of a new one")
     if arguments.video is None:
         raise AdaFlowError("VIDEO is missing; give it, or a --project that holds it")
 
@@ -250,8 +266,7 @@ def _draft(
     drafts = []
     for label, config in compared:
         drafts.append((label, engine.draft(plan, prompt, config, **over)))
-    for warning in dict.fromkeys(warning for _, draft in drafts for warning in draft.warnings):
-        print(f"adaflow: note: {warning}", file=sys.stderr)
+    _note(arguments, (warning for _, draft in drafts for warning in draft.warnings))
     folder = arguments.out.parent
     project = _project(arguments, plan, timeline, edit_config(arguments))
     tried = [{"label": label, **draft.report} for label, draft in drafts]
@@ -277,6 +292,8 @@ def _asked(arguments: argparse.Namespace) -> str | Timeline:
         return plan_config(arguments).source_prompt
     elif arguments.keyframe_image:
         raise AdaFlowError("a keyframe by hand alone needs --source-prompt, what is in the video; or give --prompt")
+    elif arguments.project:
+        raise AdaFlowError(f"--prompt is missing, and there is no project {arguments.project} that holds it; give it")
     else:
         raise AdaFlowError("--prompt is missing; give it, or a --project that holds it")
     if isinstance(asked, str):
@@ -315,8 +332,7 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
     named = arguments.source_prompt
     result = engine.retake(plan, before, (start, end), arguments.prompt, config, source_prompt=named, **over)
-    for warning in result.warnings:
-        print(f"adaflow: note: {warning}", file=sys.stderr)
+    _note(arguments, result.warnings)
     written = _deliver(arguments, plan, result, bar, stop)
     replace(project, takes=tuple(result.report["takes"])).save(arguments.project)
     print(written.path)

@@ -40,8 +40,8 @@ def check_drafts(plan: Plan) -> None:
     """AdaFlowError for a plan without keyframes of its own."""
     if plan.config.resample:
         raise AdaFlowError(
-            "this plan draws its keyframes anew at every step, so that there are none to draft; plan without "
-            "--resample, and with another method than tokenflow"
+            "this plan draws its keyframes anew at every step, so that there are none to draft; plan without resample, "
+            "and with another method than tokenflow"
         )
 
 
@@ -62,7 +62,8 @@ def kept_draft(
         team.lead(lambda: np.save(folder / "frames.npy", result.frames))
         numbers = keyframes.tolist()  # in the video, where the film of keyframes counts from 0
         prompts = [row | {"frames": [0, T]} for row in result.report["prompts"]]
-        report = result.report | {"keyframes": numbers, "edited": numbers, "frames": T, "prompts": prompts}
+        of_all = {"keyframes": numbers, "edited": numbers, "frames": T, "source_digest": plan.video.digest}
+        report = result.report | of_all | {"prompts": prompts}
         return {"report": report, "warnings": result.warnings}
 
     folder, meta, _ = cache.get("drafts", key, build, monitor.note, together=True)

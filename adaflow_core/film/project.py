@@ -42,15 +42,16 @@ class Project:
     def timeline(self) -> Timeline:
         return Timeline(ranges_of(list(self.prompts)), self.rest.get("crossfade", CROSSFADE))
 
-    def save(self, path: Path, name: str | None = None) -> None:
+    def save(self, path: str | Path, name: str | None = None) -> None:
         """Write the project to `path`, as a whole or not at all.
 
         Its video is named as it lies from there, or `name`, for files that go elsewhere together.
         """
+        path, video = Path(path), Path(self.video)
         content = {
             "kind": _KIND,
             "version": VERSION,
-            "video": {"path": name or relative(self.video, path.parent), "checksum": checksum(self.video)},
+            "video": {"path": name or relative(video, path.parent), "checksum": checksum(video)},
             "model": self.model,
             "size": self.size,
             "frames": self.frames,
@@ -70,8 +71,9 @@ class Project:
             ) from problem
 
 
-def open_project(path: Path, video: Path | None = None) -> Project:
+def open_project(path: str | Path, video: str | Path | None = None) -> Project:
     """The project in `path`. Its video is `video`, or where the file says, or beside the file."""
+    path, video = Path(path), None if video is None else Path(video)
     content = _read(path)
     try:
         named, expected = Path(content["video"]["path"]), content["video"]["checksum"]
@@ -94,8 +96,7 @@ def open_project(path: Path, video: Path | None = None) -> Project:
         ) from problem
     if checksum(project.video) != expected:
         raise AdaFlowError(
-            f"{project.video} is not the video of the project {path}; name that one before --project, or begin another "
-            "project file"
+            f"{project.video} is not the video of the project {path}; give that one, or begin another project file"
         )
     plan, edit = read_settings(path)
     known = {"kind", "version", "video", "settings", *(name for name in vars(project) if name in content)}
@@ -143,7 +144,7 @@ def _find(path: Path, named: Path, video: Path | None) -> Path:
     found = next((place for place in places if place.exists()), None)
     if found is None:
         raise AdaFlowError(
-            f"the video {named.name} of the project is not there; lay it beside {path}, or name it before --project"
+            f"the video {named.name} of the project is not there; lay it beside {path}, or give it with the project"
         )
     return found
 

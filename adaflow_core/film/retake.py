@@ -6,6 +6,7 @@ latents at every step follow from their pictures: the source's own noise, around
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.stretch import Laid, clip, lay_over, ramp
 from adaflow_core.film.timeline import PromptRange, shown
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.planning.analysis import check_edit_of
 from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
 
 NEIGHBOURS = 1  # keyframes that are held on either side; with two a take came out less like the film around it
@@ -92,28 +94,32 @@ def hold(
     return Held(around.frame_ids, path.astype(np.float32), states)
 
 
-def check_stretch(plan: Plan, start: int, end: int) -> None:
-    """AdaFlowError where there are no such frames to make again."""
+def stretch_frames(plan: Plan, frames: tuple[int, int]) -> tuple[int, int]:
+    """The first of the frames to make again, and their end; AdaFlowError where there are no such."""
     T = len(plan.video)
+    try:
+        start, end = map(operator.index, frames)
+    except (TypeError, ValueError) as problem:
+        raise AdaFlowError(
+            f"the stretch is {frames!r:.80}; give its first frame and its end in whole numbers, as in (30, 60)"
+        ) from problem
     if not 0 <= start < end <= T:
         raise AdaFlowError(f"the stretch {start}:{end} is not within the video, which has {T} frames from 0 on")
+    return start, end
 
 
 def take_of(
     plan: Plan, result: EditResult, start: int, end: int, prompt: str | None, source_prompt: str | None
 ) -> PromptRange:
     """What a retake of frames `start` to `end` is asked for: what is not given is what they show now."""
-    T = len(plan.video)
-    if len(result.frames) != T:
-        raise AdaFlowError(f"the result has {len(result.frames)} frames, the plan {T}; give the plan that was edited")
-    check_stretch(plan, start, end)
+    check_edit_of(plan.video, result)
     if plan.config.resample:
-        raise AdaFlowError("keyframes that are drawn anew at every step cannot be held; plan without --resample")
-    ranges = shown(result.report, T)[start:end]
+        raise AdaFlowError("keyframes that are drawn anew at every step cannot be held; plan without resample")
+    ranges = shown(result.report, len(plan.video))[start:end]
     asked = {r.prompt for r in ranges if r}
     if prompt is None:
         if len(asked) != 1 or None in ranges:
-            raise AdaFlowError(f"frames {start}:{end} do not show one prompt; say what they should show with --prompt")
+            raise AdaFlowError(f"frames {start}:{end} do not show one prompt; give one that says what they should show")
         prompt = asked.pop()
     sources = {r.source_prompt if r else None for r in ranges}
     if source_prompt is None and len(sources) == 1:

@@ -35,9 +35,13 @@ class PromptRange:
     seconds: tuple[float, float] | None = None  # in place of frames, until the video is known
 
     def __post_init__(self) -> None:
+        if type(self.start) is float or type(self.end) is float:
+            raise AdaFlowError(f"the range {self} is not in whole frames; give these, or seconds=(2.0, 4.0)")
         first, end = self.seconds or (self.start, self.end)
         if not 0 <= first < end:
             raise AdaFlowError(f"the range {self} holds nothing; its end must come after its start, and both from 0 on")
+        if not isinstance(self.prompt, str):
+            raise AdaFlowError(f"the prompt of {self} is {self.prompt!r:.80}; give one text, what these should show")
         if not self.prompt.strip():
             raise AdaFlowError(f"the prompt of {self} is empty; say what these frames should show, or leave them out")
 
@@ -45,13 +49,19 @@ class PromptRange:
         return f"{self.seconds[0]:g}s:{self.seconds[1]:g}s" if self.seconds else f"{self.start}:{self.end}"
 
     def in_frames(self, video: Video) -> PromptRange:
-        """Frames in place of seconds: those that begin within them."""
+        """Frames in place of seconds: those that begin within them.
+
+        AdaFlowError where they end more than a frame after the video: the length of a video is told rounded.
+        """
         if self.seconds is None:
             return self
         times = np.arange(len(video)) / float(video.fps) if video.times is None else np.array(video.times[:-1])
+        length = len(video) / float(video.fps) if video.times is None else video.times[-1] - video.times[0]
+        if self.seconds[1] > length + 1 / float(video.fps) + 1e-6:
+            raise AdaFlowError(f"the range {self} ends after the video, which has {length:g} s; let it end there")
         start, end = np.searchsorted(times - times[0], np.array(self.seconds) - 1e-6)
         if start == end:
-            raise AdaFlowError(f"no frame begins within {self}; the video has {len(video) / float(video.fps):g} s")
+            raise AdaFlowError(f"no frame begins within {self}; the video has {length:g} s")
         return replace(self, start=int(start), end=int(end), seconds=None)
 
     def as_json(self) -> dict[str, Any]:
@@ -69,6 +79,10 @@ class Timeline:
     def __post_init__(self) -> None:
         if not self.ranges:
             raise AdaFlowError("no range of the timeline has a prompt; give one what it should show")
+        if not all(isinstance(r, PromptRange) for r in self.ranges):
+            raise AdaFlowError(
+                "a range of the timeline is of another kind; give each as PromptRange(0, 48, 'a red ball')"
+            )
         if self.crossfade < 0:
             raise AdaFlowError(f"crossfade is {self.crossfade}; it must be 0 or more frames")
         if any(r.seconds for r in self.ranges):
@@ -251,6 +265,7 @@ def timeline_result(
         "fps": float(video.fps),
         "seconds": _seconds(plan, parts, seconds),
         "frames_digest": frames_digest(frames),
+        "source_digest": video.digest,
         "prompt": timeline.text,
         "region": _of_all(parts, "region"),
         "crop": _of_all(parts, "crop"),

@@ -31,6 +31,7 @@ from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated, scratch, taken
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Inversion, Plan
+from adaflow_core.video.decode import picture_of
 from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
 
@@ -42,22 +43,25 @@ SURE = 0.6  # how far a change must be known to be held to in full
 class ByHand:
     """What is given back: a picture for each of some frames of the planned video, counted from 0."""
 
-    pictures: Mapping[int, np.ndarray | Path] = field(default_factory=dict)  # arrays [H, W, 3] uint8
+    pictures: Mapping[int, Any] = field(default_factory=dict)  # files, arrays [H, W, 3] uint8 or PIL images
 
     def __post_init__(self) -> None:
-        if not self.pictures:
+        given = files.by_frame(self.pictures, _PICTURE)
+        if not given:
             raise AdaFlowError("no keyframe was given by hand; give one, or edit without")
+        for frame, picture in given.items():  # from here on they are paths and arrays
+            if not isinstance(picture, Path):
+                given[frame] = picture_of(picture, f"{_PICTURE} of frame {frame}")
+        object.__setattr__(self, "pictures", given)
 
     def as_json(self, folder: Path | None = None) -> list[dict[str, Any]]:
         """It as plain data, with checksums; a project's `folder`: files are named from there, arrays held."""
-        rows = sorted(self.pictures.items())
-        return [{"frame": frame, **files.named(picture, folder, _PICTURE)} for frame, picture in rows]
+        return [{"frame": frame, **files.named(picture, folder, _PICTURE)} for frame, picture in self.pictures.items()]
 
     @property
     def flags(self) -> list[str]:
         """It on the command line; what is in no file is named as if it lay beside."""
-        rows = sorted(self.pictures.items())
-        named = [(frame, files.on_command_line(picture, f"keyframe-{frame}.png")) for frame, picture in rows]
+        named = [(frame, files.on_command_line(each, f"keyframe-{frame}.png")) for frame, each in self.pictures.items()]
         return [f"--keyframe-image={frame}={name}" for frame, name in named]
 
     @classmethod
@@ -128,15 +132,13 @@ def check_pictures(by_hand: ByHand) -> None:
 def read_pictures(by_hand: ByHand, video: Video) -> dict[int, NDArray[np.uint8]]:
     """Frame -> [H, W, 3] uint8, at the working size."""
     found = {}
-    for frame, picture in sorted(by_hand.pictures.items()):
+    for frame, picture in by_hand.pictures.items():
         if not 0 <= frame < len(video):
             raise AdaFlowError(
                 f"a keyframe by hand is for frame {frame}; the video has the frames 0 to {len(video) - 1}"
             )
         name = picture.name if isinstance(picture, Path) else f"the picture of frame {frame}"
-        pixels = read_picture(picture) if isinstance(picture, Path) else np.asarray(picture, np.uint8)
-        if pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise AdaFlowError(f"{name} has the shape {pixels.shape}; give one of height, width and 3 colours")
+        pixels = read_picture(picture) if isinstance(picture, Path) else picture
         check_aspect((pixels.shape[1], pixels.shape[0]), video.size, name)
         if pixels.shape[:2] != video.frames.shape[1:3]:
             way = cv2.INTER_AREA if pixels.shape[0] > video.size[1] else cv2.INTER_CUBIC
@@ -161,6 +163,10 @@ def changed_region(plan: Plan, by_hand: ByHand) -> Region | None:
 
 def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, monitor: Monitor) -> HandFilm:
     """The planned video with what was changed by hand; the same pictures are carried once."""
+    if not isinstance(by_hand, ByHand):
+        raise AdaFlowError(
+            f"by_hand is {type(by_hand).__name__}; give the keyframes as ByHand, as in ByHand({{12: picture}})"
+        )
     video, pictures = plan.video, read_pictures(by_hand, plan.video)
 
     def build(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ SHADE, WIDE = 0.3, 21  # what a difference of brightness over so many pixels cou
 STRAY = 4.0  # pixels by which a refined origin may differ from what was refined
 POINTS, LEAST, OFF = 800, 50, 1.5  # of the fit of an affine motion: how many, at least, pixels that an inlier is off
 VISIBLE = 8  # levels of 0..255 that count as changed
+HARDLY = 0.001  # share of the pixels: a thing of 16x16 in a frame of 512x512 has as many
 
 
 class Origin(NamedTuple):
@@ -65,6 +66,20 @@ class Given:
         """[H, W] where it was, without small holes."""
         size = cv2.blur(np.abs(self.change).max(axis=-1), (5, 5))
         return cv2.morphologyEx((size > VISIBLE).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)) > 0
+
+
+def hardly_changed(frames: np.ndarray, source: np.ndarray, inside: np.ndarray | None = None) -> bool:
+    """Whether an edit's frames [T, H, W, 3] uint8 are as good as the source's: next to none of their pixels is changed.
+
+    `inside`: the weights of a region, of whose pixels it is asked, at any size: not 0 inside.
+    """
+    all_of_it = source[..., 0].size if inside is None else sum(int(np.count_nonzero(mask)) for mask in inside)
+    changed = 0
+    for now, was in zip(frames, source, strict=True):
+        changed += int((cv2.absdiff(np.ascontiguousarray(now), np.ascontiguousarray(was)).max(axis=-1) > VISIBLE).sum())
+        if changed >= HARDLY * all_of_it:  # as a rule in the first frame
+            return False
+    return True
 
 
 def itself(height: int, width: int) -> Origin:

@@ -14,6 +14,7 @@ import numpy as np
 from adaflow_core.config import DELIVERIES
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.picture.enlarge import lay_over
+from adaflow_core.planning.analysis import check_edit_of
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import file_digest
 from adaflow_core.types import EditResult
@@ -46,8 +47,10 @@ def deliver_edit(
     """Write `result`, an edit of `video`, as `EditResult.save` does; with "source" at the size of the file it is from.
 
     Where the edit changed nothing the file's own pixels are written. Frames that came without a file, or from one that
-    is no larger than they are, are written as they are. Raises AdaFlowError where the file is gone or another.
+    is no larger than they are, are written as they are. Raises AdaFlowError where the file is gone or another, and for
+    an edit of another video.
     """
+    check_edit_of(video, result)
     if deliver not in DELIVERIES:
         raise AdaFlowError(f"deliver is {deliver!r}; it must be one of {', '.join(DELIVERIES)}")
     size = source_size(video) if deliver == "source" else None

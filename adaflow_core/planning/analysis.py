@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +18,9 @@ from adaflow_core.motion.flow import one_opencv_thread
 from adaflow_core.planning.features import extract_features, load_features
 from adaflow_core.progress import Monitor, in_threads
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
-from adaflow_core.types import Features
+from adaflow_core.types import EditResult, Features
 from adaflow_core.video.client import check_source
-from adaflow_core.video.decode import decode_video, from_frames
+from adaflow_core.video.decode import checked_range, checked_size, decode_video, video_of
 from adaflow_core.video.types import Video
 
 if TYPE_CHECKING:
@@ -37,29 +37,31 @@ CUT_THREADS = 4
 _NAME = "{name}"  # stands in a cached note for the file's: the same content may come under another
 FLASH = 3  # frames that a flash or a damaged stretch lasts at most
 
-VideoLike = str | Path | np.ndarray | Sequence["Image"] | Video
+VideoLike = str | Path | np.ndarray | Iterable["np.ndarray | Image"] | Video
 
 
 def source_video(
     video: VideoLike,
     cache: Cache,
     *,
-    size: tuple[int, int] | int,
+    size: tuple[int, int] | int | None,
+    usual: int,
     frame_range: slice | None,
     fps: float | Fraction,
     monitor: Monitor,
 ) -> Video:
-    """The decoded video: a file's frames at `size`, or what is decoded already as it is.
+    """The decoded video at `size`: the frames of a file, or those that are decoded already.
 
-    `size`: (width, height) in pixels, or the shorter side. `fps`: the rate of frames that come without a file.
+    `size`: (width, height) in pixels, or the shorter side; None: for a file `usual`, the shorter side that the model
+    was trained at, else as the frames are. `fps`: the rate of frames that come without a file.
     """
-    if isinstance(video, Video):
-        return video
+    frame_range, size = checked_range(frame_range), size if size is None else checked_size(size)
     if not isinstance(video, (str, Path)):
-        return from_frames(video, fps=Fraction(fps).limit_denominator(1001))
-    path = Path(video)
+        return video_of(video, fps, size=size, frame_range=frame_range)
+    path, size = Path(video), usual if size is None else size
     check_source(path)
-    chosen = [frame_range.start, frame_range.stop] if frame_range else None
+    every = (frame_range.start, frame_range.stop) == (None, None)
+    chosen = None if every else [frame_range.start, frame_range.stop]
     digest = file_digest(path)
     key = cache_key(file=digest, size=size, frames=chosen)
 
@@ -86,6 +88,18 @@ def source_video(
         transfer=meta["transfer"],
         file_digest=digest,
     )
+
+
+def check_edit_of(video: Video, result: EditResult) -> None:
+    """AdaFlowError where `result` is an edit of another video: of other frames, where its report names them."""
+    remedy = "give the plan that was edited"
+    (T, height, width), (count, h, w) = (frames.shape[:3] for frames in (result.frames, video.frames))
+    if (T, height, width) != (count, h, w):
+        raise AdaFlowError(
+            f"the result has {T} frames of {width}x{height} and the planned video {count} of {w}x{h}; {remedy}"
+        )
+    if result.report.get("source_digest", video.digest) != video.digest:
+        raise AdaFlowError(f"the result is an edit of another video than the planned one, of as many frames; {remedy}")
 
 
 def source_cuts(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:

@@ -115,7 +115,7 @@ def test_keyframes_that_change_at_every_step_have_no_draft(
     backbone: Backbone, film: np.ndarray, tmp_path: Path
 ) -> None:
     engine = AdaFlow(backbone, Cache(tmp_path))
-    with pytest.raises(AdaFlowError, match="without --resample"):
+    with pytest.raises(AdaFlowError, match="without resample"):
         engine.draft(engine.plan(film, replace(PLAN, resample=True)), PROMPT, EDIT)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
+from adaflow_core.video.decode import from_frames
 
 QUICK = EditConfig(steps=2, stride=1)
 PROMPT, OTHER = "a blue ball", "a red ball, watercolour"
@@ -175,11 +177,32 @@ def test_problems_name_their_remedy(engine: AdaFlow, plan: Plan, first: EditResu
     with pytest.raises(AdaFlowError, match="give the plan that was edited"):
         engine.retake(plan, replace(first, frames=first.frames[:5]), (0, 4), OTHER, QUICK)
     resampled = replace(plan, config=replace(plan.config, resample=True))
-    with pytest.raises(AdaFlowError, match="without --resample"):
+    with pytest.raises(AdaFlowError, match="without resample"):
         engine.retake(resampled, first, (0, 4), OTHER, QUICK)
     part = engine.edit_timeline(plan, Timeline((PromptRange(0, 6, PROMPT),)), QUICK)
-    with pytest.raises(AdaFlowError, match="say what they should show"):
+    with pytest.raises(AdaFlowError, match="give one that says what they should show") as caught:
         engine.retake(plan, part, (4, 8), None, QUICK)
+    assert "--" not in str(caught.value), "it is told on the page and from Python too"
+    wrong: Any
+    for wrong in ((3.0, 8.0), slice(3, 8), 5, (1, 2, 3)):
+        with pytest.raises(AdaFlowError, match=r"give its first frame and its end in whole numbers, as in \(30, 60\)"):
+            engine.retake(plan, first, wrong, OTHER, QUICK)
+        with pytest.raises(AdaFlowError, match="in whole numbers"):
+            engine.forecast_retake(plan, wrong)
+    for wrong in (None, 5, ["a blue ball"]):
+        for ask in (engine.edit, engine.draft, engine.place):
+            with pytest.raises(AdaFlowError, match=r"the prompt is .*give one text"):
+                ask(plan, wrong)  # type: ignore[operator]
+
+
+def test_an_edit_and_the_plan_of_another_video_are_not_mixed(engine: AdaFlow, plan: Plan, first: EditResult) -> None:
+    turned = replace(plan, video=from_frames(plan.video.frames[::-1], plan.video.fps))
+    short = replace(plan, video=plan.video.part(0, 5))
+    for other in (turned, short):
+        with pytest.raises(AdaFlowError, match="give the plan that was edited"):
+            engine.score(other, first)
+        with pytest.raises(AdaFlowError, match="give the plan that was edited"):
+            engine.retake(other, first, (0, 4), OTHER, QUICK)
 
 
 def test_ranges_and_a_retake_on_the_command_line(

@@ -103,7 +103,35 @@ def test_seconds_become_the_frames_that_begin_within_them() -> None:
     uneven = video(4, times=(5.0, 5.1, 5.3, 5.45, 6.0))  # a file's times need not begin at 0
     assert [(r.start, r.end) for r in seconds.on(uneven).ranges] == [(2, 4)]
     with pytest.raises(AdaFlowError, match="no frame begins within"):
-        seconds.on(video(2))
+        Timeline((PromptRange(0, 0, "a", seconds=(0.26, 0.3)),)).on(video(12))
+
+
+def test_seconds_past_the_end_are_refused_as_frames_are() -> None:
+    def on(film: Video, begin: float, end: float) -> tuple[int, int]:
+        (found,) = Timeline((PromptRange(0, 0, "a", seconds=(begin, end)),)).on(film).ranges
+        return found.start, found.end
+
+    uneven = video(4, times=(5.0, 5.1, 5.3, 5.45, 6.0))
+    assert on(video(24), 1.0, 2.0) == (12, 24) and on(video(24), 1.0, 2.08) == (12, 24)  # told a little rounded
+    assert on(uneven, 0.1, 1.0) == (1, 4)
+    for film, begin, end, length in ((video(24), 1.0, 2.1, "2"), (video(24), 3.0, 4.0, "2"), (uneven, 0.1, 1.2, "1")):
+        with pytest.raises(AdaFlowError, match=f"ends after the video, which has {length} s"):
+            on(film, begin, end)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ((0.0, 4.0, "a"), "not in whole frames"),
+        ((0, 4, None), "the prompt of 0:4 is None; give one text"),
+        ((0, 4, ["a"]), "give one text"),
+    ],
+)
+def test_a_range_of_the_wrong_kind_is_told_in_a_sentence(given: tuple[Any, Any, Any], says: str) -> None:
+    with pytest.raises(AdaFlowError, match=says):
+        PromptRange(*given)
+    with pytest.raises(AdaFlowError, match="give each as PromptRange"):
+        Timeline((given,))  # type: ignore[arg-type]
 
 
 def test_a_crossfade_reaches_over_a_border_and_not_over_a_cut() -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import flow_between
-from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.changes import carry_changes
+from adaflow_core.picture.by_hand import ByHand, read_pictures
+from adaflow_core.picture.changes import carry_changes, hardly_changed
 from adaflow_core.picture.region import Region
 from adaflow_core.picture.region.carry import Source
 from adaflow_core.progress import Monitor, Progress
@@ -248,3 +249,47 @@ def test_the_command_that_is_shown_names_them(engine: AdaFlow, tmp_path: Path) -
     )  # fmt: skip
     read = parser().parse_args(shlex.split(text)[3:])
     assert read.keyframe_image == [(2, Path("keyframe-2.png")), (7, tmp_path / "a frame.png")]
+
+
+def test_a_picture_may_come_as_people_have_it(plan: Plan, given: tuple[int, np.ndarray], tmp_path: Path) -> None:
+    keyframe, picture = given
+    Image.fromarray(picture).save(tmp_path / "hand.png")
+    for each in (str(tmp_path / "hand.png"), tmp_path / "hand.png", Image.fromarray(picture), picture):
+        found = read_pictures(ByHand({np.int64(keyframe): each}), plan.video)
+        assert list(found) == [keyframe] and (found[keyframe] == picture).all()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "says"),
+    [
+        ({3: np.zeros((64, 64, 3))}, "frame 3 is float64 .* give uint8"),
+        ({3: np.zeros((64, 64, 3), np.float32)}, "colours of 0 to 255"),
+        ({3: np.zeros((64, 64, 3), np.uint16)}, "frame 3 is uint16"),
+        ({3: np.full((64, 64, 3), 300)}, "frame 3 is int64"),
+        ({3: Image.new("I;16", (64, 64))}, "8 bits"),
+        ({3: None}, "no picture"),
+        ({3: ""}, "empty path"),
+        ({3.5: np.zeros((64, 64, 3), np.uint8)}, "for frame 3.5; give its number"),
+        ({"3": np.zeros((64, 64, 3), np.uint8)}, "for frame '3'; give its number"),
+        ([np.zeros((64, 64, 3), np.uint8)], "without its frame; give a dict"),
+        (np.zeros((64, 64, 3), np.uint8), "without its frame; give a dict"),
+    ],
+)
+def test_what_would_come_out_otherwise_is_refused_at_once(pictures: Any, says: str) -> None:
+    with pytest.raises(AdaFlowError, match=says):
+        ByHand(pictures)
+
+
+def test_an_edit_that_changed_next_to_nothing_is_told() -> None:
+    source = textured(3)
+    assert hardly_changed(source, source)
+    thing = source.copy()
+    thing[:, 40:46, 40:46] ^= 255
+    assert not hardly_changed(thing, source)
+    noisy = np.clip(source.astype(int) + 3, 0, 255).astype(np.uint8)
+    assert hardly_changed(noisy, source), "what the model's own reconstruction changes is not seen"
+    inside = np.zeros(source.shape[:3], np.uint8)
+    inside[:, 30:90, 30:90] = 255
+    one = source.copy()
+    one[:, 40:43, 40] ^= 255
+    assert hardly_changed(one, source, inside) and not hardly_changed(thing, source, inside[:, 36:60, 36:60])

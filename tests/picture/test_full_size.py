@@ -108,7 +108,7 @@ def test_parts_are_enlarged_as_the_whole_is(size: tuple[int, int], monkeypatch: 
 
 def planned(path: Path, tmp_path: Path, frames: slice | None = None, size: tuple[int, int] = (192, 128)) -> Video:
     cache = Cache(tmp_path / "cache")
-    return source_video(path, cache, size=size, frame_range=frames, fps=24, monitor=Monitor())
+    return source_video(path, cache, size=size, usual=64, frame_range=frames, fps=24, monitor=Monitor())
 
 
 def edit_of(video: Video, change: int = 0) -> EditResult:
@@ -251,3 +251,12 @@ def test_the_command_says_the_size(tiny_backbone: Callable[[str], object]) -> No
         )
 
     assert "--deliver=working" in command("working") and "--deliver" not in command("source")
+
+
+def test_an_edit_of_another_video_is_not_delivered_over_it(tmp_path: Path) -> None:
+    video, other = from_frames(film(3), 24), from_frames(255 - film(3), 24)
+    result = edit_of(video)
+    for wrong, report in ((from_frames(film(4), 24), {}), (other, {"source_digest": video.digest})):
+        with pytest.raises(AdaFlowError, match="give the plan that was edited"):
+            deliver_edit(tmp_path / "out.mp4", replace(result, report=report), wrong)
+    assert not list(tmp_path.iterdir())

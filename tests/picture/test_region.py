@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from adaflow_core.cli.arguments import parser
@@ -22,6 +23,7 @@ from adaflow_core.config import EditConfig, PlanConfig, resolve_edit, resolve_pl
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
+from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.region import Region, files
 from adaflow_core.picture.region.mask import feathered, fitted, read_masks
@@ -255,6 +257,9 @@ def test_what_is_in_no_file_comes_back_from_its_project(tmp_path: Path) -> None:
         (["--mask", "{mask}", "--region", "ball"], "give one of them"),
         (["--mask", "{mask}", "--mask", "{mask}"], "needs the number of its frame"),
         (["--mask", "nowhere.png"], "nowhere.png"),
+        (["--region", ""], "argument --region: it is empty"),
+        (["--region", " "], "argument --region: it is empty"),
+        (["--mask", ""], "argument --mask: it is empty"),
     ],
 )
 def test_flags_that_say_no_region_are_refused(
@@ -275,3 +280,67 @@ def test_the_command_that_is_shown_names_the_region(engine: AdaFlow, tmp_path: P
         read = parser().parse_args(shlex.split(text)[3:])
         assert read.mask_frame == sorted(region.painted) and read.region == (region.words or None)
         assert read.mask == ([mask, mask] if region.painted else [tmp_path] if region.masks is not None else [])
+
+
+def test_masks_may_come_as_people_have_them(tmp_path: Path) -> None:
+    path = save(box(), tmp_path / "mask.png")
+    assert Region({2: str(path)}) == Region({np.int64(2): path}) == Region({2: path})
+    assert Region(masks=str(tmp_path)) == Region(masks=tmp_path)
+    grey = Image.fromarray(np.where(box(), 200, 100).astype(np.uint8))
+    assert Region({0: grey}).as_json() == Region({0: box()}).as_json(), "bright is inside, as in a file"
+    assert (
+        Region(masks=list(BOX)).as_json()
+        == Region(masks=torch.from_numpy(BOX)).as_json()
+        == Region(masks=BOX).as_json()
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"painted": [box()]}, "without its frame; give a dict"),
+        ({"painted": box()}, "without its frame; give a dict"),
+        ({"painted": {"0": box()}}, "for frame '0'; give its number"),
+        ({"painted": {0: None}}, "frame 0 is NoneType, no picture"),
+        ({"painted": {0: ""}}, "frame 0 is an empty path"),
+        ({"masks": ""}, "is an empty path"),
+        ({"masks": [box(), box()[:10]]}, "the masks cannot be read as an array"),
+        ({"words": None}, "words is None"),
+    ],
+)
+def test_what_cannot_be_a_region_is_told_in_a_sentence(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(AdaFlowError, match=says):
+        Region(**asked)
+
+
+def test_what_is_over_the_picture_has_its_kind(engine: AdaFlow, plan: Plan) -> None:
+    wrong: Any
+    for wrong in ("red ball", BOX):
+        with pytest.raises(AdaFlowError, match=r"the region is .*; give a Region"):
+            engine.region(plan, wrong)
+        with pytest.raises(AdaFlowError, match=r"the region is .*; give a Region"):
+            engine.edit(plan, PROMPT, QUICK, region=wrong)
+    wrong = {0: np.zeros((64, 64, 3), np.uint8)}
+    with pytest.raises(AdaFlowError, match=r"by_hand is .*; give the keyframes as ByHand"):
+        engine.edit(plan, PROMPT, QUICK, by_hand=wrong)
+
+
+def left_alone(job: Job) -> EditResult:
+    """An edit that changes nothing."""
+    report = {"resumed_at_step": 1, "warnings": job.monitor.notes}
+    return EditResult.of(job.plan.video, np.array(job.plan.video.frames[job.part]), report, tuple(job.monitor.notes))
+
+
+def test_a_doubtful_region_and_an_edit_of_nothing_are_told(
+    engine: AdaFlow, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaflow_core.picture.region.track.find_words", lambda *_: ({0: box()}, "it is in doubt"))
+    region = Region(words="red")
+    for _ in range(2):  # the second time it is in the cache
+        assert engine.region(plan, region).doubt == "it is in doubt"
+    monkeypatch.setattr(Job, "edit", left_alone)
+    result = engine.edit(plan, PROMPT, QUICK, region=region)
+    assert result.warnings[0] == "it is in doubt" and "next to nothing; see whether the region" in result.warnings[1]
+    assert result.report["warnings"] == list(result.warnings) and result.report["source_digest"] == plan.video.digest
+    assert "next to nothing; word the two prompts" in engine.edit(plan, PROMPT, QUICK).warnings[0]
+    assert engine.edit(plan, "a red ball", QUICK).warnings == (), "it was to change nothing"

@@ -5,6 +5,7 @@ A picture that is in no file is part of a project itself, as the base64 of a PNG
 
 from __future__ import annotations
 
+import operator
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -17,6 +18,32 @@ from PIL import Image
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.storage.cache import checksum, relative
+
+
+def by_frame(pictures: Any, what: str) -> dict[int, Any]:
+    """Pictures, each `what`, such as "the mask", by the numbers of their frames in order; texts become paths.
+
+    Raises AdaFlowError for what is no picture by its frame.
+    """
+    if not isinstance(pictures, Mapping):
+        raise AdaFlowError(f"{what} is given without its frame; give a dict, as in {{12: picture}}, counted from 0")
+    found = {}
+    for frame, picture in pictures.items():
+        try:
+            number = operator.index(frame)
+        except TypeError as problem:
+            raise AdaFlowError(f"{what} is for frame {frame!r}; give its number, counted from 0") from problem
+        found[number] = as_path(picture, f"{what} of frame {number}")
+    return dict(sorted(found.items()))
+
+
+def as_path(picture: Any, what: str) -> Any:
+    """A text as the path that it is; all else as it is."""
+    if isinstance(picture, str):
+        if not picture.strip():  # which as a path would be the folder at hand
+            raise AdaFlowError(f"{what} is an empty path; name its file")
+        return Path(picture)
+    return picture
 
 
 def named(picture: np.ndarray | Path, folder: Path | None, what: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from adaflow_core.config import CROPS
 from adaflow_core.errors import AdaFlowError
@@ -22,6 +23,7 @@ from adaflow_core.picture.region.window import Window
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch, taken
 from adaflow_core.video.client import Decoder
+from adaflow_core.video.decode import as_array, picture_of
 from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
 
@@ -35,16 +37,23 @@ ASPECT = 0.04  # by which a mask's width to height may differ from the video's: 
 class Region:
     """What is asked for: `painted`, `masks` or `words`, one of them.
 
-    Arrays are inside where they are not 0, files (pictures, a video, a folder of pictures) where they are bright.
+    Arrays are inside where they are not 0, files (pictures, a video, a folder of pictures) and PIL images where they
+    are bright.
     """
 
-    painted: Mapping[int, np.ndarray | Path] = field(default_factory=dict)  # frame -> [H, W]; carried to the others
-    masks: np.ndarray | Path | None = None  # [T, H, W] of all frames
+    painted: Mapping[int, Any] = field(default_factory=dict)  # frame -> [H, W]; carried to the others
+    masks: Any = None  # [T, H, W] of all frames
     words: str = ""  # of the source prompt
     feather: int = FEATHER  # pixels of the working size over which the edit fades out
     crop: str = "auto"  # of CROPS: whether a window around it is edited in place of whole frames
 
     def __post_init__(self) -> None:
+        masks = files.as_path(self.masks, "the file of masks")
+        given = {frame: _held(mask, frame) for frame, mask in files.by_frame(self.painted, "the mask").items()}
+        object.__setattr__(self, "painted", given)  # from here on these are paths and arrays
+        object.__setattr__(self, "masks", masks if isinstance(masks, Path | None) else as_array(masks, "the masks"))
+        if not isinstance(self.words, str):
+            raise AdaFlowError(f"words is {self.words!r:.80}; name the region by a text, words of the source prompt")
         if bool(self.painted) + (self.masks is not None) + bool(self.words.strip()) != 1:
             raise AdaFlowError("a region is painted, given for all frames or named by words; give one of these")
         if not 0 <= self.feather <= 256:
@@ -54,7 +63,7 @@ class Region:
 
     def as_json(self, folder: Path | None = None) -> dict[str, Any]:
         """It as plain data, with checksums; a project's `folder`: files are named from there, arrays held."""
-        painted = [{"frame": frame, **_named(mask, folder)} for frame, mask in sorted(self.painted.items())]
+        painted = [{"frame": frame, **_named(mask, folder)} for frame, mask in self.painted.items()]
         masks = None if self.masks is None else _named(self.masks, folder)
         return {"painted": painted, "masks": masks, "words": self.words, "feather": self.feather, "crop": self.crop}
 
@@ -62,7 +71,7 @@ class Region:
     def flags(self) -> list[str]:
         """It on the command line; what is in no file is named as if it lay beside."""
         found = [] if self.masks is None else [f"--mask={files.on_command_line(self.masks, 'masks.mp4')}"]
-        for frame, mask in sorted(self.painted.items()):
+        for frame, mask in self.painted.items():
             found += [f"--mask={files.on_command_line(mask, f'mask-{frame}.png')}", f"--mask-frame={frame}"]
         found += [f"--region={self.words}"] if self.words else []
         found += [f"--feather={self.feather}"] if self.feather != FEATHER else []
@@ -84,6 +93,7 @@ class RegionMask:
     digest: str
     asked: dict[str, Any]  # as `Region.as_json` says it
     window: Window | None = None  # that is edited in place of whole frames
+    doubt: str = ""  # a sentence on why it may be the wrong part; "": it was found as things are
 
     def at(self, frames: slice | np.ndarray) -> RegionMask:
         """That of some frames."""
@@ -124,7 +134,7 @@ def crop_line(mask: RegionMask) -> str:
 def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, NDArray[np.bool_]]:
     """Frame -> [H, W], at the working size."""
     found = {}
-    for frame, mask in sorted(region.painted.items()):
+    for frame, mask in region.painted.items():
         if not 0 <= frame < len(video):
             raise AdaFlowError(f"a mask is for frame {frame}; the video has the frames 0 to {len(video) - 1}")
         if isinstance(mask, Path):
@@ -199,6 +209,14 @@ def check_aspect(size: tuple[int, int], wanted: tuple[int, int], name: str) -> N
         raise AdaFlowError(
             f"{name} is {size[0]}x{size[1]} and the video {wanted[0]}x{wanted[1]}; give one of the same shape"
         )
+
+
+def _held(mask: Any, frame: int) -> Any:
+    """A painted mask as a path, or as an array [H, W]."""
+    name = f"the mask of frame {frame}"
+    if isinstance(mask, Image):
+        return picture_of(mask, name).mean(axis=-1) >= BRIGHT
+    return mask if isinstance(mask, Path) else as_array(mask, name)
 
 
 def _named(mask: np.ndarray | Path, folder: Path | None) -> dict[str, Any]:

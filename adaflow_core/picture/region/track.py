@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import source_flow
 from adaflow_core.picture.region.carry import Source, carry
@@ -20,25 +21,30 @@ from adaflow_core.types import Plan
 
 def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> RegionMask:
     """The mask of `region` in the planned video; the same region of it is found once."""
+    if not isinstance(region, Region):
+        raise AdaFlowError(f"the region is {type(region).__name__}; give a Region, as in Region(words='red ball')")
     asked, video = region.as_json(), plan.video
     named = {"model": backbone.fingerprint, "source": plan.config.source_prompt} if region.words else {}
 
     def build(folder: Path) -> dict[str, Any]:
         out = backbone.team.array(folder / "weights.npy", np.uint8, video.frames.shape[:3])
-        inside = _inside(backbone, plan, region, cache, monitor)
+        inside, doubt = _inside(backbone, plan, region, cache, monitor)
         for t in range(len(video))[backbone.team.own(len(video))]:
             out[t] = feathered(np.asarray(inside[t]) > 0, region.feather)
-        return {}
+        return {"doubt": doubt}
 
     key = cache_key(
         video=video.digest, cuts=plan.segments.cuts.tolist(), region=_content(asked), start=video.start, **named
     )
-    folder, _, _ = cache.get("region", key, build, monitor.note, together=True)
+    folder, meta, _ = cache.get("region", key, build, monitor.note, together=True)
+    doubt = meta.get("doubt", "")  # of what an older version found nothing is known
+    if doubt:
+        monitor.note(doubt)
     weights = np.load(folder / "weights.npy", mmap_mode="r")
     window = None
     if region.crop != "never":
         window = find_window(weights, plan.segments.cuts, int(LEAST[region.crop] * backbone.profile.size))
-    return RegionMask(weights, key, asked, window)
+    return RegionMask(weights, key, asked, window, doubt)
 
 
 def _content(asked: dict[str, Any]) -> dict[str, Any]:
@@ -48,14 +54,14 @@ def _content(asked: dict[str, Any]) -> dict[str, Any]:
     return {"painted": painted, "masks": masks, "words": asked["words"], "feather": asked["feather"]}
 
 
-def _inside(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> np.ndarray:
-    """[T, H, W], not 0 inside."""
+def _inside(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> tuple[np.ndarray, str]:
+    """[T, H, W], not 0 inside, and why it may be wrong."""
     video, cuts = plan.video, plan.segments.cuts
     if region.masks is not None:
-        return read_masks(region.masks, video, monitor)
-    painted = read_painted(region, video, monitor)
+        return read_masks(region.masks, video, monitor), ""
+    painted, doubt = read_painted(region, video, monitor), ""
     if region.words:
-        painted = find_words(backbone, plan, region.words, cache, monitor)
+        painted, doubt = find_words(backbone, plan, region.words, cache, monitor)
     source = Source(video.frames, source_flow(video, cache, monitor))
     with monitor.stage("carry the region", 2 * len(video)) as stage:
-        return carry(source, cuts, painted, stage)
+        return carry(source, cuts, painted, stage), doubt

@@ -18,11 +18,18 @@ from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
 
+# Spread as that of `LOCAL`, up to which what was found may be another thing.
+CLEAR = 0.95
 SURE = 8  # frames at most from which the mask is carried to the others
 
 
-def find_words(backbone: Backbone, plan: Plan, words: str, cache: Cache, monitor: Monitor) -> dict[int, Bools]:
-    """Frame -> [H, W] for the frames in which the words' place stands out most; `carry` takes it to the others."""
+def find_words(
+    backbone: Backbone, plan: Plan, words: str, cache: Cache, monitor: Monitor
+) -> tuple[dict[int, Bools], str]:
+    """Frame -> [H, W] for the frames in which the words' place stands out most; `carry` takes it to the others.
+
+    With a sentence where it hardly stands out, so that it may be another thing's; else "".
+    """
     source = plan.config.source_prompt
     other = without(source, words)
     latents = source_latents(backbone, plan.video, cache, monitor)
@@ -38,7 +45,9 @@ def find_words(backbone: Backbone, plan: Plan, words: str, cache: Cache, monitor
     found = {int(t): mask for t, mask in zip(chosen, masks, strict=True) if mask.any() and not mask.all()}
     if not found:
         raise AdaFlowError(f"{words!r} is not found in the video; paint the region")
-    return found
+    if spread.max() >= CLEAR:
+        return found, ""
+    return found, f"{words!r} hardly stands out, so that the region may be another thing; look at it, or paint it"
 
 
 def without(source_prompt: str, words: str) -> str:
