@@ -34,7 +34,9 @@ def message(problem: str) -> str:
 
 def refusal(problem: str, title: str = "Not possible") -> gr.Error:
     """The exception that shows `problem` to the visitor."""
-    return gr.Error(message(problem), title=title, print_exception=False)
+    # It lies over the page: no longer than it takes to read.
+    seconds = max(4.0, len(problem) / 12)
+    return gr.Error(message(problem), title=title, print_exception=False, duration=seconds)
 
 
 def quietly(handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,15 +29,24 @@ class VideoOutputs(NamedTuple):
     frames: Any
     plan_id: Any
     facts: Any
+    plan_job_id: Any
     status: Any
     placeholder: Any
     views: Any
     prompt_problems: Any
     place: Any
+    place_job_id: Any
+    place_progress: Any
+    placed: Any
     progress: Any
+    retake_progress: Any
     result: Any
     job_id: Any  # of the edit
     draft: Any
+    draft_job_id: Any
+    draft_progress: Any
+    drafted: Any
+    region_job_id: Any
     prompting: Any
     prompts: Any
     takes: Any
@@ -123,6 +132,7 @@ class PlaceOutputs(NamedTuple):
     place: Any
     place_sentence: Any
     place_gallery: Any
+    placed: Any  # the job that found it
 
 
 class DraftOutputs(NamedTuple):
@@ -142,6 +152,7 @@ class OverOutputs(NamedTuple):
 
     over: Any
     over_id: Any  # by which the browser finds it again
+    region_job_id: Any
     region_progress: Any
     region_line: Any
     region_gallery: Any
@@ -162,6 +173,7 @@ class ProjectOutputs(NamedTuple):
     """A project was opened; after these come all settings, as it has them."""
 
     project_line: Any
+    plan_id: Any
     video: Any
     source_prompt: Any
     model: Any

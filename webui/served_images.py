@@ -27,16 +27,16 @@ _PLAYED, _SUFFIXES = ("h264", "vp8", "vp9", "av1"), (".mp4", ".m4v", ".webm")
 _COPIED_SECONDS, _COPIED_SIDE = 10, 256  # of a small copy; pixels of its shorter side
 
 
-def serve_image(image: np.ndarray, file_format: Literal["webp", "png"] = "webp") -> str:
+def serve_image(image: np.ndarray, file_format: Literal["webp", "png"] = "webp", name: str = "") -> str:
     """Write an image [H, W, 3] uint8 where Gradio may serve it from, and return its path.
 
-    "webp" is lossy and small, for frames; "png" is for plots.
+    "webp" is lossy and small, for frames; "png" is for plots. `name`: of what is downloaded, without its suffix.
     """
     content = io.BytesIO()
     Image.fromarray(image).save(content, file_format.upper(), **({"quality": 90} if file_format == "webp" else {}))
-    name = hashlib.blake2b(content.getvalue(), digest_size=16).hexdigest()
-    folder = os.path.join(get_upload_folder(), "pictures")
-    path = os.path.join(folder, f"{name}.{file_format}")
+    digest = hashlib.blake2b(content.getvalue(), digest_size=16).hexdigest()
+    folder = os.path.join(get_upload_folder(), "pictures", *([digest] if name else []))
+    path = os.path.join(folder, f"{name or digest}.{file_format}")
     try:
         os.utime(path)  # files are deleted by age: one that is shown again must not expire
     except FileNotFoundError:

@@ -30,10 +30,24 @@ from adaflow_core.types import Forecast, Plan
 from webui.jobs.engines import Engines
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Jobs, Report, Stop
-from webui.jobs.tasks import DraftTask, EditTask, PlaceTask, PlanTask, RegionTask, Request, RetakeTask, Runner, Task
+from webui.jobs.tasks import (
+    Drafts,
+    DraftTask,
+    EditTask,
+    FoundPlace,
+    OfPlan,
+    PlaceTask,
+    PlanTask,
+    RegionTask,
+    Request,
+    RetakeTask,
+    Runner,
+    Task,
+)
 from webui.limits import LARGEST_SIDE, Limits
 
 T = TypeVar("T")
+M = TypeVar("M", bound=OfPlan)
 # Finished edits and retakes are forgotten by age (`Studio.forget_older_than`); this number only bounds what they take.
 _KEEP_EDITS = 512
 
@@ -150,7 +164,7 @@ class Studio:
         return self.jobs.submit("plan", work, urgent=True, files=_files(request.video))
 
     def place(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
-        """Queue the search for where an edit changes the video, and return the job's id. The result is a `Place`."""
+        """Queue the search for where an edit changes the video; returns the job's id. The result is a `FoundPlace`."""
         stored = self._check_edit(plan_id, prompt)
         request, plan = stored.request, stored.plan
         task = PlaceTask(self._sources[self.resolve_model(request.model)], plan, prompt, config)
@@ -183,7 +197,7 @@ class Studio:
         region: Region | None = None,
         by_hand: ByHand | None = None,
     ) -> str:
-        """Queue drafts with these settings, and return the job's id. The result is a list of labels and drafts."""
+        """Queue drafts with these settings, and return the job's id. The result is `Drafts`."""
         stored = self._check_edit(plan_id, prompt, by_hand)
         request, plan = stored.request, stored.plan
         model = self._sources[self.resolve_model(request.model)]
@@ -194,6 +208,19 @@ class Studio:
             urgent=True,
             files=_files(request.video, plan.video.frames, plan.features.tokens),
         )
+
+    def found_place(self, job_id: str | None, stored: StoredPlan | None) -> FoundPlace | None:
+        """The place that a job has found; None if it has found none, or one of another plan."""
+        return self._made_of(FoundPlace, job_id, stored)
+
+    def drafts(self, job_id: str | None, stored: StoredPlan | None) -> Drafts | None:
+        """The drafts that a job has made; None if it has made none, or those of another plan."""
+        return self._made_of(Drafts, job_id, stored)
+
+    def _made_of(self, kind: type[M], job_id: str | None, stored: StoredPlan | None) -> M | None:
+        snapshot = self.jobs.snapshot(job_id or "")
+        made = snapshot.result if snapshot is not None else None
+        return made if stored is not None and isinstance(made, kind) and made.fits(stored.plan) else None
 
     def edit(
         self,
@@ -223,7 +250,7 @@ class Studio:
             self._sources[label], label, request, plan, timeline, config, self._new_folder(), tuple(takes),
             region, by_hand, deliver,
         )  # fmt: skip
-        return self._submit_edit(task, task, plan.forecast.seconds)
+        return self._submit_edit(task, task, timeline.text, plan.forecast.seconds)
 
     def finished(self, job_id: str | None) -> FinishedEdit | None:
         """The edit that a job has made; None of a job that has made none, or is not known any more."""
@@ -237,9 +264,11 @@ class Studio:
             raise AdaFlowError("there is no finished edit to take a stretch from, or no longer; edit first")
         before = finished.asked
         task = RetakeTask(before, finished.result(before.plan), frames, prompt, config, self._new_folder())
-        return self._submit_edit(task, before, before.plan.forecast.seconds, job_id)
+        return self._submit_edit(task, before, prompt or finished.prompt, before.plan.forecast.seconds, job_id)
 
-    def _submit_edit(self, task: Task, asked: EditTask, forecast: Mapping[str, float], parent: str = "") -> str:
+    def _submit_edit(
+        self, task: Task, asked: EditTask, title: str, forecast: Mapping[str, float], parent: str = ""
+    ) -> str:
         def work(report: Report, stop: Stop) -> FinishedEdit:
             finished = self._run(task, report, stop)
             assert isinstance(finished, FinishedEdit)
@@ -247,7 +276,8 @@ class Studio:
 
         plan = asked.plan
         files = _files(asked.request.video, plan.video.frames, plan.features.tokens)
-        return self.jobs.submit("edit", work, forecast=forecast, files=files)
+        title = f"{Path(asked.request.video).name}, “{title}”"
+        return self.jobs.submit("edit", work, forecast=forecast, files=files, title=title)
 
     def _new_folder(self) -> Path:
         return self.folder / secrets.token_urlsafe(12)

@@ -51,6 +51,7 @@ STAGES = {
     "score": "Scoring the edit",
     "write": "Writing the video",
 }
+_KINDS = {"plan": "Preview", "load": "Model", "place": "Search"}  # of jobs, where they are not called so
 KEPT, SCORES = "Kept tokens", "Scores"
 # What is done by hand to a frame of the timeline, and the kinds of a model's words.
 ADD, REMOVE, MOVE, AUTOMATIC = HAND = (
@@ -61,6 +62,7 @@ ADD, REMOVE, MOVE, AUTOMATIC = HAND = (
 )
 THINGS, COLOURS, PLACES, STYLES = KINDS = ("things", "colours", "places", "styles")
 ONE, BY_SHOT = "One prompt", "A prompt for each shot"
+OF_ONE_PROMPT = "Where it changes, and drafts, can be shown with one prompt only."
 # What drafts side by side differ in: the setting, and its values; None: these settings alone.
 TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
     "these settings": None,
@@ -70,7 +72,8 @@ TRIED: dict[str, tuple[str, tuple[float, ...]] | None] = {
 }
 SOURCE = "Source, as it was edited"
 RIMS_SHOWN = 0.05  # share of the edge from which a picture says where they are
-RESULT = "result"  # the place of a finished edit in the page, for links
+# The places in the page of a finished edit, of drafts, of where an edit changes, and of all edits, for links.
+RESULT, DRAFTS, PLACE, EDITS = "result", "drafts", "place", "edits"
 PAINT_IN, PAINT_OUT = "Add to the region", "Take away from it"  # what strokes do
 THE_SOURCE, THE_DRAFT = "the source", "the draft"  # of what a keyframe is taken
 
@@ -341,17 +344,36 @@ def _percent(share: float | None) -> str:
 def progress(snapshot: Snapshot) -> str:
     """Stage, bar, time left and preview of a job. One piece of HTML, because separate outputs would flicker."""
     title, detail, share = _headline(snapshot)
-    # A finished edit stands below settings that may fill a screen.
-    link = f' <a href="#{RESULT}">See it</a>' if (snapshot.kind, snapshot.state) == ("edit", "done") else ""
+    # What was made may stand a screen below.
+    place = {"edit": RESULT, "draft": DRAFTS, "place": PLACE}.get(snapshot.kind)
+    link = f' <a href="#{place}">See it</a>' if place and snapshot.state == "done" else ""
     picture = ""
     if snapshot.preview is not None and not snapshot.finished:
         picture = (
             f'<img class="af-live" src="{_data_url(contact_sheet(snapshot.preview))}" '
             f'alt="The edit so far: {counted(len(snapshot.preview), "keyframe")}">'
         )
+    return _job(snapshot, title, escape(detail) + link, share, picture)
+
+
+def aside(snapshots: Sequence[Snapshot]) -> str:
+    """A line for each edit that goes on, or has ended, while the page shows something else."""
+    return "".join(map(_aside, snapshots))
+
+
+def _aside(snapshot: Snapshot) -> str:
+    title, detail, share = _headline(snapshot)
+    words = escape(f"{title}, {detail}")
+    if snapshot.state == "done":
+        words += f'. <a href="#{EDITS}">It is among the edits so far</a>'
+    return _job(snapshot, snapshot.title, words, share)
+
+
+def _job(snapshot: Snapshot, title: str, detail: str, share: float, picture: str = "") -> str:
+    """A title, which is escaped here, and HTML on a job over its bar."""
     return (
         f'<div class="af-job af-{snapshot.state}"><div class="af-job-head"><strong role="status">'
-        f"{escape(title)}</strong><span>{escape(detail)}{link}</span></div>"
+        f"{escape(title)}</strong><span>{detail}</span></div>"
         f'<div class="af-bar" role="progressbar" aria-label="{escape(snapshot.kind)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}">'
         f'<div style="width:{share:.1%}"></div></div>{picture}</div>'
@@ -360,7 +382,7 @@ def progress(snapshot: Snapshot) -> str:
 
 def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
     """Title, detail and finished share (0 to 1) of a job."""
-    kind = {"edit": "Edit", "plan": "Preview", "load": "Model", "draft": "Draft"}.get(snapshot.kind, snapshot.kind)
+    kind = _KINDS.get(snapshot.kind, snapshot.kind.capitalize())
     ran = duration(snapshot.elapsed)
     if snapshot.state == "done":
         return f"{kind} ready", f"took {ran}", 1.0

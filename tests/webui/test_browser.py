@@ -165,6 +165,80 @@ def test_a_plan_is_looked_into_and_changed_by_hand(page: Page) -> None:
         )
 
 
+# The contrast of two colours as a page computes them, "rgb(…)", by WCAG 2.
+CONTRAST = """(a, b) => {
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((x) => x / 255)
+      .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [low, high] = [light(a), light(b)].sort((x, y) => x - y);
+  return (high + 0.05) / (low + 0.05);
+}"""
+
+
+def test_what_is_on_the_page_has_a_name_and_a_key(page: Page) -> None:
+    clip = choose_example(page)
+    chosen, other = (page.get_by_role("button", name=f"(Thumbnail {number} of") for number in (1, 2))
+    assert str(chosen.get_attribute("aria-label")).startswith(clip["title"])
+    page.wait_for_function("e => e.ariaPressed === 'true'", arg=chosen.element_handle())
+    assert other.get_attribute("aria-pressed") == "false"
+    opened = page.get_by_role("button", name="Advanced")
+    assert opened.get_attribute("aria-expanded") == "true"
+    opened.click()
+    page.wait_for_function("e => e.ariaExpanded === 'false'", arg=opened.element_handle())
+
+    page.get_by_role("button", name="Preview keyframes").click()
+    page.locator(".af-facts").wait_for()
+    tab = page.get_by_role("tab", name="Keyframes")
+    tab.focus()
+    for key, reached in (
+        ("ArrowRight", "Tokens"),
+        ("End", "Timeline"),
+        ("ArrowRight", "Keyframes"),
+        ("End", "Timeline"),
+    ):
+        page.keyboard.press(key)
+        page.wait_for_function("name => document.activeElement.innerText === name", arg=reached)
+        assert page.evaluate("document.activeElement.ariaSelected") == "true"
+
+    # The arrow keys choose a frame on a plot, which marks it, and a point of it.
+    plot = page.get_by_role("button", name="Similarity of every frame to its keyframe")
+    slice = page.get_by_role("button", name="One pixel column over time", exact=True)
+    slice.wait_for()
+    plot.focus()
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    page.get_by_text(", frame 2: ").wait_for()
+    marked = "getComputedStyle(document.documentElement).getPropertyValue('--af-frame-at')"
+    page.wait_for_function(f"at => Math.abs({marked} - at) < 0.001", arg=(46 + 2.5 / 8 * 900) / 960)
+    page.get_by_role("button", name="Similarity to its keyframe", exact=True).focus()
+    for key in ("ArrowLeft", "ArrowUp", "Enter"):
+        page.keyboard.press(key)
+    page.get_by_text("this frame takes what the edit changes").wait_for()
+
+    resets = [str(button.get_attribute("aria-label")) for button in page.locator(".reset-button").all()]
+    assert len(resets) > 5 and len({*resets}) == len(resets), "each says of what"
+    for name in ("Stop the preview", "Stop the edit"):
+        page.get_by_role("button", name=name, exact=True).wait_for()
+    links = [str(link.get_attribute("aria-label")) for link in page.locator(".af-plot .download-link").all()]
+    assert len(links) == 2 and all(re.match("Download: .+", link) for link in links)
+
+    for scheme in ("light", "dark"):
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", scheme == "dark")
+        page.wait_for_timeout(400)  # colours go over to others
+        faint, edge = page.evaluate(
+            f"""() => {{
+              const contrast = {CONTRAST}, style = getComputedStyle;
+              const text = document.querySelector("textarea:placeholder-shown"), box = document.querySelector(
+                "input[type=checkbox]:not(:checked)");
+              return [contrast(style(text, "::placeholder").color, style(text).backgroundColor),
+                      contrast(style(box).borderTopColor, style(box.closest(".block")).backgroundColor)];
+            }}"""
+        )
+        assert faint >= 4.5 and edge >= 3, (scheme, faint, edge)
+
+
 def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
     clip = choose_example(page, frames="0:4")
     page.get_by_role("button", name="Edit", exact=True).click()
@@ -178,6 +252,26 @@ def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
     slider.press("End")
     page.get_by_text("frame 3: the source to the left").wait_for()
     assert page.locator(".af-compare img").count() == 2
+    assert all(
+        "of the divider" in str(picture.get_attribute("alt")) for picture in page.locator(".af-compare img").all()
+    )
+    divider = page.get_by_role("slider", name="Divider between the two pictures")
+    divider.focus()
+    for key, place in (("Home", "0"), ("End", "100"), ("PageDown", "90")):
+        divider.press(key)
+        page.wait_for_function("([e, at]) => e.ariaValueNow === at", arg=[divider.element_handle(), place])
+    shown = page.locator(".af-compare img").nth(1).evaluate("e => parseFloat(e.style.clipPath.split(' ').at(-1))")
+    assert shown > 60, "of the right picture little is left"
+
+    # The players are as high as their videos, and what they are made of says which video it belongs to.
+    for name, label in (("source", "Source, as it was edited"), ("edited", "Edit")):
+        video = page.locator(f".af-{name} video")
+        assert video.get_attribute("aria-label") == label
+        width, height, shape = video.evaluate("e => [e.offsetWidth, e.offsetHeight, e.videoWidth / e.videoHeight]")
+        assert height == pytest.approx(min(420, width / shape), abs=2)
+        for part in ("Play or pause", "Full screen"):
+            assert page.locator(f'.af-{name} [aria-label="{part}: {label}"]').count() == 1
+        assert page.locator(f".af-{name} .download-link").get_attribute("aria-label") == f"Download: {label}"
 
     page.get_by_role("button", name="Reproduce this").click()
     command = page.locator(".cm-content").first.inner_text()
@@ -245,6 +339,45 @@ def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Pa
     page.reload()
     page.get_by_text("12 frames, 1.0 s").wait_for()
     assert page.locator(".af-facts").count() == 0 and not page.get_by_text("“a green ball”").is_visible()
+
+
+@pytest.mark.thorough
+def test_another_example_takes_away_what_was_of_the_first(page: Page) -> None:
+    """A planning ends with what would follow it; an edit goes on aside, and is shown when it is asked for."""
+    first = choose_example(page, frames="0:4")
+    second = page.get_by_role("button", name=re.compile("Thumbnail 2 of")).first
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".af-job").wait_for()
+    second.click()
+    prompt = page.get_by_label("Prompt", exact=True)
+    page.wait_for_function("text => ![...document.querySelectorAll('textarea, input')].some(e => e.value === text)",
+                           arg=first["prompt"])  # fmt: skip
+    page.locator(".af-job").wait_for(state="detached")
+    page.wait_for_timeout(3000)
+    assert page.locator(".af-job, .toast-body").count() == 0 and not page.locator(".af-facts").first.is_visible()
+
+    # Drafts say that they are ready, and a reload finds them.
+    page.get_by_label("Frame range").fill("0:4")
+    page.get_by_role("button", name="Try on keyframes").click()
+    page.get_by_text("Draft ready").wait_for()
+    page.get_by_role("link", name="See it").click()
+    page.wait_for_function(IN_VIEW, arg=".af-draft .af-quote")
+    remembered(page, "tab.drafted && tab.plan && tab.video")
+    page.reload()
+    page.get_by_text("The edit goes on from it.").wait_for()
+
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.get_by_text("Inverting the source").or_(page.get_by_text("Editing")).first.wait_for()
+    mine = prompt.input_value()
+    page.get_by_role("button", name=re.compile("Thumbnail 1 of")).first.click()
+    page.get_by_text("It is among the edits so far").wait_for()
+    assert page.get_by_text(f"“{mine}”").first.is_visible(), "it says which edit it is"
+    assert not page.locator("#result").is_visible() and prompt.input_value() == first["prompt"]
+    assert not page.locator(".af-draft").is_visible()
+    page.get_by_role("button", name="Edits so far").click()
+    page.get_by_label("Edit shown").click()
+    page.get_by_role("option", name=mine).click()
+    page.locator("#result .af-quote", has_text=mine).wait_for()
 
 
 @pytest.mark.thorough
@@ -340,6 +473,10 @@ def test_no_serious_accessibility_violations(page: Page) -> None:
     choose_example(page, frames="0:6", steps=1)
     page.get_by_role("button", name="Try on keyframes").focus()
     page.keyboard.press("Tab")
+    page.wait_for_timeout(500)
+    assert page.get_by_label("Drafts side by side").evaluate("e => e === document.activeElement")
+    assert page.locator("[role=option]").count() == 0, "a list that is passed by stays closed"
+    page.keyboard.press("ArrowDown")
     page.locator("[role=option]", has_text="four seeds").wait_for()
     page.keyboard.press("Tab")
     page.wait_for_function("!document.querySelector('[role=option]')")  # a list that is left does not cover the page
@@ -349,9 +486,17 @@ def test_no_serious_accessibility_violations(page: Page) -> None:
     page.get_by_text("Changes here").wait_for()
     page.get_by_role("button", name="Try on keyframes").click()
     page.get_by_text("The edit goes on from it.").wait_for()
+    page.get_by_role("button", name="Enlarge").click()
+    large = page.locator("dialog img")
+    assert large.evaluate("e => e.width === 2 * e.naturalWidth"), "twice as large as it was drawn"
+    page.keyboard.press("Escape")
+    page.wait_for_function("!document.querySelector('dialog')")
+    assert page.locator(".af-drafts .thumbnail-item").get_attribute("aria-pressed") == "false", "it chooses none"
     for part in ("Only a part of the picture", "Keyframes edited by hand", "Make a stretch again", "Compare frame",
                  "Reproduce this", "words that this model knows"):  # fmt: skip
         page.get_by_role("button", name=part).click()
+    empty = "getComputedStyle(document.querySelector('.af-canvas .empty'), '::after').content"
+    assert "Load the frame first" in page.evaluate(empty)
     page.get_by_role("button", name="Load the frame").click()
     page.locator(".af-canvas canvas").first.wait_for()
     page.get_by_label("A prompt for each shot").click()
@@ -477,3 +622,23 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
             assert frame.evaluate("e => getComputedStyle(e).overflowY === 'hidden' && e.offsetWidth === e.clientWidth")
     # The plots keep the size at which they can be read, and scroll in their frame.
     assert page.locator(".af-plot img").first.bounding_box()["width"] == 960  # type: ignore[index]
+    # They show the same time, and what a tap on them shows comes into view.
+    left = "[...document.querySelectorAll('.af-plot .image-container')].map(e => e.scrollLeft)"
+    page.evaluate("document.querySelector('.af-slice .image-container').scrollLeft = 120")
+    page.wait_for_function(f"{left}.join() === '120,120'")
+    page.locator(".af-plot img").first.click(position={"x": 300, "y": 100})
+    page.wait_for_function(IN_VIEW, arg=".af-frame-picture img")
+    assert page.evaluate(IN_VIEW, ".af-frame")
+
+    # All examples are seen: nothing scrolls in its frame.
+    assert page.locator(".af-examples .grid-wrap").evaluate("e => e.scrollHeight <= e.clientHeight")
+    touch = page.context.new_cdp_session(page)
+    touch.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    small = page.evaluate(
+        """() => [...document.querySelectorAll(
+          "input[type=number], input[type=range], .reset-button, .label-wrap, .icon-button, .controls .icon")]
+          .filter((e) => e.offsetParent && Math.min(e.offsetWidth ?? 40, e.offsetHeight ?? 40) < 24)
+          .map((e) => `${e.className} ${e.ariaLabel} ${e.offsetWidth}x${e.offsetHeight}`)"""
+    )
+    touch.send("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    assert small == []

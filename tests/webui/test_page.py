@@ -186,9 +186,10 @@ def test_the_page_shows_where_a_prompt_changes_the_video(client: Any, drawn_clip
     client.predict(handle_file(str(drawn_clip)), "a red ball in a meadow", api_name="/preview", **settings)
     with pytest.raises(AppError, match="The prompt is empty"):
         client.predict(" ", api_name="/place")
-    status, sentence, pictures = client.predict("a blue ball in a meadow", focus=1, api_name="/place")
+    status, sentence, pictures, _ = client.predict("a blue ball in a meadow", focus=1, api_name="/place")
     pictures = pictures["value"] if isinstance(pictures, dict) else pictures
-    assert status == "" and "of the picture; shape is kept" in sentence and len(pictures) == 2
+    assert "Search ready" in status and 'href="#place"' in status
+    assert "of the picture; shape is kept" in sentence and len(pictures) == 2
     sentence = client.predict("a blue ball in a meadow", focus=0, api_name="/place")[1]
     assert "the whole picture; at focus 0 it is held to no part of it" in sentence
     sentence = client.predict("a watercolour of the sea", focus=1, api_name="/place")[1]

@@ -10,6 +10,7 @@ from webui import views
 from webui.components import settings
 from webui.components.heading import heading
 from webui.components.region import RegionPart
+from webui.jobs.queue import Watched
 from webui.settings import EDIT
 from webui.studio import Studio
 
@@ -35,13 +36,15 @@ class EditStep:
                 self.place_progress = gr.HTML(label="Progress of the search", elem_classes="af-progress")
                 self.draft_progress = gr.HTML(label="Progress of the draft", elem_classes="af-progress")
                 self.progress = gr.HTML(label="Progress", elem_classes="af-progress")
+                self.aside = gr.HTML(label="Progress of edits of what was shown before", elem_classes="af-progress")
             with gr.Column(scale=3, min_width=220, elem_classes="af-begin"):
                 with gr.Row():
                     self.start = gr.Button("Edit", variant="primary", min_width=100, elem_classes="af-then")
-                    self.stop = gr.Button("Stop", min_width=80)
+                    self.stop = gr.Button("Stop", min_width=80, elem_classes="af-stop-edit")
                 self.show_place = gr.Button("Show where it changes")
                 self.try_it = gr.Button("Try on keyframes")
                 self.tried = gr.Dropdown(list(views.TRIED), value=next(iter(views.TRIED)), label="Drafts side by side")
+                self.of_one_prompt = gr.HTML(views.line(views.OF_ONE_PROMPT), visible=False)
         self._add_place()
         self._add_draft()
         self._add_vocabulary(studio.profile())
@@ -49,7 +52,9 @@ class EditStep:
         self._add_settings(studio)
         self.job_id = gr.Textbox(label="Job", visible=False)
         self.job_status = gr.JSON(label="Status", visible=False)  # for programs
-        self.place_job_id, self.draft_job_id, self.drafted = gr.State(""), gr.State(""), gr.State("")
+        self.place_job_id, self.draft_job_id, self.watched = gr.State(""), gr.State(""), gr.State(Watched())
+        self.placed = gr.Textbox(label="Job of the place", visible=False)
+        self.drafted = gr.Textbox(label="Job of the drafts", visible=False)
         self.session = gr.Textbox(label="Session", visible=False)  # what the browser remembers, as JSON
 
     def _add_timeline(self) -> None:
@@ -86,14 +91,15 @@ class EditStep:
                 self.reset = gr.Button("Back to the model's own settings", size="sm")
 
     def _add_place(self) -> None:
-        with gr.Column(visible=False) as self.place:
+        with gr.Column(visible=False, elem_id=views.PLACE) as self.place:
             self.place_sentence = gr.HTML(label="What may change there")
             self.place_gallery = _pictures("Where it changes", columns=4, buttons=["fullscreen"])
 
     def _add_draft(self) -> None:
-        with gr.Column(visible=False, elem_classes="af-draft") as self.draft:
+        with gr.Column(visible=False, elem_id=views.DRAFTS, elem_classes="af-draft") as self.draft:
             self.draft_sentence = gr.HTML(label="About the drafts")
-            chosen = {"elem_classes": ["af-gallery", "af-drafts"], "allow_preview": False, "buttons": []}
+            # A click chooses a draft, so js/access.js adds a button to each that shows it large.
+            chosen = {"elem_classes": ["af-gallery", "af-choice", "af-drafts"], "allow_preview": False, "buttons": []}
             self.draft_gallery = _pictures("Drafts", columns=2, **chosen)
         self.drafts = gr.JSON([], label="Settings of the drafts", visible=False)
 

@@ -22,7 +22,7 @@ def head() -> None:
         if film := moving():
             gr.Video(
                 film, label="A red car in a meadow becomes one at night", height=220,
-                loop=True, interactive=False, buttons=[], min_width=300, elem_classes="af-film",  # page.js plays it
+                loop=True, interactive=False, buttons=[], min_width=300, elem_classes="af-film",
             )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ class PlanStep:
                     self.preview = gr.Button(
                         "Preview keyframes", variant="primary", scale=3, min_width=160, elem_classes="af-first"
                     )
-                    self.stop = gr.Button("Stop", scale=1, min_width=80)
+                    self.stop = gr.Button("Stop", scale=1, min_width=80, elem_classes="af-stop-preview")
                 self.status = gr.HTML(label="Progress")
             with gr.Column(scale=8, min_width=320):
                 self.placeholder = gr.HTML(
@@ -84,7 +84,7 @@ class PlanStep:
                 label="Keyframes in time order",
                 show_label=False,
                 columns=4,
-                elem_classes="af-gallery",
+                elem_classes=["af-gallery", "af-choice"],
                 object_fit="contain",
                 allow_preview=False,
                 buttons=[],
@@ -113,11 +113,13 @@ class PlanStep:
             self.time_slice = _plot("One pixel column over time", "af-slice")
             self.window = gr.State(None)  # first and end of the frames that the plots show; None: all
             with gr.Row():
-                self.zoom = gr.Slider(1, 2, 1, step=1, label="Zoom, around the frame below", min_width=240)
+                self.zoom = gr.Slider(
+                    1, 2, 1, step=1, label="Zoom, around the frame below", min_width=240, elem_classes="af-zoom"
+                )
                 self.column = gr.Slider(0, 1, 0, step=1, label="Pixel column", min_width=240)
             with gr.Row():
                 with gr.Column(scale=4, min_width=240):
-                    self.frame = gr.Slider(0, 1, 0, step=1, label="Frame")
+                    self.frame = gr.Slider(0, 1, 0, step=1, label="Frame", elem_classes="af-frame")
                     self.frame_sentence = gr.HTML(label="About the frame")
                     self._add_hand()
                 with gr.Column(scale=4, min_width=240):
@@ -127,6 +129,7 @@ class PlanStep:
                         buttons=[],
                         format="webp",
                         height=300,
+                        elem_classes="af-frame-picture",
                     )
             self.x, self.y = (gr.Number(0, label=f"Point's {axis}, in pixels", visible=False) for axis in "xy")
             self.match_sentence = gr.HTML(label="About the point")
@@ -149,8 +152,7 @@ class PlanStep:
 
 def _plot(label: str, *classes: str) -> gr.Image:
     return gr.Image(
-        label=label,
-        show_label=False,
+        label=label,  # page.css hides it, and js/access.js names the picture by it
         interactive=False,
         buttons=["fullscreen", "download"],
         format="png",

@@ -15,6 +15,7 @@ class RegionPart:
     def __init__(self) -> None:
         self.over = gr.State({})  # what was painted and given back, as `events.over` keeps it
         self.over_id = gr.Textbox(label="Id of it", visible=False)
+        self.region_job_id = gr.State("")
         self.deliver = gr.Radio(
             list(DELIVERIES), value="source", label="Delivered size",
             info="The source's own size, with what the edit changed laid over it, or the working size.",

@@ -17,8 +17,8 @@ class ResultStep:
             self.rims = gr.HTML(label="Where rims are")
             self._add_comparison()
             self._add_retake()
-            self._add_history()
             self._add_files()
+        self._add_history()  # below what is shown, and also there where nothing is
 
     def _add_videos(self) -> None:
         with gr.Row():
@@ -27,7 +27,6 @@ class ResultStep:
                 interactive=False,
                 loop=True,
                 min_width=280,
-                height=420,
                 elem_classes="af-source",
             )
             self.edited = gr.Video(
@@ -37,7 +36,6 @@ class ResultStep:
                 autoplay=True,
                 buttons=["download"],
                 min_width=280,
-                height=420,
                 elem_classes="af-edited",
             )
 
@@ -84,7 +82,8 @@ class ResultStep:
             self.retake_progress = gr.HTML(label="Progress of the retake")
 
     def _add_history(self) -> None:
-        with gr.Accordion("Edits so far, and two of them side by side", open=False, visible=False) as self.history:
+        title = "Edits so far, and two of them side by side"
+        with gr.Accordion(title, open=False, visible=False, elem_id=views.EDITS) as self.history:
             self.history_table = gr.HTML(label="Edits so far")
             with gr.Row():
                 self.shown = gr.Dropdown([], label="Edit shown", min_width=240)

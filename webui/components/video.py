@@ -44,7 +44,7 @@ class VideoStep:
                     show_label=False,
                     columns=3,
                     object_fit="cover",
-                    elem_classes=["af-gallery", "af-examples"],
+                    elem_classes=["af-gallery", "af-choice", "af-examples"],
                     allow_preview=False,
                     buttons=[],
                     interactive=False,

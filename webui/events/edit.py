@@ -14,11 +14,13 @@ from adaflow_core.config import EditConfig
 from adaflow_core.film.project import check_takes
 from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_of
 from adaflow_core.report.visualize import place_sentence, place_view
+from adaflow_core.types import Plan
 from webui import views
-from webui.events.follow import follow, not_done, stop_job
+from webui.events.follow import follow, not_done, show_unless_left, stop_job
 from webui.events.over import Over, asked_over, has_pictures
 from webui.jobs.finished import FinishedEdit
-from webui.jobs.queue import Snapshot
+from webui.jobs.queue import Snapshot, Watched
+from webui.jobs.tasks import FoundPlace
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import BesideOutputs, CompareOutputs, HistoryOutputs, PlaceOutputs, WatchOutputs, unchanged
 from webui.served_images import serve_image
@@ -65,16 +67,26 @@ class EditEvents:
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
                 yield unchanged(PlaceOutputs, place_job_id=job_id, place_progress=views.progress(snapshot))
-        done = unchanged(PlaceOutputs, place_job_id="", place_progress="")
         if stored is None or snapshot is None or snapshot.state != "done":
-            yield done
-            raise not_done(snapshot, "search")
-        items = await asyncio.to_thread(place_view, stored.plan, snapshot.result)
-        yield done._replace(
-            place=gr.Column(visible=True),
-            place_sentence=views.quote(prompt) + views.line(place_sentence(snapshot.result)),
-            place_gallery=[(serve_image(picture), caption) for picture, caption in items],
-        )
+            yield unchanged(PlaceOutputs, place_job_id="", place_progress="")
+            raise not_done(self.studio.jobs.snapshot(job_id), "search")
+        shown = await asyncio.to_thread(_place_outputs, stored.plan, snapshot.result, snapshot, job_id)
+        async for outputs in show_unless_left(self.studio.jobs, job_id, shown, _no_place()):
+            yield outputs
+
+    def fit_place(self, plan_id: str | None, placed: str, place_job_id: str) -> PlaceOutputs:
+        """There is another plan: a place in the one before goes, and its progress if no other is being searched."""
+        if not placed or self.studio.found_place(placed, self.studio.find_plan(plan_id)) is not None:
+            return unchanged(PlaceOutputs)
+        return _no_place(**({"place_progress": gr.skip(), "place_job_id": gr.skip()} if place_job_id else {}))
+
+    def show_place(self, plan_id: str | None, placed: str) -> PlaceOutputs:
+        """The place that a reloaded page had, if it is kept and of its plan."""
+        stored, snapshot = self.studio.find_plan(plan_id), self.studio.jobs.snapshot(placed or "")
+        found = self.studio.found_place(placed, stored)
+        if stored is None or snapshot is None or found is None:
+            return unchanged(PlaceOutputs, placed="")
+        return _place_outputs(stored.plan, found, snapshot, placed)
 
     @named(*EDIT)
     def edit(
@@ -111,16 +123,49 @@ class EditEvents:
         profile = self.studio.profile(stored.request.model if stored else "")
         return asked_values(names, profile, shown, self.studio.public)
 
-    async def watch(self, job_id: str) -> AsyncIterator[WatchOutputs]:
+    async def watch(self, job_id: str, watched: Watched | None = None) -> AsyncIterator[WatchOutputs]:
         """Follow a job to its end: status, progress, then source, edit, files and report."""
+        watched = watched or Watched()
         snapshot = self.studio.jobs.snapshot(job_id) if job_id else None
         if snapshot is None:
             yield unchanged(WatchOutputs, job_status=views.status(None), progress="")
             return
+        watched.here.append(job_id)
         async for snapshot in follow(self.studio.jobs, job_id):
-            yield _watch_outputs(snapshot)
+            outputs = await asyncio.to_thread(_watch_outputs, snapshot)
+            if job_id not in watched.aside:
+                yield outputs
+            if job_id in watched.aside:  # another video is shown by now, or another edit
+                if not watched.here:  # what was on its way here when the video changed
+                    yield unchanged(WatchOutputs, progress="", result=gr.Column(visible=False))
+                return
         if snapshot.state == "failed":
             gr.Warning(message(snapshot.problem))
+
+    async def watch_aside(self, watched: Watched) -> AsyncIterator[str]:
+        """Follow the edits that go on aside, one line for each."""
+        running: list[str] = []
+        while True:
+            jobs = {job_id: self.studio.jobs.snapshot(job_id) for job_id in dict.fromkeys(watched.aside)}
+            known = {job_id: snapshot for job_id, snapshot in jobs.items() if snapshot is not None}
+            running += [job_id for job_id, snapshot in known.items() if not snapshot.finished and job_id not in running]
+            yield views.aside([known[job_id] for job_id in running if job_id in known])
+            if all(known[job_id].finished for job_id in running if job_id in known):
+                return
+            await asyncio.sleep(1)
+
+    def go_on_aside(self, job_ids: str, shown: str, watched: Watched) -> None:
+        """After a reload: the edits of this browser that run still, but for the one that is shown."""
+        for job_id in map(str, json.loads(job_ids or "[]")):
+            snapshot = self.studio.jobs.snapshot(job_id)
+            if snapshot is not None and snapshot.kind == "edit" and not snapshot.finished and job_id != shown:
+                watched.aside.append(job_id)
+
+    def choose_shown(self, shown: str, watched: Watched) -> str:
+        """The job of the edit to show; one that runs goes on aside."""
+        watched.put_aside()
+        watched.aside = [job_id for job_id in watched.aside if job_id != shown]
+        return shown
 
     def compare(self, job_id: str, number: float, beside: str = "") -> CompareOutputs:
         """Frame `number` (from 0) of a finished edit beside its source or, given that one's job, another edit."""
@@ -134,19 +179,19 @@ class EditEvents:
 
         Beside a retake stands the take before it.
         """
-        edits = {job_id: edit for job_id in json.loads(job_ids or "[]") if (edit := self.finished(str(job_id)))}
-        names = [(views.edit_name(edit, len(edits) - place), key) for place, (key, edit) in enumerate(edits.items())]
-        others = [(name, key) for name, key in names if key != shown]
+        edits = self._edits(job_ids)
         finished = edits.get(shown)
         beside = finished.parent if finished and finished.parent in edits else ""
         pictures = self.show_beside(shown, beside, len(finished.after) // 2 if finished else 0)
-        return HistoryOutputs(
-            history=gr.Accordion(visible=len(edits) > 1),
-            history_table=views.history(list(edits.values())),
-            shown=gr.Dropdown(choices=names, value=shown if shown in edits else None),
-            beside=gr.Dropdown(choices=[("its source", ""), *others], value=beside),
-            **pictures._asdict(),
-        )
+        chosen = {"value": shown if shown in edits else None}, {"value": beside}
+        return _history_outputs(edits, shown, *chosen)._replace(**pictures._asdict())
+
+    def more_history(self, job_ids: str, shown: str) -> HistoryOutputs:
+        """The same where an edit has ended aside: what is shown, and what stands beside it, stays."""
+        return _history_outputs(self._edits(job_ids), shown, {}, {})
+
+    def _edits(self, job_ids: str) -> dict[str, FinishedEdit]:
+        return {job_id: edit for job_id in json.loads(job_ids or "[]") if (edit := self.finished(str(job_id)))}
 
     def show_beside(self, job_id: str, beside: str, number: float) -> BesideOutputs:
         """Another finished edit in the place of the source."""
@@ -161,9 +206,21 @@ class EditEvents:
     def finished(self, job_id: str | None) -> FinishedEdit | None:
         return self.studio.finished(job_id)
 
-    def stop(self, job_id: str, place_job_id: str = "", draft_job_id: str = "") -> Any:
-        """Stop a job, the search for a place and drafts; they end within two seconds of compute."""
-        return stop_job(self.studio.jobs, job_id, place_job_id, draft_job_id)
+    def stop(
+        self,
+        job_id: str,
+        plan_job_id: str = "",
+        place_job_id: str = "",
+        draft_job_id: str = "",
+        region_job_id: str = "",
+        watched: Watched | None = None,
+    ) -> Any:
+        """Stop a job, the planning before it, searches and drafts; they end within two seconds of compute.
+
+        Where nothing runs for the video that is shown, the edits that go on aside.
+        """
+        jobs = job_id, plan_job_id, place_job_id, draft_job_id, region_job_id
+        return stop_job(self.studio.jobs, *jobs, else_these=watched.aside if watched else ())
 
 
 def _ranges(rows: Any) -> tuple[PromptRange, ...]:
@@ -185,6 +242,38 @@ def _compare_outputs(finished: FinishedEdit, frame: int, other: FinishedEdit | N
         compared=tuple(serve_image(np.asarray(picture)) for picture in pair),
         compared_line=views.line(f"{frame / finished.fps:.2f} s, frame {frame}: {name} to the left of the line"),
     )
+
+
+def _history_outputs(
+    edits: dict[str, FinishedEdit], shown: str, chosen: dict[str, Any], beside: dict[str, Any]
+) -> HistoryOutputs:
+    """All edits; `chosen` and `beside` are what is said to the lists beside their choices."""
+    names = [(views.edit_name(edit, len(edits) - place), key) for place, (key, edit) in enumerate(edits.items())]
+    others = [(name, key) for name, key in names if key != shown]
+    return unchanged(
+        HistoryOutputs,
+        history=gr.Accordion(visible=bool(others)),
+        history_table=views.history(list(edits.values())),
+        shown=gr.Dropdown(choices=names, **chosen),
+        beside=gr.Dropdown(choices=[("its source", ""), *others], visible=shown in edits, **beside),
+    )
+
+
+def _place_outputs(plan: Plan, found: FoundPlace, snapshot: Snapshot, job_id: str) -> PlaceOutputs:
+    """Show the place that a job has found."""
+    return PlaceOutputs(
+        place_job_id="",
+        place_progress=views.progress(snapshot),
+        place=gr.Column(visible=True),
+        place_sentence=views.quote(found.prompt) + views.line(place_sentence(found.place)),
+        place_gallery=[(serve_image(picture), caption) for picture, caption in place_view(plan, found.place)],
+        placed=job_id,
+    )
+
+
+def _no_place(**others: Any) -> PlaceOutputs:
+    hidden = unchanged(PlaceOutputs, place=gr.Column(visible=False), placed="")
+    return hidden._replace(**{"place_progress": "", "place_job_id": ""} | others)
 
 
 def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:

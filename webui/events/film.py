@@ -23,8 +23,10 @@ from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from webui import views
 from webui.events.edit import EditEvents, Rows
-from webui.events.follow import follow, not_done
+from webui.events.follow import follow, leave_video, not_done, show_unless_left
 from webui.events.over import Over, asked_over, opened_from
+from webui.jobs.queue import Snapshot
+from webui.jobs.tasks import Drafts
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
 from webui.served_images import serve_image
@@ -55,23 +57,26 @@ class FilmEvents:
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
                 yield unchanged(DraftOutputs, draft_job_id=job_id, draft_progress=views.progress(snapshot))
-        done = unchanged(DraftOutputs, draft_job_id="", draft_progress="")
         if stored is None or snapshot is None or snapshot.state != "done":
-            yield done
-            raise not_done(snapshot, "draft")
-        drafts: list[tuple[str, Draft]] = snapshot.result
-        pictures = [await asyncio.to_thread(_sheet, stored.plan, *draft) for draft in drafts]
-        warnings = dict.fromkeys(warning for _, draft in drafts for warning in draft.warnings)
-        several = " Choose one, and the edit goes on from it." if len(drafts) > 1 else " The edit goes on from it."
-        yield done._replace(
-            draft=gr.Column(visible=True),
-            draft_sentence=views.quote(prompt)
-            + views.line("Keyframes of the source, and below them what the edit makes of them." + several)
-            + views.notice(list(warnings)),
-            draft_gallery=gr.Gallery(pictures, selected_index=None, columns=1 if len(drafts) == 1 else 2),
-            drafts=[asdict(config) for _, config in configs],
-            drafted=job_id,
-        )
+            yield unchanged(DraftOutputs, draft_job_id="", draft_progress="")
+            raise not_done(self.studio.jobs.snapshot(job_id), "draft")
+        made = await asyncio.to_thread(_draft_outputs, stored.plan, snapshot.result, snapshot, job_id)
+        async for outputs in show_unless_left(self.studio.jobs, job_id, made, _no_drafts()):
+            yield outputs
+
+    def fit_drafts(self, plan_id: str | None, drafted: str, draft_job_id: str) -> DraftOutputs:
+        """There is another plan: drafts of the one before go, and their progress if no others are being made."""
+        if not drafted or self.studio.drafts(drafted, self.studio.find_plan(plan_id)) is not None:
+            return unchanged(DraftOutputs)
+        return _no_drafts(**({"draft_progress": gr.skip(), "draft_job_id": gr.skip()} if draft_job_id else {}))
+
+    def show_drafts(self, plan_id: str | None, drafted: str) -> DraftOutputs:
+        """The drafts that a reloaded page had, if they are kept and of its plan."""
+        stored, snapshot = self.studio.find_plan(plan_id), self.studio.jobs.snapshot(drafted or "")
+        drafts = self.studio.drafts(drafted, stored)
+        if stored is None or snapshot is None or drafts is None:
+            return unchanged(DraftOutputs, drafted="")
+        return _draft_outputs(stored.plan, drafts, snapshot, drafted)
 
     def choose_draft(self, drafts: list[dict[str, Any]], model: str, event: gr.SelectData) -> list[Any]:
         """The settings of the draft under a click."""
@@ -163,8 +168,19 @@ class FilmEvents:
 
     # --- projects ---
 
-    def open_project(self, path: str, video: str | None) -> list[Any]:
-        """Show what a project file holds. Its video is the one on the page, or an example."""
+    def open_project(
+        self,
+        path: str,
+        video: str | None,
+        plan_job_id: str = "",
+        place_job_id: str = "",
+        draft_job_id: str = "",
+        region_job_id: str = "",
+    ) -> list[Any]:
+        """Show what a project file holds. Its video is the one on the page, or an example.
+
+        The plan before goes with the prompt before, so that nothing makes this prompt of that plan.
+        """
         with refuse_on_error():
             file = Path(path)
             project = open_project(file, self._video_of(file, video))
@@ -176,6 +192,7 @@ class FilmEvents:
         words += f", {counted(len(takes), 'take')}, made again with the edit." if takes else "."
         outputs = ProjectOutputs(
             project_line=views.line(f"{words} {said}".strip()),
+            plan_id="",
             video=str(project.video),
             source_prompt=project.plan.source_prompt,
             model=model,
@@ -189,6 +206,7 @@ class FilmEvents:
             over=over,
         )
         settings = asdict(project.plan) | asdict(project.edit)
+        leave_video(self.studio.jobs, plan_job_id, place_job_id, draft_job_id, region_job_id)
         return [*outputs, *shown_values(ALL, self.studio.profile(model), settings)]
 
     def _video_of(self, file: Path, video: str | None) -> Path:
@@ -231,6 +249,33 @@ def _tried(tried: str, asked: dict[str, Any]) -> list[tuple[str, EditConfig]]:
         values = tuple(asked["seed"] + int(value) for value in values)
         asked = asked | {"variation": asked["variation"] or _VARIATION}
     return [(f"{name} {value:g}", EditConfig(**asked | {name: value})) for value in values]
+
+
+def _draft_outputs(plan: Plan, drafts: Drafts, snapshot: Snapshot, job_id: str) -> DraftOutputs:
+    """Show the drafts that a job has made."""
+    made = drafts.made
+    warnings = dict.fromkeys(warning for _, _, draft in made for warning in draft.warnings)
+    several = " Choose one, and the edit goes on from it." if len(made) > 1 else " The edit goes on from it."
+    return DraftOutputs(
+        draft_job_id="",
+        draft_progress=views.progress(snapshot),
+        draft=gr.Column(visible=True),
+        draft_sentence=views.quote(drafts.prompt)
+        + views.line("Keyframes of the source, and below them what the edit makes of them." + several)
+        + views.notice(list(warnings)),
+        draft_gallery=gr.Gallery(
+            [_sheet(plan, label, draft) for label, _, draft in made],
+            selected_index=None,
+            columns=1 if len(made) == 1 else 2,
+        ),
+        drafts=[asdict(config) for _, config, _ in made],
+        drafted=job_id,
+    )
+
+
+def _no_drafts(**others: Any) -> DraftOutputs:
+    hidden = unchanged(DraftOutputs, draft=gr.Column(visible=False), drafts=[], drafted="")
+    return hidden._replace(**{"draft_progress": "", "draft_job_id": ""} | others)
 
 
 def _sheet(plan: Plan, label: str, draft: Draft) -> tuple[str, str]:

@@ -1,10 +1,10 @@
-"""How event handlers follow a job and stop it."""
+"""How event handlers follow a job, stop it, and leave it with the video that it was for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -12,13 +12,14 @@ from webui import views
 from webui.jobs.queue import Jobs, Snapshot
 from webui.messages import refusal
 
+T = TypeVar("T")
 _INTERVAL = 0.3  # seconds between two looks at a job
 
 
 async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
-    """Snapshots of a job, one whenever it has moved on; the last one when it has finished."""
+    """Snapshots of a job, one whenever it has moved on; the last one when it has finished, none once it was left."""
     seen: object = None
-    while (snapshot := jobs.snapshot(job_id)) is not None:
+    while (snapshot := jobs.snapshot(job_id)) is not None and not snapshot.left:
         step = snapshot.progress and (snapshot.progress.stage, snapshot.progress.done)
         mark = (snapshot.state, step, snapshot.stopping, snapshot.ahead, int(snapshot.elapsed))
         if mark != seen or snapshot.finished:
@@ -29,14 +30,45 @@ async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
         await asyncio.sleep(_INTERVAL)
 
 
+async def show_unless_left(jobs: Jobs, job_id: str, shown: T, taken_away: T) -> AsyncIterator[T]:
+    """What a job has made. If the job was left meanwhile it is taken away, and the event ends as one that failed, so
+    that none follows it."""
+    if not _is_left(jobs, job_id):
+        yield shown
+    if _is_left(jobs, job_id):
+        yield taken_away
+        raise not_done(jobs.snapshot(job_id), "job")
+
+
+def _is_left(jobs: Jobs, job_id: str) -> bool:
+    snapshot = jobs.snapshot(job_id)
+    return snapshot is not None and snapshot.left
+
+
+def leave_video(jobs: Jobs, *job_ids: str) -> None:
+    """There is another video: what is made of the one before ends. Edits go on (`Watched`), and so does a model that
+    is being loaded."""
+    for job_id in job_ids:
+        if (snapshot := jobs.snapshot(job_id or "")) is not None and snapshot.kind not in ("edit", "load"):
+            jobs.leave(job_id)
+
+
 def not_done(snapshot: Snapshot | None, what: str) -> gr.Error:
     """What is said of a job without a result; `what` it was, if it was stopped."""
-    if snapshot is not None and snapshot.state == "failed":
+    if snapshot is not None and snapshot.state == "failed" and not snapshot.left:
         return refusal(snapshot.problem)
-    return refusal(f"the {what} was stopped", title="Stopped")
+    stopped = refusal(f"the {what} was stopped", title="Stopped")
+    if snapshot is not None and snapshot.left:  # nobody asked for it: there is another video
+        stopped.visible = False
+    return stopped
 
 
-def stop_job(jobs: Jobs, *job_ids: str) -> Any:
-    """Stop these jobs; what is shown as their progress. Gradio's messages need its queue, and stopping goes past it."""
+def stop_job(jobs: Jobs, *job_ids: str, else_these: Iterable[str] = ()) -> Any:
+    """Stop these jobs, or others where none of these runs; what is shown as their progress.
+
+    Gradio's messages need its queue, and stopping goes past it.
+    """
     stopped = [jobs.stop(job_id or "") for job_id in job_ids]  # a list: each of them is stopped
+    if not any(stopped):
+        stopped = [jobs.stop(job_id) for job_id in else_these]
     return gr.skip() if any(stopped) else views.line("Nothing is running that could be stopped.")

@@ -18,9 +18,10 @@ from adaflow_core.types import Plan
 from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import MIN_SIDE, VideoInfo, parse_range, parse_size, working_size
 from webui import views
-from webui.events.follow import follow, stop_job
+from webui.events.follow import follow, leave_video, not_done, show_unless_left, stop_job
 from webui.events.timeline import most_zoom
 from webui.events.words import with_word
+from webui.jobs.queue import Watched
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import (
@@ -80,42 +81,61 @@ class PlanEvents:
             raise refusal("this page keeps no videos from elsewhere; upload the file itself")
         return self.studio.keep_video(video)
 
-    def another_video(self, job_id: str, plan_job_id: str) -> VideoOutputs:
-        """Take away what belongs to the video before; an edit that runs goes on and is shown when it is done."""
-        self.studio.jobs.stop(plan_job_id or "")
-        running = (job := self.studio.jobs.snapshot(job_id or "")) is not None and not job.finished
+    def another_video(
+        self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
+    ) -> VideoOutputs:
+        """Take away what belongs to the video before; an edit that runs goes on aside."""
+        leave_video(self.studio.jobs, plan_job_id, place_job_id, draft_job_id, region_job_id)
+        watched.put_aside()
+        model = self.studio.jobs.snapshot(plan_job_id or "")
+        loading = model is not None and model.kind == "load" and not model.finished
         return unchanged(
             VideoOutputs,
             frames="",
             plan_id="",
             facts=None,
-            status="",
+            plan_job_id=gr.skip() if loading else "",
+            status=gr.skip() if loading else "",
             placeholder=gr.HTML(visible=True),
             views=gr.Column(visible=False),
             prompt_problems="",
             place=gr.Column(visible=False),
+            place_job_id="",
+            place_progress="",
+            placed="",
             draft=gr.Column(visible=False),
+            draft_job_id="",
+            draft_progress="",
+            drafted="",
+            region_job_id="",
             prompting=views.ONE,
             prompts=[],
             takes=[],
             project_line="",
-            progress=gr.skip() if running else "",
+            progress="",
+            retake_progress="",
             result=gr.Column(visible=False),
-            job_id=gr.skip() if running else "",
+            job_id="",
         )
 
-    def another_plan(self, job_id: str, plan_job_id: str) -> VideoOutputs:
+    def another_plan(
+        self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
+    ) -> VideoOutputs:
         """As `another_video`, but frames, prompts and takes are those of a project that was opened."""
         kept = dict.fromkeys(("frames", "prompting", "prompts", "takes", "project_line"), gr.skip())
-        return self.another_video(job_id, plan_job_id)._replace(**kept)
+        cleared = self.another_video(plan_job_id, place_job_id, draft_job_id, region_job_id, watched)
+        return cleared._replace(**kept)
 
-    def uploaded(self, job_id: str, plan_job_id: str) -> VideoOutputs:
+    def uploaded(
+        self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
+    ) -> VideoOutputs:
         """As `another_video`; and nothing is known of an upload."""
-        cleared = self.another_video(job_id, plan_job_id)
+        cleared = self.another_video(plan_job_id, place_job_id, draft_job_id, region_job_id, watched)
         return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
 
     def restore(self, session: str) -> list[Any]:
-        """Video, prompts, the edit's job, the plan's id, what was painted and the settings, as this tab had them.
+        """Video, prompts, the jobs of edit, drafts and place, the plan's id, what was painted and the settings, as
+        this tab had them.
 
         The session comes from the browser: of the server's files it names only what it has ids of.
         """
@@ -128,7 +148,8 @@ class PlanEvents:
         prompts = [kept.get(name) or gr.skip() for name in ("source_prompt", "prompt")]
         over = self.studio.find_over(kept.get("over"))
         return [
-            video or gr.skip(), *prompts, kept.get("job") or "", stored.id if stored else "",
+            video or gr.skip(), *prompts, *(kept.get(name) or "" for name in ("job", "drafted", "placed")),
+            stored.id if stored else "",
             *((over | {"shown": False}, over["id"]) if over else (gr.skip(), "")),
             *(settings or [gr.skip()] * len(SETTINGS)),
         ]  # fmt: skip
@@ -182,16 +203,18 @@ class PlanEvents:
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
                 yield unchanged(PreviewOutputs, job_id=job_id, status=views.progress(snapshot))
-        if snapshot is None or snapshot.state != "done" or snapshot.stopping:  # there may be another video by now
+        if snapshot is None or snapshot.state != "done" or snapshot.stopping:
             yield unchanged(PreviewOutputs, job_id="", status="")
             if snapshot is not None and snapshot.state == "failed":
                 raise refusal(snapshot.problem.replace(request.video, Path(request.video).name))
-            raise refusal("the preview was stopped", title="Stopped")
+            raise not_done(self.studio.jobs.snapshot(job_id), "preview")
         stored = self._find_plan(snapshot.result)
         if previous is not None and stored.id == previous.id:
             yield _cost_outputs(stored.plan, stored.id)
             return
-        yield await asyncio.to_thread(_preview_outputs, stored, previous.plan if previous else None)
+        shown = await asyncio.to_thread(_preview_outputs, stored, previous.plan if previous else None)
+        async for outputs in show_unless_left(self.studio.jobs, job_id, shown, _no_plan()):
+            yield outputs
         if previous is not None:
             self.studio.forget_plan(previous.id)
 
@@ -291,6 +314,12 @@ def _size(info: VideoInfo, side: int | str) -> tuple[int, int] | None:
 
 def _serve_items(items: list[views.Item]) -> list[tuple[str, str]]:
     return [(serve_image(picture), caption) for picture, caption in items]
+
+
+def _no_plan() -> PreviewOutputs:
+    """Take away a plan that has come after another video."""
+    hidden = {"placeholder": gr.HTML(visible=True), "views": gr.Column(visible=False)}
+    return unchanged(PreviewOutputs, plan_id="", job_id="", status="", facts=None, **hidden)
 
 
 def _cost_outputs(plan: Plan, plan_id: str) -> PreviewOutputs:

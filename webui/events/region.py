@@ -19,8 +19,9 @@ from adaflow_core.storage.cache import checksum
 from adaflow_core.types import Plan
 from adaflow_core.video.images import read_picture
 from webui import views
-from webui.events.follow import follow, not_done
+from webui.events.follow import follow, not_done, show_unless_left
 from webui.events.over import Over, nothing, of_plan, region_of, words_found_in
+from webui.jobs.finished import file_name
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import OverOutputs, unchanged
 from webui.served_images import serve_image
@@ -138,22 +139,28 @@ class RegionEvents:
                 job_id, snapshot = self.studio.region(stored.id, region), None
             async for snapshot in follow(self.studio.jobs, job_id):
                 if not snapshot.finished:
-                    yield unchanged(OverOutputs, region_progress=views.progress(snapshot))
+                    yield unchanged(OverOutputs, region_job_id=job_id, region_progress=views.progress(snapshot))
             if snapshot is None or snapshot.state != "done":
-                yield unchanged(OverOutputs, region_progress="")
-                raise not_done(snapshot, "region")
+                yield unchanged(OverOutputs, region_job_id="", region_progress="")
+                raise not_done(self.studio.jobs.snapshot(job_id), "region")
             over, mask = over | {"job": job_id, "found_in": found_in}, snapshot.result
         items = await asyncio.to_thread(region_view, stored.plan, mask.weights)
         frames = ", ".join(map(str, sorted(over["masks"])))
         where = f"painted on frame {frames}" if frames else f"“{over['words']}”"
-        yield self._kept(
+        found = views.line(f"Only this part is edited; {where}.{_crop_line(stored.plan, mask)}")
+        shown = self._kept(
             over,
+            region_job_id="",
             region_progress="",
-            region_line=views.line(f"Only this part is edited; {where}.{_crop_line(stored.plan, mask)}"),
+            region_line=found + (views.notice([mask.doubt]) if mask.doubt else ""),
             region_gallery=gr.Gallery([(serve_image(picture), words) for picture, words in items], visible=True),
             region_words="" if frames else over["words"],
             feather=over["feather"],
         )
+        hidden = gr.Gallery([], visible=False)
+        gone = unchanged(OverOutputs, region_job_id="", region_progress="", region_line="", region_gallery=hidden)
+        async for outputs in show_unless_left(self.studio.jobs, over["job"], shown, gone):
+            yield outputs
 
     def of_video(self, over: Over, video: str | None) -> OverOutputs:
         """There is another video, or the same one again, after a reload or with a project."""
@@ -178,22 +185,26 @@ class RegionEvents:
         named = [(stamp(stored.plan, k), k) for k in choices] if stored else []
         return gr.Dropdown(named, value=choices[0] if choices else None)
 
-    def keyframe_file(self, plan_id: str | None, keyframe: int | None, keyframe_of: str, drafted: str) -> str | None:
-        """A file of a keyframe, of the source or of the first of the drafts."""
+    def check_draft(self, plan_id: str | None, keyframe_of: str, drafted: str) -> None:
+        """Refuse to take a keyframe from a draft that is not there."""
+        if keyframe_of == views.THE_DRAFT and self.studio.drafts(drafted, self.studio.find_plan(plan_id)) is None:
+            raise refusal("there is no draft of this plan; try the edit on the keyframes first")
+
+    def keyframe_file(
+        self, plan_id: str | None, keyframe: int | None, keyframe_of: str, drafted: str
+    ) -> tuple[str | None, str]:
+        """A file of a keyframe, and what it is of: the first of the drafts, or the source where there is none."""
         stored = self.studio.find_plan(plan_id)
         if stored is None or keyframe is None:
-            return None
-        picture = stored.plan.video.frames[int(keyframe)]
-        if keyframe_of == views.THE_DRAFT:
-            snapshot = self.studio.jobs.snapshot(drafted or "")
-            if snapshot is None or not snapshot.result:
-                raise refusal("there is no draft yet; try the edit on the keyframes first")
-            draft = snapshot.result[0][1]
-            places = np.flatnonzero(draft.keyframes == int(keyframe))
-            if not len(places):
-                raise refusal("the draft has other keyframes; try the edit on the keyframes again")
-            picture = draft.frames[places[0]]
-        return serve_image(np.asarray(picture), "png")
+            return None, views.THE_SOURCE
+        drafts = self.studio.drafts(drafted, stored) if keyframe_of == views.THE_DRAFT else None
+        places = np.flatnonzero(stored.plan.layout.keyframes == int(keyframe))
+        if drafts is None or not len(places):
+            taken_from, what, picture = views.THE_SOURCE, "keyframe", stored.plan.video.frames[int(keyframe)]
+        else:
+            taken_from, what, picture = views.THE_DRAFT, "draft", drafts.made[0][2].frames[places[0]]
+        name = file_name(Path(stored.request.video).stem, f"{what}-{int(keyframe)}")
+        return serve_image(np.asarray(picture), "png", name), taken_from
 
     def give_back(self, plan_id: str | None, over: Over, keyframe: int | None, give_back: str | None) -> OverOutputs:
         """A keyframe as it was changed elsewhere."""

@@ -53,6 +53,8 @@ class Snapshot:
     problem: str  # why it failed, in a sentence for the visitor
     result: Any  # what the work returned; None before it is done
     loads: bool = False  # what runs before it loads a model: no visitor's job
+    left: bool = False  # nobody wants its result any more
+    title: str = ""  # what it makes, for a visitor who looks at something else by now
 
     @property
     def finished(self) -> bool:
@@ -68,6 +70,8 @@ class _Job:
     urgent: bool
     files: frozenset[Path]
     context: Context  # of the event that submitted it: ZeroGPU reads from it whose quota is used
+    title: str = ""
+    left: bool = False
     state: State = "waiting"
     progress: Progress | None = None
     preview: np.ndarray | None = None
@@ -125,6 +129,7 @@ class Jobs:
         forecast: Mapping[str, float] | None = None,
         urgent: bool = False,
         files: Iterable[Path] = (),
+        title: str = "",
     ) -> str:
         """Queue `work`, and return the job's secret id, which gives access to it.
 
@@ -132,7 +137,7 @@ class Jobs:
         has finished. AdaFlowError if too many jobs wait.
         """
         job = _Job(
-            secrets.token_urlsafe(16), kind, work, dict(forecast or {}), urgent, frozenset(files), copy_context()
+            secrets.token_urlsafe(16), kind, work, dict(forecast or {}), urgent, frozenset(files), copy_context(), title
         )
         with self._lock:
             ahead = len(self._waiting())
@@ -157,6 +162,13 @@ class Jobs:
                 job.state, job.ended, job.work = "stopped", time.monotonic(), _no_work
             return True
 
+    def leave(self, job_id: str) -> None:
+        """Stop a job that was for what a visitor no longer looks at; one that has just finished is marked as well."""
+        with self._lock:
+            if job_id in self._jobs:
+                self._jobs[job_id].left = True
+        self.stop(job_id)
+
     def snapshot(self, job_id: str) -> Snapshot | None:
         """The job as it is now; None if there is no such job, or no longer."""
         with self._lock:
@@ -175,6 +187,8 @@ class Jobs:
                 problem=job.problem,
                 result=job.result,
                 loads=any(other.state == "running" and other.kind == "load" for other in self._jobs.values()),
+                left=job.left,
+                title=job.title,
             )
 
     def counts(self) -> dict[str, int]:
@@ -277,6 +291,21 @@ class Jobs:
         for job in jobs:
             if self._discard is not None and job.result is not None:
                 self._discard(job.result)
+
+
+@dataclass
+class Watched:
+    """The edits that a tab has watched, by their jobs.
+
+    It is one object for a tab, and changed in place: a handler that watches an edit sees that the tab has turned to
+    something else meanwhile.
+    """
+
+    here: list[str] = field(default_factory=list)  # what comes of them is shown
+    aside: list[str] = field(default_factory=list)  # they go on, and their results are among the edits so far
+
+    def put_aside(self) -> None:
+        self.aside, self.here = [*self.aside, *self.here], []
 
 
 def _no_work(report: Report, stop: Stop) -> None:

@@ -44,6 +44,31 @@ class Request:
         return f"{first or 0}:{'' if end is None else end}"
 
 
+@dataclass(frozen=True)
+class OfPlan:
+    """Something that was made of a plan and a prompt, and is right for this plan alone."""
+
+    video: str  # digest of the plan's frames
+    config: PlanConfig
+    model: str
+    prompt: str
+
+    def fits(self, plan: Plan) -> bool:
+        return (self.video, self.config, self.model) == (plan.video.digest, plan.config, plan.model)
+
+
+@dataclass(frozen=True)
+class FoundPlace(OfPlan):
+    place: Place
+
+
+@dataclass(frozen=True)
+class Drafts(OfPlan):
+    """Drafts beside each other, with their labels and settings."""
+
+    made: tuple[tuple[str, EditConfig, Draft], ...]
+
+
 class Task(Protocol):
     """Runs in this process or in another one."""
 
@@ -82,7 +107,7 @@ class PlanTask:
 
 @dataclass(frozen=True)
 class PlaceTask:
-    """Finds where an edit of a planned video changes it; the result is a `Place`."""
+    """Finds where an edit of a planned video changes it; the result is a `FoundPlace`."""
 
     model: str
     plan: Plan
@@ -93,9 +118,10 @@ class PlaceTask:
     def seconds(self) -> float:
         return 60.0 + 0.1 * len(self.plan.video)  # a guess
 
-    def run(self, engines: Engines, report: Report, stop: Stop) -> Place:
+    def run(self, engines: Engines, report: Report, stop: Stop) -> FoundPlace:
         engine, _ = engines.load(self.model, report, stop)
-        return engine.place(self.plan, self.prompt, config=self.config, progress=report, stop=stop)
+        place = engine.place(self.plan, self.prompt, config=self.config, progress=report, stop=stop)
+        return FoundPlace(self.plan.video.digest, self.plan.config, self.plan.model, self.prompt, place)
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,7 @@ class RegionTask:
 
 @dataclass(frozen=True)
 class DraftTask:
-    """Edits the keyframes alone; the result is a list of labels and `Draft`s."""
+    """Edits the keyframes alone; the result is `Drafts`."""
 
     model: str
     plan: Plan
@@ -130,7 +156,7 @@ class DraftTask:
     def seconds(self) -> float:
         return 30.0 + 1.5 * self.plan.forecast.total * len(self.configs)
 
-    def run(self, engines: Engines, report: Report, stop: Stop) -> list[tuple[str, Draft]]:
+    def run(self, engines: Engines, report: Report, stop: Stop) -> Drafts:
         engine, checker = engines.load(self.model, report, stop)
         progress = without_previews(report) if checker else report
         drafts, over = [], _over(self)
@@ -139,8 +165,8 @@ class DraftTask:
             if checker:
                 frames, warnings = blacken_unsafe(checker, draft.frames, Monitor(report, stop))
                 draft = replace(draft, frames=frames, warnings=draft.warnings + warnings)
-            drafts.append((label, draft))
-        return drafts
+            drafts.append((label, config, draft))
+        return Drafts(self.plan.video.digest, self.plan.config, self.plan.model, self.prompt, tuple(drafts))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,11 @@ from webui.events.edit import EditEvents
 from webui.events.plan import PlanEvents
 from webui.outputs import DraftOutputs, PlaceOutputs, collect
 from webui.settings import EDIT
-from webui.wiring.shared import IMMEDIATE, PRIVATE, PUBLIC, Events, Steps, parameters, plan_first
+from webui.wiring.shared import IMMEDIATE, PRIVATE, PUBLIC, Events, Steps, parameters, plan_first, when_plan_changes
+
+# What the browser remembers is said by functions of js/page.js.
+_KEEP_PLACE = "(placed) => adaflow.keep({ placed })"
+_KEEP_DRAFTS = "(drafted) => adaflow.keep({ drafted })"
 
 
 def connect_words(planning: PlanEvents, steps: Steps) -> None:
@@ -26,35 +30,39 @@ def connect_words(planning: PlanEvents, steps: Steps) -> None:
 def connect_place(events: Events, steps: Steps) -> None:
     """The button that shows where the prompt changes the video."""
     editing, edit = events.editing, steps.edit
-    shown = {"job_id": edit.place_job_id, "status": edit.place_progress}
-    planned = plan_first(_asked(edit.show_place, editing, edit), shown, events, steps)
-    inputs = collect(parameters(editing.place), steps.plan, edit)
-    planned.success(editing.place, inputs, collect(PlaceOutputs._fields, edit), api_name="place", **PUBLIC)
+    planned = plan_first(_asked(edit.show_place, editing, edit), edit.place_progress, events, steps)
+    inputs, outputs = collect(parameters(editing.place), steps.plan, edit), collect(PlaceOutputs._fields, edit)
+    found = planned.success(editing.place, inputs, outputs, api_name="place", **PUBLIC)
+    found.success(None, edit.placed, None, js=_KEEP_PLACE, **PRIVATE)
+    known = collect(parameters(editing.fit_place), steps.plan, edit)
+    when_plan_changes(steps)(editing.fit_place, known, outputs, **PRIVATE)
 
 
 def connect_draft(events: Events, steps: Steps) -> None:
     """The button that tries the edit on the keyframes, and the choice of a draft."""
     film, edit = events.film, steps.edit
-    shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
-    planned = plan_first(_asked(edit.try_it, events.editing, edit), shown, events, steps)
+    planned = plan_first(_asked(edit.try_it, events.editing, edit), edit.draft_progress, events, steps)
     inputs = collect(parameters(film.draft), steps.plan, edit, edit.region)
-    planned.success(film.draft, inputs, collect(DraftOutputs._fields, edit), api_name="draft", **PUBLIC)
+    outputs = collect(DraftOutputs._fields, edit)
+    drafted = planned.success(film.draft, inputs, outputs, api_name="draft", **PUBLIC)
+    drafted.success(None, edit.drafted, None, js=_KEEP_DRAFTS, **PRIVATE)
+    known = collect(parameters(film.fit_drafts), steps.plan, edit)
+    when_plan_changes(steps)(film.fit_drafts, known, outputs, **PRIVATE)
     edit.draft_gallery.select(film.choose_draft, [edit.drafts, steps.plan.model], collect(EDIT, edit), **PRIVATE)
 
 
 def connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
     """The button Edit."""
     editing, plan, edit = events.editing, steps.plan, steps.edit
-    shown = {"job_id": edit.job_id, "status": edit.progress}
     asked = _asked(edit.start, editing, edit, edit.prompting, edit.region.over)
-    planned = plan_first(asked, shown, events, steps)
+    planned = plan_first(asked, edit.progress, events, steps)
     inputs = collect(parameters(editing.edit), plan, edit, edit.region)
     started = planned.success(editing.edit, inputs, edit.job_id, api_name="edit", **PUBLIC)
     check_prompt = editing.check_prompt, collect(parameters(editing.check_prompt), plan, edit), edit.prompt_problems
     negative = edit.settings["negative_prompt"]
     gr.on([edit.prompt.blur, edit.prompt.submit, negative.blur], *check_prompt, api_name="check_prompt", **PUBLIC)
     started.success(*check_prompt, **PRIVATE).then(list, None, edit.takes, **PRIVATE)
-    jobs = [edit.job_id, edit.place_job_id, edit.draft_job_id]
+    jobs = collect(parameters(editing.stop), edit, edit.region, plan_job_id=plan.job_id)
     edit.stop.click(editing.stop, jobs, edit.progress, api_name="stop", **IMMEDIATE)
     return started
 

@@ -6,24 +6,26 @@ import gradio as gr
 
 from webui.events.plan import SETTINGS
 from webui.messages import quietly
-from webui.outputs import PreviewOutputs, collect
+from webui.outputs import DraftOutputs, PlaceOutputs, PreviewOutputs, collect
 from webui.wiring.shared import (
     HISTORY,
     PRIVATE,
     Events,
     Steps,
     history_call,
+    keep_plan,
     next_version,
     show_over,
     show_selection,
+    watch_aside,
     watch_call,
 )
 
-# What the browser remembers; the functions are in page.js.
+# What the browser remembers; the functions are in js/page.js.
 _SESSION = "() => [adaflow.session()]"
+_ASIDE = "(_, job, watched) => [adaflow.edits(), job, watched]"
 _KEEP_VIDEO = "(video) => adaflow.keep({ video })"
 _KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
-_KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, settings })"
 _KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
 
 
@@ -33,11 +35,15 @@ def connect_memory(
     steps: Steps,
     keeping: list[gr.events.Dependency],  # previews, and at last the starts of an edit and of a retake
 ) -> None:
-    """The browser's tab remembers what it shows, and the browser its edits: a reload loses nothing."""
+    """The browser's tab remembers what it shows, and the browser its edits.
+
+    A reload loses nothing that is done, while the server keeps it, and no edit that runs. A search or drafts that run
+    are lost to the page.
+    """
     planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
     settings = collect(SETTINGS, plan, edit)
     for event in keeping[:-2]:
-        event.success(None, [plan.facts, *settings], None, js=_KEEP_PLAN, **PRIVATE)
+        keep_plan(event, steps)
     for event in keeping[-2:]:
         event.success(None, [edit.job_id, plan.facts, *settings], None, js=_KEEP_JOB, **PRIVATE)
     gr.on(
@@ -57,15 +63,24 @@ def connect_memory(
         video.source_prompt,
         edit.prompt,
         edit.job_id,
+        edit.drafted,
+        edit.placed,
         plan.plan_id,
         part.over,
         part.over_id,
         *settings,
     ]
     loaded = blocks.load(planning.restore, edit.session, restored, js=_SESSION, **PRIVATE)
+    # Now, since the edit may run for long; and again when it has ended.
+    loaded.then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
     loaded.then(*watch_call(editing, steps), **PRIVATE).then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
+    aside = [edit.session, edit.job_id, edit.watched]
+    watch_aside(loaded.then(editing.go_on_aside, aside, None, js=_ASIDE, **PRIVATE), editing, steps)
     shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **PRIVATE)
     shown.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
     shown.then(events.region.keyframes, plan.plan_id, part.keyframe, **PRIVATE)
+    outputs = collect(DraftOutputs._fields, edit)
+    shown.then(events.film.show_drafts, [plan.plan_id, edit.drafted], outputs, **PRIVATE)
+    shown.then(editing.show_place, [plan.plan_id, edit.placed], collect(PlaceOutputs._fields, edit), **PRIVATE)
     show_over(shown.then, events.region, steps)
     show_selection(shown.then, events, steps)

@@ -34,8 +34,9 @@ def connect_region(region: RegionEvents, steps: Steps) -> None:
         steps.video.video.change(*call(quietly(region.of_video), shown), **PRIVATE),
     ]
     changed[-1].then(lambda: None, None, part.canvas, **PRIVATE)
-    file = call(region.keyframe_file, [part.keyframe_file])
-    gr.on([part.keyframe.change, part.keyframe_of.input, edit.drafted.change], *file, **PRIVATE)
+    file = call(region.keyframe_file, [part.keyframe_file, part.keyframe_of])
+    gr.on([part.keyframe.change, edit.drafted.change], *file, **PRIVATE)
+    part.keyframe_of.input(*call(region.check_draft, []), **PRIVATE).then(*file, **PRIVATE)
     when = when_plan_changes(steps)
     when(*call(region.keyframes, [part.keyframe]), **PRIVATE).then(*file, **PRIVATE)
     show_over(when, region, steps)

@@ -16,6 +16,7 @@ from webui.wiring.shared import (
     Steps,
     history_call,
     parameters,
+    watch_aside,
     watch_call,
     zoom_call,
 )
@@ -53,11 +54,13 @@ def connect_result(events: Events, steps: Steps, started: list[gr.events.Depende
     editing, edit, result = events.editing, steps.edit, steps.result
     watch = watch_call(editing, steps)
     of_edit, of_retake = started
+    chosen = result.shown.input(editing.choose_shown, [result.shown, edit.watched], edit.job_id, **PRIVATE)
     watched = [
         of_edit.success(*watch, api_name="watch", **PUBLIC),
         of_retake.success(*watch_call(editing, steps, progress=result.retake_progress), **PRIVATE),
-        result.shown.input(_same, result.shown, edit.job_id, **PRIVATE).then(*watch, **PRIVATE),
+        chosen.then(*watch, **PRIVATE),
     ]
+    watch_aside(chosen, editing, steps)
     stretch = collect(parameters(events.film.stretch), result, edit)
     watched[1].then(events.film.stretch, stretch, result.stretch_pictures, **PRIVATE)
     of_edit.success(str, None, result.retake_progress, **PRIVATE)  # that of another edit goes
@@ -79,7 +82,3 @@ def connect_result(events: Events, steps: Steps, started: list[gr.events.Depende
         collect(BesideOutputs._fields, result),
         **PRIVATE,
     )
-
-
-def _same(value: str) -> str:
-    return value

@@ -22,12 +22,13 @@ def connect_rows(events: Events, steps: Steps) -> None:
     """A prompt for each shot: the rows, and what is done to them."""
     film, plan, edit = events.film, steps.plan, steps.edit
     rows = collect(RowsOutputs._fields, edit)
-    shown = {"job_id": edit.draft_job_id, "status": edit.draft_progress}
-    edit.prompting.change(_by_shot, edit.prompting, [edit.prompt, edit.timeline, edit.show_place, edit.try_it],
-                          **PRIVATE)  # fmt: skip
+    of_one = [edit.show_place, edit.try_it, edit.tried]
+    edit.prompting.change(
+        _by_shot, edit.prompting, [edit.prompt, edit.timeline, edit.of_one_prompt, *of_one], **PRIVATE
+    )
     wanted = edit.prompting.input(_refuse_one, edit.prompting, None, **PRIVATE)
     asked = [plan.plan_id, *rows, edit.prompt]
-    plan_first(wanted, shown, events, steps).success(film.shots, asked, rows, **PRIVATE)
+    plan_first(wanted, edit.draft_progress, events, steps).success(film.shots, asked, rows, **PRIVATE)
     when_plan_changes(steps)(quietly(film.fit_shots), [plan.plan_id, *rows], rows, **PRIVATE)
     with edit.rows:
         gr.render([edit.prompts, plan.plan_id], [edit.prompts_version.change], show_progress="hidden")(
@@ -45,6 +46,7 @@ def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows,
             with gr.Column(scale=3, min_width=260):
                 # Told that they can be changed: as inputs of such events alone they would be locked.
                 box = gr.Textbox(row["prompt"], label=words, placeholder="left as it is", max_lines=3, interactive=True)
+                # What cannot be done with a row is not offered: one frame is not split, and after the last row is none.
                 with gr.Row():
                     at = gr.Number(
                         (first + end) // 2,
@@ -52,10 +54,11 @@ def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows,
                         label=f"Split row {number + 1} at frame",
                         min_width=90,
                         interactive=True,
+                        visible=end - first > 1,
                     )
-                    cut = gr.Button("Split", size="sm", min_width=70, interactive=end - first > 1)
+                    cut = gr.Button("Split", size="sm", min_width=70, visible=end - first > 1)
                     join = gr.Button("Merge with the next", size="sm", min_width=120,
-                                     interactive=number + 1 < len(prompts))  # fmt: skip
+                                     visible=number + 1 < len(prompts))  # fmt: skip
         # In the browser, so that what is typed is there with the next click.
         box.change(None, [edit.prompts, box], edit.prompts, js=_SET_PROMPT % number, **PRIVATE)
         which = gr.Number(number, visible=False)
@@ -64,10 +67,10 @@ def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows,
 
 
 def _by_shot(prompting: str) -> tuple[Any, ...]:
-    """The prompt or the rows; places and drafts are of one prompt."""
+    """The prompt or the rows. Places and drafts are of one prompt: with more a sentence stands in their place."""
     one = prompting == views.ONE
-    buttons = gr.Button(interactive=one), gr.Button(interactive=one)
-    return gr.Textbox(visible=one), gr.Column(visible=not one), *buttons
+    of_one = gr.Button(visible=one), gr.Button(visible=one), gr.Dropdown(visible=one)
+    return gr.Textbox(visible=one), gr.Column(visible=not one), gr.HTML(visible=not one), *of_one
 
 
 def _refuse_one(prompting: str) -> None:

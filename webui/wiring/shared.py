@@ -14,7 +14,7 @@ from webui.components.result import ResultStep
 from webui.components.video import VideoStep
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
-from webui.events.plan import PlanEvents
+from webui.events.plan import SETTINGS, PlanEvents
 from webui.events.region import RegionEvents
 from webui.events.timeline import TimelineEvents
 from webui.messages import quietly
@@ -36,7 +36,8 @@ PRIVATE: dict[str, Any] = {**PUBLIC, "api_visibility": "private"}
 IMMEDIATE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 LATEST: dict[str, Any] = {**PUBLIC, "trigger_mode": "always_last"}  # of a moved slider only the last place counts
 Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
-# What the browser remembers is said by functions of page.js.
+# What the browser remembers is said by functions of js/page.js.
+_KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, settings })"
 KEEP_OVER = "(over) => adaflow.keep({ over })"
 HISTORY = "(_, job) => [adaflow.edits(), job]"
 # The browser tells of a state's change before what came with it has reached the sliders.
@@ -65,24 +66,43 @@ def when_plan_changes(steps: Steps) -> Callable[..., gr.events.Dependency]:
 
 def plan_first(
     event: gr.events.Dependency,
-    shown: dict[str, Any],  # what shows the planning and its progress: `job_id` and `status`
+    status: gr.HTML,  # where the progress of the planning is shown
     events: Events,
     steps: Steps,
 ) -> gr.events.Dependency:
-    """Make the plan again if the settings have changed, so that what comes then follows what is shown."""
+    """Make the plan again if the settings have changed, so that what comes then follows what is shown.
+
+    Its job is known as that of the button Preview, so that another video ends it, and with it what comes then.
+    """
     planning = events.planning
-    inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, steps.plan, **shown)
-    return event.success(planning.preview, inputs, outputs, **PRIVATE)
+    inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, steps.plan, status=status)
+    planned = event.success(planning.preview, inputs, outputs, **PRIVATE)
+    keep_plan(planned, steps)
+    return planned
+
+
+def keep_plan(event: gr.events.Dependency, steps: Steps) -> None:
+    """The tab remembers the plan that was made, with the settings."""
+    settings = collect(SETTINGS, steps.plan, steps.edit)
+    event.success(None, [steps.plan.facts, *settings], None, js=_KEEP_PLAN, **PRIVATE)
 
 
 def watch_call(editing: EditEvents, steps: Steps, **shown: Any) -> Call:
     """`shown`: components that take the place of others, such as `progress`."""
-    return editing.watch, steps.edit.job_id, collect(WatchOutputs._fields, steps.result, steps.edit, **shown)
+    edit = steps.edit
+    return editing.watch, [edit.job_id, edit.watched], collect(WatchOutputs._fields, steps.result, edit, **shown)
 
 
 def history_call(editing: EditEvents, steps: Steps) -> Call:
     edit = steps.edit
     return editing.history, [edit.session, edit.job_id], collect(HistoryOutputs._fields, steps.result)
+
+
+def watch_aside(event: gr.events.Dependency, editing: EditEvents, steps: Steps) -> None:
+    """After an event by which the page may show something else than the edit that runs."""
+    edit, outputs = steps.edit, collect(HistoryOutputs._fields, steps.result)
+    ended = event.then(editing.watch_aside, edit.watched, edit.aside, **PRIVATE)
+    ended.then(editing.more_history, [edit.session, edit.job_id], outputs, js=HISTORY, **PRIVATE)
 
 
 def show_selection(when: Callable[..., Any], events: Events, steps: Steps) -> None:

@@ -9,10 +9,12 @@ import gradio as gr
 from webui.messages import quietly
 from webui.outputs import ExampleOutputs, ProjectOutputs, VideoOutputs, collect
 from webui.settings import ALL
-from webui.wiring.shared import PRIVATE, PUBLIC, Events, Steps, next_version
+from webui.wiring.shared import HISTORY, PRIVATE, PUBLIC, Events, Steps, history_call, next_version, watch_aside
 
-# What the browser remembers is said by functions of page.js.
-_KEEP_NO_PLAN = "(job) => adaflow.keep({ job, plan: null, settings: null })"
+# What the browser remembers is said by functions of js/page.js.
+_KEEP_NO_PLAN = "(job) => adaflow.keep({ job, plan: null, settings: null, drafted: null, placed: null })"
+# As the handlers take them.
+_JOBS = "plan_job_id", "place_job_id", "draft_job_id", "region_job_id", "watched"
 
 
 def connect_video(events: Events, steps: Steps) -> None:
@@ -25,7 +27,7 @@ def connect_video(events: Events, steps: Steps) -> None:
     chosen.then(planning.example, video.example_number, outputs, api_name="example", **PUBLIC)
     uploaded = gr.on([video.video.upload, video.video.clear], planning.uploaded, jobs, cleared, **PRIVATE)
     for event in (chosen, uploaded):
-        event.then(None, edit.job_id, None, js=_KEEP_NO_PLAN, **PRIVATE)
+        _leave_edit(event, events, steps)
     video.video.change(planning.describe, video.video, video.line, api_name="describe", **PUBLIC).success(
         quietly(planning.playable), video.video, video.playable, api_name="playable", **PUBLIC
     )
@@ -35,12 +37,12 @@ def connect_project(events: Events, steps: Steps) -> None:
     video, plan, edit = steps.video, steps.plan, steps.edit
     outputs = collect((*ProjectOutputs._fields, *ALL), video, plan, edit, edit.region)
     cleared, jobs = _clearing(steps)
+    inputs = [video.open_project, video.video, *jobs[:-1]]
     opened = video.open_project.upload(
-        events.film.open_project, [video.open_project, video.video], outputs, api_name="open_project", **PUBLIC
-    )
-    opened.success(events.planning.another_plan, jobs, cleared, **PRIVATE).then(
-        next_version, edit.prompts_version, edit.prompts_version, **PRIVATE
-    )
+        events.film.open_project, inputs, outputs, api_name="open_project", **PUBLIC
+    ).success(events.planning.another_plan, jobs, cleared, **PRIVATE)
+    opened.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
+    _leave_edit(opened, events, steps)
 
 
 def _index(event: gr.SelectData) -> int:
@@ -48,6 +50,14 @@ def _index(event: gr.SelectData) -> int:
 
 
 def _clearing(steps: Steps) -> tuple[list[Any], list[Any]]:
-    """What is taken away with a video, and the jobs that are about it."""
+    """What is taken away with a video, and the jobs that are about it; the last of these are edits."""
     edit, plan = steps.edit, steps.plan
-    return collect(VideoOutputs._fields, edit, plan, steps.result, steps.video), [edit.job_id, plan.job_id]
+    parts, job = (edit, edit.region, plan, steps.result, steps.video), {"plan_job_id": plan.job_id}
+    return collect(VideoOutputs._fields, *parts, **job), collect(_JOBS, edit, edit.region, **job)
+
+
+def _leave_edit(event: gr.events.Dependency, events: Events, steps: Steps) -> None:
+    """After another video has come: the edit before is among the edits so far, and goes on there if it runs."""
+    event.then(None, steps.edit.job_id, None, js=_KEEP_NO_PLAN, **PRIVATE)
+    event.then(*history_call(events.editing, steps), js=HISTORY, **PRIVATE)
+    watch_aside(event, events.editing, steps)

@@ -14,6 +14,7 @@ from webui import views
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
 from webui.settings import EDIT, shown_values
+from webui.wiring.rows import _by_shot, _show_rows
 
 NOTHING: Any = None
 
@@ -64,3 +65,21 @@ def test_fields_of_edits_and_retakes_that_were_cleared_ask_for_what_is_usual() -
     assert isinstance(timeline, Timeline) and timeline.crossfade == CROSSFADE
     config: Any = FilmEvents(studio, [], editing).retake("job", 0, 4, "", None, None)
     assert config == EditConfig(steps=3)
+
+
+def test_what_a_row_or_several_prompts_do_not_allow_is_not_offered() -> None:
+    """And where drafts and places were a sentence says why."""
+    film: Any = SimpleNamespace(row_pictures=lambda plan_id, row: ("", "Frames"), split=None, merge=None)
+    rows = [{"frames": [0, 4], "prompt": "a ball"}, {"frames": [4, 5], "prompt": "a cube"}]
+    with gr.Blocks() as blocks:
+        edit: Any = SimpleNamespace(prompts=gr.JSON(), prompts_version=gr.Number())
+        _show_rows(film, edit, [edit.prompts, edit.prompts_version], rows, "plan")
+    buttons = [block for block in blocks.blocks.values() if isinstance(block, gr.Button)]
+    assert [(button.value, button.visible) for button in buttons] == [
+        ("Split", True), ("Merge with the next", True), ("Split", False), ("Merge with the next", False),
+    ]  # fmt: skip
+    assert all(button.interactive for button in buttons)
+    for prompting, one in ((views.ONE, True), (views.BY_SHOT, False)):
+        prompt, timeline, sentence, *of_one = _by_shot(prompting)
+        assert prompt.visible == one and timeline.visible == sentence.visible == (not one)
+        assert [component.visible for component in of_one] == [one] * 3

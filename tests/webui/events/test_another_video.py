@@ -1,0 +1,252 @@
+"""Another video is chosen while something is made of the one before: nothing of that is shown, and nothing follows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.film.draft import Draft
+from adaflow_core.types import Place
+from helpers.jobs import finish, until, wait_for
+from helpers.plans import small_plan
+from webui import views
+from webui.events.edit import EditEvents
+from webui.events.film import FilmEvents
+from webui.events.follow import show_unless_left
+from webui.events.plan import PlanEvents
+from webui.events.region import RegionEvents
+from webui.jobs.queue import Jobs, Watched
+from webui.jobs.tasks import Drafts, FoundPlace, Request
+from webui.outputs import PreviewOutputs
+from webui.page import build
+from webui.settings import EDIT, FORECAST, PLAN, shown_values
+from webui.studio import Studio
+
+
+def studio(tmp_path: Path, run: Any = None) -> Studio:
+    return Studio("embedded", "cpu", tmp_path, runner=run or (lambda task, report, stop: small_plan()))
+
+
+@pytest.mark.parametrize("kind", ["preview", "place", "draft"])
+def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_clip: Path, tmp_path: Path) -> None:
+    """And nothing follows it: the event fails, though nobody is told."""
+
+    def run(task: Any, report: Any, stop: Any) -> Any:
+        return wait_for(threading.Event())(report, stop)
+
+    here = studio(tmp_path, run)
+    events, profile = PlanEvents(here, []), here.profile()
+    plan_id = here.store_plan(Request(str(drawn_clip), PlanConfig()), small_plan())
+    editing = EditEvents(here)
+    begun: Any
+    if kind == "preview":
+        settings = shown_values([*PLAN, *FORECAST], profile)
+        begun, name = events.preview(None, str(drawn_clip), "a ball", "", 0, "", *settings), "job_id"
+    elif kind == "place":
+        begun, name = editing.place(plan_id, "a cube", 0.5, 0.5), "place_job_id"
+    else:
+        settings = shown_values(EDIT, profile)
+        film = FilmEvents(here, [], editing)
+        begun, name = film.draft(plan_id, "a cube", next(iter(views.TRIED)), None, *settings), "draft_job_id"
+    jobs: list[str] = []
+
+    def leave(outputs: Any) -> None:
+        jobs.append(getattr(outputs, name))
+        ids = {f"{each}_job_id": "" for each in ("plan", "place", "draft", "region")}
+        ids[{"preview": "plan_job_id"}.get(kind, name)] = jobs[0]
+        cleared = events.another_video(**ids, watched=Watched())
+        assert cleared.plan_id == cleared.plan_job_id == cleared.place_job_id == cleared.draft_job_id == ""
+        assert cleared.progress == cleared.draft_progress == cleared.place_progress == cleared.drafted == ""
+
+    seen: list[Any] = []
+
+    async def watch() -> None:
+        async for outputs in begun:
+            seen.append(outputs)
+            if len(seen) == 1:
+                leave(outputs)
+
+    with pytest.raises(gr.Error) as problem:
+        asyncio.run(watch())
+    assert problem.value.visible is False
+    assert getattr(seen[-1], name) == "", "its progress is taken away"
+    assert finish(here.jobs, jobs[0]).state == "stopped"
+
+
+def test_a_model_that_is_being_loaded_is_no_part_of_a_video(tmp_path: Path) -> None:
+    here = studio(tmp_path)
+    release = threading.Event()
+    load = here.jobs.submit("load", wait_for(release))
+    cleared = PlanEvents(here, []).another_video(load, "", "", "", Watched())
+    assert cleared.status != "" and cleared.plan_job_id != ""
+    release.set()
+    assert finish(here.jobs, load).state == "done"
+
+
+@pytest.mark.parametrize("when", ["before", "while it is shown", "never"])
+def test_what_is_done_just_before_another_video_comes_is_not_shown(when: str) -> None:
+    jobs = Jobs()
+    job = jobs.submit("draft", lambda report, stop: "made")
+    finish(jobs, job)
+    if when == "before":
+        jobs.leave(job)
+
+    async def watch() -> list[str]:
+        seen = []
+        try:
+            async for outputs in show_unless_left(jobs, job, "shown", "taken away"):
+                seen.append(outputs)
+                if when == "while it is shown":
+                    jobs.leave(job)
+        except gr.Error as problem:
+            assert not problem.visible
+            seen.append("failed")
+        return seen
+
+    expected = {"before": ["taken away", "failed"], "never": ["shown"]}
+    assert asyncio.run(watch()) == expected.get(when, ["shown", "taken away", "failed"])
+
+
+def edit_that_waits(here: Studio, release: threading.Event, title: str = "ball.mp4, “a cube”") -> str:
+    job = here.jobs.submit("edit", wait_for(release), title=title)
+    until(lambda: here.jobs.snapshot(job).state == "running")
+    return job
+
+
+def test_an_edit_goes_on_aside_and_says_of_which_video_it_is(tmp_path: Path) -> None:
+    here, release, watched = studio(tmp_path), threading.Event(), Watched()
+    editing = EditEvents(here)
+    job = edit_that_waits(here, release)
+    seen: list[Any] = []
+    lines: list[str] = []
+
+    async def watch() -> None:
+        async for outputs in editing.watch(job, watched):
+            seen.append(outputs)
+            if len(seen) == 1:
+                cleared = PlanEvents(here, []).another_video("", "", "", "", watched)
+                assert cleared.job_id == cleared.progress == cleared.retake_progress == ""
+                assert cleared.result.visible is False
+
+    async def watch_aside() -> None:
+        async for line in editing.watch_aside(watched):
+            lines.append(line)
+            release.set()
+
+    asyncio.run(watch())
+    assert len(seen) == 2 and seen[-1].progress == "", "nothing of it comes to the page any more"
+    assert here.jobs.snapshot(job).state == "running", "it was not stopped"
+    asyncio.run(watch_aside())
+    assert "ball.mp4, “a cube”" in lines[0] and "so far" in lines[0]
+    assert "ball.mp4, “a cube”" in lines[-1] and f'href="#{views.EDITS}"' in lines[-1]
+
+
+def test_stop_ends_what_goes_on_aside_only_where_nothing_else_runs(tmp_path: Path) -> None:
+    here, release = studio(tmp_path), threading.Event()
+    editing = EditEvents(here)
+    aside, mine = edit_that_waits(here, release), here.jobs.submit("plan", wait_for(release))
+    watched = Watched(aside=[aside])
+    editing.stop("", mine, watched=watched)
+    assert here.jobs.snapshot(mine).state == "stopped" and not here.jobs.snapshot(aside).stopping
+    editing.stop("", mine, watched=watched)
+    assert finish(here.jobs, aside).state == "stopped"
+    assert "Nothing is running" in editing.stop("", mine, watched=watched)
+
+
+def test_after_a_reload_the_edits_that_run_go_on_aside(tmp_path: Path) -> None:
+    here, release, watched = studio(tmp_path), threading.Event(), Watched()
+    done, running = here.jobs.submit("edit", lambda report, stop: 1), edit_that_waits(here, release)
+    shown = here.jobs.submit("edit", wait_for(release))
+    EditEvents(here).go_on_aside(json.dumps([shown, running, done, "unknown"]), shown, watched)
+    assert watched.aside == [running] and watched.here == []
+    assert EditEvents(here).choose_shown(running, watched) == running and watched.aside == []
+    release.set()
+
+
+def test_edits_can_be_reached_where_none_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editing = EditEvents(studio(tmp_path))
+    finished = SimpleNamespace(video="ball.mp4", prompt="a cube", parent="", after=[])
+    monkeypatch.setattr(editing, "finished", lambda job: finished if job == "one" else None)
+    monkeypatch.setattr(views, "history", lambda edits: "")
+    monkeypatch.setattr(editing, "show_beside", lambda *given: SimpleNamespace(_asdict=dict))
+    hidden, reached = editing.history('["one"]', "one"), editing.history('["one"]', "")
+    assert hidden.history.visible is False and reached.history.visible is True
+    assert reached.shown.constructor_args["value"] is None and reached.beside.visible is False
+    more = editing.more_history('["one"]', "")
+    assert "value" not in more.shown.constructor_args and "value" not in more.beside.constructor_args
+
+
+def drafts_of(plan: Any) -> Drafts:
+    count = len(plan.layout.keyframes)
+    draft = Draft(plan.layout.keyframes, plan.video.frames[:count], {})
+    return Drafts(plan.video.digest, plan.config, plan.model, "a cube", (("edit", EditConfig(), draft),))
+
+
+def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    here = studio(tmp_path / "results")
+    editing = EditEvents(here)
+    film, region = FilmEvents(here, [], editing), RegionEvents(here)
+    request, plan, other = Request("clips/my ball.mp4", PlanConfig()), small_plan(), small_plan(keyframes=2)
+    mine, another = here.store_plan(request, plan), here.store_plan(request, other)
+    found = FoundPlace(plan.video.digest, plan.config, plan.model, "a cube", Place(None, 1.0, False, "why"))
+    drafted = here.jobs.submit("draft", lambda report, stop: drafts_of(plan))
+    placed = here.jobs.submit("place", lambda report, stop: found)
+    finish(here.jobs, placed)
+
+    shown, place = film.show_drafts(mine, drafted), editing.show_place(mine, placed)
+    assert (
+        shown.draft.visible and shown.drafted == drafted and len(shown.drafts) == 1 and "a cube" in shown.draft_sentence
+    )
+    assert f'href="#{views.DRAFTS}"' in shown.draft_progress and f'href="#{views.PLACE}"' in place.place_progress
+    assert place.place.visible and place.placed == placed
+    for made, none in ((film.show_drafts, "drafted"), (editing.show_place, "placed")):
+        for plan_id, job in ((another, drafted if none == "drafted" else placed), (mine, "unknown"), ("", drafted)):
+            assert getattr(made(plan_id, job), none) == "", "nothing of another plan"
+
+    assert film.fit_drafts(mine, drafted, "").drafted != "" and editing.fit_place(mine, placed, "").placed != ""
+    for plan_id in (another, ""):
+        gone, no_place = film.fit_drafts(plan_id, drafted, ""), editing.fit_place(plan_id, placed, "")
+        assert gone.draft.visible is False and gone.drafted == gone.draft_progress == ""
+        assert no_place.place.visible is False and no_place.placed == no_place.place_progress == ""
+    assert film.fit_drafts(another, drafted, "others").draft_progress != "", "that of the ones that are being made"
+
+    keyframe = int(plan.segments.keyframes[0])
+    file, taken_from = region.keyframe_file(mine, keyframe, views.THE_DRAFT, drafted)
+    assert (Path(str(file)).name, taken_from) == (f"my-ball-draft-{keyframe}.png", views.THE_DRAFT)
+    file, taken_from = region.keyframe_file(another, keyframe, views.THE_DRAFT, drafted)
+    assert (Path(str(file)).name, taken_from) == (f"my-ball-keyframe-{keyframe}.png", views.THE_SOURCE)
+    with pytest.raises(gr.Error, match="no draft of this plan"):
+        region.check_draft(another, views.THE_DRAFT, drafted)
+
+
+def test_every_planning_is_known_by_one_job_which_another_video_ends(tmp_path: Path) -> None:
+    """Also one that comes before an edit, drafts or a place; and a project ends it before its prompt comes."""
+    blocks = build(studio(tmp_path))
+    events: dict[str, list[Any]] = {}
+    for event in blocks.fns.values():
+        events.setdefault(str(event.name), []).append(event)
+    job = events["stop_preview"][0].inputs[0]
+    assert len(events["preview"]) == 5
+    for event in events["preview"]:
+        assert event.outputs[PreviewOutputs._fields.index("job_id")] is job
+    for name in ("another_video", "another_plan", "uploaded", "open_project", "stop"):
+        assert job in events[name][0].inputs, name
+    plan = events["preview"][0].outputs[PreviewOutputs._fields.index("plan_id")]
+    assert plan in events["open_project"][0].outputs
+
+    history, result = (next(b for b in blocks.blocks.values() if b.elem_id == i) for i in (views.EDITS, views.RESULT))
+    inside = history.parent
+    while inside is not None:
+        assert inside is not result, "it would be hidden with it"
+        inside = inside.parent

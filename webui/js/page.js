@@ -1,0 +1,88 @@
+// Gradio's sliders report a release only of a pointer; here the arrow keys report one too.
+document.addEventListener("keyup", (event) => {
+  const slider = event.target;
+  if (slider.type === "range" && /^(Arrow|Home|End|Page)/.test(event.key))
+    slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
+});
+// Gradio opens a list at any key, also at the one that leaves it, and it then stays open over what follows.
+let tabs = false;  // whether the Tab key is down
+document.addEventListener("keydown", (event) => {
+  tabs = event.key === "Tab";
+  if (tabs && event.target.getAttribute("role") === "combobox") event.stopImmediatePropagation();
+}, true);
+// And as soon as the keyboard reaches it: it opens by an arrow key, or with the first letter.
+document.addEventListener("focus", (event) => {
+  if (tabs && event.target.getAttribute?.("role") === "combobox") event.stopImmediatePropagation();
+}, true);
+for (const name of ["keyup", "pointerdown"]) document.addEventListener(name, () => { tabs = false; }, true);
+// Enter in a slider's number takes it, as leaving it does.
+document.addEventListener("keydown", (event) => {
+  const box = event.target;
+  if (event.key !== "Enter" || box.type !== "number") return;
+  box.blur();
+  box.focus();
+});
+// A tab remembers what it shows until it is closed, and a browser its edits, newest first, as ids that expire with the
+// server. A new tab begins with the newest of them.
+const read = (storage, key, otherwise) => {
+  try { return JSON.parse(window[storage].getItem(key)) ?? otherwise; } catch { return otherwise; }
+};
+const write = (storage, key, value) => {
+  try { window[storage].setItem(key, JSON.stringify(value)); } catch {}  // storage is off or full
+};
+window.adaflow = {
+  edits: () => JSON.stringify(read("localStorage", "adaflow-edits", [])),
+  session: () => JSON.stringify(read("sessionStorage", "adaflow-tab", { job: read("localStorage", "adaflow-edits", [])[0] })),
+  keep: (part) => {
+    write("sessionStorage", "adaflow-tab", { ...read("sessionStorage", "adaflow-tab", {}), ...part });
+    if (part.job)
+      write("localStorage", "adaflow-edits", [...new Set([part.job, ...read("localStorage", "adaflow-edits", [])])].slice(0, 12));
+    return [];
+  },
+};
+// What an edit plans first fills a part of the page above its button. The button stays under the finger that pressed it,
+// until the visitor moves the page.
+let pressed = null;
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest?.(".af-begin button");
+  pressed = button && { button, top: button.getBoundingClientRect().top };
+}, true);
+for (const name of ["wheel", "touchmove", "keydown", "pointerdown"])
+  document.addEventListener(name, () => { pressed = null; }, { capture: true, passive: true });
+new ResizeObserver(() => {
+  const moved = pressed?.button.isConnected ? pressed.button.getBoundingClientRect().top - pressed.top : 0;
+  if (moved) window.scrollBy({ top: moved, behavior: "instant" });
+}).observe(document.documentElement);
+// A file that the browser does not play: the page shows a copy, and says so if it is no video. Gradio's own message says
+// that something went wrong. Of one that it plays the copy is hidden.
+document.addEventListener("error", (event) => {
+  if (event.target.closest?.(".af-video video")) event.stopImmediatePropagation();
+}, true);
+for (const name of ["loadstart", "loadeddata"])
+  document.addEventListener(name, ({ target: video }) => {
+    video.closest?.(".af-video")?.classList.toggle("af-plays", name === "loadeddata" && video.videoWidth > 0);
+  }, true);
+// GIFs are taken as videos, which Gradio knows by their type.
+const asVideo = (files) => {
+  const taken = new DataTransfer();
+  for (const file of files)
+    taken.items.add(file.type === "image/gif" ? new File([file], file.name, { type: "video/gif" }) : file);
+  return taken.files;
+};
+const holdsGif = (files) => [...files ?? []].some((file) => file.type === "image/gif");
+document.addEventListener("click", ({ target }) => {
+  const input = target.closest?.(".af-video")?.querySelector("input[type=file]");
+  if (input && !input.accept.includes("gif")) input.accept += ",image/gif";
+}, true);
+document.addEventListener("change", ({ target: input }) => {
+  if (input.type === "file" && input.closest(".af-video") && holdsGif(input.files)) input.files = asVideo(input.files);
+}, true);
+document.addEventListener("drop", (event) => {
+  const input = event.target.closest?.(".af-video")?.querySelector("input[type=file]");
+  if (!input || !holdsGif(event.dataTransfer.files)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
+  input.files = asVideo(event.dataTransfer.files);
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+}, true);
