@@ -34,7 +34,7 @@ MAX_TOKENS = 256  # of a frame, for which the error is computed
 PAIRS_CUDA, PAIRS = 2**16, 2**12
 MIN_REACH = 16  # how far apart in the sample two neighbouring keyframes may lie, at least
 NEAR = 4  # the distance in the sample across which the rate of change is measured
-ENTRIES = 2**23  # floats in memory at a time
+ENTRIES_CUDA, ENTRIES = 2**25, 2**23  # floats in memory at a time
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,8 @@ def _between(
     """[2, N - d] for all pairs of keyframes that lie `d` places apart: sum and maximum of the errors between them."""
     device, found = errors.device, []
     inside = torch.arange(1, d, device=device)  # [d - 1]
-    chunk = max(1, ENTRIES // (d * difference[0, 0, 0].numel()))
+    entries = ENTRIES_CUDA if device.type == "cuda" else ENTRIES
+    chunk = max(1, entries // (d * difference[0, 0, 0].numel()))
     for a in torch.arange(errors.shape[-1] - d, device=device).split(chunk):
         a = a[:, None]
         f, b = a + inside, a + d

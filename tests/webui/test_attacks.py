@@ -221,9 +221,10 @@ def test_guesses_find_no_job(victim: Victim) -> None:
 def test_a_plan_is_its_visitors_own(victim: Victim) -> None:
     """The id stands in the session, not in what is sent: sending one changes nothing.
 
-    What only takes away or feathers one's own strokes needs no plan: it is sent two states, and at most a slider.
+    What only takes away or feathers one's own strokes needs no plan: it is sent two states, and at most a slider. Nor
+    does what leaves a video, which is sent the jobs of the tab.
     """
-    of_ones_own = ["state", "state"], ["state", "state", "slider"]
+    of_ones_own = ["state", "state"], ["state", "state", "slider"], ["state"] * 5
     from helpers.plans import small_plan
     from webui.jobs.tasks import Request
 

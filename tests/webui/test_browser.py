@@ -247,6 +247,7 @@ def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
         page.locator(".af-fact", has_text=name).wait_for()
 
     page.get_by_role("button", name="Compare frame by frame").click()
+    page.get_by_text("frame 2: the source to the left").wait_for()  # the middle one, until another is chosen
     slider = page.get_by_label("range slider for Frame to compare")
     slider.focus()
     slider.press("End")
