@@ -345,7 +345,7 @@ def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Pa
 @pytest.mark.thorough
 def test_another_example_takes_away_what_was_of_the_first(page: Page) -> None:
     """A planning ends with what would follow it; an edit goes on aside, and is shown when it is asked for."""
-    first = choose_example(page, frames="0:4")
+    first = choose_example(page, frames="1:41")  # which no other test plans, so that it takes its time
     second = page.get_by_role("button", name=re.compile("Thumbnail 2 of")).first
     page.get_by_role("button", name="Edit", exact=True).click()
     page.locator(".af-job").wait_for()
