@@ -177,6 +177,7 @@ CONTRAST = """(a, b) => {
 }"""
 
 
+@pytest.mark.thorough
 def test_what_is_on_the_page_has_a_name_and_a_key(page: Page) -> None:
     clip = choose_example(page)
     chosen, other = (page.get_by_role("button", name=f"(Thumbnail {number} of") for number in (1, 2))
