@@ -75,7 +75,7 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
                 leave(outputs)
 
     with pytest.raises(gr.Error) as problem:
-        asyncio.run(watch())
+        asyncio.run(asyncio.wait_for(watch(), 30))
     assert problem.value.visible is False
     assert getattr(seen[-1], name) == "", "its progress is taken away"
     assert finish(here.jobs, jobs[0]).state == "stopped"
@@ -112,7 +112,7 @@ def test_what_is_done_just_before_another_video_comes_is_not_shown(when: str) ->
         return seen
 
     expected = {"before": ["taken away", "failed"], "never": ["shown"]}
-    assert asyncio.run(watch()) == expected.get(when, ["shown", "taken away", "failed"])
+    assert asyncio.run(asyncio.wait_for(watch(), 30)) == expected.get(when, ["shown", "taken away", "failed"])
 
 
 def edit_that_waits(here: Studio, release: threading.Event, title: str = "ball.mp4, “a cube”") -> str:
@@ -141,7 +141,7 @@ def test_an_edit_goes_on_aside_and_says_of_which_video_it_is(tmp_path: Path) -> 
             lines.append(line)
             release.set()
 
-    asyncio.run(watch())
+    asyncio.run(asyncio.wait_for(watch(), 30))
     assert len(seen) == 2 and seen[-1].progress == "", "nothing of it comes to the page any more"
     assert here.jobs.snapshot(job).state == "running", "it was not stopped"
     asyncio.run(watch_aside())
