@@ -31,7 +31,6 @@ from adaflow_core.model.loading import load_backbone
 from adaflow_core.motion.carrying import NEAR, about_to_edit
 from adaflow_core.motion.flow import flow_is_known, source_flow
 from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
-from adaflow_core.picture.changes import hardly_changed
 from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.region.crops import crop_of
 from adaflow_core.picture.region.track import region_mask
@@ -205,7 +204,7 @@ class AdaFlow:
         Raises AdaFlowError for a prompt that is empty or a plan of another model, `Stopped` when stopped.
         """
         with self._job(plan, prompt, config or EditConfig(), progress, stop, region, by_hand) as job:
-            result = _told(job, job.edit())
+            result = job.edit()
             if not result.report["resumed_at_step"] and job.over.crop is None:
                 self._forecaster.learn(plan, job.config, job.monitor.seconds, len(result.report["edited"]))
         return result
@@ -232,7 +231,7 @@ class AdaFlow:
         with self._job(plan, prompt, config, progress, stop, region, by_hand) as whole:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
-            make = lambda: _told(job, job.edit(partial(whole.invert, keyframes)))  # noqa: E731
+            make = partial(job.edit, partial(whole.invert, keyframes))
             return kept_draft(self.cache, job.key, plan, make, job.monitor, self.backbone.team)
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
@@ -397,7 +396,7 @@ class AdaFlow:
         """Edited frames of a stretch, kept in the cache, and their report."""
 
         def build(folder: Path) -> dict[str, Any]:
-            result = _told(job, job.edit())
+            result = job.edit()
             self.backbone.team.lead(lambda: np.save(folder / "frames.npy", result.frames))
             return {"report": result.report}
 
@@ -503,21 +502,6 @@ class AdaFlow:
             ) from None
         finally:
             self._turn.release()
-
-
-def _told(job: Job, result: EditResult) -> EditResult:
-    """A job's edit, with a report that names the video that it is of and says if the edit left that as it was."""
-    part = job.part
-    video = job.plan.video if job.over.crop is None else job.over.crop.source
-    report, warnings = result.report | {"source_digest": video.digest}, result.warnings
-    inside = None if job.region is None else job.region.weights[part]
-    if job.positive.text != job.source.text and hardly_changed(result.frames, video.frames[part], inside):
-        remedy = "word the two prompts alike but for what is to change"
-        if inside is not None:
-            remedy = "see whether the region holds what is to change, or " + remedy
-        warnings = (*warnings, f"the edit changed next to nothing; {remedy}")
-        report |= {"warnings": list(warnings)}
-    return replace(result, report=report, warnings=warnings)
 
 
 def _of_draft(config: EditConfig | None) -> EditConfig:

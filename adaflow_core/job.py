@@ -27,6 +27,7 @@ from adaflow_core.model.backbone import Backbone, prompt_warnings
 from adaflow_core.model.memory import PeakMemory
 from adaflow_core.motion.carrying import interpolated
 from adaflow_core.picture.by_hand import HandFilm, held_to_it
+from adaflow_core.picture.changes import hardly_changed
 from adaflow_core.picture.region import RegionMask
 from adaflow_core.picture.region.crops import Crop, cropped_plan
 from adaflow_core.planning.analysis import source_latents
@@ -389,9 +390,10 @@ class Job:
         if self.negative.text != self.source.text:  # which it is by default for some models
             prompts.append((self.negative, "negative prompt"))
         doubts = [doubt for prompt, name in prompts for doubt in prompt_warnings(prompt, name)]
-        warnings = (*self.monitor.notes, *dict.fromkeys(doubts))
+        warnings = (*self.monitor.notes, *dict.fromkeys(doubts), *self._left_as_it_was(frames, video))
         report = {
             "frames": len(video),
+            "source_digest": video.digest,
             "width": video.size[0],
             "height": video.size[1],
             "fps": float(video.fps),
@@ -424,3 +426,13 @@ class Job:
             "warnings": list(warnings),
         }
         return EditResult.of(video, frames, report, warnings)
+
+    def _left_as_it_was(self, frames: np.ndarray, video: Video) -> list[str]:
+        """A sentence where two prompts made next to no difference to the video."""
+        inside = None if self.region is None else self.region.weights[self.part]
+        if self.positive.text == self.source.text or not hardly_changed(frames, video.frames[self.part], inside):
+            return []
+        remedy = "word the two prompts alike but for what is to change"
+        if inside is not None:
+            remedy = "see whether the region holds what is to change, or " + remedy
+        return [f"the edit changed next to nothing; {remedy}"]

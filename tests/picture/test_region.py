@@ -327,8 +327,10 @@ def test_what_is_over_the_picture_has_its_kind(engine: AdaFlow, plan: Plan) -> N
 
 def left_alone(job: Job) -> EditResult:
     """An edit that changes nothing."""
-    report = {"resumed_at_step": 1, "warnings": job.monitor.notes}
-    return EditResult.of(job.plan.video, np.array(job.plan.video.frames[job.part]), report, tuple(job.monitor.notes))
+    return job._result(
+        np.array(job.plan.video.frames[job.part]), seconds=0.0, peak_memory_bytes=0, inversion_reused=False,
+        resumed_at_step=1, config=job.config, edited=np.arange(1),
+    )  # fmt: skip
 
 
 def test_a_doubtful_region_and_an_edit_of_nothing_are_told(
