@@ -12,18 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 import gradio as gr
 
 
-class ExampleOutputs(NamedTuple):
-    """A bundled clip was chosen."""
-
-    video: Any
-    source_prompt: Any
-    prompt: Any
-
-
 class VideoOutputs(NamedTuple):
     """There is another video: what belonged to the one before is taken away."""
 
     examples: Any
+    video: Any
     source_prompt: Any
     prompt: Any
     frames: Any

@@ -31,7 +31,9 @@ def build(studio: Studio) -> gr.Blocks:
     clips = load_clips()
     with gr.Blocks(title="AdaFlow", analytics_enabled=False) as blocks:
         head()
-        steps = Steps(VideoStep(studio, clips), PlanStep(studio), EditStep(studio), ResultStep())
+        video = VideoStep(studio, clips)
+        with gr.Column(elem_classes="af-after-video"):
+            steps = Steps(video, PlanStep(studio), EditStep(studio), ResultStep())
         editing = EditEvents(studio)
         planning, film = PlanEvents(studio, clips), FilmEvents(studio, clips, editing)
         events = Events(planning, editing, film, TimelineEvents(studio), RegionEvents(studio))

@@ -71,12 +71,15 @@ def test_a_process_that_dies_as_it_is_asked_is_named(monkeypatch: pytest.MonkeyP
 
 
 _WAITING = """
-import os, time
+import os, sys, time
 from adaflow_core.team.processes import Processes
 
 def make(team):
     def answer(*_):
-        print("here", os.getpid(), team.folder, flush=True)
+        here = os.path.join(sys.argv[1], str(team.rank))
+        with open(here + ".part", "w") as file:
+            file.write(f"{os.getpid()} {team.folder}")
+        os.rename(here + ".part", here)
         if team.leads:
             time.sleep(3600)
         team.wait()  # for the leader
@@ -94,19 +97,22 @@ def test_no_process_outlives_the_one_that_asks(tmp_path: Path) -> None:
     script.write_text(_WAITING)
     root = Path(__file__).resolve().parents[2]
     with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)}
+        [sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(root)}
     ) as process:
         assert process.stdout is not None
-        told: list[list[str]] = []
-        while len(told) < 2 and (line := process.stdout.readline()):
-            told += [line.split()[1:]] if line.startswith("here ") else []  # Gloo says something too
-        began = time.monotonic()
+        ranks = [tmp_path / "0", tmp_path / "1"]  # not by the output: Gloo writes there too, in pieces
+        while not all(rank.exists() for rank in ranks):
+            assert process.poll() is None, "it ended before its processes were there"
+            time.sleep(0.05)
+        pids, folders = zip(*(rank.read_text().split(maxsplit=1) for rank in ranks), strict=True)
         process.kill()
         try:
-            assert select.select([process.stdout], [], [], 30)[0], "a process holds its output open"
-            assert process.stdout.read() == ""
+            end = time.monotonic() + 30
+            os.set_blocking(process.stdout.fileno(), False)
+            while process.stdout.read() != b"":  # None while a process holds it open and says nothing
+                assert select.select([process.stdout], [], [], max(0, end - time.monotonic()))[0], "a process lives on"
         finally:
-            for pid, _ in told:
+            for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-    assert time.monotonic() - began < 30 and not Path(told[0][1]).exists()
+    assert not Path(folders[0]).exists()

@@ -88,6 +88,25 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
 
 
+_SLOW = """() => {
+  const { fetch } = window, wait = () => new Promise((done) => setTimeout(done, 1500));
+  window.fetch = async (url, how) => { if (how?.method === "POST") await wait(); return fetch(url, how); };
+}"""
+
+
+def test_what_is_pressed_before_an_example_has_come_is_of_it(page: Page) -> None:
+    """It was refused, as of no video, or was of the video before."""
+    page.evaluate(_SLOW)
+    page.get_by_role("button", name="Thumbnail 1 of").first.click()
+    page.get_by_role("button", name="Preview keyframes").click()
+    assert page.get_by_label("What is in the video").input_value() != ""
+    page.locator(".af-job").wait_for()
+    page.get_by_role("button", name="Stop").first.click()
+    page.locator(".af-job").wait_for(state="detached")
+    toasts = page.locator(".toast-body").all_inner_texts()
+    assert ["was stopped" in toast for toast in toasts] == [True]
+
+
 def check_the_film_of_the_head(page: Page) -> None:
     """It stands for who wants less motion, and plays for others while it can be seen and they have not stopped it."""
     film = "document.querySelector('.af-film video')"
@@ -369,7 +388,7 @@ def test_another_example_takes_away_what_was_of_the_first(page: Page) -> None:
     page.get_by_text("The edit goes on from it.").wait_for()
 
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Inverting the source").or_(page.get_by_text("Editing")).first.wait_for()
+    page.locator(".af-job", has_text=re.compile("Inverting the source|Editing")).wait_for()
     mine = prompt.input_value()
     page.get_by_role("button", name=re.compile("Thumbnail 1 of")).first.click()
     page.get_by_text("It is among the edits so far").wait_for()

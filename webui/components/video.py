@@ -50,7 +50,6 @@ class VideoStep:
                     interactive=False,
                     visible=bool(clips),
                 )
-                self.example_number = gr.Number(0, precision=0, visible=False)
                 self.video_id = gr.Textbox(label="Video's id", visible=False)
 
 

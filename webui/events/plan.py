@@ -25,7 +25,6 @@ from webui.jobs.queue import Watched
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import (
-    ExampleOutputs,
     FrameOutputs,
     ModelOutputs,
     PreviewOutputs,
@@ -43,13 +42,6 @@ class PlanEvents:
 
     def __init__(self, studio: Studio, clips: list[dict[str, str]]) -> None:
         self.studio, self.clips = studio, clips
-
-    def example(self, number: float) -> ExampleOutputs:
-        """Video, source prompt and prompt of a bundled clip, counted from 0."""
-        if not 0 <= int(number) < len(self.clips):
-            raise refusal(f"there are {len(self.clips)} example clips, counted from 0")
-        clip = self.clips[int(number)]
-        return ExampleOutputs(video=clip["file"], source_prompt=clip["source_prompt"], prompt=clip["prompt"])
 
     async def describe(self, video: str | None) -> AsyncIterator[str]:
         """One line on the video; then, when all of it was read once, what is wrong with it."""
@@ -125,6 +117,15 @@ class PlanEvents:
         kept = dict.fromkeys(("frames", "prompting", "prompts", "takes", "project_line"), gr.skip())
         cleared = self.another_video(plan_job_id, place_job_id, draft_job_id, region_job_id, watched)
         return cleared._replace(**kept)
+
+    def example(
+        self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched,
+        chosen: gr.SelectData,
+    ) -> VideoOutputs:  # fmt: skip
+        """As `another_video`; and a bundled clip's video, source prompt and prompt."""
+        clip = self.clips[chosen.index]
+        cleared = self.another_video(plan_job_id, place_job_id, draft_job_id, region_job_id, watched)
+        return cleared._replace(video=clip["file"], source_prompt=clip["source_prompt"], prompt=clip["prompt"])
 
     def uploaded(
         self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched

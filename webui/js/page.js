@@ -40,6 +40,14 @@ window.adaflow = {
     return [];
   },
 };
+// What is pressed just after another video was chosen is of that video, which has to come first: until then the steps
+// after it take no press, nor do they for longer than a lost answer should hold them up.
+let held;
+window.adaflow.hold = (on) => {
+  clearTimeout(held);
+  document.querySelector(".af-after-video")?.toggleAttribute("inert", on);
+  if (on) held = setTimeout(() => window.adaflow.hold(false), 30000);
+};
 // What an edit plans first fills a part of the page above its button. The button stays under the finger that pressed it,
 // until the visitor moves the page.
 let pressed = null;

@@ -7,26 +7,26 @@ from typing import Any
 import gradio as gr
 
 from webui.messages import quietly
-from webui.outputs import ExampleOutputs, ProjectOutputs, VideoOutputs, collect
+from webui.outputs import ProjectOutputs, VideoOutputs, collect
 from webui.settings import ALL
 from webui.wiring.shared import HISTORY, PRIVATE, PUBLIC, Events, Steps, history_call, next_version, watch_aside
 
 # What the browser remembers is said by functions of js/page.js.
 _KEEP_NO_PLAN = "(job) => adaflow.keep({ job, plan: null, settings: null, drafted: null, placed: null })"
+_HOLD = "(...jobs) => { adaflow.hold(true); return jobs; }"
+_RELEASE = "() => { adaflow.hold(false); return []; }"
 # As the handlers take them.
 _JOBS = "plan_job_id", "place_job_id", "draft_job_id", "region_job_id", "watched"
 
 
 def connect_video(events: Events, steps: Steps) -> None:
-    planning, video, edit = events.planning, steps.video, steps.edit
+    planning, video = events.planning, steps.video
     cleared, jobs = _clearing(steps)
-    chosen = video.examples.select(_index, None, video.example_number, **PRIVATE).then(
-        planning.another_video, jobs, cleared, **PRIVATE
-    )
-    outputs = collect(ExampleOutputs._fields, video, edit)
-    chosen.then(planning.example, video.example_number, outputs, api_name="example", **PUBLIC)
-    uploaded = gr.on([video.video.upload, video.video.clear], planning.uploaded, jobs, cleared, **PRIVATE)
+    chosen = video.examples.select(planning.example, jobs, cleared, js=_HOLD, **PRIVATE)
+    events_of_upload = [video.video.upload, video.video.clear]
+    uploaded = gr.on(events_of_upload, planning.uploaded, jobs, cleared, js=_HOLD, **PRIVATE)
     for event in (chosen, uploaded):
+        event.then(None, None, None, js=_RELEASE, **PRIVATE)
         _leave_edit(event, events, steps)
     video.video.change(planning.describe, video.video, video.line, api_name="describe", **PUBLIC).success(
         quietly(planning.playable), video.video, video.playable, api_name="playable", **PUBLIC
@@ -43,10 +43,6 @@ def connect_project(events: Events, steps: Steps) -> None:
     ).success(events.planning.another_plan, jobs, cleared, **PRIVATE)
     opened.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
     _leave_edit(opened, events, steps)
-
-
-def _index(event: gr.SelectData) -> int:
-    return int(event.index)
 
 
 def _clearing(steps: Steps) -> tuple[list[Any], list[Any]]:
