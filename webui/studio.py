@@ -156,7 +156,10 @@ class Studio:
         task = PlanTask(self._sources[self.resolve_model(request.model)], request)
 
         def work(report: Report, stop: Stop) -> str:
-            plan = self._run(task, report, stop)
+            try:
+                plan = self._run(task, report, stop)
+            except AdaFlowError as problem:  # visitors know their files by name
+                raise AdaFlowError(str(problem).replace(request.video, Path(request.video).name)) from problem
             assert isinstance(plan, Plan)
             same = before is not None and replace(before.request, edit=request.edit) == request
             return self.store_plan(request, plan, before.id if before and same else None)

@@ -372,7 +372,8 @@ def _aside(snapshot: Snapshot) -> str:
 def _job(snapshot: Snapshot, title: str, detail: str, share: float, picture: str = "") -> str:
     """A title, which is escaped here, and HTML on a job over its bar."""
     return (
-        f'<div class="af-job af-{snapshot.state}"><div class="af-job-head"><strong role="status">'
+        f'<div class="af-job af-{snapshot.state}" data-job="{snapshot.kind} {snapshot.id}">'
+        f'<div class="af-job-head"><strong role="status">'
         f"{escape(title)}</strong><span>{detail}</span></div>"
         f'<div class="af-bar" role="progressbar" aria-label="{escape(snapshot.kind)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}">'

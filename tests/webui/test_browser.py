@@ -380,6 +380,9 @@ def test_another_example_takes_away_what_was_of_the_first(page: Page) -> None:
     # Drafts say that they are ready, and a reload finds them.
     page.get_by_label("Frame range").fill("0:4")
     page.get_by_role("button", name="Try on keyframes").click()
+    remembered(page, "tab.drafted")
+    assert page.get_by_text("Draft ready").count() == 0, "it is remembered while it is made"
+    page.reload()
     page.get_by_text("Draft ready").wait_for()
     page.get_by_role("link", name="See it").click()
     page.wait_for_function(IN_VIEW, arg=".af-draft .af-quote")

@@ -18,7 +18,7 @@ from webui.jobs.queue import Snapshot
 
 def snapshot_of(**changes: Any) -> Snapshot:
     values: dict[str, Any] = {
-        "kind": "edit", "state": "running", "ahead": 0, "progress": Progress("edit", 3, 12, 6.0),
+        "id": "1a", "kind": "edit", "state": "running", "ahead": 0, "progress": Progress("edit", 3, 12, 6.0),
         "preview": None, "elapsed": 10.0, "remaining": 30.0, "stopping": False, "problem": "", "result": None,
     }  # fmt: skip
     return Snapshot(**{**values, **changes})

@@ -16,7 +16,7 @@ from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_
 from adaflow_core.report.visualize import place_sentence, place_view
 from adaflow_core.types import Plan
 from webui import views
-from webui.events.follow import follow, not_done, show_unless_left, stop_job
+from webui.events.follow import follow, show_job, stop_job
 from webui.events.over import Over, asked_over, has_pictures
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot, Watched
@@ -62,16 +62,8 @@ class EditEvents:
         """Show where an edit of the plan to this prompt would change the video."""
         with refuse_on_error():
             config = EditConfig(**self.asked(plan_id, ("focus", "structure"), (focus, structure)))
-            job_id, snapshot = self.studio.place(plan_id, prompt or "", config), None
-        stored = self.studio.find_plan(plan_id)
-        async for snapshot in follow(self.studio.jobs, job_id):
-            if not snapshot.finished:
-                yield unchanged(PlaceOutputs, place_job_id=job_id, place_progress=views.progress(snapshot))
-        if stored is None or snapshot is None or snapshot.state != "done":
-            yield unchanged(PlaceOutputs, place_job_id="", place_progress="")
-            raise not_done(self.studio.jobs.snapshot(job_id), "search")
-        shown = await asyncio.to_thread(_place_outputs, stored.plan, snapshot.result, snapshot, job_id)
-        async for outputs in show_unless_left(self.studio.jobs, job_id, shown, _no_place()):
+            job_id = self.studio.place(plan_id, prompt or "", config)
+        async for outputs in self.show_place(plan_id, job_id):
             yield outputs
 
     def fit_place(self, plan_id: str | None, placed: str, place_job_id: str) -> PlaceOutputs:
@@ -80,13 +72,23 @@ class EditEvents:
             return unchanged(PlaceOutputs)
         return _no_place(**({"place_progress": gr.skip(), "place_job_id": gr.skip()} if place_job_id else {}))
 
-    def show_place(self, plan_id: str | None, placed: str) -> PlaceOutputs:
-        """The place that a reloaded page had, if it is kept and of its plan."""
-        stored, snapshot = self.studio.find_plan(plan_id), self.studio.jobs.snapshot(placed or "")
-        found = self.studio.found_place(placed, stored)
-        if stored is None or snapshot is None or found is None:
-            return unchanged(PlaceOutputs, placed="")
-        return _place_outputs(stored.plan, found, snapshot, placed)
+    async def show_place(self, plan_id: str | None, placed: str, place_job_id: str = "") -> AsyncIterator[PlaceOutputs]:
+        """A search, or one that is done, as a reloaded page had it: its progress, then the place that it found.
+
+        Nothing where it is gone, or of another plan.
+        """
+        stored, jobs, job_id = self.studio.find_plan(plan_id), self.studio.jobs, place_job_id or placed or ""
+        if stored is None or jobs.snapshot(job_id) is None:
+            yield _no_place()
+            return
+
+        def make(snapshot: Snapshot) -> PlaceOutputs:
+            found = self.studio.found_place(job_id, stored)
+            return _no_place() if found is None else _place_outputs(stored.plan, found, snapshot)
+
+        where = "place_job_id", "place_progress"
+        async for outputs in show_job(jobs, job_id, "search", where, _no_place(), make):
+            yield outputs
 
     @named(*EDIT)
     def edit(
@@ -259,7 +261,7 @@ def _history_outputs(
     )
 
 
-def _place_outputs(plan: Plan, found: FoundPlace, snapshot: Snapshot, job_id: str) -> PlaceOutputs:
+def _place_outputs(plan: Plan, found: FoundPlace, snapshot: Snapshot) -> PlaceOutputs:
     """Show the place that a job has found."""
     return PlaceOutputs(
         place_job_id="",
@@ -267,7 +269,7 @@ def _place_outputs(plan: Plan, found: FoundPlace, snapshot: Snapshot, job_id: st
         place=gr.Column(visible=True),
         place_sentence=views.quote(found.prompt) + views.line(place_sentence(found.place)),
         place_gallery=[(serve_image(picture), caption) for picture, caption in place_view(plan, found.place)],
-        placed=job_id,
+        placed=snapshot.id,
     )
 
 

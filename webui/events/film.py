@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from itertools import pairwise
@@ -23,7 +22,7 @@ from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from webui import views
 from webui.events.edit import EditEvents, Rows
-from webui.events.follow import follow, leave_video, not_done, show_unless_left
+from webui.events.follow import leave_video, show_job
 from webui.events.over import Over, asked_over, opened_from
 from webui.jobs.queue import Snapshot
 from webui.jobs.tasks import Drafts
@@ -52,16 +51,8 @@ class FilmEvents:
         with refuse_on_error():
             configs = _tried(tried, self.editing.asked(plan_id, EDIT, shown))
             parts = asked_over(self.studio.find_plan(plan_id), over)
-            job_id, snapshot = self.studio.draft(plan_id, prompt or "", configs, *parts), None
-        stored = self.studio.find_plan(plan_id)
-        async for snapshot in follow(self.studio.jobs, job_id):
-            if not snapshot.finished:
-                yield unchanged(DraftOutputs, draft_job_id=job_id, draft_progress=views.progress(snapshot))
-        if stored is None or snapshot is None or snapshot.state != "done":
-            yield unchanged(DraftOutputs, draft_job_id="", draft_progress="")
-            raise not_done(self.studio.jobs.snapshot(job_id), "draft")
-        made = await asyncio.to_thread(_draft_outputs, stored.plan, snapshot.result, snapshot, job_id)
-        async for outputs in show_unless_left(self.studio.jobs, job_id, made, _no_drafts()):
+            job_id = self.studio.draft(plan_id, prompt or "", configs, *parts)
+        async for outputs in self.show_drafts(plan_id, job_id):
             yield outputs
 
     def fit_drafts(self, plan_id: str | None, drafted: str, draft_job_id: str) -> DraftOutputs:
@@ -70,13 +61,25 @@ class FilmEvents:
             return unchanged(DraftOutputs)
         return _no_drafts(**({"draft_progress": gr.skip(), "draft_job_id": gr.skip()} if draft_job_id else {}))
 
-    def show_drafts(self, plan_id: str | None, drafted: str) -> DraftOutputs:
-        """The drafts that a reloaded page had, if they are kept and of its plan."""
-        stored, snapshot = self.studio.find_plan(plan_id), self.studio.jobs.snapshot(drafted or "")
-        drafts = self.studio.drafts(drafted, stored)
-        if stored is None or snapshot is None or drafts is None:
-            return unchanged(DraftOutputs, drafted="")
-        return _draft_outputs(stored.plan, drafts, snapshot, drafted)
+    async def show_drafts(
+        self, plan_id: str | None, drafted: str, draft_job_id: str = ""
+    ) -> AsyncIterator[DraftOutputs]:
+        """Drafts that are being made, or are made, as a reloaded page had them: their progress, then their pictures.
+
+        Nothing where they are gone, or of another plan.
+        """
+        stored, jobs, job_id = self.studio.find_plan(plan_id), self.studio.jobs, draft_job_id or drafted or ""
+        if stored is None or jobs.snapshot(job_id) is None:
+            yield _no_drafts()
+            return
+
+        def make(snapshot: Snapshot) -> DraftOutputs:
+            drafts = self.studio.drafts(job_id, stored)
+            return _no_drafts() if drafts is None else _draft_outputs(stored.plan, drafts, snapshot)
+
+        where = "draft_job_id", "draft_progress"
+        async for outputs in show_job(jobs, job_id, "draft", where, _no_drafts(), make):
+            yield outputs
 
     def choose_draft(self, drafts: list[dict[str, Any]], model: str, event: gr.SelectData) -> list[Any]:
         """The settings of the draft under a click."""
@@ -251,7 +254,7 @@ def _tried(tried: str, asked: dict[str, Any]) -> list[tuple[str, EditConfig]]:
     return [(f"{name} {value:g}", EditConfig(**asked | {name: value})) for value in values]
 
 
-def _draft_outputs(plan: Plan, drafts: Drafts, snapshot: Snapshot, job_id: str) -> DraftOutputs:
+def _draft_outputs(plan: Plan, drafts: Drafts, snapshot: Snapshot) -> DraftOutputs:
     """Show the drafts that a job has made."""
     made = drafts.made
     warnings = dict.fromkeys(warning for _, _, draft in made for warning in draft.warnings)
@@ -269,7 +272,7 @@ def _draft_outputs(plan: Plan, drafts: Drafts, snapshot: Snapshot, job_id: str) 
             columns=1 if len(made) == 1 else 2,
         ),
         drafts=[asdict(config) for _, config, _ in made],
-        drafted=job_id,
+        drafted=snapshot.id,
     )
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 import gradio as gr
 
 from webui import views
 from webui.jobs.queue import Jobs, Snapshot
 from webui.messages import refusal
+from webui.outputs import Outputs, unchanged
 
-T = TypeVar("T")
 _INTERVAL = 0.3  # seconds between two looks at a job
 
 
@@ -30,7 +30,27 @@ async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
         await asyncio.sleep(_INTERVAL)
 
 
-async def show_unless_left(jobs: Jobs, job_id: str, shown: T, taken_away: T) -> AsyncIterator[T]:
+async def show_job(
+    jobs: Jobs, job_id: str, what: str, where: tuple[str, str], gone: Outputs, make: Callable[[Snapshot], Outputs]
+) -> AsyncIterator[Outputs]:
+    """Outputs of a job: its progress while it runs, then what is made of its result.
+
+    The event ends as one that failed where there is no result; `what` the job was is said of one that was stopped.
+    `where`: the names of the outputs that hold the job's id and its progress. `gone` takes away what was made.
+    """
+    snapshot = None
+    async for snapshot in follow(jobs, job_id):
+        if not snapshot.finished:
+            yield unchanged(type(gone), **dict(zip(where, (job_id, views.progress(snapshot)), strict=True)))
+    if snapshot is None or snapshot.state != "done" or snapshot.stopping:
+        yield unchanged(type(gone), **dict.fromkeys(where, ""))
+        raise not_done(jobs.snapshot(job_id), what)
+    made = await asyncio.to_thread(make, snapshot)
+    async for outputs in show_unless_left(jobs, job_id, made, gone):
+        yield outputs
+
+
+async def show_unless_left(jobs: Jobs, job_id: str, shown: Outputs, taken_away: Outputs) -> AsyncIterator[Outputs]:
     """What a job has made. If the job was left meanwhile it is taken away, and the event ends as one that failed, so
     that none follows it."""
     if not _is_left(jobs, job_id):

@@ -18,10 +18,10 @@ from adaflow_core.types import Plan
 from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import MIN_SIDE, VideoInfo, parse_range, parse_size, working_size
 from webui import views
-from webui.events.follow import follow, leave_video, not_done, show_unless_left, stop_job
+from webui.events.follow import follow, leave_video, show_job, stop_job
 from webui.events.timeline import most_zoom
 from webui.events.words import with_word
-from webui.jobs.queue import Watched
+from webui.jobs.queue import Snapshot, Watched
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import (
@@ -135,21 +135,27 @@ class PlanEvents:
         return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
 
     def restore(self, session: str) -> list[Any]:
-        """Video, prompts, the jobs of edit, drafts and place, the plan's id, what was painted and the settings, as
-        this tab had them.
+        """Video, prompts, the jobs of edit, drafts and place, what runs of planning, drafts and search, the plan's id,
+        what was painted and the settings, as this tab had them.
 
         The session comes from the browser: of the server's files it names only what it has ids of.
         """
         kept = json.loads(session or "{}")
-        stored = self.studio.find_plan(kept.get("plan"))
+        begun = {name: self.studio.jobs.snapshot(kept.get(name) or "") for name in ("planning", "drafted", "placed")}
+        running = {name: job.id if job is not None and not job.finished else "" for name, job in begun.items()}
+        planned = begun["planning"]
+        stored = self.studio.find_plan(planned.result if planned is not None and planned.state == "done" else None)
+        stored = stored or self.studio.find_plan(kept.get("plan"))
         video = stored.request.video if stored else self.studio.find_video(kept.get("video"))
-        settings = kept.get("settings") if stored else None
+        settings = kept.get("settings") if stored or running["planning"] else None
         if len(settings or []) != len(SETTINGS):  # of an older page
             settings = None
         prompts = [kept.get(name) or gr.skip() for name in ("source_prompt", "prompt")]
         over = self.studio.find_over(kept.get("over"))
         return [
-            video or gr.skip(), *prompts, *(kept.get(name) or "" for name in ("job", "drafted", "placed")),
+            video or gr.skip(), *prompts, kept.get("job") or "",
+            *("" if running[name] else kept.get(name) or "" for name in ("drafted", "placed")),
+            *running.values(),
             stored.id if stored else "",
             *((over | {"shown": False}, over["id"]) if over else (gr.skip(), "")),
             *(settings or [gr.skip()] * len(SETTINGS)),
@@ -159,6 +165,14 @@ class PlanEvents:
         """Show the plan that a reloaded page had."""
         stored = self.studio.find_plan(plan_id)
         return _preview_outputs(stored, None) if stored else unchanged(PreviewOutputs)
+
+    async def go_on_planning(self, plan_id: str | None, plan_job_id: str) -> AsyncIterator[PreviewOutputs]:
+        """Follow the planning that a reloaded page had begun."""
+        if not plan_job_id:
+            yield unchanged(PreviewOutputs)
+            return
+        async for update in self._follow(plan_job_id, self.studio.find_plan(plan_id)):
+            yield update
 
     @named(*PLAN, *FORECAST)
     async def preview(
@@ -200,23 +214,24 @@ class PlanEvents:
 
     async def _plan(self, request: Request, previous: StoredPlan | None) -> AsyncIterator[PreviewOutputs]:
         with refuse_on_error():
-            job_id, snapshot = self.studio.plan(request, previous), None
-        async for snapshot in follow(self.studio.jobs, job_id):
-            if not snapshot.finished:
-                yield unchanged(PreviewOutputs, job_id=job_id, status=views.progress(snapshot))
-        if snapshot is None or snapshot.state != "done" or snapshot.stopping:
-            yield unchanged(PreviewOutputs, job_id="", status="")
-            if snapshot is not None and snapshot.state == "failed":
-                raise refusal(snapshot.problem.replace(request.video, Path(request.video).name))
-            raise not_done(self.studio.jobs.snapshot(job_id), "preview")
-        stored = self._find_plan(snapshot.result)
-        if previous is not None and stored.id == previous.id:
-            yield _cost_outputs(stored.plan, stored.id)
-            return
-        shown = await asyncio.to_thread(_preview_outputs, stored, previous.plan if previous else None)
-        async for outputs in show_unless_left(self.studio.jobs, job_id, shown, _no_plan()):
+            job_id = self.studio.plan(request, previous)
+        async for update in self._follow(job_id, previous):
+            yield update
+
+    async def _follow(self, job_id: str, previous: StoredPlan | None) -> AsyncIterator[PreviewOutputs]:
+        """The progress of a planning, then its plan in the place of `previous`."""
+        made: list[str] = []
+
+        def make(snapshot: Snapshot) -> PreviewOutputs:
+            stored = self._find_plan(snapshot.result)
+            made.append(stored.id)
+            if previous is not None and stored.id == previous.id:
+                return _cost_outputs(stored.plan, stored.id)
+            return _preview_outputs(stored, previous.plan if previous else None)
+
+        async for outputs in show_job(self.studio.jobs, job_id, "preview", ("job_id", "status"), _no_plan(), make):
             yield outputs
-        if previous is not None:
+        if previous is not None and made != [previous.id]:
             self.studio.forget_plan(previous.id)
 
     def stop_preview(self, job_id: str) -> Any:

@@ -42,6 +42,7 @@ _INTERNAL = "Something went wrong inside; the server's log has the details."
 class Snapshot:
     """A job at one moment, as its visitor may see it."""
 
+    id: str
     kind: str
     state: State
     ahead: int  # jobs that run before it
@@ -176,6 +177,7 @@ class Jobs:
             if job is None:
                 return None
             return Snapshot(
+                id=job.id,
                 kind=job.kind,
                 state=job.state,
                 ahead=self._ahead(job),

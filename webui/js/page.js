@@ -39,6 +39,13 @@ window.adaflow = {
       write("localStorage", "adaflow-edits", [...new Set([part.job, ...read("localStorage", "adaflow-edits", [])])].slice(0, 12));
     return [];
   },
+  // Of what runs the tab remembers the job as soon as its progress is shown.
+  keepRunning: (progress, settings) => {
+    const [, kind, job] = progress?.match(/data-job="(\w+) ([\w-]+)"/) ?? [];
+    const name = { plan: "planning", draft: "drafted", place: "placed" }[kind];
+    if (!name || read("sessionStorage", "adaflow-tab", {})[name] === job) return [];
+    return adaflow.keep({ [name]: job, ...(kind === "plan" && { settings }) });
+  },
 };
 // What is pressed just after another video was chosen is of that video, which has to come first: until then the steps
 // after it take no press, nor do they for longer than a lost answer should hold them up.

@@ -15,6 +15,7 @@ from webui.wiring.shared import (
     history_call,
     keep_plan,
     next_version,
+    parameters,
     show_over,
     show_selection,
     watch_aside,
@@ -26,6 +27,7 @@ _SESSION = "() => [adaflow.session()]"
 _ASIDE = "(_, job, watched) => [adaflow.edits(), job, watched]"
 _KEEP_VIDEO = "(video) => adaflow.keep({ video })"
 _KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
+_KEEP_RUNNING = "(progress, ...settings) => adaflow.keepRunning(progress, settings)"
 _KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
 
 
@@ -37,8 +39,7 @@ def connect_memory(
 ) -> None:
     """The browser's tab remembers what it shows, and the browser its edits.
 
-    A reload loses nothing that is done, while the server keeps it, and no edit that runs. A search or drafts that run
-    are lost to the page.
+    A reload loses nothing that is done or runs, while the server keeps it.
     """
     planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
     settings = collect(SETTINGS, plan, edit)
@@ -57,6 +58,8 @@ def connect_memory(
     video.video.change(quietly(planning.keep_video), video.video, video.video_id, **PRIVATE).then(
         None, video.video_id, None, js=_KEEP_VIDEO, **PRIVATE
     )
+    for progress in (plan.status, edit.progress, edit.draft_progress, edit.place_progress):
+        progress.change(None, [progress, *settings], None, js=_KEEP_RUNNING, **PRIVATE)
     part = edit.region
     restored = [
         video.video,
@@ -65,6 +68,9 @@ def connect_memory(
         edit.job_id,
         edit.drafted,
         edit.placed,
+        plan.job_id,
+        edit.draft_job_id,
+        edit.place_job_id,
         plan.plan_id,
         part.over,
         part.over_id,
@@ -79,8 +85,9 @@ def connect_memory(
     shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **PRIVATE)
     shown.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
     shown.then(events.region.keyframes, plan.plan_id, part.keyframe, **PRIVATE)
-    outputs = collect(DraftOutputs._fields, edit)
-    shown.then(events.film.show_drafts, [plan.plan_id, edit.drafted], outputs, **PRIVATE)
-    shown.then(editing.show_place, [plan.plan_id, edit.placed], collect(PlaceOutputs._fields, edit), **PRIVATE)
+    for handler, kind in ((events.film.show_drafts, DraftOutputs), (editing.show_place, PlaceOutputs)):
+        shown.then(handler, collect(parameters(handler), plan, edit), collect(kind._fields, edit), **PRIVATE)
+    previewing = [plan.plan_id, plan.job_id], collect(PreviewOutputs._fields, plan)
+    keep_plan(shown.then(planning.go_on_planning, *previewing, **PRIVATE), steps)
     show_over(shown.then, events.region, steps)
     show_selection(shown.then, events, steps)

@@ -37,7 +37,7 @@ IMMEDIATE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 LATEST: dict[str, Any] = {**PUBLIC, "trigger_mode": "always_last"}  # of a moved slider only the last place counts
 Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
 # What the browser remembers is said by functions of js/page.js.
-_KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, settings })"
+_KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, planning: null, settings })"
 KEEP_OVER = "(over) => adaflow.keep({ over })"
 HISTORY = "(_, job) => [adaflow.edits(), job]"
 # The browser tells of a state's change before what came with it has reached the sliders.

@@ -12,7 +12,8 @@ from webui.settings import ALL
 from webui.wiring.shared import HISTORY, PRIVATE, PUBLIC, Events, Steps, history_call, next_version, watch_aside
 
 # What the browser remembers is said by functions of js/page.js.
-_KEEP_NO_PLAN = "(job) => adaflow.keep({ job, plan: null, settings: null, drafted: null, placed: null })"
+_KEEP_NO_PLAN = """(job) =>
+  adaflow.keep({ job, plan: null, planning: null, settings: null, drafted: null, placed: null })"""
 _HOLD = "(...jobs) => { adaflow.hold(true); return jobs; }"
 _RELEASE = "() => { adaflow.hold(false); return []; }"
 # As the handlers take them.

@@ -1,10 +1,11 @@
-"""Another video is chosen while something is made of the one before: nothing of that is shown, and nothing follows."""
+"""What is made belongs to its video: nothing of it is shown after another is chosen; a reload brings it back."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from webui import views
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
 from webui.events.follow import show_unless_left
-from webui.events.plan import PlanEvents
+from webui.events.plan import SETTINGS, PlanEvents
 from webui.events.region import RegionEvents
 from webui.jobs.queue import Jobs, Watched
 from webui.jobs.tasks import Drafts, FoundPlace, Request
@@ -190,6 +191,53 @@ def drafts_of(plan: Any) -> Drafts:
     return Drafts(plan.video.digest, plan.config, plan.model, "a cube", (("edit", EditConfig(), draft),))
 
 
+def ended(event: AsyncIterator[Any], release: threading.Event | None = None) -> Any:
+    """The last outputs of an event; at the first ones `release` is set."""
+
+    async def watch() -> Any:
+        last: Any = None
+        async for last in event:  # noqa: B007  # it is returned
+            if release is not None:
+                release.set()
+        return last
+
+    return asyncio.run(asyncio.wait_for(watch(), 30))
+
+
+@pytest.mark.parametrize("kind", ["planning", "drafted", "placed"])
+def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path: Path) -> None:
+    """And what was done meanwhile is shown."""
+    here, release, plan = studio(tmp_path), threading.Event(), small_plan()
+    events, editing = PlanEvents(here, []), EditEvents(here)
+    request = Request(str(drawn_clip), PlanConfig(prune=0.3))
+    mine = here.store_plan(request, plan)
+    found = FoundPlace(plan.video.digest, plan.config, plan.model, "a cube", Place(None, 1.0, False, "why"))
+
+    def work(report: Any, stop: Any) -> Any:
+        wait_for(release)(report, stop)
+        return {"planning": mine, "drafted": drafts_of(plan), "placed": found}[kind]
+
+    job = here.jobs.submit({"planning": "plan", "drafted": "draft", "placed": "place"}[kind], work)
+    settings = [str(number) for number in range(len(SETTINGS))]
+    session = {kind: job, "video": here.keep_video(str(drawn_clip)), "settings": settings}
+    session |= {} if kind == "planning" else {"plan": mine}
+    video, _, _, _, *jobs = events.restore(json.dumps(session))[:10]
+    drafted, placed, *running, plan_id = jobs
+    assert (video, drafted, placed) == (str(drawn_clip), "", "")
+    assert running == [job if name == kind else "" for name in ("planning", "drafted", "placed")]
+    if kind == "planning":
+        assert plan_id == "" and events.restore(json.dumps(session))[-len(SETTINGS) :] == settings
+        assert ended(events.go_on_planning(plan_id, job), release).plan_id == mine
+        assert events.restore(json.dumps(session))[9] == mine, "as when it was done while nobody looked"
+    elif kind == "drafted":
+        film = FilmEvents(here, [], editing)
+        assert ended(film.show_drafts(plan_id, drafted, job), release).drafted == job
+        assert events.restore(json.dumps(session))[4] == job
+    else:
+        assert ended(editing.show_place(plan_id, placed, job), release).placed == job
+        assert events.restore(json.dumps(session))[5] == job
+
+
 def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +252,7 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     placed = here.jobs.submit("place", lambda report, stop: found)
     finish(here.jobs, placed)
 
-    shown, place = film.show_drafts(mine, drafted), editing.show_place(mine, placed)
+    shown, place = ended(film.show_drafts(mine, drafted)), ended(editing.show_place(mine, placed))
     assert (
         shown.draft.visible and shown.drafted == drafted and len(shown.drafts) == 1 and "a cube" in shown.draft_sentence
     )
@@ -212,7 +260,7 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     assert place.place.visible and place.placed == placed
     for made, none in ((film.show_drafts, "drafted"), (editing.show_place, "placed")):
         for plan_id, job in ((another, drafted if none == "drafted" else placed), (mine, "unknown"), ("", drafted)):
-            assert getattr(made(plan_id, job), none) == "", "nothing of another plan"
+            assert getattr(ended(made(plan_id, job)), none) == "", "nothing of another plan"
 
     assert film.fit_drafts(mine, drafted, "").drafted != "" and editing.fit_place(mine, placed, "").placed != ""
     for plan_id in (another, ""):
@@ -240,7 +288,7 @@ def test_every_planning_is_known_by_one_job_which_another_video_ends(tmp_path: P
     assert len(events["preview"]) == 5
     for event in events["preview"]:
         assert event.outputs[PreviewOutputs._fields.index("job_id")] is job
-    for name in ("another_video", "another_plan", "uploaded", "open_project", "stop"):
+    for name in ("example", "another_plan", "uploaded", "open_project", "stop"):
         assert job in events[name][0].inputs, name
     plan = events["preview"][0].outputs[PreviewOutputs._fields.index("plan_id")]
     assert plan in events["open_project"][0].outputs
