@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from adaflow_core.errors import AdaFlowError
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+AT_ONCE = 32  # requests to a bucket
 
 
 def join(root: str, name: str) -> str:
@@ -23,6 +25,11 @@ def join(root: str, name: str) -> str:
     if not root or "://" in name or Path(name).is_absolute():
         return name
     return f"{root.rstrip('/')}/{name}"
+
+
+def absolute(path: str) -> str:
+    """A path that means the same in any working directory; a URL does anyway."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,10 @@ class Storage:
     def read_all(self, folder: str, suffix: str) -> dict[str, Any]:
         """Every JSON file under `folder`, by its name."""
         names = self.names(folder, suffix)
-        with _place(join(self.root, folder)) as (files, path):
-            paths = [f"{path}{name[len(folder) :]}" for name in names]
-            contents = files.cat(paths) if paths else {}  # many at a time where each is a request
-            if isinstance(contents, bytes):  # of one path
-                contents = {paths[0]: contents}
-            return {name: json.loads(contents[at]) for name, at in zip(names, paths, strict=True)}
+        with _place(join(self.root, folder)) as (files, path), ThreadPoolExecutor(AT_ONCE) as threads:
+            # fsspec reads many files by itself too, but takes [, * and ? in their paths as patterns.
+            contents = threads.map(files.cat_file, [f"{path}{name[len(folder) :]}" for name in names])
+            return {name: json.loads(content) for name, content in zip(names, contents, strict=True)}
 
     def write(self, name: str, data: bytes) -> None:
         with _place(join(self.root, name)) as (files, path), _whole(files, path) as part:

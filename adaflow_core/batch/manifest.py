@@ -42,9 +42,14 @@ def read_manifest(path: str) -> list[Clip]:
     """
     # Absolute: a relative one would be looked up in the folder of the results, or in that of a Ray worker.
     folder = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
-    text = Storage("").read(path).decode("utf-8", errors="replace")
+    data = Storage("").read(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        number = data.count(b"\n", 0, problem.start) + 1
+        raise AdaFlowError(f"{path}, line {number}: this is not UTF-8; save the file as UTF-8") from None
     clips: dict[str, Clip] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # a prompt may hold what splitlines() takes as line ends
         if not line.strip():
             continue
         try:
@@ -79,21 +84,25 @@ def _clip(row: Any, folder: str) -> Clip:
         raise AdaFlowError("a line must hold prompts: an object, a list, or one prompt")
     if any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts.values()):
         raise AdaFlowError("a prompt is empty; say what the video should show")
-    identity = str(row.pop("id", "") or PurePosixPath(row["video"]).stem)
-    for name in (identity, *prompts):
+    identity = row.pop("id", None)
+    if identity is None:
+        identity = PurePosixPath(row["video"]).stem
+    if isinstance(identity, bool) or not isinstance(identity, (int, str)):
+        raise AdaFlowError(f"id is {json.dumps(identity)}; write it in quotes")
+    for name in (str(identity), *prompts):
         if not _NAME.fullmatch(name):
             raise AdaFlowError(f"{name!r} cannot name a result; take letters, digits, dot, dash and underscore")
     unknown = sorted(set(row) - {"video", "source_prompt", "frames", "size", "meta"})
     if unknown:
         raise AdaFlowError(f"unknown: {', '.join(unknown)}; put what is not for the edit into meta")
-    for name in ("source_prompt", "frames", "size"):
-        if not isinstance(row.get(name) or "", str):
-            raise AdaFlowError(f"{name} is {json.dumps(row[name])}; write it in quotes{_EXAMPLES.get(name, '')}")
-    if not isinstance(row.get("meta") or {}, dict):
-        raise AdaFlowError("meta must be a JSON object")
     row = {name: value for name, value in row.items() if value is not None}
+    for name in ("source_prompt", "frames", "size"):
+        if not isinstance(row.get(name, ""), str):
+            raise AdaFlowError(f"{name} is {json.dumps(row[name])}; write it in quotes{_EXAMPLES.get(name, '')}")
+    if not isinstance(row.get("meta", {}), dict):
+        raise AdaFlowError("meta must be a JSON object")
     if row.get("frames"):
         parse_range(row["frames"])
     if row.get("size"):
         parse_size(row["size"])
-    return Clip(id=identity, prompts=prompts, folder=folder, **row)
+    return Clip(id=str(identity), prompts=prompts, folder=folder, **row)

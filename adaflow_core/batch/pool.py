@@ -78,7 +78,13 @@ class RayPool:
         resources = ray.cluster_resources()
         there = resources.get("GPU", 0.0)
         self._gpus = gpus if gpus is not None else float(there > 0)
-        fits = int(there // self._gpus) if self._gpus else int(resources.get("CPU", 1))
+        if local and self._gpus > there:  # it would wait for ever; a cluster may grow
+            ray.shutdown()
+            raise AdaFlowError(
+                f"--gpus-per-task is {gpus:g}, but this machine has {there:g} GPUs; give fewer, or leave it out"
+            )
+        # A fifth of a GPU fits into it five times, whatever floating point says.
+        fits = int(there / self._gpus + 1e-9) if self._gpus else int(resources.get("CPU", 1))
         self.width = workers or max(1, fits)
         # Ray gives a task's process as many threads as the task has cores.
         self._cpus = max(1, int(resources.get("CPU", 1)) // self.width) if local else 1

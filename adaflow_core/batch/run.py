@@ -26,12 +26,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from adaflow_core.batch.files import Storage
+from adaflow_core.batch.files import Storage, absolute
 from adaflow_core.batch.manifest import Clip
 from adaflow_core.batch.pool import InTurn, Pool, RayPool
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow, Report, Stop
 from adaflow_core.errors import AdaFlowError, Stopped, counted
+from adaflow_core.job import MADE
+from adaflow_core.model.files.parts import ModelParts, split_value
+from adaflow_core.model.hub.client import on_disk
 from adaflow_core.picture.full_size import deliver_edit
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache, cache_key
@@ -71,6 +74,22 @@ class Job:
     scorer: Scorer | None = None
     deliver: str = "working"  # the size of the videos, as `deliver_edit` takes it
 
+    def absolute(self) -> Job:
+        """The same with absolute paths: a Ray worker may have another working directory."""
+
+        def found(name: str) -> str:
+            file = split_value(name)[0]
+            return absolute(file) + name[len(file) :] if file and on_disk(file) else name
+
+        parts = ModelParts.parse(self.model)
+        there = ModelParts(
+            parts.model if parts.model == "embedded" else found(parts.model),
+            tuple(map(found, parts.loras)),
+            found(parts.vae),
+            tuple(map(found, parts.embeddings)),
+        )
+        return replace(self, out=absolute(self.out), model=str(there), cache=self.cache and absolute(self.cache))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -98,7 +117,7 @@ class Task:
         return cache_key(
             video=clip.location, frames=clip.frames, size=clip.size, source=clip.source_prompt,
             prompt=clip.prompts[prompt], plan=asdict(self.plan), edit=asdict(self.edit), model=job.model,
-            deliver=job.deliver, dtype=job.dtype,
+            deliver=job.deliver, dtype=job.dtype, made=MADE,
         )  # fmt: skip
 
 
@@ -141,17 +160,17 @@ def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop 
         sources, edits, delivered = (Path(name) / part for part in ("sources", "edits", "delivered"))
         for folder in (sources, edits, delivered):
             folder.mkdir()
-        prompts = list(task.clip.prompts)
+        unscored = list(task.clip.prompts)
         try:
-            found = {prompt: _progress_of(task, prompt, job, storage.find_json) for prompt in prompts}
-            missing = [prompt for prompt in prompts if not found[prompt][0]]
-            unscored = [prompt for prompt in prompts if not found[prompt][1]]
+            found = {prompt: _progress_of(task, prompt, job, storage.find_json) for prompt in unscored}
+            missing = [prompt for prompt in found if not found[prompt][0]]
+            unscored = [prompt for prompt in found if not found[prompt][1]]
             source = storage.fetch(task.clip.location, sources) if unscored else Path()
             editor = _ClipEditor(task, job, source, progress, stop) if missing else None
         except Stopped:
             raise
         except Exception as problem:  # a clip that cannot be read must not end the others
-            return Outcome(problems={task.key(prompt): _describe(problem) for prompt in prompts})
+            return Outcome(problems={task.key(prompt): _describe(problem) for prompt in unscored})
         for prompt in unscored:
             try:
                 if editor is not None and prompt in missing:
@@ -297,39 +316,46 @@ def run(
     at a time; `gpus`: of each; `retries`: further tries of a task whose worker died. `progress` gets the number of
     finished edits with Ray, and the stages of each edit without.
     """
-    began, storage = time.perf_counter(), Storage(job.out)
+    began, job = time.perf_counter(), job.absolute()
+    storage = Storage(job.out)
     files = storage.read_all("rows", ".json") | storage.read_all("scores", ".json")
     tasks = list(tasks_of(clips, methods, 1))
     done = {t.name: [all(_progress_of(t, prompt, job, files.get)) for prompt in t.clip.prompts] for t in tasks}
     total, kept = sum(map(len, done.values())), sum(map(sum, done.values()))
     unfinished = {name for name, prompts in done.items() if not all(prompts)}
     say(f"{counted(total, 'edit')} in {counted(len(tasks), 'task')}; {kept} there already")
+    here, work = ray is None or not unfinished, partial(perform, job=job)
+    pool: Pool = InTurn() if here else RayPool(str(ray), workers=workers, gpus=gpus, retries=retries)
+    if here:
+        work = partial(work, progress=progress, stop=stop)
     made, ended, through = 0, 0, kept
     problems: dict[str, str] = {}
     try:
-        if unfinished:
-            pool: Pool = InTurn() if ray is None else RayPool(ray, workers=workers, gpus=gpus, retries=retries)
-            work = partial(perform, job=job)
-            if ray is None:
-                work = partial(work, progress=progress, stop=stop)
-            with pool as running:
-                waiting = (task for task in tasks_of(clips, methods, running.width) if task.name in unfinished)
-                for event in running.map(work, waiting, stop):
-                    if event is None:
-                        if progress is not None:
-                            progress(Progress("edits", through, total, time.perf_counter() - began, skipped=kept))
-                        continue
-                    task, outcome = event
-                    ended, through = ended + 1, through + done[task.name].count(False)
-                    if isinstance(outcome, Exception):
-                        outcome = Outcome(problems={task.key(p): _describe(outcome) for p in task.clip.prompts})
-                    made += outcome.made
-                    problems |= outcome.problems
-                    say(_line(task, outcome, ended, len(unfinished)))
+        with pool as running:
+            waiting = (task for task in tasks_of(clips, methods, running.width) if task.name in unfinished)
+            for event in running.map(work, waiting, stop):
+                if event is None:
+                    if progress is not None:
+                        progress(Progress("edits", through, total, time.perf_counter() - began, skipped=kept))
+                    continue
+                task, outcome = event
+                ended, through = ended + 1, through + done[task.name].count(False)
+                if isinstance(outcome, Exception):
+                    outcome = _broken_off(task, job, outcome)
+                made += outcome.made
+                problems |= outcome.problems
+                say(_line(task, outcome, ended, len(unfinished)))
     finally:
+        storage.write_json("problems.json", problems)
         rows = gather(storage)
-    storage.write_json("problems.json", problems)
     return Summary(made, kept, time.perf_counter() - began, problems, rows)
+
+
+def _broken_off(task: Task, job: Job, problem: Exception) -> Outcome:
+    """Of a task whose worker died: what it had finished before has not failed."""
+    find = Storage(job.out).find_json
+    left = [prompt for prompt in task.clip.prompts if not all(_progress_of(task, prompt, job, find))]
+    return Outcome(problems={task.key(prompt): _describe(problem) for prompt in left})
 
 
 def _line(task: Task, outcome: Outcome, ended: int, total: int) -> str:

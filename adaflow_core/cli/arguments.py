@@ -140,6 +140,19 @@ def positive(text: str) -> float:
     return value
 
 
+def gpu_share(text: str) -> float:
+    """How many GPUs a task has, as Ray takes it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value == 0 or 1e-4 <= value <= 1 or (value > 1 and value.is_integer())):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no share of GPUs; give 0, a part of one from 0.0001, or a number"
+        )
+    return value
+
+
 def add_model(command: argparse.ArgumentParser, alone: bool = False) -> None:
     """`alone`: the command works on one GPU only."""
     command.add_argument(
@@ -295,7 +308,9 @@ def add_workers(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers", type=whole_number(1), metavar="N", help="with --ray: tasks at a time; default: what fits"
     )
-    command.add_argument("--gpus-per-task", type=float, metavar="G", help="with --ray; default: 1 where there are any")
+    command.add_argument(
+        "--gpus-per-task", type=gpu_share, metavar="G", help="with --ray; default: 1 where there are any"
+    )
     command.add_argument("--retries", type=whole_number(0), default=2, metavar="N", help="of a task whose worker dies")
     command.add_argument("--limit", type=whole_number(1), metavar="N", help="only the first N clips")
     command.add_argument("--cache", metavar="DIR", help="where each machine keeps what its edits share")

@@ -17,8 +17,8 @@ from adaflow_core.errors import AdaFlowError
 
 @pytest.fixture(params=["folder", "bucket"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """fsspec's file system in memory behaves as a bucket does: no folders, no renaming."""
-    return Storage(str(tmp_path / "out") if request.param == "folder" else f"memory://{uuid.uuid4().hex}")
+    """fsspec's file system in memory behaves as a bucket does: no folders, no renaming. [1] is no pattern."""
+    return Storage(str(tmp_path / "out [1]") if request.param == "folder" else f"memory://{uuid.uuid4().hex} [1]")
 
 
 def test_what_is_written_is_read(storage: Storage, tmp_path: Path) -> None:
@@ -69,18 +69,26 @@ def test_manifests_are_read_with_their_defaults(tmp_path: Path) -> None:
     lines = [
         {"video": "clips/a.mp4", "prompt": "a cat", "source_prompt": "a dog", "frames": "0:8", "size": "64x64"},
         {"video": "s3://bucket/b.mp4", "prompts": ["a cat", "a cow"], "id": "second", "meta": {"seed": 1}},
-        {"video": "/data/c.mp4", "prompts": {"style": "a cat, comic"}},
+        {"video": "/data/c.mp4", "prompts": {"style": "a cat, comic"}, "id": 0},
     ]
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     first, second, third = read_manifest(str(path))
     assert (first.id, first.prompts, first.source_prompt) == ("a", {"0": "a cat"}, "a dog")
-    assert first.location == str(tmp_path / "clips/a.mp4") and third.location == "/data/c.mp4"
+    assert first.location == str(tmp_path / "clips/a.mp4") and (third.id, third.location) == ("0", "/data/c.mp4")
     assert (second.id, second.prompts, second.meta) == ("second", {"0": "a cat", "1": "a cow"}, {"seed": 1})
     assert second.location == "s3://bucket/b.mp4"
     again = tmp_path / "again.jsonl"
     write_manifest(str(again), [first, second, third])
     assert read_manifest(str(again)) == [first, second, third]
+
+
+def test_a_manifest_may_begin_with_a_mark_and_hold_any_character(tmp_path: Path) -> None:
+    """Of these only the line feed ends a line, though str.splitlines() takes them all."""
+    line = json.dumps({"video": "a.mp4", "prompt": "one\u2028two\u0085three"}, ensure_ascii=False)
+    (tmp_path / "m.jsonl").write_bytes(f"\ufeff{line}\r\n".encode())
+    (only,) = read_manifest(str(tmp_path / "m.jsonl"))
+    assert only.prompts == {"0": "one\u2028two\u0085three"}
 
 
 @pytest.mark.parametrize(
@@ -97,11 +105,12 @@ def test_manifests_are_read_with_their_defaults(tmp_path: Path) -> None:
         ('{"video": "b.mp4", "prompt": "a cat", "seed": 1}', "seed"),
         ('{"video": "b.mp4", "prompt": "a cat", "frames": "x"}', "frame range"),
         ('{"video": "b.mp4", "prompt": "a cat", "size": "1"}', "size"),
+        ('{"video": "b.mp4", "prompt": "a café"}', "save the file as UTF-8"),
     ],
 )
 def test_a_wrong_line_is_named(line: str, names: str, tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
-    path.write_text('{"video": "a.mp4", "prompt": "a cat"}\n' + line)
+    path.write_text('{"video": "a.mp4", "prompt": "a cat"}\n' + line, encoding="latin-1")
     with pytest.raises(AdaFlowError, match="line 2") as told:
         read_manifest(str(path))
     assert names in str(told.value)

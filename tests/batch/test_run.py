@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+import sys
+import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -182,6 +184,11 @@ def test_the_command_edits_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixt
         ('{"video": "a.mp4", "prompt": "x", "size": 512}', 'size is 512; write it in quotes, as "672x384"'),
         ('{"video": "a.mp4", "prompt": "x", "source_prompt": 5}', "source_prompt is 5"),
         ('{"video": "a.mp4", "prompt": "x", "meta": "m"}', "meta must be"),
+        ('{"video": "a.mp4", "prompt": "x", "frames": 0}', "frames is 0"),
+        ('{"video": "a.mp4", "prompt": "x", "size": false}', "size is false"),
+        ('{"video": "a.mp4", "prompt": "x", "source_prompt": []}', "source_prompt is []"),
+        ('{"video": "a.mp4", "prompt": "x", "meta": []}', "meta must be"),
+        ('{"video": "a.mp4", "prompt": "x", "id": false}', "id is false"),
     ],
 )
 def test_values_of_another_kind_are_told_with_their_line(line: str, names: str, tmp_path: Path) -> None:
@@ -191,11 +198,60 @@ def test_values_of_another_kind_are_told_with_their_line(line: str, names: str, 
     assert names in str(problem.value)
 
 
-def test_another_video_or_precision_is_another_edit() -> None:
+def test_another_video_precision_or_way_of_editing_is_another_edit(monkeypatch: pytest.MonkeyPatch) -> None:
     job, task = Job(out="out"), next(tasks_of([clip("one", video="a.mp4", folder="/here")], METHODS, 1))
     digest = task.digest("style", job)
     assert digest != replace(task, clip=replace(task.clip, folder="/there")).digest("style", job)
     assert digest != task.digest("style", replace(job, dtype="float32"))
+    monkeypatch.setattr(batch, "MADE", batch.MADE + 1)  # as after an upgrade
+    assert digest != task.digest("style", job)
+
+
+def test_edits_that_are_there_have_not_failed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, one = replace(job, scorer=None), {"adaflow": METHODS["adaflow"]}
+    moved = clip("one", video="memory://gone.mp4", prompts=dict.fromkeys("abc", "a blue ball"))
+    task = next(tasks_of([moved], one, 1))
+
+    def make(prompt: str) -> None:
+        row = {"digest": task.digest(prompt, job), "scores": {}}
+        Storage(job.out).write_json(f"rows/{task.key(prompt)}.json", row)
+
+    class Pool(InTurn):
+        def map(self, work: Any, tasks: Any, stop: Any) -> Any:  # type: ignore[override]
+            for task in tasks:
+                make("b")
+                yield task, RuntimeError("the worker died after b")
+
+    make("a")
+    assert run(job, [moved], one, say=lambda _: None).problems.keys() == {"one/b/adaflow", "one/c/adaflow"}
+    monkeypatch.setattr(batch, "RayPool", lambda *_, **__: Pool())
+    assert run(job, [moved], one, ray="local", say=lambda _: None).problems.keys() == {"one/c/adaflow"}
+
+
+def test_a_run_that_is_stopped_says_what_failed_in_it(job: Job) -> None:
+    Storage(job.out).write_json("problems.json", {"zero/style/adaflow": "of the run before"})
+    lines: list[str] = []
+    moved = [clip(name, video="memory://gone.mp4", prompts={"style": "a blue ball"}) for name in ("one", "two")]
+    with pytest.raises(Stopped):
+        run(job, moved, {"adaflow": METHODS["adaflow"]}, say=lines.append, stop=lambda: len(lines) > 1)
+    assert Storage(job.out).find_json("problems.json").keys() == {"one/style/adaflow"}
+
+
+def test_workers_get_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have another working directory. What is no path here is left as it is."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "embedded"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "pixel.safetensors").touch()
+    given: list[Job] = []
+    monkeypatch.setattr(batch, "perform", lambda task, job, **_: given.append(job) or batch.Outcome())
+    job = Job(out="out", cache="cache", model="./model --lora=pixel.safetensors=0.8 --vae=owner/name")
+    run(job, [clip("one")], {"adaflow": METHODS["adaflow"]}, say=lambda _: None)
+    model = f"{tmp_path}/model --lora={tmp_path}/pixel.safetensors=0.8 --vae=owner/name"
+    assert given == [Job(out=str(tmp_path / "out"), cache=str(tmp_path / "cache"), model=model)]
+    assert (tmp_path / "out/problems.json").exists()
+    bucket = Job(out="s3://bucket/out", model="embedded --lora=owner/name=0.5")
+    assert bucket.absolute() == bucket
 
 
 def test_progress_with_ray_counts_what_is_done_and_no_row_of_other_settings(
@@ -223,6 +279,7 @@ def test_bad_input_to_a_batch_ends_with_one_line(tmp_path: Path, capsys: pytest.
     for arguments, names in (
         (["batch", str(tmp_path / "none.jsonl")], "none.jsonl"),
         (["batch", str(manifest), "--frames", "x"], "frame range"),
+        *((["batch", str(manifest), "--gpus-per-task", share], share) for share in ("-1", "nan", "0.00001", "1.5")),
         (["batch", str(manifest), "--out", str(tmp_path / "out")], "problems.json"),
     ):
         assert main(arguments) == 2
@@ -256,11 +313,43 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not inst
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(AdaFlowError, match=r"requirements-batch\.txt"):
         RayPool("local", workers=1, gpus=None, retries=0)
+
+
+@pytest.fixture
+def ray_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[str]]:
+    """A Ray that says it has so many GPUs; gives the list that tells when it is shut down."""
+
+    def install(gpus: float) -> list[str]:
+        ended: list[str] = []
+        ray = types.SimpleNamespace(
+            init=lambda **_: None,
+            cluster_resources=lambda: {"CPU": 8.0, "GPU": gpus},
+            shutdown=lambda: ended.append("shut down"),
+        )
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        return ended
+
+    return install
+
+
+@pytest.mark.parametrize(("there", "gpus", "width"), [(1.0, 0.2, 5), (2.0, 0.1, 20), (4.0, 2.0, 2), (2.0, None, 2)])
+def test_as_many_tasks_run_as_fit_on_the_gpus(
+    there: float, gpus: float | None, width: int, ray_with: Callable[[float], list[str]]
+) -> None:
+    ray_with(there)
+    assert RayPool("local", workers=None, gpus=gpus, retries=0).width == width
+
+
+def test_more_gpus_than_there_are_is_told(ray_with: Callable[[float], list[str]]) -> None:
+    """Ray would wait for them."""
+    ended = ray_with(0.0)
+    with pytest.raises(AdaFlowError, match="this machine has 0 GPUs"):
+        RayPool("local", workers=None, gpus=1.0, retries=0)
+    assert ended == ["shut down"]
+    assert RayPool("auto", workers=None, gpus=1.0, retries=0).width == 1, "a cluster may grow"
 
 
 @pytest.fixture(scope="module")
