@@ -7,7 +7,7 @@ APP_FLAGS ?=
 # Two workers of half the cores each: most tests are too small to keep two cores busy. Files in the order of
 # tests/conftest.py, which has slow ones first.
 TEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
-LEFT_OUT ?= thorough
+MARKS ?= not thorough
 
 # Compiled modules are kept, also where the environment says not to: each of the processes that tests start would else
 # compile torch and diffusers anew.
@@ -22,10 +22,10 @@ app: $(VENV)/installed
 	$(BIN)/python app.py $(APP_FLAGS)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest $(TEST_FLAGS) -m "not $(LEFT_OUT)"
+	$(BIN)/python -m pytest $(TEST_FLAGS) -m "$(MARKS)"
 
 test-all:
-	$(MAKE) test LEFT_OUT=gpu
+	$(MAKE) test MARKS=
 
 demo: $(VENV)/installed
 	$(BIN)/python scripts/demo.py

@@ -10,7 +10,6 @@ apart: object and colour over the held-out pairs of those two, background and st
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from benchmarks.intervals import share_interval
+from benchmarks.output import write_json, write_sheet
 from scenes.captions import plain
 from scenes.training import embedded
 from scenes.training.autoencoder import psnr_by_style
@@ -146,12 +146,11 @@ def measure(arguments: argparse.Namespace) -> dict:
         scores["held_out"] |= agreement(judge, pictures, held, attributes)
         shown.append(pictures[:6])
         prompts += plain(held)[:6]
-    if arguments.sheet:
-        sheet(torch.cat(shown), prompts).save(arguments.sheet)
+    write_sheet(arguments.sheet, [sheet(torch.cat(shown), prompts)])
     return scores
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("assets/embedded-sd"))
     parser.add_argument("--judge", type=Path, default=Path("assets/judge"))
@@ -163,7 +162,7 @@ def main() -> None:
     parser.add_argument("--ambiguous", action="store_true", help="scenes with hidden variables")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.device == "auto":
         arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
     embedded.quiet()
@@ -172,8 +171,7 @@ def main() -> None:
         shares = {k: f"{v['share']:.1%} ({v['low']:.1%}-{v['high']:.1%})" for k, v in scores[name].items()}
         print(f"{name}: {shares}")
     print(f"{scores['pictures_per_second']} pictures/s")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(scores, indent=2) + "\n")
+    write_json(arguments.json, scores)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def say(text: str) -> None:
 
 
 def plain_json(data: Any) -> Any:
-    """Plain JSON data, rounded; nan and infinity become null."""
+    """Plain JSON data, numbers to six digits; nan and infinity become null."""
     if isinstance(data, dict):
         return {str(key): plain_json(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
@@ -30,7 +30,7 @@ def plain_json(data: Any) -> Any:
     if isinstance(data, (bool, np.bool_)):
         return bool(data)
     if isinstance(data, (float, np.floating)):
-        return round(float(data), 4) if math.isfinite(data) else None
+        return float(f"{data:.6g}") if math.isfinite(data) else None
     return data
 
 

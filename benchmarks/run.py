@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -73,13 +73,20 @@ def make_configs(arguments: argparse.Namespace, source_prompt: str) -> tuple[Pla
 def profile_changes(changes: list[str]) -> dict[str, Any]:
     """["guidance=4", "negative=empty"] as fields of a `ModelProfile`, with their types."""
     defaults: dict[str, Any] = asdict(ModelProfile())
-    del defaults["vocabulary"]
+    del defaults["vocabulary"], defaults["words"]
     values: dict[str, Any] = {}
     for change in changes:
         name, _, text = change.partition("=")
         if name not in defaults:
             raise SystemExit(f"--profile {change}: choose a field of {', '.join(sorted(defaults))}")
-        values[name] = type(defaults[name])(text)
+        kind = float if defaults[name] is None else type(defaults[name])
+        choices = get_args(get_type_hints(ModelProfile)[name])
+        if kind is str and text not in choices:
+            raise SystemExit(f"--profile {change}: choose one of {', '.join(choices)}")
+        try:
+            values[name] = kind(text)
+        except ValueError:
+            raise SystemExit(f"--profile {change}: {name} is {'a whole' if kind is int else 'a'} number") from None
     return values
 
 

@@ -1,8 +1,8 @@
 """What the README's pictures of the page show, as a digest that `scripts/screens.py --readme` writes beside them.
 
-It covers what gives the page its look and its words: style sheet, theme, components, and the drawing of a plan's
-pictures. Comments, docstrings and formatting are left out, and so are events, the engine and what a model makes of a
-clip: none of them asks for new pictures.
+It covers what gives the page its look and its words: style sheet, scripts, theme, components, and the drawing of a
+plan's HTML and pictures. Comments, docstrings and formatting are left out, and so are events, the engine and what a
+model makes of a clip: none of them asks for new pictures.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGEST = ROOT / "docs" / "pictures" / "page.digest"
-COMPONENTS = ROOT / "webui" / "components"
-OTHERS = ("webui/theme.py", "adaflow_core/report/canvas.py", "adaflow_core/report/visualize.py")
+WEBUI = ROOT / "webui"
+CODE = ("webui/theme.py", "webui/views.py", "adaflow_core/report/canvas.py", "adaflow_core/report/visualize.py")
 
 
 def page_digest() -> str:
     """Of what the page looks like and says."""
-    style = (ROOT / "webui" / "page.css").read_text(encoding="utf-8")
-    digest = blake2b(plain_style(style).encode(), digest_size=16)
-    for path in [*sorted(COMPONENTS.glob("*.py")), *(ROOT / name for name in OTHERS)]:
+    digest = blake2b(digest_size=16)
+    for path in [WEBUI / "page.css", *sorted(WEBUI.glob("js/*.js"))]:
+        digest.update(f"{path.name} {plain_style(path.read_text(encoding='utf-8'))}".encode())
+    for path in [*sorted(WEBUI.glob("components/*.py")), *(ROOT / name for name in CODE)]:
         digest.update(f"{path.name} {plain_code(path.read_text(encoding='utf-8'))}".encode())
     return digest.hexdigest()
 
 
 def plain_style(text: str) -> str:
-    """A style sheet without comments and the way it is set."""
-    return " ".join(re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL).split())
+    """A style sheet or a script without comments and the way it is set."""
+    return " ".join(re.sub(r"/\*.*?\*/|(?<!\S)//[^\n]*", "", text, flags=re.DOTALL).split())
 
 
 def plain_code(text: str) -> str:

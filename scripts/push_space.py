@@ -44,7 +44,7 @@ def _pinned(package: str) -> str:
     return next(line.split("==")[1].split(";")[0] for line in lines if line.startswith(f"{package}=="))
 
 
-def push(folder: Path, space: str, zero: bool, private: bool, model: str | None) -> str:
+def push(folder: Path, space: str, zero: bool, private: bool, model: str) -> str:
     from huggingface_hub import HfApi
 
     api = HfApi()
@@ -57,8 +57,7 @@ def push(folder: Path, space: str, zero: bool, private: bool, model: str | None)
         private=private,
         exist_ok=True,
     )
-    if model:
-        api.add_space_variable(space, "ADAFLOW_MODEL", model)
+    api.add_space_variable(space, "ADAFLOW_MODEL", model)  # always: a push before may have set another
     api.upload_folder(repo_id=space, repo_type="space", folder_path=folder, delete_patterns="*")
     return str(address)
 
@@ -67,7 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("space", metavar="OWNER/NAME")
     parser.add_argument("--zerogpu", action="store_true", help="a Gradio Space on ZeroGPU (default: Docker, CPU)")
-    parser.add_argument("--model", metavar="ID", help="the checkpoint that the Space serves (default: embedded)")
+    parser.add_argument(
+        "--model", metavar="ID", default="embedded", help="the checkpoint that the Space serves (default: embedded)"
+    )
     parser.add_argument("--private", action="store_true")
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER")
     args = parser.parse_args(arguments)

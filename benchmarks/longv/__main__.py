@@ -16,7 +16,7 @@ from adaflow_core.cli.batches import run_batch
 from adaflow_core.config import METHODS, PRESETS, EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
 from benchmarks import longv
-from benchmarks.longv.models import CLIP, DINO
+from benchmarks.longv.models import CLIP, DINO, load_aesthetic
 from benchmarks.longv.scorer import LongVScorer
 from benchmarks.longv.table import markdown, summarise
 from benchmarks.output import plain_json
@@ -70,6 +70,8 @@ def evaluate(arguments: argparse.Namespace, stop: Callable[[], bool]) -> int:
     skipped = scorer.skipped()
     for name, remedy in skipped.items():
         print(f"{name} is left out; {remedy}", file=sys.stderr)
+    if "frame_quality" not in skipped:
+        load_aesthetic(arguments.aesthetic)  # what is no such head is refused before the first edit
     summary = run_batch(arguments, clips, methods, scorer, Bar(), stop)
     storage, table = Storage(arguments.out), summarise(summary.rows)
     text = markdown(table, skipped)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def load_aesthetic(path: str) -> tuple[Tensor, Tensor]:
             following = state[f"{stem}weight"].double()
             weight, bias = following @ weight, following @ bias + state[f"{stem}bias"].double()
         return weight[0].float(), bias[0].float()
-    except (KeyError, IndexError, RuntimeError, OSError) as problem:
+    except (LookupError, RuntimeError, OSError, EOFError, UnpicklingError, AttributeError, TypeError) as problem:
         raise AdaFlowError(f"{path} is no aesthetic head; {HEAD_HINT}") from problem
 
 

@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +24,9 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
+from adaflow_core.config import PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.model.loading import load_backbone
 from adaflow_core.picture.enlarge import lay_over
 from adaflow_core.picture.full_size import FullSize, source_size
 from adaflow_core.progress import Monitor
@@ -32,7 +35,9 @@ from adaflow_core.video.decode import decode_video
 from adaflow_core.video.pixels import FILTER
 from adaflow_core.video.types import parse_size, working_size
 from adaflow_core.video.write import write_video
+from benchmarks.metrics import psnr
 from benchmarks.output import cell, say, table, write_json
+from benchmarks.run import fresh_engine
 from benchmarks.truth import Pair, draw, load_bundled
 from scenes.clips import FPS, scene
 
@@ -71,11 +76,6 @@ def smaller(frames: np.ndarray) -> np.ndarray:
     return np.stack(made)
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    error = np.mean([np.square(x.astype(np.float32) - y).mean() for x, y in zip(a, b, strict=True)])
-    return float(10 * np.log10(255**2 / error))
-
-
 def compare(pair: Pair, source: np.ndarray, small: np.ndarray, edited: np.ndarray, delivered: np.ndarray) -> Compared:
     """source, delivered: [T, 1024, 1024, 3]; small, edited: [T, 256, 256, 3]."""
     plain = np.stack([cv2.resize(e, (FULL, FULL), interpolation=cv2.INTER_LANCZOS4) for e in edited])
@@ -108,7 +108,7 @@ def by_truth(pair: Pair) -> Compared:
 def by_engine(pair: Pair, engine: AdaFlow) -> Compared:
     with tempfile.TemporaryDirectory() as folder:
         file = write_video(Path(folder) / "source.mp4", pair.source, Fraction(FPS))
-        plan = engine.plan(file, size=(WORKING, WORKING))
+        plan = engine.plan(file, PlanConfig(source_prompt=pair.source_prompt), size=(WORKING, WORKING))
         result = engine.edit(plan, pair.prompt)
         size = source_size(plan.video)
         assert size is not None
@@ -205,10 +205,11 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps({name: round(v, 3) if isinstance(v, float) else v for name, v in found.items()}))
         write_json(given.json, {"cpus": os.cpu_count(), **found})
         return
-    engine, rows = AdaFlow.from_pretrained() if given.engine else None, []
-    for pair in pairs(given.frames, given.kinds.split(",")):
-        rows.append(by_truth(pair) if engine is None else by_engine(pair, engine))
-        say("  ".join(rows[-1].cells()))
+    rows = []
+    with fresh_engine(load_backbone("embedded")) if given.engine else nullcontext() as engine:
+        for pair in pairs(given.frames, given.kinds.split(",")):
+            rows.append(by_truth(pair) if engine is None else by_engine(pair, engine))
+            say("  ".join(rows[-1].cells()))
     head = ["clip", "edit", "Lanczos dB", "delivered dB", "gain", "edge, Lanczos", "edge, delivered", "touched outside"]
     print(table(head, [row.cells() for row in rows]))
     write_json(given.json, [vars(row) for row in rows])

@@ -252,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     options.arguments = sys.argv[1:] if argv is None else argv
     from benchmarks.quality.report.write import merge, write_reports
 
-    data = merge(options.sources) if options.sources else run(options)
+    data = merge(options.sources, options.json) if options.sources else run(options)
     write_reports(data, options.json, options.html, options.markdown)
 
 

@@ -18,9 +18,7 @@ place: ..." is told where the edit takes place, grown by 8 pixels.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -40,6 +38,7 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.job import Job
 from adaflow_core.storage.cache import Cache
 from benchmarks.metrics import psnr, warp_error
+from benchmarks.output import write_json
 from benchmarks.quality.consistency import far_flows, long_range_error, spread_pairs
 from benchmarks.quality.contestants import parse_variants
 from benchmarks.quality.report.kinds import BOUND, KINDS, SOURCE, by_kind, paired
@@ -116,11 +115,9 @@ def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     pair = make_pair(number, options.frames, options.split, device, not options.plain_world)
     judged, rows = Judged(pair, device, options.true_films), []
 
-    def add(name: str, frames: np.ndarray, seconds: float = 0.0) -> None:
+    def add(name: str, frames: np.ndarray) -> None:
         scores = judged.score(frames, judge)
-        rows.append(
-            {"clip": number, "kind": pair.kind, "name": name, "prompt": pair.prompt, "seconds": seconds} | scores
-        )
+        rows.append({"clip": number, "kind": pair.kind, "name": name, "prompt": pair.prompt} | scores)
         if options.pictures is not None:
             options.pictures.mkdir(parents=True, exist_ok=True)
             sheet = Image.fromarray(np.ascontiguousarray(frames).reshape(-1, *frames.shape[2:]))
@@ -134,11 +131,10 @@ def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
         add("another thing", autoencode(engine.backbone, another_thing(pair, number).truth))
     for name, plan_config, edit_config in options.ways:
         config = replace(plan_config, source_prompt=pair.source_prompt)
-        began = time.perf_counter()
         plan = engine.plan(pair.source, config, edit=edit_config, fps=FPS)
         with true_place(engine, pair) if name.startswith(TRUE_PLACE) else nullcontext():
             frames = engine.edit(plan, pair.prompt, edit_config).frames
-        add(name, frames, time.perf_counter() - began)
+        add(name, frames)
     return rows
 
 
@@ -175,7 +171,7 @@ def ways_of(text: str) -> list[tuple[str, PlanConfig, EditConfig]]:
     return found
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("assets/plain-sd"))
     parser.add_argument("--judge", type=Path, default=Path("assets/judge-ambiguous"))
@@ -193,7 +189,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("outputs/kinds-cache"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pictures", type=Path, help="a folder for all frames, one strip for each edit")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     options.ways = ways_of(options.variants)
     numbers = [n for n in range(options.first, options.first + options.clips) if KINDS[n % len(KINDS)] in options.kinds]
     rows: list[dict[str, Any]] = []
@@ -201,8 +197,7 @@ def main() -> None:
         for found in pool.map(run_clip, numbers, [options] * len(numbers)):
             rows += found
             print(f"clip {found[0]['clip']}: {found[0]['prompt']}", flush=True)
-            if options.json:
-                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+            write_json(options.json, rows)
     print(by_kind(rows).markdown())
     first = options.ways[0][0]
     if len(options.ways) > 1:

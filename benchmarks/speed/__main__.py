@@ -11,7 +11,8 @@ from typing import Any
 from adaflow_core.config import CROPS, PRESETS
 from adaflow_core.model.backbone import Backbone
 from benchmarks import speed
-from benchmarks.speed.measure import STAGES, Measurement, describe_machine, run_forecasts, write_json
+from benchmarks.output import write_json
+from benchmarks.speed.measure import STAGES, Measurement, describe_rate, run_forecasts
 from benchmarks.speed.micro import keyframe_attention, keyframe_pass
 from benchmarks.speed.stand_ins import ARCHITECTURES, check_finite, make_backbone
 
@@ -51,7 +52,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def run_micro(backbone: Backbone, given: argparse.Namespace) -> None:
     """One pass of 96 keyframes; their attention by K and kept tokens against the same without slimming."""
     width, height = map(int, given.size.split("x"))
-    results: dict[str, Any] = {"machine": describe_machine(backbone)}
+    results: dict[str, Any] = {"machine": describe_rate(backbone)}
     runs: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {"pass": keyframe_pass, "attention": keyframe_attention}
     for name in given.micro or MICRO:
         results[name] = []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import tempfile
 import time
 from contextlib import suppress
@@ -12,8 +10,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
 from adaflow_core.editing.agreement import agreeing_steps
@@ -25,6 +21,8 @@ from adaflow_core.progress import Progress
 from adaflow_core.several.engine import TeamEngine
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
+from benchmarks.output import write_json
+from benchmarks.run import describe_machine
 from benchmarks.speed.clock import GIB, Clock, matrix_rate
 from benchmarks.speed.stand_ins import make_backbone, make_film, make_region
 from benchmarks.speed.work import count_passes, resized, stage_work
@@ -41,18 +39,10 @@ FORECAST = (
 )
 
 
-def write_json(path: Path, results: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def describe_machine(backbone: Backbone) -> dict[str, Any]:
-    on_gpu = backbone.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(backbone.device) if on_gpu else platform.processor() or "cpu",
-        "torch": torch.__version__,
+def describe_rate(backbone: Backbone) -> dict[str, Any]:
+    """The machine, with what its rate depends on."""
+    return describe_machine(backbone) | {
         "dtype": str(backbone.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
         "attention": backbone.attend.__name__,
         "matrix_tflops": round(matrix_rate(backbone.device, backbone.dtype) / 1e12, 3),
     }
@@ -90,7 +80,7 @@ class Measurement:
         self.work: dict[str, int] = {}
         self.rounds, self.moves, self.window = 1, 1, None
         self.results: dict[str, Any] = {
-            "machine": describe_machine(backbone),
+            "machine": describe_rate(backbone),
             "command": {name: str(value) for name, value in vars(given).items() if value is not None},
             "tflop_per_pass": {name: count / 1e12 for name, count in asdict(self.passes).items()},
         }
@@ -218,7 +208,7 @@ class Measurement:
 
 def run_forecasts(backbone: Backbone, given: argparse.Namespace) -> None:
     """Predicted and measured seconds and GiB of the edits in `FORECAST`, each planned and run in a cache of its own."""
-    results: dict[str, Any] = {"machine": describe_machine(backbone), "edits": []}
+    results: dict[str, Any] = {"machine": describe_rate(backbone), "edits": []}
     for preset, frames, keyframes, steps, low_memory in FORECAST:
         asked: dict[str, Any] = {
             "preset": preset,

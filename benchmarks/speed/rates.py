@@ -35,8 +35,9 @@ from adaflow_core.model.backends import gather_blend
 from adaflow_core.planning.features import Capture, feature_pass
 from adaflow_core.planning.matching import best_match, match_maps
 from adaflow_core.planning.slimming import select_tokens
+from benchmarks.output import write_json
 from benchmarks.speed.clock import GIB, matrix_rate, seconds
-from benchmarks.speed.measure import describe_machine, write_json
+from benchmarks.speed.measure import describe_rate
 from benchmarks.speed.micro import keyframe_pass
 from benchmarks.speed.stand_ins import ARCHITECTURES, check_finite, make_backbone
 from benchmarks.speed.work import count_passes
@@ -279,7 +280,7 @@ def main() -> None:
     width, height = map(int, given.size.split("x"))
     check_finite(backbone, width, height)
     rates = Rates(backbone, width, height, given.profiles)
-    results: Row = {"machine": describe_machine(backbone), "loaded_s": time.perf_counter() - began}
+    results: Row = {"machine": describe_rate(backbone), "loaded_s": time.perf_counter() - began}
     for name in given.sections:
         if time.perf_counter() - began > given.limit:
             results[name] = "left out: the time was spent"

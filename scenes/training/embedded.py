@@ -59,12 +59,6 @@ def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     return tokenizer
 
 
-def unknown_words(tokenizer: CLIPTokenizer, text: str) -> list[str]:
-    """The words of `text` that the tokenizer does not know, in order, each once."""
-    words = dict.fromkeys(re.findall(r"[^\W_]+", text.lower()))
-    return [word for word in words if tokenizer.unk_token_id in tokenizer(word).input_ids]
-
-
 def build_unet(size: int, widths: tuple[int, ...] = (32, 64, 128, 128)) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=size // FACTOR,

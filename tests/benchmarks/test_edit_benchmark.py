@@ -15,10 +15,11 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.model.loading import EMBEDDED, load_backbone
 from adaflow_core.report.scores import psnr
 from adaflow_core.storage.cache import Cache
-from benchmarks import edits
+from benchmarks import edits, embedded_model
 from benchmarks.intervals import mean_interval, share_interval
 from benchmarks.metrics import warp_error
 from benchmarks.output import plain_json
+from benchmarks.picture import full_size
 from benchmarks.run import make_configs, profile_changes
 from benchmarks.scores import check_criteria, fill_flat, fit_affine, judge_clip, score_regions, summarise
 from benchmarks.truth import EDITS, Pair, draw_bundled, load_bundled, random_pair, random_rows
@@ -118,6 +119,7 @@ def test_nothing_lies_outside_a_change_of_style(pairs: dict[str, Pair]) -> None:
     assert plain_json(scores) == {
         "psnr_inside": None, "psnr_outside": None, "ssim_inside": 1.0, "ssim_outside": None,
     }  # fmt: skip
+    assert plain_json([0.000123456, 1234.5678]) == [0.000123456, 1234.57]
 
 
 class Oracle(torch.nn.Module):
@@ -185,8 +187,17 @@ def test_arguments_become_settings() -> None:
     plan, edit = make_configs(edits.parse(["bundled"]), "")
     assert edit.guidance is None and edit.negative_prompt is None and plan.prune is None
     assert ModelProfile(**profile_changes(["guidance=4", "steps=8", "negative=source"])).steps == 8
-    with pytest.raises(SystemExit, match="choose a field"):
-        profile_changes(["nothing=1"])
+    assert profile_changes(["coarse=0.5"]) == {"coarse": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [("nothing=1", "choose a field"), ("words=a", "choose a field"), ("agreements=2.5", "agreements is a whole number"),
+     ("guidance=x", "guidance is a number"), ("coarse=", "coarse is a number"), ("negative=x", "choose one of empty")],
+)  # fmt: skip
+def test_a_profile_takes_what_its_fields_are(change: str, told: str) -> None:
+    with pytest.raises(SystemExit, match=f"--profile {change}: {told}"):
+        profile_changes([change])
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +226,42 @@ def test_scenes_run_to_the_end(folders: tuple[Path, Path], tmp_path: Path, capsy
     assert len(scores["clips"]) == 1 and scores["machine"]["device"]
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     assert capsys.readouterr().out
+
+
+def test_scores_of_a_model_are_written_where_no_folder_is(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, judge = folders
+    monkeypatch.setattr(embedded_model, "psnr_by_style", lambda *_, **__: {})
+    monkeypatch.setattr(embedded_model, "generate", lambda _, prompts, **__: torch.rand(len(prompts), 3, SIZE, SIZE))
+    table, sheet = tmp_path / "new" / "scores.json", tmp_path / "other" / "sheet.png"
+    embedded_model.main([
+        "--model", str(model), "--judge", str(judge), "--device", "cpu", "--count", "2", "--json", str(table),
+        "--sheet", str(sheet),
+    ])  # fmt: skip
+    assert json.loads(table.read_text())["settings"]["size"] == SIZE and sheet.stat().st_size > 1000
+
+
+def test_the_engine_edits_at_full_size_under_the_pairs_own_prompt(
+    pairs: dict[str, Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And keeps nothing in the user's cache."""
+    seen: list[tuple[str, Path]] = []
+
+    class Planned(Exception):
+        pass
+
+    def plan(engine: AdaFlow, source: Path, config: PlanConfig | None = None, **_: object) -> None:
+        seen.append((config.source_prompt if config else "", engine.cache.root))
+        raise Planned
+
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path))
+    monkeypatch.setattr(AdaFlow, "plan", plan)
+    monkeypatch.setattr(full_size, "pairs", lambda *_: iter([pairs["colour"]]))
+    with pytest.raises(Planned):
+        full_size.main(["--engine"])
+    [(prompt, cache)] = seen
+    assert prompt == pairs["colour"].source_prompt and not cache.is_relative_to(tmp_path)
 
 
 # --- what the shipped model reaches -----------------------------------------------------------------

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.quality import kinds
 from benchmarks.quality.report.kinds import BOUND, DIGITS, SOURCE, by_kind, paired
 
 
 def row(clip: int, kind: str, name: str, **figures: float) -> dict[str, Any]:
     given = dict.fromkeys(DIGITS, 10.0) | {"nearest": float("nan"), "seen": 1.0} | figures
-    return {"clip": clip, "kind": kind, "name": name} | given
+    return {"clip": clip, "kind": kind, "name": name, "prompt": "a ball"} | given
 
 
 def clip(number: int, kind: str, own: float, other: float) -> list[dict[str, Any]]:
@@ -38,7 +42,7 @@ def cells(text: str, *begin: str) -> list[str]:
 def test_means_by_kind_and_intervals_over_all() -> None:
     text = by_kind(ROWS).markdown()
     head = cells(text, "kind", "what")
-    assert "nearest" not in head and "outside" in head and BOUND not in text
+    assert "nearest" not in head and "seconds" not in head and "outside" in head and BOUND not in text
     colour = dict(zip(head, cells(text, "colour", "`default`"), strict=True))
     expected = {"psnr": "21.0", "temporal": "2.00", "long-range": "2.00", "seen": "100 %"}
     assert expected.items() <= colour.items()
@@ -62,3 +66,12 @@ def test_a_way_that_not_all_clips_have_is_in_no_mean_of_all(lost: str) -> None:
     some = [each for each in ROWS if (each["name"], each["clip"]) != (lost, 3)]
     text = by_kind(some).markdown()
     assert f"| all | `{lost}`" not in text and f"| colour | `{lost}`" in text
+
+
+def test_rows_are_written_where_no_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(kinds, "run_clip", lambda number, _: clip(number, "style", 1.0, 2.0))
+    path = tmp_path / "new" / "kinds.json"
+    kinds.main(["--clips", "2", "--json", str(path)])
+    rows = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert [row["clip"] for row in rows] == 4 * [0] + 4 * [1] and rows[0]["outside"] is None

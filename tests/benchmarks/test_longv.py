@@ -281,6 +281,16 @@ def test_methods_by_name() -> None:
         longv_eval.configs_of("flowada", None, 0)
 
 
+def test_a_wrong_aesthetic_head_is_refused_before_the_first_edit(
+    models: dict[str, Path], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = tmp_path / "head.pth"
+    head.write_text("<!DOCTYPE html>")
+    given = ["--manifest", str(folder / "manifest.jsonl"), "--out", str(tmp_path / "out"), "--methods", "per-frame"]
+    assert longv_eval.main([*given, "--clip", str(models["clip"]), "--aesthetic", str(head)]) == 2
+    assert f"{head} is no aesthetic head" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_the_benchmark_runs_and_goes_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

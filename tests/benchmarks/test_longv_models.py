@@ -72,10 +72,19 @@ def test_both_aesthetic_heads_are_one_linear_map(tmp_path: Path) -> None:
         torch.save(state, tmp_path / name)
         weight, bias = load_aesthetic(str(tmp_path / name))
         assert torch.allclose(rows @ weight + bias, head(rows)[:, 0], atol=1e-5)
-    torch.save({"other": torch.zeros(1)}, tmp_path / "other")
-    for name in ("other", "none"):
-        with pytest.raises(AdaFlowError, match="--aesthetic"):
-            load_aesthetic(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "content", [{"other": torch.zeros(1)}, [torch.zeros(1)], {"weight": 1, "bias": 2}, 3, b"<!DOCTYPE html>", b"", None]
+)
+def test_what_is_no_aesthetic_head_is_refused(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "head.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(AdaFlowError, match="--aesthetic"):
+        load_aesthetic(str(path))
 
 
 def test_dover_looks_at_the_middle_of_each_part() -> None:

@@ -384,8 +384,7 @@ def test_the_report_says_what_must_be_shown(tmp_path: Path) -> None:
         and "no-blend" in html
         and "nan" not in html
     )
-    again = merge([tmp_path / "quality.json"]) | {"meta": data["meta"]}
-    assert html == render_page(Summary.of(again))
+    assert html == render_page(Summary.of(json.loads((tmp_path / "quality.json").read_text())))
 
 
 def test_results_of_shards_become_one(tmp_path: Path) -> None:
@@ -395,10 +394,51 @@ def test_results_of_shards_become_one(tmp_path: Path) -> None:
     for number, part in enumerate(parts):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "quality.json").write_text(json.dumps(part))
-    found = merge([tmp_path / str(number) / "quality.json" for number in range(2)])
+    found = merge([tmp_path / str(number) / "quality.json" for number in range(2)], tmp_path / "all.json")
     key = lambda row: (row["case"], row["contestant"])  # noqa: E731
     assert sorted(found["contest"], key=key) == sorted(data["contest"], key=key)
-    assert len(found["prune"]) == len(data["prune"]) and len(found["meta"]["commands"]) == 2
+    assert len(found["prune"]) == len(data["prune"]) and len(found["meta"]["runs"]) == 2
+
+
+def write_run(folder: Path, psnr: float, **meta: Any) -> Path:
+    """A run's results with one row and its sheet, whose text is the PSNR."""
+    data = made_results(clips=1)
+    row = contest_row("0-colour", "adaflow", psnr)
+    media = {"case": "0-colour", "prompts": ["a", "b"], "sheet": "clips/0.jpg", "film": None}
+    nothing: dict[str, Any] = {"prune": [], "keyframes": [], "pairs": []}
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    (folder / "clips" / "0.jpg").write_text(str(psnr))
+    results = {"meta": data["meta"] | meta, "contest": [row], **nothing, "media": [media]}
+    (folder / "quality.json").write_text(json.dumps(results) + "\n")
+    return folder / "quality.json"
+
+
+def test_a_second_report_is_of_what_there_is_then(tmp_path: Path) -> None:
+    """Its own file of before, which a pattern of names finds first, is no source."""
+    out, run = tmp_path / "all", write_run(tmp_path / "run", 20.0)
+    for psnr in (20.0, 30.0):
+        write_run(tmp_path / "run", psnr)
+        main(["--from", *map(str, sorted(tmp_path.glob("*/quality.json"))), "--out", str(out)])
+        assert [row["psnr"] for row in json.loads((out / "quality.json").read_text())["contest"]] == [psnr]
+        assert (out / "clips" / "0.jpg").read_text() == str(psnr)
+        assert f"| {psnr:.2f} |" in (out / "RESULTS.md").read_text()
+    before = run.read_text()
+    main(["--from", str(run), "--out", str(run.parent)])
+    assert run.read_text() == before and (run.parent / "index.html").exists()
+    with pytest.raises(SystemExit, match="results of a run"):
+        main(["--from", str(run), str(write_run(tmp_path / "more", 25.0)), "--out", str(run.parent)])
+    assert run.read_text() == before
+
+
+def test_a_report_says_what_its_runs_differ_in_and_mixes_no_splits(tmp_path: Path) -> None:
+    first, second = write_run(tmp_path / "a", 20.0), write_run(tmp_path / "b", 21.0, commit="4567def", scene_seed=3)
+    text = render_markdown(Summary.of(merge([first, second], tmp_path / "all.json")))
+    assert (
+        "commit: 0123abc; 4567def" in text and "test split, scene seed 0, edit seed 0; test split, scene seed 3" in text
+    )
+    assert text.count("python -m benchmarks.quality`") == 2  # the file's own head, and the command of both
+    with pytest.raises(SystemExit, match=r"split is test in .* and val in .*; report on each alone"):
+        merge([first, write_run(tmp_path / "c", 22.0, split="val")], tmp_path / "all.json")
 
 
 def test_plots_are_svg_in_the_colours_of_the_page() -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ def test_the_pinned_torch_is_one_that_zerogpu_offers() -> None:
     assert pinned is not None and pinned[1] in ZERO_GPU_TORCH
 
 
-def test_the_push_hands_the_folder_to_the_hubs_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("given", "served"), [(["--model", "an/id"], "an/id"), ([], "embedded")])
+def test_the_push_hands_the_folder_to_the_hubs_library(
+    given: list[str], served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its calls, against the library's own signatures; the Hub cannot be reached from a test."""
     import inspect
 
@@ -70,12 +74,14 @@ def test_the_push_hands_the_folder_to_the_hubs_library(tmp_path: Path, monkeypat
 
     for name in ("create_repo", "add_space_variable", "upload_folder"):
         monkeypatch.setattr(huggingface_hub.HfApi, name, record(name))
-    assert push_space.push(tmp_path, "somebody/adaflow", True, False, "an/id") == "address"
+    monkeypatch.setattr(push_space, "stage", lambda folder, zero: None)
+    assert push_space.main(["somebody/adaflow", "--zerogpu", *given]) == 0
     assert [name for name, _ in calls] == ["create_repo", "add_space_variable", "upload_folder"]
-    assert calls[0][1]["space_sdk"] == "gradio" and calls[2][1]["folder_path"] == tmp_path
+    assert calls[0][1]["space_sdk"] == "gradio" and isinstance(calls[2][1]["folder_path"], Path)
+    assert (calls[1][1]["key"], calls[1][1]["value"]) == ("ADAFLOW_MODEL", served)
 
 
-def test_the_container_runs_as_user_1000_with_its_health_looked_at() -> None:
+def test_the_container_runs_as_user_1000_with_its_health_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     lines = dockerfile.replace("\\\n", " ").splitlines()
 
@@ -87,7 +93,19 @@ def test_the_container_runs_as_user_1000_with_its_health_looked_at() -> None:
     assert values("ARG") == ["TORCH_INDEX=https://download.pytorch.org/whl/cpu"]
     health = re.search(r'"-c", "(.+?)"\]', values("HEALTHCHECK")[0])
     assert health is not None
-    compile(health[1], "HEALTHCHECK", "exec")
+    asked: list[str] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda address, timeout: asked.append(address))
+    for port in ("7861", None):
+        monkeypatch.setenv("GRADIO_SERVER_PORT", port) if port else monkeypatch.delenv("GRADIO_SERVER_PORT")
+        exec(health[1])
+    assert asked == [f"http://127.0.0.1:{port}/healthz" for port in (7861, 7860)]
+
+
+def test_an_installed_page_has_its_style_and_its_scripts() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["webui"]
+    listed = subprocess.run(["git", "ls-files", "webui"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = {ROOT / name for name in listed.splitlines() if not name.endswith(".py")}
+    assert {path for pattern in patterns for path in (ROOT / "webui").glob(pattern)} == files
 
 
 @pytest.mark.thorough

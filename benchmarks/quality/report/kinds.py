@@ -16,7 +16,7 @@ BOUND, SOURCE = "autoencoded", "copy"
 KINDS = ("colour", "object", "background", "style")
 DIGITS = {  # by figure
     "psnr": 1, "inside": 1, "nearest": 1, "outside": 1, "band": 1, "temporal": 2, "long_range": 2, "seen": 0,
-    "sharpness": 2, "seconds": 1,
+    "sharpness": 2,
 }  # fmt: skip
 OF_THE_BOUND = ("temporal", "long_range", "sharpness")  # multiples of the autoencoded truth's
 PAIRED = ("psnr", "outside", "temporal", "long_range", "seen")

@@ -131,26 +131,33 @@ def _criterion_cell(criterion: Criterion | None) -> Cell:
     return Cell(text, f"({interval}" if opens else "", "yes" if criterion.passed else "no")
 
 
-def commands(meta: dict[str, Any]) -> list[str]:
-    return meta.get("commands") or [meta["command"]]
+def runs_of(meta: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is said of each run whose results these are."""
+    return meta.get("runs") or [meta]
 
 
 def describe_run(summary: Summary) -> dict[str, str]:
-    """How the figures were made."""
-    meta, machine = summary.meta, summary.meta["machine"]
+    """How the figures were made; what runs differ in is said of each."""
+
+    def each(text: str, between: str = "; ") -> str:
+        return between.join(dict.fromkeys(text.format(**run, device=_device(run)) for run in runs_of(summary.meta)))
+
     sweeps = {"prune": summary.prune, "keyframes": summary.keyframes, "pairs": summary.pairs}
     sweep_cases = ", ".join(f"{name}: {rows['case'].nunique()}" for name, rows in sweeps.items())
     edits = f"{summary.contest.cases} edits of them; of sweeps {sweep_cases}"
     return {
-        "command": "\n".join(commands(meta)),
+        "command": each("{command}", "\n"),
         "clips": f"{summary.short.clips} short, {summary.long.clips} long, {edits}",
-        "frames": "short {}, long {}, sweeps {}; {} pixels a side".format(*meta["frames"], meta["size"]),
-        "seeds": f"{meta['split']} split, scene seed {meta['scene_seed']}, edit seed 0",
-        "commit": meta["commit"],
-        "model": f"{machine['model']}, {machine['fingerprint']}",
-        "machine": f"{machine.get('accelerator') or machine['device']}, {machine['cores']} cores, "
-                   f"torch {machine['torch']}",
-    }  # fmt: skip
+        "frames": each("short {frames[0]}, long {frames[1]}, sweeps {frames[2]}; {size} pixels a side"),
+        "seeds": each("{split} split, scene seed {scene_seed}, edit seed 0"),
+        "commit": each("{commit}"),
+        "model": each("{machine[model]}, {machine[fingerprint]}"),
+        "machine": each("{device}, {machine[cores]} cores, torch {machine[torch]}"),
+    }
+
+
+def _device(run: dict[str, Any]) -> str:
+    return run["machine"].get("accelerator") or run["machine"]["device"]
 
 
 def render_markdown(summary: Summary) -> str:

@@ -11,14 +11,23 @@ from benchmarks.output import say
 from benchmarks.quality import PARTS
 from benchmarks.quality.report.page import render_page
 from benchmarks.quality.report.summary import Summary
-from benchmarks.quality.report.tables import commands, render_markdown
+from benchmarks.quality.report.tables import render_markdown, runs_of
 
 
-def merge(sources: list[Path]) -> dict[str, Any]:
-    """The results of several files; where two hold the same row, the later file's stands."""
-    files = [(path, json.loads(path.read_text())) for path in sources]
-    data: dict[str, Any] = {"meta": dict(files[0][1]["meta"])}
-    data["meta"]["commands"] = [command for _, file in files for command in commands(file["meta"])]
+def merge(sources: list[Path], out: Path) -> dict[str, Any]:
+    """The results of several files, for the file `out`; where two hold the same row, the later file's stands.
+
+    What an earlier merge left in `out` is no source. Results of a run are not written over.
+    """
+    others = [path for path in sources if path.resolve() != out.resolve()]
+    if not others:
+        return json.loads(out.read_text())
+    if out.exists() and "runs" not in json.loads(out.read_text())["meta"]:
+        raise SystemExit(f"{out} holds the results of a run; give another folder with --out")
+    files = [(path, json.loads(path.read_text())) for path in others]
+    _check_alike(files)
+    runs = [run for _, file in files for run in runs_of(file["meta"])]
+    data: dict[str, Any] = {"meta": {"runs": runs, "feature_width": files[0][1]["meta"]["feature_width"]}}
     names: dict[str, dict[str, str]] = {}
     for part in PARTS:
         rows: dict[Any, dict[str, Any]] = {}
@@ -33,11 +42,23 @@ def merge(sources: list[Path]) -> dict[str, Any]:
     return data
 
 
+def _check_alike(files: list[tuple[Path, dict[str, Any]]]) -> None:
+    """SystemExit where files differ in what no mean may mix."""
+    (first, own), *others = (
+        (path, {"split": run["split"], "size": run["size"], "model": run["machine"]["model"]})
+        for path, file in files
+        for run in runs_of(file["meta"])
+    )
+    for path, other in others:
+        for name, value in own.items():
+            if other[name] != value:
+                raise SystemExit(f"{name} is {value} in {first} and {other[name]} in {path}; report on each alone")
+
+
 def write_reports(data: dict[str, Any], json_path: Path, html: Path | None, markdown: Path | None) -> None:
-    """The merged results where there is no such file yet, the page with its clips, the table."""
+    """The results, the page with its clips, the table."""
     summary = Summary.of(data)
-    if not json_path.exists():
-        _write(json_path, json.dumps(data, allow_nan=False) + "\n")
+    _write(json_path, json.dumps(data, allow_nan=False) + "\n")
     if html is not None:
         for row in data["media"]:
             copy_media(row, Path(row.get("folder") or json_path.parent), html.parent)
@@ -50,12 +71,14 @@ def write_reports(data: dict[str, Any], json_path: Path, html: Path | None, mark
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    trial = path.with_suffix(".part")
+    trial.write_text(text)
+    trial.replace(path)
 
 
 def copy_media(row: dict[str, Any], source: Path, target: Path) -> None:
     """Copy the sheet and the film of a case to beside the page."""
     for name in ("sheet", "film"):
-        if row[name] and (source / row[name]).exists() and not (target / row[name]).exists():
+        if row[name] and (source / row[name]).exists() and source.resolve() != target.resolve():
             (target / row[name]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source / row[name], target / row[name])
