@@ -199,7 +199,7 @@ class AdaFlow:
         """Edit the planned video, or a region of it, so that it shows `prompt`. The inversion is reused by later edits.
 
         `by_hand`: frames that were edited elsewhere; what was changed in them goes on through the video. With the
-        source prompt, or with "", nothing else is edited, and all else keeps every byte.
+        plan's source prompt, or with "" in its place, nothing else is edited, and all else keeps every byte.
 
         Raises AdaFlowError for a prompt that is empty or a plan of another model, `Stopped` when stopped.
         """
@@ -479,6 +479,10 @@ class AdaFlow:
         source_prompt = plan.config.source_prompt
         if by_hand is not None and isinstance(prompt, str) and not prompt.strip():
             prompt = source_prompt
+            if not prompt.strip():
+                raise AdaFlowError(
+                    "keyframes by hand alone need what is in the video; give the plan a source prompt, or give a prompt"
+                )
         alone = by_hand is not None and prompt == source_prompt
         self._check_request(plan, prompt, alone)
         monitor = Monitor(progress, stop)

@@ -37,6 +37,7 @@ class Project:
     keyframes: tuple[int, ...] = ()  # that were found, to tell where another machine finds others
     takes: tuple[dict[str, Any], ...] = ()
     rest: dict[str, Any] = field(default_factory=dict)
+    checksum: str | None = None  # of the video when it was planned; None: as it lies there when the project is saved
 
     @property
     def timeline(self) -> Timeline:
@@ -48,10 +49,16 @@ class Project:
         Its video is named as it lies from there, or `name`, for files that go elsewhere together.
         """
         path, video = Path(path), Path(self.video)
+        try:
+            known = self.checksum or checksum(video)
+        except OSError as problem:
+            raise AdaFlowError(
+                f"the project {path} cannot be written without its video; put {video} back ({problem.strerror})"
+            ) from problem
         content = {
             "kind": _KIND,
             "version": VERSION,
-            "video": {"path": name or relative(video, path.parent), "checksum": checksum(video)},
+            "video": {"path": name or relative(video, path.parent), "checksum": known},
             "model": self.model,
             "size": self.size,
             "frames": self.frames,
@@ -113,7 +120,7 @@ def check_takes(takes: Iterable[Any], where: str) -> None:
     """AdaFlowError if one of these, which stand `where`, is no take."""
     try:
         for take in takes:
-            ranges_of([{"frames": take["frames"], "prompt": take["prompt"]}], where)
+            ranges_of([{name: take.get(name) for name in ("frames", "prompt", "source_prompt")}], where)
             edit_of(take["settings"])
     except (KeyError, TypeError) as problem:
         raise AdaFlowError(f"{where} hold what is no take; give them as a report has them ({problem})") from problem

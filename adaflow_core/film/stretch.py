@@ -126,18 +126,24 @@ def ramp(frames: int, rise: int, fall: int) -> np.ndarray:
 def lay_over(below: np.ndarray, parts: Iterable[Laid]) -> np.ndarray:
     """[T, H, W, 3] uint8: the parts over the frames `below`, which keep every byte where no part is.
 
-    Where parts overlap their weights add up to 1 at most, and what is left is of the frame below.
+    The parts come in the order of their starts. Where they overlap their weights add up to 1 at most, and what is left
+    is of the frame below.
     """
     out = scratch(np.uint8, below.shape)
     out[:] = below
-    mixed: dict[int, np.ndarray] = {}
+    mixed: dict[int, np.ndarray] = {}  # of the frames that a later part may reach too
+
+    def write(end: int) -> None:
+        for t in [t for t in mixed if t < end]:
+            out[t] = mixed.pop(t).round().clip(0, 255)
+
     for part in parts:
+        write(part.start)
         for t, (frame, weight) in enumerate(zip(part.frames, part.weights, strict=True), part.start):
             if weight == 1:
                 out[t] = frame
             else:
                 before = mixed.setdefault(t, below[t].astype(np.float32))
                 before += weight * (frame.astype(np.float32) - below[t])
-    for t, values in mixed.items():
-        out[t] = values.round().clip(0, 255)
+    write(len(out))
     return out

@@ -35,7 +35,7 @@ class PromptRange:
     seconds: tuple[float, float] | None = None  # in place of frames, until the video is known
 
     def __post_init__(self) -> None:
-        if type(self.start) is float or type(self.end) is float:
+        if not all(isinstance(frame, (int, np.integer)) for frame in (self.start, self.end)):
             raise AdaFlowError(f"the range {self} is not in whole frames; give these, or seconds=(2.0, 4.0)")
         first, end = self.seconds or (self.start, self.end)
         if not 0 <= first < end:
@@ -83,8 +83,8 @@ class Timeline:
             raise AdaFlowError(
                 "a range of the timeline is of another kind; give each as PromptRange(0, 48, 'a red ball')"
             )
-        if self.crossfade < 0:
-            raise AdaFlowError(f"crossfade is {self.crossfade}; it must be 0 or more frames")
+        if not isinstance(self.crossfade, (int, np.integer)) or self.crossfade < 0:
+            raise AdaFlowError(f"crossfade is {self.crossfade!r}; it must be 0 or more frames")
         if any(r.seconds for r in self.ranges):
             return
         object.__setattr__(self, "ranges", tuple(sorted(self.ranges, key=lambda r: r.start)))
@@ -199,7 +199,10 @@ def parse_prompts(texts: Sequence[str]) -> str | tuple[PromptRange, ...]:
                 f"the prompt {text!r} does not begin with its range; several prompts are given as "
                 '--prompt "0:48 a red ball" --prompt "48:96 a blue ball", or in seconds as "2s:4s ..."'
             )
-        ranges.append(_range([float(match[1]), float(match[3])], bool(match[2]), match[5]))
+        try:
+            ranges.append(_range([float(match[1]), float(match[3])], bool(match[2]), match[5]))
+        except AdaFlowError as problem:  # as of "16:9 photo of a cat"
+            raise AdaFlowError(f"{problem}; a prompt that is for the whole video must not begin so") from None
     return tuple(ranges)
 
 

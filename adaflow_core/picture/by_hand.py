@@ -37,6 +37,7 @@ from adaflow_core.video.types import Video
 
 _PICTURE = "the keyframe by hand"
 SURE = 0.6  # how far a change must be known to be held to in full
+_AT_ONCE = 64  # frames of latents in memory
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,12 @@ class HandFilm:
 
         `shares`: of the clean latents in the noisy ones, at each step.
         """
-        change, out = self.latents - self.before, scratch(np.float32, inversion.latents.shape)
-        for i, share in enumerate(shares):
-            out[i] = inversion.latents[i] + np.float32(share) * change
+        out = scratch(np.float32, inversion.latents.shape)
+        for start in range(0, len(self.latents), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            change = self.latents[part] - self.before[part]
+            for i, share in enumerate(shares):
+                out[i, part] = inversion.latents[i, part] + np.float32(share) * change
         return replace(inversion, latents=out)
 
     def place(self, edited: np.ndarray | None, factor: int, focus: float) -> np.ndarray:

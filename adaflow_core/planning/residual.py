@@ -168,8 +168,9 @@ class PropagationResidual:
         return PairCosts(frame_ids, *_ends(errors.cpu().numpy(), shots, counts), between)
 
     def release(self) -> None:
-        """Free the device's memory; tokens are read again when they are needed."""
+        """Free the device's memory; tokens and latents come back when they are needed."""
         self._rows = None
+        self._latents = self._latents.cpu()
 
     def _tokens_of(self, frame_ids: np.ndarray) -> Tensor:
         if self._rows is None:
@@ -177,6 +178,7 @@ class PropagationResidual:
         return self._rows(frame_ids)
 
     def _latents_of(self, frame_ids: np.ndarray) -> Tensor:
+        self._latents = self._latents.to(self.device)
         return self._latents[to_device(frame_ids, self.device)]
 
 

@@ -38,7 +38,6 @@ class FrameSimilarity:
         self.device = torch.device(device)
         self.base = similarity_grid(features.grid)
         self._pooled: dict[int, tuple[PooledRows, Grid]] = {}
-        self._weights: Tensor | None = None  # on the device
         self._bands: dict[tuple[int, int, int], np.ndarray] = {}
 
     def load(self, frame_ids: np.ndarray, scale: int) -> tuple[Tensor, Tensor, Grid]:
@@ -47,15 +46,12 @@ class FrameSimilarity:
             to = coarsen(self.base, scale)
             self._pooled[scale] = PooledRows(self.features.tokens, self.features.grid, to, self.device), to
         rows, to = self._pooled[scale]
-        if self._weights is None:
-            self._weights = to_device(self.weights, self.device)
-        weights = self._weights[to_device(frame_ids, self.device)]
+        weights = to_device(self.weights[frame_ids], self.device)
         return rows(frame_ids), pool_map(weights, self.features.grid, to), to
 
     def release(self) -> None:
         """Free the device's memory; tokens are read again when they are needed."""
         self._pooled.clear()
-        self._weights = None
 
     def compare(
         self, scales: tuple[int, ...], both_directions: bool, anchor: int, frame_ids: np.ndarray

@@ -72,11 +72,13 @@ def select_tokens(
     rows; each token of it stands for the stride around it, within the limits above.
     """
     K, _, n = scores.shape
+    if count == K * n:  # what is sorted would be larger than what is kept
+        return Kept(torch.arange(K * n, device=scores.device).expand(K, -1))
     own = torch.eye(K, dtype=torch.bool, device=scores.device)[:, :, None]
     ranked = scores.float().masked_fill(own, math.inf).reshape(K, K * n)
     # A stable sort, not topk: equal scores keep their order, the same on every device.
     order = torch.sort(ranked, dim=1, descending=True, stable=True).indices
-    num_sampled = 0 if count == K * n else round(sampled * (count - n))
+    num_sampled = round(sampled * (count - n))
     best = order[:, : count - num_sampled].sort(dim=1).values
     if not num_sampled:
         return Kept(best)

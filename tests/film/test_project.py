@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ def test_a_folder_of_pictures_is_known_by_its_content(tmp_path: Path) -> None:
         ({"prompts": "a ball"}, "lacks a part, or has a wrong one"),
         ({"prompts": [{"frames": [3], "prompt": "a ball"}]}, "write a range as"),
         ({"takes": [{"frames": [0, 2], "prompt": "a", "settings": {"sead": 1}}]}, "hold what is no take"),
+        (
+            {"takes": [{"frames": [0, 2], "prompt": "a", "source_prompt": 5, "settings": {}}]},
+            "write a range as",
+        ),
         ({"video": {}}, "lacks a part, or has a wrong one"),
         ({"settings": {"plan": {"keyframs": 3}}}, "keyframs"),
         ({"settings": {"edit": {"seed": "four"}}}, "seed"),
@@ -83,6 +88,15 @@ def test_what_is_no_project_is_refused(project: Path, change: dict[str, Any], sa
     project.write_text(json.dumps(json.loads(project.read_text()) | change))
     with pytest.raises(AdaFlowError, match=says):
         open_project(project)
+
+
+def test_a_project_is_of_the_video_that_was_planned(project: Path, tmp_path: Path) -> None:
+    """Also where another lies there when it is saved; and without any it says so."""
+    opened, file = open_project(project), tmp_path / "again.json"
+    replace(opened, checksum="planned").save(file)
+    assert json.loads(file.read_text())["video"]["checksum"] == "planned"
+    with pytest.raises(AdaFlowError, match=r"without its video; put .*gone\.mp4 back"):
+        replace(opened, video=tmp_path / "gone.mp4").save(file)
 
 
 @pytest.mark.parametrize("text", ["", "[1", "[]", "7"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -55,6 +56,7 @@ def test_prompts_of_the_command_line_and_of_a_file_are_the_same_ranges(tmp_path:
         (["0:4.5 a ball"], "does not begin"),
         (["0s:4 a ball"], "does not begin"),
         (["48:48 a ball"], "48:48 holds nothing"),
+        (["16:9 photo of a cat"], "for the whole video must not begin so"),
     ],
 )
 def test_wrong_prompts_are_named(texts: list[str], names: str) -> None:
@@ -93,8 +95,12 @@ def test_a_timeline_is_sorted_and_lies_in_its_video() -> None:
         timeline((0, 5, "a"), (4, 8, "b")).on(video(8))
     with pytest.raises(AdaFlowError, match="has 7 frames"):
         timeline((0, 8, "a")).on(video(7))
-    with pytest.raises(AdaFlowError, match="crossfade"):
-        timeline((0, 8, "a"), crossfade=-1)
+    for crossfade in (-1, "8", 2.5):
+        with pytest.raises(AdaFlowError, match="crossfade"):
+            Timeline((PromptRange(0, 8, "a"),), crossfade)  # type: ignore[arg-type]
+    for start in ("0", None, 0.0, np.float32(0)):
+        with pytest.raises(AdaFlowError, match="whole frames"):
+            PromptRange(start, 8, "a")  # type: ignore[arg-type]
 
 
 def test_seconds_become_the_frames_that_begin_within_them() -> None:
@@ -149,6 +155,18 @@ def test_a_crossfade_reaches_over_a_border_and_not_over_a_cut() -> None:
 def test_ranges_that_touch_and_say_the_same_are_one_stretch() -> None:
     found = stretches(timeline((0, 4, "a"), (4, 8, "a"), (9, 12, "a")), NO_CUTS, 12)
     assert [(part.start, part.end) for part in found] == [(0, 8), (9, 12)]
+
+
+def test_memory_does_not_grow_with_the_number_of_ranges() -> None:
+    frames = np.zeros((320, 64, 64, 3), np.uint8)
+    parts = [Laid(8 * part, frames[:8] + 200, ramp(8, 3, 3)) for part in range(40)]
+    tracemalloc.start()
+    try:
+        out = lay_over(frames, iter(parts))
+        assert tracemalloc.get_traced_memory()[1] < frames.size + 20 * 4 * frames[0].size  # and the film itself
+    finally:
+        tracemalloc.stop()
+    assert out[::8, 0, 0, 0].tolist() == [50] * 40 and out[3::8, 0, 0, 0].tolist() == [200] * 40
 
 
 @pytest.mark.parametrize("crossfade", [0, 1, 5, 40])

@@ -193,6 +193,9 @@ def test_a_keyframe_that_is_as_it_was_needs_a_prompt(engine: AdaFlow, plan: Plan
         ByHand({})
     with pytest.raises(AdaFlowError, match="the prompt is empty"):
         engine.edit(plan, "", QUICK)
+    unsaid = replace(plan, config=replace(plan.config, source_prompt=""))
+    with pytest.raises(AdaFlowError, match="give the plan a source prompt"):  # before the edit runs
+        engine.edit(unsaid, "", QUICK, by_hand=same)
 
 
 def test_the_command_line_takes_it_and_its_project_repeats_it(

@@ -46,6 +46,15 @@ def test_a_mask_follows_its_thing(motion: str, least: float) -> None:
     assert np.mean([iou(*pair) for pair in zip(found, truth, strict=True)]) > least
 
 
+def test_what_was_painted_stays_however_small() -> None:
+    """Of a thing that is painted near and far, the far one was below what counts as an error of the near one."""
+    source, truth, cuts = drawn("drift")
+    far = np.zeros_like(truth[0])
+    far[40:42, 40:44] = True
+    found = carried(source, cuts, {0: np.ones_like(far), 4: far})
+    assert (found[4] == far).all()
+
+
 def test_a_mask_crosses_a_cut_only_to_what_has_its_colours() -> None:
     source, truth, cuts = drawn("cut")
     assert len(cuts)

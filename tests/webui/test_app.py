@@ -102,6 +102,7 @@ def test_mcp_without_its_package_ends_with_a_sentence(
     assert 'pip install "mcp' in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_asked_to_stop_the_page_ends_and_leaves_nothing(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

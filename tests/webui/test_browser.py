@@ -259,6 +259,7 @@ def test_what_is_on_the_page_has_a_name_and_a_key(page: Page) -> None:
         assert faint >= 4.5 and edge >= 3, (scheme, faint, edge)
 
 
+@pytest.mark.thorough
 def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
     clip = choose_example(page, frames="0:4")
     page.get_by_role("button", name="Edit", exact=True).click()
@@ -446,6 +447,7 @@ def test_both_videos_play_and_stand_as_one(page: Page) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_a_reload_finds_the_running_job_and_stop_ends_it(page: Page) -> None:
     choose_example(page, frames="0:12", steps=100)
     page.get_by_role("button", name="Edit", exact=True).click()
@@ -611,6 +613,7 @@ def test_the_place_of_an_edit_is_shown_before_it(page: Page) -> None:
     page.get_by_text("The prompt is empty").first.wait_for()
 
 
+@pytest.mark.thorough
 def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     choose_example(page)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 pytestmark = IN_BROWSER
 
 
-@pytest.mark.parametrize("width", [1280, pytest.param(390, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("width", [1280, 390])
 def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     """A draft, prompts of ranges, a retake, and the project of all of it opened again."""
     page.set_viewport_size({"width": width, "height": 900})

@@ -27,7 +27,7 @@ FLAT = 0.15  # what they count for elsewhere
 LIKE = 24.0  # levels of 0..255 by which a pixel may differ from that from which its mask comes
 MISS = 1.0  # pixels by which the flow there and back may miss its origin
 DISTINCT = 0.5  # IoU that colours alone must reach on the painted frames to find a thing in another shot
-SMALLEST = 0.004  # of the painted area: pieces and holes below it are taken for errors
+SMALLEST = 0.004  # of the least painted area: carried pieces and holes below it are taken for errors
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def carry(source: Source, cuts: np.ndarray, painted: Mapping[int, Bools], stage:
     T, H, W, _ = source.frames.shape
     out = scratch(np.uint8, (T, H, W))
     colours = Colours.of(source.frames, painted)
-    smallest = SMALLEST * float(np.mean([inside.sum() for inside in painted.values()]))
+    # By the smallest: a thing that drives away is painted near and far.
+    smallest = SMALLEST * float(min((inside.sum() for inside in painted.values() if inside.any()), default=0))
     distinct = np.mean([iou(alone(colours, source.frames[t]) > 0.5, inside) for t, inside in painted.items()])
     for begin, end in pairwise([0, *(int(cut) for cut in cuts), T]):
         shot = range(begin, end)
@@ -67,7 +68,7 @@ def carry(source: Source, cuts: np.ndarray, painted: Mapping[int, Bools], stage:
         _pass(source, colours.again(), shot, known, out, stage.advance)
         _pass(source, colours.again(), shot[::-1], known, out, stage.advance)
         for t in shot:
-            out[t] = np.where(cleaned(painted[t] if t in painted else out[t] > 127, smallest), 255, 0)
+            out[t] = np.where(painted[t] if t in painted else cleaned(out[t] > 127, smallest), 255, 0)
     return out
 
 

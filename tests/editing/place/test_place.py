@@ -166,6 +166,7 @@ def test_new_surroundings_have_light_and_colours_of_their_own(engine: AdaFlow) -
     assert usual[0] < 0.8 * kept[0] and usual[1] < kept[1] + 3  # of 255
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_held_to_no_place_all_keeps_its_light_and_colours(engine: AdaFlow) -> None:
     pair = make_pair(22, 2, "val", "cpu")
@@ -178,6 +179,7 @@ def test_held_to_no_place_all_keeps_its_light_and_colours(engine: AdaFlow) -> No
     assert edited[0].report["settings"]["edit"]["coarse"] == 1.0
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_where_prompts_differ_all_over_half_of_the_light_and_colours_are_kept(engine: AdaFlow) -> None:
     pair = make_pair(15, 2, "val", "cpu")

@@ -38,7 +38,8 @@ def paint(page: Page, frame: int, x: float, y: float) -> None:
     page.get_by_role("button", name="Use what is painted").click()
 
 
-@pytest.mark.parametrize("opened", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("opened", [False, True])
 def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, opened: bool, tmp_path: Path) -> None:
     """And, where it is `opened`, the project of all of it."""
     choose_example(page, frames="0:6", steps=1)
