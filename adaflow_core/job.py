@@ -362,7 +362,7 @@ class Job:
         plan = self.plan
         if not plan.config.resample:
             return lambda _step: plan.layout
-        # Each process matches for itself: what a team shares stays on the disk until the call ends, here every step's.
+        # Each process matches for itself, and writes no file of each step for the others.
         return lambda step: build_layout(
             plan.features,
             draw_keyframes(plan.segments, self.config.seed, step),

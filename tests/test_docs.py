@@ -94,3 +94,4 @@ def test_what_changes_no_look_asks_for_no_pictures() -> None:
     assert pictured.plain_code(code) != pictured.plain_code(code.replace("Edit", "Go"))
     assert pictured.plain_style("a { b: c; } /* d */\n") == pictured.plain_style("a {\n  b: c;\n}")
     assert pictured.plain_style("a { b: c; }") != pictured.plain_style("a { b: d; }")
+    assert pictured.plain_style("a(); // b\n") == pictured.plain_style("a();")

@@ -99,7 +99,7 @@ def scratch(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
         try:
             _allocate(file, size)
         except OSError as problem:
-            raise no_room(size, problem) from problem
+            raise no_room(problem, size) from problem
         return np.memmap(file, dtype, mode="w+", shape=shape)
 
 
@@ -110,11 +110,12 @@ def copied(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def no_room(size: int, problem: OSError) -> AdaFlowError:
-    """What to say where `size` bytes of a scratch array found no room."""
+def no_room(problem: OSError, size: int | None = None) -> AdaFlowError:
+    """What to say where a temporary file found no room; `size`: its bytes, where they are known."""
+    what = "a temporary file does" if size is None else f"{size / 1e9:.1f} GB do"
     return AdaFlowError(
-        f"{size / 1e9:.1f} GB do not fit into {tempfile.gettempdir()}; free some space or set TMPDIR to "
-        f"another folder, and run it again: what was finished is kept ({problem.strerror})"
+        f"{what} not fit into {tempfile.gettempdir()}; free some space or set TMPDIR to another folder, and run it "
+        f"again: what was finished is kept ({problem.strerror})"
     )
 
 

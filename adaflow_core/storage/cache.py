@@ -35,6 +35,7 @@ _STATE, _PART = ".zip", ".part"
 _FRESH = 60.0  # seconds after its last use during which an entry is not removed
 _UNCERTAIN = 24 * 3600.0  # seconds after which a folder without a usable lock counts as abandoned
 _STALE = 7 * 24 * 3600.0  # seconds after which an unfinished build is removed
+_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
 _BLOCK = 2**23  # bytes of a file that a thread takes for its checksum
 
 
@@ -172,11 +173,23 @@ class Cache:
             if lost or not (resumable and any_finished(work)):
                 shutil.rmtree(work, ignore_errors=True)
             if isinstance(problem, OSError):
-                raise AdaFlowError(
-                    f"the cache folder {self.root} cannot be written; free some space or set ADAFLOW_CACHE "
-                    f"to another ({problem.strerror})"
-                ) from problem
+                raise self._failed(folder.parent.name, problem) from problem
             raise
+
+    def _failed(self, kind: str, problem: OSError) -> AdaFlowError:
+        """What to say of a build that ended so: it may also have read other files, or started processes."""
+        said = problem.strerror or str(problem) or type(problem).__name__
+        file = None if problem.filename is None else str(problem.filename)
+        here = file is None or Path(os.path.abspath(file)).is_relative_to(os.path.abspath(self.root))
+        if problem.errno in _NO_PLACE and here:
+            return AdaFlowError(
+                f"the cache folder {self.root} cannot be written; free some space or set ADAFLOW_CACHE to another "
+                f"({said})"
+            )
+        where = "" if file is None else f": {file}"
+        return AdaFlowError(
+            f"the cache's {kind} of this video could not be computed ({said}{where}); put that right and run it again"
+        )
 
     def find(self, kind: str, key: str) -> dict[str, Any] | None:
         """The metadata of an entry; None if there is none."""
@@ -274,6 +287,7 @@ def _unfinished(folder: Path) -> Path:
     for earlier in folder.parent.glob(f"{_UNFINISHED}{folder.name}-*"):
         if _abandoned(earlier / _LOCK):
             with suppress(OSError):  # another process was faster
+                os.utime(earlier)  # until it is locked, its age alone keeps it from being removed
                 return earlier.rename(work)
     work.mkdir()
     return work

@@ -1,4 +1,7 @@
-"""What one process hands to another: pickles in a folder, in which memory maps pass as the name of their file."""
+"""What one process hands to another: pickles in a folder, in which memory maps pass as the name of their file.
+
+A generator, such as one of frames, is run to its end first: the other process gets an iterator over what it gave.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import copyreg
 import mmap
 import pickle
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -18,7 +23,8 @@ class _Pickler(pickle.Pickler):
     def __init__(self, path: Path, file: Any) -> None:
         super().__init__(file)
         self.folder = path.parent
-        self.dispatch_table = copyreg.dispatch_table | {np.memmap: self._reduce_map}
+        more: dict[type, Any] = {np.memmap: self._reduce_map, GeneratorType: _reduce_generator}
+        self.dispatch_table = copyreg.dispatch_table | more
 
     def _reduce_map(self, array: Any) -> tuple[Any, ...]:  # Any: numpy's types lack attributes of np.memmap
         named = isinstance(array.filename, (str, Path)) and Path(array.filename).is_file()
@@ -28,6 +34,10 @@ class _Pickler(pickle.Pickler):
         path = self.folder / f"{secrets.token_hex(8)}.npy"
         np.save(path, array)
         return np.load, (str(path), "r")
+
+
+def _reduce_generator(generator: Iterator[Any]) -> tuple[Any, ...]:
+    return iter, (list(generator),)
 
 
 def pack(value: object, path: Path) -> None:

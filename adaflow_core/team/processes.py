@@ -7,6 +7,7 @@ call starts them anew. What was finished is in the cache.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -16,8 +17,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -26,10 +27,12 @@ from typing import Any, Protocol, cast
 
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Progress
+from adaflow_core.storage.arrays import no_room
 from adaflow_core.storage.packing import pack, unpack
-from adaflow_core.team.team import Team, join
+from adaflow_core.team.team import Team, join, remove
 
 _GRACE = 3.0  # seconds within which the others must fail as one did, where all refuse what they were asked for
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PATIENCE = 0.2  # seconds between looks at the stop signal
 _WATCH = 1.0  # seconds between looks at whether who started a process is still there
 
@@ -107,27 +110,28 @@ class Processes:
         self, started: _Started, name: str, args: Any, kwargs: dict[str, Any], report: Report | None, stop: Stop
     ) -> Any:
         order = started.folder / secrets.token_hex(8)
-        order.mkdir()
-        started.stopping.clear()
         try:
-            pack((name, args, kwargs), order / "task")
-            self._send(started, order)
-            answers = self._answers(started, report, stop)
-        except BaseException:  # an interruption too: they are in the middle of something
-            self.close()
-            raise
-        try:
-            if any(answers):
-                failed = next(problem for problem in answers if problem)
-                if len(answers) < self.size or not all(isinstance(problem, AdaFlowError) for problem in answers):
+            with _handing_over():
+                order.mkdir()
+                pack((name, args, kwargs), order / "task")
+            try:
+                started.stopping.clear()
+                self._send(started, order)
+                answers = self._answers(started, report, stop)
+            except BaseException:  # an interruption too: they are in the middle of something
+                self.close()
+                raise
+            if failures := [problem for problem in answers if problem is not None]:
+                meant = [problem for problem in failures if isinstance(problem, AdaFlowError)]
+                # Who misses another waits for it: where all have answered, none is in the middle of something.
+                if len(answers) < self.size or len(meant) < len(failures):
                     self.close()
-                raise failed
+                raise (meant or failures)[0]
             return unpack(order / "result")
         finally:
             shutil.rmtree(order, ignore_errors=True)  # memory maps of its files stay readable
-            for file in started.folder.glob("*.npy"):  # `Team.scratch`, likewise
-                with suppress(OSError):
-                    file.unlink()
+            for file in started.folder.glob("*.npy"):  # of `Team.scratch`
+                remove(file)
 
     def _send(self, started: _Started, order: Path) -> None:
         for rank, (pipe, process) in enumerate(zip(started.pipes, started.processes, strict=True)):
@@ -137,7 +141,10 @@ class Processes:
                 raise _ended(process, rank, self.size) from problem
 
     def _answers(self, started: _Started, report: Report | None, stop: Stop) -> list[BaseException | None]:
-        """Of each process that answered, in their order, None for success; all, or those up to a failure."""
+        """None for success, or the failure, of each process that answered, in the order in which they did.
+
+        They are all, or those that answered before a failure and soon after it.
+        """
         answers: list[BaseException | None] = []
         open_pipes, deadline = list(started.pipes), float("inf")
         ends = {process.sentinel: rank for rank, process in enumerate(started.processes)}
@@ -175,6 +182,17 @@ def _ended(process: Any, rank: int, size: int) -> AdaFlowError:
     )
 
 
+@contextmanager
+def _handing_over() -> Iterator[None]:
+    """Says where a file that one process writes for another finds no room."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in _FULL:  # such as one of a generator of frames
+            raise
+        raise no_room(problem) from problem
+
+
 def _start(make: Make, size: int) -> _Started:
     context = get_context("spawn")
     folder = Path(tempfile.mkdtemp(prefix="adaflow-team-"))
@@ -207,9 +225,11 @@ def _serve(make: Make, rank: int, size: int, folder: Path, pipe: Connection, sto
         try:
             server = server or make(join(rank, size, folder))
             name, args, kwargs = cast("tuple[str, Any, dict[str, Any]]", unpack(order / "task"))
+            # Kept until the next call: the files of its arrays, which are handed over by name, go with them.
             result = server(name, args, kwargs, pipe.send if rank == 0 else None, stopping.is_set)
             if rank == 0:
-                pack(result, order / "result")
+                with _handing_over():
+                    pack(result, order / "result")
         except (AdaFlowError, Stopped) as expected:
             answer = expected
         except Exception as problem:  # it may not be picklable

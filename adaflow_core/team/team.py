@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import threading
 import uuid
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -134,16 +136,30 @@ class Team:
         return found
 
     def scratch(self, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """An uninitialised array that every process can write to; `Processes` removes its file after the call."""
+        """An uninitialised array that every process can write to, in a file that goes with the leader's array.
+
+        `Processes` removes the file of one that outlives the call. Raises AdaFlowError where the disk is full.
+        """
         if self.folder is None:
             return scratch(dtype, shape)
+        file = self.folder / f"{self.agree(uuid.uuid4().hex)}.npy"
         try:
-            return self.array(self.folder / f"{self.agree(uuid.uuid4().hex)}.npy", dtype, shape)
+            out = self.array(file, dtype, shape)
         except OSError as problem:
-            raise no_room(math.prod(shape) * np.dtype(dtype).itemsize, problem) from problem
+            raise no_room(problem, math.prod(shape) * np.dtype(dtype).itemsize) from problem
+        self.wait()  # from here on all have it, and need no file
+        if self.leads:
+            weakref.finalize(out, remove, file)
+        return out
 
 
 ALONE = Team()
+
+
+def remove(file: Path) -> None:
+    """Memory maps of the file stay readable; Windows, which would not have that, leaves it."""
+    with suppress(OSError):
+        file.unlink()
 
 
 def _depth() -> int:

@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
-from adaflow_core.batch.files import Storage
+from adaflow_core.batch.files import Storage, absolute
 from adaflow_core.batch.manifest import read_manifest
 from adaflow_core.cli.arguments import add_model, add_workers
 from adaflow_core.cli.bar import Bar
@@ -63,10 +64,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def evaluate(arguments: argparse.Namespace, stop: Callable[[], bool]) -> int:
     clips = read_manifest(arguments.manifest)
     methods = configs_of(arguments.methods, arguments.steps, arguments.seed)
-    scorer = LongVScorer(
-        clip=arguments.clip, dino=arguments.dino, aesthetic=arguments.aesthetic, dover=arguments.dover,
-        device=arguments.device,
-    )  # fmt: skip
+    # A Ray worker may have another working directory.
+    parts = {name: getattr(arguments, name) for name in ("clip", "dino", "aesthetic", "dover")}
+    parts = {name: absolute(part) if part and Path(part).exists() else part for name, part in parts.items()}
+    scorer = LongVScorer(**parts, device=arguments.device)
     skipped = scorer.skipped()
     for name, remedy in skipped.items():
         print(f"{name} is left out; {remedy}", file=sys.stderr)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import EMBEDDED
+from adaflow_core.storage import cache as cache_module
 from adaflow_core.storage.arrays import begin_columns, end_columns, open_columns
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
 from helpers.films import make
@@ -133,6 +135,46 @@ def test_what_cannot_be_read_or_was_lost_is_not_gone_on_with(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="pickle"):
         cache.get("frames", "a", inverting([2, 3, 4]), resumable=True)
     assert cache.get("frames", "a", inverting([0, 1, 2, 3, 4]), resumable=True)[1] == {"missing": [0, 1, 2, 3, 4]}
+
+
+def test_what_is_not_the_caches_fault_is_told_as_it_is(tmp_path: Path) -> None:
+    masks, root = tmp_path / "masks" / "1.png", tmp_path / "cache"
+
+    def fails(problem: OSError) -> str:
+        def build(folder: Path) -> dict[str, Any]:
+            raise problem
+
+        with pytest.raises(AdaFlowError) as told:
+            Cache(root).get("place", "a", build)
+        return str(told.value)
+
+    own = "the cache's place of this video could not be computed ({}); put that right and run it again"
+    assert fails(OSError(errno.ENOENT, "No such file", str(masks))) == own.format(f"No such file: {masks}")
+    assert fails(PermissionError(errno.EACCES, "Permission denied", str(masks))) == own.format(
+        f"Permission denied: {masks}"
+    )
+    assert fails(OSError(errno.EMFILE, "Too many open files")) == own.format("Too many open files")
+    assert fails(TimeoutError()) == own.format("TimeoutError")
+    for problem in (OSError(errno.EFBIG, "File too large"), OSError(errno.EACCES, "Denied", str(root / "place/a"))):
+        assert fails(problem).startswith(f"the cache folder {root} cannot be written; free some space")
+
+
+@needs_locks
+def test_a_part_that_is_just_taken_up_again_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, other = cache_module._locked, Cache(tmp_path, limit_bytes=0)
+    with Cache(tmp_path).part("frames", "a") as folder:
+        (folder / "half").write_text("half")
+    hour_ago = time.time() - 3600
+    os.utime(next((tmp_path / "frames").iterdir()), (hour_ago, hour_ago))
+
+    def late(path: Path) -> Any:
+        monkeypatch.setattr(cache_module, "_locked", lock)
+        other.get("frames", "b", build(10))
+        return lock(path)
+
+    monkeypatch.setattr(cache_module, "_locked", late)
+    with Cache(tmp_path).part("frames", "a") as folder:
+        assert (folder / "half").read_text() == "half"
 
 
 @needs_locks

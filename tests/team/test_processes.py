@@ -5,6 +5,7 @@ In a file of its own, as every process that is started imports it.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -16,9 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.storage.arrays import no_room
 from adaflow_core.team.processes import Processes, Server, _Started
 from adaflow_core.team.team import Team
 
@@ -56,6 +59,7 @@ def test_a_process_that_dies_between_calls_fails_none() -> None:
         processes.close()
 
 
+@pytest.mark.thorough
 def test_a_process_that_dies_as_it_is_asked_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     processes = Processes(_pids, 2)
     try:
@@ -66,6 +70,49 @@ def test_a_process_that_dies_as_it_is_asked_is_named(monkeypatch: pytest.MonkeyP
         _kill(processes._started.processes[1])  # type: ignore[union-attr]
         with pytest.raises(AdaFlowError, match=r"process 2 of the 2 .* was killed by signal 9"):
             processes.call("", (), {}, None, None)
+    finally:
+        processes.close()
+
+
+class _Full:
+    """What a full disk has no room for."""
+
+    def __reduce__(self) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _fills(team: Team) -> Server:
+    """A server that fills the disk, and tells its process's number."""
+
+    def answer(name: str, args: Any, kwargs: Any, report: object, stop: object) -> Any:
+        if name == "together":
+            problem = OSError(errno.ENOSPC, "No space left on device")
+            if not team.leads:
+                raise problem
+            time.sleep(0.2)  # the last to say so
+            raise no_room(problem)
+        return _Full() if name == "result" else (os.getpid(), *args)
+
+    return answer
+
+
+def test_a_full_disk_is_told_and_what_was_not_begun_or_is_done_ends_no_process() -> None:
+    processes = Processes(_fills, 2)
+    full = r"not fit into .* set TMPDIR to another folder, .* \(No space left on device\)"
+    try:
+        first = processes.call("", (), {}, None, None)
+        with pytest.raises(AdaFlowError, match=full):
+            processes.call("", (_Full(),), {}, None, None)
+        with pytest.raises(AdaFlowError, match=full):
+            processes.call("result", (), {}, None, None)
+        pid, frames = processes.call("", ((np.full(2, n) for n in range(3)),), {}, None, None)
+        assert (pid,) == first and [frame.tolist() for frame in frames] == [[0, 0], [1, 1], [2, 2]]
+        with pytest.raises(FileNotFoundError):
+            processes.call("", ((path.read_bytes() for path in [Path("missing.png")]),), {}, None, None)
+        assert not [path for path in processes._started.folder.iterdir() if path.is_dir()]  # type: ignore[union-attr]
+        with pytest.raises(AdaFlowError, match=full):
+            processes.call("together", (), {}, None, None)
+        assert processes.call("", (), {}, None, None) != first  # they were in the middle of something
     finally:
         processes.close()
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from adaflow_core.cli.arguments import parser
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.film.timeline import PromptRange, Timeline
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
@@ -93,6 +95,25 @@ def test_the_film_of_two_processes_is_that_of_one(team: TeamEngine, tmp_path: Pa
         assert np.abs(other.frames.astype(int) - edited.frames).max() > 20
     assert together.report["inversion_reused"] is False
     assert not list(team.processes._started.folder.glob("*.npy"))  # type: ignore[union-attr]  # a server runs for weeks
+
+
+@pytest.mark.thorough
+def test_what_an_edit_shares_goes_when_it_is_done_with(
+    tiny_backbone: Callable[[str], Backbone], tmp_path: Path
+) -> None:
+    """Each agreement and each stretch left a file of a film's size until the call ended."""
+    shared = tmp_path / "team"
+    shared.mkdir()
+    engine = AdaFlow(replace(tiny_backbone("sd1"), team=Team(0, 1, shared)), Cache(tmp_path / "cache"))
+    frames = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
+    plan = engine.plan(frames, PlanConfig(keyframes=2))
+    of_plan, config = set(shared.iterdir()), EditConfig(steps=4, inversion_steps=4, agreements=3, smoothing=0.8)
+    result = engine.edit(plan, "a ball", config)
+    (of_result,) = set(shared.iterdir()) - of_plan
+    np.testing.assert_array_equal(np.load(of_result), result.frames)
+    timeline = Timeline((PromptRange(0, 3, "a ball"), PromptRange(3, 6, "a cube")))
+    engine.edit_timeline(plan, timeline, replace(config, steps=2, stride=2))
+    assert set(shared.iterdir()) == of_plan | {of_result}
 
 
 def test_two_processes_cut_out_what_stays_as_one_does(team: TeamEngine, tmp_path: Path) -> None:
@@ -209,6 +230,7 @@ def _exchanges(team: Team) -> Server:
     return answer
 
 
+@pytest.mark.thorough
 def test_what_threads_exchange_beside_does_not_get_between(tmp_path: Path) -> None:
     processes = Processes(_exchanges, 2)
     try:
