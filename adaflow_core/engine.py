@@ -401,7 +401,7 @@ class AdaFlow:
             return {"report": result.report}
 
         folder, meta, _ = self.cache.get("takes", job.key, build, job.monitor.note, together=True)
-        return np.load(folder / "frames.npy", mmap_mode="r"), meta["report"]
+        return np.load(folder / "frames.npy", mmap_mode="r"), meta["report"] | job.over.asked
 
     def place(
         self,

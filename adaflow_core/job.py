@@ -56,6 +56,14 @@ class OverThePicture:
         parts = (None if part is None else part.at(frames) for part in (self.region, self.by_hand, self.crop))
         return OverThePicture(*parts)  # type: ignore[arg-type]  # each is of its own kind
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What a report says of it; names of files are not part of what an edit is known by."""
+        return {
+            "region": None if self.region is None else self.region.asked,
+            "by_hand": None if self.by_hand is None else self.by_hand.asked,
+        }
+
 
 @dataclass(frozen=True)
 class _Made:
@@ -414,9 +422,8 @@ class Job:
             "resumed_at_step": resumed_at_step,
             "frames_digest": frames_digest(frames),
             "prompt": self.positive.text,
-            "region": None if self.region is None else self.region.asked,
+            **self.over.asked,
             "crop": None if crop is None else crop.window.as_json(),
-            "by_hand": None if self.by_hand is None else self.by_hand.asked,
             "prompts": [PromptRange(0, len(video), self.positive.text, self.source.text).as_json()],
             "takes": [],
             "settings": settings_dict(plan.config, config),

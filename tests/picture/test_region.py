@@ -91,6 +91,16 @@ def test_drafts_timelines_and_takes_keep_to_it(engine: AdaFlow, plan: Plan) -> N
     assert (take.frames[outside] == source[outside]).all() and (take.frames[5] != film.frames[5]).any()
 
 
+def test_a_report_names_the_files_that_were_given_now(engine: AdaFlow, plan: Plan, tmp_path: Path) -> None:
+    """Frames of the same mask under another name are in the cache, with a report that names the file of then."""
+    named = []
+    for name in ("first.png", "second.png"):
+        Image.fromarray(BOX[0]).save(tmp_path / name)
+        report = whole(engine, plan, QUICK, Region({0: tmp_path / name}, feather=4)).report
+        named.append(Path(report["region"]["painted"][0]["file"]).name)
+    assert named == ["first.png", "second.png"]
+
+
 def test_another_region_is_another_edit(engine: AdaFlow, plan: Plan) -> None:
     jobs = []
     for region in (None, REGION, Region(masks=BOX, feather=5), Region(masks=~BOX, feather=4)):
