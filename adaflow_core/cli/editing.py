@@ -61,6 +61,8 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         result = engine.edit(plan, prompt, config, **over)
     _note(arguments, result.warnings)
     written = _deliver(arguments, plan, result, bar, stop)
+    if arguments.project:
+        _save(_project(arguments, plan, timeline, config), over, arguments.project)
     if arguments.report:
         scores = engine.score(plan, result, progress=bar, stop=stop)
         _note(arguments, scores.warnings)
@@ -72,8 +74,6 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
             raise AdaFlowError(
                 f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {written.path}"
             ) from problem
-    if arguments.project:
-        _save(_project(arguments, plan, timeline, config), over, arguments.project)
     print(written.path)
 
 
