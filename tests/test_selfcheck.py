@@ -43,7 +43,8 @@ def check(tmp_path: Path) -> Callable[..., Findings]:
     )
 
 
-@pytest.mark.parametrize("model", [MODELS[0], pytest.param(MODELS[1], marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("model", MODELS)
 def test_what_is_right_passes(model: str, check: Callable[..., Findings]) -> None:
     findings = check(loaded(model))
     assert not findings.problems

@@ -361,6 +361,7 @@ def made_results(clips: int = 6) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_the_report_says_what_must_be_shown(tmp_path: Path) -> None:
     data = made_results()
     criteria = all_criteria(Summary.of(data))

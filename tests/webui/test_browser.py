@@ -135,6 +135,7 @@ def check_the_film_of_the_head(page: Page) -> None:
     page.emulate_media(reduced_motion="reduce")
 
 
+@pytest.mark.thorough
 def test_a_plan_is_looked_into_and_changed_by_hand(page: Page) -> None:
     """A point's matches, keyframes set by hand, the plan's file, words that are clicked; one button stands out."""
     check_the_film_of_the_head(page)
@@ -536,6 +537,7 @@ def test_no_serious_accessibility_violations(page: Page) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_no_video_is_refused_in_a_sentence(page: Page, tmp_path: Path) -> None:
     text = tmp_path / "notes.mp4"
     text.write_text("no video")

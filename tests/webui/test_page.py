@@ -19,7 +19,6 @@ ELSEWHERE = "nobody/has-this-model"
 
 
 EVENTS = [
-    "example",
     "describe",
     "playable",
     "choose_model",
@@ -124,6 +123,7 @@ def test_damage_is_told_with_the_upload(client: Any, drawn_clip: Path, tmp_path:
 
 
 @with_model
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> None:
     from gradio_client import handle_file
@@ -177,6 +177,7 @@ def test_a_client_plans_looks_edits_and_stops(client: Any, drawn_clip: Path) -> 
 
 
 @with_model
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_page_shows_where_a_prompt_changes_the_video(client: Any, drawn_clip: Path) -> None:
     from gradio_client import handle_file

@@ -151,6 +151,7 @@ def test_all_over_the_frame_there_is_no_place_and_it_is_said_why(engine: AdaFlow
         engine.place(plain, " ")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_new_surroundings_have_light_and_colours_of_their_own(engine: AdaFlow) -> None:
     pair = make_pair(22, 3, "val", "cpu")
