@@ -165,12 +165,9 @@ def test_heavy_packages_are_not_imported_before_they_are_needed(statement: str) 
     assert found.stdout.split() == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("statement", "given"),
-    [
-        ("from adaflow_core import AdaFlow", "7"),
-        pytest.param("import app, webui.page", None, marks=pytest.mark.thorough),
-    ],
+    ("statement", "given"), [("from adaflow_core import AdaFlow", "7"), ("import app, webui.page", None)]
 )
 def test_threads_that_wait_for_each_other_soon_sleep(statement: str, given: str | None) -> None:
     """OpenMP reads how long when torch is first imported; what is set already stays."""

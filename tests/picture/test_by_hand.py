@@ -198,6 +198,7 @@ def test_a_keyframe_that_is_as_it_was_needs_a_prompt(engine: AdaFlow, plan: Plan
         engine.edit(unsaid, "", QUICK, by_hand=same)
 
 
+@pytest.mark.thorough
 def test_the_command_line_takes_it_and_its_project_repeats_it(
     tiny_folder: Callable[[str], Path], drawn_clip: Path, drawn_frames: np.ndarray, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -278,6 +278,7 @@ def test_a_disk_that_is_full_later_is_named() -> None:
     assert "the disk is full" in explain(OSError(errno.ENOSPC, "No space left on device"), NAME, None)
 
 
+@pytest.mark.thorough
 def test_ctrl_c_ends_a_download_at_once(hub: Hub, repository: Path) -> None:
     served = hub.add(NAME, repository, stalls=[1000])
     command = [sys.executable, "-m", "adaflow_core", "selfcheck", "--model", NAME, "--device", "cpu"]
