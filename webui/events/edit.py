@@ -16,7 +16,7 @@ from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_
 from adaflow_core.report.visualize import place_sentence, place_view
 from adaflow_core.types import Plan
 from webui import views
-from webui.events.follow import follow, show_job, stop_job
+from webui.events.follow import follow, show_of_plan, stop_job
 from webui.events.over import Over, asked_over, has_pictures
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Snapshot, Watched
@@ -77,17 +77,10 @@ class EditEvents:
 
         Nothing where it is gone, or of another plan.
         """
-        stored, jobs, job_id = self.studio.find_plan(plan_id), self.studio.jobs, place_job_id or placed or ""
-        if stored is None or jobs.snapshot(job_id) is None:
-            yield _no_place()
-            return
-
-        def make(snapshot: Snapshot) -> PlaceOutputs:
-            found = self.studio.found_place(job_id, stored)
-            return _no_place() if found is None else _place_outputs(stored.plan, found, snapshot)
-
-        where = "place_job_id", "place_progress"
-        async for outputs in show_job(jobs, job_id, "search", where, _no_place(), make):
+        studio, job_id, where = self.studio, place_job_id or placed, ("place_job_id", "place_progress")
+        async for outputs in show_of_plan(
+            studio, plan_id, job_id, "search", where, _no_place(), studio.found_place, _place_outputs
+        ):
             yield outputs
 
     @named(*EDIT)

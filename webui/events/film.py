@@ -22,7 +22,7 @@ from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from webui import views
 from webui.events.edit import EditEvents, Rows
-from webui.events.follow import leave_video, show_job
+from webui.events.follow import leave_video, show_of_plan
 from webui.events.over import Over, asked_over, opened_from
 from webui.jobs.queue import Snapshot
 from webui.jobs.tasks import Drafts
@@ -68,17 +68,10 @@ class FilmEvents:
 
         Nothing where they are gone, or of another plan.
         """
-        stored, jobs, job_id = self.studio.find_plan(plan_id), self.studio.jobs, draft_job_id or drafted or ""
-        if stored is None or jobs.snapshot(job_id) is None:
-            yield _no_drafts()
-            return
-
-        def make(snapshot: Snapshot) -> DraftOutputs:
-            drafts = self.studio.drafts(job_id, stored)
-            return _no_drafts() if drafts is None else _draft_outputs(stored.plan, drafts, snapshot)
-
-        where = "draft_job_id", "draft_progress"
-        async for outputs in show_job(jobs, job_id, "draft", where, _no_drafts(), make):
+        studio, job_id, where = self.studio, draft_job_id or drafted, ("draft_job_id", "draft_progress")
+        async for outputs in show_of_plan(
+            studio, plan_id, job_id, "draft", where, _no_drafts(), studio.drafts, _draft_outputs
+        ):
             yield outputs
 
     def choose_draft(self, drafts: list[dict[str, Any]], model: str, event: gr.SelectData) -> list[Any]:

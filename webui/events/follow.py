@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
+from adaflow_core.types import Plan
 from webui import views
 from webui.jobs.queue import Jobs, Snapshot
 from webui.messages import refusal
 from webui.outputs import Outputs, unchanged
+from webui.studio import StoredPlan, Studio
+
+Made = TypeVar("Made")
 
 _INTERVAL = 0.3  # seconds between two looks at a job
 
@@ -47,6 +51,30 @@ async def show_job(
         raise not_done(jobs.snapshot(job_id), what)
     made = await asyncio.to_thread(make, snapshot)
     async for outputs in show_unless_left(jobs, job_id, made, gone):
+        yield outputs
+
+
+async def show_of_plan(
+    studio: Studio,
+    plan_id: str | None,
+    job_id: str,
+    what: str,
+    where: tuple[str, str],
+    gone: Outputs,
+    find: Callable[[str, StoredPlan], Made | None],
+    show: Callable[[Plan, Made, Snapshot], Outputs],
+) -> AsyncIterator[Outputs]:
+    """As `show_job`, of a job about a plan: `gone` where either is not there, or what was made is of another plan."""
+    stored = studio.find_plan(plan_id)
+    if stored is None or studio.jobs.snapshot(job_id or "") is None:
+        yield gone
+        return
+
+    def make(snapshot: Snapshot) -> Outputs:
+        found = find(job_id, stored)
+        return gone if found is None else show(stored.plan, found, snapshot)
+
+    async for outputs in show_job(studio.jobs, job_id, what, where, gone, make):
         yield outputs
 
 

@@ -143,8 +143,8 @@ class PlanEvents:
         kept = json.loads(session or "{}")
         begun = {name: self.studio.jobs.snapshot(kept.get(name) or "") for name in ("planning", "drafted", "placed")}
         running = {name: job.id if job is not None and not job.finished else "" for name, job in begun.items()}
-        planned = begun["planning"]
-        stored = self.studio.find_plan(planned.result if planned is not None and planned.state == "done" else None)
+        done = {name: job for name, job in begun.items() if job is not None and job.state == "done"}
+        stored = self.studio.find_plan(done["planning"].result) if "planning" in done else None
         stored = stored or self.studio.find_plan(kept.get("plan"))
         video = stored.request.video if stored else self.studio.find_video(kept.get("video"))
         settings = kept.get("settings") if stored or running["planning"] else None
@@ -154,7 +154,7 @@ class PlanEvents:
         over = self.studio.find_over(kept.get("over"))
         return [
             video or gr.skip(), *prompts, kept.get("job") or "",
-            *("" if running[name] else kept.get(name) or "" for name in ("drafted", "placed")),
+            *(done[name].id if name in done else "" for name in ("drafted", "placed")),
             *running.values(),
             stored.id if stored else "",
             *((over | {"shown": False}, over["id"]) if over else (gr.skip(), "")),

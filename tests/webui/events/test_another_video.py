@@ -238,6 +238,20 @@ def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path:
         assert events.restore(json.dumps(session))[5] == job
 
 
+def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> None:
+    here = studio(tmp_path)
+    mine, release = here.store_plan(Request("ball.mp4", PlanConfig()), small_plan()), threading.Event()
+    jobs = {name: here.jobs.submit(name, wait_for(release)) for name in ("draft", "place")}
+    for job in jobs.values():
+        here.jobs.stop(job)
+        assert finish(here.jobs, job).state == "stopped"
+    session = json.dumps({"plan": mine, "drafted": jobs["draft"], "placed": jobs["place"]})
+    drafted, placed = PlanEvents(here, []).restore(session)[4:6]
+    editing = EditEvents(here)
+    assert ended(FilmEvents(here, [], editing).show_drafts(mine, drafted)).drafted == ""
+    assert ended(editing.show_place(mine, placed)).placed == ""
+
+
 def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
