@@ -39,7 +39,7 @@ def connect_memory(
 ) -> None:
     """The browser's tab remembers what it shows, and the browser its edits.
 
-    A reload loses nothing that is done or runs, while the server keeps it.
+    A reload loses nothing that is done or runs, while the server keeps it; the search for a region begins anew.
     """
     planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
     settings = collect(SETTINGS, plan, edit)
