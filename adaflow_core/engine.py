@@ -42,12 +42,12 @@ from adaflow_core.planning.analysis import (
     source_latents,
     source_video,
 )
-from adaflow_core.planning.planner import Planner
+from adaflow_core.planning.planner import Planner, drawn_layouts
 from adaflow_core.planning.residual import edited_residual
 from adaflow_core.progress import Monitor, Progress, beside
 from adaflow_core.report.scores import Scores, Shown, score
 from adaflow_core.storage.cache import Cache
-from adaflow_core.types import EditResult, Embedding, Forecast, Place, Plan, Segments
+from adaflow_core.types import EditResult, Embedding, Features, Forecast, Grid, Place, Plan, Segments
 from adaflow_core.video.types import Video
 
 Report = Callable[[Progress], None]
@@ -141,9 +141,8 @@ class AdaFlow:
                 choose = partial(self._planner.choose, features, latents, cuts, key, config, monitor)
                 choice = self.backbone.team.lead(choose)
                 grids = self.backbone.grids(*decoded.size)
-                began = time.perf_counter()
                 layout = self._planner.layout(features, key, choice, grids, config, monitor)
-                again = time.perf_counter() - began if config.resample else 0.0
+                again = self._layout_seconds(features, choice.segments, grids, config, wanted, monitor)
             edited = self._edited(decoded, choice.segments, config, wanted, monitor)
             passing = Passing.of(len(edited), len(decoded))
             predicted = self._forecaster.predict(decoded, layout, passing, wanted, monitor, again)
@@ -162,6 +161,24 @@ class AdaFlow:
         """The settings that a forecast is for. What will be asked for is not known, so that no frame is carried far."""
         wanted = resolve_edit(edit or EditConfig(), self.profile, config)
         return replace(wanted, stride=wanted.stride or NEAR)
+
+    def _layout_seconds(
+        self,
+        features: Features,
+        segments: Segments,
+        grids: list[Grid],
+        config: PlanConfig,
+        wanted: EditConfig,
+        monitor: Monitor,
+    ) -> float:
+        """What laying out anew takes, where each step does: tried, as the first time also reads the features."""
+        if not config.resample:
+            return 0.0
+        device, low_memory = self.backbone.device, wanted.low_memory
+        lay_out = drawn_layouts(features, segments, grids, config, wanted.seed, device, monitor, low_memory)
+        began = time.perf_counter()
+        lay_out(0)
+        return time.perf_counter() - began
 
     def _following(self, video: Video, wanted: EditConfig, monitor: Monitor) -> AbstractContextManager[None]:
         """On a GPU the processor finds cuts and follows the motion while the model looks at the frames."""

@@ -31,7 +31,7 @@ from adaflow_core.picture.changes import hardly_changed
 from adaflow_core.picture.region import RegionMask
 from adaflow_core.picture.region.crops import Crop, cropped_plan
 from adaflow_core.planning.analysis import source_latents
-from adaflow_core.planning.planner import build_layout, draw_keyframes
+from adaflow_core.planning.planner import drawn_layouts
 from adaflow_core.progress import Monitor
 from adaflow_core.report.preview import latent_preview
 from adaflow_core.storage.arrays import taken
@@ -371,13 +371,9 @@ class Job:
         if not plan.config.resample:
             return lambda _step: plan.layout
         # Each process matches for itself, and writes no file of each step for the others.
-        return lambda step: build_layout(
-            plan.features,
-            draw_keyframes(plan.segments, self.config.seed, step),
-            plan.grids,
-            plan.config,
-            device=self.backbone.device,
-            monitor=self.monitor.quiet(),
+        config, device = self.config, self.backbone.device
+        return drawn_layouts(
+            plan.features, plan.segments, plan.grids, plan.config, config.seed, device, self.monitor, config.low_memory
         )
 
     def _result(

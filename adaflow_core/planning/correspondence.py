@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from adaflow_core.types import Correspondence, Features, Grid, Segments
 
 # Similarity by which one keyframe's match must lead the other's to weigh e times as much.
 CONFIDENCE_SCALE = 0.1
+Rows = Callable[[np.ndarray], Tensor]
+"""Frame ids [F] -> their features on the device [F, n, c]."""
 
 
 def neighbours(keyframes: np.ndarray, frame_ids: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,11 +76,12 @@ def correspond(
     monitor: Monitor,
     chunk: int | None = None,
     team: Team = ALONE,
+    rows: Rows | None = None,
 ) -> Correspondence:
     """Correspondences of every frame on every grid of the UNet's self-attention.
 
     With `blend` a frame takes from the keyframes before and after it, else from its segment's own. Each process of the
-    `team` matches some of the frames.
+    `team` matches some of the frames. `rows`: the features where they stay for several layouts; else they are read.
     """
     T = segments.T
     if blend:
@@ -98,7 +103,7 @@ def correspond(
             used, local = np.unique(slots[part], return_inverse=True)
             local = local.reshape(-1, P)
             frame_ids = np.append(np.arange(part.start, part.stop), segments.keyframes[used])
-            raw = to_device(features.tokens[frame_ids], device).to(dtype)
+            raw = to_device(features.tokens[frame_ids], device).to(dtype) if rows is None else rows(frame_ids)
             found = {}
             for grid in grids:
                 tokens, keys = pool_tokens(raw, features.grid, grid).split([len(local), len(used)])
@@ -131,8 +136,11 @@ def build_correspondence(
     device: torch.device | str,
     monitor: Monitor,
     team: Team = ALONE,
+    rows: Rows | None = None,
 ) -> Correspondence:
     """The correspondence as the method finds it."""
     if METHODS[config.method].matched_by_layer:
         return leave_to_layers(segments, grids)
-    return correspond(features, segments, grids, blend=config.blend, device=device, monitor=monitor, team=team)
+    return correspond(
+        features, segments, grids, blend=config.blend, device=device, monitor=monitor, team=team, rows=rows
+    )

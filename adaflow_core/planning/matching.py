@@ -16,6 +16,8 @@ from adaflow_core.types import Grid
 
 # Entries of a similarity table in memory at a time; 2**24 floats are 64 MB.
 TABLE_ENTRIES = 2**24
+# Of best matches on a GPU, which takes less time for a small table than Python takes to give it.
+BEST_ENTRIES_CUDA = 2**26
 
 
 def pool_tokens(tokens: Tensor, grid: Grid, to: Grid) -> Tensor:
@@ -60,7 +62,8 @@ def best_match(
     keys: Tensor,  # [B, m, c]
 ) -> tuple[Tensor, Tensor]:
     """For each query its best similarity [B, n] and the key's index [B, n]; ties go to the first."""
-    rows = max(1, TABLE_ENTRIES // max(1, len(queries) * keys.shape[1]))
+    entries = BEST_ENTRIES_CUDA if queries.is_cuda else TABLE_ENTRIES
+    rows = max(1, entries // max(1, len(queries) * keys.shape[1]))
     parts = [(part @ keys.mT).max(dim=-1) for part in queries.split(rows, dim=1)]
     return torch.cat([p.values for p in parts], dim=1), torch.cat([p.indices for p in parts], dim=1)
 

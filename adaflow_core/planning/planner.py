@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from adaflow_core.config import METHODS, PlanConfig
-from adaflow_core.planning.correspondence import build_correspondence
+from adaflow_core.planning.correspondence import Rows, build_correspondence
 from adaflow_core.planning.keyframes import PART, KeyframeSelector
+from adaflow_core.planning.matching import PooledRows
 from adaflow_core.planning.residual import PropagationResidual
 from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.planning.slimming import build_slimming
@@ -125,12 +126,16 @@ def build_layout(
     monitor: Monitor,
     team: Team = ALONE,
     correspondence: Correspondence | None = None,
+    rows: Rows | None = None,
 ) -> EditLayout:
-    """What the edit needs to know about a choice of keyframes, around a `correspondence` if there is one already."""
+    """What the edit needs to know about a choice of keyframes, around a `correspondence` if there is one already.
+
+    `rows` as `correspond` takes them.
+    """
     slimming = build_slimming(features, segments.keyframes, grids, config, device=device, monitor=monitor)
     monitor.check()
     if correspondence is None:
-        correspondence = build_correspondence(features, segments, grids, config, device, monitor, team)
+        correspondence = build_correspondence(features, segments, grids, config, device, monitor, team, rows)
     return EditLayout(segments.keyframes, slimming, correspondence)
 
 
@@ -138,3 +143,27 @@ def draw_keyframes(segments: Segments, seed: int, step: int) -> Segments:
     """A keyframe of each segment drawn anew, the same for the same seed and step."""
     draw = np.random.default_rng([seed, step]).random(len(segments))
     return replace(segments, keyframes=segments.starts + (draw * segments.lengths).astype(np.int64))
+
+
+def drawn_layouts(
+    features: Features,
+    segments: Segments,
+    grids: list[Grid],
+    config: PlanConfig,
+    seed: int,
+    device: torch.device,
+    monitor: Monitor,
+    low_memory: bool = False,
+) -> Callable[[int], EditLayout]:
+    """Step -> the layout around a keyframe of each segment that is drawn anew, for a plan that `resample`s.
+
+    The features stay on the device from one to the next where tokens are matched here, unless `low_memory`.
+    """
+    read = low_memory or METHODS[config.method].matched_by_layer
+    rows = None if read else PooledRows(features.tokens, features.grid, features.grid, device)
+
+    def layout(step: int) -> EditLayout:
+        drawn = draw_keyframes(segments, seed, step)
+        return build_layout(features, drawn, grids, config, device=device, monitor=monitor.quiet(), rows=rows)
+
+    return layout

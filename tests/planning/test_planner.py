@@ -10,7 +10,7 @@ from adaflow_core.config import PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.planning import keyframes as planner_module
 from adaflow_core.planning.keyframes import even_segments
-from adaflow_core.planning.planner import Planner
+from adaflow_core.planning.planner import Planner, drawn_layouts
 from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Grid, KeyframeChoice
@@ -95,3 +95,16 @@ def test_even_keyframes_without_a_number_lie_eight_frames_apart() -> None:
 def test_methods_without_keyframes_take_every_frame(method: str) -> None:
     choice = choose(changed(method=method))
     assert choice.segments.keyframes.tolist() == list(range(T)) and not choice.residual.any()
+
+
+def test_keyframes_drawn_anew_match_alike_whether_features_stay_or_are_read() -> None:
+    features, grids = drifting(T, Grid(4, 3)), [Grid(4, 3), Grid(2, 2)]
+    segments = even_segments(T, 3, np.array([], int))
+    common = features, segments, grids, changed(kv_frames=2.0, resample=True), 0, torch.device("cpu"), Monitor()
+    kept, read = drawn_layouts(*common), drawn_layouts(*common, low_memory=True)
+    first, again = kept(0), read(0)
+    assert kept(1).keyframes.tolist() != first.keyframes.tolist() == again.keyframes.tolist()
+    for grid in grids:
+        for name in ("index", "weights"):
+            here, there = (getattr(layout.correspondence, name)[grid] for layout in (first, again))
+            np.testing.assert_array_equal(here, there)

@@ -103,8 +103,9 @@ def test_what_is_pressed_before_an_example_has_come_is_of_it(page: Page) -> None
     page.locator(".af-job").wait_for()
     page.get_by_role("button", name="Stop").first.click()
     page.locator(".af-job").wait_for(state="detached")
-    toasts = page.locator(".toast-body").all_inner_texts()
-    assert ["was stopped" in toast for toast in toasts] == [True]
+    toasts = page.locator(".toast-body")
+    toasts.filter(has_text="was stopped").wait_for()
+    assert toasts.count() == 1
 
 
 def check_the_film_of_the_head(page: Page) -> None:
