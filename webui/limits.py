@@ -23,7 +23,7 @@ class Limits:
     waiting: int = 32  # jobs in the queue
     job_seconds: float = math.inf  # running time of one job
     keep_seconds: float = 86400.0  # uploads, plans and results, since they were made or last used
-    keep_bytes: int = 50 * 2**30  # uploads and results of all visitors together
+    keep_bytes: int = 50 * 2**30  # uploads and results of all visitors together; results take up to half of it
 
     def __str__(self) -> str:
         return f"up to {self.seconds:g} s, {self.megabytes} MB and {self.side} pixels a side"

@@ -20,6 +20,7 @@ class VideoOutputs(NamedTuple):
     source_prompt: Any
     prompt: Any
     frames: Any
+    keyframes_at: Any
     plan_id: Any
     facts: Any
     plan_job_id: Any
@@ -35,11 +36,13 @@ class VideoOutputs(NamedTuple):
     retake_progress: Any
     result: Any
     job_id: Any  # of the edit
+    shown_job: Any
     draft: Any
     draft_job_id: Any
     draft_progress: Any
     drafted: Any
     region_job_id: Any
+    region_progress: Any
     prompting: Any
     prompts: Any
     takes: Any
@@ -47,13 +50,18 @@ class VideoOutputs(NamedTuple):
 
 
 class ModelOutputs(NamedTuple):
-    """Another model was chosen, and its vocabulary; after these come all settings, at its own values."""
+    """Another model was chosen; after these come `ModelShown` and all settings, at its own values."""
 
     job_id: Any
     status: Any
     model: Any
-    model_before: Any  # the choice to return to if loading fails
     side: Any
+
+
+class ModelShown(NamedTuple):
+    """What the page shows of the model that is chosen, beside its settings."""
+
+    model_before: Any  # the choice to return to if loading fails
     vocabulary: Any
     vocabulary_words: Any
     things: Any
@@ -163,7 +171,7 @@ class RowsOutputs(NamedTuple):
 
 
 class ProjectOutputs(NamedTuple):
-    """A project was opened; after these come all settings, as it has them."""
+    """A project was opened; after these come `ModelShown` and all settings, as it has them."""
 
     project_line: Any
     plan_id: Any
@@ -202,6 +210,7 @@ class WatchOutputs(NamedTuple):
     small_file: Any
     report_file: Any
     project_file: Any
+    shown_job: Any
     command: Any
     report: Any
 

@@ -6,6 +6,7 @@ import gradio as gr
 
 from webui.components.edit import EditStep
 from webui.components.examples import load_clips
+from webui.components.files import leave_files_as_they_are
 from webui.components.heading import head
 from webui.components.plan import PlanStep
 from webui.components.result import ResultStep
@@ -28,6 +29,7 @@ from webui.wiring.video import connect_project, connect_video
 
 def build(studio: Studio) -> gr.Blocks:
     """The whole page over one studio."""
+    leave_files_as_they_are()
     clips = load_clips()
     with gr.Blocks(title="AdaFlow", analytics_enabled=False) as blocks:
         head()

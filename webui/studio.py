@@ -48,7 +48,7 @@ from webui.limits import LARGEST_SIDE, Limits
 
 T = TypeVar("T")
 M = TypeVar("M", bound=OfPlan)
-# Finished edits and retakes are forgotten by age (`Studio.forget_older_than`); this number only bounds what they take.
+# Finished edits and retakes are forgotten by age (`Studio.forget_older_than`), and by what they take.
 _KEEP_EDITS = 512
 
 
@@ -95,6 +95,8 @@ class Studio:
         self.model = self.models[0]
         self.jobs = Jobs(
             keep_of={"edit": _KEEP_EDITS},
+            keep_bytes=self.limits.keep_bytes // 2,  # the other half is left to uploads
+            bytes_of=_held_bytes,
             discard=_delete_files,
             waiting=self.limits.waiting,
             seconds=self.limits.job_seconds,
@@ -314,17 +316,13 @@ class Studio:
     def prompt_problems(self, prompt: str, model: str = "", name: str = "prompt") -> list[str]:
         """Sentences on the parts of the prompt called `name` that the model ignores or misreads.
 
-        Nothing is said while a team of GPUs is at work: the answer would come after its film.
+        Nothing is said by a model that is not loaded, as loading is a job of its own; nor while a team of GPUs is at
+        work, as the answer would come after its film.
         """
         if not prompt.strip():
             return []
-        source = self._sources[self.resolve_model(model)]
-        engine = self.engines.get(source)
-        if engine is None:
-            if local_folder(ModelParts.parse(source).model) is None:  # a prompt that is typed starts no download
-                return []
-            engine, _ = self.engines.load(source)
-        if engine.busy:
+        engine = self.engines.get(self._sources[self.resolve_model(model)])
+        if engine is None or engine.busy:
             return []
         embedding = engine.check_prompt(prompt)
         sentences = []
@@ -434,6 +432,10 @@ def _files(video: str, *arrays: np.ndarray) -> list[Path]:
     """The files that a job will read: the upload, and the files of memory maps."""
     names: list[Any] = [getattr(array, "filename", None) for array in arrays]
     return [Path(video), *(Path(os.fspath(name)) for name in names if name)]
+
+
+def _held_bytes(result: object) -> int:
+    return result.held_bytes() if isinstance(result, FinishedEdit) else 0
 
 
 def _delete_files(result: object) -> None:

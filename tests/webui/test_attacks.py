@@ -53,6 +53,12 @@ class Victim:
         types = {component["id"]: component["type"] for component in config["components"]}
         return [(d["id"], [types[i] for i in d["inputs"]]) for d in config["dependencies"] if d["backend_fn"]]
 
+    def inputs(self, event: int) -> list[Any]:
+        """What the inputs of an event hold on a page that was just opened."""
+        config = self.client.get(f"{self.address}/config").json()
+        values = {component["id"]: component["props"].get("value") for component in config["components"]}
+        return next([values[i] for i in d["inputs"]] for d in config["dependencies"] if d["id"] == event)
+
     def call(self, event: int, data: list[Any]) -> str:
         """Everything that the server says to an event, as text."""
         body = {"fn_index": event, "data": data, "session_hash": self.session, "trigger_id": None, "event_data": None}
@@ -158,11 +164,41 @@ def test_no_file_parameter_takes_files_from_outside(victim: Victim) -> None:
     assert not [file for file in kept if file.read_bytes() == victim.secret.read_bytes()]
 
 
-def test_a_video_is_never_fetched_from_an_address(victim: Victim) -> None:
-    """Also not from a public one: it would be downloaded without a limit on its size."""
-    fetched = {"path": "https://example.com/film.mp4", "meta": {"_type": "gradio.FileData"}}
-    event = next(event for event, types in victim.dependencies() if types == ["video"])
-    assert "upload the file" in victim.call(event, [fetched])
+KINDS = [
+    "video", "uploadbutton", "imageeditor", "json", "textbox", "number", "slider", "dropdown", "radio", "checkbox",
+    "checkboxgroup",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_fetched_from_an_address(kind: str, victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also not from a public one: it would be downloaded without a limit on its size, whatever takes it."""
+    fetched: list[str] = []
+
+    async def get(url: str, **_: Any) -> httpx.Response:
+        fetched.append(url)
+        return httpx.Response(200, content=b"a film", request=httpx.Request("GET", url))
+
+    monkeypatch.setattr("safehttpx.get", get)
+    address = {"path": f"https://example.com/{kind}.mp4", "meta": {"_type": "gradio.FileData"}}
+    place, event = min((types.index(kind), event) for event, types in victim.dependencies() if kind in types)
+    data = victim.inputs(event)
+    data[place] = address
+    said = victim.call(event, data)
+    assert failed(said) and "upload the file" in said and fetched == []
+    assert not [file for file in victim.uploads.rglob(f"*{kind}.mp4")]
+
+
+def test_every_kind_of_input_is_tried(victim: Victim) -> None:
+    """A state is never sent."""
+    assert {kind for _, types in victim.dependencies() for kind in types} - {"state"} == set(KINDS)
+
+
+def test_no_address_hands_a_file_to_the_systems_ffmpeg(victim: Victim) -> None:
+    for route in ("/gradio_api/process_recording", "/process_recording", "/gradio_api/process_recording/"):
+        with victim.secret.open("rb") as file:
+            answer = victim.client.post(f"{victim.address}{route}", files={"video": ("a.mp4", file)})
+        assert answer.status_code == 403, route
 
 
 @pytest.mark.parametrize(
@@ -306,6 +342,7 @@ def test_html_in_what_visitors_type_is_shown_as_text(victim: Victim, drawn_clip:
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 
+    finish(victim.studio.jobs, victim.studio.load())
     client = Client(victim.address, verbose=False)
     said = client.predict(f"a red {HTML} ball", api_name="/check_prompt")
     assert "onerror" in said and "<img" not in said and "<script" not in said

@@ -92,6 +92,32 @@ def test_what_is_wrong_is_said_in_a_sentence(client: Any, tmp_path: Path) -> Non
     assert client.predict("nonsense", api_name="/watch")[0] == {"state": "unknown"}
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mov", "libx264"), ("a.mkv", "mpeg4"), ("a.mp4", "mpeg4")])
+def test_a_video_that_is_shown_again_is_the_same_file(
+    name: str, codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its format, as after a reload; and the system's ffmpeg reads nothing of it, where there is one."""
+    from gradio import Video, processing_utils
+
+    from webui.page import build
+    from webui.studio import Studio
+
+    def run(*_: Any, **__: Any) -> Any:
+        raise AssertionError("ffmpeg was started")
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    monkeypatch.setattr(processing_utils, "ffmpeg_installed", lambda: True)
+    for program in ("FFmpeg", "FFprobe"):
+        monkeypatch.setattr(processing_utils, program, run)
+    blocks = build(Studio("embedded", "cpu", tmp_path / "results"))
+    path = make(tmp_path / name, 8, codec)
+    videos = [component for component in blocks.blocks.values() if isinstance(component, Video)]
+    assert len(videos) >= 4, "of step 1 and its copy, source and edit"
+    for video in [*videos, Video(render=False)]:  # and one that an update has made anew
+        shown = video.postprocess(str(path))
+        assert shown is not None and shown.path == str(path)
+
+
 @pytest.mark.parametrize(("name", "codec", "played"), [
     ("a.MP4", "libx264", True), ("a.MOV", "libx264", False), ("a.avi", "mpeg4", False), ("a.ts", "libx264", False),
     ("a.gif", "gif", False),
@@ -225,7 +251,8 @@ def test_an_edit_takes_the_settings_of_its_place(client: Any, drawn_clip: Path) 
 
 @with_model
 @pytest.mark.slow
-def test_unknown_words_are_named_and_checkpoints_that_know_them(client: Any) -> None:
+def test_unknown_words_are_named_and_checkpoints_that_know_them(client: Any, model: str) -> None:
+    client.predict(model, api_name="/choose_model")  # only a model that is loaded is asked
     html = client.predict("a red ball and a xylophone", api_name="/check_prompt")
     assert "xylophone" in html and "“ball”" not in html and ELSEWHERE in html
     html = client.predict("a (red:1.3) ball", "", "blue " * 120, api_name="/check_prompt")
@@ -235,6 +262,7 @@ def test_unknown_words_are_named_and_checkpoints_that_know_them(client: Any) -> 
 @with_model
 @pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_had_leaves_the_page_as_it_was(client: Any, model: str) -> None:
+    client.predict(model, api_name="/choose_model")
     status, shown, *_ = client.predict(ELSEWHERE, api_name="/choose_model")
     assert status == "" and shown == model
     assert "xylophone" in client.predict("a xylophone", api_name="/check_prompt")

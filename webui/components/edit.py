@@ -50,7 +50,8 @@ class EditStep:
         self._add_vocabulary(studio.profile())
         self.region = RegionPart()
         self._add_settings(studio)
-        self.job_id = gr.Textbox(label="Job", visible=False)
+        # Of the edit that runs or ran last, and of the one whose result is shown.
+        self.job_id, self.shown_job = (gr.Textbox(label=name, visible=False) for name in ("Job", "Shown job"))
         self.job_status = gr.JSON(label="Status", visible=False)  # for programs
         self.place_job_id, self.draft_job_id, self.watched = gr.State(""), gr.State(""), gr.State(Watched())
         self.placed = gr.Textbox(label="Job of the place", visible=False)

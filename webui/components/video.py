@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 
 from webui import views
 from webui.components.examples import poster
 from webui.components.heading import heading
-from webui.messages import refusal
 from webui.studio import Studio
 
 
@@ -22,8 +19,7 @@ class VideoStep:
             self.larger = gr.Button(f"Use {larger}", size="sm", min_width=160, scale=0, visible=bool(larger))
         with gr.Row():
             with gr.Column(scale=5, min_width=320):
-                video = gr.Video(label="Video", sources=["upload"], height=320, elem_classes="af-video")
-                self.video = _refuse_urls(video)
+                self.video = gr.Video(label="Video", sources=["upload"], height=320, elem_classes="af-video")
                 self.line = gr.HTML(label="About the video")
                 self.playable = gr.Video(
                     label="Its first seconds, as a small copy", height=240, visible=False, elem_classes="af-copy"
@@ -51,17 +47,3 @@ class VideoStep:
                     visible=bool(clips),
                 )
                 self.video_id = gr.Textbox(label="Video's id", visible=False)
-
-
-def _refuse_urls(video: gr.Video) -> gr.Video:
-    """Take uploads only: Gradio would download a video that is given as a URL, whatever its size."""
-    keep = video.async_move_resource_to_block_cache
-
-    async def keep_upload(url_or_file_path: str | Path | None) -> str | None:
-        if "://" in str(url_or_file_path):
-            raise refusal("this page fetches nothing from elsewhere; upload the file itself")
-        return await keep(url_or_file_path)
-
-    # Replaced on the object: for a subclass of a component Gradio writes a .pyi file beside this one on import.
-    video.async_move_resource_to_block_cache = keep_upload  # type: ignore[method-assign]
-    return video

@@ -125,7 +125,8 @@ class EditEvents:
         if snapshot is None:
             yield unchanged(WatchOutputs, job_status=views.status(None), progress="")
             return
-        watched.here.append(job_id)
+        if job_id not in watched.here:
+            watched.here.append(job_id)
         async for snapshot in follow(self.studio.jobs, job_id):
             outputs = await asyncio.to_thread(_watch_outputs, snapshot)
             if job_id not in watched.aside:
@@ -158,9 +159,19 @@ class EditEvents:
 
     def choose_shown(self, shown: str, watched: Watched) -> str:
         """The job of the edit to show; one that runs goes on aside."""
-        watched.put_aside()
-        watched.aside = [job_id for job_id in watched.aside if job_id != shown]
+        watched.turn_to(shown)
         return shown
+
+    def turn_to(self, job_id: str, watched: Watched) -> None:
+        """The edit that was begun is followed from here on; one that runs goes on aside."""
+        watched.turn_to(job_id)
+
+    def show_again(self, shown_job: str, job_id: str) -> WatchOutputs:
+        """After a reload: the edit that was shown while another ran, or after that was stopped."""
+        snapshot = self.studio.jobs.snapshot(shown_job or "")
+        if shown_job == job_id or snapshot is None or not isinstance(snapshot.result, FinishedEdit):
+            return unchanged(WatchOutputs)
+        return _watch_outputs(snapshot)._replace(progress=gr.skip())
 
     def compare(self, job_id: str, number: float, beside: str = "") -> CompareOutputs:
         """Frame `number` (from 0) of a finished edit beside its source or, given that one's job, another edit."""
@@ -301,4 +312,5 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
         project_file=str(finished.project),
         command=finished.command,
         report=json.loads(finished.report.read_text(encoding="utf-8")),
+        shown_job=snapshot.id,
     )

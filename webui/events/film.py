@@ -24,6 +24,7 @@ from webui import views
 from webui.events.edit import EditEvents, Rows
 from webui.events.follow import leave_video, show_of_plan
 from webui.events.over import Over, asked_over, opened_from
+from webui.events.plan import model_shown, side_of
 from webui.jobs.queue import Snapshot
 from webui.jobs.tasks import Drafts
 from webui.messages import refusal, refuse_on_error
@@ -192,7 +193,7 @@ class FilmEvents:
             video=str(project.video),
             source_prompt=project.plan.source_prompt,
             model=model,
-            side=project.size or 0,
+            side=side_of(self.studio.profile(model), project.size or 0),
             frames=project.frames or "",
             prompting=views.ONE if whole else views.BY_SHOT,
             prompt=ranges[0].prompt if whole else "",
@@ -203,7 +204,8 @@ class FilmEvents:
         )
         settings = asdict(project.plan) | asdict(project.edit)
         leave_video(self.studio.jobs, plan_job_id, place_job_id, draft_job_id, region_job_id)
-        return [*outputs, *shown_values(ALL, self.studio.profile(model), settings)]
+        shown = model_shown(self.studio, model)
+        return [*outputs, *shown, *shown_values(ALL, self.studio.profile(model), settings)]
 
     def _video_of(self, file: Path, video: str | None) -> Path:
         name, expected = project_video(file)

@@ -3,8 +3,9 @@
 It is kept with the tab's session, and on the server under an id by which a reload finds it: {"file": checksum of the
 video's file, "video": digest of its frames at the working size, "masks": {frame: [H, W]}, "pictures": {frame: [H, W,
 3]}, "words", "feather", "crop": of the region, "job": that of the region in all frames, "found_in": see
-`words_found_in`, "opened": what a project holds and no plan has taken up yet, "shown": whether the page shows it,
-"id"}. Of other frames it counts as nothing.
+`words_found_in`, "before": of these, `OF_REGION`, what counts again if the search for the region that was asked for
+finds nothing, "opened": what a project holds and no plan has taken up yet, "shown": whether the page shows it, "id"}.
+Of other frames it counts as nothing.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from adaflow_core.video.types import parse_range
 from webui.studio import StoredPlan
 
 Over = dict[str, Any]
+OF_REGION = ("masks", "words", "feather", "crop", "job", "found_in")
 _NO_REGION: Over = {"painted": [], "words": "", "feather": FEATHER, "crop": "auto"}
 
 
 def nothing(**known: Any) -> Over:
     """Nothing painted and nothing given back."""
     parts = {"file": "", "video": "", "masks": {}, "pictures": {}, "words": "", "feather": FEATHER, "crop": "auto"}
-    return parts | {"job": "", "found_in": None, "opened": None, "shown": True, "id": ""} | known
+    parts |= {"job": "", "found_in": None, "before": None, "opened": None, "shown": True, "id": ""}
+    return parts | known
 
 
 def of_plan(stored: StoredPlan, over: Over | None) -> Over:
@@ -42,11 +45,22 @@ def of_plan(stored: StoredPlan, over: Over | None) -> Over:
 
 
 def asked_over(stored: StoredPlan | None, over: Over | None) -> tuple[Region | None, ByHand | None]:
-    """The region and the keyframes by hand of a plan's video."""
+    """The region and the keyframes by hand of a plan's video; what is of other frames is refused."""
     if stored is None or not over:
         return None, None
+    if is_of_others(stored, over):
+        raise AdaFlowError(
+            "what was painted or given back is of other frames, or of another size, and is not used; give it again for "
+            "these, or edit without it"
+        )
     over = of_plan(stored, over)
     return region_of(over), ByHand(dict(over["pictures"])) if over["pictures"] else None
+
+
+def is_of_others(stored: StoredPlan, over: Over) -> bool:
+    """Whether there is something, and it was painted or given back for other frames than a plan's."""
+    here = bool(over["opened"]) or over["video"] == stored.plan.video.digest
+    return not here and bool(region_of(over) or over["pictures"])
 
 
 def region_of(over: Over) -> Region | None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.config import EditConfig, ModelProfile, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.report import visualize
 from adaflow_core.types import Plan
@@ -27,6 +29,7 @@ from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import (
     FrameOutputs,
     ModelOutputs,
+    ModelShown,
     PreviewOutputs,
     TokenOutputs,
     VideoOutputs,
@@ -42,6 +45,8 @@ class PlanEvents:
 
     def __init__(self, studio: Studio, clips: list[dict[str, str]]) -> None:
         self.studio, self.clips = studio, clips
+        # Reading a whole file takes long: in the event loop's own threads it would keep others' progress waiting.
+        self._reading = ThreadPoolExecutor(2, thread_name_prefix="adaflow-reading")
 
     async def describe(self, video: str | None) -> AsyncIterator[str]:
         """One line on the video; then, when all of it was read once, what is wrong with it."""
@@ -53,7 +58,8 @@ class PlanEvents:
             unseen = "" if is_playable(info) else views.copy_line()
             line = views.line(views.video_line(info)) + unseen
             yield line + views.notice(info.notes)
-            read = await asyncio.to_thread(decode_video, video, size=working_size(info.width, info.height, MIN_SIDE))
+            read_small = partial(decode_video, video, size=working_size(info.width, info.height, MIN_SIDE))
+            read = await asyncio.get_running_loop().run_in_executor(self._reading, read_small)
             yield line + views.notice(read.notes)
 
     def playable(self, video: str | None) -> gr.Video:
@@ -84,6 +90,7 @@ class PlanEvents:
         return unchanged(
             VideoOutputs,
             frames="",
+            keyframes_at="",
             plan_id="",
             facts=None,
             plan_job_id=gr.skip() if loading else "",
@@ -100,6 +107,7 @@ class PlanEvents:
             draft_progress="",
             drafted="",
             region_job_id="",
+            region_progress="",
             prompting=views.ONE,
             prompts=[],
             takes=[],
@@ -108,13 +116,14 @@ class PlanEvents:
             retake_progress="",
             result=gr.Column(visible=False),
             job_id="",
+            shown_job="",
         )
 
     def another_plan(
         self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
     ) -> VideoOutputs:
-        """As `another_video`, but frames, prompts and takes are those of a project that was opened."""
-        kept = dict.fromkeys(("frames", "prompting", "prompts", "takes", "project_line"), gr.skip())
+        """As `another_video`, but frames, keyframes, prompts and takes are those of a project that was opened."""
+        kept = dict.fromkeys(_OF_PROJECT, gr.skip())
         cleared = self.another_video(plan_job_id, place_job_id, draft_job_id, region_job_id, watched)
         return cleared._replace(**kept)
 
@@ -135,8 +144,8 @@ class PlanEvents:
         return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
 
     def restore(self, session: str) -> list[Any]:
-        """Video, prompts, the jobs of edit, drafts and place, what runs of planning, drafts and search, the plan's id,
-        what was painted and the settings, as this tab had them.
+        """Video, prompts, the jobs of the edit, of the edit that is shown, of drafts and place, what runs of planning,
+        drafts and search, the plan's id, what was painted, the model and the settings, as this tab had them.
 
         The session comes from the browser: of the server's files it names only what it has ids of.
         """
@@ -148,18 +157,29 @@ class PlanEvents:
         stored = stored or self.studio.find_plan(kept.get("plan"))
         video = stored.request.video if stored else self.studio.find_video(kept.get("video"))
         settings = kept.get("settings") if stored or running["planning"] else None
-        if len(settings or []) != len(SETTINGS):  # of an older page
-            settings = None
         prompts = [kept.get(name) or gr.skip() for name in ("source_prompt", "prompt")]
         over = self.studio.find_over(kept.get("over"))
         return [
-            video or gr.skip(), *prompts, kept.get("job") or "",
+            video or gr.skip(), *prompts, kept.get("job") or "", kept.get("shown") or "",
             *(done[name].id if name in done else "" for name in ("drafted", "placed")),
             *running.values(),
             stored.id if stored else "",
             *((over | {"shown": False}, over["id"]) if over else (gr.skip(), "")),
-            *(settings or [gr.skip()] * len(SETTINGS)),
+            *self._restored(settings or []),
         ]  # fmt: skip
+
+    def _restored(self, settings: list[Any]) -> list[Any]:
+        """What the page shows of a tab's model, and the tab's settings; those of an older page are left as they are."""
+        same = [*unchanged(ModelShown), *[gr.skip()] * len(SETTINGS)]
+        if len(settings) != len(SETTINGS):
+            return same
+        kept = dict(zip(SETTINGS, settings, strict=True))
+        try:
+            model = self.studio.resolve_model(str(kept["model"] or ""))
+        except AdaFlowError:  # it is no longer offered
+            return same
+        side = side_of(self.studio.profile(model), kept["side"])
+        return [*model_shown(self.studio, model), *(kept | {"side": side}).values()]
 
     def restore_plan(self, plan_id: str | None) -> PreviewOutputs:
         """Show the plan that a reloaded page had."""
@@ -240,32 +260,23 @@ class PlanEvents:
 
     async def choose_model(self, model: str, before: str) -> AsyncIterator[tuple[Any, ...]]:
         """Load another model and show its own settings; if it cannot be loaded, everything stays as it was."""
-        same = [gr.skip()] * len(ALL)
-        with refuse_on_error():
+        same = *unchanged(ModelShown), *[gr.skip()] * len(ALL)
+        try:
             job_id = self.studio.load(model)
+        except AdaFlowError as problem:
+            yield *unchanged(ModelOutputs, model=before), *same
+            raise refusal(str(problem)) from None
         snapshot = None
         async for snapshot in follow(self.studio.jobs, job_id):
             yield *unchanged(ModelOutputs, job_id=job_id, status=views.progress(snapshot)), *same
         if snapshot is None or snapshot.state != "done":
             if snapshot is not None and snapshot.problem:
                 gr.Warning(message(snapshot.problem), title="The model stays as it was")
-            yield *unchanged(ModelOutputs, job_id="", status="", model=before, model_before=before), *same
+            yield *unchanged(ModelOutputs, job_id="", status="", model=before), *same
             return
         profile = self.studio.profile(model)
-        words, known = profile.vocabulary, dict(profile.words)
-        outputs = ModelOutputs(
-            job_id="",
-            status="",
-            model=gr.skip(),
-            model_before=model,
-            side=gr.Dropdown(choices=views.working_sizes(profile.size), value=0),
-            vocabulary=gr.Accordion(label=views.vocabulary_title(words), visible=bool(words)),
-            vocabulary_words=views.vocabulary(words),
-            toy=views.toy(profile),
-            larger=gr.skip() if words else gr.Button(visible=False),
-            **{kind: gr.Radio(choices=list(known.get(kind, ())), visible=kind in known) for kind in views.KINDS},
-        )
-        yield *outputs, *shown_values(ALL, profile)
+        outputs = unchanged(ModelOutputs, job_id="", status="", side=side_of(profile))
+        yield *outputs, *model_shown(self.studio, model), *shown_values(ALL, profile)
 
     def word(self, prompt: str, model: str, word: str | None, kind: str) -> tuple[Any, Any]:
         """The prompt with a word of a kind in it, and the kind's words with none of them chosen."""
@@ -316,8 +327,29 @@ class PlanEvents:
         return stored
 
 
+def side_of(profile: ModelProfile, side: int | str = 0) -> gr.Dropdown:
+    """A working size, among those of a model."""
+    return gr.Dropdown(choices=views.working_sizes(profile.size), value=side, allow_custom_value=True)
+
+
+def model_shown(studio: Studio, model: str) -> ModelShown:
+    """What the page shows of a model, beside its settings."""
+    profile = studio.profile(model)
+    words, known = profile.vocabulary, dict(profile.words)
+    return ModelShown(
+        model_before=model,
+        vocabulary=gr.Accordion(label=views.vocabulary_title(words), visible=bool(words)),
+        vocabulary_words=views.vocabulary(words),
+        toy=views.toy(profile),
+        larger=gr.Button(visible=bool(words and studio.larger_model())),
+        **{kind: gr.Radio(choices=list(known.get(kind, ())), visible=kind in known) for kind in views.KINDS},
+    )
+
+
+# What a project brings with its video.
+_OF_PROJECT = ("frames", "keyframes_at", "prompting", "prompts", "takes", "project_line")
 # What a tab remembers of a plan.
-SETTINGS = ("model", "side", "frames", "prompting", "prompts", "crossfade", *ALL)
+SETTINGS = ("model", "side", "frames", "prompting", "prompts", "crossfade", "takes", "deliver", *ALL)
 
 
 def _size(info: VideoInfo, side: int | str) -> tuple[int, int] | None:

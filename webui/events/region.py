@@ -20,7 +20,7 @@ from adaflow_core.types import Plan
 from adaflow_core.video.images import read_picture
 from webui import views
 from webui.events.follow import follow, not_done, show_unless_left
-from webui.events.over import Over, nothing, of_plan, region_of, words_found_in
+from webui.events.over import OF_REGION, Over, is_of_others, nothing, of_plan, region_of, words_found_in
 from webui.jobs.finished import file_name
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import OverOutputs, unchanged
@@ -49,7 +49,7 @@ class RegionEvents:
         words = (region_words or "").strip()
         if not words:
             raise refusal("name something of the source prompt, such as “ball”")
-        async for outputs in self._carry(stored, over | {"masks": {}, "words": words, "feather": int(feather)}):
+        async for outputs in self._carry(stored, over, masks={}, words=words, feather=int(feather)):
             yield outputs
 
     async def set_feather(self, plan_id: str | None, over: Over, feather: float) -> AsyncIterator[OverOutputs]:
@@ -59,7 +59,7 @@ class RegionEvents:
             yield unchanged(OverOutputs)
             return
         stored, over = self._known(plan_id, over)
-        async for outputs in self._carry(stored, over | {"feather": int(feather)}):
+        async for outputs in self._carry(stored, over, feather=int(feather)):
             yield outputs
 
     async def use_strokes(
@@ -101,10 +101,11 @@ class RegionEvents:
     ) -> AsyncIterator[OverOutputs]:
         """`painted` [H, W] is added to the region or taken away from it, and the region carried to all frames."""
         frame = self._frame(stored, painted_frame)
+        if frame not in over["masks"] and self._is_searched(over):
+            raise refusal(f"the region is still being found in frame {frame}; wait for it, then change it there")
         inside = self._inside(stored, over, frame)
         inside = inside | painted if strokes == views.PAINT_IN else inside & ~painted
-        known = over | {"masks": over["masks"] | {frame: inside}, "feather": int(feather)}
-        async for outputs in self._carry(stored, known):
+        async for outputs in self._carry(stored, over, masks=over["masks"] | {frame: inside}, feather=int(feather)):
             yield outputs
 
     async def show_over(self, plan_id: str | None, over: Over) -> AsyncIterator[OverOutputs]:
@@ -117,39 +118,65 @@ class RegionEvents:
             known = of_plan(stored, over)
         found_in = words_found_in(stored, known)
         if known["shown"] and (found_in is None or found_in == known["found_in"]):
-            if known is not over and (region_of(over) or over["pictures"]):
+            if is_of_others(stored, over):
+                self._leave_search(over)
                 yield self._nothing(known, "What was painted is of other frames, or of another size: it is not used.")
             else:
                 yield unchanged(OverOutputs)
         else:
-            known = known | {"shown": True}
-            yield self._hand_shown(stored, known)
+            shown = self._hand_shown(stored, known | {"shown": True})
+            yield shown
             if region_of(known):
-                async for outputs in self._carry(stored, known):
+                async for outputs in self._carry(stored, shown.over):
                     yield outputs
 
-    async def _carry(self, stored: StoredPlan, over: Over) -> AsyncIterator[OverOutputs]:
-        """The region in all frames; found anew where the job that found it is gone."""
-        region = region_of(over)
+    async def _carry(self, stored: StoredPlan, over: Over, **asked: Any) -> AsyncIterator[OverOutputs]:
+        """The region in all frames, with what is `asked` of it; found anew where the job that found it is gone."""
+        wanted = over | asked
+        region, found_in = region_of(wanted), words_found_in(stored, wanted)
         assert region is not None
         mask = self._carried(over)
-        found_in = words_found_in(stored, over)
         if mask is None or mask.asked != region.as_json() or found_in != over["found_in"]:
             with refuse_on_error():
-                job_id, snapshot = self.studio.region(stored.id, region), None
-            async for snapshot in follow(self.studio.jobs, job_id):
-                if not snapshot.finished:
-                    yield unchanged(OverOutputs, region_job_id=job_id, region_progress=views.progress(snapshot))
-            if snapshot is None or snapshot.state != "done":
-                yield unchanged(OverOutputs, region_job_id="", region_progress="")
-                raise not_done(self.studio.jobs.snapshot(job_id), "region")
-            over, mask = over | {"job": job_id, "found_in": found_in}, snapshot.result
+                job_id = self.studio.region(stored.id, region)
+            self._leave_search(over)
+            # Kept as it begins: what is painted and given back while it searches begins from it.
+            before = over["before"] or {name: over[name] for name in OF_REGION}
+            wanted = wanted | {"job": job_id, "found_in": found_in, "before": before}
+            begun = self._kept(wanted, region_job_id=job_id)
+            yield begun
+            async for outputs in self._search(job_id, begun.over):
+                yield outputs
+            wanted, mask = begun.over, self._carried(begun.over)
+        if mask is not None:
+            async for outputs in self._region_shown(stored, wanted, mask):
+                yield outputs
+
+    async def _search(self, job_id: str, over: Over) -> AsyncIterator[OverOutputs]:
+        """The progress of a search. One that finds nothing leaves the region as it was, unless something else was asked
+        for meanwhile."""
+        snapshot = None
+        async for snapshot in follow(self.studio.jobs, job_id):
+            if not snapshot.finished:
+                yield unchanged(OverOutputs, region_job_id=job_id, region_progress=views.progress(snapshot))
+        latest = self._latest(over)
+        if latest["job"] != job_id:
+            return
+        if snapshot is None or snapshot.state != "done":
+            yield self._kept(latest | latest["before"] | {"before": None}, region_job_id="", region_progress="")
+            raise not_done(self.studio.jobs.snapshot(job_id), "region")
+
+    async def _region_shown(self, stored: StoredPlan, over: Over, mask: RegionMask) -> AsyncIterator[OverOutputs]:
+        """A region that was found, unless something else was asked for meanwhile."""
         items = await asyncio.to_thread(region_view, stored.plan, mask.weights)
         frames = ", ".join(map(str, sorted(over["masks"])))
         where = f"painted on frame {frames}" if frames else f"“{over['words']}”"
         found = views.line(f"Only this part is edited; {where}.{_crop_line(stored.plan, mask)}")
+        latest = self._latest(over)
+        if latest["job"] != over["job"]:
+            return
         shown = self._kept(
-            over,
+            latest | {"before": None},
             region_job_id="",
             region_progress="",
             region_line=found + (views.notice([mask.doubt]) if mask.doubt else ""),
@@ -174,9 +201,12 @@ class RegionEvents:
         """The whole picture again."""
         if over and over["opened"]:
             over = over | {"opened": over["opened"] | {"region": None}}
-        kept = over | {"masks": {}, "words": "", "job": ""} if over else {}
+        self._leave_search(over)
+        kept = over | {"masks": {}, "words": "", "job": "", "before": None} if over else {}
         hidden = gr.Gallery([], visible=False)
-        return self._kept(kept, region_progress="", region_line="", region_gallery=hidden, region_words="")
+        return self._kept(
+            kept, region_job_id="", region_progress="", region_line="", region_gallery=hidden, region_words=""
+        )
 
     def keyframes(self, plan_id: str | None) -> Any:
         """The plan's keyframes to choose from."""
@@ -227,8 +257,8 @@ class RegionEvents:
         """Nothing is painted and nothing given back, and `said` says why."""
         hidden = gr.Gallery([], visible=False)
         return self._kept(
-            over, region_progress="", region_line=views.line(said), region_gallery=hidden, region_words="",
-            hand_line="", hand_gallery=hidden,
+            over, region_job_id="", region_progress="", region_line=views.line(said), region_gallery=hidden,
+            region_words="", hand_line="", hand_gallery=hidden,
         )  # fmt: skip
 
     def _hand_shown(self, stored: StoredPlan, over: Over) -> OverOutputs:
@@ -239,8 +269,10 @@ class RegionEvents:
 
     def _kept(self, over: Over, **shown: Any) -> OverOutputs:
         """Outputs of what was painted and given back, which a reload will find."""
-        if over:
+        if over and not over["id"]:
             over = over | {"id": self.studio.keep_over(over)}
+        if over:
+            self.studio.keep_over(over)
         return unchanged(OverOutputs, over=over, over_id=over.get("id", ""), **shown)
 
     def _known(self, plan_id: str | None, over: Over) -> tuple[StoredPlan, Over]:
@@ -250,6 +282,19 @@ class RegionEvents:
             raise refusal("there is no plan yet; preview the keyframes first")
         with refuse_on_error():
             return stored, of_plan(stored, over)
+
+    def _latest(self, over: Over) -> Over:
+        """What was painted and given back, with what was done since `over` was kept."""
+        return self.studio.find_over(over["id"]) or over
+
+    def _is_searched(self, over: Over) -> bool:
+        snapshot = self.studio.jobs.snapshot(over["job"])
+        return snapshot is not None and not snapshot.finished
+
+    def _leave_search(self, over: Over) -> None:
+        """Something else is asked for: a search that still runs ends without a word."""
+        if over and self._is_searched(over):
+            self.studio.jobs.leave(over["job"])
 
     def _carried(self, over: Over) -> RegionMask | None:
         """The region in all frames, while its job is known."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
+from adaflow_core.config import PlanConfig
 from adaflow_core.report import visualize
 from adaflow_core.report.export import plan_arrays, plan_report
 from adaflow_core.types import Plan
 from webui import views
 from webui.jobs.finished import file_name
-from webui.messages import refusal
+from webui.messages import refusal, refuse_on_error
 from webui.outputs import MatchOutputs, ZoomOutputs, unchanged
 from webui.served_images import serve_image
 from webui.studio import StoredPlan, Studio
@@ -71,9 +73,15 @@ class TimelineEvents:
             raise refusal('a plan is given as "json" or as "npz"')
         return str(await asyncio.to_thread(_write, stored, kind))
 
-    def by_hand(self, plan_id: str | None, number: float, action: str) -> str:
-        """The keyframes after an action (one of `HAND`) on frame `number`, for the setting `keyframes_at`."""
-        return set_by_hand(self._find(plan_id).plan, int(number), action)
+    def by_hand(self, plan_id: str | None, number: float, action: str, keyframes_at: str = "") -> str:
+        """The keyframes after an action (one of `HAND`) on frame `number`, for the setting `keyframes_at`.
+
+        What is set there already may be planned only now, so it counts more than the plan's keyframes.
+        """
+        plan = self._find(plan_id).plan
+        with refuse_on_error():
+            asked = list(PlanConfig(keyframes_at=keyframes_at or "").given_keyframes)
+        return set_by_hand(asked or plan.segments.keyframes.tolist(), plan.segments.cuts, int(number), action)
 
     def _find(self, plan_id: str | None) -> StoredPlan:
         stored = self.studio.find_plan(plan_id)
@@ -104,9 +112,12 @@ def _follow_the_same(first: Plan, second: Plan) -> bool:
     return same and np.array_equal(first.segments.keyframes, second.segments.keyframes)
 
 
-def set_by_hand(plan: Plan, frame: int, action: str) -> str:
-    """The plan's keyframes with `action` done at `frame`, for `keyframes_at`; "" where they are to be chosen."""
-    keyframes = plan.segments.keyframes.tolist()
+def set_by_hand(keyframes: Sequence[int], cuts: np.ndarray, frame: int, action: str) -> str:
+    """These keyframes with `action` done at `frame`, for `keyframes_at`; "" where they are to be chosen.
+
+    `cuts`: the first frames of all shots but the first.
+    """
+    keyframes = list(keyframes)
     if action == AUTOMATIC:
         return ""
     if action in (ADD, MOVE) and frame in keyframes:
@@ -114,8 +125,10 @@ def set_by_hand(plan: Plan, frame: int, action: str) -> str:
     if action == ADD:
         keyframes.append(frame)
     elif action == MOVE:
-        shots = np.searchsorted(plan.segments.cuts, [frame, *keyframes], side="right")
+        shots = np.searchsorted(cuts, [frame, *keyframes], side="right")
         near = [k for k, shot in zip(keyframes, shots[1:], strict=True) if shot == shots[0]]
+        if not near:
+            raise refusal(f"the shot of frame {frame} has no keyframe to move; add one there")
         keyframes.remove(min(near, key=lambda k: abs(k - frame)))
         keyframes.append(frame)
     elif frame not in keyframes:

@@ -59,6 +59,12 @@ class FinishedEdit:
     parent: str = ""  # the job of the take before
     stretch: tuple[int, int] | None = None  # first and end of the frames that were made again last
 
+    def held_bytes(self) -> int:
+        """What its files take, and its frames where no folder shows their file. `before` belongs to the cache."""
+        name = getattr(self.after, "filename", None)
+        apart = 0 if name and Path(name).is_file() else self.after.nbytes
+        return apart + sum(file.stat().st_size for file in self.folder.glob("*"))
+
     def result(self, plan: Plan) -> EditResult:
         """What the engine gave."""
         report = json.loads(self.report.read_text(encoding="utf-8"))
@@ -96,15 +102,15 @@ def write_finished(
         # The source as a result that changed nothing.
         EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
         metadata = {"comment": _MADE_BY_AI} if public else None
-        result.save(files["edit"], metadata)
+        result.save(files["edit"], metadata, monitor)
         delivered = files["edit"]
         if deliver == "source":
             result, delivered = _deliver(folder / f"{name}-full-size.mp4", delivered, result, video, metadata, monitor)
         kept = {name: part and part.as_json(folder) for name, part in zip(("region", "by_hand"), over, strict=True)}
-        project = replace(project, rest=project.rest | kept)
-        project.save(files["project"], name=project.video.name)
+        replace(project, rest=project.rest | kept).save(files["project"], name=project.video.name)
         report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
         files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        result = replace(result, frames=_on_disk(folder / "frames.npy", result.frames))
     return FinishedEdit(
         folder=folder,
         before=video.frames,
@@ -117,7 +123,7 @@ def write_finished(
         command=command,
         reused=bool(result.report.get("inversion_reused")),
         edited=len(result.report.get("edited", result.frames)),
-        warnings=(*result.warnings, *scores.warnings),
+        warnings=(*dict.fromkeys((*result.warnings, *map(without_folders, monitor.notes))), *scores.warnings),
         source=files["source"],
         edit=files["edit"],
         delivered=delivered,
@@ -136,6 +142,14 @@ def _made(folder: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _on_disk(path: Path, frames: np.ndarray) -> np.ndarray:
+    """The frames as a memory map, at `path` if they are in memory: they are kept for as long as the files are."""
+    if isinstance(frames, np.memmap):
+        return frames
+    np.save(path, frames)
+    return np.load(path, mmap_mode="r")
 
 
 def _deliver(

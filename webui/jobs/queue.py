@@ -81,6 +81,7 @@ class _Job:
     stop: threading.Event = field(default_factory=threading.Event)
     problem: str = ""
     result: Any = None
+    held: int = 0  # bytes that its result takes
 
     @property
     def finished(self) -> bool:
@@ -103,19 +104,24 @@ class _Job:
 class Jobs:
     """The jobs of one device: run one at a time, their results kept for a while.
 
-    keep: how many finished jobs of a kind are remembered; keep_of: the same for the kinds that it names. `discard` is
-    called with the result of each that ended before. waiting: how many jobs may wait. seconds: how long each may run.
+    keep: how many finished jobs of a kind are remembered; keep_of: the same for the kinds that it names. keep_bytes:
+    what their results may take in all, each as `bytes_of` says when it is made; the last one is kept whatever it takes.
+    `discard` is called with the result of each that ended before. waiting: how many jobs may wait. seconds: how long
+    each may run.
     """
 
     def __init__(
         self,
         keep: int = 32,
         keep_of: Mapping[str, int] | None = None,
+        keep_bytes: float = math.inf,
+        bytes_of: Callable[[Any], int] = lambda result: 0,
         discard: Callable[[Any], None] | None = None,
         waiting: int = 32,
         seconds: float = math.inf,
     ) -> None:
-        self._keep, self._keep_of, self._discard = keep, dict(keep_of or {}), discard
+        self._keep, self._keep_of, self._keep_bytes = keep, dict(keep_of or {}), keep_bytes
+        self._bytes_of, self._discard = bytes_of, discard
         self._most_waiting, self._seconds = waiting, seconds
         self._lock = threading.Lock()
         self._submitted = threading.Condition(self._lock)
@@ -203,6 +209,11 @@ class Jobs:
         with self._lock:
             return {path for job in self._jobs.values() if not job.finished for path in job.files}
 
+    def held_bytes(self) -> int:
+        """What the results that are kept take."""
+        with self._lock:
+            return sum(job.held for job in self._jobs.values())
+
     def is_alive(self) -> bool:
         """False if the worker thread has died; before the first job there is none."""
         return self._worker is None or self._worker.is_alive()
@@ -223,18 +234,27 @@ class Jobs:
         return [job for job in self._jobs.values() if job.finished]
 
     def _too_many(self) -> list[_Job]:
-        """Of each kind the finished jobs over its number, those that ended first.
+        """Of each kind the finished jobs over its number, and those whose results take too much, the oldest first.
 
         Jobs without a result are counted apart: stopping many edits forgets nobody's finished one.
         """
         alike: defaultdict[tuple[str, bool], list[_Job]] = defaultdict(list)
-        for job in sorted(self._finished(), key=lambda job: job.ended):
+        ended = sorted(self._finished(), key=lambda job: job.ended)
+        for job in ended:
             alike[job.kind, job.result is None].append(job)
-        return [
-            job
+        over = {
+            job.id: job
             for (kind, _), jobs in alike.items()
             for job in jobs[: max(0, len(jobs) - self._keep_of.get(kind, self._keep))]
-        ]
+        }
+        large = [job for job in ended if job.held and job.id not in over]
+        held = sum(job.held for job in large)
+        for job in large[:-1]:
+            if held <= self._keep_bytes:
+                break
+            over[job.id] = job
+            held -= job.held
+        return list(over.values())
 
     def _ahead(self, job: _Job) -> int:
         if job.state != "waiting":
@@ -250,8 +270,10 @@ class Jobs:
                 job = self._waiting()[0]
                 job.state, job.started = "running", time.monotonic()
             state, result, problem = job.context.run(self._work, job)
+            held = self._bytes_of(result)
             with self._lock:
                 job.state, job.result, job.problem, job.ended = state, result, problem, time.monotonic()
+                job.held = held
                 job.work, job.context = _no_work, Context()  # releases what they hold, which may be large
                 forgotten = [self._jobs.pop(old.id) for old in self._too_many()]
             self._discard_results(forgotten)
@@ -308,6 +330,11 @@ class Watched:
 
     def put_aside(self) -> None:
         self.aside, self.here = [*self.aside, *self.here], []
+
+    def turn_to(self, job_id: str) -> None:
+        """What comes of this one is shown; the others go on aside."""
+        self.put_aside()
+        self.here, self.aside = [job_id], [other for other in self.aside if other != job_id]
 
 
 def _no_work(report: Report, stop: Stop) -> None:

@@ -54,7 +54,7 @@ def serve(
     """
     uploads.mkdir(parents=True, exist_ok=True)
     blocks = build(studio)
-    middleware, lifespan = [Middleware(_NoRemoteFiles)], {}
+    middleware, lifespan = [Middleware(_Refusals)], {}
     if mcp:
         from webui.serving.tools import build_tools  # needs a package that is not always there
 
@@ -116,15 +116,22 @@ class _Tools:
         await (self.tools if ours else self.app)(scope, receive, send)
 
 
-class _NoRemoteFiles:
-    """Refuses requests for remote files: Gradio's file route would fetch any URL for a visitor."""
+class _Refusals:
+    """Refuses what Gradio would do for a visitor and the page does not use.
+
+    Its file route would fetch any URL; its route for recordings of the screen would hand any file to the system's
+    ffmpeg.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _, is_file, name = scope.get("path", "").partition("/file=")
+        path = scope.get("path", "")
+        _, is_file, name = path.partition("/file=")
         if is_file and "://" in name:
             await PlainTextResponse("only files of this page are served", 403)(scope, receive, send)
+        elif path.rstrip("/").endswith("/process_recording"):
+            await PlainTextResponse("this page takes no recordings of the screen", 403)(scope, receive, send)
         else:
             await self.app(scope, receive, send)

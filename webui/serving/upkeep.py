@@ -38,7 +38,10 @@ class Upkeep:
         self._stop.set()
 
     def clean(self) -> int:
-        """Delete everything that is past its time, and the oldest uploads over the size limit; returns the number."""
+        """Delete everything that is past its time, and the oldest uploads over the size limit; returns the number.
+
+        Finished edits count towards the limit; those over their share of it are forgotten as the next one is made.
+        """
         limits = self.studio.limits
         deleted = self.studio.forget_older_than(limits.keep_seconds)
         oldest, in_use = time.time() - limits.keep_seconds, self.studio.jobs.files_in_use()
@@ -47,7 +50,7 @@ class Upkeep:
     def _clean_uploads(self, oldest: float, in_use: set[Path]) -> int:
         # By change time: a copy has the modification time of its original.
         files = [(file.stat(), file) for file in self.uploads.rglob("*") if file.is_file() and file not in self._own]
-        total, deleted = sum(stat.st_size for stat, _ in files), 0
+        total, deleted = sum(stat.st_size for stat, _ in files) + self.studio.jobs.held_bytes(), 0
         for stat, file in sorted(files, key=lambda pair: pair[0].st_ctime):
             too_old, too_many = stat.st_ctime < oldest, total > self.studio.limits.keep_bytes
             if file not in in_use and (too_old or too_many):

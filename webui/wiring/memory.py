@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gradio as gr
 
-from webui.events.plan import SETTINGS
+from webui.events.plan import PlanEvents
 from webui.messages import quietly
-from webui.outputs import DraftOutputs, PlaceOutputs, PreviewOutputs, collect
+from webui.outputs import DraftOutputs, ModelShown, PlaceOutputs, PreviewOutputs, collect
+from webui.wiring.rows import add_rows
 from webui.wiring.shared import (
+    EACH,
     HISTORY,
     PRIVATE,
+    SETTLED,
     Events,
     Steps,
     history_call,
     keep_plan,
+    kept_settings,
     next_version,
     parameters,
     show_over,
@@ -27,6 +31,8 @@ _SESSION = "() => [adaflow.session()]"
 _ASIDE = "(_, job, watched) => [adaflow.edits(), job, watched]"
 _KEEP_VIDEO = "(video) => adaflow.keep({ video })"
 _KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
+_KEEP_SETTINGS = "(...settings) => adaflow.keep({ settings })"
+_KEEP_SHOWN = "(shown) => adaflow.keep({ shown })"
 _KEEP_RUNNING = "(progress, ...settings) => adaflow.keepRunning(progress, settings)"
 _KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
 
@@ -41,8 +47,14 @@ def connect_memory(
 
     A reload loses nothing that is done or runs, while the server keeps it; the search for a region begins anew.
     """
-    planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
-    settings = collect(SETTINGS, plan, edit)
+    _keep(events.planning, steps, keeping)
+    _restore(blocks, events, steps)
+
+
+def _keep(planning: PlanEvents, steps: Steps, keeping: list[gr.events.Dependency]) -> None:
+    """What is made, chosen and typed is remembered as it comes."""
+    video, plan, edit = steps.video, steps.plan, steps.edit
+    settings = kept_settings(steps)
     for event in keeping[:-2]:
         keep_plan(event, steps)
     for event in keeping[-2:]:
@@ -60,12 +72,22 @@ def connect_memory(
     )
     for progress in (plan.status, edit.progress, edit.draft_progress, edit.place_progress):
         progress.change(None, [progress, *settings], None, js=_KEEP_RUNNING, **PRIVATE)
+    edit.shown_job.change(None, edit.shown_job, None, js=_KEEP_SHOWN, **PRIVATE)
+    # Those that change long after the last plan, or with the edit itself.
+    chosen = [edit.prompts.change, edit.prompting.change, edit.takes.change, edit.region.deliver.change]
+    gr.on(chosen, None, None, None, js=SETTLED, **PRIVATE).then(None, settings, None, js=_KEEP_SETTINGS, **PRIVATE)
+
+
+def _restore(blocks: gr.Blocks, events: Events, steps: Steps) -> None:
+    """After a reload."""
+    planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
     part = edit.region
     restored = [
         video.video,
         video.source_prompt,
         edit.prompt,
         edit.job_id,
+        edit.shown_job,
         edit.drafted,
         edit.placed,
         plan.job_id,
@@ -74,12 +96,15 @@ def connect_memory(
         plan.plan_id,
         part.over,
         part.over_id,
-        *settings,
+        *collect(ModelShown._fields, plan, edit, video),
+        *kept_settings(steps),
     ]
     loaded = blocks.load(planning.restore, edit.session, restored, js=_SESSION, **PRIVATE)
     # Now, since the edit may run for long; and again when it has ended.
     loaded.then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
-    loaded.then(*watch_call(editing, steps), **PRIVATE).then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
+    watch = watch_call(editing, steps)
+    again = loaded.then(editing.show_again, [edit.shown_job, edit.job_id], watch[2], **PRIVATE)
+    again.then(*watch, **EACH).then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
     aside = [edit.session, edit.job_id, edit.watched]
     watch_aside(loaded.then(editing.go_on_aside, aside, None, js=_ASIDE, **PRIVATE), editing, steps)
     shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **PRIVATE)
@@ -88,6 +113,9 @@ def connect_memory(
     for handler, kind in ((events.film.show_drafts, DraftOutputs), (editing.show_place, PlaceOutputs)):
         shown.then(handler, collect(parameters(handler), plan, edit), collect(kind._fields, edit), **PRIVATE)
     previewing = [plan.plan_id, plan.job_id], collect(PreviewOutputs._fields, plan)
-    keep_plan(shown.then(planning.go_on_planning, *previewing, **PRIVATE), steps)
+    planned = shown.then(planning.go_on_planning, *previewing, **PRIVATE)
+    keep_plan(planned, steps)
+    for event in (shown, planned):
+        add_rows(event.success, events.film, steps)
     show_over(shown.then, events.region, steps)
     show_selection(shown.then, events, steps)

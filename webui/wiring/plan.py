@@ -10,12 +10,14 @@ from webui.components.edit import EditStep
 from webui.components.plan import PlanStep
 from webui.events.timeline import TimelineEvents
 from webui.messages import quietly
-from webui.outputs import MatchOutputs, ModelOutputs, PreviewOutputs, ZoomOutputs, collect
+from webui.outputs import MatchOutputs, ModelOutputs, ModelShown, PreviewOutputs, ZoomOutputs, collect
 from webui.settings import ALL, EDIT, PLAN
 from webui.wiring.shared import (
+    EACH,
     IMMEDIATE,
     LATEST,
     PRIVATE,
+    PRIVATE_LATEST,
     PUBLIC,
     Call,
     Events,
@@ -33,15 +35,17 @@ from webui.wiring.shared import (
 _SAVE_PLAN = (
     "() => setTimeout(() => document.querySelector('.af-plan-file a, a.af-plan-file, .af-plan-file')?.click(), 300)"
 )
+_NOT_BY_HAND = "() => ['']"
 
 
 def connect_settings(events: Events, steps: Steps) -> None:
     """The model with its own settings, and the buttons that bring these back."""
     plan, edit = steps.plan, steps.edit
-    outputs = collect((*ModelOutputs._fields, *ALL), plan, edit, steps.video)
+    outputs = collect((*ModelOutputs._fields, *ModelShown._fields, *ALL), plan, edit, steps.video)
     choose = events.planning.choose_model, [plan.model, plan.model_before], outputs
-    plan.model.input(*choose, api_name="choose_model", **PUBLIC)
-    steps.video.larger.click(events.planning.larger_model, None, plan.model, **PRIVATE).then(*choose, **PRIVATE)
+    plan.model.input(*choose, api_name="choose_model", **LATEST)
+    larger = steps.video.larger.click(events.planning.larger_model, None, plan.model, **PRIVATE)
+    larger.then(*choose, **PRIVATE_LATEST)
     plan.reset.click(events.planning.own_settings, plan.model, collect(PLAN, plan), **PRIVATE)
     edit.reset.click(events.editing.own_settings, plan.model, collect(EDIT, edit), **PRIVATE)
 
@@ -69,15 +73,15 @@ def connect_plan_views(events: Events, plan: PlanStep, edit: EditStep) -> None:
     tokens, frame = tokens_call(planning, plan), frame_call(planning, plan)
     gr.on([plan.number.release, plan.grid.input, plan.show.input], *tokens, api_name="tokens", **LATEST)
     no_matches: Call = _no_matches, None, [plan.matches, plan.match_sentence]
-    moved = plan.frame.release(*frame, api_name="frame", **LATEST).then(*no_matches, **PRIVATE)
-    inputs = collect(parameters(timeline.keep_in_view), plan, job_id=edit.job_id)
-    moved.then(quietly(timeline.keep_in_view), inputs, collect(ZoomOutputs._fields, plan), **PRIVATE)
-    opened = plan.gallery.select(_number, None, plan.number, **PRIVATE).then(*tokens, **PRIVATE)
+    moved = plan.frame.release(*frame, api_name="frame", **LATEST).then(*no_matches, **PRIVATE_LATEST)
+    inputs = collect(parameters(timeline.keep_in_view), plan, job_id=edit.shown_job)
+    moved.then(quietly(timeline.keep_in_view), inputs, collect(ZoomOutputs._fields, plan), **PRIVATE_LATEST)
+    opened = plan.gallery.select(_number, None, plan.number, **EACH).then(*tokens, **PRIVATE_LATEST)
     opened.then(_open_tokens, None, plan.tabs, **PRIVATE)
     for plot in (plan.timeline, plan.time_slice):
-        plot.select(timeline.find_clicked_frame, [plan.plan_id, plan.window], plan.frame, **PRIVATE).then(
-            *frame, **PRIVATE
-        ).then(*no_matches, **PRIVATE)
+        plot.select(timeline.find_clicked_frame, [plan.plan_id, plan.window], plan.frame, **EACH).then(
+            *frame, **PRIVATE_LATEST
+        ).then(*no_matches, **PRIVATE_LATEST)
 
 
 def connect_point(timeline: TimelineEvents, plan: PlanStep, edit: EditStep) -> None:
@@ -101,11 +105,13 @@ def connect_hand(events: Events, steps: Steps) -> list[gr.events.Dependency]:
     """Keyframes that are set by hand; the plan follows."""
     planning, plan = events.planning, steps.plan
     inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, plan)
-    done = []
+    keyframes_at, done = plan.settings["keyframes_at"], []
     for action, button in plan.hand.items():
-        asked = [plan.plan_id, plan.frame, gr.State(action)]
-        changed = button.click(events.timeline.by_hand, asked, plan.settings["keyframes_at"], **PRIVATE)
-        done.append(changed.success(planning.replan, inputs, outputs, **PRIVATE))
+        asked = [plan.plan_id, plan.frame, gr.State(action), keyframes_at]
+        changed = button.click(events.timeline.by_hand, asked, keyframes_at, **PRIVATE_LATEST)
+        done.append(changed.success(planning.replan, inputs, outputs, **PRIVATE_LATEST))
+    # They are counted in the range of frames, so those of another range are other frames.
+    plan.frames.input(None, None, keyframes_at, js=_NOT_BY_HAND, **PRIVATE)
     return done
 
 

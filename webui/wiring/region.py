@@ -10,7 +10,7 @@ import gradio as gr
 from webui.events.region import RegionEvents
 from webui.messages import quietly
 from webui.outputs import OverOutputs, collect
-from webui.wiring.shared import KEEP_OVER, PRIVATE, Call, Steps, parameters, show_over, when_plan_changes
+from webui.wiring.shared import EACH, KEEP_OVER, PRIVATE, Call, Steps, parameters, show_over, when_plan_changes
 
 
 def connect_region(region: RegionEvents, steps: Steps) -> None:
@@ -22,12 +22,15 @@ def connect_region(region: RegionEvents, steps: Steps) -> None:
         return handler, collect(parameters(handler), part, **known), outputs
 
     shown = collect(OverOutputs._fields, part)
+    searches = [
+        part.use_strokes.click(*call(region.use_strokes, shown), **EACH),
+        part.use_box.click(*call(region.use_box, shown), **EACH),
+        gr.on([part.find_words.click, part.region_words.submit], *call(region.find_words, shown), **EACH),
+        part.feather.release(*call(region.set_feather, shown), **EACH),
+    ]
     part.load_frame.click(*call(region.load_frame, [part.canvas]), **PRIVATE)
     changed = [
-        part.use_strokes.click(*call(region.use_strokes, shown), **PRIVATE),
-        part.use_box.click(*call(region.use_box, shown), **PRIVATE),
-        gr.on([part.find_words.click, part.region_words.submit], *call(region.find_words, shown), **PRIVATE),
-        part.feather.release(*call(region.set_feather, shown), **PRIVATE),
+        *searches,
         part.no_region.click(*call(region.no_region, shown), **PRIVATE),
         part.give_back.upload(*call(region.give_back, shown), **PRIVATE),
         part.take_back.click(*call(region.take_back, shown), **PRIVATE),
@@ -42,3 +45,5 @@ def connect_region(region: RegionEvents, steps: Steps) -> None:
     show_over(when, region, steps)
     for event in changed:
         event.then(None, part.over_id, None, js=KEEP_OVER, **PRIVATE)
+    for event in searches:  # there may be another plan by now, with other frames
+        show_over(event.success, region, steps)

@@ -7,6 +7,7 @@ import gradio as gr
 from webui.messages import quietly
 from webui.outputs import BesideOutputs, CompareOutputs, collect
 from webui.wiring.shared import (
+    EACH,
     HISTORY,
     IMMEDIATE,
     LATEST,
@@ -30,13 +31,13 @@ _SHOWN_FRAME = (
 
 def connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
     film, edit, result = events.film, steps.edit, steps.result
-    inputs = collect(parameters(film.retake), result, edit)
+    inputs = collect(parameters(film.retake), result, job_id=edit.shown_job)
     started = result.retake.click(film.retake, inputs, edit.job_id, api_name="retake", **PUBLIC)
     # What stops an edit, here too: the buttons of step 3 may be a screen away.
     result.stop_retake.click(
         events.editing.stop, edit.job_id, result.retake_progress, api_visibility="private", **IMMEDIATE
     )
-    stretch = collect(parameters(film.stretch), result, edit)
+    stretch = collect(parameters(film.stretch), result, job_id=edit.shown_job)
     gr.on(
         [result.first.release, result.end.release, result.first.input, result.end.input, result.retaking.expand],
         film.stretch,
@@ -53,21 +54,26 @@ def connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
 def connect_result(events: Events, steps: Steps, started: list[gr.events.Dependency]) -> None:
     editing, edit, result = events.editing, steps.edit, steps.result
     watch = watch_call(editing, steps)
-    of_edit, of_retake = started
     chosen = result.shown.input(editing.choose_shown, [result.shown, edit.watched], edit.job_id, **PRIVATE)
+    # One that runs goes on aside, and its progress with it.
+    begun_edit, begun_retake = (
+        event.success(editing.turn_to, [edit.job_id, edit.watched], None, **PRIVATE) for event in started
+    )
+    begun_edit.then(str, None, result.retake_progress, **PRIVATE)
+    begun_retake.then(str, None, edit.progress, **PRIVATE)
     watched = [
-        of_edit.success(*watch, api_name="watch", **PUBLIC),
-        of_retake.success(*watch_call(editing, steps, progress=result.retake_progress), **PRIVATE),
-        chosen.then(*watch, **PRIVATE),
+        begun_edit.then(*watch, api_name="watch", **PUBLIC | {"trigger_mode": "multiple"}),
+        begun_retake.then(*watch_call(editing, steps, progress=result.retake_progress), **EACH),
+        chosen.then(*watch, **EACH),
     ]
-    watch_aside(chosen, editing, steps)
-    stretch = collect(parameters(events.film.stretch), result, edit)
+    for event in (begun_edit, begun_retake, chosen):
+        watch_aside(event, editing, steps)
+    stretch = collect(parameters(events.film.stretch), result, job_id=edit.shown_job)
     watched[1].then(events.film.stretch, stretch, result.stretch_pictures, **PRIVATE)
-    of_edit.success(str, None, result.retake_progress, **PRIVATE)  # that of another edit goes
     gr.on(
         [result.compared_frame.release, result.comparison.expand],
         editing.compare,
-        [edit.job_id, result.compared_frame, result.beside],
+        [edit.shown_job, result.compared_frame, result.beside],
         collect(CompareOutputs._fields, result),
         api_name="compare",
         **LATEST,
@@ -78,7 +84,7 @@ def connect_result(events: Events, steps: Steps, started: list[gr.events.Depende
         event.then(quietly(handler), inputs, outputs, **PRIVATE)  # now with the residual of the edit
     result.beside.input(
         editing.show_beside,
-        [edit.job_id, result.beside, result.compared_frame],
+        [edit.shown_job, result.beside, result.compared_frame],
         collect(BesideOutputs._fields, result),
         **PRIVATE,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -11,7 +13,7 @@ from webui.components.edit import EditStep
 from webui.events.edit import Rows
 from webui.events.film import FilmEvents
 from webui.messages import quietly, refusal
-from webui.outputs import RowsOutputs, collect
+from webui.outputs import RowsOutputs, collect, unchanged
 from webui.wiring.shared import PRIVATE, Events, Steps, plan_first, when_plan_changes
 
 # What is typed into a row.
@@ -34,6 +36,21 @@ def connect_rows(events: Events, steps: Steps) -> None:
         gr.render([edit.prompts, plan.plan_id], [edit.prompts_version.change], show_progress="hidden")(
             lambda prompts, plan_id: _show_rows(film, edit, rows, prompts, plan_id)
         )
+
+
+def add_rows(when: Callable[..., gr.events.Dependency], film: FilmEvents, steps: Steps) -> None:
+    """After a reload: the rows, where they are to be shown and there are none; it may have ended what makes them."""
+    edit = steps.edit
+    rows, asked = collect(RowsOutputs._fields, edit), [steps.plan.plan_id, edit.prompting, edit.prompt]
+    when(partial(_missing_rows, film), [*asked, edit.prompts, edit.prompts_version], rows, **PRIVATE)
+
+
+def _missing_rows(
+    film: FilmEvents, plan_id: str, prompting: str, prompt: str, prompts: Rows, version: float
+) -> RowsOutputs:
+    if prompting == views.ONE or prompts or film.studio.find_plan(plan_id) is None:
+        return unchanged(RowsOutputs)
+    return film.shots(plan_id, prompts, version, prompt)
 
 
 def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows, plan_id: str) -> None:

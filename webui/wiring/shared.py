@@ -34,14 +34,18 @@ from webui.outputs import (
 PUBLIC: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden"}
 PRIVATE: dict[str, Any] = {**PUBLIC, "api_visibility": "private"}
 IMMEDIATE: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+EACH: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple"}  # one that runs does not keep the next from running
 LATEST: dict[str, Any] = {**PUBLIC, "trigger_mode": "always_last"}  # of a moved slider only the last place counts
+# Gradio leaves out a call that comes while the one before runs, also of what follows another event. Of these the last
+# is made then, with the values of then; but with the data of the first click, so they are not for handlers of those.
+PRIVATE_LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
 Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
 # What the browser remembers is said by functions of js/page.js.
 _KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, planning: null, settings })"
 KEEP_OVER = "(over) => adaflow.keep({ over })"
 HISTORY = "(_, job) => [adaflow.edits(), job]"
 # The browser tells of a state's change before what came with it has reached the sliders.
-_SETTLED = "() => new Promise((done) => setTimeout(() => done([]), 60))"
+SETTLED = "() => new Promise((done) => setTimeout(() => done([]), 60))"
 
 
 class Steps(NamedTuple):
@@ -61,7 +65,7 @@ class Events(NamedTuple):
 
 def when_plan_changes(steps: Steps) -> Callable[..., gr.events.Dependency]:
     """What connects a handler to the coming of another plan: called as an event is."""
-    return steps.plan.plan_id.change(None, None, None, js=_SETTLED, **PRIVATE).then
+    return steps.plan.plan_id.change(None, None, None, js=SETTLED, **PRIVATE).then
 
 
 def plan_first(
@@ -83,8 +87,12 @@ def plan_first(
 
 def keep_plan(event: gr.events.Dependency, steps: Steps) -> None:
     """The tab remembers the plan that was made, with the settings."""
-    settings = collect(SETTINGS, steps.plan, steps.edit)
-    event.success(None, [steps.plan.facts, *settings], None, js=_KEEP_PLAN, **PRIVATE)
+    event.success(None, [steps.plan.facts, *kept_settings(steps)], None, js=_KEEP_PLAN, **PRIVATE)
+
+
+def kept_settings(steps: Steps) -> list[Any]:
+    """The components of what the tab remembers of a plan and its edit."""
+    return collect(SETTINGS, steps.plan, steps.edit, steps.edit.region)
 
 
 def watch_call(editing: EditEvents, steps: Steps, **shown: Any) -> Call:
@@ -95,14 +103,14 @@ def watch_call(editing: EditEvents, steps: Steps, **shown: Any) -> Call:
 
 def history_call(editing: EditEvents, steps: Steps) -> Call:
     edit = steps.edit
-    return editing.history, [edit.session, edit.job_id], collect(HistoryOutputs._fields, steps.result)
+    return editing.history, [edit.session, edit.shown_job], collect(HistoryOutputs._fields, steps.result)
 
 
 def watch_aside(event: gr.events.Dependency, editing: EditEvents, steps: Steps) -> None:
     """After an event by which the page may show something else than the edit that runs."""
     edit, outputs = steps.edit, collect(HistoryOutputs._fields, steps.result)
     ended = event.then(editing.watch_aside, edit.watched, edit.aside, **PRIVATE)
-    ended.then(editing.more_history, [edit.session, edit.job_id], outputs, js=HISTORY, **PRIVATE)
+    ended.then(editing.more_history, [edit.session, edit.shown_job], outputs, js=HISTORY, **PRIVATE)
 
 
 def show_selection(when: Callable[..., Any], events: Events, steps: Steps) -> None:
@@ -111,13 +119,13 @@ def show_selection(when: Callable[..., Any], events: Events, steps: Steps) -> No
     # The plots again where they are zoomed, or show an edit.
     calls = tokens_call(planning, plan), frame_call(planning, plan), zoom_call(events.timeline, plan, steps.edit)
     for handler, inputs, outputs in calls:
-        when(quietly(handler), inputs, outputs, **PRIVATE)  # where a video was taken away there is no plan
+        when(quietly(handler), inputs, outputs, **PRIVATE_LATEST)  # where a video was taken away there is no plan
 
 
 def show_over(when: Callable[..., Any], region: RegionEvents, steps: Steps) -> None:
     """When there is another plan: what a project or a reload brought for it."""
     part = steps.edit.region
-    shown = when(region.show_over, [steps.plan.plan_id, part.over], collect(OverOutputs._fields, part), **PRIVATE)
+    shown = when(region.show_over, [steps.plan.plan_id, part.over], collect(OverOutputs._fields, part), **EACH)
     shown.then(None, part.over_id, None, js=KEEP_OVER, **PRIVATE)
 
 
@@ -128,7 +136,7 @@ def tokens_call(planning: PlanEvents, plan: PlanStep) -> Call:
 def zoom_call(timeline: TimelineEvents, plan: PlanStep, edit: EditStep) -> Call:
     return (
         timeline.zoom,
-        collect(parameters(timeline.zoom), plan, job_id=edit.job_id),
+        collect(parameters(timeline.zoom), plan, job_id=edit.shown_job),
         collect(ZoomOutputs._fields, plan),
     )
 

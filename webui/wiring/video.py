@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from webui.messages import quietly
-from webui.outputs import ProjectOutputs, VideoOutputs, collect
+from webui.outputs import ModelShown, ProjectOutputs, VideoOutputs, collect
 from webui.settings import ALL
 from webui.wiring.shared import HISTORY, PRIVATE, PUBLIC, Events, Steps, history_call, next_version, watch_aside
 
@@ -36,7 +36,7 @@ def connect_video(events: Events, steps: Steps) -> None:
 
 def connect_project(events: Events, steps: Steps) -> None:
     video, plan, edit = steps.video, steps.plan, steps.edit
-    outputs = collect((*ProjectOutputs._fields, *ALL), video, plan, edit, edit.region)
+    outputs = collect((*ProjectOutputs._fields, *ModelShown._fields, *ALL), video, plan, edit, edit.region)
     cleared, jobs = _clearing(steps)
     inputs = [video.open_project, video.video, *jobs[:-1]]
     opened = video.open_project.upload(

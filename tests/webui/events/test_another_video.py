@@ -66,6 +66,9 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
         cleared = events.another_video(**ids, watched=Watched())
         assert cleared.plan_id == cleared.plan_job_id == cleared.place_job_id == cleared.draft_job_id == ""
         assert cleared.progress == cleared.draft_progress == cleared.place_progress == cleared.drafted == ""
+        assert cleared.keyframes_at == cleared.region_progress == "", "frames are counted in a video"
+        opened = events.another_plan(**ids, watched=Watched())
+        assert opened.keyframes_at == opened.frames == gr.skip(), "those of the project"
 
     seen: list[Any] = []
 
@@ -221,21 +224,24 @@ def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path:
     settings = [str(number) for number in range(len(SETTINGS))]
     session = {kind: job, "video": here.keep_video(str(drawn_clip)), "settings": settings}
     session |= {} if kind == "planning" else {"plan": mine}
-    video, _, _, _, *jobs = events.restore(json.dumps(session))[:10]
+    video, _, _, _, _, *jobs = events.restore(json.dumps(session))[:11]
     drafted, placed, *running, plan_id = jobs
     assert (video, drafted, placed) == (str(drawn_clip), "", "")
     assert running == [job if name == kind else "" for name in ("planning", "drafted", "placed")]
     if kind == "planning":
-        assert plan_id == "" and events.restore(json.dumps(session))[-len(SETTINGS) :] == settings
+        restored = events.restore(json.dumps(session))[-len(SETTINGS) :]
+        side = SETTINGS.index("side")
+        restored[side] = restored[side].value
+        assert plan_id == "" and restored == settings
         assert ended(events.go_on_planning(plan_id, job), release).plan_id == mine
-        assert events.restore(json.dumps(session))[9] == mine, "as when it was done while nobody looked"
+        assert events.restore(json.dumps(session))[10] == mine, "as when it was done while nobody looked"
     elif kind == "drafted":
         film = FilmEvents(here, [], editing)
         assert ended(film.show_drafts(plan_id, drafted, job), release).drafted == job
-        assert events.restore(json.dumps(session))[4] == job
+        assert events.restore(json.dumps(session))[5] == job
     else:
         assert ended(editing.show_place(plan_id, placed, job), release).placed == job
-        assert events.restore(json.dumps(session))[5] == job
+        assert events.restore(json.dumps(session))[6] == job
 
 
 def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> None:
@@ -246,7 +252,7 @@ def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> Non
         here.jobs.stop(job)
         assert finish(here.jobs, job).state == "stopped"
     session = json.dumps({"plan": mine, "drafted": jobs["draft"], "placed": jobs["place"]})
-    drafted, placed = PlanEvents(here, []).restore(session)[4:6]
+    drafted, placed = PlanEvents(here, []).restore(session)[5:7]
     editing = EditEvents(here)
     assert ended(FilmEvents(here, [], editing).show_drafts(mine, drafted)).drafted == ""
     assert ended(editing.show_place(mine, placed)).placed == ""

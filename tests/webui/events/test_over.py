@@ -16,13 +16,12 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.region import Region, RegionMask
+from adaflow_core.picture.region import Region
 from adaflow_core.video.decode import decode_video
-from helpers.plans import small_plan
 from webui.events.over import asked_over, has_pictures, nothing, of_plan, opened_from, words_found_in
 from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
-from webui.studio import StoredPlan, Studio
+from webui.studio import StoredPlan
 
 MASK = np.zeros((64, 64), bool)
 MASK[10:30, 10:30] = True
@@ -40,13 +39,15 @@ def project(clip: Path, folder: Path, **rest: Any) -> Project:
     return Project(clip, PlanConfig(), EditConfig(), (), rest=parts)
 
 
-def test_what_was_painted_on_other_frames_counts_as_nothing(drawn_clip: Path) -> None:
+def test_what_was_painted_on_other_frames_is_refused(drawn_clip: Path) -> None:
     here, elsewhere = stored(drawn_clip), stored(drawn_clip, 96)
     over = nothing(video=here.plan.video.digest, masks={0: MASK}, pictures={1: PICTURE}, id="mine")
     region, by_hand = asked_over(here, over)
     assert region is not None and by_hand is not None
     assert list(region.painted) == [0] and list(by_hand.pictures) == [1]
-    assert asked_over(elsewhere, over) == (None, None)
+    with pytest.raises(AdaFlowError, match="is of other frames, or of another size"):
+        asked_over(elsewhere, over)
+    assert asked_over(elsewhere, nothing(video="of others", id="mine")) == (None, None), "there is nothing"
     assert of_plan(elsewhere, over)["id"] == "mine", "a browser finds it by the same id"
     assert asked_over(None, over) == asked_over(here, {}) == (None, None)
 
@@ -55,21 +56,6 @@ def test_without_a_plan_there_is_nothing_to_find_words_in() -> None:
     studio: Any = SimpleNamespace(find_plan=lambda plan_id: None)
     with pytest.raises(gr.Error, match="preview the keyframes first"):
         asyncio.run(anext(RegionEvents(studio).find_words("", {}, "ball", 8)))
-
-
-def test_a_region_that_may_be_another_thing_is_said(tmp_path: Path) -> None:
-    def find(task: Any, report: Any, stop: Any) -> RegionMask:
-        weights = np.full(task.plan.video.frames.shape[:3], 255, np.uint8)
-        return RegionMask(weights, "digest", task.region.as_json(), doubt="'ball' hardly stands out <here>")
-
-    here = Studio("embedded", "cpu", tmp_path, runner=find)
-    plan_id = here.store_plan(Request("a.mp4", PlanConfig()), small_plan())
-
-    async def search() -> Any:
-        return [outputs async for outputs in RegionEvents(here).find_words(plan_id, {}, "ball", 8)][-1]
-
-    said = asyncio.run(search()).region_line
-    assert "Only this part is edited; “ball”" in said and "hardly stands out &lt;here&gt;" in said
 
 
 def test_a_projects_pictures_are_taken_up_by_the_next_plan(drawn_clip: Path, tmp_path: Path) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
 
-from adaflow_core.config import EditConfig, ModelProfile
+from adaflow_core.config import EditConfig, ModelProfile, PlanConfig
 from adaflow_core.film.timeline import CROSSFADE, Timeline
+from helpers.plans import small_plan
 from webui import views
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
+from webui.jobs.tasks import Request
 from webui.settings import EDIT, shown_values
-from webui.wiring.rows import _by_shot, _show_rows
+from webui.studio import Studio
+from webui.wiring.rows import _by_shot, _missing_rows, _show_rows
 
 NOTHING: Any = None
 
@@ -65,6 +69,20 @@ def test_fields_of_edits_and_retakes_that_were_cleared_ask_for_what_is_usual() -
     assert isinstance(timeline, Timeline) and timeline.crossfade == CROSSFADE
     config: Any = FilmEvents(studio, [], editing).retake("job", 0, 4, "", None, None)
     assert config == EditConfig(steps=3)
+
+
+def test_rows_are_made_after_a_reload_where_they_are_shown_and_there_are_none(tmp_path: Path) -> None:
+    studio = Studio("embedded", "cpu", tmp_path)
+    film, plan_id = FilmEvents(studio, [], NOTHING), studio.store_plan(Request("a.mp4", PlanConfig()), small_plan())
+    made = _missing_rows(film, plan_id, views.BY_SHOT, "a cube", [], 3)
+    assert [row["frames"] for row in made.prompts] == [[0, 14], [14, 20]] and made.prompts_version == 4
+    assert {row["prompt"] for row in made.prompts} == {"a cube"}
+    for others in (
+        (plan_id, views.ONE, "", []),
+        ("", views.BY_SHOT, "", []),
+        (plan_id, views.BY_SHOT, "", made.prompts),
+    ):
+        assert _missing_rows(film, *others, 3) == (gr.skip(), gr.skip())
 
 
 def test_what_a_row_or_several_prompts_do_not_allow_is_not_offered() -> None:

@@ -20,6 +20,8 @@ from webui.jobs.tasks import Request
 from webui.studio import Studio
 from webui.views import ADD, AUTOMATIC, MOVE, REMOVE
 
+KEYFRAMES, CUTS = [3, 10, 17], np.array([14])  # those of `small_plan`
+
 
 @pytest.mark.parametrize(
     ("action", "frame", "keyframes"),
@@ -33,14 +35,19 @@ from webui.views import ADD, AUTOMATIC, MOVE, REMOVE
     ],
 )
 def test_keyframes_are_added_removed_and_moved(action: str, frame: int, keyframes: str) -> None:
-    assert set_by_hand(small_plan(), frame, action) == keyframes
+    assert set_by_hand(KEYFRAMES, CUTS, frame, action) == keyframes
     PlanConfig(keyframes_at=keyframes)
 
 
 @pytest.mark.parametrize(("action", "frame"), [(ADD, 10), (MOVE, 10), (REMOVE, 11)])
 def test_what_is_there_already_or_is_not_there_is_said(action: str, frame: int) -> None:
     with pytest.raises(gr.Error, match="keyframe"):
-        set_by_hand(small_plan(), frame, action)
+        set_by_hand(KEYFRAMES, CUTS, frame, action)
+
+
+def test_a_shot_may_have_no_keyframe_to_move() -> None:
+    with pytest.raises(gr.Error, match="has no keyframe to move"):
+        set_by_hand([3, 10], CUTS, 15, MOVE)
 
 
 @pytest.fixture
@@ -60,6 +67,17 @@ def test_a_plan_is_given_as_files_named_after_its_video(planned: tuple[TimelineE
         asyncio.run(events.plan_file(plan_id, "../x"))
     with pytest.raises(gr.Error, match="preview the keyframes first"):
         asyncio.run(events.plan_file("unknown", "json"))
+
+
+def test_keyframes_that_are_set_before_the_plan_has_them_stay(planned: tuple[TimelineEvents, str]) -> None:
+    events, plan_id = planned
+    first = events.by_hand(plan_id, 5, ADD)
+    assert first == "3,5,10,17"
+    assert events.by_hand(plan_id, 12, ADD, first) == "3,5,10,12,17", "while the first of them is planned"
+    assert events.by_hand(plan_id, 3, REMOVE, " 12, 3,3") == "12"
+    assert events.by_hand(plan_id, 3, AUTOMATIC, first) == ""
+    with pytest.raises(gr.Error, match="keyframes_at"):
+        events.by_hand(plan_id, 5, ADD, "five")
 
 
 def test_a_point_and_a_column_are_shown(planned: tuple[TimelineEvents, str]) -> None:

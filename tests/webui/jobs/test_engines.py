@@ -50,6 +50,16 @@ def test_a_download_is_shown_stopped_and_gone_on_with(hub: Hub, tmp_path: Path) 
     assert studio.profile().size == 128
 
 
+def test_a_prompt_that_is_typed_loads_no_model(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """It would come onto the GPU beside a job that runs; checking prompts is nobody's turn."""
+    model = str(tiny_folder("sd1"))
+    studio = Studio(model, "cpu", tmp_path / "results")
+    long = "red " * 200
+    assert studio.prompt_problems(long) == [] and studio.engines.get(model) is None
+    wait(studio, studio.load(), lambda s: s.finished)
+    assert "too long" in studio.prompt_problems(long)[0]
+
+
 def test_a_model_that_cannot_be_fetched_is_explained(hub: Hub, tmp_path: Path) -> None:
     hub.repositories[NAME].gated = True
     studio = Studio("embedded", "cpu", tmp_path / "results", models=(NAME,))

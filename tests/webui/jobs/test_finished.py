@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import Stopped
 from adaflow_core.film.project import Project
 from adaflow_core.progress import Monitor
+from adaflow_core.report.scores import Scores
 from adaflow_core.types import EditResult
 from adaflow_core.video.decode import decode_video
 from webui.jobs.finished import _settings, blacken_unsafe, file_name, write_finished
@@ -38,6 +41,21 @@ def test_a_write_that_is_stopped_leaves_no_files(first_file: bool, tmp_path: Pat
             folder, SimpleNamespace(video=video), result, project, "a ball", "", NONE, Monitor(stop=stop), public=False
         )
     assert seen[-1] == first_file and not folder.exists()
+
+
+def test_what_an_edit_takes_is_counted_and_its_frames_are_not_kept_in_memory(tmp_path: Path) -> None:
+    video = decode_video(CLIP, size=(64, 64), frames=slice(0, 2))
+    result = EditResult.of(video, np.array(video.frames), {"takes": ()}, ())
+    project = Project(CLIP, PlanConfig(), EditConfig(), ())
+    folder = tmp_path / "made"
+    plan: Any = SimpleNamespace(video=video)
+    made = write_finished(folder, plan, result, project, "a ball", "", Scores(1.0, None, None), Monitor(), public=False)
+    assert isinstance(made.after, np.memmap) and np.array_equal(made.after, video.frames)
+    files = sum(file.stat().st_size for file in folder.iterdir())
+    assert made.held_bytes() == files > made.after.nbytes
+    with tempfile.TemporaryFile() as unnamed:  # as a large scratch array has
+        frames = np.memmap(unnamed, np.uint8, "w+", shape=(5, 8, 8, 3))
+    assert replace(made, after=frames).held_bytes() == files + frames.nbytes
 
 
 @pytest.mark.parametrize("letter", ["a", "я", "球", "𠀀"])

@@ -160,6 +160,31 @@ def test_jobs_are_forgotten_in_the_order_of_their_ends() -> None:
     assert jobs.snapshot(early) is None
 
 
+def test_results_that_take_too_much_are_forgotten_the_oldest_first() -> None:
+    gone: list[int] = []
+    jobs = Jobs(keep_bytes=10, bytes_of=lambda result: result if isinstance(result, int) else 0, discard=gone.append)
+    release = threading.Event()
+
+    def made(size: int) -> str:
+        job = jobs.submit("edit", lambda report, stop: size)
+        finish(jobs, job)
+        return job
+
+    first, second = made(4), made(5)
+    plan = made(0)
+    assert gone == [] and jobs.held_bytes() == 9
+    third = made(3)
+    until(lambda: gone == [4])
+    assert jobs.held_bytes() == 8 and jobs.snapshot(first) is None and jobs.snapshot(second) is not None
+    running = jobs.submit("edit", wait_for(release))
+    until(lambda: jobs.snapshot(running).state == "running")
+    waiting = jobs.submit("edit", lambda report, stop: 11)
+    release.set()
+    assert finish(jobs, waiting).result == 11, "the last one stays whatever it takes"
+    until(lambda: gone == [4, 5, 3])
+    assert jobs.snapshot(third) is None and jobs.snapshot(plan) is not None and jobs.held_bytes() == 11
+
+
 def test_ids_cannot_be_guessed() -> None:
     jobs = Jobs(waiting=50)
     ids = {jobs.submit("edit", lambda report, stop: None) for _ in range(50)}

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from adaflow_core.storage.cache import Cache
-from helpers.jobs import finish, work_until_stopped
+from helpers.jobs import finish, until, work_until_stopped
+from webui.jobs.finished import FinishedEdit
 from webui.limits import Limits
 from webui.serving.upkeep import Upkeep
 from webui.studio import Studio
+
+# What an edit has beside its folder and prompt.
+OTHERS: dict[str, Any] = dict.fromkeys({field.name for field in fields(FinishedEdit)} - {"folder", "prompt"})
 
 
 def test_what_is_over_its_time_is_deleted_and_nothing_else(tmp_path: Path) -> None:
@@ -57,6 +65,29 @@ def test_over_the_limit_the_oldest_uploads_go(tmp_path: Path) -> None:
         time.sleep(0.02)
     assert upkeep.clean() == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["second", "third"]
+
+
+def test_results_count_towards_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are forgotten over half of it, so that there is room for uploads."""
+    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_bytes=40))
+    monkeypatch.setattr(FinishedEdit, "held_bytes", lambda edit: len(edit.prompt))
+    upkeep = Upkeep(studio, tmp_path / "uploads")
+
+    def edit(prompt: str) -> str:
+        folder = tmp_path / "results" / prompt
+        folder.mkdir(parents=True)
+        job = studio.jobs.submit("edit", lambda report, stop: FinishedEdit(folder, prompt=prompt, **OTHERS))
+        finish(studio.jobs, job)
+        return job
+
+    ids = [edit(letter * 9) for letter in "abc"]
+    until(lambda: len(list((tmp_path / "results").iterdir())) == 2)
+    assert studio.finished(ids[0]) is None and studio.finished(ids[1]) is not None
+    (tmp_path / "uploads").mkdir()
+    for name in ("first", "second", "third"):
+        (tmp_path / "uploads" / name).write_bytes(b"x" * 10)
+        time.sleep(0.02)
+    assert upkeep.clean() == 1 and not (tmp_path / "uploads" / "first").exists()
 
 
 def test_what_visitors_painted_is_forgotten_with_their_plans(tmp_path: Path) -> None:

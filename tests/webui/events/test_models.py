@@ -1,0 +1,105 @@
+"""The choice of a model, and what the page shows of it: its settings, its words, its working sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.project import Project
+from adaflow_core.model.loading import EMBEDDED
+from helpers.pages import with_model
+from helpers.plans import small_plan
+from webui.events.edit import EditEvents
+from webui.events.film import FilmEvents
+from webui.events.plan import SETTINGS, PlanEvents
+from webui.jobs.tasks import Request
+from webui.outputs import ModelOutputs, ModelShown, ProjectOutputs
+from webui.settings import ALL
+from webui.studio import Studio
+
+OTHER = "nobody/has-this-model"
+pytestmark = with_model
+
+
+@pytest.fixture
+def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
+    """Its models are a toy, and one that knows any words."""
+    here = Studio(str(EMBEDDED), "cpu", tmp_path, models=(OTHER,))
+    monkeypatch.setattr(here, "load", lambda model: here.jobs.submit("load", lambda report, stop: None))
+    return here
+
+
+def chosen(studio: Studio, model: str, before: str) -> list[tuple[ModelOutputs, ModelShown, list[Any]]]:
+    """What the choice of a model shows, one after the other."""
+    seen: list[Any] = []
+
+    async def choose() -> None:
+        async for outputs in PlanEvents(studio, []).choose_model(model, before):
+            first, last = len(ModelOutputs._fields), len(ModelOutputs._fields) + len(ModelShown._fields)
+            seen.append((ModelOutputs(*outputs[:first]), ModelShown(*outputs[first:last]), list(outputs[last:])))
+
+    try:
+        asyncio.run(choose())
+    except gr.Error as problem:
+        seen.append(str(problem))
+    return seen
+
+
+def test_a_model_brings_its_words_and_its_sizes(studio: Studio) -> None:
+    for model, toy in ((OTHER, False), (str(EMBEDDED), True)):
+        outputs, shown, settings = chosen(studio, model, "")[-1]
+        assert (bool(shown.toy), shown.vocabulary.visible, shown.things.visible) == (toy, toy, toy)
+        assert shown.model_before == model and len(settings) == len(ALL)
+        assert outputs.side.choices[0][0] == f"the model's own ({studio.profile(model).size})"
+
+
+def test_a_model_that_cannot_be_queued_leaves_the_one_before(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(model: str) -> str:
+        raise AdaFlowError("the queue is full, 32 jobs wait already; try again in a few minutes")
+
+    monkeypatch.setattr(studio, "load", full)
+    (outputs, shown, settings), said = chosen(studio, OTHER, str(EMBEDDED))
+    assert outputs.model == str(EMBEDDED) and "queue is full" in str(said)
+    assert set(map(str, (*shown, *settings))) == {str(gr.skip())}
+
+
+def test_after_a_reload_the_page_shows_the_model_that_was_chosen(studio: Studio) -> None:
+    plan_id = studio.store_plan(Request("a.mp4", PlanConfig()), small_plan())
+    kept = dict.fromkeys(SETTINGS, "") | {"model": OTHER, "side": "320x256", "takes": [{"frames": [1, 3]}]}
+
+    def restored(**others: Any) -> tuple[ModelShown, dict[str, Any]]:
+        session = json.dumps({"plan": plan_id, "settings": list((kept | others).values())})
+        values = PlanEvents(studio, []).restore(session)
+        shown = ModelShown(*values[-len(SETTINGS) - len(ModelShown._fields) : -len(SETTINGS)])
+        return shown, dict(zip(SETTINGS, values[-len(SETTINGS) :], strict=True))
+
+    shown, settings = restored()
+    assert shown.model_before == settings["model"] == OTHER and shown.toy == "" and not shown.vocabulary.visible
+    side = settings["side"]
+    assert side.value == "320x256" and side.choices[0][0] == f"the model's own ({studio.profile(OTHER).size})"
+    assert settings["takes"] == [{"frames": [1, 3]}] and "deliver" in settings
+    studio.public = True
+    shown, settings = restored(model="not offered here")
+    assert shown.model_before == settings["model"] == gr.skip(), "it stays the page's own"
+
+
+def test_a_project_brings_its_model(studio: Studio, drawn_clip: Path, tmp_path: Path) -> None:
+    clip = shutil.copy(drawn_clip, tmp_path / "ball.mp4")
+    prompts = ({"frames": [0, 12], "prompt": "a cube"},)
+    project = Project(Path(clip), PlanConfig(), EditConfig(), prompts, model=OTHER)
+    project.save(tmp_path / "ball.json")
+    film = FilmEvents(studio, [], EditEvents(studio))
+    values = film.open_project(str(tmp_path / "ball.json"), str(clip))
+    first = len(ProjectOutputs._fields)
+    opened, shown = ProjectOutputs(*values[:first]), ModelShown(*values[first : first + len(ModelShown._fields)])
+    assert opened.model == shown.model_before == OTHER and shown.toy == ""
+    assert opened.side.value == 0 and f"({studio.profile(OTHER).size})" in opened.side.choices[0][0]
+    assert len(values) == first + len(ModelShown._fields) + len(ALL)

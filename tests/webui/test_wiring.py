@@ -1,0 +1,83 @@
+"""Which event calls which handler, and whether a call that comes while another runs is made after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from webui.events.plan import SETTINGS
+from webui.page import build
+from webui.studio import Studio
+
+Event = Any  # of `gr.Blocks.fns`
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> gr.Blocks:
+    return build(Studio("embedded", "cpu", tmp_path_factory.mktemp("results")))
+
+
+def named(blocks: gr.Blocks, *names: str) -> list[Event]:
+    """The events that call these handlers."""
+    return [event for event in blocks.fns.values() if str(event.name) in names]
+
+
+def labelled(blocks: gr.Blocks, label: str) -> Any:
+    """The component with this label, or the button with this text."""
+    found = [b for b in blocks.blocks.values() if label in (getattr(b, "label", ""), getattr(b, "value", ""))]
+    assert len(found) == 1, label
+    return found[0]
+
+
+def targets(event: Event, component: Any) -> list[str]:
+    """By which of a component's events this one is called."""
+    return [what for block, what in event.targets if block == component._id]
+
+
+def test_of_keyframes_by_hand_the_last_ones_are_planned(blocks: gr.Blocks) -> None:
+    by_hand, replans = named(blocks, "by_hand"), named(blocks, "replan")
+    assert len(by_hand) == 4 and len(replans) == 5
+    assert {event.trigger_mode for event in [*by_hand, *replans]} == {"always_last"}
+    keyframes_at = labelled(blocks, "Keyframes set by hand")
+    assert all(event.inputs[-1] is event.outputs[0] is keyframes_at for event in by_hand)
+
+
+def test_keyframes_by_hand_go_with_the_frames_that_they_are_counted_in(blocks: gr.Blocks) -> None:
+    frames, keyframes_at = labelled(blocks, "Frame range"), labelled(blocks, "Keyframes set by hand")
+    (cleared,) = [event for event in blocks.fns.values() if targets(event, frames)]
+    assert targets(cleared, frames) == ["input"] and cleared.outputs == [keyframes_at] and cleared.js == "() => ['']"
+    for event in named(blocks, "uploaded", "example", "another_plan"):
+        assert keyframes_at in event.outputs
+
+
+def test_a_search_for_a_region_does_not_wait_for_the_one_before(blocks: gr.Blocks) -> None:
+    """And in the end it is looked whether it is of the plan that is shown."""
+    searches = named(blocks, "use_strokes", "use_box", "find_words", "set_feather")
+    after = named(blocks, "show_over")
+    assert len(searches) == 4 and {event.trigger_mode for event in [*searches, *after]} == {"multiple"}
+    assert {event._id for event in searches} <= {event.trigger_after for event in after}
+
+
+def test_of_models_and_what_is_looked_at_the_last_choice_is_shown(blocks: gr.Blocks) -> None:
+    calls = named(blocks, "choose_model", "tokens", "frame", "zoom", "keep_in_view", "_no_matches")
+    assert {str(event.name) for event in calls if event.trigger_after is not None} == {
+        "choose_model", "tokens", "frame", "zoom", "keep_in_view", "_no_matches",
+    }  # fmt: skip
+    assert {event.trigger_mode for event in calls if str(event.name) != "zoom"} == {"always_last"}
+    # A call that waits is made with the data of the first click, so of these none waits.
+    assert {event.trigger_mode for event in named(blocks, "_number", "find_clicked_frame")} == {"multiple"}
+
+
+def test_a_tab_keeps_the_rows_of_prompts_as_they_are_typed(blocks: gr.Blocks) -> None:
+    prompts, takes = labelled(blocks, "Prompts of ranges of frames"), labelled(blocks, "Takes of a project")
+    for component in (prompts, takes, labelled(blocks, "Delivered size")):
+        (changed,) = [event for event in blocks.fns.values() if "change" in targets(event, component)]
+        (kept,) = [event for event in blocks.fns.values() if event.trigger_after == changed._id]
+        assert "adaflow.keep({ settings })" in kept.js and len(kept.inputs) == len(SETTINGS)
+        assert component in kept.inputs
+    restored = named(blocks, "restore")[0].outputs
+    assert {prompts, takes} <= set(restored) and len(restored) == len(set(restored))
+    mode = labelled(blocks, "How many prompts")
+    assert len([event for event in blocks.fns.values() if prompts in event.outputs and mode in event.inputs]) == 2
