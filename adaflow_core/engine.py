@@ -248,8 +248,9 @@ class AdaFlow:
         with self._job(plan, prompt, config, progress, stop, region, by_hand) as whole:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
-            make = partial(job.edit, partial(whole.invert, keyframes))
-            return kept_draft(self.cache, job.key, plan, make, job.monitor, self.backbone.team)
+            make = partial(job.edit, partial(whole.invert, keyframes), kept=True)
+            draft = kept_draft(self.cache, job.key, plan, make, job.monitor, self.backbone.team)
+            return replace(draft, report=draft.report | whole.over.asked)
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
         """What `draft` takes with nothing in the cache but the plan."""
@@ -413,7 +414,7 @@ class AdaFlow:
         """Edited frames of a stretch, kept in the cache, and their report."""
 
         def build(folder: Path) -> dict[str, Any]:
-            result = job.edit()
+            result = job.edit(kept=True)
             self.backbone.team.lead(lambda: np.save(folder / "frames.npy", result.frames))
             return {"report": result.report}
 

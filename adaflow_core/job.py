@@ -183,8 +183,12 @@ class Job:
         video = replace(self.video, frames=self.video.frames[keyframes], digest=digest)
         return self._found(video, self.latents[keyframes], np.arange(len(keyframes)))
 
-    def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None) -> EditResult:
-        """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s."""
+    def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None, kept: bool = False) -> EditResult:
+        """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s.
+
+        `kept`: the caller keeps them. Else the state after the last step stays in the cache, so that the same edit
+        goes on from there where what was made of it is lost: a full disk, say, while it is written.
+        """
         began, part, thinned = time.perf_counter(), self.part, self.thinned()
         with PeakMemory(self.backbone.device) as peak, thinned.followed(self.config.follows_motion):
             passing = self._passing(thinned)
@@ -196,7 +200,9 @@ class Job:
             if self.over.crop is not None:
                 crop = self.over.crop.at(part)
                 frames = crop.window.lay(frames, crop.source.frames)
-            made.checkpoint.remove()
+            if kept:
+                made.checkpoint.remove()
+            made.checkpoint.finish()
         return self._result(
             frames,
             seconds=time.perf_counter() - began,

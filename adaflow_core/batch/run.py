@@ -36,7 +36,7 @@ from adaflow_core.job import MADE
 from adaflow_core.model.files.parts import ModelParts, split_value
 from adaflow_core.model.hub.client import on_disk
 from adaflow_core.picture.full_size import deliver_edit
-from adaflow_core.progress import Progress
+from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.version import __version__
 from adaflow_core.video.types import parse_range, parse_size
@@ -215,7 +215,8 @@ class _ClipEditor:
         result = engine.edit(plan, clip.prompts[prompt], task.edit, progress=self.progress, stop=self.stop)
         edited = time.perf_counter()
         judged = engine.score(plan, result, progress=self.progress, stop=self.stop)
-        delivered = deliver_edit(folder / "edit.mp4", result, plan.video, self.job.deliver)
+        monitor = Monitor(self.progress, self.stop)
+        delivered = deliver_edit(folder / "edit.mp4", result, plan.video, self.job.deliver, monitor=monitor)
         storage.put(delivered.path, f"videos/{key}.mp4")
         row = {
             "key": key,
@@ -228,7 +229,7 @@ class _ClipEditor:
             "deliver": delivered.deliver,
             "delivered_size": delivered.size,
             **result.report,
-            "notes": list(plan.notes),
+            "notes": [*plan.notes, *delivered.notes],
             "scores": asdict(judged),
             "load_seconds": self.load_seconds,
             "plan_seconds": self.plan_seconds,  # once for all prompts of the task

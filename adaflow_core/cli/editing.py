@@ -7,18 +7,29 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaflow_core.cli.arguments import edit_config, edit_flags, plan_config
 from adaflow_core.cli.bar import Bar
+from adaflow_core.cli.opened import (
+    check_model,
+    check_other_frames,
+    is_as_it_was,
+    kept_by_hand,
+    kept_region,
+    open_given,
+    project_of,
+    save,
+    say_other_keyframes,
+    take_model,
+)
+from adaflow_core.cli.outputs import Input, check_apart, inputs_of, is_same_file
 from adaflow_core.cli.planning import check_prompt, load, make_plan
 from adaflow_core.config import EditConfig, settings_of
 from adaflow_core.errors import AdaFlowError
 
 if TYPE_CHECKING:
     from adaflow_core.engine import AdaFlow
-    from adaflow_core.film.project import Project
     from adaflow_core.film.timeline import PromptRange, Timeline
     from adaflow_core.picture.by_hand import ByHand
     from adaflow_core.picture.full_size import Delivered
@@ -27,24 +38,20 @@ if TYPE_CHECKING:
 
 
 def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
-    from adaflow_core.video import probe
-    from adaflow_core.video.write import check_folder, check_output
-
-    _open(arguments)
+    open_given(arguments)
     by_hand = _by_hand(arguments)
-    asked = _asked(arguments)
     config = edit_config(arguments)
     region = _region(arguments)
+    check_other_frames(arguments, region, by_hand)
+    asked = _asked(arguments)
     over: dict[str, Any] = {"region": region, "by_hand": by_hand, "progress": bar, "stop": stop}
     compared = _compared(arguments, config)
-    probe(arguments.video)
-    check_output(arguments.out, arguments.video)
-    for path in (arguments.report, arguments.project):
-        if path:
-            check_folder(path)
+    _check_files(arguments, region, by_hand)
     engine, plan = make_plan(arguments, config, bar, stop)
+    if is_as_it_was(arguments):
+        say_other_keyframes(arguments.opened, plan)
     _say_crop(arguments, engine, plan, region, over)
-    timeline = _on(asked, plan)
+    timeline = _on(asked, _crossfade(arguments), plan)
     if arguments.draft:
         _draft(arguments, engine, plan, timeline, compared, over)
         return
@@ -62,7 +69,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     _note(arguments, result.warnings)
     written = _deliver(arguments, plan, result, bar, stop)
     if arguments.project:
-        _save(_project(arguments, plan, timeline, config), over, arguments.project)
+        save(project_of(arguments, plan, timeline, config), over, arguments.project)
     if arguments.report:
         scores = engine.score(plan, result, progress=bar, stop=stop)
         _note(arguments, scores.warnings)
@@ -75,6 +82,26 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
                 f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {written.path}"
             ) from problem
     print(written.path)
+
+
+def _check_files(arguments: argparse.Namespace, region: Region | None, by_hand: ByHand | None) -> None:
+    """AdaFlowError where the video cannot be read, or what is written cannot, or would be written over an input."""
+    from adaflow_core.video import probe
+    from adaflow_core.video.write import check_folder, check_output
+
+    probe(arguments.video)
+    outputs = {"--out": arguments.out, "--report": arguments.report, "--project": arguments.project}
+    if arguments.draft:
+        drafted = {name: arguments.out.parent / name for name in ("draft.png", "draft.json")}
+        if arguments.project and is_same_file(arguments.project, drafted["draft.json"]):
+            del drafted["draft.json"]  # the draft's project is the one that is kept
+        outputs |= drafted
+    inputs: list[Input] = [*inputs_of(arguments.video, region, by_hand)]
+    check_apart(outputs, inputs + ([("the prompts", arguments.prompts)] if arguments.prompts else []))
+    check_output(arguments.out, arguments.video)
+    for path in (arguments.report, arguments.project):
+        if path:
+            check_folder(path)
 
 
 def _note(arguments: argparse.Namespace, sentences: Iterable[str]) -> None:
@@ -111,56 +138,14 @@ def _deliver(arguments: argparse.Namespace, plan: Plan, result: EditResult, bar:
 
     monitor = Monitor(bar, stop)
     try:
-        return deliver_edit(arguments.out, result, plan.video, arguments.deliver, monitor=monitor)
+        written = deliver_edit(arguments.out, result, plan.video, arguments.deliver, monitor=monitor)
     except AdaFlowError as problem:
         if arguments.deliver == "working":
             raise
         written = deliver_edit(arguments.out, result, plan.video, "working", monitor=monitor)
-        print(f"adaflow: note: {problem}; it was delivered at the working size", file=sys.stderr)
-        return written
-
-
-def _open(arguments: argparse.Namespace) -> None:
-    """What the project holds, if there is one, in place of the arguments that are not given."""
-    from adaflow_core.film.project import open_project
-
-    arguments.opened = None
-    if arguments.project and arguments.project.exists():
-        arguments.opened = project = open_project(arguments.project, arguments.video)
-        if arguments.preset != "default":
-            raise AdaFlowError("a project has settings of its own; change single ones by their flags, not by --preset")
-        arguments.video = project.video
-        for name in ("model", "size", "frames"):
-            setattr(arguments, name, getattr(arguments, name) or getattr(project, name))
-    arguments.model = arguments.model or "embedded"
-    if arguments.video is None and arguments.project:
-        raise AdaFlowError(f"there is no project {arguments.project}; check its path, or give the VIDEO of a new one")
-    if arguments.video is None:
-        raise AdaFlowError("VIDEO is missing; give it, or a --project that holds it")
-
-
-def _project(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, config: EditConfig) -> Project:
-    """The project of this edit; of one that was opened, with what the arguments changed."""
-    from adaflow_core.film.project import Project
-
-    opened, keyframes = arguments.opened, tuple(plan.segments.keyframes.tolist())
-    asked = plan_config(arguments)
-    if opened is not None and opened.plan == asked and opened.keyframes not in ((), keyframes):
-        print("adaflow: note: this machine finds other keyframes than the project has; the film may differ",
-              file=sys.stderr)  # fmt: skip
-    return Project(
-        video=arguments.video,
-        plan=asked,
-        edit=config,
-        prompts=tuple(timeline.as_json()),
-        model=arguments.model,
-        size=arguments.size,
-        frames=arguments.frames,
-        keyframes=keyframes,
-        takes=() if opened is None else opened.takes,
-        rest=({} if opened is None else opened.rest) | {"crossfade": timeline.crossfade},
-        checksum=None if Path(arguments.video).is_dir() else plan.video.file_digest,
-    )
+        _note(arguments, [f"{problem}; it was delivered at the working size"])
+    _note(arguments, written.notes)
+    return written
 
 
 def _region(arguments: argparse.Namespace) -> Region | None:
@@ -172,7 +157,7 @@ def _region(arguments: argparse.Namespace) -> Region | None:
     masks, frames, words = arguments.mask, arguments.mask_frame, arguments.region
     given = {name: value for name in ("feather", "crop") if (value := getattr(arguments, name)) is not None}
     if not masks and not words:
-        kept = arguments.opened and _kept_region(arguments.opened, arguments.project)
+        kept = arguments.opened and kept_region(arguments.opened, arguments.project)
         if frames or (given and not kept):
             raise AdaFlowError("--mask-frame, --feather and --crop belong to a region; add --mask or --region")
         return replace(kept, **given) if kept else None
@@ -191,38 +176,18 @@ def _region(arguments: argparse.Namespace) -> Region | None:
     return Region(dict(zip(frames, masks, strict=True)), **given)
 
 
-def _kept_region(project: Project, path: Path) -> Region | None:
-    from adaflow_core.picture.region import Region
-
-    kept = project.rest.get("region")
-    return None if kept is None else Region.from_json(kept, path.parent)
-
-
 def _by_hand(arguments: argparse.Namespace) -> ByHand | None:
     """The keyframes by hand of the arguments, else of the project."""
     from adaflow_core.picture.by_hand import ByHand, check_pictures
 
     given = arguments.keyframe_image
     if not given:
-        return arguments.opened and _kept_by_hand(arguments.opened, arguments.project)
+        return arguments.opened and kept_by_hand(arguments.opened, arguments.project)
     if len({frame for frame, _ in given}) != len(given):
         raise AdaFlowError("a frame has two --keyframe-image; give one for each frame")
     by_hand = ByHand(dict(given))
     check_pictures(by_hand)
     return by_hand
-
-
-def _kept_by_hand(project: Project, path: Path) -> ByHand | None:
-    from adaflow_core.picture.by_hand import ByHand
-
-    kept = project.rest.get("by_hand")
-    return None if kept is None else ByHand.from_json(kept, path.parent)
-
-
-def _save(project: Project, over: dict[str, Any], path: Path) -> None:
-    """Write the project with what is asked for over the picture."""
-    kept = {name: over[name] and over[name].as_json(path.parent) for name in ("region", "by_hand")}
-    replace(project, rest=project.rest | kept).save(path)
 
 
 def _compared(arguments: argparse.Namespace, config: EditConfig) -> list[tuple[str, EditConfig]]:
@@ -269,26 +234,28 @@ def _draft(
         drafts.append((label, engine.draft(plan, prompt, config, **over)))
     _note(arguments, (warning for _, draft in drafts for warning in draft.warnings))
     folder = arguments.out.parent
-    project = _project(arguments, plan, timeline, edit_config(arguments))
+    project = project_of(arguments, plan, timeline, edit_config(arguments))
     tried = [{"label": label, **draft.report} for label, draft in drafts]
     for path in (folder / "draft.json", arguments.project):
         if path:
-            _save(replace(project, rest=project.rest | {"drafts": tried}), over, path)
+            save(replace(project, rest=project.rest | {"drafts": tried}), over, path)
     print(save_picture(contact_sheet(plan, drafts), folder / "draft.png"))
 
 
-def _asked(arguments: argparse.Namespace) -> str | Timeline:
-    """One prompt for the whole video, or a timeline: of the arguments, else of the project."""
-    from adaflow_core.film.timeline import Timeline, parse_prompts, read_prompts
+def _asked(arguments: argparse.Namespace) -> str | tuple[PromptRange, ...]:
+    """One prompt for the whole video, or one for each of several ranges: of the arguments, else of the project."""
+    from adaflow_core.film.timeline import PromptRange, Timeline, parse_prompts, read_prompts
 
-    project, crossfade = arguments.opened, arguments.crossfade
+    project = arguments.opened
     asked: str | tuple[PromptRange, ...]
     if arguments.prompts:
         asked = read_prompts(arguments.prompts)
     elif arguments.prompt:
         asked = parse_prompts(arguments.prompt)
+    elif project and arguments.other_frames:
+        asked = project.prompts[0]["prompt"]  # of all its frames, by `check_other_frames`
     elif project:
-        return project.timeline if crossfade is None else replace(project.timeline, crossfade=crossfade)
+        asked = project.timeline.ranges
     elif arguments.keyframe_image and plan_config(arguments).source_prompt:
         return plan_config(arguments).source_prompt
     elif arguments.keyframe_image:
@@ -299,37 +266,53 @@ def _asked(arguments: argparse.Namespace) -> str | Timeline:
         raise AdaFlowError("--prompt is missing; give it, or a --project that holds it")
     if isinstance(asked, str):
         check_prompt(asked)
-        return asked
-    return Timeline(asked) if crossfade is None else Timeline(asked, crossfade)
+    # Before anything long begins: AdaFlowError for ranges that overlap, or no crossfade.
+    Timeline((PromptRange(0, 1, asked),) if isinstance(asked, str) else asked, _crossfade(arguments))
+    return asked
 
 
-def _on(asked: str | Timeline, plan: Plan) -> Timeline:
+def _crossfade(arguments: argparse.Namespace) -> int:
+    """Frames: that of the arguments, else of the project."""
+    from adaflow_core.film.timeline import CROSSFADE
+
+    kept = CROSSFADE if arguments.opened is None else arguments.opened.rest.get("crossfade", CROSSFADE)
+    return int(kept if arguments.crossfade is None else arguments.crossfade)
+
+
+def _on(asked: str | tuple[PromptRange, ...], crossfade: int, plan: Plan) -> Timeline:
     """What is asked for, in frames of the planned video."""
     from adaflow_core.film.timeline import PromptRange, Timeline
 
-    return (Timeline((PromptRange(0, len(plan.video), asked),)) if isinstance(asked, str) else asked).on(plan.video)
+    ranges = (PromptRange(0, len(plan.video), asked),) if isinstance(asked, str) else asked
+    return Timeline(ranges, crossfade).on(plan.video)
 
 
 def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.film.project import open_project
     from adaflow_core.video import parse_range, parse_size
-    from adaflow_core.video.write import check_output
+    from adaflow_core.video.write import check_folder, check_output
 
     project, chosen = open_project(arguments.project), parse_range(arguments.frames)
+    if arguments.prompt is not None:
+        check_prompt(arguments.prompt)
+    take_model(arguments, project)
+    check_model(arguments, project)
+    region, by_hand = kept_region(project, arguments.project), kept_by_hand(project, arguments.project)
+    check_apart({"--out": arguments.out, "the project": arguments.project}, inputs_of(project.video, region, by_hand))
     check_output(arguments.out, project.video)
-    arguments.model = arguments.model or project.model
+    check_folder(arguments.project)
     config = replace(project.edit, **edit_flags(arguments))
     engine = load(arguments, bar, stop)
     plan = engine.plan(
         project.video, project.plan, size=parse_size(project.size) if project.size else None,
         frames=parse_range(project.frames) if project.frames else None, progress=bar, stop=stop,
     )  # fmt: skip
-    kept = _kept_region(project, arguments.project), _kept_by_hand(project, arguments.project)
-    over: dict[str, Any] = {"region": kept[0], "by_hand": kept[1], "progress": bar, "stop": stop}
-    before = engine.replay(plan, project.timeline, project.edit, project.takes, **over)
     start, end, _ = chosen.indices(len(plan.video))
     if start >= end:
         raise AdaFlowError(f"--frames {arguments.frames} holds no frame of the film, which has 0:{len(plan.video)}")
+    say_other_keyframes(project, plan)
+    over: dict[str, Any] = {"region": region, "by_hand": by_hand, "progress": bar, "stop": stop}
+    before = engine.replay(plan, project.timeline, project.edit, project.takes, **over)
     print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
     named = arguments.source_prompt
     result = engine.retake(plan, before, (start, end), arguments.prompt, config, source_prompt=named, **over)

@@ -120,6 +120,8 @@ def check_takes(takes: Iterable[Any], where: str) -> None:
     """AdaFlowError if one of these, which stand `where`, is no take."""
     try:
         for take in takes:
+            if not isinstance(take["prompt"], str):  # null leaves frames of a film to the source, and is no take
+                raise TypeError(f"the prompt of a take is {take['prompt']!r:.80}")
             ranges_of([{name: take.get(name) for name in ("frames", "prompt", "source_prompt")}], where)
             edit_of(take["settings"])
     except (KeyError, TypeError) as problem:

@@ -207,9 +207,12 @@ def parse_prompts(texts: Sequence[str]) -> str | tuple[PromptRange, ...]:
 
 
 def _range(span: Any, seconds: bool, prompt: Any, source: str | None = None) -> PromptRange:
-    if seconds:
-        return PromptRange(0, 0, prompt, source, (float(span[0]), float(span[1])))
-    return PromptRange(int(span[0]), int(span[1]), prompt, source)
+    try:
+        if seconds:
+            return PromptRange(0, 0, prompt, source, (float(span[0]), float(span[1])))
+        return PromptRange(int(span[0]), int(span[1]), prompt, source)
+    except OverflowError as problem:
+        raise AdaFlowError(f"the range of {prompt!r:.80} ends after any video; let it end with its own") from problem
 
 
 def shown(report: dict[str, Any], T: int) -> list[PromptRange | None]:

@@ -67,8 +67,10 @@ class ByHand:
 
     @classmethod
     def from_json(cls, data: list[Mapping[str, Any]], folder: Path) -> ByHand:
-        """Those of a report or project in `folder`, their files unchanged."""
-        return cls({int(row["frame"]): files.found(row, folder, _PICTURE) for row in data})
+        """Those of a report or project in `folder`, their files unchanged; AdaFlowError where a part is missing."""
+        with files.reading("what is by hand"):
+            pictures = {int(row["frame"]): files.found(row, folder, _PICTURE) for row in data}
+        return cls(pictures)
 
 
 @dataclass(frozen=True)

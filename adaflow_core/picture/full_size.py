@@ -33,6 +33,7 @@ class Delivered:
     path: Path
     size: tuple[int, int]  # (width, height)
     deliver: str  # what was delivered: "source" or "working", the latter too where the source is no larger
+    notes: tuple[str, ...] = ()  # sentences for the user, such as that its sound was lost
 
 
 def deliver_edit(
@@ -53,12 +54,13 @@ def deliver_edit(
     check_edit_of(video, result)
     if deliver not in DELIVERIES:
         raise AdaFlowError(f"deliver is {deliver!r}; it must be one of {', '.join(DELIVERIES)}")
-    size = source_size(video) if deliver == "source" else None
+    size, monitor = source_size(video) if deliver == "source" else None, monitor or Monitor()
+    before = len(monitor.notes)
     if size is None:
-        return Delivered(result.save(path, metadata, monitor), video.size, "working")
+        return Delivered(result.save(path, metadata, monitor), video.size, "working", tuple(monitor.notes[before:]))
     written = write_video(
         path,
-        FullSize(video, result.frames, size, monitor or Monitor()),
+        FullSize(video, result.frames, size, monitor),
         result.fps,
         audio_from=result.source,
         start=result.start,
@@ -67,7 +69,7 @@ def deliver_edit(
         metadata=metadata,
         monitor=monitor,
     )
-    return Delivered(written, size, "source")
+    return Delivered(written, size, "source", tuple(monitor.notes[before:]))
 
 
 def source_size(video: Video) -> tuple[int, int] | None:

@@ -41,8 +41,12 @@ _LEFT, _RIGHT = 46, 14
 
 
 def stamp(plan: Plan, frame: int) -> str:
-    """When a frame is, in the source's own count: "1.20 s, frame 24"."""
-    return f"{plan.video.seconds(int(frame)):.2f} s, frame {plan.video.start + int(frame)}"
+    """When a frame is, and its number as settings take it: "1.20 s, frame 24".
+
+    Of a range of a file's frames they count from its first; the file's own number stands beside: "frame 4 (24)".
+    """
+    own = f" ({plan.video.start + int(frame)})" if plan.video.start else ""
+    return f"{plan.video.seconds(int(frame)):.2f} s, frame {int(frame)}{own}"
 
 
 def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
@@ -413,7 +417,7 @@ def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
         anchor = "ra" if x > axis.left + axis.width - 16 else "ma"
         canvas.line([(x, y), (x, y + 4)], MUTED)
         canvas.text(x, y + 6, f"{second + 0.0:.{decimals}f} s", INK, 11, anchor)
-        canvas.text(x, y + 21, f"frame {plan.video.start + round(frame)}", MUTED, 10, anchor)
+        canvas.text(x, y + 21, f"frame {round(frame)}", MUTED, 10, anchor)
 
 
 def contact_sheet(pictures: Sequence[Picture] | np.ndarray, columns: int = 8, gap: int = 4) -> Picture:

@@ -24,6 +24,7 @@ from filelock import FileLock
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import in_threads
 from adaflow_core.storage.arrays import allocated, any_finished
+from adaflow_core.storage.pictures import pictures_in
 
 Note = Callable[[str], None]
 Build = Callable[[Path], dict[str, Any]]
@@ -46,28 +47,32 @@ def cache_key(**settings: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """A digest of a file's content, or of the names, sizes and times of a folder's files."""
+    """A digest of a file's content, or of the names, sizes and times of a folder's pictures."""
     if path.is_dir():
-        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.iterdir())]
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in pictures_in(path)]
         return hashlib.blake2b(json.dumps(states).encode(), digest_size=16).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def relative(path: Path, folder: Path) -> str:
-    """`path` as it lies from `folder`, for files that are moved together."""
+    """`path` as it lies from `folder`, for files that are moved together; a link by its own name.
+
+    Where a link leads, such as from the Hub's cache to one of its blobs, files have other names and belong to others.
+    """
+    whole = path.parent.resolve() / path.name
     try:
-        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+        return Path(os.path.relpath(whole, folder.resolve())).as_posix()
     except ValueError:  # on another drive of Windows
-        return path.resolve().as_posix()
+        return whole.as_posix()
 
 
 def checksum(path: Path) -> str:
-    """Of a file's content, or of the names and contents of a folder's files."""
+    """Of a file's content, or of the names and contents of a folder's pictures."""
     if not path.is_dir():
         return file_digest(path)
     digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(file for file in path.iterdir() if file.is_file()):
+    for file in pictures_in(path):
         digest.update(f"{file.name} {file_digest(file)}\n".encode())
     return digest.hexdigest()
 
@@ -211,7 +216,7 @@ class Cache:
     def state(self, kind: str, key: str) -> Path:
         """The file in which unfinished work keeps its state.
 
-        It is replaced as a whole, removed by age as entries are, and removed when the work is finished.
+        It is replaced as a whole, and removed by age as entries are.
         """
         return self.root / kind / f"{key}{_STATE}"
 

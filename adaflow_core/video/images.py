@@ -17,11 +17,11 @@ from PIL import Image, ImageCms, ImageOps
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
+from adaflow_core.storage.pictures import has_the_name_of_a_picture, pictures_in
 from adaflow_core.video.reader import Index
 from adaflow_core.video.types import VideoInfo
 
 RATE = Fraction(24)  # pictures have none
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _TICK = Fraction(1, 1000)  # seconds in which an animation's durations are given
 _ORIENTATION, _BITS = 0x0112, 258  # tags of EXIF and of TIFF
@@ -29,9 +29,8 @@ _BRIGHTEST = 16.0  # floating-point pictures whose values go further are not on 
 
 
 def pictures_of(folder: Path) -> list[Path]:
-    """The pictures in a folder, with 10 after 9; without hidden files, such as those that macOS leaves (._1.png)."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()]
-    found = [path for path in found if not path.name.startswith(".")]
+    """The pictures in a folder, with 10 after 9."""
+    found = pictures_in(folder)
     if not found:
         raise AdaFlowError(f"{folder} is a folder without pictures; name a video file or a folder of PNG or JPEG files")
     return sorted(
@@ -70,7 +69,7 @@ def probe(path: Path, index: Index, monitor: Monitor) -> VideoInfo:
     kinds: set[str] = set()
     for picture in paths:
         monitor.check()
-        with _opened(picture) as file:
+        with _opened(picture, of_folder=path.is_dir()) as file:
             turned = _orientation(file, picture) >= 5
             sizes.setdefault(file.size[::-1] if turned else file.size, picture)
             kinds |= {"alpha"} if file.has_transparency_data else set()
@@ -127,7 +126,7 @@ def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Gener
     if index.times is None:
         for picture in pictures_of(path)[begin:]:
             monitor.check()
-            with _opened(picture) as file:
+            with _opened(picture, of_folder=True) as file:
                 yield av.VideoFrame.from_ndarray(np.asarray(_upright_rgb(file, picture)), format="rgb24")
         return
     ends = [*map(int, index.times[1:]), int(index.times[-1]) + _round(Fraction(index.last_seconds or 0))]
@@ -143,25 +142,25 @@ def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Gener
 
 def is_picture(path: Path) -> bool:
     """Whether it is one picture, by its name."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    return has_the_name_of_a_picture(path) and path.is_file()
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """[H, W, 3] uint8, upright."""
+    """[H, W, 3] uint8, upright; AdaFlowError where the file is not there, or is no picture."""
     with _opened(path) as file:
         return np.asarray(_upright_rgb(file, path))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, of_folder: bool = False) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as file:
             yield file
+    except FileNotFoundError as error:
+        raise AdaFlowError(f"there is no picture {path}; check its path") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise AdaFlowError(
-            f"{path} is not a picture that can be read; save it again as PNG with 8 or 16 bits, or take it out of the "
-            "folder"
-        ) from error
+        remedy = "save it again as PNG with 8 or 16 bits" + (", or take it out of the folder" if of_folder else "")
+        raise AdaFlowError(f"{path} is not a picture that can be read; {remedy}") from error
 
 
 def _upright_rgb(file: Image.Image, path: Path) -> Image.Image:

@@ -79,9 +79,9 @@ def write_video(
 
     The file appears under its name only when it is complete. A side of odd length gains one row or column, which
     yuv420p needs. `times` [T + 1] and `transfer`: as in `Video`. `metadata`: mp4's keys title, artist, comment,
-    description.
+    description. Where the sound is lost, the `monitor` is told, else there is a warning.
     """
-    path, monitor = check_output(path, audio_from), monitor or Monitor()
+    told, path, monitor = monitor is not None, check_output(path, audio_from), monitor or Monitor()
     real = path.resolve()  # absolute, so that FFmpeg takes no part of a name for a protocol
     part, sounding = (real.with_name(f".{uuid.uuid4().hex}.mp4") for _ in range(2))
     try:
@@ -98,18 +98,21 @@ def write_video(
     finally:
         part.unlink(missing_ok=True)
         sounding.unlink(missing_ok=True)
+    if not told:
+        for sentence in monitor.notes:
+            warnings.warn(sentence, stacklevel=2)
     return path
 
 
 def _add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
-    """Whether sound was added; unreadable sound only warns, so that the edit is not lost."""
+    """Whether sound was added; of unreadable sound there is only a note, so that the edit is not lost."""
     if source.is_dir():
         return False
     try:
         with Decoder(source, monitor, may_write=True) as decoder:
             return decoder.add_sound(video, out, begin, length)
     except AdaFlowError as problem:
-        warnings.warn(f"{problem}; written without the sound of {source.name}", stacklevel=3)
+        monitor.note(f"{problem}; written without the sound of {source.name}")
         return False
 
 

@@ -23,6 +23,7 @@ from adaflow_core.editing import editor
 from adaflow_core.editing.checkpoint import Checkpoint, frames_digest
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
+from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
 from adaflow_core.storage import arrays as store
@@ -100,7 +101,6 @@ def test_a_stopped_edit_goes_on_after_its_last_step(
     undisturbed = AdaFlow(backbone, Cache(tmp_path / "a"))
     expected = undisturbed.edit(undisturbed.plan(drawn_frames, config), PROMPT, CONFIG)
     assert expected.report["resumed_at_step"] == 0
-    assert not list((tmp_path / "a" / "edits").iterdir())
 
     T = len(drawn_frames)
     progress, stop, _ = stop_at("edit", 3 * T + 1)  # within the third step: after the second frames agree
@@ -120,15 +120,31 @@ def test_a_stopped_edit_goes_on_after_its_last_step(
     assert result.report["resumed_at_step"] == 2
     assert min(p.done for p in seen if p.stage == "edit" and p.done) == 3 * T
     np.testing.assert_array_equal(result.frames, expected.frames)
-    assert not list((tmp_path / "b" / "edits").iterdir())
+    # What was made may have been lost since, on a full disk say: the same edit again has nothing left to denoise.
+    lost = again.edit(plan, PROMPT, CONFIG)
+    assert lost.report["resumed_at_step"] == CONFIG.steps
+    np.testing.assert_array_equal(lost.frames, expected.frames)
+
+
+@pytest.mark.parametrize("kind", ["draft", "timeline"])
+def test_what_is_kept_itself_leaves_no_state(
+    kind: str, backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path
+) -> None:
+    engine = AdaFlow(backbone, Cache(tmp_path))
+    plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
+    if kind == "draft":
+        engine.draft(plan, PROMPT, CONFIG)
+    else:
+        engine.edit_timeline(plan, Timeline((PromptRange(0, 6, PROMPT),)), CONFIG)
+    assert not list((tmp_path / "edits").iterdir())
 
 
 def test_a_long_edit_in_files_is_the_same_edit(
     backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = AdaFlow(backbone, Cache(tmp_path))
+    engine = AdaFlow(backbone, Cache(tmp_path / "a"))
     plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
-    expected = engine.edit(plan, PROMPT, CONFIG)
+    expected = AdaFlow(backbone, Cache(tmp_path / "b")).edit(plan, PROMPT, CONFIG)
     monkeypatch.setattr(editor, "LATENTS_ON_DEVICE", 0)
     monkeypatch.setattr(store, "SCRATCH_IN_MEMORY", 0)
     monkeypatch.setattr(editor, "BLOCK", 2)

@@ -284,6 +284,12 @@ def test_what_would_come_out_otherwise_is_refused_at_once(pictures: Any, says: s
         ByHand(pictures)
 
 
+@pytest.mark.parametrize("data", [[{}], [{"frame": 0}], 5, [7], [{"frame": "first", "file": None}]])
+def test_keyframes_of_a_project_that_lack_a_part_are_told(data: Any, tmp_path: Path) -> None:
+    with pytest.raises(AdaFlowError, match="what is by hand of the project lacks a part, or has a wrong one"):
+        ByHand.from_json(data, tmp_path)
+
+
 def test_an_edit_that_changed_next_to_nothing_is_told() -> None:
     source = textured(3)
     assert hardly_changed(source, source)

@@ -179,6 +179,9 @@ def test_a_source_that_is_no_larger_is_delivered_at_the_working_size(tmp_path: P
     video = planned(source, tmp_path)
     written = deliver_edit(tmp_path / "out.mp4", edit_of(video), video)
     assert (written.size, written.deliver) == ((192, 128), "working")
+    assert written.notes == ()
+    damaged = replace(edit_of(video), source=tmp_path / "gone.mp4")
+    assert "without the sound of gone.mp4" in deliver_edit(tmp_path / "e.mp4", damaged, video).notes[0]
     drawn = from_frames(film(3), 24)
     assert deliver_edit(tmp_path / "b.mp4", edit_of(drawn), drawn).deliver == "working"
     large = planned(make(tmp_path / "c.mp4", 3, size=(384, 256)), tmp_path)

@@ -316,11 +316,21 @@ def test_masks_may_come_as_people_have_them(tmp_path: Path) -> None:
         ({"masks": ""}, "is an empty path"),
         ({"masks": [box(), box()[:10]]}, "the masks cannot be read as an array"),
         ({"words": None}, "words is None"),
+        ({"words": "ball", "feather": "8"}, "feather is '8'; it must be a whole number"),
+        ({"words": "ball", "feather": None}, "feather is None; it must be a whole number"),
+        ({"words": "ball", "feather": 8.5}, "feather is 8.5; it must be a whole number"),
+        ({"words": "ball", "feather": 257}, "from 0 to 256, in pixels"),
     ],
 )
 def test_what_cannot_be_a_region_is_told_in_a_sentence(asked: dict[str, Any], says: str) -> None:
     with pytest.raises(AdaFlowError, match=says):
         Region(**asked)
+
+
+@pytest.mark.parametrize("data", [{}, [], {"painted": [{}], "masks": None}, {"painted": [], "masks": {}}])
+def test_a_region_of_a_project_that_lacks_a_part_is_told(data: Any, tmp_path: Path) -> None:
+    with pytest.raises(AdaFlowError, match="the region of the project lacks a part, or has a wrong one"):
+        Region.from_json(data, tmp_path)
 
 
 def test_what_is_over_the_picture_has_its_kind(engine: AdaFlow, plan: Plan) -> None:

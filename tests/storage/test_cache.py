@@ -26,7 +26,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.storage import cache as cache_module
 from adaflow_core.storage.arrays import begin_columns, end_columns, open_columns
-from adaflow_core.storage.cache import Cache, cache_key, file_digest
+from adaflow_core.storage.cache import Cache, cache_key, checksum, file_digest, relative
 from helpers.films import make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,6 +257,28 @@ def test_a_folder_is_named_by_its_files(tmp_path: Path) -> None:
     assert file_digest(tmp_path) == before
     (tmp_path / "1.png").write_bytes(b"12")
     assert file_digest(tmp_path) != before
+
+
+def test_what_is_no_picture_in_a_folder_is_not_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"1")
+    before = file_digest(tmp_path), checksum(tmp_path)
+    for name in (".DS_Store", "._1.png", "Thumbs.db", "film.json"):
+        (tmp_path / name).write_bytes(b"left there")
+    (tmp_path / "folder.png").mkdir()
+    assert (file_digest(tmp_path), checksum(tmp_path)) == before
+    (tmp_path / "2.JPG").write_bytes(b"2")
+    assert file_digest(tmp_path) != before[0] and checksum(tmp_path) != before[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets few users make links")
+def test_a_link_is_named_as_it_is_called(tmp_path: Path) -> None:
+    for name in ("blobs", "clips", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "blobs" / "0a1b").write_bytes(b"a clip")
+    (tmp_path / "clips" / "ball.mp4").symlink_to(tmp_path / "blobs" / "0a1b")
+    (tmp_path / "other").symlink_to(tmp_path / "clips")
+    for folder in ("clips", "other"):
+        assert relative(tmp_path / folder / "ball.mp4", tmp_path / "work") == "../clips/ball.mp4"
 
 
 # --- damage -----------------------------------------------------------------------------------------

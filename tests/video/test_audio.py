@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from adaflow_core.progress import Monitor
 from adaflow_core.video.decode import decode_video, probe
 from adaflow_core.video.write import write_video
 from helpers.films import RATE, film, lag, make, sound_of
@@ -45,5 +47,10 @@ def test_sound_that_cannot_be_read_is_warned_of(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="without the sound"):
         path = write_video(tmp_path / "a.mp4", film(3), Fraction(10), audio_from=tmp_path / "gone.mp4")
     assert probe(path).frames == 3 and not probe(path).has_audio
+    monitor = Monitor()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_video(tmp_path / "c.mp4", film(3), Fraction(10), audio_from=tmp_path / "gone.mp4", monitor=monitor)
+    assert len(monitor.notes) == 1 and "without the sound of gone.mp4" in monitor.notes[0]
     silent = write_video(tmp_path / "b.mp4", film(3), Fraction(10), audio_from=path)
     assert not probe(silent).has_audio

@@ -122,6 +122,17 @@ def test_what_cannot_be_taken_is_said(second: Image.Image, part: str, tmp_path: 
         decode_video(folder, size=SIZE)
 
 
+def test_only_of_a_folders_pictures_its_folder_is_spoken(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "a", _1_png=plain())
+    (folder / "2.png").write_text("no picture")
+    with pytest.raises(AdaFlowError, match=r"a/2\.png is not a picture .* or take it out of the folder$"):
+        probe(folder)
+    with pytest.raises(AdaFlowError, match=r"a/2\.png is not a picture .* save it again as PNG with 8 or 16 bits$"):
+        images.read_picture(folder / "2.png")
+    with pytest.raises(AdaFlowError, match=r"^there is no picture .*a/3\.png; check its path$"):
+        images.read_picture(folder / "3.png")
+
+
 def test_a_picture_is_turned_as_its_camera_was(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     picture = plain()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import operator
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
@@ -59,6 +60,18 @@ def named(picture: np.ndarray | Path, folder: Path | None, what: str) -> dict[st
     row = {"file": None, "checksum": _checksum(picture)}
     one = picture.shape[2:] == (() if picture.dtype == bool else (3,))
     return row if folder is None or not one else row | {"png": _encoded(picture)}
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """AdaFlowError where `what`, such as "the region", of a report or project lacks a part, or has a wrong one."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
+        said = f"{type(problem).__name__}: {problem}"
+        raise AdaFlowError(
+            f"{what} of the project lacks a part, or has a wrong one; take a whole one ({said:.80})"
+        ) from problem
 
 
 def found(row: Mapping[str, Any], folder: Path, what: str) -> Path | np.ndarray:

@@ -56,8 +56,10 @@ class Region:
             raise AdaFlowError(f"words is {self.words!r:.80}; name the region by a text, words of the source prompt")
         if bool(self.painted) + (self.masks is not None) + bool(self.words.strip()) != 1:
             raise AdaFlowError("a region is painted, given for all frames or named by words; give one of these")
-        if not 0 <= self.feather <= 256:
-            raise AdaFlowError(f"feather is {self.feather}; it must lie between 0 and 256 pixels")
+        whole = isinstance(self.feather, (int, np.integer)) and not isinstance(self.feather, bool)
+        if not whole or not 0 <= self.feather <= 256:
+            raise AdaFlowError(f"feather is {self.feather!r:.80}; it must be a whole number from 0 to 256, in pixels")
+        object.__setattr__(self, "feather", int(self.feather))
         if self.crop not in CROPS:
             raise AdaFlowError(f"crop is {self.crop!r}; choose {', '.join(CROPS)}")
 
@@ -79,10 +81,12 @@ class Region:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path) -> Region:
-        """The region of a report or project in `folder`, its files unchanged."""
-        painted = {int(row["frame"]): files.found(row, folder, "the mask") for row in data["painted"]}
-        masks = None if data["masks"] is None else files.found(data["masks"], folder, "the mask")
-        return cls(painted, masks, str(data["words"]), int(data["feather"]), data.get("crop", BEFORE_CROPS))
+        """The region of a report or project in `folder`, its files unchanged; AdaFlowError where it lacks a part."""
+        with files.reading("the region"):
+            painted = {int(row["frame"]): files.found(row, folder, "the mask") for row in data["painted"]}
+            masks = None if data["masks"] is None else files.found(data["masks"], folder, "the mask")
+            words, feather, crop = data["words"], data["feather"], data.get("crop", BEFORE_CROPS)
+        return cls(painted, masks, words, feather, crop)
 
 
 @dataclass(frozen=True)

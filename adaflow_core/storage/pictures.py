@@ -1,0 +1,17 @@
+"""Which files of a folder are the pictures of a video: reading them and naming them by a digest take the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def has_the_name_of_a_picture(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder, by name; without hidden files, such as those that macOS leaves (._1.png)."""
+    found = (path for path in folder.iterdir() if has_the_name_of_a_picture(path) and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
