@@ -361,6 +361,7 @@ def pool() -> Iterator[RayPool]:
             yield pool
 
 
+@pytest.mark.thorough
 @needs_ray
 def test_a_task_whose_worker_dies_is_tried_again(pool: RayPool, tmp_path: Path) -> None:
     def work(name: str) -> str:
@@ -377,6 +378,7 @@ def test_a_task_whose_worker_dies_is_tried_again(pool: RayPool, tmp_path: Path) 
     assert isinstance(found["always"], Exception) and (tmp_path / "always").read_text() == "xx"
 
 
+@pytest.mark.thorough
 @needs_ray
 @needs_model
 @pytest.mark.slow

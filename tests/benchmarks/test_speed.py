@@ -140,6 +140,7 @@ def test_a_region_is_counted_by_its_crop(tmp_path: Path) -> None:
     assert part["stages"]["encode"]["needed_tflop"] > whole["stages"]["encode"]["needed_tflop"]
 
 
+@pytest.mark.thorough
 def test_stages_end_the_run(tmp_path: Path) -> None:
     some = ("--frames", "6", "--keyframes", "2", "--stages", "encode", "features")
     results = run(tmp_path / "some.json", *some)

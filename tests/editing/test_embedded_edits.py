@@ -126,6 +126,7 @@ def test_nothing_corresponds_across_a_cut(embedded: AdaFlow) -> None:
     assert "2 shots need one each" in " ".join(notes)
 
 
+@pytest.mark.thorough
 @SHIPPED
 def test_even_distances_are_said(embedded: AdaFlow) -> None:
     even = embedded.plan(CLIPS / "ball.mp4", PlanConfig(keyframes=4), size=(128, 128))

@@ -250,10 +250,10 @@ def test_a_stretch_tells_of_itself_alone(
     """Its seconds and warnings are not those of the stretches before it too."""
     edit = Job.edit
 
-    def noted(job: Job) -> EditResult:
+    def noted(job: Job, **how: Any) -> EditResult:
         job.monitor.note(f"of {job.positive.text}")
         job.monitor.seconds["edit"] = job.monitor.seconds.get("edit", 0.0) + 1000.0
-        return edit(job)
+        return edit(job, **how)
 
     monkeypatch.setattr(Job, "edit", noted)
     plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))

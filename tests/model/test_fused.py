@@ -202,6 +202,7 @@ def test_an_edit_by_a_fused_model_is_the_same(
     assert np.abs(found - expected).mean() < 0.05
 
 
+@pytest.mark.thorough
 def test_kernels_are_tried_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels_run(DEVICE, torch.float32)
     assert not accelerate(device=torch.device("cpu"), dtype=torch.float32), "on a CPU torch's are faster"

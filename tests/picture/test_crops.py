@@ -223,6 +223,7 @@ def test_structure_and_light_are_judged_by_whole_frames(engine: AdaFlow, plan: P
     assert (jobs[2].config.coarse, jobs[2].config.structure) == (0.5, 1.0)  # a style
 
 
+@pytest.mark.thorough
 def test_the_command_line_says_what_is_edited_and_its_project_repeats_it(
     film: np.ndarray, tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -110,6 +110,7 @@ def test_the_plain_model_loads_and_draws():
     assert sum(embedded.check_limits(PLAIN).values()) < 34e6
 
 
+@pytest.mark.thorough
 def test_plain_training_starts_anew_and_goes_on(tmp_path, monkeypatch):
     start = embedded.build(vocabulary(), size=32)
     embedded.save(start, tmp_path / "start")

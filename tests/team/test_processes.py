@@ -43,6 +43,7 @@ def _kill(process: Any) -> None:
     process.join()
 
 
+@pytest.mark.thorough
 def test_a_process_that_dies_between_calls_fails_none() -> None:
     processes = Processes(_pids, 2)
     try:
@@ -96,6 +97,7 @@ def _fills(team: Team) -> Server:
     return answer
 
 
+@pytest.mark.thorough
 def test_a_full_disk_is_told_and_what_was_not_begun_or_is_done_ends_no_process() -> None:
     processes = Processes(_fills, 2)
     full = r"not fit into .* set TMPDIR to another folder, .* \(No space left on device\)"

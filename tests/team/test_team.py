@@ -116,6 +116,7 @@ def test_what_an_edit_shares_goes_when_it_is_done_with(
     assert set(shared.iterdir()) == of_plan | {of_result}
 
 
+@pytest.mark.thorough
 def test_two_processes_cut_out_what_stays_as_one_does(team: TeamEngine, tmp_path: Path) -> None:
     found = []
     for engine in (one(tmp_path), team):

@@ -234,6 +234,7 @@ def test_settings_that_are_not_there_are_named(tmp_path: Path, capsys: pytest.Ca
     assert "check the path" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 @needs_embedded
 def test_a_reports_settings_repeat_the_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))

@@ -232,6 +232,7 @@ def test_the_page_shows_where_a_prompt_changes_the_video(client: Any, drawn_clip
     assert client.predict(job, api_name="/watch")[0]["state"] == "stopped"
 
 
+@pytest.mark.thorough
 @with_model
 @pytest.mark.slow
 def test_an_edit_takes_the_settings_of_its_place(client: Any, drawn_clip: Path) -> None:

@@ -89,6 +89,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> AdaFlow:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_colour_is_changed_in_its_place_only(engine: AdaFlow) -> None:
     pair = make_pair(0, 3, "val", "cpu")
@@ -103,6 +104,7 @@ def test_a_colour_is_changed_in_its_place_only(engine: AdaFlow) -> None:
     assert inside > 0.5 * changed[0.0][0] and outside < 0.3 * changed[0.0][1] and inside > 5 * outside
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_place_of_new_surroundings_ends_at_the_things_own_edge(engine: AdaFlow) -> None:
     pair = make_pair(14, 4, "val", "cpu")

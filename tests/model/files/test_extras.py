@@ -137,6 +137,7 @@ def test_another_autoencoder_from_a_folder_or_a_file(model: str, tmp_path: Path)
         load(model, vae=str(tmp_path / "folder/unet"))
 
 
+@pytest.mark.thorough
 def test_another_autoencoder_from_one_file_of_a_folder_in_diffusers_format(model: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder/vae"
     narrow(True, folder.parent)
@@ -171,6 +172,7 @@ def saved_vae(pipe: Any, folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name.startswith("first_stage_model.")}
 
 
+@pytest.mark.thorough
 def test_a_learned_word_is_what_diffusers_makes_of_it(model: str, tmp_path: Path) -> None:
     several = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
     save_file({"emb_params": several}, tmp_path / "zwog.safetensors")

@@ -134,6 +134,7 @@ def test_what_is_not_clear_or_not_there_is_said(
         hub_file(asked, (LORA,))
 
 
+@pytest.mark.thorough
 def test_a_model_with_parts_from_the_hub_is_that_of_the_same_files(hub: Hub, tmp_path: Path) -> None:
     checkpoint = tmp_path / "model"
     pipe = narrow(False, checkpoint)
@@ -158,6 +159,7 @@ def test_a_model_with_parts_from_the_hub_is_that_of_the_same_files(hub: Hub, tmp
     assert there.name == f"{checkpoint} --lora=someone/pixel=0.5 --vae=someone/vae"
 
 
+@pytest.mark.thorough
 def test_the_autoencoder_that_is_named_is_loaded_with_the_configuration_beside_it(hub: Hub, tmp_path: Path) -> None:
     checkpoint = tmp_path / "model"
     narrow(False, checkpoint)

@@ -91,6 +91,7 @@ _SLOW = """() => {
 }"""
 
 
+@pytest.mark.thorough
 def test_what_is_pressed_before_an_example_has_come_is_of_it(page: Page) -> None:
     """It was refused, as of no video, or was of the video before."""
     page.evaluate(_SLOW)
@@ -103,6 +104,7 @@ def test_what_is_pressed_before_an_example_has_come_is_of_it(page: Page) -> None
     page.locator(".af-job").wait_for(state="detached")  # stopped, or made by then
 
 
+@pytest.mark.thorough
 def test_html_that_a_visitor_types_is_text(page: Page) -> None:
     attack = '<img src=x onerror="window.attacked = 1"><script>window.attacked = 1</script>'
     page.get_by_label("Prompt", exact=True).fill(f"a red {attack} xylophone")

@@ -57,6 +57,7 @@ class Visitor:
         return await self.call("result", job=job)
 
 
+@pytest.mark.thorough
 @with_model
 @pytest.mark.slow
 def test_a_client_edits_a_clip(server: Server, drawn_clip: Path, tmp_path: Path) -> None:
