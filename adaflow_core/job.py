@@ -186,8 +186,8 @@ class Job:
     def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None, kept: bool = False) -> EditResult:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s.
 
-        `kept`: the caller keeps them. Else the state after the last step stays in the cache, so that the same edit
-        goes on from there where what was made of it is lost: a full disk, say, while it is written.
+        `kept`: the caller keeps them. Else the state after the last step stays in the cache until they are written, so
+        that the same edit goes on from there if they are lost: by a full disk, say, or a stop while they are written.
         """
         began, part, thinned = time.perf_counter(), self.part, self.thinned()
         with PeakMemory(self.backbone.device) as peak, thinned.followed(self.config.follows_motion):
@@ -200,10 +200,8 @@ class Job:
             if self.over.crop is not None:
                 crop = self.over.crop.at(part)
                 frames = crop.window.lay(frames, crop.source.frames)
-            if kept:
-                made.checkpoint.remove()
             made.checkpoint.finish()
-        return self._result(
+        result = self._result(
             frames,
             seconds=time.perf_counter() - began,
             peak_memory_bytes=peak.bytes,
@@ -211,7 +209,11 @@ class Job:
             resumed_at_step=made.resumed_at_step,
             config=made.config,
             edited=thinned.frames,
+            state=made.checkpoint.path,
         )
+        if kept:
+            result.forget_state()
+        return result
 
     @property
     def part(self) -> slice:
@@ -392,6 +394,7 @@ class Job:
         resumed_at_step: int,
         config: EditConfig,
         edited: np.ndarray,  # [F] frames of the plan that the model edited; the others are carried
+        state: Path,
     ) -> EditResult:
         """The edited video with its report."""
         plan, crop = self.plan, self.over.crop
@@ -434,7 +437,7 @@ class Job:
             "version": __version__,
             "warnings": list(warnings),
         }
-        return EditResult.of(video, frames, report, warnings)
+        return replace(EditResult.of(video, frames, report, warnings), state=state)
 
     def _left_as_it_was(self, frames: np.ndarray, video: Video) -> list[str]:
         """A sentence where two prompts made next to no difference to the video."""

@@ -7,6 +7,7 @@ c feature width, M kept tokens per keyframe. Tokens of a frame are flattened row
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -239,6 +240,7 @@ class EditResult:
     warnings: tuple[str, ...] = field(default=())
     times: tuple[float, ...] | None = None  # as in `Video`
     transfer: int = 1  # as in `Video`
+    state: Path | None = None  # what it goes on from if it is asked for again; goes as the edit is written
 
     @classmethod
     def of(cls, video: Video, frames: np.ndarray, report: dict[str, Any], warnings: tuple[str, ...]) -> EditResult:
@@ -252,7 +254,7 @@ class EditResult:
         """
         from adaflow_core.video.write import write_video
 
-        return write_video(
+        written = write_video(
             Path(path),
             self.frames,
             self.fps,
@@ -263,6 +265,14 @@ class EditResult:
             metadata=metadata,
             monitor=monitor,
         )
+        self.forget_state()
+        return written
+
+    def forget_state(self) -> None:
+        """The edit is safe, or not to be kept: asked for again it begins at its first step."""
+        if self.state is not None:
+            with suppress(OSError):
+                self.state.unlink()
 
 
 @dataclass(frozen=True)

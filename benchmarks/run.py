@@ -139,4 +139,5 @@ def run(engine: AdaFlow, pair: Pair, plan_config: PlanConfig, edit_config: EditC
     plan = engine.plan(pair.file or pair.source, plan_config, edit=edit_config, fps=FPS)
     planned = time.perf_counter()
     result = engine.edit(plan, pair.prompt, edit_config)
+    result.forget_state()  # a later run is to make it anew
     return Run(plan, result, planned - start, time.perf_counter() - planned)

@@ -84,11 +84,6 @@ class Checkpoint:
             with suppress(OSError):
                 part.unlink()
 
-    def remove(self) -> None:
-        self.finish()
-        with suppress(OSError):
-            self.path.unlink()
-
 
 def frames_digest(frames: np.ndarray) -> str:
     """A digest of edited frames [T, H, W, 3] uint8, independent of how they are encoded: of each frame's digest."""

@@ -69,6 +69,7 @@ def deliver_edit(
         metadata=metadata,
         monitor=monitor,
     )
+    result.forget_state()
     return Delivered(written, size, "source", tuple(monitor.notes[before:]))
 
 

@@ -98,6 +98,7 @@ class Bench:
         config = config or planned.config
         start = time.perf_counter()
         result = planned.engine.edit(planned.plan, prompt, config)
+        result.forget_state()  # a later run is to make it anew
         seconds = time.perf_counter() - start
         settings = result.report["settings"]["edit"]
         # Each is charged the frames that it edits, whichever of them an earlier one had inverted.

@@ -133,8 +133,9 @@ def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
         config = replace(plan_config, source_prompt=pair.source_prompt)
         plan = engine.plan(pair.source, config, edit=edit_config, fps=FPS)
         with true_place(engine, pair) if name.startswith(TRUE_PLACE) else nullcontext():
-            frames = engine.edit(plan, pair.prompt, edit_config).frames
-        add(name, frames)
+            result = engine.edit(plan, pair.prompt, edit_config)
+        result.forget_state()  # a later run is to make it anew
+        add(name, result.frames)
     return rows
 
 
