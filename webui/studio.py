@@ -435,7 +435,10 @@ def _files(video: str, *arrays: np.ndarray) -> list[Path]:
 
 
 def _held_bytes(result: object) -> int:
-    return result.held_bytes() if isinstance(result, FinishedEdit) else 0
+    try:
+        return result.held_bytes() if isinstance(result, FinishedEdit) else 0
+    except OSError:  # its folder was cleared by somebody else
+        return 0
 
 
 def _delete_files(result: object) -> None:

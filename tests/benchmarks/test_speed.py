@@ -126,7 +126,8 @@ def test_the_command(tmp_path: Path) -> None:
         assert stage["seconds"] > 0 and stage["share_done"] == 1 and stage["share_of_matrix"] > 0
     assert results["total"]["frames_per_second"] > 0 and results["deviation"] > 0
     left = sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*"))
-    assert results["cache_gib"] * GIB >= left + 6 * 64 * 64 * 3 > 6 * 64 * 64 * 3
+    # Rounded as it is written.
+    assert results["cache_gib"] * GIB >= 0.999 * (left + 6 * 64 * 64 * 3) > 6 * 64 * 64 * 3
 
 
 @pytest.mark.thorough

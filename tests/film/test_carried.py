@@ -101,6 +101,7 @@ def test_a_draft_shows_the_keyframes_and_the_edit_goes_on(engine: AdaFlow, plan:
     np.testing.assert_array_equal(film.frames[draft.keyframes], draft.frames)
 
 
+@pytest.mark.thorough
 def test_a_stopped_edit_goes_on_to_the_same_film(
     tiny_backbone: Callable[[str], Backbone], drawn_frames: np.ndarray, tmp_path: Path
 ) -> None:

@@ -207,6 +207,7 @@ def save(mask: np.ndarray, path: Path) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_the_command_line_keeps_to_it_and_so_does_its_project(
     tiny_folder: Callable[[str], Path], drawn_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,7 +350,7 @@ def left_alone(job: Job) -> EditResult:
     """An edit that changes nothing."""
     return job._result(
         np.array(job.plan.video.frames[job.part]), seconds=0.0, peak_memory_bytes=0, inversion_reused=False,
-        resumed_at_step=1, config=job.config, edited=np.arange(1),
+        resumed_at_step=1, config=job.config, edited=np.arange(1), state=Path("no-such-file"),
     )  # fmt: skip
 
 
