@@ -358,9 +358,11 @@ class Studio:
         """Remember a visitor's video, and return a secret id of it; its file is deleted as any upload is."""
         return self._keep(self._videos, path)
 
-    def keep_over(self, over: dict[str, Any]) -> str:
-        """Remember what a visitor painted and gave back, and return a secret id of it, which stays its own."""
-        return self._keep(self._overs, over, over["id"])
+    def keep_over(self, over: dict[str, Any]) -> dict[str, Any]:
+        """Remember what a visitor painted and gave back; returned with a secret id, which stays its own."""
+        over = over | {"id": over["id"] or secrets.token_urlsafe(16)}
+        self._keep(self._overs, over, over["id"])
+        return over
 
     def _keep(self, all_kept: OrderedDict[str, _Kept[T]], value: T, key: str = "") -> str:
         with self._plans_lock:

@@ -18,9 +18,9 @@ from adaflow_core.cli.opened import (
     kept_by_hand,
     kept_region,
     open_given,
+    other_keyframes,
     project_of,
     save,
-    say_other_keyframes,
     take_model,
 )
 from adaflow_core.cli.outputs import Input, check_apart, inputs_of, is_same_file
@@ -49,7 +49,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     _check_files(arguments, region, by_hand)
     engine, plan = make_plan(arguments, config, bar, stop)
     if is_as_it_was(arguments):
-        say_other_keyframes(arguments.opened, plan)
+        _note(arguments, other_keyframes(arguments.opened, plan))
     _say_crop(arguments, engine, plan, region, over)
     timeline = _on(asked, _crossfade(arguments), plan)
     if arguments.draft:
@@ -310,7 +310,7 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     start, end, _ = chosen.indices(len(plan.video))
     if start >= end:
         raise AdaFlowError(f"--frames {arguments.frames} holds no frame of the film, which has 0:{len(plan.video)}")
-    say_other_keyframes(project, plan)
+    _note(arguments, other_keyframes(project, plan))
     over: dict[str, Any] = {"region": region, "by_hand": by_hand, "progress": bar, "stop": stop}
     before = engine.replay(plan, project.timeline, project.edit, project.takes, **over)
     print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)

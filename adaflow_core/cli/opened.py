@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -156,11 +155,11 @@ def kept_by_hand(project: Project, path: Path) -> ByHand | None:
     return None if kept is None else ByHand.from_json(kept, path.parent)
 
 
-def say_other_keyframes(project: Project, plan: Plan) -> None:
-    """Where the project's own plan, made here, has other keyframes than it had where the project was saved."""
-    if project.keyframes not in ((), tuple(plan.segments.keyframes.tolist())):
-        print("adaflow: note: this machine finds other keyframes than the project has; the film may differ",
-              file=sys.stderr)  # fmt: skip
+def other_keyframes(project: Project, plan: Plan) -> list[str]:
+    """A note where the project's own plan, made here, has other keyframes than it had where the project was saved."""
+    if project.keyframes in ((), tuple(plan.segments.keyframes.tolist())):
+        return []
+    return ["this machine finds other keyframes than the project has; the film may differ"]
 
 
 def is_as_it_was(arguments: argparse.Namespace) -> bool:

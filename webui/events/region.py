@@ -269,10 +269,7 @@ class RegionEvents:
 
     def _kept(self, over: Over, **shown: Any) -> OverOutputs:
         """Outputs of what was painted and given back, which a reload will find."""
-        if over and not over["id"]:
-            over = over | {"id": self.studio.keep_over(over)}
-        if over:
-            self.studio.keep_over(over)
+        over = self.studio.keep_over(over) if over else over
         return unchanged(OverOutputs, over=over, over_id=over.get("id", ""), **shown)
 
     def _known(self, plan_id: str | None, over: Over) -> tuple[StoredPlan, Over]:

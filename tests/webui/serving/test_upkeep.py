@@ -94,9 +94,9 @@ def test_what_visitors_painted_is_forgotten_with_their_plans(tmp_path: Path) -> 
     studio = Studio("embedded", "cpu", tmp_path / "results")
     video = tmp_path / "film.mp4"
     video.write_bytes(b"x")
-    kept, over = studio.keep_video(str(video)), studio.keep_over({"id": "", "masks": {}})
+    kept, over = studio.keep_video(str(video)), studio.keep_over({"id": "", "masks": {}})["id"]
     time.sleep(0.2)
-    assert studio.find_over(over) == {"id": "", "masks": {}}, "which is a use of it"
+    assert studio.find_over(over) == {"id": over, "masks": {}}, "which is a use of it"
     assert studio.forget_older_than(0.1) == 1
     assert studio.find_video(kept) is None and studio.find_over(over) is not None
     assert studio.forget_older_than(0) == 1 and studio.find_over(over) is None
