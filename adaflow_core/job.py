@@ -425,7 +425,7 @@ class Job:
             "peak_memory_bytes": peak_memory_bytes,
             "inversion_reused": inversion_reused,
             "resumed_at_step": resumed_at_step,
-            "frames_digest": frames_digest(frames),
+            "frames_digest": frames_digest(frames, self.backbone.team),
             "prompt": self.positive.text,
             **self.over.asked,
             "crop": None if crop is None else crop.window.as_json(),

@@ -18,7 +18,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import _OPERATORS, FEW_KEYS, _with_sums, attend_sdpa
 from adaflow_core.model.fused import kernels_run
 from adaflow_core.model.loading import load_backbone
-from adaflow_core.model.memory import rows_to_device, to_device
+from adaflow_core.model.memory import Sent, rows_to_device, to_device, writing
 from adaflow_core.storage.cache import Cache
 from benchmarks.speed.stand_ins import make_backbone
 
@@ -52,6 +52,19 @@ def test_sampled_keys_keep_the_fast_kernels(dtype: torch.dtype, width: int) -> N
     result = attend_sdpa(query, key, value, 0.2, 300, 3.5)
     expected = attend_sdpa(query.cpu().double(), key.cpu().double(), value.cpu().double(), 0.2, 300, 3.5)
     torch.testing.assert_close(result.cpu().double(), expected, rtol=0.02, atol=0.02)
+
+
+def test_what_comes_to_the_host_is_of_before_what_was_given_after_it(tmp_path: Path) -> None:
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", mode="w+", dtype=np.float32, shape=(8, 64, 64))
+    x, large = torch.zeros(2, 64, 64, device="cuda"), torch.randn(4096, 4096, device="cuda")
+    with writing(out) as put:
+        for number in range(4):
+            x.fill_(number + 1)
+            put(slice(2 * number, 2 * number + 2), Sent(x.transpose(1, 2)))
+            for _ in range(20):
+                large = (large @ large).clamp(-1, 1)
+            x.zero_()
+    assert [float(frame.min()) for frame in out] == [float(frame.max()) for frame in out] == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.int16, np.float16, np.float32, np.int64])

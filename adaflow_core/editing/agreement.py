@@ -23,6 +23,7 @@ from torch import Tensor
 
 from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.editing.finish.smoothing import smooth_edit
+from adaflow_core.model.memory import Sent, rows_to_device, writing
 from adaflow_core.motion.pictures import as_levels
 from adaflow_core.motion.whole import move_as_one
 from adaflow_core.storage.arrays import scratch
@@ -70,13 +71,12 @@ class Agreement:
         drawn = film.decoded(clean, lambda _: film.monitor.check())
         agreed = scratch(np.uint8, drawn.shape)
 
-        def write(ids: np.ndarray, pictures: Tensor) -> None:
-            agreed[ids] = as_levels(pictures).cpu().numpy()
-
-        smooth_edit(
-            film.beside_source(drawn), self._as_one, STRENGTH, film.cuts, write,
-            film.monitor.quiet(), film.renewed_at, film.own, FITS,
-        )  # fmt: skip
+        with writing(agreed) as put:
+            smooth_edit(
+                film.beside_source(drawn), self._as_one, STRENGTH, film.cuts,
+                lambda ids, pictures: put(ids, Sent(as_levels(pictures))),
+                film.monitor.quiet(), film.renewed_at, film.own, FITS,
+            )  # fmt: skip
         return self._difference(agreed, drawn, advance)
 
     @cached_property
@@ -96,7 +96,8 @@ class Agreement:
         backbone, found = self.film.backbone, []
 
         def encode(ids: np.ndarray, count: int) -> None:
-            found.append((backbone.encode(pictures[ids]) - backbone.encode(others[ids]))[:count])
+            now, before = (backbone.encode_there(rows_to_device(x, ids, backbone.device)) for x in (pictures, others))
+            found.append((now - before)[:count])
             advance(count)
 
         self.film.in_passes(encode)

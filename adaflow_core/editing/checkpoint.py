@@ -11,16 +11,21 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from adaflow_core.model.memory import BLOCK, to_device
+from adaflow_core.model.memory import BLOCK, Sent, to_device
 from adaflow_core.progress import THREADS
+from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import EditLayout
+
+_DIGEST = 16  # bytes
 
 
 class Checkpoint:
@@ -51,18 +56,25 @@ class Checkpoint:
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile):
             return 0  # a damaged archive can look encrypted, or packed in a way that nobody knows: RuntimeError
 
-    def save(self, done: int, latents: Tensor) -> None:
+    def save(self, done: int, latents: Tensor, check: Callable[[], None] | None = None) -> None:
+        """`check` is called before anything is written, and may raise: of what lies on a GPU, with the next `save` or
+        `finish`."""
         self.finish()
+        sent = Sent(latents, check)
+
+        def write() -> None:
+            self._write(done, torch.from_numpy(sent.array()))
+
         if latents.device.type == "cpu":
-            self._write(done, latents)
+            write()
         else:
-            self._last = self._writer.submit(self._write, done, latents.cpu())
+            self._last = self._writer.submit(write)
 
     def finish(self) -> None:
         """Wait until what was saved last is written."""
-        if self._last is not None:
-            self._last.result()
-            self._last = None
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
 
     def _write(self, done: int, latents: Tensor) -> None:
         if self.problem:
@@ -85,18 +97,22 @@ class Checkpoint:
                 part.unlink()
 
 
-def frames_digest(frames: np.ndarray) -> str:
-    """A digest of edited frames [T, H, W, 3] uint8, independent of how they are encoded: of each frame's digest."""
+def frames_digest(frames: np.ndarray, team: Team = ALONE) -> str:
+    """A digest of edited frames [T, H, W, 3] uint8, independent of how they are encoded: of each frame's digest.
 
-    frames = np.asarray(frames)  # a slice of a memory map takes far longer to make
+    `team`: the processes that share them out, all of which have them all.
+    """
+    own = np.asarray(frames)[team.own(len(frames))]  # a slice of a memory map takes far longer to make
 
     def of_some(part: np.ndarray) -> bytes:
-        some = (hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest() for frame in part)
+        some = (hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=_DIGEST).digest() for frame in part)
         return b"".join(some)
 
     with ThreadPoolExecutor(THREADS) as threads:  # a second for 1,000 frames of 672x384, if one after another
-        digests = threads.map(of_some, np.array_split(frames, THREADS))
-        return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+        digests = b"".join(threads.map(of_some, np.array_split(own, THREADS)))
+    found = torch.frombuffer(bytearray(digests), dtype=torch.uint8) if digests else torch.empty(0, dtype=torch.uint8)
+    everyones = team.gather(found.view(-1, _DIGEST), len(frames))
+    return hashlib.blake2b(everyones.numpy().tobytes(), digest_size=_DIGEST).hexdigest()
 
 
 def layout_digest(layout: EditLayout) -> str:

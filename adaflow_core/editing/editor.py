@@ -28,7 +28,7 @@ from adaflow_core.editing.tolerance import significance
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import CLEAN, add_noise, cfg, ddim_step, predict_x0_eps, step_targets
-from adaflow_core.model.memory import BLOCK, HostOutputs, cut_feed_forwards, in_chunks, to_device
+from adaflow_core.model.memory import BLOCK, HostOutputs, Sent, cut_feed_forwards, in_chunks, to_device
 from adaflow_core.planning.matching import on_grid
 from adaflow_core.progress import Monitor, Stage
 from adaflow_core.storage.arrays import scratch
@@ -94,6 +94,7 @@ class Editor:
         self.rows = backbone.whole(self.chunk)  # of which the processes' parts of the other frames are made up
         self._last_kept: tuple[EditLayout, dict[int, Tensor]] | None = None
         self._drawn: Tensor | None = None  # [T, 4, h, w] what is added to the inversion's noise; None: nothing
+        self._picture: Sent | None = None  # [K, h, w, 3] uint8 of the keyframes, not yet reported
 
     @torch.inference_mode()
     def run(
@@ -101,7 +102,7 @@ class Editor:
         inversion: Inversion,
         clean: np.ndarray,  # [T, 4, h, w]
         layouts: Layouts,
-        preview: Callable[[Tensor], np.ndarray] | None = None,
+        preview: Callable[[Tensor], Tensor] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> tuple[Tensor, int]:
         """Edited clean latents [T, 4, h, w] float32, on the device or not, and after how many steps it went on.
@@ -134,8 +135,7 @@ class Editor:
                 if step.heading is not None:
                     self._agree(x, step, stage)
                 if checkpoint is not None and self.team.leads:
-                    self.backbone.finite.check()  # saving waits for the device in any case
-                    checkpoint.save(i + 1, x)
+                    checkpoint.save(i + 1, x, self.backbone.finite.sent())
         return x, resumed
 
     def _passing(self, T: int) -> np.ndarray:
@@ -228,8 +228,11 @@ class Editor:
             self._last_kept = layout, kept
         return self._last_kept[1]
 
-    def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], np.ndarray] | None) -> None:
-        """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only."""
+    def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], Tensor] | None) -> None:
+        """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only.
+
+        Their picture is reported with what is done next: a GPU would wait for that until Python has fetched it.
+        """
         keyframes, at, team = step.layout.keyframes, step.keyframe_pass, self._team_of(step.layout)
         joint = step.layout.slimming is not None
         own = keyframes[team.own(len(keyframes))]
@@ -240,8 +243,9 @@ class Editor:
             with self.attention.during(replace(at, place=place, count=len(keyframes), team=team)):
                 output = self._predict(x[there], step, part, at.source)
             guided = self._move(x, there, output, step, part)
-            picture = preview(team.gather(guided, len(keyframes))) if preview is not None and joint else None
-            stage.advance(len(part), preview=picture)
+            if preview is not None and joint:
+                self._picture = Sent(preview(team.gather(guided, len(keyframes))))
+            stage.advance(len(part))
         self._exchange(team, x, step, keyframes)
         stage.advance(len(keyframes) - len(own))  # those of the other processes
 
@@ -273,20 +277,25 @@ class Editor:
             with self.attention.during(self._propagation_pass(step, frames)):
                 output = self._predict(x[there], step, frames, step.passes.whole_source)
             self._move(x, there, output, step, frames)
-            stage.advance(len(frames))
+            self._advance(stage, len(frames))
 
         size = self.backbone.pass_size(len(others), self.chunk)
         found = in_chunks(len(others), size, propagate)
         if found < size:  # memory did not do
             self.chunk = found
         self._exchange(self.team, x, step, all_others, self.rows)
-        stage.advance(len(all_others) - len(others))
+        self._advance(stage, len(all_others) - len(others))
+
+    def _advance(self, stage: Stage, count: int) -> None:
+        """So many frames more are done; the keyframes' picture goes with it."""
+        picture, self._picture = self._picture, None
+        stage.advance(count, preview=None if picture is None else picture.array())
 
     @staticmethod
     def _exchange(team: Team, x: Tensor, step: _Step, frames: np.ndarray, rows: int = 1) -> None:
         for latents in (x, step.heading):
             if latents is not None:
-                team.exchange(latents, frames, rows)
+                team.exchange(latents, to_device(frames, latents.device), rows)
 
     def _agree(self, x: Tensor, step: _Step, stage: Stage) -> None:
         """What makes the edited frames agree, added to `x` as it is after the step."""
@@ -299,7 +308,7 @@ class Editor:
             correction *= place[:, None]
         there = to_device(own, x.device)
         x[there] += (self.backbone.schedule.alpha(step.target) ** 0.5 * correction).to(x.device)
-        self.team.exchange(x, frames)
+        self.team.exchange(x, to_device(frames, x.device))
         stage.advance(len(self._passing(len(x))) - len(own))
 
     def _propagation_pass(self, step: _Step, frames: np.ndarray) -> PropagationPass:

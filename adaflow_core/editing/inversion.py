@@ -73,7 +73,6 @@ def invert(
             done[ids[:count]] = True
 
         in_passes(own, rows, run)
-    stored.flush()
     team.wait()
     team.lead(partial(end_columns, folder / _LATENTS))
     return len(missing)

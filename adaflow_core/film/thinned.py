@@ -14,6 +14,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.carrying import FAR_MISFIT, MISFIT, NEAR, carry_between, frames_to_edit, spread
 from adaflow_core.motion.flow import flow_between_chosen, source_flow
 from adaflow_core.progress import Monitor, beside
+from adaflow_core.storage.arrays import put_rows
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.video.types import Video
 
@@ -89,8 +90,8 @@ class Thinned:
             return edited
         team, flow = self.backbone.team, source_flow(self.video, self.cache, self.monitor)
         out = team.scratch(np.uint8, self.video.frames.shape)
-        if team.leads:
-            out[self.frames] = edited
+        mine = team.own(len(edited))
+        put_rows(out, self.frames[mine], edited[mine])
         team.wait()
         own, device = team.own(len(out)), self.backbone.device
         carry_between(out, self.video.frames, flow, self.frames, device, self.monitor, renewed, own)

@@ -23,7 +23,7 @@ from adaflow_core.model.backends import Attend, gather_blend
 from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.files.weights import bit_sum
 from adaflow_core.model.fused import memory_format
-from adaflow_core.model.memory import even, to_device
+from adaflow_core.model.memory import Sent, even, to_device
 from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import Embedding, Grid
 
@@ -52,17 +52,25 @@ class FiniteCheck:
 
     def check(self) -> None:
         """Raise AdaFlowError for the parts whose outputs so far are not all finite."""
+        self.sent()()
+
+    def sent(self) -> Callable[[], None]:
+        """`check` of the outputs so far, for later: then it waits for them, and for no others."""
         flags = self._take()
         if not flags:
-            return
-        found = torch.stack(list(flags.values())).isfinite().tolist()
-        parts = [part for part, finite in zip(flags, found, strict=True) if not finite]
-        if parts:
-            raise AdaFlowError(
-                f"the model's {' and '.join(parts)} gave values that are not finite numbers; run it in full precision "
-                "(--dtype float32), and if that is of no help fetch the checkpoint again or choose another: its "
-                "weights are damaged"
-            )
+            return lambda: None
+        found = Sent(torch.stack(list(flags.values())).isfinite())
+
+        def check() -> None:
+            parts = [part for part, finite in zip(flags, found.array(), strict=True) if not finite]
+            if parts:
+                raise AdaFlowError(
+                    f"the model's {' and '.join(parts)} gave values that are not finite numbers; run it in full "
+                    "precision (--dtype float32), and if that is of no help fetch the checkpoint again or choose "
+                    "another: its weights are damaged"
+                )
+
+        return check
 
     def _take(self) -> dict[str, Tensor]:
         with self._lock:
@@ -207,8 +215,13 @@ class Backbone:
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
         """[B, H, W, 3] uint8 -> latents [B, c, h, w] float32: the mean of the posterior, scaled."""
+        return self.encode_there(to_device(frames, self.device))
+
+    @torch.inference_mode()
+    def encode_there(self, frames: Tensor) -> Tensor:
+        """As `encode`, of frames on the device."""
         # Frames as they lie are channels-last pictures.
-        pixels = rearrange(to_device(frames, self.device), "b h w c -> b c h w").to(self.dtype) / 127.5 - 1
+        pixels = rearrange(frames, "b h w c -> b c h w").to(self.dtype) / 127.5 - 1
         latents = self.vae.encode(pixels).latent_dist.mode()
         self.finite.add("autoencoder", latents)
         shift, scale = self._latent_scaling
@@ -278,11 +291,15 @@ class Backbone:
         self.finite.add("UNet", output)
         return output
 
-    def fetch(self, results: Tensor) -> np.ndarray:
-        """Results as an array; AdaFlowError if anything that the model gave up to here is not finite.
+    def send(self, results: Tensor) -> Sent:
+        """Results on their way to the host; their `array` raises AdaFlowError where what the model gave is not finite.
 
-        Whatever is kept of the model's work comes to the host by this: the copy waits for the device in any case.
+        Whatever is kept of the model's work comes to the host by this, or by `fetch`.
         """
+        return Sent(results, self.finite.sent())
+
+    def fetch(self, results: Tensor) -> np.ndarray:
+        """Results as an array, once the device has done all its work; else as `send`."""
         fetched = results.cpu().numpy()
         self.finite.check()
         return fetched

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.storage.arrays import put_rows
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 def resident_bytes() -> int:
@@ -100,14 +100,52 @@ def even(count: int, size: int) -> int:
     return -(-count // -(-count // size)) if count else size
 
 
-def one_behind(results: Iterable[T]) -> Iterator[T]:
-    """Each of `results` once the next is on its way, so that a GPU is busy while its last result is fetched."""
-    waiting: list[T] = []
-    for result in results:
-        waiting.append(result)
-        if len(waiting) > 1:
-            yield waiting.pop(0)
-    yield from waiting
+class Sent:
+    """A result on its way to the host, for which the device does not wait with what it is given next.
+
+    The copy is given to the device in order with its work: `array` waits for what was given before it, not after it.
+    `check` is called then, and may raise.
+    """
+
+    def __init__(self, result: Tensor, check: Callable[[], None] | None = None) -> None:
+        self._check = check
+        self._there: torch.cuda.Event | None = None
+        if not result.is_cuda:
+            self._host = result.cpu()
+            return
+        self._host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        self._host.copy_(result, non_blocking=True)
+        self._there = torch.cuda.Event()
+        self._there.record(torch.cuda.current_stream(result.device))
+
+    def array(self) -> np.ndarray:
+        if self._there is not None:
+            self._there.synchronize()
+        if self._check is not None:
+            self._check()
+        return self._host.numpy()
+
+
+@contextmanager
+def writing(out: np.ndarray) -> Iterator[Callable[[slice | np.ndarray, Sent], None]]:
+    """`put(rows, sent)`: `out[rows]` is written once the next result is on its way, so that a GPU works meanwhile.
+
+    All is written when the `with` block ends.
+    """
+    waiting: list[tuple[slice | np.ndarray, Sent]] = []
+
+    def write() -> None:
+        rows, sent = waiting.pop()
+        put_rows(out, rows, sent.array())
+
+    def put(rows: slice | np.ndarray, sent: Sent) -> None:
+        if waiting:
+            write()
+        waiting.append((rows, sent))
+
+    yield put
+    if waiting:
+        write()
 
 
 def in_passes(frames: np.ndarray, rows: int, work: Callable[[np.ndarray, int], None]) -> None:

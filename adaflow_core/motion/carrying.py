@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.model.memory import one_behind, rows_to_device, to_device
+from adaflow_core.model.memory import Sent, rows_to_device, to_device, writing
 from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp, without_lines
 from adaflow_core.motion.mending import likeness, mended
 from adaflow_core.motion.pictures import as_levels, as_pictures, mean_of_nine
@@ -114,10 +114,9 @@ def carry_between(
     What the edit leaves alone stays the source, to the bit, but where a place is renewed.
     """
     wanted = np.setdiff1d(np.arange(len(frames))[own], chosen)
-    with monitor.stage("carry", len(wanted)) as stage:
-        blocks = _blocks(wanted, chosen, frames.shape, device)
-        for ids, made in one_behind((ids, _carried(out, frames, flow, ids, chosen, device, renewed)) for ids in blocks):
-            out[ids] = made.cpu().numpy()
+    with monitor.stage("carry", len(wanted)) as stage, writing(out) as put:
+        for ids in _blocks(wanted, chosen, frames.shape, device):
+            put(ids, Sent(_carried(out, frames, flow, ids, chosen, device, renewed)))
             stage.advance(len(ids))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from adaflow_core.config import PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import one_behind
+from adaflow_core.model.memory import writing
 from adaflow_core.motion.flow import one_opencv_thread
 from adaflow_core.planning.features import extract_features, load_features
 from adaflow_core.progress import Monitor, in_threads
@@ -190,10 +190,9 @@ def source_latents(backbone: Backbone, video: Video, cache: Cache, monitor: Moni
         shape = (T, backbone.latent_channels, height // factor, width // factor)
         own, size = backbone.share(T, chunk)
         out = backbone.team.array(folder / "latents.npy", np.float32, shape)[own]
-        with monitor.stage("encode", len(out)) as stage:
-            parts = stage.chunks(len(out), size)
-            for part, encoded in one_behind((part, backbone.encode(video.frames[own][part])) for part in parts):
-                out[part] = backbone.fetch(encoded)
+        with monitor.stage("encode", len(out)) as stage, writing(out) as put:
+            for part in stage.chunks(len(out), size):
+                put(part, backbone.send(backbone.encode(video.frames[own][part])))
         return {}
 
     key = cache_key(video=video.digest, model=backbone.fingerprint)

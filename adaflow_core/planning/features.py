@@ -6,7 +6,7 @@ The same pass leaves the importance of each token.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from adaflow_core.model.attention import Halt, PassState, forward_hook, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise
-from adaflow_core.model.memory import one_behind, one_thread, to_device
+from adaflow_core.model.memory import Sent, one_thread, to_device, writing
 from adaflow_core.planning.matching import best_match, pool_map
 from adaflow_core.progress import Monitor
 from adaflow_core.team.team import Team
@@ -199,18 +199,16 @@ def extract_features(
         tokens = team.array(folder / "tokens.npy", np.float16, (T, grid.n, min(raw.shape[-1], WIDTH)))
         kinds = ["uniform", "attention", "distinctive", *(["prompt"] if words else [])]
         importance = {kind: team.array(folder / f"importance_{kind}.npy", np.float32, (T, grid.n)) for kind in kinds}
-
-        def passed() -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
+        importance["uniform"][share] = 1.0
+        with ExitStack() as open_arrays:
+            put_tokens = open_arrays.enter_context(writing(tokens))
+            put = {kind: open_arrays.enter_context(writing(array)) for kind, array in importance.items()}
             for done in stage.chunks(len(own), size_of_pass):
                 part = slice(own.start + done.start, own.start + done.stop)
                 rows = reduction(run(part, capture))
-                yield part, rows.half(), _importance(capture, rows, inner, grid)  # as narrow as they are kept
-
-        for part, rows, weights in one_behind(passed()):
-            tokens[part] = backbone.fetch(rows)
-            importance["uniform"][part] = 1.0
-            for kind, values in weights.items():
-                importance[kind][part] = values.cpu().numpy()
+                put_tokens(part, backbone.send(rows.half()))  # as narrow as they are kept
+                for kind, values in _importance(capture, rows, inner, grid).items():
+                    put[kind](part, Sent(values))
     return {"grid": grid, "importance": kinds, "agreement": reduction.agreement}
 
 

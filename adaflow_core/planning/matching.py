@@ -12,7 +12,7 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 from adaflow_core.model.memory import to_device
-from adaflow_core.types import Grid
+from adaflow_core.types import Features, Grid
 
 # Entries of a similarity table in memory at a time; 2**24 floats are 64 MB.
 TABLE_ENTRIES = 2**24
@@ -111,7 +111,7 @@ class PooledRows:
     Planning needs the same frames many times; reading and pooling them each time would take most of its time.
     """
 
-    def __init__(self, rows: np.ndarray, grid: Grid, to: Grid, device: torch.device | str, chunk: int = 64) -> None:
+    def __init__(self, rows: np.ndarray, grid: Grid, to: Grid, device: torch.device | str, filled: bool = True) -> None:
         device = torch.device(device)
         self.rows, self.grid, self.to, self.device = rows, grid, to, device
         # Half precision only pays where there is hardware for it.
@@ -120,15 +120,48 @@ class PooledRows:
         self._cached: Tensor | None = None
         if size <= (CACHE_CUDA if device.type == "cuda" else CACHE):
             self._cached = torch.empty(len(rows), to.n, rows.shape[-1], device=device, dtype=self.dtype)
-            for start in range(0, len(rows), chunk):
-                self._cached[start : start + chunk] = self._read(slice(start, start + chunk))
+        if filled:
+            self.fill([self])
 
     def __call__(self, frame_ids: np.ndarray) -> Tensor:
-        return self._read(frame_ids) if self._cached is None else self._cached[to_device(frame_ids, self.device)]
+        if self._cached is not None:
+            return self._cached[to_device(frame_ids, self.device)]
+        return pool_tokens(self._read(frame_ids), self.grid, self.to)
+
+    @staticmethod
+    def fill(these: list[PooledRows], chunk: int = 64) -> None:
+        """Pool what stays in memory, of the same rows on one grid to each one's; they are read once for all."""
+        kept = [(one.to, one._cached) for one in these if one._cached is not None]
+        for start in range(0, len(these[0].rows) if kept else 0, chunk):
+            part = slice(start, start + chunk)
+            read = these[0]._read(part)
+            for to, cached in kept:
+                cached[part] = pool_tokens(read, these[0].grid, to)
 
     def _read(self, frame_ids: np.ndarray | slice) -> Tensor:
-        read = to_device(self.rows[frame_ids], self.device).to(self.dtype)
-        return pool_tokens(read, self.grid, self.to)
+        return to_device(self.rows[frame_ids], self.device).to(self.dtype)
+
+
+class PooledFeatures:
+    """A video's features pooled to the grids on which planning compares frames; each is remembered until `release`."""
+
+    def __init__(self, features: Features, device: torch.device | str) -> None:
+        self.features, self.device = features, torch.device(device)
+        self.base = similarity_grid(features.grid)  # the finest of them
+        self._pooled: dict[Grid, PooledRows] = {}
+
+    def __call__(self, to: Grid) -> PooledRows:
+        """Those on grid `to`. The finest come along, as reading them again would take most of the time."""
+        if to not in self._pooled:
+            missing = [grid for grid in dict.fromkeys((to, self.base)) if grid not in self._pooled]
+            of = self.features.tokens, self.features.grid
+            self._pooled |= {grid: PooledRows(*of, grid, self.device, filled=False) for grid in missing}
+            PooledRows.fill([self._pooled[grid] for grid in missing])
+        return self._pooled[to]
+
+    def release(self) -> None:
+        """Free the device's memory; features are read again when they are needed."""
+        self._pooled.clear()
 
 
 def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.planning.correspondence import Rows, build_correspondence
 from adaflow_core.planning.keyframes import PART, KeyframeSelector
-from adaflow_core.planning.matching import PooledRows
+from adaflow_core.planning.matching import PooledFeatures, PooledRows
 from adaflow_core.planning.residual import PropagationResidual
 from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.planning.slimming import build_slimming
@@ -41,15 +41,16 @@ class Planner:
         config: PlanConfig,
         monitor: Monitor,
     ) -> KeyframeChoice:
+        pooled = self._remember("pooled", key, lambda: PooledFeatures(features, self.device))
         weighted = cache_key(features=key, importance=config.importance)
         similarity = self._remember(
-            "similarity", weighted, lambda: FrameSimilarity(features, config.importance, self.device)
+            "similarity", weighted, lambda: FrameSimilarity(features, config.importance, self.device, pooled)
         )
         cuts = cuts if METHODS[config.method].finds_cuts else cuts[:0]
         residual = self._remember(
             "residual",
             cache_key(features=key, cuts=cuts.tolist()),
-            lambda: PropagationResidual(features, latents, cuts, self.device),
+            lambda: PropagationResidual(features, latents, cuts, self.device, pooled),
         )
         try:
             adjacent = self._remember("adjacent", weighted, lambda: similarity.adjacent(monitor))
@@ -59,7 +60,7 @@ class Planner:
                 lambda: _choose(KeyframeSelector(config, similarity, residual, monitor), adjacent),
             )
         finally:  # also where it was stopped: an edit needs the memory
-            similarity.release()
+            pooled.release()
             residual.release()
 
     def layout(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise, product
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import gather_blend
 from adaflow_core.model.memory import to_device
 from adaflow_core.planning.correspondence import blend_weights, match_to_keyframes, neighbours
-from adaflow_core.planning.matching import PooledRows, best_match, similarity_grid
+from adaflow_core.planning.matching import PooledFeatures, best_match
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 from adaflow_core.types import Features, Grid, Plan
@@ -73,13 +72,16 @@ class PropagationResidual:
     """The errors of propagation in one video. Costs are remembered, so that a moved slider is cheap."""
 
     def __init__(
-        self, features: Features, latents: np.ndarray, cuts: np.ndarray, device: torch.device | str = "cpu"
+        self,
+        features: Features,
+        latents: np.ndarray,
+        cuts: np.ndarray,
+        device: torch.device | str = "cpu",
+        pooled: PooledFeatures | None = None,  # the features, where they are shared with others
     ) -> None:
-        self.cuts, self.device, self.T = cuts, torch.device(device), len(latents)
+        self.cuts, self.pooled, self.T = cuts, pooled or PooledFeatures(features, device), len(latents)
+        self.device, grid = self.pooled.device, self.pooled.base
         self.pairs = PAIRS_CUDA if self.device.type == "cuda" else PAIRS
-        grid = similarity_grid(features.grid)
-        self._read = partial(PooledRows, features.tokens, features.grid, grid, device)
-        self._rows: PooledRows | None = None
         self._latents = _pooled_latents(latents, grid, self.device)
         variance = self._latents.var(dim=1, correction=0).sum(dim=-1)  # [T]
         # A frame without structure has next to no variance, and any difference over it would be huge.
@@ -168,14 +170,11 @@ class PropagationResidual:
         return PairCosts(frame_ids, *_ends(errors.cpu().numpy(), shots, counts), between)
 
     def release(self) -> None:
-        """Free the device's memory; tokens and latents come back when they are needed."""
-        self._rows = None
+        """Free the device's memory of the latents, which come back when they are needed; `pooled` is whose it is."""
         self._latents = self._latents.cpu()
 
     def _tokens_of(self, frame_ids: np.ndarray) -> Tensor:
-        if self._rows is None:
-            self._rows = self._read()
-        return self._rows(frame_ids)
+        return self.pooled(self.pooled.base)(frame_ids)
 
     def _latents_of(self, frame_ids: np.ndarray) -> Tensor:
         self._latents = self._latents.to(self.device)

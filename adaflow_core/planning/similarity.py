@@ -15,11 +15,10 @@ from torch import Tensor
 
 from adaflow_core.model.memory import to_device
 from adaflow_core.planning.matching import (
-    PooledRows,
+    PooledFeatures,
     coarsen,
     match_maps,
     pool_map,
-    similarity_grid,
     weighted_mean,
     window_minimum,
 )
@@ -32,26 +31,23 @@ Compare = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
 class FrameSimilarity:
     """Compares frames of one video by their features. Bands are remembered, so that a moved slider is cheap."""
 
-    def __init__(self, features: Features, importance: str, device: torch.device | str = "cpu") -> None:
-        self.features = features
+    def __init__(
+        self,
+        features: Features,
+        importance: str,
+        device: torch.device | str = "cpu",
+        pooled: PooledFeatures | None = None,  # the features, where they are shared with others
+    ) -> None:
+        self.features, self.pooled = features, pooled or PooledFeatures(features, device)
         self.weights = features.importance[importance]  # [T, n]
-        self.device = torch.device(device)
-        self.base = similarity_grid(features.grid)
-        self._pooled: dict[int, tuple[PooledRows, Grid]] = {}
+        self.device, self.base = self.pooled.device, self.pooled.base
         self._bands: dict[tuple[int, int, int], np.ndarray] = {}
 
     def load(self, frame_ids: np.ndarray, scale: int) -> tuple[Tensor, Tensor, Grid]:
         """Tokens [F, n, c] and weights [F, n] of the frames, pooled to the scale's grid."""
-        if scale not in self._pooled:
-            to = coarsen(self.base, scale)
-            self._pooled[scale] = PooledRows(self.features.tokens, self.features.grid, to, self.device), to
-        rows, to = self._pooled[scale]
+        to = coarsen(self.base, scale)
         weights = to_device(self.weights[frame_ids], self.device)
-        return rows(frame_ids), pool_map(weights, self.features.grid, to), to
-
-    def release(self) -> None:
-        """Free the device's memory; tokens are read again when they are needed."""
-        self._pooled.clear()
+        return self.pooled(to)(frame_ids), pool_map(weights, self.features.grid, to), to
 
     def compare(
         self, scales: tuple[int, ...], both_directions: bool, anchor: int, frame_ids: np.ndarray

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaflow_core.model.memory import to_device
 from adaflow_core.video.types import Video
 
 
-def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], np.ndarray]:
-    """A cheap picture of latents [K, 4, h, w] -> [K, h, w, 3] uint8: a linear map fitted on this video."""
+def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], Tensor]:
+    """A cheap picture of latents [K, 4, h, w] -> [K, h, w, 3] uint8, there: a linear map fitted on this video."""
     chosen = np.unique(np.linspace(0, len(video) - 1, samples).round().astype(np.int64))
     sample = torch.from_numpy(latents[chosen]).float()  # [F, 4, h, w]
     pixels = torch.from_numpy(video.frames[chosen]).float().permute(0, 3, 1, 2)
@@ -23,10 +24,10 @@ def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Calla
         rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
         return torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
 
-    mapping = torch.linalg.lstsq(design(sample), colours).solution  # [5, 3]
+    mapping = torch.linalg.lstsq(design(sample), colours).solution.numpy()  # [5, 3]
 
-    def picture(x: Tensor) -> np.ndarray:
-        flat = (design(x.float()) @ mapping.to(x.device)).clamp(0, 255).to(torch.uint8)
-        return flat.reshape(len(x), *x.shape[-2:], 3).cpu().numpy()
+    def picture(x: Tensor) -> Tensor:
+        flat = (design(x.float()) @ to_device(mapping, x.device)).clamp(0, 255).to(torch.uint8)
+        return flat.reshape(len(x), *x.shape[-2:], 3)
 
     return picture

@@ -7,10 +7,13 @@ for arrays that are filled out of order is allocated first.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import shutil
+import sys
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +23,7 @@ from adaflow_core.errors import AdaFlowError
 
 _DONE = "done.npy"
 SCRATCH_IN_MEMORY = 2**26  # bytes of a scratch array up to which it needs no file
+_POPULATE_WRITE = 23  # madvise(2), Linux 5.14: make pages ready to be written to
 
 
 def allocated(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
@@ -108,6 +112,30 @@ def copied(array: np.ndarray) -> np.ndarray:
     copy = scratch(array.dtype, array.shape)
     copy[:] = array
     return copy
+
+
+def put_rows(out: np.ndarray, rows: slice | np.ndarray, values: np.ndarray) -> None:
+    """`out[rows] = values`, of a slice without a step or of ascending numbers [F].
+
+    Pages of a memory map are made ready first, those of a range at once: a third of the time that Linux takes where
+    each is made when it is first written to.
+    """
+    if isinstance(out, np.memmap) and sys.platform == "linux" and out.flags.c_contiguous and out.size:
+        numbers = np.arange(len(out))[rows]
+        for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1):
+            if len(run):
+                _populate(out[run[0] : run[-1] + 1])
+    out[rows] = values
+
+
+def _populate(part: np.ndarray) -> None:
+    pages = getattr(part, "_mmap", None)
+    if pages is None:  # a copy
+        return
+    begin = part.ctypes.data - np.frombuffer(pages, np.uint8).ctypes.data
+    start = begin - begin % mmap.PAGESIZE
+    with suppress(OSError):  # an older kernel
+        pages.madvise(_POPULATE_WRITE, start, begin + part.nbytes - start)
 
 
 def no_room(problem: OSError, size: int | None = None) -> AdaFlowError:

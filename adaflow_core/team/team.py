@@ -118,14 +118,13 @@ class Team:
         dist.all_gather_into_tensor(everyones.view(torch.uint8), sent.view(torch.uint8), group=self.group)
         if count == len(everyones):
             return everyones
-        kept = np.concatenate([np.arange(p.stop - p.start) + rank * most for rank, p in enumerate(parts)])
-        return everyones[torch.from_numpy(kept).to(own.device)]
+        return torch.cat([everyones[rank * most :][: part.stop - part.start] for rank, part in enumerate(parts)])
 
-    def exchange(self, x: Tensor, places: np.ndarray, rows: int = 1) -> None:
-        """What each process has made of its own part of `x[places]` goes to all, into theirs; `places` [F]."""
+    def exchange(self, x: Tensor, places: Tensor, rows: int = 1) -> None:
+        """What each process has made of its own part of `x[places]` goes to all, into theirs; `places` [F] int64, as
+        x on its device."""
         if self.size > 1:
-            there = torch.from_numpy(places).to(x.device)
-            x[there] = self.gather(x[there[self.own(len(places), rows)]], len(places), rows)
+            x[places] = self.gather(x[places[self.own(len(places), rows)]], len(places), rows)
 
     def array(self, path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
         """A new .npy file, as `allocated` makes it, that every process can write to."""

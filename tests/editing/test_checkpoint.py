@@ -22,7 +22,7 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing import editor
 from adaflow_core.editing.checkpoint import Checkpoint, frames_digest
 from adaflow_core.engine import AdaFlow
-from adaflow_core.errors import Stopped
+from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
@@ -56,6 +56,17 @@ def test_a_checkpoint_comes_back_and_a_damaged_one_does_not(tmp_path: Path) -> N
         checkpoint.path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
         if checkpoint.load(found):  # dates and the like may be anything
             torch.testing.assert_close(found, latents + 1, rtol=0, atol=0)
+
+
+def test_a_state_that_is_not_sound_is_not_kept(tmp_path: Path) -> None:
+    def check() -> None:
+        raise AdaFlowError("it is not finite")
+
+    checkpoint = Checkpoint(tmp_path / "a.zip")
+    with pytest.raises(AdaFlowError, match="not finite"):
+        checkpoint.save(1, torch.zeros(2, 4, 2, 2), check)
+        checkpoint.finish()
+    assert not checkpoint.path.exists()
 
 
 def test_an_edit_goes_on_where_its_state_cannot_be_written(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""Work in parts: halved where memory does not do, of one size, fetched one behind."""
+"""Work in parts: halved where memory does not do, of one size, written one behind."""
 
 from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import even, in_chunks, in_passes, one_behind, resident_bytes
+from adaflow_core.model.memory import Sent, even, in_chunks, in_passes, resident_bytes, writing
 from adaflow_core.team.team import Team
 
 
@@ -61,16 +61,23 @@ def test_parts_of_about_one_size() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_a_result_is_taken_once_the_next_is_begun(count: int) -> None:
-    begun: list[int] = []
-
-    def results() -> Iterator[int]:
+def test_a_result_is_written_once_the_next_is_on_its_way_and_all_at_the_end(count: int) -> None:
+    out, written = np.zeros((8, 2)), []
+    with writing(out) as put:
         for number in range(count):
-            begun.append(number)
-            yield number
+            put(slice(2 * number, 2 * number + 2), Sent(torch.full((2, 2), number + 1.0)))
+            written.append(int((out[:, 0] > 0).sum()))
+    assert written == [2 * number for number in range(count)]
+    assert out[:, 1].tolist() == [1 + t // 2 if t < 2 * count else 0 for t in range(8)]
 
-    taken = [(number, len(begun)) for number in one_behind(results())]
-    assert taken == [(number, min(number + 2, count)) for number in range(count)]
+
+def test_what_is_wrong_with_a_result_is_said_when_it_is_asked_for() -> None:
+    def check() -> None:
+        raise AdaFlowError("it is not finite")
+
+    sent = Sent(torch.zeros(3), check)
+    with pytest.raises(AdaFlowError, match="not finite"):
+        sent.array()
 
 
 def test_a_gpu_takes_more_of_smaller_frames(

@@ -37,8 +37,7 @@ def test_memory_is_given_back_by_a_choice_that_is_stopped() -> None:
         monitor = Monitor(stop=lambda left=left: next(left, None) is None)
         with pytest.raises(Stopped):
             planner.choose(features, latents_of(features), np.array([], int), "drifting", CONFIG, monitor)
-        similarity, residual = (planner._last[name][1] for name in ("similarity", "residual"))
-        assert not similarity._pooled and residual._rows is None
+        assert not planner._last["pooled"][1]._pooled
         used.append("adjacent" in planner._last)
     assert len(set(used)) == 2, "stopped before and after"
 

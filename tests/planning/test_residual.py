@@ -13,7 +13,9 @@ import torch
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning import residual as propagation
 from adaflow_core.planning.correspondence import CONFIDENCE_SCALE
+from adaflow_core.planning.matching import PooledFeatures, PooledRows
 from adaflow_core.planning.residual import PairCosts, PropagationResidual, best_keyframes, edited_residual
+from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.progress import Monitor
 from adaflow_core.storage import arrays
 from adaflow_core.types import Features, Grid
@@ -195,6 +197,23 @@ def test_what_was_weighed_up_is_remembered(monkeypatch: pytest.MonkeyPatch) -> N
     assert residual.costs(9, Monitor()) is first  # a short film is weighed up once, whatever is asked for
     residual.release()
     assert residual.costs(5, Monitor()) is first and residual(np.array([3]), np.arange(40)).max() > 0
+
+
+def test_features_that_are_compared_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, read = drifting(20, GRID), []
+    of_file = PooledRows._read
+    monkeypatch.setattr(PooledRows, "_read", lambda self, part: read.append(part) or of_file(self, part))
+    pooled = PooledFeatures(features, "cpu")
+    similarity = FrameSimilarity(features, "uniform", pooled=pooled)
+    residual = PropagationResidual(features, latents_of(features), NONE, pooled=pooled)
+    similarity.adjacent(Monitor())
+    residual.costs(4, Monitor())
+    similarity.compare((1, 2), True, 0, np.arange(20))
+    assert len(read) == 1
+    pooled.release()
+    again = similarity.compare((1,), True, 3, np.arange(20))
+    alone = FrameSimilarity(features, "uniform").compare((1,), True, 3, np.arange(20))
+    assert len(read) == 3 and all(np.array_equal(a, b) for a, b in zip(again, alone, strict=True))
 
 
 # --- how uneven a film is ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from adaflow_core.planning.correspondence import correspond
 from adaflow_core.planning.keyframes import even_segments
 from adaflow_core.progress import Monitor
 from adaflow_core.storage import arrays as store
-from adaflow_core.storage.arrays import scratch
+from adaflow_core.storage.arrays import allocated, put_rows, scratch
 from adaflow_core.types import Grid
 from helpers.made import drifting
 
@@ -43,6 +43,23 @@ assert large[0] == 1 and large[-1] == 0 and not isinstance(small, np.memmap)
 print(resident_bytes() - before)
 """
     assert int(run(script, tmp_path)) < 2**24 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(3, 7), slice(None), np.array([0, 4, 5, 6, 9]), np.array([], int)])
+@pytest.mark.parametrize("kind", ["in memory", "in a file", "a part of a file", "not in order", "too old a kernel"])
+def test_rows_are_put_where_they_belong(
+    tmp_path: Path, kind: str, rows: slice | np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "too old a kernel":
+        monkeypatch.setattr(store, "_POPULATE_WRITE", 12345)
+    row = 3000  # bytes: rows share pages
+    whole = np.zeros((14, row), np.uint8) if kind == "in memory" else allocated(tmp_path / "a", np.uint8, (14, row))
+    out = {"not in order": whole.reshape(row, 14).T}.get(kind, whole)[2:12] if kind != "in a file" else whole[:10]
+    values = np.random.default_rng(0).integers(1, 255, out[rows].shape, np.uint8)
+    put_rows(out, rows, values)
+    expected = np.zeros((10, row), np.uint8)
+    expected[rows] = values
+    assert np.array_equal(out, expected) and int((np.asarray(whole) > 0).sum()) == values.size
 
 
 @on_linux

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adaflow_core.config import EditConfig
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import in_passes, rows_to_device, to_device
+from adaflow_core.model.memory import in_passes, rows_to_device, to_device, writing
 from adaflow_core.motion.pictures import as_pictures
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache, cache_key
@@ -62,10 +62,11 @@ class EditedFilm:
 
         def build(folder: Path) -> dict[str, Any]:
             out = backbone.team.array(folder / "frames.npy", np.uint8, video.frames.shape)
-            with self.monitor.stage("decode source", self.own.stop - self.own.start) as stage:
+            with self.monitor.stage("decode source", self.own.stop - self.own.start) as stage, writing(out) as put:
 
                 def decode(ids: np.ndarray, count: int) -> None:
-                    out[ids[:count]] = backbone.decode(to_device(self.latents[ids], backbone.device))[:count]
+                    frames = backbone.decode_there(to_device(self.latents[ids], backbone.device))
+                    put(ids[:count], backbone.send(frames[:count]))
                     stage.advance(count)
 
                 self.in_passes(decode)
@@ -85,12 +86,15 @@ class EditedFilm:
         backbone = self.backbone
         out = backbone.team.scratch(np.uint8, self.video.frames.shape)
 
-        def decode(ids: np.ndarray, count: int) -> None:
-            frames = backbone.decode_there(edited[to_device(ids, edited.device)])
-            out[ids[:count]] = backbone.fetch((frames if finished is None else finished(frames, ids))[:count])
-            advance(count)
+        with writing(out) as put:
 
-        self.in_passes(decode)
+            def decode(ids: np.ndarray, count: int) -> None:
+                frames = backbone.decode_there(edited[to_device(ids, edited.device)])
+                frames = frames if finished is None else finished(frames, ids)
+                put(ids[:count], backbone.send(frames[:count]))
+                advance(count)
+
+            self.in_passes(decode)
         backbone.team.wait()
         return out
 

@@ -9,7 +9,7 @@ from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.editing.finish.outlines import hold_outlines
 from adaflow_core.editing.finish.preservation import restore_detail
 from adaflow_core.editing.finish.smoothing import reach, smooth_edit
-from adaflow_core.model.memory import rows_to_device
+from adaflow_core.model.memory import Sent, rows_to_device, writing
 from adaflow_core.motion.pictures import as_levels
 from adaflow_core.storage.arrays import copied
 from adaflow_core.team.team import Team
@@ -37,10 +37,12 @@ def finished_frames(film: EditedFilm, edited: Tensor) -> np.ndarray:
         around = reach(range(T)[own], T, config.smoothing)
         pictures = film.beside_source(_left_alone(out[around.start : around.stop], team), around.start)
 
-        def write(ids: np.ndarray, smooth: Tensor) -> None:
-            out[ids] = finished(as_levels(smooth), ids).cpu().numpy()
+        with writing(out) as put:
 
-        smooth_edit(pictures, film.flow, config.smoothing, film.cuts, write, monitor, where, own)
+            def write(ids: np.ndarray, smooth: Tensor) -> None:
+                put(ids, Sent(finished(as_levels(smooth), ids)))
+
+            smooth_edit(pictures, film.flow, config.smoothing, film.cuts, write, monitor, where, own)
         team.wait()
     return out
 

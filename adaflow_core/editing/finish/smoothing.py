@@ -12,14 +12,14 @@ several times.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adaflow_core.model.memory import one_behind, rows_to_device, to_device
+from adaflow_core.model.memory import rows_to_device, to_device
 from adaflow_core.motion.carrying import RENEWED, miss, picture_share
 from adaflow_core.motion.flow import full_size, look_up, pixel_grid, places, trusted, without_lines
 from adaflow_core.progress import Monitor
@@ -80,19 +80,15 @@ def smooth_edit(
             forward.put(frames - around.start, found - now)
             stage.advance(len(frames))
 
-        def smoothed() -> Iterator[tuple[np.ndarray, Tensor]]:
-            state = None
-            for frames in _blocks(downwards):
-                now, found, state = filtered(frames, 1, state)
-                stage.advance(len(frames))
-                later = int((frames >= own.stop).sum())
-                frames, now, found = frames[later:], now[later:], found[later:]
-                if len(frames):
-                    changed = forward.get(frames - around.start, now.device)
-                    yield frames, (changed + found + strength * now) / (1 + strength)
-
-        for frames, smooth in one_behind(smoothed()):
-            write(frames, smooth)
+        state = None
+        for frames in _blocks(downwards):
+            now, found, state = filtered(frames, 1, state)
+            stage.advance(len(frames))
+            later = int((frames >= own.stop).sum())
+            frames, now, found = frames[later:], now[later:], found[later:]
+            if len(frames):
+                changed = forward.get(frames - around.start, now.device)
+                write(frames, (changed + found + strength * now) / (1 + strength))
 
 
 def _before(flow: np.ndarray, frames: np.ndarray, step: int, like: Tensor) -> tuple[Tensor, Tensor]:
