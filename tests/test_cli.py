@@ -104,6 +104,21 @@ def test_a_missing_file_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_is_not_written_over_what_it_is_made_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames, settings = tmp_path / "frames", tmp_path / "plan.json"
+    frames.mkdir()
+    for name in ("0.png", "1.png"):
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(frames / name)
+    settings.write_text('{"plan": {"prune": 0.5}}')
+    for arguments, names in (
+        ([str(frames), f"--out={frames}"], "would be one of the pictures of the source"),
+        ([str(frames), f"--settings={settings}", f"--out={tmp_path}"], "is the file of --settings itself"),
+    ):
+        assert main(["plan", *arguments, "--model=./no-such-folder"]) == 2
+        assert names in capsys.readouterr().err
+    assert sorted(path.name for path in frames.iterdir()) == ["0.png", "1.png"]
+
+
 def test_help_says_what_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["plan", "--help"])

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import torch
 
 
+TABLES = ("table.jsonl", "table.parquet", "problems.json")  # written at the end of every run
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "ray")
 
 

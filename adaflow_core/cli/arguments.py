@@ -242,7 +242,8 @@ def add_prompts(command: argparse.ArgumentParser) -> None:
     ways = command.add_mutually_exclusive_group()
     ways.add_argument(
         "--prompt", action="append", metavar="[A:B] TEXT",
-        help='what the video should show; may be given again for ranges: "0:48 a ball", in seconds "0s:2s a ball"',
+        help='what the video should show; may be given again for ranges: "0:48 a ball", in seconds "0s:2s a ball". A '
+        "text that itself begins so has the range of all frames before it",
     )  # fmt: skip
     ways.add_argument("--prompts", type=_path, metavar="FILE.json", help='[{"frames": [0, 48], "prompt": "..."}, ...]')
     command.add_argument(

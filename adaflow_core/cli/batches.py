@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaflow_core.cli.arguments import edit_config, plan_config
 from adaflow_core.cli.bar import Bar
+from adaflow_core.cli.outputs import check_apart, inputs_beside
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError, counted
 from adaflow_core.model.files.parts import ModelParts
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def batch_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.batch.files import absolute
     from adaflow_core.batch.manifest import read_manifest
+    from adaflow_core.batch.run import TABLES
     from adaflow_core.video.types import parse_range, parse_size
 
     # Edits are filed by it: another preset's under another name.
@@ -33,6 +37,9 @@ def batch_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         replace(clip, frames=clip.frames or arguments.frames, size=clip.size or arguments.size)
         for clip in read_manifest(arguments.manifest)
     ]
+    if "://" not in arguments.out:
+        tables = {name: Path(absolute(arguments.out)) / name for name in TABLES}
+        check_apart(tables, (("the manifest", Path(arguments.manifest)), *inputs_beside(arguments)))
     summary = run_batch(arguments, clips, methods, None, bar, stop)
     print(
         f"{counted(summary.made, 'edit')} made, {summary.kept} there before, in {summary.seconds:.0f} s\n"

@@ -23,7 +23,7 @@ from adaflow_core.cli.opened import (
     save,
     take_model,
 )
-from adaflow_core.cli.outputs import Input, check_apart, inputs_of, is_same_file
+from adaflow_core.cli.outputs import check_apart, inputs_beside, inputs_of, is_same_file
 from adaflow_core.cli.planning import check_prompt, load, make_plan
 from adaflow_core.config import EditConfig, settings_of
 from adaflow_core.errors import AdaFlowError
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 
 def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.film.timeline import crossfade_notes, range_notes
+
     open_given(arguments)
     by_hand = _by_hand(arguments)
     config = edit_config(arguments)
@@ -51,6 +53,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     if is_as_it_was(arguments):
         _note(arguments, other_keyframes(arguments.opened, plan))
     _say_crop(arguments, engine, plan, region, over)
+    _note(arguments, range_notes(arguments.prompt or (), len(plan.video)))
     timeline = _on(asked, _crossfade(arguments), plan)
     if arguments.draft:
         _draft(arguments, engine, plan, timeline, compared, over)
@@ -60,6 +63,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
               file=sys.stderr)  # fmt: skip
     takes, prompt = arguments.opened.takes if arguments.opened else (), timeline.one_prompt(plan.video)
     if prompt is None:
+        _note(arguments, crossfade_notes(timeline, plan.segments.cuts, len(plan.video)))
         seconds = engine.forecast_timeline(plan, timeline, config).total
         print(f"forecast: {seconds:.0f} s for {len(timeline.ranges)} ranges", file=sys.stderr)
     if prompt is None or takes or arguments.project:  # whose frames are kept for retakes
@@ -96,8 +100,7 @@ def _check_files(arguments: argparse.Namespace, region: Region | None, by_hand: 
         if arguments.project and is_same_file(arguments.project, drafted["draft.json"]):
             del drafted["draft.json"]  # the draft's project is the one that is kept
         outputs |= drafted
-    inputs: list[Input] = [*inputs_of(arguments.video, region, by_hand)]
-    check_apart(outputs, inputs + ([("the prompts", arguments.prompts)] if arguments.prompts else []))
+    check_apart(outputs, (*inputs_of(arguments.video, region, by_hand), *inputs_beside(arguments)))
     check_output(arguments.out, arguments.video)
     for path in (arguments.report, arguments.project):
         if path:
@@ -298,7 +301,8 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     take_model(arguments, project)
     check_model(arguments, project)
     region, by_hand = kept_region(project, arguments.project), kept_by_hand(project, arguments.project)
-    check_apart({"--out": arguments.out, "the project": arguments.project}, inputs_of(project.video, region, by_hand))
+    outputs = {"--out": arguments.out, "the project": arguments.project}
+    check_apart(outputs, (*inputs_of(project.video, region, by_hand), *inputs_beside(arguments)))
     check_output(arguments.out, project.video)
     check_folder(arguments.project)
     config = replace(project.edit, **edit_flags(arguments))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adaflow_core.cli.opened import model_of
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.files.parts import ModelParts, split_value
+from adaflow_core.model.hub.files import INDEX, PARTS, PROFILE
 
 if TYPE_CHECKING:
     from adaflow_core.picture.by_hand import ByHand
@@ -26,6 +30,32 @@ def inputs_of(video: Path, region: Region | None, by_hand: ByHand | None) -> Ite
     for picture in () if by_hand is None else by_hand.pictures.values():
         if isinstance(picture, Path):
             yield "the keyframe by hand", picture
+
+
+def inputs_beside(arguments: argparse.Namespace) -> Iterator[Input]:
+    """The files that a command reads beside pictures: prompts, settings, and those of its model.
+
+    A project may be named as settings too: it is read before it is written.
+    """
+    given = vars(arguments)
+    if prompts := given.get("prompts"):
+        yield "the prompts", prompts
+    settings, project = given.get("settings"), given.get("project")
+    if settings and not (project and is_same_file(settings, project)):
+        yield "the file of --settings", settings
+    yield from (("a file of the model", path) for path in _files_of(model_of(arguments)))
+
+
+def _files_of(model: ModelParts) -> Iterator[Path]:
+    """The files of this machine that a model is read from; of a folder those that its format names."""
+    names = (model.model, *model.loras, model.vae, *model.embeddings)
+    for path in (Path(split_value(name)[0]).expanduser() for name in names if name):
+        if not path.is_dir():
+            yield from (path, path.parent / PROFILE)
+            continue
+        yield from (path / name for name in (INDEX, PROFILE, "config.json"))
+        for folder in (path / part for part in PARTS):
+            yield from folder.iterdir() if folder.is_dir() else ()
 
 
 def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[Input]) -> None:

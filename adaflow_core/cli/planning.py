@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaflow_core.cli.arguments import edit_config, plan_config
 from adaflow_core.cli.bar import Bar
+from adaflow_core.cli.outputs import check_apart, inputs_beside, inputs_of
 from adaflow_core.config import EditConfig
 from adaflow_core.errors import AdaFlowError, counted
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def plan_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
-    from adaflow_core.report.export import save_plan
+    from adaflow_core.report.export import FILES, save_plan
     from adaflow_core.report.visualize import place_sentence
     from adaflow_core.video import probe
     from adaflow_core.video.write import check_folder
@@ -28,6 +29,8 @@ def plan_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         check_prompt(prompt)
     edit = edit_config(arguments)
     probe(arguments.video)
+    outputs = {name: arguments.out / name for name in FILES}
+    check_apart(outputs, (*inputs_of(arguments.video, None, None), *inputs_beside(arguments)))
     check_folder(arguments.out / "plan.json")
     engine, plan = make_plan(arguments, edit, bar, stop)
     place = None if prompt is None else engine.place(plan, prompt, config=edit, progress=bar, stop=stop)

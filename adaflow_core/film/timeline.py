@@ -21,6 +21,7 @@ from adaflow_core.version import __version__
 from adaflow_core.video.types import Video
 
 CROSSFADE = 8  # frames
+_RANGED = re.compile(r"\s*(\d+(?:\.\d+)?)(s?):(\d+(?:\.\d+)?)(s?)\s+(.*)", re.DOTALL)  # "0:48 a ball", "2s:4s a ball"
 _FORM = '[{"frames": [0, 48], "prompt": "..."}, ...], the end not included, or "seconds": [0, 2]'
 
 
@@ -163,6 +164,18 @@ def _reach(
     return reach, 2 * reach
 
 
+def crossfade_notes(timeline: Timeline, cuts: np.ndarray, T: int) -> list[str]:
+    """A sentence where ranges are too short for the crossfade that was asked for; none on the usual one."""
+    asked, parts = timeline.crossfade, stretches(timeline, cuts, T)
+    borders = {0, *cuts.tolist(), T}
+    ramps = [part.rise for part in parts if part.start not in borders]
+    ramps += [part.fall for part in parts if part.end not in borders]
+    if asked == CROSSFADE or not ramps or min(ramps) >= asked - 1:  # an odd one is a frame shorter between two prompts
+        return []
+    taken = f"{min(ramps)} to {max(ramps)}" if min(ramps) < max(ramps) else f"{max(ramps)}"
+    return [f"the crossfade of {asked} frames is longer than the ranges allow, at most half of each: it takes {taken}"]
+
+
 def read_prompts(path: Path) -> tuple[PromptRange, ...]:
     """The ranges in a JSON file."""
     return ranges_of(read_json(path, "the prompts", f"write them as {_FORM}"), f"the prompts {path}")
@@ -189,7 +202,7 @@ def ranges_of(data: Any, where: str = "the prompts") -> tuple[PromptRange, ...]:
 
 def parse_prompts(texts: Sequence[str]) -> str | tuple[PromptRange, ...]:
     """One prompt for the whole video, or ranges of texts such as "0:48 a red ball" and "2s:4s a blue ball"."""
-    found = [re.fullmatch(r"\s*(\d+(?:\.\d+)?)(s?):(\d+(?:\.\d+)?)(s?)\s+(.*)", text, re.DOTALL) for text in texts]
+    found = [_RANGED.fullmatch(text) for text in texts]
     if len(texts) == 1 and found[0] is None:
         return texts[0]
     ranges = []
@@ -202,8 +215,27 @@ def parse_prompts(texts: Sequence[str]) -> str | tuple[PromptRange, ...]:
         try:
             ranges.append(_range([float(match[1]), float(match[3])], bool(match[2]), match[5]))
         except AdaFlowError as problem:  # as of "16:9 photo of a cat"
-            raise AdaFlowError(f"{problem}; a prompt that is for the whole video must not begin so") from None
+            raise AdaFlowError(
+                f"{problem}; where the text is for the whole video, put the range of all frames before it: "
+                f'"0:96 {text.strip()}"'
+            ) from None
     return tuple(ranges)
+
+
+def for_all(text: str, T: int) -> str:
+    """What `parse_prompts` reads as this one prompt for all of T frames."""
+    return f"0:{T} {text}" if _RANGED.fullmatch(text) else text
+
+
+def range_notes(texts: Sequence[str], T: int) -> list[str]:
+    """What is said of a single prompt that was read as one for a range, as "4:30 train" is, for T frames."""
+    match = _RANGED.fullmatch(texts[0]) if len(texts) == 1 else None
+    if match is None or match[2] or (match[1], match[3]) == ("0", str(T)):
+        return []
+    return [
+        f'"{match[1]}:{match[3]}" at the beginning of the prompt is its range of frames, and all others stay as they '
+        f'are; where it is a part of the text, put the range of all frames before it: "{for_all(texts[0].strip(), T)}"'
+    ]
 
 
 def _range(span: Any, seconds: bool, prompt: Any, source: str | None = None) -> PromptRange:
@@ -255,7 +287,8 @@ def timeline_result(
     """The film of its edited stretches, with its report."""
     video = plan.video
     frames = lay_over(video.frames, laid)
-    warnings = tuple(dict.fromkeys(warning for part in parts for warning in part["warnings"]))
+    notes = crossfade_notes(timeline, plan.segments.cuts, len(video))
+    warnings = tuple(dict.fromkeys([*notes, *(warning for part in parts for warning in part["warnings"])]))
     whole = {
         "settings": settings_dict(plan.config, config),
         "keyframes": _in_the_film(parts, "keyframes"),

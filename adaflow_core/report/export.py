@@ -27,6 +27,8 @@ from adaflow_core.report import visualize
 from adaflow_core.types import Place, Plan
 from adaflow_core.version import __version__
 
+FILES = ("plan.json", "plan.npz", "keyframes.png", "timeline.png", "time_slice.png", "place.png")  # and tokens_*.png
+
 
 def plan_report(plan: Plan) -> dict[str, Any]:
     """Everything a program wants to know about a plan, as plain JSON data."""

@@ -38,6 +38,7 @@ from adaflow_core.types import Grid, Place, Plan
 WIDTH = 960  # of the timeline and the time slice, in pixels
 # Margins that both share, so that their marks line up.
 _LEFT, _RIGHT = 46, 14
+_LEGEND = 20  # pixels of a heat map's height: a line and the bar; js/plots.js knows it
 
 
 def stamp(plan: Plan, frame: int) -> str:
@@ -194,18 +195,21 @@ def token_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Pi
 
 
 def score_heatmap(frame: Picture, scores: np.ndarray, low: float | None = None, high: float | None = None) -> Picture:
-    """`scores` [h, w] as a heat map over `frame`, with a legend bar from `low` to `high` under it."""
+    """`scores` [h, w] as a heat map over `frame`, with a legend bar under it that has `low` and `high` at its ends.
+
+    The bar is as wide as the picture, so that it reads on a light page and on a dark one.
+    """
     low, high = float(scores.min()) if low is None else low, float(scores.max()) if high is None else high
     height, width = frame.shape[:2]
     share = ((scores.astype(float) - low) / max(high - low, 1e-9)).clip(0, 1)
     grey = (frame.astype(float) @ (0.299, 0.587, 0.114))[..., None]
     blend = 0.35 * grey + 0.65 * heat_colours(spread(share, height, width))
-    canvas = Canvas(width, height + 26)
+    canvas = Canvas(width, height + _LEGEND)
     canvas.paste(blend.round().astype(np.uint8), 0, 0, width, height)
-    ramp = heat_colours(np.linspace(0, 1, 128)[None]).astype(np.uint8)  # [1, 128, 3]
-    canvas.paste(ramp, 46, height + 8, width - 92, 10)
-    canvas.text(41, height + 13, f"{low:.2f}", INK, 11, "rm")
-    canvas.text(width - 41, height + 13, f"{high:.2f}", INK, 11, "lm")
+    ramp, middle = heat_colours(np.linspace(0, 1, 256)[None]).astype(np.uint8), height + _LEGEND / 2 + 1
+    canvas.paste(ramp, 0, height + 2, width, _LEGEND - 2)
+    canvas.text(5, middle, f"{low:.2f}", PAPER, 11, "lm")
+    canvas.text(width - 5, middle, f"{high:.2f}", INK, 11, "rm")
     return canvas.picture()
 
 

@@ -275,11 +275,19 @@ def test_progress_with_ray_counts_what_is_done_and_no_row_of_other_settings(
 
 def test_bad_input_to_a_batch_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = tmp_path / "m.jsonl"
-    manifest.write_text('{"video": "nowhere.mp4", "prompt": "a cat"}')
+    table, settings = tmp_path / "table.jsonl", tmp_path / "problems.json"
+    for file in (manifest, table):
+        file.write_text('{"video": "nowhere.mp4", "prompt": "a cat"}')
+    settings.write_text('{"edit": {"steps": 2}}')
     for arguments, names in (
         (["batch", str(tmp_path / "none.jsonl")], "none.jsonl"),
         (["batch", str(manifest), "--frames", "x"], "frame range"),
         *((["batch", str(manifest), "--gpus-per-task", share], share) for share in ("-1", "nan", "0.00001", "1.5")),
+        (["batch", str(table), "--out", str(tmp_path)], "is the manifest itself"),
+        (
+            ["batch", str(manifest), "--settings", str(settings), "--out", str(tmp_path)],
+            "the file of --settings itself",
+        ),
         (["batch", str(manifest), "--out", str(tmp_path / "out")], "problems.json"),
     ):
         assert main(arguments) == 2

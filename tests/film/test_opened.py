@@ -234,6 +234,14 @@ def test_a_project_keeps_its_crossfade_under_another_prompt(project: Project, sa
     assert "crossfade is -1" in said("edit", f"--prompt={OTHER}", "--crossfade=-1"), "before the work"
 
 
+def test_a_prompt_that_was_read_as_one_for_a_range_is_noted(project: Project, planned: Planned) -> None:
+    found, told = planned("--prompt=1:3 train at dusk")
+    assert found.as_json() == [{"frames": [1, 3], "prompt": "train at dusk"}]
+    assert 'the range of all frames before it: "0:4 1:3 train at dusk"' in told
+    found, told = planned("--prompt=0:4 1:3 train at dusk")
+    assert found.as_json() == [{"frames": [0, 4], "prompt": "1:3 train at dusk"}] and "train" not in told
+
+
 def test_the_preset_that_a_project_was_made_with_may_be_named_again(project: Project, film: Path, said: Said) -> None:
     fast = PRESETS["fast"][1]
     replace(project, edit=replace(fast, guidance=4.0)).save(film)
@@ -271,6 +279,16 @@ def pictures(project: Project, tmp_path: Path) -> Path:
         (["--keyframe-image=0={mask}", "--report={mask}"], "is the keyframe by hand itself"),
         (["--mask={here}/pictures", "--report={here}/pictures/2.png"], "would be one of the pictures of the mask"),
         (["--prompts={here}/ranges.json", "--report={here}/ranges.json"], "is the prompts itself"),
+        (["--settings={here}/old.json", "--report={here}/old.json"], "is the file of --settings itself"),
+        (["--settings={here}/old.json", "--report={here}/pictures/../old.json"], "is the file of --settings itself"),
+        (["--settings={film}", "--report={here}/report.json"], "^loaded$"),
+        (["--draft", "--settings={here}/draft.json"], "draft.json .* is the file of --settings itself"),
+        (["--lora={here}/old.json=0.5", "--report={here}/old.json"], "is a file of the model itself"),
+        (["--vae={here}/old.json", "--report={here}/old.json"], "is a file of the model itself"),
+        (["--embedding={here}/old.json", "--report={here}/old.json"], "is a file of the model itself"),
+        (["--model={here}/model", "--report={here}/model/unet/config.json"], "is a file of the model itself"),
+        (["--model={here}/model", "--report={here}/model/model_index.json"], "is a file of the model itself"),
+        (["--model={here}/model", "--report={here}/model/report.json"], "^loaded$"),
         (["--draft", "--report={here}/draft.json"], "--report and draft.json would both be written to"),
         (["--draft", "--keyframe-image=0={here}/draft.png"], "draft.png .* is the keyframe by hand itself"),
         (["--report={here}/report.json", "--mask={mask}"], "^loaded$"),
@@ -280,6 +298,11 @@ def test_nothing_is_written_over_what_an_edit_reads_or_writes(
     pictures: Path, film: Path, tmp_path: Path, said: Said, flags: list[str], says: str
 ) -> None:
     (tmp_path / "ranges.json").write_text(json.dumps(WHOLE))
+    for name in ("old.json", "draft.json"):
+        (tmp_path / name).write_text('{"edit": {"steps": 1}}')
+    for name in ("model_index.json", "unet/config.json"):
+        (file := tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
     shutil.copy(pictures / "0.png", tmp_path / "draft.png")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     found = said("edit", *(flag.format(here=tmp_path, film=film, mask=pictures / "0.png") for flag in flags))

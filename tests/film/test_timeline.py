@@ -17,7 +17,19 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.stretch import Laid, clip, lay_over, ramp
-from adaflow_core.film.timeline import PromptRange, Stretch, Timeline, parse_prompts, ranges_of, read_prompts, stretches
+from adaflow_core.film.timeline import (
+    CROSSFADE,
+    PromptRange,
+    Stretch,
+    Timeline,
+    crossfade_notes,
+    for_all,
+    parse_prompts,
+    range_notes,
+    ranges_of,
+    read_prompts,
+    stretches,
+)
 from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning.residual import edited_residual
@@ -56,12 +68,25 @@ def test_prompts_of_the_command_line_and_of_a_file_are_the_same_ranges(tmp_path:
         (["0:4.5 a ball"], "does not begin"),
         (["0s:4 a ball"], "does not begin"),
         (["48:48 a ball"], "48:48 holds nothing"),
-        (["16:9 photo of a cat"], "for the whole video must not begin so"),
+        (["16:9 photo of a cat"], 'put the range of all frames before it: "0:96 16:9 photo of a cat"'),
     ],
 )
 def test_wrong_prompts_are_named(texts: list[str], names: str) -> None:
     with pytest.raises(AdaFlowError, match=names):
         parse_prompts(texts)
+
+
+def test_a_single_prompt_that_begins_as_a_range_does_is_noted() -> None:
+    train = "4:30 train at dusk"
+    (note,) = range_notes([train], 48)
+    assert "4:30" in note and note.endswith(f'"0:48 {train}"')
+    for plain in (["a ball"], ["0:48 a ball"], ["2s:4s a ball"], [train, "30:48 a ball"], []):
+        assert range_notes(plain, 48) == []
+    assert for_all("a ball", 48) == "a ball"
+    for text in (train, "16:9 photo of a cat", "0:48 a ball", "2s:4s a ball"):
+        ranges = parse_prompts([for_all(text, 48)])
+        assert isinstance(ranges, tuple)
+        assert Timeline(ranges).on(video(48)).one_prompt(video(48)) == text
 
 
 @pytest.mark.parametrize(
@@ -150,6 +175,17 @@ def test_a_crossfade_reaches_over_a_border_and_not_over_a_cut() -> None:
     ]
     for part in stretches(replace(ranges, crossfade=0), np.array([20]), 30):
         assert part.rise == part.fall == 0
+
+
+def test_a_crossfade_that_is_longer_than_ranges_allow_is_noted() -> None:
+    ranges, cuts = timeline((0, 8, "a"), (8, 20, "b"), (20, 24, "c"), crossfade=10**30), np.array([20])
+    (note,) = crossfade_notes(ranges, cuts, 30)
+    assert f"of {10**30} frames" in note and note.endswith("it takes 2 to 8")
+    (note,) = crossfade_notes(timeline((0, 4, "a"), (4, 8, "b"), crossfade=40), NO_CUTS, 8)
+    assert note.endswith("it takes 4")
+    for enough in (0, 2, 3, CROSSFADE):  # of the usual one ranges take what they have room for
+        assert crossfade_notes(replace(ranges, crossfade=enough), cuts, 30) == []
+    assert crossfade_notes(replace(ranges, crossfade=9), np.array([8, 20, 24]), 30) == [], "where nothing crosses over"
 
 
 def test_ranges_that_touch_and_say_the_same_are_one_stretch() -> None:
@@ -258,7 +294,8 @@ def test_a_stretch_tells_of_itself_alone(
     monkeypatch.setattr(Job, "edit", noted)
     plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
     ranges = (PromptRange(0, 5, "a cup", "a red ball"), PromptRange(7, 9, "a cube", "a red ball"))
-    result = engine.edit_timeline(plan, Timeline(ranges, 0), QUICK)
+    result = engine.edit_timeline(plan, Timeline(ranges, 40), QUICK)
+    assert "crossfade of 40 frames" in result.warnings[0], "which is of all of them"
     parts = result.report["stretches"]
     assert [part["warnings"][0] for part in parts] == ["of a cup", "of a cube"]
     assert [part["seconds"]["edit"] // 1000 for part in parts] == [1, 1]

@@ -120,11 +120,24 @@ def test_score_heatmap_orders_cells_by_score_and_has_a_legend() -> None:
     frame = np.full((60, 120, 3), 128, dtype=np.uint8)
     scores = np.arange(8, dtype=np.float32).reshape(2, 4)
     picture = score_heatmap(frame, scores)
-    assert picture.shape == (86, 120, 3)
+    assert picture.shape == (80, 120, 3)
     cells = lightness(picture[:60]).reshape(2, 30, 4, 30).mean(axis=(1, 3)).ravel()
     assert (np.diff(cells) > 0).all()
-    bar = lightness(picture[73:74, 50:70])[0]
+    bar = lightness(picture[64:65, 40:80])[0]
     assert (np.diff(bar) >= 0).all() and bar[-1] > bar[0]
+
+
+def test_the_legend_of_a_heat_map_reads_on_a_dark_page_too() -> None:
+    """Its numbers lie in the bar, light on its dark end and dark on its light one, and no strip of paper is around."""
+    picture = score_heatmap(np.full((224, 224, 3), 128, np.uint8), np.arange(8, dtype=np.float32).reshape(2, 4))
+    bar = picture[226:]
+    heat = heat_colours(np.linspace(0, 1, 224))
+    unwritten = np.abs(bar[[0, -1]].astype(float) - heat).max()
+    assert unwritten < 8, "the bar is as wide as the picture"
+    for part, lighter in ((slice(5, 25), True), (slice(-25, -5), False)):
+        ink = lightness(bar[:, part])
+        ground = lightness(heat[None, part])
+        assert (ink - ground).max() > 180 if lighter else (ground - ink).max() > 140
 
 
 def test_axis_maps_frames_and_pixels_both_ways() -> None:

@@ -156,7 +156,8 @@ class PlanEvents:
         stored = self.studio.find_plan(done["planning"].result) if "planning" in done else None
         stored = stored or self.studio.find_plan(kept.get("plan"))
         video = stored.request.video if stored else self.studio.find_video(kept.get("video"))
-        settings = kept.get("settings") if stored or running["planning"] else None
+        opened = bool(video and kept.get("opened"))  # a project that brought the settings, with a plan or without
+        settings = kept.get("settings") if stored or running["planning"] or opened else None
         prompts = [kept.get(name) or gr.skip() for name in ("source_prompt", "prompt")]
         over = self.studio.find_over(kept.get("over"))
         return [

@@ -197,6 +197,10 @@ class RegionEvents:
             return unchanged(OverOutputs)
         return self._nothing(nothing(id=over["id"]) if over else {})
 
+    def keep_opened(self, over: Over) -> OverOutputs:
+        """What a project that was opened holds, or nothing of one that holds none, is what a reload will find."""
+        return self._kept(over or {})
+
     def no_region(self, over: Over) -> OverOutputs:
         """The whole picture again."""
         if over and over["opened"]:

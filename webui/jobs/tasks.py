@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.film.draft import Draft
 from adaflow_core.film.project import Project
-from adaflow_core.film.timeline import Timeline
+from adaflow_core.film.timeline import Timeline, for_all
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.progress import Monitor
@@ -281,7 +281,7 @@ def _finish(
 def _command(asked: EditTask, engine: AdaFlow, prompt: str) -> str:
     return edit_command(
         Path(asked.request.video).name,
-        prompt,
+        for_all(prompt, len(asked.plan.video)),
         asked.plan.config,
         asked.config,
         engine.profile,

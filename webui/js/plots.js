@@ -5,7 +5,7 @@ document.addEventListener("scroll", ({ target }) => {
 }, true);
 const AXIS = { left: 46 / 960, width: 900 / 960 };  // of report/visualize.py, as shares of a plot's width
 const LEAST = 16;  // frames that a plot shows, as in events/timeline.py
-const STRIP = { height: 26, side: 46 };  // of score_heatmap there: what lies under the picture, and beside its bar
+const LEGEND = 20;  // of score_heatmap there: the height of what lies under the picture
 const style = (name, value) => {
   const root = document.documentElement;
   if (root.style.getPropertyValue(name) !== value) root.style.setProperty(name, value);
@@ -26,10 +26,6 @@ const markFrame = () => {
   const { first, count } = shown, inside = frame >= first && frame < first + count;
   const at = inside ? AXIS.left + (frame - first + 0.5) / count * AXIS.width : -1;
   style("--af-frame-at", at.toFixed(5));
-  const picture = document.querySelector(".af-frame-picture img");
-  if (!picture?.naturalWidth) return;
-  style("--af-strip", (STRIP.height / picture.naturalHeight).toFixed(5));
-  style("--af-strip-side", (STRIP.side / picture.naturalWidth).toFixed(5));
 };
 setInterval(markFrame, 200);
 // By keyboard: on a plot the arrow keys choose the frame, and on its picture a point, whose matches Enter shows.
@@ -57,7 +53,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   const [across, down] = STEPS[event.key], far = event.shiftKey ? 0.1 : 0.02;
-  const highest = 1 - STRIP.height / picture.naturalHeight - 0.01;
+  const highest = 1 - LEGEND / picture.naturalHeight - 0.01;
   point.x = Math.min(0.99, Math.max(0.01, point.x + across * far));
   point.y = Math.min(highest, Math.max(0.01, point.y + down * far));
   style("--af-point-x", point.x.toFixed(3));

@@ -7,13 +7,25 @@ from typing import Any
 import gradio as gr
 
 from webui.messages import quietly
-from webui.outputs import ModelShown, ProjectOutputs, VideoOutputs, collect
+from webui.outputs import ModelShown, OverOutputs, ProjectOutputs, VideoOutputs, collect
 from webui.settings import ALL
-from webui.wiring.shared import HISTORY, PRIVATE, PUBLIC, Events, Steps, history_call, next_version, watch_aside
+from webui.wiring.shared import (
+    HISTORY,
+    KEEP_OVER,
+    PRIVATE,
+    PUBLIC,
+    Events,
+    Steps,
+    history_call,
+    kept_settings,
+    next_version,
+    watch_aside,
+)
 
 # What the browser remembers is said by functions of js/page.js.
-_KEEP_NO_PLAN = """(job) =>
-  adaflow.keep({ job, plan: null, planning: null, settings: null, drafted: null, placed: null })"""
+_NO_PLAN = "job, plan: null, planning: null, drafted: null, placed: null"
+_KEEP_NO_PLAN = f"(job) => adaflow.keep({{ {_NO_PLAN}, settings: null, opened: false }})"
+_KEEP_PROJECT = f"(job, ...settings) => adaflow.keep({{ {_NO_PLAN}, settings, opened: true }})"
 _HOLD = "(...jobs) => { adaflow.hold(true); return jobs; }"
 _RELEASE = "() => { adaflow.hold(false); return []; }"
 # As the handlers take them.
@@ -28,6 +40,7 @@ def connect_video(events: Events, steps: Steps) -> None:
     uploaded = gr.on(events_of_upload, planning.uploaded, jobs, cleared, js=_HOLD, **PRIVATE)
     for event in (chosen, uploaded):
         event.then(None, None, None, js=_RELEASE, **PRIVATE)
+        event.then(None, steps.edit.job_id, None, js=_KEEP_NO_PLAN, **PRIVATE)
         _leave_edit(event, events, steps)
     video.video.change(planning.describe, video.video, video.line, api_name="describe", **PUBLIC).success(
         quietly(planning.playable), video.video, video.playable, api_name="playable", **PUBLIC
@@ -43,6 +56,11 @@ def connect_project(events: Events, steps: Steps) -> None:
         events.film.open_project, inputs, outputs, api_name="open_project", **PUBLIC
     ).success(events.planning.another_plan, jobs, cleared, **PRIVATE)
     opened.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
+    opened.then(None, [edit.job_id, *kept_settings(steps)], None, js=_KEEP_PROJECT, **PRIVATE)
+    over = opened.then(
+        events.region.keep_opened, edit.region.over, collect(OverOutputs._fields, edit.region), **PRIVATE
+    )
+    over.then(None, edit.region.over_id, None, js=KEEP_OVER, **PRIVATE)
     _leave_edit(opened, events, steps)
 
 
@@ -55,6 +73,5 @@ def _clearing(steps: Steps) -> tuple[list[Any], list[Any]]:
 
 def _leave_edit(event: gr.events.Dependency, events: Events, steps: Steps) -> None:
     """After another video has come: the edit before is among the edits so far, and goes on there if it runs."""
-    event.then(None, steps.edit.job_id, None, js=_KEEP_NO_PLAN, **PRIVATE)
     event.then(*history_call(events.editing, steps), js=HISTORY, **PRIVATE)
     watch_aside(event, events.editing, steps)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.pages import IN_BROWSER, IN_VIEW, choose_example, set_slider
+from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.film.project import Project
+from adaflow_core.picture.region import Region
+from helpers.pages import CLIPS, IN_BROWSER, IN_VIEW, choose_example, remembered, set_slider
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -91,3 +94,37 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
         page.get_by_role("button", name="Download the video").click()
     assert Path(download.value.path()).read_bytes() == film
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "nothing hangs over the side"
+
+
+@pytest.mark.thorough
+def test_a_project_that_was_opened_and_not_planned_comes_back_with_a_reload(page: Page, tmp_path: Path) -> None:
+    """Its video, prompts, settings and region, until another video is chosen."""
+    clip = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))[0]
+    video, ranges = CLIPS / Path(clip["file"]).name, [(0, 4, "a green ball"), (4, 6, "a pink ball")]
+    prompts = tuple({"frames": [start, end], "prompt": prompt} for start, end, prompt in ranges)
+    region = Region(words="ball", feather=5).as_json(tmp_path)
+    asked = PlanConfig(source_prompt=clip["source_prompt"], prune=0.3), EditConfig(steps=1, guidance=3.0)
+    file = tmp_path / "project.json"
+    Project(video, *asked, prompts, frames="0:6", rest={"region": region, "crossfade": 4}).save(file)
+    page.locator("input[type=file][accept='.json']").set_input_files(file)
+    page.get_by_text("2 ranges with a prompt").wait_for()
+    remembered(page, "tab.opened && tab.over && tab.video")
+
+    page.reload()
+    page.get_by_text("frames per second").wait_for()
+    assert page.get_by_label("What is in the video").input_value() == clip["source_prompt"]
+    page.get_by_label("Split row 2 at frame").wait_for()
+    assert [row.input_value() for row in page.locator(".af-row textarea").all()] == [prompt for *_, prompt in ranges]
+    page.get_by_role("button", name="Advanced").click()
+    assert page.get_by_label("Frame range").input_value() == "0:6"
+    assert page.get_by_label("number input for Pruning ratio").input_value() == "0.3"
+    assert page.get_by_label("Crossfade, in frames").input_value() == "4"
+    page.get_by_role("button", name="Settings of the edit").click()
+    assert page.get_by_label("number input for Guidance").input_value() == "3"
+    page.get_by_role("button", name="Preview keyframes").click()
+    page.get_by_role("tab", name="Timeline").wait_for()
+    page.get_by_role("button", name="Only a part of the picture").click()
+    page.get_by_text("Only this part is edited; “ball”.").wait_for()
+
+    page.get_by_role("button", name="Thumbnail 2 of").first.click()
+    remembered(page, "tab.opened === false && !tab.settings")

@@ -22,6 +22,7 @@ from webui import views
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
 from webui.events.follow import show_unless_left
+from webui.events.over import nothing
 from webui.events.plan import SETTINGS, PlanEvents
 from webui.events.region import RegionEvents
 from webui.jobs.queue import Jobs, Watched
@@ -242,6 +243,31 @@ def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path:
     else:
         assert ended(editing.show_place(plan_id, placed, job), release).placed == job
         assert events.restore(json.dumps(session))[6] == job
+
+
+def test_a_project_that_was_opened_comes_back_before_it_is_planned(drawn_clip: Path, tmp_path: Path) -> None:
+    here = studio(tmp_path)
+    kept = dict.fromkeys(SETTINGS, "") | {"frames": "0:6", "side": "320x256", "takes": [{"frames": [1, 3]}]}
+    session = {"video": here.keep_video(str(drawn_clip)), "settings": list(kept.values()), "prompt": "a blue ball"}
+
+    def restored(**others: Any) -> tuple[Any, dict[str, Any]]:
+        values = PlanEvents(here, []).restore(json.dumps(session | others))
+        return values[0], dict(zip(SETTINGS, values[-len(SETTINGS) :], strict=True))
+
+    video, settings = restored(opened=True)
+    assert video == str(drawn_clip)
+    assert settings["frames"] == "0:6" and settings["takes"] == kept["takes"] and settings["side"].value == "320x256"
+    for others in ({}, {"opened": False}, {"opened": True, "video": "gone"}):
+        assert restored(**others)[1]["frames"] == gr.skip(), "settings of a plan that is gone, or of no video"
+
+
+def test_what_a_project_holds_over_the_picture_comes_back_before_it_is_planned(tmp_path: Path) -> None:
+    here = studio(tmp_path)
+    region, plans = RegionEvents(here), PlanEvents(here, [])
+    kept = region.keep_opened(nothing(file="of the video", opened={"region": None, "by_hand": []}, shown=False))
+    assert kept.over["id"] == kept.over_id != ""
+    assert plans.restore(json.dumps({"over": kept.over_id}))[11:13] == [kept.over, kept.over_id]
+    assert region.keep_opened({}).over_id == "", "and not what was painted before"
 
 
 def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_an_edit_for_strangers_is_checked_and_marked(
     plan = PlanTask(str(folder), request).run(engines, lambda progress: None, lambda: False)
     assert isinstance(plan, Plan)
     reports: list[Progress] = []
-    asked = Timeline((PromptRange(0, 4, "a blue ball"),))
+    asked = Timeline((PromptRange(0, 4, "1:2 a blue ball"),))  # which is no range of a film under one prompt
     task = EditTask(str(folder), "a name", request, plan, asked, EditConfig(steps=1), tmp_path / "made")
     edited = task.run(engines, reports.append, lambda: False)
     black = threshold < 0
@@ -45,6 +45,7 @@ def test_an_edit_for_strangers_is_checked_and_marked(
     assert all(report.preview is None for report in reports), "nothing of it is shown before it is checked"
     report = json.loads(edited.report.read_text(encoding="utf-8"))
     assert report["model"] == "a name" and str(tmp_path) not in edited.report.read_text(encoding="utf-8")
+    assert "'--prompt=0:4 1:2 a blue ball'" in edited.command
     assert "--model='a name'" in edited.command or "'--model=a name'" in edited.command
     with av.open(str(edited.edit)) as container:
         assert "Edited by AI" in container.metadata["comment"]
