@@ -28,6 +28,7 @@ from adaflow_core.job import Job, OverThePicture
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
+from adaflow_core.model.memory import on_device
 from adaflow_core.motion.carrying import NEAR, about_to_edit
 from adaflow_core.motion.flow import flow_is_known, source_flow
 from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
@@ -515,7 +516,8 @@ class AdaFlow:
             monitor.check()
         self.backbone.finite.forget()
         try:
-            yield
+            with on_device(self.backbone.device):
+                yield
         except torch.OutOfMemoryError:
             # From None: the exception would keep the failed call's tensors alive.
             raise AdaFlowError(

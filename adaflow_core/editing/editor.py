@@ -136,6 +136,8 @@ class Editor:
                     self._agree(x, step, stage)
                 if checkpoint is not None and self.team.leads:
                     checkpoint.save(i + 1, x, self.backbone.finite.sent())
+        if checkpoint is not None:
+            checkpoint.finish()  # what could not be written, or is not finite, is known before frames are made of it
         return x, resumed
 
     def _passing(self, T: int) -> np.ndarray:
@@ -148,7 +150,9 @@ class Editor:
         shape = inversion.latents.shape[1:]
         x = self._latents(shape)
         resumed = 0 if checkpoint is None else checkpoint.load(x)
-        self.team.wait()  # the next one replaces it
+        found = self.team.gather(torch.tensor([resumed]), self.team.size)  # waits: the next one replaces it
+        if int(found.min()) < int(found.max()):  # it went between two that read it
+            resumed = 0
         if not resumed:
             for frames in np.split(np.arange(len(x)), range(BLOCK, len(x), BLOCK)):
                 found = self._source(inversion.latents[0], frames, int(inversion.timesteps[0]))
@@ -385,11 +389,13 @@ class Editor:
         if place is not None:
             after = self._source(step.source_after, frames, step.target)
             moved = torch.lerp(after, moved, place[:, None])
+        heading = clean
+        if step.heading is not None and len(output) > len(step.prompts):
+            # The change alone counts: without one the source stays as it is.
+            before = predict_x0_eps(schedule, here, output[0], step.timestep)[0]
+            heading = to_device(step.clean[frames], device).float() + clean - before
+        # Last, as what takes memory may fail, and the part is then begun again.
         latents[there] = moved.to(latents.device)
         if step.heading is not None:
-            heading = clean
-            if len(output) > len(step.prompts):  # the change alone counts: without one the source stays as it is
-                before = predict_x0_eps(schedule, here, output[0], step.timestep)[0]
-                heading = to_device(step.clean[frames], device).float() + clean - before
             step.heading[there] = heading.to(latents.device)
         return clean

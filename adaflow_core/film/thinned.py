@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.memory import BLOCK
 from adaflow_core.motion.carrying import FAR_MISFIT, MISFIT, NEAR, carry_between, frames_to_edit, spread
 from adaflow_core.motion.flow import flow_between_chosen, source_flow
 from adaflow_core.progress import Monitor, beside
@@ -90,8 +91,10 @@ class Thinned:
             return edited
         team, flow = self.backbone.team, source_flow(self.video, self.cache, self.monitor)
         out = team.scratch(np.uint8, self.video.frames.shape)
-        mine = team.own(len(edited))
-        put_rows(out, self.frames[mine], edited[mine])
+        mine = np.arange(len(edited))[team.own(len(edited))]
+        for some in np.split(mine, range(BLOCK, len(mine), BLOCK)):
+            self.monitor.check()
+            put_rows(out, self.frames[some], edited[some])
         team.wait()
         own, device = team.own(len(out)), self.backbone.device
         carry_between(out, self.video.frames, flow, self.frames, device, self.monitor, renewed, own)

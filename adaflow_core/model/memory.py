@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -50,6 +50,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def on_device(device: torch.device) -> AbstractContextManager[None]:
+    """Within, work that goes to the current GPU, as Triton's kernels do, goes to this one; of a thread alone."""
+    chosen = device.type == "cuda" and device.index is not None
+    return cast("AbstractContextManager[None]", torch.cuda.device(device)) if chosen else nullcontext()
 
 
 class PeakMemory:
@@ -110,11 +116,11 @@ class Sent:
     def __init__(self, result: Tensor, check: Callable[[], None] | None = None) -> None:
         self._check = check
         self._there: torch.cuda.Event | None = None
-        if not result.is_cuda:
+        pinned = _pinned_like(result) if result.is_cuda else None
+        if pinned is None:
             self._host = result.cpu()
             return
-        self._host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-        self._host.copy_(result, non_blocking=True)
+        self._host = pinned.copy_(result, non_blocking=True)
         self._there = torch.cuda.Event()
         self._there.record(torch.cuda.current_stream(result.device))
 
@@ -124,6 +130,19 @@ class Sent:
         if self._check is not None:
             self._check()
         return self._host.numpy()
+
+
+def _pinned_like(result: Tensor) -> Tensor | None:
+    """Memory of the host for a copy beside other work; None where that is too much to be kept from being moved.
+
+    PyTorch never gives such memory back.
+    """
+    if result.nbytes > PINNED:
+        return None
+    try:
+        return torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+    except RuntimeError:  # the system has a limit
+        return None
 
 
 @contextmanager
@@ -249,6 +268,9 @@ class HostOutputs:
         return there
 
 
+PINNED = (
+    2**28
+)  # bytes of a result up to which it comes to the host beside other work: latents of 4,000 frames of 384x672
 BLOCK = 256  # frames' latents that go between a file and the device at a time: a long video's must not fill the memory
 
 

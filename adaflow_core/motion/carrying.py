@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaflow_core.model.memory import Sent, rows_to_device, to_device, writing
-from adaflow_core.motion.flow import PIXELS, flow_to, frames_at_once, pixel_grid, warp, without_lines
+from adaflow_core.motion.flow import PIXELS, FlowBetween, frames_at_once, warp, without_lines
 from adaflow_core.motion.mending import likeness, mended
 from adaflow_core.motion.pictures import as_levels, as_pictures, mean_of_nine
 from adaflow_core.progress import Monitor
@@ -173,13 +173,15 @@ def _sides(
     before, after = (chosen[places] for places in edited_around(chosen, ids))
     nearness = np.where(after > before, (after - ids) / np.maximum(after - before, 1), 0.5)  # of one frame twice: alike
     near = to_device(nearness.astype(np.float32), device)[:, None, None, None]
-    parts, weights, trusts, grid = [], [], [], pixel_grid(height, width, device)
+    parts, weights, trusts = [], [], []
+    first, last = np.minimum(before, ids).min(), np.maximum(after, ids).max()
+    between = FlowBetween(flow, int(first), int(last), (height, width), device)  # read once for both sides
     for others, share in ((before, near), (after, 1 - near)):
-        there, trust = flow_to(flow, ids, others, (height, width), device)
+        there, trust = between(ids, others)
         trust = without_lines(trust)
         used, places = np.unique(others, return_inverse=True)  # the same few for all frames between them
         pictures = torch.cat([_pictures(film, used, device) for film in films], dim=1)
-        parts.append(warp(pictures[to_device(places, device)], there, grid))
+        parts.append(warp(pictures[to_device(places, device)], there, between.grid))
         weight = trust + DOUBT
         if now is not None:
             agrees = likeness(miss(parts[-1][:, -3:], now))

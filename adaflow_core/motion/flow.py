@@ -204,36 +204,43 @@ def frames_at_once(size: tuple[int, int], device: torch.device) -> int:
     return PIXELS[device.type != "cpu"] // (size[0] * size[1])
 
 
-def flow_to(
-    flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2], of neighbouring frames
-    frames: np.ndarray,  # [F]
-    others: np.ndarray,  # [F] any other frame for each
-    size: tuple[int, int],  # (H, W) pixels
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """From every pixel of `frames` to where it is in `others`, step by step along the flow.
+class FlowBetween:
+    """The flow between frames that lie close to each other: that of all from the first to the last is on the device."""
 
-    Pixels (x, y) [F, 2, H, W] float32, and where every step can be trusted [F, 1, H, W] 0..1. The frames should lie
-    close to each other: the flow of all that lie between them is on the device.
-    """
-    low, high = int(min(frames.min(), others.min())), int(max(frames.max(), others.max()))
-    grid, like = pixel_grid(*size, device), torch.empty(1, 1, *size, device=device)
-    there, back = (
-        full_size(to_device(flow[low:high, i], device), like) for i in (0, 1)
-    )  # to the next frame, and to the one before
-    steps = torch.cat([torch.cat([a, trusted(a, b, grid)], dim=1) for a, b in ((there, back), (back, there))])
-    found, trust = torch.zeros(len(frames), 2, *size, device=device), torch.ones(len(frames), 1, *size, device=device)
-    distance, way = np.abs(others - frames), np.sign(others - frames)
-    for k in range(int(distance.max(initial=0))):
-        going = np.flatnonzero(distance > k)
-        backwards = way[going] < 0
-        pairs = frames[going] + k * way[going] - backwards - low + backwards * (high - low)
-        rows, piece = to_device(going, device), steps[to_device(pairs, device)]
-        if k:
-            piece = warp(piece, found[rows], grid)
-        found[rows] += piece[:, :2]
-        trust[rows] *= piece[:, 2:]
-    return found, trust
+    def __init__(
+        self,
+        flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2], of neighbouring frames
+        first: int,
+        last: int,
+        size: tuple[int, int],  # (H, W) pixels
+        device: torch.device,
+    ) -> None:
+        self.first, self.last, self.grid = first, last, pixel_grid(*size, device)
+        like = torch.empty(1, 1, *size, device=device)
+        # To the next frame, and to the one before.
+        there, back = (full_size(to_device(flow[first:last, i], device), like) for i in (0, 1))
+        ways = [torch.cat([a, trusted(a, b, self.grid)], dim=1) for a, b in ((there, back), (back, there))]
+        self._steps = torch.cat(ways)  # [2 * pairs of neighbours, 3, H, W]
+
+    def __call__(self, frames: np.ndarray, others: np.ndarray) -> tuple[Tensor, Tensor]:
+        """From every pixel of `frames` [F] to where it is in `others` [F], step by step.
+
+        Pixels (x, y) [F, 2, H, W] float32, and where every step can be trusted [F, 1, H, W] 0..1.
+        """
+        device, size, count = self.grid.device, self.grid.shape[1:], self.last - self.first
+        found = torch.zeros(len(frames), 2, *size, device=device)
+        trust = torch.ones(len(frames), 1, *size, device=device)
+        distance, way = np.abs(others - frames), np.sign(others - frames)
+        for k in range(int(distance.max(initial=0))):
+            going = np.flatnonzero(distance > k)
+            backwards = way[going] < 0
+            pairs = frames[going] + k * way[going] - backwards - self.first + backwards * count
+            rows, piece = to_device(going, device), self._steps[to_device(pairs, device)]
+            if k:
+                piece = warp(piece, found[rows], self.grid)
+            found[rows] += piece[:, :2]
+            trust[rows] *= piece[:, 2:]
+        return found, trust
 
 
 def flow_between_chosen(
@@ -252,7 +259,8 @@ def flow_between_chosen(
             near = frames[gaps + 1] - frames[gaps[0]] < frames_at_once(size, device)
             part = gaps[: max(1, int(near.sum()))]
             first, second = frames[part], frames[part + 1]
-            there, _ = flow_to(flow, np.append(first, second), np.append(second, first), size, device)
+            between = FlowBetween(flow, int(first[0]), int(second[-1]), size, device)
+            there, _ = between(np.append(first, second), np.append(second, first))
             small = F.avg_pool2d(there, HALF).permute(0, 2, 3, 1).half().cpu().numpy()
             out[part, 0], out[part, 1] = small[: len(part)], small[len(part) :]
             gaps = gaps[len(part) :]

@@ -115,13 +115,13 @@ def copied(array: np.ndarray) -> np.ndarray:
 
 
 def put_rows(out: np.ndarray, rows: slice | np.ndarray, values: np.ndarray) -> None:
-    """`out[rows] = values`, of a slice without a step or of ascending numbers [F].
+    """`out[rows] = values`; `rows`: a slice, or numbers [F].
 
-    Pages of a memory map are made ready first, those of a range at once: a third of the time that Linux takes where
-    each is made when it is first written to.
+    Pages of a memory map are made ready first, those of a range at once: up to a third of the time that Linux takes
+    where each is made when it is first written to. What is put together should fit into memory several times.
     """
     if isinstance(out, np.memmap) and sys.platform == "linux" and out.flags.c_contiguous and out.size:
-        numbers = np.arange(len(out))[rows]
+        numbers = np.sort(np.arange(len(out))[rows])
         for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1):
             if len(run):
                 _populate(out[run[0] : run[-1] + 1])

@@ -28,6 +28,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
 from adaflow_core.storage import arrays as store
 from adaflow_core.storage.cache import Cache
+from adaflow_core.team.team import Team
 
 PROMPT = "a blue ball"
 CONFIG = EditConfig(steps=5, inversion_steps=5, chunk=4, stride=1)
@@ -103,7 +104,7 @@ def stop_at(stage: str, done: int) -> tuple[Callable[[Progress], None], Callable
 
 @pytest.mark.parametrize("resample", [False, True])
 def test_a_stopped_edit_goes_on_after_its_last_step(
-    backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path, resample: bool
+    backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path, resample: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = PlanConfig(keyframes=3, resample=resample)
     undisturbed = AdaFlow(backbone, Cache(tmp_path / "a"))
@@ -123,6 +124,13 @@ def test_a_stopped_edit_goes_on_after_its_last_step(
             assert again.edit(plan, other, changed).report["resumed_at_step"] == 0
         other_plan = again.plan(drawn_frames, PlanConfig(keyframes=4))
         assert again.edit(other_plan, PROMPT, CONFIG).report["resumed_at_step"] == 0
+    # Nor does it go on where another process of the team has found another state.
+    with monkeypatch.context() as patched:
+        patched.setattr(Team, "gather", lambda self, own, count, rows=1: torch.cat([own, 0 * own]))
+        progress, stop, seen_anew = stop_at("edit", 1)
+        with pytest.raises(Stopped):
+            again.edit(plan, PROMPT, CONFIG, progress=progress, stop=stop)
+        assert min(p.done for p in seen_anew if p.stage == "edit" and p.done) <= T
     seen: list[Progress] = []
     result = again.edit(plan, PROMPT, CONFIG, progress=seen.append)
     assert result.report["resumed_at_step"] == 2

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model import memory
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import Sent, even, in_chunks, in_passes, resident_bytes, writing
 from adaflow_core.team.team import Team
@@ -78,6 +79,17 @@ def test_what_is_wrong_with_a_result_is_said_when_it_is_asked_for() -> None:
     sent = Sent(torch.zeros(3), check)
     with pytest.raises(AdaFlowError, match="not finite"):
         sent.array()
+
+
+def test_what_is_too_much_to_be_pinned_comes_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*shape: Any, **kwargs: Any) -> torch.Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(memory.torch, "empty", refused)
+    assert memory._pinned_like(torch.zeros(3)) is None
+    monkeypatch.setattr(memory, "PINNED", 11)
+    monkeypatch.setattr(memory.torch, "empty", lambda *shape, **kwargs: pytest.fail("it is too large"))
+    assert memory._pinned_like(torch.zeros(3)) is None
 
 
 def test_a_gpu_takes_more_of_smaller_frames(

@@ -12,7 +12,7 @@ import torch
 from adaflow_core.motion import carrying
 from adaflow_core.motion import flow as motion_flow
 from adaflow_core.motion.carrying import about_to_edit, carry_between, frames_to_edit, interpolated, spread
-from adaflow_core.motion.flow import flow_between, flow_between_chosen, flow_to, trusted
+from adaflow_core.motion.flow import FlowBetween, flow_between, flow_between_chosen, trusted
 from adaflow_core.progress import Monitor
 
 CPU, NONE, SIZE = torch.device("cpu"), np.empty(0, np.int64), 64
@@ -54,7 +54,7 @@ def test_frames_lie_at_even_distances_between_those_that_are_needed() -> None:
 
 def test_the_way_to_a_frame_far_off_is_that_of_its_steps() -> None:
     flow = motion(panned([2, 2, 2, 2]))
-    there, trust = flow_to(flow, np.array([0, 4, 2]), np.array([4, 1, 2]), (SIZE, SIZE), CPU)
+    there, trust = FlowBetween(flow, 0, 4, (SIZE, SIZE), CPU)(np.array([0, 4, 2]), np.array([4, 1, 2]))
     inner = there[:, :, 12:-12, 12:-12].mean(dim=(2, 3))
     torch.testing.assert_close(inner, torch.tensor([[-8.0, 0], [6.0, 0], [0, 0]]), atol=0.5, rtol=0)
     assert trust[2].min() == 1 and trust[0, 0, :, 12:].mean() > 0.9 > 0.1 > trust[0, 0, :, :5].mean()
@@ -175,12 +175,12 @@ def test_blocks_are_as_large_as_the_motion_between_them_may_be(monkeypatch: pyte
     expected = carried(255 - frames, frames, chosen.tolist())
     spans: list[int] = []
 
-    def spy(flow: np.ndarray, ids: np.ndarray, others: np.ndarray, *rest: Any) -> Any:
-        spans.append(int(max(ids.max(), others.max()) - min(ids.min(), others.min())))
-        return flow_to(flow, ids, others, *rest)
+    def spy(flow: np.ndarray, first: int, last: int, *rest: Any) -> FlowBetween:
+        spans.append(last - first)
+        return FlowBetween(flow, first, last, *rest)
 
-    monkeypatch.setattr(carrying, "flow_to", spy)
-    for pixels, longest in ((12 * SIZE**2, 11), (SIZE**2, 4)):  # less than a gap: a frame at a time
+    monkeypatch.setattr(carrying, "FlowBetween", spy)
+    for pixels, longest in ((12 * SIZE**2, 11), (SIZE**2, 5)):  # less than a gap: a frame at a time
         monkeypatch.setattr(motion_flow, "PIXELS", (pixels, pixels))
         spans.clear()
         out = np.zeros_like(frames)

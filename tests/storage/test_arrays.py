@@ -45,7 +45,9 @@ print(resident_bytes() - before)
     assert int(run(script, tmp_path)) < 2**24 and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("rows", [slice(0, 0), slice(3, 7), slice(None), np.array([0, 4, 5, 6, 9]), np.array([], int)])
+@pytest.mark.parametrize(
+    "rows", [slice(0, 0), slice(3, 7), slice(None), np.array([0, 4, 5, 9]), np.array([6, 5, 4, 1]), np.array([], int)]
+)
 @pytest.mark.parametrize("kind", ["in memory", "in a file", "a part of a file", "not in order", "too old a kernel"])
 def test_rows_are_put_where_they_belong(
     tmp_path: Path, kind: str, rows: slice | np.ndarray, monkeypatch: pytest.MonkeyPatch
@@ -56,7 +58,10 @@ def test_rows_are_put_where_they_belong(
     whole = np.zeros((14, row), np.uint8) if kind == "in memory" else allocated(tmp_path / "a", np.uint8, (14, row))
     out = {"not in order": whole.reshape(row, 14).T}.get(kind, whole)[2:12] if kind != "in a file" else whole[:10]
     values = np.random.default_rng(0).integers(1, 255, out[rows].shape, np.uint8)
+    made_ready, populate = [], store._populate
+    monkeypatch.setattr(store, "_populate", lambda part: made_ready.append(len(part)) or populate(part))
     put_rows(out, rows, values)
+    assert sum(made_ready) == (len(values) if "file" in kind or "kernel" in kind else 0) or sys.platform != "linux"
     expected = np.zeros((10, row), np.uint8)
     expected[rows] = values
     assert np.array_equal(out, expected) and int((np.asarray(whole) > 0).sum()) == values.size
