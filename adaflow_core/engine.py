@@ -446,11 +446,17 @@ class AdaFlow:
         return Place(mask, job.config.structure, job.words.kept is not None, why)
 
     def score(
-        self, plan: Plan, result: EditResult, *, progress: Report | None = None, stop: Stop | None = None
+        self,
+        plan: Plan,
+        result: EditResult,
+        *,
+        region: Region | None = None,
+        progress: Report | None = None,
+        stop: Stop | None = None,
     ) -> Scores:
         """What can be said of `result`, an edit of `plan`, without knowing what it should look like.
 
-        Raises AdaFlowError for an edit of another video.
+        `region`: the part of the picture that was to be edited. Raises AdaFlowError for an edit of another video.
         """
         check_edit_of(plan.video, result)
         monitor = Monitor(progress, stop)
@@ -463,7 +469,9 @@ class AdaFlow:
                 source = usual if each.source_prompt is None else each.source_prompt
                 prompts.append(Shown(each.prompt, source, wording(source, each.prompt).kept is not None))
             residual = edited_residual(self.backbone, plan, result.frames, monitor)
-            found = score(self.backbone, plan, result.frames, prompts, monitor)
+            mask = None if region is None else region_mask(self.backbone, plan, region, self.cache, monitor)
+            place = None if mask is None else mask.place(self.backbone.factor)
+            found = score(self.backbone, plan, result.frames, prompts, monitor, place)
             return replace(found, residual=tuple(round(float(value), 4) for value in residual))
 
     def _check_request(self, plan: Plan, prompt: str, alone: bool = False) -> None:

@@ -271,13 +271,10 @@ def _cards(facts: Sequence[tuple[str, str, str]]) -> str:
 
 def scores(values: Scores) -> str:
     """The scores of an edit, each with an explanation; those that say nothing of this edit are left out."""
-    cards = [
-        (
-            "Prompt agreement",
-            f"{values.agreement:.0%}",
-            "of the way from the source to what the model itself would draw for your prompt, where the two differ",
-        )
-    ]
+    cards = []
+    if values.agreement is not None:
+        more = "of the way from the source to what the model itself would draw for your prompt, where the two differ"
+        cards.append(("Prompt agreement", f"{values.agreement:.0%}", more))
     if values.untouched is not None:
         more = "of the pixels have the source's colour; more is better where the edit should not reach"
         cards.append(("Left as it was", f"{values.untouched:.0%}", more))
@@ -287,7 +284,10 @@ def scores(values: Scores) -> str:
         )
         cards.append(("Rims", f"{values.rims:.0%}", f"{more}; edge error {values.edge_error:.0f} of 255 levels"))
     if values.flicker is not None:
-        more = "of 255, by which it changes along the source's motion from frame to frame, and the source does not"
+        more = (
+            "of 255, by which the picture changes along the source's motion from frame to frame, and the source does "
+            "not: a mean over all of it"
+        )
         cards.append(("Flicker", f"{values.flicker:.1f} levels", more))
     if values.liveliness is not None:
         more = "the source's is 1; well below, the edit lost motion, well above, frames break up"
@@ -329,7 +329,7 @@ def history(edits: Sequence[FinishedEdit]) -> str:
 def _history_cells(edit: FinishedEdit) -> tuple[str, ...]:
     values = edit.scores
     return (
-        edit.video, edit.prompt, edit.settings or "default", f"{values.agreement:.0%}", _percent(values.untouched),
+        edit.video, edit.prompt, edit.settings or "default", _percent(values.agreement), _percent(values.untouched),
         _percent(values.rims), "none" if values.flicker is None else f"{values.flicker:.1f}",
     )  # fmt: skip
 

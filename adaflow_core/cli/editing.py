@@ -75,7 +75,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     if arguments.project:
         save(project_of(arguments, plan, timeline, config), over, arguments.project)
     if arguments.report:
-        scores = engine.score(plan, result, progress=bar, stop=stop)
+        scores = engine.score(plan, result, region=region, progress=bar, stop=stop)
         _note(arguments, scores.warnings)
         delivered = {"deliver": written.deliver, "delivered_size": written.size}
         report = json.dumps(result.report | delivered | {"scores": asdict(scores)}, indent=1)

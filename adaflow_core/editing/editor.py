@@ -235,7 +235,8 @@ class Editor:
     def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], Tensor] | None) -> None:
         """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only.
 
-        Their picture is reported with what is done next: a GPU would wait for that until Python has fetched it.
+        Their picture is reported with other frames, where there are any: a GPU would wait for those until Python has
+        fetched it.
         """
         keyframes, at, team = step.layout.keyframes, step.keyframe_pass, self._team_of(step.layout)
         joint = step.layout.slimming is not None
@@ -249,7 +250,10 @@ class Editor:
             guided = self._move(x, there, output, step, part)
             if preview is not None and joint:
                 self._picture = Sent(preview(team.gather(guided, len(keyframes))))
-            stage.advance(len(part))
+            if len(self._passing(len(x))) > len(keyframes):
+                stage.advance(len(part))
+            else:
+                self._advance(stage, len(part))
         self._exchange(team, x, step, keyframes)
         stage.advance(len(keyframes) - len(own))  # those of the other processes
 

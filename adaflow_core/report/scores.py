@@ -45,7 +45,7 @@ class Shown(NamedTuple):
 class Scores:
     """Figures on one edit."""
 
-    agreement: float  # 0..1, see `look`
+    agreement: float | None  # 0..1, see `look`; None: nothing is asked for that the source does not show
     untouched: float | None  # 0..1, share of the pixels that are as in the source; None: the prompt changes all of them
     liveliness: float | None  # change from frame to frame, the source's is 1; None: the source stands still
     flicker: float | None = None  # levels of 0..255, see `flicker`
@@ -53,13 +53,12 @@ class Scores:
     rims: float | None = None  # 0..1, share of the edge that is a rim
     rim_frame: int | None = None  # the frame with most of them
     residual: tuple[float, ...] | None = None  # [T] see `planning.residual.edited_residual`
-    differs: bool = True  # whether any frame is to show what its source does not
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences on what is wrong with the edit."""
         found = []
-        if self.agreement <= UNSEEN and self.differs:
+        if self.agreement is not None and self.agreement <= UNSEEN:
             found.append(
                 f"little of the prompt is seen (agreement {self.agreement:.0%}): word it like the source prompt, with "
                 "other words only for what is to change; a lower structure or injection leaves more room for it"
@@ -86,31 +85,39 @@ class Look:
 
 
 def score(
-    backbone: Backbone, plan: Plan, frames: np.ndarray, prompts: Sequence[Shown | None], monitor: Monitor
+    backbone: Backbone,
+    plan: Plan,
+    frames: np.ndarray,
+    prompts: Sequence[Shown | None],
+    monitor: Monitor,
+    place: np.ndarray | None = None,  # [T, h, w] 0..1 on the latents' grid, the region that was to be edited
 ) -> Scores:
     """`frames` [T, H, W, 3] uint8 are an edit of `plan`; `prompts` [T]: None where a frame is not edited."""
-    source = plan.video.frames
-    chosen = _looked_at(plan.segments.keyframes, prompts)
+    source, edited = plan.video.frames, [t for t, texts in enumerate(prompts) if texts]
+    # Changed by hand alone, a frame is to show what its source does.
+    asked = [texts if texts and texts.prompt != texts.source_prompt else None for texts in prompts]
+    chosen = _looked_at(plan.segments.keyframes, asked)
     looks, everywhere = [], []
     with monitor.stage("score", len(chosen) * len(MOMENTS)) as stage:
         for frame in chosen:
             texts = prompts[frame]
             assert texts is not None
-            looks.append(look(backbone, frames[frame : frame + 1], texts.prompt, texts.source_prompt))
+            part = slice(frame, frame + 1)
+            within = None if place is None else place[part]
+            looks.append(look(backbone, frames[part], texts.prompt, texts.source_prompt, within))
             everywhere.append(not looks[-1].local and not texts.surroundings)
             stage.advance(len(MOMENTS))
-    # An edit of the style is to change every pixel.
-    all_over = bool(everywhere) and all(everywhere)
-    edge = None if all_over else edges(frames, source, [t for t, texts in enumerate(prompts) if texts])
+    # An edit of the style is to change every pixel, but for those outside a region.
+    all_over = bool(everywhere) and all(everywhere) and place is None
+    edge = None if all_over else edges(frames, source, edited)
     return Scores(
-        agreement=float(np.mean([found.agreement for found in looks])) if looks else 0.0,
+        agreement=float(np.mean([found.agreement for found in looks])) if looks else None,
         untouched=None if all_over else untouched(frames, source),
         liveliness=liveliness(frames, source, plan.segments.cuts),
-        flicker=flicker(frames, source, plan.segments.cuts),
+        flicker=flicker(frames, source, plan.segments.cuts, edited),
         edge_error=None if edge is None else edge.error,
         rims=None if edge is None else edge.rims,
         rim_frame=None if edge is None else edge.worst,
-        differs=any(texts is not None and texts.prompt != texts.source_prompt for texts in prompts),
     )
 
 
@@ -128,9 +135,10 @@ def _looked_at(keyframes: np.ndarray, prompts: Sequence[Shown | None]) -> np.nda
 
 
 @torch.inference_mode()
-def look(backbone: Backbone, frames: np.ndarray, prompt: str, other: str) -> Look:
+def look(backbone: Backbone, frames: np.ndarray, prompt: str, other: str, place: np.ndarray | None = None) -> Look:
     """How far frames [F, H, W, 3] lie from what the model would draw for `other` towards what it would for `prompt`.
 
+    `place` [F, h, w] 0..1: where that is asked; by default everywhere.
     It predicts the clean latents from noisy ones under both prompts; the frames' own are projected on the line between
     the two, so that each place weighs by how much the prompts differ there. What is left of the source there counts: of
     the drawn world's true edits, halfway blends with the source and sources the model finds 81 to 102 %, 36 to 55 % and
@@ -139,6 +147,7 @@ def look(backbone: Backbone, frames: np.ndarray, prompt: str, other: str) -> Loo
     """
     clean = backbone.encode(frames).float().cpu()
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    weights = None if place is None else torch.from_numpy(np.asarray(place, np.float32))[:, None]
     schedule, along, spread = backbone.schedule, [], []
     for moment in MOMENTS:
         timestep = round(moment * (schedule.train_steps - 1))
@@ -149,8 +158,9 @@ def look(backbone: Backbone, frames: np.ndarray, prompt: str, other: str) -> Loo
             predicted = backbone.predict(noisy, timestep, states).cpu().float()
             drawn.append(predict_x0_eps(schedule, noisy, predicted, timestep)[0])
         line = drawn[0] - drawn[1]  # [F, 4, h, w]
-        along.append(((clean - drawn[1]) * line).sum() / line.square().sum().clamp(min=1e-12))
         size = line.square().sum(dim=1).sqrt().flatten(1)
+        there = line if weights is None else line * weights
+        along.append(((clean - drawn[1]) * there).sum() / (line * there).sum().clamp(min=1e-12))
         spread.append((size.std(dim=1) / size.mean(dim=1).clamp(min=1e-12)).mean())
     return Look(float(torch.stack(along).mean().clamp(0, 1)), float(torch.stack(spread).mean()) >= LOCAL)
 

@@ -199,7 +199,7 @@ def test_an_edit_by_a_fused_model_is_the_same(
     plan = plain.plan(drawn_frames, PlanConfig(keyframes=3, source_prompt="a red ball"))
     expected, found = (engine.edit(plan, "a blue ball", config).frames.astype(int) for engine in (plain, fused))
     assert np.abs(expected - drawn_frames).mean() > 1
-    assert np.abs(found - expected).mean() < 0.05
+    assert np.abs(found - expected).mean() < 0.1
 
 
 @pytest.mark.thorough

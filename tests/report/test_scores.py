@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from adaflow_core.config import PlanConfig
+from adaflow_core.engine import AdaFlow
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import EMBEDDED, load_backbone
+from adaflow_core.progress import Monitor
 from adaflow_core.report.flicker import flicker
-from adaflow_core.report.scores import FLICKER, LOOKED_AT, Scores, Shown, _looked_at, liveliness, look, untouched
+from adaflow_core.report.scores import FLICKER, LOOKED_AT, Scores, Shown, _looked_at, liveliness, look, score, untouched
+from adaflow_core.storage.cache import Cache
 from benchmarks.truth import Pair, draw
 from scenes.world import sample
 
@@ -52,7 +59,7 @@ def test_the_edit_is_warned_of_where_scores_are_bad() -> None:
     assert "31% of the edges, most in frame 2" in bad.warnings[0] and "by 3.1 levels" in bad.warnings[1]
     assert replace(fine, flicker=None, rims=None).warnings == ()
     assert "agreement 4%" in replace(fine, agreement=0.04).warnings[0]
-    assert replace(fine, agreement=0.0, differs=False).warnings == (), "it was to change nothing"
+    assert replace(fine, agreement=None).warnings == (), "it was to change nothing"
 
 
 def drawn(edit: str, value: str, scene: dict[str, str]) -> Pair:
@@ -75,6 +82,13 @@ def test_noise_that_comes_and_goes_is_flicker_and_motion_is_not() -> None:
     assert calm is not None and restless is not None and calm < 1 and restless > FLICKER
     assert flicker(pair.source, pair.source, NONE) == 0
     assert flicker(pair.truth, pair.source, np.array([1, 2])) is None, "cuts do not count"
+    # Of a film of which a range was edited, only that range counts.
+    film, edit = (
+        np.concatenate([pair.source, x.clip(0, 255).astype(np.uint8), pair.source])
+        for x in (pair.source, pair.truth + noise)
+    )
+    assert flicker(edit, film, NONE, [3, 4, 5]) == pytest.approx(restless, abs=0.3)
+    assert flicker(edit, film, NONE, [0, 1, 2, 8]) == 0 and flicker(edit, film, NONE, [0, 2, 4]) is None
 
 
 @pytest.mark.skipif(not (EMBEDDED / "model_index.json").is_file(), reason="no embedded model in assets/embedded-sd")
@@ -93,3 +107,33 @@ def test_agreement_says_how_far_the_edit_went(edit: str, value: str, scene: dict
     nothing, part, all_of_it = (found.agreement for found in looks)
     assert nothing < 0.3 and 0.35 < part < 0.65 and all_of_it > 0.75
     assert looks[-1].local == local
+
+
+@pytest.mark.skipif(not (EMBEDDED / "model_index.json").is_file(), reason="no embedded model in assets/embedded-sd")
+def test_what_lies_outside_a_region_does_not_count_as_not_done() -> None:
+    backbone, pair = load_backbone("embedded", device="cpu"), drawn("background", "snow", STAR)
+    frame, region = pair.source[1:2].copy(), np.zeros((1, 32, 32), np.float32)
+    region[:, :, :10] = 1
+    frame[:, :, :80] = pair.truth[1:2, :, :80]
+    whole, inside = (look(backbone, frame, pair.prompt, pair.source_prompt, place) for place in (None, region))
+    assert whole.agreement < 0.6 and inside.agreement > 0.75 and inside.local == whole.local
+
+
+def test_a_frame_that_is_to_show_what_its_source_does_is_not_asked_about(
+    tiny_backbone: Callable[[str], Backbone], drawn_frames: np.ndarray, tmp_path: Path
+) -> None:
+    engine = AdaFlow(tiny_backbone("sd1"), Cache(tmp_path))
+    plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
+    by_hand = drawn_frames.copy()
+    by_hand[:, :20] = 255
+    found = score(engine.backbone, plan, by_hand, [Shown("a ball", "a ball")] * len(by_hand), Monitor())
+    assert found.agreement is None and found.untouched is not None and found.untouched < 1 and not found.warnings
+    half = [Shown("a ball", "a ball")] * 6 + [Shown("a blue ball", "a ball")] * 6
+    asked = score(engine.backbone, plan, by_hand, half, Monitor()).agreement
+    assert (
+        asked is not None
+        and asked == score(engine.backbone, plan, by_hand, [*[None] * 6, *half[6:]], Monitor()).agreement
+    )
+    place = np.ones((len(by_hand), 32, 32), np.float32)[:, : by_hand.shape[1] // 8, : by_hand.shape[2] // 8]
+    style = [Shown("a sketch of a ball", "a ball")] * len(by_hand)
+    assert score(engine.backbone, plan, by_hand, style, Monitor(), place).untouched == found.untouched

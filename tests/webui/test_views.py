@@ -83,6 +83,7 @@ def test_cost_says_tokens_time_and_memory() -> None:
 def test_scores_that_say_nothing_of_an_edit_are_left_out() -> None:
     html = views.scores(Scores(0.83, 0.7, 1.0, flicker=0.4, edge_error=6.2, rims=0.11, rim_frame=3))
     assert "83%" in html and "Left as it was" in html and "11%" in html and "edge error 6 of 255" in html
+    assert "agreement" not in views.scores(Scores(None, 0.7, 1.0)), "it was changed by hand alone"
     style = views.scores(Scores(0.83, None, None, flicker=0.4))
     assert "Left as it was" not in style and "Rims" not in style and "Flicker" in style
 
