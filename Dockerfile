@@ -1,10 +1,20 @@
-# The page in a container: docker build -t adaflow . && docker run -p 7860:7860 adaflow
+# The page in a container: docker build -t adaflow . && docker run -p 7860:7860 -v adaflow:/home/user/.cache adaflow
 # For an NVIDIA GPU: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 -t adaflow .
-#                    docker run --gpus all -p 7860:7860 adaflow
-# For strangers: docker run -e ADAFLOW_PUBLIC=1 -e ADAFLOW_PASSWORD=… (a Space is public by itself).
+#                    docker run --gpus all -p 7860:7860 -v adaflow:/home/user/.cache adaflow
+# For strangers: docker run -p 7860:7860 -v adaflow:/home/user/.cache -e ADAFLOW_PUBLIC=1 -e ADAFLOW_PASSWORD=… adaflow
+#                (a Space is public by itself).
 FROM python:3.11-slim
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+# On a GPU Triton compiles the start of each fused kernel in C when it is first used.
+# hadolint ignore=DL3008
+RUN case "$TORCH_INDEX" in \
+      */cpu) ;; \
+      *) apt-get update \
+         && apt-get install -y --no-install-recommends gcc libc6-dev \
+         && rm -rf /var/lib/apt/lists/* ;; \
+    esac
 
 RUN useradd --create-home --uid 1000 user
 ENV HOME=/home/user \
@@ -31,7 +41,8 @@ RUN python -m venv /home/user/.venv \
 
 COPY --chown=1000 . .
 
-# Downloaded checkpoints and cached analyses outlive the container here.
+# Downloaded checkpoints and cached analyses. By -v adaflow:/home/user/.cache the next container has them too; without
+# it each container begins with none.
 RUN mkdir -p /home/user/.cache
 VOLUME /home/user/.cache
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
-import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from adaflow_core.cli.arguments import gpu_count, positive, whole_number
+from adaflow_core.errors import AdaFlowError
 
 if TYPE_CHECKING:
     from webui.studio import Studio
 
+T = TypeVar("T")
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_PORT = whole_number(1, 65535)
+_NO_ADDRESS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
+_NO_PORT = "Cannot find empty port"  # how Gradio's error begins, which has no number
+
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    env = os.environ.get
+    """The options; an environment variable that is empty counts as none."""
     parser = argparse.ArgumentParser(
         prog="app.py",
         description="AdaFlow's page: preview, then edit a video by text.",
@@ -27,7 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--model",
-        default=env("ADAFLOW_MODEL", "embedded"),
+        default=os.environ.get("ADAFLOW_MODEL") or "embedded",
         help="embedded, sd15, sd21-base, sd21, a Hub id, a folder in diffusers' format or a .safetensors file, with "
         "--lora, --vae and --embedding behind it in the same words (default: $ADAFLOW_MODEL, else embedded)",
     )
@@ -40,27 +49,41 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--public",
         action=argparse.BooleanOptionalAction,
-        default=env("ADAFLOW_PUBLIC", "1" if env("SPACE_ID") else "0").lower() in ("1", "true", "yes"),
         help="for strangers: tighter limits, files deleted after an hour, results marked as edited by AI and "
         "checked by the checkpoint's safety checker, log as JSON lines (default: $ADAFLOW_PUBLIC, else as on "
         "a Hugging Face Space)",
     )
     parser.add_argument(
         "--host",
-        default=env("GRADIO_SERVER_NAME", "127.0.0.1"),
+        default=os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1",
         help="address to serve on; 0.0.0.0 for all (default: 127.0.0.1)",
     )
     parser.add_argument(
         "--port",
-        type=whole_number(1, 65535),
+        type=_PORT,
         help="port to serve on (default: the first free one from $GRADIO_SERVER_PORT, else 7860, on)",
     )
     parser.add_argument("--device", default="auto", help="auto, cuda, mps or cpu (default: auto)")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float16", "bfloat16", "float32"],
+        help="precision of the models (default: auto, which is half on an NVIDIA GPU)",
+    )
     parser.add_argument("--gpus", type=gpu_count, default=1, metavar="N", help="edit each film on N GPUs (default: 1)")
     parser.add_argument(
         "--mcp", action="store_true", help="also serve tools for language models at /mcp (needs the package mcp)"
     )
     parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
+    _add_limits(parser)
+    args = parser.parse_args(arguments)
+    if args.public is None:
+        args.public = _from_environment(parser, "ADAFLOW_PUBLIC", _yes_or_no, bool(os.environ.get("SPACE_ID")))
+    _from_environment(parser, "GRADIO_SERVER_PORT", _PORT, None)  # checked here, read by Gradio
+    return args
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-seconds", type=positive, help="longest upload accepted (default: 120; with --public 30)")
     parser.add_argument(
         "--max-megabytes", type=whole_number(1), help="largest upload accepted (default: 200; with --public 100)"
@@ -71,7 +94,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--keep-minutes", type=positive, help="how long files are kept (default: 1440; with --public 60)"
     )
-    return parser.parse_args(arguments)
+
+
+def _from_environment(parser: argparse.ArgumentParser, name: str, read: Callable[[str], T], otherwise: T) -> T:
+    """What the environment variable says, or `otherwise` where it is not set or empty."""
+    given = os.environ.get(name, "").strip()
+    try:
+        return read(given) if given else otherwise
+    except argparse.ArgumentTypeError as problem:
+        parser.error(f"{name}: {problem}")
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in _YES + _NO:
+        raise argparse.ArgumentTypeError(f"{text!r} says neither yes nor no; give one of {', '.join(_YES + _NO)}")
+    return text.lower() in _YES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,29 +121,44 @@ def main(arguments: list[str] | None = None) -> int:
     # After each event Gradio summarises those before it, in a table that nobody reads.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
-    folder = Path(tempfile.mkdtemp(prefix="adaflow-"))  # deleted when the server ends
+    if not os.environ.get("GRADIO_SERVER_PORT"):
+        os.environ.pop("GRADIO_SERVER_PORT", None)  # Gradio would take an empty one for a number
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a container is stopped; handled as Ctrl+C
-    try:
-        return _serve(args, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:  # deletes them when the server ends
+        try:
+            folder, uploads = _folders(stack)
+        except AdaFlowError as problem:
+            return _refuse(str(problem))
+        return _serve(args, folder, uploads)
 
 
-def _serve(args: argparse.Namespace, folder: Path) -> int:
-    uploads = Path(os.environ.setdefault("GRADIO_TEMP_DIR", str(folder / "uploads")))
+def _folders(stack: ExitStack) -> tuple[Path, Path]:
+    """Folders for results and for uploads, which belong to this run alone."""
+    from webui.serving.folders import own_folder
+
+    given = os.environ.get("GRADIO_TEMP_DIR")
     try:
-        uploads.mkdir(parents=True, exist_ok=True)
+        folder = stack.enter_context(own_folder(Path(tempfile.gettempdir())))
     except OSError as problem:
-        return _refuse(
-            f"uploads cannot be kept in {uploads} ({problem.strerror}); set GRADIO_TEMP_DIR to another folder"
-        )
-    if args.public:  # a cache of its own: what strangers' videos leave in it is deleted
-        os.environ.setdefault("ADAFLOW_CACHE", str(folder / "cache"))
+        raise AdaFlowError(f"there is no folder for results ({problem.strerror}); set TMPDIR to one") from problem
+    try:
+        uploads = (stack.enter_context(own_folder(Path(given))) if given else folder) / "uploads"
+        uploads.mkdir()
+    except OSError as problem:
+        raise AdaFlowError(
+            f"uploads cannot be kept in {given or folder} ({problem.strerror}); set GRADIO_TEMP_DIR to another folder"
+        ) from problem
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    return folder, uploads
+
+
+def _serve(args: argparse.Namespace, folder: Path, uploads: Path) -> int:
+    if args.public and not os.environ.get("ADAFLOW_CACHE"):
+        os.environ["ADAFLOW_CACHE"] = str(folder / "cache")  # what strangers' videos leave in it is deleted
     zero = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
     if zero:
         import spaces  # noqa: F401 - must be imported before torch, whose devices it replaces
     # Imported here: gradio and torch take seconds, which `--help` must not wait for.
-    from adaflow_core.errors import AdaFlowError
     from webui.serving import logs
     from webui.serving.server import serve
 
@@ -120,7 +172,7 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
             uploads,
             host=args.host,
             port=args.port,
-            password=(os.environ.get("ADAFLOW_USER", "adaflow"), password) if password else None,
+            password=(os.environ.get("ADAFLOW_USER") or "adaflow", password) if password else None,
             share=args.share,
             mcp=args.mcp,
         )
@@ -130,10 +182,17 @@ def _serve(args: argparse.Namespace, folder: Path) -> int:
         server.upkeep.stop()
     except AdaFlowError as problem:
         return _refuse(str(problem))
-    except OSError:
-        where = f"{args.host}:{args.port}" if args.port else args.host
-        return _refuse(f"{where} is taken or not this machine's; give another --port or --host")
+    except OSError as problem:
+        return _refuse(_told(problem, f"{args.host}:{args.port}" if args.port else args.host))
     return 0
+
+
+def _told(problem: OSError, address: str) -> str:
+    """What to say of an error while the page starts or is served at `address`."""
+    file, said = problem.filename, problem.strerror or str(problem) or type(problem).__name__
+    if file is None and (problem.errno in _NO_ADDRESS or str(problem).startswith(_NO_PORT)):
+        return f"{address} is taken or not this machine's; give another --port or --host"
+    return f"the page cannot be served: {said}" + (f" ({file})" if file is not None else "")
 
 
 def _build_studio(args: argparse.Namespace, folder: Path, zero: bool) -> Studio:
@@ -146,7 +205,7 @@ def _build_studio(args: argparse.Namespace, folder: Path, zero: bool) -> Studio:
     if zero:
         from webui.jobs.zerogpu import ForkRunner
 
-        runner = ForkRunner(folder / "orders", args.public)
+        runner = ForkRunner(folder / "orders", args.public, args.dtype)
     known = () if args.public else tuple(KNOWN_MODELS)
     limits = limits_of(
         args.public,
@@ -164,6 +223,7 @@ def _build_studio(args: argparse.Namespace, folder: Path, zero: bool) -> Studio:
         public=args.public,
         runner=runner,
         gpus=1 if zero else args.gpus,
+        dtype="auto" if zero else args.dtype,  # of what runs here, on a CPU where tasks run in forks
     )
 
 

@@ -22,7 +22,7 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import CLEAN, add_noise, ddim_step, edit_timesteps, predict_x0_eps
-from adaflow_core.model.loading import EMBEDDED
+from adaflow_core.model.loading import EMBEDDED, fitting
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.scores import psnr
 from adaflow_core.types import Plan
@@ -91,6 +91,18 @@ def selfcheck(
 
     `video`: by default a bundled clip.
     """
+    with fitting(engine.backbone.device, "the check"):
+        return _findings(engine, video, frames, steps, progress, stop)
+
+
+def _findings(
+    engine: AdaFlow,
+    video: Path | None,
+    frames: int,
+    steps: int,
+    progress: Callable[[Progress], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Findings:
     findings, monitor = Findings(), Monitor(progress, stop)
     with monitor.stage("selfcheck", 4) as stage:
         _check_weights(engine.backbone, findings)

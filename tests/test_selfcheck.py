@@ -156,6 +156,17 @@ def assert_named(findings: Findings, named: str) -> None:
     assert "| FAIL |" in findings.table and "| not tried |" in findings.table
 
 
+def test_too_little_memory_is_said_in_a_sentence(
+    check: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(Backbone, "encode", encode)
+    with pytest.raises(AdaFlowError, match="the check does not fit the device's free memory; close what else uses it"):
+        check(loaded("embedded"))
+
+
 def test_a_black_clip_is_refused(tmp_path: Path, check: Callable[..., Findings]) -> None:
     video = write_video(tmp_path / "black.mp4", np.zeros((4, 64, 64, 3), np.uint8), Fraction(12))
     with pytest.raises(AdaFlowError, match=r"black.mp4 shows one colour only; give a clip"):

@@ -68,7 +68,7 @@ class _Kept(Generic[T]):
 
 
 class Studio:
-    """One device, or `gpus` of one kind that work together, its engines and its visitors.
+    """One device, or `gpus` of one kind that work together, its engines (in the precision `dtype`) and its visitors.
 
     Plans stay on the server; visitors know them by a secret id. `model` is the page's default, `models` are others
     that visitors may choose. `public`: the visitors are strangers. `runner` runs tasks elsewhere; `device` then only
@@ -86,6 +86,7 @@ class Studio:
         public: bool = False,
         runner: Runner | None = None,
         gpus: int = 1,
+        dtype: str = "auto",
         keep_plans: int = 32,
     ) -> None:
         self.folder, self.public = folder, public
@@ -101,7 +102,7 @@ class Studio:
             waiting=self.limits.waiting,
             seconds=self.limits.job_seconds,
         )
-        self.engines = Engines(device, public, gpus)
+        self.engines = Engines(device, public, gpus, dtype)
         self._here = runner is None
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
         self._plans: OrderedDict[str, _Kept[StoredPlan]] = OrderedDict()  # guarded by _plans_lock

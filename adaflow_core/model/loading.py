@@ -17,12 +17,13 @@ from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.files.check import PARTS, check_configs
 from adaflow_core.model.files.extras import EMBEDDING_FILE, LORA_FILE, VAE_FILE, add_embedding, fuse_lora, other_vae
-from adaflow_core.model.files.folder import load_folder
+from adaflow_core.model.files.folder import first_line, load_folder
 from adaflow_core.model.files.parts import ModelParts, split_value
 from adaflow_core.model.files.single import load_single
 from adaflow_core.model.files.weights import check_finite
 from adaflow_core.model.fused import accelerate, memory_format
 from adaflow_core.model.hub.client import hub_file, hub_folder, is_file_id, on_disk
+from adaflow_core.model.memory import on_device
 from adaflow_core.progress import Monitor
 
 logger = logging.getLogger(__name__)
@@ -37,16 +38,39 @@ KNOWN_MODELS: dict[str, str] = {
 
 
 def pick_device(name: str) -> torch.device:
+    """The device of that name, or for "auto" the fastest that runs here: a GPU, Apple's, or the CPU."""
     if name != "auto":
         try:
-            device = torch.device(name)
-            torch.zeros(1, device=device)
+            return _tried(name)
         except Exception as problem:  # torch raises several types here, all with the same meaning
             raise AdaFlowError(f"device {name!r} cannot be used here; try --device auto or cpu") from problem
-        return device
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        try:
+            return _tried("cuda")
+        except Exception as problem:  # such as a GPU that this build of torch has no kernels for
+            logger.warning("the GPU cannot be used (%s); the CPU is, which is slower", first_line(problem))
+            return torch.device("cpu")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _tried(name: str) -> torch.device:
+    """The device of that name, once it has computed something."""
+    device = torch.device(name)
+    (torch.zeros(1, device=device) + 1).cpu()  # zeros alone need no kernel
+    return device
+
+
+@contextmanager
+def fitting(device: torch.device, what: str) -> Iterator[None]:
+    """Within, work goes to the device; AdaFlowError that names `what` where the device's memory does not do."""
+    try:
+        with on_device(device):
+            yield
+    except torch.OutOfMemoryError:
+        # From None: how the allocator says it is of no use to a user.
+        raise AdaFlowError(
+            f"{what} does not fit the device's free memory; close what else uses it, or run on another: --device cpu"
+        ) from None
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -100,8 +124,9 @@ def load_backbone(
         spacing=config.timestep_spacing,
         ends_clean=config.set_alpha_to_one,
     )
-    fused = place(modules["unet"], modules["vae"], modules["text_encoder"], target, kind)
-    attend = pick_attention(attention, target, kind)
+    with fitting(target, f"the model {parts}"):
+        fused = place(modules["unet"], modules["vae"], modules["text_encoder"], target, kind)
+        attend = pick_attention(attention, target, kind)
     logger.info("loaded %s on %s in %s", parts, target, kind)
     return Backbone(
         str(parts), **modules, tokenizer=pipe.tokenizer, schedule=schedule, profile=profile, device=target, dtype=kind,
@@ -140,7 +165,10 @@ def _extras_here(parts: ModelParts, monitor: Monitor | None) -> ModelParts:
 def _load_pipeline(parts: ModelParts, folder: Path, dtype: torch.dtype) -> tuple[Any, ModelProfile]:
     """A `StableDiffusionPipeline` with DDIM's schedule and what is added to the checkpoint, and its own values."""
     try:
-        pipe = load_single(folder, dtype) if folder.is_file() else load_folder(folder, parts.model, dtype)
+        if folder.is_file():
+            pipe = load_single(folder, dtype, with_vae=not parts.vae)
+        else:
+            pipe = load_folder(folder, parts.model, dtype)
     except AdaFlowError as problem:
         if parts.model != "embedded":
             raise
@@ -148,9 +176,9 @@ def _load_pipeline(parts: ModelParts, folder: Path, dtype: torch.dtype) -> tuple
             "the embedded model is missing or damaged: assets/embedded-sd belongs to the checkout; "
             "get it again, or give another --model"
         ) from problem
-    profile = ModelProfile.load(folder if folder.is_dir() else folder.parent) or ModelProfile(size=trained_size(pipe))
     if parts.vae:
         pipe.vae = other_vae(parts.vae, pipe.unet, dtype)
+    profile = ModelProfile.load(folder if folder.is_dir() else folder.parent) or ModelProfile(size=trained_size(pipe))
     for name in parts.loras:
         fuse_lora(pipe, name)
     for name in parts.embeddings:

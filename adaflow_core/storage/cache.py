@@ -220,6 +220,19 @@ class Cache:
         """
         return self.root / kind / f"{key}{_STATE}"
 
+    def forget_older_than(self, oldest: float, spare: Callable[[Path], bool]) -> int:
+        """Remove what was last used before `oldest`, seconds since the epoch: entries, the state of unfinished work
+        and unfinished builds; and what ended processes left, whatever its age. Returns the number of the first.
+
+        What is being built stays, and what `spare` says of: it is given folders of entries and builds, and files of
+        states.
+        """
+        self._sweep()
+        old = [path for used, path in self._kept() if used < oldest and not spare(path)]
+        for path in old:
+            _remove(path)
+        return len(old)
+
     def _read(self, folder: Path) -> dict[str, Any] | None:
         """The metadata of a complete, undamaged entry, whose time of use is renewed; None for any other."""
         description = folder / _META
@@ -262,20 +275,24 @@ class Cache:
                 if time.time() - part.stat().st_mtime > _FRESH:
                     part.unlink()
 
-    def _evict(self, keep: Path) -> None:
-        entries = []
+    def _kept(self) -> Iterator[tuple[float, Path]]:
+        """Time of last use and place of entries, states of unfinished work, and builds that nobody is at."""
         for description in self.root.glob(f"*/[!.]*/{_META}"):
             with suppress(OSError):  # another process removes it
-                size = sum(file.stat().st_size for file in description.parent.iterdir())
-                entries.append((description.stat().st_mtime, size, description.parent))
+                yield description.stat().st_mtime, description.parent
         for state in self.root.glob(f"*/*{_STATE}"):
             with suppress(OSError):
-                entries.append((state.stat().st_mtime, state.stat().st_size, state))
+                yield state.stat().st_mtime, state
         for unfinished in self.root.glob(f"*/{_UNFINISHED}*"):
             with suppress(OSError):  # what is being built is locked
                 if _abandoned(unfinished / _LOCK):
-                    size = sum(_room(file) for file in unfinished.iterdir())
-                    entries.append((unfinished.stat().st_mtime, size, unfinished))
+                    yield unfinished.stat().st_mtime, unfinished
+
+    def _evict(self, keep: Path) -> None:
+        entries = []
+        for used, path in self._kept():
+            with suppress(OSError):  # another process removes it
+                entries.append((used, _size(path), path))
         total = sum(size for _, size, _ in entries)
         for used, size, folder in sorted(entries):
             if total <= self.limit_bytes or time.time() - used < _FRESH:
@@ -313,6 +330,14 @@ def _state(folder: Path, names: Iterable[str]) -> tuple[object, ...]:
     """What changes when one of the folder's files does."""
     stats = [(folder / name).stat() for name in names]
     return (str(folder), *((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats))
+
+
+def _size(path: Path) -> int:
+    """Bytes of an entry, of a build or of the file of a state."""
+    if not path.is_dir():
+        return path.stat().st_size
+    unfinished = path.name.startswith(_UNFINISHED)
+    return sum(_room(file) if unfinished else file.stat().st_size for file in path.iterdir())
 
 
 def _room(file: Path) -> int:

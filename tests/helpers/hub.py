@@ -18,6 +18,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PULL_REQUEST = "refs/pr/3"  # another name of it
 _LARGE = ".safetensors"  # such files are named by their SHA-256, as Git LFS does
 
 
@@ -121,9 +122,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing is printed."""
 
     def _serve(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        raw = urlsplit(self.path).path
+        path = unquote(raw)
         api = path.startswith("/api/models/")
-        words = path.removeprefix("/api/models/").strip("/").split("/")
+        words = [unquote(word) for word in raw.removeprefix("/api/models/").strip("/").split("/")]
         hub: Hub = self.server.hub  # type: ignore[attr-defined]
         repository = hub.repositories.get("/".join(words[:2]))
         if repository is not None:
@@ -136,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(307, {"Location": self.path.replace("/".join(words[:2]), repository.moved_to)})
         if repository.disabled:
             return self._answer(403, {"X-Error-Message": "Access to this resource is disabled."})
-        if len(words) > 3 and words[3] not in ("main", COMMIT):
+        if len(words) > 3 and words[3] not in ("main", PULL_REQUEST, COMMIT):
             return self._answer(404, {"X-Error-Code": "RevisionNotFound"})
         if api:
             about = {"id": "/".join(words[:2]), "sha": COMMIT, "siblings": repository.files()}

@@ -101,6 +101,27 @@ def test_the_container_runs_as_user_1000_with_its_health_looked_at(monkeypatch: 
     assert asked == [f"http://127.0.0.1:{port}/healthz" for port in (7861, 7860)]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no shell")
+@pytest.mark.parametrize(("index", "installed"), [("cpu", False), ("cu128", True)])
+def test_the_container_for_a_gpu_has_a_compiler_for_its_kernels(index: str, installed: bool, tmp_path: Path) -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    as_root = [line[4:] for line in text.partition("\nUSER ")[0].splitlines() if line.startswith("RUN ")]
+    (command,) = (line for line in as_root if "apt-get" in line)
+    for name in ("apt-get", "rm"):  # alone on the path: nothing else can be run
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*"\n')
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": str(tmp_path), "TORCH_INDEX": f"https://download.pytorch.org/whl/{index}"}
+    done = subprocess.run(["/bin/sh", "-f", "-c", command], env=environment, capture_output=True, text=True, check=True)
+    commands = ["apt-get update", "apt-get install -y --no-install-recommends gcc libc6-dev"]
+    assert done.stdout.splitlines() == [*commands, "rm -rf /var/lib/apt/lists/*"] * installed
+
+
+def test_every_command_that_starts_the_container_keeps_its_cache() -> None:
+    lines = [line for name in ("Dockerfile", "docs/usage.md") for line in (ROOT / name).read_text().splitlines()]
+    commands = [line for line in lines if "docker run" in line]
+    assert len(commands) == 4 and all(" -v adaflow:/home/user/.cache " in line for line in commands)
+
+
 def test_an_installed_page_has_its_style_and_its_scripts() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["webui"]
     listed = subprocess.run(["git", "ls-files", "webui"], cwd=ROOT, capture_output=True, text=True, check=True).stdout

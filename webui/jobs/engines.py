@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -17,10 +18,13 @@ _MOST_LOADED = 2  # the page's own model and one that a visitor chose
 
 
 class Engines:
-    """The most recently used engines, each on `gpus` GPUs. `public`: with its checkpoint's safety checker, if any."""
+    """The most recently used engines, each on `gpus` GPUs, in the precision `dtype`.
 
-    def __init__(self, device: str, public: bool = False, gpus: int = 1) -> None:
-        self.device, self.public, self.gpus = device, public, gpus
+    `public`: with its checkpoint's safety checker, if any.
+    """
+
+    def __init__(self, device: str, public: bool = False, gpus: int = 1, dtype: str = "auto") -> None:
+        self.device, self.public, self.gpus, self.dtype = device, public, gpus, dtype
         self._loaded: OrderedDict[str, tuple[AdaFlow, SafetyChecker | None]] = OrderedDict()
         self._loading = threading.Lock()
 
@@ -40,18 +44,27 @@ class Engines:
                 # Imported here: the page starts without waiting for it.
                 from webui.jobs.safety import load_safety_checker
 
-                while len(self._loaded) >= _MOST_LOADED:  # frees memory before the next model is loaded
-                    self._loaded.popitem(last=False)
+                if len(self._loaded) >= _MOST_LOADED:
+                    self._make_room()
                 checker = load_safety_checker(model, self.device, Monitor(report, stop)) if self.public else None
                 self._loaded[model] = self._make(model, report, stop), checker
             self._loaded.move_to_end(model)
             return self._loaded[model]
 
+    def _make_room(self) -> None:
+        """Give the memory of the models that were used longest ago back before the next one is loaded."""
+        import torch
+
+        while len(self._loaded) >= _MOST_LOADED:
+            self._loaded.popitem(last=False)
+        gc.collect()  # fused modules lie in cycles of references
+        torch.cuda.empty_cache()  # does nothing where no GPU is in use
+
     def _make(self, model: str, report: Report | None, stop: Stop | None) -> AdaFlow:
         from adaflow_core import AdaFlow
 
         if self.gpus == 1:
-            return AdaFlow.from_pretrained(model, device=self.device, progress=report, stop=stop)
+            return AdaFlow.from_pretrained(model, device=self.device, dtype=self.dtype, progress=report, stop=stop)
         from adaflow_core.several.engine import TeamEngine
 
-        return TeamEngine.of(model, self.gpus, device=self.device, progress=report, stop=stop)
+        return TeamEngine.of(model, self.gpus, device=self.device, dtype=self.dtype, progress=report, stop=stop)

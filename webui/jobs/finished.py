@@ -97,7 +97,7 @@ def write_finished(
     }
     settings, stretch = _settings(command, project.takes)
     if not whole or any(over):  # what was painted or given back is in the project alone
-        command = _project_command(project, files["project"], deliver)
+        command = _project_command(project, files["project"], deliver, command)
     with _made(folder):
         # The source as a result that changed nothing.
         EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
@@ -165,8 +165,10 @@ def _deliver(
         return replace(result, warnings=(*result.warnings, warning)), edit
 
 
-def _project_command(project: Project, file: Path, deliver: str) -> str:
-    words = ["python", "-m", "adaflow_core", "edit", project.video.name, f"--project={file.name}"]
+def _project_command(project: Project, file: Path, deliver: str, command: str) -> str:
+    """The line for a shell that edits as the project says; what it does not hold is taken from `command`."""
+    precision = [word for word in shlex.split(command) if word.startswith("--dtype=")]
+    words = ["python", "-m", "adaflow_core", "edit", project.video.name, f"--project={file.name}", *precision]
     return shlex.join(words if deliver == "source" else [*words, f"--deliver={deliver}"])
 
 

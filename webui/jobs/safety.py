@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 from safetensors import SafetensorError
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.files.check import weight_files
+from adaflow_core.model.files.folder import first_line
 from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.files.weights import check_finite, check_names, read_header
 from adaflow_core.model.hub.client import hub_folder
 from adaflow_core.model.hub.files import SAFETY, parts_of
-from adaflow_core.model.loading import local_folder, pick_device, quiet
+from adaflow_core.model.loading import fitting, local_folder, pick_device, quiet
 from adaflow_core.progress import Monitor
 
 _CHUNK = 16  # frames per forward pass
@@ -30,7 +34,8 @@ class SafetyChecker:
     def unsafe(self, frames: np.ndarray, monitor: Monitor) -> np.ndarray:
         """[T, H, W, 3] uint8 -> [T] bool: which frames must not be shown. `Stopped` if the monitor is stopped."""
         unsafe = np.zeros(len(frames), dtype=bool)
-        with monitor.stage("check", len(frames)) as stage, quiet():
+        fits = fitting(self.model.device, "the safety checker's pass over the frames")
+        with monitor.stage("check", len(frames)) as stage, quiet(), fits:
             for part in stage.chunks(len(frames), _CHUNK):
                 pictures = list(np.asarray(frames[part]))
                 pixels = self.processor(images=pictures, return_tensors="pt").pixel_values
@@ -45,10 +50,6 @@ def load_safety_checker(model: str, device: str = "auto", monitor: Monitor | Non
 
     AdaFlowError if the checkpoint names one that cannot be loaded: its frames must not be shown unchecked.
     """
-    with quiet():
-        from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-        from transformers import CLIPImageProcessor
-
     model = ModelParts.parse(model).model
     folder = local_folder(model) or hub_folder(model, parts=SAFETY, monitor=monitor)
     if folder.is_file():  # of weights alone
@@ -57,13 +58,38 @@ def load_safety_checker(model: str, device: str = "auto", monitor: Monitor | Non
         with quiet():
             if "safety_checker" not in parts_of(folder, SAFETY):
                 return None
-            checker = StableDiffusionSafetyChecker.from_pretrained(
-                str(folder), subfolder="safety_checker", use_safetensors=True
-            )
-            processor = CLIPImageProcessor.from_pretrained(str(folder), subfolder="feature_extractor")
-    except (OSError, ValueError, SafetensorError) as problem:
+            checker, processor = _read(folder, model)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, AdaFlowError) as problem:
         raise AdaFlowError(
-            f"the safety checker of {model!r} cannot be loaded; complete the checkpoint (safetensors), or run this "
-            "page for yourself only, without --public"
+            f"the safety checker of {model!r} cannot be loaded ({first_line(problem)}); complete the checkpoint "
+            "(safetensors), or run this page for yourself only, without --public"
         ) from problem
-    return SafetyChecker(checker.to(pick_device(device)).eval().requires_grad_(False), processor)
+    target = pick_device(device)
+    with fitting(target, f"the safety checker of {model!r}"):
+        return SafetyChecker(checker.to(target).eval().requires_grad_(False), processor)
+
+
+def _read(folder: Path, model: str) -> tuple[Any, Any]:
+    """The checker and what prepares pictures for it; AdaFlowError if its weights are not all there and numbers.
+
+    With the library's own values for what is missing it would block nothing.
+    """
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessor
+
+    inside = folder / "safety_checker"
+    variant, files = weight_files(inside, "safety_checker", model, half=False)
+    for file in files:
+        read_header(file)
+    checker, found = StableDiffusionSafetyChecker.from_pretrained(
+        str(inside),
+        dtype=torch.float32,
+        variant=variant,
+        use_safetensors=True,
+        output_loading_info=True,
+        local_files_only=True,
+    )
+    # Tensors that it does not know are of no consequence.
+    check_names("safety checker", f"model {model!r}", found["missing_keys"], ())
+    check_finite(checker, "safety checker", f"model {model!r}")
+    return checker, CLIPImageProcessor.from_pretrained(str(folder / "feature_extractor"), local_files_only=True)

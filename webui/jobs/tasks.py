@@ -261,14 +261,14 @@ def _finish(
         rest={"crossfade": asked.timeline.crossfade},
     )
     one = asked.timeline.one_prompt(asked.plan.video) if not takes else None
-    scores = engine.score(asked.plan, result, progress=report, stop=stop)
+    scores = engine.score(asked.plan, result, region=asked.region, progress=report, stop=stop)
     return write_finished(
         asked.folder,
         asked.plan,
         result,
         project,
         takes[-1]["prompt"] if takes else asked.timeline.text,
-        _command(asked, engine, one or ""),
+        _command(asked, engine, engines.dtype, one or ""),
         scores,
         monitor,
         public=engines.public,
@@ -278,7 +278,7 @@ def _finish(
     )
 
 
-def _command(asked: EditTask, engine: AdaFlow, prompt: str) -> str:
+def _command(asked: EditTask, engine: AdaFlow, dtype: str, prompt: str) -> str:
     return edit_command(
         Path(asked.request.video).name,
         for_all(prompt, len(asked.plan.video)),
@@ -287,6 +287,7 @@ def _command(asked: EditTask, engine: AdaFlow, prompt: str) -> str:
         engine.profile,
         model=asked.label,
         device=engine.device.type,
+        dtype=dtype,
         size=asked.request.size,
         frames=asked.request.frames,
         over=[flag for part in (asked.region, asked.by_hand) if part for flag in part.flags],

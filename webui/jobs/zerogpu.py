@@ -26,7 +26,7 @@ from webui.jobs.queue import Report, Stop
 from webui.jobs.tasks import Task
 
 _Fork = Callable[[Path, bool, float], Iterator[Progress | None]]
-_engines: dict[bool, Engines] = {}  # of the forked process, which may be used for several calls
+_engines: dict[tuple[bool, str], Engines] = {}  # of the forked process, which may be used for several calls
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class ForkRunner:
 
     folder: Path
     public: bool = False
+    dtype: str = "auto"
     fork: _Fork | None = None  # None: ZeroGPU's
 
     def __call__(self, task: Task, report: Report, stop: Stop) -> object:
         order = self.folder / secrets.token_urlsafe(12)
         order.mkdir(parents=True)
         try:
-            pack(task, order / "task")
+            pack((task, self.dtype), order / "task")
             for progress in (self.fork or on_gpu)(order, self.public, task.seconds):
                 if progress is not None:
                     report(progress)
@@ -77,8 +78,9 @@ def _run_in_fork(order: Path, public: bool, seconds: float) -> Iterator[Progress
 def _run_task(order: Path, public: bool, report: Report) -> None:
     result: object
     try:
-        engines = _engines.setdefault(public, Engines("auto", public))
-        task: Any = unpack(order / "task")
+        asked: Any = unpack(order / "task")
+        task, dtype = asked
+        engines = _engines.setdefault((public, dtype), Engines("auto", public, dtype=dtype))
         result = task.run(engines, report, (order / "stop").exists)
     except (AdaFlowError, Stopped) as expected:
         result = expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import shutil
 import threading
 import time
 from contextlib import suppress
@@ -23,7 +22,7 @@ class Upkeep:
     """Deletes old files in the background.
 
     uploads: the folder of Gradio's uploads and copies of results. Files that are in it from the start belong to the
-    page and stay. cache: the analysis cache to clean as well, if any.
+    page and stay. cache: the analysis cache to clean as well, if any: entries, and unfinished work by its last step.
     """
 
     def __init__(self, studio: Studio, uploads: Path, cache: Cache | None = None) -> None:
@@ -60,15 +59,10 @@ class Upkeep:
         return deleted
 
     def _clean_cache(self, oldest: float, in_use: set[Path]) -> int:
-        deleted = 0
-        for meta in self.cache.root.glob("*/*/meta.json") if self.cache else ():
-            # The cache touches this file whenever an entry is used. Memory maps outlive the deletion of their file.
-            entry = meta.parent
-            needed = any(path.parent == entry for path in in_use)
-            if entry.parent.name != _CALIBRATION and not needed and meta.stat().st_mtime < oldest:
-                shutil.rmtree(entry, ignore_errors=True)
-                deleted += 1
-        return deleted
+        if self.cache is None:
+            return 0
+        needed = {file.parent for file in in_use}
+        return self.cache.forget_older_than(oldest, lambda path: path.parent.name == _CALIBRATION or path in needed)
 
     def _run(self) -> None:
         while not self._stop.wait(min(_INTERVAL, self.studio.limits.keep_seconds / 4)):

@@ -21,8 +21,10 @@ _FAMILIES = {
 }
 # By how many channels a UNet takes more than the latents.
 _MORE_CHANNELS = {5: "an inpainting model", 4: "an instruction model", 3: "an upscaler", 1: "a depth-to-image model"}
-_WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-PARTS = tuple(_WEIGHTS)
+PARTS = ("unet", "vae", "text_encoder")
+_XL_SCALING = 0.13025  # of the latents of Stable Diffusion XL, whose autoencoder has the shapes of 1.x's and 2.x's
+# Tensors of CLIP that lie beside a text encoder's own in some checkpoints; a prompt's states do not depend on them.
+BESIDE_TEXT_ENCODER = frozenset({"text_projection.weight", "logit_scale"})
 
 
 def refuse(name: str, what: str, remedy: str = REMEDY) -> AdaFlowError:
@@ -86,8 +88,21 @@ def check_unet(unet: dict[str, Any], vae: dict[str, Any], name: str) -> None:
         )
 
 
-def check_scheduler(config: dict[str, Any], name: str) -> None:
-    """AdaFlowError if DDIM does not compute what a scheduler's configuration says."""
+def check_latents(vae: dict[str, Any], name: str) -> None:
+    """AdaFlowError if an autoencoder, by its configuration, is Stable Diffusion XL's: its latents are others."""
+    if vae.get("scaling_factor") == _XL_SCALING:
+        raise refuse(
+            name,
+            f"is an autoencoder of Stable Diffusion XL (its scaling_factor is {_XL_SCALING})",
+            "choose an autoencoder of Stable Diffusion 1.x or 2.x",
+        )
+
+
+def check_scheduler(config: dict[str, Any], name: str, *, single: bool = False) -> None:
+    """AdaFlowError if DDIM does not compute what a scheduler's configuration says.
+
+    single: it stands for what a single file says, so that the remedy is another.
+    """
     kind, prediction = str(config.get("_class_name")), config.get("prediction_type", "epsilon")
     remedy = "choose a checkpoint that predicts epsilon or v"
     if "Flow" in kind or config.get("use_flow_sigmas") or "flow" in prediction:
@@ -100,7 +115,9 @@ def check_scheduler(config: dict[str, Any], name: str) -> None:
         raise refuse(
             name,
             "has a schedule that ends in pure noise, from which epsilon says nothing",
-            "set rescale_betas_zero_snr to false or prediction_type to v_prediction in scheduler_config.json",
+            'if it predicts v, say so in a .yaml of the same name beside it: parameterization: "v"'
+            if single
+            else "set rescale_betas_zero_snr to false or prediction_type to v_prediction in scheduler_config.json",
         )
     if config.get("thresholding"):
         raise refuse(
@@ -129,7 +146,7 @@ def weight_files(inside: Path, part: str, name: str, half: bool) -> tuple[str | 
 
     inside: the part's folder. half: the fp16 variant is as good, and smaller.
     """
-    stem = _WEIGHTS[part]
+    stem = "diffusion_pytorch_model" if part in ("unet", "vae") else "model"
     for variant in ("fp16", None) if half else (None, "fp16"):
         middle, end = (f".{variant}", f".{variant}") if variant else ("", "")
         index = inside / f"{stem}.safetensors.index{end}.json"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.model.files.check import read_json, refuse
+from adaflow_core.model.files.check import check_latents, read_json, refuse
 from adaflow_core.model.files.folder import first_line, load_part, load_vae_file
 from adaflow_core.model.files.parts import split_value
 from adaflow_core.model.files.single import load_vae
@@ -133,13 +133,17 @@ def other_vae(name: str, unet: Any, dtype: torch.dtype) -> Any:
     path = Path(name).expanduser()
     if path.is_dir():
         inside = path / "vae" if (path / "vae").is_dir() else path
-        kind = read_json(inside / "config.json", name).get("_class_name")
+        config = read_json(inside / "config.json", name)
+        kind = config.get("_class_name")
         if kind != "AutoencoderKL":
             raise refuse(name, f"is no autoencoder of Stable Diffusion ({kind})", "choose another --vae")
+        check_latents(config, name)
         vae = load_part(inside, "vae", name, dtype)
     else:
         path = _file(name, "autoencoder")
         shapes, _ = read_header(path)
+        if any(key.startswith("conditioner.") for key in shapes):
+            raise refuse(name, "is Stable Diffusion XL", "choose an autoencoder of Stable Diffusion 1.x or 2.x")
         if any(re.match(r"(first_stage_model\.)?encoder\.down\.", key) for key in shapes):
             vae = load_vae(path, shapes, dtype)
         elif any(key.startswith("encoder.down_blocks.") for key in shapes):

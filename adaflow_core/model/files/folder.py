@@ -10,7 +10,15 @@ import torch
 from safetensors import SafetensorError
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.model.files.check import PARTS, check_configs, read_json, refuse, weight_files
+from adaflow_core.model.files.check import (
+    BESIDE_TEXT_ENCODER,
+    PARTS,
+    check_configs,
+    check_latents,
+    read_json,
+    refuse,
+    weight_files,
+)
 from adaflow_core.model.files.weights import check_names, fill, in_parts, read_header
 
 # Of the VAE's attention in files of before 2023, with today's.
@@ -76,7 +84,8 @@ def load_part(inside: Path, part: str, name: str, dtype: torch.dtype) -> Any:
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as problem:
         raise refuse(name, f"has a {part} that cannot be loaded ({first_line(problem)})", "fetch it again") from problem
-    check_names(part, f"model {name!r}", found["missing_keys"], found["unexpected_keys"])
+    unexpected = set(found["unexpected_keys"]) - (BESIDE_TEXT_ENCODER if part == "text_encoder" else set())
+    check_names(part, f"model {name!r}", found["missing_keys"], unexpected)
     return module
 
 
@@ -95,6 +104,7 @@ def load_vae_file(path: Path, name: str, dtype: torch.dtype) -> Any:
     config = read_json(beside, name)
     if config.get("_class_name") != "AutoencoderKL":
         raise refuse(name, f"has the config.json of a {config.get('_class_name')} beside it", "put its own there")
+    check_latents(config, name)
     with init_empty_weights():
         vae = AutoencoderKL.from_config(config)
     shapes, _ = read_header(path)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from adaflow_core.model.files.check import check_unet, refuse
+from adaflow_core.model.files.check import BESIDE_TEXT_ENCODER, check_scheduler, check_unet, refuse
 from adaflow_core.model.files.folder import as_pipeline
 from adaflow_core.model.files.weights import Header, fill, in_parts, read_header, read_tensors
 
@@ -26,7 +26,8 @@ _OPEN_CLIP_LAYERS = 23  # of 24: the prompt's states are those before the last
 _CHECKPOINT = "give a whole checkpoint of Stable Diffusion 1.x or 2.x"
 # What a file is whose names hold this, and what to do with it.
 _WITH_UNET = (
-    (r"^conditioner\.|label_emb", "Stable Diffusion XL", _CHECKPOINT),
+    (r"^conditioner\.", "Stable Diffusion XL", _CHECKPOINT),
+    (r"label_emb", "a model whose UNet takes more than a prompt, as unCLIP's or an upscaler's", _CHECKPOINT),
     (r"^control_model\.", "a ControlNet", _CHECKPOINT),
     (r"motion_modules|temporal|time_stack", "a video model", _CHECKPOINT),
 )
@@ -42,21 +43,39 @@ _WITHOUT_UNET = (
 )
 
 
-def load_single(path: Path, dtype: torch.dtype) -> Any:
-    """A `StableDiffusionPipeline` of what is in a file. AdaFlowError with what is wrong and what to do."""
-    from diffusers import DDIMScheduler
+def load_single(path: Path, dtype: torch.dtype, *, with_vae: bool = True) -> Any:
+    """A `StableDiffusionPipeline` of what is in a file. AdaFlowError with what is wrong and what to do.
 
+    with_vae: else it comes without an autoencoder, for another one to be put in its place.
+    """
     shapes, remarks = read_header(path)
-    _check_kind(shapes, path)
+    _check_kind(shapes, path, with_vae)
     second = _OPEN_CLIP in shapes
+    about = _remarks(path, shapes, remarks)
+    prediction = about.get("prediction") or ("" if second else "epsilon")
+    scheduler = _scheduler(path, prediction or "v_prediction", "zero" in about)
+    empty = _empty_unet(path, shapes)
+    own = dict(_empty_vae(path, shapes).config) if with_vae else {}
+    check_unet(dict(empty.config) | {"_class_name": type(empty).__name__},
+               own | {"_class_name": "AutoencoderKL"}, str(path))  # fmt: skip
     # The largest comes last: of the others' files nothing is in memory then.
     text_encoder = _text_encoder(path, shapes, dtype)
-    vae = load_vae(path, shapes, dtype)
-    unet = _unet(path, shapes, dtype)
-    check_unet(dict(unet.config) | {"_class_name": type(unet).__name__},
-               dict(vae.config) | {"_class_name": type(vae).__name__}, str(path))  # fmt: skip
+    vae = load_vae(path, shapes, dtype) if with_vae else None
+    unet = _filled_unet(empty, path, shapes, dtype)
     tokenizer = clip_tokenizer(pad="!" if second else "<|endoftext|>")
-    parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
+    pipe = as_pipeline({"unet": unet, "vae": vae, "text_encoder": text_encoder}, tokenizer, scheduler, str(path))
+    if not prediction:
+        prediction = _tried_prediction(pipe)
+        pipe.scheduler = _scheduler(path, prediction, "zero" in about)
+    # Only the v models of 2.x were trained at 768 pixels.
+    unet.register_to_config(sample_size=96 if second and prediction == "v_prediction" else 64)
+    return pipe
+
+
+def _scheduler(path: Path, prediction: str, zero: bool) -> Any:
+    """Stable Diffusion's schedule. `zero`: it ends in pure noise; AdaFlowError where that does not go together."""
+    from diffusers import DDIMScheduler
+
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -64,29 +83,25 @@ def load_single(path: Path, dtype: torch.dtype) -> Any:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        prediction_type=prediction,
+        rescale_betas_zero_snr=zero,
+        timestep_spacing="trailing" if zero else "leading",
     )
-    pipe = as_pipeline(parts, tokenizer, scheduler, str(path))
-    about = _remarks(path, shapes, remarks)
-    prediction = about.get("prediction") or (_tried_prediction(pipe) if second else "epsilon")
-    changes: dict[str, Any] = {"prediction_type": prediction}
-    if "zero" in about:
-        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    pipe.scheduler = DDIMScheduler.from_config(scheduler.config, **changes)
-    # Only the v models of 2.x were trained at 768 pixels.
-    unet.register_to_config(sample_size=96 if second and prediction == "v_prediction" else 64)
-    return pipe
+    check_scheduler(dict(scheduler.config) | {"_class_name": "DDIMScheduler"}, str(path), single=True)
+    return scheduler
 
 
-def _check_kind(shapes: Header, path: Path) -> None:
+def _check_kind(shapes: Header, path: Path, with_vae: bool) -> None:
     """AdaFlowError if a file, by the names in it, is no whole checkpoint of Stable Diffusion 1.x or 2.x."""
     for pattern, what, remedy in _WITH_UNET if _FIRST in shapes else _WITHOUT_UNET:
         if any(re.search(pattern, key) for key in shapes):
             raise refuse(str(path), f"is {what}", remedy)
     if _FIRST not in shapes:
         raise refuse(str(path), "is no checkpoint of Stable Diffusion in the original layout", _CHECKPOINT)
-    for prefix, what in ((_VAE, "autoencoder"), (_TEXT, "text encoder")):
-        if not any(key.startswith(prefix) for key in shapes):
-            raise refuse(str(path), f"holds no {what}", _CHECKPOINT)
+    if not any(key.startswith(_TEXT) for key in shapes):
+        raise refuse(str(path), "holds no text encoder", _CHECKPOINT)
+    if with_vae and not any(key.startswith(_VAE) for key in shapes):
+        raise refuse(str(path), "holds no autoencoder", "give one with --vae, or a whole checkpoint")
 
 
 def _remarks(path: Path, shapes: Header, remarks: dict[str, str]) -> dict[str, str]:
@@ -119,16 +134,16 @@ def _tried_prediction(pipe: Any) -> str:
     return "epsilon" if alike > 0.5 else "v_prediction"
 
 
-def _unet(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
+def _empty_unet(path: Path, shapes: Header) -> Any:
+    """The UNet of a checkpoint, by the shapes of its weights, without them."""
     from accelerate import init_empty_weights
     from diffusers import UNet2DConditionModel
-    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     widths = _widths(shapes, _UNET + "input_blocks.{}.0.out_layers.3.weight", (1, 4, 7, 10), path)
     attention = f"{_UNET}input_blocks.1.1."
     second = _OPEN_CLIP in shapes
     with init_empty_weights():
-        unet = UNet2DConditionModel(
+        return UNet2DConditionModel(
             sample_size=64,
             in_channels=shapes[_FIRST][1],
             out_channels=shapes[f"{_UNET}out.2.weight"][0],
@@ -138,6 +153,11 @@ def _unet(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
             attention_head_dim=tuple(width // 64 for width in widths) if second else 8,
             use_linear_projection=len(shapes[f"{attention}proj_in.weight"]) == 2,
         )
+
+
+def _filled_unet(unet: Any, path: Path, shapes: Header, dtype: torch.dtype) -> Any:
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
     # It looks at names alone.
     names = convert_ldm_unet_checkpoint({key: key for key in shapes if key.startswith(_UNET)}, unet.config)
     fill(unet, "unet", path, in_parts(path, names), dtype)
@@ -146,14 +166,23 @@ def _unet(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
 
 def load_vae(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
     """The autoencoder in a checkpoint, or in a file of its own."""
-    from accelerate import init_empty_weights
-    from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    prefix = _VAE if any(key.startswith(_VAE) for key in shapes) else ""
+    vae, prefix = _empty_vae(path, shapes), _vae_prefix(shapes)
+    tensors = read_tensors(path, [key for key in shapes if re.match(f"{prefix}(encoder|decoder|quant|post)", key)])
+    fill(vae, "vae", path, [convert_ldm_vae_checkpoint(tensors, vae.config)], dtype)
+    return vae.eval()
+
+
+def _empty_vae(path: Path, shapes: Header) -> Any:
+    """The autoencoder of a file, by the shapes of its weights, without them."""
+    from accelerate import init_empty_weights
+    from diffusers import AutoencoderKL
+
+    prefix = _vae_prefix(shapes)
     widths = _widths(shapes, prefix + "encoder.down.{}.block.0.conv1.weight", range(4), path)
     with init_empty_weights():
-        vae = AutoencoderKL(
+        return AutoencoderKL(
             block_out_channels=widths,
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
@@ -162,9 +191,10 @@ def load_vae(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
             sample_size=512,
             scaling_factor=0.18215,
         )
-    tensors = read_tensors(path, [key for key in shapes if re.match(f"{prefix}(encoder|decoder|quant|post)", key)])
-    fill(vae, "vae", path, [convert_ldm_vae_checkpoint(tensors, vae.config)], dtype)
-    return vae.eval()
+
+
+def _vae_prefix(shapes: Header) -> str:
+    return _VAE if any(key.startswith(_VAE) for key in shapes) else ""
 
 
 def _text_encoder(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
@@ -199,7 +229,8 @@ def _text_encoder(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
     tensors = read_tensors(path, [key for key in shapes if key.startswith(_TEXT)])
     found = convert_open_clip_checkpoint(model, tensors) if second else convert_ldm_clip_checkpoint(tensors)
     named = {key.removeprefix("text_model."): tensor for key, tensor in found.items()}
-    named.pop("embeddings.position_ids", None)
+    for beside in (*BESIDE_TEXT_ENCODER, "embeddings.position_ids"):
+        named.pop(beside, None)
     fill(model, "text_encoder", path, [named], dtype)
     return model.eval()
 

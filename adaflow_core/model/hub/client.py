@@ -34,7 +34,8 @@ TIMEOUT = 15.0  # seconds without a byte after which an attempt has failed
 _LOOK = 0.1  # seconds between two looks at the stop signal
 _ROOT = str(Path(__file__).resolve().parents[3])
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@.+)?")
-_FILE_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([^/]+))?(?:/(.+\.safetensors))?")
+# A revision may hold slashes, as refs/pr/3 does; before a file's name only one of that form.
+_FILE_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(refs/\w+/[^/]+|[^/]+|.+?))?(?:/(.+\.safetensors))?")
 # The library's own downloads and reports are not used; Xet's cannot go on from an earlier run's.
 _ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
 

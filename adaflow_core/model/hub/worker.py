@@ -52,6 +52,14 @@ class Order:
         """The repository's folder in the Hub's cache."""
         return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}"
 
+    def blob(self, etag: str) -> Path:
+        """Where the cache holds a content once it is complete."""
+        return self.store / "blobs" / etag
+
+    def part(self, etag: str) -> Path:
+        """What has arrived of it."""
+        return self.store / "blobs" / f"{etag}.incomplete"
+
     @property
     def snapshot(self) -> Path:
         """The folder in the cache that the revision names."""
@@ -163,9 +171,10 @@ def _fetch_file(order: Order, commit: str, sizes: dict[str, int]) -> Path:
 def _weights(order: Order, commit: str, missing: dict[str, int]) -> None:
     """Files and their sizes, with progress over all of them."""
     done, total = 0, sum(missing.values())
-    _check_space(order, total)
+    etags = {name: _etag(order, name, commit) for name in missing}
+    _check_space(order, {etags[name]: size for name, size in missing.items()})
     for name, size in missing.items():
-        _large(order, name, commit, size, lambda here: tell(done=done + here, total=total))  # noqa: B023
+        _large(order, name, commit, etags[name], size, lambda here: tell(done=done + here, total=total))  # noqa: B023
         done += size
 
 
@@ -178,13 +187,17 @@ def _small(order: Order, name: str, revision: str | None) -> Path:
     return _patiently(download, order)
 
 
-def _large(order: Order, name: str, commit: str, size: int, report: Callable[[int], None]) -> None:
+def _etag(order: Order, name: str, commit: str) -> str:
+    """The name by which the cache knows a file's content."""
+    url = hf_hub_url(order.repo, name, revision=commit)
+    return str(_patiently(lambda: get_hf_file_metadata(url, timeout=order.timeout), order).etag)
+
+
+def _large(order: Order, name: str, commit: str, etag: str, size: int, report: Callable[[int], None]) -> None:
     """A file of weights, into the cache: from where an earlier attempt ended, and only with the right content."""
     url = hf_hub_url(order.repo, name, revision=commit)
-    etag = str(_patiently(lambda: get_hf_file_metadata(url, timeout=order.timeout), order).etag)
-    blob = order.store / "blobs" / etag
+    blob, part = order.blob(etag), order.part(etag)
     blob.parent.mkdir(parents=True, exist_ok=True)
-    part = blob.with_name(f"{etag}.incomplete")
     with FileLock(blob.with_name(f"{etag}.lock")):  # two runs may want the same model
         for attempt in range(2):
             if _size(blob) == size:
@@ -259,7 +272,13 @@ def _asked_for(problem: BaseException) -> float:
     return min(float(limit.reset_in_seconds if limit else after if after.isdigit() else 0), _LONGEST)
 
 
-def _check_space(order: Order, needed: int) -> None:
+def _check_space(order: Order, sizes: dict[str, int]) -> None:
+    """AdaFlowError if the disk has no room for what of these contents (etag -> bytes) is not in the cache yet."""
+    needed = 0
+    for etag, size in sizes.items():
+        there = _size(order.part(etag))
+        if _size(order.blob(etag)) != size:
+            needed += size - (there if there <= size else 0)  # what is longer is thrown away
     order.store.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(order.store).free
     if needed > free:

@@ -137,6 +137,22 @@ def test_another_autoencoder_from_a_folder_or_a_file(model: str, tmp_path: Path)
         load(model, vae=str(tmp_path / "folder/unet"))
 
 
+def test_an_autoencoder_of_stable_diffusion_xl_is_refused(model: str, tmp_path: Path) -> None:
+    pipeline(False).vae.save_pretrained(tmp_path / "vae")
+    config = tmp_path / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.13025}))
+    for name in ("vae", "vae/diffusion_pytorch_model.safetensors"):
+        with pytest.raises(AdaFlowError, match=r"an autoencoder of Stable Diffusion XL .*; choose"):
+            load(model, vae=str(tmp_path / name))
+    whole = {
+        "conditioner.embedders.0.transformer.x": torch.zeros(1),
+        "first_stage_model.encoder.down.x": torch.zeros(1),
+    }
+    save_file(whole, tmp_path / "xl.safetensors")
+    with pytest.raises(AdaFlowError, match="is Stable Diffusion XL; choose"):
+        load(model, vae=str(tmp_path / "xl.safetensors"))
+
+
 @pytest.mark.thorough
 def test_another_autoencoder_from_one_file_of_a_folder_in_diffusers_format(model: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder/vae"

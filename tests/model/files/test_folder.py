@@ -63,6 +63,13 @@ def test_shards_in_full_and_in_fp16_are_the_same_model(copy: Path, tiny_backbone
         load(copy)
 
 
+def test_a_text_encoder_with_clips_projection_is_the_same_model(copy: Path, tiny_backbone: Any) -> None:
+    configure(copy, "text_encoder/config.json", architectures=["CLIPTextModelWithProjection"])
+    more = {"text_projection.weight": torch.ones(32, 32), "logit_scale": torch.tensor(4.6)}
+    weights(copy, "text_encoder", **more)
+    assert load(copy).fingerprint == tiny_backbone("sd1").fingerprint
+
+
 SPOILED: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "inpainting": (lambda f: configure(f, "unet/config.json", in_channels=9), ["an inpainting model", "choose"]),
     "instruction": (lambda f: configure(f, "unet/config.json", in_channels=8), ["an instruction model", "choose"]),

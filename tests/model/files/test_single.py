@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.files import single
+from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.files.single import _tried_prediction, clip_tokenizer
 from adaflow_core.model.loading import load_backbone
 from helpers.originals import narrow, save_single
@@ -29,18 +31,18 @@ def test_a_single_file_is_the_model_that_it_was_made_of(second: bool, prediction
     pipe = narrow(second, tmp_path / "folder", prediction)
     marks = {"modelspec.prediction_type": "epsilon"} if second and prediction == "epsilon" else {}
     whole = load(tmp_path / "folder")
-    single = load(save_single(pipe, tmp_path / "model.safetensors", **marks))
-    assert single.schedule.prediction == whole.schedule.prediction == prediction
-    assert single.profile == whole.profile and single.profile.size == (768 if prediction == "v_prediction" else 512)
-    assert torch.equal(single.schedule.alphas_cumprod, whole.schedule.alphas_cumprod)
+    found = load(save_single(pipe, tmp_path / "model.safetensors", **marks))
+    assert found.schedule.prediction == whole.schedule.prediction == prediction
+    assert found.profile == whole.profile and found.profile.size == (768 if prediction == "v_prediction" else 512)
+    assert torch.equal(found.schedule.alphas_cumprod, whole.schedule.alphas_cumprod)
     states = whole.embed("a photo of a cat").states
-    assert torch.equal(single.embed("a photo of a cat").states, states)
+    assert torch.equal(found.embed("a photo of a cat").states, states)
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(single.predict(latents, 500, states), whole.predict(latents, 500, states))
+    torch.testing.assert_close(found.predict(latents, 500, states), whole.predict(latents, 500, states))
     for part in ("unet", "vae", "text_encoder"):
-        pairs = zip(getattr(single, part).parameters(), getattr(whole, part).parameters(), strict=True)
+        pairs = zip(getattr(found, part).parameters(), getattr(whole, part).parameters(), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
-    assert single.fingerprint == whole.fingerprint
+    assert found.fingerprint == whole.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,58 @@ def test_what_a_file_says_of_its_schedule(
     schedule = load(path).schedule
     assert (schedule.prediction, schedule.spacing) == (prediction, spacing)
     assert (schedule.alphas_cumprod[-1] == 0) == (spacing == "trailing")
+
+
+@pytest.mark.parametrize(("extra", "beside"), [({"ztsnr": torch.zeros(0)}, ""), ({}, "params:\n  zsnr: true\n")])
+def test_epsilon_on_a_schedule_that_ends_in_pure_noise_is_refused(
+    extra: dict[str, torch.Tensor], beside: str, tmp_path: Path
+) -> None:
+    path = save_single(pipeline(False), tmp_path / "model.safetensors", extra)
+    if beside:
+        path.with_suffix(".yaml").write_text(beside)
+    with pytest.raises(AdaFlowError, match=r"ends in pure noise, .* say so in a \.yaml of the same name"):
+        load(path)
+    path.with_suffix(".yaml").write_text(f'{beside}  parameterization: "v"\n')
+    assert load(path).schedule.prediction == "v_prediction"
+
+
+def test_what_clip_has_beside_its_text_encoder_is_left_out(tmp_path: Path) -> None:
+    pipe, text = pipeline(False), "cond_stage_model.transformer."
+    extra = {f"{text}text_projection.weight": torch.ones(64, 64), f"{text}logit_scale": torch.tensor(4.6)}
+    plain = load(save_single(pipe, tmp_path / "plain.safetensors"))
+    assert load(save_single(pipe, tmp_path / "more.safetensors", extra)).fingerprint == plain.fingerprint
+
+
+def test_a_file_without_an_autoencoder_takes_one_that_is_named(tmp_path: Path) -> None:
+    pipe = narrow(False, tmp_path / "folder")
+    whole = save_single(pipe, tmp_path / "whole.safetensors")
+    tensors = load_file(whole)
+    bare = tmp_path / "bare.safetensors"
+    save_file({name: value for name, value in tensors.items() if not name.startswith("first_stage_model.")}, bare)
+    with pytest.raises(AdaFlowError, match="holds no autoencoder; give one with --vae"):
+        load(bare)
+    parts = ModelParts(str(bare), vae=str(tmp_path / "folder" / "vae"))
+    named = load_backbone(parts, device="cpu", dtype="float32")
+    assert named.fingerprint == load(whole).fingerprint and named.profile.size == 512
+    changed(bare, **{"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(32, 9, 3, 3)})
+    with pytest.raises(AdaFlowError, match="is an inpainting model"):
+        load_backbone(parts, device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize(("channels", "said"), [(9, "an inpainting model"), (5, "a depth-to-image model")])
+def test_the_kind_is_known_before_weights_are_read(
+    channels: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_single(pipeline(False), tmp_path / "model.safetensors")
+    changed(path, **{"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(32, channels, 3, 3)})
+
+    def read(*_: Any) -> None:
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr(single, "read_tensors", read)
+    monkeypatch.setattr(single, "fill", read)
+    with pytest.raises(AdaFlowError, match=said):
+        load(path)
 
 
 def test_a_trained_epsilon_model_is_known_by_what_it_returns_for_noise() -> None:
@@ -101,6 +155,7 @@ def changed(path: Path, **changes: torch.Tensor | None) -> None:
         ({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(32, 9, 3, 3)}, ["an inpainting model"]),
         ({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(32, 8, 3, 3)}, ["an instruction model"]),
         ({"conditioner.embedders.1.model.ln_final.bias": torch.zeros(4)}, ["Stable Diffusion XL"]),
+        ({"model.diffusion_model.label_emb.0.0.weight": torch.zeros(4)}, ["takes more than a prompt, as unCLIP's"]),
         ({"model.diffusion_model.motion_modules.0.weight": torch.zeros(4)}, ["a video model"]),
         ({"model.diffusion_model.out.2.bias": None}, ["unet", "lacks conv_out.bias"]),
         ({"first_stage_model.decoder.conv_out.weight": None}, ["vae", "lacks decoder.conv_out.weight"]),

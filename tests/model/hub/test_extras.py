@@ -16,7 +16,7 @@ from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.hub import client
 from adaflow_core.model.hub.client import hub_file, is_file_id
 from adaflow_core.model.loading import load_backbone
-from helpers.hub import COMMIT, Hub, serve_hub
+from helpers.hub import COMMIT, PULL_REQUEST, Hub, serve_hub
 from helpers.originals import narrow, save_lora
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -44,7 +44,8 @@ def repository(folder: Path, *names: str) -> Path:
     ("name", "meant"),
     [
         ("someone/pixel", True), ("someone/pixel@main", True), ("someone/pixel/style.safetensors", True),
-        (f"someone/pixel@{COMMIT}/more/style.safetensors", True), ("loras/pixel.safetensors", False),
+        (f"someone/pixel@{COMMIT}/more/style.safetensors", True), ("someone/pixel@refs/pr/3", True),
+        ("someone/pixel@refs/pr/3/more/style.safetensors", True), ("loras/pixel.safetensors", False),
         ("/loras/pixel", False), ("pixel", False), ("../loras/pixel", False),
     ],
 )  # fmt: skip
@@ -58,6 +59,8 @@ def test_an_id_reads_unlike_a_path(name: str, meant: bool) -> None:
         ([LORA, "other.safetensors"], "someone/pixel", LORA),
         (["style.safetensors", "README.md"], "someone/pixel", "style.safetensors"),
         (["a.safetensors", "more/b.safetensors"], "someone/pixel@main/more/b.safetensors", "more/b.safetensors"),
+        ([LORA, "other.safetensors"], f"someone/pixel@{PULL_REQUEST}", LORA),
+        ([LORA, "more/b.safetensors"], f"someone/pixel@{PULL_REQUEST}/more/b.safetensors", "more/b.safetensors"),
     ],
 )
 def test_the_file_that_is_meant_is_fetched_once(

@@ -26,7 +26,7 @@ from adaflow_core.model.hub.client import SHORT_NAMES, hub_folder
 from adaflow_core.model.hub.failures import explain
 from adaflow_core.model.loading import EMBEDDED, load_backbone
 from adaflow_core.progress import Monitor, Progress
-from helpers.hub import COMMIT, Hub, save_repository, serve_hub
+from helpers.hub import COMMIT, Hub, digest, save_repository, serve_hub
 
 NAME = "someone/model"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -172,6 +172,35 @@ def test_a_download_that_breaks_off_goes_on_by_itself(hub: Hub, repository: Path
     for name in WEIGHTS:
         assert (folder / name).read_bytes() == (repository / name).read_bytes()
         assert served.sent[name] == (repository / name).stat().st_size
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_what_is_here_of_a_file_needs_no_space_again(
+    hub: Hub, repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, complete: bool
+) -> None:
+    served = hub.add(NAME, repository)
+    # Read by the process that fetches, before anything else.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, shutil, types\n"
+        "shutil.disk_usage = lambda _: types.SimpleNamespace(free=int(os.environ['FREE_BYTES']))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    blobs, content = tmp_path / "home/hub/models--someone--model/blobs", (repository / UNET).read_bytes()
+    blobs.mkdir(parents=True)
+    lacking = sum((repository / name).stat().st_size for name in WEIGHTS) - len(content)
+    if complete:  # and not in the snapshot yet
+        (blobs / digest(repository / UNET)).write_bytes(content)
+    else:
+        (blobs / f"{digest(repository / UNET)}.incomplete").write_bytes(content[:-1000])
+        lacking += 1000
+    monkeypatch.setenv("FREE_BYTES", str(lacking - 1))
+    with pytest.raises(AdaFlowError, match=r"needs \d+\.\d GB more"):
+        hub_folder(NAME)
+    assert not served.sent
+    monkeypatch.setenv("FREE_BYTES", str(lacking))
+    folder = hub_folder(NAME)
+    assert all((folder / name).read_bytes() == (repository / name).read_bytes() for name in WEIGHTS)
+    assert served.sent.get(UNET, 0) == (0 if complete else 1000)
 
 
 def test_what_arrives_damaged_is_fetched_again(hub: Hub, repository: Path) -> None:

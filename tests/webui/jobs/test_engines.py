@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from helpers.hub import Hub, save_repository, serve_hub
 from webui import views
+from webui.jobs.engines import Engines
 from webui.jobs.queue import Snapshot
 from webui.studio import Studio
 
@@ -66,3 +71,31 @@ def test_a_model_that_cannot_be_fetched_is_explained(hub: Hub, tmp_path: Path) -
     snapshot = wait(studio, studio.load(NAME), lambda s: s.finished)
     assert snapshot.state == "failed"
     assert snapshot.problem.startswith(f"{NAME} is gated: accept its terms at {hub.address}/{NAME}")
+
+
+def test_the_oldest_model_gives_its_memory_back_before_the_next_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its modules lie in cycles of references, and what they held stays torch's until it is told to let go of it."""
+    engines, emptied = Engines("cpu"), list[bool]()
+
+    class Engine:
+        def __init__(self) -> None:
+            self.cycle = self
+
+    first = Engine()
+    alive, made = weakref.ref(first), [Engine(), Engine(), first]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(alive() is None))
+
+    def make(*asked: Any) -> Any:
+        if asked[0] == "third":
+            assert emptied == [True], "the first is gone, and its memory is free"
+        return made.pop()
+
+    monkeypatch.setattr(engines, "_make", make)
+    del first
+    gc.disable()
+    try:
+        for model in ("first", "second", "third"):
+            engines.load(model)
+    finally:
+        gc.enable()
+    assert engines.get("first") is None and engines.get("second") is not None

@@ -18,7 +18,7 @@ from adaflow_core.progress import Monitor
 from adaflow_core.report.scores import Scores
 from adaflow_core.types import EditResult
 from adaflow_core.video.decode import decode_video
-from webui.jobs.finished import _settings, blacken_unsafe, file_name, write_finished
+from webui.jobs.finished import _project_command, _settings, blacken_unsafe, file_name, write_finished
 
 CLIP = Path(__file__).resolve().parents[3] / "assets/clips/ball.mp4"
 NONE: Any = None
@@ -56,6 +56,14 @@ def test_what_an_edit_takes_is_counted_and_its_frames_are_not_kept_in_memory(tmp
     with tempfile.TemporaryFile() as unnamed:  # as a large scratch array has
         frames = np.memmap(unnamed, np.uint8, "w+", shape=(5, 8, 8, 3))
     assert replace(made, after=frames).held_bytes() == files + frames.nbytes
+
+
+def test_a_project_is_repeated_in_the_precision_of_the_page(tmp_path: Path) -> None:
+    project = Project(CLIP, PlanConfig(), EditConfig(), ())
+    command = "python -m adaflow_core edit ball.mp4 '--prompt=--dtype=float16' --dtype=float32 --steps=3"
+    said = "python -m adaflow_core edit ball.mp4 --project=film.json"
+    assert _project_command(project, tmp_path / "film.json", "source", command) == f"{said} --dtype=float32"
+    assert _project_command(project, tmp_path / "film.json", "working", "") == f"{said} --deliver=working"
 
 
 @pytest.mark.parametrize("letter", ["a", "я", "球", "𠀀"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Monitor
@@ -50,6 +51,54 @@ def test_a_safety_checker_that_cannot_be_loaded_is_not_passed_over(tiny_folder: 
         spoil()
         with pytest.raises(AdaFlowError, match="safety checker"):
             load_safety_checker(str(folder), "cpu")
+
+
+def test_a_safety_checker_in_half_precision_alone_is_loaded(tiny_folder: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder("sd1"), tmp_path / "checked")
+    save_checker(folder, threshold=0.25)
+    whole = load_safety_checker(str(folder), "cpu")
+    path = folder / "safety_checker" / "model.safetensors"
+    half = {name: tensor.half() for name, tensor in load_file(path).items()}
+    path.unlink()
+    save_file(half, path.with_name("model.fp16.safetensors"), {"format": "pt"})
+    checker = load_safety_checker(str(folder), "cpu")
+    assert whole is not None and checker is not None
+    for one, other in zip(checker.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(one, other.half().float())
+    frames = np.zeros((2, 24, 32, 3), dtype=np.uint8)
+    assert checker.unsafe(frames, Monitor()).shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["concept_embeds", "visual_projection.weight", "vision_model.pre_layrnorm.weight"])
+@pytest.mark.parametrize(("value", "said"), [(None, "lacks"), (torch.nan, "is not finite in")])
+def test_a_safety_checker_that_lacks_what_it_compares_with_is_refused(
+    name: str, value: float | None, said: str, tiny_folder: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_folder("sd1"), tmp_path / "checked")
+    save_checker(folder, threshold=0.0)
+    path = folder / "safety_checker" / "model.safetensors"
+    tensors = load_file(path)
+    (key,) = [key for key in tensors if key.endswith(name)]
+    spoiled = tensors.pop(key)
+    if value is not None:
+        tensors[key] = torch.full_like(spoiled, value)
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(AdaFlowError, match=f"the safety checker of .* cannot be loaded .*{said} .*complete the chec"):
+        load_safety_checker(str(folder), "cpu")
+
+
+def test_too_little_memory_for_the_check_is_said_in_a_sentence(tiny_folder: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder("sd1"), tmp_path / "checked")
+    save_checker(folder, threshold=0.0)
+    checker = load_safety_checker(str(folder), "cpu")
+    assert checker is not None
+
+    def forward(**_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    checker.model.forward = forward
+    with pytest.raises(AdaFlowError, match="pass over the frames does not fit the device's free memory; close what"):
+        checker.unsafe(np.zeros((2, 24, 32, 3), dtype=np.uint8), Monitor())
 
 
 def test_at_home_an_edit_is_neither_checked_nor_marked(tiny_folder: Any, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Count:
                 raise Stopped
         if self.problem is not None:
             raise self.problem
-        return {"counted": self.to, "public": engines.public}
+        return {"counted": self.to, "public": engines.public, "dtype": engines.dtype}
 
 
 def never() -> bool:
@@ -78,8 +78,8 @@ def never() -> bool:
 
 def test_reports_come_out_and_the_result_comes_back(tmp_path: Path) -> None:
     reports: list[Progress] = []
-    made = ForkRunner(tmp_path, public=True, fork=fork)(Count(5), reports.append, never)
-    assert made == {"counted": 5, "public": True}
+    made = ForkRunner(tmp_path, public=True, dtype="float32", fork=fork)(Count(5), reports.append, never)
+    assert made == {"counted": 5, "public": True, "dtype": "float32"}
     assert [report.done for report in reports] == list(range(5))
     assert list(tmp_path.iterdir()) == [], "the files between the processes are gone"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from adaflow_core.video.decode import probe
 from helpers.pages import with_model
@@ -117,6 +118,25 @@ def test_what_is_wrong_is_said_in_a_sentence(server: Server, drawn_clip: Path) -
     large = httpx.post(f"{server.address}/mcp/upload/clip.mp4", content=b"0" * 1_100_000, timeout=60)
     assert large.status_code == 400 and "up to 1 MB" in large.json()["problem"]
     assert httpx.get(f"{server.address}/mcp/files/x/edited", timeout=60).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "status"),
+    [("127.0.0.1", "localhost:7860", 200), ("127.0.0.1", "films.example", 421), ("0.0.0.0", "films.example", 200)],
+)
+def test_the_name_that_a_proxy_hands_on_is_answered_where_all_may_ask(
+    host: str, asked: str, status: int, tmp_path: Path
+) -> None:
+    from webui.serving.tools import build_tools
+
+    app = build_tools(Studio("embedded", "cpu", tmp_path), tmp_path, [], host, None)
+    with TestClient(app) as client:
+        answer = client.post(
+            "/mcp",
+            headers={"Host": asked, "Accept": "application/json, text/event-stream"},
+            json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
+        )
+    assert answer.status_code == status
 
 
 def test_a_password_is_asked_for(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -55,6 +56,35 @@ def test_what_is_over_its_time_is_deleted_and_nothing_else(tmp_path: Path) -> No
     time.sleep(1.6)
     assert upkeep.clean() == 4 and not (uploads / "cd").exists(), "and the job is forgotten"
     assert studio.jobs.snapshot(waits) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="builds are not locked there")
+def test_unfinished_work_is_deleted_as_entries_are(tmp_path: Path) -> None:
+    """Latents after a step, inversions and features: all of them can become pictures again."""
+    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_seconds=60), public=True)
+    cache = Cache(tmp_path / "cache")
+    upkeep = Upkeep(studio, tmp_path / "uploads", cache)
+
+    def begin(kind: str, key: str) -> Path:
+        with cache.part(kind, key) as folder:
+            (folder / "latents.npy").write_bytes(b"x")
+        return folder
+
+    for key in ("old", "new"):
+        cache.state("edits", key).parent.mkdir(parents=True, exist_ok=True)
+        cache.state("edits", key).write_bytes(b"x")
+    parts = {name: begin("inversion", name) for name in ("old", "new", "read")}
+    parts["measured"] = begin("calibration", "key")
+    waits = studio.jobs.submit("edit", work_until_stopped, files=[parts["read"] / "latents.npy"])
+    hour_ago = time.time() - 3600
+    with cache.part("features", "now") as building:
+        for path in (cache.state("edits", "old"), building, *(parts[name] for name in ("old", "read", "measured"))):
+            os.utime(path, (hour_ago, hour_ago))
+        assert upkeep.clean() == 2
+        kept = {*(parts[name] for name in ("new", "read", "measured")), building, cache.state("edits", "new")}
+        assert set(cache.root.glob("*/*")) == kept
+    studio.jobs.stop(waits)
+    finish(studio.jobs, waits)
 
 
 def test_over_the_limit_the_oldest_uploads_go(tmp_path: Path) -> None:
