@@ -191,13 +191,13 @@ def test_the_command_that_is_shown_repeats_the_edit(plan: PlanConfig, edit: Edit
     resolved = resolve_plan(plan, profile, "cpu"), resolve_edit(edit, profile, plan)
     line = edit_command(
         "a clip.mp4", 'a "blue" ball', *resolved, profile, model="embedded", device="cpu",
-        size=(256, 192), frames=slice(2, None),
+        dtype="float32", size=(256, 192), frames=slice(2, None),
     )  # fmt: skip
     words = shlex.split(line)
     assert words[:4] == ["python", "-m", "adaflow_core", "edit"]
     arguments = parser().parse_args(words[3:])
     assert (arguments.prompt, arguments.size, arguments.frames) == (['a "blue" ball'], "256x192", "2:")
-    assert arguments.video == Path("a clip.mp4")
+    assert (arguments.video, arguments.dtype) == (Path("a clip.mp4"), "float32")
     read = plan_config(arguments), edit_config(arguments)
     assert resolve_plan(read[0], profile, "cpu") == resolved[0]
     assert resolve_edit(read[1], profile, plan) == resolved[1]

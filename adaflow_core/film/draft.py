@@ -76,13 +76,17 @@ def contact_sheet(plan: Plan, drafts: Sequence[tuple[str, Draft]], height: int =
     rows = [("source", plan.video.frames[keyframes]), *((label, draft.frames) for label, draft in drafts)]
     width, gap, line = max(104, round(height * plan.video.size[0] / plan.video.size[1])), 8, 18
     columns = min(columns, len(keyframes))
-    block = line + len(rows) * (line + height + gap)
+    # Of a range of a video a stamp says the file's seconds and frames too, and is wider than a picture.
+    stamps = [stamp(plan, k).split(", ") if plan.video.start else [stamp(plan, k)] for k in keyframes.tolist()]
+    head = line * max(map(len, stamps))
+    block = head + len(rows) * (line + height + gap)
     canvas = Canvas(max(columns * (width + gap) + gap, 320), -(-len(keyframes) // columns) * block + gap)
-    for k, frame in enumerate(keyframes):
+    for k, words in enumerate(stamps):
         x, y = gap + k % columns * (width + gap), gap + k // columns * block
-        canvas.text(x, y, stamp(plan, frame), INK, 11)
+        for number, each in enumerate(words):
+            canvas.text(x, y + number * line, each, INK, 11)
         for number, (label, frames) in enumerate(rows):
-            top = y + line + number * (line + height + gap)
+            top = y + head + number * (line + height + gap)
             if k % columns == 0:
                 canvas.text(x, top, label, MUTED, 11)
             canvas.paste(resize(np.asarray(frames[k]), 2 * width, 2 * height), x, top + line, width, height)

@@ -50,7 +50,7 @@ class PromptRange:
         return f"{self.seconds[0]:g}s:{self.seconds[1]:g}s" if self.seconds else f"{self.start}:{self.end}"
 
     def in_frames(self, video: Video) -> PromptRange:
-        """Frames in place of seconds: those that begin within them.
+        """Frames in place of seconds: those that begin within them, counted from the video's first frame.
 
         AdaFlowError where they end more than a frame after the video: the length of a video is told rounded.
         """
@@ -59,7 +59,10 @@ class PromptRange:
         times = np.arange(len(video)) / float(video.fps) if video.times is None else np.array(video.times[:-1])
         length = len(video) / float(video.fps) if video.times is None else video.times[-1] - video.times[0]
         if self.seconds[1] > length + 1 / float(video.fps) + 1e-6:
-            raise AdaFlowError(f"the range {self} ends after the video, which has {length:g} s; let it end there")
+            first = f" from its first edited frame on, {video.seconds(0):.2f} s in the file" if video.start else ""
+            raise AdaFlowError(
+                f"the range {self} ends after the video, which has {length:g} s{first}; let it end there"
+            )
         start, end = np.searchsorted(times - times[0], np.array(self.seconds) - 1e-6)
         if start == end:
             raise AdaFlowError(f"no frame begins within {self}; the video has {length:g} s")

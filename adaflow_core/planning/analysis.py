@@ -20,7 +20,7 @@ from adaflow_core.progress import Monitor, in_threads
 from adaflow_core.storage.cache import Cache, cache_key, file_digest
 from adaflow_core.types import EditResult, Features
 from adaflow_core.video.client import check_source
-from adaflow_core.video.decode import checked_range, checked_size, decode_video, video_of
+from adaflow_core.video.decode import DECODING, checked_range, checked_size, decode_video, video_of
 from adaflow_core.video.types import Video
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def source_video(
     every = (frame_range.start, frame_range.stop) == (None, None)
     chosen = None if every else [frame_range.start, frame_range.stop]
     digest = file_digest(path)
-    key = cache_key(file=digest, size=size, frames=chosen)
+    key = cache_key(file=digest, size=size, frames=chosen, decoding=DECODING)
 
     def build(folder: Path) -> dict[str, Any]:
         decoded = decode_video(path, size=size, frames=frame_range, monitor=monitor, out=folder / "frames.npy")

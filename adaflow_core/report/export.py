@@ -90,6 +90,7 @@ def edit_command(
     *,
     model: str,
     device: str,
+    dtype: str = "auto",
     size: tuple[int, int] | None = None,
     frames: slice | None = None,
     over: Sequence[str] = (),
@@ -98,7 +99,7 @@ def edit_command(
     """The line for a shell that repeats an edit; what the model's own values give anyway is left out.
 
     plan: resolved. edit: as asked for, with None where it is left to the model or the words.
-    size: (width, height), None for the model's own. frames: None for all.
+    dtype: as on the command line. size: (width, height), None for the model's own. frames: None for all.
     over: the flags of a region and of keyframes by hand.
     deliver: the size of what is written, as on the command line.
     """
@@ -106,6 +107,7 @@ def edit_command(
     given = {
         "prompt": prompt,
         "model": parts.model if parts.model != "embedded" else None,
+        "dtype": dtype if dtype != "auto" else None,
         "size": size and f"{size[0]}x{size[1]}",
         "frames": frames and f"{frames.start or 0}:{'' if frames.stop is None else frames.stop}",
         "deliver": deliver if deliver != "source" else None,

@@ -42,25 +42,31 @@ _LEGEND = 20  # pixels of a heat map's height: a line and the bar; js/plots.js k
 
 
 def stamp(plan: Plan, frame: int) -> str:
-    """When a frame is, and its number as settings take it: "1.20 s, frame 24".
+    """When a frame is, and its number, as settings take them: "1.20 s, frame 24".
 
-    Of a range of a file's frames they count from its first; the file's own number stands beside: "frame 4 (24)".
+    Of a range of a file's frames both count from its first; the file's own stand beside them, as in
+    "0.20 s (1.20 s), frame 4 (24)".
     """
-    own = f" ({plan.video.start + int(frame)})" if plan.video.start else ""
-    return f"{plan.video.seconds(int(frame)):.2f} s, frame {int(frame)}{own}"
+    number, video = int(frame), plan.video
+    in_file = (f" ({video.seconds(number):.2f} s)", f" ({video.start + number})") if video.start else ("", "")
+    return f"{video.seconds_in(number):.2f} s{in_file[0]}, frame {number}{in_file[1]}"
 
 
 def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
     """The keyframes in time order, each with its time and the length of its segment under it."""
-    width, gap, caption = max(96, round(height * plan.video.size[0] / plan.video.size[1])), 8, 34
+    width, gap, line = max(96, round(height * plan.video.size[0] / plan.video.size[1])), 8, 14
+    caption = 6 + line * (3 if plan.video.start else 2)  # with the file's times a stamp may be wider than a picture
     columns = min(columns, len(plan.segments))
     rows = -(-len(plan.segments) // columns)
     canvas = Canvas(columns * (width + gap) + gap, rows * (height + caption + gap) + gap)
     for k, (frame, length) in enumerate(zip(plan.segments.keyframes, plan.segments.lengths, strict=True)):
         x, y = gap + k % columns * (width + gap), gap + k // columns * (height + caption + gap)
         canvas.paste(resize(plan.video.frames[frame], 2 * width, 2 * height), x, y, width, height)
-        canvas.text(x, y + height + 3, stamp(plan, frame), INK, 11)
-        canvas.text(x, y + height + 17, f"segment of {length}", MUTED, 11)
+        when = stamp(plan, frame)
+        texts = [*(when.split(", ") if plan.video.start else [when]), f"segment of {length}"]
+        for number, text in enumerate(texts):
+            colour = MUTED if number == len(texts) - 1 else INK
+            canvas.text(x, y + height + 3 + line * number, text, colour, 11)
     return canvas.picture()
 
 
@@ -407,9 +413,9 @@ def _legend(canvas: Canvas, x: float, y: float) -> None:
 
 
 def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
-    """Seconds, and the frames they fall on, under a panel that ends at `y`."""
+    """Seconds from the first edited frame on, and the frames they fall on, under a panel that ends at `y`."""
     frames = range(axis.first, axis.first + axis.T + 1)
-    times = [plan.video.seconds(frame) for frame in frames]
+    times = [plan.video.seconds_in(frame) for frame in frames]
     wanted = (times[-1] - times[0]) / max(2.0, axis.width / 80)  # a label every 80 pixels
     steps = [b * 10.0**e for e in range(-2, 5) for b in (1, 2, 5)]
     step = next((s for s in steps if s >= wanted), steps[-1])

@@ -24,7 +24,7 @@ import numpy as np
 
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Monitor
-from adaflow_core.video.types import CONVERT, VideoInfo
+from adaflow_core.video.types import CONVERT, LIGHT, VideoInfo
 
 STALL = 30.0  # seconds without a sign of life after which a process is ended; it gives one twice a second
 _LOOK = 0.1  # seconds between two looks at the clock and the stop signal
@@ -103,14 +103,15 @@ class Decoder:
         return VideoInfo(self.path, width, height, fps, frames, seconds, codec, rotation, audio, notes, transfer)
 
     def frames(
-        self, size: tuple[int, int], begin: int, count: int, *, whole: bool = False
+        self, size: tuple[int, int], begin: int, count: int, *, whole: bool = False, ground: int = LIGHT
     ) -> Iterator[tuple[float | None, float | None, np.ndarray]]:
         """Up to `count` frames [h, w, 3] uint8 from number `begin` on, upright, at `size` (width, height).
 
         With each the seconds after the file's first frame at which it is shown, and its duration, where known.
-        `whole`: AdaFlowError where one of them cannot be read, which otherwise is left out.
+        `whole`: AdaFlowError where one of them cannot be read, which otherwise is left out. `ground`: the level of
+        0..255 over which transparent ones are laid.
         """
-        self._ask("frames", size=size, begin=begin, count=count, whole=whole)
+        self._ask("frames", size=size, begin=begin, count=count, whole=whole, ground=ground)
         read = 0
         for answer, picture in self._pictures(size, count):
             read += 1

@@ -24,8 +24,9 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import Frames
 from adaflow_core.video.client import Decoder
-from adaflow_core.video.types import MAX_SIDE, Video, VideoInfo, check_size, working_size
+from adaflow_core.video.types import LIGHT, MAX_SIDE, Video, VideoInfo, check_size, working_size
 
+DECODING = 2  # changes whenever other frames are made of the same file: a part of what cached ones are known by
 _CHUNK = 8  # frames between two looks at the stop signal
 _CLOSEST = 0.001  # seconds between two frames; those that are closer are moved apart
 _EVEN = 0.005  # seconds by which frames may be off an even rate: clocks of whole milliseconds are
@@ -184,14 +185,17 @@ def video_of(
     return video if video.digest else replace(video, digest=_digest_of(video.frames, video.fps))
 
 
-def picture_of(picture: Any, name: str) -> np.ndarray:
-    """[H, W, 3] uint8 of a PIL image or such an array; AdaFlowError for values on another scale, not black or white."""
+def picture_of(picture: Any, name: str, ground: int = LIGHT) -> np.ndarray:
+    """[H, W, 3] uint8 of a PIL image, over a `ground` of 0..255 where it is transparent, or of such an array.
+
+    AdaFlowError for values on another scale, not black or white.
+    """
     if isinstance(picture, Image.Image):
         if picture.mode == "F" or picture.mode.startswith("I"):  # which `convert` would clip
             raise AdaFlowError(f"{name} is a PIL image of mode {picture.mode}; scale it to 8 bits, as of mode RGB")
-        if picture.has_transparency_data:  # over white, as in files
+        if picture.has_transparency_data:  # as in files
             picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, (ground, ground, ground, 255)), picture)
         return np.asarray(picture.convert("RGB"))
     pixels = as_array(picture, name)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:

@@ -19,7 +19,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.pictures import has_the_name_of_a_picture, pictures_in
 from adaflow_core.video.reader import Index
-from adaflow_core.video.types import VideoInfo
+from adaflow_core.video.types import LIGHT, VideoInfo
 
 RATE = Fraction(24)  # pictures have none
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
@@ -82,8 +82,8 @@ def probe(path: Path, index: Index, monitor: Monitor) -> VideoInfo:
     notes = [f"{path.name} has transparent pictures; they were laid over white"] if "alpha" in kinds else []
     if "float" in kinds:
         notes.append(f"{path.name} has floating-point pictures; 0 was taken for black and 1 for white")
-    if missing := _gaps([picture.stem for picture in paths]):
-        notes.append(f"{path.name} has gaps in its numbers ({missing}); the pictures were taken one after another")
+    for said in _oddities([picture.name for picture in paths]):
+        notes.append(f"{path.name} has {said}; the pictures were taken one after another")
     size = next(iter(sizes))
     kind = "pictures" if path.is_dir() else "webp"
     return VideoInfo(path, *size, rate, index.length, seconds, kind, 0, False, tuple(notes))
@@ -107,34 +107,44 @@ def _exif_of_png(path: Path) -> bytes:
     return b""
 
 
-def _gaps(stems: list[str]) -> str:
-    """The numbers that are missing in a row of names that differ in their last number only; "" if none are."""
-    parts = [re.fullmatch(r"(.*?)(\d+)(\D*)", stem) for stem in stems]
+def _oddities(names: list[str]) -> list[str]:
+    """What is doubled and what is missing in a row of names that differ in their last number only."""
+    parts = [re.fullmatch(r"(.*?)(\d+)(\D*)", Path(name).stem) for name in names]
     found = [part for part in parts if part is not None]
-    if len(found) != len(stems) or len({(part[1], part[3]) for part in found}) > 1:
-        return ""
-    numbers = [int(part[2]) for part in found]
-    steps = [b - a for a, b in pairwise(numbers)]
-    usual = min(steps, default=1)  # every second or tenth picture is no gap
-    gaps = [(a + usual, b - usual) for (a, b), step in zip(pairwise(numbers), steps, strict=True) if step > usual]
-    named = [str(first) if first == last else f"{first} to {last}" for first, last in gaps[:3]]
-    return ", ".join(named) + (f" and {len(gaps) - 3} more" if len(gaps) > 3 else "")
+    if len(found) != len(names) or len({(part[1], part[3]) for part in found}) > 1:
+        return []
+    by_number: dict[int, list[str]] = {}
+    for part, name in zip(found, names, strict=True):
+        by_number.setdefault(int(part[2]), []).append(name)
+    several = [f"{len(row)} pictures of number {n} ({', '.join(row)})" for n, row in by_number.items() if len(row) > 1]
+    pairs = list(pairwise(by_number))
+    usual = min((b - a for a, b in pairs), default=1)  # every second or tenth picture is no gap
+    gaps = [(a + usual, b - usual) for a, b in pairs if b - a > usual]
+    named = [str(first) if first == last else f"{first} to {last}" for first, last in gaps]
+    missing = [f"gaps in its numbers ({_in_short(named, 3)})"] if gaps else []
+    return missing + ([_in_short(several, 1)] if several else [])
 
 
-def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
-    """The pictures from number `begin` on, upright, all of the first one's size."""
+def _in_short(texts: list[str], most: int) -> str:
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def frames_from(
+    path: Path, index: Index, begin: int, monitor: Monitor, ground: int = LIGHT
+) -> Generator[av.VideoFrame, None, None]:
+    """The pictures from number `begin` on, upright, all of the first one's size; transparent ones over `ground`."""
     if index.times is None:
         for picture in pictures_of(path)[begin:]:
             monitor.check()
             with _opened(picture, of_folder=True) as file:
-                yield av.VideoFrame.from_ndarray(np.asarray(_upright_rgb(file, picture)), format="rgb24")
+                yield av.VideoFrame.from_ndarray(np.asarray(_upright_rgb(file, picture, ground)), format="rgb24")
         return
     ends = [*map(int, index.times[1:]), int(index.times[-1]) + _round(Fraction(index.last_seconds or 0))]
     with _opened(path) as file:
         for number in range(begin, index.length):
             monitor.check()
             file.seek(number)
-            frame = av.VideoFrame.from_ndarray(np.asarray(_upright_rgb(file, path)), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.asarray(_upright_rgb(file, path, ground)), format="rgb24")
             frame.pts, frame.time_base = int(index.times[number]), _TICK
             frame.duration = ends[number] - frame.pts
             yield frame
@@ -145,10 +155,13 @@ def is_picture(path: Path) -> bool:
     return has_the_name_of_a_picture(path) and path.is_file()
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """[H, W, 3] uint8, upright; AdaFlowError where the file is not there, or is no picture."""
+def read_picture(path: Path, ground: int = LIGHT) -> np.ndarray:
+    """[H, W, 3] uint8, upright, over a `ground` of 0..255 where it is transparent.
+
+    AdaFlowError where the file is not there, or is no picture.
+    """
     with _opened(path) as file:
-        return np.asarray(_upright_rgb(file, path))
+        return np.asarray(_upright_rgb(file, path, ground))
 
 
 @contextmanager
@@ -163,7 +176,7 @@ def _opened(path: Path, of_folder: bool = False) -> Iterator[Image.Image]:
         raise AdaFlowError(f"{path} is not a picture that can be read; {remedy}") from error
 
 
-def _upright_rgb(file: Image.Image, path: Path) -> Image.Image:
+def _upright_rgb(file: Image.Image, path: Path, ground: int) -> Image.Image:
     picture = ImageOps.exif_transpose(file)
     if picture.mode == "F":
         values = np.asarray(picture)
@@ -176,7 +189,7 @@ def _upright_rgb(file: Image.Image, path: Path) -> Image.Image:
         picture = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (ground, ground, ground, 255)), picture)
     if picture.mode not in ("L", "CMYK"):
         picture = picture.convert("RGB")
     if profile := file.info.get("icc_profile"):

@@ -11,6 +11,8 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from adaflow_core.video.types import LIGHT
+
 # Without the two flags swscale takes the nearest chroma sample: 40 dB instead of 48 on a photograph.
 FILTER = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 # FFmpeg's numbers of what a stream declares (ITU-T H.273).
@@ -53,19 +55,22 @@ PRIMARIES = {  # chromaticities of red, green, blue and white
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
-def upright_rgb(frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatter) -> np.ndarray:
-    """[h, w, 3] uint8 with BT.709's primaries, scaled to `size` (width, height), with the display matrix applied."""
+def upright_rgb(
+    frame: av.VideoFrame, size: tuple[int, int], scaler: VideoReformatter, ground: int = LIGHT
+) -> np.ndarray:
+    """[h, w, 3] uint8 with BT.709's primaries, scaled to `size` (width, height), with the display matrix applied.
+
+    `ground`: the level of 0..255 over which transparent frames are laid.
+    """
     transposed, flip_rows, flip_columns = orientation(frame)
     width, height = size[::-1] if transposed else size
-    matrix, primaries = None, primaries_of(frame)
-    if frame.colorspace == UNSPECIFIED:  # then players take BT.709 for HD and BT.601 below it
-        matrix = Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601
+    primaries, matrix = primaries_of(frame), _undeclared_matrix(frame) if frame.colorspace == UNSPECIFIED else None
     converts = primaries != BT709 or frame.color_trc in CONVERTED
     kind = ("rgba64le" if converts else "rgba") if has_alpha(frame) else "rgb48le" if converts else "rgb24"
     scaled = scaler.reformat(frame, width, height, kind, src_colorspace=matrix, interpolation=FILTER, threads=0)
     rgb = scaled.to_ndarray()
     if has_alpha(frame):
-        rgb = _over_white(rgb)
+        rgb = _laid_over(ground, rgb)
     if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:  # swscale takes it for full range
         rgb = _widen(rgb)
     if converts:
@@ -84,11 +89,11 @@ def is_transparent(frame: av.VideoFrame) -> bool:
     return has_alpha(frame) and bool(frame.reformat(format="rgba").to_ndarray()[..., 3].min() < 255)
 
 
-def _over_white(rgba: np.ndarray) -> np.ndarray:
+def _laid_over(ground: int, rgba: np.ndarray) -> np.ndarray:
     """[h, w, 4] -> [h, w, 3]."""
     most = int(np.iinfo(rgba.dtype).max)
     share = rgba[..., 3:] / np.float32(most)
-    return (rgba[..., :3] * share + most * (1 - share) + 0.5).astype(rgba.dtype)
+    return (rgba[..., :3] * share + ground / 255 * most * (1 - share) + 0.5).astype(rgba.dtype)
 
 
 def _widen(rgb: np.ndarray) -> np.ndarray:
@@ -117,6 +122,16 @@ def primaries_of(frame: av.VideoFrame) -> int:
     if frame.color_primaries in PRIMARIES:
         return int(frame.color_primaries)
     return BT2020 if is_hdr(frame) or MATRICES.get(frame.colorspace) == "bt2020nc" else BT709
+
+
+def _undeclared_matrix(frame: av.VideoFrame) -> Colorspace:
+    """What players take where none is declared: BT.2020's with its primaries and for HDR, else by the stored size.
+
+    The bounds are mpv's (`mp_csp_guess_colorspace`): BT.709 from 1280 pixels of width or above 576 of height.
+    """
+    if primaries_of(frame) == BT2020 or is_hdr(frame):
+        return Colorspace.BT2020
+    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -339,15 +339,31 @@ def _skip_damage() -> Iterator[None]:
 
 
 def progressive(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same frames without the combs of interlaced ones (bwdif, a frame for a frame)."""
-    first = next(frames, None)
-    if first is None:
-        return
-    if not first.interlaced_frame:
-        yield first
-        yield from frames
-        return
-    graph = Graph()
+    """The same frames without the combs of those that are interlaced (bwdif, a frame for a frame).
+
+    Telecine and recordings have both kinds. A filter takes frames of one size and format only.
+    """
+    for _, alike in groupby(frames, lambda frame: (frame.width, frame.height, frame.format.name)):
+        yield from _of_one_kind(alike)
+
+
+def _of_one_kind(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """`progressive` for frames of one size and format."""
+    before = None
+    for frame in frames:
+        if frame.interlaced_frame:
+            yield from _deinterlaced(before, frame, frames)
+            return
+        yield frame
+        before = frame
+
+
+def _deinterlaced(
+    before: av.VideoFrame | None, first: av.VideoFrame, frames: Iterator[av.VideoFrame]
+) -> Iterator[av.VideoFrame]:
+    """Frames from the first interlaced one on; what comes `before` it tells its motion."""
+    graph, known = Graph(), [] if before is None else [before]
+    unseen = len(known)
     graph.link_nodes(
         graph.add_buffer(
             width=first.width, height=first.height, format=first.format, time_base=first.time_base or Fraction(1, 25)
@@ -355,12 +371,15 @@ def progressive(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         graph.add("bwdif", "mode=send_frame:deint=interlaced"),
         graph.add("buffersink"),
     ).configure()  # fmt: skip
-    for frame in chain([first], frames, [None]):  # None: no more
+    for frame in chain(known, [first], frames, [None]):  # None: no more
         graph.push(frame)
         with suppress(av.BlockingIOError, av.EOFError):  # it wants more, or it is done
             while True:
                 made = graph.pull()
                 assert isinstance(made, av.VideoFrame)
+                if unseen:
+                    unseen -= 1
+                    continue
                 yield made
 
 
@@ -382,18 +401,32 @@ def probe(path: Path, index: Index, monitor: Monitor) -> VideoInfo:
         if index.times is not None and stream.time_base:
             seconds = float((index.times[-1] - index.times[0]) * stream.time_base)
             seconds += index.last_seconds or float(1 / fps)
-        notes = []
-        if is_hdr(frame):
-            notes.append(f"{path.name} is HDR; it was tone-mapped to standard range (BT.709)")
-        elif (bits := frame.format.components[0].bits) > 8:
-            notes.append(f"{path.name} has {bits} bits a colour; it comes out with 8")
-        if is_transparent(frame):
-            notes.append(f"{path.name} is transparent; it was laid over white")
+        notes = notes_on_colours(path.name, frame)
         if stream.metadata.get("alpha_mode") == "1":  # of WebM, in a stream beside the picture
             notes.append(f"{path.name} is transparent, which is not read; its colours are shown all over")
+        if left_out := _left_out(len(container.streams.audio), len(container.streams.subtitles)):
+            notes.append(f"{path.name} has {left_out}")
         rotation, has_audio = -frame.rotation % 360, bool(container.streams.audio)
         codec, transfer = codec_name(stream), transfer_of(frame)
         return VideoInfo(path, *size, fps, index.length, seconds, codec, rotation, has_audio, tuple(notes), transfer)
+
+
+def notes_on_colours(name: str, frame: av.VideoFrame) -> list[str]:
+    """Sentences on what decoding changes in the colours of a file, by one of its frames."""
+    notes = []
+    if is_hdr(frame):
+        notes.append(f"{name} is HDR; it was tone-mapped to standard range (BT.709)")
+    elif (bits := frame.format.components[0].bits) > 8:
+        notes.append(f"{name} has {bits} bits a colour; it comes out with 8")
+    if is_transparent(frame):
+        notes.append(f"{name} is transparent; it was laid over white")
+    return notes
+
+
+def _left_out(audio: int, subtitles: int) -> str:
+    """What of so many tracks is not in what is written; "": nothing."""
+    parts = [f"{audio} audio tracks, of which the default one is kept"] if audio > 1 else []
+    return ", and ".join(parts + ["subtitles, which are left out"] * bool(subtitles))
 
 
 def _rate(stream: VideoStream, index: Index) -> Fraction:

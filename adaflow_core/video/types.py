@@ -15,6 +15,8 @@ from adaflow_core.errors import AdaFlowError
 # The remedy for a video that cannot be read.
 CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
 
+DARK, LIGHT = 0, 255  # levels of what lies under transparent pictures: under masks, under all others
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -70,6 +72,10 @@ class Video:
     def seconds(self, frame: int) -> float:
         """When a frame begins after the source's first; that of number T is the end of the last."""
         return float((self.start + frame) / self.fps) if self.times is None else self.times[frame]
+
+    def seconds_in(self, frame: int) -> float:
+        """When a frame begins after these frames' first, as settings count."""
+        return self.seconds(frame) - self.seconds(0)
 
     @property
     def size(self) -> tuple[int, int]:

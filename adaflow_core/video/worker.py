@@ -56,8 +56,8 @@ class Source:
 
     def __init__(self, path: Path, answers: Answers) -> None:
         self.path, self.answers, self.monitor = path, answers, Monitor(stop=answers.alive)
-        pictures = path.is_dir() or _is_webp(path)
-        self._reader = import_module(f"adaflow_core.video.{'images' if pictures else 'reader'}")
+        self._of_pictures = path.is_dir() or _is_webp(path)
+        self._reader = import_module(f"adaflow_core.video.{'images' if self._of_pictures else 'reader'}")
 
     @cached_property
     def index(self) -> Any:
@@ -75,10 +75,10 @@ class Source:
             transfer=info.transfer,
         )  # fmt: skip
 
-    def frames(self, size: list[int], begin: int, count: int, whole: bool) -> None:
+    def frames(self, size: list[int], begin: int, count: int, whole: bool, ground: int) -> None:
         """Up to `count` frames [h, w, 3] from number `begin` on with time and duration, then an answer without one.
 
-        `whole`: none from the first on that cannot be decoded.
+        `whole`: none from the first on that cannot be decoded. `ground`: the level under transparent ones.
         """
         from av.video.reformatter import VideoReformatter
 
@@ -86,11 +86,12 @@ class Source:
         from adaflow_core.video.reader import progressive
 
         scaler, width, height = VideoReformatter(), *size
-        with closing(self._reader.frames_from(self.path, self.index, begin, self.monitor)) as source:
+        laid = {"ground": ground} if self._of_pictures else {}  # frames of a video stay transparent until `upright_rgb`
+        with closing(self._reader.frames_from(self.path, self.index, begin, self.monitor, **laid)) as source:
             for number, frame in enumerate(islice(progressive(source), count), begin):
                 if whole and self.index.misses(number, frame):
                     break
-                picture = upright_rgb(frame, (width, height), scaler)
+                picture = upright_rgb(frame, (width, height), scaler, ground)
                 time = None if frame.time is None else frame.time - self.index.first
                 self.answers.send(picture.tobytes(), frame=True, time=time, duration=self.index.seconds_of(frame))
         self.answers.send(frame=False)
@@ -104,16 +105,17 @@ class Source:
     def _decord(self, count: int, size: list[int]) -> list[tuple[int, Any]] | None:
         # decord knows no AV1, display matrix, HDR or primaries, and its reader must stay in one thread: made, used and
         # dropped here. In transport and program streams, AVI, ASF and MXF it gives frames that are up to a second off.
-        if self.info.codec != "h264" or self.info.notes or self.index.container not in ("mov", "matroska", "flv"):
+        if self.info.codec != "h264" or self.index.container not in ("mov", "matroska", "flv"):
             return None
         try:
             import decord
 
             from adaflow_core.video.pixels import BT709, orientation, primaries_of
+            from adaflow_core.video.reader import notes_on_colours
 
             with closing(self._reader.frames_from(self.path, self.index, 0, self.monitor)) as source:
                 first = next(source)
-                if any(orientation(first)) or primaries_of(first) != BT709:
+                if any(orientation(first)) or primaries_of(first) != BT709 or notes_on_colours("", first):
                     return None
             reader = decord.VideoReader(str(self.path.resolve()), width=size[0], height=size[1])
             if len(reader) != self.index.length:  # it counts frames that cannot be decoded

@@ -133,3 +133,6 @@ def test_a_contact_sheet_has_the_source_above_each_draft(backbone: Backbone, fil
     one, two = (contact_sheet(plan, drafts[:count]) for count in (1, 2))
     assert two.shape[1] == one.shape[1] and two.shape[0] > one.shape[0]
     assert (contact_sheet(plan, drafts[1:]) != one).any()
+    # Of a range of a file the stamp says the file's frame as well, and has two lines.
+    ranged = replace(plan, video=replace(plan.video, start=100))
+    assert contact_sheet(ranged, drafts[:1]).shape[0] == one.shape[0] + 18

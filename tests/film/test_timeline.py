@@ -148,6 +148,8 @@ def test_seconds_past_the_end_are_refused_as_frames_are() -> None:
     for film, begin, end, length in ((video(24), 1.0, 2.1, "2"), (video(24), 3.0, 4.0, "2"), (uneven, 0.1, 1.2, "1")):
         with pytest.raises(AdaFlowError, match=f"ends after the video, which has {length} s"):
             on(film, begin, end)
+    with pytest.raises(AdaFlowError, match=r"which has 2 s from its first edited frame on, 5\.00 s in the file; let"):
+        on(replace(video(24), start=60), 5.0, 6.0)
 
 
 @pytest.mark.parametrize(

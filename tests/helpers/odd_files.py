@@ -108,18 +108,44 @@ def gif(folder: Path) -> Path:
 
 def interlaced(folder: Path) -> Path:
     """A bar that moves 8 pixels from field to field."""
-    frames = np.full((COUNT, 128, 192, 3), 16, np.uint8)
-    for t in range(COUNT):
-        for field in range(2):
-            left = 8 * (2 * t + field) % 160
-            frames[t, field::2, left : left + 32] = 235
-    raw = folder / "fields.rgb"
-    raw.write_bytes(frames.tobytes())
     return ffmpeg(
-        folder / "fields.mp4", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "192x128", "-r", "25", "-i", str(raw),
-        "-vf", "scale=interl=1,setfield=tff,format=yuv420p", "-c:v", "libx264", "-flags", "+ildct+ilme", "-x264-params",
-        "tff=1", "-crf", "8",
+        folder / "fields.mp4", *_fields(folder, range(COUNT), 2), "-vf", _INTERLACED, "-c:v", "libx264", "-flags",
+        "+ildct+ilme", "-x264-params", "tff=1", "-crf", "8",
     )  # fmt: skip
+
+
+def partly_interlaced(folder: Path, first: int = 5) -> Path:
+    """The same bar, which moves 16 pixels from frame to frame before the `first` interlaced one."""
+    codec, path = ("-c:v", "mpeg2video", "-q:v", "2", "-g", "4"), folder / "mixed.ts"
+    parts = [
+        ffmpeg(folder / "whole.avi", *_fields(folder, range(first), 1), *codec),
+        ffmpeg(
+            folder / "halves.avi", *_fields(folder, range(first, COUNT), 2), "-vf", _INTERLACED, *codec, "-flags",
+            "+ildct+ilme",
+        ),
+    ]  # fmt: skip
+    with av.open(str(path), "w") as container, av.open(str(parts[0])) as whole, av.open(str(parts[1])) as halves:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        packets = [packet for part in (whole, halves) for packet in part.demux(video=0) if packet.size]
+        for t, packet in enumerate(packets):
+            packet.pts, packet.dts, packet.time_base, packet.stream = t, t, Fraction(1, 25), stream
+            container.mux(packet)
+    return path
+
+
+_INTERLACED = "scale=interl=1,setfield=tff,format=yuv420p"
+
+
+def _fields(folder: Path, numbers: range, moments: int) -> list[str]:
+    """FFmpeg's input of frames in which the bar is at this many moments."""
+    frames = np.full((len(numbers), 128, 192, 3), 16, np.uint8)
+    for frame, t in zip(frames, numbers, strict=True):
+        for field in range(2):
+            left = 8 * (2 * t + field % moments) % 160
+            frame[field::2, left : left + 32] = 235
+    raw = folder / f"fields{moments}.rgb"
+    raw.write_bytes(frames.tobytes())
+    return ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "192x128", "-r", "25", "-i", str(raw)]
 
 
 def pictures(folder: Path) -> Path:

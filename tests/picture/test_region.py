@@ -26,13 +26,15 @@ from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.region import Region, files
-from adaflow_core.picture.region.mask import feathered, fitted, read_masks
+from adaflow_core.picture.region.mask import check_aspect, feathered, fitted, read_masks, read_painted
 from adaflow_core.progress import Monitor
 from adaflow_core.report.export import edit_command
 from adaflow_core.report.visualize import region_view
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.video.decode import from_frames
+from adaflow_core.video.types import working_size
+from helpers.odd_files import ffmpeg
 
 QUICK = EditConfig(steps=2, focus=1.0)
 PROMPT = "a blue ball, watercolour"
@@ -200,6 +202,36 @@ def test_a_file_of_masks_serves_the_frames_of_a_shorter_film(tmp_path: Path) -> 
     video = replace(from_frames(np.zeros((6, 64, 96, 3), np.uint8)), start=4)
     inside = read_masks(with_a_bad_frame(tmp_path / "masks.mov", 12, 1), video, Monitor())
     assert [int(np.flatnonzero(mask.any(axis=0))[0]) for mask in inside] == [8 * t for t in range(4, 10)]
+
+
+def layer(shape: tuple[int, int], level: int, path: Path) -> Path:
+    """A box [20:40, 30:60] of one grey level on a picture of `shape` that is transparent beside it."""
+    picture = np.full((*shape, 4), 255, np.uint8)
+    picture[..., 3] = 0
+    picture[20:40, 30:60] = level, level, level, 255
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(picture).save(path)
+    return path
+
+
+def test_what_is_transparent_in_a_mask_is_outside(tmp_path: Path) -> None:
+    video, box, monitor = from_frames(np.zeros((1, 64, 96, 3), np.uint8)), np.zeros((64, 96), bool), Monitor()
+    box[20:40, 30:60] = True
+    path, animation = layer((64, 96), 255, tmp_path / "masks/0.png"), tmp_path / "masks.webp"
+    Image.open(path).save(animation, lossless=True)
+    movie = ffmpeg(tmp_path / "masks.mov", "-i", str(path), "-c:v", "qtrle")
+    for given in (path, Image.open(path)):
+        assert np.array_equal(read_painted(Region({0: given}), video, monitor)[0], box)
+    for masks in (tmp_path / "masks", animation, movie):
+        assert np.array_equal(read_masks(masks, video, monitor), [box]), masks
+    with pytest.raises(AdaFlowError, match="is empty; paint what the edit may change in white"):
+        read_painted(Region({0: layer((64, 96), 20, tmp_path / "dark.png")}), video, monitor)
+
+
+@pytest.mark.parametrize("source", [(1080, 576), (1920, 1024), (576, 1080), (1920, 1080), (640, 480), (854, 480)])
+@pytest.mark.parametrize("target", [256, 320, 512])
+def test_a_mask_may_have_the_size_of_the_file(source: tuple[int, int], target: int) -> None:
+    check_aspect(source, working_size(*source, target), "a mask")
 
 
 def save(mask: np.ndarray, path: Path) -> Path:

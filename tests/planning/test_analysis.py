@@ -16,6 +16,7 @@ from PIL import Image
 from adaflow_core.config import PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.planning import analysis
 from adaflow_core.planning.analysis import check_edit_of, source_features, source_video
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
@@ -32,6 +33,14 @@ def test_a_copy_under_another_name_is_called_by_its_own(tmp_path: Path) -> None:
     for path in (holiday, Path(shutil.copy(holiday, tmp_path / "copy.mkv")), holiday):
         video = source_video(path, cache, size=64, usual=64, frame_range=None, fps=24, monitor=Monitor())
         assert video.notes == (f"{path.name} has 10 bits a colour; it comes out with 8",)
+
+
+def test_frames_that_were_read_in_another_way_are_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, cache = make(tmp_path / "a.mp4", 3), Cache(tmp_path / "cache")
+    for version, entries in ((analysis.DECODING, 1), (analysis.DECODING, 1), (analysis.DECODING + 1, 2)):
+        monkeypatch.setattr(analysis, "DECODING", version)
+        chosen(path, cache)
+        assert len(list((tmp_path / "cache/frames").glob("*/frames.npy"))) == entries
 
 
 @pytest.mark.parametrize("prompt", ["", " ", "\n"])

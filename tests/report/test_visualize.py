@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adaflow_core.film.timeline import PromptRange
 from adaflow_core.report.canvas import CUT, KEYFRAME, PLACE, Canvas, heat_colours
 from adaflow_core.report.visualize import (
     WIDTH,
@@ -210,20 +211,33 @@ def test_uneven_frames_stand_at_their_own_times(monkeypatch: pytest.MonkeyPatch)
     plan = small_plan(start=100)
     times = [10.0 + 0.1 * t if t < 10 else 11.0 + 0.3 * (t - 10) for t in range(21)]  # ten a second, then three
     plan = replace(plan, video=replace(plan.video, times=tuple(times)))
-    assert stamp(plan, 3) == "10.30 s, frame 3 (103)" and stamp(plan, 12) == "11.60 s, frame 12 (112)"
+    assert stamp(plan, 3) == "0.30 s (10.30 s), frame 3 (103)"
+    assert stamp(plan, 12) == "1.60 s (11.60 s), frame 12 (112)"
     shown: dict[str, float] = {}
     monkeypatch.setattr(Canvas, "text", lambda canvas, x, y, text, *rest: shown.update({text: x}) or 0.0)
     timeline(plan)
     axis = TimeAxis.of(plan, WIDTH)
-    for text, frame in (("10.5 s", 5), ("11.0 s", 10), ("12.5 s", 15), ("14.0 s", 20)):
+    for text, frame in (("0.5 s", 5), ("1.0 s", 10), ("2.5 s", 15), ("4.0 s", 20)):
         assert shown[text] == pytest.approx(axis.edge(frame)), text
     assert {"frame 5", "frame 10", "frame 15", "frame 20"} <= shown.keys()
 
 
 def test_stamps_count_as_settings_do() -> None:
-    """What a picture says is what --keyframe-image, --mask-frame and the page's sliders take."""
+    """What a picture says is what --keyframe-image, --mask-frame, ranges and the page's sliders take."""
     assert stamp(small_plan(), 3) == "0.30 s, frame 3"
-    assert stamp(small_plan(start=100), 3) == "10.30 s, frame 3 (103)"
+    plan = small_plan(start=100)
+    assert stamp(plan, 3) == "0.30 s (10.30 s), frame 3 (103)"
+    for frame in range(20):
+        seconds = float(stamp(plan, frame).split(" s")[0])
+        asked = PromptRange(0, 0, "a ball", seconds=(seconds, seconds + 0.1))
+        assert asked.in_frames(plan.video).start == frame
+
+
+def test_captions_of_keyframes_do_not_run_into_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, widths, drawn = small_plan(start=1000), [], Canvas.text
+    monkeypatch.setattr(Canvas, "text", lambda *given: widths.append(drawn(*given)) or widths[-1])
+    sheet = keyframe_strip(plan, 64)
+    assert len(widths) == 3 * len(plan.segments) and max(widths) <= 96 and sheet.ndim == 3
 
 
 def test_contact_sheet_keeps_every_pixel() -> None:

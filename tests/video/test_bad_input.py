@@ -101,10 +101,27 @@ def test_a_varying_rate_keeps_the_duration(tmp_path: Path) -> None:
 
 
 def test_interlaced_frames_lose_their_combs(tmp_path: Path) -> None:
-    frames = video_io.decode_video(odd.interlaced(tmp_path), size=(192, 128)).frames[2:10].astype(np.int32)
-    middle = frames[:, 32:96, :, 1]
-    comb = np.abs(2 * middle[:, 1:-1] - middle[:, :-2] - middle[:, 2:])
-    assert comb.max() < 120 and len(np.unique(middle[:, 20].argmax(axis=1))) > 4  # a comb would be 2 * 219
+    frames = video_io.decode_video(odd.interlaced(tmp_path), size=(192, 128)).frames[2:10]
+    assert comb_of(frames) < 120 and len(np.unique(frames[:, 52, :, 1].argmax(axis=1))) > 4
+
+
+def comb_of(frames: np.ndarray) -> int:
+    """How far lines are from those around them, in the middle of frames [T, 128, 192, 3]; 2 * 219 in a whole comb."""
+    middle = frames[:, 32:96, :, 1].astype(np.int32)
+    return int(np.abs(2 * middle[:, 1:-1] - middle[:, :-2] - middle[:, 2:]).max())
+
+
+def test_interlaced_frames_after_others_lose_their_combs_wherever_the_range_begins(tmp_path: Path) -> None:
+    path = odd.partly_interlaced(tmp_path)
+    whole = video_io.decode_video(path, size=(192, 128))
+    assert len(whole) == odd.COUNT and whole.times is None and comb_of(whole.frames[1:-1]) < 120
+    shown = [int((frame[60, :, 1] > 128).argmax()) for frame in whole.frames]
+    assert shown == pytest.approx([16 * t % 160 for t in range(odd.COUNT)], abs=6), "in their order"
+    for begin in (3, 8):
+        part = video_io.decode_video(path, size=(192, 128), frames=slice(begin, None))
+        assert len(part) == odd.COUNT - begin and part.times is None
+        same = 0 if begin == 3 else 1  # an interlaced first frame has none before it to be compared with
+        assert np.array_equal(part.frames[same:], whole.frames[begin + same :])
 
 
 BAD: dict[str, tuple[Make, str]] = {

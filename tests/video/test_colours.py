@@ -38,6 +38,9 @@ CHARTS = {
                     "gbrp12le", "gray", "gray10le", "gray12le")},
     "pixels-gray-full": Tags("gray", full=True),
     "untagged": Tags("yuv420p", 2, False, 2, 2),
+    "hdr-pq-without-a-matrix": Tags("yuv420p10le", 2, False, 16, 9),
+    "hdr-hlg-without-a-matrix": Tags("yuv420p10le", 2, False, 18, 9),
+    "2020-primaries-alone": Tags("yuv420p10le", 2, False, 14, 9),
 }  # fmt: skip
 
 

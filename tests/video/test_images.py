@@ -112,6 +112,15 @@ def test_gaps_in_the_numbers_are_said(numbers: list[str], said: str | None, tmp_
     assert info.frames == len(numbers) and len(info.notes) == (said is not None) and (said or "") in "".join(info.notes)
 
 
+def test_pictures_of_one_number_are_said(tmp_path: Path) -> None:
+    doubled = saved(tmp_path / "a", _f1_png=plain(), _f1_jpg=plain(), _f2_png=plain(), _f3_png=plain())
+    (note,) = probe(doubled).notes
+    assert note.startswith("a has 2 pictures of number 1 (f1.jpg, f1.png); ")
+    more = saved(tmp_path / "b", **{f"_{number}_png": plain() for number in ("1", "01", "2", "02", "3", "5")})
+    missing, note = probe(more).notes
+    assert "(4)" in missing and "2 pictures of number 1 (" in note and ") and 1 more; " in note
+
+
 @pytest.mark.parametrize(("second", "part"), [
     (plain().resize((64, 64)), "is 64x64 and the first picture 96x64"),
     (ramp(255, np.float32), "scale them to 0..1"),
@@ -172,7 +181,7 @@ def test_thumbnails_of_a_folder_open_just_those(tmp_path: Path, monkeypatch: pyt
     folder = saved(tmp_path / "a", **{f"_{n}_png": plain((8 * n,) * 3) for n in range(25)})
     opened: list[str] = []
     plainly = images._upright_rgb
-    monkeypatch.setattr(images, "_upright_rgb", lambda file, path: (opened.append(path.stem), plainly(file, path))[1])
+    monkeypatch.setattr(images, "_upright_rgb", lambda *given: (opened.append(given[1].stem), plainly(*given))[1])
     source = Source(folder, Answers(BytesIO()))
     found = [(number, int(picture.mean())) for number, picture in source._scattered(4, list(SIZE))]
     assert found == [(n, 8 * n) for n in (0, 8, 16, 24)] and opened == ["0", "8", "16", "24"]

@@ -131,6 +131,21 @@ def test_the_default_track_is_taken(tmp_path: Path) -> None:
     video = decode_video(source, size=SIZE)
     written = write_video(tmp_path / "c.mp4", video.frames, video.fps, audio_from=source)
     assert np.abs(sound_of(written)[0]).max() > 0.3
+    assert video.notes == ("b.mp4 has 2 audio tracks, of which the default one is kept",)
+
+
+def test_subtitles_that_are_left_out_are_said(tmp_path: Path) -> None:
+    texts = tmp_path / "a.srt"
+    texts.write_text("1\n00:00:00,000 --> 00:00:01,000\nA red ball\n")
+    sounding = make(tmp_path / "a.mp4", 24, audio="aac", options={"g": "12"})
+    assert not probe(sounding).notes
+    both = ["-i", str(sounding), "-i", str(texts), "-c", "copy", "-map", "0:v", "-map", "1"]
+    one = ffmpeg(tmp_path / "one.mkv", *both, "-map", "0:a")
+    assert probe(one).notes == ("one.mkv has subtitles, which are left out",)
+    more = ffmpeg(tmp_path / "more.mkv", *both, "-map", "0:a", "-map", "0:a")
+    said = "more.mkv has 2 audio tracks, of which the default one is kept, and subtitles, which are left out"
+    assert probe(more).notes == (said,)
+    assert [number(picture) for picture in thumbnails(more, 3)[1]] == [0, 12, 23]
 
 
 def test_sound_of_a_transport_stream_in_mp2_is_encoded(tmp_path: Path) -> None:

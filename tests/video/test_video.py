@@ -234,17 +234,26 @@ def test_varying_rate_keeps_frames_and_duration(tmp_path: Path) -> None:
     assert number(decode_video(path, size=(96, 64), frames=slice(17, 18)).frames[0]) == 17
 
 
-def test_untagged_high_definition_is_taken_as_bt709(tmp_path: Path) -> None:
-    red = np.zeros((720, 736, 3), np.uint8) + np.array([200, 40, 30], np.uint8)
-    path = tmp_path / "hd.mp4"
+@pytest.mark.parametrize(
+    ("size", "matrix"),
+    [
+        ((736, 720), "ITU709"), ((1280, 534), "ITU709"), ((608, 1080), "ITU709"), ((720, 576), "ITU601"),
+        ((854, 480), "ITU601"),
+    ],
+)  # fmt: skip
+def test_what_declares_no_matrix_has_that_of_its_size(size: tuple[int, int], matrix: str, tmp_path: Path) -> None:
+    red = np.zeros((*size[::-1], 3), np.uint8) + np.array([200, 40, 30], np.uint8)
+    path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 736, 720, "yuv420p"
-        frame = av.VideoFrame.from_ndarray(red, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
+        stream = container.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(red, format="rgb24").reformat(format="yuv420p", dst_colorspace=matrix)
         frame.colorspace = 2
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert abs(decode_video(path, size=(64, 64)).frames[0].astype(int) - red[0, 0]).max() <= 4
+    whole = (size[0] // 8 * 8, size[1] // 8 * 8)
+    for wanted in ((64, 64), whole):  # at the working size, and as a delivery at the source's size reads it
+        assert abs(decode_video(path, size=wanted).frames[0].astype(int) - red[0, 0]).max() <= 4
 
 
 def test_a_file_cut_short_gives_what_it_has(tmp_path: Path) -> None:

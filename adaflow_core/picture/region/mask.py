@@ -25,12 +25,12 @@ from adaflow_core.storage.arrays import scratch, taken
 from adaflow_core.video.client import Decoder
 from adaflow_core.video.decode import as_array, picture_of
 from adaflow_core.video.images import read_picture
-from adaflow_core.video.types import Video
+from adaflow_core.video.types import DARK, Video
 
 FEATHER = 8  # pixels
 BEFORE_CROPS = "never"  # what older versions did, for regions that do not say
 BRIGHT = 128  # of 0..255, from which a pixel of a file is inside
-ASPECT = 0.04  # by which a mask's width to height may differ from the video's: working sizes are rounded
+ASPECT = 0.04  # by which a working size's width to height may differ from the file's, which a mask may have
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Region:
     """What is asked for: `painted`, `masks` or `words`, one of them.
 
     Arrays are inside where they are not 0, files (pictures, a video, a folder of pictures) and PIL images where they
-    are bright.
+    are bright; what is transparent there is outside.
     """
 
     painted: Mapping[int, Any] = field(default_factory=dict)  # frame -> [H, W]; carried to the others
@@ -142,7 +142,7 @@ def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, ND
         if not 0 <= frame < len(video):
             raise AdaFlowError(f"a mask is for frame {frame}; the video has the frames 0 to {len(video) - 1}")
         if isinstance(mask, Path):
-            inside = fitted(read_picture(mask).mean(axis=-1) >= BRIGHT, video.size, mask.name)
+            inside = fitted(read_picture(mask, DARK).mean(axis=-1) >= BRIGHT, video.size, mask.name)
         else:
             inside = fitted(np.asarray(mask), video.size)
         if not inside.any():
@@ -185,7 +185,7 @@ def _frames_of(path: Path, video: Video, monitor: Monitor) -> Iterator[np.ndarra
             )
         check_aspect((info.width, info.height), video.size, path.name)
         first = 0 if info.frames == T else video.start
-        for _, _, frame in decoder.frames(video.size, first, T, whole=True):
+        for _, _, frame in decoder.frames(video.size, first, T, whole=True, ground=DARK):
             yield frame
 
 
@@ -209,7 +209,8 @@ def feathered(inside: NDArray[np.bool_], feather: int) -> NDArray[np.uint8]:
 
 
 def check_aspect(size: tuple[int, int], wanted: tuple[int, int], name: str) -> None:
-    if abs(size[0] / size[1] * wanted[1] / wanted[0] - 1) > ASPECT:
+    ratio = size[0] / size[1] * wanted[1] / wanted[0]
+    if max(ratio, 1 / ratio) > 1 / (1 - ASPECT) + 1e-6:
         raise AdaFlowError(
             f"{name} is {size[0]}x{size[1]} and the video {wanted[0]}x{wanted[1]}; give one of the same shape"
         )
@@ -219,7 +220,7 @@ def _held(mask: Any, frame: int) -> Any:
     """A painted mask as a path, or as an array [H, W]."""
     name = f"the mask of frame {frame}"
     if isinstance(mask, Image):
-        return picture_of(mask, name).mean(axis=-1) >= BRIGHT
+        return picture_of(mask, name, DARK).mean(axis=-1) >= BRIGHT
     return mask if isinstance(mask, Path) else as_array(mask, name)
 
 

@@ -17,6 +17,7 @@ from adaflow_core.picture.region.words import find_words
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Plan
+from adaflow_core.video.types import DARK
 
 
 def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> RegionMask:
@@ -51,7 +52,8 @@ def _content(asked: dict[str, Any]) -> dict[str, Any]:
     """What decides on the mask: without the names of files."""
     masks = asked["masks"] and asked["masks"]["checksum"]
     painted = [(row["frame"], row["checksum"]) for row in asked["painted"]]
-    return {"painted": painted, "masks": masks, "words": asked["words"], "feather": asked["feather"]}
+    held = {"painted": painted, "masks": masks, "words": asked["words"], "feather": asked["feather"]}
+    return held | {"ground": DARK}  # older versions laid transparent masks over white
 
 
 def _inside(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> tuple[np.ndarray, str]:

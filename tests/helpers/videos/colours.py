@@ -109,7 +109,9 @@ def _codes(tags: Tags) -> np.ndarray:
 
 
 def _luma(tags: Tags) -> tuple[float, float]:
-    return _LUMA[6 if tags.matrix == 2 else tags.matrix]  # small pictures that declare none are BT.601
+    # Pictures that declare none are BT.2020 where they have its primaries or are HDR, and small ones BT.601.
+    undeclared = 9 if tags.primaries == 9 or tags.transfer in HDR else 6
+    return _LUMA[undeclared if tags.matrix == 2 else tags.matrix]
 
 
 def _scales(tags: Tags, bits: int) -> tuple[list[int], list[int]]:
