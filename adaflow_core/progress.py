@@ -109,6 +109,16 @@ class Stage:
         self.skipped += count
         self._send(None)
 
+    @contextmanager
+    def again_if_it_fails(self) -> Iterator[None]:
+        """What is counted within counts no more where the block raises: it will be begun again, or never be done."""
+        before = self.done
+        try:
+            yield
+        except BaseException:
+            self.done = before
+            raise
+
     def chunks(self, count: int, size: int) -> Iterator[slice]:
         """Slices of at most `size` covering range(count); the stage advances after each."""
         for start in range(0, count, size):

@@ -353,3 +353,21 @@ def test_a_device_that_is_full_is_told_in_a_sentence(
         fresh.plan(frames, PlanConfig(keyframes=2)) if call == "plan" else fresh.edit(plan, PROMPT, config)
     monkeypatch.undo()
     assert fresh.edit(plan, PROMPT, config).report["resumed_at_step"] == (0 if call == "plan" else QUICK.steps)
+
+
+def test_a_pass_that_did_not_fit_is_not_counted_twice(
+    fresh: AdaFlow, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, seen, left = fresh.plan(frames, PlanConfig(keyframes=2)), list[Progress](), [3]
+    predict = Backbone.predict
+
+    def full_once(self: Backbone, *args: Any) -> torch.Tensor:
+        left[0] -= 1
+        if not left[0]:  # in the middle of the first pass
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(self, *args)
+
+    monkeypatch.setattr(Backbone, "predict", full_once)
+    fresh.edit(plan, PROMPT, replace(QUICK, steps=5, inversion_steps=5, agreements=0), progress=seen.append)
+    counts = [p for p in seen if p.stage == "invert"]
+    assert counts[-1].done == counts[-1].total == max(p.done for p in counts)

@@ -62,14 +62,15 @@ def invert(
         def run(ids: np.ndarray, count: int) -> None:
             x = to_device(latents[ids], backbone.device).float()
             kept = []
-            for i, (origin, target) in enumerate(moves):
-                # The model is told the timestep it moves to, as the sampler will be when it comes back.
-                x = ddim_step(backbone.schedule, x, backbone.predict(x, target, states), origin, target)
-                if i % factor == 0:
-                    kept.append(x[:count].to(stored_as))
-                stage.advance(count)
-            # Fetched together: each fetching waits for the device, and the device then for the next pass.
-            stored[::-1, ids[:count]] = backbone.fetch(torch.stack(kept))
+            with stage.again_if_it_fails():
+                for i, (origin, target) in enumerate(moves):
+                    # The model is told the timestep it moves to, as the sampler will be when it comes back.
+                    x = ddim_step(backbone.schedule, x, backbone.predict(x, target, states), origin, target)
+                    if i % factor == 0:
+                        kept.append(x[:count].to(stored_as))
+                    stage.advance(count)
+                # Fetched together: each fetching waits for the device, and the device then for the next pass.
+                stored[::-1, ids[:count]] = backbone.fetch(torch.stack(kept))
             done[ids[:count]] = True
 
         in_passes(own, rows, run)
