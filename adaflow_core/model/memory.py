@@ -1,4 +1,4 @@
-"""Memory: arrays on their way to the device, work in parts that fit, and how much it takes at its peak."""
+"""Memory: arrays on their way to the device and back, work in parts that fit, and how much it takes at its peak."""
 
 from __future__ import annotations
 
