@@ -72,7 +72,7 @@ class _Made:
     frames: np.ndarray  # [F, H, W, 3] uint8
     renewed: np.ndarray | None  # [F, h, w] 0..1, where a thing takes another's place
     config: EditConfig  # the job's, with what its place decides, and the frames of a pass as memory allowed
-    checkpoint: Checkpoint  # to be removed when the edit is whole
+    state: Path  # the file of the latents after the last step
     inversion_reused: bool
     resumed_at_step: int  # 0: from the beginning
 
@@ -200,7 +200,6 @@ class Job:
             if self.over.crop is not None:
                 crop = self.over.crop.at(part)
                 frames = crop.window.lay(frames, crop.source.frames)
-            made.checkpoint.finish()
         result = self._result(
             frames,
             seconds=time.perf_counter() - began,
@@ -209,7 +208,7 @@ class Job:
             resumed_at_step=made.resumed_at_step,
             config=made.config,
             edited=thinned.frames,
-            state=made.checkpoint.path,
+            state=made.state,
         )
         if kept:
             result.forget_state()
@@ -277,7 +276,7 @@ class Job:
         if checkpoint.problem:
             monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
         frames = finished_frames(film, edited[part])
-        return _Made(frames, renewed, replace(settled, chunk=editor.chunk), checkpoint, reused, resumed)
+        return _Made(frames, renewed, replace(settled, chunk=editor.chunk), checkpoint.path, reused, resumed)
 
     def _settled(self, place: np.ndarray | None) -> EditConfig:
         """The settings with what depends on the place that was found."""

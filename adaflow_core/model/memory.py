@@ -268,9 +268,8 @@ class HostOutputs:
         return there
 
 
-PINNED = (
-    2**28
-)  # bytes of a result up to which it comes to the host beside other work: latents of 4,000 frames of 384x672
+# Bytes of a result up to which it comes to the host beside other work: latents of 4,000 frames of 384x672.
+PINNED = 2**28
 BLOCK = 256  # frames' latents that go between a file and the device at a time: a long video's must not fill the memory
 
 

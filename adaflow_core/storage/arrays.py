@@ -117,8 +117,8 @@ def copied(array: np.ndarray) -> np.ndarray:
 def put_rows(out: np.ndarray, rows: slice | np.ndarray, values: np.ndarray) -> None:
     """`out[rows] = values`; `rows`: a slice, or numbers [F].
 
-    Pages of a memory map are made ready first, those of a range at once: up to a third of the time that Linux takes
-    where each is made when it is first written to. What is put together should fit into memory several times.
+    Pages of a memory map are made ready first, those of a range at once: Linux takes as little as a third of the time
+    that it takes where each is made when it is first written to. All that is put at once should fit into memory.
     """
     if isinstance(out, np.memmap) and sys.platform == "linux" and out.flags.c_contiguous and out.size:
         numbers = np.sort(np.arange(len(out))[rows])
