@@ -9,31 +9,39 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, edit_of, resolve_edit, resolve_plan
-from adaflow_core.editing.forecast import Forecaster, Passing
+from adaflow_core.editing.checkpoint import frames_digest
+from adaflow_core.editing.forecast import Forecaster, Passing, of_draft
 from adaflow_core.editing.place import wording
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.film.draft import Draft, check_drafts, kept_draft, keyframes_alone
-from adaflow_core.film.retake import around_of, frames_of, retaken, stretch_frames, surroundings, take_of
-from adaflow_core.film.stretch import Laid, ramp, stretch_of, together
+from adaflow_core.film.draft import Draft, check_drafts, keyframes_alone, told_of_draft
+from adaflow_core.film.retake import (
+    around_of,
+    frames_of,
+    laid_take,
+    stretch_frames,
+    surroundings,
+    take_of,
+    with_take,
+)
+from adaflow_core.film.stretch import Laid, lay_into, lay_over, ramp, stretch_of, together
 from adaflow_core.film.thinned import Thinned
-from adaflow_core.film.timeline import Timeline, shown, stretches, timeline_result
-from adaflow_core.job import Job, OverThePicture
+from adaflow_core.film.timeline import PromptRange, Timeline, shown, stretches, timeline_result
+from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.model.memory import on_device
 from adaflow_core.motion.carrying import NEAR, about_to_edit
 from adaflow_core.motion.flow import flow_is_known, source_flow
-from adaflow_core.picture.by_hand import ByHand, changed_region, film_by_hand
+from adaflow_core.picture.by_hand import ByHand
+from adaflow_core.picture.over import Asked
 from adaflow_core.picture.region import Region, RegionMask
-from adaflow_core.picture.region.crops import crop_of
 from adaflow_core.picture.region.track import region_mask
 from adaflow_core.planning.analysis import (
     VideoLike,
@@ -43,7 +51,7 @@ from adaflow_core.planning.analysis import (
     source_latents,
     source_video,
 )
-from adaflow_core.planning.planner import Planner, drawn_layouts
+from adaflow_core.planning.planner import Planner, build_layout, counted_layout, drawn_layouts
 from adaflow_core.planning.residual import edited_residual
 from adaflow_core.progress import Monitor, Progress, beside
 from adaflow_core.report.scores import Scores, Shown, score
@@ -123,9 +131,10 @@ class AdaFlow:
     ) -> Plan:
         """Choose keyframes and kept tokens, and say what the edit will take.
 
-        `video`: a path, or frames [T, H, W, 3] uint8, such arrays or PIL images one after another (then `fps` is their
-        rate). `size`: working (width, height) in pixels; by default a file's shorter side becomes the model's own, and
-        frames stay as they are. `frames`: a range of the video's frames. `edit`: the settings that the forecast is for.
+        `video`: a path, or frames [T, H, W, 3] uint8, such arrays or PIL images one after another. `fps`: the rate of
+        these, and of a folder of pictures; a file has its own. `size`: working (width, height) in pixels; by default a
+        file's shorter side becomes the model's own, and frames stay as they are. `frames`: a range of the video's
+        frames. `edit`: the settings that the forecast is for.
         A second plan of the same video with other settings reuses its features.
         """
         monitor = Monitor(progress, stop)
@@ -144,7 +153,7 @@ class AdaFlow:
                 grids = self.backbone.grids(*decoded.size)
                 layout = self._planner.layout(features, key, choice, grids, config, monitor)
                 again = self._layout_seconds(features, choice.segments, grids, config, wanted, monitor)
-            edited = self._edited(decoded, choice.segments, config, wanted, monitor)
+            edited = self._edited(decoded, choice.segments, wanted, monitor)
             passing = Passing.of(len(edited), len(decoded))
             predicted = self._forecaster.predict(decoded, layout, passing, wanted, monitor, again)
         return Plan(
@@ -190,14 +199,11 @@ class AdaFlow:
             works.append(partial(source_flow, video, self.cache.beside))
         return beside(monitor, *works)
 
-    def _edited(
-        self, video: Video, segments: Segments, config: PlanConfig, wanted: EditConfig, monitor: Monitor
-    ) -> np.ndarray:
+    def _edited(self, video: Video, segments: Segments, wanted: EditConfig, monitor: Monitor) -> np.ndarray:
         """[F] the frames that the model will edit; about as many where the source's motion is not known yet."""
         assert wanted.stride
-        stride = 1 if config.resample else wanted.stride
-        frames = len(video), segments.cuts, segments.keyframes, stride
-        if stride == 1 or (self.backbone.device.type == "cpu" and not flow_is_known(video, self.cache)):
+        frames = len(video), segments.cuts, segments.keyframes, wanted.stride
+        if wanted.stride == 1 or (self.backbone.device.type == "cpu" and not flow_is_known(video, self.cache)):
             return about_to_edit(*frames)
         return Thinned.of(video, *frames[1:], self.backbone, self.cache, monitor).frames
 
@@ -245,18 +251,17 @@ class AdaFlow:
         """
         check_drafts(plan)
         keyframes = plan.layout.keyframes
-        config = _of_draft(config)
+        config = of_draft(config or EditConfig())
         with self._job(plan, prompt, config, progress, stop, region, by_hand) as whole:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
-            make = partial(job.edit, partial(whole.invert, keyframes), kept=True)
-            draft = kept_draft(self.cache, job.key, plan, make, job.monitor, self.backbone.team)
-            return replace(draft, report=draft.report | whole.over.asked)
+            frames, told = job.kept("drafts", partial(told_of_draft, plan), partial(whole.invert, keyframes))
+            return Draft(keyframes, frames, told["report"] | whole.over.asked, tuple(told["warnings"]))
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
         """What `draft` takes with nothing in the cache but the plan."""
-        with self._exclusive(Monitor()):
-            return self._forecast(keyframes_alone(plan), _of_draft(config), Monitor())
+        with self._exclusive(Monitor(), plan):
+            return self._forecast(keyframes_alone(plan), of_draft(config or EditConfig()), Monitor())
 
     def edit_timeline(
         self,
@@ -274,32 +279,34 @@ class AdaFlow:
         Finished ranges are kept in the cache: an edit that is stopped goes on with the next, and after a change of one
         prompt the others are not edited again. Raises as `edit`.
         """
-        began, config = time.perf_counter(), config or EditConfig()
-        if not isinstance(timeline, Timeline):
-            raise AdaFlowError(
-                f"the timeline is {timeline!r:.80}; give a Timeline of PromptRanges, or one text to edit()"
-            )
-        timeline = timeline.on(plan.video)
-        with self._exclusive(Monitor(progress, stop)):
-            parts, laid = [], []
-            for part in stretches(timeline, plan.segments.cuts, len(plan.video)):
-                monitor = Monitor(progress, stop)  # whose seconds and notes are this part's
-                self._check_request(plan, part.prompt)
-                piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
-                alone = part.prompt == piece.config.source_prompt
-                inside = self._over(plan, region, by_hand, alone, monitor).at(slice(part.start, part.end))
-                job = Job.of(self.backbone, self.cache, piece, part.prompt, config, monitor, over=inside)
-                frames, report = self._kept(job)
-                laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
-                parts.append(report | {"first_frame": part.start})
-            return timeline_result(plan, timeline, config, parts, laid, time.perf_counter() - began)
+        return self.replay(
+            plan, timeline, config or EditConfig(), (), region=region, by_hand=by_hand, progress=progress, stop=stop
+        )
+
+    def _film(
+        self, asked: Asked, timeline: Timeline, config: EditConfig, progress: Report | None, stop: Stop | None
+    ) -> EditResult:
+        """The film of a timeline in frames of the plan; its report lacks `frames_digest`."""
+        began, plan, parts, laid = time.perf_counter(), asked.plan, [], []
+        for part in stretches(timeline, plan.segments.cuts, len(plan.video)):
+            monitor = Monitor(progress, stop)  # whose seconds and notes are this part's
+            self._check_request(plan, part.prompt)
+            piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
+            alone = part.prompt == piece.config.source_prompt
+            inside = asked.over(alone, monitor).at(slice(part.start, part.end))
+            job = Job.of(self.backbone, self.cache, piece, part.prompt, config, monitor, over=inside)
+            frames, report = self._kept(job)
+            laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
+            parts.append(report | {"first_frame": part.start})
+        seconds = time.perf_counter() - began
+        return timeline_result(plan, timeline, config, parts, laid, seconds, self.backbone.team)
 
     def forecast_timeline(self, plan: Plan, timeline: Timeline, config: EditConfig | None = None) -> Forecast:
         """What `edit_timeline` takes with nothing in the cache but the plan."""
         found, monitor, T = [], Monitor(), len(plan.video)
-        with self._exclusive(monitor):
+        with self._exclusive(monitor, plan):
             for part in stretches(timeline.on(plan.video), plan.segments.cuts, T):
-                piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
+                piece = stretch_of(plan, part.start, part.end, part.source_prompt, counted_layout)
                 found.append(self._forecast(piece, config or EditConfig(), monitor))
         return together(found)
 
@@ -307,13 +314,13 @@ class AdaFlow:
         """What `retake` takes with nothing in the cache but the plan. AdaFlowError where there are no such frames."""
         frames, monitor = stretch_frames(plan, frames), Monitor()
         config = self._wanted(config, plan.config)
-        with self._exclusive(monitor):
-            edited = self._edited(plan.video, plan.segments, plan.config, config, monitor)
+        with self._exclusive(monitor, plan):
+            edited = self._edited(plan.video, plan.segments, config, monitor)
             begin, end, segments, held = surroundings(plan.segments, *frames, edited)
             edited = np.union1d(edited, begin + segments.keyframes)
             inside = int(((edited >= frames[0]) & (edited < frames[1])).sum())
             passing = Passing(inside + len(held), frames[1] - frames[0] - inside)
-            piece = self._stretch(plan, begin, end, None, monitor, segments)
+            piece = stretch_of(plan, begin, end, None, counted_layout, segments)
             return self._forecast(piece, config, monitor, passing)
 
     def retake(
@@ -335,26 +342,34 @@ class AdaFlow:
         The keyframes on either side are held. By default what the frames show now is asked for again. `result` stays as
         it is, so that several takes lie side by side. Raises as `edit`.
         """
-        monitor, (start, end) = Monitor(progress, stop), stretch_frames(plan, frames)
-        take = take_of(plan, result, start, end, prompt, source_prompt)
+        monitor, asked = Monitor(progress, stop), Asked(self.backbone, self.cache, plan, region, by_hand)
+        take = take_of(plan, result, *stretch_frames(plan, frames), prompt, source_prompt)
         self._check_request(plan, take.prompt)
-        with self._exclusive(monitor):
-            config = config or EditConfig()
-            source = plan.config.source_prompt if take.source_prompt is None else take.source_prompt
-            edited = frames_of(
-                result.report, start, end, config.stride or wording(source, take.prompt).stride(config.structure)
-            )
-            begin, stop_at, segments, held = surroundings(plan.segments, start, end, edited)
-            piece = self._stretch(plan, begin, stop_at, take.source_prompt, monitor, segments)
-            only = slice(start - begin, end - begin)
-            around = None
-            if len(held) or edited is not None:
-                around = around_of(result, piece, only, begin, held, edited)
-            alone = take.prompt == piece.config.source_prompt
-            inside = self._over(plan, region, by_hand, alone, monitor).at(slice(begin, stop_at))
-            job = Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around, inside)
-            new, report = self._kept(job)
-            return retaken(plan, result, take, config, new, report, begin)
+        with self._exclusive(monitor, plan):
+            laid, result = self._taken(asked, result, take, config or EditConfig(), monitor)
+            film = lay_over(result.frames, [laid], self.backbone.team)
+            return self._with_digest(replace(result, frames=film))
+
+    def _taken(
+        self, asked: Asked, result: EditResult, take: PromptRange, config: EditConfig, monitor: Monitor
+    ) -> tuple[Laid, EditResult]:
+        """A take as it is laid over the film, and the result with what its report then says but for the digest."""
+        plan, start, end = asked.plan, take.start, take.end
+        source = plan.config.source_prompt if take.source_prompt is None else take.source_prompt
+        edited = frames_of(
+            result.report, start, end, config.stride or wording(source, take.prompt).stride(config.structure)
+        )
+        begin, stop_at, segments, held = surroundings(plan.segments, start, end, edited)
+        piece = self._stretch(plan, begin, stop_at, take.source_prompt, monitor, segments)
+        only = slice(start - begin, end - begin)
+        around = None
+        if len(held) or edited is not None:
+            around = around_of(result, piece, only, begin, held, edited)
+        alone = take.prompt == piece.config.source_prompt
+        inside = asked.over(alone, monitor).at(slice(begin, stop_at))
+        job = Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around, inside)
+        new, report = self._kept(job)
+        return laid_take(plan, result.frames, take, new), with_take(plan, result, take, config, report, begin)
 
     def replay(
         self,
@@ -369,35 +384,33 @@ class AdaFlow:
         stop: Stop | None = None,
     ) -> EditResult:
         """The film of a timeline and of a report's takes, each over those before; what the cache has is not redone."""
-        over: dict[str, Any] = {"region": region, "by_hand": by_hand, "progress": progress, "stop": stop}
-        result = self.edit_timeline(plan, timeline, config, **over)
-        for take in takes:
-            settings, (start, end) = edit_of(take["settings"]), take["frames"]
-            named = take.get("source_prompt")
-            result = self.retake(plan, result, (start, end), take["prompt"], settings, source_prompt=named, **over)
-        return result
+        if not isinstance(timeline, Timeline):
+            raise AdaFlowError(
+                f"the timeline is {timeline!r:.80}; give a Timeline of PromptRanges, or one text to edit()"
+            )
+        timeline, asked = timeline.on(plan.video), Asked(self.backbone, self.cache, plan, region, by_hand)
+        with self._exclusive(Monitor(progress, stop), plan):
+            result = self._film(asked, timeline, config, progress, stop)
+            for row in takes:
+                frames, named = stretch_frames(plan, row["frames"]), row.get("source_prompt")
+                take = take_of(plan, result, *frames, row["prompt"], named)
+                self._check_request(plan, take.prompt)
+                monitor = Monitor(progress, stop)
+                laid, result = self._taken(asked, result, take, edit_of(row["settings"]), monitor)
+                lay_into(result.frames, laid, self.backbone.team)  # nobody else has the film yet
+            return self._with_digest(result)
 
     def region(
         self, plan: Plan, region: Region, *, progress: Report | None = None, stop: Stop | None = None
     ) -> RegionMask:
         """The region in every frame of the planned video, as an edit takes it; kept in the cache."""
         monitor = Monitor(progress, stop)
-        with self._exclusive(monitor):
+        with self._exclusive(monitor, plan):
             return region_mask(self.backbone, plan, region, self.cache, monitor)
 
-    def _over(
-        self, plan: Plan, region: Region | None, by_hand: ByHand | None, alone: bool, monitor: Monitor
-    ) -> OverThePicture:
-        """What is asked for over the picture; `alone`: nothing but what was changed by hand is edited."""
-        parts = self.backbone, plan
-        film = None if by_hand is None else film_by_hand(*parts, by_hand, self.cache, monitor)
-        if region is None and by_hand is not None and alone:
-            region = changed_region(plan, by_hand)
-        mask = None if region is None else region_mask(*parts, region, self.cache, monitor)
-        crop = None
-        if mask is not None and mask.window is not None:
-            crop = crop_of(plan.video, mask.window, self.cache, monitor)
-        return OverThePicture(mask, film, crop)
+    def _with_digest(self, result: EditResult) -> EditResult:
+        digest = frames_digest(result.frames, self.backbone.team)
+        return replace(result, report=result.report | {"frames_digest": digest})
 
     def _stretch(
         self,
@@ -408,19 +421,14 @@ class AdaFlow:
         monitor: Monitor,
         segments: Segments | None = None,
     ) -> Plan:
-        text = plan.config.source_prompt if source_prompt is None else source_prompt
-        return stretch_of(plan, start, end, text, self.backbone.device, monitor, self.backbone.team, segments)
+        device, team = self.backbone.device, self.backbone.team
+        lay_out = partial(build_layout, device=device, monitor=monitor, team=team)
+        return stretch_of(plan, start, end, source_prompt, lay_out, segments)
 
     def _kept(self, job: Job) -> tuple[np.ndarray, dict[str, Any]]:
         """Edited frames of a stretch, kept in the cache, and their report."""
-
-        def build(folder: Path) -> dict[str, Any]:
-            result = job.edit(kept=True)
-            self.backbone.team.lead(lambda: np.save(folder / "frames.npy", result.frames))
-            return {"report": result.report}
-
-        folder, meta, _ = self.cache.get("takes", job.key, build, job.monitor.note, together=True)
-        return np.load(folder / "frames.npy", mmap_mode="r"), meta["report"] | job.over.asked
+        frames, told = job.kept("takes", lambda result: {"report": result.report})
+        return frames, told["report"] | job.over.asked
 
     def place(
         self,
@@ -460,7 +468,7 @@ class AdaFlow:
         """
         check_edit_of(plan.video, result)
         monitor = Monitor(progress, stop)
-        with self._exclusive(monitor):
+        with self._exclusive(monitor, plan):
             usual, prompts = plan.config.source_prompt, list[Shown | None]()
             for each in shown(result.report, len(plan.video)):
                 if each is None:
@@ -487,7 +495,7 @@ class AdaFlow:
     def _forecast(self, plan: Plan, config: EditConfig, monitor: Monitor, passing: Passing | None = None) -> Forecast:
         wanted = self._wanted(config, plan.config)
         if passing is None:
-            edited = self._edited(plan.video, plan.segments, plan.config, wanted, monitor)
+            edited = self._edited(plan.video, plan.segments, wanted, monitor)
             passing = Passing.of(len(edited), len(plan.video))
         return self._forecaster.predict(plan.video, plan.layout, passing, wanted, monitor)
 
@@ -513,18 +521,22 @@ class AdaFlow:
         alone = by_hand is not None and prompt == source_prompt
         self._check_request(plan, prompt, alone)
         monitor = Monitor(progress, stop)
-        with self._exclusive(monitor):
-            over = self._over(plan, region, by_hand, alone, monitor)
+        with self._exclusive(monitor, plan):
+            over = Asked(self.backbone, self.cache, plan, region, by_hand).over(alone, monitor)
             yield Job.of(self.backbone, self.cache, plan, prompt, config, monitor, over=over)
 
     @contextmanager
-    def _exclusive(self, monitor: Monitor) -> Iterator[None]:
-        """One job at a time on the device; a job that is stopped while it waits leaves the queue."""
+    def _exclusive(self, monitor: Monitor, plan: Plan | None = None) -> Iterator[None]:
+        """One job at a time on the device; a job that is stopped while it waits leaves the queue.
+
+        The cache keeps what the job asks for, and what its `plan` is of.
+        """
         while not self._turn.acquire(timeout=0.2):
             monitor.check()
         self.backbone.finite.forget()
+        planned = () if plan is None else (plan.video.frames, plan.features.tokens)
         try:
-            with on_device(self.backbone.device):
+            with self.cache.at_work(*planned), on_device(self.backbone.device):
                 yield
         except torch.OutOfMemoryError:
             # From None: the exception would keep the failed call's tensors alive.
@@ -534,8 +546,3 @@ class AdaFlow:
             ) from None
         finally:
             self._turn.release()
-
-
-def _of_draft(config: EditConfig | None) -> EditConfig:
-    """An edit's settings without what needs all of its frames."""
-    return replace(config or EditConfig(), agreements=0, smoothing=0.0)

@@ -18,7 +18,7 @@ from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.editing.finish.finished import finished_frames
 from adaflow_core.editing.inversion import invert, load_inversion
-from adaflow_core.editing.place import Wording, find_place, wording
+from adaflow_core.editing.place import Wording, find_place, keeps_shapes, wording
 from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.stretch import only_frames
 from adaflow_core.film.thinned import Thinned
@@ -28,11 +28,12 @@ from adaflow_core.model.memory import PeakMemory
 from adaflow_core.motion.carrying import interpolated
 from adaflow_core.picture.by_hand import HandFilm, held_to_it
 from adaflow_core.picture.changes import hardly_changed
+from adaflow_core.picture.over import NOTHING, OverThePicture
 from adaflow_core.picture.region import RegionMask
 from adaflow_core.picture.region.crops import Crop, cropped_plan
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import drawn_layouts
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, added
 from adaflow_core.report.preview import latent_preview
 from adaflow_core.storage.arrays import taken
 from adaflow_core.storage.cache import Cache, cache_key
@@ -40,29 +41,10 @@ from adaflow_core.types import EditResult, Embedding, Inversion, Plan
 from adaflow_core.version import __version__
 from adaflow_core.video.types import Video
 
-MADE = 4  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up
+MADE = 5  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up
 
-
-@dataclass(frozen=True)
-class OverThePicture:
-    """What is asked for beside the prompt."""
-
-    region: RegionMask | None = None  # outside which the source stays
-    by_hand: HandFilm | None = None  # edited in the source's place
-    crop: Crop | None = None  # of what alone is edited
-
-    def at(self, frames: slice | np.ndarray) -> OverThePicture:
-        """That of some frames."""
-        parts = (None if part is None else part.at(frames) for part in (self.region, self.by_hand, self.crop))
-        return OverThePicture(*parts)  # type: ignore[arg-type]  # each is of its own kind
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What a report says of it; names of files are not part of what an edit is known by."""
-        return {
-            "region": None if self.region is None else self.region.asked,
-            "by_hand": None if self.by_hand is None else self.by_hand.asked,
-        }
+Invert = Callable[[], tuple[Inversion, bool]]
+"""Gives the inversion, and whether the cache had it."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +74,7 @@ class Job:
     latents: np.ndarray  # [T, 4, h, w] float32, of `video`
     monitor: Monitor
     around: Around | None = None  # only a part is edited, and fits into this
-    over: OverThePicture = OverThePicture()
+    over: OverThePicture = NOTHING
 
     @classmethod
     def of(
@@ -104,7 +86,7 @@ class Job:
         config: EditConfig,
         monitor: Monitor,
         around: Around | None = None,
-        over: OverThePicture = OverThePicture(),
+        over: OverThePicture = NOTHING,
     ) -> Job:
         source_prompt = plan.config.source_prompt
         words, by_hand = wording(source_prompt, prompt), over.by_hand
@@ -172,7 +154,8 @@ class Job:
         """The share of the steps with the source's structure where the edit takes place."""
         if self._only_by_hand:
             return 1.0
-        if not self.config.focus or (self.region is not None and self._keyframes_place() is None):
+        within = self.region is not None or self.by_hand is not None
+        if not self.config.focus or (within and self._keyframes_place() is None):
             return 1.0  # as of an edit all over the frame, such as one of its style
         return self.words.structure
 
@@ -183,11 +166,11 @@ class Job:
         video = replace(self.video, frames=self.video.frames[keyframes], digest=digest)
         return self._found(video, self.latents[keyframes], np.arange(len(keyframes)))
 
-    def edit(self, invert: Callable[[], tuple[Inversion, bool]] | None = None, kept: bool = False) -> EditResult:
+    def edit(self, invert: Invert | None = None) -> EditResult:
         """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s.
 
-        `kept`: the caller keeps them. Else the state after the last step stays in the cache until they are written, so
-        that the same edit goes on from there if they are lost: by a full disk, say, or a stop while they are written.
+        The state after the last step stays in the cache until they are written, so that the same edit goes on from
+        there if they are lost: by a full disk, say, or a stop while they are written.
         """
         began, part, thinned = time.perf_counter(), self.part, self.thinned()
         with PeakMemory(self.backbone.device) as peak, thinned.followed(self.config.follows_motion):
@@ -196,11 +179,11 @@ class Job:
             made = some._made(invert or partial(self.invert, passing), thinned.flow)
             frames = thinned.with_carried(made.frames, made.renewed)
             if self.region is not None:
-                frames = self.region.at(part).lay(frames, self.plan.video.frames[part])
+                frames = self.region.at(part).lay(frames, self.plan.video.frames[part], self.backbone.team)
             if self.over.crop is not None:
                 crop = self.over.crop.at(part)
-                frames = crop.window.lay(frames, crop.source.frames)
-        result = self._result(
+                frames = crop.window.lay(frames, crop.source.frames, self.backbone.team)
+        return self._result(
             frames,
             seconds=time.perf_counter() - began,
             peak_memory_bytes=peak.bytes,
@@ -210,9 +193,23 @@ class Job:
             edited=thinned.frames,
             state=made.state,
         )
-        if kept:
+
+    def kept(
+        self, kind: str, told: Callable[[EditResult], dict[str, Any]], invert: Invert | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The edited frames and what is `told` of them, kept in the cache as `kind`. `invert` as `edit` takes it."""
+        made: list[EditResult] = []
+
+        def build(folder: Path) -> dict[str, Any]:
+            result = self.edit(invert=invert)
+            made.append(result)
+            self.backbone.team.lead(lambda: np.save(folder / "frames.npy", result.frames))
+            return told(result)
+
+        folder, meta, _ = self.cache.get(kind, self.key, build, self.monitor.note, together=True)
+        for result in made:  # only now: on a full disk it is all that is left
             result.forget_state()
-        return result
+        return np.load(folder / "frames.npy", mmap_mode="r"), meta
 
     @property
     def part(self) -> slice:
@@ -222,7 +219,7 @@ class Job:
     def thinned(self) -> Thinned:
         """The frames that the result is of, and which of them the model edits: keyframes and given ones among them."""
         assert self.config.stride
-        part, stride = self.part, 1 if self.plan.config.resample else self.config.stride
+        part, stride = self.part, self.config.stride
         needed, cuts = self.plan.layout.keyframes, self.plan.segments.cuts
         if self.by_hand is not None:
             needed = np.union1d(needed, self.by_hand.given)
@@ -250,7 +247,7 @@ class Job:
             over=replace(self.over, crop=None).at(frames),
         )  # fmt: skip
 
-    def _made(self, invert: Callable[[], tuple[Inversion, bool]], flow: Callable[[], np.ndarray]) -> _Made:
+    def _made(self, invert: Invert, flow: Callable[[], np.ndarray]) -> _Made:
         """All frames by the model. `flow`: their motion."""
         monitor, around, part = self.monitor, self.around, self.part
         inversion, reused = invert()
@@ -265,7 +262,7 @@ class Job:
             place = self.by_hand.place(place, self.backbone.factor, config.focus)
             config = held_to_it(config)
         assert self.config.structure is not None
-        renewed = None if place is None or self.config.structure == 1 else place[part]
+        renewed = None if place is None or keeps_shapes(self.config.structure) else place[part]
         film = EditedFilm(
             self.backbone, self.video.part(part.start, part.stop), self.latents[part], flow,
             self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
@@ -416,11 +413,8 @@ class Job:
             "kept_ratio": plan.kept_ratio,
             "tokens_full": plan.tokens_full,
             "tokens_kept": plan.tokens_kept,
-            "seconds": {  # of planning and of the edit, whenever each took place
-                **plan.seconds,
-                **self.monitor.seconds,
-                "total": sum(plan.seconds.values()) + seconds,
-            },
+            # Of planning and of the edit, whenever each took place.
+            "seconds": added(plan.seconds, self.monitor.seconds) | {"total": sum(plan.seconds.values()) + seconds},
             "peak_memory_bytes": peak_memory_bytes,
             "inversion_reused": inversion_reused,
             "resumed_at_step": resumed_at_step,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,6 +131,12 @@ class Stage:
         if self.monitor._report is not None:
             elapsed = time.perf_counter() - self.start
             self.monitor._report(Progress(self.name, self.done, self.total, elapsed, preview, self.skipped, self.unit))
+
+
+def added(*seconds: Mapping[str, float]) -> dict[str, float]:
+    """The seconds of several works, by stage; a stage that is in more than one takes as long as in all of them."""
+    stages = dict.fromkeys(stage for some in seconds for stage in some)
+    return {stage: sum(some.get(stage, 0.0) for some in seconds) for stage in stages}
 
 
 def in_threads(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -95,10 +95,14 @@ class Slimming:
     @property
     def mask(self) -> np.ndarray:
         """[K, K, n] bool: query keyframe, other keyframe, kept or not."""
+        return np.stack([self.mask_of(q) for q in range(len(self.kept))])
+
+    def mask_of(self, q: int) -> np.ndarray:
+        """[K, n] bool: what query keyframe `q` keeps of each keyframe."""
         K, _, n = self.scores.shape
-        mask = np.zeros((K, K * n), dtype=bool)
-        np.put_along_axis(mask, self.kept.astype(np.int64), True, axis=1)
-        return mask.reshape(K, K, n)
+        mask = np.zeros(K * n, dtype=bool)
+        mask[self.kept[q]] = True
+        return mask.reshape(K, n)
 
 
 @dataclass(frozen=True)
@@ -131,14 +135,22 @@ class EditLayout:
 class Forecast:
     """What the plan predicts for its edit on this machine."""
 
-    seconds: dict[str, float]  # stage -> seconds
+    seconds: dict[str, float]  # stage -> seconds, in the order in which they come
     peak_memory_bytes: int
     measurement: str = ""  # the key of the measurement that it follows from; finished edits correct that one
     pace: float = 1.0  # seconds of a row in the UNet, when this was predicted
+    of_keyframes: dict[str, float] = field(default_factory=dict)  # `seconds` of an edit of the keyframes alone
 
     @property
     def total(self) -> float:
         return sum(self.seconds.values())
+
+    def times(self, factor: float) -> Forecast:
+        """The same with all seconds multiplied."""
+        seconds, of_keyframes = (
+            {stage: factor * value for stage, value in stages.items()} for stages in (self.seconds, self.of_keyframes)
+        )
+        return replace(self, seconds=seconds, of_keyframes=of_keyframes)
 
 
 @dataclass(frozen=True, kw_only=True)

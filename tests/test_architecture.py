@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,17 @@ LAYERS = {"adaflow_core": ENGINE_LAYERS, "webui": PAGE_LAYERS}
 MOST_LINES, MOST_FILES = 60, 10  # of a function, in a folder
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def imports(path: Path) -> list[tuple[str, int]]:
     """Dotted names that a file imports at run time, anywhere in it, with their lines."""
 
     def visit(node: ast.AST) -> Iterator[tuple[str, int]]:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             for child in node.orelse:
                 yield from visit(child)
             return
@@ -74,7 +81,7 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
         for child in ast.iter_child_nodes(node):
             yield from visit(child)
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+    return list(visit(parsed(path)))
 
 
 def sources(package: str) -> list[Path]:
@@ -117,7 +124,7 @@ def test_functions_are_short(package: str) -> None:
     long = [
         f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has {lines} lines"
         for path in sources(package)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES
     ]
@@ -136,7 +143,7 @@ def _given(tree: ast.Module) -> Iterator[str]:
 @pytest.mark.parametrize("package", ["adaflow_core", "webui"])
 def test_a_name_means_one_thing_in_a_module(package: str) -> None:
     """The second of two constants of one name would change what the first one's users compare with."""
-    counts = {path: Counter(_given(ast.parse(path.read_text(encoding="utf-8")))) for path in sources(package)}
+    counts = {path: Counter(_given(parsed(path))) for path in sources(package)}
     assert {(path.name, name) for path, names in counts.items() for name, count in names.items() if count > 1} == set()
 
 

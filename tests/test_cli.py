@@ -21,7 +21,9 @@ from adaflow_core.cli.bar import Bar
 from adaflow_core.cli.batches import run_batch
 from adaflow_core.cli.editing import _compared
 from adaflow_core.cli.main import main
+from adaflow_core.cli.planning import load
 from adaflow_core.config import (
+    METHODS,
     PRESETS,
     EditConfig,
     ModelProfile,
@@ -32,11 +34,13 @@ from adaflow_core.config import (
     resolve_plan,
     settings_of,
 )
-from adaflow_core.errors import AdaFlowError
+from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.project import Project
 from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.progress import Progress
 from adaflow_core.report.export import edit_command
+from adaflow_core.storage.cache import Cache
 
 CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
 pytestmark = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
@@ -152,14 +156,34 @@ def test_plan_with_a_prompt_shows_where_it_changes(tmp_path: Path, capsys: pytes
         assert min(picture.size) > 200
 
 
-def test_edit_writes_a_video_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [["plan", str(CLIP)], ["edit", str(CLIP)], ["retake", "a.json", "--frames", "0:4"]])
+def test_a_command_says_how_large_the_cache_may_grow(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AdaFlow, "from_pretrained", lambda *_, **given: given["cache"])
+    with closing(Bar()) as bar:
+        limits = [load(parser().parse_args(given), bar, None) for given in (command, [*command, "--cache-gb", "0.5"])]
+    assert [cache.limit_bytes for cache in limits] == [Cache.default().limit_bytes, 2**29]  # type: ignore[attr-defined]
+
+
+def test_edit_writes_a_video_and_its_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, report = tmp_path / "edit.mp4", tmp_path / "deep" / "report.json"
     arguments = [
         "edit", str(CLIP), "--size", "128x128", "--frames", "0:6", "--keyframes", "2", "--steps", "2", "--seed", "7",
         "--source-prompt", "a red ball", "--prompt", "a blue ball on marzipan",
         "--out", str(out), "--report", str(report),
     ]  # fmt: skip
+    states = set(Cache.default().root.glob("edits/*.zip"))
+
+    def stopped(*_: object, **__: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdaFlow, "score", stopped)
+        assert main(arguments) == 130 and out.exists()
+    capsys.readouterr()
     assert main(arguments) == 0
+    assert set(Cache.default().root.glob("edits/*.zip")) == states, "no longer needed"
     printed = capsys.readouterr()
     assert printed.out.strip() == str(out) and "marzipan" in printed.err
     with av.open(str(out)) as container:
@@ -174,6 +198,7 @@ def test_edit_writes_a_video_and_its_report(tmp_path: Path, capsys: pytest.Captu
     assert {"agreement", "untouched", "liveliness", "flicker", "edge_error", "rims"} <= set(data["scores"])
     assert 0 <= data["scores"]["agreement"] <= 1
     assert data["seed"] == 7 and data["settings"]["edit"]["steps"] == 2 and data["seconds"]["edit"] > 0
+    assert data["resumed_at_step"] == 2, "what was stopped before its report was there is not made again"
 
 
 @pytest.mark.parametrize(
@@ -238,6 +263,10 @@ def draw_configs(chance: random.Random, profile: ModelProfile) -> tuple[PlanConf
     plan, edit = ({n: draw(s, chance) for n, s in settings_of(c).items()} for c in (PlanConfig, EditConfig))
     plan[chance.choice(["prune", "kv_frames"])] = None
     plan["keyframes_at"] = chance.choice(["", "7", "3,10,17", " 0, 12"])
+    if METHODS[plan["method"]].spacing == "every frame":
+        plan["keyframes_at"] = ""
+    if plan["keyframes_at"]:
+        plan["keyframes"] = None
     if edit["inversion_steps"] is not None:
         steps = edit["steps"] or profile.steps
         edit["inversion_steps"] = steps * chance.randint(1, 1000 // steps)
@@ -278,6 +307,22 @@ def test_the_command_repeats_any_edit(profile: ModelProfile) -> None:
         for plan, edit in (made, expected):
             line = edit_command("a.mp4", "a ball", plan, edit, profile, model="embedded", device=device)
             assert resolved(*parse(shlex.split(line)[3:]), device) == expected, line
+
+
+def test_how_many_keyframes_and_which_are_not_both_given(tmp_path: Path) -> None:
+    def planned(*flags: str) -> PlanConfig:
+        return parse(["edit", "a.mp4", "--prompt=b", *flags])[0]
+
+    with pytest.raises(AdaFlowError, match="--keyframes-at which frames; give one of them"):
+        planned("--keyframes=5", "--keyframes-at=3,10")
+    assert planned("--keyframes=auto", "--keyframes-at=3,10").keyframes_at == "3,10"
+    report = tmp_path / "report.json"
+    report.write_text('{"plan": {"keyframes_at": "3,10"}}')
+    assert planned(f"--settings={report}").keyframes_at == "3,10"
+    assert planned(f"--settings={report}", "--keyframes=5") == PlanConfig(keyframes=5)
+    both = PlanConfig(keyframes=5, keyframes_at="3,10")
+    line = edit_command("a.mp4", "b", both, EditConfig(), ModelProfile(), model="embedded", device="cpu")
+    assert "--keyframes-at=3,10" in line and "--keyframes=" not in line, "those that were set by hand decide"
 
 
 def test_the_command_leaves_out_what_the_model_does_anyway() -> None:

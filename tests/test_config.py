@@ -30,12 +30,13 @@ from adaflow_core.errors import AdaFlowError
         (lambda: PlanConfig(prune=float("nan")), ["prune", "nan"]),
         (lambda: PlanConfig(prune=0.5, kv_frames=4), ["prune and kv_frames"]),
         (lambda: PlanConfig(keyframes_at="3,x"), ["keyframes_at", "'3,x'", "such as 3,10,17"]),
+        (lambda: PlanConfig(keyframes_at="3", method="per-frame"), ["per-frame", "leave out keyframes_at"]),
         (lambda: PlanConfig(keyframes=0), ["keyframes", "0"]),
         (lambda: PlanConfig(keyframes=2.5), ["keyframes", "whole number"]),  # type: ignore[arg-type]
         (lambda: PlanConfig(scales=(3,)), ["scales", "1, 2, 4, 8"]),
         (lambda: PlanConfig(scales=()), ["scales"]),
         (lambda: PlanConfig(method="best"), ["method", "adaflow"]),  # type: ignore[arg-type]
-        (lambda: EditConfig(steps=0), ["steps", "between 1 and 1000"]),
+        (lambda: EditConfig(steps=0), ["steps", "between 1 and 250"]),
         (lambda: EditConfig(steps=10, inversion_steps=15), ["multiple of steps (10)"]),
         (lambda: EditConfig(guidance=0.5), ["guidance"]),
         (lambda: EditConfig(fidelity=2), ["fidelity"]),
@@ -106,6 +107,8 @@ def test_the_model_fills_in_what_is_left_open() -> None:
     assert resolve_edit(EditConfig(), profile, PlanConfig(method="per-frame")).agreements == 0
     assert resolve_plan(PlanConfig(), profile, "cpu").prune == 0.3
     assert resolve_plan(PlanConfig(kv_frames=20), profile, "cuda").prune is None
+    redrawn = resolve_plan(PlanConfig(resample=True), profile, "cpu")
+    assert resolve_edit(EditConfig(stride=8), profile, redrawn).stride == 1  # other frames are keyframes at each step
     assert [resolve_plan(PlanConfig(), profile, device).max_keyframes for device in ("cuda", "cpu")] == [96, 32]
 
 

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +58,24 @@ class Storage:
         with _place(join(self.root, name)) as (files, path):
             return bytes(files.cat_file(path))
 
-    def find_json(self, name: str) -> Any:
-        """The content of a JSON file, or None where there is none."""
-        return json.loads(self.read(name)) if self.exists(name) else None
+    def find_json(self, name: str) -> dict[str, Any] | None:
+        """The object in a JSON file, or None where there is none, or it cannot be read."""
+        with _place(join(self.root, name)) as (files, path):
+            return _object_in(files, path) if files.exists(path) else None
 
-    def read_all(self, folder: str, suffix: str) -> dict[str, Any]:
-        """Every JSON file under `folder`, by its name."""
+    def read_all(
+        self, folder: str, suffix: str, unreadable: Callable[[str], object] = lambda name: None
+    ) -> dict[str, dict[str, Any]]:
+        """The objects in all JSON files under `folder`, by their names; `unreadable` gets those that have none."""
         names = self.names(folder, suffix)
         with _place(join(self.root, folder)) as (files, path), ThreadPoolExecutor(AT_ONCE) as threads:
             # fsspec reads many files by itself too, but takes [, * and ? in their paths as patterns.
-            contents = threads.map(files.cat_file, [f"{path}{name[len(folder) :]}" for name in names])
-            return {name: json.loads(content) for name, content in zip(names, contents, strict=True)}
+            paths = [f"{path}{name[len(folder) :]}" for name in names]
+            found = dict(zip(names, threads.map(partial(_object_in, files), paths), strict=True))
+        for name in names:
+            if found[name] is None:
+                unreadable(name)
+        return {name: content for name, content in found.items() if content is not None}
 
     def write(self, name: str, data: bytes) -> None:
         with _place(join(self.root, name)) as (files, path), _whole(files, path) as part:
@@ -90,6 +99,22 @@ class Storage:
             return copy
 
 
+def _object_in(files: Any, path: str) -> dict[str, Any] | None:
+    """The object in a JSON file; None where it is damaged, or the disk does not give it back.
+
+    What a bucket does not give back now may be whole there.
+    """
+    try:
+        found = json.loads(files.cat_file(path))
+    except ValueError:
+        return None
+    except OSError:
+        if not _is_local(files):
+            raise
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _is_local(files: Any) -> bool:
     return "file" in ([files.protocol] if isinstance(files.protocol, str) else files.protocol)
 
@@ -97,11 +122,12 @@ def _is_local(files: Any) -> bool:
 @contextmanager
 def _place(url: str) -> Iterator[tuple[Any, str]]:
     """The file system of a path or URL, and the path within it; its errors become AdaFlowError with the remedy."""
+    from fsspec import filesystem
     from fsspec.core import url_to_fs
 
     try:
-        files, path = url_to_fs(url)
-        yield files, path
+        # A path is taken as it is: within a URL, "::" begins another one.
+        yield url_to_fs(url) if "://" in url else (filesystem("file"), Path(absolute(url)).as_posix())
     except FileNotFoundError as problem:
         raise AdaFlowError(f"{url} does not exist; check the path") from problem
     except ImportError as problem:
@@ -123,6 +149,8 @@ def _whole(files: Any, path: str) -> Iterator[str]:
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         yield str(part)
+        with part.open("rb+") as file:  # else the name may outlive a power failure that the content does not
+            os.fsync(file.fileno())
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

@@ -74,8 +74,10 @@ def _clip(row: Any, folder: str) -> Clip:
     if not isinstance(row, dict) or not isinstance(row.get("video"), str):
         raise AdaFlowError("a line must be a JSON object with a video")
     row = dict(row)
-    prompts = row.pop("prompts", None) or row.pop("prompt", None)
-    row.pop("prompt", None)
+    prompts, prompt = row.pop("prompts", None), row.pop("prompt", None)
+    if prompts and prompt:
+        raise AdaFlowError("a line has prompts and prompt; write all of them into prompts")
+    prompts = prompts or prompt
     if isinstance(prompts, str):
         prompts = [prompts]
     if isinstance(prompts, list):

@@ -217,7 +217,8 @@ class _ClipEditor:
         edited = time.perf_counter()
         judged = engine.score(plan, result, progress=self.progress, stop=self.stop)
         monitor = Monitor(self.progress, self.stop)
-        delivered = deliver_edit(folder / "edit.mp4", result, plan.video, self.job.deliver, monitor=monitor)
+        kept = replace(result, state=None)  # what it goes on from stays until its row is there
+        delivered = deliver_edit(folder / "edit.mp4", kept, plan.video, self.job.deliver, monitor=monitor)
         storage.put(delivered.path, f"videos/{key}.mp4")
         row = {
             "key": key,
@@ -240,21 +241,27 @@ class _ClipEditor:
             "versions": versions(),
         }
         storage.write_json(f"rows/{key}.json", row)
+        result.forget_state()
 
 
-def _progress_of(task: Task, prompt: str, job: Job, find: Callable[[str], Any]) -> tuple[bool, bool]:
+def _progress_of(task: Task, prompt: str, job: Job, find: Callable[[str], dict[str, Any] | None]) -> tuple[bool, bool]:
     """Whether an edit was made with these settings, and scored by this scorer.
 
-    `find` gives the content of a JSON file under `job.out`, or None.
+    `find` gives the object in a JSON file under `job.out`, or None.
     """
     key = task.key(prompt)
     row = find(f"rows/{key}.json")
-    if row is None or row["digest"] != task.digest(prompt, job):
+    if row is None or not _is_whole(row) or row["digest"] != task.digest(prompt, job):
         return False, False
     if job.scorer is None:
         return True, True
     score = find(f"scores/{key}.json")
-    return True, score is not None and _is_of(score, row) and score["with"] == job.scorer.identity()
+    return True, score is not None and _is_of(score, row) and score.get("with") == job.scorer.identity()
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    """Whether it is a row that an edit wrote."""
+    return "digest" in row and isinstance(row.get("scores"), dict)
 
 
 def _is_of(score: dict[str, Any], row: dict[str, Any]) -> bool:
@@ -320,7 +327,7 @@ def run(
     """
     began, job = time.perf_counter(), job.absolute()
     storage = Storage(job.out)
-    files = storage.read_all("rows", ".json") | storage.read_all("scores", ".json")
+    files = _made_before(storage, say)
     tasks = list(tasks_of(clips, methods, 1))
     done = {t.name: [all(_progress_of(t, prompt, job, files.get)) for prompt in t.clip.prompts] for t in tasks}
     total, kept = sum(map(len, done.values())), sum(map(sum, done.values()))
@@ -353,6 +360,15 @@ def run(
     return Summary(made, kept, time.perf_counter() - began, problems, rows)
 
 
+def _made_before(storage: Storage, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """The rows and scores that are there, by their files. What is damaged is said, and counts as missing."""
+    damaged = list[str]()
+    rows, scores = (storage.read_all(folder, ".json", damaged.append) for folder in ("rows", "scores"))
+    for name in (*damaged, *(name for name, row in rows.items() if not _is_whole(row))):
+        say(f"{name} is damaged, and counts as missing")
+    return rows | scores
+
+
 def _broken_off(task: Task, job: Job, problem: Exception) -> Outcome:
     """Of a task whose worker died: what it had finished before has not failed."""
     find = Storage(job.out).find_json
@@ -374,6 +390,8 @@ def gather(storage: Storage) -> list[dict[str, Any]]:
     scores = storage.read_all("scores", ".json")
     rows = []
     for name, row in storage.read_all("rows", ".json").items():
+        if not _is_whole(row):
+            continue
         found = scores.get(name.replace("rows/", "scores/", 1), {})
         found = dict(found) if _is_of(found, row) else {}
         row["scored_with"] = found.pop("with", None)

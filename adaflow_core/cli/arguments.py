@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     retake = commands.add_parser("retake", help="edit a stretch of a project's film again, all else untouched")
     retake.add_argument("project", type=Path, metavar="PROJECT.json")
     add_model(retake)
+    _add_cache(retake)
     retake.add_argument("--frames", required=True, metavar="A:B", help="the stretch, the end not included")
     retake.add_argument("--prompt", metavar="TEXT", help="by default what the stretch shows now")
     retake.add_argument("--source-prompt", metavar="TEXT", help="what is in the stretch now")
@@ -254,7 +255,16 @@ def add_prompts(command: argparse.ArgumentParser) -> None:
 def _shared(command: argparse.ArgumentParser, video: str | None = None) -> None:
     command.add_argument("video", type=Path, metavar="VIDEO", nargs=video)
     _add_common(command)
+    command.add_argument("--fps", type=positive, metavar="X", help="the rate of a folder of pictures (default: 24)")
+    _add_cache(command)
     _add_settings(command, PlanConfig)
+
+
+def _add_cache(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--cache-gb", type=positive, metavar="N", help="how large the cache may grow (default: ADAFLOW_CACHE_GB, or "
+        "20); what one film needs stays beyond it until another is edited",
+    )  # fmt: skip
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
@@ -322,6 +332,10 @@ def plan_config(arguments: argparse.Namespace) -> PlanConfig:
     flags = given_flags(arguments, PlanConfig)
     if flags.keys() & set(BUDGET):
         flags = dict.fromkeys(BUDGET) | flags
+    if flags.get("keyframes") and flags.get("keyframes_at", "").strip():
+        raise AdaFlowError("--keyframes says how many there are, and --keyframes-at which frames; give one of them")
+    if "keyframes" in flags:  # over those that a project or a report names
+        flags = {"keyframes_at": ""} | flags
     return replace(PRESETS[arguments.preset][0], **settings_file(arguments)[0] | flags)
 
 

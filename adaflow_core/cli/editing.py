@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 from adaflow_core.cli.arguments import edit_config, edit_flags, plan_config
 from adaflow_core.cli.bar import Bar
 from adaflow_core.cli.opened import (
+    check_draft,
     check_model,
     check_other_frames,
     is_as_it_was,
     kept_by_hand,
     kept_region,
+    model_of,
     open_given,
     other_keyframes,
     project_of,
+    rate_of,
     save,
     take_model,
+    with_others,
 )
 from adaflow_core.cli.outputs import check_apart, inputs_beside, inputs_of, is_same_file
 from adaflow_core.cli.planning import check_prompt, load, make_plan
@@ -29,7 +33,10 @@ from adaflow_core.config import EditConfig, settings_of
 from adaflow_core.errors import AdaFlowError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from adaflow_core.engine import AdaFlow
+    from adaflow_core.film.project import Project
     from adaflow_core.film.timeline import PromptRange, Timeline
     from adaflow_core.picture.by_hand import ByHand
     from adaflow_core.picture.full_size import Delivered
@@ -71,9 +78,9 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     else:
         result = engine.edit(plan, prompt, config, **over)
     _note(arguments, result.warnings)
-    written = _deliver(arguments, plan, result, bar, stop)
+    written, as_asked = _deliver(arguments, plan, result, bar, stop)
     if arguments.project:
-        save(project_of(arguments, plan, timeline, config), over, arguments.project)
+        _keep(arguments, project_of(arguments, plan, timeline, config), over)
     if arguments.report:
         scores = engine.score(plan, result, region=region, progress=bar, stop=stop)
         _note(arguments, scores.warnings)
@@ -85,6 +92,8 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
             raise AdaFlowError(
                 f"cannot write {arguments.report} ({problem.strerror}); free some space: the video is in {written.path}"
             ) from problem
+    if as_asked:  # else the same command delivers it once its source is back
+        result.forget_state()
     print(written.path)
 
 
@@ -95,16 +104,27 @@ def _check_files(arguments: argparse.Namespace, region: Region | None, by_hand: 
 
     probe(arguments.video)
     outputs = {"--out": arguments.out, "--report": arguments.report, "--project": arguments.project}
+    drafted: dict[str, Path] = {}
     if arguments.draft:
         drafted = {name: arguments.out.parent / name for name in ("draft.png", "draft.json")}
         if arguments.project and is_same_file(arguments.project, drafted["draft.json"]):
             del drafted["draft.json"]  # the draft's project is the one that is kept
-        outputs |= drafted
-    check_apart(outputs, (*inputs_of(arguments.video, region, by_hand), *inputs_beside(arguments)))
+    check_apart(outputs | drafted, (*inputs_of(arguments.video, region, by_hand), *inputs_beside(arguments)))
+    if arguments.draft and arguments.report:
+        raise AdaFlowError("--report is of an edit, and a draft has none; leave it out with --draft")
+    if "draft.json" in drafted:
+        check_draft(drafted["draft.json"], arguments.video)
     check_output(arguments.out, arguments.video)
     for path in (arguments.report, arguments.project):
         if path:
             check_folder(path)
+
+
+def _keep(arguments: argparse.Namespace, project: Project, over: dict[str, Any]) -> None:
+    """Write the project of an edit; takes that others added to it meanwhile stay in it."""
+    project, notes = with_others(project, arguments.project, arguments.opened)
+    save(project, over, arguments.project)
+    _note(arguments, notes)
 
 
 def _note(arguments: argparse.Namespace, sentences: Iterable[str]) -> None:
@@ -134,21 +154,24 @@ def _say_crop(
     _note(arguments, [mask.doubt] if mask.doubt else [])
 
 
-def _deliver(arguments: argparse.Namespace, plan: Plan, result: EditResult, bar: Bar, stop: Any) -> Delivered:
-    """Write the edit; at the working size where its source is gone or cannot be read again, so that it is not lost."""
+def _deliver(
+    arguments: argparse.Namespace, plan: Plan, result: EditResult, bar: Bar, stop: Any
+) -> tuple[Delivered, bool]:
+    """Write the edit, and say whether it is as asked for: at the working size where its source is gone or cannot be
+    read again, so that it is not lost. What it goes on from stays: its report is not written yet."""
     from adaflow_core.picture.full_size import deliver_edit
     from adaflow_core.progress import Monitor
 
-    monitor = Monitor(bar, stop)
+    monitor, result, as_asked = Monitor(bar, stop), replace(result, state=None), True
     try:
         written = deliver_edit(arguments.out, result, plan.video, arguments.deliver, monitor=monitor)
     except AdaFlowError as problem:
         if arguments.deliver == "working":
             raise
-        written = deliver_edit(arguments.out, result, plan.video, "working", monitor=monitor)
+        written, as_asked = deliver_edit(arguments.out, result, plan.video, "working", monitor=monitor), False
         _note(arguments, [f"{problem}; it was delivered at the working size"])
     _note(arguments, written.notes)
-    return written
+    return written, as_asked
 
 
 def _region(arguments: argparse.Namespace) -> Region | None:
@@ -237,11 +260,13 @@ def _draft(
         drafts.append((label, engine.draft(plan, prompt, config, **over)))
     _note(arguments, (warning for _, draft in drafts for warning in draft.warnings))
     folder = arguments.out.parent
-    project = project_of(arguments, plan, timeline, edit_config(arguments))
     tried = [{"label": label, **draft.report} for label, draft in drafts]
-    for path in (folder / "draft.json", arguments.project):
-        if path:
-            save(replace(project, rest=project.rest | {"drafts": tried}), over, path)
+    project = project_of(arguments, plan, timeline, edit_config(arguments))
+    project = replace(project, rest=project.rest | {"drafts": tried})
+    if not (arguments.project and is_same_file(arguments.project, folder / "draft.json")):
+        save(project, over, folder / "draft.json")
+    if arguments.project:
+        _keep(arguments, project, over)
     print(save_picture(contact_sheet(plan, drafts), folder / "draft.png"))
 
 
@@ -309,7 +334,7 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     engine = load(arguments, bar, stop)
     plan = engine.plan(
         project.video, project.plan, size=parse_size(project.size) if project.size else None,
-        frames=parse_range(project.frames) if project.frames else None, progress=bar, stop=stop,
+        frames=parse_range(project.frames) if project.frames else None, **rate_of(project), progress=bar, stop=stop,
     )  # fmt: skip
     start, end, _ = chosen.indices(len(plan.video))
     if start >= end:
@@ -321,6 +346,10 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     named = arguments.source_prompt
     result = engine.retake(plan, before, (start, end), arguments.prompt, config, source_prompt=named, **over)
     _note(arguments, result.warnings)
-    written = _deliver(arguments, plan, result, bar, stop)
-    replace(project, takes=tuple(result.report["takes"])).save(arguments.project)
+    written, _ = _deliver(arguments, plan, result, bar, stop)
+    # With the model as it was given: its files may lie elsewhere by now.
+    retaken = replace(project, model=str(model_of(arguments)), takes=(*project.takes, result.report["takes"][-1]))
+    project, notes = with_others(retaken, arguments.project, project)
+    project.save(arguments.project)
+    _note(arguments, notes)
     print(written.path)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from adaflow_core.cli.arguments import edit_config, plan_config
 from adaflow_core.config import PRESETS, EditConfig
-from adaflow_core.errors import AdaFlowError
-from adaflow_core.model.files.parts import ModelParts, split_value
+from adaflow_core.errors import AdaFlowError, counted
+from adaflow_core.model.files.parts import ModelParts, is_path, split_value
+from adaflow_core.model.hub.client import on_disk
 
 if TYPE_CHECKING:
     from adaflow_core.film.project import Project
@@ -34,6 +35,7 @@ def open_given(arguments: argparse.Namespace) -> None:
         arguments.opened = project = open_project(arguments.project, arguments.video)
         _check_preset(arguments)
         arguments.video = project.video
+        arguments.fps = arguments.fps or rate_of(project).get("fps")
         take_model(arguments, project)
         if not arguments.size or (project.size and parse_size(arguments.size) == parse_size(project.size)):
             arguments.size = project.size
@@ -121,10 +123,27 @@ def take_model(arguments: argparse.Namespace, project: Project) -> None:
 
 def _laid_over(kept: Sequence[str], given: Sequence[str]) -> list[str]:
     """Names such as "FILE=WEIGHT": the kept ones, as they are given where they are, and then those that are new."""
-    files = {split_value(name)[0] for name in kept}
-    again = {split_value(name)[0]: name for name in given}
-    new = [name for name in given if split_value(name)[0] not in files]
-    return [again.get(split_value(name)[0], name) for name in kept] + new
+
+    def again(name: str, among: Sequence[str]) -> str | None:
+        same = [other for other in among if _is_one_file(split_value(name)[0], split_value(other)[0])]
+        return same[-1] if same else None
+
+    return [again(name, given) or name for name in kept] + [name for name in given if again(name, kept) is None]
+
+
+def _is_one_file(one: str, other: str) -> bool:
+    """Whether two names of a model's parts mean one file; of one that is not there any more, by its own name."""
+    here, there = on_disk(one), on_disk(other)
+    if here and there:
+        return here.samefile(there)
+    gone = one if here is None else other
+    return one == other or (bool(here or there) and is_path(gone) and Path(one).name == Path(other).name)
+
+
+def _is_the_model(kept: ModelParts, given: ModelParts) -> bool:
+    """Whether the arguments ask for a project's model."""
+    files = [split_value(name)[0] for name in (kept.model, *kept.loras, kept.vae, *kept.embeddings)]
+    return given.renamed(lambda name: next((file for file in files if _is_one_file(file, name)), name)) == kept
 
 
 def model_of(arguments: argparse.Namespace) -> ModelParts:
@@ -134,7 +153,7 @@ def model_of(arguments: argparse.Namespace) -> ModelParts:
 
 def check_model(arguments: argparse.Namespace, project: Project) -> None:
     """AdaFlowError for another model than the project's: a retake would make the whole film anew with it first."""
-    if (asked := model_of(arguments)) != ModelParts.parse(project.model):
+    if not _is_the_model(ModelParts.parse(project.model), asked := model_of(arguments)):
         raise AdaFlowError(
             f"the film of {arguments.project} is of the model {project.model}, not of {asked}; leave --model and what "
             f"adds to it out, or first make the film with it: edit --project {arguments.project}"
@@ -167,7 +186,13 @@ def is_as_it_was(arguments: argparse.Namespace) -> bool:
     project = arguments.opened
     if project is None or (arguments.size, arguments.frames) != (project.size, project.frames):
         return False
-    return bool(project.plan == plan_config(arguments) and ModelParts.parse(project.model) == model_of(arguments))
+    same = _is_the_model(ModelParts.parse(project.model), model_of(arguments))
+    return bool(same and project.plan == plan_config(arguments))
+
+
+def rate_of(project: Project) -> dict[str, Any]:
+    """The rate of the project's folder of pictures, as `AdaFlow.plan` takes it, where it is not the usual one."""
+    return {"fps": project.rest["fps"]} if "fps" in project.rest else {}
 
 
 def project_of(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, config: EditConfig) -> Project:
@@ -185,7 +210,9 @@ def project_of(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, co
         frames=arguments.frames,
         keyframes=tuple(plan.segments.keyframes.tolist()),
         takes=() if opened is None else opened.takes,
-        rest=({} if opened is None else opened.rest) | {"crossfade": timeline.crossfade},
+        rest=({} if opened is None else opened.rest)
+        | {"crossfade": timeline.crossfade}
+        | ({} if arguments.fps is None else {"fps": arguments.fps}),
         checksum=None if Path(arguments.video).is_dir() else plan.video.file_digest,
     )
 
@@ -194,3 +221,37 @@ def save(project: Project, over: dict[str, Any], path: Path) -> None:
     """Write the project with what is asked for over the picture."""
     kept = {name: over[name] and over[name].as_json(path.parent) for name in ("region", "by_hand")}
     replace(project, rest=project.rest | kept).save(path)
+
+
+def check_draft(path: Path, video: Path) -> None:
+    """AdaFlowError where a draft of `video` would take the place of more than a draft of it."""
+    from adaflow_core.film.project import open_project
+
+    if not path.exists():
+        return
+    try:
+        kept = open_project(path, video)
+    except AdaFlowError as problem:
+        raise AdaFlowError(
+            f"{path} is no draft of {video}, and a draft would replace it; choose another folder for --out"
+        ) from problem
+    if kept.takes:
+        raise AdaFlowError(
+            f"{path} holds {counted(len(kept.takes), 'take')}, which a draft would replace; choose another folder for "
+            f"--out, or add --project {path}"
+        )
+
+
+def with_others(project: Project, path: Path, opened: Project | None) -> tuple[Project, list[str]]:
+    """The project with the takes that others added to its file since it was `opened`, and a note of them.
+
+    AdaFlowError where they changed more of it.
+    """
+    from adaflow_core.film.project import takes_added
+
+    added = takes_added(path, opened)
+    if opened is None or not added:
+        return project, []
+    old, more = len(opened.takes), counted(len(added), "take")
+    note = f"another command added {more} to {path} meanwhile, which is kept there, and is not in this video"
+    return replace(project, takes=(*project.takes[:old], *added, *project.takes[old:])), [note]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def plan_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.progress import Monitor
     from adaflow_core.report.export import FILES, save_plan
     from adaflow_core.report.visualize import place_sentence
     from adaflow_core.video import probe
@@ -34,7 +35,7 @@ def plan_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     check_folder(arguments.out / "plan.json")
     engine, plan = make_plan(arguments, edit, bar, stop)
     place = None if prompt is None else engine.place(plan, prompt, config=edit, progress=bar, stop=stop)
-    folder = save_plan(plan, arguments.out, place)
+    folder = save_plan(plan, arguments.out, place, monitor=Monitor(bar, stop))
     if place is not None:
         print(place_sentence(place))
     print(
@@ -58,8 +59,11 @@ def make_plan(arguments: argparse.Namespace, edit: EditConfig | None, bar: Bar, 
     size = video.parse_size(arguments.size) if arguments.size else None
     frames = video.parse_range(arguments.frames) if arguments.frames else None
     video.probe(arguments.video)
+    rate = {} if arguments.fps is None else {"fps": arguments.fps}
+    if rate and not arguments.video.is_dir():
+        raise AdaFlowError(f"--fps is for a folder of pictures, and {arguments.video} has its own rate; leave it out")
     engine = load(arguments, bar, stop)
-    plan = engine.plan(arguments.video, config, edit=edit, size=size, frames=frames, progress=bar, stop=stop)
+    plan = engine.plan(arguments.video, config, edit=edit, size=size, frames=frames, **rate, progress=bar, stop=stop)
     for note in plan.notes:
         print(f"adaflow: note: {note}", file=sys.stderr)
     return engine, plan
@@ -67,6 +71,7 @@ def make_plan(arguments: argparse.Namespace, edit: EditConfig | None, bar: Bar, 
 
 def load(arguments: argparse.Namespace, bar: Bar, stop: Any) -> AdaFlow:
     from adaflow_core.engine import AdaFlow
+    from adaflow_core.storage.cache import Cache
 
     make = AdaFlow.from_pretrained
     if getattr(arguments, "gpus", 1) > 1:
@@ -75,6 +80,7 @@ def load(arguments: argparse.Namespace, bar: Bar, stop: Any) -> AdaFlow:
         make = partial(TeamEngine.of, gpus=arguments.gpus)
     return make(
         arguments.model,
+        cache=Cache.default(getattr(arguments, "cache_gb", None)),
         loras=arguments.lora,
         vae=arguments.vae,
         embeddings=arguments.embedding,

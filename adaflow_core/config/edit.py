@@ -21,7 +21,7 @@ class EditConfig:
     """What shapes an edit. Fields left at None take the model's own value (`ModelProfile`)."""
 
     # fmt: off
-    steps: int | None = setting(None, "denoising steps", low=1, high=1000,
+    steps: int | None = setting(None, "denoising steps", low=1, high=250,
         effect="More: finer pictures, and proportionally slower.")
     inversion_steps: int | None = setting(None, "steps of the inversion, a multiple of --steps", low=1, high=1000)
     guidance: float | None = setting(None, "scale of the classifier-free guidance", low=1, high=30,
@@ -48,8 +48,8 @@ class EditConfig:
         effect="Less: things may take another shape.")
     coarse: float | None = setting(None, "how much of the source's coarse light and colours the noise keeps that the "
         "edit starts from, in its place; auto: 0.25 where the words that differ name a colour or the surroundings, "
-        "0.5 where the prompts differ all over the frame, as in its style, else 1; all of it, whatever is given, where "
-        "no place is looked for, as at focus 0", low=0, high=1,
+        "0.5 where the prompts differ all over the frame, as in its style, else 1; all of it, whatever is given, at "
+        "focus 0 and where no place is found for a colour or the surroundings", low=0, high=1,
         effect="Less: what changes takes colours of its own.")
     # Flicker is less and all scores are as good or better than where every frame is edited (benchmarks/TRIED.md).
     stride: int | None = setting(None, "at most how many frames from one that the model edits to the next; those "

@@ -11,6 +11,8 @@ MethodName = Literal["adaflow", "uniform", "joint", "per-frame", "tokenflow"]
 Importance = Literal["uniform", "attention", "distinctive", "prompt"]
 Refinement = Literal["none", "move", "split"]
 
+# Where no number is given; the joint pass grows with its square.
+MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
 BUDGET = ("prune", "kv_frames")  # two ways to say how many tokens are kept
 
 
@@ -62,13 +64,15 @@ class PlanConfig:
     both_directions: bool = setting(False, "also compare from the later frame to the earlier one")
     importance: Importance = setting("uniform", "which tokens weigh more")
     refinement: Refinement = setting("split", "put keyframes where the propagation errs least; move keeps their number")
-    similarity: float | None = setting(None, "lowest mean similarity inside a segment", low=-1, high=1)
-    window_similarity: float | None = setting(None, "lowest similarity of a segment's worst window", low=-1, high=1)
+    similarity: float | None = setting(None, "lowest mean similarity inside a segment, where keyframes are "
+        "counted", low=-1, high=1)
+    window_similarity: float | None = setting(None, "lowest similarity of a segment's worst window, "
+        "likewise", low=-1, high=1)
     residual: float | None = setting(None, "propagation residual over which the refinement adds keyframes",
         low=0, high=10)
-    max_segment: int = setting(400, "longest segment, in frames", low=1, high=100_000)
-    max_keyframes: int | None = setting(None, "most keyframes that the thresholds may ask for; auto: what suits the "
-        "device", low=1, high=10_000)
+    max_segment: int = setting(400, "longest segment, in frames, where keyframes are counted", low=1, high=100_000)
+    max_keyframes: int | None = setting(None, "most keyframes that the thresholds may ask for; auto: "
+        f"{MAX_KEYFRAMES_CPU} on a processor, else {MAX_KEYFRAMES}", low=1, high=10_000)
     blend: bool = setting(True, "propagate from the two neighbouring keyframes, not only the segment's own")
     resample: bool = setting(False, "draw a keyframe of each segment anew at every step; TokenFlow always does")
     method: MethodName = setting("adaflow", "which frames are keyframes, and what the others take from them",
@@ -80,6 +84,8 @@ class PlanConfig:
         if self.prune is not None and self.kv_frames is not None:
             raise ConfigError("prune and kv_frames both say how many tokens are kept; give one of them")
         check(self)
+        if self.keyframes_at.strip() and METHODS[self.method].spacing == "every frame":
+            raise ConfigError(f"with the method {self.method} every frame is a keyframe; leave out keyframes_at")
         if not all(part.strip().isdecimal() for part in self.keyframes_at.split(",") if self.keyframes_at.strip()):
             raise ConfigError(f"keyframes_at is {self.keyframes_at!r}; it must be frames such as 3,10,17")
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaflow_core.config.edit import EditConfig
-from adaflow_core.config.plan import METHODS, PlanConfig
+from adaflow_core.config.plan import MAX_KEYFRAMES, MAX_KEYFRAMES_CPU, METHODS, PlanConfig
 from adaflow_core.config.table import ConfigError
 
-# How many keyframes the thresholds may ask for; the joint pass grows with their square.
-MAX_KEYFRAMES, MAX_KEYFRAMES_CPU = 96, 32
 AGREE_EVERY = 6  # steps for each time that frames are brought to agree, where it is not said how often
 
 
@@ -99,6 +97,8 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, plan: PlanConfig) ->
         own["inversion_steps"] = profile.inversion_steps_for(config.steps)
     if config.negative_prompt is None:
         own["negative_prompt"] = plan.source_prompt if profile.negative == "source" else ""
+    if plan.resample or METHODS[plan.method].resamples:  # carried frames need keyframes that stay
+        own["stride"] = 1
     if config.agreements is None:
         own["agreements"] = profile.agreements_for(config.steps, plan)
     return replace(config, **own)

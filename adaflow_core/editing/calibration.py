@@ -25,7 +25,7 @@ from adaflow_core.editing.finish.smoothing import BLOCK, smooth_edit
 from adaflow_core.editing.injection import injected_conv
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import cut_feed_forwards
+from adaflow_core.model.memory import cut_feed_forwards, in_chunks
 from adaflow_core.motion.carrying import BLOCKS, carry_between, frames_to_edit
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.progress import THREADS, Monitor
@@ -51,16 +51,29 @@ class Calibration:
     decode_bytes: int  # of one frame more in a call of the decoder
 
 
-@torch.inference_mode()
 def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
     """Times each piece on random input: about two seconds for the embedded model on two cores, or for a large one on
-    a GPU. There batches are as large as in an edit: small ones are half as fast.
+    a GPU. There batches are as large as in an edit: small ones are half as fast. Where memory does not do they are
+    halved, as those of the edit will be.
     """
+    found: list[Calibration] = []
+
+    def measure(part: slice) -> None:
+        if not found:
+            found.append(_measured(backbone, width, height, part.stop))
+
+    rows = backbone.chunk if backbone.device.type == "cuda" else min(4, backbone.chunk)
+    in_chunks(rows, rows, measure)
+    return found[0]
+
+
+@torch.inference_mode()
+def _measured(backbone: Backbone, width: int, height: int, rows: int) -> Calibration:
+    """By batches of `rows` frames at most."""
     on_gpu = backbone.device.type == "cuda"
     h, w, depth = height // backbone.factor, width // backbone.factor, backbone.latent_channels
-    rows = backbone.chunk if on_gpu else min(4, backbone.chunk)
     latents = torch.randn(rows, depth, h, w, generator=torch.Generator().manual_seed(0)).to(backbone.device)
-    frames = backbone.vae_chunk(width, height) if on_gpu else 2
+    frames = min(rows, backbone.vae_chunk(width, height)) if on_gpu else 2
     states = backbone.embed("").states
     grids = backbone.grids(width, height)
     channels, _ = attention_widths(backbone, grids)

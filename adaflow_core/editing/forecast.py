@@ -6,8 +6,9 @@ what else runs on a machine may have slowed down the measuring, or the edit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import FEED_FORWARD_ROWS, resident_bytes
 from adaflow_core.motion.carrying import block_bytes
 from adaflow_core.progress import Monitor
+from adaflow_core.report.scores import LOOKED_AT, MOMENTS
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.team.team import Team
 from adaflow_core.types import EditLayout, Forecast, Plan
@@ -34,6 +36,7 @@ KIND = "calibration"  # of the measurements in the cache
 # are mostly what is done once.
 _DISAGREES, _TELLING_SECONDS = 1.5, 3.0
 _TELLING = ("edit", "decode frames")  # stages that no edit finds in the cache
+_WRITING = 4e-7  # seconds of a pixel of the source and of the edit beside it, on a few cores
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def of_crop(whole: Forecast, share: float) -> Forecast:
     A pass's time grows with the area, and that of its self-attention faster; encoding the crop and its features come on
     top: a quarter of 512x512 took 19.3 s where whole frames took 72.6.
     """
-    return replace(whole, seconds={stage: share * value for stage, value in whole.seconds.items()})
+    return whole.times(share)
 
 
 def corrected(predicted: Forecast, cache: Cache) -> Forecast:
@@ -78,8 +81,7 @@ def corrected(predicted: Forecast, cache: Cache) -> Forecast:
     if meta is None:
         return predicted
     change = Measurement.of(meta).pace / predicted.pace
-    seconds = {stage: change * value for stage, value in predicted.seconds.items()}
-    return replace(predicted, seconds=seconds, pace=change * predicted.pace)
+    return replace(predicted.times(change), pace=change * predicted.pace)
 
 
 def measure_anew(predicted: Forecast, cache: Cache) -> bool:
@@ -89,6 +91,34 @@ def measure_anew(predicted: Forecast, cache: Cache) -> bool:
         return False
     cache.forget(KIND, predicted.measurement)
     return True
+
+
+def _named(device: torch.device) -> str:
+    """The device, and of GPUs which one: a cache may be taken to another machine, or be used by several."""
+    if device.type != "cuda":
+        return str(device)
+    about = torch.cuda.get_device_properties(device)
+    return f"{device} {about.name} {about.total_memory}"
+
+
+def after_edit(plan: Plan, cache: Cache) -> dict[str, float]:
+    """Stage -> about the seconds that scoring and writing an edit of the plan take; {} where nothing was measured."""
+    meta = cache.find(KIND, plan.forecast.measurement)
+    if meta is None:
+        return {}
+    measured, (width, height) = Measurement.of(meta), plan.video.size
+    encode, unet = (measured.factor * seconds for seconds in (measured.calibration.encode, measured.calibration.unet))
+    frames, looks = len(plan.video), min(len(plan.segments.keyframes), LOOKED_AT) * len(MOMENTS)
+    return {
+        "residual": frames * encode,
+        "score": 2 * looks * unet,
+        "write": frames * width * height * _WRITING,
+    }
+
+
+def of_draft(config: EditConfig) -> EditConfig:
+    """An edit's settings without what needs all of its frames."""
+    return replace(config, agreements=0, smoothing=0.0)
 
 
 @dataclass(frozen=True)
@@ -127,22 +157,23 @@ class Forecaster:
                 return asdict(Measurement(calibrate(backbone, *video.size)))
 
         key = cache_key(
-            model=backbone.fingerprint, size=video.size, device=str(backbone.device), threads=torch.get_num_threads(),
-            attend=backbone.attend.__name__, gather=backbone.gather.__module__, processes=backbone.team.size, kind=9,
+            model=backbone.fingerprint, size=video.size, device=_named(backbone.device), kind=9,
+            threads=torch.get_num_threads(), attend=backbone.attend.__name__, gather=backbone.gather.__module__,
+            processes=backbone.team.size,
         )  # fmt: skip
         _, meta, _ = self.cache.get(KIND, key, measure)
         on_gpu = backbone.device.type == "cuda"
-        predicted = forecast(
+        of = partial(
+            forecast,
             Measurement.of(meta),
             backbone,
             layout,
-            config,
-            passing=passing,
             base_bytes=torch.cuda.memory_allocated(backbone.device) if on_gpu else resident_bytes(),
             frame_size=video.size,
-            layout_seconds=layout_seconds,
         )
-        return replace(predicted, measurement=key)
+        alone = of(of_draft(config), passing=Passing(len(layout.keyframes)))
+        predicted = of(config, passing=passing, layout_seconds=layout_seconds)
+        return replace(predicted, measurement=key, of_keyframes=alone.seconds)
 
     def learn(self, plan: Plan, config: EditConfig, seconds: Mapping[str, float], edited: int) -> None:
         """After an edit from its first step to its last: the next forecast knows how long each stage took."""
@@ -208,17 +239,26 @@ def forecast(
     others, frames, keyframes, carried = (-(-count // size) for count in counts)
     shown = bool(config.detail or config.follows_motion)
     seconds = {
-        "place": 2 * len(TIMESTEPS) * placed * calibration.unet if config.focus else 0.0,
         "invert": inverted * inverted_steps * calibration.unet,
-        "decode source": frames * calibration.decode if shown else 0.0,
+        "place": 2 * len(TIMESTEPS) * placed * calibration.unet if config.focus else 0.0,
         "edit": keyframes * per_keyframe + others * per_other + (S - 1) * layout_seconds + agreeing,
+        "decode source": frames * calibration.decode if shown else 0.0,
         "decode frames": frames * (calibration.decode + (calibration.restore if config.detail else 0.0)),
         "flow": followed * calibration.follow,
         "smooth": smoothed * calibration.smooth if config.smoothing else 0.0,
         "carry": carried * calibration.carry,
     }
-    seconds = {stage: measurement.factor * value for stage, value in seconds.items()}
+    seconds = {stage: measurement.factor * seconds[stage] for stage in _in_order(seconds, bool(carried), config)}
     return Forecast(seconds, base_bytes + peak, pace=measurement.pace)
+
+
+def _in_order(stages: Iterable[str], carries: bool, config: EditConfig) -> list[str]:
+    """The stages as they come: what frames agree by is made before the edit, and the motion first of all where frames
+    are carried, for it tells which."""
+    early = ["flow"] if carries else []
+    before_edit = [stage for stage in ("decode source", "flow") if config.agreements and stage not in early]
+    order = [*early, "invert", "place", *before_edit]
+    return [*order, *(stage for stage in stages if stage not in order)]
 
 
 def _filled(backbone: Backbone, frames: int, rows: int) -> int:

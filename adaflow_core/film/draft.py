@@ -7,20 +7,16 @@ frames' inversion, propagation, decoding. A draft is the edit of a film that hol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.stretch import only_frames
-from adaflow_core.progress import Monitor
 from adaflow_core.report.canvas import INK, MUTED, Canvas, Picture, resize
 from adaflow_core.report.visualize import stamp
-from adaflow_core.storage.cache import Cache
-from adaflow_core.team.team import Team
 from adaflow_core.types import EditResult, Plan
 
 MOST = 4  # drafts side by side
@@ -51,23 +47,12 @@ def keyframes_alone(plan: Plan) -> Plan:
     return only_frames(plan, plan.layout.keyframes)
 
 
-def kept_draft(
-    cache: Cache, key: str, plan: Plan, make: Callable[[], EditResult], monitor: Monitor, team: Team
-) -> Draft:
-    """The cache's draft of `plan` under `key`, or that of the edit that `make` does of its keyframes alone."""
-    keyframes, T = plan.layout.keyframes, len(plan.video)
-
-    def build(folder: Path) -> dict[str, Any]:
-        result = make()
-        team.lead(lambda: np.save(folder / "frames.npy", result.frames))
-        numbers = keyframes.tolist()  # in the video, where the film of keyframes counts from 0
-        prompts = [row | {"frames": [0, T]} for row in result.report["prompts"]]
-        of_all = {"keyframes": numbers, "edited": numbers, "frames": T, "source_digest": plan.video.digest}
-        report = result.report | of_all | {"prompts": prompts}
-        return {"report": report, "warnings": result.warnings}
-
-    folder, meta, _ = cache.get("drafts", key, build, monitor.note, together=True)
-    return Draft(keyframes, np.load(folder / "frames.npy", mmap_mode="r"), meta["report"], tuple(meta["warnings"]))
+def told_of_draft(plan: Plan, result: EditResult) -> dict[str, Any]:
+    """The report and warnings of an edit of the keyframes of `plan` alone, as of the whole video."""
+    keyframes, T = plan.layout.keyframes.tolist(), len(plan.video)  # where the film of keyframes counts from 0
+    prompts = [row | {"frames": [0, T]} for row in result.report["prompts"]]
+    of_all = {"keyframes": keyframes, "edited": keyframes, "frames": T, "source_digest": plan.video.digest}
+    return {"report": result.report | of_all | {"prompts": prompts}, "warnings": result.warnings}
 
 
 def contact_sheet(plan: Plan, drafts: Sequence[tuple[str, Draft]], height: int = 128, columns: int = 8) -> Picture:

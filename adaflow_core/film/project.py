@@ -2,21 +2,27 @@
 
 `settings` are as they were asked for, with null where the model decides. `prompts` is a list of
 {"frames": [first, end], "prompt": text}, `takes` a list of the same with `settings` of their own, each over those
-before. `region` and `by_hand` name their pictures, or hold them (`picture/region/files.py`). Whatever else a file holds
+before. Files of the `model` are named as they lie from the project, as "./toon": what begins otherwise is a name on the
+Hub. `region` and `by_hand` name their pictures, or hold them (`picture/region/files.py`). Whatever else a file holds
 stays in it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from adaflow_core.config import EditConfig, PlanConfig, edit_of, read_json, read_settings, settings_dict
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import CROSSFADE, Timeline, ranges_of
+from adaflow_core.model.files.parts import ModelParts, is_path
+from adaflow_core.model.hub.client import on_disk
 from adaflow_core.storage.cache import checksum, relative
 
 VERSION = 1
@@ -31,7 +37,7 @@ class Project:
     plan: PlanConfig
     edit: EditConfig
     prompts: tuple[dict[str, Any], ...]  # {"frames": [first, end], "prompt": text}
-    model: str = "embedded"
+    model: str = "embedded"  # as the engine takes it
     size: str | None = None  # as on the command line: WxH
     frames: str | None = None  # as on the command line: A:B
     keyframes: tuple[int, ...] = ()  # that were found, to tell where another machine finds others
@@ -46,7 +52,8 @@ class Project:
     def save(self, path: str | Path, name: str | None = None) -> None:
         """Write the project to `path`, as a whole or not at all.
 
-        Its video is named as it lies from there, or `name`, for files that go elsewhere together.
+        Its video and the files of its model are named as they lie from there; or the video `name`, and the model as it
+        is, for files that go elsewhere together.
         """
         path, video = Path(path), Path(self.video)
         try:
@@ -59,7 +66,7 @@ class Project:
             "kind": _KIND,
             "version": VERSION,
             "video": {"path": name or relative(video, path.parent), "checksum": known},
-            "model": self.model,
+            "model": _as_it_lies(self.model, None if name else path.parent),
             "size": self.size,
             "frames": self.frames,
             "settings": settings_dict(self.plan, self.edit),
@@ -67,7 +74,7 @@ class Project:
             "prompts": list(self.prompts),
             "takes": list(self.takes),
         }
-        part = path.with_name(f".{path.name}.part")
+        part = path.with_name(f".{path.name}.{uuid4().hex}.part")  # other commands may write the project too
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(json.dumps(content | self.rest, indent=1), encoding="utf-8")
@@ -76,44 +83,76 @@ class Project:
             raise AdaFlowError(
                 f"the project {path} cannot be written; choose another ({problem.strerror})"
             ) from problem
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 def open_project(path: str | Path, video: str | Path | None = None) -> Project:
     """The project in `path`. Its video is `video`, or where the file says, or beside the file."""
     path, video = Path(path), None if video is None else Path(video)
     content = _read(path)
+    project = _project_of(content, path, video)
+    if not project.video.exists():
+        raise AdaFlowError(
+            f"the video {project.video.name} of the project is not there; lay it beside {path}, or give it with the "
+            "project"
+        )
+    if checksum(project.video) != content["video"]["checksum"]:
+        raise AdaFlowError(
+            f"{project.video} is not the video of the project {path}; give that one, or begin another project file"
+        )
+    return project
+
+
+def _project_of(content: dict[str, Any], path: Path, video: Path | None) -> Project:
+    """What the file `path` holds; without a `video` that is the one that it names, if it is there."""
     try:
-        named, expected = Path(content["video"]["path"]), content["video"]["checksum"]
+        named, _ = Path(content["video"]["path"]), content["video"]["checksum"]
         prompts, takes = (tuple(dict(part) for part in content[name]) for name in ("prompts", "takes"))
         check_takes(takes, f"the takes of {path}")
         project = Project(
-            video=_find(path, named, video),
+            video=video or _found(path.parent / named, path.parent / named.name),
             plan=PlanConfig(),
             edit=EditConfig(),
             prompts=tuple(part.as_json() for part in ranges_of(list(prompts), f"the prompts of {path}")),
-            model=str(content["model"]),
+            model=_as_it_is_found(str(content["model"]), path.parent),
             size=_text(content["size"]),
             frames=_text(content["frames"]),
             keyframes=tuple(map(int, content["keyframes"])),
             takes=takes,
         )
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, OSError) as problem:
         raise AdaFlowError(
             f"the project {path} lacks a part, or has a wrong one; take a whole one ({problem})"
         ) from problem
-    if checksum(project.video) != expected:
-        raise AdaFlowError(
-            f"{project.video} is not the video of the project {path}; give that one, or begin another project file"
-        )
     plan, edit = read_settings(path)
     known = {"kind", "version", "video", "settings", *(name for name in vars(project) if name in content)}
     rest = {name: value for name, value in content.items() if name not in known}
     if type(rest.get("crossfade", CROSSFADE)) is not int:
         raise AdaFlowError(f"the crossfade of the project {path} is {rest['crossfade']!r}; it is a number of frames")
+    if not project.prompts:
+        raise AdaFlowError(f"the project {path} has no prompt; write into its prompts what the video should show")
     whole = replace(project, plan=PlanConfig(**plan), edit=EditConfig(**edit), rest=rest)
-    if project.prompts:
-        _ = whole.timeline  # its ranges must not overlap
+    _ = whole.timeline  # its ranges must not overlap
     return whole
+
+
+def takes_added(path: Path, opened: Project | None) -> tuple[dict[str, Any], ...]:
+    """The takes that were added to the project in `path` since it was `opened`; None: it was not there.
+
+    AdaFlowError where more of it was changed.
+    """
+    if not path.exists():
+        return ()
+    if opened is not None:
+        now, count = _project_of(_read(path), path, opened.video), len(opened.takes)
+        if replace(now, takes=now.takes[:count]) == opened:
+            return now.takes[count:]
+    raise AdaFlowError(
+        f"the project {path} was changed by another command meanwhile, and stays as that left it; run the same command "
+        "again, which goes on from what is edited"
+    )
 
 
 def check_takes(takes: Iterable[Any], where: str) -> None:
@@ -126,6 +165,41 @@ def check_takes(takes: Iterable[Any], where: str) -> None:
             edit_of(take["settings"])
     except (KeyError, TypeError) as problem:
         raise AdaFlowError(f"{where} hold what is no take; give them as a report has them ({problem})") from problem
+
+
+def project_model(path: Path) -> str:
+    """The model of the project in `path`, by the name that stands there."""
+    return str(_read(path).get("model", ""))
+
+
+def _as_it_lies(model: str, folder: Path | None) -> str:
+    """A model's name as a project in `folder` holds it: what is a file here is not one of the Hub's names elsewhere."""
+
+    def near(name: str) -> str:
+        path = None if name == "embedded" else on_disk(name)
+        if path is None:
+            return name
+        text = path.as_posix() if folder is None else relative(path, folder)
+        return text if is_path(text) else f"./{text}"
+
+    return str(ModelParts.parse(model).renamed(near))
+
+
+def _as_it_is_found(model: str, folder: Path) -> str:
+    """The same as the engine takes it, from the one in the file of a project in `folder`.
+
+    A file that is nowhere keeps an absolute path, which is looked for on this machine alone.
+    """
+
+    def there(name: str) -> str:
+        if not is_path(name):
+            return name
+        path = Path(name)
+        found = _found(folder / path, folder / path.name, path, (folder / path).absolute())
+        tidy = os.path.normpath(found)
+        return tidy if os.path.exists(tidy) and os.path.samefile(tidy, found) else str(found)
+
+    return str(ModelParts.parse(model).renamed(there))
 
 
 def project_video(path: Path) -> tuple[str, str]:
@@ -148,14 +222,9 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _find(path: Path, named: Path, video: Path | None) -> Path:
-    places = [video] if video is not None else [path.parent / named, path.parent / named.name]
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
-        raise AdaFlowError(
-            f"the video {named.name} of the project is not there; lay it beside {path}, or give it with the project"
-        )
-    return found
+def _found(*places: Path) -> Path:
+    """The first of these that is there, else the last."""
+    return next((place for place in places if place.exists()), places[-1])
 
 
 def _text(value: Any) -> str | None:

@@ -16,7 +16,7 @@ import torch
 from adaflow_core.config import EditConfig, settings_dict
 from adaflow_core.editing.checkpoint import frames_digest
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.film.stretch import Laid, clip, lay_over, ramp
+from adaflow_core.film.stretch import Laid, clip, ramp
 from adaflow_core.film.timeline import PromptRange, shown
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning.analysis import check_edit_of
@@ -157,37 +157,36 @@ def frames_of(report: dict[str, Any], start: int, end: int, stride: int) -> np.n
     return edited if like_these and gaps.max(initial=0) <= stride else None
 
 
-def retaken(
-    plan: Plan,
-    result: EditResult,
-    take: PromptRange,
-    config: EditConfig,
-    new: np.ndarray,  # [end - start, H, W, 3] uint8
-    report: dict[str, Any],  # of the stretch that it was made in
-    begin: int,  # where that begins in the film
-) -> EditResult:
-    """The result with a new take in it; its report names the takes in their order, each over those before it."""
-    start, end, old = take.start, take.end, result.frames[take.start : take.end]
+def laid_take(plan: Plan, film: np.ndarray, take: PromptRange, new: np.ndarray) -> Laid:
+    """The `new` frames [end - start, H, W, 3] uint8 of a take, as they go over into those of the `film` around them."""
+    start, end, old = take.start, take.end, film[take.start : take.end]
     rise, fall = (
         0 if border in (0, len(plan.video), *plan.segments.cuts) else seam_frames(old[::way], new[::way])
         for border, way in ((start, 1), (end, -1))
     )
-    frames = lay_over(result.frames, [Laid(start, new, ramp(len(new), rise, fall))])
+    return Laid(start, new, ramp(len(new), rise, fall))
+
+
+def with_take(
+    plan: Plan,
+    result: EditResult,
+    take: PromptRange,
+    config: EditConfig,
+    report: dict[str, Any],  # of the stretch that it was made in
+    begin: int,  # where that begins in the film
+) -> EditResult:
+    """The result with what its report says of a new take; it names them in their order, each over those before it."""
     row = take.as_json() | {"settings": settings_dict(plan.config, config)["edit"], "seed": config.seed}
     facts = {
         "keyframes": [begin + frame for frame in report["keyframes"]],
-        "edited": [start + frame for frame in report["edited"]],
+        "edited": [take.start + frame for frame in report["edited"]],
         "seconds": report["seconds"],
         "settings": report["settings"]["edit"],  # with what was filled in
         "warnings": report["warnings"],
     }
     warnings = tuple(dict.fromkeys([*result.warnings, *report["warnings"]]))
-    changed = {
-        "takes": [*result.report["takes"], row | {"report": facts}],
-        "frames_digest": frames_digest(frames),
-        "warnings": list(warnings),
-    }
-    return replace(result, frames=frames, report=result.report | changed, warnings=warnings)
+    changed = {"takes": [*result.report["takes"], row | {"report": facts}], "warnings": list(warnings)}
+    return replace(result, report=result.report | changed, warnings=warnings)
 
 
 def seam_frames(old: np.ndarray, new: np.ndarray) -> int:

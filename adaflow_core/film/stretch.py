@@ -6,18 +6,16 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
-import torch
 
-from adaflow_core.planning.planner import build_layout
-from adaflow_core.progress import Monitor
-from adaflow_core.storage.arrays import scratch, taken
-from adaflow_core.team.team import Team
-from adaflow_core.types import Correspondence, EditLayout, Forecast, Plan, Segments
+from adaflow_core.config import PlanConfig
+from adaflow_core.storage.arrays import taken
+from adaflow_core.team.team import ALONE, Team
+from adaflow_core.types import Correspondence, EditLayout, Features, Forecast, Grid, Plan, Segments
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,12 @@ def stretch_of(
     plan: Plan,
     start: int,
     end: int,
-    source_prompt: str,
-    device: torch.device,
-    monitor: Monitor,
-    team: Team,
+    source_prompt: str | None,  # of the stretch; by default the plan's
+    lay_out: Callable[[Features, Segments, list[Grid], PlanConfig], EditLayout],
     segments: Segments | None = None,  # of the stretch; by default the plan's own, clipped
 ) -> Plan:
-    """Frames `start` to `end` of a plan, which holds for them alone."""
-    config = replace(plan.config, source_prompt=source_prompt)
+    """Frames `start` to `end` of a plan, which holds for them alone, with the layout that `lay_out` makes of them."""
+    config = plan.config if source_prompt is None else replace(plan.config, source_prompt=source_prompt)
     if (start, end) == (0, len(plan.video)) and segments is None:
         return replace(plan, config=config)
     frames, features = slice(start, end), plan.features.part(start, end)
@@ -82,7 +78,7 @@ def stretch_of(
         config=config,
         features=features,
         segments=segments,
-        layout=build_layout(features, segments, plan.grids, config, device, monitor, team),
+        layout=lay_out(features, segments, plan.grids, config),
         seconds={},
         **{name: getattr(plan, name)[frames] for name in curves},
     )
@@ -123,14 +119,28 @@ def ramp(frames: int, rise: int, fall: int) -> np.ndarray:
     return np.minimum(up, down)
 
 
-def lay_over(below: np.ndarray, parts: Iterable[Laid]) -> np.ndarray:
+def lay_over(below: np.ndarray, parts: Iterable[Laid], team: Team = ALONE) -> np.ndarray:
     """[T, H, W, 3] uint8: the parts over the frames `below`, which keep every byte where no part is.
 
     The parts come in the order of their starts. Where they overlap their weights add up to 1 at most, and what is left
-    is of the frame below.
+    is of the frame below. The `team` shares the frames out.
     """
-    out = scratch(np.uint8, below.shape)
-    out[:] = below
+    out, own = team.scratch(np.uint8, below.shape), team.own(len(below))
+    out[own] = below[own]
+    _lay(out, below, parts, own)
+    team.wait()
+    return out
+
+
+def lay_into(frames: np.ndarray, part: Laid, team: Team = ALONE) -> None:
+    """The same of one part, in place: `frames` are the film from here on, of all processes."""
+    team.wait()  # until none needs them as they were
+    _lay(frames, frames, [part], team.own(len(frames)))
+    team.wait()
+
+
+def _lay(out: np.ndarray, below: np.ndarray, parts: Iterable[Laid], own: slice) -> None:
+    """The parts over `below`, in those frames of `out` that are this process's `own`."""
     mixed: dict[int, np.ndarray] = {}  # of the frames that a later part may reach too
 
     def write(end: int) -> None:
@@ -139,11 +149,12 @@ def lay_over(below: np.ndarray, parts: Iterable[Laid]) -> np.ndarray:
 
     for part in parts:
         write(part.start)
-        for t, (frame, weight) in enumerate(zip(part.frames, part.weights, strict=True), part.start):
+        first, last = max(part.start, own.start), min(part.start + len(part.frames), own.stop)
+        for t in range(first, last):
+            frame, weight = part.frames[t - part.start], part.weights[t - part.start]
             if weight == 1:
                 out[t] = frame
             else:
                 before = mixed.setdefault(t, below[t].astype(np.float32))
                 before += weight * (frame.astype(np.float32) - below[t])
     write(len(out))
-    return out

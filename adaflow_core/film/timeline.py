@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from adaflow_core.config import EditConfig, read_json, settings_dict
-from adaflow_core.editing.checkpoint import frames_digest
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.stretch import Laid, lay_over
+from adaflow_core.progress import added
+from adaflow_core.team.team import Team
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.version import __version__
 from adaflow_core.video.types import Video
@@ -69,8 +70,9 @@ class PromptRange:
         return replace(self, start=int(start), end=int(end), seconds=None)
 
     def as_json(self) -> dict[str, Any]:
+        span = {"frames": [self.start, self.end]} if self.seconds is None else {"seconds": list(self.seconds)}
         named = {} if self.source_prompt is None else {"source_prompt": self.source_prompt}
-        return {"frames": [self.start, self.end], "prompt": self.prompt, **named}
+        return span | {"prompt": self.prompt} | named
 
 
 @dataclass(frozen=True)
@@ -272,10 +274,8 @@ def _of_all(parts: list[dict[str, Any]], name: str) -> Any:
 
 def _seconds(plan: Plan, parts: list[dict[str, Any]], edit: float) -> dict[str, float]:
     """By stage, of planning and of all stretches, whenever each took place; `total` with what the edit took now."""
-    found = dict(plan.seconds)
-    for stage in dict.fromkeys(stage for part in parts for stage in part["seconds"]):
-        if stage not in plan.seconds:
-            found[stage] = sum(part["seconds"].get(stage, 0.0) for part in parts)
+    whole = len(parts) == 1 and parts[0]["frames"] == len(plan.video)  # its report has the planning in it
+    found = added(*([] if whole else [plan.seconds]), *(part["seconds"] for part in parts))
     return found | {"total": sum(plan.seconds.values()) + edit}
 
 
@@ -286,10 +286,11 @@ def timeline_result(
     parts: list[dict[str, Any]],  # the reports of the stretches; that of all frames is the film's
     laid: list[Laid],
     seconds: float,  # that the edit took
+    team: Team,
 ) -> EditResult:
-    """The film of its edited stretches, with its report."""
+    """The film of its edited stretches, in an array of its own, with its report but for `frames_digest`."""
     video = plan.video
-    frames = lay_over(video.frames, laid)
+    frames = lay_over(video.frames, laid, team)
     notes = crossfade_notes(timeline, plan.segments.cuts, len(video))
     warnings = tuple(dict.fromkeys([*notes, *(warning for part in parts for warning in part["warnings"])]))
     whole = {
@@ -306,7 +307,6 @@ def timeline_result(
         "height": video.size[1],
         "fps": float(video.fps),
         "seconds": _seconds(plan, parts, seconds),
-        "frames_digest": frames_digest(frames),
         "source_digest": video.digest,
         "prompt": timeline.text,
         "region": _of_all(parts, "region"),

@@ -38,7 +38,10 @@ KNOWN_MODELS: dict[str, str] = {
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name, or for "auto" the fastest that runs here: a GPU, Apple's, or the CPU."""
+    """The device of that name, or for "auto" a GPU that runs here, else the CPU.
+
+    Apple's GPUs are taken where they are named: nothing of this was run on one.
+    """
     if name != "auto":
         try:
             return _tried(name)
@@ -50,7 +53,7 @@ def pick_device(name: str) -> torch.device:
         except Exception as problem:  # such as a GPU that this build of torch has no kernels for
             logger.warning("the GPU cannot be used (%s); the CPU is, which is slower", first_line(problem))
             return torch.device("cpu")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device("cpu")
 
 
 def _tried(name: str) -> torch.device:

@@ -196,7 +196,16 @@ def places(flow: Tensor, grid: Tensor) -> Tensor:
 
 def look_up(pictures: Tensor, where: Tensor) -> Tensor:
     """`pictures` [F, C, H, W] at `places` [F, H, W, 2], bilinear; beyond the edge its last pixel."""
+    if pictures.device.type == "mps":  # which knows nothing to take there but zeros
+        return F.grid_sample(pictures, within(where), mode="bilinear", padding_mode="zeros", align_corners=False)
     return F.grid_sample(pictures, where, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def within(where: Tensor) -> Tensor:
+    """`places` [F, H, W, 2] of which those beyond the edge are its last pixel's."""
+    H, W = where.shape[1:3]
+    edge = where.new_tensor([1 - 1 / W, 1 - 1 / H])
+    return where.clamp(-edge, edge)
 
 
 def frames_at_once(size: tuple[int, int], device: torch.device) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from adaflow_core.config import PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.memory import writing
+from adaflow_core.model.memory import in_chunks, writing
 from adaflow_core.motion.flow import one_opencv_thread
 from adaflow_core.planning.features import extract_features, load_features
 from adaflow_core.progress import Monitor, in_threads
@@ -53,7 +53,8 @@ def source_video(
     """The decoded video at `size`: the frames of a file, or those that are decoded already.
 
     `size`: (width, height) in pixels, or the shorter side; None: for a file `usual`, the shorter side that the model
-    was trained at, else as the frames are. `fps`: the rate of frames that come without a file.
+    was trained at, else as the frames are. `fps`: the rate of frames that come without a file, and of a folder's
+    pictures.
     """
     frame_range, size = checked_range(frame_range), size if size is None else checked_size(size)
     if not isinstance(video, (str, Path)):
@@ -63,10 +64,11 @@ def source_video(
     every = (frame_range.start, frame_range.stop) == (None, None)
     chosen = None if every else [frame_range.start, frame_range.stop]
     digest = file_digest(path)
-    key = cache_key(file=digest, size=size, frames=chosen, decoding=DECODING)
+    rate = {"fps": str(fps)} if path.is_dir() else {}
+    key = cache_key(file=digest, size=size, frames=chosen, decoding=DECODING, **rate)
 
     def build(folder: Path) -> dict[str, Any]:
-        decoded = decode_video(path, size=size, frames=frame_range, monitor=monitor, out=folder / "frames.npy")
+        decoded = decode_video(path, size=size, frames=frame_range, fps=fps, monitor=monitor, out=folder / "frames.npy")
         return {
             "fps": str(decoded.fps),
             "digest": decoded.digest,
@@ -191,8 +193,12 @@ def source_latents(backbone: Backbone, video: Video, cache: Cache, monitor: Moni
         own, size = backbone.share(T, chunk)
         out = backbone.team.array(folder / "latents.npy", np.float32, shape)[own]
         with monitor.stage("encode", len(out)) as stage, writing(out) as put:
-            for part in stage.chunks(len(out), size):
+
+            def encode(part: slice) -> None:
                 put(part, backbone.send(backbone.encode(video.frames[own][part])))
+                stage.advance(part.stop - part.start)
+
+            in_chunks(len(out), size, encode)
         return {}
 
     key = cache_key(video=video.digest, model=backbone.fingerprint)

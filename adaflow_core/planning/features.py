@@ -20,7 +20,7 @@ from torch import Tensor
 from adaflow_core.model.attention import Halt, PassState, forward_hook, frame_attention
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import add_noise
-from adaflow_core.model.memory import Sent, one_thread, to_device, writing
+from adaflow_core.model.memory import Sent, in_chunks, one_thread, to_device, writing
 from adaflow_core.planning.matching import best_match, pool_map
 from adaflow_core.progress import Monitor
 from adaflow_core.team.team import Team
@@ -187,7 +187,9 @@ def extract_features(
     sample = np.unique(np.linspace(0, T - 1, min(T, SAMPLE_FRAMES)).round().astype(np.int64))
     capture = Capture(words)
     with monitor.stage("features", len(own)) as stage:
-        raw = torch.cat([run(sample[i : i + chunk], capture) for i in range(0, len(sample), chunk)])
+        parts: list[Tensor] = []
+        in_chunks(len(sample), chunk, lambda part: parts.append(run(sample[part], capture)))
+        raw = torch.cat(parts)
         backbone.finite.check()  # before the solver, which knows no such values
         reduction = _Reduction.of(raw, team)
         assert capture.block is not None and capture.attention is not None
@@ -203,12 +205,17 @@ def extract_features(
         with ExitStack() as open_arrays:
             put_tokens = open_arrays.enter_context(writing(tokens))
             put = {kind: open_arrays.enter_context(writing(array)) for kind, array in importance.items()}
-            for done in stage.chunks(len(own), size_of_pass):
+
+            def extract(done: slice) -> None:
                 part = slice(own.start + done.start, own.start + done.stop)
                 rows = reduction(run(part, capture))
+                found = _importance(capture, rows, inner, grid)
                 put_tokens(part, backbone.send(rows.half()))  # as narrow as they are kept
-                for kind, values in _importance(capture, rows, inner, grid).items():
+                for kind, values in found.items():
                     put[kind](part, Sent(values))
+                stage.advance(len(rows))
+
+            in_chunks(len(own), size_of_pass, extract)
     return {"grid": grid, "importance": kinds, "agreement": reduction.agreement}
 
 

@@ -199,6 +199,8 @@ class KeyframeSelector:
         if (given >= self.T).any():
             raise AdaFlowError(f"keyframes_at names frame {given.max()}; the plan has frames 0 to {self.T - 1}")
         keyframes = given.tolist()
+        if self.config.keyframes is not None:
+            self.notes.append(f"the keyframes are given, so that the number {self.config.keyframes} does not count")
         for start, end in pairwise([0, *map(int, self.cuts), self.T]):
             if not ((given >= start) & (given < end)).any():
                 keyframes.append((start + end - 1) // 2)
@@ -256,9 +258,21 @@ class KeyframeSelector:
             most = self._limit if self.config.refinement == "split" else count
         keyframes = refine_keyframes(self.residual, count, most, self.config.residual, self.monitor)
         K = len(keyframes)
+        if count < K == most < self.T:
+            self._note_what_is_left(keyframes)
         if 2 < K < self.T and np.array_equal(keyframes, even_segments(self.T, K, self.cuts).keyframes):
             self.notes.append("the video changes evenly, so that its keyframes lie at even distances")
         return Segments(place_borders(self.compare, keyframes, self.cuts), keyframes, self.cuts, self.T)
+
+    def _note_what_is_left(self, keyframes: np.ndarray) -> None:
+        """Of as many keyframes as are allowed, where the refinement would have added more."""
+        assert self.config.residual is not None
+        worst = float(self.residual(keyframes, np.arange(self.T)).max())
+        if worst > self.config.residual:
+            self.notes.append(
+                f"the video changes faster than the {len(keyframes)} keyframes that are allowed follow it: the "
+                f"propagation residual is {worst:.2f} for {self.config.residual:g}; a larger max_keyframes helps"
+            )
 
     def _walk(self) -> np.ndarray:
         mean, window, max_segment = self.config.similarity, self.config.window_similarity, self.config.max_segment

@@ -20,13 +20,20 @@ TABLE_ENTRIES = 2**24
 BEST_ENTRIES_CUDA = 2**26
 
 
+def area_means(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """[F, C, H, W] on another grid, (h, w): the mean of what each place of it covers."""
+    # Metal knows them only where the sizes divide.
+    there = pictures.cpu() if pictures.device.type == "mps" else pictures
+    return F.adaptive_avg_pool2d(there, size).to(pictures.device)
+
+
 def pool_tokens(tokens: Tensor, grid: Grid, to: Grid) -> Tensor:
     """[..., n, c] on `grid` -> [..., m, c] on `to`: mean over areas first, then rows of unit length."""
     if grid == to:
         return tokens
     *lead, _, c = tokens.shape
     picture = rearrange(tokens.reshape(-1, grid.n, c), "b (h w) c -> b c h w", h=grid.h)
-    pooled = F.adaptive_avg_pool2d(picture.float(), (to.h, to.w))
+    pooled = area_means(picture.float(), (to.h, to.w))
     rows = F.normalize(rearrange(pooled, "b c h w -> b (h w) c"), dim=-1).to(tokens.dtype)
     return rows.reshape(*lead, to.n, c)
 
@@ -40,7 +47,7 @@ def pool_map(values: Tensor, grid: Grid, to: Grid) -> Tensor:
     if to.n > grid.n:
         picture = F.interpolate(picture, size=(to.h, to.w), mode="nearest-exact")
     else:
-        picture = F.adaptive_avg_pool2d(picture.float(), (to.h, to.w)).to(values.dtype)
+        picture = area_means(picture.float(), (to.h, to.w)).to(values.dtype)
     return picture.reshape(*lead, to.n)
 
 
@@ -166,7 +173,7 @@ class PooledFeatures:
 
 def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps [F, h, w] on another grid [F, *size]: the mean of what a token of it covers."""
-    return F.interpolate(maps[:, None], size, mode="area")[:, 0]
+    return area_means(maps[:, None], size)[:, 0]
 
 
 def blurred(maps: Tensor, boxes: int) -> Tensor:

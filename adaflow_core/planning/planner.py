@@ -15,11 +15,11 @@ from adaflow_core.planning.keyframes import PART, KeyframeSelector
 from adaflow_core.planning.matching import PooledFeatures, PooledRows
 from adaflow_core.planning.residual import PropagationResidual
 from adaflow_core.planning.similarity import FrameSimilarity
-from adaflow_core.planning.slimming import build_slimming
+from adaflow_core.planning.slimming import build_slimming, kept_by, kept_count
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import cache_key
 from adaflow_core.team.team import ALONE, Team
-from adaflow_core.types import Correspondence, EditLayout, Features, Grid, KeyframeChoice, Segments
+from adaflow_core.types import Correspondence, EditLayout, Features, Grid, KeyframeChoice, Segments, Slimming
 
 
 class Planner:
@@ -138,6 +138,23 @@ def build_layout(
     if correspondence is None:
         correspondence = build_correspondence(features, segments, grids, config, device, monitor, team, rows)
     return EditLayout(segments.keyframes, slimming, correspondence)
+
+
+def counted_layout(features: Features, segments: Segments, grids: list[Grid], config: PlanConfig) -> EditLayout:
+    """A layout of the size of `build_layout`'s, for a forecast: it takes no time and no memory, and holds zeros."""
+    K, method = len(segments), METHODS[config.method]
+    prune, kv_frames = kept_by(config)
+    slimming = {}
+    for grid in grids:
+        kept = np.broadcast_to(np.int32(0), (K, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames)))
+        slimming[grid] = Slimming(grid, np.broadcast_to(np.float16(0), (K, K, grid.n)), kept, 0, 1.0)
+    shape = segments.T, 2 if config.blend else 1
+    correspondence = Correspondence(
+        np.broadcast_to(np.int64(0), shape),
+        {grid: np.broadcast_to(np.float16(0), (*shape, grid.n)) for grid in grids},
+        {grid: np.broadcast_to(np.int16(0), (*shape, 0 if method.matched_by_layer else grid.n)) for grid in grids},
+    )
+    return EditLayout(segments.keyframes, slimming if method.joint else None, correspondence)
 
 
 def draw_keyframes(segments: Segments, seed: int, step: int) -> Segments:

@@ -15,15 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import gather_blend
-from adaflow_core.model.memory import to_device
+from adaflow_core.model.memory import in_chunks, to_device
 from adaflow_core.planning.correspondence import blend_weights, match_to_keyframes, neighbours
-from adaflow_core.planning.matching import PooledFeatures, best_match
+from adaflow_core.planning.matching import PooledFeatures, area_means, best_match
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 from adaflow_core.types import Features, Grid, Plan
@@ -192,8 +191,12 @@ def edited_residual(backbone: Backbone, plan: Plan, frames: np.ndarray, monitor:
     T, (width, height) = len(frames), plan.video.size
     latents = scratch(np.float32, (T, backbone.latent_channels, height // backbone.factor, width // backbone.factor))
     with monitor.stage("residual", T) as stage:
-        for part in stage.chunks(T, backbone.vae_chunk(width, height)):
+
+        def encode(part: slice) -> None:
             latents[part] = backbone.fetch(backbone.encode(np.asarray(frames[part])))
+            stage.advance(part.stop - part.start)
+
+        in_chunks(T, backbone.vae_chunk(width, height), encode)
     residual = PropagationResidual(plan.features, latents, plan.segments.cuts, backbone.device)
     return residual(plan.segments.keyframes, np.arange(T))
 
@@ -264,7 +267,7 @@ def _pooled_latents(latents: np.ndarray, grid: Grid, device: torch.device, chunk
     out = torch.empty(len(latents), grid.n, latents.shape[1], device=device)
     for start in range(0, len(latents), chunk):
         read = to_device(np.asarray(latents[start : start + chunk]), device).float()
-        out[start : start + chunk] = rearrange(F.adaptive_avg_pool2d(read, (grid.h, grid.w)), "t c h w -> t (h w) c")
+        out[start : start + chunk] = rearrange(area_means(read, (grid.h, grid.w)), "t c h w -> t (h w) c")
     return out
 
 

@@ -60,6 +60,11 @@ def kept_count(K: int, n: int, *, prune: float | None = None, kv_frames: float |
     return n + math.ceil((1 - (prune or 0.0)) * (K - 1) * n - 1e-6)
 
 
+def kept_by(config: PlanConfig) -> tuple[float | None, float | None]:
+    """What `kept_count` goes by: `prune` and `kv_frames`, as the method takes them."""
+    return (config.prune, config.kv_frames) if METHODS[config.method].pruned else (0.0, None)
+
+
 def select_tokens(
     scores: Tensor,  # [K, K, n]
     count: int,
@@ -102,12 +107,11 @@ def build_slimming(
 
     Grids finer than the similarity grid take its scores.
     """
-    method = METHODS[config.method]
-    if not method.joint:
+    if not METHODS[config.method].joint:
         return None
     tokens = torch.from_numpy(features.tokens[keyframes]).to(device).float()
     weights = torch.from_numpy(features.importance[config.importance][keyframes]).to(device)
-    prune, kv_frames = (config.prune, config.kv_frames) if method.pruned else (0.0, None)
+    prune, kv_frames = kept_by(config)
     result, scored_grids, K = {}, dict.fromkeys(map(similarity_grid, grids)), len(keyframes)
     with monitor.stage("slim", K * len(scored_grids)) as stage:
         found = {

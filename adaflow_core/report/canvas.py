@@ -108,6 +108,13 @@ def at_least(picture: Picture, side: int) -> Picture:
     return picture if factor == 1.0 else resize(picture, round(w * factor), round(h * factor))
 
 
+def at_most(picture: Picture, side: float) -> Picture:
+    """`picture`, made smaller until its shorter side has `side` pixels."""
+    h, w = picture.shape[:2]
+    factor = min(1.0, side / min(h, w))
+    return picture if factor == 1.0 else resize(picture, round(w * factor), round(h * factor))
+
+
 def spread(cells: np.ndarray, height: int, width: int) -> np.ndarray:
     """Every pixel's cell: [h, w] -> [height, width]."""
     h, w = cells.shape

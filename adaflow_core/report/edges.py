@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adaflow_core.progress import Monitor
 from adaflow_core.report.canvas import PLACE, Picture, at_least
 
 CHANGED = 8.0  # levels of 0..255: a root mean square change of the colours from which a pixel was changed
@@ -35,7 +36,9 @@ class Edges:
     worst: int  # the frame with most of them
 
 
-def edges(frames: np.ndarray, source: np.ndarray, edited: Sequence[int] | None = None) -> Edges | None:
+def edges(
+    frames: np.ndarray, source: np.ndarray, edited: Sequence[int] | None = None, *, monitor: Monitor
+) -> Edges | None:
     """`frames` [T, H, W, 3] uint8 are an edit of `source`, those that are `edited`, by default all.
 
     None where the change has no edge. An edit of the style has none either: it is not for this to tell.
@@ -43,15 +46,17 @@ def edges(frames: np.ndarray, source: np.ndarray, edited: Sequence[int] | None =
     ids = np.arange(len(frames)) if edited is None else np.asarray(edited, np.int64)
     sample = ids[np.unique(np.linspace(0, len(ids) - 1, min(_SAMPLE, len(ids))).round().astype(int))]
     square, seen, pixels, worst, most = 0.0, 0, 0, 0, -1
-    for t in sample:
-        found = edge_errors(frames[t], source[t])
-        if found is None:
-            continue
-        edge, error = found
-        rim = int((error >= RIM).sum())
-        square, seen, pixels = square + float(np.square(error).sum()), seen + rim, pixels + int(edge.sum())
-        if rim > most:
-            worst, most = int(t), rim
+    with monitor.stage("score", len(sample)) as stage:
+        for t in sample:
+            found = edge_errors(frames[t], source[t])
+            stage.advance()
+            if found is None:
+                continue
+            edge, error = found
+            rim = int((error >= RIM).sum())
+            square, seen, pixels = square + float(np.square(error).sum()), seen + rim, pixels + int(edge.sum())
+            if rim > most:
+                worst, most = int(t), rim
     return Edges(float(np.sqrt(square / pixels)), seen / pixels, worst) if pixels else None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,22 @@ from adaflow_core.config import (
 )
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.progress import Monitor
 from adaflow_core.report import visualize
+from adaflow_core.report.canvas import Picture
 from adaflow_core.types import Place, Plan
 from adaflow_core.version import __version__
 
-FILES = ("plan.json", "plan.npz", "keyframes.png", "timeline.png", "time_slice.png", "place.png")  # and tokens_*.png
+FILES = (
+    "plan.json",
+    "plan.npz",
+    "keyframes.png",
+    "timeline.png",
+    "time_slice.png",
+    "place.png",
+)  # and one for each keyframe:
+_TOKENS = "tokens_{:05d}.png"
+_SHEET_SIDE = 256  # pixels at most of the shorter side of each picture in these, which may show a hundred
 
 
 def plan_report(plan: Plan) -> dict[str, Any]:
@@ -64,18 +77,23 @@ def plan_report(plan: Plan) -> dict[str, Any]:
     }
 
 
-def save_plan(plan: Plan, folder: Path, place: Place | None = None) -> Path:
+def save_plan(plan: Plan, folder: Path, place: Place | None = None, *, monitor: Monitor) -> Path:
     """Write plan.json, plan.npz (masks and scores by grid, curves, heat maps) and pictures into `folder`.
 
-    `place`: of an edit, for a picture of where it changes the video.
+    `place`: of an edit, for a picture of where it changes the video. Pictures of an earlier plan there are deleted.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in _pictures_of_the_last(folder):
+            (folder / name).unlink(missing_ok=True)
         (folder / "plan.json").write_text(json.dumps(plan_report(plan), indent=1), encoding="utf-8")
         arrays: dict[str, Any] = plan_arrays(plan)
         np.savez_compressed(folder / "plan.npz", **arrays)
-        for name, picture in _pictures(plan, place):
-            Image.fromarray(picture).save(folder / name)
+        draw = _pictures(plan, place)
+        with monitor.stage("write", len(draw)) as stage:
+            for name, picture in draw.items():  # one at a time: those of a hundred keyframes are gigabytes
+                Image.fromarray(picture()).save(folder / name)
+                stage.advance()
     except OSError as problem:
         raise AdaFlowError(f"{folder} cannot be written; choose another --out ({problem.strerror})") from problem
     return folder
@@ -112,6 +130,8 @@ def edit_command(
         "frames": frames and f"{frames.start or 0}:{'' if frames.stop is None else frames.stop}",
         "deliver": deliver if deliver != "source" else None,
     }
+    if plan.given_keyframes:  # which decide alone
+        plan = replace(plan, keyframes=None)
     usual_plan = vars(resolve_plan(PlanConfig(), profile, device))
     usual_edit = vars(resolve_edit(EditConfig(), profile, plan)) | {
         "inversion_steps": profile.inversion_steps_for(edit.steps),
@@ -142,26 +162,41 @@ def plan_arrays(plan: Plan) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _pictures(plan: Plan, place: Place | None) -> list[tuple[str, np.ndarray]]:
-    pictures = [
-        ("keyframes.png", visualize.keyframe_strip(plan)),
-        ("timeline.png", visualize.timeline(plan)),
-        ("time_slice.png", visualize.time_slice(plan)),
-    ]
+def _pictures(plan: Plan, place: Place | None) -> dict[str, Callable[[], Picture]]:
+    """What draws each picture, by its name."""
+    pictures: dict[str, Callable[[], Picture]] = {
+        "keyframes.png": partial(visualize.keyframe_strip, plan),
+        "timeline.png": partial(visualize.timeline, plan),
+        "time_slice.png": partial(visualize.time_slice, plan),
+    }
     if plan.layout.slimming:
-        for q, keyframe in enumerate(plan.layout.keyframes):
-            views = [picture for picture, _ in visualize.token_view(plan, q, plan.finest)]
-            pictures.append((f"tokens_{int(keyframe):05d}.png", visualize.contact_sheet(views)))
+        for q, keyframe in enumerate(plan.layout.keyframes.tolist()):
+            pictures[_TOKENS.format(keyframe)] = partial(_token_sheet, plan, q)
     if place is not None:
-        pictures.append(("place.png", visualize.place_strip(plan, place)))
+        pictures["place.png"] = partial(visualize.place_strip, plan, place)
     return pictures
+
+
+def _token_sheet(plan: Plan, q: int) -> Picture:
+    views = visualize.token_view(plan, q, plan.finest, most=_SHEET_SIDE)
+    return visualize.contact_sheet([picture for picture, _ in views])
+
+
+def _pictures_of_the_last(folder: Path) -> list[str]:
+    """The names of those pictures of the plan that lies in `folder` that another plan may not have."""
+    try:
+        keyframes = json.loads((folder / "plan.json").read_bytes())["keyframes"]
+        return ["place.png", *(_TOKENS.format(int(keyframe)) for keyframe in keyframes)]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # none, or a file of another program
+        return []
 
 
 def _share(plan: Plan, grid: Any) -> list[list[float]] | None:
     """[K][K] share of each keyframe's tokens that each keyframe keeps."""
     if plan.layout.slimming is None:
         return None
-    return [[round(float(v), 4) for v in row] for row in plan.layout.slimming[grid].mask.mean(axis=-1)]
+    masks = map(plan.layout.slimming[grid].mask_of, range(len(plan.layout.keyframes)))
+    return [_rounded(mask.mean(axis=-1)) for mask in masks]
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -6,14 +6,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from adaflow_core.progress import Monitor
+
 _SAMPLE = 24  # pairs of frames that are looked at
 TRUSTED = (
     4.0  # levels of 0..255: where the source differs by more from the frame before, moved, its motion is not known
 )
 
 
+def pairs_of(T: int, cuts: np.ndarray, edited: Sequence[int] | None = None) -> np.ndarray:
+    """[P] the frames that, as the one before them, are of the `edited`, by default all; none that begins a shot."""
+    ids = np.arange(T) if edited is None else np.asarray(edited, np.int64)
+    return np.setdiff1d(np.intersect1d(ids, ids + 1), cuts)
+
+
 def flicker(
-    frames: np.ndarray, source: np.ndarray, cuts: np.ndarray, edited: Sequence[int] | None = None
+    frames: np.ndarray,
+    source: np.ndarray,
+    cuts: np.ndarray,
+    edited: Sequence[int] | None = None,
+    *,
+    monitor: Monitor,
 ) -> float | None:
     """How much an edit `frames` [T, H, W, 3] uint8 of `source` changes along the source's motion, in levels of 0..255.
 
@@ -21,17 +34,18 @@ def flicker(
     calm. None where its motion cannot be followed. Not over what was changed alone: true edits to a thing of another
     shape have 9 to 37 levels there, as it does not move as the source does.
     """
-    ids = np.arange(len(frames)) if edited is None else np.asarray(edited, np.int64)
-    pairs = np.setdiff1d(np.intersect1d(ids, ids + 1), cuts)
+    pairs = pairs_of(len(frames), cuts, edited)
     if not len(pairs):
         return None
-    more = []
-    for t in pairs[np.unique(np.linspace(0, len(pairs) - 1, min(_SAMPLE, len(pairs))).round().astype(int))]:
-        places = _came_from(source[t], source[t - 1])
-        own, now = (_change(video[t], video[t - 1], places) for video in (source, frames))
-        trusted = own < TRUSTED
-        if trusted.mean() > 0.05:
-            more.append(float((now - own)[trusted].mean()))
+    sample, more = pairs[np.unique(np.linspace(0, len(pairs) - 1, min(_SAMPLE, len(pairs))).round().astype(int))], []
+    with monitor.stage("score", len(sample)) as stage:
+        for t in sample:
+            places = _came_from(source[t], source[t - 1])
+            own, now = (_change(video[t], video[t - 1], places) for video in (source, frames))
+            trusted = own < TRUSTED
+            if trusted.mean() > 0.05:
+                more.append(float((now - own)[trusted].mean()))
+            stage.advance()
     return max(0.0, float(np.mean(more))) if more else None
 
 

@@ -13,7 +13,7 @@ import torch
 from adaflow_core.model.ddim import add_noise, predict_x0_eps
 from adaflow_core.progress import Monitor
 from adaflow_core.report.edges import edges
-from adaflow_core.report.flicker import flicker
+from adaflow_core.report.flicker import flicker, pairs_of
 from adaflow_core.types import Plan
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Shown(NamedTuple):
 class Scores:
     """Figures on one edit."""
 
-    agreement: float | None  # 0..1, see `look`; None: nothing is asked for that the source does not show
+    agreement: float | None  # 0..1, see `look`; None: nothing is asked for that the source does not show, or in sight
     untouched: float | None  # 0..1, share of the pixels that are as in the source; None: the prompt changes all of them
     liveliness: float | None  # change from frame to frame, the source's is 1; None: the source stands still
     flicker: float | None = None  # levels of 0..255, see `flicker`
@@ -93,9 +93,13 @@ def score(
     place: np.ndarray | None = None,  # [T, h, w] 0..1 on the latents' grid, the region that was to be edited
 ) -> Scores:
     """`frames` [T, H, W, 3] uint8 are an edit of `plan`; `prompts` [T]: None where a frame is not edited."""
-    source, edited = plan.video.frames, [t for t, texts in enumerate(prompts) if texts]
-    # Changed by hand alone, a frame is to show what its source does.
-    asked = [texts if texts and texts.prompt != texts.source_prompt else None for texts in prompts]
+    source, cuts, edited = plan.video.frames, plan.segments.cuts, [t for t, texts in enumerate(prompts) if texts]
+    shares = np.ones(len(frames)) if place is None else place.mean(axis=(1, 2))
+    # Changed by hand alone, a frame is to show what its source does; so is one in which the region is not in sight.
+    asked = [
+        texts if texts and texts.prompt != texts.source_prompt and share > 0 else None
+        for texts, share in zip(prompts, shares, strict=True)
+    ]
     chosen = _looked_at(plan.segments.keyframes, asked)
     looks, everywhere = [], []
     with monitor.stage("score", len(chosen) * len(MOMENTS)) as stage:
@@ -109,12 +113,14 @@ def score(
             stage.advance(len(MOMENTS))
     # An edit of the style is to change every pixel, but for those outside a region.
     all_over = bool(everywhere) and all(everywhere) and place is None
-    edge = None if all_over else edges(frames, source, edited)
+    edge = None if all_over else edges(frames, source, edited, monitor=monitor)
+    # A frame that shows a sliver of the region says little of it.
+    agreement = np.average([found.agreement for found in looks], weights=shares[chosen]) if looks else None
     return Scores(
-        agreement=float(np.mean([found.agreement for found in looks])) if looks else None,
-        untouched=None if all_over else untouched(frames, source),
-        liveliness=liveliness(frames, source, plan.segments.cuts),
-        flicker=flicker(frames, source, plan.segments.cuts, edited),
+        agreement=None if agreement is None else float(agreement),
+        untouched=None if all_over else untouched(frames, source, monitor=monitor),
+        liveliness=liveliness(frames, source, cuts, edited, monitor=monitor),
+        flicker=flicker(frames, source, cuts, edited, monitor=monitor),
         edge_error=None if edge is None else edge.error,
         rims=None if edge is None else edge.rims,
         rim_frame=None if edge is None else edge.worst,
@@ -165,26 +171,38 @@ def look(backbone: Backbone, frames: np.ndarray, prompt: str, other: str, place:
     return Look(float(torch.stack(along).mean().clamp(0, 1)), float(torch.stack(spread).mean()) >= LOCAL)
 
 
-def untouched(frames: np.ndarray, source: np.ndarray) -> float:
+def untouched(frames: np.ndarray, source: np.ndarray, *, monitor: Monitor) -> float:
     """Share of the pixels [T, H, W] whose colour changed by less than `SAME`."""
     shares = []
-    for t in range(len(frames)):
-        change = frames[t].astype(np.float32) - source[t]
-        shares.append(float((np.square(change).mean(axis=-1) < SAME**2).mean()))
+    with monitor.stage("score", len(frames)) as stage:
+        for t in range(len(frames)):
+            change = frames[t].astype(np.float32) - source[t]
+            shares.append(float((np.square(change).mean(axis=-1) < SAME**2).mean()))
+            stage.advance()
     return float(np.mean(shares))
 
 
-def liveliness(frames: np.ndarray, source: np.ndarray, cuts: np.ndarray) -> float | None:
-    """Mean change from frame to frame, as a part of the source's; cuts do not count."""
-    pairs = np.setdiff1d(np.arange(1, len(frames)), cuts)
+def liveliness(
+    frames: np.ndarray,
+    source: np.ndarray,
+    cuts: np.ndarray,
+    edited: Sequence[int] | None = None,
+    *,
+    monitor: Monitor,
+) -> float | None:
+    """Mean change from frame to frame of those that are `edited`, by default all, as a part of the source's.
+
+    Cuts do not count. None where the source stands still.
+    """
+    pairs, changes = pairs_of(len(frames), cuts, edited), []
     if not len(pairs):
         return None
-
-    def change(video: np.ndarray) -> float:
-        return float(np.mean([np.abs(video[t].astype(np.int16) - video[t - 1]).mean() for t in pairs]))
-
-    before = change(source)
-    return change(frames) / before if before > STILL else None
+    with monitor.stage("score", len(pairs)) as stage:
+        for t in pairs:
+            changes.append([np.abs(video[t].astype(np.int16) - video[t - 1]).mean() for video in (frames, source)])
+            stage.advance()
+    now, before = np.mean(changes, axis=0).tolist()
+    return now / before if before > STILL else None
 
 
 def psnr(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> float:

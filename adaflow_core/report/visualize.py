@@ -6,12 +6,14 @@ hatched, lines differ in their dashes, marks in their shape.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from adaflow_core.config import METHODS
 from adaflow_core.report.canvas import (
     BAND,
     CUT,
@@ -29,6 +31,7 @@ from adaflow_core.report.canvas import (
     Colour,
     Picture,
     at_least,
+    at_most,
     heat_colours,
     resize,
     spread,
@@ -164,11 +167,11 @@ def _border(inside: np.ndarray) -> np.ndarray:
     return border
 
 
-def _other_keyframes(plan: Plan, q: int, side: int) -> Iterator[tuple[int, Picture, str]]:
-    """Every keyframe but `q`: its number, its picture of at least `side` pixels, and when it is."""
+def _other_keyframes(plan: Plan, q: int, side: int, most: float = math.inf) -> Iterator[tuple[int, Picture, str]]:
+    """Every keyframe but `q`: its number, its picture of `side` to `most` pixels, and when it is."""
     for k, frame in enumerate(plan.layout.keyframes):
         if k != q:
-            yield k, at_least(plan.video.frames[frame], side), stamp(plan, frame)
+            yield k, at_most(at_least(plan.video.frames[frame], side), most), stamp(plan, frame)
 
 
 def kept_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
@@ -178,7 +181,7 @@ def kept_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
         mask = np.zeros((len(plan.layout.keyframes), grid.n), dtype=bool)
         mask[q] = True
     else:
-        mask = slimming[grid].mask[q]
+        mask = slimming[grid].mask_of(q)
     return mask.reshape(-1, grid.h, grid.w)
 
 
@@ -190,11 +193,14 @@ def sampled_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
     return mask.reshape(-1, grid.h, grid.w)
 
 
-def token_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Picture, str]]:
-    """Every keyframe but `q`, with what `q` keeps of it drawn over it, and the share kept as caption."""
+def token_view(plan: Plan, q: int, grid: Grid, side: int = 224, most: float = math.inf) -> list[tuple[Picture, str]]:
+    """Every keyframe but `q`, with what `q` keeps of it drawn over it, and the share kept as caption.
+
+    The shorter side of a picture has `side` to `most` pixels.
+    """
     masks, sampled = kept_masks(plan, q, grid), sampled_masks(plan, q, grid)
     items = []
-    for k, picture, time in _other_keyframes(plan, q, side):
+    for k, picture, time in _other_keyframes(plan, q, side, most):
         part = f", {sampled[k].mean():.0%} as a sample" if sampled.any() else ""
         items.append((kept_overlay(picture, masks[k], sampled[k]), f"{masks[k].mean():.0%} kept{part} · {time}"))
     return items
@@ -277,14 +283,15 @@ def timeline(
 ) -> Picture:
     """Similarity to the keyframe (mean and worst window) and propagation residual over time.
 
-    Thresholds are drawn where they decide, i.e. when no number of keyframes was given. All heights are those of the
-    whole video, whichever `frames` are shown.
+    Thresholds are drawn where they decide, i.e. when neither keyframes nor their number were given, and the method
+    chooses them. All heights are those of the whole video, whichever `frames` are shown.
     """
     canvas, axis = Canvas(width, height), TimeAxis.of(plan, width, frames)
-    decides = plan.config.keyframes is None
-    mean_limit = plan.config.similarity if decides else None
-    window_limit = plan.config.window_similarity if decides else None
-    residual_limit = plan.config.residual
+    config = plan.config
+    chosen = METHODS[config.method].spacing == "adaptive" and not config.given_keyframes
+    decides = chosen and config.keyframes is None
+    mean_limit, window_limit = (config.similarity, config.window_similarity) if decides else (None, None)
+    residual_limit = config.residual if chosen else None
 
     lowest = min(v for v in (plan.window.min(), plan.similarity.min(), window_limit) if v is not None)
     low = max(-1.0, np.floor(float(lowest) * 10 - 0.5) / 10)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
-import tempfile
 import time
 import uuid
 import zlib
@@ -34,6 +34,7 @@ _META, _LOCK = "meta.json", ".lock"
 _BUILDING, _LEAVING, _UNFINISHED = ".building-", ".leaving-", ".unfinished-"
 _STATE, _PART = ".zip", ".part"
 _FRESH = 60.0  # seconds after its last use during which an entry is not removed
+_GOING_ON = 24 * 3600.0  # seconds after its last step during which unfinished work is not removed
 _UNCERTAIN = 24 * 3600.0  # seconds after which a folder without a usable lock counts as abandoned
 _STALE = 7 * 24 * 3600.0  # seconds after which an unfinished build is removed
 _NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
@@ -82,20 +83,23 @@ class Cache:
     """Folders `root/kind/key`, each complete or absent; over the limit the least recently used are removed.
 
     Processes may share one: entries appear and disappear by a rename, and none is removed within a minute of its last
-    use, so that a process can open the entry it was given.
+    use, so that a process can open the entry it was given. What a job uses stays until its end, however much it is, and
+    unfinished work for a day: else one film that is larger than the limit would lose all of it with every stop.
     """
 
     root: Path
     limit_bytes: int = 20 * 2**30
     # States of entries whose checksums were right: checked once, as a preview asks at every move of a slider.
     _verified: set[tuple[object, ...]] = field(default_factory=set, compare=False, repr=False)
+    # Kind and key of what each job at work has asked for.
+    _jobs: list[set[tuple[str, str]]] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
-    def default(cls) -> Cache:
-        """`$ADAFLOW_CACHE`, else the user's cache folder."""
-        if named := os.environ.get("ADAFLOW_CACHE"):
-            return cls(Path(named))
-        return cls(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaflow")
+    def default(cls, limit_gb: float | None = None) -> Cache:
+        """`$ADAFLOW_CACHE`, else the user's cache folder; of `limit_gb` GiB, else `$ADAFLOW_CACHE_GB`, else 20."""
+        usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaflow"
+        root, limit_gb = Path(os.environ.get("ADAFLOW_CACHE") or usual), limit_gb or _limit_asked_for()
+        return cls(root) if limit_gb is None else cls(root, int(limit_gb * 2**30))
 
     @property
     def beside(self) -> Cache:
@@ -110,6 +114,21 @@ class Cache:
         """A new .npy file for what is built together, as `allocated` makes it."""
         return allocated(path, dtype, shape)
 
+    @contextmanager
+    def at_work(self, *arrays: np.ndarray) -> Iterator[None]:
+        """A job: what it asks for is not removed before its end, nor what these `arrays` are memory maps of."""
+        files = (getattr(array, "filename", None) for array in arrays)
+        job = {_name(Path(file).parent) for file in files if isinstance(file, (str, Path))}
+        self._jobs.append(job)
+        try:
+            yield
+        finally:
+            self._jobs.remove(job)
+
+    def _use(self, path: Path) -> None:
+        for job in self._jobs:
+            job.add(_name(path))
+
     def get(
         self, kind: str, key: str, build: Build, note: Note | None = None, *, resumable: bool = False,
         together: bool = False,
@@ -122,6 +141,7 @@ class Cache:
         runs `build`, else its leader alone. Raises AdaFlowError where nothing can be written.
         """
         folder = self.root / kind / key
+        self._use(folder)
         meta = self._read(folder)
         if meta is not None:
             return folder, meta, True
@@ -138,7 +158,7 @@ class Cache:
             (work / _META).write_text(json.dumps({"meta": meta, "files": files}), encoding="utf-8")
             meta = self._place(work, folder)
             self._verified.add(_state(folder, files))  # the checksums are from just now
-        self._evict(keep=folder)
+        self._evict(folder, note)
         return folder, meta, False
 
     @contextmanager
@@ -148,13 +168,14 @@ class Cache:
         The next call, or `get` with `resumable`, goes on from there.
         """
         folder = self.root / kind / key
+        self._use(folder)
         if self._read(folder) is not None:
             yield folder
             return
         with self._building(folder, resumable=True) as work:
             yield work
             os.utime(work)  # for the order of removal
-        self._evict(keep=work)
+        self._evict(work)
 
     @contextmanager
     def _building(self, folder: Path, resumable: bool) -> Iterator[Path]:
@@ -165,7 +186,7 @@ class Cache:
         try:
             self._sweep()
             folder.parent.mkdir(parents=True, exist_ok=True)
-            work = _unfinished(folder) if resumable else Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder.parent))
+            work = _unfinished(folder) if resumable else _new(folder.with_name(f"{_BUILDING}{uuid.uuid4().hex}"))
         except OSError as problem:
             raise AdaFlowError(
                 f"the cache folder {self.root} cannot be written; set ADAFLOW_CACHE to another ({problem.strerror})"
@@ -218,7 +239,9 @@ class Cache:
 
         It is replaced as a whole, and removed by age as entries are.
         """
-        return self.root / kind / f"{key}{_STATE}"
+        path = self.root / kind / f"{key}{_STATE}"
+        self._use(path)
+        return path
 
     def forget_older_than(self, oldest: float, spare: Callable[[Path], bool]) -> int:
         """Remove what was last used before `oldest`, seconds since the epoch: entries, the state of unfinished work
@@ -234,7 +257,10 @@ class Cache:
         return len(old)
 
     def _read(self, folder: Path) -> dict[str, Any] | None:
-        """The metadata of a complete, undamaged entry, whose time of use is renewed; None for any other."""
+        """The metadata of a complete, undamaged entry, whose time of use is renewed; None for any other.
+
+        Raises AdaFlowError for one that this user may not read: it may be as good as any.
+        """
         description = folder / _META
         try:
             content = json.loads(description.read_text(encoding="utf-8"))
@@ -244,9 +270,15 @@ class Cache:
                 if any(_checksum(folder / name) != expected for name, expected in files.items()):
                     return None
                 self._verified.add(state)
-            os.utime(description)  # for the order of removal
+        except PermissionError as problem:
+            raise AdaFlowError(
+                f"the cache's {folder.parent.name} of this video are another user's and cannot be read "
+                f"({problem.filename or folder}); have them made readable, or set ADAFLOW_CACHE to another folder"
+            ) from problem
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+        with suppress(OSError):  # another user's
+            os.utime(description)  # for the order of removal
         return meta if isinstance(meta, dict) else None
 
     def _place(self, work: Path, folder: Path) -> dict[str, Any]:
@@ -288,19 +320,54 @@ class Cache:
                 if _abandoned(unfinished / _LOCK):
                     yield unfinished.stat().st_mtime, unfinished
 
-    def _evict(self, keep: Path) -> None:
-        entries = []
+    def _evict(self, keep: Path, note: Note | None = None) -> None:
+        """Remove what was used longest ago until the rest is within the limit, unfinished work last."""
+        found, now = [], time.time()
         for used, path in self._kept():
             with suppress(OSError):  # another process removes it
-                entries.append((used, _size(path), path))
-        total = sum(size for _, size, _ in entries)
-        for used, size, folder in sorted(entries):
-            if total <= self.limit_bytes or time.time() - used < _FRESH:
+                found.append((_is_work(path), used, _size(path), path))
+        total = sum(size for _, _, size, _ in found)
+        needed = set[tuple[str, str]]().union(*self._jobs)
+        for is_work, used, size, path in sorted(found):
+            if total <= self.limit_bytes:
                 return
-            if folder != keep:
+            stays = path == keep or _name(path) in needed
+            if not stays and now - used >= (_GOING_ON if is_work else _FRESH):
                 # Memory maps of a removed file stay readable until they are closed.
-                _remove(folder)
+                _remove(path)
                 total -= size
+        if note is not None and sum(size for _, _, size, path in found if _name(path) in needed) > self.limit_bytes:
+            note(
+                f"this film needs more room in the cache than its limit of {self.limit_bytes / 2**30:.3g} GiB, and has "
+                "it until another is edited; raise the limit with --cache-gb or ADAFLOW_CACHE_GB"
+            )
+
+
+def _limit_asked_for() -> float | None:
+    """GiB, of the environment."""
+    text = os.environ.get("ADAFLOW_CACHE_GB")
+    if not text:
+        return None
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise AdaFlowError(f"ADAFLOW_CACHE_GB is {text!r}; give a number of GiB above 0, or leave it unset")
+    return limit
+
+
+def _is_work(path: Path) -> bool:
+    """Whether it is unfinished: a build, or the file of a state."""
+    return path.suffix == _STATE or path.name.startswith(_UNFINISHED)
+
+
+def _name(path: Path) -> tuple[str, str]:
+    """Kind and key of an entry, of a build that can go on or of the file of a state."""
+    key = path.name.removesuffix(_STATE)
+    if key.startswith(_UNFINISHED):
+        key = key.removeprefix(_UNFINISHED).rpartition("-")[0]
+    return path.parent.name, key
 
 
 def _unfinished(folder: Path) -> Path:
@@ -311,8 +378,13 @@ def _unfinished(folder: Path) -> Path:
             with suppress(OSError):  # another process was faster
                 os.utime(earlier)  # until it is locked, its age alone keeps it from being removed
                 return earlier.rename(work)
-    work.mkdir()
-    return work
+    return _new(work)
+
+
+def _new(folder: Path) -> Path:
+    """The folder, made; not by tempfile, whose folders other users of the cache cannot read."""
+    folder.mkdir()
+    return folder
 
 
 def _remove(folder: Path) -> None:

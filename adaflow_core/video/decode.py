@@ -43,13 +43,14 @@ def decode_video(
     *,
     size: tuple[int, int] | int,
     frames: slice | None = None,
+    fps: float | Fraction | None = None,
     monitor: Monitor | None = None,
     out: Path | None = None,
 ) -> Video:
     """The frames of a file, or of a folder of pictures, upright; in a memory map at `out` (.npy) if given.
 
-    `size`: (width, height), or the shorter side, which `working_size` completes. The rate is the file's mean rate;
-    `frames` is a Python slice of step 1.
+    `size`: (width, height), or the shorter side, which `working_size` completes. The rate is the file's mean rate, or
+    `fps` of a folder's pictures, which have none. `frames` is a Python slice of step 1.
     """
     frames, size = checked_range(frames), checked_size(size)
     path, monitor = Path(path), monitor or Monitor()
@@ -60,6 +61,7 @@ def decode_video(
         if isinstance(size, int):
             size = working_size(info.width, info.height, size)
             check_size(size)
+        rate = info.fps if fps is None or not path.is_dir() else _rate(fps)
         begin, end = _within(frames, info.frames, path.name)
         notes = list(info.notes)
         store = Frames(out, (size[1], size[0], 3), end - begin)
@@ -79,9 +81,9 @@ def decode_video(
             pixels = store.finish()
     if len(pixels) < end - begin:  # the container lists more: it is damaged, or cut short
         notes.append(f"{path.name} is damaged: {len(pixels)} of {end - begin} frames could be read")
-    digest = _digest(hasher, pixels.shape, info.fps)
-    uneven = _uneven_times(times, durations[-1], info.fps, begin)
-    return Video(pixels, info.fps, digest, path, begin, uneven, tuple(notes), info.transfer)
+    digest = _digest(hasher, pixels.shape, rate)
+    uneven = _uneven_times(times, durations[-1], rate, begin)
+    return Video(pixels, rate, digest, path, begin, uneven, tuple(notes), info.transfer)
 
 
 def _uneven_times(

@@ -38,6 +38,23 @@ def test_what_is_written_is_read(storage: Storage, tmp_path: Path) -> None:
         storage.read("rows/c.json")
 
 
+def test_colons_in_a_path_are_a_part_of_it(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "memory::out"))
+    storage.write_json("rows/a::b.json", {"a": 1})
+    assert (tmp_path / "memory::out/rows/a::b.json").is_file()
+    assert storage.read_all("rows", ".json") == {"rows/a::b.json": {"a": 1}}
+    (tmp_path / "zip::m.jsonl").write_text('{"video": "a.mp4", "prompt": "a cat"}')
+    assert read_manifest(str(tmp_path / "zip::m.jsonl"))[0].location == str(tmp_path / "a.mp4")
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[bool]()
+    monkeypatch.setattr("os.fsync", lambda descriptor: seen.append((tmp_path / "out/film.mp4").exists()))
+    (tmp_path / "film.mp4").write_bytes(b"frames")
+    Storage(str(tmp_path / "out")).put(tmp_path / "film.mp4", "film.mp4")
+    assert seen == [False] and (tmp_path / "out/film.mp4").read_bytes() == b"frames"
+
+
 def test_a_file_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
     """A writer is killed between its file's beginning and its end."""
     storage = Storage(str(tmp_path))
@@ -99,6 +116,7 @@ def test_a_manifest_may_begin_with_a_mark_and_hold_any_character(tmp_path: Path)
         ('{"prompt": "a cat"}', "video"),
         ('{"video": "b.mp4"}', "prompts"),
         ('{"video": "b.mp4", "prompts": {"style": " "}}', "empty"),
+        ('{"video": "b.mp4", "prompts": ["a cat"], "prompt": "a cow"}', "write all of them into prompts"),
         ('{"video": "b.mp4", "prompts": {"a/b": "a cat"}}', "a/b"),
         ('{"video": "b c.mp4", "prompt": "a cat"}', "b c"),
         ('{"video": "x/a.mp4", "prompt": "a cat"}', "already"),

@@ -109,7 +109,7 @@ def test_only_what_is_missing_is_done(job: Job) -> None:
 
 
 @needs_model
-def test_other_settings_and_other_scorers_are_done_anew(job: Job) -> None:
+def test_other_settings_and_other_scorers_are_done_anew(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     one = {"adaflow": METHODS["adaflow"]}
     run(job, [clip("one")], one, say=lambda _: None)
     rows, scores = stamps(job, "rows"), stamps(job, "scores")
@@ -122,7 +122,12 @@ def test_other_settings_and_other_scorers_are_done_anew(job: Job) -> None:
     # A run that ended between an edit and its score: the score is of the edit before, and counts for nothing.
     again = {"adaflow": (PlanConfig(keyframes=1), EditConfig(steps=1, seed=6))}
     failing = replace(job, scorer=Failing())
-    assert run(failing, [clip("one")], again, say=lambda _: None).rows[0]["scored_with"] is None
+    with monkeypatch.context() as patch:  # an upload fails
+        patch.setattr(Storage, "put", lambda *_: (_ for _ in ()).throw(AdaFlowError("no network")))
+        assert len(run(failing, [clip("one")], again, say=lambda _: None).problems) == 2
+    rows_made = run(failing, [clip("one")], again, say=lambda _: None).rows
+    assert rows_made[0]["scored_with"] is None
+    assert [row["resumed_at_step"] for row in rows_made] == [1, 1], "what was not filed is not made again"
     done = run(job, [clip("one")], again, say=lambda _: None)
     assert (done.made, done.kept) == (0, 0) and all(row["scored_with"] for row in done.rows)
 
@@ -226,6 +231,31 @@ def test_edits_that_are_there_have_not_failed(job: Job, monkeypatch: pytest.Monk
     assert run(job, [moved], one, say=lambda _: None).problems.keys() == {"one/b/adaflow", "one/c/adaflow"}
     monkeypatch.setattr(batch, "RayPool", lambda *_, **__: Pool())
     assert run(job, [moved], one, ray="local", say=lambda _: None).problems.keys() == {"one/c/adaflow"}
+
+
+def test_a_damaged_row_or_score_is_a_missing_one(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = dict.fromkeys(("whole", "empty", "torn", "list", "bare", "score"), "a blue ball")
+    task = next(tasks_of([clip("one", prompts=prompts)], {"adaflow": METHODS["adaflow"]}, 1))
+    asked: list[str] = []
+    monkeypatch.setattr(batch, "perform", lambda task, job, **_: asked.append("made") or batch.Outcome())
+
+    def there(say: Callable[[str], None]) -> int:
+        return run(job, [task.clip], {"adaflow": METHODS["adaflow"]}, say=say).kept
+
+    for prompt in prompts:
+        row = {"digest": (digest := task.digest(prompt, job)), "scores": {}}
+        Storage(job.out).write_json(f"rows/{task.key(prompt)}.json", row)
+        score = {"with": Length().identity(), "edit": digest}
+        Storage(job.out).write_json(f"scores/{task.key(prompt)}.json", score)
+    assert there(lambda _: None) == 6 and not asked
+    out, told = Path(job.out), list[str]()
+    for prompt, content in (("empty", b""), ("torn", b'{"digest": "\xff'), ("list", b"[]"), ("bare", b"{}")):
+        (out / f"rows/{task.key(prompt)}.json").write_bytes(content)
+    (out / f"scores/{task.key('score')}.json").write_bytes(b"{")
+    assert there(told.append) == 1 and asked == ["made"]
+    assert sum("is damaged, and counts as missing" in line for line in told) == 5
+    assert [row["digest"] for row in gather(Storage(job.out))] == [task.digest(p, job) for p in ("score", "whole")]
+    assert Storage(job.out).find_json(f"rows/{task.key('torn')}.json") is None
 
 
 def test_a_run_that_is_stopped_says_what_failed_in_it(job: Job) -> None:

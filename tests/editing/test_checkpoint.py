@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +108,8 @@ def stop_at(stage: str, done: int) -> tuple[Callable[[Progress], None], Callable
 def test_a_stopped_edit_goes_on_after_its_last_step(
     backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path, resample: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A film that is larger than the cache, which all else leaves at once, goes on too.
+    monkeypatch.setattr("adaflow_core.storage.cache._FRESH", 0.0)
     config = PlanConfig(keyframes=3, resample=resample)
     undisturbed = AdaFlow(backbone, Cache(tmp_path / "a"))
     expected = undisturbed.edit(undisturbed.plan(drawn_frames, config), PROMPT, CONFIG)
@@ -114,9 +118,9 @@ def test_a_stopped_edit_goes_on_after_its_last_step(
     T = len(drawn_frames)
     progress, stop, _ = stop_at("edit", 3 * T + 1)  # within the third step: after the second frames agree
     with pytest.raises(Stopped):
-        first = AdaFlow(backbone, Cache(tmp_path / "b"))
+        first = AdaFlow(backbone, Cache(tmp_path / "b", limit_bytes=1))
         first.edit(first.plan(drawn_frames, config), PROMPT, CONFIG, progress=progress, stop=stop)
-    again = AdaFlow(backbone, Cache(tmp_path / "b"))
+    again = AdaFlow(backbone, Cache(tmp_path / "b", limit_bytes=1))
     plan = again.plan(drawn_frames, config)
     # Another prompt, another seed or other kept tokens are another edit.
     if not resample:
@@ -145,15 +149,24 @@ def test_a_stopped_edit_goes_on_after_its_last_step(
 
 
 @pytest.mark.parametrize("kind", ["draft", "timeline"])
-def test_what_is_kept_itself_leaves_no_state(
-    kind: str, backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path
+def test_what_is_kept_itself_leaves_no_state_once_it_is_there(
+    kind: str, backbone: Backbone, drawn_frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = AdaFlow(backbone, Cache(tmp_path))
     plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
-    if kind == "draft":
-        engine.draft(plan, PROMPT, CONFIG)
-    else:
-        engine.edit_timeline(plan, Timeline((PromptRange(0, 6, PROMPT),)), CONFIG)
+
+    def report() -> dict[str, Any]:
+        if kind == "draft":
+            return engine.draft(plan, PROMPT, CONFIG).report
+        return engine.edit_timeline(plan, Timeline((PromptRange(0, 6, PROMPT),)), CONFIG).report["stretches"][0]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(AdaFlowError, match="free some space"):
+        patch.setattr(np, "save", full)
+        report()
+    assert report()["resumed_at_step"] == CONFIG.steps
     assert not list((tmp_path / "edits").iterdir())
 
 

@@ -12,11 +12,12 @@ import pytest
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing import forecast
 from adaflow_core.editing.calibration import Calibration
-from adaflow_core.editing.forecast import KIND, Measurement, corrected, measure_anew, of_crop
+from adaflow_core.editing.forecast import KIND, Measurement, after_edit, corrected, measure_anew, of_crop
 from adaflow_core.engine import AdaFlow
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast
+from helpers.plans import small_plan
 
 PIECES = Calibration(
     unet=1.0, until_conv=0.5, propagated=0.8, decode=0.1, encode=0.1, follow=0.1, smooth=0.1, carry=0.1, restore=0.1,
@@ -64,7 +65,12 @@ def test_a_finished_edit_mends_what_a_busy_machine_measured(
     slow = {name: 1e4 * value for name, value in right["calibration"].items()}
     engine.cache.renew(KIND, plan.forecast.measurement, right | {"calibration": slow})
     plan = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings, size=(64, 64))
-    result = engine.edit(plan, "a blue ball", settings)
+    visited: list[str] = []
+    result = engine.edit(plan, "a blue ball", settings, progress=lambda step: visited.append(step.stage))
+    known = [stage for stage in dict.fromkeys(visited) if stage in plan.forecast.seconds]
+    assert known == [stage for stage in plan.forecast.seconds if stage in known], (
+        "they come in the order of the forecast"
+    )
     took = sum(result.report["seconds"][stage] for stage in ("edit", "decode frames"))
     again = engine.plan(drawn_frames[:4], PlanConfig(keyframes=2), edit=settings, size=(64, 64)).forecast
     now = sum(again.seconds[stage] for stage in ("edit", "decode frames"))
@@ -77,6 +83,26 @@ def test_a_crop_takes_its_share_of_each_stage() -> None:
     found = of_crop(whole, 0.25)
     assert found.seconds == {"invert": 2.5, "edit": 7.5} and found.total == 10.0
     assert (found.peak_memory_bytes, found.measurement, found.pace) == (4 << 30, "a measurement", 0.5)
+
+
+def test_the_motion_comes_first_where_it_tells_which_frames_are_edited() -> None:
+    stages = ["invert", "place", "edit", "decode source", "decode frames", "flow", "smooth", "carry"]
+    agreeing, alone = EditConfig(agreements=2), EditConfig(agreements=0)
+    assert forecast._in_order(stages, True, agreeing) == [
+        "flow", "invert", "place", "decode source", "edit", "decode frames", "smooth", "carry"
+    ]  # fmt: skip
+    assert forecast._in_order(stages, False, agreeing)[2:5] == ["decode source", "flow", "edit"]
+    assert forecast._in_order(stages, False, alone) == stages
+
+
+def test_scoring_and_writing_are_forecast_apart(tmp_path: Path) -> None:
+    cache, plan = Cache(tmp_path), small_plan()
+    plan = replace(plan, forecast=replace(plan.forecast, measurement="here"))
+    assert after_edit(plan, cache) == {}
+    cache.get(KIND, "here", lambda _: asdict(Measurement(PIECES, factor=2.0)))
+    after = after_edit(plan, cache)
+    assert after["residual"] == pytest.approx(20 * 2 * 0.1) and after["score"] == pytest.approx(2 * 3 * 4 * 2 * 1.0)
+    assert 0 < after["write"] < 1
 
 
 def test_each_process_filters_what_the_filter_remembers_before_its_part() -> None:

@@ -123,6 +123,7 @@ def test_a_draft_takes_less_than_its_edit(backbone: Backbone, film: np.ndarray, 
     engine = AdaFlow(backbone, Cache(tmp_path))
     plan = engine.plan(film, PLAN)
     assert 0 < engine.forecast_draft(plan).total < plan.forecast.total
+    assert engine.forecast_draft(plan).seconds == pytest.approx(plan.forecast.of_keyframes)
 
 
 def test_a_contact_sheet_has_the_source_above_each_draft(backbone: Backbone, film: np.ndarray, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from adaflow_core.cli.arguments import edit_config
 from adaflow_core.cli.main import main
-from adaflow_core.cli.opened import project_of
+from adaflow_core.cli.opened import project_of, rate_of
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project, open_project
@@ -153,6 +153,23 @@ def test_a_retake_is_made_with_the_projects_model(project: Project, film: Path, 
         assert "is of the model sd15 --lora=a.safetensors, not of" in refused and "edit --project" in refused
 
 
+def test_a_model_that_lies_elsewhere_now_may_be_given_by_its_path(
+    project: Project, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("models", "moved", "shell"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "models" / "toon").mkdir()
+    replace(project, model="models/toon").save(film)
+    same = [[], ["--model=models/toon"], [f"--model={tmp_path / 'models' / 'toon'}"]]
+    assert {said("retake", "--frames=0:2", *flags) for flags in same} == {"loaded"}
+    monkeypatch.chdir(tmp_path / "shell")
+    assert said("retake", "--frames=0:2", "--model=../models/toon") == "loaded"
+    (tmp_path / "models" / "toon").rename(tmp_path / "moved" / "toon")
+    assert said("retake", "--frames=0:2", "--model=../moved/toon") == "loaded"
+    assert "is of the model" in said("retake", "--frames=0:2", "--model=../moved")
+
+
 # --- frames, crossfade, preset ----------------------------------------------------------------------
 
 
@@ -234,6 +251,19 @@ def test_a_project_keeps_its_crossfade_under_another_prompt(project: Project, sa
     assert "crossfade is -1" in said("edit", f"--prompt={OTHER}", "--crossfade=-1"), "before the work"
 
 
+def test_the_rate_of_a_folder_of_pictures_is_kept(
+    pictures: Path, project: Project, film: Path, said: Said, planned: Planned, tmp_path: Path
+) -> None:
+    assert "clip.mp4 has its own rate; leave it out" in said("edit", "--fps=30")
+    replace(project, video=pictures, frames="0:2").save(film)
+    planned("--fps=30", f"--prompt={PROMPT}")
+    assert open_project(tmp_path / "saved.json").rest["fps"] == 30
+    (tmp_path / "saved.json").replace(film)
+    planned()
+    assert rate_of(open_project(tmp_path / "saved.json")) == {"fps": 30}
+    assert said("edit") == said("retake", "--frames=0:2") == "loaded"
+
+
 def test_a_prompt_that_was_read_as_one_for_a_range_is_noted(project: Project, planned: Planned) -> None:
     found, told = planned("--prompt=1:3 train at dusk")
     assert found.as_json() == [{"frames": [1, 3], "prompt": "train at dusk"}]
@@ -251,6 +281,33 @@ def test_the_preset_that_a_project_was_made_with_may_be_named_again(project: Pro
     assert "a project has settings of its own" in refused and "method" in refused and "agreements" in refused
     replace(project, edit=replace(fast, steps=6, inversion_steps=6)).save(film)
     assert "those of --preset fast are others (steps, inversion_steps)" in said("edit", "--preset=fast")
+
+
+def test_two_retakes_of_one_project_both_stay_in_it(
+    project: Project, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {**TAKE, "report": {"seconds": 1}}
+    replace(project, takes=(kept,)).save(film)
+    another, own = TAKE | {"frames": [3, 4]}, TAKE | {"frames": [0, 1]}
+
+    class Engine:
+        def plan(self, *_: object, **__: object) -> SimpleNamespace:
+            return SimpleNamespace(video=range(4), segments=SimpleNamespace(keyframes=np.array([0, 2])))
+
+        def replay(self, *_: object, **__: object) -> None: ...
+
+        def forecast_retake(self, *_: object) -> SimpleNamespace:
+            return SimpleNamespace(total=1.0)
+
+        def retake(self, *_: object, **__: object) -> SimpleNamespace:
+            replace(project, takes=(kept, another)).save(film)  # by another command, meanwhile
+            return SimpleNamespace(warnings=(), report={"takes": [{**TAKE, "report": {"seconds": 2}}, own]})
+
+    monkeypatch.setattr("adaflow_core.cli.editing.load", lambda *_: Engine())
+    monkeypatch.setattr("adaflow_core.cli.editing._deliver", lambda *_: (SimpleNamespace(path="out.mp4"), True))
+    assert main(["retake", str(film), f"--out={tmp_path / 'out.mp4'}", "--frames=0:1"]) == 0
+    assert open_project(film).takes == (kept, another, own)
+    assert "another command added 1 take" in capsys.readouterr().err
 
 
 # --- files ------------------------------------------------------------------------------------------
@@ -290,6 +347,8 @@ def pictures(project: Project, tmp_path: Path) -> Path:
         (["--model={here}/model", "--report={here}/model/model_index.json"], "is a file of the model itself"),
         (["--model={here}/model", "--report={here}/model/report.json"], "^loaded$"),
         (["--draft", "--report={here}/draft.json"], "--report and draft.json would both be written to"),
+        (["--draft", "--report={here}/report.json"], "a draft has none; leave it out"),
+        (["--draft"], "draft.json is no draft of .*clip.mp4"),
         (["--draft", "--keyframe-image=0={here}/draft.png"], "draft.png .* is the keyframe by hand itself"),
         (["--report={here}/report.json", "--mask={mask}"], "^loaded$"),
     ],
@@ -311,8 +370,15 @@ def test_nothing_is_written_over_what_an_edit_reads_or_writes(
 
 
 def test_a_draft_may_be_kept_in_the_file_that_it_writes(project: Project, tmp_path: Path, said: Said) -> None:
-    shutil.copy(tmp_path / "film.json", tmp_path / "draft.json")
-    assert said("edit", "--draft", f"--project={tmp_path / 'draft.json'}") == "loaded"
+    draft = tmp_path / "draft.json"
+    replace(project, takes=(TAKE,)).save(draft)
+    assert said("edit", "--draft", f"--project={draft}") == "loaded"
+    assert "holds 1 take, which a draft would replace" in said("edit", "--draft")
+    project.save(draft)
+    assert said("edit", "--draft") == "loaded", "over an earlier draft of the video"
+    (other := tmp_path / "other.mp4").write_bytes((tmp_path / "clip.mp4").read_bytes() + b"0")
+    replace(project, video=other).save(draft)
+    assert "is no draft of" in said("edit", "--draft")
 
 
 def test_a_retake_looks_at_its_files_first(pictures: Path, film: Path, tmp_path: Path, said: Said) -> None:

@@ -16,8 +16,12 @@ from PIL import Image
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.film.project import Project, open_project
+from adaflow_core.film.project import Project, open_project, takes_added
 from adaflow_core.film.timeline import PromptRange
+from adaflow_core.model.files.parts import ModelParts
+from adaflow_core.model.hub.client import is_file_id
+from adaflow_core.model.loading import model_folder
+from adaflow_core.video import from_frames
 
 PROMPTS = ({"frames": [0, 12], "prompt": "a blue ball"},)
 
@@ -39,6 +43,77 @@ def test_a_project_comes_back(project: Path) -> None:
     assert found.timeline.ranges == (PromptRange(0, 12, "a blue ball"),)
     found.save(project)
     assert open_project(project) == found
+
+
+def test_prompts_in_seconds_stay_so_until_the_video_is_known(project: Path) -> None:
+    prompts = [{"seconds": [0.5, 1.0], "prompt": "a cube"}, {"seconds": [0.0, 0.5], "prompt": "a ball"}]
+    project.write_text(json.dumps(json.loads(project.read_text()) | {"prompts": prompts}))
+    found = open_project(project)
+    found.save(project)
+    assert json.loads(project.read_text())["prompts"] == prompts
+    film = from_frames(np.zeros((12, 64, 64, 3), np.uint8), 12)
+    assert found.timeline.on(film).ranges == (PromptRange(0, 6, "a ball"), PromptRange(6, 12, "a cube"))
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder and files as a model's, in the folder at hand."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "toon").mkdir(parents=True)
+    for name in ("ink.safetensors", "vae.safetensors", "word.safetensors"):
+        (tmp_path / "models" / name).touch()
+    return tmp_path / "models"
+
+
+NAMED = "models/toon --lora=models/ink.safetensors=0.5 --vae=models/vae.safetensors --embedding=models/word.safetensors"
+
+
+def test_a_model_of_files_is_found_from_another_folder(
+    project: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace(open_project(project), model=NAMED).save(project)
+    assert json.loads(project.read_text())["model"].startswith("../models/toon --lora=../models/ink.safetensors=0.5")
+    (tmp_path / "shell").mkdir()
+    monkeypatch.chdir(tmp_path / "shell")
+    found = ModelParts.parse(open_project(Path("..") / "work" / "ball.json").model)
+    assert all(Path(name).exists() for name in (found.model, found.loras[0][:-4], found.vae, *found.embeddings))
+
+
+def test_what_was_a_file_is_never_looked_for_on_the_hub(
+    project: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaflow_core.model.hub.client._fetch", lambda *_: pytest.fail("the Hub is asked"))
+    replace(open_project(project), model=NAMED).save(tmp_path / "ball.json")
+    replace(open_project(project), model=NAMED).save(project, name="ball.mp4")
+    assert "./models/toon" in (tmp_path / "ball.json").read_text() and "./models/toon" in project.read_text()
+    shutil.rmtree(model)
+    for file in (tmp_path / "ball.json", project):
+        named = ModelParts.parse(open_project(file, tmp_path / "ball.mp4").model)
+        with pytest.raises(AdaFlowError, match="there is no model"):
+            model_folder(named.model)
+        assert not any(is_file_id(name) for name in (*named.loras, named.vae, *named.embeddings))
+
+
+def test_a_model_by_its_name_keeps_it(project: Path, model: Path) -> None:
+    for name in ("embedded", "sd15", "somebody/toon@main --lora=somebody/ink=0.5"):
+        replace(open_project(project), model=name).save(project)
+        assert json.loads(project.read_text())["model"] == open_project(project).model == name
+    project.write_text(json.dumps(json.loads(project.read_text()) | {"model": "models/toon"}))
+    assert open_project(project).model == "models/toon", "as projects were written before"
+
+
+def test_takes_that_others_added_stay_and_other_changes_are_not_written_over(project: Path) -> None:
+    take = {"frames": [0, 2], "prompt": "a cube", "settings": {}}
+    opened = open_project(project)
+    assert takes_added(project, opened) == () == takes_added(project.parent / "new.json", None)
+    replace(opened, takes=(take,)).save(project)
+    assert takes_added(project, opened) == (take,)
+    with pytest.raises(AdaFlowError, match=r"ball\.json was changed by another command"):
+        takes_added(project, None)
+    for other in (replace(opened, model="sd15"), replace(opened, takes=()), replace(opened, edit=EditConfig(seed=5))):
+        other.save(project)
+        with pytest.raises(AdaFlowError, match="was changed by another command"):
+            takes_added(project, replace(opened, takes=(take,)))
 
 
 def test_the_video_is_found_beside_the_file_or_where_it_is_named(project: Path, tmp_path: Path) -> None:
@@ -85,6 +160,7 @@ def test_a_folder_of_pictures_is_known_by_its_content(tmp_path: Path) -> None:
         ({"crossfade": "8"}, "the crossfade of the project .* is '8'"),
         ({"crossfade": -1}, "crossfade is -1"),
         ({"prompts": [{"frames": [0, 9], "prompt": "a"}, {"frames": [8, 12], "prompt": "b"}]}, "overlap"),
+        ({"prompts": [{"frames": [0, 12], "prompt": None}]}, r"ball\.json has no prompt"),
     ],
 )
 def test_what_is_no_project_is_refused(project: Path, change: dict[str, Any], says: str) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.editing.checkpoint import frames_digest
 from adaflow_core.editing.editor import Editor
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
@@ -23,6 +24,7 @@ from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
+from adaflow_core.team.team import Team
 from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
 from adaflow_core.video.decode import from_frames
 
@@ -140,7 +142,9 @@ def test_held_keyframes_stay_and_the_first_takes_own_give_the_first_take(
     assert not torch.allclose(again[0], whole[0]) or 0 in ids  # what is neither held nor asked for is not edited
 
 
-def test_takes_of_a_report_repeat_the_film(engine: AdaFlow, plan: Plan, tmp_path: Path) -> None:
+def test_takes_of_a_report_repeat_the_film(
+    engine: AdaFlow, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     timeline = Timeline((PromptRange(0, 6, PROMPT), PromptRange(6, 10, OTHER)), crossfade=2)
     film = engine.edit_timeline(plan, timeline, QUICK)
     film = engine.retake(plan, film, (3, 8), "a ball rolls over snow", QUICK)
@@ -150,10 +154,19 @@ def test_takes_of_a_report_repeat_the_film(engine: AdaFlow, plan: Plan, tmp_path
     elsewhere = AdaFlow(engine.backbone, Cache(tmp_path / "empty"))
     ranges = tuple(PromptRange(*row["frames"], row["prompt"]) for row in report["prompts"])
     settings = EditConfig(**report["settings"]["edit"])
+    digests: list[int] = []
+
+    def digest(frames: np.ndarray, *team: Team) -> str:
+        digests.append(len(frames))
+        return frames_digest(frames, *team)
+
+    monkeypatch.setattr("adaflow_core.engine.frames_digest", digest)
+    monkeypatch.setattr("adaflow_core.engine.lay_over", None)  # of takes, which are laid into the one film
     again = elsewhere.replay(
         elsewhere.plan(plan.video.frames, plan.config), Timeline(ranges, report["crossfade"]), settings, report["takes"]
     )
-    assert again.report["frames_digest"] == report["frames_digest"]
+    assert digests == [len(plan.video)] and len(again.report["takes"]) == 2
+    assert again.report["frames_digest"] == report["frames_digest"] == frames_digest(again.frames)
 
 
 def test_a_stopped_retake_goes_on(engine: AdaFlow, plan: Plan, first: EditResult) -> None:

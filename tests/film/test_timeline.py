@@ -16,12 +16,13 @@ import pytest
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.film.stretch import Laid, clip, lay_over, ramp
+from adaflow_core.film.stretch import Laid, clip, lay_into, lay_over, ramp, together
 from adaflow_core.film.timeline import (
     CROSSFADE,
     PromptRange,
     Stretch,
     Timeline,
+    _seconds,
     crossfade_notes,
     for_all,
     parse_prompts,
@@ -32,11 +33,15 @@ from adaflow_core.film.timeline import (
 )
 from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.region import RegionMask
+from adaflow_core.picture.region.window import Window
 from adaflow_core.planning.residual import edited_residual
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
+from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import EditResult, Segments
 from adaflow_core.video.types import Video
+from helpers.plans import small_plan
 
 QUICK = EditConfig(steps=2, stride=1)
 NO_CUTS = np.empty(0, np.int64)
@@ -229,6 +234,32 @@ def test_laid_over_a_film_only_the_parts_change() -> None:
     assert lay_over(below, [part])[:, 0, 0, 0].tolist() == [100, 150, 200, 200, 150, 100]
 
 
+def test_each_process_of_a_team_lays_its_own_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    below, film = (rng.integers(0, 256, (9, 2, 2, 3), np.uint8) for _ in range(2))
+    parts = [Laid(1, film[:5], ramp(5, 1, 3)), Laid(4, film[:4], ramp(4, 3, 1))]
+    weights = np.full((9, 2, 2), 100, np.uint8)
+    window = Window((1, 1), np.ones((9, 2), np.int64), (2, 2))
+    ways: list[Callable[[Team], np.ndarray | None]] = [
+        lambda team: lay_over(below, parts, team),
+        lambda team: RegionMask(weights, "", {}).lay(film, below, team),
+        lambda team: window.lay(film[:, :1, :1], below, team),
+        lambda team: lay_into(shared, parts[0], team),
+    ]
+    monkeypatch.setattr(Team, "wait", lambda _: None)
+    monkeypatch.setattr(Team, "scratch", lambda *_: shared)
+    for way in ways:
+        shared = below.copy()
+        way(ALONE)
+        expected = shared
+        assert (expected != below).any()
+        shared = below.copy()
+        way(Team(1, 2))
+        assert (shared[:5] == below[:5]).all() and (shared[5:] == expected[5:]).all()
+        way(Team(0, 2))
+        assert (shared == expected).all()
+
+
 # --- edits ------------------------------------------------------------------------------------------
 
 
@@ -265,6 +296,20 @@ def test_a_shot_on_the_timeline_is_edited_as_it_would_be_alone(engine: AdaFlow, 
     assert np.allclose(source, plan.residual, atol=1e-4), "of the source itself it is the plan's"
 
 
+@pytest.mark.parametrize("method", ["adaflow", "joint", "tokenflow", "per-frame"])
+def test_ranges_are_forecast_without_being_laid_out(
+    method: str, engine: AdaFlow, drawn_frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = engine.plan(drawn_frames[:6], PlanConfig(keyframes=2, kv_frames=1.5, method=method))
+    asked = Timeline((PromptRange(0, 4, "a blue ball"), PromptRange(4, 5, "a cup")), 0)
+    pieces = [engine._stretch(plan, 0, 4, None, Monitor()), engine._stretch(plan, 4, 5, None, Monitor())]
+    expected = together([engine._forecast(piece, QUICK, Monitor()) for piece in pieces])
+    monkeypatch.setattr("adaflow_core.engine.build_layout", None)
+    found = engine.forecast_timeline(plan, asked, QUICK)
+    assert found.seconds == pytest.approx(expected.seconds)
+    assert found.peak_memory_bytes == pytest.approx(expected.peak_memory_bytes, rel=0.1)
+
+
 def test_prompts_cross_over_inside_a_shot(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
     plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
     texts = ("a blue ball", "watercolour of the snow")
@@ -280,6 +325,17 @@ def test_one_prompt_for_all_frames_is_a_plain_edit(engine: AdaFlow, drawn_frames
     plain = engine.edit(plan, "a blue ball", QUICK)
     np.testing.assert_array_equal(whole.frames, plain.frames)
     assert {"invert", "edit", "smooth", *plan.seconds} <= whole.report["seconds"].keys()
+
+
+def test_the_seconds_of_a_stage_are_added() -> None:
+    plan = small_plan()  # of 20 frames, planned in {"features": 1.0}
+    parts = [
+        {"frames": 8, "seconds": {"slim": 1.0, "features": 2.0, "total": 9.0}},
+        {"frames": 12, "seconds": {"slim": 3.0}},
+    ]
+    assert _seconds(plan, parts, 5.0) == {"features": 3.0, "slim": 4.0, "total": 6.0}
+    whole = {"frames": 20, "seconds": {"features": 1.0, "edit": 2.0, "total": 3.0}}
+    assert _seconds(plan, [whole], 2.5) == {"features": 1.0, "edit": 2.0, "total": 3.5}, "with the planning, once"
 
 
 def test_a_stretch_tells_of_itself_alone(

@@ -56,6 +56,10 @@ def small_plan(*, slimmed: bool = True, keyframes: int | None = None, start: int
         heat=rng.random((T, FINE.n)).astype(np.float16),
         heat_grid=FINE,
         residual=residual,
-        forecast=Forecast({"invert": 30.0, "edit": 60.0, "decode frames": 5.0}, 3 * 2**29),
+        forecast=Forecast(
+            {"invert": 30.0, "edit": 60.0, "decode frames": 5.0},
+            3 * 2**29,
+            of_keyframes={"invert": 4.5, "edit": 12.0, "decode frames": 0.75},
+        ),
         seconds={"features": 1.0},
     )

@@ -32,6 +32,9 @@ def test_a_gpu_without_kernels_is_not_taken(monkeypatch: pytest.MonkeyPatch, cap
     assert pick_device("auto") == torch.device("cpu")
     assert "the GPU cannot be used (CUDA error: no kernel image" in caplog.text and "Compile" not in caplog.text
     assert pick_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("cpu"), "Apple's are taken where they are named"
     with pytest.raises(AdaFlowError, match="device 'cuda:1' cannot be used here; try --device auto or cpu"):
         pick_device("cuda:1")
 

@@ -105,6 +105,8 @@ def test_a_gpu_takes_more_of_smaller_frames(
     assert gpu.chunk_for(256, 256, low_memory=True) == 48
     assert gpu.rows(gpu.chunk_for(64, 64)) == gpu.rows() == 64
     assert gpu.rows(4) == 8
+    sizes = (64, 64), (512, 512), (896, 512), (2048, 2048)
+    assert [backbone.vae_chunk(*size) for size in sizes] == [4, 4, 2, 1], "elsewhere memory holds fewer large ones too"
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])

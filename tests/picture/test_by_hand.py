@@ -137,6 +137,18 @@ def test_with_a_prompt_the_picture_is_held_to_and_what_is_not_known_is_edited(
     assert alone.report["by_hand"] is None
 
 
+@pytest.mark.parametrize("prompt", [f"{SOURCE}, watercolour", PROMPT])
+def test_where_the_edit_has_no_place_of_its_own_the_source_keeps_its_structure(
+    engine: AdaFlow, plan: Plan, given: tuple[int, np.ndarray], prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not known of the change by hand is then no place where a thing takes another's."""
+    monkeypatch.setattr("adaflow_core.job.find_place", lambda *_: None)
+    with engine._job(plan, prompt, EditConfig(steps=2, focus=1.0), None, None, None, ByHand(dict([given]))) as job:
+        assert job.config.structure == 1.0
+    with engine._job(plan, prompt, EditConfig(steps=2, focus=1.0), None, None) as job:
+        assert job.config.structure == 0.0
+
+
 def test_every_door_takes_it(engine: AdaFlow, plan: Plan, given: tuple[int, np.ndarray]) -> None:
     by_hand, keyframes = ByHand(dict([given])), plan.layout.keyframes
     edited = engine.edit(plan, PROMPT, QUICK, by_hand=by_hand)

@@ -239,10 +239,13 @@ def test_an_edit_is_not_lost_with_its_source(
         source.unlink()
         source_size(video)
 
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(full_size, "source_size", gone)
     assert main(["edit", str(source), "--prompt", "a ball", "--out", str(out), *exact]) == 0
     assert "working size" in capsys.readouterr().err
     assert full_size.probe(out).width == 64
+    (state,) = (tmp_path / "cache" / "edits").iterdir()
+    assert state.suffix == ".zip", "with the source back, the same command has only to deliver it"
 
 
 def test_the_command_says_the_size(tiny_backbone: Callable[[str], object]) -> None:

@@ -25,8 +25,9 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.picture.region import Region, files
+from adaflow_core.picture.region import Region, RegionMask, files
 from adaflow_core.picture.region.mask import check_aspect, feathered, fitted, read_masks, read_painted
+from adaflow_core.picture.region.track import region_mask
 from adaflow_core.progress import Monitor
 from adaflow_core.report.export import edit_command
 from adaflow_core.report.visualize import region_view
@@ -378,7 +379,7 @@ def test_what_is_over_the_picture_has_its_kind(engine: AdaFlow, plan: Plan) -> N
         engine.edit(plan, PROMPT, QUICK, by_hand=wrong)
 
 
-def left_alone(job: Job) -> EditResult:
+def left_alone(job: Job, **_: object) -> EditResult:
     """An edit that changes nothing."""
     return job._result(
         np.array(job.plan.video.frames[job.part]), seconds=0.0, peak_memory_bytes=0, inversion_reused=False,
@@ -398,4 +399,15 @@ def test_a_doubtful_region_and_an_edit_of_nothing_are_told(
     assert result.warnings[0] == "it is in doubt" and "next to nothing; see whether the region" in result.warnings[1]
     assert result.report["warnings"] == list(result.warnings) and result.report["source_digest"] == plan.video.digest
     assert "next to nothing; word the two prompts" in engine.edit(plan, PROMPT, QUICK).warnings[0]
+    found: list[RegionMask] = []
+
+    def once(*asked: Any) -> RegionMask:
+        found.append(region_mask(*asked))
+        return found[-1]
+
+    monkeypatch.setattr("adaflow_core.picture.over.region_mask", once)
+    ranges = (PromptRange(0, 4, "a cup"), PromptRange(6, 9, "a cube"))
+    film = engine.edit_timeline(plan, Timeline(ranges), QUICK, region=region)
+    assert len(found) == 1, "once for all ranges"
+    assert [part["warnings"][0] for part in film.report["stretches"]] == ["it is in doubt"] * 2
     assert engine.edit(plan, "a red ball", QUICK).warnings == (), "it was to change nothing"

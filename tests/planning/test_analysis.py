@@ -43,6 +43,19 @@ def test_frames_that_were_read_in_another_way_are_read_anew(tmp_path: Path, monk
         assert len(list((tmp_path / "cache/frames").glob("*/frames.npy"))) == entries
 
 
+def test_a_folder_of_pictures_has_the_rate_that_is_given(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "pictures", Cache(tmp_path / "cache")
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 64), (80 * number, 0, 0)).save(folder / f"{number}.png")
+    usual, faster, again = (chosen(folder, cache, fps=fps) for fps in (24, 30, 24))
+    assert (usual.fps, faster.fps, again.fps) == (24, 30, 24) and faster.times is None
+    assert usual.digest == again.digest != faster.digest and faster.seconds(3) == 0.1
+    assert chosen(make(tmp_path / "a.mp4", 3), cache, fps=99).fps != 99, "a file has its own"
+    with pytest.raises(AdaFlowError, match="fps is 0"):
+        chosen(folder, cache, fps=0)
+
+
 @pytest.mark.parametrize("prompt", ["", " ", "\n"])
 def test_importance_by_prompt_needs_a_word(
     prompt: str, tiny_backbone: Callable[[str], Backbone], tmp_path: Path

@@ -100,6 +100,22 @@ def test_what_a_pass_leaves(tiny_backbone: Callable[[str], Backbone], tmp_path: 
     assert 0.5 < found.agreement <= 1
 
 
+def test_what_does_not_fit_the_device_is_done_in_smaller_parts(
+    tiny_backbone: Callable[[str], Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, passed = tiny_backbone("sd1"), module.feature_pass
+    expected = extract(backbone, tmp_path / "whole")
+
+    def limited(backbone: Backbone, latents: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(latents) > 1:
+            raise torch.OutOfMemoryError
+        return passed(backbone, latents, *rest)
+
+    monkeypatch.setattr(module, "feature_pass", limited)
+    found = extract(backbone, tmp_path / "parts")
+    np.testing.assert_allclose(found.tokens.astype(np.float32), expected.tokens.astype(np.float32), atol=2e-3)
+
+
 def test_the_same_frames_leave_the_same_bytes(tiny_backbone: Callable[[str], Backbone], tmp_path: Path) -> None:
     for name in ("a", "b"):
         extract(tiny_backbone("sd2"), tmp_path / name)

@@ -271,6 +271,16 @@ def test_refinement_adds_keyframes_until_every_frame_is_served() -> None:
     assert len(refine_keyframes(residual, 2, 4, 0.0, Monitor())) == 4  # as many as are allowed
 
 
+@pytest.mark.parametrize(("most", "noted"), [(4, True), (40, False)])
+def test_what_the_keyframes_that_are_allowed_leave_is_told(most: int, noted: bool) -> None:
+    config = PlanConfig(similarity=-1.0, window_similarity=-1.0, residual=0.05, max_keyframes=most)
+    features = drifting(48, GRID, cuts=(), pace=STILL_THEN_MOVING)
+    similarity = FrameSimilarity(features, "uniform")
+    selector = KeyframeSelector(config, similarity, paced(STILL_THEN_MOVING), Monitor())
+    assert (len(selector.select().keyframes) == 4) == noted
+    assert any("a larger max_keyframes helps" in note for note in selector.notes) == noted
+
+
 def test_many_more_keyframes_than_asked_for_are_chosen_from_a_finer_sample() -> None:
     residual = paced(np.where(np.arange(48) % 24 < 12, 0.0, 0.3))
     residual.pairs = 100  # a sample of every fifth frame, for one keyframe

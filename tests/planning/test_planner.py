@@ -67,6 +67,8 @@ def test_keyframes_that_are_given_are_those_and_every_shot_has_one(method: str) 
     assert choice.segments.starts.tolist()[2] == CUT and choice.residual[[5, 9, 20, 30]].max() == 0
     choice = choose(changed(keyframes_at="5", method=method))
     assert choice.segments.keyframes.tolist() == [5, (CUT + T - 1) // 2] and "from frame 13" in choice.notes[0]
+    choice = choose(changed(keyframes_at="5,20", keyframes=4, method=method))
+    assert len(choice.segments) == 2 and "the number 4 does not count" in choice.notes[0]
     with pytest.raises(AdaFlowError, match=f"names frame {T}; the plan has frames 0 to {T - 1}"):
         choose(changed(keyframes_at=f"5,{T}", method=method))
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from adaflow_core.progress import Monitor
 from adaflow_core.report.canvas import PLACE
 from adaflow_core.report.edges import edges, rim_picture
 from adaflow_core.report.scores import RIMS
@@ -38,19 +39,19 @@ def test_a_true_edit_has_none_and_a_pixel_of_the_source_along_the_edge_is_one(
     kind: str, value: str, scene: dict[str, str]
 ) -> None:
     pair = drawn(kind, value, scene)
-    clean = edges(pair.truth, pair.source)
+    clean = edges(pair.truth, pair.source, monitor=Monitor())
     assert clean is not None and clean.rims < 0.1 and clean.error < 10
-    found = edges(ringed(pair, 1)[1:2], pair.source[1:2])
+    found = edges(ringed(pair, 1)[1:2], pair.source[1:2], monitor=Monitor())
     assert found is not None and found.rims > RIMS and found.error > 2.5 * clean.error
-    assert edges(ringed(pair, 2), pair.source).worst == 2  # type: ignore[union-attr]
-    assert edges(ringed(pair, 2), pair.source, [0, 1]).worst != 2  # type: ignore[union-attr]
+    assert edges(ringed(pair, 2), pair.source, monitor=Monitor()).worst == 2  # type: ignore[union-attr]
+    assert edges(ringed(pair, 2), pair.source, [0, 1], monitor=Monitor()).worst != 2  # type: ignore[union-attr]
 
 
 def test_a_change_without_an_edge_has_no_rims() -> None:
     pair = drawn(*EDITS[0])
-    assert edges(255 - pair.source, pair.source) is None, "all over the frame"
-    assert edges(pair.source, pair.source) is None, "nowhere"
-    assert edges(pair.truth, pair.source, []) is None
+    assert edges(255 - pair.source, pair.source, monitor=Monitor()) is None, "all over the frame"
+    assert edges(pair.source, pair.source, monitor=Monitor()) is None, "nowhere"
+    assert edges(pair.truth, pair.source, [], monitor=Monitor()) is None
 
 
 def test_rims_are_outlined() -> None:

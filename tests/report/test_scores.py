@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,13 +13,27 @@ import pytest
 
 from adaflow_core.config import PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.errors import Stopped
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import EMBEDDED, load_backbone
 from adaflow_core.progress import Monitor
+from adaflow_core.report.edges import edges
 from adaflow_core.report.flicker import flicker
-from adaflow_core.report.scores import FLICKER, LOOKED_AT, Scores, Shown, _looked_at, liveliness, look, score, untouched
+from adaflow_core.report.scores import (
+    FLICKER,
+    LOOKED_AT,
+    Look,
+    Scores,
+    Shown,
+    _looked_at,
+    liveliness,
+    look,
+    score,
+    untouched,
+)
 from adaflow_core.storage.cache import Cache
 from benchmarks.truth import Pair, draw
+from helpers.plans import small_plan
 from scenes.world import sample
 
 NONE = np.array([], dtype=np.int64)
@@ -29,19 +44,42 @@ def test_untouched_is_the_share_of_pixels_that_keep_their_colour() -> None:
     edit = source.copy()
     edit[:, :, :3] = 200
     edit[:, :, 3:5] += 5
-    assert untouched(edit, source) == pytest.approx(0.7) and untouched(source, source) == 1
+    assert (
+        untouched(edit, source, monitor=Monitor()) == pytest.approx(0.7)
+        and untouched(source, source, monitor=Monitor()) == 1
+    )
 
 
 def test_liveliness_is_one_for_the_source_and_leaves_cuts_out() -> None:
     dice = np.random.default_rng(0)
     source = dice.integers(0, 200, (6, 8, 8, 3), dtype=np.uint8)
-    assert liveliness(source, source, NONE) == 1
-    assert liveliness(np.repeat(source[:1], 6, axis=0), source, NONE) == 0
+    assert liveliness(source, source, NONE, monitor=Monitor()) == 1
+    assert liveliness(np.repeat(source[:1], 6, axis=0), source, NONE, monitor=Monitor()) == 0
     flicker = source.copy()
     flicker[3] += 50
-    assert liveliness(flicker, source, np.array([3, 4])) == 1  # both changes of frame 3 lie at cuts
+    assert liveliness(flicker, source, np.array([3, 4]), monitor=Monitor()) == 1  # both changes of frame 3 lie at cuts
     still = np.repeat(source[:1], 6, axis=0)
-    assert liveliness(source, still, NONE) is None and liveliness(source[:1], source[:1], NONE) is None
+    assert (
+        liveliness(source, still, NONE, monitor=Monitor()) is None
+        and liveliness(source[:1], source[:1], NONE, monitor=Monitor()) is None
+    )
+
+
+def test_a_range_alone_is_as_lively_as_what_was_edited() -> None:
+    source = np.random.default_rng(0).integers(0, 200, (8, 8, 8, 3), dtype=np.uint8)
+    edit = source.copy()
+    edit[4:] = edit[4]
+    assert liveliness(edit, source, NONE, [4, 5, 6, 7], monitor=Monitor()) == 0
+    assert liveliness(edit, source, NONE, [0, 1, 2], monitor=Monitor()) == 1
+
+
+@pytest.mark.parametrize("measure", [untouched, partial(liveliness, cuts=NONE), partial(flicker, cuts=NONE), edges])
+def test_every_score_is_stopped_within_it_and_says_how_far_it_is(measure: Callable[..., object]) -> None:
+    frames = np.random.default_rng(0).integers(0, 200, (6, 16, 16, 3), dtype=np.uint8)
+    said = list[int]()
+    with pytest.raises(Stopped):
+        measure(frames, source=frames, monitor=Monitor(lambda p: said.append(p.done), lambda: len(said) > 3))
+    assert said[:4] == [0, 1, 2, 3]
 
 
 def test_what_is_shown_where_no_keyframe_lies_is_looked_at() -> None:
@@ -76,19 +114,22 @@ STAR = {"kind": "star", "colour": "blue", "background": "autumn"}
 
 def test_noise_that_comes_and_goes_is_flicker_and_motion_is_not() -> None:
     pair, dice = drawn("background", "snow", STAR), np.random.default_rng(0)
-    calm = flicker(pair.truth, pair.source, NONE)
+    calm = flicker(pair.truth, pair.source, NONE, monitor=Monitor())
     noise = np.stack([cv2.resize(dice.normal(0, 3, (16, 16, 3)), (256, 256)) for _ in range(3)])
-    restless = flicker((pair.truth + noise).clip(0, 255).astype(np.uint8), pair.source, NONE)
+    restless = flicker((pair.truth + noise).clip(0, 255).astype(np.uint8), pair.source, NONE, monitor=Monitor())
     assert calm is not None and restless is not None and calm < 1 and restless > FLICKER
-    assert flicker(pair.source, pair.source, NONE) == 0
-    assert flicker(pair.truth, pair.source, np.array([1, 2])) is None, "cuts do not count"
+    assert flicker(pair.source, pair.source, NONE, monitor=Monitor()) == 0
+    assert flicker(pair.truth, pair.source, np.array([1, 2]), monitor=Monitor()) is None, "cuts do not count"
     # Of a film of which a range was edited, only that range counts.
     film, edit = (
         np.concatenate([pair.source, x.clip(0, 255).astype(np.uint8), pair.source])
         for x in (pair.source, pair.truth + noise)
     )
-    assert flicker(edit, film, NONE, [3, 4, 5]) == pytest.approx(restless, abs=0.3)
-    assert flicker(edit, film, NONE, [0, 1, 2, 8]) == 0 and flicker(edit, film, NONE, [0, 2, 4]) is None
+    assert flicker(edit, film, NONE, [3, 4, 5], monitor=Monitor()) == pytest.approx(restless, abs=0.3)
+    assert (
+        flicker(edit, film, NONE, [0, 1, 2, 8], monitor=Monitor()) == 0
+        and flicker(edit, film, NONE, [0, 2, 4], monitor=Monitor()) is None
+    )
 
 
 @pytest.mark.skipif(not (EMBEDDED / "model_index.json").is_file(), reason="no embedded model in assets/embedded-sd")
@@ -117,6 +158,21 @@ def test_what_lies_outside_a_region_does_not_count_as_not_done() -> None:
     frame[:, :, :80] = pair.truth[1:2, :, :80]
     whole, inside = (look(backbone, frame, pair.prompt, pair.source_prompt, place) for place in (None, region))
     assert whole.agreement < 0.6 and inside.agreement > 0.75 and inside.local == whole.local
+
+
+def test_only_frames_in_which_a_region_is_in_sight_say_whether_it_was_edited(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, found = small_plan(), {3: 0.9, 10: 0.1}
+    frames, place = plan.video.frames, np.zeros((20, 4, 4), np.float32)
+    place[:8, :2], place[8:12, 0, 0] = 1, 1
+
+    def seen(_: object, shown: np.ndarray, *_given: object) -> Look:
+        return Look(next(found[t] for t in found if np.array_equal(shown[0], frames[t])), local=True)
+
+    monkeypatch.setattr("adaflow_core.report.scores.look", seen)
+    said = [Shown("a blue ball", "a ball")] * 20
+    agreement = score(None, plan, frames, said, Monitor(), place).agreement  # type: ignore[arg-type]
+    assert agreement == pytest.approx((8 * 0.9 + 0.1) / 9), "by how much of the region a frame shows"
+    assert score(None, plan, frames, said, Monitor(), 0 * place).agreement is None  # type: ignore[arg-type]
 
 
 def test_a_frame_that_is_to_show_what_its_source_does_is_not_asked_about(

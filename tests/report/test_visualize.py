@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adaflow_core.config import ModelProfile, PlanConfig, resolve_plan
 from adaflow_core.film.timeline import PromptRange
 from adaflow_core.report.canvas import CUT, KEYFRAME, PLACE, Canvas, heat_colours
 from adaflow_core.report.visualize import (
@@ -199,6 +200,10 @@ def test_timeline_of_a_single_frame_and_of_a_given_count_can_be_drawn() -> None:
     plan = small_plan(keyframes=3)
     with_thresholds, without = timeline(small_plan()), timeline(plan)
     assert with_thresholds.shape == without.shape and not np.array_equal(with_thresholds, without)
+    for asked in (PlanConfig(keyframes_at="3,10,17"), PlanConfig(method="uniform"), PlanConfig(method="joint")):
+        plan = replace(plan, config=resolve_plan(asked, ModelProfile(), "cpu"))
+        bare = replace(plan, config=replace(plan.config, similarity=None, window_similarity=None, residual=None))
+        assert np.array_equal(timeline(plan), timeline(bare)), "what chose no keyframe is not drawn as if it had"
 
 
 def test_strip_holds_every_keyframe_in_rows() -> None:

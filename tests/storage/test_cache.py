@@ -247,6 +247,51 @@ def test_what_another_process_was_just_told_of_is_not_removed(tmp_path: Path) ->
         assert mapped.sum() == 0  # a map outlives the name of its file
 
 
+@needs_locks
+def test_a_film_larger_than_the_limit_keeps_what_it_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "_FRESH", 0.0)
+    cache, notes = Cache(tmp_path, limit_bytes=2500), list[str]()
+
+    def left() -> list[str]:
+        return sorted(f"{path.parent.name} {cache_module._name(path)[1]}" for path in tmp_path.glob("*/*"))
+
+    cache.get("frames", "other", build(1000))
+    frames, _, _ = cache.get("frames", "film", build(1000))
+    pixels = np.memmap(frames / "data", mode="r")
+    with cache.at_work(pixels[10:], np.zeros(3)):
+        cache.get("latents", "film", build(1000), notes.append)
+        assert notes == []
+        state = cache.state("edits", "film")
+        state.parent.mkdir()
+        state.write_bytes(bytes(1000))
+        with cache.part("inversion", "film") as folder:
+            (folder / "half").write_bytes(bytes(4096))
+        cache.get("flow", "film", build(1000), notes.append)
+        assert left() == ["edits film", "flow film", "frames film", "inversion film", "latents film"]
+        assert len(notes) == 1 and "raise the limit with --cache-gb" in notes[0]
+    # In the next run something else is built first; what took longest goes last, and not within a day.
+    Cache(tmp_path, limit_bytes=2500).get("frames", "third", build(1000))
+    assert left() == ["edits film", "frames third", "inversion film"]
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for path in (state, next(tmp_path.glob("inversion/*"))):
+        os.utime(path, (two_days_ago, two_days_ago))
+    Cache(tmp_path, limit_bytes=2500).get("frames", "fourth", build(1000))
+    assert left() == ["frames fourth"]
+
+
+def test_the_limit_of_the_usual_cache_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ADAFLOW_CACHE_GB", raising=False)
+    assert Cache.default().limit_bytes == 20 * 2**30
+    monkeypatch.setenv("ADAFLOW_CACHE_GB", "0.5")
+    assert Cache.default().limit_bytes == 2**29 and Cache.default(3).limit_bytes == 3 * 2**30
+    for wrong in ("much", "0", "inf", "nan"):
+        monkeypatch.setenv("ADAFLOW_CACHE_GB", wrong)
+        with pytest.raises(AdaFlowError, match=f"ADAFLOW_CACHE_GB is '{wrong}'; give a number"):
+            Cache.default()
+
+
 def test_equal_settings_have_equal_names() -> None:
     assert cache_key(a=1, b=[2]) == cache_key(b=[2], a=1) != cache_key(a=1, b=[3])
 
@@ -431,6 +476,27 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AdaFlowError, match="set ADAFLOW_CACHE to another"):
         Cache(tmp_path / "file").get("frames", "a", build(1))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
+def test_users_share_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another user has made was taken for damaged, and made anew by each in turn."""
+    folder, _, _ = Cache(tmp_path).get("frames", "a", build(10))
+    (tmp_path / "plain").mkdir()
+    assert folder.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+    def denied(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", denied)
+        assert Cache(tmp_path).get("frames", "a", build(10)) == (folder, {"size": 10}, True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", denied)
+        for use in (lambda: Cache(tmp_path).get("frames", "a", build(10)), lambda: Cache(tmp_path).find("frames", "a")):
+            with pytest.raises(AdaFlowError, match=r"another user's and cannot be read .*meta\.json.*ADAFLOW_CACHE"):
+                use()
+    assert Cache(tmp_path).get("frames", "a", build(99)) == (folder, {"size": 10}, True)
 
 
 # How large a file may become stands for the disk's size: RLIMIT_FSIZE gives errors at the same places.

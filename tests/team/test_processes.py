@@ -139,6 +139,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="by the numbers of POSIX's processes")
 def test_no_process_outlives_the_one_that_asks(tmp_path: Path) -> None:
     """Rank 1 waited for the leader, for two days, and held its GPU."""

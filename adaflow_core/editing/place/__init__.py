@@ -6,12 +6,13 @@ Outside the place structure is injected and the source held; inside the edit is 
 """
 
 from adaflow_core.editing.place.find import LOCAL, find_place, likely, place_of, prompt_difference
-from adaflow_core.editing.place.wording import Wording, wording
+from adaflow_core.editing.place.wording import Wording, keeps_shapes, wording
 
 __all__ = [
     "LOCAL",
     "Wording",
     "find_place",
+    "keeps_shapes",
     "likely",
     "place_of",
     "prompt_difference",

@@ -36,6 +36,16 @@ _NO_PARTICIPLES = {
 }  # fmt: skip
 _IRREGULAR = {"built", "drawn", "held", "hung", "kept", "left", "lit", "made", "seen", "shown", "torn", "worn"}
 _NO_VERBS = {"canvas", "christmas", "gas", "lens", "rhinoceros", "series", "species"}
+# What is no place but falls on all of the picture, things and surroundings alike: times of day, times of year, weather.
+_OVER_ALL = (
+    {
+        "day", "daytime", "daylight", "noon", "midday", "morning", "afternoon", "evening", "dusk", "dawn", "sunset",
+        "sunrise", "twilight", "night", "nighttime", "midnight", "moonlight", "sunlight", "sunshine", "candlelight",
+    },
+    {"spring", "summer", "autumn", "fall", "winter"},
+    {"rain", "fog", "mist", "haze", "storm", "thunderstorm", "snowstorm", "snowfall", "blizzard", "drizzle"},
+)  # fmt: skip
+_STATES = {"bloom", "blossom", "fire", "flames", "ruins", "pieces"}  # "on fire" is said of a thing, not of where it is
 # The share of the source's light and colours that is left to what is recoloured, and to frames whose prompts differ all
 # over, as in their style; chosen on the plain model's validation clips.
 RECOLOURED, RESTYLED = 0.25, 0.5
@@ -47,7 +57,7 @@ class Wording:
 
     modifier: bool  # they describe something that keeps its name, such as a colour: its structure stays
     kept: str | None  # the source prompt without its first thing, where they name the surroundings; else None
-    style: bool = False  # they name how all of the picture is made
+    style: bool = False  # they name how all of the picture is made or lit
 
     @property
     def keeps_shapes(self) -> bool:
@@ -60,7 +70,7 @@ class Wording:
 
     def _keeps_by(self, structure: float | None) -> bool:
         """Whether things keep their shapes, by the setting where it is given."""
-        return self.keeps_shapes if structure is None else structure >= 0.5
+        return self.keeps_shapes if structure is None else keeps_shapes(structure)
 
     @property
     def structure(self) -> float:
@@ -92,6 +102,11 @@ class Wording:
         return replace(config, **{name: value for name, value in said.items() if getattr(config, name) is None})
 
 
+def keeps_shapes(structure: float) -> bool:
+    """Whether things keep their shapes in an edit's place with the source's structure in this share of the steps."""
+    return structure >= 0.5
+
+
 def wording(source: str, prompt: str) -> Wording:
     """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
     before, after = (re.findall(r"[\w'-]+|[,.;:]", text.lower()) for text in (source, prompt))
@@ -107,7 +122,10 @@ def wording(source: str, prompt: str) -> Wording:
     if _is_named(before, old):
         return Wording(True, None)
     replaced = old.start < old.stop
-    if not (_is_a_place(before, old) if replaced else _adds_a_place(before, old, after[new])):
+    heads = {words[part.stop - 1] for words, part in ((before, old), (after, new)) if part.start < part.stop}
+    if any(heads <= kind for kind in _OVER_ALL):
+        return Wording(False, None, style=True)
+    if heads & _STATES or not (_is_a_place(before, old) if replaced else _adds_a_place(before, old, after[new])):
         return Wording(False, None)
     first = next((i for i, word in enumerate(before) if word in _FUNCTION_WORDS - ARTICLES), len(before))
     return Wording(False, " ".join(before[first:]) if first <= _lead(before, old.start) else None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from adaflow_core.errors import AdaFlowError
 
@@ -25,6 +26,16 @@ class ModelParts:
     def with_more(self, loras: Sequence[str] = (), vae: str = "", embeddings: Sequence[str] = ()) -> ModelParts:
         """With what is given besides the name; another VAE takes the place of one that is named."""
         return ModelParts(self.model, (*self.loras, *loras), vae or self.vae, (*self.embeddings, *embeddings))
+
+    def renamed(self, change: Callable[[str], str]) -> ModelParts:
+        """With every file's name changed; a weight or word behind it stays."""
+
+        def changed(name: str) -> str:
+            file, value = split_value(name)
+            return f"{change(file)}={value}" if value else change(file)
+
+        loras, embeddings = (tuple(map(changed, names)) for names in (self.loras, self.embeddings))
+        return ModelParts(change(self.model), loras, self.vae and change(self.vae), embeddings)
 
     @property
     def flags(self) -> list[str]:
@@ -63,3 +74,8 @@ def split_value(name: str) -> tuple[str, str]:
         return name, ""
     file, equals, value = name.rpartition("=")
     return (file, value) if equals else (name, "")
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is written as a path, as no name on the Hub is."""
+    return name.startswith(("./", "../")) or Path(name).is_absolute()

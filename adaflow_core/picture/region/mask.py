@@ -22,6 +22,7 @@ from adaflow_core.picture.region import files
 from adaflow_core.picture.region.window import Window
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch, taken
+from adaflow_core.team.team import ALONE, Team
 from adaflow_core.video.client import Decoder
 from adaflow_core.video.decode import as_array, picture_of
 from adaflow_core.video.images import read_picture
@@ -118,13 +119,14 @@ class RegionMask:
             out[t] = frame.reshape(H // factor, factor, W // factor, factor).max(axis=(1, 3)) / np.float32(255)
         return out
 
-    def lay(self, edited: np.ndarray, source: np.ndarray) -> np.ndarray:
-        """[T, H, W, 3] uint8: the edit inside, the source's own bytes outside."""
-        out = scratch(np.uint8, source.shape)
-        for t, weights in enumerate(self.weights):
-            share = weights[..., None] / np.float32(255)
+    def lay(self, edited: np.ndarray, source: np.ndarray, team: Team = ALONE) -> np.ndarray:
+        """[T, H, W, 3] uint8: the edit inside, the source's own bytes outside. The `team` shares the frames out."""
+        out = team.scratch(np.uint8, source.shape)
+        for t in range(len(out))[team.own(len(out))]:
+            share = self.weights[t][..., None] / np.float32(255)
             mixed = source[t] + share * (edited[t].astype(np.float32) - source[t])
             out[t] = mixed.round().clip(0, 255)
+        team.wait()
         return out
 
 

@@ -39,8 +39,6 @@ def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, mo
     )
     folder, meta, _ = cache.get("region", key, build, monitor.note, together=True)
     doubt = meta.get("doubt", "")  # of what an older version found nothing is known
-    if doubt:
-        monitor.note(doubt)
     weights = np.load(folder / "weights.npy", mmap_mode="r")
     window = None
     if region.crop != "never":

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from adaflow_core.storage.arrays import copied, scratch
+from adaflow_core.storage.arrays import scratch
+from adaflow_core.team.team import ALONE, Team
 
 CONTEXT = 32  # pixels around the region and its feather that the model sees beside it
 SIDE = 64  # pixels; a window's sides are multiples, which halve evenly all the way down a UNet, or the frame's own
@@ -56,12 +57,15 @@ class Window:
             out[t] = values[t, y : y + height, x : x + width]
         return out
 
-    def lay(self, inside: np.ndarray, over: np.ndarray) -> np.ndarray:
-        """[T, H, W, 3] uint8: `over` with `inside` [T, h, w, 3] in its place."""
+    def lay(self, inside: np.ndarray, over: np.ndarray, team: Team = ALONE) -> np.ndarray:
+        """[T, H, W, 3] uint8: `over` with `inside` [T, h, w, 3] in its place. The `team` shares the frames out."""
         width, height = self.size
-        out = copied(over)
-        for t, (y, x) in enumerate(self.corners):
+        out = team.scratch(over.dtype, over.shape)
+        for t in range(len(out))[team.own(len(out))]:
+            y, x = self.corners[t]
+            out[t] = over[t]
             out[t, y : y + height, x : x + width] = inside[t]
+        team.wait()
         return out
 
 

@@ -38,7 +38,8 @@ def find_words(
     spread = difference.std(axis=(1, 2))  # of a mean of 1
     if spread.max() < LOCAL:
         raise AdaFlowError(f"{words!r} is not found in one place; name a thing that stands out, or paint the region")
-    chosen = np.sort(np.argsort(-spread)[: min(SURE, -(-len(spread) // 4))])
+    chosen = np.argsort(-spread)[: min(SURE, -(-len(spread) // 4))]
+    chosen = np.sort(chosen[spread[chosen] >= LOCAL])  # the thing may be in sight for a few frames only
     frames, maps = plan.video.frames[chosen], difference[chosen]
     cutout = Cutout.learned(frames, maps)
     masks = [cutout.mask(*pair) for pair in zip(frames, maps, strict=True)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from adaflow_core import job
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.inversion import coarse_part
 from adaflow_core.editing.place import likely, place_of
@@ -119,7 +120,9 @@ def test_the_place_of_new_surroundings_ends_at_the_things_own_edge(engine: AdaFl
 
 
 @pytest.mark.slow
-def test_the_place_can_be_asked_for_before_the_edit_which_reuses_it(engine: AdaFlow) -> None:
+def test_the_place_can_be_asked_for_before_the_edit_which_reuses_it(
+    engine: AdaFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair = make_pair(0, 3, "val", "cpu")
     plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes=2))
     prompt = pair.prompt.replace("red", "blue")  # another test has looked for the pair's own
@@ -135,6 +138,17 @@ def test_the_place_can_be_asked_for_before_the_edit_which_reuses_it(engine: AdaF
     engine.edit(plan, prompt, config, progress=seen.append)
     assert "place" not in {report.stage for report in seen}, "it is kept"
     assert engine.place(plan, prompt, config=EditConfig(focus=1.0, structure=0.3)).structure == 0.3
+    renewed: list[bool] = []
+
+    def film(*parts: object) -> None:
+        renewed.append(parts[-1] is not None)
+        raise Stopped
+
+    monkeypatch.setattr(job, "EditedFilm", film)
+    for structure in (1.0, 0.6, 0.4):
+        with pytest.raises(Stopped):
+            engine.edit(plan, prompt, EditConfig(steps=1, focus=1.0, structure=structure, stride=1))
+    assert renewed == [False, False, True], "a thing takes another's place where its structure is let go early"
 
 
 def test_all_over_the_frame_there_is_no_place_and_it_is_said_why(engine: AdaFlow, drawn_frames: np.ndarray) -> None:

@@ -49,6 +49,10 @@ from adaflow_core.editing.place import Wording, wording
         ("a cat", "a cat on the beach", False, ""),
         ("a cat, photo", "a cat on the beach, photo", False, ", photo"),
         ("a cat on a mat", "a cat", False, "on a mat"),
+        ("a house", "a house on fire", False, None),
+        ("a tree in bloom in a park", "a tree in autumn in a park", False, None),
+        ("a ball in a meadow", "a ball at night", False, "in a meadow"),  # another place too
+        ("a ball at night", "a ball in autumn", False, "at night"),
         ("a cat on a mat", "a cat on a mat by Van Gogh", False, None),
         ("red ball", "blue ball", True, None),
         ("black cat on a mat", "white cat on a mat", True, None),
@@ -63,6 +67,11 @@ def test_what_the_words_say(source: str, prompt: str, modifier: bool, kept: str 
 
 
 STYLES = [
+    ("a car on the street", "a car on the street at night"),
+    ("a car on the street at night", "a car on the street"),
+    ("a street in the daytime, photo", "a street at night, photo"),
+    ("a tree in summer", "a tree in winter"),
+    ("a dog in a park", "a dog in a park in the heavy rain"),
     ("an orange star at night, comic style", "an orange star at night, pencil sketch"),
     ("a cat on a mat", "a cat on a mat, oil painting"),
     ("a cat on a mat, photo", "a cat on a mat, painting by Monet"),

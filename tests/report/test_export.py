@@ -1,0 +1,71 @@
+"""A plan as files: what is written for a long one, and what becomes of those of an earlier one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adaflow_core.errors import Stopped
+from adaflow_core.progress import Monitor
+from adaflow_core.report.export import plan_report, save_plan
+from adaflow_core.types import Place, Plan
+from helpers.plans import COARSE, FINE, small_plan
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.png")}
+
+
+def with_keyframes(plan: Plan, keyframes: list[int]) -> Plan:
+    chosen = np.array(keyframes)
+    return replace(
+        plan,
+        segments=replace(plan.segments, keyframes=chosen),
+        layout=replace(plan.layout, keyframes=chosen),
+    )
+
+
+def test_each_picture_is_saved_before_the_next_is_drawn(tmp_path: Path) -> None:
+    said = list[int]()
+    with pytest.raises(Stopped):
+        save_plan(small_plan(), tmp_path, monitor=Monitor(lambda p: said.append(p.done), lambda: len(said) > 4))
+    assert names(tmp_path) == {"keyframes.png", "timeline.png", "time_slice.png", "tokens_00003.png"}
+
+
+def test_the_pictures_of_a_sheet_are_small(tmp_path: Path) -> None:
+    plan = small_plan()
+    large = replace(plan.video, frames=np.repeat(np.repeat(plan.video.frames, 10, axis=1), 10, axis=2))  # 640x480
+    save_plan(replace(plan, video=large), tmp_path, monitor=Monitor())
+    with Image.open(tmp_path / "tokens_00010.png") as sheet:
+        assert sheet.size == (2 * 341 + 4, 256)
+
+
+def test_pictures_of_an_earlier_plan_do_not_stay_beside_another(tmp_path: Path) -> None:
+    plan = small_plan()
+    (tmp_path / "place.png").write_bytes(b"of another program, as there is no plan")
+    save_plan(plan, tmp_path, monitor=Monitor())
+    assert (tmp_path / "place.png").read_bytes().startswith(b"of another")
+    save_plan(plan, tmp_path, Place(np.ones((20, 4, 6), np.float32), 1.0, False, ""), monitor=Monitor())
+    (tmp_path / "tokens_mine.png").touch()
+    save_plan(with_keyframes(plan, [2, 10, 17]), tmp_path, monitor=Monitor())
+    assert names(tmp_path) == {
+        "keyframes.png", "timeline.png", "time_slice.png", "tokens_mine.png",
+        "tokens_00002.png", "tokens_00010.png", "tokens_00017.png",
+    }  # fmt: skip
+
+
+def test_what_is_kept_of_one_keyframe_is_its_part_of_the_mask() -> None:
+    plan = small_plan()
+    assert plan.layout.slimming is not None
+    for grid in (FINE, COARSE):
+        slimming = plan.layout.slimming[grid]
+        naive = np.zeros((3, 3 * grid.n), bool)
+        np.put_along_axis(naive, slimming.kept.astype(np.int64), True, axis=1)
+        naive = naive.reshape(3, 3, grid.n)
+        assert np.array_equal(slimming.mask, naive)
+        assert all(np.array_equal(slimming.mask_of(q), naive[q]) for q in range(3))
+        assert np.allclose(plan_report(plan)["kept_share"][str(grid)], naive.mean(axis=-1), atol=1e-4)
