@@ -21,12 +21,19 @@ class Limits:
     seconds: float = 120.0
     side: int = 4096  # pixels
     waiting: int = 32  # jobs in the queue
+    own: float = math.inf  # of these, unfinished ones of one tab: edits, and as many plans, searches and drafts
     job_seconds: float = math.inf  # running time of one job
     keep_seconds: float = 86400.0  # uploads, plans and results, since they were made or last used
     keep_bytes: int = 50 * 2**30  # uploads and results of all visitors together; results take up to half of it
 
     def __str__(self) -> str:
         return f"up to {self.seconds:g} s, {self.megabytes} MB and {self.side} pixels a side"
+
+    @property
+    def kept(self) -> str:
+        """How long files are kept, such as "60 min"."""
+        minutes = self.keep_seconds / 60
+        return f"{minutes:.3g} min" if minutes < 120 else f"{minutes / 60:.3g} h"
 
     def check(self, path: str) -> VideoInfo:
         """What the video's header says; AdaFlowError if the video is over a limit or cannot be read."""
@@ -44,7 +51,9 @@ class Limits:
 
 
 # For strangers: many visitors share one machine.
-PUBLIC = Limits(megabytes=100, seconds=30.0, waiting=24, job_seconds=600.0, keep_seconds=3600.0, keep_bytes=10 * 2**30)
+PUBLIC = Limits(
+    megabytes=100, seconds=30.0, waiting=24, own=4, job_seconds=600.0, keep_seconds=3600.0, keep_bytes=10 * 2**30
+)
 
 
 def limits_of(public: bool, **changes: float | None) -> Limits:

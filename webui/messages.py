@@ -32,11 +32,14 @@ def message(problem: str) -> str:
     return escape(sentence(without_folders(problem)), quote=False)
 
 
-def refusal(problem: str, title: str = "Not possible") -> gr.Error:
-    """The exception that shows `problem` to the visitor."""
+def refusal(problem: str, visible: bool = True) -> gr.Error:
+    """The exception that shows `problem` to the visitor or, where it is not `visible`, only ends the event.
+
+    Gradio shows no title, so all that is to be read is in `problem`.
+    """
     # It lies over the page: no longer than it takes to read.
     seconds = max(4.0, len(problem) / 12)
-    return gr.Error(message(problem), title=title, print_exception=False, duration=seconds)
+    return gr.Error(message(problem), visible=visible, print_exception=False, duration=seconds)
 
 
 def quietly(handler: Callable[..., Any]) -> Callable[..., Any]:

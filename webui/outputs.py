@@ -23,7 +23,7 @@ class VideoOutputs(NamedTuple):
     keyframes_at: Any
     plan_id: Any
     facts: Any
-    plan_job_id: Any
+    stale: Any
     status: Any
     placeholder: Any
     views: Any
@@ -45,14 +45,22 @@ class VideoOutputs(NamedTuple):
     region_progress: Any
     prompting: Any
     prompts: Any
+    rows_of: Any
     takes: Any
     project_line: Any
+    retake_prompt: Any
+    retake_seed: Any
+    retake_variation: Any
+    painted_frame: Any
+    box_left: Any
+    box_top: Any
+    box_right: Any
+    box_bottom: Any
 
 
 class ModelOutputs(NamedTuple):
     """Another model was chosen; after these come `ModelShown` and all settings, at its own values."""
 
-    job_id: Any
     status: Any
     model: Any
     side: Any
@@ -73,10 +81,9 @@ class ModelShown(NamedTuple):
 
 
 class PreviewOutputs(NamedTuple):
-    """A plan is made: its job while it runs, then everything that shows the plan."""
+    """A plan is made: its progress, then everything that shows the plan."""
 
     plan_id: Any
-    job_id: Any
     status: Any
     facts: Any
     placeholder: Any
@@ -93,6 +100,7 @@ class PreviewOutputs(NamedTuple):
     window: Any
     matches: Any
     match_sentence: Any
+    stale: Any
 
 
 class TokenOutputs(NamedTuple):
@@ -164,10 +172,12 @@ class OverOutputs(NamedTuple):
 
 
 class RowsOutputs(NamedTuple):
-    """The ranges of the timeline with their prompts, and how often their rows were drawn."""
+    """The ranges of the timeline with their prompts, how often these were drawn, and what goes with their frames."""
 
     prompts: Any
     prompts_version: Any
+    rows_of: Any
+    takes: Any
 
 
 class ProjectOutputs(NamedTuple):
@@ -183,6 +193,7 @@ class ProjectOutputs(NamedTuple):
     prompting: Any
     prompt: Any
     prompts: Any
+    rows_of: Any
     crossfade: Any
     takes: Any
     over: Any
@@ -206,6 +217,7 @@ class WatchOutputs(NamedTuple):
     first: Any
     end: Any
     stretch_pictures: Any
+    retake_prompt: Any
     video_file: Any
     small_file: Any
     report_file: Any

@@ -35,7 +35,7 @@ def build(studio: Studio) -> gr.Blocks:
         head()
         video = VideoStep(studio, clips)
         with gr.Column(elem_classes="af-after-video"):
-            steps = Steps(video, PlanStep(studio), EditStep(studio), ResultStep())
+            steps = Steps(video, PlanStep(studio), EditStep(studio), ResultStep(studio.limits))
         editing = EditEvents(studio)
         planning, film = PlanEvents(studio, clips), FilmEvents(studio, clips, editing)
         events = Events(planning, editing, film, TimelineEvents(studio), RegionEvents(studio))

@@ -22,6 +22,11 @@ _NOT_FORECAST = {"negative_prompt", "rescale", "structure", "coarse", "outlines"
 FORECAST = tuple(name for name in EDIT if name not in _NOT_FORECAST)  # those that a plan's forecast needs
 RESERVED = ("max_keyframes", "chunk")  # strangers could fill the memory by them: for them these stay automatic
 LEFT_TO_WORDS = (*BY_WORDS, "coarse")  # shown as automatic, whichever models have a value of their own
+# What fields show at first and with another video, which is no part of a configuration.
+FIRST: dict[str, float] = {
+    "retake_seed": 1, "retake_variation": 0.3,
+    "painted_frame": 0, "box_left": 25, "box_top": 25, "box_right": 75, "box_bottom": 75,
+}  # fmt: skip
 AUTOMATIC = 0  # shown for "automatic" where a number must be larger
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])

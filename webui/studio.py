@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,18 +19,19 @@ import torch
 
 from adaflow_core.config import DELIVERIES, EditConfig, ModelProfile
 from adaflow_core.editing.forecast import corrected, measure_anew
-from adaflow_core.errors import AdaFlowError
+from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import foreign_syntax
 from adaflow_core.model.files.parts import ModelParts, split_value
 from adaflow_core.model.loading import local_folder
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.region import Region
+from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast, Plan
+from webui.jobs import expected
 from webui.jobs.engines import Engines
 from webui.jobs.finished import FinishedEdit
-from webui.jobs.queue import Jobs, Report, Stop
+from webui.jobs.queue import Jobs, Report, Stop, Work
 from webui.jobs.tasks import (
     Drafts,
     DraftTask,
@@ -44,6 +46,7 @@ from webui.jobs.tasks import (
     Runner,
     Task,
 )
+from webui.jobs.visitors import visitor
 from webui.limits import LARGEST_SIDE, Limits
 
 T = TypeVar("T")
@@ -108,6 +111,7 @@ class Studio:
         self._plans: OrderedDict[str, _Kept[StoredPlan]] = OrderedDict()  # guarded by _plans_lock
         self._videos: OrderedDict[str, _Kept[str]] = OrderedDict()  # guarded by _plans_lock
         self._overs: OrderedDict[str, _Kept[dict[str, Any]]] = OrderedDict()  # guarded by _plans_lock
+        self._crops: OrderedDict[str, _Kept[float]] = OrderedDict()  # guarded by _plans_lock
         self._keep_plans = keep_plans
         self._plans_lock = threading.Lock()
 
@@ -147,16 +151,18 @@ class Studio:
         def work(report: Report, stop: Stop) -> None:
             self.engines.load(source, report, stop)
 
-        return self.jobs.submit("load", work)
+        return self._submit("load", work, weights=expected.LOADING)
 
-    def plan(self, request: Request, before: StoredPlan | None = None) -> str:
+    def plan(self, request: Request, before: StoredPlan | None = None, then: Callable[[str], str] | None = None) -> str:
         """Queue planning, and return the job's id. The job's result is the id of the plan, which stays here.
 
-        It is that of the plan `before` where only the forecast is another.
+        It is that of the plan `before` where only the forecast is another. `then` is called with it, and queues what
+        follows the planning, whether or not anybody waits for it; what it queues is stopped with the planning.
         """
         if self.public and request.size and min(request.size) > LARGEST_SIDE:
             raise AdaFlowError(f"this page works at up to {LARGEST_SIDE} pixels of the shorter side; take less")
-        task = PlanTask(self._sources[self.resolve_model(request.model)], request)
+        label = self.resolve_model(request.model)
+        task = PlanTask(self._sources[label], request, self.profile(label).size)
 
         def work(report: Report, stop: Stop) -> str:
             try:
@@ -165,18 +171,26 @@ class Studio:
                 raise AdaFlowError(str(problem).replace(request.video, Path(request.video).name)) from problem
             assert isinstance(plan, Plan)
             same = before is not None and replace(before.request, edit=request.edit) == request
-            return self.store_plan(request, plan, before.id if before and same else None)
+            plan_id = self.store_plan(request, plan, before.id if before and same else None)
+            if then is not None:
+                following = then(plan_id)
+                if stop():  # it was asked for before there was anything else to stop
+                    self.jobs.stop(following)
+                    raise Stopped
+            return plan_id
 
-        return self.jobs.submit("plan", work, urgent=True, files=_files(request.video))
+        files = _files(request.video)
+        return self._submit("plan", work, weights=expected.PLANNING, urgent=True, files=files)
 
     def place(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
         """Queue the search for where an edit changes the video; returns the job's id. The result is a `FoundPlace`."""
         stored = self._check_edit(plan_id, prompt)
         request, plan = stored.request, stored.plan
         task = PlaceTask(self._sources[self.resolve_model(request.model)], plan, prompt, config)
-        return self.jobs.submit(
+        return self._submit(
             "place",
             lambda report, stop: self._run(task, report, stop),
+            forecast=[expected.of_place(self.corrected(plan)).seconds],
             urgent=True,
             files=_files(request.video, plan.video.frames),
         )
@@ -188,12 +202,14 @@ class Studio:
             raise AdaFlowError("there is no plan yet; preview the keyframes first")
         request, plan = stored.request, stored.plan
         task = RegionTask(self._sources[self.resolve_model(request.model)], plan, region)
-        return self.jobs.submit(
-            "region",
-            lambda report, stop: self._run(task, report, stop),
-            urgent=True,
-            files=_files(request.video, plan.video.frames),
-        )
+
+        def work(report: Report, stop: Stop) -> object:
+            mask = self._run(task, report, stop)
+            if isinstance(mask, RegionMask) and mask.window is not None:
+                self._keep(self._crops, mask.window.share, _crop_key(plan, region))
+            return mask
+
+        return self._submit("region", work, urgent=True, files=_files(request.video, plan.video.frames))
 
     def draft(
         self,
@@ -205,12 +221,15 @@ class Studio:
     ) -> str:
         """Queue drafts with these settings, and return the job's id. The result is `Drafts`."""
         stored = self._check_edit(plan_id, prompt, by_hand)
-        request, plan = stored.request, stored.plan
+        request, plan = stored.request, self.corrected(stored.plan)
         model = self._sources[self.resolve_model(request.model)]
-        task = DraftTask(model, plan, prompt, tuple(configs), region, by_hand)
-        return self.jobs.submit(
+        parts = expected.of_drafts(plan, len(configs), self._crop(plan, region))
+        seconds = self._check_time(parts, stored.id)
+        task = DraftTask(model, plan, prompt, tuple(configs), region, by_hand, expected=seconds)
+        return self._submit(
             "draft",
             lambda report, stop: self._run(task, report, stop),
+            forecast=[part.seconds for part in parts],
             urgent=True,
             files=_files(request.video, plan.video.frames, plan.features.tokens),
         )
@@ -237,8 +256,12 @@ class Studio:
         region: Region | None = None,
         by_hand: ByHand | None = None,
         deliver: str = "source",
+        job_id: str = "",
     ) -> str:
-        """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`."""
+        """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`.
+
+        `job_id`: the id that it shall have; by default a new one.
+        """
         stored = self._check_edit(plan_id, prompts, by_hand)
         if isinstance(prompts, str) and not prompts.strip():
             prompts = stored.plan.config.source_prompt
@@ -250,13 +273,23 @@ class Studio:
         if isinstance(prompts, str):
             prompts = Timeline((PromptRange(0, len(plan.video), prompts),))
         timeline = prompts.on(plan.video)
-        self._check_time(stored.id, plan.forecast)
         label = self.resolve_model(request.model)
+        parts = expected.of_edit(plan, timeline, takes, self._crop(plan, region))
+        parts = expected.to_the_end(parts, plan)
+        seconds = self._check_time(parts, stored.id)
         task = EditTask(
             self._sources[label], label, request, plan, timeline, config, self._new_folder(), tuple(takes),
-            region, by_hand, deliver,
+            region, by_hand, deliver, expected=seconds,
         )  # fmt: skip
-        return self._submit_edit(task, task, timeline.text, plan.forecast.seconds)
+        return self._submit_edit(task, task, timeline.text, parts, job_id=job_id)
+
+    def refuse_edit(self, job_id: str, problem: AdaFlowError) -> str:
+        """A failed job in the place of an edit that could not be queued while nobody waited for it."""
+
+        def work(report: Report, stop: Stop) -> None:
+            raise problem
+
+        return self.jobs.submit("edit", work, urgent=True, job_id=job_id)
 
     def finished(self, job_id: str | None) -> FinishedEdit | None:
         """The edit that a job has made; None of a job that has made none, or is not known any more."""
@@ -269,11 +302,20 @@ class Studio:
         if finished is None or finished.asked is None:
             raise AdaFlowError("there is no finished edit to take a stretch from, or no longer; edit first")
         before = finished.asked
-        task = RetakeTask(before, finished.result(before.plan), frames, prompt, config, self._new_folder())
-        return self._submit_edit(task, before, prompt or finished.prompt, before.plan.forecast.seconds, job_id)
+        plan = self.corrected(before.plan)
+        parts = expected.to_the_end([expected.of_retake(plan, frames, self._crop(plan, before.region))], plan)
+        seconds, folder = self._check_time(parts), self._new_folder()
+        task = RetakeTask(before, finished.result(before.plan), frames, prompt, config, folder, seconds)
+        return self._submit_edit(task, before, prompt or finished.prompt, parts, job_id)
 
     def _submit_edit(
-        self, task: Task, asked: EditTask, title: str, forecast: Mapping[str, float], parent: str = ""
+        self,
+        task: Task,
+        asked: EditTask,
+        title: str,
+        parts: Sequence[Forecast],
+        parent: str = "",
+        job_id: str = "",
     ) -> str:
         def work(report: Report, stop: Stop) -> FinishedEdit:
             finished = self._run(task, report, stop)
@@ -283,7 +325,12 @@ class Studio:
         plan = asked.plan
         files = _files(asked.request.video, plan.video.frames, plan.features.tokens)
         title = f"{Path(asked.request.video).name}, “{title}”"
-        return self.jobs.submit("edit", work, forecast=forecast, files=files, title=title)
+        forecast = [part.seconds for part in parts]
+        return self._submit("edit", work, forecast=forecast, files=files, title=title, job_id=job_id)
+
+    def _submit(self, kind: str, work: Work, **asked: Any) -> str:
+        """Queue a visitor's job."""
+        return self.jobs.submit(kind, work, visitor=visitor(self.limits.own), **asked)
 
     def _new_folder(self) -> Path:
         return self.folder / secrets.token_urlsafe(12)
@@ -292,17 +339,25 @@ class Studio:
         """The plan with its forecast by what edits have taken since it was made."""
         return replace(plan, forecast=corrected(plan.forecast, Cache.default()))
 
-    def _check_time(self, plan_id: str, predicted: Forecast) -> None:
-        """Refuse what would take too long. A forecast that no edit has confirmed is made anew when asked again."""
-        limit = self.limits.job_seconds
-        if predicted.total <= limit:
-            return
+    def _crop(self, plan: Plan, region: Region | None) -> float:
+        """The share of the frame that is edited, as far as the region was found."""
+        share = None if region is None else self._find(self._crops, _crop_key(plan, region))
+        return 1.0 if share is None else share
+
+    def _check_time(self, parts: Sequence[Forecast], plan_id: str = "") -> float:
+        """The seconds of all parts; AdaFlowError for what would take too long.
+
+        A forecast of a plan that no edit has confirmed is made anew when asked again.
+        """
+        limit, seconds = self.limits.job_seconds, sum(part.total for part in parts)
+        if seconds <= limit:
+            return seconds
         again = ""
-        if measure_anew(predicted, Cache.default()):
+        if plan_id and measure_anew(parts[0], Cache.default()):
             self.forget_plan(plan_id)
             again = "; or preview again, for a forecast measured anew"
         raise AdaFlowError(
-            f"this would take about {predicted.total / 60:.0f} min, and a job here may take {limit / 60:.0f}: "
+            f"this would take about {seconds / 60:.0f} min, and a job here may take {limit / 60:.0f}: "
             f"choose fewer frames or steps, or a smaller working size{again}"
         )
 
@@ -356,7 +411,7 @@ class Studio:
             self._plans.pop(plan_id, None)
 
     def keep_video(self, path: str) -> str:
-        """Remember a visitor's video, and return a secret id of it; its file is deleted as any upload is."""
+        """Remember a visitor's video, and return a secret id of it; a use of this is one of its file."""
         return self._keep(self._videos, path)
 
     def keep_over(self, over: dict[str, Any]) -> dict[str, Any]:
@@ -393,11 +448,24 @@ class Studio:
         path = self._find(self._videos, key)
         return path if path and Path(path).is_file() else None
 
+    def files_used(self) -> dict[Path, float]:
+        """The uploads of what is kept, and the files of its plans' arrays: when each was used last, in seconds since
+        the epoch."""
+        with self._plans_lock:
+            kept = [(kept.used, [Path(kept.value)]) for kept in self._videos.values()]
+            for plan in self._plans.values():
+                request, made = plan.value.request, plan.value.plan
+                kept.append((plan.used, _files(request.video, made.video.frames, made.features.tokens)))
+        now, used = time.time() - time.monotonic(), dict[Path, float]()
+        for when, files in kept:
+            used |= {file: max(now + when, used.get(file, 0.0)) for file in files}
+        return used
+
     def forget_older_than(self, seconds: float) -> int:
         """Drop what visitors planned, painted, gave back and uploaded, last used longer ago, and results finished
         longer ago; returns their number."""
         oldest, dropped = time.monotonic() - seconds, 0
-        kinds: tuple[OrderedDict[str, Any], ...] = (self._plans, self._overs, self._videos)
+        kinds: tuple[OrderedDict[str, Any], ...] = (self._plans, self._overs, self._videos, self._crops)
         with self._plans_lock:
             for all_kept in kinds:
                 old = [key for key, kept in all_kept.items() if kept.used < oldest]
@@ -435,6 +503,11 @@ def _files(video: str, *arrays: np.ndarray) -> list[Path]:
     """The files that a job will read: the upload, and the files of memory maps."""
     names: list[Any] = [getattr(array, "filename", None) for array in arrays]
     return [Path(video), *(Path(os.fspath(name)) for name in names if name)]
+
+
+def _crop_key(plan: Plan, region: Region) -> str:
+    """Of all that decides on the crop of a region."""
+    return json.dumps([plan.video.digest, plan.model, plan.config.source_prompt, region.as_json()])
 
 
 def _held_bytes(result: object) -> int:

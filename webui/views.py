@@ -126,9 +126,7 @@ def notice(sentences: Sequence[str]) -> str:
     """Highlighted warnings, one per sentence; "" for none."""
     if not sentences:
         return ""
-    return (
-        '<div class="af-notice" role="status">' + "".join(f"<p>{escape(sentence(s))}</p>" for s in sentences) + "</div>"
-    )
+    return '<div class="af-notice">' + "".join(f"<p>{escape(sentence(s))}</p>" for s in sentences) + "</div>"
 
 
 def notes(sentences: Sequence[str]) -> str:
@@ -253,7 +251,16 @@ def cost(plan: Plan) -> str:
         ("Predicted memory", memory(plan.forecast.peak_memory_bytes), "at its peak"),
     ]
     warnings = [note for note in plan.notes if note in plan.video.notes]  # what is wrong with the file
-    return _cards(facts) + notice(warnings) + notes([note for note in plan.notes if note not in warnings])
+    spoken = f"Preview ready: {counted(keyframes, 'keyframe')} of {counted(frames, 'frame')}"
+    cards = f'<div data-spoken="{spoken}">{_cards(facts)}</div>'
+    return cards + notice(warnings) + notes([note for note in plan.notes if note not in warnings])
+
+
+def stale(of_forecast: bool) -> str:
+    """Of a plan whose settings are others by now, or only those that its forecast needs."""
+    if of_forecast:
+        return notice(["The predicted time and memory are of the settings before; preview again for these."])
+    return notice(["The settings have changed since this preview; preview again to see what they give."])
 
 
 def _cards(facts: Sequence[tuple[str, str, str]]) -> str:
@@ -353,7 +360,7 @@ def progress(snapshot: Snapshot) -> str:
             f'<img class="af-live" src="{_data_url(contact_sheet(snapshot.preview))}" '
             f'alt="The edit so far: {counted(len(snapshot.preview), "keyframe")}">'
         )
-    return _job(snapshot, title, escape(detail) + link, share, picture)
+    return _job(snapshot, title, escape(detail) + link, share, _spoken(snapshot, title, detail), picture)
 
 
 def aside(snapshots: Sequence[Snapshot]) -> str:
@@ -366,15 +373,21 @@ def _aside(snapshot: Snapshot) -> str:
     words = escape(f"{title}, {detail}")
     if snapshot.state == "done":
         words += f'. <a href="#{EDITS}">It is among the edits so far</a>'
-    return _job(snapshot, snapshot.title, words, share)
+    spoken = f"{snapshot.title}: {_spoken(snapshot, title, detail)}"
+    return _job(snapshot, snapshot.title, words, share, spoken)
 
 
-def _job(snapshot: Snapshot, title: str, detail: str, share: float, picture: str = "") -> str:
-    """A title, which is escaped here, and HTML on a job over its bar."""
+def _spoken(snapshot: Snapshot, title: str, detail: str) -> str:
+    """What is said of a job to those who do not see it; of a running one without its seconds, which change always."""
+    return title if snapshot.state == "running" else f"{title}, {detail}"
+
+
+def _job(snapshot: Snapshot, title: str, detail: str, share: float, spoken: str, picture: str = "") -> str:
+    """A title, which is escaped here, and HTML on a job over its bar. js/access.js says what is `spoken`."""
     return (
-        f'<div class="af-job af-{snapshot.state}" data-job="{snapshot.kind} {snapshot.id}">'
-        f'<div class="af-job-head"><strong role="status">'
-        f"{escape(title)}</strong><span>{detail}</span></div>"
+        f'<div class="af-job af-{snapshot.state}" data-job="{snapshot.kind} {snapshot.id}" '
+        f'data-spoken="{escape(spoken)}">'
+        f'<div class="af-job-head"><strong>{escape(title)}</strong><span>{detail}</span></div>'
         f'<div class="af-bar" role="progressbar" aria-label="{escape(snapshot.kind)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}">'
         f'<div style="width:{share:.1%}"></div></div>{picture}</div>'
@@ -399,14 +412,20 @@ def _headline(snapshot: Snapshot) -> tuple[str, str, float]:
     step = snapshot.progress
     title = stage_name(step.stage) if step is not None else "Beginning"
     if snapshot.stopping:
-        return "Stopping", title, 0.0
-    if snapshot.remaining is None:
-        return title, f"{ran} so far", 0.0
+        return "Stopping", title, snapshot.share
+    return title, ", ".join(_running(snapshot)), snapshot.share
+
+
+def _running(snapshot: Snapshot) -> list[str]:
+    """What is said of a running job: what is downloaded, the time left in all or in its step, the time so far."""
+    step, left, of_what, said = snapshot.progress, snapshot.remaining, "", []
     if step is not None and step.unit:
-        return title, f"{step.amount}, about {duration(snapshot.remaining)} left", step.done / max(step.total, 1)
-    share = snapshot.elapsed / max(snapshot.elapsed + snapshot.remaining, 1e-6)
-    left = f"about {duration(snapshot.remaining)}" if snapshot.remaining >= 1 else "less than 1 s"
-    return title, f"{left} left, {ran} so far", share
+        said.append(step.amount)
+    if left is None and step is not None and step.done < step.total:
+        left, of_what = step.remaining, " in this step"
+    if left is not None:
+        said.append(f"{f'about {duration(left)}' if left >= 1 else 'less than 1 s'} left{of_what}")
+    return [*said, f"{duration(snapshot.elapsed)} so far"]
 
 
 def copy_line() -> str:
@@ -432,6 +451,7 @@ def status(snapshot: Snapshot | None) -> dict[str, object]:
         "total": step.total if step is not None else 0,
         "seconds": round(snapshot.elapsed, 2),
         "seconds_left": None if snapshot.remaining is None else round(snapshot.remaining, 1),
+        "share_done": round(snapshot.share, 3),
         "problem": snapshot.problem,
     }
 

@@ -30,6 +30,8 @@ def test_strangers_get_less() -> None:
     assert limits_of(True) == PUBLIC and limits_of(False, seconds=None) == Limits()
     changed = limits_of(True, seconds=5.0)
     assert changed.seconds == 5 and changed.megabytes == PUBLIC.megabytes
+    assert (PUBLIC.kept, Limits().kept, limits_of(True, keep_seconds=900.0).kept) == ("60 min", "24 h", "15 min")
+    assert 2 * PUBLIC.own < PUBLIC.waiting, "one tab leaves room for others"
     assert PUBLIC.keep_seconds < Limits().keep_seconds and PUBLIC.job_seconds < Limits().job_seconds
 
 

@@ -19,7 +19,8 @@ from webui.jobs.queue import Snapshot
 def snapshot_of(**changes: Any) -> Snapshot:
     values: dict[str, Any] = {
         "id": "1a", "kind": "edit", "state": "running", "ahead": 0, "progress": Progress("edit", 3, 12, 6.0),
-        "preview": None, "elapsed": 10.0, "remaining": 30.0, "stopping": False, "problem": "", "result": None,
+        "preview": None, "elapsed": 10.0, "remaining": 30.0, "share": 0.25, "stopping": False, "problem": "",
+        "result": None,
     }  # fmt: skip
     return Snapshot(**{**values, **changes})
 
@@ -28,6 +29,26 @@ def test_progress_says_stage_share_and_time_left() -> None:
     html = views.progress(snapshot_of(preview=np.zeros((3, 8, 8, 3), np.uint8)))
     assert "Editing" in html and "about 30 s left" in html and 'aria-valuenow="25"' in html
     assert 'alt="The edit so far: 3 keyframes"' in html and "data:image/jpeg" in html
+
+
+def test_where_only_a_steps_time_is_known_it_says_so() -> None:
+    of_plan = snapshot_of(kind="plan", progress=Progress("features", 3, 12, 6.0), remaining=None)
+    assert "about 18 s left in this step, 10 s so far" in views.progress(of_plan)
+    done = snapshot_of(progress=Progress("features", 12, 12, 6.0), remaining=None)
+    assert "<span>10 s so far</span>" in views.progress(done)
+    download = Progress("download", 5 * 10**8, 2 * 10**9, 6.0, unit="B")
+    assert "0.5 of 2.0 GB, about 18 s left in this step" in views.progress(
+        snapshot_of(progress=download, remaining=None)
+    )
+    assert 'aria-valuenow="25"' in views.progress(snapshot_of(stopping=True)), "the bar stays where it was"
+
+
+def test_what_is_spoken_of_a_job_changes_with_its_stage_and_not_each_second() -> None:
+    assert 'data-spoken="Editing"' in views.progress(snapshot_of())
+    assert 'data-spoken="a.mp4: Editing"' in views.aside([snapshot_of(title="a.mp4")])
+    failed = views.progress(snapshot_of(state="failed", problem="choose another file"))
+    assert 'data-spoken="Edit failed, Choose another file"' in failed
+    assert 'role="status"' not in failed + views.notice(["Mind this."]), "what is replaced is not spoken reliably"
 
 
 def test_everything_from_outside_is_escaped() -> None:

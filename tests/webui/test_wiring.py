@@ -8,6 +8,7 @@ import gradio as gr
 import pytest
 
 from webui.events.plan import SETTINGS
+from webui.limits import Limits
 from webui.page import build
 from webui.studio import Studio
 
@@ -36,9 +37,14 @@ def targets(event: Event, component: Any) -> list[str]:
     return [what for block, what in event.targets if block == component._id]
 
 
+def test_how_long_results_are_kept_stands_beside_the_edit_and_its_downloads(blocks: gr.Blocks) -> None:
+    texts = [str(block.value) for block in blocks.blocks.values() if isinstance(block, gr.HTML)]
+    assert sum(f"kept for {Limits().kept}" in text or f"kept here for {Limits().kept}" in text for text in texts) == 2
+
+
 def test_of_keyframes_by_hand_the_last_ones_are_planned(blocks: gr.Blocks) -> None:
     by_hand, replans = named(blocks, "by_hand"), named(blocks, "replan")
-    assert len(by_hand) == 4 and len(replans) == 5
+    assert len(by_hand) == 4 and len(replans) == 7
     assert {event.trigger_mode for event in [*by_hand, *replans]} == {"always_last"}
     keyframes_at = labelled(blocks, "Keyframes set by hand")
     assert all(event.inputs[-1] is event.outputs[0] is keyframes_at for event in by_hand)
@@ -46,10 +52,37 @@ def test_of_keyframes_by_hand_the_last_ones_are_planned(blocks: gr.Blocks) -> No
 
 def test_keyframes_by_hand_go_with_the_frames_that_they_are_counted_in(blocks: gr.Blocks) -> None:
     frames, keyframes_at = labelled(blocks, "Frame range"), labelled(blocks, "Keyframes set by hand")
-    (cleared,) = [event for event in blocks.fns.values() if targets(event, frames)]
-    assert targets(cleared, frames) == ["input"] and cleared.outputs == [keyframes_at] and cleared.js == "() => ['']"
+    (cleared,) = [event for event in blocks.fns.values() if targets(event, frames) == ["input"]]
+    assert cleared.outputs == [keyframes_at] and cleared.js == "() => ['']"
     for event in named(blocks, "uploaded", "example", "another_plan"):
         assert keyframes_at in event.outputs
+
+
+@pytest.mark.parametrize(
+    ("slider", "instead", "nothing"),
+    [
+        ("Keyframes (0 = automatic)", "Keyframes set by hand", "''"),
+        ("Pruning ratio", "Frames' worth of tokens to keep (0 = as the pruning ratio says)", "0"),
+    ],
+)
+def test_a_slider_that_is_moved_counts(slider: str, instead: str, nothing: str, blocks: gr.Blocks) -> None:
+    """What is set in its place elsewhere gives way, and then the plan follows."""
+    moved, other = labelled(blocks, slider), labelled(blocks, instead)
+    (cleared,) = [event for event in blocks.fns.values() if "release" in targets(event, moved)]
+    assert cleared.outputs == [other] and cleared.js == f"() => [{nothing}]"
+    (replan,) = [event for event in named(blocks, "replan") if event.trigger_after == cleared._id]
+    assert {moved, other} <= set(replan.inputs)
+
+
+def test_every_setting_of_a_plan_marks_what_is_shown(blocks: gr.Blocks) -> None:
+    """But for those that the plan follows by itself."""
+    checks = named(blocks, "check_shown")
+    assert {event.trigger_mode for event in checks} == {"always_last"} and len(checks) == 3
+    (changed,) = [event for event in checks if event.targets[0][1] == "change"]
+    marks, inputs = {block for block, _ in changed.targets}, {block._id for block in changed.inputs}
+    unmarked = {"Pruning ratio", "Keyframes (0 = automatic)", "Similarity scales, in tokens", "Video"}
+    labels = {str(blocks.blocks[block].label) for block in inputs - marks if hasattr(blocks.blocks[block], "label")}
+    assert marks <= inputs and labels - {"None"} == unmarked
 
 
 def test_a_search_for_a_region_does_not_wait_for_the_one_before(blocks: gr.Blocks) -> None:
@@ -61,11 +94,13 @@ def test_a_search_for_a_region_does_not_wait_for_the_one_before(blocks: gr.Block
 
 
 def test_of_models_and_what_is_looked_at_the_last_choice_is_shown(blocks: gr.Blocks) -> None:
-    calls = named(blocks, "choose_model", "tokens", "frame", "zoom", "keep_in_view", "_no_matches")
+    calls = named(blocks, "tokens", "frame", "zoom", "keep_in_view", "_no_matches")
     assert {str(event.name) for event in calls if event.trigger_after is not None} == {
-        "choose_model", "tokens", "frame", "zoom", "keep_in_view", "_no_matches",
+        "tokens", "frame", "zoom", "keep_in_view", "_no_matches",
     }  # fmt: skip
     assert {event.trigger_mode for event in calls if str(event.name) != "zoom"} == {"always_last"}
+    # A model that is still being loaded is left.
+    assert {event.trigger_mode for event in named(blocks, "choose_model")} == {"multiple"}
     # A call that waits is made with the data of the first click, so of these none waits.
     assert {event.trigger_mode for event in named(blocks, "_number", "find_clicked_frame")} == {"multiple"}
 
@@ -77,6 +112,8 @@ def test_a_tab_keeps_the_rows_of_prompts_as_they_are_typed(blocks: gr.Blocks) ->
         (kept,) = [event for event in blocks.fns.values() if event.trigger_after == changed._id]
         assert "adaflow.keep({ settings })" in kept.js and len(kept.inputs) == len(SETTINGS)
         assert component in kept.inputs
+        # All other settings too, but for the model, whose own come when it is loaded.
+        assert [each for each in kept.inputs if "change" not in targets(changed, each)] == [labelled(blocks, "Model")]
     restored = named(blocks, "restore")[0].outputs
     assert {prompts, takes} <= set(restored) and len(restored) == len(set(restored))
     mode = labelled(blocks, "How many prompts")

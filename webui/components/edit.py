@@ -20,7 +20,8 @@ _RIGHT = ("negative_prompt", "agreements", "variation", "seed")
 
 class EditStep:
     def __init__(self, studio: Studio) -> None:
-        heading(3, "Edit", "Say what the edited video should show. The job goes on if you close this page.")
+        kept = f"It goes on if you close this page, and is kept for {studio.limits.kept}."
+        heading(3, "Edit", f"Say what the edited video should show, and begin the edit. {kept}")
         with gr.Row(equal_height=False):
             with gr.Column(scale=8, min_width=300):
                 self.prompting = gr.Radio(
@@ -52,7 +53,8 @@ class EditStep:
         self._add_settings(studio)
         # Of the edit that runs or ran last, and of the one whose result is shown.
         self.job_id, self.shown_job = (gr.Textbox(label=name, visible=False) for name in ("Job", "Shown job"))
-        self.job_status = gr.JSON(label="Status", visible=False)  # for programs
+        # For programs, which plan by themselves.
+        self.job_status, self.start_of_plan = gr.JSON(label="Status", visible=False), gr.Button(visible=False)
         self.place_job_id, self.draft_job_id, self.watched = gr.State(""), gr.State(""), gr.State(Watched())
         self.placed = gr.Textbox(label="Job of the place", visible=False)
         self.drafted = gr.Textbox(label="Job of the drafts", visible=False)
@@ -60,6 +62,7 @@ class EditStep:
 
     def _add_timeline(self) -> None:
         self.prompts = gr.JSON([], label="Prompts of ranges of frames", visible=False)
+        self.rows_of = gr.JSON({}, label="Frames of the file that they are of", visible=False)  # see `events/rows.py`
         self.prompts_version = gr.Number(0, visible=False)  # counts the changes after which the rows are drawn anew
         self.rows = gr.Column(elem_classes="af-rows")
         self.crossfade = gr.Number(

@@ -7,6 +7,7 @@ import gradio as gr
 from webui import views
 from webui.components import settings
 from webui.components.heading import heading
+from webui.jobs.queue import Begun
 from webui.settings import PLAN
 from webui.studio import Studio
 
@@ -36,7 +37,8 @@ class PlanStep:
                         "Preview keyframes", variant="primary", scale=3, min_width=160, elem_classes="af-first"
                     )
                     self.stop = gr.Button("Stop", scale=1, min_width=80, elem_classes="af-stop-preview")
-                self.status = gr.HTML(label="Progress")
+                self.status = gr.HTML(label="Progress", elem_classes="af-status")
+                self.stale = gr.HTML(label="Whether the preview is of these settings")
             with gr.Column(scale=8, min_width=320):
                 self.placeholder = gr.HTML(
                     label="Before the first preview",
@@ -51,7 +53,7 @@ class PlanStep:
                     self.save: dict[str, gr.Button] = {}
                     self._add_files()
         self.facts = gr.JSON(label="Plan", visible=False)  # for programs
-        self.plan_id, self.job_id, self.model_before = gr.State(""), gr.State(""), gr.State(studio.model)
+        self.plan_id, self.model_before, self.begun = gr.State(""), gr.State(studio.model), gr.State(Begun())
 
     def _add_choices(self, studio: Studio, size: int) -> None:
         self.model = gr.Dropdown(

@@ -7,6 +7,7 @@ import gradio as gr
 from adaflow_core.config import DELIVERIES
 from adaflow_core.picture.region import FEATHER
 from webui import views
+from webui.settings import FIRST
 
 _RED = "#e5484d"
 
@@ -42,7 +43,9 @@ class RegionPart:
                 0, 64, FEATHER, step=1, precision=0, label="Feather (pixels)", min_width=200, buttons=["reset"]
             )
         with gr.Row():
-            self.painted_frame = gr.Number(0, precision=0, minimum=0, label="Frame to paint on", min_width=140)
+            self.painted_frame = gr.Number(
+                FIRST["painted_frame"], precision=0, minimum=0, label="Frame to paint on", min_width=140
+            )
             self.load_frame = gr.Button("Load the frame", min_width=120)
             self.strokes = gr.Radio(
                 [views.PAINT_IN, views.PAINT_OUT],
@@ -53,10 +56,11 @@ class RegionPart:
             )
         with gr.Row():
             self.box_left, self.box_top, self.box_right, self.box_bottom = (
-                gr.Number(percent, minimum=0, maximum=100, label=f"{side} (%)", min_width=110)
-                for side, percent in (("Left", 25), ("Top", 25), ("Right", 75), ("Bottom", 75))
+                gr.Number(FIRST[f"box_{side}"], minimum=0, maximum=100, label=f"{side.title()} (%)", min_width=110)
+                for side in ("left", "top", "right", "bottom")
             )
             self.use_box = gr.Button("Use the box", min_width=120)
+        self.loaded = gr.State(None)  # the frame on the canvas, and the digest of the frames that it is of
         self.canvas = gr.ImageEditor(
             label="Paint", type="numpy", sources=[], transforms=[], height=420, elem_classes="af-canvas",
             layers=gr.LayerOptions(allow_additional_layers=False),
@@ -65,7 +69,7 @@ class RegionPart:
         with gr.Row():
             self.use_strokes = gr.Button("Use what is painted", min_width=160)
             self.no_region = gr.Button("Edit the whole picture", min_width=160)
-        self.region_progress = gr.HTML(label="Progress of the region")
+        self.region_progress = gr.HTML(label="Progress of the region", elem_classes="af-status")
         self.region_line = gr.HTML(label="About the region")
         self.region_gallery = _gallery("The region over the video", visible=False)
 

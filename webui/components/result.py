@@ -5,10 +5,12 @@ from __future__ import annotations
 import gradio as gr
 
 from webui import views
+from webui.limits import Limits
+from webui.settings import FIRST
 
 
 class ResultStep:
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         with gr.Column(visible=False, elem_id=views.RESULT, elem_classes="af-result") as self.result:
             self.about = gr.HTML(label="Prompt of the edit")
             self._add_videos()
@@ -17,7 +19,7 @@ class ResultStep:
             self.rims = gr.HTML(label="Where rims are")
             self._add_comparison()
             self._add_retake()
-            self._add_files()
+            self._add_files(limits)
         self._add_history()  # below what is shown, and also there where nothing is
 
     def _add_videos(self) -> None:
@@ -67,19 +69,23 @@ class ResultStep:
                 with gr.Column(min_width=240):
                     self.end = gr.Slider(1, 2, 1, step=1, label="Its end, not included")
                     self.end_here = gr.Button("End at the frame that is shown", size="sm")
+            self.shown_second = gr.Number(0, visible=False, label="Second that the edit's video shows")
             self.stretch_pictures = gr.HTML(label="First and last frame of the stretch")
             self.retake_prompt = gr.Textbox(
                 value="", label="Prompt of the stretch", placeholder="the same as before", lines=1, max_lines=3
             )
             with gr.Row():
-                self.retake_seed = gr.Number(1, precision=0, minimum=0, label="Seed of the stretch", min_width=160)
+                self.retake_seed = gr.Number(
+                    FIRST["retake_seed"], precision=0, minimum=0, label="Seed of the stretch", min_width=160
+                )
                 self.retake_variation = gr.Slider(
-                    0, 1, 0.3, step=0.05, label="Variation of the stretch", min_width=240,
+                    0, 1, FIRST["retake_variation"], step=0.05, label="Variation of the stretch", min_width=240,
                     info="How far the seed draws the noise anew. At 0 the seed changes nothing.",
                 )  # fmt: skip
                 self.retake = gr.Button("Retake", min_width=120)
                 self.stop_retake = gr.Button("Stop the retake", min_width=120)
-            self.retake_progress = gr.HTML(label="Progress of the retake")
+            self.retake_job_id = gr.State("")
+            self.retake_progress = gr.HTML(label="Progress of the retake", elem_classes="af-status")
 
     def _add_history(self) -> None:
         title = "Edits so far, and two of them side by side"
@@ -89,12 +95,15 @@ class ResultStep:
                 self.shown = gr.Dropdown([], label="Edit shown", min_width=240)
                 self.beside = gr.Dropdown([("its source", "")], value="", label="Beside it", min_width=240)
 
-    def _add_files(self) -> None:
+    def _add_files(self, limits: Limits) -> None:
         with gr.Row():
             self.video_file = gr.DownloadButton("Download the video", min_width=160)
             self.small_file = gr.DownloadButton("The video at the working size", min_width=160, visible=False)
             self.report_file = gr.DownloadButton("Download the report", min_width=160)
             self.project_file = gr.DownloadButton("Save the project", min_width=160)
+        gr.HTML(
+            views.line(f"The edit and its files are kept here for {limits.kept} after it is made: save what you need.")
+        )
         with gr.Accordion("Reproduce this: command line, settings and times", open=False):
             self.command = gr.Code(
                 label="In a shell, beside the video", language="shell", lines=2, max_lines=6, wrap_lines=True

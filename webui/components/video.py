@@ -46,4 +46,5 @@ class VideoStep:
                     interactive=False,
                     visible=bool(clips),
                 )
+                self.described = gr.State([])  # the video that is described, changed in place
                 self.video_id = gr.Textbox(label="Video's id", visible=False)

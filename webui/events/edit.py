@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from adaflow_core.config import EditConfig
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import check_takes
 from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_of
 from adaflow_core.report.visualize import place_sentence, place_view
@@ -18,16 +20,18 @@ from adaflow_core.types import Plan
 from webui import views
 from webui.events.follow import follow, show_of_plan, stop_job
 from webui.events.over import Over, asked_over, has_pictures
+from webui.events.plan import PlanEvents
+from webui.events.rows import Carried, Row, carry
 from webui.jobs.finished import FinishedEdit
-from webui.jobs.queue import Snapshot, Watched
+from webui.jobs.queue import Begun, Snapshot, Watched, new_id
 from webui.jobs.tasks import FoundPlace
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import BesideOutputs, CompareOutputs, HistoryOutputs, PlaceOutputs, WatchOutputs, unchanged
 from webui.served_images import serve_image
-from webui.settings import EDIT, RESERVED, asked_values, named, shown_values
+from webui.settings import EDIT, FORECAST, PLAN, RESERVED, asked_values, named, shown_values
 from webui.studio import Studio
 
-Rows = list[dict[str, Any]]  # {"frames": [first, end], "prompt": text}
+Rows = list[Row]
 
 
 class EditEvents:
@@ -85,28 +89,43 @@ class EditEvents:
 
     @named(*EDIT)
     def edit(
-        self, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, crossfade: float | None, takes: Any,
-        deliver: str, over: Over | None, *shown: Any,
+        self, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None,
+        crossfade: float | None, takes: Any, deliver: str, over: Over | None, *shown: Any,
     ) -> str:  # fmt: skip
         """Start an edit of the plan; returns the job's id, for `watch` and `stop`.
 
         With `prompting` "A prompt for each shot", `prompts` is a list of {"frames": [first, end], "prompt": text}; an
-        empty prompt leaves its frames as they are. `deliver`: "source" or "working", the size of what is written.
+        empty prompt leaves its frames as they are. They are of the plan's frames, or of those that `rows_of` says
+        (`events/rows.py`). `deliver`: "source" or "working", the size of what is written.
         """
+        asked = prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over
         with refuse_on_error():
-            config = EditConfig(**self.asked(plan_id, EDIT, shown))
-            stored = self.studio.find_plan(plan_id)
-            parts = *asked_over(stored, over), deliver
-            if prompting == views.ONE and not takes:
-                return self.studio.edit(plan_id, prompt or "", config, (), *parts)
-            whole = [{"frames": [0, len(stored.plan.video) if stored else 1], "prompt": prompt}]
-            check_takes(takes or (), "the takes")
-            ranges = _ranges(whole if prompting == views.ONE else prompts)
-            timeline = Timeline(ranges, CROSSFADE if crossfade is None else int(crossfade))
-            if self.studio.public:
-                reserved = dict.fromkeys(set(RESERVED) & set(EDIT))
-                takes = [take | {"settings": take["settings"] | reserved} for take in takes or ()]
-            return self.studio.edit(plan_id, timeline, config, takes or (), *parts)
+            return self.submit(new_id(), plan_id, *asked, shown)
+
+    def submit(
+        self, job_id: str, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None,
+        crossfade: float | None, takes: Any, deliver: str, over: Over | None, shown: Sequence[Any],
+    ) -> str:  # fmt: skip
+        """As `edit`, under this job's id; AdaFlowError where it cannot be done."""
+        config = EditConfig(**self.asked(plan_id, EDIT, shown))
+        stored = self.studio.find_plan(plan_id)
+        parts = *asked_over(stored, over), deliver
+        if prompting == views.ONE and not takes:
+            return self.studio.edit(plan_id, prompt or "", config, (), *parts, job_id=job_id)
+        whole = [{"frames": [0, len(stored.plan.video) if stored else 1], "prompt": prompt}]
+        check_takes(takes or (), "the takes")
+        by_shot = prompting != views.ONE
+        ranges = _ranges(prompts if by_shot else whole)
+        if stored and rows_of:  # they may be of another range of the file's frames
+            found = carry(stored.plan, prompts if by_shot else (), takes or (), rows_of)
+            ranges, takes = _seen(found) if by_shot else ranges, found.takes
+        timeline = Timeline(ranges, CROSSFADE if crossfade is None else int(crossfade))
+        return self.studio.edit(plan_id, timeline, config, self._allowed(takes or ()), *parts, job_id=job_id)
+
+    def _allowed(self, takes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Takes with the settings that strangers may ask for."""
+        reserved = dict.fromkeys(set(RESERVED) & set(EDIT)) if self.studio.public else {}
+        return [take | {"settings": take["settings"] | reserved} for take in takes]
 
     def own_settings(self, model: str) -> list[Any]:
         """The model's own values of an edit's settings."""
@@ -138,6 +157,13 @@ class EditEvents:
         if snapshot.state == "failed":
             gr.Warning(message(snapshot.problem))
 
+    async def watch_begun(self, job_id: str, watched: Watched) -> AsyncIterator[WatchOutputs]:
+        """After a reload and a planning: the edit that came after it; refused if there is none, or it is followed."""
+        if job_id in watched.here or self.studio.jobs.snapshot(job_id or "") is None:
+            raise refusal("there is nothing new to follow", visible=False)
+        async for outputs in self.watch(job_id, watched):
+            yield outputs
+
     async def watch_aside(self, watched: Watched) -> AsyncIterator[str]:
         """Follow the edits that go on aside, one line for each."""
         running: list[str] = []
@@ -156,6 +182,15 @@ class EditEvents:
             snapshot = self.studio.jobs.snapshot(job_id)
             if snapshot is not None and snapshot.kind == "edit" and not snapshot.finished and job_id != shown:
                 watched.aside.append(job_id)
+
+    def takes_made(self, shown_job: str, takes: Any) -> tuple[Any, Any]:
+        """Takes of a project that are in the edit that is shown are not made again with the next one."""
+        finished = self.finished(shown_job)
+        if not takes or finished is None or finished.asked is None:
+            return gr.skip(), gr.skip()
+        if list(finished.asked.takes) != self._allowed(takes):
+            return gr.skip(), gr.skip()
+        return [], views.line("The project's takes are in the edit that is shown; another one leaves them out.")
 
     def choose_shown(self, shown: str, watched: Watched) -> str:
         """The job of the edit to show; one that runs goes on aside."""
@@ -215,18 +250,70 @@ class EditEvents:
     def stop(
         self,
         job_id: str,
-        plan_job_id: str = "",
+        begun: Begun | None = None,
         place_job_id: str = "",
         draft_job_id: str = "",
         region_job_id: str = "",
         watched: Watched | None = None,
     ) -> Any:
-        """Stop a job, the planning before it, searches and drafts; they end within two seconds of compute.
+        """Stop a job, plannings and what comes after them, searches and drafts; they end within two seconds of compute.
 
         Where nothing runs for the video that is shown, the edits that go on aside.
         """
-        jobs = job_id, plan_job_id, place_job_id, draft_job_id, region_job_id
+        jobs = *(begun.jobs if begun else ()), job_id, place_job_id, draft_job_id, region_job_id
         return stop_job(self.studio.jobs, *jobs, else_these=watched.aside if watched else ())
+
+    def stop_retake(self, retake_job_id: str, job_id: str, watched: Watched) -> Any:
+        """Stop the retake, also where another edit is looked at by now; after a reload, what `stop` does."""
+        return stop_job(self.studio.jobs, retake_job_id, else_these=(job_id, *watched.aside))
+
+
+class BeginEvents:
+    """The button Edit: a plan and the edit after it, which the server begins whether or not the page is still open."""
+
+    def __init__(self, planning: PlanEvents, editing: EditEvents) -> None:
+        self.planning, self.editing, self.studio = planning, editing, editing.studio
+
+    @named(*PLAN, *EDIT)
+    async def begin(
+        self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
+        begun: Begun, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None, crossfade: float | None,
+        takes: Any, deliver: str, over: Over | None, *shown: Any,
+    ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
+        """Plan again if the settings have changed, then edit: the outputs of a preview, and the id of the edit's job.
+
+        The id is told at once, so that the browser finds the edit later.
+        """
+        self.editing.check_not_empty(prompt, prompting, over)
+        previous, job_id = self.studio.find_plan(plan_id), new_id()
+        planned, edited = shown[: len(PLAN)], shown[len(PLAN) :]
+        forecast = [value for name, value in zip(EDIT, edited, strict=True) if name in FORECAST]
+        asked = prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over, edited
+        with refuse_on_error():
+            request = await self.planning.asked(video, source_prompt, model, side, frames, begun, (*planned, *forecast))
+            if made := previous is not None and previous.request == request:
+                await asyncio.to_thread(self.editing.submit, job_id, plan_id, *asked)
+            plan_job = "" if made else self.studio.plan(request, previous, partial(self._edit, job_id, asked))
+        told: Any = job_id
+        async for outputs in self.planning.show_plan(plan_job, previous, begun, "edit"):
+            yield *outputs, told
+            told = gr.skip()  # by the next ones it may be another's
+
+    def _edit(self, job_id: str, asked: tuple[Any, ...], plan_id: str) -> str:
+        """In the thread of the jobs: where nobody may wait for it, what is wrong is said by the job itself."""
+        try:
+            return self.editing.submit(job_id, plan_id, *asked)
+        except AdaFlowError as problem:
+            return self.studio.refuse_edit(job_id, problem)
+
+
+def _seen(carried: Carried) -> tuple[PromptRange, ...]:
+    """The ranges of rows that were carried over; refused where there are new ones, which nobody has seen."""
+    if carried.new:
+        raise AdaFlowError(
+            "there are shots now that have no prompt; give their rows one, or edit again to leave them as they are"
+        )
+    return _ranges(carried.rows)
 
 
 def _ranges(rows: Any) -> tuple[PromptRange, ...]:
@@ -306,6 +393,7 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
         first=gr.Slider(value=first, maximum=last),
         end=gr.Slider(value=end, maximum=last + 1),
         stretch_pictures="",
+        retake_prompt=gr.skip() if finished.stretch else "",
         video_file=str(finished.delivered),
         small_file=gr.DownloadButton(value=str(finished.edit), visible=finished.delivered != finished.edit),
         report_file=str(finished.report),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 from adaflow_core.config import EditConfig
 from adaflow_core.errors import AdaFlowError, counted
 from adaflow_core.film.draft import Draft, contact_sheet
-from adaflow_core.film.project import Project, open_project, project_video
+from adaflow_core.film.project import Project, open_project, project_model, project_video
+from adaflow_core.model.files.parts import ModelParts, is_path
+from adaflow_core.model.hub.client import on_disk
 from adaflow_core.report.visualize import stamp
 from adaflow_core.storage.cache import checksum
 from adaflow_core.types import Plan
@@ -25,7 +27,9 @@ from webui.events.edit import EditEvents, Rows
 from webui.events.follow import leave_video, show_of_plan
 from webui.events.over import Over, asked_over, opened_from
 from webui.events.plan import model_shown, side_of
-from webui.jobs.queue import Snapshot
+from webui.events.rows import carry
+from webui.jobs.finished import FinishedEdit
+from webui.jobs.queue import Begun, Snapshot
 from webui.jobs.tasks import Drafts
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
@@ -81,30 +85,31 @@ class FilmEvents:
 
     # --- prompts of ranges ---
 
-    def shots(self, plan_id: str | None, rows: Rows, version: float, prompt: str = "") -> RowsOutputs:
-        """A row for each shot of the plan; rows that fit the video stay. While none has a prompt, all get `prompt`."""
-        stored = self.studio.find_plan(plan_id)
-        if stored is None:
-            raise refusal("there is no plan yet; preview the keyframes first")
-        frames = len(stored.plan.video)
-        other = "" if any(row["prompt"] for row in rows or []) else (prompt or "").strip()
-        if rows and rows[-1]["frames"][1] == frames:
-            return RowsOutputs([row | {"prompt": row["prompt"] or other} for row in rows], version + 1)
-        borders = [0, *stored.plan.segments.cuts.tolist(), frames]
-        known = {tuple(row["frames"]): row["prompt"] for row in rows or []}
-        ranges = pairwise(borders)
-        return RowsOutputs([{"frames": [a, b], "prompt": known.get((a, b), other)} for a, b in ranges], version + 1)
+    def shots(
+        self, plan_id: str | None, rows: Rows, version: float, rows_of: dict[str, Any], takes: Any, prompt: str = ""
+    ) -> RowsOutputs:
+        """A row for each shot of the plan; of rows that are there every frame keeps its prompt.
 
-    def fit_shots(self, plan_id: str | None, rows: Rows, version: float) -> RowsOutputs:
-        """The rows, if there are any, for another plan, whose pictures they show."""
+        While none has a prompt, all get `prompt`.
+        """
         stored = self.studio.find_plan(plan_id)
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
+        found = carry(stored.plan, rows or (), takes or (), rows_of)
+        other = "" if any(row["prompt"] for row in found.rows) else (prompt or "").strip()
+        made = [row | {"prompt": row["prompt"] or other} for row in found.rows]
+        return RowsOutputs(made, version + 1, found.rows_of, found.takes)
+
+    def fit_shots(
+        self, plan_id: str | None, rows: Rows, version: float, rows_of: dict[str, Any], takes: Any
+    ) -> RowsOutputs:
+        """The rows, if there are any, and takes for another plan, whose pictures the rows show."""
+        fitted = self.shots(plan_id, rows, version, rows_of, takes)
         if not rows:
-            return unchanged(RowsOutputs)
-        if rows[-1]["frames"][1] == len(stored.plan.video):
-            return unchanged(RowsOutputs, prompts_version=version + 1)
-        return self.shots(plan_id, rows, version)
+            fitted = unchanged(RowsOutputs, rows_of=fitted.rows_of, takes=fitted.takes)
+        # What is right already is not sent again: by the time that it comes it may be typed over, or taken away.
+        same = {name: gr.skip() for name, was in (("prompts", rows), ("takes", takes)) if getattr(fitted, name) == was}
+        return fitted._replace(**same)
 
     def split(self, rows: Rows, number: float, frame: float | None, version: float) -> RowsOutputs:
         """Row `number` (from 0) in two, the second beginning at `frame`."""
@@ -113,13 +118,13 @@ class FilmEvents:
         if frame is None or not first < int(frame) < end:
             raise refusal(f"frames {first} to {end} can be split at {first + 1} to {end - 1}")
         parts = [row | {"frames": [first, int(frame)]}, row | {"frames": [int(frame), end]}]
-        return RowsOutputs([*rows[: int(number)], *parts, *rows[int(number) + 1 :]], version + 1)
+        return _rows([*rows[: int(number)], *parts, *rows[int(number) + 1 :]], version)
 
     def merge(self, rows: Rows, number: float, version: float) -> RowsOutputs:
         """Row `number` (from 0) and the next as one, under the first one's prompt."""
         one, other = rows[int(number)], rows[int(number) + 1]
         whole = (one if one["prompt"] else other) | {"frames": [one["frames"][0], other["frames"][1]]}
-        return RowsOutputs([*rows[: int(number)], whole, *rows[int(number) + 2 :]], version + 1)
+        return _rows([*rows[: int(number)], whole, *rows[int(number) + 2 :]], version)
 
     def row_pictures(self, plan_id: str | None, row: dict[str, Any]) -> tuple[str, str]:
         """First, middle and last frame of a row as one picture, and what the row covers."""
@@ -155,6 +160,16 @@ class FilmEvents:
             prompt = (retake_prompt or "").strip() or None
             return self.studio.retake(job_id, (int(first), int(end)), prompt, config)
 
+    def begin_here(self, job_id: str, shown_second: float) -> Any:
+        """The frame that the edit's video shows at a second, as the first one of a stretch."""
+        finished = self.editing.finished(job_id)
+        return min(_shown_frame(finished, shown_second), len(finished.after) - 1) if finished else gr.skip()
+
+    def end_here(self, job_id: str, shown_second: float) -> Any:
+        """The same as the end of a stretch, which is after the last frame where the video has ended."""
+        finished = self.editing.finished(job_id)
+        return max(1, _shown_frame(finished, shown_second)) if finished else gr.skip()
+
     def stretch(self, job_id: str, first: float, end: float) -> str:
         """First and last frame of the stretch, as the edit shows them."""
         finished = self.editing.finished(job_id)
@@ -169,7 +184,7 @@ class FilmEvents:
         self,
         path: str,
         video: str | None,
-        plan_job_id: str = "",
+        begun: Begun | None = None,
         place_job_id: str = "",
         draft_job_id: str = "",
         region_job_id: str = "",
@@ -181,8 +196,11 @@ class FilmEvents:
         with refuse_on_error():
             file = Path(path)
             project = open_project(file, self._video_of(file, video))
-            model = self.studio.resolve_model(project.model)
-            frames, (over, said), ranges = _length(project), opened_from(project), project.timeline.ranges
+            if any(part.seconds for part in project.timeline.ranges):
+                raise AdaFlowError("the prompts of the project are for seconds; write them for frames to open it here")
+            model = self.studio.resolve_model(self._model_of(file))
+            span, (over, said), ranges = _frames(project), opened_from(project), project.timeline.ranges
+        frames = len(span)
         whole = (ranges[0].start, ranges[0].end, ranges[0].source_prompt) == (0, frames, None)
         prompts, takes = list(project.prompts), list(project.takes)
         words = f"Project of {project.video.name}: {counted(len(prompts), 'range')} with a prompt"
@@ -198,14 +216,27 @@ class FilmEvents:
             prompting=views.ONE if whole else views.BY_SHOT,
             prompt=ranges[0].prompt if whole else "",
             prompts=_with_gaps(project, frames),
+            rows_of={"first": span.start},
             crossfade=project.timeline.crossfade,
             takes=takes,
             over=over,
         )
         settings = asdict(project.plan) | asdict(project.edit)
-        leave_video(self.studio.jobs, plan_job_id, place_job_id, draft_job_id, region_job_id)
+        leave_video(self.studio.jobs, begun or Begun(), place_job_id, draft_job_id, region_job_id)
         shown = model_shown(self.studio, model)
         return [*outputs, *shown, *shown_values(ALL, self.studio.profile(model), settings)]
+
+    def _model_of(self, file: Path) -> str:
+        """The project's model; where that is a file or folder, the one that is called so here."""
+        named = project_model(file)
+        if not is_path(named):
+            return named
+
+        def called(model: str) -> ModelParts:
+            return ModelParts.parse(model).renamed(lambda name: Path(name).name)
+
+        here = (model for model in self.studio.models if "/" not in model or on_disk(ModelParts.parse(model).model))
+        return next((model for model in here if called(model) == called(named)), named)
 
     def _video_of(self, file: Path, video: str | None) -> Path:
         name, expected = project_video(file)
@@ -217,10 +248,22 @@ class FilmEvents:
         return found
 
 
-def _length(project: Project) -> int:
-    """How many frames of its video a project edits."""
-    frames = probe(project.video).frames
-    return len(range(frames)[parse_range(project.frames)]) if project.frames else frames
+def _shown_frame(finished: FinishedEdit, second: float) -> int:
+    """The frame that an edit's video shows at a second, from 0; their number where it has ended."""
+    video = finished.asked.plan.video
+    begun = [video.seconds_in(frame) for frame in range(1, len(video) + 1)]
+    return bisect_right(begun, second + 1e-3 / finished.fps)  # players round the time of a frame
+
+
+def _frames(project: Project) -> range:
+    """The frames of its video that a project edits."""
+    frames = range(probe(project.video).frames)
+    return frames[parse_range(project.frames)] if project.frames else frames
+
+
+def _rows(rows: Rows, version: float) -> RowsOutputs:
+    """Other rows for the same frames."""
+    return unchanged(RowsOutputs, prompts=rows, prompts_version=version + 1)
 
 
 def _with_gaps(project: Project, frames: int) -> Rows:

@@ -10,8 +10,8 @@ import gradio as gr
 
 from adaflow_core.types import Plan
 from webui import views
-from webui.jobs.queue import Jobs, Snapshot
-from webui.messages import refusal
+from webui.jobs.queue import Begun, Jobs, Snapshot
+from webui.messages import refusal, sentence
 from webui.outputs import Outputs, unchanged
 from webui.studio import StoredPlan, Studio
 
@@ -35,20 +35,26 @@ async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
 
 
 async def show_job(
-    jobs: Jobs, job_id: str, what: str, where: tuple[str, str], gone: Outputs, make: Callable[[Snapshot], Outputs]
+    jobs: Jobs, job_id: str, what: str, where: tuple[str, ...], gone: Outputs, make: Callable[[Snapshot], Outputs]
 ) -> AsyncIterator[Outputs]:
     """Outputs of a job: its progress while it runs, then what is made of its result.
 
     The event ends as one that failed where there is no result; `what` the job was is said of one that was stopped.
-    `where`: the names of the outputs that hold the job's id and its progress. `gone` takes away what was made.
+    `where`: the names of the outputs that hold the job's id, if any does, and its progress. `gone` takes away what was
+    made.
     """
+
+    def told(*of_job: str) -> Outputs:
+        return unchanged(type(gone), **dict(zip(where, of_job[-len(where) :], strict=True)))
+
     snapshot = None
     async for snapshot in follow(jobs, job_id):
         if not snapshot.finished:
-            yield unchanged(type(gone), **dict(zip(where, (job_id, views.progress(snapshot)), strict=True)))
+            yield told(job_id, views.progress(snapshot))
     if snapshot is None or snapshot.state != "done" or snapshot.stopping:
-        yield unchanged(type(gone), **dict.fromkeys(where, ""))
-        raise not_done(jobs.snapshot(job_id), what)
+        snapshot = jobs.snapshot(job_id)
+        yield told("", stopped_line(snapshot, what))
+        raise not_done(snapshot, what)
     made = await asyncio.to_thread(make, snapshot)
     async for outputs in show_unless_left(jobs, job_id, made, gone):
         yield outputs
@@ -59,7 +65,7 @@ async def show_of_plan(
     plan_id: str | None,
     job_id: str,
     what: str,
-    where: tuple[str, str],
+    where: tuple[str, ...],
     gone: Outputs,
     find: Callable[[str, StoredPlan], Made | None],
     show: Callable[[Plan, Made, Snapshot], Outputs],
@@ -93,22 +99,28 @@ def _is_left(jobs: Jobs, job_id: str) -> bool:
     return snapshot is not None and snapshot.left
 
 
-def leave_video(jobs: Jobs, *job_ids: str) -> None:
+def leave_video(jobs: Jobs, begun: Begun, *job_ids: str) -> None:
     """There is another video: what is made of the one before ends. Edits go on (`Watched`), and so does a model that
     is being loaded."""
-    for job_id in job_ids:
-        if (snapshot := jobs.snapshot(job_id or "")) is not None and snapshot.kind not in ("edit", "load"):
-            jobs.leave(job_id)
+    for job_id in (*begun.plans, *job_ids):
+        jobs.leave(job_id or "")
 
 
 def not_done(snapshot: Snapshot | None, what: str) -> gr.Error:
-    """What is said of a job without a result; `what` it was, if it was stopped."""
+    """What ends the event of a job without a result; of one that was stopped nothing is said but `stopped_line`."""
     if snapshot is not None and snapshot.state == "failed" and not snapshot.left:
         return refusal(snapshot.problem)
-    stopped = refusal(f"the {what} was stopped", title="Stopped")
-    if snapshot is not None and snapshot.left:  # nobody asked for it: there is another video
-        stopped.visible = False
-    return stopped
+    return refusal(_was_stopped(what), visible=False)
+
+
+def stopped_line(snapshot: Snapshot | None, what: str) -> str:
+    """What stands in the place of the progress of a job that has ended without a result; `what` it was."""
+    stopped = snapshot is not None and snapshot.stopping and snapshot.state != "failed" and not snapshot.left
+    return views.line(sentence(_was_stopped(what)) + ".") if stopped else ""
+
+
+def _was_stopped(what: str) -> str:
+    return f"the {what} was stopped"
 
 
 def stop_job(jobs: Jobs, *job_ids: str, else_these: Iterable[str] = ()) -> Any:

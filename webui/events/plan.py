@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from webui import views
 from webui.events.follow import follow, leave_video, show_job, stop_job
 from webui.events.timeline import most_zoom
 from webui.events.words import with_word
-from webui.jobs.queue import Snapshot, Watched
+from webui.jobs.queue import Begun, Snapshot, Watched
 from webui.jobs.tasks import Request
 from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import (
@@ -36,7 +37,7 @@ from webui.outputs import (
     unchanged,
 )
 from webui.served_images import is_playable, serve_copy, serve_image
-from webui.settings import ALL, FORECAST, PLAN, asked_values, named, shown_values
+from webui.settings import ALL, FIRST, FORECAST, PLAN, asked_values, named, shown_values
 from webui.studio import StoredPlan, Studio
 
 
@@ -48,28 +49,37 @@ class PlanEvents:
         # Reading a whole file takes long: in the event loop's own threads it would keep others' progress waiting.
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="adaflow-reading")
 
-    async def describe(self, video: str | None) -> AsyncIterator[str]:
-        """One line on the video; then, when all of it was read once, what is wrong with it."""
+    async def describe(self, video: str | None, described: list[str | None]) -> AsyncIterator[str]:
+        """One line on the video; then, when all of it was read once, what is wrong with it.
+
+        `described` holds the video that is shown, by which one that was shown before says nothing any more.
+        """
+        described[:] = [video]
+        yield ""
         if not video:
-            yield ""
             return
         with refuse_on_error():
             info = await asyncio.to_thread(self._check_video, video)
+            if described != [video]:
+                return
             unseen = "" if is_playable(info) else views.copy_line()
             line = views.line(views.video_line(info)) + unseen
             yield line + views.notice(info.notes)
             read_small = partial(decode_video, video, size=working_size(info.width, info.height, MIN_SIDE))
             read = await asyncio.get_running_loop().run_in_executor(self._reading, read_small)
-            yield line + views.notice(read.notes)
+            if described == [video]:
+                yield line + views.notice(read.notes)
 
-    def playable(self, video: str | None) -> gr.Video:
-        """A small copy of a video that browsers cannot play; nothing for one that they can."""
+    def playable(self, video: str | None, described: list[str | None]) -> Any:
+        """A small copy of a video that browsers cannot play; nothing for one that they can, nor for one that is no
+        longer shown."""
+        described[:] = [video]
+        copy = None
         if video:
             with refuse_on_error():
                 info = self._check_video(video)
-                if not is_playable(info):
-                    return gr.Video(serve_copy(info), visible=True)
-        return gr.Video(None, visible=False)
+                copy = None if is_playable(info) else serve_copy(info)
+        return gr.Video(copy, visible=copy is not None) if described == [video] else gr.skip()
 
     def keep_video(self, video: str | None) -> str:
         """An id by which this browser finds the video again after a reload."""
@@ -80,21 +90,19 @@ class PlanEvents:
         return self.studio.keep_video(video)
 
     def another_video(
-        self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
+        self, begun: Begun, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
     ) -> VideoOutputs:
         """Take away what belongs to the video before; an edit that runs goes on aside."""
-        leave_video(self.studio.jobs, plan_job_id, place_job_id, draft_job_id, region_job_id)
+        leave_video(self.studio.jobs, begun, place_job_id, draft_job_id, region_job_id)
         watched.put_aside()
-        model = self.studio.jobs.snapshot(plan_job_id or "")
-        loading = model is not None and model.kind == "load" and not model.finished
         return unchanged(
             VideoOutputs,
             frames="",
             keyframes_at="",
             plan_id="",
             facts=None,
-            plan_job_id=gr.skip() if loading else "",
-            status=gr.skip() if loading else "",
+            stale="",
+            status=gr.skip() if self._is_loading(begun) else "",
             placeholder=gr.HTML(visible=True),
             views=gr.Column(visible=False),
             prompt_problems="",
@@ -110,6 +118,7 @@ class PlanEvents:
             region_progress="",
             prompting=views.ONE,
             prompts=[],
+            rows_of={},
             takes=[],
             project_line="",
             progress="",
@@ -117,60 +126,76 @@ class PlanEvents:
             result=gr.Column(visible=False),
             job_id="",
             shown_job="",
+            retake_prompt="",
+            **FIRST,
         )
 
     def another_plan(
-        self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
+        self, begun: Begun, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
     ) -> VideoOutputs:
-        """As `another_video`, but frames, keyframes, prompts and takes are those of a project that was opened."""
+        """As `another_video`, but frames, keyframes, prompts and takes are those of a project that was opened.
+
+        So is the model: one that is being loaded is no longer wanted.
+        """
+        self._leave_load(begun)
         kept = dict.fromkeys(_OF_PROJECT, gr.skip())
-        cleared = self.another_video(plan_job_id, place_job_id, draft_job_id, region_job_id, watched)
+        cleared = self.another_video(begun, place_job_id, draft_job_id, region_job_id, watched)
         return cleared._replace(**kept)
 
     def example(
-        self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched,
+        self, begun: Begun, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched,
         chosen: gr.SelectData,
     ) -> VideoOutputs:  # fmt: skip
         """As `another_video`; and a bundled clip's video, source prompt and prompt."""
         clip = self.clips[chosen.index]
-        cleared = self.another_video(plan_job_id, place_job_id, draft_job_id, region_job_id, watched)
+        cleared = self.another_video(begun, place_job_id, draft_job_id, region_job_id, watched)
         return cleared._replace(video=clip["file"], source_prompt=clip["source_prompt"], prompt=clip["prompt"])
 
     def uploaded(
-        self, plan_job_id: str, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
+        self, begun: Begun, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
     ) -> VideoOutputs:
         """As `another_video`; and nothing is known of an upload."""
-        cleared = self.another_video(plan_job_id, place_job_id, draft_job_id, region_job_id, watched)
+        cleared = self.another_video(begun, place_job_id, draft_job_id, region_job_id, watched)
         return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
 
-    def restore(self, session: str) -> list[Any]:
-        """Video, prompts, the jobs of the edit, of the edit that is shown, of drafts and place, what runs of planning,
-        drafts and search, the plan's id, what was painted, the model and the settings, as this tab had them.
+    def restore(self, session: str, begun: Begun) -> list[Any]:
+        """Video, prompts, the jobs of the edit, of the edit that is shown, of drafts and place, what runs of drafts and
+        search, the plan's id, what was painted, the model and the settings, as this tab had them.
 
         The session comes from the browser: of the server's files it names only what it has ids of.
         """
         kept = json.loads(session or "{}")
-        begun = {name: self.studio.jobs.snapshot(kept.get(name) or "") for name in ("planning", "drafted", "placed")}
-        running = {name: job.id if job is not None and not job.finished else "" for name, job in begun.items()}
-        done = {name: job for name, job in begun.items() if job is not None and job.state == "done"}
+        jobs = {name: self.studio.jobs.snapshot(kept.get(name) or "") for name in ("planning", "drafted", "placed")}
+        running = {name: job.id if job is not None and not job.finished else "" for name, job in jobs.items()}
+        done = {name: job for name, job in jobs.items() if job is not None and job.state == "done"}
+        if planning := running.pop("planning"):
+            begun.plans.append(planning)
         stored = self.studio.find_plan(done["planning"].result) if "planning" in done else None
         stored = stored or self.studio.find_plan(kept.get("plan"))
-        video = stored.request.video if stored else self.studio.find_video(kept.get("video"))
-        opened = bool(video and kept.get("opened"))  # a project that brought the settings, with a plan or without
-        settings = kept.get("settings") if stored or running["planning"] or opened else None
+        there = stored is not None and Path(stored.request.video).is_file()
+        video = stored.request.video if stored and there else self.studio.find_video(kept.get("video"))
         prompts = [kept.get(name) or gr.skip() for name in ("source_prompt", "prompt")]
         over = self.studio.find_over(kept.get("over"))
         return [
-            video or gr.skip(), *prompts, kept.get("job") or "", kept.get("shown") or "",
+            video or gr.skip(), *prompts, kept.get("job") or self._newest(kept.get("edits") or []),
+            kept.get("shown") or "",
             *(done[name].id if name in done else "" for name in ("drafted", "placed")),
             *running.values(),
             stored.id if stored else "",
             *((over | {"shown": False}, over["id"]) if over else (gr.skip(), "")),
-            *self._restored(settings or []),
+            *self._restored(kept.get("settings") or [], bool(stored or video)),
         ]  # fmt: skip
 
-    def _restored(self, settings: list[Any]) -> list[Any]:
-        """What the page shows of a tab's model, and the tab's settings; those of an older page are left as they are."""
+    def _newest(self, edits: list[Any]) -> str:
+        """Of a browser's edits, newest first, the first that is known: of one that was stopped before it began there is
+        no more than its id."""
+        return next((str(job_id) for job_id in edits if self.studio.jobs.snapshot(str(job_id))), "")
+
+    def _restored(self, settings: list[Any], of_video: bool) -> list[Any]:
+        """What the page shows of a tab's model, and the tab's settings; those of its video unless that is gone.
+
+        Those of an older page are left as they are.
+        """
         same = [*unchanged(ModelShown), *[gr.skip()] * len(SETTINGS)]
         if len(settings) != len(SETTINGS):
             return same
@@ -179,68 +204,106 @@ class PlanEvents:
             model = self.studio.resolve_model(str(kept["model"] or ""))
         except AdaFlowError:  # it is no longer offered
             return same
-        side = side_of(self.studio.profile(model), kept["side"])
-        return [*model_shown(self.studio, model), *(kept | {"side": side}).values()]
+        shown = kept | {"side": side_of(self.studio.profile(model), kept["side"])}
+        if not of_video:
+            shown |= {name: gr.skip() for name in _OF_PROJECT if name in shown}
+        return [*model_shown(self.studio, model), *shown.values()]
 
     def restore_plan(self, plan_id: str | None) -> PreviewOutputs:
         """Show the plan that a reloaded page had."""
         stored = self.studio.find_plan(plan_id)
         return _preview_outputs(stored, None) if stored else unchanged(PreviewOutputs)
 
-    async def go_on_planning(self, plan_id: str | None, plan_job_id: str) -> AsyncIterator[PreviewOutputs]:
+    async def go_on_planning(self, plan_id: str | None, begun: Begun) -> AsyncIterator[PreviewOutputs]:
         """Follow the planning that a reloaded page had begun."""
-        if not plan_job_id:
+        if not begun.plans:
             yield unchanged(PreviewOutputs)
             return
-        async for update in self._follow(plan_job_id, self.studio.find_plan(plan_id)):
+        async for update in self.show_plan(begun.plans.pop(), self.studio.find_plan(plan_id), begun):
             yield update
 
     @named(*PLAN, *FORECAST)
     async def preview(
         self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
-        *shown: Any,
+        begun: Begun, *shown: Any,
     ) -> AsyncIterator[PreviewOutputs]:  # fmt: skip
         """Plan the video with these settings, and show the plan."""
-        with refuse_on_error():
-            info = await asyncio.to_thread(self._check_video, video)
-            profile = self.studio.profile(model)
-            asked = asked_values(PLAN, profile, shown[: len(PLAN)], self.studio.public)
-            edit = asked_values(FORECAST, profile, shown[len(PLAN) :], self.studio.public)
-            request = Request(
-                str(info.path),
-                PlanConfig(**asked, source_prompt=(source_prompt or "").strip()),
-                EditConfig(**edit),
-                _size(info, side),
-                parse_range(frames) if (frames or "").strip() else None,
-                model or "",
-            )
         previous = self.studio.find_plan(plan_id)
-        if previous is not None and previous.request == request:
-            yield _cost_outputs(self.studio.corrected(previous.plan), previous.id)
-            return
-        async for update in self._plan(request, previous):
+        with refuse_on_error():
+            request = await self.asked(video, source_prompt, model, side, frames, begun, shown)
+            job_id = "" if previous and previous.request == request else self.studio.plan(request, previous)
+        async for update in self.show_plan(job_id, previous, begun):
             yield update
 
     @named(*PLAN, *FORECAST)
     async def replan(
         self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
-        *shown: Any,
+        begun: Begun, *shown: Any,
     ) -> AsyncIterator[PreviewOutputs]:  # fmt: skip
         """Plan again after a slider was moved; nothing before the first preview."""
         if self.studio.find_plan(plan_id) is None:
             yield unchanged(PreviewOutputs)
             return
-        async for update in self.preview(plan_id, video, source_prompt, model, side, frames, *shown):
+        async for update in self.preview(plan_id, video, source_prompt, model, side, frames, begun, *shown):
             yield update
 
-    async def _plan(self, request: Request, previous: StoredPlan | None) -> AsyncIterator[PreviewOutputs]:
-        with refuse_on_error():
-            job_id = self.studio.plan(request, previous)
-        async for update in self._follow(job_id, previous):
-            yield update
+    @named(*PLAN, *FORECAST)
+    async def check_shown(
+        self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
+        begun: Begun, *shown: Any,
+    ) -> str:  # fmt: skip
+        """A sentence where the plan that is shown is not of these settings; none of those that cannot be planned."""
+        stored = self.studio.find_plan(plan_id)
+        if stored is None or self._is_loading(begun):
+            return ""
+        before = stored.request
+        try:
+            # To look at the file takes a process: it is not for every letter that is typed.
+            needed = str(side or "").isdecimal()
+            info = await asyncio.to_thread(self._check_video, video) if needed else None
+            request = self._request(before.video, source_prompt, model, _size(info, side), frames, shown)
+        except AdaFlowError:
+            return ""
+        return views.stale(replace(before, edit=request.edit) == request) if request != before else ""
 
-    async def _follow(self, job_id: str, previous: StoredPlan | None) -> AsyncIterator[PreviewOutputs]:
-        """The progress of a planning, then its plan in the place of `previous`."""
+    async def asked(
+        self, video: str | None, source_prompt: str, model: str, side: int | str, frames: str, begun: Begun,
+        shown: Sequence[Any],
+    ) -> Request:  # fmt: skip
+        """What step 1 and these settings, of PLAN and FORECAST, ask for; AdaFlowError where it cannot be planned.
+
+        Nothing can be while a model is being loaded: the settings are those of the model before.
+        """
+        if self._is_loading(begun):
+            raise AdaFlowError("the model is still being loaded; wait until it is, or stop it")
+        info = await asyncio.to_thread(self._check_video, video)
+        return self._request(str(info.path), source_prompt, model, _size(info, side), frames, shown)
+
+    def _request(
+        self, path: str, source_prompt: str, model: str, size: tuple[int, int] | None, frames: str, shown: Sequence[Any]
+    ) -> Request:
+        profile = self.studio.profile(model)
+        plan = asked_values(PLAN, profile, shown[: len(PLAN)], self.studio.public)
+        edit = asked_values(FORECAST, profile, shown[len(PLAN) :], self.studio.public)
+        return Request(
+            path,
+            PlanConfig(**plan, source_prompt=(source_prompt or "").strip()),
+            EditConfig(**edit),
+            size,
+            parse_range(frames) if (frames or "").strip() else None,
+            model or "",
+        )
+
+    async def show_plan(
+        self, job_id: str, previous: StoredPlan | None, begun: Begun, what: str = "preview"
+    ) -> AsyncIterator[PreviewOutputs]:
+        """The progress of a planning, then its plan in the place of `previous`, which it is where there is no job.
+
+        `what` is said to be stopped where that happens.
+        """
+        if previous is not None and not job_id:
+            yield _cost_outputs(self.studio.corrected(previous.plan), previous.id)
+            return
         made: list[str] = []
 
         def make(snapshot: Snapshot) -> PreviewOutputs:
@@ -250,34 +313,57 @@ class PlanEvents:
                 return _cost_outputs(stored.plan, stored.id)
             return _preview_outputs(stored, previous.plan if previous else None)
 
-        async for outputs in show_job(self.studio.jobs, job_id, "preview", ("job_id", "status"), _no_plan(), make):
-            yield outputs
+        begun.plans.append(job_id)
+        try:
+            async for outputs in show_job(self.studio.jobs, job_id, what, ("status",), _no_plan(), make):
+                yield outputs
+        finally:
+            begun.plans.remove(job_id)
         if previous is not None and made != [previous.id]:
             self.studio.forget_plan(previous.id)
 
-    def stop_preview(self, job_id: str) -> Any:
-        """Stop a preview."""
-        return stop_job(self.studio.jobs, job_id)
+    def stop_preview(self, begun: Begun) -> Any:
+        """Stop a preview, also one that comes before an edit, and the load of a model."""
+        return stop_job(self.studio.jobs, *begun.jobs)
 
-    async def choose_model(self, model: str, before: str) -> AsyncIterator[tuple[Any, ...]]:
-        """Load another model and show its own settings; if it cannot be loaded, everything stays as it was."""
+    async def choose_model(self, model: str, before: str, begun: Begun) -> AsyncIterator[tuple[Any, ...]]:
+        """Load another model and show its own settings; if it cannot be loaded, everything stays as it was.
+
+        One that is still being loaded is left.
+        """
         same = *unchanged(ModelShown), *[gr.skip()] * len(ALL)
+        self._leave_load(begun)
         try:
-            job_id = self.studio.load(model)
+            begun.load = job_id = self.studio.load(model)
         except AdaFlowError as problem:
-            yield *unchanged(ModelOutputs, model=before), *same
+            yield *unchanged(ModelOutputs, status="", model=before), *same
             raise refusal(str(problem)) from None
         snapshot = None
         async for snapshot in follow(self.studio.jobs, job_id):
-            yield *unchanged(ModelOutputs, job_id=job_id, status=views.progress(snapshot)), *same
+            if not snapshot.finished:
+                yield *unchanged(ModelOutputs, status=views.progress(snapshot)), *same
+        if begun.load != job_id:  # another was chosen meanwhile
+            return
+        begun.load = ""
         if snapshot is None or snapshot.state != "done":
+            said = views.line("Loading was stopped; the model stays as it was.")
             if snapshot is not None and snapshot.problem:
-                gr.Warning(message(snapshot.problem), title="The model stays as it was")
-            yield *unchanged(ModelOutputs, job_id="", status="", model=before), *same
+                said = ""
+                gr.Warning(message(f"{snapshot.problem.rstrip('.')}. The model stays as it was."))
+            yield *unchanged(ModelOutputs, status=said, model=before), *same
             return
         profile = self.studio.profile(model)
-        outputs = unchanged(ModelOutputs, job_id="", status="", side=side_of(profile))
+        outputs = unchanged(ModelOutputs, status="", side=side_of(profile))
         yield *outputs, *model_shown(self.studio, model), *shown_values(ALL, profile)
+
+    def _is_loading(self, begun: Begun) -> bool:
+        model = self.studio.jobs.snapshot(begun.load)
+        return model is not None and not model.finished
+
+    def _leave_load(self, begun: Begun) -> None:
+        """Another model is wanted: one that is being loaded is not."""
+        self.studio.jobs.leave(begun.load)
+        begun.load = ""
 
     def word(self, prompt: str, model: str, word: str | None, kind: str) -> tuple[Any, Any]:
         """The prompt with a word of a kind in it, and the kind's words with none of them chosen."""
@@ -315,6 +401,11 @@ class PlanEvents:
     def _check_video(self, video: str | None) -> VideoInfo:
         if not video:
             raise AdaFlowError("there is no video yet; upload one or choose an example")
+        if not Path(video).is_file():
+            raise AdaFlowError(
+                f"{Path(video).name} is no longer here, as uploads are deleted {self.studio.limits.kept} after their "
+                "last use; upload it again"
+            )
         try:
             return self.studio.limits.check(video)
         except AdaFlowError as problem:
@@ -348,17 +439,20 @@ def model_shown(studio: Studio, model: str) -> ModelShown:
 
 
 # What a project brings with its video.
-_OF_PROJECT = ("frames", "keyframes_at", "prompting", "prompts", "takes", "project_line")
+_OF_PROJECT = ("frames", "keyframes_at", "prompting", "prompts", "rows_of", "takes", "project_line")
 # What a tab remembers of a plan.
-SETTINGS = ("model", "side", "frames", "prompting", "prompts", "crossfade", "takes", "deliver", *ALL)
+SETTINGS = ("model", "side", "frames", "prompting", "prompts", "rows_of", "crossfade", "takes", "deliver", *ALL)
 
 
-def _size(info: VideoInfo, side: int | str) -> tuple[int, int] | None:
-    """The working size that `side` asks for; None: the model's own."""
+def _size(info: VideoInfo | None, side: int | str) -> tuple[int, int] | None:
+    """The working size that `side` asks for, of the video where that is one number; None: the model's own."""
     if not side:
         return None
     wanted = str(side)
-    return working_size(info.width, info.height, int(wanted)) if wanted.isdecimal() else parse_size(wanted)
+    if not wanted.isdecimal():
+        return parse_size(wanted)
+    assert info is not None
+    return working_size(info.width, info.height, int(wanted))
 
 
 def _serve_items(items: list[views.Item]) -> list[tuple[str, str]]:
@@ -368,13 +462,13 @@ def _serve_items(items: list[views.Item]) -> list[tuple[str, str]]:
 def _no_plan() -> PreviewOutputs:
     """Take away a plan that has come after another video."""
     hidden = {"placeholder": gr.HTML(visible=True), "views": gr.Column(visible=False)}
-    return unchanged(PreviewOutputs, plan_id="", job_id="", status="", facts=None, **hidden)
+    return unchanged(PreviewOutputs, plan_id="", status="", stale="", facts=None, **hidden)
 
 
 def _cost_outputs(plan: Plan, plan_id: str) -> PreviewOutputs:
     """Of a plan that is shown already: what its edit takes, which may have changed."""
     facts = views.facts(plan, plan_id)
-    return unchanged(PreviewOutputs, plan_id=plan_id, job_id="", status="", facts=facts, cost=views.cost(plan))
+    return unchanged(PreviewOutputs, plan_id=plan_id, status="", stale="", facts=facts, cost=views.cost(plan))
 
 
 def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutputs:
@@ -386,8 +480,8 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
     outputs = unchanged(
         PreviewOutputs,
         plan_id=stored.id,
-        job_id="",
         status="",
+        stale="",
         facts=views.facts(plan, stored.id),
         placeholder=gr.HTML(visible=False),
         views=gr.Column(visible=True),

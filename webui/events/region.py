@@ -19,7 +19,7 @@ from adaflow_core.storage.cache import checksum
 from adaflow_core.types import Plan
 from adaflow_core.video.images import read_picture
 from webui import views
-from webui.events.follow import follow, not_done, show_unless_left
+from webui.events.follow import follow, not_done, show_unless_left, stopped_line
 from webui.events.over import OF_REGION, Over, is_of_others, nothing, of_plan, region_of, words_found_in
 from webui.jobs.finished import file_name
 from webui.messages import refusal, refuse_on_error
@@ -32,14 +32,16 @@ class RegionEvents:
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
-    def load_frame(self, plan_id: str | None, over: Over, painted_frame: float) -> dict[str, Any]:
-        """A frame to paint on, with the region as it is now."""
+    def load_frame(
+        self, plan_id: str | None, over: Over, painted_frame: float
+    ) -> tuple[dict[str, Any], tuple[int, str]]:
+        """A frame to paint on, with the region as it is now; and which one of which frames (a digest) it is."""
         stored, over = self._known(plan_id, over)
         frame = self._frame(stored, painted_frame)
         picture, inside = np.asarray(stored.plan.video.frames[frame]), self._inside(stored, over, frame)
         if inside.any():
             picture = place_overlay(picture, inside.astype(np.float32))
-        return {"background": picture, "layers": [], "composite": None}
+        return {"background": picture, "layers": [], "composite": None}, (frame, stored.plan.video.digest)
 
     async def find_words(
         self, plan_id: str | None, over: Over, region_words: str, feather: float
@@ -66,15 +68,18 @@ class RegionEvents:
         self,
         plan_id: str | None,
         over: Over,
-        painted_frame: float,
+        loaded: tuple[int, str] | None,
         canvas: dict[str, Any] | None,
         strokes: str,
         feather: float,
     ) -> AsyncIterator[OverOutputs]:
-        """The region with what was painted on a frame, carried to all frames and shown over the video."""
+        """The region with what was painted on the frame that was `loaded`, carried to all and shown over the video."""
         stored, over = self._known(plan_id, over)
         painted = _painted(canvas, stored.plan.video.frames.shape[1:3])
-        async for outputs in self._paint(stored, over, painted_frame, painted, strokes, feather):
+        frame, digest = loaded or (0, "")
+        if digest != stored.plan.video.digest:
+            raise refusal("what was painted is not on a frame of this range and size; load a frame and paint on it")
+        async for outputs in self._paint(stored, over, frame, painted, strokes, feather):
             yield outputs
 
     async def use_box(
@@ -163,15 +168,17 @@ class RegionEvents:
         if latest["job"] != job_id:
             return
         if snapshot is None or snapshot.state != "done":
-            yield self._kept(latest | latest["before"] | {"before": None}, region_job_id="", region_progress="")
-            raise not_done(self.studio.jobs.snapshot(job_id), "region")
+            ended, before = self.studio.jobs.snapshot(job_id), latest["before"] | {"before": None}
+            said = stopped_line(ended, "search for the region")
+            yield self._kept(latest | before, region_job_id="", region_progress=said)
+            raise not_done(ended, "region")
 
     async def _region_shown(self, stored: StoredPlan, over: Over, mask: RegionMask) -> AsyncIterator[OverOutputs]:
         """A region that was found, unless something else was asked for meanwhile."""
         items = await asyncio.to_thread(region_view, stored.plan, mask.weights)
         frames = ", ".join(map(str, sorted(over["masks"])))
         where = f"painted on frame {frames}" if frames else f"“{over['words']}”"
-        found = views.line(f"Only this part is edited; {where}.{_crop_line(stored.plan, mask)}")
+        found = views.line(f"Only this part is edited; {where}.{_crop_line(self.studio.corrected(stored.plan), mask)}")
         latest = self._latest(over)
         if latest["job"] != over["job"]:
             return
@@ -330,7 +337,7 @@ def _painted(canvas: dict[str, Any] | None, size: tuple[int, ...]) -> np.ndarray
     painted = np.zeros(size, bool)
     for layer in layers:
         if layer.shape[:2] != size:
-            raise refusal("what was painted is not on this video's frame; load the frame again")
+            raise refusal("what was painted is not on a frame of this range and size; load a frame and paint on it")
         painted |= layer[..., 3] > 0
     if not painted.any():
         raise refusal("nothing is painted; load a frame and paint on it")

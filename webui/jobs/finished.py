@@ -102,8 +102,7 @@ def write_finished(
         # The source as a result that changed nothing.
         EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
         metadata = {"comment": _MADE_BY_AI} if public else None
-        result.save(files["edit"], metadata, monitor)
-        delivered = files["edit"]
+        delivered = replace(result, state=None).save(files["edit"], metadata, monitor)
         if deliver == "source":
             result, delivered = _deliver(folder / f"{name}-full-size.mp4", delivered, result, video, metadata, monitor)
         kept = {name: part and part.as_json(folder) for name, part in zip(("region", "by_hand"), over, strict=True)}
@@ -111,6 +110,7 @@ def write_finished(
         report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
         files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         result = replace(result, frames=_on_disk(folder / "frames.npy", result.frames))
+    result.forget_state()  # only now: where one file cannot be written, none is kept
     return FinishedEdit(
         folder=folder,
         before=video.frames,
@@ -159,10 +159,12 @@ def _deliver(
     try:
         if source_size(video) is None:
             return result, edit
-        return result, deliver_edit(path, result, video, metadata=metadata, monitor=monitor).path
+        written = deliver_edit(path, replace(result, state=None), video, metadata=metadata, monitor=monitor)
+        return result, written.path
     except AdaFlowError as problem:
         warning = without_folders(f"{problem}; it was delivered at the working size")
-        return replace(result, warnings=(*result.warnings, warning)), edit
+        # Without its state, which stays: the same edit is delivered once its source is back.
+        return replace(result, warnings=(*result.warnings, warning), state=None), edit
 
 
 def _project_command(project: Project, file: Path, deliver: str, command: str) -> str:

@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Progress
+from webui.jobs.course import Course
 from webui.messages import without_folders
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Snapshot:
     preview: np.ndarray | None  # [K, h, w, 3] uint8, the last ones that were reported
     elapsed: float  # seconds of running, so far or in all
     remaining: float | None  # seconds left in all stages; None if unknown
+    share: float  # of the job that is done, 0 to 1; it never becomes less
     stopping: bool
     problem: str  # why it failed, in a sentence for the visitor
     result: Any  # what the work returned; None before it is done
@@ -67,14 +69,14 @@ class _Job:
     id: str
     kind: str
     work: Work
-    forecast: Mapping[str, float]  # stage -> predicted seconds, in order
+    course: Course
     urgent: bool
     files: frozenset[Path]
     context: Context  # of the event that submitted it: ZeroGPU reads from it whose quota is used
     title: str = ""
+    visitor: Mapping[str, float] = field(default_factory=dict)
     left: bool = False
     state: State = "waiting"
-    progress: Progress | None = None
     preview: np.ndarray | None = None
     started: float = 0.0
     ended: float = 0.0
@@ -87,18 +89,13 @@ class _Job:
     def finished(self) -> bool:
         return self.state in _FINISHED
 
+    @property
+    def ends(self) -> bool:
+        """Whether it has finished or soon will."""
+        return self.finished or self.stop.is_set()
+
     def elapsed(self) -> float:
         return (self.ended or time.monotonic()) - self.started if self.started else 0.0
-
-    def remaining(self) -> float | None:
-        """Seconds left: this stage at its pace so far, the later stages as forecast."""
-        if self.state != "running" or self.progress is None or self.progress.remaining is None:
-            return None
-        stages = list(self.forecast)
-        later = stages[stages.index(self.progress.stage) + 1 :] if self.progress.stage in stages else []
-        if self.progress.done >= self.progress.total and not later:
-            return None  # what comes now has not reported yet
-        return self.progress.remaining + sum(self.forecast[stage] for stage in later)
 
 
 class Jobs:
@@ -133,20 +130,27 @@ class Jobs:
         kind: str,
         work: Work,
         *,
-        forecast: Mapping[str, float] | None = None,
+        forecast: Sequence[Mapping[str, float]] = (),
+        weights: Mapping[str, float] | None = None,
         urgent: bool = False,
         files: Iterable[Path] = (),
         title: str = "",
+        visitor: Mapping[str, float] | None = None,
+        job_id: str = "",
     ) -> str:
-        """Queue `work`, and return the job's secret id, which gives access to it.
+        """Queue `work`, and return the job's secret id, which gives access to it: `job_id`, or by default a new one.
 
         Urgent jobs run before other waiting ones; they do not interrupt a running one. `files` are kept until the job
-        has finished. AdaFlowError if too many jobs wait.
+        has finished. `forecast` and `weights` are a `Course`'s. `visitor`: the names of who asks, each with how many
+        unfinished jobs it may have, urgent and other ones counted apart. AdaFlowError if that are more, or if too many
+        jobs wait.
         """
         job = _Job(
-            secrets.token_urlsafe(16), kind, work, dict(forecast or {}), urgent, frozenset(files), copy_context(), title
-        )
+            job_id or new_id(), kind, work, Course(forecast, weights), urgent, frozenset(files), copy_context(), title,
+            visitor or {},
+        )  # fmt: skip
         with self._lock:
+            self._check_own(job)
             ahead = len(self._waiting())
             if ahead >= self._most_waiting:
                 raise AdaFlowError(f"the queue is full, {ahead} jobs wait already; try again in a few minutes")
@@ -187,10 +191,11 @@ class Jobs:
                 kind=job.kind,
                 state=job.state,
                 ahead=self._ahead(job),
-                progress=job.progress,
+                progress=job.course.progress,
                 preview=job.preview,
                 elapsed=job.elapsed(),
-                remaining=job.remaining(),
+                remaining=job.course.remaining() if job.state == "running" else None,
+                share=job.course.share(job.elapsed()),
                 stopping=job.stop.is_set(),
                 problem=job.problem,
                 result=job.result,
@@ -225,6 +230,14 @@ class Jobs:
             forgotten = [self._jobs.pop(job.id) for job in self._finished() if job.ended < oldest]
         self._discard_results(forgotten)
         return len(forgotten)
+
+    def _check_own(self, job: _Job) -> None:
+        """AdaFlowError if who asks for a job has as many already as may be."""
+        alike = [each for each in self._jobs.values() if each.urgent == job.urgent and not each.ends]
+        own = Counter(name for each in alike for name in each.visitor)
+        most = max((own[name] for name, allowed in job.visitor.items() if own[name] >= allowed), default=0)
+        if most:
+            raise AdaFlowError(f"{most} of your jobs wait or run already; wait until one has ended, or stop one")
 
     def _waiting(self) -> list[_Job]:
         waiting = [job for job in self._jobs.values() if job.state == "waiting"]
@@ -283,7 +296,7 @@ class Jobs:
 
         def report(progress: Progress) -> None:
             with self._lock:
-                job.progress = progress
+                job.course.report(progress)
                 if progress.preview is not None:
                     job.preview = progress.preview
 
@@ -335,6 +348,26 @@ class Watched:
         """What comes of this one is shown; the others go on aside."""
         self.put_aside()
         self.here, self.aside = [job_id], [other for other in self.aside if other != job_id]
+
+
+@dataclass
+class Begun:
+    """What a tab has begun and follows, by its jobs: plannings, of which several may run, and the load of a model.
+
+    As `Watched` it is one object for a tab, and changed in place: what stops them knows of all.
+    """
+
+    plans: list[str] = field(default_factory=list)
+    load: str = ""  # of the model that was chosen last
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        return (*self.plans, self.load)
+
+
+def new_id() -> str:
+    """A secret id, by which a job can be known before it is submitted."""
+    return secrets.token_urlsafe(16)
 
 
 def _no_work(report: Report, stop: Stop) -> None:

@@ -16,6 +16,8 @@ from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.progress import Monitor
 from adaflow_core.report.export import edit_command
 from adaflow_core.types import EditResult, Place, Plan
+from adaflow_core.video.decode import probe
+from adaflow_core.video.types import working_size
 from webui.jobs.engines import Engines
 from webui.jobs.finished import FinishedEdit, blacken_unsafe, without_previews, write_finished
 from webui.jobs.queue import Report, Stop
@@ -89,7 +91,14 @@ class PlanTask:
 
     model: str
     request: Request
-    seconds: float = 60.0  # a guess: the video has not been looked at yet
+    usual: int = 512  # the model's own size, pixels of the shorter side
+
+    @property
+    def seconds(self) -> float:
+        request, info = self.request, probe(self.request.video)
+        width, height = request.size or working_size(info.width, info.height, self.usual)
+        frames = len(range(info.frames)[request.frames or slice(None)])
+        return 40.0 + 1.5e-7 * frames * width * height  # a guess: nothing was measured for the video yet
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> Plan:
         engine, _ = engines.load(self.model, report, stop)
@@ -151,10 +160,11 @@ class DraftTask:
     configs: tuple[tuple[str, EditConfig], ...]  # with their labels
     region: Region | None = None
     by_hand: ByHand | None = None
+    expected: float = field(kw_only=True)  # seconds, by the forecast
 
     @property
     def seconds(self) -> float:
-        return 30.0 + 1.5 * self.plan.forecast.total * len(self.configs)
+        return _with_spare(self.expected)
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> Drafts:
         engine, checker = engines.load(self.model, report, stop)
@@ -184,11 +194,11 @@ class EditTask:
     region: Region | None = None
     by_hand: ByHand | None = None
     deliver: str = "source"  # the size of what is written
+    expected: float = field(kw_only=True)  # seconds, by the forecast
 
     @property
     def seconds(self) -> float:
-        # The forecast leaves out loading, checking, scoring and writing, and a job that is cut short loses everything.
-        return 30.0 + 1.5 * self.plan.forecast.total
+        return _with_spare(self.expected)
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> FinishedEdit:
         return _finish(self, self._edit, engines, report, stop)
@@ -212,10 +222,11 @@ class RetakeTask:
     prompt: str | None  # None: as before
     config: EditConfig
     folder: Path  # created for the files
+    expected: float  # seconds, by the forecast
 
     @property
     def seconds(self) -> float:
-        return self.before.seconds
+        return _with_spare(self.expected)
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> FinishedEdit:
         asked = replace(self.before, folder=self.folder)
@@ -225,6 +236,11 @@ class RetakeTask:
         plan, prompt = self.before.plan, self.prompt
         over = _over(self.before)
         return engine.retake(plan, self.result, self.frames, prompt, self.config, progress=report, stop=stop, **over)
+
+
+def _with_spare(expected: float) -> float:
+    """Forecasts leave out loading and checking, and a job that is cut short loses everything."""
+    return 30.0 + 1.5 * expected
 
 
 def _over(task: DraftTask | EditTask) -> dict[str, Any]:

@@ -66,6 +66,26 @@ const nameAll = () => {
   nameButtons();
   const film = document.querySelector(".af-film video");
   if (film) inView.observe(film);
+  sayNews();
+};
+// What becomes of jobs, and what there is to notice, is said by one element that stays: those that show it are replaced
+// every second. What is hidden is not said.
+let lastNews = new Map();
+const speaker = document.createElement("div");
+speaker.className = "af-spoken";
+put(speaker, "role", "status");
+const sayNews = () => {
+  const page = document.querySelector(".gradio-container");
+  if (!page) return;
+  if (!speaker.isConnected) page.append(speaker);
+  const now = new Map();
+  for (const part of all("[data-spoken], .af-notice, :is(.af-progress, .af-status) .af-line")) {
+    const words = part.dataset.spoken ?? part.textContent;
+    if (part.checkVisibility()) now.set(part.dataset.job ?? words, words);
+  }
+  const news = [...now].filter(([key, words]) => lastNews.get(key) !== words).map(([, words]) => words);
+  lastNews = now;
+  if (news.length) speaker.textContent = news.join(". ");
 };
 new MutationObserver(nameAll).observe(document, {
   childList: true, subtree: true, characterData: true, attributes: true,

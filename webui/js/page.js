@@ -27,16 +27,23 @@ document.addEventListener("keydown", (event) => {
 const read = (storage, key, otherwise) => {
   try { return JSON.parse(window[storage].getItem(key)) ?? otherwise; } catch { return otherwise; }
 };
+let restored = false;  // whether what the tab remembers was read
 const write = (storage, key, value) => {
   try { window[storage].setItem(key, JSON.stringify(value)); } catch {}  // storage is off or full
 };
 window.adaflow = {
   edits: () => JSON.stringify(read("localStorage", "adaflow-edits", [])),
-  session: () => JSON.stringify(read("sessionStorage", "adaflow-tab", { job: read("localStorage", "adaflow-edits", [])[0] })),
-  keep: (part) => {
+  session: () => {
+    restored = true;
+    return JSON.stringify(read("sessionStorage", "adaflow-tab", { edits: read("localStorage", "adaflow-edits", []) }));
+  },
+  keep: ({ settings, ...part }) => {
+    if (!restored) return [];  // it is what the page comes with
+    // Beside the name of a model that is still being loaded stand the settings of the one before.
+    if (settings && !document.querySelector('[data-job^="load "]')) part.settings = settings;
     write("sessionStorage", "adaflow-tab", { ...read("sessionStorage", "adaflow-tab", {}), ...part });
-    if (part.job)
-      write("localStorage", "adaflow-edits", [...new Set([part.job, ...read("localStorage", "adaflow-edits", [])])].slice(0, 12));
+    const edits = read("localStorage", "adaflow-edits", []);
+    if (part.job && !edits.includes(part.job)) write("localStorage", "adaflow-edits", [part.job, ...edits].slice(0, 12));
     return [];
   },
   // Of what runs the tab remembers the job as soon as its progress is shown.

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from adaflow_core.storage.cache import Cache
 from adaflow_core.version import __version__
 from webui.components.examples import load_clips
+from webui.jobs.visitors import client_address
 from webui.page import build
 from webui.serving.upkeep import Upkeep
 from webui.studio import Studio
@@ -113,6 +114,8 @@ class _Tools:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ours = scope["type"] == "http" and f"{scope['path']}/".startswith("/mcp/")
+        if ours:
+            client_address.set((scope.get("client") or ("",))[0])
         await (self.tools if ours else self.app)(scope, receive, send)
 
 

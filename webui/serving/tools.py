@@ -147,7 +147,8 @@ class Tools:
         return {"job": self.studio.edit(plan, prompt, config)}
 
     async def status(self, job: _Job, wait: _Wait = 20) -> _Answer:
-        """The state of a job (waiting, running, done, stopped or failed), its stage, and seconds so far and left."""
+        """The state of a job (waiting, running, done, stopped or failed), its stage, the share that is done, seconds so
+        far and, where they are forecast, those left in all."""
         end = time.monotonic() + wait
         while not self.find_job(job).finished and time.monotonic() < end:
             await asyncio.sleep(_INTERVAL)

@@ -6,6 +6,7 @@ import ctypes
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,25 +38,31 @@ class Upkeep:
         self._stop.set()
 
     def clean(self) -> int:
-        """Delete everything that is past its time, and the oldest uploads over the size limit; returns the number.
+        """Delete everything that is past its time, and over the size limit the uploads that were used longest ago.
 
-        Finished edits count towards the limit; those over their share of it are forgotten as the next one is made.
+        Returns the number. Finished edits count towards the limit; those over their share of it are forgotten as the
+        next one is made.
         """
         limits = self.studio.limits
         deleted = self.studio.forget_older_than(limits.keep_seconds)
-        oldest, in_use = time.time() - limits.keep_seconds, self.studio.jobs.files_in_use()
-        return deleted + self._clean_uploads(oldest, in_use) + self._clean_cache(oldest, in_use)
+        oldest = time.time() - limits.keep_seconds
+        in_use, used = self.studio.jobs.files_in_use(), self.studio.files_used()
+        return deleted + self._clean_uploads(oldest, in_use, used) + self._clean_cache(oldest, in_use | used.keys())
 
-    def _clean_uploads(self, oldest: float, in_use: set[Path]) -> int:
-        # By change time: a copy has the modification time of its original.
-        files = [(file.stat(), file) for file in self.uploads.rglob("*") if file.is_file() and file not in self._own]
-        total, deleted = sum(stat.st_size for stat, _ in files) + self.studio.jobs.held_bytes(), 0
-        for stat, file in sorted(files, key=lambda pair: pair[0].st_ctime):
-            too_old, too_many = stat.st_ctime < oldest, total > self.studio.limits.keep_bytes
+    def _clean_uploads(self, oldest: float, in_use: set[Path], used: Mapping[Path, float]) -> int:
+        files = []
+        for file in self.uploads.rglob("*"):
+            if file.is_file() and file not in self._own:
+                stat = file.stat()
+                # By change time: a copy has the modification time of its original.
+                files.append((max(stat.st_ctime, used.get(file, 0.0)), stat.st_size, file))
+        total, deleted = sum(size for _, size, _ in files) + self.studio.jobs.held_bytes(), 0
+        for last, size, file in sorted(files):
+            too_old, too_many = last < oldest, total > self.studio.limits.keep_bytes
             if file not in in_use and (too_old or too_many):
                 file.unlink(missing_ok=True)
                 _remove_empty(file.parent, self.uploads)
-                total, deleted = total - stat.st_size, deleted + 1
+                total, deleted = total - size, deleted + 1
         return deleted
 
     def _clean_cache(self, oldest: float, in_use: set[Path]) -> int:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from webui import views
 from webui.components.edit import EditStep
-from webui.events.edit import EditEvents
+from webui.events.edit import BeginEvents, EditEvents
 from webui.events.plan import PlanEvents
-from webui.outputs import DraftOutputs, PlaceOutputs, collect
+from webui.outputs import DraftOutputs, PlaceOutputs, PreviewOutputs, collect
 from webui.settings import EDIT
-from webui.wiring.shared import IMMEDIATE, PRIVATE, PUBLIC, Events, Steps, parameters, plan_first, when_plan_changes
+from webui.wiring.shared import (
+    IMMEDIATE,
+    PRIVATE,
+    PRIVATE_LATEST,
+    PUBLIC,
+    Events,
+    Steps,
+    parameters,
+    plan_first,
+    when_plan_changes,
+)
 
 # What the browser remembers is said by functions of js/page.js.
 _KEEP_PLACE = "(placed) => adaflow.keep({ placed })"
@@ -54,19 +62,24 @@ def connect_draft(events: Events, steps: Steps) -> None:
 def connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
     """The button Edit."""
     editing, plan, edit = events.editing, steps.plan, steps.edit
-    asked = _asked(edit.start, editing, edit, edit.prompting, edit.region.over)
-    planned = plan_first(asked, edit.progress, events, steps)
-    inputs = collect(parameters(editing.edit), plan, edit, edit.region)
-    started = planned.success(editing.edit, inputs, edit.job_id, api_name="edit", **PUBLIC)
+    parts = plan, edit, edit.region, steps.video
+    begin = BeginEvents(events.planning, editing).begin
+    outputs = [*collect(PreviewOutputs._fields, plan, status=edit.progress), edit.job_id]
+    started = edit.start.click(begin, collect(parameters(begin), *parts), outputs, **PRIVATE)
+    edit.start_of_plan.click(
+        editing.edit, collect(parameters(editing.edit), *parts), edit.job_id, api_name="edit", **PUBLIC
+    )
     check_prompt = editing.check_prompt, collect(parameters(editing.check_prompt), plan, edit), edit.prompt_problems
     negative = edit.settings["negative_prompt"]
     gr.on([edit.prompt.blur, edit.prompt.submit, negative.blur], *check_prompt, api_name="check_prompt", **PUBLIC)
-    started.success(*check_prompt, **PRIVATE).then(list, None, edit.takes, **PRIVATE)
-    jobs = collect(parameters(editing.stop), edit, edit.region, plan_job_id=plan.job_id)
+    started.success(*check_prompt, **PRIVATE)
+    made = [edit.takes, steps.video.project_line]
+    edit.shown_job.change(editing.takes_made, [edit.shown_job, edit.takes], made, **PRIVATE_LATEST)
+    jobs = collect(parameters(editing.stop), *parts)
     edit.stop.click(editing.stop, jobs, edit.progress, api_name="stop", **IMMEDIATE)
     return started
 
 
-def _asked(button: gr.Button, editing: EditEvents, edit: EditStep, *more: Any) -> gr.events.Dependency:
+def _asked(button: gr.Button, editing: EditEvents, edit: EditStep) -> gr.events.Dependency:
     """A click, if there is a prompt."""
-    return button.click(editing.check_not_empty, [edit.prompt, *more], None, **PRIVATE)
+    return button.click(editing.check_not_empty, edit.prompt, None, **PRIVATE)

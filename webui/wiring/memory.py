@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import gradio as gr
 
 from webui.events.plan import PlanEvents
@@ -12,11 +14,11 @@ from webui.wiring.shared import (
     EACH,
     HISTORY,
     PRIVATE,
-    SETTLED,
     Events,
     Steps,
     history_call,
     keep_plan,
+    keep_settings,
     kept_settings,
     next_version,
     parameters,
@@ -31,7 +33,7 @@ _SESSION = "() => [adaflow.session()]"
 _ASIDE = "(_, job, watched) => [adaflow.edits(), job, watched]"
 _KEEP_VIDEO = "(video) => adaflow.keep({ video })"
 _KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
-_KEEP_SETTINGS = "(...settings) => adaflow.keep({ settings })"
+_KEEP_BEGUN = "(job) => adaflow.keep({ job })"
 _KEEP_SHOWN = "(shown) => adaflow.keep({ shown })"
 _KEEP_RUNNING = "(progress, ...settings) => adaflow.keepRunning(progress, settings)"
 _KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
@@ -55,7 +57,7 @@ def _keep(planning: PlanEvents, steps: Steps, keeping: list[gr.events.Dependency
     """What is made, chosen and typed is remembered as it comes."""
     video, plan, edit = steps.video, steps.plan, steps.edit
     settings = kept_settings(steps)
-    for event in keeping[:-2]:
+    for event in keeping[:-1]:
         keep_plan(event, steps)
     for event in keeping[-2:]:
         event.success(None, [edit.job_id, plan.facts, *settings], None, js=_KEEP_JOB, **PRIVATE)
@@ -73,9 +75,9 @@ def _keep(planning: PlanEvents, steps: Steps, keeping: list[gr.events.Dependency
     for progress in (plan.status, edit.progress, edit.draft_progress, edit.place_progress):
         progress.change(None, [progress, *settings], None, js=_KEEP_RUNNING, **PRIVATE)
     edit.shown_job.change(None, edit.shown_job, None, js=_KEEP_SHOWN, **PRIVATE)
-    # Those that change long after the last plan, or with the edit itself.
-    chosen = [edit.prompts.change, edit.prompting.change, edit.takes.change, edit.region.deliver.change]
-    gr.on(chosen, None, None, None, js=SETTLED, **PRIVATE).then(None, settings, None, js=_KEEP_SETTINGS, **PRIVATE)
+    edit.job_id.change(None, edit.job_id, None, js=_KEEP_BEGUN, **PRIVATE)
+    # But for the model, of which the settings come when it is loaded (`connect_settings`).
+    keep_settings(partial(gr.on, [setting.change for setting in settings if setting is not plan.model]), steps)
 
 
 def _restore(blocks: gr.Blocks, events: Events, steps: Steps) -> None:
@@ -90,7 +92,6 @@ def _restore(blocks: gr.Blocks, events: Events, steps: Steps) -> None:
         edit.shown_job,
         edit.drafted,
         edit.placed,
-        plan.job_id,
         edit.draft_job_id,
         edit.place_job_id,
         plan.plan_id,
@@ -99,7 +100,7 @@ def _restore(blocks: gr.Blocks, events: Events, steps: Steps) -> None:
         *collect(ModelShown._fields, plan, edit, video),
         *kept_settings(steps),
     ]
-    loaded = blocks.load(planning.restore, edit.session, restored, js=_SESSION, **PRIVATE)
+    loaded = blocks.load(planning.restore, [edit.session, plan.begun], restored, js=_SESSION, **PRIVATE)
     # Now, since the edit may run for long; and again when it has ended.
     loaded.then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
     watch = watch_call(editing, steps)
@@ -112,9 +113,12 @@ def _restore(blocks: gr.Blocks, events: Events, steps: Steps) -> None:
     shown.then(events.region.keyframes, plan.plan_id, part.keyframe, **PRIVATE)
     for handler, kind in ((events.film.show_drafts, DraftOutputs), (editing.show_place, PlaceOutputs)):
         shown.then(handler, collect(parameters(handler), plan, edit), collect(kind._fields, edit), **PRIVATE)
-    previewing = [plan.plan_id, plan.job_id], collect(PreviewOutputs._fields, plan)
+    previewing = [plan.plan_id, plan.begun], collect(PreviewOutputs._fields, plan)
     planned = shown.then(planning.go_on_planning, *previewing, **PRIVATE)
     keep_plan(planned, steps)
+    # An edit that came after the planning was not there before.
+    begun = planned.success(editing.watch_begun, *watch[1:], **EACH)
+    begun.success(*history_call(editing, steps), js=HISTORY, **PRIVATE)
     for event in (shown, planned):
         add_rows(event.success, events.film, steps)
     show_over(shown.then, events.region, steps)

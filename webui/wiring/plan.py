@@ -11,7 +11,7 @@ from webui.components.plan import PlanStep
 from webui.events.timeline import TimelineEvents
 from webui.messages import quietly
 from webui.outputs import MatchOutputs, ModelOutputs, ModelShown, PreviewOutputs, ZoomOutputs, collect
-from webui.settings import ALL, EDIT, PLAN
+from webui.settings import ALL, AUTOMATIC, EDIT, FORECAST, PLAN
 from webui.wiring.shared import (
     EACH,
     IMMEDIATE,
@@ -23,6 +23,7 @@ from webui.wiring.shared import (
     Events,
     Steps,
     frame_call,
+    keep_settings,
     parameters,
     preview_inputs,
     show_selection,
@@ -35,6 +36,7 @@ from webui.wiring.shared import (
 _SAVE_PLAN = (
     "() => setTimeout(() => document.querySelector('.af-plan-file a, a.af-plan-file, .af-plan-file')?.click(), 300)"
 )
+_FOLLOWED = "prune", "keyframes", "scales"  # the plan follows these by itself
 _NOT_BY_HAND = "() => ['']"
 
 
@@ -42,29 +44,34 @@ def connect_settings(events: Events, steps: Steps) -> None:
     """The model with its own settings, and the buttons that bring these back."""
     plan, edit = steps.plan, steps.edit
     outputs = collect((*ModelOutputs._fields, *ModelShown._fields, *ALL), plan, edit, steps.video)
-    choose = events.planning.choose_model, [plan.model, plan.model_before], outputs
-    plan.model.input(*choose, api_name="choose_model", **LATEST)
+    choose = events.planning.choose_model, [plan.model, plan.model_before, plan.begun], outputs
+    chosen = plan.model.input(*choose, api_name="choose_model", **PUBLIC | {"trigger_mode": "multiple"})
     larger = steps.video.larger.click(events.planning.larger_model, None, plan.model, **PRIVATE)
-    larger.then(*choose, **PRIVATE_LATEST)
-    plan.reset.click(events.planning.own_settings, plan.model, collect(PLAN, plan), **PRIVATE)
+    for event in (chosen, larger.then(*choose, **EACH)):
+        keep_settings(event.then, steps)
+    own = plan.reset.click(events.planning.own_settings, plan.model, collect(PLAN, plan), **PRIVATE)
     edit.reset.click(events.editing.own_settings, plan.model, collect(EDIT, edit), **PRIVATE)
+    # Where others are set than those of what is shown, the page says so.
+    known, others = {**plan.settings, **edit.settings}, (steps.video.source_prompt, plan.model, plan.side, plan.frames)
+    asked = [known[name] for name in (*PLAN, *FORECAST) if name not in _FOLLOWED]
+    check = events.planning.check_shown, preview_inputs(events.planning, steps), plan.stale
+    gr.on([component.change for component in (*others, *asked)], *check, **PRIVATE_LATEST)
+    for when in (own.then, when_plan_changes(steps)):
+        when(*check, **PRIVATE_LATEST)
 
 
 def connect_preview(events: Events, steps: Steps) -> list[gr.events.Dependency]:
     planning, plan = events.planning, steps.plan
     inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, plan)
     previewed = plan.preview.click(planning.preview, inputs, outputs, api_name="preview", **PUBLIC)
-    replanned = gr.on(
-        [plan.settings[name].release for name in ("prune", "keyframes")] + [plan.settings["scales"].input],
-        planning.replan,
-        inputs,
-        outputs,
-        api_name="replan",
-        **LATEST,
-    )
+    replanned = [plan.settings["scales"].input(planning.replan, inputs, outputs, api_name="replan", **LATEST)]
+    # What is set elsewhere in the place of a slider's value gives way when the slider is moved.
+    for name, instead, nothing in (("keyframes", "keyframes_at", "''"), ("prune", "kv_frames", AUTOMATIC)):
+        moved = plan.settings[name].release(None, None, plan.settings[instead], js=f"() => [{nothing}]", **PRIVATE)
+        replanned.append(moved.then(planning.replan, inputs, outputs, **PRIVATE_LATEST))
     show_selection(when_plan_changes(steps), events, steps)
-    plan.stop.click(planning.stop_preview, plan.job_id, plan.status, api_name="stop_preview", **IMMEDIATE)
-    return [previewed, replanned]
+    plan.stop.click(planning.stop_preview, plan.begun, plan.status, api_name="stop_preview", **IMMEDIATE)
+    return [previewed, *replanned]
 
 
 def connect_plan_views(events: Events, plan: PlanStep, edit: EditStep) -> None:

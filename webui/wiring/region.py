@@ -28,7 +28,7 @@ def connect_region(region: RegionEvents, steps: Steps) -> None:
         gr.on([part.find_words.click, part.region_words.submit], *call(region.find_words, shown), **EACH),
         part.feather.release(*call(region.set_feather, shown), **EACH),
     ]
-    part.load_frame.click(*call(region.load_frame, [part.canvas]), **PRIVATE)
+    part.load_frame.click(*call(region.load_frame, [part.canvas, part.loaded]), **PRIVATE)
     changed = [
         *searches,
         part.no_region.click(*call(region.no_region, shown), **PRIVATE),

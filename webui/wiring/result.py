@@ -22,20 +22,23 @@ from webui.wiring.shared import (
     zoom_call,
 )
 
-# The frame that the edit's video shows.
-_SHOWN_FRAME = (
-    "(frame, report) => [Math.round((document.querySelector('.af-edited video')?.currentTime ?? 0) * "
-    "(report?.fps ?? 0))]"
-)
+# The second that the edit's video shows.
+_SHOWN_SECOND = "(job) => [job, document.querySelector('.af-edited video')?.currentTime ?? 0]"
+_NO_PROMPT = "() => ['']"
 
 
 def connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
     film, edit, result = events.film, steps.edit, steps.result
     inputs = collect(parameters(film.retake), result, job_id=edit.shown_job)
     started = result.retake.click(film.retake, inputs, edit.job_id, api_name="retake", **PUBLIC)
+    started.success(str, edit.job_id, result.retake_job_id, **PRIVATE)
     # What stops an edit, here too: the buttons of step 3 may be a screen away.
     result.stop_retake.click(
-        events.editing.stop, edit.job_id, result.retake_progress, api_visibility="private", **IMMEDIATE
+        events.editing.stop_retake,
+        [result.retake_job_id, edit.job_id, edit.watched],
+        result.retake_progress,
+        api_visibility="private",
+        **IMMEDIATE,
     )
     stretch = collect(parameters(film.stretch), result, job_id=edit.shown_job)
     gr.on(
@@ -45,8 +48,12 @@ def connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
         result.stretch_pictures,
         **PRIVATE | {"trigger_mode": "always_last"},
     )
-    for button, slider in ((result.first_here, result.first), (result.end_here, result.end)):
-        moved = button.click(None, [slider, result.report], slider, js=_SHOWN_FRAME, **PRIVATE)
+    shown = [edit.shown_job, result.shown_second]
+    for button, handler, slider in (
+        (result.first_here, film.begin_here, result.first),
+        (result.end_here, film.end_here, result.end),
+    ):
+        moved = button.click(handler, shown, slider, js=_SHOWN_SECOND, **PRIVATE)
         moved.then(film.stretch, stretch, result.stretch_pictures, **PRIVATE)
     return started
 
@@ -55,6 +62,7 @@ def connect_result(events: Events, steps: Steps, started: list[gr.events.Depende
     editing, edit, result = events.editing, steps.edit, steps.result
     watch = watch_call(editing, steps)
     chosen = result.shown.input(editing.choose_shown, [result.shown, edit.watched], edit.job_id, **PRIVATE)
+    result.shown.input(None, None, result.retake_prompt, js=_NO_PROMPT, **PRIVATE)
     # One that runs goes on aside, and its progress with it.
     begun_edit, begun_retake = (
         event.success(editing.turn_to, [edit.job_id, edit.watched], None, **PRIVATE) for event in started

@@ -42,15 +42,22 @@ def add_rows(when: Callable[..., gr.events.Dependency], film: FilmEvents, steps:
     """After a reload: the rows, where they are to be shown and there are none; it may have ended what makes them."""
     edit = steps.edit
     rows, asked = collect(RowsOutputs._fields, edit), [steps.plan.plan_id, edit.prompting, edit.prompt]
-    when(partial(_missing_rows, film), [*asked, edit.prompts, edit.prompts_version], rows, **PRIVATE)
+    when(partial(_missing_rows, film), [*asked, *rows], rows, **PRIVATE)
 
 
 def _missing_rows(
-    film: FilmEvents, plan_id: str, prompting: str, prompt: str, prompts: Rows, version: float
+    film: FilmEvents,
+    plan_id: str,
+    prompting: str,
+    prompt: str,
+    prompts: Rows,
+    version: float,
+    rows_of: dict[str, Any],
+    takes: Any,
 ) -> RowsOutputs:
     if prompting == views.ONE or prompts or film.studio.find_plan(plan_id) is None:
         return unchanged(RowsOutputs)
-    return film.shots(plan_id, prompts, version, prompt)
+    return film.shots(plan_id, prompts, version, rows_of, takes, prompt)
 
 
 def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows, plan_id: str) -> None:
@@ -93,6 +100,4 @@ def _by_shot(prompting: str) -> tuple[Any, ...]:
 def _refuse_one(prompting: str) -> None:
     """With one prompt nothing follows: there are no rows to be shown."""
     if prompting == views.ONE:
-        problem = refusal("there is one prompt")
-        problem.visible = False
-        raise problem
+        raise refusal("there is one prompt", visible=False)

@@ -41,6 +41,7 @@ LATEST: dict[str, Any] = {**PUBLIC, "trigger_mode": "always_last"}  # of a moved
 PRIVATE_LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
 Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
 # What the browser remembers is said by functions of js/page.js.
+_KEEP_SETTINGS = "(...settings) => adaflow.keep({ settings })"
 _KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, planning: null, settings })"
 KEEP_OVER = "(over) => adaflow.keep({ over })"
 HISTORY = "(_, job) => [adaflow.edits(), job]"
@@ -76,7 +77,7 @@ def plan_first(
 ) -> gr.events.Dependency:
     """Make the plan again if the settings have changed, so that what comes then follows what is shown.
 
-    Its job is known as that of the button Preview, so that another video ends it, and with it what comes then.
+    Its job is among those that the tab has begun, so that another video ends it, and with it what comes then.
     """
     planning = events.planning
     inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, steps.plan, status=status)
@@ -88,6 +89,12 @@ def plan_first(
 def keep_plan(event: gr.events.Dependency, steps: Steps) -> None:
     """The tab remembers the plan that was made, with the settings."""
     event.success(None, [steps.plan.facts, *kept_settings(steps)], None, js=_KEEP_PLAN, **PRIVATE)
+
+
+def keep_settings(when: Callable[..., gr.events.Dependency], steps: Steps) -> None:
+    """After an event the tab remembers the settings, as they are when all of it is shown."""
+    settled = when(None, None, None, js=SETTLED, **PRIVATE_LATEST)
+    settled.then(None, kept_settings(steps), None, js=_KEEP_SETTINGS, **PRIVATE_LATEST)
 
 
 def kept_settings(steps: Steps) -> list[Any]:

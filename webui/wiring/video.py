@@ -10,6 +10,7 @@ from webui.messages import quietly
 from webui.outputs import ModelShown, OverOutputs, ProjectOutputs, VideoOutputs, collect
 from webui.settings import ALL
 from webui.wiring.shared import (
+    EACH,
     HISTORY,
     KEEP_OVER,
     PRIVATE,
@@ -24,12 +25,11 @@ from webui.wiring.shared import (
 
 # What the browser remembers is said by functions of js/page.js.
 _NO_PLAN = "job, plan: null, planning: null, drafted: null, placed: null"
-_KEEP_NO_PLAN = f"(job) => adaflow.keep({{ {_NO_PLAN}, settings: null, opened: false }})"
-_KEEP_PROJECT = f"(job, ...settings) => adaflow.keep({{ {_NO_PLAN}, settings, opened: true }})"
+_KEEP_NO_PLAN = f"(job, ...settings) => adaflow.keep({{ {_NO_PLAN}, settings }})"
 _HOLD = "(...jobs) => { adaflow.hold(true); return jobs; }"
 _RELEASE = "() => { adaflow.hold(false); return []; }"
 # As the handlers take them.
-_JOBS = "plan_job_id", "place_job_id", "draft_job_id", "region_job_id", "watched"
+_JOBS = "begun", "place_job_id", "draft_job_id", "region_job_id", "watched"
 
 
 def connect_video(events: Events, steps: Steps) -> None:
@@ -40,10 +40,13 @@ def connect_video(events: Events, steps: Steps) -> None:
     uploaded = gr.on(events_of_upload, planning.uploaded, jobs, cleared, js=_HOLD, **PRIVATE)
     for event in (chosen, uploaded):
         event.then(None, None, None, js=_RELEASE, **PRIVATE)
-        event.then(None, steps.edit.job_id, None, js=_KEEP_NO_PLAN, **PRIVATE)
+        event.then(None, [steps.edit.job_id, *kept_settings(steps)], None, js=_KEEP_NO_PLAN, **PRIVATE)
         _leave_edit(event, events, steps)
-    video.video.change(planning.describe, video.video, video.line, api_name="describe", **PUBLIC).success(
-        quietly(planning.playable), video.video, video.playable, api_name="playable", **PUBLIC
+    # What is read of a large file takes long, and keeps nothing waiting that is about the next one.
+    about, each = [video.video, video.described], PUBLIC | {"trigger_mode": "multiple"}
+    video.video.change(planning.describe, about, video.line, api_name="describe", **each)
+    video.video.change(_no_copy, None, video.playable, **EACH).then(
+        quietly(planning.playable), about, video.playable, api_name="playable", **each
     )
 
 
@@ -56,7 +59,7 @@ def connect_project(events: Events, steps: Steps) -> None:
         events.film.open_project, inputs, outputs, api_name="open_project", **PUBLIC
     ).success(events.planning.another_plan, jobs, cleared, **PRIVATE)
     opened.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
-    opened.then(None, [edit.job_id, *kept_settings(steps)], None, js=_KEEP_PROJECT, **PRIVATE)
+    opened.then(None, [edit.job_id, *kept_settings(steps)], None, js=_KEEP_NO_PLAN, **PRIVATE)
     over = opened.then(
         events.region.keep_opened, edit.region.over, collect(OverOutputs._fields, edit.region), **PRIVATE
     )
@@ -64,11 +67,14 @@ def connect_project(events: Events, steps: Steps) -> None:
     _leave_edit(opened, events, steps)
 
 
+def _no_copy() -> gr.Video:
+    return gr.Video(None, visible=False)
+
+
 def _clearing(steps: Steps) -> tuple[list[Any], list[Any]]:
     """What is taken away with a video, and the jobs that are about it; the last of these are edits."""
-    edit, plan = steps.edit, steps.plan
-    parts, job = (edit, edit.region, plan, steps.result, steps.video), {"plan_job_id": plan.job_id}
-    return collect(VideoOutputs._fields, *parts, **job), collect(_JOBS, edit, edit.region, **job)
+    parts = steps.edit, steps.edit.region, steps.plan, steps.result, steps.video
+    return collect(VideoOutputs._fields, *parts), collect(_JOBS, *parts)
 
 
 def _leave_edit(event: gr.events.Dependency, events: Events, steps: Steps) -> None:

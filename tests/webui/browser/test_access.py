@@ -24,6 +24,13 @@ CONTRAST = """(a, b) => {
   return (high + 0.05) / (low + 0.05);
 }"""
 
+# From here on, what is spoken of jobs.
+SPOKEN = """() => {
+  window.spoken = [];
+  new MutationObserver(() => spoken.push(document.querySelector(".af-spoken").textContent))
+    .observe(document.querySelector(".af-spoken"), { childList: true });
+}"""
+
 
 @pytest.mark.thorough
 def test_what_is_on_the_page_has_a_name_and_a_key(page: Page) -> None:
@@ -37,8 +44,15 @@ def test_what_is_on_the_page_has_a_name_and_a_key(page: Page) -> None:
     opened.click()
     page.wait_for_function("e => e.ariaExpanded === 'false'", arg=opened.element_handle())
 
+    page.evaluate(SPOKEN)
     page.get_by_role("button", name="Preview keyframes").click()
     page.locator(".af-facts").wait_for()
+    page.wait_for_function("spoken.at(-1)?.startsWith('Preview ready: ')")
+    spoken = page.evaluate("spoken")
+    assert 2 <= len(spoken) <= 16 and not any(" s " in words for words in spoken), (
+        "each stage once, without its seconds"
+    )
+    assert page.locator(".af-spoken[role=status]").count() == 1
     tab = page.get_by_role("tab", name="Keyframes")
     tab.focus()
     for key, reached in (
@@ -110,7 +124,7 @@ def test_no_serious_accessibility_violations(page: Page) -> None:
     page.keyboard.press("Tab")
     page.wait_for_function("!document.querySelector('[role=option]')")  # a list that is left does not cover the page
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     page.get_by_role("button", name="Show where it changes").click()
     page.get_by_text("Changes here").wait_for()
     page.get_by_role("button", name="Try on keyframes").click()

@@ -51,7 +51,7 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     page.set_viewport_size({"width": size["width"], "height": 500})
     rows.nth(0).scroll_into_view_if_needed()
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     assert page.evaluate(IN_VIEW, ".af-job")
     page.set_viewport_size(size)
     page.get_by_text("“a green ball”").wait_for()
@@ -89,7 +89,7 @@ def test_an_edit_over_time(page: Page, width: int, tmp_path: Path) -> None:
     page.get_by_role("button", name="Settings of the edit").click()
     assert page.get_by_label("number input for Guidance").input_value() == "3"
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the video").click()
     assert Path(download.value.path()).read_bytes() == film

@@ -82,7 +82,7 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, opened: 
 
     page.get_by_role("radio", name="working").check()
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the report").click()
     report = json.loads(Path(download.value.path()).read_text())
@@ -107,7 +107,7 @@ def test_a_region_a_keyframe_by_hand_and_the_delivered_size(page: Page, opened: 
     page.get_by_text("What was painted or given back (frame 0, 4, ").wait_for()
     page.get_by_role("radio", name="working").check()
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     page.get_by_role("button", name="Only a part of the picture").click()
     page.get_by_text(PAINTED).wait_for()
     with page.expect_download() as download:

@@ -119,7 +119,7 @@ def test_the_place_of_an_edit_is_shown_before_it(page: Page) -> None:
 def test_the_result_can_be_compared_scored_and_repeated(page: Page) -> None:
     clip = choose_example(page, frames="0:4")
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     for name in ("Prompt agreement", "Left as it was", "Flicker", "Change from frame to frame"):
         page.locator(".af-fact", has_text=name).wait_for()
 
@@ -161,7 +161,7 @@ def test_both_videos_play_and_stand_as_one(page: Page) -> None:
     """Whichever of them is touched."""
     choose_example(page)
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     page.wait_for_function(f"{SOURCE}?.readyState > 2 && {EDITED}?.readyState > 2")
     page.evaluate(f"{SOURCE}.pause()")
     page.wait_for_function(f"{EDITED}.paused && Math.abs({EDITED}.currentTime - {SOURCE}.currentTime) < 0.011")

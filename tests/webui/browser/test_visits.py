@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+import threading
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from adaflow_core.video.decode import probe
+from helpers.jobs import wait_for
 from helpers.pages import IN_BROWSER, IN_VIEW, PATIENCE, choose_example, fact, remembered, set_slider
+from webui.jobs.engines import Engines
+from webui.jobs.queue import Report, Stop
+from webui.jobs.tasks import EditTask, PlanTask
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -62,7 +68,7 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     page.get_by_role("button", name="Edit", exact=True).click()
     page.locator(".af-running").wait_for()
     assert page.evaluate(IN_VIEW, ".af-job")
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     page.get_by_role("link", name="See it").click()
     page.wait_for_function(IN_VIEW, arg=".af-result .af-quote")
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
@@ -78,11 +84,14 @@ def test_from_an_example_to_the_edited_video(page: Page, tmp_path: Path) -> None
     assert [probe(file).frames for file in files] == [8, 8]
     assert files[0].read_bytes() != files[1].read_bytes()
 
-    # A reload finds the result again.
-    remembered(page, "tab.job")
+    # A reload finds the result again, and what was set since.
+    page.get_by_label("Negative prompt").fill("rain")
+    remembered(page, "tab.job && tab.settings?.includes('rain')")
     page.reload()
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
+    page.get_by_role("button", name="Settings of the edit").click()
+    assert page.get_by_label("Negative prompt").input_value() == "rain"
 
 
 _SLOW = """() => {
@@ -127,7 +136,7 @@ def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Pa
     page.get_by_text("Nothing is running that could be stopped.").wait_for()
     prompt = page.get_by_label("Prompt", exact=True)
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Edit ready").wait_for()
+    page.get_by_text("Edit ready", exact=True).wait_for()
     page.get_by_text(f"“{clip['prompt']}”").wait_for()
     first = remembered(page, "tab.job && tab.video")
     prompt.fill("a green ball")
@@ -182,10 +191,34 @@ def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Pa
     assert page.locator(".af-facts").count() == 0 and not page.get_by_text("“a green ball”").is_visible()
 
 
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[PlanTask | EditTask]], threading.Event]]:
+    """Tasks of a kind wait, until what is returned is set or they are stopped."""
+    held: list[threading.Event] = []
+
+    def hold(task: type[PlanTask | EditTask]) -> threading.Event:
+        release, run = threading.Event(), task.run
+
+        def wait(self: Any, engines: Engines, report: Report, stop: Stop) -> object:
+            wait_for(release)(report, stop)
+            return run(self, engines, report, stop)
+
+        monkeypatch.setattr(task, "run", wait)
+        held.append(release)
+        return release
+
+    yield hold
+    for release in held:  # they would keep the next test's from running
+        release.set()
+
+
 @pytest.mark.thorough
-def test_another_example_takes_away_what_was_of_the_first(page: Page) -> None:
+def test_another_example_takes_away_what_was_of_the_first(
+    page: Page, hold: Callable[[type[PlanTask | EditTask]], threading.Event]
+) -> None:
     """A planning ends with what would follow it; an edit goes on aside, and is shown when it is asked for."""
-    first = choose_example(page, frames="1:41")  # which no other test plans, so that it takes its time
+    plans, edits = hold(PlanTask), hold(EditTask)
+    first = choose_example(page)
     second = page.get_by_role("button", name=re.compile("Thumbnail 2 of")).first
     page.get_by_role("button", name="Edit", exact=True).click()
     page.locator(".af-job").wait_for()
@@ -194,7 +227,8 @@ def test_another_example_takes_away_what_was_of_the_first(page: Page) -> None:
     page.wait_for_function("text => ![...document.querySelectorAll('textarea, input')].some(e => e.value === text)",
                            arg=first["prompt"])  # fmt: skip
     page.locator(".af-job").wait_for(state="detached")
-    page.wait_for_timeout(3000)
+    plans.set()
+    page.wait_for_timeout(1500)
     assert page.locator(".af-job, .toast-body").count() == 0 and not page.locator(".af-facts").first.is_visible()
 
     # Drafts say that they are ready, and a reload finds them.
@@ -202,7 +236,7 @@ def test_another_example_takes_away_what_was_of_the_first(page: Page) -> None:
     page.get_by_role("button", name="Try on keyframes").click()
     remembered(page, "tab.drafted")  # as soon as their progress is shown
     page.reload()
-    page.get_by_text("Draft ready").wait_for()
+    page.locator(".af-job", has_text="Draft ready").wait_for()
     page.get_by_role("link", name="See it").click()
     page.wait_for_function(IN_VIEW, arg=".af-draft .af-quote")
     remembered(page, "tab.drafted && tab.plan && tab.video")
@@ -210,9 +244,11 @@ def test_another_example_takes_away_what_was_of_the_first(page: Page) -> None:
     page.get_by_text("The edit goes on from it.").wait_for()
 
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.locator(".af-job", has_text=re.compile("Inverting the source|Editing")).wait_for()
+    page.locator('.af-job[data-job^="edit"]').wait_for()
     mine = prompt.input_value()
     page.get_by_role("button", name=re.compile("Thumbnail 1 of")).first.click()
+    page.locator(".af-job", has_text=mine).wait_for()
+    edits.set()
     page.get_by_text("It is among the edits so far").wait_for()
     assert page.get_by_text(f"“{mine}”").first.is_visible(), "it says which edit it is"
     assert not page.locator("#result").is_visible() and prompt.input_value() == first["prompt"]
@@ -250,7 +286,7 @@ def test_two_visitors_get_their_own_results(browser: Browser, address: str, tmp_
         page.get_by_role("button", name="Edit", exact=True).click()
     lengths = []
     for page, clip in zip(pages, clips, strict=True):
-        page.get_by_text("Edit ready").wait_for()
+        page.get_by_text("Edit ready", exact=True).wait_for()
         page.get_by_text(f"“{clip['prompt']}”").wait_for()
         url = page.locator(".af-edited video").get_attribute("src")
         file = tmp_path / f"{len(lengths)}.mp4"

@@ -25,7 +25,7 @@ from webui.events.follow import show_unless_left
 from webui.events.over import nothing
 from webui.events.plan import SETTINGS, PlanEvents
 from webui.events.region import RegionEvents
-from webui.jobs.queue import Jobs, Watched
+from webui.jobs.queue import Begun, Jobs, Watched
 from webui.jobs.tasks import Drafts, FoundPlace, Request
 from webui.outputs import PreviewOutputs
 from webui.page import build
@@ -48,33 +48,33 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
     events, profile = PlanEvents(here, []), here.profile()
     plan_id = here.store_plan(Request(str(drawn_clip), PlanConfig()), small_plan())
     editing = EditEvents(here)
-    begun: Any
+    begun, running, progress = Begun(), None, f"{kind}_progress"  # type: Begun, Any, str
     if kind == "preview":
         settings = shown_values([*PLAN, *FORECAST], profile)
-        begun, name = events.preview(None, str(drawn_clip), "a ball", "", 0, "", *settings), "job_id"
+        running, progress = events.preview(None, str(drawn_clip), "a ball", "", 0, "", begun, *settings), "status"
     elif kind == "place":
-        begun, name = editing.place(plan_id, "a cube", 0.5, 0.5), "place_job_id"
+        running = editing.place(plan_id, "a cube", 0.5, 0.5)
     else:
         settings = shown_values(EDIT, profile)
         film = FilmEvents(here, [], editing)
-        begun, name = film.draft(plan_id, "a cube", next(iter(views.TRIED)), None, *settings), "draft_job_id"
+        running = film.draft(plan_id, "a cube", next(iter(views.TRIED)), None, *settings)
     jobs: list[str] = []
 
     def leave(outputs: Any) -> None:
-        jobs.append(getattr(outputs, name))
-        ids = {f"{each}_job_id": "" for each in ("plan", "place", "draft", "region")}
-        ids[{"preview": "plan_job_id"}.get(kind, name)] = jobs[0]
-        cleared = events.another_video(**ids, watched=Watched())
-        assert cleared.plan_id == cleared.plan_job_id == cleared.place_job_id == cleared.draft_job_id == ""
+        jobs.append(begun.plans[0] if kind == "preview" else getattr(outputs, f"{kind}_job_id"))
+        ids = {f"{each}_job_id": jobs[0] if each == kind else "" for each in ("place", "draft", "region")}
+        cleared = events.another_video(begun, **ids, watched=Watched())
+        assert cleared.plan_id == cleared.status == cleared.place_job_id == cleared.draft_job_id == ""
         assert cleared.progress == cleared.draft_progress == cleared.place_progress == cleared.drafted == ""
         assert cleared.keyframes_at == cleared.region_progress == "", "frames are counted in a video"
-        opened = events.another_plan(**ids, watched=Watched())
+        assert (cleared.retake_prompt, cleared.retake_seed, cleared.painted_frame, cleared.box_left) == ("", 1, 0, 25)
+        opened = events.another_plan(begun, **ids, watched=Watched())
         assert opened.keyframes_at == opened.frames == gr.skip(), "those of the project"
 
     seen: list[Any] = []
 
     async def watch() -> None:
-        async for outputs in begun:
+        async for outputs in running:
             seen.append(outputs)
             if len(seen) == 1:
                 leave(outputs)
@@ -82,7 +82,7 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
     with pytest.raises(gr.Error) as problem:
         asyncio.run(asyncio.wait_for(watch(), 30))
     assert problem.value.visible is False
-    assert getattr(seen[-1], name) == "", "its progress is taken away"
+    assert getattr(seen[-1], progress) == "", "its progress is taken away"
     assert finish(here.jobs, jobs[0]).state == "stopped"
 
 
@@ -90,8 +90,8 @@ def test_a_model_that_is_being_loaded_is_no_part_of_a_video(tmp_path: Path) -> N
     here = studio(tmp_path)
     release = threading.Event()
     load = here.jobs.submit("load", wait_for(release))
-    cleared = PlanEvents(here, []).another_video(load, "", "", "", Watched())
-    assert cleared.status != "" and cleared.plan_job_id != ""
+    begun = Begun(load=load)
+    assert PlanEvents(here, []).another_video(begun, "", "", "", Watched()).status != "" and begun.load == load
     release.set()
     assert finish(here.jobs, load).state == "done"
 
@@ -137,7 +137,7 @@ def test_an_edit_goes_on_aside_and_says_of_which_video_it_is(tmp_path: Path) -> 
         async for outputs in editing.watch(job, watched):
             seen.append(outputs)
             if len(seen) == 1:
-                cleared = PlanEvents(here, []).another_video("", "", "", "", watched)
+                cleared = PlanEvents(here, []).another_video(Begun(), "", "", "", watched)
                 assert cleared.job_id == cleared.progress == cleared.retake_progress == ""
                 assert cleared.result.visible is False
 
@@ -158,12 +158,12 @@ def test_stop_ends_what_goes_on_aside_only_where_nothing_else_runs(tmp_path: Pat
     here, release = studio(tmp_path), threading.Event()
     editing = EditEvents(here)
     aside, mine = edit_that_waits(here, release), here.jobs.submit("plan", wait_for(release))
-    watched = Watched(aside=[aside])
-    editing.stop("", mine, watched=watched)
+    watched, begun = Watched(aside=[aside]), Begun([mine])
+    editing.stop("", begun, watched=watched)
     assert here.jobs.snapshot(mine).state == "stopped" and not here.jobs.snapshot(aside).stopping
-    editing.stop("", mine, watched=watched)
+    editing.stop("", begun, watched=watched)
     assert finish(here.jobs, aside).state == "stopped"
-    assert "Nothing is running" in editing.stop("", mine, watched=watched)
+    assert "Nothing is running" in editing.stop("", begun, watched=watched)
 
 
 def test_after_a_reload_the_edits_that_run_go_on_aside(tmp_path: Path) -> None:
@@ -225,40 +225,43 @@ def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path:
     settings = [str(number) for number in range(len(SETTINGS))]
     session = {kind: job, "video": here.keep_video(str(drawn_clip)), "settings": settings}
     session |= {} if kind == "planning" else {"plan": mine}
-    video, _, _, _, _, *jobs = events.restore(json.dumps(session))[:11]
+    begun = Begun()
+    video, _, _, _, _, *jobs = events.restore(json.dumps(session), begun)[:10]
     drafted, placed, *running, plan_id = jobs
     assert (video, drafted, placed) == (str(drawn_clip), "", "")
-    assert running == [job if name == kind else "" for name in ("planning", "drafted", "placed")]
+    assert running == [job if name == kind else "" for name in ("drafted", "placed")]
+    assert begun.plans == [job] * (kind == "planning")
     if kind == "planning":
-        restored = events.restore(json.dumps(session))[-len(SETTINGS) :]
+        restored = events.restore(json.dumps(session), Begun())[-len(SETTINGS) :]
         side = SETTINGS.index("side")
         restored[side] = restored[side].value
         assert plan_id == "" and restored == settings
-        assert ended(events.go_on_planning(plan_id, job), release).plan_id == mine
-        assert events.restore(json.dumps(session))[10] == mine, "as when it was done while nobody looked"
+        assert ended(events.go_on_planning(plan_id, begun), release).plan_id == mine
+        assert events.restore(json.dumps(session), begun)[9] == mine, "as when it was done while nobody looked"
     elif kind == "drafted":
         film = FilmEvents(here, [], editing)
         assert ended(film.show_drafts(plan_id, drafted, job), release).drafted == job
-        assert events.restore(json.dumps(session))[5] == job
+        assert events.restore(json.dumps(session), begun)[5] == job
     else:
         assert ended(editing.show_place(plan_id, placed, job), release).placed == job
-        assert events.restore(json.dumps(session))[6] == job
+        assert events.restore(json.dumps(session), begun)[6] == job
 
 
-def test_a_project_that_was_opened_comes_back_before_it_is_planned(drawn_clip: Path, tmp_path: Path) -> None:
+def test_settings_come_back_before_they_are_planned(drawn_clip: Path, tmp_path: Path) -> None:
+    """As of a project that was opened; what is of a video goes with it."""
     here = studio(tmp_path)
-    kept = dict.fromkeys(SETTINGS, "") | {"frames": "0:6", "side": "320x256", "takes": [{"frames": [1, 3]}]}
+    kept = dict.fromkeys(SETTINGS, "") | {"frames": "0:6", "side": "320x256", "takes": [{"frames": [1, 3]}], "seed": 7}
     session = {"video": here.keep_video(str(drawn_clip)), "settings": list(kept.values()), "prompt": "a blue ball"}
 
     def restored(**others: Any) -> tuple[Any, dict[str, Any]]:
-        values = PlanEvents(here, []).restore(json.dumps(session | others))
+        values = PlanEvents(here, []).restore(json.dumps(session | others), Begun())
         return values[0], dict(zip(SETTINGS, values[-len(SETTINGS) :], strict=True))
 
-    video, settings = restored(opened=True)
+    video, settings = restored()
     assert video == str(drawn_clip)
     assert settings["frames"] == "0:6" and settings["takes"] == kept["takes"] and settings["side"].value == "320x256"
-    for others in ({}, {"opened": False}, {"opened": True, "video": "gone"}):
-        assert restored(**others)[1]["frames"] == gr.skip(), "settings of a plan that is gone, or of no video"
+    _, settings = restored(video="gone")
+    assert settings["frames"] == settings["takes"] == gr.skip() and settings["seed"] == 7
 
 
 def test_what_a_project_holds_over_the_picture_comes_back_before_it_is_planned(tmp_path: Path) -> None:
@@ -266,7 +269,7 @@ def test_what_a_project_holds_over_the_picture_comes_back_before_it_is_planned(t
     region, plans = RegionEvents(here), PlanEvents(here, [])
     kept = region.keep_opened(nothing(file="of the video", opened={"region": None, "by_hand": []}, shown=False))
     assert kept.over["id"] == kept.over_id != ""
-    assert plans.restore(json.dumps({"over": kept.over_id}))[11:13] == [kept.over, kept.over_id]
+    assert plans.restore(json.dumps({"over": kept.over_id}), Begun())[10:12] == [kept.over, kept.over_id]
     assert region.keep_opened({}).over_id == "", "and not what was painted before"
 
 
@@ -278,7 +281,7 @@ def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> Non
         here.jobs.stop(job)
         assert finish(here.jobs, job).state == "stopped"
     session = json.dumps({"plan": mine, "drafted": jobs["draft"], "placed": jobs["place"]})
-    drafted, placed = PlanEvents(here, []).restore(session)[5:7]
+    drafted, placed = PlanEvents(here, []).restore(session, Begun())[5:7]
     editing = EditEvents(here)
     assert ended(FilmEvents(here, [], editing).show_drafts(mine, drafted)).drafted == ""
     assert ended(editing.show_place(mine, placed)).placed == ""
@@ -324,18 +327,17 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
         region.check_draft(another, views.THE_DRAFT, drafted)
 
 
-def test_every_planning_is_known_by_one_job_which_another_video_ends(tmp_path: Path) -> None:
+def test_every_planning_is_known_to_what_ends_it(tmp_path: Path) -> None:
     """Also one that comes before an edit, drafts or a place; and a project ends it before its prompt comes."""
     blocks = build(studio(tmp_path))
     events: dict[str, list[Any]] = {}
     for event in blocks.fns.values():
         events.setdefault(str(event.name), []).append(event)
-    job = events["stop_preview"][0].inputs[0]
-    assert len(events["preview"]) == 5
-    for event in events["preview"]:
-        assert event.outputs[PreviewOutputs._fields.index("job_id")] is job
-    for name in ("example", "another_plan", "uploaded", "open_project", "stop"):
-        assert job in events[name][0].inputs, name
+    begun = events["stop_preview"][0].inputs[0]
+    assert len(events["preview"]) == 4 and len(events["begin"]) == 1 and len(events["replan"]) == 7
+    planning = [event for name in ("preview", "begin", "replan", "go_on_planning") for event in events[name]]
+    ending = [events[name][0] for name in ("example", "another_plan", "uploaded", "open_project", "stop")]
+    assert all(begun in event.inputs for event in (*planning, *ending, *events["choose_model"], *events["restore"]))
     plan = events["preview"][0].outputs[PreviewOutputs._fields.index("plan_id")]
     assert plan in events["open_project"][0].outputs
 

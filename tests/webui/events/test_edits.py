@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import fields
+from collections.abc import AsyncIterator
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import pytest
 
+from adaflow_core.report.scores import Scores
 from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
-from webui.events.edit import EditEvents
+from webui import views
+from webui.events.edit import BeginEvents, EditEvents, _watch_outputs
+from webui.events.film import FilmEvents
+from webui.events.plan import PlanEvents
 from webui.jobs.finished import FinishedEdit
-from webui.jobs.queue import Watched
-from webui.outputs import WatchOutputs, unchanged
+from webui.jobs.queue import Begun, Watched
+from webui.jobs.tasks import EditTask, PlanTask
+from webui.outputs import PreviewOutputs, WatchOutputs, unchanged
 from webui.page import build
+from webui.settings import EDIT, FORECAST, PLAN, shown_values
 from webui.studio import Studio
 
 
@@ -67,6 +75,59 @@ def test_another_edit_of_the_video_is_followed_and_the_first_one_goes_on_aside(t
     assert not hidden, "what stands there is the second one's"
 
 
+def test_a_retake_is_stopped_also_where_another_edit_is_looked_at(tmp_path: Path) -> None:
+    """And nothing else that goes on aside."""
+    here, release, watched = studio(tmp_path), threading.Event(), Watched()
+    editing = EditEvents(here)
+    shown = here.jobs.submit("edit", lambda report, stop: 1)
+    finish(here.jobs, shown)
+    retake, other = (here.jobs.submit("edit", wait_for(release)) for _ in range(2))
+    for job in (other, retake, shown):
+        editing.turn_to(job, watched)
+    assert editing.stop_retake(retake, shown, watched) == gr.skip()
+    assert finish(here.jobs, retake).state == "stopped" and not here.jobs.snapshot(other).stopping
+    assert editing.stop_retake("", other, watched) == gr.skip(), "after a reload it is what runs"
+    assert finish(here.jobs, other).state == "stopped"
+    assert "Nothing is running" in editing.stop_retake(retake, shown, watched)
+
+
+@pytest.mark.parametrize(
+    ("second", "first", "end"), [(0.0, 0, 1), (0.05, 0, 1), (0.0999999, 1, 1), (0.19, 1, 1), (0.95, 4, 4), (2.0, 4, 5)]
+)
+def test_the_frame_that_is_shown_is_the_one_that_has_begun(
+    second: float, first: int, end: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of frames of uneven lengths, and where the video has ended."""
+    video = replace(small_plan().video, frames=np.zeros((5, 2, 2, 3)), times=(3.0, 3.1, 3.2, 3.3, 3.4, 4.0))
+    edit: Any = SimpleNamespace(asked=SimpleNamespace(plan=SimpleNamespace(video=video)), after=video.frames, fps=10)
+    film = FilmEvents(studio(tmp_path), [], EditEvents(studio(tmp_path)))
+    monkeypatch.setattr(film.editing, "finished", lambda job: edit if job == "job" else None)
+    assert (film.begin_here("job", second), film.end_here("job", second)) == (first, end)
+    assert film.begin_here("", second) == film.end_here("", second) == gr.skip()
+
+
+def test_the_prompt_of_a_stretch_goes_with_the_edit_that_it_was_for(
+    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays for the same stretch once more."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (shown,) = [block for block in page.blocks.values() if getattr(block, "label", "") == "Edit shown"]
+    (prompt,) = [block for block in page.blocks.values() if getattr(block, "label", "") == "Prompt of the stretch"]
+    chosen = [event for event in page.fns.values() if (shown._id, "input") in event.targets]
+    assert [event.js for event in chosen if event.outputs == [prompt]] == ["() => ['']"]
+    report = tmp_path / "report.json"
+    report.write_text("{}")
+    values: dict[str, Any] = dict.fromkeys((field.name for field in fields(FinishedEdit)), "")
+    frames = np.zeros((4, 2, 2, 3), np.uint8)
+    values |= {"before": frames, "after": frames, "fps": 10, "edited": 4, "warnings": ()}
+    values |= {"scores": Scores(None, None, None), "folder": tmp_path}
+    values |= dict.fromkeys(("source", "edit", "delivered", "report", "project"), report)
+    jobs, made = studio(tmp_path).jobs, (FinishedEdit(**values | {"stretch": stretch}) for stretch in (None, (1, 3)))
+    for kept in ("", gr.skip()):
+        done = finish(jobs, jobs.submit("edit", lambda report, stop: next(made)))
+        assert _watch_outputs(done).retake_prompt == kept
+
+
 def test_one_that_is_followed_keeps_no_other_from_being_followed(page: Any) -> None:
     """Gradio leaves out an event of which another still runs, unless it is told not to."""
     watching = [event for event in page.fns.values() if event.name == "watch"]
@@ -100,3 +161,95 @@ def test_after_a_reload_an_edit_is_shown_again_whose_retake_was_stopped(
     assert (
         editing.show_again(shown, shown) == editing.show_again("", retake) == editing.show_again("gone", "") == nothing
     )
+
+
+def held_studio(folder: Path, release: threading.Event) -> tuple[Studio, list[Any]]:
+    """What is planned and edited waits for `release`; and the tasks that were begun."""
+    tasks: list[Any] = []
+
+    def run(task: Any, report: Any, stop: Any) -> Any:
+        tasks.append(task)
+        wait_for(release)(report, stop)
+        return small_plan()
+
+    return Studio("embedded", "cpu", folder, runner=run), tasks
+
+
+def clicked(here: Studio, clip: Path, begun: Begun, prompt: str = "a cube", deliver: str = "source") -> Any:
+    """A click on Edit, before anything was planned."""
+    shown = shown_values([*PLAN, *EDIT], here.profile())
+    asked = prompt, views.ONE, [], {}, None, [], deliver, None
+    begin = BeginEvents(PlanEvents(here, []), EditEvents(here)).begin
+    return begin("", str(clip), "a ball", "", 0, "", begun, *asked, *shown)
+
+
+@pytest.mark.parametrize("deliver", ["source", "nonsense"])
+def test_an_edit_comes_after_its_planning_though_the_page_is_closed(
+    deliver: str, drawn_clip: Path, tmp_path: Path
+) -> None:
+    """The browser knows it from the first moment, and what is wrong with it is said by its job."""
+    release, begun = threading.Event(), Begun()
+    here, tasks = held_studio(tmp_path, release)
+
+    async def click_and_leave() -> tuple[str, str]:
+        outputs = clicked(here, drawn_clip, begun, deliver=deliver)
+        *_, edit = await anext(outputs)
+        (planning,) = begun.plans
+        await outputs.aclose()
+        return planning, edit
+
+    planning, edit = asyncio.run(click_and_leave())
+    assert here.jobs.snapshot(edit) is None
+    release.set()
+    assert finish(here.jobs, planning).state == "done"
+    ended = finish(here.jobs, edit)
+    assert ended.kind == "edit" and [type(task) for task in tasks] == [PlanTask, EditTask][: 1 + (deliver == "source")]
+    assert deliver == "source" or "deliver is 'nonsense'" in ended.problem
+    restored = PlanEvents(here, []).restore(f'{{"edits": ["stopped before it began", "{edit}"]}}', Begun())
+    assert restored[3] == edit, "a new tab finds it among the browser's edits"
+
+
+@pytest.mark.parametrize("button", ["edit", "preview"])
+def test_stop_ends_all_plannings_and_what_was_to_follow(button: str, drawn_clip: Path, tmp_path: Path) -> None:
+    """An edit that was begun while a preview ran went on. And nobody is told that it is an error."""
+    release, begun = threading.Event(), Begun()
+    here, tasks = held_studio(tmp_path, release)
+    planning, editing = PlanEvents(here, []), EditEvents(here)
+    settings = shown_values([*PLAN, *FORECAST], here.profile())
+    preview = planning.preview("", str(drawn_clip), "a ball", "", 0, "", begun, *settings)
+
+    async def last(outputs: AsyncIterator[Any]) -> tuple[Any, bool]:
+        seen: Any = None
+        try:
+            async for seen in outputs:  # noqa: B007  # it is returned
+                pass
+        except gr.Error as problem:
+            return seen, problem.visible
+        return seen, True
+
+    async def both() -> list[tuple[Any, bool]]:
+        running = asyncio.gather(last(preview), last(clicked(here, drawn_clip, begun)))
+        while len(begun.plans) < 2 and not running.done():
+            await asyncio.sleep(0.01)
+        plans = list(begun.plans)
+        assert (editing.stop("", begun) if button == "edit" else planning.stop_preview(begun)) == gr.skip()
+        ended = await asyncio.wait_for(running, 30)
+        assert {finish(here.jobs, job).state for job in plans} == {"stopped"} and begun.plans == []
+        return list(ended)
+
+    (previewed, told), (edited, told_of_edit) = asyncio.run(both())
+    assert not told and not told_of_edit
+    assert "The preview was stopped." in previewed.status
+    assert "The edit was stopped." in edited[PreviewOutputs._fields.index("status")]
+    assert here.jobs.counts() == {"stopped": 2} and EditTask not in map(type, tasks)
+
+
+def test_takes_of_a_project_stay_until_an_edit_holds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editing = EditEvents(studio(tmp_path))
+    takes = [{"frames": [1, 3], "prompt": "a cube", "settings": {"seed": 1}}]
+    done = SimpleNamespace(asked=SimpleNamespace(takes=tuple(takes)))
+    monkeypatch.setattr(editing, "finished", lambda job: done if job == "done" else None)
+    for job, shown in (("stopped", takes), ("done", []), ("done", [*takes, *takes])):
+        assert editing.takes_made(job, shown) == (gr.skip(), gr.skip())
+    left, line = editing.takes_made("done", takes)
+    assert left == [] and "another one leaves them out" in line

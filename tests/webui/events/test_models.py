@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,16 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
 from adaflow_core.model.loading import EMBEDDED
+from helpers.jobs import finish, wait_for
 from helpers.pages import with_model
 from helpers.plans import small_plan
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
 from webui.events.plan import SETTINGS, PlanEvents
+from webui.jobs.queue import Begun
 from webui.jobs.tasks import Request
 from webui.outputs import ModelOutputs, ModelShown, ProjectOutputs
-from webui.settings import ALL
+from webui.settings import ALL, FORECAST, PLAN, shown_values
 from webui.studio import Studio
 
 OTHER = "nobody/has-this-model"
@@ -42,7 +46,7 @@ def chosen(studio: Studio, model: str, before: str) -> list[tuple[ModelOutputs, 
     seen: list[Any] = []
 
     async def choose() -> None:
-        async for outputs in PlanEvents(studio, []).choose_model(model, before):
+        async for outputs in PlanEvents(studio, []).choose_model(model, before, Begun()):
             first, last = len(ModelOutputs._fields), len(ModelOutputs._fields) + len(ModelShown._fields)
             seen.append((ModelOutputs(*outputs[:first]), ModelShown(*outputs[first:last]), list(outputs[last:])))
 
@@ -71,13 +75,52 @@ def test_a_model_that_cannot_be_queued_leaves_the_one_before(studio: Studio, mon
     assert set(map(str, (*shown, *settings))) == {str(gr.skip())}
 
 
+def test_of_a_model_that_is_not_wanted_nothing_is_waited_for(
+    studio: Studio, drawn_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is planned by the settings of the model before; another choice leaves the load, and Stop ends it."""
+    monkeypatch.setattr(studio, "load", lambda model: studio.jobs.submit("load", wait_for(threading.Event())))
+    events, begun, first = PlanEvents(studio, []), Begun(), str(EMBEDDED)
+    settings = shown_values([*PLAN, *FORECAST], studio.profile())
+
+    async def choose(model: str) -> list[ModelOutputs]:
+        choice = events.choose_model(model, first, begun)
+        return [ModelOutputs(*outputs[: len(ModelOutputs._fields)]) async for outputs in choice]
+
+    async def visit() -> None:
+        one = asyncio.create_task(choose(OTHER))
+        while not begun.load and not one.done():
+            await asyncio.sleep(0.01)
+        load = begun.load
+        with pytest.raises(gr.Error, match="still being loaded"):
+            await anext(events.preview("", str(drawn_clip), "", OTHER, 0, "", begun, *settings))
+        two = asyncio.create_task(choose("another/model"))
+        left = await asyncio.wait_for(one, 30)
+        assert finish(studio.jobs, load).state == "stopped" and all(each.model == gr.skip() for each in left)
+        events.stop_preview(begun)
+        stopped = (await asyncio.wait_for(two, 30))[-1]
+        assert stopped.model == first and "the model stays as it was" in stopped.status and begun.load == ""
+
+    asyncio.run(visit())
+
+
+def test_why_a_model_cannot_be_loaded_is_said(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(report: Any, stop: Any) -> None:
+        raise AdaFlowError("it is not a model; choose another")
+
+    monkeypatch.setattr(studio, "load", lambda model: studio.jobs.submit("load", fail))
+    with pytest.warns(UserWarning, match=r"It is not a model; choose another\. The model stays as it was\."):
+        outputs, *_ = chosen(studio, OTHER, str(EMBEDDED))[-1]
+    assert outputs.model == str(EMBEDDED) and outputs.status == ""
+
+
 def test_after_a_reload_the_page_shows_the_model_that_was_chosen(studio: Studio) -> None:
     plan_id = studio.store_plan(Request("a.mp4", PlanConfig()), small_plan())
     kept = dict.fromkeys(SETTINGS, "") | {"model": OTHER, "side": "320x256", "takes": [{"frames": [1, 3]}]}
 
     def restored(**others: Any) -> tuple[ModelShown, dict[str, Any]]:
         session = json.dumps({"plan": plan_id, "settings": list((kept | others).values())})
-        values = PlanEvents(studio, []).restore(session)
+        values = PlanEvents(studio, []).restore(session, Begun())
         shown = ModelShown(*values[-len(SETTINGS) - len(ModelShown._fields) : -len(SETTINGS)])
         return shown, dict(zip(SETTINGS, values[-len(SETTINGS) :], strict=True))
 
@@ -103,3 +146,9 @@ def test_a_project_brings_its_model(studio: Studio, drawn_clip: Path, tmp_path: 
     assert opened.model == shown.model_before == OTHER and shown.toy == ""
     assert opened.side.value == 0 and f"({studio.profile(OTHER).size})" in opened.side.choices[0][0]
     assert len(values) == first + len(ModelShown._fields) + len(ALL)
+    replace(project, model=str(EMBEDDED)).save(tmp_path / "there" / "ball.json")  # as a command writes it
+    values = film.open_project(shutil.copy(tmp_path / "there" / "ball.json", tmp_path / "uploaded.json"), str(clip))
+    assert ProjectOutputs(*values[:first]).model == str(EMBEDDED), "by its name, as no path leads to it from here"
+    replace(project, prompts=({"seconds": [0, 1], "prompt": "a cube"},)).save(tmp_path / "ball.json")
+    with pytest.raises(gr.Error, match="write them for frames to open it here"):
+        film.open_project(str(tmp_path / "ball.json"), str(clip))

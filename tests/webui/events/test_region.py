@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Page:
         self.region = RegionEvents(self.studio)
         self.plan_id = self.studio.store_plan(Request("a.mp4", PlanConfig()), small_plan())
         self.over: Over = {}
+        self.loaded: tuple[int, str] | None = None
         self.shown: dict[str, Any] = {}
 
     def find(self, task: Any, report: Any, stop: Any) -> RegionMask:
@@ -60,8 +62,14 @@ class Page:
             async for outputs in event:
                 self.take(outputs)
 
-    def paint(self, frame: int = 0) -> AsyncIterator[OverOutputs]:
-        return self.region.use_strokes(self.plan_id, self.over, frame, PAINTED, views.PAINT_IN, 8)
+    def load(self, frame: int) -> None:
+        _, self.loaded = self.region.load_frame(self.plan_id, self.over, frame)
+
+    def paint(self, frame: int | None = 0) -> AsyncIterator[OverOutputs]:
+        """On a frame that is loaded for it; None: on the one that is."""
+        if frame is not None:
+            self.load(frame)
+        return self.region.use_strokes(self.plan_id, self.over, self.loaded, PAINTED, views.PAINT_IN, 8)
 
     def box(self, frame: int = 0) -> AsyncIterator[OverOutputs]:
         return self.region.use_box(self.plan_id, self.over, frame, *BOX, views.PAINT_IN, 8)
@@ -148,6 +156,18 @@ def test_a_box_is_added_to_what_is_being_carried(page: Page) -> None:
     assert page.shown["region_job_id"] == "" and page.over["before"] is None
 
 
+def test_strokes_are_of_the_frame_that_was_painted_on(page: Page) -> None:
+    """Whatever number is typed by now; those on another video's frame, or on one of other frames, are refused."""
+    page.load(4)
+    run(page.end(page.paint(None)))
+    assert list(page.over["masks"]) == [4]
+    plan = small_plan()
+    other = replace(plan, video=replace(plan.video, digest="of other frames"))
+    page.plan_id = page.studio.store_plan(Request("b.mp4", PlanConfig()), other)
+    with pytest.raises(gr.Error, match="not on a frame of this range and size; load a frame"):
+        run(page.end(page.paint(None)))
+
+
 def test_of_a_frame_that_is_not_reached_yet_nothing_is_added_or_taken_away(page: Page) -> None:
     async def visit() -> None:
         searching = await page.begin(page.paint())
@@ -182,8 +202,6 @@ def test_a_search_that_finds_nothing_leaves_the_region_before(page: Page) -> Non
 
 def test_a_region_of_other_frames_than_those_of_the_plan_is_not_shown(page: Page) -> None:
     """There is another plan by the time that it is found: with another size, or another range of frames."""
-    from dataclasses import replace
-
     plan = small_plan()
     other = replace(plan, video=replace(plan.video, digest="of other frames"))
     another = page.studio.store_plan(Request("a.mp4", PlanConfig()), other)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from typing import Any
+
 import gradio as gr
 import pytest
 
 from adaflow_core.config import BY_WORDS, EditConfig, ModelProfile, PlanConfig
 from adaflow_core.errors import AdaFlowError
+from helpers.plans import small_plan
 from webui.components.settings import add_settings
-from webui.settings import EDIT, PLAN, asked_values, shown_values
+from webui.events.plan import PlanEvents
+from webui.jobs.queue import Begun
+from webui.settings import EDIT, FORECAST, PLAN, asked_values, shown_values
+from webui.studio import Studio
 
 PROFILE = ModelProfile()
 
@@ -51,3 +59,23 @@ def test_large_seeds_keep_all_their_digits() -> None:
     seed = 2**63 - 1
     assert asked_values(("seed",), PROFILE, [seed]) == {"seed": seed}
     assert asked_values(("seed",), PROFILE, [7.0]) == {"seed": 7}
+
+
+def test_what_is_shown_is_marked_where_other_settings_are_set(drawn_clip: Path, tmp_path: Path) -> None:
+    studio = Studio("embedded", "cpu", tmp_path)
+    events, begun = PlanEvents(studio, []), Begun()
+    names = (*PLAN, *FORECAST)
+    usual = dict(zip(names, shown_values(names, studio.profile()), strict=True))
+    video = {"video": str(drawn_clip), "source_prompt": "a ball", "model": "", "side": 0, "frames": ""}
+    request = asyncio.run(events.asked(**video, begun=begun, shown=tuple(usual.values())))
+    plan_id = studio.store_plan(request, small_plan())
+
+    def said(plan_id: str = plan_id, **changed: Any) -> str:
+        first = video | {name: value for name, value in changed.items() if name in video}
+        shown = [changed.get(name, value) for name, value in usual.items()]
+        return asyncio.run(events.check_shown(plan_id, *first.values(), begun, *shown))
+
+    for changed in ({"keyframes_at": "3"}, {"source_prompt": "a cube"}, {"frames": "0:5"}, {"side": "64"}):
+        assert "have changed since this preview; preview again" in said(**changed), changed
+    assert "predicted time and memory are of the settings before" in said(steps=7)
+    assert said() == said(source_prompt=" a ball") == said("unknown", steps=7) == said(frames="5") == ""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
+from adaflow_core.config import PlanConfig
 from helpers.jobs import until
+from helpers.plans import small_plan
 from webui.events import plan
 from webui.events.plan import PlanEvents
+from webui.jobs.queue import Begun
+from webui.jobs.tasks import Request
 from webui.studio import Studio
 
 
@@ -31,7 +37,7 @@ def test_uploads_that_are_read_keep_nobody_waiting(
     events = PlanEvents(Studio("embedded", "cpu", tmp_path), [])
 
     async def said() -> list[str]:
-        return [line async for line in events.describe(str(drawn_clip))]
+        return [line async for line in events.describe(str(drawn_clip), [])]
 
     async def visit() -> list[list[str]]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(3))
@@ -47,4 +53,44 @@ def test_uploads_that_are_read_keep_nobody_waiting(
         return await asyncio.gather(*visitors)
 
     for lines in asyncio.run(visit()):
-        assert len(lines) == 2 and "12 frames" in lines[-1]
+        assert len(lines) == 3 and lines[0] == "" and "12 frames" in lines[-1]
+
+
+def test_a_video_that_is_no_longer_shown_is_not_described(
+    drawn_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a copy of it shown; the next one waits for neither."""
+    events, other = PlanEvents(Studio("embedded", "cpu", tmp_path), []), tmp_path / "b.mp4"
+    described: list[str | None] = []
+    other.write_bytes(drawn_clip.read_bytes())
+    monkeypatch.setattr(plan, "is_playable", lambda info: False)
+    monkeypatch.setattr(plan, "serve_copy", lambda info: next_one() or str(info.path))
+
+    def next_one() -> None:
+        described[:] = [str(other)]
+
+    async def visit() -> list[str]:
+        lines = []
+        async for line in events.describe(str(drawn_clip), described):
+            lines.append(line)
+            if line:
+                next_one()
+        return lines
+
+    assert len(asyncio.run(visit())) == 2, "not what was found in all of it"
+    assert events.playable(str(drawn_clip), described) == gr.skip()
+    shown = events.playable(str(other), described)
+    assert shown.visible
+
+
+def test_an_upload_that_was_deleted_is_said_to_be_gone(drawn_clip: Path, tmp_path: Path) -> None:
+    """And a reload does not show a player of it."""
+    studio, upload = Studio("embedded", "cpu", tmp_path), tmp_path / "ball.mp4"
+    upload.write_bytes(drawn_clip.read_bytes())
+    events = PlanEvents(studio, [])
+    session = json.dumps({"plan": studio.store_plan(Request(str(upload), PlanConfig()), small_plan())})
+    assert events.restore(session, Begun())[0] == str(upload)
+    upload.unlink()
+    assert events.restore(session, Begun())[0] == gr.skip()
+    with pytest.raises(gr.Error, match=r"ball\.mp4 is no longer here, as uploads are deleted .*; upload it again"):
+        events.playable(str(upload), [])

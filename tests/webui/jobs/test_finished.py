@@ -27,9 +27,10 @@ NONE: Any = None
 @pytest.mark.parametrize("first_file", [False, True])
 def test_a_write_that_is_stopped_leaves_no_files(first_file: bool, tmp_path: Path) -> None:
     video = decode_video(CLIP, size=(64, 64), frames=slice(0, 2))
-    result = EditResult.of(video, np.asarray(video.frames), {}, ())
+    result = replace(EditResult.of(video, np.asarray(video.frames), {}, ()), state=tmp_path / "state")
     project = Project(CLIP, PlanConfig(), EditConfig(), ())
     folder = tmp_path / "made"
+    (tmp_path / "state").touch()
     seen: list[bool] = []
 
     def stop() -> bool:
@@ -41,16 +42,19 @@ def test_a_write_that_is_stopped_leaves_no_files(first_file: bool, tmp_path: Pat
             folder, SimpleNamespace(video=video), result, project, "a ball", "", NONE, Monitor(stop=stop), public=False
         )
     assert seen[-1] == first_file and not folder.exists()
+    assert (tmp_path / "state").exists(), "the edit goes on from it"
 
 
 def test_what_an_edit_takes_is_counted_and_its_frames_are_not_kept_in_memory(tmp_path: Path) -> None:
     video = decode_video(CLIP, size=(64, 64), frames=slice(0, 2))
-    result = EditResult.of(video, np.array(video.frames), {"takes": ()}, ())
+    result = replace(EditResult.of(video, np.array(video.frames), {"takes": ()}, ()), state=tmp_path / "state")
     project = Project(CLIP, PlanConfig(), EditConfig(), ())
     folder = tmp_path / "made"
+    (tmp_path / "state").touch()
     plan: Any = SimpleNamespace(video=video)
     made = write_finished(folder, plan, result, project, "a ball", "", Scores(1.0, None, None), Monitor(), public=False)
     assert isinstance(made.after, np.memmap) and np.array_equal(made.after, video.frames)
+    assert not (tmp_path / "state").exists()
     files = sum(file.stat().st_size for file in folder.iterdir())
     assert made.held_bytes() == files > made.after.nbytes
     with tempfile.TemporaryFile() as unnamed:  # as a large scratch array has

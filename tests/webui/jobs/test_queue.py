@@ -83,19 +83,20 @@ def test_progress_and_the_last_preview_are_kept() -> None:
         report(Progress("invert", 1, 4, 3.0))
         release.wait(60)
 
-    job = jobs.submit("edit", work, forecast={"invert": 8.0, "edit": 20.0})
+    job = jobs.submit("edit", work, forecast=[{"invert": 8.0, "edit": 20.0}])
     until(lambda: (s := jobs.snapshot(job)) and s.progress and s.progress.total == 4)
     snapshot = jobs.snapshot(job)
     release.set()
     assert snapshot is not None and snapshot.preview is not None
     assert snapshot.remaining == 3.0 * 3 + 20.0, "this stage at its pace, the next as forecast"
+    assert 0 < snapshot.share < 1
 
 
-def test_after_the_last_known_stage_no_time_left_is_claimed() -> None:
+def test_where_nothing_is_forecast_no_time_left_is_claimed() -> None:
     jobs, release = Jobs(), threading.Event()
 
     def work(report: Report, stop: Stop) -> None:
-        report(Progress("match", 4, 4, 3.0))
+        report(Progress("match", 2, 4, 3.0))  # what comes after is not forecast
         release.wait(60)
 
     job = jobs.submit("plan", work)
@@ -202,6 +203,23 @@ def test_a_full_queue_says_so() -> None:
     jobs.stop(ids[1])
     ids.append(jobs.submit("edit", work_until_stopped))  # there is a place again
     for job in ids:
+        jobs.stop(job)
+
+
+def test_one_visitor_cannot_fill_the_queue_and_still_previews() -> None:
+    jobs, mine = Jobs(waiting=24), {"session mine": 2.0, "address of all": 4.0}
+    edits = [jobs.submit("edit", work_until_stopped, visitor=mine) for _ in range(2)]
+    with pytest.raises(AdaFlowError, match="2 of your jobs wait or run already; wait until one has ended, or stop one"):
+        jobs.submit("edit", work_until_stopped, visitor=mine)
+    edits.append(jobs.submit("plan", work_until_stopped, urgent=True, visitor=mine))
+    edits.append(jobs.submit("edit", work_until_stopped, visitor={"session another": 2.0, "address of all": 4.0}))
+    jobs.stop(edits[1])
+    edits.append(jobs.submit("edit", work_until_stopped, visitor=mine))  # there is a place again
+    other_tab = {"session third": 2.0, "address of all": 3.0}
+    with pytest.raises(AdaFlowError, match="3 of your jobs"):  # a new session for each is no way around it
+        jobs.submit("edit", work_until_stopped, visitor=other_tab)
+    edits.append(jobs.submit("edit", work_until_stopped))  # the server's own
+    for job in edits:
         jobs.stop(job)
 
 

@@ -37,7 +37,7 @@ def test_an_edit_for_strangers_is_checked_and_marked(
     assert isinstance(plan, Plan)
     reports: list[Progress] = []
     asked = Timeline((PromptRange(0, 4, "1:2 a blue ball"),))  # which is no range of a film under one prompt
-    task = EditTask(str(folder), "a name", request, plan, asked, EditConfig(steps=1), tmp_path / "made")
+    task = EditTask(str(folder), "a name", request, plan, asked, EditConfig(steps=1), tmp_path / "made", expected=1)
     edited = task.run(engines, reports.append, lambda: False)
     black = threshold < 0
     assert (edited.after == 0).all() == black and ("4 of 4 frames" in " ".join(edited.warnings)) == black

@@ -126,7 +126,7 @@ def test_an_edit_in_forks_is_that_of_one_process(
 
     def edit(run: Any, plan: Plan, name: str) -> FinishedEdit:
         asked = Timeline((PromptRange(0, 5, "a blue ball"),))
-        return run(EditTask(model, "tiny", request, plan, asked, EditConfig(steps=2), tmp_path / name))
+        return run(EditTask(model, "tiny", request, plan, asked, EditConfig(steps=2), tmp_path / name, expected=1))
 
     plan = forked(PlanTask(model, request), lambda progress: None, never)
     assert isinstance(plan, Plan) and isinstance(plan.video.frames, np.memmap)
@@ -138,11 +138,15 @@ def test_an_edit_in_forks_is_that_of_one_process(
     assert there.edit.is_file() and there.scores == here.scores
 
 
-def test_the_time_asked_for_follows_the_forecast(tmp_path: Path) -> None:
+def test_the_time_asked_for_follows_the_forecast(drawn_clip: Path, tmp_path: Path) -> None:
     plan = small_plan()
     asked = Timeline((PromptRange(0, len(plan.video), "a ball"),))
-    task = EditTask("m", "m", Request("a.mp4", plan.config), plan, asked, EditConfig(), tmp_path)
-    assert zerogpu._duration(tmp_path, True, task.seconds) == round(30 + 1.5 * plan.forecast.total)
+    task = EditTask("m", "m", Request("a.mp4", plan.config), plan, asked, EditConfig(), tmp_path, expected=95.0)
+    assert zerogpu._duration(tmp_path, True, task.seconds) == round(30 + 1.5 * 95)
+    some, of_all = slice(0, 2), [(1024, 1024), (512, 512)]
+    large, small = (PlanTask("m", Request(str(drawn_clip), plan.config, size=size)).seconds for size in of_all)
+    part = PlanTask("m", Request(str(drawn_clip), plan.config, size=of_all[0], frames=some)).seconds
+    assert large - 40 == pytest.approx(4 * (small - 40)) == pytest.approx(6 * (part - 40)), "of 12 frames"
 
 
 def test_maps_of_files_are_carried_by_name(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from adaflow_core.video.decode import probe
+from helpers.jobs import work_until_stopped
 from helpers.pages import with_model
 from webui.limits import Limits
 from webui.serving.server import Server, serve
@@ -118,6 +120,22 @@ def test_what_is_wrong_is_said_in_a_sentence(server: Server, drawn_clip: Path) -
     large = httpx.post(f"{server.address}/mcp/upload/clip.mp4", content=b"0" * 1_100_000, timeout=60)
     assert large.status_code == 400 and "up to 1 MB" in large.json()["problem"]
     assert httpx.get(f"{server.address}/mcp/files/x/edited", timeout=60).status_code == 404
+
+
+def test_one_client_cannot_fill_the_queue(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = server.upkeep.studio
+    monkeypatch.setattr(studio, "limits", replace(studio.limits, own=2 / 3))
+    monkeypatch.setattr(studio, "_run", lambda task, report, stop: work_until_stopped(report, stop))
+
+    async def visit() -> None:
+        async with mcp.Client(f"{server.address}/mcp") as client:
+            visitor = Visitor(client)
+            begun = [(await visitor.call("plan", video="example-0"))["job"] for _ in range(2)]
+            assert "2 of your jobs wait or run already" in await visitor.refused("plan", video="example-0")
+            for job in begun:
+                await visitor.call("stop", job=job)
+
+    asyncio.run(visit())
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from adaflow_core.storage.cache import Cache
 from helpers.jobs import finish, until, work_until_stopped
+from helpers.plans import small_plan
 from webui.jobs.finished import FinishedEdit
+from webui.jobs.tasks import Request
 from webui.limits import Limits
 from webui.serving.upkeep import Upkeep
 from webui.studio import Studio
@@ -95,6 +98,31 @@ def test_over_the_limit_the_oldest_uploads_go(tmp_path: Path) -> None:
         time.sleep(0.02)
     assert upkeep.clean() == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["second", "third"]
+
+
+def test_an_upload_is_kept_while_it_is_used(tmp_path: Path) -> None:
+    """By its plan or by its own id, as these are; over the limit what was used longest ago goes."""
+    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_seconds=0.4, keep_bytes=25))
+    uploads, cache = tmp_path / "uploads", Cache(tmp_path / "cache")
+    upkeep, plan = Upkeep(studio, uploads, cache), small_plan()
+    uploads.mkdir()
+    planned, shown, left = (uploads / name for name in ("planned.mp4", "shown.mp4", "left.mp4"))
+    for file in (planned, shown, left):
+        file.write_bytes(b"x" * 9)
+        time.sleep(0.02)
+    folder = cache.get("frames", "key", lambda folder: np.save(folder / "frames.npy", plan.video.frames) or {})[0]
+    frames = np.load(folder / "frames.npy", mmap_mode="r")
+    request = Request(str(planned), plan.config)
+    plan_id = studio.store_plan(request, replace(plan, video=replace(plan.video, frames=frames)))
+    video_id = studio.keep_video(str(shown))
+    assert upkeep.clean() == 1 and not left.exists(), "the last of more than there is room for, which nobody uses"
+    for _ in range(3):
+        time.sleep(0.25)
+        assert studio.find_plan(plan_id) is not None and studio.find_video(video_id) == str(shown)
+        assert upkeep.clean() == 0
+    assert planned.exists() and shown.exists() and folder.exists()
+    time.sleep(0.5)
+    assert upkeep.clean() == 5, "plan, id, both files and the frames"
 
 
 def test_results_count_towards_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
