@@ -263,12 +263,12 @@ def test_another_example_takes_away_what_was_of_the_first(
 def test_a_reload_finds_the_running_job_and_stop_ends_it(page: Page) -> None:
     choose_example(page, frames="0:12", steps=100)
     page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("Inverting the source").wait_for()
+    page.get_by_text("Inverting the source").first.wait_for()
     remembered(page, "tab.job")
     page.reload()
     page.get_by_text("left, ").first.wait_for()
     page.get_by_role("button", name="Stop").last.click()
-    page.get_by_text("Edit stopped").wait_for()
+    page.get_by_text("Edit stopped").first.wait_for()
 
 
 @pytest.mark.thorough
