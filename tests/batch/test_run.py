@@ -108,6 +108,7 @@ def test_only_what_is_missing_is_done(job: Job) -> None:
     assert (third.made, third.kept) == (0, 8) and stamps(job, "rows") == after and len(third.rows) == 8
 
 
+@pytest.mark.thorough
 @needs_model
 def test_other_settings_and_other_scorers_are_done_anew(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     one = {"adaflow": METHODS["adaflow"]}

@@ -40,7 +40,12 @@ def reconstruct(backbone: Backbone, latents: torch.Tensor, prompt: str, steps: i
 
 
 @pytest.mark.parametrize(
-    ("layout", "few", "many"), [pytest.param("sd1", 10, 80, marks=pytest.mark.thorough), ("sd2", 10, 40), ("v", 2, 10)]
+    ("layout", "few", "many"),
+    [
+        pytest.param("sd1", 10, 80, marks=pytest.mark.thorough),
+        pytest.param("sd2", 10, 40, marks=pytest.mark.thorough),
+        ("v", 2, 10),
+    ],
 )
 def test_inversion_and_back_comes_closer_with_smaller_steps(
     tiny_backbone: Callable[[str], Backbone], drawn_frames: np.ndarray, tmp_path: Path, layout: str, few: int, many: int
