@@ -123,7 +123,7 @@ class Cache:
         try:
             yield
         finally:
-            self._jobs.remove(job)
+            self._jobs[:] = [other for other in self._jobs if other is not job]  # equal ones are others' too
 
     def _use(self, path: Path) -> None:
         for job in self._jobs:

@@ -118,7 +118,7 @@ def test_html_that_a_visitor_types_is_text(page: Page) -> None:
     attack = '<img src=x onerror="window.attacked = 1"><script>window.attacked = 1</script>'
     page.get_by_label("Prompt", exact=True).fill(f"a red {attack} xylophone")
     page.get_by_label("Prompt", exact=True).blur()
-    page.get_by_text("“xylophone”").wait_for()
+    page.get_by_text("“xylophone”").first.wait_for()
     choose_example(page, frames=attack)
     page.get_by_role("button", name="Preview keyframes").click()
     message = page.get_by_text("Frame range is").first
@@ -133,7 +133,7 @@ def test_edits_are_kept_and_another_video_begins_anew(page: Page, drawn_clip: Pa
     clip = choose_example(page, frames="0:4")
     set_slider(page, "Keyframes (0 = automatic)", 2)
     page.get_by_role("button", name="Stop").last.click()
-    page.get_by_text("Nothing is running that could be stopped.").wait_for()
+    page.get_by_text("Nothing is running that could be stopped.").first.wait_for()
     prompt = page.get_by_label("Prompt", exact=True)
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Edit ready", exact=True).wait_for()
