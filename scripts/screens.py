@@ -144,7 +144,7 @@ class Visit:
         page.get_by_role("button", name="Edit", exact=True).click()
         page.locator(".af-live").wait_for()
         self.photograph("editing")
-        page.get_by_text("Edit ready").wait_for(timeout=1_800_000)  # a busy CPU takes minutes
+        page.get_by_text("Edit ready", exact=True).wait_for(timeout=1_800_000)  # a busy CPU takes minutes
         print(f"{self.name}: click to result {time.perf_counter() - began:.1f} s", flush=True)
         apart = page.evaluate(APART)
         print(f"{self.name}: source and edit apart by {apart[20]:.3f} s (median), {apart[36]:.3f} s (90 %)", flush=True)
@@ -159,7 +159,7 @@ class Visit:
         """The same tab in the dark: the timeline, with the edit's residual."""
         page = self.page
         page.goto(f"{ADDRESS}/?__theme=dark")
-        page.get_by_text("Edit ready").wait_for()
+        page.get_by_text("Edit ready", exact=True).wait_for()
         page.locator(".af-facts").first.wait_for()
         page.get_by_role("tab", name="Timeline").click()
         page.wait_for_timeout(2000)
@@ -173,7 +173,7 @@ class Visit:
         page.get_by_text("Reading frames").or_(page.locator(".af-live")).first.wait_for()
         began = time.perf_counter()
         page.get_by_role("button", name="Stop").last.click()
-        page.get_by_text("Edit stopped").wait_for()
+        page.get_by_text("Edit stopped", exact=True).wait_for()
         print(f"{self.name}: stop to stopped {time.perf_counter() - began:.1f} s", flush=True)
         self.photograph("stopped")
 
