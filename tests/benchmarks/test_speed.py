@@ -49,6 +49,7 @@ def layout(keyframes: int, frames_kept: float) -> EditLayout:
     return EditLayout(np.arange(keyframes), slimming, Correspondence(np.empty(0), {}, {}))
 
 
+@pytest.mark.thorough
 def test_the_paper_settings_need_what_is_known_of_them(sd21: Backbone) -> None:
     """1,000 frames of 384x672, 48 keyframes: 79 PFLOP of inversion, 16 of keyframes, 71 of propagation."""
     passes = count_passes(sd21, 672, 384)
@@ -117,6 +118,7 @@ def run(path: Path, *arguments: str) -> dict:
     return json.loads(path.read_text())
 
 
+@pytest.mark.thorough
 def test_the_command(tmp_path: Path) -> None:
     command = ("--frames", "6", "--keyframes", "2", "--steps", "1", "--cache", str(tmp_path / "cache"))
     results = run(tmp_path / "all.json", *command)

@@ -138,6 +138,7 @@ def test_a_new_thing_agrees_only_while_it_takes_shape(engine: AdaFlow, panned: n
     assert [Agreement(once).due(steps) for steps in (2, 3, 10, 15)] == [[1], [2], [5], [8]]
 
 
+@pytest.mark.thorough
 def test_an_edit_with_agreement_flickers_less(engine: AdaFlow, panned: np.ndarray) -> None:
     plan = engine.plan(panned, PlanConfig(keyframes=T, source_prompt="a red ball on the grass"))
     config = EditConfig(steps=4, inversion_steps=4, smoothing=0.0, stride=1, detail=0.0, outlines=0.0, variation=0.5)

@@ -132,13 +132,14 @@ def test_noise_that_comes_and_goes_is_flicker_and_motion_is_not() -> None:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not (EMBEDDED / "model_index.json").is_file(), reason="no embedded model in assets/embedded-sd")
 @pytest.mark.parametrize(
     ("edit", "value", "scene", "local"),
     [
         ("object", "rocket", BALLOON, True),
-        pytest.param("style", "comic", BALLOON, False, marks=pytest.mark.thorough),
-        pytest.param("background", "snow", STAR, False, marks=pytest.mark.thorough),
+        ("style", "comic", BALLOON, False),
+        ("background", "snow", STAR, False),
     ],
 )
 def test_agreement_says_how_far_the_edit_went(edit: str, value: str, scene: dict[str, str], local: bool) -> None:
