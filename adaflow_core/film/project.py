@@ -98,7 +98,7 @@ def open_project(path: str | Path, video: str | Path | None = None) -> Project:
             f"the video {project.video.name} of the project is not there; lay it beside {path}, or give it with the "
             "project"
         )
-    if checksum(project.video) != content["video"]["checksum"]:
+    if checksum(project.video) != _video_of(content, path)[1]:
         raise AdaFlowError(
             f"{project.video} is not the video of the project {path}; give that one, or begin another project file"
         )
@@ -107,8 +107,8 @@ def open_project(path: str | Path, video: str | Path | None = None) -> Project:
 
 def _project_of(content: dict[str, Any], path: Path, video: Path | None) -> Project:
     """What the file `path` holds; without a `video` that is the one that it names, if it is there."""
+    named = Path(_video_of(content, path)[0])
     try:
-        named, _ = Path(content["video"]["path"]), content["video"]["checksum"]
         prompts, takes = (tuple(dict(part) for part in content[name]) for name in ("prompts", "takes"))
         check_takes(takes, f"the takes of {path}")
         project = Project(
@@ -204,10 +204,16 @@ def _as_it_is_found(model: str, folder: Path) -> str:
 
 def project_video(path: Path) -> tuple[str, str]:
     """The name and the checksum of the video of the project in `path`, wherever it is."""
-    video = _read(path).get("video")
+    name, known = _video_of(_read(path), path)
+    return Path(name).name, known
+
+
+def _video_of(content: dict[str, Any], path: Path) -> tuple[str, str]:
+    """The path and the checksum of the video that a project in `path` names."""
+    video = content.get("video")
     if not isinstance(video, dict) or not all(isinstance(video.get(key), str) for key in ("path", "checksum")):
         raise AdaFlowError(f"the project {path} does not say which video it is of; take a whole one")
-    return Path(video["path"]).name, video["checksum"]
+    return video["path"], video["checksum"]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -31,14 +31,8 @@ from adaflow_core.report.canvas import Picture
 from adaflow_core.types import Place, Plan
 from adaflow_core.version import __version__
 
-FILES = (
-    "plan.json",
-    "plan.npz",
-    "keyframes.png",
-    "timeline.png",
-    "time_slice.png",
-    "place.png",
-)  # and one for each keyframe:
+# And one for each keyframe, by the name below.
+FILES = ("plan.json", "plan.npz", "keyframes.png", "timeline.png", "time_slice.png", "place.png")
 _TOKENS = "tokens_{:05d}.png"
 _SHEET_SIDE = 256  # pixels at most of the shorter side of each picture in these, which may show a hundred
 
