@@ -80,6 +80,23 @@ class ModelShown(NamedTuple):
     larger: Any
 
 
+class RestoredOutputs(NamedTuple):
+    """What a tab had before a reload; after these come `ModelShown` and the settings that it remembers."""
+
+    video: Any
+    source_prompt: Any
+    prompt: Any
+    job_id: Any  # of the edit
+    shown_job: Any
+    drafted: Any
+    placed: Any
+    draft_job_id: Any
+    place_job_id: Any
+    plan_id: Any
+    over: Any
+    over_id: Any
+
+
 class PreviewOutputs(NamedTuple):
     """A plan is made: its progress, then everything that shows the plan."""
 

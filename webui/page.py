@@ -13,9 +13,12 @@ from webui.components.result import ResultStep
 from webui.components.video import VideoStep
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
+from webui.events.model import ModelEvents
 from webui.events.plan import PlanEvents
 from webui.events.region import RegionEvents
+from webui.events.session import SessionEvents
 from webui.events.timeline import TimelineEvents
+from webui.events.video import VideoEvents
 from webui.studio import Studio
 from webui.wiring.edit import connect_draft, connect_edit, connect_place, connect_words
 from webui.wiring.memory import connect_memory
@@ -37,13 +40,21 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Column(elem_classes="af-after-video"):
             steps = Steps(video, PlanStep(studio), EditStep(studio), ResultStep(studio.limits))
         editing = EditEvents(studio)
-        planning, film = PlanEvents(studio, clips), FilmEvents(studio, clips, editing)
-        events = Events(planning, editing, film, TimelineEvents(studio), RegionEvents(studio))
+        events = Events(
+            VideoEvents(studio, clips),
+            ModelEvents(studio),
+            SessionEvents(studio),
+            PlanEvents(studio),
+            editing,
+            FilmEvents(studio, clips, editing),
+            TimelineEvents(studio),
+            RegionEvents(studio),
+        )
         connect_video(events, steps)
         connect_settings(events, steps)
         connect_plan_views(events, steps.plan, steps.edit)
         connect_point(events.timeline, steps.plan, steps.edit)
-        connect_words(events.planning, steps)
+        connect_words(events.model, steps)
         previewed = [*connect_preview(events, steps), *connect_hand(events, steps)]
         connect_place(events, steps)
         connect_draft(events, steps)

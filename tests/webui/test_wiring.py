@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from webui.events.plan import SETTINGS
+from webui.events.session import SETTINGS
 from webui.limits import Limits
 from webui.page import build
 from webui.studio import Studio

@@ -62,7 +62,7 @@ class EditStep:
 
     def _add_timeline(self) -> None:
         self.prompts = gr.JSON([], label="Prompts of ranges of frames", visible=False)
-        self.rows_of = gr.JSON({}, label="Frames of the file that they are of", visible=False)  # see `events/rows.py`
+        self.rows_of = gr.JSON({}, label="Frames of the file that they are of", visible=False)  # `common/rows.py`
         self.prompts_version = gr.Number(0, visible=False)  # counts the changes after which the rows are drawn anew
         self.rows = gr.Column(elem_classes="af-rows")
         self.crossfade = gr.Number(

@@ -1,1 +1,1 @@
-"""What the page's events do: `plan` for the steps video and plan, `edit` for the step edit."""
+"""What the page's events do: a file for what each step of the page shows; `common/` is what they share."""

@@ -18,10 +18,10 @@ from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_
 from adaflow_core.report.visualize import place_sentence, place_view
 from adaflow_core.types import Plan
 from webui import views
-from webui.events.follow import follow, show_of_plan, stop_job
-from webui.events.over import Over, asked_over, has_pictures
+from webui.events.common.follow import follow, show_of_plan, stop_job
+from webui.events.common.over import Over, asked_over, has_pictures
+from webui.events.common.rows import Carried, Row, carry
 from webui.events.plan import PlanEvents
-from webui.events.rows import Carried, Row, carry
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Begun, Snapshot, Watched, new_id
 from webui.jobs.tasks import FoundPlace
@@ -96,7 +96,7 @@ class EditEvents:
 
         With `prompting` "A prompt for each shot", `prompts` is a list of {"frames": [first, end], "prompt": text}; an
         empty prompt leaves its frames as they are. They are of the plan's frames, or of those that `rows_of` says
-        (`events/rows.py`). `deliver`: "source" or "working", the size of what is written.
+        (`common/rows.py`). `deliver`: "source" or "working", the size of what is written.
         """
         asked = prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over
         with refuse_on_error():

@@ -23,11 +23,11 @@ from adaflow_core.types import Plan
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from webui import views
+from webui.events.common.follow import leave_video, show_of_plan
+from webui.events.common.over import Over, asked_over, opened_from
+from webui.events.common.rows import carry
 from webui.events.edit import EditEvents, Rows
-from webui.events.follow import leave_video, show_of_plan
-from webui.events.over import Over, asked_over, opened_from
-from webui.events.plan import model_shown, side_of
-from webui.events.rows import carry
+from webui.events.model import model_shown, side_of
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Begun, Snapshot
 from webui.jobs.tasks import Drafts

@@ -1,4 +1,4 @@
-"""Events of what is edited by hand: masks painted on frames, and keyframes given back (`events/over.py`)."""
+"""Events of what is edited by hand: masks painted on frames, and keyframes given back (`common/over.py`)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from adaflow_core.storage.cache import checksum
 from adaflow_core.types import Plan
 from adaflow_core.video.images import read_picture
 from webui import views
-from webui.events.follow import follow, not_done, show_unless_left, stopped_line
-from webui.events.over import OF_REGION, Over, is_of_others, nothing, of_plan, region_of, words_found_in
+from webui.events.common.follow import follow, not_done, show_unless_left, stopped_line
+from webui.events.common.over import OF_REGION, Over, is_of_others, nothing, of_plan, region_of, words_found_in
 from webui.jobs.finished import file_name
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import OverOutputs, unchanged

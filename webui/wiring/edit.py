@@ -7,7 +7,7 @@ import gradio as gr
 from webui import views
 from webui.components.edit import EditStep
 from webui.events.edit import BeginEvents, EditEvents
-from webui.events.plan import PlanEvents
+from webui.events.model import ModelEvents
 from webui.outputs import DraftOutputs, PlaceOutputs, PreviewOutputs, collect
 from webui.settings import EDIT
 from webui.wiring.shared import (
@@ -27,12 +27,12 @@ _KEEP_PLACE = "(placed) => adaflow.keep({ placed })"
 _KEEP_DRAFTS = "(drafted) => adaflow.keep({ drafted })"
 
 
-def connect_words(planning: PlanEvents, steps: Steps) -> None:
+def connect_words(events: ModelEvents, steps: Steps) -> None:
     """A click on a word puts it into the prompt."""
     edit, model = steps.edit, steps.plan.model
     for kind in views.KINDS:
         words = getattr(edit, kind)
-        words.input(planning.word, [edit.prompt, model, words, gr.State(kind)], [edit.prompt, words], **PRIVATE)
+        words.input(events.word, [edit.prompt, model, words, gr.State(kind)], [edit.prompt, words], **PRIVATE)
 
 
 def connect_place(events: Events, steps: Steps) -> None:

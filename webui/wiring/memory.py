@@ -6,9 +6,9 @@ from functools import partial
 
 import gradio as gr
 
-from webui.events.plan import PlanEvents
+from webui.events.video import VideoEvents
 from webui.messages import quietly
-from webui.outputs import DraftOutputs, ModelShown, PlaceOutputs, PreviewOutputs, collect
+from webui.outputs import DraftOutputs, ModelShown, PlaceOutputs, PreviewOutputs, RestoredOutputs, collect
 from webui.wiring.rows import add_rows
 from webui.wiring.shared import (
     EACH,
@@ -49,11 +49,11 @@ def connect_memory(
 
     A reload loses nothing that is done or runs, while the server keeps it; the search for a region begins anew.
     """
-    _keep(events.planning, steps, keeping)
+    _keep(events.video, steps, keeping)
     _restore(blocks, events, steps)
 
 
-def _keep(planning: PlanEvents, steps: Steps, keeping: list[gr.events.Dependency]) -> None:
+def _keep(events: VideoEvents, steps: Steps, keeping: list[gr.events.Dependency]) -> None:
     """What is made, chosen and typed is remembered as it comes."""
     video, plan, edit = steps.video, steps.plan, steps.edit
     settings = kept_settings(steps)
@@ -69,7 +69,7 @@ def _keep(planning: PlanEvents, steps: Steps, keeping: list[gr.events.Dependency
         js=_KEEP_PROMPTS,
         **PRIVATE,
     )
-    video.video.change(quietly(planning.keep_video), video.video, video.video_id, **PRIVATE).then(
+    video.video.change(quietly(events.keep_video), video.video, video.video_id, **PRIVATE).then(
         None, video.video_id, None, js=_KEEP_VIDEO, **PRIVATE
     )
     for progress in (plan.status, edit.progress, edit.draft_progress, edit.place_progress):
@@ -85,22 +85,11 @@ def _restore(blocks: gr.Blocks, events: Events, steps: Steps) -> None:
     planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
     part = edit.region
     restored = [
-        video.video,
-        video.source_prompt,
-        edit.prompt,
-        edit.job_id,
-        edit.shown_job,
-        edit.drafted,
-        edit.placed,
-        edit.draft_job_id,
-        edit.place_job_id,
-        plan.plan_id,
-        part.over,
-        part.over_id,
+        *collect(RestoredOutputs._fields, video, edit, plan, part),
         *collect(ModelShown._fields, plan, edit, video),
         *kept_settings(steps),
     ]
-    loaded = blocks.load(planning.restore, [edit.session, plan.begun], restored, js=_SESSION, **PRIVATE)
+    loaded = blocks.load(events.session.restore, [edit.session, plan.begun], restored, js=_SESSION, **PRIVATE)
     # Now, since the edit may run for long; and again when it has ended.
     loaded.then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
     watch = watch_call(editing, steps)

@@ -44,12 +44,12 @@ def connect_settings(events: Events, steps: Steps) -> None:
     """The model with its own settings, and the buttons that bring these back."""
     plan, edit = steps.plan, steps.edit
     outputs = collect((*ModelOutputs._fields, *ModelShown._fields, *ALL), plan, edit, steps.video)
-    choose = events.planning.choose_model, [plan.model, plan.model_before, plan.begun], outputs
+    choose = events.model.choose_model, [plan.model, plan.model_before, plan.begun], outputs
     chosen = plan.model.input(*choose, api_name="choose_model", **PUBLIC | {"trigger_mode": "multiple"})
-    larger = steps.video.larger.click(events.planning.larger_model, None, plan.model, **PRIVATE)
+    larger = steps.video.larger.click(events.model.larger_model, None, plan.model, **PRIVATE)
     for event in (chosen, larger.then(*choose, **EACH)):
         keep_settings(event.then, steps)
-    own = plan.reset.click(events.planning.own_settings, plan.model, collect(PLAN, plan), **PRIVATE)
+    own = plan.reset.click(events.model.own_settings, plan.model, collect(PLAN, plan), **PRIVATE)
     edit.reset.click(events.editing.own_settings, plan.model, collect(EDIT, edit), **PRIVATE)
     # Where others are set than those of what is shown, the page says so.
     known, others = {**plan.settings, **edit.settings}, (steps.video.source_prompt, plan.model, plan.side, plan.frames)

@@ -14,9 +14,12 @@ from webui.components.result import ResultStep
 from webui.components.video import VideoStep
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
-from webui.events.plan import SETTINGS, PlanEvents
+from webui.events.model import ModelEvents
+from webui.events.plan import PlanEvents
 from webui.events.region import RegionEvents
+from webui.events.session import SETTINGS, SessionEvents
 from webui.events.timeline import TimelineEvents
+from webui.events.video import VideoEvents
 from webui.messages import quietly
 from webui.outputs import (
     FrameOutputs,
@@ -57,6 +60,9 @@ class Steps(NamedTuple):
 
 
 class Events(NamedTuple):
+    video: VideoEvents
+    model: ModelEvents
+    session: SessionEvents
     planning: PlanEvents
     editing: EditEvents
     film: FilmEvents

@@ -33,20 +33,20 @@ _JOBS = "begun", "place_job_id", "draft_job_id", "region_job_id", "watched"
 
 
 def connect_video(events: Events, steps: Steps) -> None:
-    planning, video = events.planning, steps.video
+    video = steps.video
     cleared, jobs = _clearing(steps)
-    chosen = video.examples.select(planning.example, jobs, cleared, js=_HOLD, **PRIVATE)
+    chosen = video.examples.select(events.video.example, jobs, cleared, js=_HOLD, **PRIVATE)
     events_of_upload = [video.video.upload, video.video.clear]
-    uploaded = gr.on(events_of_upload, planning.uploaded, jobs, cleared, js=_HOLD, **PRIVATE)
+    uploaded = gr.on(events_of_upload, events.video.uploaded, jobs, cleared, js=_HOLD, **PRIVATE)
     for event in (chosen, uploaded):
         event.then(None, None, None, js=_RELEASE, **PRIVATE)
         event.then(None, [steps.edit.job_id, *kept_settings(steps)], None, js=_KEEP_NO_PLAN, **PRIVATE)
         _leave_edit(event, events, steps)
     # What is read of a large file takes long, and keeps nothing waiting that is about the next one.
     about, each = [video.video, video.described], PUBLIC | {"trigger_mode": "multiple"}
-    video.video.change(planning.describe, about, video.line, api_name="describe", **each)
+    video.video.change(events.video.describe, about, video.line, api_name="describe", **each)
     video.video.change(_no_copy, None, video.playable, **EACH).then(
-        quietly(planning.playable), about, video.playable, api_name="playable", **each
+        quietly(events.video.playable), about, video.playable, api_name="playable", **each
     )
 
 
@@ -57,7 +57,7 @@ def connect_project(events: Events, steps: Steps) -> None:
     inputs = [video.open_project, video.video, *jobs[:-1]]
     opened = video.open_project.upload(
         events.film.open_project, inputs, outputs, api_name="open_project", **PUBLIC
-    ).success(events.planning.another_plan, jobs, cleared, **PRIVATE)
+    ).success(events.video.another_plan, jobs, cleared, **PRIVATE)
     opened.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
     opened.then(None, [edit.job_id, *kept_settings(steps)], None, js=_KEEP_NO_PLAN, **PRIVATE)
     over = opened.then(

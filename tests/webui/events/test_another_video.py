@@ -18,13 +18,16 @@ from adaflow_core.film.draft import Draft
 from adaflow_core.types import Place
 from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
+from helpers.tabs import restored
 from webui import views
+from webui.events.common.follow import show_unless_left
+from webui.events.common.over import nothing
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
-from webui.events.follow import show_unless_left
-from webui.events.over import nothing
-from webui.events.plan import SETTINGS, PlanEvents
+from webui.events.plan import PlanEvents
 from webui.events.region import RegionEvents
+from webui.events.session import SETTINGS
+from webui.events.video import VideoEvents
 from webui.jobs.queue import Begun, Jobs, Watched
 from webui.jobs.tasks import Drafts, FoundPlace, Request
 from webui.outputs import PreviewOutputs
@@ -45,13 +48,16 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
         return wait_for(threading.Event())(report, stop)
 
     here = studio(tmp_path, run)
-    events, profile = PlanEvents(here, []), here.profile()
+    events, profile = VideoEvents(here, []), here.profile()
     plan_id = here.store_plan(Request(str(drawn_clip), PlanConfig()), small_plan())
     editing = EditEvents(here)
     begun, running, progress = Begun(), None, f"{kind}_progress"  # type: Begun, Any, str
     if kind == "preview":
         settings = shown_values([*PLAN, *FORECAST], profile)
-        running, progress = events.preview(None, str(drawn_clip), "a ball", "", 0, "", begun, *settings), "status"
+        running, progress = (
+            PlanEvents(here).preview(None, str(drawn_clip), "a ball", "", 0, "", begun, *settings),
+            "status",
+        )
     elif kind == "place":
         running = editing.place(plan_id, "a cube", 0.5, 0.5)
     else:
@@ -91,7 +97,7 @@ def test_a_model_that_is_being_loaded_is_no_part_of_a_video(tmp_path: Path) -> N
     release = threading.Event()
     load = here.jobs.submit("load", wait_for(release))
     begun = Begun(load=load)
-    assert PlanEvents(here, []).another_video(begun, "", "", "", Watched()).status != "" and begun.load == load
+    assert VideoEvents(here, []).another_video(begun, "", "", "", Watched()).status != "" and begun.load == load
     release.set()
     assert finish(here.jobs, load).state == "done"
 
@@ -137,7 +143,7 @@ def test_an_edit_goes_on_aside_and_says_of_which_video_it_is(tmp_path: Path) -> 
         async for outputs in editing.watch(job, watched):
             seen.append(outputs)
             if len(seen) == 1:
-                cleared = PlanEvents(here, []).another_video(Begun(), "", "", "", watched)
+                cleared = VideoEvents(here, []).another_video(Begun(), "", "", "", watched)
                 assert cleared.job_id == cleared.progress == cleared.retake_progress == ""
                 assert cleared.result.visible is False
 
@@ -212,7 +218,7 @@ def ended(event: AsyncIterator[Any], release: threading.Event | None = None) -> 
 def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path: Path) -> None:
     """And what was done meanwhile is shown."""
     here, release, plan = studio(tmp_path), threading.Event(), small_plan()
-    events, editing = PlanEvents(here, []), EditEvents(here)
+    planning, editing = PlanEvents(here), EditEvents(here)
     request = Request(str(drawn_clip), PlanConfig(prune=0.3))
     mine = here.store_plan(request, plan)
     found = FoundPlace(plan.video.digest, plan.config, plan.model, "a cube", Place(None, 1.0, False, "why"))
@@ -226,25 +232,21 @@ def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path:
     session = {kind: job, "video": here.keep_video(str(drawn_clip)), "settings": settings}
     session |= {} if kind == "planning" else {"plan": mine}
     begun = Begun()
-    video, _, _, _, _, *jobs = events.restore(json.dumps(session), begun)[:10]
-    drafted, placed, *running, plan_id = jobs
-    assert (video, drafted, placed) == (str(drawn_clip), "", "")
-    assert running == [job if name == kind else "" for name in ("drafted", "placed")]
+    had, _, shown = restored(here, session, begun)
+    assert (had.video, had.drafted, had.placed) == (str(drawn_clip), "", "")
+    assert (had.draft_job_id, had.place_job_id) == tuple(job * (name == kind) for name in ("drafted", "placed"))
     assert begun.plans == [job] * (kind == "planning")
     if kind == "planning":
-        restored = events.restore(json.dumps(session), Begun())[-len(SETTINGS) :]
-        side = SETTINGS.index("side")
-        restored[side] = restored[side].value
-        assert plan_id == "" and restored == settings
-        assert ended(events.go_on_planning(plan_id, begun), release).plan_id == mine
-        assert events.restore(json.dumps(session), begun)[9] == mine, "as when it was done while nobody looked"
+        assert had.plan_id == "" and list((shown | {"side": shown["side"].value}).values()) == settings
+        assert ended(planning.go_on_planning(had.plan_id, begun), release).plan_id == mine
+        assert restored(here, session)[0].plan_id == mine, "as when it was done while nobody looked"
     elif kind == "drafted":
         film = FilmEvents(here, [], editing)
-        assert ended(film.show_drafts(plan_id, drafted, job), release).drafted == job
-        assert events.restore(json.dumps(session), begun)[5] == job
+        assert ended(film.show_drafts(had.plan_id, had.drafted, job), release).drafted == job
+        assert restored(here, session)[0].drafted == job
     else:
-        assert ended(editing.show_place(plan_id, placed, job), release).placed == job
-        assert events.restore(json.dumps(session), begun)[6] == job
+        assert ended(editing.show_place(had.plan_id, had.placed, job), release).placed == job
+        assert restored(here, session)[0].placed == job
 
 
 def test_settings_come_back_before_they_are_planned(drawn_clip: Path, tmp_path: Path) -> None:
@@ -252,24 +254,20 @@ def test_settings_come_back_before_they_are_planned(drawn_clip: Path, tmp_path: 
     here = studio(tmp_path)
     kept = dict.fromkeys(SETTINGS, "") | {"frames": "0:6", "side": "320x256", "takes": [{"frames": [1, 3]}], "seed": 7}
     session = {"video": here.keep_video(str(drawn_clip)), "settings": list(kept.values()), "prompt": "a blue ball"}
-
-    def restored(**others: Any) -> tuple[Any, dict[str, Any]]:
-        values = PlanEvents(here, []).restore(json.dumps(session | others), Begun())
-        return values[0], dict(zip(SETTINGS, values[-len(SETTINGS) :], strict=True))
-
-    video, settings = restored()
-    assert video == str(drawn_clip)
+    had, _, settings = restored(here, session)
+    assert had.video == str(drawn_clip)
     assert settings["frames"] == "0:6" and settings["takes"] == kept["takes"] and settings["side"].value == "320x256"
-    _, settings = restored(video="gone")
+    _, _, settings = restored(here, session | {"video": "gone"})
     assert settings["frames"] == settings["takes"] == gr.skip() and settings["seed"] == 7
 
 
 def test_what_a_project_holds_over_the_picture_comes_back_before_it_is_planned(tmp_path: Path) -> None:
     here = studio(tmp_path)
-    region, plans = RegionEvents(here), PlanEvents(here, [])
+    region = RegionEvents(here)
     kept = region.keep_opened(nothing(file="of the video", opened={"region": None, "by_hand": []}, shown=False))
     assert kept.over["id"] == kept.over_id != ""
-    assert plans.restore(json.dumps({"over": kept.over_id}), Begun())[10:12] == [kept.over, kept.over_id]
+    had, *_ = restored(here, {"over": kept.over_id})
+    assert (had.over, had.over_id) == (kept.over, kept.over_id)
     assert region.keep_opened({}).over_id == "", "and not what was painted before"
 
 
@@ -280,11 +278,10 @@ def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> Non
     for job in jobs.values():
         here.jobs.stop(job)
         assert finish(here.jobs, job).state == "stopped"
-    session = json.dumps({"plan": mine, "drafted": jobs["draft"], "placed": jobs["place"]})
-    drafted, placed = PlanEvents(here, []).restore(session, Begun())[5:7]
+    had, *_ = restored(here, {"plan": mine, "drafted": jobs["draft"], "placed": jobs["place"]})
     editing = EditEvents(here)
-    assert ended(FilmEvents(here, [], editing).show_drafts(mine, drafted)).drafted == ""
-    assert ended(editing.show_place(mine, placed)).placed == ""
+    assert ended(FilmEvents(here, [], editing).show_drafts(mine, had.drafted)).drafted == ""
+    assert ended(editing.show_place(mine, had.placed)).placed == ""
 
 
 def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(

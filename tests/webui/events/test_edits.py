@@ -17,6 +17,7 @@ import pytest
 from adaflow_core.report.scores import Scores
 from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
+from helpers.tabs import restored
 from webui import views
 from webui.events.edit import BeginEvents, EditEvents, _watch_outputs
 from webui.events.film import FilmEvents
@@ -179,7 +180,7 @@ def clicked(here: Studio, clip: Path, begun: Begun, prompt: str = "a cube", deli
     """A click on Edit, before anything was planned."""
     shown = shown_values([*PLAN, *EDIT], here.profile())
     asked = prompt, views.ONE, [], {}, None, [], deliver, None
-    begin = BeginEvents(PlanEvents(here, []), EditEvents(here)).begin
+    begin = BeginEvents(PlanEvents(here), EditEvents(here)).begin
     return begin("", str(clip), "a ball", "", 0, "", begun, *asked, *shown)
 
 
@@ -205,8 +206,8 @@ def test_an_edit_comes_after_its_planning_though_the_page_is_closed(
     ended = finish(here.jobs, edit)
     assert ended.kind == "edit" and [type(task) for task in tasks] == [PlanTask, EditTask][: 1 + (deliver == "source")]
     assert deliver == "source" or "deliver is 'nonsense'" in ended.problem
-    restored = PlanEvents(here, []).restore(f'{{"edits": ["stopped before it began", "{edit}"]}}', Begun())
-    assert restored[3] == edit, "a new tab finds it among the browser's edits"
+    had, *_ = restored(here, {"edits": ["stopped before it began", edit]})
+    assert had.job_id == edit, "a new tab finds it among the browser's edits"
 
 
 @pytest.mark.parametrize("button", ["edit", "preview"])
@@ -214,7 +215,7 @@ def test_stop_ends_all_plannings_and_what_was_to_follow(button: str, drawn_clip:
     """An edit that was begun while a preview ran went on. And nobody is told that it is an error."""
     release, begun = threading.Event(), Begun()
     here, tasks = held_studio(tmp_path, release)
-    planning, editing = PlanEvents(here, []), EditEvents(here)
+    planning, editing = PlanEvents(here), EditEvents(here)
     settings = shown_values([*PLAN, *FORECAST], here.profile())
     preview = planning.preview("", str(drawn_clip), "a ball", "", 0, "", begun, *settings)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import threading
 from dataclasses import replace
@@ -20,9 +19,12 @@ from adaflow_core.model.loading import EMBEDDED
 from helpers.jobs import finish, wait_for
 from helpers.pages import with_model
 from helpers.plans import small_plan
+from helpers.tabs import restored
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
-from webui.events.plan import SETTINGS, PlanEvents
+from webui.events.model import ModelEvents
+from webui.events.plan import PlanEvents
+from webui.events.session import SETTINGS
 from webui.jobs.queue import Begun
 from webui.jobs.tasks import Request
 from webui.outputs import ModelOutputs, ModelShown, ProjectOutputs
@@ -46,7 +48,7 @@ def chosen(studio: Studio, model: str, before: str) -> list[tuple[ModelOutputs, 
     seen: list[Any] = []
 
     async def choose() -> None:
-        async for outputs in PlanEvents(studio, []).choose_model(model, before, Begun()):
+        async for outputs in ModelEvents(studio).choose_model(model, before, Begun()):
             first, last = len(ModelOutputs._fields), len(ModelOutputs._fields) + len(ModelShown._fields)
             seen.append((ModelOutputs(*outputs[:first]), ModelShown(*outputs[first:last]), list(outputs[last:])))
 
@@ -80,11 +82,11 @@ def test_of_a_model_that_is_not_wanted_nothing_is_waited_for(
 ) -> None:
     """Nothing is planned by the settings of the model before; another choice leaves the load, and Stop ends it."""
     monkeypatch.setattr(studio, "load", lambda model: studio.jobs.submit("load", wait_for(threading.Event())))
-    events, begun, first = PlanEvents(studio, []), Begun(), str(EMBEDDED)
+    events, begun, first = PlanEvents(studio), Begun(), str(EMBEDDED)
     settings = shown_values([*PLAN, *FORECAST], studio.profile())
 
     async def choose(model: str) -> list[ModelOutputs]:
-        choice = events.choose_model(model, first, begun)
+        choice = ModelEvents(studio).choose_model(model, first, begun)
         return [ModelOutputs(*outputs[: len(ModelOutputs._fields)]) async for outputs in choice]
 
     async def visit() -> None:
@@ -118,19 +120,15 @@ def test_after_a_reload_the_page_shows_the_model_that_was_chosen(studio: Studio)
     plan_id = studio.store_plan(Request("a.mp4", PlanConfig()), small_plan())
     kept = dict.fromkeys(SETTINGS, "") | {"model": OTHER, "side": "320x256", "takes": [{"frames": [1, 3]}]}
 
-    def restored(**others: Any) -> tuple[ModelShown, dict[str, Any]]:
-        session = json.dumps({"plan": plan_id, "settings": list((kept | others).values())})
-        values = PlanEvents(studio, []).restore(session, Begun())
-        shown = ModelShown(*values[-len(SETTINGS) - len(ModelShown._fields) : -len(SETTINGS)])
-        return shown, dict(zip(SETTINGS, values[-len(SETTINGS) :], strict=True))
-
-    shown, settings = restored()
+    session = {"plan": plan_id, "settings": list(kept.values())}
+    _, shown, settings = restored(studio, session)
     assert shown.model_before == settings["model"] == OTHER and shown.toy == "" and not shown.vocabulary.visible
     side = settings["side"]
     assert side.value == "320x256" and side.choices[0][0] == f"the model's own ({studio.profile(OTHER).size})"
     assert settings["takes"] == [{"frames": [1, 3]}] and "deliver" in settings
     studio.public = True
-    shown, settings = restored(model="not offered here")
+    session["settings"] = list((kept | {"model": "not offered here"}).values())
+    _, shown, settings = restored(studio, session)
     assert shown.model_before == settings["model"] == gr.skip(), "it stays the page's own"
 
 

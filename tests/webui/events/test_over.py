@@ -18,7 +18,7 @@ from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
 from adaflow_core.video.decode import decode_video
-from webui.events.over import asked_over, has_pictures, nothing, of_plan, opened_from, words_found_in
+from webui.events.common.over import asked_over, has_pictures, nothing, of_plan, opened_from, words_found_in
 from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
 from webui.studio import StoredPlan

@@ -18,7 +18,7 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.picture.region import RegionMask
 from helpers.plans import small_plan
 from webui import views
-from webui.events.over import Over, region_of
+from webui.events.common.over import Over, region_of
 from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
 from webui.outputs import OverOutputs

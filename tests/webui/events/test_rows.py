@@ -16,9 +16,9 @@ from adaflow_core.film.project import Project
 from adaflow_core.film.timeline import CROSSFADE, Timeline
 from helpers.plans import small_plan
 from webui import views
+from webui.events.common.rows import carry
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
-from webui.events.rows import carry
 from webui.jobs.tasks import Request
 from webui.outputs import ProjectOutputs, RowsOutputs, unchanged
 from webui.settings import EDIT, shown_values

@@ -63,7 +63,7 @@ def test_large_seeds_keep_all_their_digits() -> None:
 
 def test_what_is_shown_is_marked_where_other_settings_are_set(drawn_clip: Path, tmp_path: Path) -> None:
     studio = Studio("embedded", "cpu", tmp_path)
-    events, begun = PlanEvents(studio, []), Begun()
+    events, begun = PlanEvents(studio), Begun()
     names = (*PLAN, *FORECAST)
     usual = dict(zip(names, shown_values(names, studio.profile()), strict=True))
     video = {"video": str(drawn_clip), "source_prompt": "a ball", "model": "", "side": 0, "frames": ""}

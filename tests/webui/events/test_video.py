@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +14,9 @@ import pytest
 from adaflow_core.config import PlanConfig
 from helpers.jobs import until
 from helpers.plans import small_plan
-from webui.events import plan
-from webui.events.plan import PlanEvents
-from webui.jobs.queue import Begun
+from helpers.tabs import restored
+from webui.events import video
+from webui.events.video import VideoEvents
 from webui.jobs.tasks import Request
 from webui.studio import Studio
 
@@ -26,15 +25,15 @@ def test_uploads_that_are_read_keep_nobody_waiting(
     drawn_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More of them than the event loop has threads, which the progress of jobs needs as well."""
-    release, reading, decode = threading.Event(), [], plan.decode_video
+    release, reading, decode = threading.Event(), [], video.decode_video
 
     def decode_slowly(*given: Any, **named: Any) -> Any:
         reading.append(threading.current_thread().name)
         assert release.wait(60)
         return decode(*given, **named)
 
-    monkeypatch.setattr(plan, "decode_video", decode_slowly)
-    events = PlanEvents(Studio("embedded", "cpu", tmp_path), [])
+    monkeypatch.setattr(video, "decode_video", decode_slowly)
+    events = VideoEvents(Studio("embedded", "cpu", tmp_path), [])
 
     async def said() -> list[str]:
         return [line async for line in events.describe(str(drawn_clip), [])]
@@ -60,11 +59,11 @@ def test_a_video_that_is_no_longer_shown_is_not_described(
     drawn_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is a copy of it shown; the next one waits for neither."""
-    events, other = PlanEvents(Studio("embedded", "cpu", tmp_path), []), tmp_path / "b.mp4"
+    events, other = VideoEvents(Studio("embedded", "cpu", tmp_path), []), tmp_path / "b.mp4"
     described: list[str | None] = []
     other.write_bytes(drawn_clip.read_bytes())
-    monkeypatch.setattr(plan, "is_playable", lambda info: False)
-    monkeypatch.setattr(plan, "serve_copy", lambda info: next_one() or str(info.path))
+    monkeypatch.setattr(video, "is_playable", lambda info: False)
+    monkeypatch.setattr(video, "serve_copy", lambda info: next_one() or str(info.path))
 
     def next_one() -> None:
         described[:] = [str(other)]
@@ -87,10 +86,9 @@ def test_an_upload_that_was_deleted_is_said_to_be_gone(drawn_clip: Path, tmp_pat
     """And a reload does not show a player of it."""
     studio, upload = Studio("embedded", "cpu", tmp_path), tmp_path / "ball.mp4"
     upload.write_bytes(drawn_clip.read_bytes())
-    events = PlanEvents(studio, [])
-    session = json.dumps({"plan": studio.store_plan(Request(str(upload), PlanConfig()), small_plan())})
-    assert events.restore(session, Begun())[0] == str(upload)
+    session = {"plan": studio.store_plan(Request(str(upload), PlanConfig()), small_plan())}
+    assert restored(studio, session)[0].video == str(upload)
     upload.unlink()
-    assert events.restore(session, Begun())[0] == gr.skip()
+    assert restored(studio, session)[0].video == gr.skip()
     with pytest.raises(gr.Error, match=r"ball\.mp4 is no longer here, as uploads are deleted .*; upload it again"):
-        events.playable(str(upload), [])
+        VideoEvents(studio, []).playable(str(upload), [])

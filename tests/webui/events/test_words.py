@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scenes.captions import MAIN_WORDS
-from webui.events.words import with_word
+from webui.events.common.words import with_word
 
 
 @pytest.mark.parametrize(

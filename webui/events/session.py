@@ -1,0 +1,82 @@
+"""What a tab had before a reload."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from adaflow_core.errors import AdaFlowError
+from webui.events.model import model_shown, side_of
+from webui.events.video import OF_PROJECT
+from webui.jobs.queue import Begun
+from webui.outputs import ModelShown, RestoredOutputs, unchanged
+from webui.settings import ALL
+from webui.studio import Studio
+
+# What a tab remembers of a plan.
+SETTINGS = ("model", "side", "frames", "prompting", "prompts", "rows_of", "crossfade", "takes", "deliver", *ALL)
+
+
+class SessionEvents:
+    """What comes back with a reload: jobs and plans are on the server, known by their ids."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+
+    def restore(self, session: str, begun: Begun) -> tuple[Any, ...]:
+        """What this tab had: `RestoredOutputs`, then what is shown of its model, then its settings.
+
+        The session comes from the browser: of the server's files it names only what it has ids of.
+        """
+        kept = json.loads(session or "{}")
+        jobs = {name: self.studio.jobs.snapshot(kept.get(name) or "") for name in ("planning", "drafted", "placed")}
+        running = {name: job.id if job is not None and not job.finished else "" for name, job in jobs.items()}
+        done = {name: job for name, job in jobs.items() if job is not None and job.state == "done"}
+        if running["planning"]:
+            begun.plans.append(running["planning"])
+        stored = self.studio.find_plan(done["planning"].result) if "planning" in done else None
+        stored = stored or self.studio.find_plan(kept.get("plan"))
+        there = stored is not None and Path(stored.request.video).is_file()
+        video = stored.request.video if stored and there else self.studio.find_video(kept.get("video"))
+        over = self.studio.find_over(kept.get("over"))
+        restored = RestoredOutputs(
+            video=video or gr.skip(),
+            source_prompt=kept.get("source_prompt") or gr.skip(),
+            prompt=kept.get("prompt") or gr.skip(),
+            job_id=kept.get("job") or self._newest(kept.get("edits") or []),
+            shown_job=kept.get("shown") or "",
+            drafted=done["drafted"].id if "drafted" in done else "",
+            placed=done["placed"].id if "placed" in done else "",
+            draft_job_id=running["drafted"],
+            place_job_id=running["placed"],
+            plan_id=stored.id if stored else "",
+            over=over | {"shown": False} if over else gr.skip(),
+            over_id=over["id"] if over else gr.skip(),
+        )
+        return *restored, *self._restored(kept.get("settings") or [], bool(stored or video))
+
+    def _newest(self, edits: list[Any]) -> str:
+        """Of a browser's edits, newest first, the first that is known: of one that was stopped before it began there is
+        no more than its id."""
+        return next((str(job_id) for job_id in edits if self.studio.jobs.snapshot(str(job_id))), "")
+
+    def _restored(self, settings: list[Any], of_video: bool) -> list[Any]:
+        """What the page shows of a tab's model, and the tab's settings; those of its video unless that is gone.
+
+        Those of an older page are left as they are.
+        """
+        same = [*unchanged(ModelShown), *[gr.skip()] * len(SETTINGS)]
+        if len(settings) != len(SETTINGS):
+            return same
+        kept = dict(zip(SETTINGS, settings, strict=True))
+        try:
+            model = self.studio.resolve_model(str(kept["model"] or ""))
+        except AdaFlowError:  # it is no longer offered
+            return same
+        shown = kept | {"side": side_of(self.studio.profile(model), kept["side"])}
+        if not of_video:
+            shown |= {name: gr.skip() for name in OF_PROJECT if name in shown}
+        return [*model_shown(self.studio, model), *shown.values()]
