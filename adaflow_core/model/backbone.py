@@ -95,6 +95,7 @@ class Backbone:
     fused: bool = False  # whether its modules run as fused kernels
     finite: FiniteCheck = field(default_factory=FiniteCheck)
     team: Team = ALONE  # the processes that work on the same film
+    notes: tuple[str, ...] = ()  # sentences for the user on the checkpoint
 
     @cached_property
     def fingerprint(self) -> str:

@@ -15,8 +15,8 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
-from adaflow_core.model.files.check import PARTS, check_configs
-from adaflow_core.model.files.extras import EMBEDDING_FILE, LORA_FILE, VAE_FILE, add_embedding, fuse_lora, other_vae
+from adaflow_core.model.files.check import LORA_FILE, PARTS, check_configs, note_on_steps, read_json
+from adaflow_core.model.files.extras import EMBEDDING_FILE, VAE_FILE, add_embedding, fuse_lora, other_vae
 from adaflow_core.model.files.folder import first_line, load_folder
 from adaflow_core.model.files.parts import ModelParts, split_value
 from adaflow_core.model.files.single import load_single
@@ -133,8 +133,18 @@ def load_backbone(
     logger.info("loaded %s on %s in %s", parts, target, kind)
     return Backbone(
         str(parts), **modules, tokenizer=pipe.tokenizer, schedule=schedule, profile=profile, device=target, dtype=kind,
-        attend=attend, fused=fused,
+        attend=attend, fused=fused, notes=_notes(parts, folder),
     )  # fmt: skip
+
+
+def _notes(parts: ModelParts, folder: Path) -> tuple[str, ...]:
+    """Sentences for the user on what was loaded."""
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json", parts.model) if folder.is_dir() else {}
+    found = [
+        note_on_steps(parts.model, str(scheduler.get("_class_name"))),
+        *(note_on_steps(split_value(name)[0]) for name in parts.loras),
+    ]
+    return tuple(filter(None, found))
 
 
 def model_folder(model: str, *, half: bool = False, monitor: Monitor | None = None) -> Path:

@@ -25,7 +25,7 @@ _EARLIER = 2  # seconds; sound may lie in front of the pictures that it goes wit
 def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:
     """Writes `video` with the default track of `source` from `begin` to `begin + length` seconds to `out`.
 
-    False, and nothing written, if there is no sound. Runs in the process of `worker`.
+    False if no sound of that time can be read. Runs in the process of `worker`.
     """
     with _opened(source) as container:
         track = _default_track(container)
@@ -34,10 +34,8 @@ def add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fra
         copied = track.codec_context.codec.canonical_name in _COPIED
     if copied:
         with suppress(av.FFmpegError, _Broken):  # the muxer refuses the packets
-            _mux(_copied, video, source, out, begin, length, monitor)
-            return True
-    _mux(_encoded, video, source, out, begin, length, monitor)
-    return True
+            return _mux(_copied, video, source, out, begin, length, monitor)
+    return _mux(_encoded, video, source, out, begin, length, monitor)
 
 
 def _opened(source: Path, begin: Fraction = Fraction(0)) -> InputContainer:
@@ -69,7 +67,8 @@ def _mux(
     begin: Fraction,
     length: Fraction,
     monitor: Monitor,
-) -> None:
+) -> bool:
+    """Whether any packets of sound came."""
     with (
         _opened(source, begin) as sounding,
         av.open(str(video.resolve())) as silent,
@@ -79,6 +78,7 @@ def _mux(
         stream = container.add_stream_from_template(silent.streams.video[0])
         packets = make_packets(container, sounding, _default_track(sounding), begin, length)
         sound = next(packets, None)
+        sounds = sound is not None
         for packet in silent.demux(video=0):
             monitor.check()
             if packet.dts is None:  # the end
@@ -92,6 +92,7 @@ def _mux(
         for packet in chain([] if sound is None else [sound], packets):
             monitor.check()
             container.mux(packet)
+    return sounds
 
 
 def _copied(

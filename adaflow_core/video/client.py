@@ -95,12 +95,15 @@ class Decoder:
             whole = ("width", "height", "frames", "rotation", "transfer")
             width, height, frames, rotation, transfer = (int(answer[key]) for key in whole)
             fps, seconds = Fraction(answer["fps"]), float(answer["seconds"])
-            codec, audio, notes = str(answer["codec"]), bool(answer["has_audio"]), tuple(map(str, answer["notes"]))
+            codec, pixels = str(answer["codec"]), str(answer["pixels"])
+            audio, notes = bool(answer["has_audio"]), tuple(map(str, answer["notes"]))
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             raise self._broken() from None
         if not (0 < width <= _SIDE and 0 < height <= _SIDE and fps > 0 and frames > 0 and math.isfinite(seconds)):
             raise AdaFlowError(f"the header of {self.path} makes no sense; choose another file or {CONVERT}")
-        return VideoInfo(self.path, width, height, fps, frames, seconds, codec, rotation, audio, notes, transfer)
+        return VideoInfo(
+            self.path, width, height, fps, frames, seconds, codec, rotation, audio, notes, transfer, pixels
+        )
 
     def frames(
         self, size: tuple[int, int], begin: int, count: int, *, whole: bool = False, ground: int = LIGHT
@@ -133,7 +136,7 @@ class Decoder:
             yield number, picture
 
     def add_sound(self, video: Path, out: Path, begin: Fraction, length: Fraction) -> bool:
-        """Writes `video` with the file's sound to `out`; False if there is none to add.
+        """Writes `video` with the file's sound to `out`; False if it has none, AdaFlowError if that cannot be read.
 
         `begin` and `length` in seconds; `begin` counts from the file's first frame.
         """

@@ -26,7 +26,7 @@ from adaflow_core.storage.arrays import Frames
 from adaflow_core.video.client import Decoder
 from adaflow_core.video.types import LIGHT, MAX_SIDE, Video, VideoInfo, check_size, working_size
 
-DECODING = 2  # changes whenever other frames are made of the same file: a part of what cached ones are known by
+DECODING = 3  # changes whenever other frames are made of the same file: a part of what cached ones are known by
 _CHUNK = 8  # frames between two looks at the stop signal
 _CLOSEST = 0.001  # seconds between two frames; those that are closer are moved apart
 _EVEN = 0.005  # seconds by which frames may be off an even rate: clocks of whole milliseconds are

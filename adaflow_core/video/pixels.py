@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
+from adaflow_core.progress import THREADS
 from adaflow_core.video.types import LIGHT
 
 # Without the two flags swscale takes the nearest chroma sample: 40 dB instead of 48 on a photograph.
@@ -35,6 +37,7 @@ CONVERTED = LINEAR, LOG, LOG_SQRT, PQ, CINEMA, HLG = (8, 9, 10, 16, 17, 18)
 _GAMMAS = {4: 2.2, 5: 2.8}  # of the display; else BT.1886's
 _GAMMA = 2.4
 _MOST = 65535
+_BAND = 2**16  # pixels that a thread converts at a time, within its processor's cache
 WHITE = 203.0  # nits of HDR's reference white (ITU-R BT.2408), which becomes SDR's
 _KNEE = 0.8  # linear light above which highlights are compressed; 1 is reference white
 BT709, BT2020 = 1, 9
@@ -159,16 +162,37 @@ def to_bt709(rgb: np.ndarray, transfer: int, primaries: int, white: int = _MOST)
 
     What is not comes out for a display of gamma 2.4 (BT.1886), HDR tone-mapped.
     """
-    linear = _to_linear(transfer, white)[rgb]
+    pixels = rgb.reshape(-1, 3)
+    out, starts = np.empty(pixels.shape, np.uint8), range(0, len(pixels), _BAND)
+    codes, linear = _to_code(transfer), _to_linear(transfer, white)
+
+    def convert(start: int) -> None:
+        band = slice(start, start + _BAND)
+        light = _light(linear.take(pixels[band].T), transfer, primaries)
+        out[band] = codes.take(np.rint(np.sqrt(light) * _MOST).astype(np.uint16)).T
+
+    with ThreadPoolExecutor(min(THREADS, len(starts))) as pool:  # numpy computes without Python's lock
+        list(pool.map(convert, starts))
+    return out.reshape(rgb.shape)
+
+
+def _light(linear: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
+    """[3, n] float32 of the file's primaries -> BT.709's, 0 to 1; may overwrite what it is given."""
     if transfer == HLG:  # the display's own gamma, of its luminance, at 1,000 nits (BT.2100)
-        linear *= (linear @ _to_xyz(primaries)[1])[..., None] ** 0.2 * (1000 / WHITE)
-    linear = np.maximum(linear @ _to_bt709(primaries).T, 0)
+        linear *= (_luminance(primaries) @ linear) ** np.float32(0.2) * np.float32(1000 / WHITE)
+    linear = np.maximum(_to_bt709(primaries) @ linear, 0)
     if transfer in (PQ, HLG):
-        peak = linear.max(axis=-1, keepdims=True)  # compressing the largest channel keeps the hue
-        over = (peak - _KNEE) / (1 - _KNEE)
-        compressed = np.where(over > 0, _KNEE + (1 - _KNEE) * -np.expm1(-np.maximum(over, 0)), peak)
-        linear *= compressed / np.maximum(peak, 1e-6)
-    linear = np.minimum(linear, 1)
+        peak = linear.max(axis=0)  # compressing the largest channel keeps the hue
+        high = np.flatnonzero(peak > _KNEE)
+        over = (peak[high] - _KNEE) / (1 - _KNEE)
+        linear[:, high] *= (_KNEE - (1 - _KNEE) * np.expm1(-over)) / peak[high]
+    return np.minimum(linear, 1)
+
+
+@lru_cache
+def _to_code(transfer: int) -> np.ndarray:
+    """[65536] uint8: the code of light by its square root, a scale on which dark codes lie far apart."""
+    linear = (np.arange(_MOST + 1) / _MOST) ** 2
     if transfer == SRGB:
         code = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     else:
@@ -198,6 +222,12 @@ def _to_linear(transfer: int, white: int) -> np.ndarray:
     else:
         light = code ** _GAMMAS.get(transfer, _GAMMA)
     return light.astype(np.float32)
+
+
+@lru_cache
+def _luminance(primaries: int) -> np.ndarray:
+    """[3] float32."""
+    return _to_xyz(primaries)[1].astype(np.float32)
 
 
 @lru_cache

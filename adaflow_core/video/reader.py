@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
+from adaflow_core.video.coded.fields import whole_frames
 from adaflow_core.video.pixels import MATRICES, is_hdr, is_transparent, orientation, transfer_of
 from adaflow_core.video.types import CONVERT, VideoInfo
 
@@ -107,13 +108,14 @@ class _Track(NamedTuple):
     base: Fraction
     duration: int | None
     end: int
+    packets: int  # 0: it does not say
 
     @classmethod
     def of(cls, container: InputContainer, stream: VideoStream) -> _Track:
         end = (stream.start_time or 0) + (stream.duration or 0)
         return cls(
             container.format.name.partition(",")[0], codec_name(stream), bool(stream.codec_context.has_b_frames),
-            stream.time_base or Fraction(0), stream.duration, end,
+            stream.time_base or Fraction(0), stream.duration, end, stream.frames,
         )  # fmt: skip
 
 
@@ -124,15 +126,16 @@ def index_of(path: Path, monitor: Monitor) -> Index:
     keys: list[tuple[int, int]] = []
     earliest = last_dts = place = last_place = None  # places in the file: of the first frame shown, of the last decoded
     edited = left = False  # whether frames lie outside an edit list; behind its end
+    seen, corrupt, whole = 0, False, False  # packets; the last of them; whether no error ended them
     shown_last, decoded_last = (-(2**63), 0), 0  # time and duration; duration
-    track = _Track("", "", False, Fraction(0), None, 0)
+    track = _Track("", "", False, Fraction(0), None, 0, 0)
     with open_video(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
         track = _Track.of(container, stream)
-        for packet in container.demux(stream):
+        for packet in whole_frames(container.demux(stream), stream):
             monitor.check()
             if not packet.size:
                 continue
-            time = packet.pts
+            time, seen, corrupt = packet.pts, seen + 1, packet.is_corrupt
             if packet.is_discard:  # outside the edit list: what is shown may be decoded from it
                 edited, left = True, left or (packet.is_keyframe and bool(times))
                 if packet.is_keyframe and time is not None and not times:
@@ -158,6 +161,7 @@ def index_of(path: Path, monitor: Monitor) -> Index:
                 shown_last, decoded_last = max(shown_last, (time, packet.duration or 0)), packet.duration or 0
                 last_place = time, packet.pos
                 place = last_place if place is None or time < place[0] else place
+        whole = not corrupt
     shown, stamps, counted = _shown(path, track, times, dts)
     late, cut = (
         _cut(path, track, place, last_place) if place and last_place and track.container == "mov" else (0, False)
@@ -166,17 +170,22 @@ def index_of(path: Path, monitor: Monitor) -> Index:
         shown, stamps = shown + late, shown
     known = _known(times)
     first = float((known[0] if shown is None else shown[0]) * track.base) if len(known) else 0.0
-    # Where frames are reordered, an mp4 has the time for which the last one stands at the packet that is decoded last.
-    # What is shorter than frames are may be a field. But what is cut off, or decoded long before, only a header tells.
-    usual = int(np.median(np.diff(known))) if len(known) > 1 else 0
-    last = max(shown_last[1], decoded_last, usual)
-    rest = track.end - late - shown_last[0]
-    if rest > 0 and (edited or cut):
-        last = rest
-    elif rest > 0 and track.reorders and track.container == "mov":
-        last = max(rest, usual)
+    told = max(0, track.end - late - shown_last[0]) if whole else 0
+    parted, reordered = edited or cut, track.reorders and track.container == "mov" and seen >= track.packets
+    last = _last_ticks(known, max(shown_last[1], decoded_last), told if parted or reordered else 0, parted)
     seconds = float(last * track.base) or None
     return Index(len(times), shown, sorted(keys), track.base, first, seconds, stamps, counted, track.container)
+
+
+def _last_ticks(known: np.ndarray, packet: int, header: int, parted: bool) -> int:
+    """For which the last frame is shown, by its packet and by the header, which counts where it says something.
+
+    Where frames are reordered, an mp4 has the time for which the last one stands at the packet that is decoded last.
+    What is cut off by an edit list, or decoded long before, only a header tells; that of a file that breaks off tells
+    of the whole.
+    """
+    usual = int(np.median(np.diff(known))) if len(known) > 1 else 0  # what is shorter may be a field
+    return header if header and parted else max(header or packet, usual)
 
 
 def _check_clock(path: Path, track: _Track, before: int | None, now: int, number: int) -> None:
@@ -407,8 +416,10 @@ def probe(path: Path, index: Index, monitor: Monitor) -> VideoInfo:
         if left_out := _left_out(len(container.streams.audio), len(container.streams.subtitles)):
             notes.append(f"{path.name} has {left_out}")
         rotation, has_audio = -frame.rotation % 360, bool(container.streams.audio)
-        codec, transfer = codec_name(stream), transfer_of(frame)
-        return VideoInfo(path, *size, fps, index.length, seconds, codec, rotation, has_audio, tuple(notes), transfer)
+        codec, transfer, pixels = codec_name(stream), transfer_of(frame), frame.format.name
+        return VideoInfo(
+            path, *size, fps, index.length, seconds, codec, rotation, has_audio, tuple(notes), transfer, pixels
+        )
 
 
 def notes_on_colours(name: str, frame: av.VideoFrame) -> list[str]:

@@ -33,6 +33,7 @@ class VideoInfo:
     has_audio: bool
     notes: tuple[str, ...] = ()  # sentences for the user: what decoding changes
     transfer: int = 1  # of the decoded pixels, by FFmpeg's number; 1: BT.709
+    pixels: str = ""  # FFmpeg's name of the file's pixel format, such as "yuv420p"; "": of pictures
 
 
 @dataclass(frozen=True)

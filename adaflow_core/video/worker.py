@@ -72,7 +72,7 @@ class Source:
         self.answers.send(
             width=info.width, height=info.height, fps=str(info.fps), frames=info.frames, seconds=info.seconds,
             codec=info.codec, rotation=info.rotation, has_audio=info.has_audio, notes=info.notes,
-            transfer=info.transfer,
+            transfer=info.transfer, pixels=info.pixels,
         )  # fmt: skip
 
     def frames(self, size: list[int], begin: int, count: int, whole: bool, ground: int) -> None:
@@ -120,8 +120,11 @@ class Source:
             reader = decord.VideoReader(str(self.path.resolve()), width=size[0], height=size[1])
             if len(reader) != self.index.length:  # it counts frames that cannot be decoded
                 return None
-            numbers = spread(len(reader), count)
-            return list(zip(numbers, reader.get_batch(numbers).asnumpy(), strict=True))
+            pictures = []
+            for number in spread(len(reader), count):
+                self.monitor.check()  # one by one: together those of a large film take longer than a sign of life may
+                pictures.append((number, reader.get_batch([number]).asnumpy()[0]))
+            return pictures
         except Exception:  # no wheel for this machine, or an error of its own kind: PyAV reads it all the same
             return None
 
@@ -155,11 +158,12 @@ class Source:
             seconds = Fraction(10**6)
         start += Fraction(self.index.first)
         try:
-            added = add_sound(Path(video), self.path, Path(out), start, seconds, self.monitor)
+            if not add_sound(Path(video), self.path, Path(out), start, seconds, self.monitor):
+                raise AdaFlowError("no sound of these frames can be read")
         except Exception as problem:
             self.answers.send(failed=str(problem), errno=getattr(problem, "errno", None))
         else:
-            self.answers.send(added=added)
+            self.answers.send(added=True)
 
 
 def _is_webp(path: Path) -> bool:

@@ -20,6 +20,7 @@ from scenes.training.classifier import ATTRIBUTES, Judge, judge_loss, load_judge
 from scenes.training.diffusion import diffusion_loss, found_noise, shared_noise, train_diffusion
 from scenes.training.loop import Clock, Options, Trainee, learning_rate
 from scenes.training.pool import BRANCHES, CAPTIONS_PER_SCENE, Described, Ring, draw, moments, unit
+from scenes.training.train import unpack
 from scenes.world import sample
 
 SIZE = 64
@@ -119,7 +120,10 @@ def test_saving_keeps_a_tuned_profile(tmp_path: Path) -> None:
 def test_pack_round_trip(folder: Path, tmp_path: Path) -> None:
     tars = embedded.pack(folder, tmp_path / "tars")
     assert len(tars) <= 3 and all(tar.stat().st_size <= embedded.MAX_TAR_BYTES for tar in tars)
-    embedded.unpack(tars, tmp_path / "again")
+    save_judge(Judge(), tmp_path / "judge")
+    embedded.pack(tmp_path / "judge", tmp_path / "tars")  # as train_all.sh leaves it there
+    unpack(tmp_path / "tars", tmp_path / "again")
+    assert not (tmp_path / "again" / "judge.json").exists()
     for path in (path for path in folder.rglob("*") if path.is_file()):
         assert (tmp_path / "again" / path.relative_to(folder)).read_bytes() == path.read_bytes()
 

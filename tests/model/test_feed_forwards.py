@@ -30,7 +30,7 @@ def test_only_the_keyframes_asked_for_come_back() -> None:
     assert host.keep("layer", 2 * outputs) is kept and torch.equal(kept, 2 * outputs)
 
 
-@pytest.mark.parametrize("method", ["adaflow", "tokenflow"])
+@pytest.mark.parametrize("method", ["adaflow", pytest.param("tokenflow", marks=pytest.mark.thorough)])
 def test_an_edit_in_low_memory_is_the_same(
     method: str,
     tiny_backbone: Callable[[str], Backbone],

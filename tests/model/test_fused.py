@@ -178,7 +178,7 @@ def test_injection_is_the_same_in_a_fused_model(
     torch.testing.assert_close(found[1], found[0], rtol=close, atol=close)
 
 
-@pytest.mark.parametrize("propagation", ["change", "output"])
+@pytest.mark.parametrize("propagation", ["change", pytest.param("output", marks=pytest.mark.thorough)])
 def test_an_edit_by_a_fused_model_is_the_same(
     propagation: Propagation,
     monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from adaflow_core import AdaFlow, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model import loading
+from adaflow_core.model.files.check import note_on_steps
 from adaflow_core.model.loading import load_backbone, pick_device
+from helpers.films import film
 
 
 class OnUnknownGpu:
@@ -37,6 +42,18 @@ def test_a_gpu_without_kernels_is_not_taken(monkeypatch: pytest.MonkeyPatch, cap
     assert pick_device("auto") == torch.device("cpu"), "Apple's are taken where they are named"
     with pytest.raises(AdaFlowError, match="device 'cuda:1' cannot be used here; try --device auto or cpu"):
         pick_device("cuda:1")
+
+
+def test_a_model_distilled_for_few_steps_is_named(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    assert not note_on_steps("a/turbot@1f") and not note_on_steps("turbo/b.safetensors", "DDIMScheduler")
+    for name in ("a/sd-turbo@1f", "a/lcm_b@refs/pr/3", "a/lcm/pytorch_lora_weights.safetensors", "Hyper-SD15"):
+        assert "distilled for few steps, by its name; set guidance to 1" in note_on_steps(name)
+    folder = shutil.copytree(tiny_folder("sd1"), tmp_path / "model")
+    settings = folder / "scheduler" / "scheduler_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"_class_name": "LCMScheduler"}))
+    backbone = load_backbone(str(folder), device="cpu", dtype="float32")
+    plan = AdaFlow(backbone).plan(film(3, 64, 64), PlanConfig(keyframes=1))
+    assert [note for note in plan.notes if "model is distilled for few steps (it has the LCMScheduler)" in note]
 
 
 def test_a_model_that_does_not_fit_is_said_in_a_sentence(

@@ -52,5 +52,17 @@ def test_sound_that_cannot_be_read_is_warned_of(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         write_video(tmp_path / "c.mp4", film(3), Fraction(10), audio_from=tmp_path / "gone.mp4", monitor=monitor)
     assert len(monitor.notes) == 1 and "without the sound of gone.mp4" in monitor.notes[0]
+    broken = tmp_path / "broken.mkv"
+    with av.open(str(make(tmp_path / "a.mkv", 12, audio="mp2"))) as sound, av.open(str(broken), "w") as container:
+        streams = [container.add_stream_from_template(stream) for stream in sound.streams]
+        for packet in (packet for packet in sound.demux() if packet.size):
+            if packet.stream.type == "audio":
+                packet.update(bytes(packet.size))
+            packet.stream = streams[packet.stream.index]
+            container.mux(packet)
+    monitor = Monitor()
+    again = write_video(tmp_path / "d.mp4", film(3), Fraction(10), audio_from=broken, monitor=monitor)
+    assert monitor.notes == ["no sound of these frames can be read; written without the sound of broken.mkv"]
+    assert probe(again).frames == 3 and probe(broken).has_audio and not probe(again).has_audio
     silent = write_video(tmp_path / "b.mp4", film(3), Fraction(10), audio_from=path)
     assert not probe(silent).has_audio

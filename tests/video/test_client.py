@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -29,7 +30,7 @@ Bad = Callable[[str], None]
 READY = """echo '{"alive": true, "bytes": 0}'"""
 INFO = (
     """echo '{"width": 64, "height": 64, "fps": "24", "frames": 3, "seconds": 1, "codec": "h264", "rotation": 0,"""
-    + (""" "has_audio": false, "notes": [], "transfer": 1, "bytes": 0}'""")
+    + (""" "has_audio": false, "notes": [], "transfer": 1, "pixels": "yuv420p", "bytes": 0}'""")
 )
 
 
@@ -179,3 +180,18 @@ def test_mutated_videos_neither_crash_nor_hang_the_parent(tmp_path: Path) -> Non
 def test_many_mutated_videos(tmp_path: Path) -> None:
     figures = fuzz.damaged(int(os.environ["ADAFLOW_FUZZ"]), seed=1, folder=tmp_path)
     assert not figures.failures, figures.failures
+
+
+def test_each_thumbnail_is_a_sign_of_life(tmp_path: Path) -> None:
+    class Counting(worker.Answers):
+        count = 0
+
+        def alive(self) -> bool:
+            self.count += 1
+            return super().alive()
+
+    answers = Counting(io.BytesIO())
+    source = worker.Source(make(tmp_path / "a.mp4", 48, options={"bf": "0", "g": "12"}), answers)
+    assert source.info.codec == "h264"
+    answers.count = 0
+    assert (found := source._decord(48, [96, 64])) is None or (len(found) == 48 and answers.count > 48)

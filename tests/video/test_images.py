@@ -18,7 +18,7 @@ from adaflow_core.video.decode import decode_video, probe
 from adaflow_core.video.worker import Answers, Source
 from adaflow_core.video.write import write_video
 from helpers.films import psnr
-from helpers.odd_files import ffmpeg
+from helpers.videos.odd_files import ffmpeg
 
 SIZE = (96, 64)
 RED = (220, 30, 30)

@@ -14,11 +14,13 @@ from PIL import Image
 
 from adaflow_core.cli.main import main
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.video import pixels
 from adaflow_core.video.decode import _uneven_times, decode_video, probe, thumbnails
-from adaflow_core.video.pixels import BT2020, HLG, PQ, to_bt709
+from adaflow_core.video.pixels import BT2020, HLG, PQ, SRGB, to_bt709
 from adaflow_core.video.write import check_output, write_video
 from helpers.films import RATE, film, lag, make, number, sound_of
-from helpers.odd_files import ffmpeg
+from helpers.videos.fields import STEP, in_fields
+from helpers.videos.odd_files import ffmpeg
 
 SIZE = (96, 64)
 CORNERS = np.array([[[220, 30, 30], [30, 220, 30]], [[30, 30, 220], [220, 220, 30]]], np.uint8)
@@ -111,6 +113,20 @@ def test_reordered_frames_are_found_by_their_number(name: str, tmp_path: Path) -
         assert video.times is None or video.times[0] == pytest.approx(begin / 24, abs=2e-3)
     numbers, pictures = thumbnails(path, 6)
     assert np.abs([number(picture) for picture in pictures] - numbers).max() <= most
+
+
+def test_fields_are_no_frames(tmp_path: Path) -> None:
+    path, copied = in_fields(tmp_path / "a.ts", 12, whole=(3, 4, 7)), tmp_path / "b.mp4"
+    with av.open(str(path)) as source, av.open(str(copied), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            packet.stream = stream
+            container.mux(packet)
+    for found in (path, copied):
+        video = decode_video(found, size=(64, 64), frames=slice(6, None))
+        levels = (video.frames.mean((1, 2, 3)) * 219 / 255 + 16 - 40) / STEP
+        assert levels == pytest.approx(range(6, 12), abs=0.2) and not video.notes
+        assert video.fps == 25 and video.times is None
 
 
 def test_frames_without_a_time_go_on_at_the_rate() -> None:
@@ -241,6 +257,17 @@ def test_tone_mapping_keeps_what_standard_range_has() -> None:
     power = (linear @ to_2020.T * 203 / 10000) ** (2610 / 16384)
     codes = ((107 / 128 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
     assert np.abs(to_bt709((codes * 65535).round().astype(np.uint16), PQ, BT2020).astype(int) - expected).max() <= 1
+
+
+def test_levels_come_back_in_every_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of greys no primaries change anything, down to the darkest."""
+    levels = np.arange(256, dtype=np.uint8)[:, None, None].repeat(5, 1).repeat(3, 2)
+    for transfer in (1, 4, 5, SRGB):
+        assert np.array_equal(to_bt709(levels * np.uint16(257), transfer, 12), levels)
+    codes = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype(np.uint16)
+    whole = to_bt709(codes, HLG, BT2020)
+    monkeypatch.setattr(pixels, "_BAND", 64)
+    assert np.array_equal(to_bt709(codes, HLG, BT2020), whole)
 
 
 # --- names ------------------------------------------------------------------------------------------

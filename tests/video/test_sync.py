@@ -17,10 +17,10 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.storage.cache import Cache
 from adaflow_core.video.decode import probe
-from helpers.odd_files import ffmpeg
 from helpers.videos import fuzz
 from helpers.videos.flashes import TURNS, Structure
 from helpers.videos.measured import apart_most, differences, faults, measure
+from helpers.videos.odd_files import ffmpeg
 
 
 def steady(count: int, rate: Fraction) -> dict[str, Any]:

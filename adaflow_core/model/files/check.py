@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ _FAMILIES = {
 }
 # By how many channels a UNet takes more than the latents.
 _MORE_CHANNELS = {5: "an inpainting model", 4: "an instruction model", 3: "an upscaler", 1: "a depth-to-image model"}
+LORA_FILE = "pytorch_lora_weights.safetensors"  # what it is called in folders and repositories
 PARTS = ("unet", "vae", "text_encoder")
+_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")  # schedules that diffusers' DDIM computes
+_FEW_STEPS = re.compile(r"(?<![a-z])(turbo|lcm|hyper[-_ ]?sd|lightning|tcd)(?![a-z])", re.IGNORECASE)
+_FEW_STEPS_BY = ("LCMScheduler", "TCDScheduler")
 _XL_SCALING = 0.13025  # of the latents of Stable Diffusion XL, whose autoencoder has the shapes of 1.x's and 2.x's
 # Tensors of CLIP that lie beside a text encoder's own in some checkpoints; a prompt's states do not depend on them.
 BESIDE_TEXT_ENCODER = frozenset({"text_projection.weight", "logit_scale"})
@@ -109,6 +114,9 @@ def check_scheduler(config: dict[str, Any], name: str, *, single: bool = False) 
         raise refuse(name, f"was trained by flow matching ({kind})", remedy)
     if "EDM" in kind:
         raise refuse(name, f"has a noise schedule that is not one of betas ({kind})", remedy)
+    betas = config.get("beta_schedule", "linear")
+    if config.get("trained_betas") is None and betas not in _BETAS:
+        raise refuse(name, f"has a noise schedule that DDIM does not compute (beta_schedule is {betas!r})")
     if prediction not in ("epsilon", "v_prediction"):
         raise refuse(name, f"predicts {prediction!r}", remedy)
     if config.get("rescale_betas_zero_snr") and prediction == "epsilon":
@@ -123,6 +131,19 @@ def check_scheduler(config: dict[str, Any], name: str, *, single: bool = False) 
         raise refuse(
             name, "asks for thresholding, which latents do not have", "set it to false in scheduler_config.json"
         )
+
+
+def note_on_steps(name: str, scheduler: str = "") -> str:
+    """What to do with a checkpoint or LoRA that is distilled for few steps; "" for others.
+
+    Known by its name, a path or an id of the Hub, or by its scheduler's kind.
+    """
+    *above, last = re.sub(r"@(refs/\w+/[^/]+|[^/]+)", "", name.rstrip("/")).split("/")
+    called = above[-1] if above and last == LORA_FILE else last
+    if scheduler not in _FEW_STEPS_BY and not _FEW_STEPS.search(called):
+        return ""
+    why = f" (it has the {scheduler})" if scheduler in _FEW_STEPS_BY else ", by its name"
+    return f"{called} is distilled for few steps{why}; set guidance to 1 (--guidance 1), as more burns its pictures"
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:

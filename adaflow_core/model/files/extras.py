@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.model.files.check import check_latents, read_json, refuse
+from adaflow_core.model.files.check import LORA_FILE, check_latents, read_json, refuse
 from adaflow_core.model.files.folder import first_line, load_part, load_vae_file
 from adaflow_core.model.files.parts import split_value
 from adaflow_core.model.files.single import load_vae
@@ -23,8 +23,7 @@ from adaflow_core.model.files.weights import bit_sum, read_header
 
 logger = logging.getLogger(__name__)
 # What such files are called in folders and repositories.
-LORA_FILE, EMBEDDING_FILE = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
-VAE_FILE = "diffusion_pytorch_model.safetensors"
+EMBEDDING_FILE, VAE_FILE = "learned_embeds.safetensors", "diffusion_pytorch_model.safetensors"
 _CHOICE = "choose one that was trained on the same version of Stable Diffusion"
 # The halves of a layer's change: in kohya's, peft's and diffusers' older names.
 _HALVES = (

@@ -125,8 +125,12 @@ def _remarks(path: Path, shapes: Header, remarks: dict[str, str]) -> dict[str, s
 
 @torch.inference_mode()
 def _tried_prediction(pipe: Any) -> str:
-    """Whether a UNet predicts epsilon or v: given nothing but noise, the one returns it, the other does not."""
-    noise = torch.randn(1, pipe.unet.config.in_channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    """Whether a UNet predicts epsilon or v: given nothing but noise, the one returns it, the other does not.
+
+    Of this project's models the noise of 16 x 16 comes back as well as that of 32 x 32 (a cosine of 0.999), in a
+    quarter of the time: half precision is slow on a processor.
+    """
+    noise = torch.randn(1, pipe.unet.config.in_channels, 16, 16, generator=torch.Generator().manual_seed(0))
     ids = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
     states = pipe.text_encoder(ids).last_hidden_state
     output = pipe.unet(noise.to(pipe.unet.dtype), 999, states, return_dict=False)[0].float()

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+NO_WAY = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)  # to the Hub
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LATER = "what is there of a download is kept, so the same command goes on from it later"
 
@@ -54,7 +55,7 @@ def explain(error: BaseException, repo: str, revision: str | None) -> str:
         return f"a file of {repo} is missing on the Hub; choose another revision of it, or another model"
     if isinstance(error, HfHubHTTPError):
         return _by_status(error.response, repo)
-    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
+    if isinstance(error, NO_WAY):
         return f"{constants.ENDPOINT} cannot be reached: check the network and HTTPS_PROXY, or give a path instead"
     if isinstance(error, httpx2.TimeoutException):
         return f"the Hub sends nothing more of {repo}; check the network: {_LATER}"

@@ -26,7 +26,7 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_ratelimit_headers
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.model.hub.failures import cause, explain, passes
+from adaflow_core.model.hub.failures import NO_WAY, cause, explain, passes
 from adaflow_core.model.hub.files import INDEX, configurations, is_complete, parts_of, the_file, weights
 
 _REPORT = 0.2  # seconds between two reports
@@ -87,6 +87,11 @@ class Order:
         found = [] if self.file or not self.single else list(self.snapshot.rglob("*.safetensors"))
         return found[0] if len(found) == 1 else None
 
+    def halved(self) -> Path | None:
+        """Where full precision is wanted: the checkpoint with weights in half, though the Hub may have others."""
+        whole = not self.single and is_complete(self.snapshot, self.parts, half=True)
+        return self.snapshot if whole else None
+
 
 def main() -> int:
     order = Order(**json.loads(sys.argv[1]))
@@ -110,17 +115,18 @@ def fetch(order: Order) -> Path:
     if cached is not None and order.snapshot.name == order.revision:
         return cached
     try:
-        info = _patiently(lambda: _look_up(order), order)
+        info = _patiently(lambda: _look_up(order), order) if cached is None else _look_up(order)
     except RevisionNotFoundError:
         raise
     except _REACHED as problem:
-        found = cached or order.alone()
+        found = cached or order.alone() or order.halved()
         if found is None:
             raise
         if not isinstance(problem, OfflineModeIsEnabled):
             tell(note=f"{explain(problem, order.repo, order.revision)}; the copy in the cache is used")
         if cached is None:
-            tell(note=f"{order.repo}: {found.name} is used, the only file of it in the cache")
+            only = "the only file of it" if order.single else "in half precision, the only one"
+            tell(note=f"{order.repo}: {found.name} is used, {only} in the cache")
         return found
     if info.id != order.repo:
         tell(note=f"{order.repo} is now called {info.id}")
@@ -255,7 +261,7 @@ def _patiently(call: Callable[[], T], order: Order, got: Callable[[], int] = lam
             if got() > before:
                 waits, before = list(order.patience), got()
             # Where the Hub cannot be reached at all, waiting rarely helps.
-            if not waits or not passes(cause(problem)) or (not before and isinstance(problem, httpx2.ConnectError)):
+            if not waits or not passes(cause(problem)) or (not before and isinstance(problem, NO_WAY)):
                 raise
             wait = max(waits.pop(0), _asked_for(cause(problem)))
             tell(waiting=wait)

@@ -31,7 +31,12 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+SELDOM = {"clipping", "trailing", "linspace"}  # which others stand for
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.thorough) if kind in SELDOM else kind for kind in SCHEDULERS]
+)
 def test_text_to_image_and_inversion_are_those_of_diffusers(
     kind: str, tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

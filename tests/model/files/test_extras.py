@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.model.files.extras import fuse_lora
 from adaflow_core.model.files.parts import ModelParts
-from adaflow_core.model.loading import load_backbone
+from adaflow_core.model.files.single import load_single
+from adaflow_core.model.loading import load_backbone, quiet
 from helpers.originals import narrow, save_lora, save_single
 
 pipeline = cache(narrow)
@@ -23,6 +26,18 @@ pipeline = cache(narrow)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_single(pipeline(False), tmp_path_factory.mktemp("single") / "model.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def loaded(model: str) -> Any:
+    with quiet():
+        return load_single(Path(model), torch.float32)
+
+
+def fuse(loaded: Any, name: Path | str) -> None:
+    """What loading a model with this LoRA does after the model itself, which takes most of the time."""
+    with quiet():
+        fuse_lora(deepcopy(loaded), str(name))
 
 
 def load(model: str, **parts: Any) -> Backbone:
@@ -64,7 +79,7 @@ def test_loras_are_added_to_the_weights_by_their_own(model: str, tmp_path: Path)
         ("narrow.safetensors=much", "FILE=0.8"),
     ],
 )
-def test_a_lora_that_does_not_fit_is_named(name: str, said: str, model: str, tmp_path: Path) -> None:
+def test_a_lora_that_does_not_fit_is_named(name: str, said: str, loaded: Any, tmp_path: Path) -> None:
     key = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     pair = {f"{key}.lora_A.weight": torch.ones(2, 7), f"{key}.lora_B.weight": torch.ones(7, 2)}
     save_file(pair, tmp_path / "narrow.safetensors")
@@ -72,7 +87,7 @@ def test_a_lora_that_does_not_fit_is_named(name: str, said: str, model: str, tmp
     save_file({"lora_unet_mid_block.hada_w1_a": torch.ones(2)}, tmp_path / "loha.safetensors")
     save_file({k.replace("unet.", "transformer."): v for k, v in pair.items()}, tmp_path / "elsewhere.safetensors")
     with pytest.raises(AdaFlowError, match=said):
-        load(model, loras=(str(tmp_path / name),))
+        fuse(loaded, tmp_path / name)
 
 
 @pytest.mark.parametrize("kohya", [True, False])
@@ -93,7 +108,7 @@ def test_a_lora_of_some_layers_of_the_text_encoder_alone_is_added(kohya: bool, m
 
 @pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.parametrize("kohya", [True, False])
-def test_a_lora_without_half_of_a_layer_is_damaged(kohya: bool, half: int, model: str, tmp_path: Path) -> None:
+def test_a_lora_without_half_of_a_layer_is_damaged(kohya: bool, half: int, loaded: Any, tmp_path: Path) -> None:
     path = tmp_path / "lora.safetensors"
     save_lora(pipeline(False), path, kohya=kohya)
     tensors = load_file(path)
@@ -101,7 +116,7 @@ def test_a_lora_without_half_of_a_layer_is_damaged(kohya: bool, half: int, model
         2 * half + (not kohya)] in key)[0]  # fmt: skip
     save_file({key: tensor for key, tensor in tensors.items() if key != lost}, path)
     with pytest.raises(AdaFlowError, match=f"lacks {lost}; it is damaged: fetch it again"):
-        load(model, loras=(str(path),))
+        fuse(loaded, path)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +129,14 @@ def test_a_lora_without_half_of_a_layer_is_damaged(kohya: bool, half: int, model
         (False, "transformer.blocks.0.attn1.to_q.lora_"),
     ],
 )
-def test_a_lora_of_layers_that_the_model_lacks_is_refused(kohya: bool, layer: str, model: str, tmp_path: Path) -> None:
+def test_a_lora_of_layers_that_the_model_lacks_is_refused(kohya: bool, layer: str, loaded: Any, tmp_path: Path) -> None:
     path = tmp_path / "lora.safetensors"
     save_lora(pipeline(False), path, kohya=kohya)
     down, up = ("down", "up") if kohya else ("A", "B")
     more = {f"{layer}{down}.weight": torch.randn(2, 32), f"{layer}{up}.weight": torch.randn(32, 2)}
     save_file(load_file(path) | more, path)
     with pytest.raises(AdaFlowError, match=rf"has no layer for {layer}{min(down, up)}\.weight and 1 more; choose one"):
-        load(model, loras=(str(path),))
+        fuse(loaded, path)
 
 
 def test_another_autoencoder_from_a_folder_or_a_file(model: str, tmp_path: Path) -> None:

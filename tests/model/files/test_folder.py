@@ -83,6 +83,7 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         lambda f: configure(f, "scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"),
         ["flow matching"],
     ),
+    "betas": (lambda f: configure(f, "scheduler/scheduler_config.json", beta_schedule="sigmoid"), ["'sigmoid'"]),
     "zero": (lambda f: configure(f, "scheduler/scheduler_config.json", rescale_betas_zero_snr=True), ["pure noise"]),
     "size": (lambda f: configure(f, "unet/config.json", sample_size=None), ["sample_size", "64 for 512"]),
     "width": (lambda f: configure(f, "unet/config.json", cross_attention_dim=64), ["width 32", "takes 64"]),

@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from adaflow_core.cli.main import main
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.model.hub import client
+from adaflow_core.model.hub import client, worker
 from adaflow_core.model.hub.client import SHORT_NAMES, hub_folder
 from adaflow_core.model.hub.failures import explain
 from adaflow_core.model.loading import EMBEDDED, load_backbone
@@ -264,8 +265,10 @@ def test_a_renamed_model_is_found_and_named(hub: Hub, repository: Path, caplog: 
 def test_without_a_network_the_copy_in_the_cache_is_used_or_its_lack_named(
     hub: Hub, repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub.add(NAME, repository)
+    served = hub.add(NAME, repository)
     folder = hub_folder(NAME)
+    served.statuses = [500] * 2
+    assert hub_folder(NAME) == folder and len(served.statuses) == 1, "it was asked once"
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert hub_folder(NAME) == folder
     assert "cannot be reached" in caplog.text and "the copy in the cache is used" in caplog.text
@@ -275,6 +278,30 @@ def test_without_a_network_the_copy_in_the_cache_is_used_or_its_lack_named(
     assert hub_folder(NAME) == folder
     with pytest.raises(AdaFlowError, match="not complete in the cache, and HF_HUB_OFFLINE is set; unset it"):
         hub_folder("another/model")
+
+
+def test_weights_of_half_precision_do_without_a_network(
+    hub: Hub, repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served, model = hub.add(NAME, repository), f"{NAME}@{COMMIT}"
+    folder = hub_folder(model, half=True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub_folder(model) == folder
+    assert f"{COMMIT} is used, in half precision, the only one in the cache" in caplog.text
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert hub_folder(model) == folder and UNET in served.sent, "the Hub has others"
+
+
+def test_a_hub_to_which_there_is_no_way_is_asked_once() -> None:
+    order, asked = worker.Order(NAME, None, patience=(60.0,), timeout=1.0), []
+
+    def ask() -> None:
+        asked.append(1)
+        raise httpx2.ConnectTimeout("a firewall drops what is sent")
+
+    with pytest.raises(httpx2.ConnectTimeout):
+        worker._patiently(ask, order)
+    assert len(asked) == 1
 
 
 def test_pickled_weights_and_single_files_are_refused_before_they_are_fetched(

@@ -189,7 +189,7 @@ def cut(share: float, folder: Path) -> Path:
 def _whole(folder: Path) -> Path:
     path = folder / "whole.mp4"
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=24, options={"g": "4", "bf": "0"})
+        stream = container.add_stream("libx264", rate=24, options={"g": "4", "bf": "2"})
         stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
         for picture in film(COUNT):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

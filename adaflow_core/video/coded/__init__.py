@@ -1,0 +1,1 @@
+"""Coded packets, looked into before they are decoded."""
