@@ -16,10 +16,19 @@ from PIL import Image
 
 from adaflow_core.model.backbone import Backbone
 from benchmarks.output import cell, say, sheet_rows, table, write_json, write_sheet
-from benchmarks.run import Run, add_model, add_settings, describe_machine, fresh_engine, load, make_configs, run
+from benchmarks.run import (
+    Run,
+    add_model,
+    add_settings,
+    clip_size,
+    describe_machine,
+    fresh_engine,
+    load,
+    make_configs,
+    run,
+)
 from benchmarks.scores import autoencode, check_criteria, judge_clip, score_references, score_regions, summarise
 from benchmarks.truth import EDITS, Pair, draw_bundled, load_bundled, random_pair, random_rows
-from scenes.clips import SIZE
 from scenes.training.classifier import Judge, load_judge
 
 HEAD = [
@@ -126,13 +135,14 @@ def run_bundled(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def run_scenes(arguments: argparse.Namespace) -> dict[str, Any]:
     backbone, judge = load(arguments), load_judge(arguments.judge)
+    size = clip_size(arguments.size, backbone.profile)
     scenes = random_rows(arguments.clips, arguments.scene_seed, arguments.source_style, arguments.split)
     rows: list[dict[str, Any]] = []
     pages: list[Image.Image] = []
     for number in range(len(scenes)):
         with fresh_engine(backbone, arguments.cache) as engine:  # the kinds share the inversion of their clip
             for kind in arguments.kinds:
-                pair = random_pair(scenes[number : number + 1], kind, arguments.frames, number, arguments.size)
+                pair = random_pair(scenes[number : number + 1], kind, arguments.frames, number, size)
                 done = run(engine, pair, *make_configs(arguments, pair.source_prompt))
                 rows.append(measure(backbone, judge, pair, done))
                 gain = rows[-1]["edit"]["psnr_inside"] - rows[-1]["copy"]["psnr_inside"]
@@ -172,7 +182,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             command.add_argument("--clips", type=int, default=clips)
             command.add_argument("--frames", type=int, default=frames)
             command.add_argument("--kinds", type=_kinds, default=_kinds("colour,background,style"))
-            command.add_argument("--size", type=int, default=SIZE, help="pixels of a side")
+            command.add_argument("--size", type=int, help="pixels of a side; default: the model's own")
             command.add_argument("--scene-seed", type=int, default=0, help="draws the clips")
             command.add_argument("--split", choices=("val", "test"), default="test", help="val to tune by")
             command.add_argument("--source-style", help="the style of all sources; default: mixed")

@@ -22,6 +22,7 @@ from adaflow_core.model.loading import load_backbone
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.version import __version__
+from benchmarks.output import say
 from benchmarks.truth import Pair
 from scenes.clips import FPS
 
@@ -110,6 +111,13 @@ def describe_machine(backbone: Backbone) -> dict[str, Any]:
     }
 
 
+def clip_size(asked: int | None, profile: ModelProfile) -> int:
+    """Pixels of a side of the clips that are drawn: as asked, else the model's own. Says where they are smaller."""
+    if asked is not None and asked < profile.size:
+        say(f"clips of {asked} pixels are smaller than the model's {profile.size}, and edits may come out worse")
+    return asked or profile.size
+
+
 # --- running --------------------------------------------------------------------------------------
 
 
@@ -138,6 +146,5 @@ def run(engine: AdaFlow, pair: Pair, plan_config: PlanConfig, edit_config: EditC
     start = time.perf_counter()
     plan = engine.plan(pair.file or pair.source, plan_config, edit=edit_config, fps=FPS)
     planned = time.perf_counter()
-    result = engine.edit(plan, pair.prompt, edit_config)
-    result.forget_state()  # a later run is to make it anew
+    result = engine.edit(plan, pair.prompt, edit_config).forget_state()
     return Run(plan, result, planned - start, time.perf_counter() - planned)

@@ -28,7 +28,7 @@ EDITS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Motions without a cut in which the object stays in sight.
 MOTIONS = ("drift", "bounce", "turn", "pan", "zoom", "uneven")
-CLIPS = Path("assets/clips")
+CLIPS = Path(__file__).resolve().parents[1] / "assets" / "clips"
 # The part of a scene's hidden variables that an edit of each kind leaves open.
 LEFT_OPEN: dict[str, Literal["main", "scenery", "medium"]] = {
     "colour": "main", "object": "main", "background": "scenery", "style": "medium",

@@ -60,7 +60,7 @@ def lines(threads: int) -> Iterator[str]:
             digest = hashlib.blake2b(json.dumps(report, sort_keys=True).encode(), digest_size=8)
             for array in plan_arrays(plan).values():
                 digest.update(array.tobytes())
-            edited = engine.edit(plan, prompt, edit_config).report["frames_digest"]
+            edited = engine.edit(plan, prompt, edit_config).forget_state().report["frames_digest"]
             yield f"{clip:5} {name:11} plan {digest.hexdigest()} frames {edited}"
 
 

@@ -31,7 +31,7 @@ def main() -> None:
     for clip in (firsts[kind] for kind in ("colour", "background", "style")):
         config = PlanConfig(source_prompt=clip["source_prompt"])
         plan = engine.plan(ROOT / "assets" / "clips" / clip["file"], config, frames=FRAMES)
-        edited = engine.edit(plan, clip["prompt"]).frames
+        edited = engine.edit(plan, clip["prompt"]).forget_state().frames
         sample = np.linspace(0, len(edited) - 1, 6).round().astype(int)
         rows.append((clip["source_prompt"], visualize.contact_sheet(list(plan.video.frames[sample]))))
         rows.append((f"becomes: {clip['prompt']}", visualize.contact_sheet(list(edited[sample]))))

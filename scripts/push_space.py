@@ -1,7 +1,8 @@
 """Puts the page on a Hugging Face Space: `python scripts/push_space.py OWNER/NAME [--zerogpu] [--model ID]`.
 
 A Docker Space on a CPU by default; with `--zerogpu` a Gradio Space with a GPU for each job. Log in first
-(`hf auth login`). `--dry-run FOLDER` writes what would be pushed and pushes nothing.
+(`hf auth login`). `--dry-run FOLDER` writes what would be pushed and pushes nothing. A Space that exists becomes what
+is asked for; hardware that was chosen for a Docker Space, and a Space that is private, stay.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from adaflow_core.errors import AdaFlowError  # noqa: E402
+
 # Not needed on a Space. The Hub has a .gitattributes of its own, for large files.
 LEFT_OUT = (".ci/", ".gitattributes", ".pre-commit-config.yaml", "benchmarks/", "tests/")
 ZERO_GPU = {"sdk": "gradio", "python_version": '"3.12"', "app_file": "app.py", "suggested_hardware": "zero-a10g"}
@@ -21,7 +26,10 @@ ZERO_GPU = {"sdk": "gradio", "python_version": '"3.12"', "app_file": "app.py", "
 
 def stage(folder: Path, zero: bool) -> None:
     """Copy what the Space needs of the checkout into `folder`, with the front matter of its README."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as problem:
+        raise AdaFlowError("git does not list the files of this folder; push from a clone made by git") from problem
     for name in filter(None, listed.split("\0")):
         if not name.startswith(LEFT_OUT):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,20 +53,47 @@ def _pinned(package: str) -> str:
 
 
 def push(folder: Path, space: str, zero: bool, private: bool, model: str) -> str:
-    from huggingface_hub import HfApi
+    """The Space's address; AdaFlowError says why the Hub does not take it."""
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import HFValidationError
 
-    api = HfApi()
-    hardware = "zero-a10g" if zero else None
+    try:
+        return _push(folder, space, zero, private, model)
+    except (HTTPError, OSError, HFValidationError) as problem:  # the library's own are of these
+        said = " ".join(str(problem).split())
+        raise AdaFlowError(f"the push to {space} broke off ({said}); {_remedy(problem)}") from problem
+
+
+def _remedy(problem: Exception) -> str:
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    status = problem.response.status_code if isinstance(problem, HfHubHTTPError) else None
+    if isinstance(problem, HFValidationError):
+        return "give it as OWNER/NAME"
+    if status == 402:
+        return "on free hardware such a Space takes a subscription (PRO, of an organization Team or Enterprise)"
+    if status in (401, 403, 404) or isinstance(problem, LocalTokenNotFoundError):
+        return "log in by a token that may write there, with: hf auth login"
+    return "check the network, and run the same command again"
+
+
+def _push(folder: Path, space: str, zero: bool, private: bool, model: str) -> str:
+    from huggingface_hub import HfApi, SpaceHardware
+
+    api, kind = HfApi(), "gradio" if zero else "docker"
+    hardware = SpaceHardware.ZERO_A10G if zero else None
     address = api.create_repo(
-        space,
-        repo_type="space",
-        space_sdk="gradio" if zero else "docker",
-        space_hardware=hardware,  # type: ignore[arg-type]  # newer than the library's list
-        private=private,
-        exist_ok=True,
+        space, repo_type="space", space_sdk=kind, space_hardware=hardware, private=private, exist_ok=True
     )
+    if private:  # of a Space that exists `create_repo` sees neither this nor the hardware
+        api.update_repo_settings(space, repo_type="space", private=True)
     api.add_space_variable(space, "ADAFLOW_MODEL", model)  # always: a push before may have set another
     api.upload_folder(repo_id=space, repo_type="space", folder_path=folder, delete_patterns="*")
+    # After the upload, which says whether it is a Gradio Space: no other can have ZeroGPU.
+    runtime = api.get_space_runtime(space)
+    has_zero = (runtime.requested_hardware or runtime.hardware) == SpaceHardware.ZERO_A10G
+    if has_zero != zero:
+        api.request_space_hardware(space, SpaceHardware.ZERO_A10G if zero else SpaceHardware.CPU_BASIC)
     return str(address)
 
 
@@ -72,13 +107,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--private", action="store_true")
     parser.add_argument("--dry-run", type=Path, metavar="FOLDER")
     args = parser.parse_args(arguments)
-    if args.dry_run:
-        stage(args.dry_run, args.zerogpu)
-        print(args.dry_run)
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
-        stage(Path(folder), args.zerogpu)
-        print(push(Path(folder), args.space, args.zerogpu, args.private, args.model))
+    try:
+        if args.dry_run:
+            stage(args.dry_run, args.zerogpu)
+            print(args.dry_run)
+            return 0
+        with tempfile.TemporaryDirectory() as folder:
+            stage(Path(folder), args.zerogpu)
+            print(push(Path(folder), args.space, args.zerogpu, args.private, args.model))
+    except AdaFlowError as problem:
+        print(f"push_space: error: {problem}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -1,14 +1,18 @@
-"""The code in README.md and docs/ runs as it is written there: Python, the page's API, and the command line."""
+"""The code in README.md and docs/ runs as it is written there: Python, the page's API, and the command line.
+
+So do the commands of the benchmarks, and those that trained the models.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
 import runpy
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,26 +23,52 @@ from helpers.pages import serve_page, with_model
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CARDS = sorted((ROOT / "assets").glob("*/README.md"))
+FIGURES = [ROOT / "benchmarks" / name for name in ("RESULTS.md", "KINDS.md", "SPEED.md")]
+BEFORE = "## How it came to that"  # from here on commands are of older commits
 PUBLISHED = "http://127.0.0.1:7860"  # where the page is in the docs
 TINY = ["--size=64x64", "--steps=2"]
 
 
-def blocks(language: str) -> list[Any]:
+def blocks(language: str, pages: Sequence[Path] = PAGES) -> list[Any]:
     found = []
-    for page in PAGES:
+    for page in pages:
         texts = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-        found += [pytest.param(text, id=f"{page.name}-{number}") for number, text in enumerate(texts)]
+        name = page.name if page in PAGES else f"{page.parent.name}'s"
+        found += [pytest.param(text, id=f"{name}-{number}") for number, text in enumerate(texts)]
     return found
+
+
+def figures_commands() -> Iterator[tuple[str, str]]:
+    """Those by which the pages of figures say that theirs are repeated, within their sentences or in blocks."""
+    for page in FIGURES:
+        text = page.read_text(encoding="utf-8").partition(BEFORE)[0]
+        short = re.search(r'`S="([^"`]*)"`', text)
+        for found in re.finditer(r"`(\$S|python\s+-m\s+benchmarks)\b([^`]*)`|^```sh\n(.*?)^```", text, re.M | re.S):
+            begin, rest, block = found.groups()
+            if block is None and short is not None:
+                begin = begin.replace("$S", short[1])
+            yield page.name, " ".join((block or begin + rest).replace("\\\n", " ").split("\n"))
+
+
+def docstrings_commands() -> Iterator[tuple[str, str]]:
+    """Those that the modules of the benchmarks and the drawn world show as examples in their help."""
+    for path in (*sorted((ROOT / "benchmarks").rglob("*.py")), *sorted((ROOT / "scenes").rglob("*.py"))):
+        text = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").replace("\\\n", " ")
+        for line in re.findall(r"^    (python -m .*)$", text, re.M):
+            yield str(path.relative_to(ROOT)), line
 
 
 def commands() -> list[Any]:
     """Each command of the docs as its words, without its comment."""
     lines = [
         (block.id, line)
-        for block in blocks("sh")
+        for block in (*blocks("sh"), *blocks("sh", CARDS))
         for line in block.values[0].replace("\\\n", " ").splitlines()
-        if line.strip()
+        if line.partition("#")[0].strip()
     ]
+    # Some of these stand in several places.
+    lines += {line: (name, line) for name, line in (*figures_commands(), *docstrings_commands())}.values()
     return [pytest.param(shlex.split(line, comments=True), id=f"{name}: {line[:60].strip()}") for name, line in lines]
 
 
@@ -103,9 +133,14 @@ def test_every_command_takes_these_arguments(words: list[str], monkeypatch: pyte
     if program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         return
-    if Path(program).name not in ("python", "python3"):
-        name = Path(program).name
-        assert name in ("pip", "hf") and (name != "pip" or (ROOT / rest[-1]).is_file())
+    name = Path(program).name
+    if name == "torchrun":
+        name, rest = "python", rest[rest.index("-m") :]
+    if name == "bash":
+        assert (ROOT / rest[0]).is_file()
+        return
+    if name not in ("python", "python3"):
+        assert name in ("pip", "hf", "cp") and (name != "pip" or (ROOT / rest[-1]).is_file())
         return
     parse = argparse.ArgumentParser.parse_args
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from adaflow_core.batch.files import Storage, absolute
@@ -15,10 +16,10 @@ from adaflow_core.cli.arguments import add_model, add_workers
 from adaflow_core.cli.bar import Bar
 from adaflow_core.cli.batches import run_batch
 from adaflow_core.config import METHODS, PRESETS, EditConfig, PlanConfig
-from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.errors import AdaFlowError, Stopped, counted
 from benchmarks import longv
 from benchmarks.longv.models import CLIP, DINO, load_aesthetic
-from benchmarks.longv.scorer import LongVScorer
+from benchmarks.longv.scorer import INSTALL, LongVScorer
 from benchmarks.longv.table import markdown, summarise
 from benchmarks.output import plain_json
 
@@ -62,6 +63,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def evaluate(arguments: argparse.Namespace, stop: Callable[[], bool]) -> int:
+    if find_spec("scipy") is None:  # of the intervals and the warp error: refused before the first edit
+        raise AdaFlowError(f"the package scipy is missing; {INSTALL}")
     clips = read_manifest(arguments.manifest)
     methods = configs_of(arguments.methods, arguments.steps, arguments.seed)
     # A Ray worker may have another working directory.
@@ -74,12 +77,14 @@ def evaluate(arguments: argparse.Namespace, stop: Callable[[], bool]) -> int:
     if "frame_quality" not in skipped:
         load_aesthetic(arguments.aesthetic)  # what is no such head is refused before the first edit
     summary = run_batch(arguments, clips, methods, scorer, Bar(), stop)
-    storage, table = Storage(arguments.out), summarise(summary.rows)
+    storage, table = Storage(arguments.out), summarise(summary.asked)
     text = markdown(table, skipped)
     storage.write("summary.md", text.encode())
     storage.write_json("summary.json", plain_json(table))
     print(text)
     print(f"{summary.made} edits made, {summary.kept} there before, in {summary.seconds:.0f} s; {arguments.out}")
+    if others := len(summary.rows) - len(summary.asked):
+        print(f"{counted(others, 'edit')} there of other clips, methods or settings: not in this table")
     if summary.problems:
         raise AdaFlowError(f"{len(summary.problems)} edits failed; {arguments.out}/problems.json says why")
     return 0

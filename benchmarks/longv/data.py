@@ -2,11 +2,12 @@
 
     hf download zhangsh2001/LongV-EVAL --repo-type dataset --local-dir LongV-EVAL
     python -m benchmarks.longv.data published LongV-EVAL
-    python -m benchmarks.longv.data drawn outputs/drawn --clips 75 --frames 1024
+    python -m benchmarks.longv.data drawn outputs/drawn --clips 75 --frames 1024 --model embedded
 
 The published one (75 videos of about a minute; CC BY-NC 4.0) holds `videos/NNNNN.mp4` and a prompt in each of
 `foreground/NNNNN.txt`, `background/NNNNN.txt` and `style/NNNNN.txt`. It says nothing of the source; who has captions
-puts them into `source/NNNNN.txt`. The drawn one has the same shape, and its true edits and true flow are known.
+puts them into `source/NNNNN.txt`. The drawn one has the same shape, and its true edits and true flow are known. Its
+clips are edited at the size that they are drawn at: name the model, and they have its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from einops import rearrange
 
 from adaflow_core.batch.manifest import Clip, write_manifest
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.loading import load_backbone
 from adaflow_core.video.write import write_video
+from benchmarks.run import clip_size
 from benchmarks.truth import EDITS
 from scenes.captions import plain
 from scenes.clips import FRAMES, SIZE
@@ -193,14 +196,20 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("folder", type=Path)
     command.add_argument("--clips", type=int, default=75)
     command.add_argument("--frames", type=int, default=1024)
-    command.add_argument("--size", type=int, default=SIZE, help="pixels a side")
+    command.add_argument("--model", metavar="NAME", help="that is to edit them, as benchmarks.longv takes it")
+    command.add_argument(
+        "--size", type=int, help=f"pixels a side; default: the model's own, {SIZE} where none is named"
+    )
     command.add_argument("--device", default="cpu", help="cuda draws faster")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "published":
             print(index_published(arguments.folder))
         else:
-            print(draw_clips(arguments.folder, arguments.clips, arguments.frames, arguments.size, arguments.device))
+            size = arguments.size or SIZE
+            if arguments.model is not None:
+                size = clip_size(arguments.size, load_backbone(arguments.model, device="cpu").profile)
+            print(draw_clips(arguments.folder, arguments.clips, arguments.frames, size, arguments.device))
     except AdaFlowError as problem:
         print(f"{parser.prog}: error: {problem}", file=sys.stderr)
         return 2

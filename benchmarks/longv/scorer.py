@@ -36,7 +36,8 @@ from scenes.training.classifier import Judge, load_judge
 
 Update = Callable[[np.ndarray], None]
 Result = Callable[[], dict[str, float | None]]
-JUDGE = Path("assets/judge")
+INSTALL = "run: pip install -r requirements-dev.txt"
+JUDGE = Path(__file__).resolve().parents[2] / "assets" / "judge"  # a worker's working directory may be another
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +71,7 @@ class LongVScorer:
         if self.dover is None or not Path(self.dover).is_file():
             found["video_quality"] = HINT
         if find_spec("skimage") is None:
-            found["warp_error"] = "run: pip install -r requirements-dev.txt"
+            found["warp_error"] = INSTALL
         return found
 
     def identity(self) -> dict[str, Any]:

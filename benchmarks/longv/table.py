@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -10,8 +10,20 @@ from typing import Any
 from benchmarks.intervals import mean_interval
 
 Row = dict[str, Any]
-# Stages that all edits of a clip share, by any method: the first edit runs them.
-SHARED = ("decode", "encode", "features")  # by all edits of a clip
+Key = tuple[Any, ...]
+# Stages that a clip's edits share, by any prompt: the first runs them, the others find in the cache what it made.
+SHARED = ("decode", "encode", "features", "cuts", "flow", "choose", "decode source")
+PLACE = "place"  # of a prompt: shared by methods
+OF_EDITED = ("choose", "decode source", PLACE)  # shared where the same frames are edited
+ALWAYS = ("encode", "features", "invert")  # without which there is no edit
+APART = ("measure", "total")  # of the machine, and the sum
+# Which stages an edit has by its settings; all others every edit has.
+NEEDED_BY: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "flow": lambda edit: bool(edit["stride"] != 1 or edit["agreements"] or edit["smoothing"]),
+    "choose": lambda edit: bool(edit["stride"] != 1),
+    "decode source": lambda edit: bool(edit["detail"] or edit["agreements"] or edit["smoothing"]),
+    PLACE: lambda edit: bool(edit["focus"]),
+}
 
 
 @dataclass(frozen=True)
@@ -49,62 +61,75 @@ PAPER = {
 
 
 def by_clip(rows: Iterable[Row], score: str) -> list[float]:
+    """One value of a score a clip."""
+    return _by_clip(rows, lambda row: row["scores"].get(score))
+
+
+def _by_clip(rows: Iterable[Row], value_of: Callable[[Row], float | None]) -> list[float]:
     """One value a clip, the mean over its prompts: prompts of one clip are no independent samples."""
     clips: dict[str, list[float]] = {}
     for row in rows:
-        value = row["scores"].get(score)
+        value = value_of(row)
         if value is not None:
             clips.setdefault(row["clip"], []).append(value)
     return [fmean(values) for values in clips.values()]
 
 
-def shared_seconds(rows: Iterable[Row]) -> dict[str, float]:
-    """Clip -> the seconds of its shared stages. A row that found them in the cache does not hold them."""
-    clips: dict[str, dict[str, float]] = {}
-    for row in rows:
-        stages = clips.setdefault(row["clip"], {})
-        for stage in SHARED:
-            stages[stage] = max(stages.get(stage, 0.0), row["seconds"].get(stage, 0.0))
-    return {clip: sum(stages.values()) for clip, stages in clips.items()}
+class Stages:
+    """The seconds of what edits share, by the rows that ran it: a row that found it in the cache does not hold them."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._found: dict[tuple[str, Key], float] = {}
+        for row in rows:
+            spent = {stage: row["seconds"][stage] for stage in (*SHARED, PLACE) if stage in row["seconds"]}
+            if "invert" in row["seconds"]:  # of a frame: others of an inversion's frames were cached
+                spent["invert"] = row["seconds"]["invert"] / len(row["edited"])
+            for stage, seconds in spent.items():
+                name = stage, _sharing(stage, row)
+                self._found[name] = max(self._found.get(name, 0.0), seconds)
+
+    def of(self, stage: str, row: Row) -> float:
+        """What a row's stage takes where it is not cached; 0 where it has none, or no row ran it."""
+        if stage in NEEDED_BY and not NEEDED_BY[stage](row["settings"]["edit"]):
+            return 0.0
+        return self._found.get((stage, _sharing(stage, row)), 0.0)
+
+    def own(self, row: Row) -> float:
+        """What an edit takes where what its clip's edits share is done: planning, its place, editing, decoding."""
+        others = (*SHARED, *APART, PLACE, "invert")
+        mine = sum(value for stage, value in row["seconds"].items() if stage not in others)
+        return float(mine) + self.of(PLACE, row)
+
+    def alone(self, row: Row) -> float | None:
+        """What an edit takes with nothing done before; None where a part of that is in no row."""
+        if not all(self.of(stage, row) for stage in ALWAYS):
+            return None
+        shared = sum(self.of(stage, row) for stage in SHARED)
+        return self.own(row) + shared + self.of("invert", row) * len(row["edited"])
 
 
-def inverting_seconds(rows: Iterable[Row]) -> dict[tuple[str, int, int], float]:
-    """Inversion -> its seconds for a frame, by the row that inverted most of its frames: others found theirs cached."""
-    found: dict[tuple[str, int, int], float] = {}
-    for row in rows:
-        seconds = row["seconds"].get("invert", 0.0) / len(row["edited"])
-        found[_inversion(row)] = max(found.get(_inversion(row), 0.0), seconds)
-    return found
-
-
-def _inversion(row: Row) -> tuple[str, int, int]:
-    """What inversions are shared by: the clip, and the steps of the edit and of the inversion."""
-    settings = row["settings"]["edit"]
-    return row["clip"], settings["steps"], settings["inversion_steps"]
-
-
-def own_seconds(row: Row) -> float:
-    """What an edit takes where its clip's shared stages are done: planning, editing, decoding."""
-    return float(sum(value for stage, value in row["seconds"].items() if stage not in (*SHARED, "invert", "total")))
+def _sharing(stage: str, row: Row) -> Key:
+    """What edits have in common that share a stage."""
+    if stage == "invert":
+        settings = row["settings"]["edit"]
+        return row["clip"], settings["steps"], settings["inversion_steps"]
+    if stage in OF_EDITED:
+        return row["clip"], *row["edited"], *([row["prompt_name"]] if stage == PLACE else [])
+    return (row["clip"],)
 
 
 def summarise(rows: list[Row]) -> dict[str, Any]:
     """Method -> intervals over clips of every score and of the seconds; `kinds`: the means by the prompt's name."""
-    shared, inverting = shared_seconds(rows), inverting_seconds(rows)
-    found: dict[str, Any] = {}
+    stages, found = Stages(rows), dict[str, Any]()
     for method in sorted({row["method"] for row in rows}):
         mine = [row for row in rows if row["method"] == method]
-        clips: dict[str, list[float]] = {}
-        for row in mine:
-            clips.setdefault(row["clip"], []).append(own_seconds(row))
-        own = {clip: fmean(values) for clip, values in clips.items()}
-        inverted = {row["clip"]: inverting[_inversion(row)] * len(row["edited"]) for row in mine}
+        whole = [row for row in mine if not row["resumed_at_step"]]  # others hold only what came after they broke off
         found[method] = {
-            "clips": len(own),
+            "clips": len({row["clip"] for row in mine}),
             "edits": len(mine),
             "scores": {column.score: mean_interval(by_clip(mine, column.score)) for column in COLUMNS},
-            "seconds": mean_interval(own.values()),
-            "seconds_alone": mean_interval(own[clip] + shared[clip] + inverted[clip] for clip in own),
+            "seconds": mean_interval(_by_clip(whole, stages.own)),
+            "seconds_alone": mean_interval(_by_clip(whole, stages.alone)),
             "kinds": {
                 kind: {
                     column.score: mean_interval(

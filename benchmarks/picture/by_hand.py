@@ -24,6 +24,7 @@ from adaflow_core.storage.cache import Cache
 from benchmarks.metrics import psnr
 from benchmarks.output import cell, say, table, write_json
 from benchmarks.quality.consistency import far_flows, long_range_error, spread_pairs
+from benchmarks.run import clip_size
 from benchmarks.truth import MOTIONS
 from scenes.captions import plain
 from scenes.clips import FPS, FRAMES
@@ -78,9 +79,10 @@ def edits(engine: AdaFlow, film: Film, config: EditConfig) -> dict[str, np.ndarr
     plan = engine.plan(film.source, PlanConfig(source_prompt=film.source_prompt), edit=config, fps=FPS)
     keyframes = plan.layout.keyframes
     given = int(keyframes[len(keyframes) // 2])
-    alone = engine.edit(plan, film.prompt, config).frames
-    by_hand = engine.edit(plan, film.prompt, config, by_hand=ByHand({given: film.truth[given]})).frames
-    return dict(zip(WAYS, (film.source, alone, by_hand), strict=True))
+    alone = engine.edit(plan, film.prompt, config).forget_state()
+    changed = ByHand({given: film.truth[given]})
+    by_hand = engine.edit(plan, film.prompt, config, by_hand=changed).forget_state()
+    return dict(zip(WAYS, (film.source, alone.frames, by_hand.frames), strict=True))
 
 
 def scores(film: Film, frames: np.ndarray) -> dict[str, float]:
@@ -98,14 +100,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=6)
     parser.add_argument("--first", type=int, default=0, help="the number of the first film")
     parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, help="pixels of a side; default: the model's own")
     parser.add_argument("--steps", type=int, help="by default the model's own")
     parser.add_argument("--cache", type=Path, default=Path("outputs/by-hand-cache"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
     engine, rows = AdaFlow.from_pretrained(options.model, cache=Cache(options.cache)), []
+    size = clip_size(options.size, engine.profile)
     for number in range(options.first, options.first + options.clips):
-        film = draw(number, options.frames, options.split, options.size)
+        film = draw(number, options.frames, options.split, size)
         for way, frames in edits(engine, film, EditConfig(steps=options.steps)).items():
             rows.append({"film": film.name, "way": way, **scores(film, frames)})
             say("  ".join([*(f"{rows[-1][name]:.2f}" for name in ("inside", "outside", "long_range")), way, film.name]))

@@ -109,7 +109,7 @@ def by_engine(pair: Pair, engine: AdaFlow) -> Compared:
     with tempfile.TemporaryDirectory() as folder:
         file = write_video(Path(folder) / "source.mp4", pair.source, Fraction(FPS))
         plan = engine.plan(file, PlanConfig(source_prompt=pair.source_prompt), size=(WORKING, WORKING))
-        result = engine.edit(plan, pair.prompt)
+        result = engine.edit(plan, pair.prompt).forget_state()
         size = source_size(plan.video)
         assert size is not None
         delivered = np.stack(list(FullSize(plan.video, result.frames, size, Monitor())))

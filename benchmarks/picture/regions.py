@@ -9,7 +9,7 @@
 prompt; 0 where no place is found. "edits": PSNR to the true edit inside what it changes, of an edit of the region and
 of the whole frame. "crops": edits of things of a twentieth to a sixth of the frame; dB inside as of "edits", for whole
 frames pasted in, for the region of whole frames, and for a crop of each `--least` side (in sizes that the model was
-trained at) with its share of the frame. What crops save is counted by `python -m benchmarks.speed --region`.
+trained at) with its share of the frame. `--region` of benchmarks.speed counts what crops save.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from benchmarks.metrics import psnr
 from benchmarks.quality.kinds import make_pair
+from benchmarks.run import clip_size
 from benchmarks.truth import MOTIONS as MOVING
 from benchmarks.truth import Pair, draw, other_value
 from scenes.captions import plain
-from scenes.clips import FPS
+from scenes.clips import FPS, SIZE
 from scenes.render import render
 from scenes.world import MOTIONS, SceneBatch, sample
 
@@ -56,13 +57,20 @@ def ious(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean([iou(*pair) for pair in zip(found, truth, strict=True)]))
 
 
+def loaded(options: argparse.Namespace) -> AdaFlow:
+    """The model; clips have its own size where none was asked for."""
+    engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
+    options.size = clip_size(options.size, engine.profile)
+    return engine
+
+
 def carried(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
     """Each motion with the IoU of its clips."""
     for motion in MOTIONS:
         scores = []
         for number in range(options.clips):
             row = sample(1, seed=SEED + number, split=options.split, motion=motion)
-            frames, truth = drawn(row, options.frames, options.size)
+            frames, truth = drawn(row, options.frames, options.size or SIZE)
             flow = np.stack([flow_between(*frames[t : t + 2]) for t in range(len(frames) - 1)]).astype(np.float16)
             cuts = np.flatnonzero(np.linspace(0, 1, len(frames)) >= row.cut_time.numpy())[:1]
             areas = truth.sum(axis=(1, 2))
@@ -75,7 +83,7 @@ def carried(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
 
 def named(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
     """Each clip's source prompt with the IoU of the region that its thing's words name."""
-    engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
+    engine = loaded(options)
     motions = [motion for motion in MOTIONS if motion != "cut"]
     for number in range(options.clips):
         motion = motions[number % len(motions)]
@@ -92,15 +100,15 @@ def named(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
 
 def edits(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
     """Each clip's prompt with the dB inside what it changes: of the region's edit, of the whole frame's pasted in."""
-    engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
+    engine = loaded(options)
     for number in range(options.clips):
-        pair = make_pair(number, options.frames, options.split, "cpu")
+        pair = make_pair(number, options.frames, options.split, "cpu", size=options.size)
         plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt), fps=FPS)
         inside = pair.region.copy()
         if inside.all():  # of a style: its left half
             inside[:, :, inside.shape[2] // 2 :] = False
         region = Region(masks=inside)
-        part, whole = (engine.edit(plan, pair.prompt, region=one).frames for one in (region, None))
+        part, whole = (engine.edit(plan, pair.prompt, region=one).forget_state().frames for one in (region, None))
         yield f"{pair.kind}: {pair.prompt}", [psnr(frames, pair.truth, inside) for frames in (part, whole)]
 
 
@@ -121,18 +129,18 @@ def small_things(options: argparse.Namespace) -> Iterator[Pair]:
 def crops(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
     """Each clip's prompt with the dB inside what it changes: pasted in, of whole frames, and of a crop for each
     least side, with its share."""
-    engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
+    engine = loaded(options)
     for pair in small_things(options):
         plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt), fps=FPS)
         region = Region(masks=pair.region, crop="never")
         config = EditConfig(steps=options.steps, inversion_steps=options.steps)
-        edited = engine.edit(plan, pair.prompt, config)
+        edited = engine.edit(plan, pair.prompt, config).forget_state()
         pasted = engine.region(plan, region).lay(edited.frames, pair.source)
-        whole = engine.edit(plan, pair.prompt, config, region=region)
+        whole = engine.edit(plan, pair.prompt, config, region=region).forget_state()
         scores = [psnr(frames, pair.truth, pair.region) for frames in (pasted, whole.frames)]
         for least in options.least:
             with patch.dict(window.LEAST, auto=least), patch.object(window, "LARGEST", 1.0):
-                part = engine.edit(plan, pair.prompt, config, region=replace(region, crop="auto"))
+                part = engine.edit(plan, pair.prompt, config, region=replace(region, crop="auto")).forget_state()
             share = part.report["crop"]["share"] if part.report["crop"] else 1.0
             scores += [psnr(part.frames, pair.truth, pair.region), share]
         yield f"{pair.kind}: {pair.prompt}", scores
@@ -145,7 +153,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--clips", type=int, default=2, help="of each motion where masks are carried")
     parser.add_argument("--frames", type=int, default=48)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, help=f"pixels of a side; default: the model's own, {SIZE} without one")
     parser.add_argument("--least", type=float, nargs="+", default=[*window.LEAST.values()])
     parser.add_argument("--steps", type=int, help="of inversion and edit; default: the model's")
     parser.add_argument("--cache", type=Path, default=Path("outputs/regions-cache"))

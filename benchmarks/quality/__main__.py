@@ -39,14 +39,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default="all",
         help='contestants, by comma: names, "methods", "parts", "all", "none"; -NAME drops one',
     )
-    add("--variants", default="", metavar="A=1;B=2,C=3", help="the default with settings changed, to tune it")
+    add(
+        "--variants",
+        type=_variants,
+        default="",
+        metavar="A=1;B=2,C=3",
+        help="the default with settings changed, to tune it",
+    )
     add("--clips", type=int, help="for the contest; default: as many as the time allows, or 8")
     add("--frames", type=int, default=32, help="of a short clip")
     add("--long-frames", type=int, default=256, help="of a long clip, one after every eight short ones; 0: none")
     add("--kinds", type=_kinds, default=_kinds("colour,background,object,style"), help="of edit")
     add("--each", type=int, default=2, help="kinds of edit that a clip is given")
     _add_sweeps(parser)
-    add("--size", type=int, default=256, help="pixels of a side")
+    add("--size", type=int, help="pixels of a side; default: the model's own")
     add("--split", choices=("val", "test"), default="test", help="val to tune by")
     add("--scene-seed", type=int, default=0, help="draws the clips")
     add("--shard", type=_shard, default=(0, 1), metavar="I/N", help="only every N-th clip, from the I-th (from 0)")
@@ -99,6 +105,12 @@ def _kinds(text: str) -> tuple[str, ...]:
     return kinds
 
 
+def _variants(text: str) -> list[Contestant]:
+    from benchmarks.quality.contestants import parse_variants
+
+    return parse_variants(text)
+
+
 def _numbers(text: str) -> list[float]:
     return [float(value) for value in text.split(",")]
 
@@ -141,20 +153,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Run what the options ask for; the results, which stand in `options.json` too."""
     from benchmarks.quality.bench import Results, open_bench, warm_up
     from benchmarks.quality.cases import contest_clips
-    from benchmarks.quality.contestants import choose_contestants, parse_variants
-    from benchmarks.run import load
+    from benchmarks.quality.contestants import choose_contestants
+    from benchmarks.run import clip_size, load
     from scenes.training.classifier import load_judge
 
-    tried = parse_variants(options.variants)
-    contestants = [*choose_contestants(options.methods), *tried]
+    contestants = [*choose_contestants(options.methods), *options.variants]
     backbone = load(options)
+    options.size = clip_size(options.size, backbone.profile)
     judge = load_judge(options.judge, backbone.device)
     results = Results(options.json, _meta(options, backbone, contestants))
     workers = options.workers or max(1, (os.cpu_count() or 2) - 2)
     with open_bench(
         backbone, judge, results, workers=workers, minutes=options.minutes, size=options.size, shared=options.shared
     ) as bench:
-        parts = [*_contest_part(options, bench, contestants), *_sweep_parts(options, bench, tried)]
+        parts = [*_contest_part(options, bench, contestants), *_sweep_parts(options, bench, options.variants)]
         first = next(iter(contest_clips("val", 0, frames=options.frames, long_frames=0))).pair("colour", options.size)
         warm_up(bench, first.source, first.source_prompt)
         take_turns(parts, lambda: bench.over)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from adaflow_core.config import EditConfig
+from adaflow_core.editing.forecast import KIND as CALIBRATION
 from adaflow_core.engine import AdaFlow
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.storage.cache import Cache
@@ -31,6 +33,8 @@ from scenes.training.classifier import Judge
 
 WRITE_SECONDS = 10.0  # between two writings of the results
 WAITING = 6  # edits a worker may be behind
+# Of the cache, what all contestants share: they are charged for it, or it was measured before the first of them.
+SHARED = ("latents", "features", "inversion", CALIBRATION)
 
 
 class Results:
@@ -78,8 +82,12 @@ class Bench:
         return None if self.shared else seconds
 
     def engine(self) -> AdaFlow:
-        """A new engine on the common cache. It holds no plans, so that each contestant makes its own."""
-        return AdaFlow(self.backbone, Cache(self.folder / "cache"))
+        """A new engine, which holds no plans, on a cache with what all share: all else each contestant makes itself."""
+        cache = Cache(self.folder / "cache")
+        for kind in cache.root.glob("*"):
+            if kind.name not in SHARED:
+                shutil.rmtree(kind)
+        return AdaFlow(self.backbone, cache)
 
     def plan(self, who: Contestant, clip: str, source: np.ndarray, prompt: str, keyframes: int | None) -> Planned:
         engine = self.engine()
@@ -97,8 +105,7 @@ class Bench:
         """The edit, and its seconds as if nothing had been inverted before."""
         config = config or planned.config
         start = time.perf_counter()
-        result = planned.engine.edit(planned.plan, prompt, config)
-        result.forget_state()  # a later run is to make it anew
+        result = planned.engine.edit(planned.plan, prompt, config).forget_state()
         seconds = time.perf_counter() - start
         settings = result.report["settings"]["edit"]
         # Each is charged the frames that it edits, whichever of them an earlier one had inverted.
@@ -177,7 +184,7 @@ def warm_up(bench: Bench, source: np.ndarray, prompt: str) -> None:
     engine = bench.engine()
     start = time.perf_counter()
     plan = engine.plan(source, replace(Contestant("", "", "method").plan, source_prompt=prompt), fps=FPS)
-    engine.edit(plan, prompt, EditConfig(steps=2, inversion_steps=2))
+    engine.edit(plan, prompt, EditConfig(steps=2, inversion_steps=2)).forget_state()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     say(f"warmed up in {time.perf_counter() - start:.1f} s")

@@ -1,7 +1,7 @@
 """What settings do by kind of edit, on a plainly trained model and a world that leaves much open.
 
-    python -m benchmarks.quality.kinds --split val --clips 16 --frames 16 --variants "rescale=1;focus=1,renewal=0.3" \
-        --json kinds.json --pictures DIR
+    python -m benchmarks.quality.kinds --split val --clips 16 --frames 16 --json kinds.json --pictures DIR \\
+        --variants "default;rescale=1;focus=0,coarse=0.5"
 
 Each clip is drawn with its true edit. Figures: PSNR to the truth, inside what the edit changes, outside it and in a
 band around it; the same inside to the nearest of several true films, as words leave much open ("nearest"); change along
@@ -12,7 +12,8 @@ Printed are the tables of KINDS.md: means by kind of edit, and how the first of 
 others, clip by clip.
 
 `--variants`: settings to compare, separated by ";". "default", "fast", "paper" and "tokenflow" are presets; "true
-place: ..." is told where the edit takes place, grown by 8 pixels.
+place: ..." is told where the edit takes place, grown by 8 pixels. It goes before settings or a preset:
+"true place: default".
 """
 
 from __future__ import annotations
@@ -37,14 +38,16 @@ from adaflow_core.config import PRESETS, EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.job import Job
 from adaflow_core.storage.cache import Cache
+from adaflow_core.video.types import Video
 from benchmarks.metrics import psnr, warp_error
 from benchmarks.output import write_json
 from benchmarks.quality.consistency import far_flows, long_range_error, spread_pairs
 from benchmarks.quality.contestants import parse_variants
 from benchmarks.quality.report.kinds import BOUND, KINDS, SOURCE, by_kind, paired
+from benchmarks.run import clip_size
 from benchmarks.scores import autoencode, judge_clip
 from benchmarks.truth import MOTIONS, Pair, TrueFilms, draw, other_value
-from scenes.clips import FPS
+from scenes.clips import FPS, SIZE
 from scenes.training.classifier import load_judge
 from scenes.world import KINDS as THINGS
 from scenes.world import sample
@@ -54,13 +57,13 @@ BAND = 12  # pixels around the changed region
 TRUE_PLACE = "true place:"
 
 
-def make_pair(number: int, frames: int, split: str, device: str, ambiguous: bool = True) -> Pair:
+def make_pair(number: int, frames: int, split: str, device: str, ambiguous: bool = True, *, size: int = SIZE) -> Pair:
     """The clip of a number: kinds of edit in turn, motions in turn; `ambiguous`: hidden variables drawn."""
     kind, motion = KINDS[number % len(KINDS)], MOTIONS[number // len(KINDS) % len(MOTIONS)]
     row = sample(1, seed=SEED + number, split=split, motion=motion, ambiguous=ambiguous)
     row = row.replace(present2=False, occluder=0)
     times = np.linspace(0, 1, frames, dtype=np.float32)
-    return draw(row, kind, other_value(row, kind, SEED + number), times, device=device)
+    return draw(row, kind, other_value(row, kind, SEED + number), times, size, device)
 
 
 def another_thing(pair: Pair, number: int) -> Pair:
@@ -70,7 +73,8 @@ def another_thing(pair: Pair, number: int) -> Pair:
     """
     known = {*pair.before.names("kind"), *pair.after.names("kind")}
     others = [thing for thing in THINGS if thing not in known]
-    return draw(pair.before, "object", others[number // len(KINDS) % len(others)], pair.times)
+    size = pair.source.shape[1]
+    return draw(pair.before, "object", others[number // len(KINDS) % len(others)], pair.times, size)
 
 
 def sharpness(frames: np.ndarray, region: np.ndarray) -> float:
@@ -111,8 +115,8 @@ class Judged:
 def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every variant's scores on one clip; references first."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    engine, judge = _models(options)
-    pair = make_pair(number, options.frames, options.split, device, not options.plain_world)
+    engine, judge, size = _models(options)
+    pair = make_pair(number, options.frames, options.split, device, not options.plain_world, size=size)
     judged, rows = Judged(pair, device, options.true_films), []
 
     def add(name: str, frames: np.ndarray) -> None:
@@ -133,41 +137,53 @@ def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
         config = replace(plan_config, source_prompt=pair.source_prompt)
         plan = engine.plan(pair.source, config, edit=edit_config, fps=FPS)
         with true_place(engine, pair) if name.startswith(TRUE_PLACE) else nullcontext():
-            result = engine.edit(plan, pair.prompt, edit_config)
-        result.forget_state()  # a later run is to make it anew
+            result = engine.edit(plan, pair.prompt, edit_config).forget_state()
         add(name, result.frames)
     return rows
 
 
 @contextmanager
 def true_place(engine: AdaFlow, pair: Pair) -> Iterator[None]:
-    """The engine told where the edit takes place: what it changes, 8 pixels wider, on the latents' grid."""
+    """The engine told where the edit takes place: what it changes, 8 pixels wider, on the latents' grid.
+
+    Told wherever a job would find the place. It is a job of some of the clip's frames, known by their pixels.
+    """
     factor = engine.backbone.factor
     region = torch.from_numpy(pair.region).float()[:, None]
     place = F.max_pool2d(F.max_pool2d(region, factor), 3, stride=1, padding=1)[:, 0].numpy()
-    with patch.object(Job, "place", lambda _job: place):
+    rows = {frame.tobytes(): row for frame, row in zip(pair.source, place, strict=True)}
+
+    def told(job: Job, video: Video, _latents: np.ndarray, _keyframes: np.ndarray) -> np.ndarray | None:
+        if pair.region.all() or not job.config.focus:  # everywhere
+            return None
+        return np.stack([rows[frame.tobytes()] for frame in video.frames])
+
+    with patch.object(Job, "_found", told):
         yield
 
 
 _loaded: list[Any] = []
 
 
-def _models(options: argparse.Namespace) -> tuple[AdaFlow, Any]:
+def _models(options: argparse.Namespace) -> tuple[AdaFlow, Any, int]:
+    """The engine, the judge, and pixels of a side of the clips: once a process."""
     if not _loaded:
         torch.set_num_threads(1)
         engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
-        _loaded.extend((engine, load_judge(options.judge, engine.backbone.device)))
-    return _loaded[0], _loaded[1]
+        judge = load_judge(options.judge, engine.backbone.device)
+        _loaded.extend((engine, judge, clip_size(options.size, engine.profile)))
+    return _loaded[0], _loaded[1], _loaded[2]
 
 
 def ways_of(text: str) -> list[tuple[str, PlanConfig, EditConfig]]:
     """Names and settings of `--variants`; "default" and the presets' names are presets."""
     found = []
     for part in (part.strip() for part in text.split(";")):
-        if part in PRESETS:
-            found.append((part, *PRESETS[part]))
+        settings = part.removeprefix(TRUE_PLACE).strip()
+        if settings in PRESETS:
+            found.append((part, *PRESETS[settings]))
         elif part:
-            (who,) = parse_variants(part.removeprefix(TRUE_PLACE))
+            (who,) = parse_variants(settings)
             found.append((part, who.plan, who.edit))
     return found
 
@@ -181,8 +197,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first clip")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="only the clips of these kinds")
     parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, help="pixels of a side; default: the model's own")
     parser.add_argument("--plain-world", action="store_true", help="nothing hidden, as the embedded model knows it")
-    parser.add_argument("--variants", default="default")
+    parser.add_argument("--variants", dest="ways", type=ways_of, default="default", help="as said above")
     parser.add_argument(
         "--true-films", type=int, default=0, help='to draw beside the truth for "nearest"; half a second each on a CPU'
     )
@@ -191,7 +208,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pictures", type=Path, help="a folder for all frames, one strip for each edit")
     options = parser.parse_args(argv)
-    options.ways = ways_of(options.variants)
     numbers = [n for n in range(options.first, options.first + options.clips) if KINDS[n % len(KINDS)] in options.kinds]
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:

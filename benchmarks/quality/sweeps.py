@@ -26,6 +26,10 @@ from benchmarks.truth import Pair
 Choose = Callable[[Slimming, int], Kept]
 """(part, count) -> the tokens that each keyframe keeps."""
 
+# Settings under which nothing but its keyframes decides on a frame: it is edited, not carried from its neighbours or
+# filtered with them.
+ISOLATED: dict[str, Any] = {"stride": 1, "agreements": 0, "smoothing": 0.0}
+
 # --- which tokens stay ----------------------------------------------------------------------------
 
 
@@ -86,15 +90,15 @@ class _Sweep:
         who = Contestant("", "", "variant", config)
         return self.bench.plan(who, self.clip.name, self.pair.source, self.pair.source_prompt, None)
 
-    def reference(self, planned: Planned) -> Edited:
-        done = self.edit(planned)
+    def reference(self, planned: Planned, config: EditConfig | None = None) -> Edited:
+        done = self.edit(planned, config)
         self.folder.save("near", done.frames)
         return done
 
     def measure(self, done: Edited, name: str, **row: Any) -> None:
         row = {
             "case": self.pair.name, "group": self.clip.group, "kind": self.pair.kind,
-            "edit_seconds": self.bench.timed(done.seconds), "peak_memory": done.peak_memory, **row,
+            "peak_memory": done.peak_memory, **row,
         }  # fmt: skip
         self.folder.save(name, done.frames)
 
@@ -135,11 +139,11 @@ def prune(bench: Bench, clip: Clip, ratios: list[float], keyframes: int, sampled
 def keyframes(bench: Bench, clip: Clip, counts: list[int], variants: Sequence[Contestant]) -> None:
     """Adaptive and evenly spaced keyframes, all tokens kept, against the edit of all frames together.
 
-    `variants`: other settings to try, each a way more.
+    `variants`: other settings to try, each a way more. All are `ISOLATED`.
     """
     sweep = _Sweep(bench, clip, "keyframes")
     say(f"{sweep.pair.name}: from {counts[0]} to {counts[-1]} keyframes")
-    sweep.reference(sweep.plan(PlanConfig(method="joint")))
+    sweep.reference(sweep.plan(PlanConfig(method="joint")), EditConfig(**ISOLATED))
     ways = {"adaptive": (PlanConfig(), EditConfig()), "uniform": (PlanConfig(method="uniform"), EditConfig())}
     ways |= {who.name: (who.plan, who.edit) for who in variants}
     for count in counts:
@@ -147,7 +151,7 @@ def keyframes(bench: Bench, clip: Clip, counts: list[int], variants: Sequence[Co
             if bench.over:
                 return
             planned = sweep.plan(replace(plan_config, keyframes=count, prune=0.0))
-            done = sweep.edit(planned, edit_config)
+            done = sweep.edit(planned, replace(edit_config, **ISOLATED))
             sweep.measure(done, f"{way} {count}", asked=count, keyframes=len(planned.plan.segments), way=way)
 
 
@@ -164,7 +168,7 @@ def with_keyframes(planned: Planned, frames: tuple[int, int]) -> Planned:
 def pairs(bench: Bench, clip: Clip, stride: int) -> None:
     """Every two of each `stride`-th frame as keyframes, against the two that are chosen, and even ones.
 
-    All tokens kept; the distance is to the edit of all frames together.
+    All tokens kept, all edits `ISOLATED`; the distance is to the edit of all frames together.
     """
     sweep = _Sweep(bench, clip, "pairs")
     say(f"{sweep.pair.name}: all pairs of frames, of every {stride} one")
@@ -172,11 +176,12 @@ def pairs(bench: Bench, clip: Clip, stride: int) -> None:
     if len(chosen.plan.segments.cuts):
         say(f"{sweep.pair.name}: has cuts, and is left out")
         return
-    sweep.reference(sweep.plan(PlanConfig(method="joint")))
+    config = EditConfig(**ISOLATED)
+    sweep.reference(sweep.plan(PlanConfig(method="joint")), config)
 
     def measure(planned: Planned, way: str) -> None:
         frames = planned.plan.segments.keyframes.tolist()
-        sweep.measure(sweep.edit(planned), f"{way} {frames}", way=way, frames=frames)
+        sweep.measure(sweep.edit(planned, config), f"{way} {frames}", way=way, frames=frames)
 
     measure(chosen, "adaptive")
     for count in (2, 4):

@@ -11,7 +11,7 @@ from typing import Any
 from adaflow_core.config import CROPS, PRESETS
 from adaflow_core.model.backbone import Backbone
 from benchmarks import speed
-from benchmarks.output import write_json
+from benchmarks.output import say, write_json
 from benchmarks.speed.measure import STAGES, Measurement, describe_rate, run_forecasts
 from benchmarks.speed.micro import keyframe_attention, keyframe_pass
 from benchmarks.speed.stand_ins import ARCHITECTURES, check_finite, make_backbone
@@ -44,8 +44,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--gpus", type=int, default=1, help="edit the film on several")
     parser.add_argument("--again", action="store_true", help="also edit to a second prompt")
-    parser.add_argument("--cache", type=Path, help="keep the cache here; default: nothing is kept")
-    parser.add_argument("--json", type=Path, required=True, help="results, rewritten as they come")
+    parser.add_argument("--cache", type=Path, help="keep the cache here; default: nothing is kept, and all is measured")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path("outputs/speed.json"),
+        help="results, rewritten as they come; default: outputs/speed.json",
+    )
     return parser.parse_args(argv)
 
 
@@ -63,6 +68,7 @@ def run_micro(backbone: Backbone, given: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     given = parse(argv)
+    say(f"results: {given.json}")
     backbone = make_backbone(given.arch, given.device)
     width, height = map(int, given.size.split("x"))
     check_finite(backbone, width, height)

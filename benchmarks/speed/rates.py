@@ -264,14 +264,20 @@ SECTIONS = ("copies", "unet", "attention", "keyframes", "propagation", "autoenco
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.rates", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed.rates",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--arch", choices=ARCHITECTURES, default="sd21")
     parser.add_argument("--size", default="672x384")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--limit", type=float, default=270.0, help="seconds after which no section begins")
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--profiles", type=Path, required=True)
+    parser.add_argument("--json", type=Path, default=Path("outputs/rates.json"), help="default: outputs/rates.json")
+    parser.add_argument(
+        "--profiles", type=Path, default=Path("outputs/profiles.txt"), help="default: outputs/profiles.txt"
+    )
     given = parser.parse_args()
     began = time.perf_counter()
     given.profiles.parent.mkdir(parents=True, exist_ok=True)

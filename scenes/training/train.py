@@ -5,7 +5,8 @@
     python -m scenes.training.train plain      --out DIR --resume DIR --minutes 8 --ambiguous
     python -m scenes.training.train classifier --out DIR --resume DIR --minutes 1
     python -m scenes.training.train export     --out DIR --resume DIR
-    python -m scenes.training.train pack       --out OUTDIR --resume DIR      (unpack: the reverse)
+    python -m scenes.training.train pack       --out OUTDIR --resume DIR
+    python -m scenes.training.train unpack     --out DIR --resume OUTDIR      # of train_all.sh too
     python -m scenes.training.train probe      --out DIR
 
 On several cards: `torchrun --standalone --nproc_per_node 4 -m scenes.training.train plain ...`; batch, pool and the
@@ -52,6 +53,14 @@ def export(source: Path, out: Path) -> None:
     for name, size in sizes.items():
         say(f"  {size:9d} {name}")
     say(f"  {sum(sizes.values()):9d} bytes in all")
+
+
+def unpack(source: Path, out: Path) -> None:
+    """A model's folder from the tars in `source`, where its judge's may lie too."""
+    tars = [path for path in sorted(source.glob("*.tar")) if not path.name.startswith("judge-")]
+    if not tars:
+        raise SystemExit(f"{source} holds no tars of a model; give the OUT of train_all.sh")
+    embedded.unpack(tars, out)
 
 
 def probe(options: Options, networks: list[str]) -> None:
@@ -150,7 +159,7 @@ def main() -> None:
     elif stage == "pack":
         say(*embedded.pack(given["resume"], given["out"]))
     elif stage == "unpack":
-        embedded.unpack(sorted(given["resume"].glob("*.tar")), given["out"])
+        unpack(given["resume"], given["out"])
     else:
         run_stage(stage, given, networks)
 

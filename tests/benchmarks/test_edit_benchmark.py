@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 from pathlib import Path
@@ -20,12 +21,13 @@ from benchmarks.intervals import mean_interval, share_interval
 from benchmarks.metrics import warp_error
 from benchmarks.output import plain_json
 from benchmarks.picture import full_size
-from benchmarks.run import make_configs, profile_changes
+from benchmarks.run import clip_size, make_configs, profile_changes
 from benchmarks.scores import check_criteria, fill_flat, fit_affine, judge_clip, score_regions, summarise
 from benchmarks.truth import EDITS, Pair, draw_bundled, load_bundled, random_pair, random_rows
 from scenes.clips import truth
 from scenes.training.classifier import ATTRIBUTES
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = 64
 
 
@@ -198,6 +200,29 @@ def test_arguments_become_settings() -> None:
 def test_a_profile_takes_what_its_fields_are(change: str, told: str) -> None:
     with pytest.raises(SystemExit, match=f"--profile {change}: {told}"):
         profile_changes([change])
+
+
+def test_clips_have_the_models_own_size(capsys: pytest.CaptureFixture[str]) -> None:
+    profile = ModelProfile(size=512)
+    assert clip_size(None, profile) == clip_size(512, profile) == 512 and not capsys.readouterr().err
+    assert clip_size(256, profile) == 256
+    assert "clips of 256 pixels are smaller than the model's 512" in capsys.readouterr().err
+
+
+def test_no_edit_that_is_measured_goes_on_from_one_before() -> None:
+    """The engine keeps the last step of what nobody wrote, and the same edit again would begin there."""
+    files = [*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("scripts/*.py"), ROOT / "adaflow_core/selfcheck.py"]
+    found = 0
+    for path in files:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        forgotten = {
+            id(node.value) for node in nodes if isinstance(node, ast.Attribute) and node.attr == "forget_state"
+        }
+        for node in nodes:
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("engine.edit"):
+                found += 1
+                assert id(node) in forgotten, f"{path}:{node.lineno}: engine.edit(...).forget_state()"
+    assert found > 10
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from adaflow_core.engine import AdaFlow
+from adaflow_core.model.backbone import Backbone
+from adaflow_core.storage.cache import Cache
 from benchmarks.quality import kinds
 from benchmarks.quality.report.kinds import BOUND, DIGITS, SOURCE, by_kind, paired
 
@@ -75,3 +81,19 @@ def test_rows_are_written_where_no_folder_is(tmp_path: Path, monkeypatch: pytest
     kinds.main(["--clips", "2", "--json", str(path)])
     rows = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert [row["clip"] for row in rows] == 4 * [0] + 4 * [1] and rows[0]["outside"] is None
+
+
+def test_an_edit_takes_the_true_place(tiny_backbone: Callable[[str], Backbone], tmp_path: Path) -> None:
+    """Of the frames that the model edits, which are some of the clip's, each has its own: the last ones change."""
+    engine = AdaFlow(tiny_backbone("sd1"), Cache(tmp_path))
+    pair = kinds.make_pair(0, 8, "val", "cpu", size=64)
+    given = "true place: keyframes=2,steps=2,inversion_steps=2,stride=4,agreements=0,smoothing=0"
+    ((_, plan_config, config),) = kinds.ways_of(given)
+    plan = engine.plan(pair.source, replace(plan_config, source_prompt=pair.source_prompt), edit=config)
+    late = np.zeros_like(pair.region)
+    late[4:] = True
+    with kinds.true_place(engine, replace(pair, region=late)):
+        result = engine.edit(plan, pair.prompt, config)
+    edited = np.array(result.report["edited"])
+    change = np.abs(result.frames[edited].astype(int) - pair.source[edited]).mean(axis=(1, 2, 3))
+    assert 2 < len(edited) < 8 and not change[edited < 4].any() and (change[edited >= 4] > 10).all()

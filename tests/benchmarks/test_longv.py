@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from adaflow_core.batch.manifest import read_manifest
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.model.loading import load_backbone
 from adaflow_core.video.write import write_video
 from benchmarks.longv import __main__ as longv_eval
 from benchmarks.longv import data as longv_data
@@ -35,7 +38,9 @@ from benchmarks.longv.video_scores import (
     stream,
 )
 from benchmarks.speed import scaling
+from benchmarks.truth import CLIPS, load_bundled
 from helpers.scorers import save_models
+from scenes.clips import SIZE
 from scenes.training.classifier import load_judge
 
 CPU = torch.device("cpu")
@@ -151,6 +156,13 @@ def test_drawn_clips_have_the_shape_of_the_published_ones(folder: Path) -> None:
     assert times == {path: path.stat().st_mtime_ns for path in folder.glob("videos/*")}, "films are drawn once"
 
 
+def test_clips_are_drawn_at_the_size_of_the_model(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    model, size = tiny_folder("sd1"), load_backbone(str(tiny_folder("sd1")), device="cpu").profile.size
+    drawn = [str(tmp_path), "--clips", "1", "--frames", "2", "--model", str(model)]
+    assert longv_data.main(["drawn", *drawn]) == 0 and size != SIZE
+    assert read_manifest(str(tmp_path / "manifest.jsonl"))[0].size == f"{size}x{size}"
+
+
 def test_a_long_film_is_one_scene_in_several_shots() -> None:
     film = Film(seed=3, frames=1024, size=64)
     assert len(film.shots) == 8 and list(film.starts[:3]) == [0, 128, 256] and film.starts[-1] == 1024
@@ -245,17 +257,19 @@ def test_all_scores_of_a_file(models: dict[str, Path], folder: Path, tmp_path: P
 def row(clip: str, prompt: str, method: str, value: float, **seconds: float) -> dict[str, Any]:
     scores = {"object_consistency": value, "frame_quality": None}
     paper = method == "tokenflow"  # which edits all of ten frames, where the other edits five of them
+    own = {"stride": 1, "detail": 0.0, "smoothing": 0.0, "focus": 0.0} if paper else {"stride": 4, "smoothing": 0.9}
+    settings = {"steps": 25, "inversion_steps": 25, "agreements": 0, "detail": 1.0, "focus": 1.0} | own
     return {
         "clip": clip, "prompt_name": prompt, "method": method, "scores": scores, "seconds": seconds | {"total": 9},
-        "edited": list(range(10 if paper else 5)), "settings": {"edit": {"steps": 25, "inversion_steps": 25}},
+        "edited": list(range(10 if paper else 5)), "settings": {"edit": settings}, "resumed_at_step": 0,
     }  # fmt: skip
 
 
 def test_intervals_are_over_clips() -> None:
     rows = [
-        row("a", "style", "adaflow", 0.8, decode=1, invert=4, edit=2),
-        row("a", "background", "adaflow", 0.9, decode=1, edit=4),
-        row("b", "style", "adaflow", 0.95, decode=1, edit=5),  # its inversion was made for another method
+        row("a", "style", "adaflow", 0.8, encode=1, features=1, invert=4, edit=2),
+        row("a", "background", "adaflow", 0.9, encode=1, features=1, edit=4),
+        row("b", "style", "adaflow", 0.95, encode=1, features=1, edit=5),  # inverted for another method
         row("b", "style", "tokenflow", 0.5, invert=6, edit=3),
     ]
     found = summarise(rows)
@@ -264,11 +278,33 @@ def test_intervals_are_over_clips() -> None:
     assert adaflow["scores"]["object_consistency"]["mean"] == pytest.approx((0.85 + 0.95) / 2)
     assert adaflow["scores"]["object_consistency"]["count"] == 2
     assert adaflow["seconds"]["mean"] == pytest.approx((3 + 5) / 2)
-    assert adaflow["seconds_alone"]["mean"] == pytest.approx(((3 + 1 + 4) + (5 + 1 + 6 * 5 / 10)) / 2)
+    assert adaflow["seconds_alone"]["mean"] == pytest.approx(((3 + 2 + 4) + (5 + 2 + 6 * 5 / 10)) / 2)
     assert adaflow["kinds"]["background"]["object_consistency"] == pytest.approx(0.9)
     text = markdown(found, {"frame_quality": "get it"})
     assert all(f"| {name} |" in text for name in PAPER) and "- frame_quality: get it" in text
     assert "FQ" not in text.split("The paper's")[0], "a score that nobody has is no column of ours"
+
+
+def test_seconds_do_not_depend_on_who_comes_first() -> None:
+    """Nor do they hold what a method does not do, or only the rest of an edit that broke off."""
+    plan = {"encode": 1.0, "features": 1.0, "cuts": 1.0}
+    first = {"flow": 2.0, "choose": 1.0, "place": 3.0, "decode source": 4.0}
+    rows = [
+        row("a", "style", "adaflow", 0.8, **plan, **first, invert=5, edit=2),
+        row("a", "object", "adaflow", 0.8, **plan, place=1, edit=4),
+        row("a", "style", "fast", 0.8, **plan, edit=2),  # edits the same frames
+        row("a", "style", "tokenflow", 0.8, **plan, invert=5, edit=8),
+    ]
+    found = summarise(rows)
+    seconds = {name: (part["seconds"]["mean"], part["seconds_alone"]["mean"]) for name, part in found.items()}
+    shared = 3 + 2 + 1 + 4 + 5
+    assert seconds == {"adaflow": (5, 5 + shared), "fast": (5, 5 + shared), "tokenflow": (8, 8 + 3 + 10)}
+    other = {"settings": {"edit": rows[0]["settings"]["edit"] | {"inversion_steps": 50}}}
+    found = summarise([*rows[:2], rows[2] | other, rows[3] | {"resumed_at_step": 3}])
+    assert found["fast"]["seconds"]["mean"] == 5 and found["fast"]["seconds_alone"]["mean"] is None
+    assert found["tokenflow"]["seconds"]["mean"] is None and found["tokenflow"]["edits"] == 1
+    two = [rows[0], rows[1] | {"edited": rows[1]["edited"] + [5, 6, 7, 8, 9]}]  # the mean over prompts
+    assert summarise(two)["adaflow"]["seconds_alone"]["mean"] == ((5 + shared) + (5 + 3 + 2 + 10)) / 2
 
 
 def test_methods_by_name() -> None:
@@ -291,6 +327,20 @@ def test_a_wrong_aesthetic_head_is_refused_before_the_first_edit(
     assert f"{head} is no aesthetic head" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_what_is_not_installed_is_said_before_the_first_edit(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert longv_eval.main(["--manifest", str(folder / "manifest.jsonl"), "--out", str(tmp_path / "out")]) == 2
+    assert "scipy is missing; run: pip install -r requirements-dev.txt" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_judge_and_clips_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (JUDGE / "judge.json").is_file() and all((CLIPS / entry["file"]).is_file() for entry in load_bundled())
+
+
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_the_benchmark_runs_and_goes_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,6 +359,9 @@ def test_the_benchmark_runs_and_goes_on(folder: Path, tmp_path: Path, capsys: py
     assert summary["per-frame"]["edits"] == 6 and summary["per-frame"]["clips"] == 2
     assert summary["per-frame"]["scores"]["psnr"]["count"] == 2
     assert (out / "summary.md").read_text().startswith("Means over clips")
+    assert longv_eval.main([*command, "--limit", "1"]) == 0
+    assert "3 edits there of other clips, methods or settings" in capsys.readouterr().out
+    assert json.loads((out / "summary.json").read_text())["per-frame"]["clips"] == 1
     assert longv_eval.main(["--manifest", str(tmp_path / "none.jsonl")]) == 2
 
 

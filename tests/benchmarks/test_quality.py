@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import combinations, islice
 from pathlib import Path
@@ -15,8 +17,10 @@ import pytest
 import torch
 
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.types import Correspondence, Grid, Segments, Slimming
 from benchmarks.quality.__main__ import main, parse, take_turns
+from benchmarks.quality.bench import SHARED, Bench, Edited, Results
 from benchmarks.quality.cases import GROUPS, KINDS, MOTIONS, contest_clips, sweep_clips, true_cut, uneven_clips
 from benchmarks.quality.contestants import (
     BOUND,
@@ -45,8 +49,9 @@ from benchmarks.quality.report.summary import (
 )
 from benchmarks.quality.report.tables import render_markdown
 from benchmarks.quality.report.write import merge, write_reports
-from benchmarks.quality.sweeps import by_chance, by_score, by_time
+from benchmarks.quality.sweeps import ISOLATED, by_chance, by_score, by_time, keyframes
 from benchmarks.truth import EDITS
+from scenes.training.classifier import Judge
 
 SIZE = 64
 
@@ -487,3 +492,21 @@ def test_a_tiny_run(tmp_path: Path) -> None:
     assert "| adaflow |" in (tmp_path / "out/RESULTS.md").read_text()
     main(["--from", str(tmp_path / "out/quality.json"), "--out", str(tmp_path / "again")])
     assert (tmp_path / "again" / media["film"]).exists() and (tmp_path / "again/index.html").exists()
+
+
+def test_every_way_of_a_sweep_edits_all_frames_and_begins_with_what_all_share(
+    tiny_backbone: Callable[[str], Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, done, edit = tiny_backbone("sd1"), list[Edited](), Bench.edit
+    backbone = replace(backbone, profile=replace(backbone.profile, steps=1, inversion_steps=1))
+    monkeypatch.setattr(Bench, "edit", lambda *given: done.append(edit(*given)) or done[-1])
+    clip = next(c for c in sweep_clips("keyframes", "val", 0, frames=3) if c.group == "uneven motion")
+    with ThreadPoolExecutor(1) as pool:
+        results = Results(tmp_path / "quality.json", {})
+        bench = Bench(backbone, Judge(), results, tmp_path, pool, 1, math.inf, SIZE, False)
+        keyframes(bench, clip, [2], parse_variants("smoothing=0.5"))
+        bench.collect()
+    assert [row["way"] for row in results.data["keyframes"]] == ["adaptive", "uniform", "smoothing=0.5"]
+    assert len(done) == 4 and all(ISOLATED.items() <= way.settings.items() for way in done)
+    assert (tmp_path / "cache" / "cuts").exists()
+    assert {kind.name for kind in bench.engine().cache.root.iterdir()} == set(SHARED)
