@@ -20,6 +20,7 @@ from adaflow_core.editing.forecast import Forecaster, Passing, of_draft
 from adaflow_core.editing.place import wording
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, check_drafts, keyframes_alone, told_of_draft
+from adaflow_core.film.known import draft_key, part_keys, remember
 from adaflow_core.film.retake import (
     around_of,
     frames_of,
@@ -40,7 +41,7 @@ from adaflow_core.model.memory import on_device
 from adaflow_core.motion.carrying import NEAR, about_to_edit
 from adaflow_core.motion.flow import flow_is_known, source_flow
 from adaflow_core.picture.by_hand import ByHand
-from adaflow_core.picture.over import Asked
+from adaflow_core.picture.over import Asked, asked_over
 from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.region.track import region_mask
 from adaflow_core.planning.analysis import (
@@ -53,7 +54,7 @@ from adaflow_core.planning.analysis import (
 )
 from adaflow_core.planning.planner import Planner, build_layout, counted_layout, drawn_layouts
 from adaflow_core.planning.residual import edited_residual
-from adaflow_core.progress import Monitor, Progress, beside
+from adaflow_core.progress import Monitor, Progress, beside, in_part
 from adaflow_core.report.scores import Scores, Shown, score
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Embedding, Features, Forecast, Grid, Place, Plan, Segments
@@ -164,7 +165,7 @@ class AdaFlow:
             layout=layout,
             forecast=predicted,
             seconds=monitor.seconds,
-            **vars(choice) | {"notes": (*decoded.notes, *monitor.notes, *choice.notes)},
+            **vars(choice) | {"notes": (*decoded.notes, *self.backbone.notes, *monitor.notes, *choice.notes)},
         )
 
     def _wanted(self, edit: EditConfig | None, config: PlanConfig) -> EditConfig:
@@ -250,12 +251,12 @@ class AdaFlow:
         as they are here. Drafts are kept in the cache. Raises as `edit`, and AdaFlowError for a plan that `resample`s.
         """
         check_drafts(plan)
-        keyframes = plan.layout.keyframes
-        config = of_draft(config or EditConfig())
-        with self._job(plan, prompt, config, progress, stop, region, by_hand) as whole:
+        keyframes, config = plan.layout.keyframes, config or EditConfig()
+        with self._job(plan, prompt, of_draft(config), progress, stop, region, by_hand) as whole:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
             frames, told = job.kept("drafts", partial(told_of_draft, plan), partial(whole.invert, keyframes))
+            remember(self.cache, draft_key(plan, prompt, config, asked_over(region, by_hand)), "drafts", job.key)
             return Draft(keyframes, frames, told["report"] | whole.over.asked, tuple(told["warnings"]))
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
@@ -284,18 +285,24 @@ class AdaFlow:
         )
 
     def _film(
-        self, asked: Asked, timeline: Timeline, config: EditConfig, progress: Report | None, stop: Stop | None
+        self,
+        asked: Asked,
+        timeline: Timeline,
+        config: EditConfig,
+        keys: Sequence[str],  # of what is asked for in each stretch, for forecasts
+        progress: Report | None,
+        stop: Stop | None,
     ) -> EditResult:
         """The film of a timeline in frames of the plan; its report lacks `frames_digest`."""
         began, plan, parts, laid = time.perf_counter(), asked.plan, [], []
-        for part in stretches(timeline, plan.segments.cuts, len(plan.video)):
-            monitor = Monitor(progress, stop)  # whose seconds and notes are this part's
+        for number, part in enumerate(stretches(timeline, plan.segments.cuts, len(plan.video))):
+            monitor = Monitor(in_part(progress, number), stop)  # whose seconds and notes are this part's
             self._check_request(plan, part.prompt)
             piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
             alone = part.prompt == piece.config.source_prompt
             inside = asked.over(alone, monitor).at(slice(part.start, part.end))
             job = Job.of(self.backbone, self.cache, piece, part.prompt, config, monitor, over=inside)
-            frames, report = self._kept(job)
+            frames, report = self._kept(job, keys[number])
             laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
             parts.append(report | {"first_frame": part.start})
         seconds = time.perf_counter() - began
@@ -351,7 +358,7 @@ class AdaFlow:
             return self._with_digest(replace(result, frames=film))
 
     def _taken(
-        self, asked: Asked, result: EditResult, take: PromptRange, config: EditConfig, monitor: Monitor
+        self, asked: Asked, result: EditResult, take: PromptRange, config: EditConfig, monitor: Monitor, key: str = ""
     ) -> tuple[Laid, EditResult]:
         """A take as it is laid over the film, and the result with what its report then says but for the digest."""
         plan, start, end = asked.plan, take.start, take.end
@@ -368,7 +375,7 @@ class AdaFlow:
         alone = take.prompt == piece.config.source_prompt
         inside = asked.over(alone, monitor).at(slice(begin, stop_at))
         job = Job.of(self.backbone, self.cache, piece, take.prompt, config, monitor, around, inside)
-        new, report = self._kept(job)
+        new, report = self._kept(job, key)
         return laid_take(plan, result.frames, take, new), with_take(plan, result, take, config, report, begin)
 
     def replay(
@@ -389,14 +396,16 @@ class AdaFlow:
                 f"the timeline is {timeline!r:.80}; give a Timeline of PromptRanges, or one text to edit()"
             )
         timeline, asked = timeline.on(plan.video), Asked(self.backbone, self.cache, plan, region, by_hand)
+        parts, takes = stretches(timeline, plan.segments.cuts, len(plan.video)), list(takes)
+        keys = part_keys(plan, parts, config, takes, asked_over(region, by_hand))
         with self._exclusive(Monitor(progress, stop), plan):
-            result = self._film(asked, timeline, config, progress, stop)
-            for row in takes:
+            result = self._film(asked, timeline, config, keys, progress, stop)
+            for number, row in enumerate(takes, len(parts)):
                 frames, named = stretch_frames(plan, row["frames"]), row.get("source_prompt")
                 take = take_of(plan, result, *frames, row["prompt"], named)
                 self._check_request(plan, take.prompt)
-                monitor = Monitor(progress, stop)
-                laid, result = self._taken(asked, result, take, edit_of(row["settings"]), monitor)
+                monitor, settings = Monitor(in_part(progress, number), stop), edit_of(row["settings"])
+                laid, result = self._taken(asked, result, take, settings, monitor, keys[number])
                 lay_into(result.frames, laid, self.backbone.team)  # nobody else has the film yet
             return self._with_digest(result)
 
@@ -425,9 +434,11 @@ class AdaFlow:
         lay_out = partial(build_layout, device=device, monitor=monitor, team=team)
         return stretch_of(plan, start, end, source_prompt, lay_out, segments)
 
-    def _kept(self, job: Job) -> tuple[np.ndarray, dict[str, Any]]:
-        """Edited frames of a stretch, kept in the cache, and their report."""
+    def _kept(self, job: Job, asked: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """Edited frames of a stretch, kept in the cache, and their report; `asked`: the key of what is asked for."""
         frames, told = job.kept("takes", lambda result: {"report": result.report})
+        if asked:
+            remember(self.cache, asked, "takes", job.key)
         return frames, told["report"] | job.over.asked
 
     def place(

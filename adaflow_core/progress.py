@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -30,6 +30,7 @@ class Progress:
     preview: np.ndarray | None = None  # [K, h, w, 3] uint8, small pictures of the keyframes, while editing
     skipped: int = 0  # of `done`, what an earlier run had done
     unit: str = ""  # of `done` and `total`: "B" for bytes, else pieces of work
+    part: int = 0  # of what is done one after another, such as the ranges of a timeline; -1: the last
 
     @property
     def remaining(self) -> float | None:
@@ -44,6 +45,11 @@ class Progress:
             return f"{self.done} of {self.total}"
         scale, name = (1e9, "GB") if self.total >= 1e9 else (1e6, "MB")
         return f"{self.done / scale:.1f} of {self.total / scale:.1f} {name}"
+
+
+def in_part(report: Callable[[Progress], None] | None, part: int) -> Callable[[Progress], None] | None:
+    """`report`, told that what it is told of belongs to this part of the work."""
+    return report and (lambda progress: report(replace(progress, part=part)))
 
 
 class Monitor:

@@ -122,7 +122,7 @@ def _findings(
         if np.asarray(plan.video.frames).std() < _FLAT:
             raise AdaFlowError(f"{video} shows one colour only; give a clip that shows something as --video")
         _check_inversion(engine.backbone, plan, steps, findings, monitor)
-        edited = engine.edit(plan, "a watercolour painting", EditConfig(), progress=progress, stop=stop)
+        edited = engine.edit(plan, "a watercolour painting", EditConfig(), progress=progress, stop=stop).forget_state()
         _check_edit(plan, np.asarray(edited.frames), findings)
     _describe(engine.backbone, findings)
     return findings

@@ -280,11 +280,12 @@ class EditResult:
         self.forget_state()
         return written
 
-    def forget_state(self) -> None:
-        """The edit is safe, or not to be kept: asked for again it begins at its first step."""
+    def forget_state(self) -> EditResult:
+        """The edit is safe, or not to be kept: asked for again it begins at its first step. Returns the edit."""
         if self.state is not None:
             with suppress(OSError):
                 self.state.unlink()
+        return self
 
 
 @dataclass(frozen=True)

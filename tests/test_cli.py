@@ -32,6 +32,7 @@ from adaflow_core.config import (
     as_flags,
     resolve_edit,
     resolve_plan,
+    settings_dict,
     settings_of,
 )
 from adaflow_core.engine import AdaFlow
@@ -268,7 +269,7 @@ def draw_configs(chance: random.Random, profile: ModelProfile) -> tuple[PlanConf
     if plan["keyframes_at"]:
         plan["keyframes"] = None
     if edit["inversion_steps"] is not None:
-        steps = edit["steps"] or profile.steps
+        steps = edit["steps"] or profile.within(edit["max_steps"]).steps
         edit["inversion_steps"] = steps * chance.randint(1, 1000 // steps)
     elif edit["steps"] is not None:  # the profile's ratio keeps the inversion in its range
         edit["steps"] = min(edit["steps"], 400)
@@ -365,6 +366,25 @@ def test_flags_stand_above_the_preset_and_the_file(tmp_path: Path) -> None:
     assert (plan.keyframes, plan.scales, edit.low_memory) == (5, (1, 2), True)
     plan, edit = parse([*arguments, "--keyframes=auto", "--scales=1,2,4", "--no-low-memory"])
     assert (plan.keyframes, plan.scales, edit.low_memory) == (None, (1, 2, 4), False)
+
+
+@pytest.mark.parametrize("command", [["plan", "none.mp4"], ["edit", "none.mp4", "--prompt=b"], ["batch", "none.jsonl"]])
+def test_a_preset_does_not_contradict_the_file_of_settings(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+
+    def said(preset: str, *flags: str) -> str:
+        assert main([*command, f"--settings={report}", f"--preset={preset}", *flags]) == 2
+        return capsys.readouterr().err
+
+    plan, edit = PRESETS["fast"]
+    report.write_text(json.dumps(settings_dict(plan, resolve_edit(edit, ModelProfile(), plan))))
+    refused = "the file of --settings has settings of its own"
+    assert refused not in said("fast") + said("default")
+    told = said("tokenflow", "--stride=1") if command[0] != "plan" else said("tokenflow")
+    assert f"{refused}, and those of --preset tokenflow are others" in told and "method" in told
+    assert ("stride" in told) == (command[0] == "plan"), "a flag stands above both"
 
 
 @pytest.mark.parametrize(("more", "inversion"), [([], None), (["--inversion-steps=40"], 40)])

@@ -112,10 +112,24 @@ def test_the_model_fills_in_what_is_left_open() -> None:
     assert [resolve_plan(PlanConfig(), profile, device).max_keyframes for device in ("cuda", "cpu")] == [96, 32]
 
 
-def test_the_fast_preset_takes_fewer_steps_than_stable_diffusion() -> None:
-    plan, edit = PRESETS["fast"]
-    edit = resolve_edit(edit, ModelProfile(), plan)
-    assert (edit.steps, edit.inversion_steps, edit.agreements, edit.stride) == (12, 12, 2, 8)
+@pytest.mark.parametrize(
+    ("profile", "steps", "inversion_steps", "fidelity"),
+    [
+        (ModelProfile(), 12, 12, 0.5),
+        (ModelProfile(steps=10, inversion_steps=20, fidelity=0.9), 10, 20, 0.9),
+        (ModelProfile(steps=20, inversion_steps=40, fidelity=0.3), 12, 24, 0.3),
+    ],
+)
+def test_the_fast_preset_takes_no_more_steps_than_the_model(
+    profile: ModelProfile, steps: int, inversion_steps: int, fidelity: float
+) -> None:
+    plan, fast = PRESETS["fast"]
+    edit = resolve_edit(fast, profile, plan)
+    assert (edit.steps, edit.inversion_steps, edit.fidelity) == (steps, inversion_steps, fidelity)
+    assert (edit.agreements, edit.stride) == (profile.agreements_for(steps, plan), 8)
+    assert resolve_edit(edit, profile, plan) == edit, "as its report repeats it"
+    edit = resolve_edit(replace(fast, steps=30, fidelity=1.0), profile, plan)
+    assert (edit.steps, edit.inversion_steps, edit.fidelity) == (30, profile.inversion_steps_for(30), 1.0)
 
 
 def test_the_paper_preset_holds_the_published_settings() -> None:
@@ -128,8 +142,8 @@ def test_the_paper_preset_holds_the_published_settings() -> None:
 
 def test_a_report_of_an_older_version_means_what_it_did() -> None:
     written = settings_dict(*PRESETS["default"])["edit"]
-    newer = {"stride": 1, "agreements": 0, "guided_from": 0.0, "coarse": 1.0}
-    for names in (["stride", *newer], ["guided_from", "coarse"]):
+    newer = {"stride": 1, "agreements": 0, "guided_from": 0.0, "coarse": 1.0, "max_steps": None}
+    for names in (list(newer), ["guided_from", "coarse"], ["max_steps"]):
         older = {name: value for name, value in written.items() if name not in names}
         assert edit_of(older) == EditConfig(**{name: newer[name] for name in names})
     assert edit_of({"steps": 5}) == EditConfig(steps=5)  # by hand: what it does not say is as usual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,7 @@ class Clip:
     source_prompt: str = ""  # what is in the video
     frames: str | None = None  # only these, as "0:48"
     size: str | None = None  # the working size, as "672x384"; None: the model's own
+    fps: float | None = None  # of a folder of pictures; None: 24
     meta: dict[str, Any] = field(default_factory=dict)  # anything else, for the scorer
     folder: str = ""  # of the manifest
 
@@ -94,13 +96,16 @@ def _clip(row: Any, folder: str) -> Clip:
     for name in (str(identity), *prompts):
         if not _NAME.fullmatch(name):
             raise AdaFlowError(f"{name!r} cannot name a result; take letters, digits, dot, dash and underscore")
-    unknown = sorted(set(row) - {"video", "source_prompt", "frames", "size", "meta"})
+    unknown = sorted(set(row) - {"video", "source_prompt", "frames", "size", "fps", "meta"})
     if unknown:
         raise AdaFlowError(f"unknown: {', '.join(unknown)}; put what is not for the edit into meta")
     row = {name: value for name, value in row.items() if value is not None}
     for name in ("source_prompt", "frames", "size"):
         if not isinstance(row.get(name, ""), str):
             raise AdaFlowError(f"{name} is {json.dumps(row[name])}; write it in quotes{_EXAMPLES.get(name, '')}")
+    fps = row.get("fps", 24)
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf:
+        raise AdaFlowError(f"fps is {json.dumps(fps)}; write a number above 0, as 24")
     if not isinstance(row.get("meta", {}), dict):
         raise AdaFlowError("meta must be a JSON object")
     if row.get("frames"):

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 
 TABLES = ("table.jsonl", "table.parquet", "problems.json")  # written at the end of every run
+CACHE_GB = 100  # where nothing else is asked for: workers have several clips at a time, each for all methods
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "ray")
 
 
@@ -71,7 +72,7 @@ class Job:
     dtype: str = "auto"
     attention: str = "auto"
     cache: str | None = None  # a folder of each machine; None: the usual one
-    cache_bytes: int = 100 * 2**30
+    cache_gb: float | None = None  # how large it may grow; None: as ADAFLOW_CACHE_GB of the machine says, or CACHE_GB
     scorer: Scorer | None = None
     deliver: str = "working"  # the size of the videos, as `deliver_edit` takes it
 
@@ -116,7 +117,7 @@ class Task:
         """
         clip = self.clip
         return cache_key(
-            video=clip.location, frames=clip.frames, size=clip.size, source=clip.source_prompt,
+            video=clip.location, frames=clip.frames, size=clip.size, fps=clip.fps, source=clip.source_prompt,
             prompt=clip.prompts[prompt], plan=asdict(self.plan), edit=asdict(self.edit), model=job.model,
             deliver=job.deliver, dtype=job.dtype, made=MADE,
         )  # fmt: skip
@@ -130,6 +131,7 @@ class Outcome:
     scored: int = 0
     seconds: float = 0.0
     problems: dict[str, str] = field(default_factory=dict)  # key of the edit -> what was wrong
+    notes: tuple[str, ...] = ()  # of its plan and its edits, sentences for the user
 
 
 @dataclass(frozen=True)
@@ -141,21 +143,26 @@ class Summary:
     seconds: float
     problems: dict[str, str]
     rows: list[dict[str, Any]]
+    digests: dict[str, str]  # key of each edit that was asked for -> its digest
+
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """The rows of what was asked for, with these settings."""
+        return [row for row in self.rows if self.digests.get(row["key"]) == row["digest"]]
 
 
 @lru_cache(maxsize=1)
-def _engine(model: str, device: str, dtype: str, attention: str, cache: str | None, limit: int) -> AdaFlow:
+def _engine(model: str, device: str, dtype: str, attention: str, cache: str | None, limit: float | None) -> AdaFlow:
     """One engine a process: Ray reuses processes, and loading takes longer than some edits."""
-    root = Path(cache) if cache else Cache.default().root
-    return AdaFlow.from_pretrained(
-        model, device=device, dtype=dtype, attention=attention, cache=Cache(root, limit_bytes=limit)
-    )
+    usual = Cache.default(limit, CACHE_GB)
+    own = replace(usual, root=Path(cache)) if cache else usual
+    return AdaFlow.from_pretrained(model, device=device, dtype=dtype, attention=attention, cache=own)
 
 
 def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop | None = None) -> Outcome:
     """Make what is missing of a task. Problems are returned, not raised: the batch goes on with its other clips."""
     storage, began = Storage(job.out), time.perf_counter()
-    made, scored, problems = 0, 0, {}
+    made, scored, problems, notes = 0, 0, dict[str, str](), list[str]()
     with tempfile.TemporaryDirectory(prefix="adaflow-batch-") as name:
         # A folder for each: a source may be called as an edit is.
         sources, edits, delivered = (Path(name) / part for part in ("sources", "edits", "delivered"))
@@ -168,6 +175,7 @@ def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop 
             unscored = [prompt for prompt in found if not found[prompt][1]]
             source = storage.fetch(task.clip.location, sources) if unscored else Path()
             editor = _ClipEditor(task, job, source, progress, stop) if missing else None
+            notes += editor.plan.notes if editor is not None else ()
         except Stopped:
             raise
         except Exception as problem:  # a clip that cannot be read must not end the others
@@ -175,7 +183,7 @@ def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop 
         for prompt in unscored:
             try:
                 if editor is not None and prompt in missing:
-                    editor.edit(prompt, delivered)
+                    notes += (f"{task.key(prompt)}: {note}" for note in editor.edit(prompt, delivered))
                     made += 1
                 if job.scorer is not None:
                     edited = storage.fetch(f"videos/{task.key(prompt)}.mp4", edits)
@@ -187,7 +195,7 @@ def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop 
                 raise
             except Exception as problem:  # whatever it is, the other edits do not depend on it
                 problems[task.key(prompt)] = _describe(problem)
-    return Outcome(made, scored, time.perf_counter() - began, problems)
+    return Outcome(made, scored, time.perf_counter() - began, problems, tuple(notes))
 
 
 class _ClipEditor:
@@ -196,7 +204,10 @@ class _ClipEditor:
     def __init__(self, task: Task, job: Job, source: Path, progress: Report | None, stop: Stop | None) -> None:
         self.task, self.job, self.progress, self.stop = task, job, progress, stop
         clip, began = task.clip, time.perf_counter()
-        self.engine = _engine(job.model, job.device, job.dtype, job.attention, job.cache, job.cache_bytes)
+        rate = {} if clip.fps is None else {"fps": clip.fps}
+        if rate and source.is_file():
+            raise AdaFlowError(f"fps is for a folder of pictures, and {clip.video} has its own rate; leave it out")
+        self.engine = _engine(job.model, job.device, job.dtype, job.attention, job.cache, job.cache_gb)
         loaded = time.perf_counter()
         self.plan = self.engine.plan(
             source,
@@ -204,13 +215,14 @@ class _ClipEditor:
             edit=task.edit,
             size=parse_size(clip.size) if clip.size else None,
             frames=parse_range(clip.frames) if clip.frames else None,
+            **rate,
             progress=progress,
             stop=stop,
         )
         self.load_seconds, self.plan_seconds = loaded - began, time.perf_counter() - loaded
 
-    def edit(self, prompt: str, folder: Path) -> None:
-        """Write the video, then its row: where there is a row, the video is complete."""
+    def edit(self, prompt: str, folder: Path) -> tuple[str, ...]:
+        """Write the video, then its row: where there is a row, the video is complete. Returns its notes."""
         task, engine, plan, storage = self.task, self.engine, self.plan, Storage(self.job.out)
         clip, key, began = task.clip, task.key(prompt), time.perf_counter()
         result = engine.edit(plan, clip.prompts[prompt], task.edit, progress=self.progress, stop=self.stop)
@@ -242,6 +254,7 @@ class _ClipEditor:
         }
         storage.write_json(f"rows/{key}.json", row)
         result.forget_state()
+        return tuple(dict.fromkeys((*result.warnings, *delivered.notes, *judged.warnings)))
 
 
 def _progress_of(task: Task, prompt: str, job: Job, find: Callable[[str], dict[str, Any] | None]) -> tuple[bool, bool]:
@@ -357,7 +370,8 @@ def run(
     finally:
         storage.write_json("problems.json", problems)
         rows = gather(storage)
-    return Summary(made, kept, time.perf_counter() - began, problems, rows)
+    digests = {task.key(prompt): task.digest(prompt, job) for task in tasks for prompt in task.clip.prompts}
+    return Summary(made, kept, time.perf_counter() - began, problems, rows, digests)
 
 
 def _made_before(storage: Storage, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
@@ -380,6 +394,7 @@ def _line(task: Task, outcome: Outcome, ended: int, total: int) -> str:
     text = (
         f"{ended}/{total} {task.clip.id} by {task.method}: {counted(outcome.made, 'edit')} in {outcome.seconds:.0f} s"
     )
+    text += "".join(f"\n  note: {note}" for note in outcome.notes)
     for key, problem in outcome.problems.items():
         text += f"\n  {key} failed: {problem.splitlines()[-1]}"
     return text

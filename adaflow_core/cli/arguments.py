@@ -325,7 +325,10 @@ def add_workers(command: argparse.ArgumentParser) -> None:
     command.add_argument("--retries", type=whole_number(0), default=2, metavar="N", help="of a task whose worker dies")
     command.add_argument("--limit", type=whole_number(1), metavar="N", help="only the first N clips")
     command.add_argument("--cache", metavar="DIR", help="where each machine keeps what its edits share")
-    command.add_argument("--cache-gb", type=positive, default=100, metavar="N", help="how large it may grow")
+    command.add_argument(
+        "--cache-gb", type=positive, metavar="N", help="how large it may grow (default: the machine's "
+        "ADAFLOW_CACHE_GB, or 100)",
+    )  # fmt: skip
 
 
 def plan_config(arguments: argparse.Namespace) -> PlanConfig:
@@ -341,6 +344,34 @@ def plan_config(arguments: argparse.Namespace) -> PlanConfig:
 
 def edit_config(arguments: argparse.Namespace) -> EditConfig:
     return replace(PRESETS[arguments.preset][1], **settings_file(arguments)[1] | edit_flags(arguments))
+
+
+def check_preset(arguments: argparse.Namespace) -> None:
+    """AdaFlowError where the preset sets what the file of --settings, or a project that was opened, has otherwise.
+
+    Flags stand above all of these, and --settings above the project.
+    """
+    alone = argparse.Namespace(**vars(arguments) | {"opened": None})
+    if vars(arguments).get("opened") is not None:
+        _check_alike("a project", alone, arguments)
+    if arguments.settings is not None:
+        _check_alike("the file of --settings", argparse.Namespace(**vars(alone) | {"settings": None}), alone)
+
+
+def _check_alike(holder: str, without: argparse.Namespace, arguments: argparse.Namespace) -> None:
+    """AdaFlowError where the preset sets what the holder of the arguments' settings has otherwise; `without` it."""
+
+    def settings(given: argparse.Namespace) -> dict[str, Any]:
+        return vars(plan_config(given)) | vars(edit_config(given))
+
+    usual, preset = (vars(plan) | vars(edit) for plan, edit in (PRESETS["default"], PRESETS[arguments.preset]))
+    asked, kept = settings(without), settings(arguments)
+    differ = [name for name in preset if preset[name] != usual[name] and asked[name] != kept[name]]
+    if differ:
+        raise AdaFlowError(
+            f"{holder} has settings of its own, and those of --preset {arguments.preset} are others "
+            f"({', '.join(differ)}); change single ones by their flags, not by --preset"
+        )
 
 
 def edit_flags(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaflow_core.cli.arguments import edit_config, plan_config
+from adaflow_core.cli.arguments import check_preset, edit_config, plan_config
 from adaflow_core.cli.bar import Bar
 from adaflow_core.cli.outputs import check_apart, inputs_beside
 from adaflow_core.config import EditConfig, PlanConfig
@@ -26,6 +26,7 @@ def batch_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.batch.run import TABLES
     from adaflow_core.video.types import parse_range, parse_size
 
+    check_preset(arguments)
     # Edits are filed by it: another preset's under another name.
     named = [arguments.preset if arguments.preset != "default" else None, vars(arguments).get("method")]
     methods = {"-".join(filter(None, named)) or "adaflow": (plan_config(arguments), edit_config(arguments))}
@@ -40,6 +41,12 @@ def batch_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     if "://" not in arguments.out:
         tables = {name: Path(absolute(arguments.out)) / name for name in TABLES}
         check_apart(tables, (("the manifest", Path(arguments.manifest)), *inputs_beside(arguments)))
+    unsaid = sum(not clip.source_prompt for clip in clips[: arguments.limit])
+    if unsaid:
+        print(
+            f"adaflow: note: nothing says what is in {counted(unsaid, 'clip')}; with a source_prompt edits keep more",
+            file=sys.stderr,
+        )
     summary = run_batch(arguments, clips, methods, None, bar, stop)
     print(
         f"{counted(summary.made, 'edit')} made, {summary.kept} there before, in {summary.seconds:.0f} s\n"
@@ -69,7 +76,7 @@ def run_batch(
         dtype=arguments.dtype,
         attention=arguments.attention,
         cache=arguments.cache,
-        cache_bytes=int(arguments.cache_gb * 2**30),
+        cache_gb=arguments.cache_gb,
         deliver=arguments.deliver,
         scorer=scorer,
     )

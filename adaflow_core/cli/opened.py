@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaflow_core.cli.arguments import edit_config, plan_config
-from adaflow_core.config import PRESETS, EditConfig
+from adaflow_core.cli.arguments import check_preset, plan_config
+from adaflow_core.config import EditConfig
 from adaflow_core.errors import AdaFlowError, counted
 from adaflow_core.model.files.parts import ModelParts, is_path, split_value
 from adaflow_core.model.hub.client import on_disk
@@ -33,7 +33,6 @@ def open_given(arguments: argparse.Namespace) -> None:
     arguments.opened = None
     if arguments.project and arguments.project.exists():
         arguments.opened = project = open_project(arguments.project, arguments.video)
-        _check_preset(arguments)
         arguments.video = project.video
         arguments.fps = arguments.fps or rate_of(project).get("fps")
         take_model(arguments, project)
@@ -41,28 +40,12 @@ def open_given(arguments: argparse.Namespace) -> None:
             arguments.size = project.size
         arguments.other_frames = _other_frames(arguments, project)
         arguments.frames = arguments.frames if arguments.other_frames else project.frames
+    check_preset(arguments)
     arguments.model = arguments.model or "embedded"
     if arguments.video is None and arguments.project:
         raise AdaFlowError(f"there is no project {arguments.project}; check its path, or give the VIDEO of a new one")
     if arguments.video is None:
         raise AdaFlowError("VIDEO is missing; give it, or a --project that holds it")
-
-
-def _check_preset(arguments: argparse.Namespace) -> None:
-    """AdaFlowError where the preset sets what the project has otherwise; flags and --settings stand above both."""
-    alone = argparse.Namespace(**vars(arguments) | {"opened": None})
-
-    def settings(given: argparse.Namespace) -> dict[str, Any]:
-        return vars(plan_config(given)) | vars(edit_config(given))
-
-    usual, preset = (vars(plan) | vars(edit) for plan, edit in (PRESETS["default"], PRESETS[arguments.preset]))
-    asked, kept = settings(alone), settings(arguments)
-    differ = [name for name in preset if preset[name] != usual[name] and asked[name] != kept[name]]
-    if differ:
-        raise AdaFlowError(
-            f"a project has settings of its own, and those of --preset {arguments.preset} are others "
-            f"({', '.join(differ)}); change single ones by their flags, not by --preset"
-        )
 
 
 def _other_frames(arguments: argparse.Namespace, project: Project) -> tuple[range, range] | None:

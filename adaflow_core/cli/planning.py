@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from adaflow_core.cli.arguments import edit_config, plan_config
+from adaflow_core.cli.arguments import check_preset, edit_config, plan_config
 from adaflow_core.cli.bar import Bar
 from adaflow_core.cli.outputs import check_apart, inputs_beside, inputs_of
 from adaflow_core.config import EditConfig
@@ -28,6 +28,7 @@ def plan_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     prompt = arguments.prompt
     if prompt is not None:
         check_prompt(prompt)
+    check_preset(arguments)
     edit = edit_config(arguments)
     probe(arguments.video)
     outputs = {name: arguments.out / name for name in FILES}

@@ -11,6 +11,8 @@ from adaflow_core.config.edit import EditConfig
 from adaflow_core.config.plan import MAX_KEYFRAMES, MAX_KEYFRAMES_CPU, METHODS, PlanConfig
 from adaflow_core.config.table import ConfigError
 
+# In fewer steps than a model's own the inversion misses more; all of it added back would flicker more.
+FIDELITY_IN_FEWER_STEPS = 0.5
 AGREE_EVERY = 6  # steps for each time that frames are brought to agree, where it is not said how often
 
 
@@ -65,6 +67,14 @@ class ModelProfile:
                 raise ConfigError(f"{path}: {name} is {value!r}; fetch the file again, or take it away")
         return cls(**data)
 
+    def within(self, max_steps: int | None) -> ModelProfile:
+        """The same where the model takes at most so many steps by itself; None: as many as it takes."""
+        if max_steps is None or self.steps <= max_steps:
+            return self
+        inversion_steps = self.inversion_steps_for(max_steps)
+        fidelity = min(self.fidelity, FIDELITY_IN_FEWER_STEPS)
+        return replace(self, steps=max_steps, inversion_steps=inversion_steps, fidelity=fidelity)
+
     def inversion_steps_for(self, steps: int | None) -> int:
         """The profile's ratio of inversion to edit steps, kept when the user changes the steps."""
         return max(1, round(self.inversion_steps / self.steps)) * (steps or self.steps)
@@ -92,6 +102,7 @@ def resolve_plan(config: PlanConfig, profile: ModelProfile, device: str) -> Plan
 
 def resolve_edit(config: EditConfig, profile: ModelProfile, plan: PlanConfig) -> EditConfig:
     """`config` with every None that the model or the plan decides filled in; `chunk` stays for the backbone."""
+    profile = profile.within(config.max_steps)
     own = _own_values(config, profile)
     if config.inversion_steps is None:
         own["inversion_steps"] = profile.inversion_steps_for(config.steps)

@@ -48,7 +48,7 @@ def edit_of(settings: Mapping[str, Any]) -> EditConfig:
 
 
 # What older versions, whose reports name all other settings, did where there was no setting yet.
-_BEFORE: dict[str, Any] = {"stride": 1, "agreements": 0, "guided_from": 0.0, "coarse": 1.0}
+_BEFORE: dict[str, Any] = {"stride": 1, "agreements": 0, "guided_from": 0.0, "coarse": 1.0, "max_steps": None}
 
 
 def _as_it_was(settings: Mapping[str, Any]) -> dict[str, Any]:

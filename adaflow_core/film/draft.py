@@ -15,7 +15,7 @@ import numpy as np
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.stretch import only_frames
-from adaflow_core.report.canvas import INK, MUTED, Canvas, Picture, resize
+from adaflow_core.report.canvas import INK, MUTED, Canvas, Picture
 from adaflow_core.report.visualize import stamp
 from adaflow_core.types import EditResult, Plan
 
@@ -74,5 +74,5 @@ def contact_sheet(plan: Plan, drafts: Sequence[tuple[str, Draft]], height: int =
             top = y + head + number * (line + height + gap)
             if k % columns == 0:
                 canvas.text(x, top, label, MUTED, 11)
-            canvas.paste(resize(np.asarray(frames[k]), 2 * width, 2 * height), x, top + line, width, height)
+            canvas.fit(np.asarray(frames[k]), x, top + line, width, height)
     return canvas.picture()

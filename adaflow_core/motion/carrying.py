@@ -222,12 +222,17 @@ def block_bytes(device: torch.device, frame_size: tuple[int, int], stride: int) 
 
 
 def _blocks(ids: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...], device: torch.device) -> Iterator[np.ndarray]:
-    """Some of them at a time, as many as the device's part for it does: the flow along all between them is loaded."""
+    """Some of them at a time, as many as the device's part for it does: the flow along all between them is loaded.
+
+    Those between two edited frames at once, as far as `most` goes: by themselves each would load all of that flow.
+    """
     most, span = BLOCKS[device.type != "cpu"], frames_at_once((shape[1], shape[2]), device)
     before, after = edited_around(chosen, ids)
     first, last = np.minimum(chosen[before], ids), np.maximum(chosen[after], ids)
     start = 0
     while start < len(ids):
-        count = int(np.searchsorted(last[start : start + most], first[start] + span, side="left"))
-        yield ids[start : start + max(1, count)]
-        start += max(1, count)
+        some = slice(start, start + most)
+        of_gap = int(np.searchsorted(before[some], before[start], side="right"))
+        count = max(of_gap, int(np.searchsorted(last[some], first[start] + span, side="left")))
+        yield ids[start : start + count]
+        start += count

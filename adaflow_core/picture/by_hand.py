@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from adaflow_core.config import EditConfig
 from adaflow_core.errors import AdaFlowError
@@ -149,8 +152,24 @@ def read_pictures(by_hand: ByHand, video: Video) -> dict[int, NDArray[np.uint8]]
         if pixels.shape[:2] != video.frames.shape[1:3]:
             way = cv2.INTER_AREA if pixels.shape[0] > video.size[1] else cv2.INTER_CUBIC
             pixels = cv2.resize(pixels, video.size, interpolation=way).astype(np.uint8)
+        elif isinstance(picture, Path):
+            pixels = _without_coding_noise(picture, pixels, np.asarray(video.frames[frame]))
         found[frame] = pixels
     return found
+
+
+def _without_coding_noise(path: Path, picture: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The pixels of a file [H, W, 3], with the source's own where a JPEG file of the source would have the same.
+
+    At edges such a file misses by more than what counts as changed, which would widen what is edited.
+    """
+    with Image.open(path) as file:
+        if not isinstance(file, JpegImageFile):
+            return picture
+        coded = BytesIO()
+        Image.fromarray(source).save(coded, "JPEG", qtables=file.quantization, subsampling=get_sampling(file))
+    changed = Given(0, np.asarray(Image.open(coded).convert("RGB")), picture).changed
+    return np.where(changed[..., None], picture, source)
 
 
 def changed_region(plan: Plan, by_hand: ByHand) -> Region | None:

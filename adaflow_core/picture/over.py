@@ -42,6 +42,11 @@ class OverThePicture:
 NOTHING = OverThePicture()
 
 
+def asked_over(region: Region | None, by_hand: ByHand | None) -> dict[str, Any]:
+    """The same before anything was found; AdaFlowError where a file is gone."""
+    return {"region": region and region.as_json(), "by_hand": by_hand and by_hand.as_json()}
+
+
 @dataclass(frozen=True)
 class Asked:
     """A region and keyframes by hand, read and carried through a plan's video once for all parts of an edit."""

@@ -7,6 +7,8 @@ puts keyframes where propagation will go wrong least, and adds some where it sti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 
@@ -159,15 +161,21 @@ def refine_keyframes(
 ) -> np.ndarray:
     """[K] the keyframes of the least total residual: `count`, or as many more, up to `most`, as it takes
 
-    until no frame's residual is over the threshold. A video that changes evenly gets as many at even distances.
+    until no frame's residual is over the threshold. A video that changes evenly gets as many at even distances, unless
+    these alone leave a frame over it.
     """
     frame_ids = np.arange(residual.T)
     for keyframes, worst, costs in residual.best_keyframes(count, most, monitor):
         # A sample does not show how the frames between its own are served.
-        if worst <= threshold**2 and (costs.stride == 1 or residual(keyframes, frame_ids).max() <= threshold):
+        enough = worst <= threshold**2 and (
+            costs.stride == 1 or residual(keyframes, frame_ids, monitor).max() <= threshold
+        )
+        if enough:
             break
     if costs.unevenness < LEAST_UNEVENNESS:
-        return even_segments(residual.T, len(keyframes), residual.cuts).keyframes
+        even = even_segments(residual.T, len(keyframes), residual.cuts).keyframes
+        if not enough or residual(even, frame_ids, monitor).max() <= threshold:
+            return even
     return keyframes
 
 
@@ -206,7 +214,7 @@ class KeyframeSelector:
                 keyframes.append((start + end - 1) // 2)
                 self.notes.append(f"the shot from frame {start} had no keyframe; its middle was made one")
         given = np.array(sorted(keyframes), np.int64)
-        return Segments(place_borders(self.compare, given, self.cuts), given, self.cuts, self.T)
+        return self._around(given)
 
     def _requested(self) -> int | None:
         """How many keyframes there are to be; None: as many as it takes."""
@@ -226,7 +234,8 @@ class KeyframeSelector:
             starts = self._walk()
             count = self._allowed(len(starts))
             if count == len(starts):
-                return Segments(starts, representatives(self.compare, starts, self.T), self.cuts, self.T)
+                with self._compared("similarity") as compare:
+                    return Segments(starts, representatives(compare, starts, self.T), self.cuts, self.T)
         return self._by_budget(count)
 
     def _by_budget(self, count: int) -> Segments:
@@ -246,7 +255,7 @@ class KeyframeSelector:
         starts, keyframes = found[0] * stride, found[1] * stride
         if stride > 1:
             keyframes = serve_every_shot(keyframes, cuts, T)
-            starts = place_borders(self.compare, keyframes, cuts, reach=2 * stride)
+            return self._around(keyframes, reach=2 * stride)
         return Segments(starts, keyframes, cuts, T)
 
     def _by_residual(self) -> Segments:
@@ -262,12 +271,12 @@ class KeyframeSelector:
             self._note_what_is_left(keyframes)
         if 2 < K < self.T and np.array_equal(keyframes, even_segments(self.T, K, self.cuts).keyframes):
             self.notes.append("the video changes evenly, so that its keyframes lie at even distances")
-        return Segments(place_borders(self.compare, keyframes, self.cuts), keyframes, self.cuts, self.T)
+        return self._around(keyframes)
 
     def _note_what_is_left(self, keyframes: np.ndarray) -> None:
         """Of as many keyframes as are allowed, where the refinement would have added more."""
         assert self.config.residual is not None
-        worst = float(self.residual(keyframes, np.arange(self.T)).max())
+        worst = float(self.residual(keyframes, np.arange(self.T), self.monitor).max())
         if worst > self.config.residual:
             self.notes.append(
                 f"the video changes faster than the {len(keyframes)} keyframes that are allowed follow it: the "
@@ -277,7 +286,26 @@ class KeyframeSelector:
     def _walk(self) -> np.ndarray:
         mean, window, max_segment = self.config.similarity, self.config.window_similarity, self.config.max_segment
         assert mean is not None and window is not None
-        return threshold_starts(self.compare, self.T, self.cuts, mean=mean, window=window, max_segment=max_segment)
+        with self._compared("similarity") as compare:
+            return threshold_starts(compare, self.T, self.cuts, mean=mean, window=window, max_segment=max_segment)
+
+    def _around(self, keyframes: np.ndarray, reach: int | None = None) -> Segments:
+        """The segments of these keyframes; `reach` as `place_borders` takes it."""
+        with self._compared("borders") as compare:
+            return Segments(place_borders(compare, keyframes, self.cuts, reach), keyframes, self.cuts, self.T)
+
+    @contextmanager
+    def _compared(self, name: str) -> Iterator[Compare]:
+        """`compare` within a stage, which is as far as the last frame that was compared."""
+        with self.monitor.stage(name, self.T) as stage:
+
+            def compare(anchor: int, frame_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                found = self.compare(anchor, frame_ids)
+                stage.advance(max(0, int(frame_ids[-1]) + 1 - stage.done))
+                return found
+
+            yield compare
+            stage.advance(self.T - stage.done)
 
     @property
     def _limit(self) -> int:

@@ -88,24 +88,25 @@ class Planner:
 
 
 def _segments_key(key: str, config: PlanConfig) -> str:
-    # Neither the kept tokens nor the drawing of keyframes shape the segments.
-    return cache_key(features=key, **asdict(replace(config, prune=None, kv_frames=None, resample=False)))
+    # Neither kept tokens nor how keyframes are drawn shape segments, nor words, but for those in the features' key.
+    others = replace(config, prune=None, kv_frames=None, sampled=PlanConfig.sampled, resample=False, source_prompt="")
+    return cache_key(features=key, **asdict(others))
 
 
 def _choose(selector: KeyframeSelector, adjacent: np.ndarray) -> KeyframeChoice:
     """The selection with every frame against its keyframe."""
     similarity, residual = selector.similarity, selector.residual
     segments = selector.select()
-    values = residual(segments.keyframes, np.arange(residual.T))
+    values = residual(segments.keyframes, np.arange(residual.T), selector.monitor)
     means, windows, heat = [], [], []
-    with selector.monitor.stage("similarity", len(segments)) as stage:
+    with selector.monitor.stage("similarity", segments.T) as stage:
         for start, end, keyframe in zip(segments.starts, segments.ends, segments.keyframes.tolist(), strict=True):
             for part in np.array_split(np.arange(start, end), -(-(end - start) // PART)):
                 mean, window = selector.compare(keyframe, part)
                 means.append(mean)
                 windows.append(window)
                 heat.append(similarity.heat(keyframe, part))
-            stage.advance()
+                stage.advance(len(part))
     return KeyframeChoice(
         segments=segments,
         adjacent=adjacent,

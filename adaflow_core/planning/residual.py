@@ -88,20 +88,21 @@ class PropagationResidual:
         self._sampled = _one_of_each_block(grid, MAX_TOKENS).to(self.device)  # tokens
         self._costs: dict[tuple[int, int], PairCosts] = {}
 
-    def __call__(self, keyframes: np.ndarray, frame_ids: np.ndarray, chunk: int = 32) -> np.ndarray:
+    def __call__(self, keyframes: np.ndarray, frame_ids: np.ndarray, monitor: Monitor, chunk: int = 32) -> np.ndarray:
         """[F] float32: the root mean square error over the frame's own deviation; 0 at keyframes."""
         slots, temporal = neighbours(keyframes, frame_ids, self.cuts)
         result = np.zeros(len(frame_ids), dtype=np.float32)
         others = np.flatnonzero(~np.isin(frame_ids, keyframes))
-        for start in range(0, len(others), chunk):
-            rows = others[start : start + chunk]
-            used, local = np.unique(slots[rows], return_inverse=True)
-            local = local.reshape(-1, 2)
-            tokens = self._tokens_of(frame_ids[rows])[:, self._sampled]
-            index, weights = match_to_keyframes(tokens, self._tokens_of(keyframes[used]), local, temporal[rows])
-            blended = gather_blend(self._latents_of(keyframes[used]), to_device(local, self.device), index, weights)
-            error = _mean_square(blended - self._latents_of(frame_ids[rows])[:, self._sampled])
-            result[rows] = (error / self._variance[to_device(frame_ids[rows], self.device)]).sqrt().cpu().numpy()
+        with monitor.stage("residual", len(others)) as stage:
+            for part in stage.chunks(len(others), chunk):
+                rows = others[part]
+                used, local = np.unique(slots[rows], return_inverse=True)
+                local = local.reshape(-1, 2)
+                tokens = self._tokens_of(frame_ids[rows])[:, self._sampled]
+                index, weights = match_to_keyframes(tokens, self._tokens_of(keyframes[used]), local, temporal[rows])
+                blended = gather_blend(self._latents_of(keyframes[used]), to_device(local, self.device), index, weights)
+                error = _mean_square(blended - self._latents_of(frame_ids[rows])[:, self._sampled])
+                result[rows] = (error / self._variance[to_device(frame_ids[rows], self.device)]).sqrt().cpu().numpy()
         return result
 
     def best_keyframes(self, count: int, most: int, monitor: Monitor) -> Iterator[tuple[np.ndarray, float, PairCosts]]:
@@ -153,7 +154,7 @@ class PropagationResidual:
         confidence = torch.zeros(shape, device=self.device, dtype=tokens.dtype)
         errors = torch.zeros(shape[:-1], device=self.device)
         variance = self._variance[sample.frame_ids]
-        with monitor.stage("refine", 2 * width) as stage:
+        with monitor.stage("refine", 2 * (width - 1)) as stage:
             for d in range(1, width):
                 for side, here, there in ((0, slice(d, None), slice(None, -d)), (1, slice(None, -d), slice(d, None))):
                     confidence[side, d, here], index = best_match(queries[here], tokens[there])
@@ -197,8 +198,8 @@ def edited_residual(backbone: Backbone, plan: Plan, frames: np.ndarray, monitor:
             stage.advance(part.stop - part.start)
 
         in_chunks(T, backbone.vae_chunk(width, height), encode)
-    residual = PropagationResidual(plan.features, latents, plan.segments.cuts, backbone.device)
-    return residual(plan.segments.keyframes, np.arange(T))
+        residual = PropagationResidual(plan.features, latents, plan.segments.cuts, backbone.device)
+        return residual(plan.segments.keyframes, np.arange(T), monitor.quiet())
 
 
 class _Sample(NamedTuple):

@@ -68,6 +68,14 @@ class Canvas:
         pasted = Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
         self.image.paste(pasted, (round(left * self.scale), round(top * self.scale)))
 
+    def fit(self, picture: Picture, left: float, top: float, width: float, height: float) -> None:
+        """Paste `picture` into the middle of a box, as large as it fits there in its own shape."""
+        h, w = picture.shape[:2]
+        factor = min(width / w, height / h)
+        wide, high = w * factor, h * factor
+        drawn = resize(picture, round(wide * self.scale), round(high * self.scale))
+        self.paste(drawn, left + (width - wide) / 2, top + (height - high) / 2, wide, high)
+
     def picture(self) -> Picture:
         return np.asarray(self.image.reduce(self.scale))
 

@@ -33,7 +33,6 @@ from adaflow_core.report.canvas import (
     at_least,
     at_most,
     heat_colours,
-    resize,
     spread,
 )
 from adaflow_core.types import Grid, Place, Plan
@@ -55,6 +54,12 @@ def stamp(plan: Plan, frame: int) -> str:
     return f"{video.seconds_in(number):.2f} s{in_file[0]}, frame {number}{in_file[1]}"
 
 
+def percent(share: float) -> str:
+    """A share of 0 to 1; "under 1%" where there is something that would be rounded to "0%"."""
+    rounded = f"{share:.0%}"
+    return "under 1%" if share > 0 and rounded == "0%" else rounded
+
+
 def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
     """The keyframes in time order, each with its time and the length of its segment under it."""
     width, gap, line = max(96, round(height * plan.video.size[0] / plan.video.size[1])), 8, 14
@@ -64,7 +69,7 @@ def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
     canvas = Canvas(columns * (width + gap) + gap, rows * (height + caption + gap) + gap)
     for k, (frame, length) in enumerate(zip(plan.segments.keyframes, plan.segments.lengths, strict=True)):
         x, y = gap + k % columns * (width + gap), gap + k // columns * (height + caption + gap)
-        canvas.paste(resize(plan.video.frames[frame], 2 * width, 2 * height), x, y, width, height)
+        canvas.fit(plan.video.frames[frame], x, y, width, height)
         when = stamp(plan, frame)
         texts = [*(when.split(", ") if plan.video.start else [when]), f"segment of {length}"]
         for number, text in enumerate(texts):
@@ -91,7 +96,7 @@ def place_view(plan: Plan, place: Place, side: int = 224) -> list[tuple[Picture,
     for frame in plan.segments.keyframes[np.linspace(0, len(plan.segments) - 1, count).astype(int)]:
         mask = np.ones((1, 1)) if place.mask is None else place.mask[frame]
         picture = place_overlay(at_least(plan.video.frames[frame], side), mask)
-        items.append((picture, f"{mask.mean():.0%} · {stamp(plan, frame)}"))
+        items.append((picture, f"{percent(mask.mean())} · {stamp(plan, frame)}"))
     return items
 
 
@@ -101,7 +106,7 @@ def region_view(plan: Plan, weights: np.ndarray, side: int = 224) -> list[tuple[
     for frame in np.unique(np.linspace(0, len(plan.video) - 1, 8).round().astype(int)):
         mask = weights[frame] / np.float32(255)
         picture = place_overlay(at_least(plan.video.frames[frame], side), mask)
-        items.append((picture, f"{mask.mean():.0%} · {stamp(plan, frame)}"))
+        items.append((picture, f"{percent(mask.mean())} · {stamp(plan, frame)}"))
     return items
 
 
@@ -112,9 +117,9 @@ def place_sentence(place: Place) -> str:
     if place.surroundings:
         what = "surroundings change, the thing stays"
     else:
-        part = "" if place.structure in (0, 1) else f" for {place.structure:.0%} of the steps"
+        part = "" if place.structure in (0, 1) else f" for {percent(place.structure)} of the steps"
         what = f"shape is {'kept' if place.structure else 'free'}{part}"
-    return f"Changes here: {place.share:.0%} of the picture; {what}."
+    return f"Changes here: {percent(place.share)} of the picture; {what}."
 
 
 def place_strip(plan: Plan, place: Place, columns: int = 4) -> Picture:
@@ -201,8 +206,8 @@ def token_view(plan: Plan, q: int, grid: Grid, side: int = 224, most: float = ma
     masks, sampled = kept_masks(plan, q, grid), sampled_masks(plan, q, grid)
     items = []
     for k, picture, time in _other_keyframes(plan, q, side, most):
-        part = f", {sampled[k].mean():.0%} as a sample" if sampled.any() else ""
-        items.append((kept_overlay(picture, masks[k], sampled[k]), f"{masks[k].mean():.0%} kept{part} · {time}"))
+        part = f", {percent(sampled[k].mean())} as a sample" if sampled.any() else ""
+        items.append((kept_overlay(picture, masks[k], sampled[k]), f"{percent(masks[k].mean())} kept{part} · {time}"))
     return items
 
 
@@ -284,14 +289,15 @@ def timeline(
     """Similarity to the keyframe (mean and worst window) and propagation residual over time.
 
     Thresholds are drawn where they decide, i.e. when neither keyframes nor their number were given, and the method
-    chooses them. All heights are those of the whole video, whichever `frames` are shown.
+    chooses them; that of the residual where the refinement adds keyframes. All heights are those of the whole video,
+    whichever `frames` are shown.
     """
     canvas, axis = Canvas(width, height), TimeAxis.of(plan, width, frames)
     config = plan.config
-    chosen = METHODS[config.method].spacing == "adaptive" and not config.given_keyframes
-    decides = chosen and config.keyframes is None
+    adaptive = METHODS[config.method].spacing == "adaptive"
+    decides = adaptive and not config.given_keyframes and config.keyframes is None
     mean_limit, window_limit = (config.similarity, config.window_similarity) if decides else (None, None)
-    residual_limit = config.residual if chosen else None
+    residual_limit = config.residual if decides and config.refinement == "split" else None
 
     lowest = min(v for v in (plan.window.min(), plan.similarity.min(), window_limit) if v is not None)
     low = max(-1.0, np.floor(float(lowest) * 10 - 0.5) / 10)
@@ -420,21 +426,27 @@ def _legend(canvas: Canvas, x: float, y: float) -> None:
 
 
 def _time_ticks(canvas: Canvas, plan: Plan, axis: TimeAxis, y: float) -> None:
-    """Seconds from the first edited frame on, and the frames they fall on, under a panel that ends at `y`."""
+    """Seconds from the first edited frame on, and the frames they fall into, under a panel that ends at `y`.
+
+    Of several that fall into one frame the first is drawn.
+    """
     frames = range(axis.first, axis.first + axis.T + 1)
     times = [plan.video.seconds_in(frame) for frame in frames]
     wanted = (times[-1] - times[0]) / max(2.0, axis.width / 80)  # a label every 80 pixels
     steps = [b * 10.0**e for e in range(-2, 5) for b in (1, 2, 5)]
     step = next((s for s in steps if s >= wanted), steps[-1])
     decimals = max(0, -int(np.floor(np.log10(step))))
-    first = max(0.0, np.ceil(times[0] / step - 1e-6))
+    first, named = max(0.0, np.ceil(times[0] / step - 1e-6)), -1
     for second in np.arange(first, times[-1] / step + 1e-6) * step:
         frame = float(np.interp(second, times, frames))
-        x = axis.edge(frame)
+        number = int(frame + 0.01)  # times are rounded
+        if number == named:
+            continue
+        x, named = axis.edge(frame), number
         anchor = "ra" if x > axis.left + axis.width - 16 else "ma"
         canvas.line([(x, y), (x, y + 4)], MUTED)
         canvas.text(x, y + 6, f"{second + 0.0:.{decimals}f} s", INK, 11, anchor)
-        canvas.text(x, y + 21, f"frame {round(frame)}", MUTED, 10, anchor)
+        canvas.text(x, y + 21, f"frame {number}", MUTED, 10, anchor)
 
 
 def contact_sheet(pictures: Sequence[Picture] | np.ndarray, columns: int = 8, gap: int = 4) -> Picture:

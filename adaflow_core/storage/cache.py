@@ -95,11 +95,11 @@ class Cache:
     _jobs: list[set[tuple[str, str]]] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
-    def default(cls, limit_gb: float | None = None) -> Cache:
-        """`$ADAFLOW_CACHE`, else the user's cache folder; of `limit_gb` GiB, else `$ADAFLOW_CACHE_GB`, else 20."""
+    def default(cls, limit_gb: float | None = None, usual_gb: float = 20) -> Cache:
+        """`$ADAFLOW_CACHE`, else the user's cache folder; `limit_gb` GiB, else `$ADAFLOW_CACHE_GB`, else `usual_gb`."""
         usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaflow"
-        root, limit_gb = Path(os.environ.get("ADAFLOW_CACHE") or usual), limit_gb or _limit_asked_for()
-        return cls(root) if limit_gb is None else cls(root, int(limit_gb * 2**30))
+        root, limit_gb = Path(os.environ.get("ADAFLOW_CACHE") or usual), limit_gb or _limit_asked_for() or usual_gb
+        return cls(root, int(limit_gb * 2**30))
 
     @property
     def beside(self) -> Cache:
@@ -220,6 +220,10 @@ class Cache:
     def find(self, kind: str, key: str) -> dict[str, Any] | None:
         """The metadata of an entry; None if there is none."""
         return self._read(self.root / kind / key)
+
+    def holds(self, kind: str, key: str) -> bool:
+        """Whether there is an entry, be it damaged: its files are not read."""
+        return (self.root / kind / key / _META).is_file()
 
     def renew(self, kind: str, key: str, meta: dict[str, Any]) -> None:
         """Give an entry other metadata; nothing where it is gone or the disk is full: it can be computed anew."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import types
@@ -14,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from adaflow_core.batch import run as batch
 from adaflow_core.batch.files import Storage
 from adaflow_core.batch.manifest import Clip, read_manifest
 from adaflow_core.batch.pool import InTurn, RayPool
 from adaflow_core.batch.run import Job, gather, perform, run, tasks_of
+from adaflow_core.cli.arguments import parser
+from adaflow_core.cli.bar import Bar
+from adaflow_core.cli.batches import run_batch
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.progress import Progress
@@ -106,6 +112,8 @@ def test_only_what_is_missing_is_done(job: Job) -> None:
     # Nothing is left to do.
     third = run(job, clips, METHODS, say=lines.append)
     assert (third.made, third.kept) == (0, 8) and stamps(job, "rows") == after and len(third.rows) == 8
+    assert third.asked == third.rows
+    assert {row["clip"] for row in run(job, clips[:1], METHODS, say=lines.append).asked} == {"one"}
 
 
 @pytest.mark.thorough
@@ -125,7 +133,8 @@ def test_other_settings_and_other_scorers_are_done_anew(job: Job, monkeypatch: p
     failing = replace(job, scorer=Failing())
     with monkeypatch.context() as patch:  # an upload fails
         patch.setattr(Storage, "put", lambda *_: (_ for _ in ()).throw(AdaFlowError("no network")))
-        assert len(run(failing, [clip("one")], again, say=lambda _: None).problems) == 2
+        failed = run(failing, [clip("one")], again, say=lambda _: None)
+        assert len(failed.problems) == len(failed.rows) == 2 and not failed.asked, "rows are of other settings"
     rows_made = run(failing, [clip("one")], again, say=lambda _: None).rows
     assert rows_made[0]["scored_with"] is None
     assert [row["resumed_at_step"] for row in rows_made] == [1, 1], "what was not filed is not made again"
@@ -136,10 +145,11 @@ def test_other_settings_and_other_scorers_are_done_anew(job: Job, monkeypatch: p
 @needs_model
 def test_a_clip_that_fails_does_not_end_the_others(job: Job, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("this is no video\n" * 40)
-    bad = [clip("gone", video="nowhere.mp4"), clip("text", video=str(tmp_path / "text.mp4"))]
+    bad = [clip("gone", video="nowhere.mp4"), clip("text", video=str(tmp_path / "text.mp4")), clip("rate", fps=12)]
     lines: list[str] = []
     done = run(job, [*bad, clip("one")], {"adaflow": METHODS["adaflow"]}, say=lines.append)
-    assert done.made == 2 and len(done.rows) == 2 and len(done.problems) == 4
+    assert done.made == 2 and len(done.rows) == 2 and len(done.problems) == 6
+    assert "ball.mp4 has its own rate; leave it out" in done.problems["rate/style/adaflow"]
     assert "does not exist" in done.problems["gone/style/adaflow"]
     assert "not a video" in done.problems["text/style/adaflow"]
     assert json.loads((Path(job.out) / "problems.json").read_text()) == done.problems
@@ -166,16 +176,25 @@ def test_the_table_is_parquet_where_pyarrow_is(job: Job) -> None:
 
 @needs_model
 def test_the_command_edits_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = tmp_path / "m.jsonl"
-    lines = [{"id": name, "video": str(CLIPS / "ball.mp4"), "prompt": "a blue ball"} for name in ("a", "b")]
+    manifest, frames = tmp_path / "m.jsonl", tmp_path / "frames"
+    frames.mkdir()
+    for number in range(2):
+        Image.new("RGB", (64, 64), (200, 0, 0)).save(frames / f"{number}.png")
+    lines: list[dict[str, Any]] = [
+        {"id": "a", "video": "frames", "fps": 12, "prompt": "a blue ball on marzipan"},
+        {"id": "b", "video": str(CLIPS / "ball.mp4"), "prompt": "a blue ball"},
+    ]
     manifest.write_text("\n".join(map(json.dumps, lines)))
     command = [
         "batch", str(manifest), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"), "--device", "cpu",
         "--frames", "0:2", "--size", "64x64", "--steps", "1", "--method", "per-frame", "--limit", "1",
     ]  # fmt: skip
     assert main(command) == 0
-    assert "1 edit made" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "1 edit made" in printed.out and "nothing says what is in 1 clip" in printed.err
+    assert re.search(r"1/1 a by per-frame: 1 edit in .*\n(  note: .*\n)*  note: a/0/per-frame: .*marzipan", printed.err)
     assert (tmp_path / "out/videos/a/0/per-frame.mp4").is_file() and not (tmp_path / "out/videos/b").exists()
+    assert json.loads((tmp_path / "out/rows/a/0/per-frame.json").read_text())["fps"] == 12
     # A preset's edits do not take the place of the default's.
     assert main([*command, "--preset", "fast"]) == 0
     assert "1 edit made" in capsys.readouterr().out
@@ -195,6 +214,9 @@ def test_the_command_edits_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixt
         ('{"video": "a.mp4", "prompt": "x", "source_prompt": []}', "source_prompt is []"),
         ('{"video": "a.mp4", "prompt": "x", "meta": []}', "meta must be"),
         ('{"video": "a.mp4", "prompt": "x", "id": false}', "id is false"),
+        ('{"video": "a", "prompt": "x", "fps": "12"}', 'fps is "12"; write a number above 0, as 24'),
+        ('{"video": "a", "prompt": "x", "fps": 0}', "fps is 0"),
+        ('{"video": "a", "prompt": "x", "fps": NaN}', "fps is NaN"),
     ],
 )
 def test_values_of_another_kind_are_told_with_their_line(line: str, names: str, tmp_path: Path) -> None:
@@ -208,6 +230,7 @@ def test_another_video_precision_or_way_of_editing_is_another_edit(monkeypatch: 
     job, task = Job(out="out"), next(tasks_of([clip("one", video="a.mp4", folder="/here")], METHODS, 1))
     digest = task.digest("style", job)
     assert digest != replace(task, clip=replace(task.clip, folder="/there")).digest("style", job)
+    assert digest != replace(task, clip=replace(task.clip, fps=12)).digest("style", job)
     assert digest != task.digest("style", replace(job, dtype="float32"))
     monkeypatch.setattr(batch, "MADE", batch.MADE + 1)  # as after an upgrade
     assert digest != task.digest("style", job)
@@ -308,7 +331,7 @@ def test_bad_input_to_a_batch_ends_with_one_line(tmp_path: Path, capsys: pytest.
     manifest = tmp_path / "m.jsonl"
     table, settings = tmp_path / "table.jsonl", tmp_path / "problems.json"
     for file in (manifest, table):
-        file.write_text('{"video": "nowhere.mp4", "prompt": "a cat"}')
+        file.write_text('{"video": "nowhere.mp4", "source_prompt": "a dog", "prompt": "a cat"}')
     settings.write_text('{"edit": {"steps": 2}}')
     for arguments, names in (
         (["batch", str(tmp_path / "none.jsonl")], "none.jsonl"),
@@ -324,6 +347,26 @@ def test_bad_input_to_a_batch_ends_with_one_line(tmp_path: Path, capsys: pytest.
         assert main(arguments) == 2
         told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("adaflow:")]
         assert len(told) == 1 and names in told[0]
+
+
+def test_the_cache_grows_as_the_machine_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[Job] = []
+    monkeypatch.setattr(AdaFlow, "from_pretrained", lambda *_, **given: given["cache"])
+    monkeypatch.setattr(batch, "run", lambda job, *_, **__: jobs.append(job))
+    for more in ([], ["--cache-gb=3"]):
+        arguments = parser().parse_args(["batch", "none.jsonl", f"--cache={tmp_path}", *more])
+        run_batch(arguments, [], {}, None, Bar(), lambda: False)
+
+    def limits() -> list[float]:
+        given = [(job.model, job.device, job.dtype, job.attention, job.cache, job.cache_gb) for job in jobs]
+        caches = [batch._engine.__wrapped__(*each) for each in given]
+        assert {cache.root for cache in caches} == {tmp_path}
+        return [cache.limit_bytes / 2**30 for cache in caches]
+
+    monkeypatch.delenv("ADAFLOW_CACHE_GB", raising=False)
+    assert limits() == [100, 3]
+    monkeypatch.setenv("ADAFLOW_CACHE_GB", "10")
+    assert limits() == [10, 3]
 
 
 def test_workers_get_different_clips() -> None:

@@ -153,6 +153,7 @@ def test_a_retake_edits_the_frames_that_the_film_did(engine: AdaFlow, drawn_fram
     assert frames_of(parts, 0, 4, EDIT.stride) is not None and frames_of(parts, 2, 10, EDIT.stride) is None
 
 
+@pytest.mark.thorough
 def test_where_nothing_can_be_held_a_retake_edits_the_same_frames_too(
     engine: AdaFlow, drawn_frames: np.ndarray
 ) -> None:
@@ -171,6 +172,7 @@ def test_where_nothing_can_be_held_a_retake_edits_the_same_frames_too(
         np.testing.assert_array_equal(take.frames[[3, 9]], film.frames[[3, 9]])
 
 
+@pytest.mark.thorough
 def test_ranges_are_carried_each_by_itself(engine: AdaFlow, plan: Plan, drawn_frames: np.ndarray) -> None:
     timeline = Timeline((PromptRange(0, 5, PROMPT), PromptRange(7, 12, "a red ball, watercolour")), crossfade=0)
     film = engine.edit_timeline(plan, timeline, EDIT)

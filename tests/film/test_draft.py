@@ -13,10 +13,13 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.film.draft import contact_sheet
+from adaflow_core.film.draft import Draft, contact_sheet
+from adaflow_core.film.known import draft_key, is_kept
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.over import NOTHING
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
+from helpers.plans import small_plan
 
 PROMPT = "a blue ball"
 PLAN = PlanConfig(keyframes=3, source_prompt="a red ball")
@@ -37,8 +40,8 @@ def film(drawn_frames: np.ndarray) -> np.ndarray:
     ("plan", "edit"),
     [
         ({}, {}),
-        ({}, {"focus": 0.0, "fidelity": 1.0, "tolerance": 0.1}),
-        ({"method": "uniform"}, {"propagation": "output"}),
+        pytest.param({}, {"focus": 0.0, "fidelity": 1.0, "tolerance": 0.1}, marks=pytest.mark.thorough),
+        pytest.param({"method": "uniform"}, {"propagation": "output"}, marks=pytest.mark.thorough),
         ({"method": "per-frame", "keyframes": None}, {"chunk": 2}),
     ],
 )
@@ -101,8 +104,9 @@ def test_a_draft_is_kept_and_a_stopped_one_goes_on(backbone: Backbone, film: np.
     with pytest.raises(Stopped):
         engine.draft(plan, PROMPT, EDIT, progress=seen.append, stop=stop)
     seen.clear()
+    assert not is_kept(engine.cache, draft_key(plan, PROMPT, EDIT, NOTHING.asked))
     draft = engine.draft(plan, PROMPT, EDIT, progress=seen.append)
-    assert draft.report["resumed_at_step"] == 1
+    assert draft.report["resumed_at_step"] == 1 and is_kept(engine.cache, draft_key(plan, PROMPT, EDIT, NOTHING.asked))
     assert all(p.skipped == p.total for p in seen if p.stage == "invert" and p.done)
     seen.clear()
     np.testing.assert_array_equal(engine.draft(plan, PROMPT, EDIT, progress=seen.append).frames, draft.frames)
@@ -137,3 +141,13 @@ def test_a_contact_sheet_has_the_source_above_each_draft(backbone: Backbone, fil
     # Of a range of a file the stamp says the file's frame as well, and has two lines.
     ranged = replace(plan, video=replace(plan.video, start=100))
     assert contact_sheet(ranged, drafts[:1]).shape[0] == one.shape[0] + 18
+
+
+def test_narrow_pictures_keep_their_shape_in_a_contact_sheet() -> None:
+    plan = small_plan()
+    frames = np.zeros((20, 64, 36, 3), np.uint8)
+    plan, draft = replace(plan, video=replace(plan.video, frames=frames)), Draft(np.array([3, 10, 17]), frames[:3], {})
+    sheet = contact_sheet(plan, [("a draft", draft)], height=64)
+    for row in (76, 76 + 64 + 26):  # the middles of the source's pictures and of the draft's
+        drawn = np.flatnonzero(sheet[row].max(axis=1) < 128)
+        assert len(drawn) == 3 * 36 and drawn[:36].mean() == pytest.approx(8 + 52, abs=1)

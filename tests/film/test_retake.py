@@ -18,10 +18,12 @@ from adaflow_core.editing.checkpoint import frames_digest
 from adaflow_core.editing.editor import Editor
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.film.known import is_kept, part_keys
 from adaflow_core.film.retake import NEIGHBOURS, seam_frames, surroundings
-from adaflow_core.film.timeline import PromptRange, Timeline
+from adaflow_core.film.timeline import PromptRange, Timeline, stretches
 from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.over import NOTHING
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.team.team import Team
@@ -142,6 +144,7 @@ def test_held_keyframes_stay_and_the_first_takes_own_give_the_first_take(
     assert not torch.allclose(again[0], whole[0]) or 0 in ids  # what is neither held nor asked for is not edited
 
 
+@pytest.mark.thorough
 def test_takes_of_a_report_repeat_the_film(
     engine: AdaFlow, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,10 +165,14 @@ def test_takes_of_a_report_repeat_the_film(
 
     monkeypatch.setattr("adaflow_core.engine.frames_digest", digest)
     monkeypatch.setattr("adaflow_core.engine.lay_over", None)  # of takes, which are laid into the one film
+    asked, planned, seen = Timeline(ranges, report["crossfade"]), elsewhere.plan(plan.video.frames, plan.config), set()
     again = elsewhere.replay(
-        elsewhere.plan(plan.video.frames, plan.config), Timeline(ranges, report["crossfade"]), settings, report["takes"]
+        planned, asked, settings, report["takes"], progress=lambda p: seen.add(p.part) if p.stage == "edit" else None
     )
     assert digests == [len(plan.video)] and len(again.report["takes"]) == 2
+    parts = stretches(asked, planned.segments.cuts, len(planned.video))
+    keys = part_keys(planned, parts, settings, report["takes"], NOTHING.asked)
+    assert seen == {0, 1, 2, 3} and all(is_kept(elsewhere.cache, key) for key in keys) and len(keys) == 4
     assert again.report["frames_digest"] == report["frames_digest"] == frames_digest(again.frames)
 
 

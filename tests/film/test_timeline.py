@@ -16,6 +16,7 @@ import pytest
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.film.known import is_kept, part_keys
 from adaflow_core.film.stretch import Laid, clip, lay_into, lay_over, ramp, together
 from adaflow_core.film.timeline import (
     CROSSFADE,
@@ -33,6 +34,7 @@ from adaflow_core.film.timeline import (
 )
 from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
+from adaflow_core.picture.over import NOTHING
 from adaflow_core.picture.region import RegionMask
 from adaflow_core.picture.region.window import Window
 from adaflow_core.planning.residual import edited_residual
@@ -371,10 +373,13 @@ def test_a_stopped_timeline_goes_on_with_what_is_missing(engine: AdaFlow, drawn_
     def stop() -> bool:  # in the second range's first step
         return sum(p.stage == "edit" and p.done == p.total for p in seen) == 1 and seen[-1].stage == "edit"
 
+    keys = part_keys(plan, stretches(asked, NO_CUTS, 12), QUICK, (), NOTHING.asked)
     with pytest.raises(Stopped):
         engine.edit_timeline(plan, asked, QUICK, progress=seen.append, stop=lambda: stop() and seen[-1].done == 2)
+    assert [is_kept(engine.cache, key) for key in keys] == [True, False]
     seen.clear()
     engine.edit_timeline(plan, asked, QUICK, progress=seen.append)
+    assert {p.part for p in seen if p.stage == "edit"} == {1} and all(is_kept(engine.cache, key) for key in keys)
     assert {p.total for p in seen if p.stage == "edit"} == {3 * 6}  # two steps, and agreement
     assert sum(p.stage == "edit" and p.done == p.total for p in seen) == 1
     seen.clear()

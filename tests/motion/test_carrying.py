@@ -180,10 +180,10 @@ def test_blocks_are_as_large_as_the_motion_between_them_may_be(monkeypatch: pyte
         return FlowBetween(flow, first, last, *rest)
 
     monkeypatch.setattr(carrying, "FlowBetween", spy)
-    for pixels, longest in ((12 * SIZE**2, 11), (SIZE**2, 5)):  # less than a gap: a frame at a time
+    for pixels, longest, blocks in ((12 * SIZE**2, 11, 4), (SIZE**2, 5, 8)):  # less than a gap: a gap at a time
         monkeypatch.setattr(motion_flow, "PIXELS", (pixels, pixels))
         spans.clear()
         out = np.zeros_like(frames)
         out[chosen] = 255 - frames[chosen]
         carry_between(out, frames, flow, chosen, CPU, Monitor())
-        assert np.array_equal(out, expected) and max(spans) <= longest
+        assert np.array_equal(out, expected) and max(spans) <= longest and len(spans) == blocks

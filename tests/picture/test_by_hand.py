@@ -22,14 +22,15 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import flow_between
-from adaflow_core.picture.by_hand import ByHand, read_pictures
-from adaflow_core.picture.changes import carry_changes, hardly_changed
+from adaflow_core.picture.by_hand import ByHand, changed_region, read_pictures
+from adaflow_core.picture.changes import Given, carry_changes, hardly_changed
 from adaflow_core.picture.region import Region
 from adaflow_core.picture.region.carry import Source
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.report.export import edit_command
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
+from helpers.plans import small_plan
 
 QUICK = EditConfig(steps=2, smoothing=0.0)
 SOURCE, PROMPT = "a red ball", "a blue ball, watercolour"
@@ -273,6 +274,25 @@ def test_a_picture_may_come_as_people_have_it(plan: Plan, given: tuple[int, np.n
     for each in (str(tmp_path / "hand.png"), tmp_path / "hand.png", Image.fromarray(picture), picture):
         found = read_pictures(ByHand({np.int64(keyframe): each}), plan.video)
         assert list(found) == [keyframe] and (found[keyframe] == picture).all()
+
+
+def test_what_a_jpeg_file_misses_is_not_changed_by_hand(tmp_path: Path) -> None:
+    """At the edges of a frame it misses by more than what counts as changed; only what was painted does."""
+    frames = textured(1, size=128)
+    plan, (frame,) = small_plan(), frames
+    plan = replace(plan, video=replace(plan.video, frames=frames))
+    file, box = tmp_path / "hand.jpg", (slice(40, 56), slice(40, 56))
+    Image.fromarray(frame).save(file, quality=75)
+    assert Given(0, frame, np.asarray(Image.open(file))).changed.mean() > 0.2
+    with pytest.raises(AdaFlowError, match="as they were"):
+        changed_region(plan, ByHand({0: file}))
+    painted = frame.copy()
+    painted[box] = (255, 0, 255)
+    Image.fromarray(painted).save(file, quality=75)
+    region = changed_region(plan, ByHand({0: file}))
+    assert region is not None
+    mask = region.painted[0]
+    assert mask[box].all() and mask.mean() < 0.05, "16 of 128 pixels each way are 0.016"
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ def test_a_draft_shows_the_keyframes_of_the_edit_that_goes_on_from_it(
     assert inverted[0].total * len(draft.keyframes) == inverted[-1].skipped * len(result.report["edited"])
 
 
+@pytest.mark.thorough
 def test_an_edit_is_the_edit_of_a_timeline_with_one_range_and_a_new_engine_repeats_it(
     engine: AdaFlow, plan: Plan, film: np.ndarray, tmp_path: Path
 ) -> None:

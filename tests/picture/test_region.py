@@ -35,7 +35,7 @@ from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.video.decode import from_frames
 from adaflow_core.video.types import working_size
-from helpers.odd_files import ffmpeg
+from helpers.videos.odd_files import ffmpeg
 
 QUICK = EditConfig(steps=2, focus=1.0)
 PROMPT = "a blue ball, watercolour"

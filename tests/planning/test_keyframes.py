@@ -12,6 +12,7 @@ import torch
 from adaflow_core.config import PlanConfig
 from adaflow_core.planning import similarity as similarity_module
 from adaflow_core.planning.keyframes import (
+    LEAST_UNEVENNESS,
     PART,
     KeyframeSelector,
     budget_segments,
@@ -251,7 +252,7 @@ def test_keyframes_leave_a_rest_for_where_things_move(K: int) -> None:
     residual = paced(STILL_THEN_MOVING)
     keyframes = refine_keyframes(residual, K, K, 0.0, Monitor())
     assert len(keyframes) == K and (keyframes >= 35).sum() >= K - 1
-    even, chosen = (residual(k, np.arange(48)) for k in (even_segments(48, K, NONE).keyframes, keyframes))
+    even, chosen = (residual(k, np.arange(48), Monitor()) for k in (even_segments(48, K, NONE).keyframes, keyframes))
     assert (chosen**2).sum() < 0.8 * (even**2).sum()
 
 
@@ -261,12 +262,24 @@ def test_an_even_film_gets_even_keyframes(cuts: tuple[int, ...]) -> None:
     assert keyframes.tolist() == even_segments(48, 6, np.array(cuts, dtype=np.int64)).keyframes.tolist()
 
 
+def test_even_keyframes_leave_no_frame_that_others_as_many_serve() -> None:
+    """As where a film that changes evenly all but its end changes faster there."""
+    residual, frames = paced(np.where(np.arange(48) >= 36, 0.23, 0.1)), np.arange(48)
+    chosen = residual.best_keyframes(3, 3, Monitor())
+    best = next(keyframes for keyframes, _, costs in chosen if costs.unevenness < LEAST_UNEVENNESS)
+    even = even_segments(48, 3, NONE).keyframes
+    worst = [float(residual(keyframes, frames, Monitor()).max()) for keyframes in (best, even)]
+    assert worst[0] < worst[1]
+    for threshold, expected in ((sum(worst) / 2, best), (1.01 * worst[1], even), (0.9 * worst[0], even)):
+        assert refine_keyframes(residual, 3, 3, threshold, Monitor()).tolist() == expected.tolist()
+
+
 def test_refinement_adds_keyframes_until_every_frame_is_served() -> None:
     residual = paced(STILL_THEN_MOVING)
     few = refine_keyframes(residual, 2, 2, 0.0, Monitor())
-    worst = float(residual(few, np.arange(48)).max())
+    worst = float(residual(few, np.arange(48), Monitor()).max())
     more = refine_keyframes(residual, 2, 40, 0.7 * worst, Monitor())
-    assert 2 < len(more) < 40 and residual(more, np.arange(48)).max() <= 0.7 * worst
+    assert 2 < len(more) < 40 and residual(more, np.arange(48), Monitor()).max() <= 0.7 * worst
     assert len(refine_keyframes(residual, 2, 40, 1.01 * worst, Monitor())) == 2
     assert len(refine_keyframes(residual, 2, 4, 0.0, Monitor())) == 4  # as many as are allowed
 

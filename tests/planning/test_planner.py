@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
 
 from adaflow_core.config import PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.planning import correspondence, residual, similarity
 from adaflow_core.planning import keyframes as planner_module
 from adaflow_core.planning.keyframes import even_segments
 from adaflow_core.planning.planner import Planner, drawn_layouts
 from adaflow_core.planning.similarity import FrameSimilarity
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, Progress
 from adaflow_core.types import Grid, KeyframeChoice
 from helpers.made import drifting, latents_of
 
 T, CUT = 40, 13
+NO_CUTS = np.array([], int)
 CONFIG = PlanConfig(similarity=0.9, window_similarity=0.8, residual=0.14, max_segment=12, max_keyframes=30)
 
 
@@ -40,6 +45,47 @@ def test_memory_is_given_back_by_a_choice_that_is_stopped() -> None:
         assert not planner._last["pooled"][1]._pooled
         used.append("adjacent" in planner._last)
     assert len(set(used)) == 2, "stopped before and after"
+
+
+def test_what_shapes_no_segments_chooses_none_anew() -> None:
+    """Of the words those that weigh tokens are in the features' key."""
+    features, planner = drifting(T, Grid(4, 3)), Planner(torch.device("cpu"))
+
+    def chosen(**settings: object) -> KeyframeChoice:
+        return planner.choose(features, latents_of(features), NO_CUTS, "drifting", changed(**settings), Monitor())
+
+    first = chosen()
+    for settings in ({"prune": 0.3}, {"sampled": 0.5}, {"resample": True}, {"source_prompt": "a red ball"}):
+        assert chosen(**settings) is first, settings
+    assert chosen(residual=0.3) is not first
+
+
+@pytest.mark.parametrize("settings", [{}, {"refinement": "none"}, {"keyframes_at": "5,890"}])
+def test_a_choice_is_followed_and_can_be_stopped_all_along(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+) -> None:
+    """Between two looks at the stop signal lie no more than a few hundred pairs of frames, however long a film is."""
+    matched, looked, seen = 0, [0], list[Progress]()
+
+    def count(module: ModuleType, name: str) -> None:
+        plain = getattr(module, name)
+
+        def counted(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            nonlocal matched
+            matched += len(first)
+            return plain(first, second)
+
+        monkeypatch.setattr(module, name, counted)
+
+    for module, name in ((similarity, "match_maps"), (residual, "best_match"), (correspondence, "best_match")):
+        count(module, name)
+    monitor = Monitor(seen.append, stop=lambda: bool(looked.append(matched)))
+    config = changed(similarity=-1.0, window_similarity=-1.0, max_segment=900, residual=2.0, **settings)
+    features = drifting(900, Grid(4, 3))
+    Planner(torch.device("cpu")).choose(features, latents_of(features), NO_CUTS, "drifting", config, monitor)
+    assert matched > 1800 and np.diff([*looked, matched]).max() <= 512
+    assert {"similarity", "residual"} <= {each.stage for each in seen}
+    assert all(one.done == one.total for one, other in pairwise([*seen, seen[0]]) if other.done == 0), "all ended"
 
 
 def test_a_walk_keeps_the_thresholds() -> None:

@@ -37,13 +37,15 @@ def film(T: int, cuts: tuple[int, ...] = (), pace: float | np.ndarray = 0.2) -> 
 def test_residual_is_zero_at_keyframes_and_where_nothing_changes() -> None:
     residual = film(12, cuts=(6,))
     keyframes = np.array([2, 4, 6])
-    values = residual(keyframes, np.arange(12))
+    values = residual(keyframes, np.arange(12), Monitor())
     assert (values[keyframes] == 0).all()
     assert (np.delete(values, keyframes) > 0.02).all()
-    assert residual(keyframes, np.array([11, 3])).tolist() == pytest.approx([values[11], values[3]], abs=1e-6)
+    assert residual(keyframes, np.array([11, 3]), Monitor()).tolist() == pytest.approx(
+        [values[11], values[3]], abs=1e-6
+    )
     still = make_features(np.repeat(unit_rows(1, GRID.n, 8), 12, axis=0), GRID)
     residual = PropagationResidual(still, latents_of(still), np.array([6]))
-    np.testing.assert_allclose(residual(keyframes, np.arange(12)), 0, atol=1e-6)
+    np.testing.assert_allclose(residual(keyframes, np.arange(12), Monitor()), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 32])
@@ -52,7 +54,7 @@ def test_residual_is_the_relative_error_of_the_propagated_latents(chunk: int) ->
     features = drifting(T, GRID, pace=0.2)
     tokens = features.tokens.astype(np.float64)
     latents = np.random.default_rng(4).normal(size=(T, 4, 2 * GRID.h, 2 * GRID.w)).astype(np.float32)
-    found = PropagationResidual(features, latents, NONE)(keyframes, np.arange(T), chunk=chunk)
+    found = PropagationResidual(features, latents, NONE)(keyframes, np.arange(T), Monitor(), chunk)
     rows = latents.reshape(T, 4, GRID.h, 2, GRID.w, 2).mean(axis=(3, 5)).transpose(0, 2, 3, 1).reshape(T, GRID.n, 4)
     for t in set(range(T)) - {1, 6}:
         sources = [1] if t < 1 else [6] if t > 6 else [1, 6]
@@ -88,7 +90,9 @@ def test_the_latents_of_an_edit_lie_on_disk(
     assert isinstance(kept[0], np.memmap)
     with torch.inference_mode():
         latents = backbone.fetch(backbone.encode(plan.video.frames))
-    expected = PropagationResidual(plan.features, latents, plan.segments.cuts)(plan.segments.keyframes, np.arange(20))
+    expected = PropagationResidual(plan.features, latents, plan.segments.cuts)(
+        plan.segments.keyframes, np.arange(20), Monitor()
+    )
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
@@ -97,7 +101,7 @@ def test_the_latents_of_an_edit_lie_on_disk(
 
 def squares(residual: PropagationResidual, keyframes: list[int], frames: range) -> tuple[float, float]:
     """The sum of the squared errors of `frames`, and the largest."""
-    found = residual(np.array(keyframes), np.array(frames, dtype=np.int64)).astype(np.float64) ** 2
+    found = residual(np.array(keyframes), np.array(frames, dtype=np.int64), Monitor()).astype(np.float64) ** 2
     return float(found.sum()), float(found.max(initial=0.0))
 
 
@@ -159,7 +163,7 @@ def test_a_frame_of_the_sample_stands_for_those_up_to_the_next() -> None:
     pictures = np.random.default_rng(5).normal(size=(2, 4, GRID.h, GRID.w)).astype(np.float32)
     residual = PropagationResidual(still, pictures[(np.arange(120) >= last).astype(int)], NONE)
     residual.pairs = 400
-    alone = residual(np.array([last]), np.array([0]))[0] ** 2
+    alone = residual(np.array([last]), np.array([0]), Monitor())[0] ** 2
     assert residual.costs(1, Monitor()).first[0, -1] == pytest.approx(last * alone, rel=1e-4)
     assert residual.costs(1, Monitor()).first[1, -1] == pytest.approx(alone, rel=1e-4)
 
@@ -196,7 +200,7 @@ def test_what_was_weighed_up_is_remembered(monkeypatch: pytest.MonkeyPatch) -> N
     first = residual.costs(4, Monitor())
     assert residual.costs(9, Monitor()) is first  # a short film is weighed up once, whatever is asked for
     residual.release()
-    assert residual.costs(5, Monitor()) is first and residual(np.array([3]), np.arange(40)).max() > 0
+    assert residual.costs(5, Monitor()) is first and residual(np.array([3]), np.arange(40), Monitor()).max() > 0
 
 
 def test_features_that_are_compared_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

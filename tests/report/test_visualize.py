@@ -21,6 +21,7 @@ from adaflow_core.report.visualize import (
     place_sentence,
     place_strip,
     place_view,
+    region_view,
     sampled_masks,
     score_heatmap,
     score_view,
@@ -200,16 +201,34 @@ def test_timeline_of_a_single_frame_and_of_a_given_count_can_be_drawn() -> None:
     plan = small_plan(keyframes=3)
     with_thresholds, without = timeline(small_plan()), timeline(plan)
     assert with_thresholds.shape == without.shape and not np.array_equal(with_thresholds, without)
-    for asked in (PlanConfig(keyframes_at="3,10,17"), PlanConfig(method="uniform"), PlanConfig(method="joint")):
+    nothing = {"similarity": None, "window_similarity": None, "residual": None}
+    for asked, undrawn in (
+        (PlanConfig(keyframes_at="3,10,17"), nothing),
+        (PlanConfig(method="uniform"), nothing),
+        (PlanConfig(method="joint"), nothing),
+        (PlanConfig(keyframes=3), nothing),
+        (PlanConfig(refinement="none"), {"residual": None}),
+        (PlanConfig(refinement="move"), {"residual": None}),
+    ):
         plan = replace(plan, config=resolve_plan(asked, ModelProfile(), "cpu"))
-        bare = replace(plan, config=replace(plan.config, similarity=None, window_similarity=None, residual=None))
-        assert np.array_equal(timeline(plan), timeline(bare)), "what chose no keyframe is not drawn as if it had"
+        bare = replace(plan, config=replace(plan.config, **undrawn))
+        assert np.array_equal(timeline(plan, 480), timeline(bare, 480)), (
+            "what chose no keyframe is not drawn as if it had"
+        )
 
 
 def test_strip_holds_every_keyframe_in_rows() -> None:
     plan = small_plan()
     one, two = keyframe_strip(plan, 60), keyframe_strip(plan, 60, columns=2)
     assert two.shape[0] > one.shape[0] and two.shape[1] < one.shape[1]
+
+
+def test_narrow_pictures_of_keyframes_keep_their_shape() -> None:
+    plan = small_plan()
+    plan = replace(plan, video=replace(plan.video, frames=np.full((20, 64, 36, 3), PLACE, np.uint8)))
+    drawn = np.flatnonzero(near(keyframe_strip(plan, 64)[40:41], PLACE)[0])
+    for k, columns in enumerate(np.split(drawn, np.flatnonzero(np.diff(drawn) > 1) + 1)):
+        assert len(columns) == 36 and columns.mean() == pytest.approx(8 + 48 + k * 104, abs=1)
 
 
 def test_uneven_frames_stand_at_their_own_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +244,11 @@ def test_uneven_frames_stand_at_their_own_times(monkeypatch: pytest.MonkeyPatch)
     for text, frame in (("0.5 s", 5), ("1.0 s", 10), ("2.5 s", 15), ("4.0 s", 20)):
         assert shown[text] == pytest.approx(axis.edge(frame)), text
     assert {"frame 5", "frame 10", "frame 15", "frame 20"} <= shown.keys()
+    assert "frame 11" in shown and "frame 12" not in shown, "1.5 s is in frame 11, which ends at 1.6 s"
+    shown.clear()
+    timeline(plan, frames=slice(15, 16))
+    assert [text for text in shown if text.endswith(" s")] == ["2.50 s", "2.80 s"], "of one frame its beginning and end"
+    assert [text for text in shown if text.startswith("frame ")] == ["frame 15", "frame 16"]
 
 
 def test_stamps_count_as_settings_do() -> None:
@@ -252,6 +276,15 @@ def test_contact_sheet_keeps_every_pixel() -> None:
     assert np.array_equal(sheet[6:10, 8:14], pictures[4])
     assert np.array_equal(contact_sheet(pictures), contact_sheet(list(pictures)))
     assert contact_sheet([]).shape == (1, 1, 3), "a plan of one keyframe has no others to show"
+
+
+def test_what_is_small_is_not_said_to_be_nothing() -> None:
+    plan = small_plan()
+    weights = np.zeros((20, 48, 64), np.uint8)
+    weights[1:, 0, 0] = 255
+    assert [caption.split(" · ")[0] for _, caption in region_view(plan, weights)] == ["0%", *["under 1%"] * 7]
+    views = place_view(plan, Place(weights / np.float32(255), 1.0, False))
+    assert {caption.split(" · ")[0] for _, caption in views} == {"under 1%"}
 
 
 def left_half(frames: int = 20) -> np.ndarray:
@@ -284,6 +317,7 @@ def test_the_place_is_shown_on_eight_keyframes_at_most() -> None:
 @pytest.mark.parametrize(
     ("place", "sentence"),
     [
+        (Place(left_half() / 101, 1.0, False), "Changes here: under 1% of the picture; shape is kept."),
         (Place(left_half(), 1.0, False), "Changes here: 50% of the picture; shape is kept."),
         (Place(left_half(), 0.0, False), "Changes here: 50% of the picture; shape is free."),
         (Place(left_half(), 0.3, False), "Changes here: 50% of the picture; shape is kept for 30% of the steps."),

@@ -10,42 +10,24 @@ from typing import Any
 
 from adaflow_core.config import BY_WORDS, GUIDED_FROM, EditConfig
 from adaflow_core.editing.place.manner import ARTICLES, KINDS, without_manner
+from adaflow_core.editing.place.vocabulary import (
+    AIMED,
+    BODIES,
+    FUNCTION_WORDS,
+    IRREGULAR,
+    LEAPING,
+    MARKS,
+    NO_PARTICIPLES,
+    NO_VERBS,
+    NOUNS_IN_ING,
+    OVER_ALL,
+    PREPOSITIONS,
+    STATES,
+    WORN,
+    is_one_of,
+)
 from adaflow_core.motion.carrying import FAR, NEAR
 
-_PREPOSITIONS = {
-    "in", "on", "at", "under", "near", "inside", "outside", "over", "above", "below", "through", "across", "beside",
-    "behind", "by", "along", "around", "between", "before", "into", "onto", "from", "against", "within",
-}  # fmt: skip
-_MARKS = {",", ".", ";", ":"}
-_FUNCTION_WORDS = _PREPOSITIONS | ARTICLES | _MARKS | {
-    "of", "with", "without", "to", "toward", "towards", "next", "for", "off", "up", "down", "out", "and", "or", "but",
-    "as", "while", "when", "where", "that", "which", "who", "is", "are", "was", "were", "has", "have", "its", "his",
-    "her", "their",
-}  # fmt: skip
-_WORN = {
-    "armor", "armour", "cap", "coat", "costume", "crown", "dress", "glasses", "gown", "hat", "helmet", "hoodie",
-    "jacket", "kimono", "mask", "robe", "scarf", "shirt", "skirt", "suit", "sweater", "tuxedo", "uniform",
-}  # fmt: skip
-_NOUNS_IN_ING = {
-    "awning", "bedding", "building", "ceiling", "clothing", "crossing", "drawing", "duckling", "dumpling", "earring",
-    "evening", "fencing", "icing", "king", "landing", "lightning", "morning", "painting", "pudding", "railing", "ring",
-    "sling", "spring", "stocking", "string", "swing", "thing", "wedding", "wing",
-}  # fmt: skip
-_NO_PARTICIPLES = {
-    "bed", "breed", "feed", "infrared", "moped", "red", "reed", "seed", "shed", "sled", "speed", "steed", "weed",
-}  # fmt: skip
-_IRREGULAR = {"built", "drawn", "held", "hung", "kept", "left", "lit", "made", "seen", "shown", "torn", "worn"}
-_NO_VERBS = {"canvas", "christmas", "gas", "lens", "rhinoceros", "series", "species"}
-# What is no place but falls on all of the picture, things and surroundings alike: times of day, times of year, weather.
-_OVER_ALL = (
-    {
-        "day", "daytime", "daylight", "noon", "midday", "morning", "afternoon", "evening", "dusk", "dawn", "sunset",
-        "sunrise", "twilight", "night", "nighttime", "midnight", "moonlight", "sunlight", "sunshine", "candlelight",
-    },
-    {"spring", "summer", "autumn", "fall", "winter"},
-    {"rain", "fog", "mist", "haze", "storm", "thunderstorm", "snowstorm", "snowfall", "blizzard", "drizzle"},
-)  # fmt: skip
-_STATES = {"bloom", "blossom", "fire", "flames", "ruins", "pieces"}  # "on fire" is said of a thing, not of where it is
 # The share of the source's light and colours that is left to what is recoloured, and to frames whose prompts differ all
 # over, as in their style; chosen on the plain model's validation clips.
 RECOLOURED, RESTYLED = 0.25, 0.5
@@ -109,7 +91,7 @@ def keeps_shapes(structure: float) -> bool:
 
 def wording(source: str, prompt: str) -> Wording:
     """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
-    before, after = (re.findall(r"[\w'-]+|[,.;:]", text.lower()) for text in (source, prompt))
+    before, after = _words(source), _words(prompt)
     if not before:
         return Wording(False, None)
     (shown, made), (other, made_now) = without_manner(source), without_manner(prompt)
@@ -123,21 +105,35 @@ def wording(source: str, prompt: str) -> Wording:
         return Wording(True, None)
     replaced = old.start < old.stop
     heads = {words[part.stop - 1] for words, part in ((before, old), (after, new)) if part.start < part.stop}
-    if any(heads <= kind for kind in _OVER_ALL):
+    if any(heads <= kind for kind in OVER_ALL):
         return Wording(False, None, style=True)
-    if heads & _STATES or not (_is_a_place(before, old) if replaced else _adds_a_place(before, old, after[new])):
+    if heads & STATES or not (
+        _is_a_place(before, old, after, new) if replaced else _adds_a_place(before, old, after[new])
+    ):
         return Wording(False, None)
-    first = next((i for i, word in enumerate(before) if word in _FUNCTION_WORDS - ARTICLES), len(before))
+    first = next((i for i, word in enumerate(before) if word in FUNCTION_WORDS - ARTICLES), len(before))
     return Wording(False, " ".join(before[first:]) if first <= _lead(before, old.start) else None)
+
+
+def _words(text: str) -> list[str]:
+    """Words and marks of a prompt, none of them at its ends."""
+    words = re.findall(r"[\w'-]+|[,.;:]", text.lower())
+    said = [place for place, word in enumerate(words) if word not in MARKS]
+    return words[said[0] : said[-1] + 1] if said else []
 
 
 def _changed(before: list[str], after: list[str]) -> tuple[slice, slice] | None:
     """Where the first's words are others in the second, and those others; None: nowhere, or in several places.
 
     Articles say nothing: "a red ball" and "an orange ball" differ in a colour, "on the beach" and "in the desert" once.
+    Nor do marks alone.
     """
     old, new = (["a" if word in ARTICLES else word for word in words] for words in (before, after))
-    parts = [c for c in SequenceMatcher(None, old, new, autojunk=False).get_opcodes() if c[0] != "equal"]
+    parts = [
+        (kind, a, b, c, d)
+        for kind, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+        if kind != "equal" and not {*old[a:b], *new[c:d]} <= MARKS
+    ]
     if not parts or any(set(old[a[2] : b[1]]) != {"a"} for a, b in pairwise(parts)):
         return None
     return slice(parts[0][1], parts[-1][2]), slice(parts[0][3], parts[-1][4])
@@ -145,30 +141,55 @@ def _changed(before: list[str], after: list[str]) -> tuple[slice, slice] | None:
 
 def _lead(words: list[str], start: int) -> int:
     """The first word of the phrase at `start`: a preposition may stand before what differs, or begin it."""
-    while start > 0 and words[start - 1] in _FUNCTION_WORDS - {","}:
+    while start > 0 and words[start - 1] in FUNCTION_WORDS - {","}:
         start -= 1
     return start
 
 
-def _is_a_place(before: list[str], old: slice) -> bool:
-    """Whether what is replaced is where something is, as "in a meadow", and not what it wears, "in a hat"."""
-    begins = before[_lead(before, old.start) : old.start + 1]
-    return bool(_PREPOSITIONS & set(begins)) and not ("in" in begins and before[old.stop - 1] in _WORN)
+def _is_a_place(before: list[str], old: slice, after: list[str], new: slice) -> bool:
+    """Whether what is replaced, by what if by anything, is where something is, as "in a meadow"."""
+    parts = [(words, part) for words, part in ((before, old), (after, new)) if part.start < part.stop]
+    return bool(PREPOSITIONS & set(_begins(before, old))) and not any(
+        _is_no_place(_said_before(words, part), _begins(words, part), words[part.stop - 1]) for words, part in parts
+    )
 
 
 def _adds_a_place(before: list[str], old: slice, added: list[str]) -> bool:
-    """Whether words that are put in say where all of it is: "a cat on the beach", not "a cat near a dog on a mat"."""
-    if not added or added[0] not in _PREPOSITIONS or (added[0] == "in" and added[-1] in _WORN):
+    """Whether words that are put in say where all of it is: "a cat on the beach", not "a cat near a house on a mat"."""
+    if not added or added[0] not in PREPOSITIONS:
+        return False
+    if _is_no_place(before[old.start - 1] if old.start else "", added[:1], added[-1]):
         return False
     if added[0] == "by" and added[1:2] and added[1] not in ARTICLES:  # by somebody, as far as can be told
         return False
-    return old.stop == len(before) or before[old.stop] in _MARKS
+    return old.stop == len(before) or before[old.stop] in MARKS
+
+
+def _begins(words: list[str], part: slice) -> list[str]:
+    """What begins the phrase of which `part` is one, with the first word of it."""
+    return words[_lead(words, part.start) : part.start + 1]
+
+
+def _said_before(words: list[str], part: slice) -> str:
+    """The word before the phrase of which `part` is one."""
+    lead = _lead(words, part.start)
+    return words[lead - 1] if lead else ""
+
+
+def _is_no_place(said: str, begins: list[str], head: str) -> bool:
+    """Whether a phrase after the word `said` names what is worn, ridden or done something to, or somebody.
+
+    As "in a hat", "on a horse", "looking at a clock", "jumping over a fence", "near a dog".
+    """
+    if ("at" in begins and said in AIMED) or ("over" in begins and said in LEAPING) or is_one_of(head, BODIES):
+        return True
+    return "in" in begins and is_one_of(head, WORN)
 
 
 def _is_named(before: list[str], old: slice) -> bool:
     """Whether a thing's name comes after what is replaced, which then describes it, as "red" of "a red ball"."""
     word = before[old.stop] if old.stop < len(before) else ","
-    if word in _FUNCTION_WORDS or _is_participle(before, old.stop) or _is_verb(before, old):
+    if word in FUNCTION_WORDS or _is_participle(before, old.stop) or _is_verb(before, old):
         return False
     # A prompt that begins so may have left out its article: "red ball", and not "cat photo" nor "cat sleeps".
     return old.start > 0 or not (word in KINDS or _ends_like_a_verb(word))
@@ -178,8 +199,8 @@ def _is_participle(words: list[str], place: int) -> bool:
     """Whether it says what the thing before it does, as in "a cat sitting on a mat" and "a car parked on a road"."""
     word = words[place]
     if word.endswith("ing"):
-        return word not in _NOUNS_IN_ING
-    found = (word.endswith("ed") and word not in _NO_PARTICIPLES) or word in _IRREGULAR
+        return word not in NOUNS_IN_ING
+    found = (word.endswith("ed") and word not in NO_PARTICIPLES) or word in IRREGULAR
     return found and _ends_a_phrase(words, place)  # and not as in "a red striped ball"
 
 
@@ -187,13 +208,13 @@ def _is_verb(before: list[str], old: slice) -> bool:
     """Whether what comes after what is replaced is a verb, as in "a dog runs in a park": one thing has no plural."""
     if not _ends_like_a_verb(before[old.stop]):
         return False
-    ahead = (w for w in reversed(before[: old.start]) if w in _FUNCTION_WORDS or w.endswith("ing"))
+    ahead = (w for w in reversed(before[: old.start]) if w in FUNCTION_WORDS or w.endswith("ing"))
     return next(ahead, "") in ARTICLES - {"the"} and _ends_a_phrase(before, old.stop)
 
 
 def _ends_like_a_verb(word: str) -> bool:
-    return word.endswith("s") and not word.endswith(("ss", "us", "is")) and word not in _NO_VERBS
+    return word.endswith("s") and not word.endswith(("ss", "us", "is")) and word not in NO_VERBS
 
 
 def _ends_a_phrase(words: list[str], place: int) -> bool:
-    return next((word for word in words[place + 1 :] if not word.endswith("ly")), ",") in _FUNCTION_WORDS
+    return next((word for word in words[place + 1 :] if not word.endswith("ly")), ",") in FUNCTION_WORDS

@@ -58,6 +58,24 @@ from adaflow_core.editing.place import Wording, wording
         ("black cat on a mat", "white cat on a mat", True, None),
         ("cat photo", "dog photo", False, None),
         ("cat sleeps on a mat", "dog sleeps on a mat", False, None),
+        ("a woman in a blouse", "a woman in a t-shirt", False, None),  # what is worn, ridden or looked at is no place
+        ("a woman in red", "a woman in white", False, None),
+        ("a woman in old jeans", "a woman in new shorts", False, None),
+        ("a woman in boots", "a woman in white sneakers", False, None),
+        ("a woman", "a woman in jeans", False, None),
+        ("a woman in a park", "a woman in a kimono", False, None),
+        ("a boy on a bicycle", "a boy on a motorcycle", False, None),
+        ("a man riding on a horse", "a man riding on a camel", False, None),
+        ("a cat looking at a clock", "a cat looking at a lamp", False, None),
+        ("a cat near a dog", "a cat near a bird", False, None),
+        ("a cat", "a cat beside two dogs", False, None),
+        ("a horse jumping over a fence", "a horse jumping over a wall", False, None),
+        ("a horse jumping in a park", "a horse jumping on a beach", False, "in a park"),
+        ("a house near a lake", "a house near a river", False, "near a lake"),
+        ("a red car driving down a road", "a blue car driving down a road.", True, None),  # marks say nothing
+        ("a red car, on a road", "a blue car on a road", True, None),
+        ("a car on a road.", "a car in a forest", False, "on a road"),
+        (".", "a ball", False, None),
         ("", "in watercolour", False, None),
         ("", "under water, fish", False, None),
     ],
@@ -68,6 +86,7 @@ def test_what_the_words_say(source: str, prompt: str, modifier: bool, kept: str 
 
 STYLES = [
     ("a car on the street", "a car on the street at night"),
+    ("a car on the street", "a car on the street at night."),
     ("a car on the street at night", "a car on the street"),
     ("a street in the daytime, photo", "a street at night, photo"),
     ("a tree in summer", "a tree in winter"),
