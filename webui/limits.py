@@ -21,7 +21,7 @@ class Limits:
     seconds: float = 120.0
     side: int = 4096  # pixels
     waiting: int = 32  # jobs in the queue
-    own: float = math.inf  # of these, unfinished ones of one tab: edits, and as many plans, searches and drafts
+    own: float = math.inf  # of these, unfinished ones of one tab: edits, and as many others
     job_seconds: float = math.inf  # running time of one job
     keep_seconds: float = 86400.0  # uploads, plans and results, since they were made or last used
     keep_bytes: int = 50 * 2**30  # uploads and results of all visitors together; results take up to half of it

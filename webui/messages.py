@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 import gradio as gr
@@ -15,6 +15,14 @@ from adaflow_core.errors import AdaFlowError
 
 # The folders of an absolute path. Not matched: slashes within a word, a URL, a model id or a fraction.
 _FOLDERS = re.compile(r"(?<![\w:/\\.~-])(?:[A-Za-z]:)?[\\/](?=[^\s\\/])(?:[^\s\\/'\"“”<>|:;,()]+[\\/])*")
+_LINK = re.compile(r"""<a\s[^>]*?href=["']?([^"'\s>]+)[^>]*>(.*?)</a>""", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"</?[a-z][^>]*>", re.IGNORECASE)
+
+
+def without_tags(html: str) -> str:
+    """`html` as plain text, a link with its address behind it."""
+    text = _TAG.sub(" ", _LINK.sub(r"\2 (\1)", html))
+    return re.sub(r"\s+([.,;:!?])", r"\1", " ".join(unescape(text).split()))
 
 
 def sentence(text: str) -> str:

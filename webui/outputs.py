@@ -29,7 +29,6 @@ class VideoOutputs(NamedTuple):
     views: Any
     prompt_problems: Any
     place: Any
-    place_job_id: Any
     place_progress: Any
     placed: Any
     progress: Any
@@ -38,7 +37,6 @@ class VideoOutputs(NamedTuple):
     job_id: Any  # of the edit
     shown_job: Any
     draft: Any
-    draft_job_id: Any
     draft_progress: Any
     drafted: Any
     region_job_id: Any
@@ -90,8 +88,6 @@ class RestoredOutputs(NamedTuple):
     shown_job: Any
     drafted: Any
     placed: Any
-    draft_job_id: Any
-    place_job_id: Any
     plan_id: Any
     over: Any
     over_id: Any
@@ -151,9 +147,8 @@ class MatchOutputs(NamedTuple):
 
 
 class PlaceOutputs(NamedTuple):
-    """Where an edit would change the video: the job while it searches, then the pictures."""
+    """Where an edit would change the video: the progress of the search, then the pictures."""
 
-    place_job_id: Any
     place_progress: Any
     place: Any
     place_sentence: Any
@@ -162,9 +157,8 @@ class PlaceOutputs(NamedTuple):
 
 
 class DraftOutputs(NamedTuple):
-    """Drafts: the job while they are made, then their pictures and settings."""
+    """Drafts: their progress, then their pictures and settings."""
 
-    draft_job_id: Any
     draft_progress: Any
     draft: Any
     draft_sentence: Any

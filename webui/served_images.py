@@ -23,7 +23,10 @@ from adaflow_core.video.types import VideoInfo
 from adaflow_core.video.write import write_video
 
 # What every browser plays; the suffix tells the browser which container to expect.
-_PLAYED, _SUFFIXES = ("h264", "vp8", "vp9", "av1"), (".mp4", ".m4v", ".webm")
+_IN_MP4 = ("h264", "vp9", "av1")
+_PLAYED = {".mp4": _IN_MP4, ".m4v": _IN_MP4, ".webm": ("vp8", "vp9", "av1")}
+# Of H.264: with more bits or colours, as cameras and editors write it, most browsers show nothing.
+_PIXELS = ("yuv420p", "yuvj420p")
 _COPIED_SECONDS, _COPIED_SIDE = 10, 256  # of a small copy; pixels of its shorter side
 
 
@@ -50,7 +53,8 @@ def serve_image(image: np.ndarray, file_format: Literal["webp", "png"] = "webp",
 
 def is_playable(info: VideoInfo) -> bool:
     """Whether a browser plays the file as it is."""
-    return info.codec in _PLAYED and info.path.suffix.lower() in _SUFFIXES
+    played = info.codec in _PLAYED.get(info.path.suffix.lower(), ())
+    return played and (info.codec != "h264" or info.pixels in _PIXELS)
 
 
 def serve_copy(info: VideoInfo) -> str:

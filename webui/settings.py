@@ -15,7 +15,8 @@ from adaflow_core.errors import AdaFlowError
 TABLE: dict[str, Setting] = settings_of(PlanConfig) | settings_of(EditConfig)
 # The source prompt stands with the video.
 PLAN = tuple(name for name in settings_of(PlanConfig) if name != "source_prompt")
-EDIT = tuple(settings_of(EditConfig))
+# Steps are shown as they are within a limit on them.
+EDIT = tuple(name for name in settings_of(EditConfig) if name != "max_steps")
 ALL = (*PLAN, *EDIT)
 # Settings of the edit that change neither its time nor its memory.
 _NOT_FORECAST = {"negative_prompt", "rescale", "structure", "coarse", "outlines", "seed", "variation"}

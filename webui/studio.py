@@ -10,7 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -53,6 +53,8 @@ T = TypeVar("T")
 M = TypeVar("M", bound=OfPlan)
 # Finished edits and retakes are forgotten by age (`Studio.forget_older_than`), and by what they take.
 _KEEP_EDITS = 512
+# In memory, for all visitors together: what was used longest ago makes room. A plan of a long film takes up to 150 MB.
+_KEEP_PLANS, _KEEP_OVERS, _KEEP_OTHERS = 2 * 2**30, 2**29, 2**24
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class StoredPlan:
     id: str
     request: Request
     plan: Plan
+    outdated: bool = False  # its forecast: the same request is planned again
+
+    def answers(self, request: Request) -> bool:
+        """Whether it is what a request asks for."""
+        return self.request == request and not self.outdated
 
 
 @dataclass
@@ -68,6 +75,32 @@ class _Kept(Generic[T]):
 
     value: T
     used: float  # time of its last use, on the monotonic clock
+    held: int  # bytes of memory
+
+
+class _Shelf(OrderedDict[str, _Kept[T]]):
+    """What visitors have by secret ids, in the order of its use, up to `most` bytes; the last is kept whatever it
+    takes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def put(self, key: str, value: T) -> None:
+        self[key] = _Kept(value, time.monotonic(), _in_memory(value) + len(key))
+        self.move_to_end(key)
+        held = sum(kept.held for kept in self.values())
+        while held > self.most and len(self) > 1:
+            held -= self.popitem(last=False)[1].held
+
+    def find(self, key: str) -> T | None:
+        """What is kept under `key`, now marked as used."""
+        kept = self.get(key)
+        if kept is None:
+            return None
+        kept.used = time.monotonic()
+        self.move_to_end(key)
+        return kept.value
 
 
 class Studio:
@@ -90,7 +123,6 @@ class Studio:
         runner: Runner | None = None,
         gpus: int = 1,
         dtype: str = "auto",
-        keep_plans: int = 32,
     ) -> None:
         self.folder, self.public = folder, public
         self.limits = limits or Limits()
@@ -108,12 +140,12 @@ class Studio:
         self.engines = Engines(device, public, gpus, dtype)
         self._here = runner is None
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
-        self._plans: OrderedDict[str, _Kept[StoredPlan]] = OrderedDict()  # guarded by _plans_lock
-        self._videos: OrderedDict[str, _Kept[str]] = OrderedDict()  # guarded by _plans_lock
-        self._overs: OrderedDict[str, _Kept[dict[str, Any]]] = OrderedDict()  # guarded by _plans_lock
-        self._crops: OrderedDict[str, _Kept[float]] = OrderedDict()  # guarded by _plans_lock
-        self._keep_plans = keep_plans
-        self._plans_lock = threading.Lock()
+        # Guarded by _shelves_lock.
+        self._plans: _Shelf[StoredPlan] = _Shelf(_KEEP_PLANS)
+        self._overs: _Shelf[dict[str, Any]] = _Shelf(_KEEP_OVERS)
+        self._videos: _Shelf[str] = _Shelf(_KEEP_OTHERS)
+        self._crops: _Shelf[float] = _Shelf(_KEEP_OTHERS)
+        self._shelves_lock = threading.Lock()
 
     def resolve_model(self, model: str) -> str:
         """`model`, or the page's default for ""; AdaFlowError if visitors may not choose it.
@@ -151,7 +183,7 @@ class Studio:
         def work(report: Report, stop: Stop) -> None:
             self.engines.load(source, report, stop)
 
-        return self._submit("load", work, weights=expected.LOADING)
+        return self._submit("load", work, weights=expected.LOADING, urgent=True)
 
     def plan(self, request: Request, before: StoredPlan | None = None, then: Callable[[str], str] | None = None) -> str:
         """Queue planning, and return the job's id. The job's result is the id of the plan, which stays here.
@@ -223,7 +255,8 @@ class Studio:
         stored = self._check_edit(plan_id, prompt, by_hand)
         request, plan = stored.request, self.corrected(stored.plan)
         model = self._sources[self.resolve_model(request.model)]
-        parts = expected.of_drafts(plan, len(configs), self._crop(plan, region))
+        settings = [config for _, config in configs]
+        parts = expected.of_drafts(plan, prompt, settings, region, by_hand, self._crop(plan, region))
         seconds = self._check_time(parts, stored.id)
         task = DraftTask(model, plan, prompt, tuple(configs), region, by_hand, expected=seconds)
         return self._submit(
@@ -267,14 +300,13 @@ class Studio:
             prompts = stored.plan.config.source_prompt
             if not prompts.strip():
                 raise AdaFlowError("a keyframe by hand alone needs what is in the video; describe it in step 1")
-        if deliver not in DELIVERIES:
-            raise AdaFlowError(f"deliver is {deliver!r}; it must be one of {', '.join(DELIVERIES)}")
+        check_deliver(deliver)
         request, plan = stored.request, self.corrected(stored.plan)
         if isinstance(prompts, str):
             prompts = Timeline((PromptRange(0, len(plan.video), prompts),))
         timeline = prompts.on(plan.video)
         label = self.resolve_model(request.model)
-        parts = expected.of_edit(plan, timeline, takes, self._crop(plan, region))
+        parts = expected.of_edit(plan, timeline, config, takes, region, by_hand, self._crop(plan, region))
         parts = expected.to_the_end(parts, plan)
         seconds = self._check_time(parts, stored.id)
         task = EditTask(
@@ -283,13 +315,13 @@ class Studio:
         )  # fmt: skip
         return self._submit_edit(task, task, timeline.text, parts, job_id=job_id)
 
-    def refuse_edit(self, job_id: str, problem: AdaFlowError) -> str:
+    def check_room(self) -> None:
+        """AdaFlowError if no edit of this visitor's would be queued now."""
+        self.jobs.check_room(False, visitor(self.limits.own))
+
+    def refuse_edit(self, job_id: str, problem: AdaFlowError) -> None:
         """A failed job in the place of an edit that could not be queued while nobody waited for it."""
-
-        def work(report: Report, stop: Stop) -> None:
-            raise problem
-
-        return self.jobs.submit("edit", work, urgent=True, job_id=job_id)
+        self.jobs.refuse("edit", problem, job_id)
 
     def finished(self, job_id: str | None) -> FinishedEdit | None:
         """The edit that a job has made; None of a job that has made none, or is not known any more."""
@@ -354,7 +386,7 @@ class Studio:
             return seconds
         again = ""
         if plan_id and measure_anew(parts[0], Cache.default()):
-            self.forget_plan(plan_id)
+            self._expect_anew(plan_id)
             again = "; or preview again, for a forecast measured anew"
         raise AdaFlowError(
             f"this would take about {seconds / 60:.0f} min, and a job here may take {limit / 60:.0f}: "
@@ -401,18 +433,26 @@ class Studio:
         stored = StoredPlan(plan_id or secrets.token_urlsafe(16), request, plan)
         return self._keep(self._plans, stored, stored.id)
 
+    def _expect_anew(self, plan_id: str) -> None:
+        """The forecast of a plan is outdated; all else of it is right."""
+        with self._shelves_lock:
+            if kept := self._plans.get(plan_id):
+                kept.value = replace(kept.value, outdated=True)
+
     def find_plan(self, plan_id: str | None) -> StoredPlan | None:
         """A stored plan; None if there is none of this id, or no longer."""
         return self._find(self._plans, plan_id)
 
     def forget_plan(self, plan_id: str) -> None:
         """Drop a plan that another one has replaced; queued edits keep theirs."""
-        with self._plans_lock:
+        with self._shelves_lock:
             self._plans.pop(plan_id, None)
 
     def keep_video(self, path: str) -> str:
-        """Remember a visitor's video, and return a secret id of it; a use of this is one of its file."""
-        return self._keep(self._videos, path)
+        """Remember a visitor's video, and return a secret id of its file; a use of this is one of the file."""
+        with self._shelves_lock:
+            known = next((key for key, kept in self._videos.items() if kept.value == path), "")
+        return self._keep(self._videos, path, known)
 
     def keep_over(self, over: dict[str, Any]) -> dict[str, Any]:
         """Remember what a visitor painted and gave back; returned with a secret id, which stays its own."""
@@ -420,24 +460,15 @@ class Studio:
         self._keep(self._overs, over, over["id"])
         return over
 
-    def _keep(self, all_kept: OrderedDict[str, _Kept[T]], value: T, key: str = "") -> str:
-        with self._plans_lock:
-            key = key or secrets.token_urlsafe(16)
-            all_kept[key] = _Kept(value, time.monotonic())
-            all_kept.move_to_end(key)
-            while len(all_kept) > self._keep_plans:
-                all_kept.popitem(last=False)
+    def _keep(self, shelf: _Shelf[T], value: T, key: str = "") -> str:
+        key = key or secrets.token_urlsafe(16)
+        with self._shelves_lock:
+            shelf.put(key, value)
         return key
 
-    def _find(self, all_kept: OrderedDict[str, _Kept[T]], key: str | None) -> T | None:
-        """What is kept under `key`, now marked as used."""
-        with self._plans_lock:
-            kept = all_kept.get(key or "")
-            if kept is None:
-                return None
-            kept.used = time.monotonic()
-            all_kept.move_to_end(key or "")
-            return kept.value
+    def _find(self, shelf: _Shelf[T], key: str | None) -> T | None:
+        with self._shelves_lock:
+            return shelf.find(key or "")
 
     def find_over(self, key: str | None) -> dict[str, Any] | None:
         """What a visitor painted and gave back; None if there is nothing of this id, or no longer."""
@@ -451,7 +482,7 @@ class Studio:
     def files_used(self) -> dict[Path, float]:
         """The uploads of what is kept, and the files of its plans' arrays: when each was used last, in seconds since
         the epoch."""
-        with self._plans_lock:
+        with self._shelves_lock:
             kept = [(kept.used, [Path(kept.value)]) for kept in self._videos.values()]
             for plan in self._plans.values():
                 request, made = plan.value.request, plan.value.plan
@@ -465,14 +496,20 @@ class Studio:
         """Drop what visitors planned, painted, gave back and uploaded, last used longer ago, and results finished
         longer ago; returns their number."""
         oldest, dropped = time.monotonic() - seconds, 0
-        kinds: tuple[OrderedDict[str, Any], ...] = (self._plans, self._overs, self._videos, self._crops)
-        with self._plans_lock:
-            for all_kept in kinds:
-                old = [key for key, kept in all_kept.items() if kept.used < oldest]
+        shelves: tuple[_Shelf[Any], ...] = (self._plans, self._overs, self._videos, self._crops)
+        with self._shelves_lock:
+            for shelf in shelves:
+                old = [key for key, kept in shelf.items() if kept.used < oldest]
                 dropped += len(old)
                 for key in old:
-                    del all_kept[key]
+                    del shelf[key]
         return dropped + self.jobs.forget_older_than(seconds)
+
+
+def check_deliver(deliver: str) -> None:
+    """AdaFlowError for what is no size of a delivery."""
+    if deliver not in DELIVERIES:
+        raise AdaFlowError(f"deliver is {deliver!r}; it must be one of {', '.join(DELIVERIES)}")
 
 
 def _labelled(models: Sequence[str]) -> dict[str, str]:
@@ -508,6 +545,18 @@ def _files(video: str, *arrays: np.ndarray) -> list[Path]:
 def _crop_key(plan: Plan, region: Region) -> str:
     """Of all that decides on the crop of a region."""
     return json.dumps([plan.video.digest, plan.model, plan.config.source_prompt, region.as_json()])
+
+
+def _in_memory(value: object) -> int:
+    """Bytes of the arrays and texts in it that are in no file."""
+    if isinstance(value, np.ndarray):
+        return 0 if isinstance(value, np.memmap) else value.nbytes
+    if isinstance(value, str):
+        return len(value)
+    if is_dataclass(value):
+        return sum(_in_memory(getattr(value, each.name)) for each in fields(value))
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_in_memory, parts))
 
 
 def _held_bytes(result: object) -> int:

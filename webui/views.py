@@ -35,6 +35,7 @@ STAGES = {
     "features": "Looking at every frame",
     "similarity": "Comparing frames",
     "refine": "Refining keyframes",
+    "borders": "Dividing frames among keyframes",
     "slim": "Comparing the keyframes' tokens",
     "match": "Matching frames to keyframes",
     "measure": "Measuring this machine",

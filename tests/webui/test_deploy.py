@@ -52,33 +52,82 @@ def test_the_pinned_torch_is_one_that_zerogpu_offers() -> None:
     assert pinned is not None and pinned[1] in ZERO_GPU_TORCH
 
 
-@pytest.mark.parametrize(("given", "served"), [(["--model", "an/id"], "an/id"), ([], "embedded")])
+@pytest.mark.parametrize(
+    ("given", "has", "asked"),
+    [
+        (["--zerogpu", "--model", "an/id"], "zero-a10g", None),
+        (["--zerogpu", "--private"], "cpu-basic", "zero-a10g"),
+        ([], "zero-a10g", "cpu-basic"),
+        ([], "t4-small", None),
+    ],
+)
 def test_the_push_hands_the_folder_to_the_hubs_library(
-    given: list[str], served: str, monkeypatch: pytest.MonkeyPatch
+    given: list[str], has: str, asked: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its calls, against the library's own signatures; the Hub cannot be reached from a test."""
+    """Its calls, against the library's own signatures; the Hub cannot be reached from a test. What a Space that exists
+    `has` is not changed by `create_repo`."""
     import inspect
 
     import huggingface_hub
 
     calls: list[tuple[str, dict[str, Any]]] = []
 
-    def record(name: str) -> Callable[..., str]:
+    def record(name: str, answer: Any = "address") -> Callable[..., Any]:
         signature = inspect.signature(getattr(huggingface_hub.HfApi, name))
 
-        def call(self: Any, *args: Any, **named: Any) -> str:
+        def call(self: Any, *args: Any, **named: Any) -> Any:
             calls.append((name, signature.bind(self, *args, **named).arguments))
-            return "address"
+            return answer
 
         return call
 
-    for name in ("create_repo", "add_space_variable", "upload_folder"):
+    runtime = huggingface_hub.SpaceRuntime({"stage": "RUNNING", "hardware": {"current": has, "requested": None}})
+    for name in (
+        "create_repo",
+        "update_repo_settings",
+        "add_space_variable",
+        "upload_folder",
+        "request_space_hardware",
+    ):
         monkeypatch.setattr(huggingface_hub.HfApi, name, record(name))
+    monkeypatch.setattr(huggingface_hub.HfApi, "get_space_runtime", record("get_space_runtime", runtime))
     monkeypatch.setattr(push_space, "stage", lambda folder, zero: None)
-    assert push_space.main(["somebody/adaflow", "--zerogpu", *given]) == 0
-    assert [name for name, _ in calls] == ["create_repo", "add_space_variable", "upload_folder"]
-    assert calls[0][1]["space_sdk"] == "gradio" and isinstance(calls[2][1]["folder_path"], Path)
-    assert (calls[1][1]["key"], calls[1][1]["value"]) == ("ADAFLOW_MODEL", served)
+    assert push_space.main(["somebody/adaflow", *given]) == 0
+    named = dict(calls)
+    private, asks = ["update_repo_settings"] * ("--private" in given), ["request_space_hardware"] * (asked is not None)
+    order = ["create_repo", *private, "add_space_variable", "upload_folder", "get_space_runtime", *asks]
+    assert [name for name, _ in calls] == order
+    assert named["create_repo"]["space_sdk"] == ("gradio" if "--zerogpu" in given else "docker")
+    assert isinstance(named["upload_folder"]["folder_path"], Path)
+    served = named["add_space_variable"]
+    assert (served["key"], served["value"]) == ("ADAFLOW_MODEL", "an/id" if "an/id" in given else "embedded")
+    assert not asks or named["request_space_hardware"]["hardware"] == asked
+
+
+@pytest.mark.parametrize(("status", "remedy"), [(401, "hf auth login"), (402, "PRO"), (500, "run the same command")])
+def test_a_push_that_the_hub_refuses_ends_with_one_line(
+    status: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import hf_raise_for_status
+
+    request = httpx2.Request("POST", "https://huggingface.co/api/repos/create")
+    answer = httpx2.Response(status, request=request, json={"error": "the Hub\nsays why"})
+    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: hf_raise_for_status(answer))
+    monkeypatch.setattr(push_space, "stage", lambda folder, zero: None)
+    assert push_space.main(["somebody/adaflow"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("push_space: error: ") and "the Hub says why" in line and remedy in line
+
+
+def test_a_push_needs_what_git_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(push_space, "ROOT", tmp_path)  # as of a checkout that was downloaded as an archive
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert push_space.main(["somebody/adaflow"]) == 2
+    assert "push from a clone made by git" in capsys.readouterr().err
 
 
 def test_the_container_runs_as_user_1000_with_its_health_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

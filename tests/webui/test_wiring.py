@@ -77,7 +77,9 @@ def test_a_slider_that_is_moved_counts(slider: str, instead: str, nothing: str, 
 def test_every_setting_of_a_plan_marks_what_is_shown(blocks: gr.Blocks) -> None:
     """But for those that the plan follows by itself."""
     checks = named(blocks, "check_shown")
-    assert {event.trigger_mode for event in checks} == {"always_last"} and len(checks) == 3
+    assert {event.trigger_mode for event in checks} == {"always_last"} and len(checks) == 5
+    models = {event._id for event in named(blocks, "choose_model")}
+    assert models <= {event.trigger_after for event in checks}, "two models may have the same settings of their own"
     (changed,) = [event for event in checks if event.targets[0][1] == "change"]
     marks, inputs = {block for block, _ in changed.targets}, {block._id for block in changed.inputs}
     unmarked = {"Pruning ratio", "Keyframes (0 = automatic)", "Similarity scales, in tokens", "Video"}
@@ -102,7 +104,25 @@ def test_of_models_and_what_is_looked_at_the_last_choice_is_shown(blocks: gr.Blo
     # A model that is still being loaded is left.
     assert {event.trigger_mode for event in named(blocks, "choose_model")} == {"multiple"}
     # A call that waits is made with the data of the first click, so of these none waits.
-    assert {event.trigger_mode for event in named(blocks, "_number", "find_clicked_frame")} == {"multiple"}
+    clicks = named(blocks, "_number", "find_clicked_frame", "example", "choose_draft")
+    assert len(clicks) == 5 and {event.trigger_mode for event in clicks} == {"multiple"}
+    of_videos = named(blocks, "of_video", "keep_video")
+    assert len(of_videos) == 2 and {event.trigger_mode for event in of_videos} == {"always_last"}
+
+
+def test_drafts_and_searches_do_not_wait_for_those_before(blocks: gr.Blocks) -> None:
+    """Which are left with the click, as all that follows would be of another prompt."""
+    begun = named(blocks, "stop_preview")[0].inputs[0]
+    for first, then in (("begin_draft", "draft"), ("begin_place", "place")):
+        (click,), (made,) = named(blocks, first), named(blocks, then)
+        assert made.trigger_mode == "multiple" and begun in click.inputs and begun in made.inputs
+
+
+def test_an_edit_is_one_that_the_tab_watches_as_it_is_queued(blocks: gr.Blocks) -> None:
+    """Not by an event of its own, which another video may come before."""
+    watched = named(blocks, "choose_shown")[0].inputs[-1]
+    assert all(watched in event.inputs for event in named(blocks, "begin", "retake"))
+    assert not named(blocks, "turn_to")
 
 
 def test_a_tab_keeps_the_rows_of_prompts_as_they_are_typed(blocks: gr.Blocks) -> None:
@@ -117,4 +137,5 @@ def test_a_tab_keeps_the_rows_of_prompts_as_they_are_typed(blocks: gr.Blocks) ->
     restored = named(blocks, "restore")[0].outputs
     assert {prompts, takes} <= set(restored) and len(restored) == len(set(restored))
     mode = labelled(blocks, "How many prompts")
-    assert len([event for event in blocks.fns.values() if prompts in event.outputs and mode in event.inputs]) == 2
+    made = [event for event in blocks.fns.values() if prompts in event.outputs and mode in event.inputs]
+    assert len(made) == 3, "twice after a reload, and when there is another plan"

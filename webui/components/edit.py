@@ -55,7 +55,7 @@ class EditStep:
         self.job_id, self.shown_job = (gr.Textbox(label=name, visible=False) for name in ("Job", "Shown job"))
         # For programs, which plan by themselves.
         self.job_status, self.start_of_plan = gr.JSON(label="Status", visible=False), gr.Button(visible=False)
-        self.place_job_id, self.draft_job_id, self.watched = gr.State(""), gr.State(""), gr.State(Watched())
+        self.watched = gr.State(Watched())
         self.placed = gr.Textbox(label="Job of the place", visible=False)
         self.drafted = gr.Textbox(label="Job of the drafts", visible=False)
         self.session = gr.Textbox(label="Session", visible=False)  # what the browser remembers, as JSON

@@ -15,7 +15,7 @@ _RED = "#e5484d"
 class RegionPart:
     def __init__(self) -> None:
         self.over = gr.State({})  # what was painted and given back, as `events.over` keeps it
-        self.over_id = gr.Textbox(label="Id of it", visible=False)
+        self.over_id = gr.Textbox("", label="Id of what was painted and given back", visible=False)
         self.region_job_id = gr.State("")
         self.deliver = gr.Radio(
             list(DELIVERIES), value="source", label="Delivered size",

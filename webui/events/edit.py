@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import gradio as gr
@@ -18,8 +19,8 @@ from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_
 from adaflow_core.report.visualize import place_sentence, place_view
 from adaflow_core.types import Plan
 from webui import views
-from webui.events.common.follow import follow, show_of_plan, stop_job
-from webui.events.common.over import Over, asked_over, has_pictures
+from webui.events.common.follow import follow, is_over, show_of_plan, stop_job
+from webui.events.common.over import Over, asked_over, has_pictures, held
 from webui.events.common.rows import Carried, Row, carry
 from webui.events.plan import PlanEvents
 from webui.jobs.finished import FinishedEdit
@@ -29,8 +30,9 @@ from webui.messages import message, refusal, refuse_on_error
 from webui.outputs import BesideOutputs, CompareOutputs, HistoryOutputs, PlaceOutputs, WatchOutputs, unchanged
 from webui.served_images import serve_image
 from webui.settings import EDIT, FORECAST, PLAN, RESERVED, asked_values, named, shown_values
-from webui.studio import Studio
+from webui.studio import Studio, check_deliver
 
+_MOST_EDITS = 12  # that are listed as edits so far
 Rows = list[Row]
 
 
@@ -61,31 +63,42 @@ class EditEvents:
             raise refusal("the prompt is empty; say what the video should show")
 
     async def place(
-        self, plan_id: str | None, prompt: str, focus: float, structure: float | str
+        self, plan_id: str | None, prompt: str, focus: float, structure: float | str, begun: Begun
     ) -> AsyncIterator[PlaceOutputs]:
         """Show where an edit of the plan to this prompt would change the video."""
         with refuse_on_error():
             config = EditConfig(**self.asked(plan_id, ("focus", "structure"), (focus, structure)))
-            job_id = self.studio.place(plan_id, prompt or "", config)
-        async for outputs in self.show_place(plan_id, job_id):
+            begun.place = self.studio.place(plan_id, prompt or "", config)
+        async for outputs in self.show_place(plan_id, "", begun):
             yield outputs
 
-    def fit_place(self, plan_id: str | None, placed: str, place_job_id: str) -> PlaceOutputs:
+    def begin_place(self, prompt: str, begun: Begun) -> str:
+        """A search is asked for: the one that runs is not wanted any more, nor is its progress."""
+        self.check_not_empty(prompt)
+        self.studio.jobs.leave(begun.place, replaced=True)
+        begun.place = ""
+        return ""
+
+    def fit_place(self, plan_id: str | None, placed: str, begun: Begun) -> PlaceOutputs:
         """There is another plan: a place in the one before goes, and its progress if no other is being searched."""
         if not placed or self.studio.found_place(placed, self.studio.find_plan(plan_id)) is not None:
             return unchanged(PlaceOutputs)
-        return _no_place(**({"place_progress": gr.skip(), "place_job_id": gr.skip()} if place_job_id else {}))
+        return _no_place(**({"place_progress": gr.skip()} if begun.place else {}))
 
-    async def show_place(self, plan_id: str | None, placed: str, place_job_id: str = "") -> AsyncIterator[PlaceOutputs]:
+    async def show_place(self, plan_id: str | None, placed: str, begun: Begun) -> AsyncIterator[PlaceOutputs]:
         """A search, or one that is done, as a reloaded page had it: its progress, then the place that it found.
 
         Nothing where it is gone, or of another plan.
         """
-        studio, job_id, where = self.studio, place_job_id or placed, ("place_job_id", "place_progress")
-        async for outputs in show_of_plan(
-            studio, plan_id, job_id, "search", where, _no_place(), studio.found_place, _place_outputs
-        ):
-            yield outputs
+        studio, job_id = self.studio, begun.place or placed
+        try:
+            async for outputs in show_of_plan(
+                studio, plan_id, job_id, "search", "place_progress", _no_place(), studio.found_place, _place_outputs
+            ):
+                yield outputs
+        finally:
+            if begun.place == job_id and is_over(studio.jobs, job_id):
+                begun.place = ""
 
     @named(*EDIT)
     def edit(
@@ -122,6 +135,18 @@ class EditEvents:
         timeline = Timeline(ranges, CROSSFADE if crossfade is None else int(crossfade))
         return self.studio.edit(plan_id, timeline, config, self._allowed(takes or ()), *parts, job_id=job_id)
 
+    def check(
+        self, model: str, prompting: str, prompts: Rows, crossfade: float | None, takes: Any, deliver: str,
+        shown: Sequence[Any],
+    ) -> None:  # fmt: skip
+        """AdaFlowError for what is wrong with an edit whatever its plan will be: it is said before planning starts."""
+        EditConfig(**asked_values(EDIT, self.studio.profile(model), shown, self.studio.public))
+        check_deliver(deliver)
+        check_takes(takes or (), "the takes")
+        if prompting != views.ONE and prompts:
+            Timeline(_ranges(prompts), CROSSFADE if crossfade is None else int(crossfade))
+        self.studio.check_room()
+
     def _allowed(self, takes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Takes with the settings that strangers may ask for."""
         reserved = dict.fromkeys(set(RESERVED) & set(EDIT)) if self.studio.public else {}
@@ -138,13 +163,17 @@ class EditEvents:
         return asked_values(names, profile, shown, self.studio.public)
 
     async def watch(self, job_id: str, watched: Watched | None = None) -> AsyncIterator[WatchOutputs]:
-        """Follow a job to its end: status, progress, then source, edit, files and report."""
+        """Follow a job to its end: status, progress, then source, edit, files and report.
+
+        That it has failed is told as it happens, and of a job of this tab; later it only stands there.
+        """
         watched = watched or Watched()
         snapshot = self.studio.jobs.snapshot(job_id) if job_id else None
         if snapshot is None:
             yield unchanged(WatchOutputs, job_status=views.status(None), progress="")
             return
-        if job_id not in watched.here:
+        told = not snapshot.finished or job_id in watched.here
+        if job_id not in (*watched.here, *watched.aside):
             watched.here.append(job_id)
         async for snapshot in follow(self.studio.jobs, job_id):
             outputs = await asyncio.to_thread(_watch_outputs, snapshot)
@@ -154,7 +183,7 @@ class EditEvents:
                 if not watched.here:  # what was on its way here when the video changed
                     yield unchanged(WatchOutputs, progress="", result=gr.Column(visible=False))
                 return
-        if snapshot.state == "failed":
+        if snapshot.state == "failed" and told:
             gr.Warning(message(snapshot.problem))
 
     async def watch_begun(self, job_id: str, watched: Watched) -> AsyncIterator[WatchOutputs]:
@@ -197,10 +226,6 @@ class EditEvents:
         watched.turn_to(shown)
         return shown
 
-    def turn_to(self, job_id: str, watched: Watched) -> None:
-        """The edit that was begun is followed from here on; one that runs goes on aside."""
-        watched.turn_to(job_id)
-
     def show_again(self, shown_job: str, job_id: str) -> WatchOutputs:
         """After a reload: the edit that was shown while another ran, or after that was stopped."""
         snapshot = self.studio.jobs.snapshot(shown_job or "")
@@ -216,7 +241,7 @@ class EditEvents:
         return _compare_outputs(finished, int(number), self.finished(beside))
 
     def history(self, job_ids: str, shown: str) -> HistoryOutputs:
-        """The finished ones of the edits that a browser remembers (a JSON list, newest first).
+        """The last finished ones of the edits that a browser remembers (a JSON list, newest first).
 
         Beside a retake stands the take before it.
         """
@@ -232,7 +257,8 @@ class EditEvents:
         return _history_outputs(self._edits(job_ids), shown, {}, {})
 
     def _edits(self, job_ids: str) -> dict[str, FinishedEdit]:
-        return {job_id: edit for job_id in json.loads(job_ids or "[]") if (edit := self.finished(str(job_id)))}
+        found = ((job_id, self.finished(str(job_id))) for job_id in json.loads(job_ids or "[]"))
+        return dict(islice(((job_id, edit) for job_id, edit in found if edit is not None), _MOST_EDITS))
 
     def show_beside(self, job_id: str, beside: str, number: float) -> BesideOutputs:
         """Another finished edit in the place of the source."""
@@ -251,8 +277,6 @@ class EditEvents:
         self,
         job_id: str,
         begun: Begun | None = None,
-        place_job_id: str = "",
-        draft_job_id: str = "",
         region_job_id: str = "",
         watched: Watched | None = None,
     ) -> Any:
@@ -260,7 +284,7 @@ class EditEvents:
 
         Where nothing runs for the video that is shown, the edits that go on aside.
         """
-        jobs = *(begun.jobs if begun else ()), job_id, place_job_id, draft_job_id, region_job_id
+        jobs = *((*begun.of_video, begun.load) if begun else ()), job_id, region_job_id
         return stop_job(self.studio.jobs, *jobs, else_these=watched.aside if watched else ())
 
     def stop_retake(self, retake_job_id: str, job_id: str, watched: Watched) -> Any:
@@ -277,34 +301,45 @@ class BeginEvents:
     @named(*PLAN, *EDIT)
     async def begin(
         self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
-        begun: Begun, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None, crossfade: float | None,
-        takes: Any, deliver: str, over: Over | None, *shown: Any,
+        begun: Begun, watched: Watched, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None,
+        crossfade: float | None, takes: Any, deliver: str, over: Over | None, over_id: str, *shown: Any,
     ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
         """Plan again if the settings have changed, then edit: the outputs of a preview, and the id of the edit's job.
 
         The id is told at once, so that the browser finds the edit later.
         """
-        self.editing.check_not_empty(prompt, prompting, over)
         previous, job_id = self.studio.find_plan(plan_id), new_id()
         planned, edited = shown[: len(PLAN)], shown[len(PLAN) :]
         forecast = [value for name, value in zip(EDIT, edited, strict=True) if name in FORECAST]
-        asked = prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over, edited
         with refuse_on_error():
+            over = held(self.studio, over, over_id)
+            self.editing.check_not_empty(prompt, prompting, over)
+            self.editing.check(model, prompting, prompts, crossfade, takes, deliver, edited)
             request = await self.planning.asked(video, source_prompt, model, side, frames, begun, (*planned, *forecast))
-            if made := previous is not None and previous.request == request:
-                await asyncio.to_thread(self.editing.submit, job_id, plan_id, *asked)
-            plan_job = "" if made else self.studio.plan(request, previous, partial(self._edit, job_id, asked))
+            asked = prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over, edited
+            if made := previous is not None and previous.answers(request):
+                await asyncio.to_thread(self._submit, job_id, watched, asked, plan_id)
+            then = partial(self._edit, job_id, watched, asked)
+            plan_job = "" if made else self.studio.plan(request, previous, then)
         told: Any = job_id
         async for outputs in self.planning.show_plan(plan_job, previous, begun, "edit"):
             yield *outputs, told
             told = gr.skip()  # by the next ones it may be another's
 
-    def _edit(self, job_id: str, asked: tuple[Any, ...], plan_id: str) -> str:
+    def _submit(self, job_id: str, watched: Watched, asked: tuple[Any, ...], plan_id: str | None) -> str:
+        """As `EditEvents.submit`; from now on the tab follows this edit, or another video puts it aside."""
+        self.editing.submit(job_id, plan_id, *asked)
+        watched.turn_to(job_id)
+        return job_id
+
+    def _edit(self, job_id: str, watched: Watched, asked: tuple[Any, ...], plan_id: str) -> str:
         """In the thread of the jobs: where nobody may wait for it, what is wrong is said by the job itself."""
         try:
-            return self.editing.submit(job_id, plan_id, *asked)
+            return self._submit(job_id, watched, asked, plan_id)
         except AdaFlowError as problem:
-            return self.studio.refuse_edit(job_id, problem)
+            self.studio.refuse_edit(job_id, problem)
+            watched.turn_to(job_id)
+            return job_id
 
 
 def _seen(carried: Carried) -> tuple[PromptRange, ...]:
@@ -333,7 +368,7 @@ def _compare_outputs(finished: FinishedEdit, frame: int, other: FinishedEdit | N
     pair = left[min(frame, len(left) - 1)], finished.after[frame]
     return CompareOutputs(
         compared=tuple(serve_image(np.asarray(picture)) for picture in pair),
-        compared_line=views.line(f"{frame / finished.fps:.2f} s, frame {frame}: {name} to the left of the line"),
+        compared_line=views.line(f"{finished.seconds(frame):.2f} s, frame {frame}: {name} to the left of the line"),
     )
 
 
@@ -355,7 +390,6 @@ def _history_outputs(
 def _place_outputs(plan: Plan, found: FoundPlace, snapshot: Snapshot) -> PlaceOutputs:
     """Show the place that a job has found."""
     return PlaceOutputs(
-        place_job_id="",
         place_progress=views.progress(snapshot),
         place=gr.Column(visible=True),
         place_sentence=views.quote(found.prompt) + views.line(place_sentence(found.place)),
@@ -366,7 +400,7 @@ def _place_outputs(plan: Plan, found: FoundPlace, snapshot: Snapshot) -> PlaceOu
 
 def _no_place(**others: Any) -> PlaceOutputs:
     hidden = unchanged(PlaceOutputs, place=gr.Column(visible=False), placed="")
-    return hidden._replace(**{"place_progress": "", "place_job_id": ""} | others)
+    return hidden._replace(**{"place_progress": ""} | others)
 
 
 def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:

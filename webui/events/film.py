@@ -23,13 +23,13 @@ from adaflow_core.types import Plan
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from webui import views
-from webui.events.common.follow import leave_video, show_of_plan
-from webui.events.common.over import Over, asked_over, opened_from
+from webui.events.common.follow import is_over, leave_video, show_of_plan
+from webui.events.common.over import Over, asked_over, held, opened_from
 from webui.events.common.rows import carry
 from webui.events.edit import EditEvents, Rows
 from webui.events.model import model_shown, side_of
 from webui.jobs.finished import FinishedEdit
-from webui.jobs.queue import Begun, Snapshot
+from webui.jobs.queue import Begun, Snapshot, Watched
 from webui.jobs.tasks import Drafts
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
@@ -50,34 +50,43 @@ class FilmEvents:
 
     @named(*EDIT)
     async def draft(
-        self, plan_id: str | None, prompt: str, tried: str, over: Over | None, *shown: Any
+        self, plan_id: str | None, prompt: str, tried: str, over: Over | None, over_id: str, begun: Begun, *shown: Any
     ) -> AsyncIterator[DraftOutputs]:
         """The edited keyframes of a plan, before the long run; up to four settings side by side."""
         with refuse_on_error():
             configs = _tried(tried, self.editing.asked(plan_id, EDIT, shown))
-            parts = asked_over(self.studio.find_plan(plan_id), over)
-            job_id = self.studio.draft(plan_id, prompt or "", configs, *parts)
-        async for outputs in self.show_drafts(plan_id, job_id):
+            parts = asked_over(self.studio.find_plan(plan_id), held(self.studio, over, over_id))
+            begun.draft = self.studio.draft(plan_id, prompt or "", configs, *parts)
+        async for outputs in self.show_drafts(plan_id, "", begun):
             yield outputs
 
-    def fit_drafts(self, plan_id: str | None, drafted: str, draft_job_id: str) -> DraftOutputs:
+    def begin_draft(self, prompt: str, begun: Begun) -> str:
+        """Drafts are asked for: those that are being made are not wanted any more, nor is their progress."""
+        self.editing.check_not_empty(prompt)
+        self.studio.jobs.leave(begun.draft, replaced=True)
+        begun.draft = ""
+        return ""
+
+    def fit_drafts(self, plan_id: str | None, drafted: str, begun: Begun) -> DraftOutputs:
         """There is another plan: drafts of the one before go, and their progress if no others are being made."""
         if not drafted or self.studio.drafts(drafted, self.studio.find_plan(plan_id)) is not None:
             return unchanged(DraftOutputs)
-        return _no_drafts(**({"draft_progress": gr.skip(), "draft_job_id": gr.skip()} if draft_job_id else {}))
+        return _no_drafts(**({"draft_progress": gr.skip()} if begun.draft else {}))
 
-    async def show_drafts(
-        self, plan_id: str | None, drafted: str, draft_job_id: str = ""
-    ) -> AsyncIterator[DraftOutputs]:
+    async def show_drafts(self, plan_id: str | None, drafted: str, begun: Begun) -> AsyncIterator[DraftOutputs]:
         """Drafts that are being made, or are made, as a reloaded page had them: their progress, then their pictures.
 
         Nothing where they are gone, or of another plan.
         """
-        studio, job_id, where = self.studio, draft_job_id or drafted, ("draft_job_id", "draft_progress")
-        async for outputs in show_of_plan(
-            studio, plan_id, job_id, "draft", where, _no_drafts(), studio.drafts, _draft_outputs
-        ):
-            yield outputs
+        studio, job_id = self.studio, begun.draft or drafted
+        try:
+            async for outputs in show_of_plan(
+                studio, plan_id, job_id, "draft", "draft_progress", _no_drafts(), studio.drafts, _draft_outputs
+            ):
+                yield outputs
+        finally:
+            if begun.draft == job_id and is_over(studio.jobs, job_id):
+                begun.draft = ""
 
     def choose_draft(self, drafts: list[dict[str, Any]], model: str, event: gr.SelectData) -> list[Any]:
         """The settings of the draft under a click."""
@@ -147,6 +156,7 @@ class FilmEvents:
         retake_prompt: str,
         retake_seed: float | None,
         retake_variation: float | None,
+        watched: Watched | None = None,
     ) -> str:
         """Make frames `first` to `end` (not included) of a finished edit again; returns the job's id, for `watch`."""
         with refuse_on_error():
@@ -158,7 +168,10 @@ class FilmEvents:
             other = self.editing.asked(None, ("seed", "variation"), (retake_seed, retake_variation))
             config = EditConfig(**asked | other)
             prompt = (retake_prompt or "").strip() or None
-            return self.studio.retake(job_id, (int(first), int(end)), prompt, config)
+            retake = self.studio.retake(job_id, (int(first), int(end)), prompt, config)
+        if watched is not None:
+            watched.turn_to(retake)
+        return retake
 
     def begin_here(self, job_id: str, shown_second: float) -> Any:
         """The frame that the edit's video shows at a second, as the first one of a stretch."""
@@ -175,7 +188,8 @@ class FilmEvents:
         finished = self.editing.finished(job_id)
         if finished is None or not 0 <= int(first) < int(end) <= len(finished.after):
             return views.line("The end must come after the first frame.") if finished else ""
-        words = f"Frames {int(first)} to {int(end) - 1}, {(end - first) / finished.fps:.2f} s"
+        seconds = finished.seconds(int(end)) - finished.seconds(int(first))
+        words = f"Frames {int(first)} to {int(end) - 1}, {seconds:.2f} s"
         return views.image(views.strip(finished.after, (int(first), int(end) - 1)), words) + views.line(words)
 
     # --- projects ---
@@ -185,8 +199,6 @@ class FilmEvents:
         path: str,
         video: str | None,
         begun: Begun | None = None,
-        place_job_id: str = "",
-        draft_job_id: str = "",
         region_job_id: str = "",
     ) -> list[Any]:
         """Show what a project file holds. Its video is the one on the page, or an example.
@@ -222,9 +234,9 @@ class FilmEvents:
             over=over,
         )
         settings = asdict(project.plan) | asdict(project.edit)
-        leave_video(self.studio.jobs, begun or Begun(), place_job_id, draft_job_id, region_job_id)
-        shown = model_shown(self.studio, model)
-        return [*outputs, *shown, *shown_values(ALL, self.studio.profile(model), settings)]
+        leave_video(self.studio.jobs, begun or Begun(), region_job_id)
+        shown, profile = model_shown(self.studio, model), self.studio.profile(model).within(project.edit.max_steps)
+        return [*outputs, *shown, *shown_values(ALL, profile, settings)]
 
     def _model_of(self, file: Path) -> str:
         """The project's model; where that is a file or folder, the one that is called so here."""
@@ -250,8 +262,7 @@ class FilmEvents:
 
 def _shown_frame(finished: FinishedEdit, second: float) -> int:
     """The frame that an edit's video shows at a second, from 0; their number where it has ended."""
-    video = finished.asked.plan.video
-    begun = [video.seconds_in(frame) for frame in range(1, len(video) + 1)]
+    begun = [finished.seconds(frame) for frame in range(1, len(finished.after) + 1)]
     return bisect_right(begun, second + 1e-3 / finished.fps)  # players round the time of a frame
 
 
@@ -298,7 +309,6 @@ def _draft_outputs(plan: Plan, drafts: Drafts, snapshot: Snapshot) -> DraftOutpu
     warnings = dict.fromkeys(warning for _, _, draft in made for warning in draft.warnings)
     several = " Choose one, and the edit goes on from it." if len(made) > 1 else " The edit goes on from it."
     return DraftOutputs(
-        draft_job_id="",
         draft_progress=views.progress(snapshot),
         draft=gr.Column(visible=True),
         draft_sentence=views.quote(drafts.prompt)
@@ -316,7 +326,7 @@ def _draft_outputs(plan: Plan, drafts: Drafts, snapshot: Snapshot) -> DraftOutpu
 
 def _no_drafts(**others: Any) -> DraftOutputs:
     hidden = unchanged(DraftOutputs, draft=gr.Column(visible=False), drafts=[], drafted="")
-    return hidden._replace(**{"draft_progress": "", "draft_job_id": ""} | others)
+    return hidden._replace(**{"draft_progress": ""} | others)
 
 
 def _sheet(plan: Plan, label: str, draft: Draft) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from adaflow_core.report import visualize
 from adaflow_core.types import Plan
 from adaflow_core.video.types import VideoInfo, parse_range, parse_size, working_size
 from webui import views
-from webui.events.common.follow import show_job, stop_job
+from webui.events.common.follow import is_over, show_job, stop_job
 from webui.events.model import is_loading
 from webui.events.timeline import most_zoom
 from webui.events.video import check_video
@@ -62,7 +62,7 @@ class PlanEvents:
         previous = self.studio.find_plan(plan_id)
         with refuse_on_error():
             request = await self.asked(video, source_prompt, model, side, frames, begun, shown)
-            job_id = "" if previous and previous.request == request else self.studio.plan(request, previous)
+            job_id = "" if previous and previous.answers(request) else self.studio.plan(request, previous)
         async for update in self.show_plan(job_id, previous, begun):
             yield update
 
@@ -146,10 +146,11 @@ class PlanEvents:
 
         begun.plans.append(job_id)
         try:
-            async for outputs in show_job(self.studio.jobs, job_id, what, ("status",), _no_plan(), make):
+            async for outputs in show_job(self.studio.jobs, job_id, what, "status", _no_plan(), make):
                 yield outputs
         finally:
-            begun.plans.remove(job_id)
+            if is_over(self.studio.jobs, job_id):
+                begun.plans.remove(job_id)
         if previous is not None and made != [previous.id]:
             self.studio.forget_plan(previous.id)
 

@@ -17,15 +17,27 @@ from adaflow_core.picture.region import RegionMask, crop_line
 from adaflow_core.report.visualize import place_overlay, region_view, stamp
 from adaflow_core.storage.cache import checksum
 from adaflow_core.types import Plan
-from adaflow_core.video.images import read_picture
 from webui import views
 from webui.events.common.follow import follow, not_done, show_unless_left, stopped_line
-from webui.events.common.over import OF_REGION, Over, is_of_others, nothing, of_plan, region_of, words_found_in
+from webui.events.common.over import (
+    OF_REGION,
+    Over,
+    is_of_others,
+    nothing,
+    of_plan,
+    region_of,
+    without_aside,
+    words_found_in,
+)
 from webui.jobs.finished import file_name
 from webui.messages import refusal, refuse_on_error
 from webui.outputs import OverOutputs, unchanged
 from webui.served_images import serve_image
 from webui.studio import StoredPlan, Studio
+
+_OF_OTHERS = (
+    "What was painted or given back is of other frames, or of another size: it is not used, and comes back with them."
+)
 
 
 class RegionEvents:
@@ -114,7 +126,7 @@ class RegionEvents:
             yield outputs
 
     async def show_over(self, plan_id: str | None, over: Over) -> AsyncIterator[OverOutputs]:
-        """After a plan: what a project or a tab that was reloaded brought; what does not belong to the plan goes."""
+        """After a plan: what a project or a tab that was reloaded brought; what is of other frames goes aside."""
         stored = self.studio.find_plan(plan_id)
         if stored is None or not over:
             yield unchanged(OverOutputs)
@@ -122,18 +134,20 @@ class RegionEvents:
         with refuse_on_error():
             known = of_plan(stored, over)
         found_in = words_found_in(stored, known)
-        if known["shown"] and (found_in is None or found_in == known["found_in"]):
-            if is_of_others(stored, over):
-                self._leave_search(over)
-                yield self._nothing(known, "What was painted is of other frames, or of another size: it is not used.")
-            else:
-                yield unchanged(OverOutputs)
-        else:
-            shown = self._hand_shown(stored, known | {"shown": True})
-            yield shown
-            if region_of(known):
-                async for outputs in self._carry(stored, shown.over):
-                    yield outputs
+        same = known["shown"] and (found_in is None or found_in == known["found_in"])
+        if same or not any(region_of(each) or each["pictures"] for each in (over, known)):
+            yield unchanged(OverOutputs)
+            return
+        said = ""
+        if known["video"] != over["video"] and not over["opened"]:
+            self._leave_search(over)
+            said = _OF_OTHERS if is_of_others(stored, over) else ""
+            yield self._nothing(known, said)
+        shown = self._hand_shown(stored, known | {"shown": True})
+        yield shown
+        if region_of(known):
+            async for outputs in self._carry(stored, shown.over):
+                yield outputs
 
     async def _carry(self, stored: StoredPlan, over: Over, **asked: Any) -> AsyncIterator[OverOutputs]:
         """The region in all frames, with what is `asked` of it; found anew where the job that found it is gone."""
@@ -213,7 +227,7 @@ class RegionEvents:
         if over and over["opened"]:
             over = over | {"opened": over["opened"] | {"region": None}}
         self._leave_search(over)
-        kept = over | {"masks": {}, "words": "", "job": "", "before": None} if over else {}
+        kept = without_aside(over, OF_REGION) | {"masks": {}, "words": "", "job": "", "before": None} if over else {}
         hidden = gr.Gallery([], visible=False)
         return self._kept(
             kept, region_job_id="", region_progress="", region_line="", region_gallery=hidden, region_words=""
@@ -253,7 +267,7 @@ class RegionEvents:
         with refuse_on_error():
             if keyframe is None or not give_back:
                 raise AdaFlowError("there is no picture; choose a keyframe and give its picture back")
-            given = ByHand({int(keyframe): read_picture(Path(give_back))})
+            given = ByHand({int(keyframe): Path(give_back)})
             over = over | {"pictures": over["pictures"] | read_pictures(given, stored.plan.video)}
         return self._hand_shown(stored, over)
 
@@ -261,7 +275,7 @@ class RegionEvents:
         """No keyframe by hand."""
         if over and over["opened"]:
             over = over | {"opened": over["opened"] | {"by_hand": None}}
-        kept = over | {"pictures": {}} if over else {}
+        kept = without_aside(over, ("pictures",)) | {"pictures": {}} if over else {}
         return self._kept(kept, hand_line="", hand_gallery=gr.Gallery([], visible=False))
 
     def _nothing(self, over: Over, said: str = "") -> OverOutputs:

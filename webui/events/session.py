@@ -16,6 +16,8 @@ from webui.outputs import ModelShown, RestoredOutputs, unchanged
 from webui.settings import ALL
 from webui.studio import Studio
 
+# By what name a tab remembers a job that runs: beside "plan", "drafted" and "placed", which stay where it fails.
+RUNNING = ("planning", "drafting", "placing")
 # What a tab remembers of a plan.
 SETTINGS = ("model", "side", "frames", "prompting", "prompts", "rows_of", "crossfade", "takes", "deliver", *ALL)
 
@@ -32,11 +34,11 @@ class SessionEvents:
         The session comes from the browser: of the server's files it names only what it has ids of.
         """
         kept = json.loads(session or "{}")
-        jobs = {name: self.studio.jobs.snapshot(kept.get(name) or "") for name in ("planning", "drafted", "placed")}
+        jobs = {name: self.studio.jobs.snapshot(kept.get(name) or "") for name in RUNNING}
         running = {name: job.id if job is not None and not job.finished else "" for name, job in jobs.items()}
         done = {name: job for name, job in jobs.items() if job is not None and job.state == "done"}
-        if running["planning"]:
-            begun.plans.append(running["planning"])
+        begun.plans += filter(None, (running["planning"],))
+        begun.draft, begun.place = running["drafting"], running["placing"]
         stored = self.studio.find_plan(done["planning"].result) if "planning" in done else None
         stored = stored or self.studio.find_plan(kept.get("plan"))
         there = stored is not None and Path(stored.request.video).is_file()
@@ -48,10 +50,9 @@ class SessionEvents:
             prompt=kept.get("prompt") or gr.skip(),
             job_id=kept.get("job") or self._newest(kept.get("edits") or []),
             shown_job=kept.get("shown") or "",
-            drafted=done["drafted"].id if "drafted" in done else "",
-            placed=done["placed"].id if "placed" in done else "",
-            draft_job_id=running["drafted"],
-            place_job_id=running["placed"],
+            # What was tried since may have come to nothing.
+            drafted=done["drafting"].id if "drafting" in done else kept.get("drafted") or "",
+            placed=done["placing"].id if "placing" in done else kept.get("placed") or "",
             plan_id=stored.id if stored else "",
             over=over | {"shown": False} if over else gr.skip(),
             over_id=over["id"] if over else gr.skip(),
@@ -59,9 +60,9 @@ class SessionEvents:
         return *restored, *self._restored(kept.get("settings") or [], bool(stored or video))
 
     def _newest(self, edits: list[Any]) -> str:
-        """Of a browser's edits, newest first, the first that is known: of one that was stopped before it began there is
-        no more than its id."""
-        return next((str(job_id) for job_id in edits if self.studio.jobs.snapshot(str(job_id))), "")
+        """Of a browser's edits, newest first, the first that runs or is done."""
+        jobs = (self.studio.jobs.snapshot(str(job_id)) for job_id in edits)
+        return next((job.id for job in jobs if job is not None and job.state not in ("stopped", "failed")), "")
 
     def _restored(self, settings: list[Any], of_video: bool) -> list[Any]:
         """What the page shows of a tab's model, and the tab's settings; those of its video unless that is gone.

@@ -76,11 +76,9 @@ class VideoEvents:
             raise refusal("this page keeps no videos from elsewhere; upload the file itself")
         return self.studio.keep_video(video)
 
-    def another_video(
-        self, begun: Begun, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
-    ) -> VideoOutputs:
+    def another_video(self, begun: Begun, region_job_id: str, watched: Watched) -> VideoOutputs:
         """Take away what belongs to the video before; an edit that runs goes on aside."""
-        leave_video(self.studio.jobs, begun, place_job_id, draft_job_id, region_job_id)
+        leave_video(self.studio.jobs, begun, region_job_id)
         watched.put_aside()
         return unchanged(
             VideoOutputs,
@@ -94,11 +92,9 @@ class VideoEvents:
             views=gr.Column(visible=False),
             prompt_problems="",
             place=gr.Column(visible=False),
-            place_job_id="",
             place_progress="",
             placed="",
             draft=gr.Column(visible=False),
-            draft_job_id="",
             draft_progress="",
             drafted="",
             region_job_id="",
@@ -117,32 +113,28 @@ class VideoEvents:
             **FIRST,
         )
 
-    def another_plan(
-        self, begun: Begun, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
-    ) -> VideoOutputs:
+    def another_plan(self, begun: Begun, region_job_id: str, watched: Watched) -> VideoOutputs:
         """As `another_video`, but frames, keyframes, prompts and takes are those of a project that was opened.
 
         So is the model: one that is being loaded is no longer wanted.
         """
         leave_load(self.studio.jobs, begun)
         kept = dict.fromkeys(OF_PROJECT, gr.skip())
-        cleared = self.another_video(begun, place_job_id, draft_job_id, region_job_id, watched)
+        cleared = self.another_video(begun, region_job_id, watched)
         return cleared._replace(**kept)
 
     def example(
-        self, begun: Begun, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched,
+        self, begun: Begun, region_job_id: str, watched: Watched,
         chosen: gr.SelectData,
     ) -> VideoOutputs:  # fmt: skip
         """As `another_video`; and a bundled clip's video, source prompt and prompt."""
         clip = self.clips[chosen.index]
-        cleared = self.another_video(begun, place_job_id, draft_job_id, region_job_id, watched)
+        cleared = self.another_video(begun, region_job_id, watched)
         return cleared._replace(video=clip["file"], source_prompt=clip["source_prompt"], prompt=clip["prompt"])
 
-    def uploaded(
-        self, begun: Begun, place_job_id: str, draft_job_id: str, region_job_id: str, watched: Watched
-    ) -> VideoOutputs:
+    def uploaded(self, begun: Begun, region_job_id: str, watched: Watched) -> VideoOutputs:
         """As `another_video`; and nothing is known of an upload."""
-        cleared = self.another_video(begun, place_job_id, draft_job_id, region_job_id, watched)
+        cleared = self.another_video(begun, region_job_id, watched)
         return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
 
 

@@ -12,12 +12,13 @@ class Course:
     """The stages of a job, each with its last report.
 
     parts: what the job does one after another, such as drafts; of each the seconds of its stages, in the order in which
-    they come. weights: of a job whose seconds are not known, about how its stages share its time.
+    they come. A report says of which part it is. weights: of a job whose seconds are not known, about how its stages
+    share its time.
     """
 
     def __init__(self, parts: Sequence[Mapping[str, float]] = (), weights: Mapping[str, float] | None = None) -> None:
         self.progress: Progress | None = None
-        self._parts = [dict(part) for part in parts if sum(part.values()) > 0]
+        self._parts = [dict(part) for part in parts] if any(sum(part.values()) for part in parts) else []
         self._weights = dict(weights or {})
         self._part = 0  # the one that runs
         self._begun: dict[str, Progress] = {}  # of its stages
@@ -26,9 +27,11 @@ class Course:
         self._share = 0.0
 
     def report(self, progress: Progress) -> None:
+        self._turn_to(progress.part)
         before = self._begun.get(progress.stage)
         if before is None or progress.elapsed < before.elapsed:
-            self._begin(progress.stage)
+            self._furthest = max(self._furthest, self._place(progress.stage))
+            self._since = time.monotonic()
         self._begun[progress.stage] = self.progress = progress
 
     def remaining(self) -> float | None:
@@ -48,23 +51,13 @@ class Course:
         self._share = max(self._share, share)
         return self._share
 
-    def _begin(self, stage: str) -> None:
-        if self._is_of_the_next_part(stage):
-            self._part, self._furthest = self._part + 1, -1
+    def _turn_to(self, part: int) -> None:
+        """A later part has begun: those before it are over, or were in the cache."""
+        last = len(self._parts) - 1
+        part = last if part < 0 else min(part, last)
+        if part > self._part:
+            self._part, self._furthest = part, -1
             self._begun.clear()
-        self._furthest = max(self._furthest, self._place(stage))
-        self._since = time.monotonic()
-
-    def _is_of_the_next_part(self, stage: str) -> bool:
-        """A part has its longest stage once; before it may come others that a part has several times."""
-        if self._part + 1 >= len(self._parts):
-            return False
-        part = self._parts[self._part]
-        longest = max(part, key=lambda each: part[each])
-        known = self._begun.get(longest)
-        if known is None:
-            return False
-        return stage == longest or (known.done >= known.total and 0 <= self._place(stage) < self._place(longest))
 
     def _place(self, stage: str) -> int:
         stages = list(self._parts[self._part]) if self._parts else []
@@ -80,10 +73,10 @@ class Course:
         return max(0.0, predicted - (time.monotonic() - self._since))
 
     def _weighed(self) -> float:
-        """The share by the weights of the stages."""
-        if self.progress is None or self.progress.stage not in self._weights:
-            return 0.0
+        """The share by the weights of the stages: what has not begun was in the cache where a later one gets on."""
+        shares = {stage: min(p.done / max(p.total, 1), 1.0) for stage, p in self._begun.items()}
         stages = list(self._weights)
-        place, weights = stages.index(self.progress.stage), list(self._weights.values())
-        done = self.progress.done / max(self.progress.total, 1)
-        return (sum(weights[:place]) + weights[place] * min(done, 1.0)) / sum(weights)
+        furthest = max((place for place, stage in enumerate(stages) if shares.get(stage)), default=0)
+        done = [shares.get(stage, float(place < furthest)) for place, stage in enumerate(stages)]
+        weights = self._weights.values()
+        return sum(w * share for w, share in zip(weights, done, strict=True)) / max(sum(weights), 1e-6)

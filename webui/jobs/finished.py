@@ -65,6 +65,10 @@ class FinishedEdit:
         apart = 0 if name and Path(name).is_file() else self.after.nbytes
         return apart + sum(file.stat().st_size for file in self.folder.glob("*"))
 
+    def seconds(self, frame: int) -> float:
+        """When a frame of the edit begins; after the last one, when that ends."""
+        return frame / self.fps if self.asked is None else self.asked.plan.video.seconds_in(frame)
+
     def result(self, plan: Plan) -> EditResult:
         """What the engine gave."""
         report = json.loads(self.report.read_text(encoding="utf-8"))

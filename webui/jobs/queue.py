@@ -57,6 +57,7 @@ class Snapshot:
     result: Any  # what the work returned; None before it is done
     loads: bool = False  # what runs before it loads a model: no visitor's job
     left: bool = False  # nobody wants its result any more
+    replaced: bool = False  # by another job, whose progress is shown in the place of its own
     title: str = ""  # what it makes, for a visitor who looks at something else by now
 
     @property
@@ -76,6 +77,7 @@ class _Job:
     title: str = ""
     visitor: Mapping[str, float] = field(default_factory=dict)
     left: bool = False
+    replaced: bool = False
     state: State = "waiting"
     preview: np.ndarray | None = None
     started: float = 0.0
@@ -150,10 +152,7 @@ class Jobs:
             visitor or {},
         )  # fmt: skip
         with self._lock:
-            self._check_own(job)
-            ahead = len(self._waiting())
-            if ahead >= self._most_waiting:
-                raise AdaFlowError(f"the queue is full, {ahead} jobs wait already; try again in a few minutes")
+            ahead = self._check_room(urgent, job.visitor)
             self._jobs[job.id] = job
             if self._worker is None:
                 self._worker = threading.Thread(target=self._run, name="adaflow-jobs", daemon=True)
@@ -161,6 +160,19 @@ class Jobs:
             self._submitted.notify()
         logger.info("job waits", extra={"job": job.id[:8], "kind": kind, "ahead": ahead})
         return job.id
+
+    def check_room(self, urgent: bool, visitor: Mapping[str, float]) -> None:
+        """AdaFlowError if such a job of this visitor would be refused now."""
+        with self._lock:
+            self._check_room(urgent, visitor)
+
+    def refuse(self, kind: str, problem: AdaFlowError, job_id: str) -> None:
+        """A job that has failed with this problem, without waiting for anything: whoever knows its id is told why."""
+        job = _Job(job_id, kind, _no_work, Course(), False, frozenset(), Context())
+        job.state, job.problem, job.ended = "failed", without_folders(str(problem)), time.monotonic()
+        with self._lock:
+            self._jobs[job_id] = job
+        logger.warning("job cannot be done: %s", problem, extra={"job": job_id[:8], "kind": kind})
 
     def stop(self, job_id: str) -> bool:
         """Ask a job to stop; False if there is no such job or it has finished."""
@@ -173,11 +185,12 @@ class Jobs:
                 job.state, job.ended, job.work = "stopped", time.monotonic(), _no_work
             return True
 
-    def leave(self, job_id: str) -> None:
-        """Stop a job that was for what a visitor no longer looks at; one that has just finished is marked as well."""
+    def leave(self, job_id: str, replaced: bool = False) -> None:
+        """Stop a job that was for what a visitor no longer looks at, or that is `replaced` by another one; one that has
+        just finished is marked as well."""
         with self._lock:
-            if job_id in self._jobs:
-                self._jobs[job_id].left = True
+            if job := self._jobs.get(job_id):
+                job.left, job.replaced = True, replaced
         self.stop(job_id)
 
     def snapshot(self, job_id: str) -> Snapshot | None:
@@ -201,6 +214,7 @@ class Jobs:
                 result=job.result,
                 loads=any(other.state == "running" and other.kind == "load" for other in self._jobs.values()),
                 left=job.left,
+                replaced=job.replaced,
                 title=job.title,
             )
 
@@ -231,13 +245,17 @@ class Jobs:
         self._discard_results(forgotten)
         return len(forgotten)
 
-    def _check_own(self, job: _Job) -> None:
-        """AdaFlowError if who asks for a job has as many already as may be."""
-        alike = [each for each in self._jobs.values() if each.urgent == job.urgent and not each.ends]
+    def _check_room(self, urgent: bool, visitor: Mapping[str, float]) -> int:
+        """How many jobs wait; AdaFlowError if these are too many, or who asks for one has as many as may be."""
+        alike = [each for each in self._jobs.values() if each.urgent == urgent and not each.ends]
         own = Counter(name for each in alike for name in each.visitor)
-        most = max((own[name] for name, allowed in job.visitor.items() if own[name] >= allowed), default=0)
+        most = max((own[name] for name, allowed in visitor.items() if own[name] >= allowed), default=0)
         if most:
             raise AdaFlowError(f"{most} of your jobs wait or run already; wait until one has ended, or stop one")
+        ahead = len(self._waiting())
+        if ahead >= self._most_waiting:
+            raise AdaFlowError(f"the queue is full, {ahead} jobs wait already; try again in a few minutes")
+        return ahead
 
     def _waiting(self) -> list[_Job]:
         waiting = [job for job in self._jobs.values() if job.state == "waiting"]
@@ -352,17 +370,26 @@ class Watched:
 
 @dataclass
 class Begun:
-    """What a tab has begun and follows, by its jobs: plannings, of which several may run, and the load of a model.
+    """What a tab has begun and follows, by its jobs: plannings, of which several may run, the load of a model, and
+    drafts and a search, of which the last ones are followed.
 
     As `Watched` it is one object for a tab, and changed in place: what stops them knows of all.
     """
 
     plans: list[str] = field(default_factory=list)
     load: str = ""  # of the model that was chosen last
+    draft: str = ""
+    place: str = ""
 
     @property
     def jobs(self) -> tuple[str, ...]:
+        """Those of step 2."""
         return (*self.plans, self.load)
+
+    @property
+    def of_video(self) -> tuple[str, ...]:
+        """Those that end with the video."""
+        return (*self.plans, self.draft, self.place)
 
 
 def new_id() -> str:

@@ -13,7 +13,7 @@ from adaflow_core.film.project import Project
 from adaflow_core.film.timeline import Timeline, for_all
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region, RegionMask
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, in_part
 from adaflow_core.report.export import edit_command
 from adaflow_core.types import EditResult, Place, Plan
 from adaflow_core.video.decode import probe
@@ -168,9 +168,10 @@ class DraftTask:
 
     def run(self, engines: Engines, report: Report, stop: Stop) -> Drafts:
         engine, checker = engines.load(self.model, report, stop)
-        progress = without_previews(report) if checker else report
+        shown = without_previews(report) if checker else report
         drafts, over = [], _over(self)
-        for label, config in self.configs:
+        for number, (label, config) in enumerate(self.configs):
+            progress = in_part(shown, number)
             draft = engine.draft(self.plan, self.prompt, config, progress=progress, stop=stop, **over)
             if checker:
                 frames, warnings = blacken_unsafe(checker, draft.frames, Monitor(report, stop))
@@ -259,7 +260,8 @@ def _finish(
     engine, checker = engines.load(asked.model, report, stop)
     # With a safety checker there are no previews: they would show frames that were not checked yet.
     result = edit(engine, without_previews(report) if checker else report, stop)
-    monitor = Monitor(report, stop)
+    after = in_part(report, -1)
+    monitor = Monitor(after, stop)
     if checker:
         frames, held_back = blacken_unsafe(checker, result.frames, monitor)
         result = replace(result, frames=frames, warnings=result.warnings + held_back)
@@ -277,7 +279,7 @@ def _finish(
         rest={"crossfade": asked.timeline.crossfade},
     )
     one = asked.timeline.one_prompt(asked.plan.video) if not takes else None
-    scores = engine.score(asked.plan, result, region=asked.region, progress=report, stop=stop)
+    scores = engine.score(asked.plan, result, region=asked.region, progress=after, stop=stop)
     return write_finished(
         asked.folder,
         asked.plan,

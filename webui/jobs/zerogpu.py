@@ -24,6 +24,7 @@ from adaflow_core.storage.packing import pack, unpack
 from webui.jobs.engines import Engines
 from webui.jobs.queue import Report, Stop
 from webui.jobs.tasks import Task
+from webui.messages import without_tags
 
 _Fork = Callable[[Path, bool, float], Iterator[Progress | None]]
 _engines: dict[tuple[bool, str], Engines] = {}  # of the forked process, which may be used for several calls
@@ -50,7 +51,7 @@ class ForkRunner:
                     (order / "stop").touch()
             result = unpack(order / "result")
         except gr.Error as refusal:  # no GPU is free or the quota is used up: ZeroGPU's message says what to do
-            raise AdaFlowError(str(refusal.message)) from refusal
+            raise AdaFlowError(without_tags(str(refusal.message))) from refusal
         finally:
             shutil.rmtree(order, ignore_errors=True)  # memory maps of its files stay readable
         if isinstance(result, BaseException):

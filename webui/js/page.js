@@ -23,7 +23,8 @@ document.addEventListener("keydown", (event) => {
   box.focus();
 });
 // A tab remembers what it shows until it is closed, and a browser its edits, newest first, as ids that expire with the
-// server. A new tab begins with the newest of them.
+// server, which knows which of them are done. A new tab begins with the newest of them.
+const MOST_EDITS = 300;
 const read = (storage, key, otherwise) => {
   try { return JSON.parse(window[storage].getItem(key)) ?? otherwise; } catch { return otherwise; }
 };
@@ -43,25 +44,42 @@ window.adaflow = {
     if (settings && !document.querySelector('[data-job^="load "]')) part.settings = settings;
     write("sessionStorage", "adaflow-tab", { ...read("sessionStorage", "adaflow-tab", {}), ...part });
     const edits = read("localStorage", "adaflow-edits", []);
-    if (part.job && !edits.includes(part.job)) write("localStorage", "adaflow-edits", [part.job, ...edits].slice(0, 12));
+    if (part.job && !edits.includes(part.job))
+      write("localStorage", "adaflow-edits", [part.job, ...edits].slice(0, MOST_EDITS));
     return [];
   },
-  // Of what runs the tab remembers the job as soon as its progress is shown.
+  // Of what runs the tab remembers the job as soon as its progress is shown, beside what was made before.
   keepRunning: (progress, settings) => {
     const [, kind, job] = progress?.match(/data-job="(\w+) ([\w-]+)"/) ?? [];
-    const name = { plan: "planning", draft: "drafted", place: "placed" }[kind];
+    const name = { plan: "planning", draft: "drafting", place: "placing" }[kind];
     if (!name || read("sessionStorage", "adaflow-tab", {})[name] === job) return [];
     return adaflow.keep({ [name]: job, ...(kind === "plan" && { settings }) });
   },
 };
 // What is pressed just after another video was chosen is of that video, which has to come first: until then the steps
 // after it take no press, nor do they for longer than a lost answer should hold them up.
-let held;
+let awaited = 0, held;  // videos that were chosen and have not come
 window.adaflow.hold = (on) => {
   clearTimeout(held);
-  document.querySelector(".af-after-video")?.toggleAttribute("inert", on);
-  if (on) held = setTimeout(() => window.adaflow.hold(false), 30000);
+  awaited = Math.max(0, awaited + (on ? 1 : -1));
+  document.querySelector(".af-after-video")?.toggleAttribute("inert", awaited > 0);
+  if (awaited) held = setTimeout(() => { awaited = 1; window.adaflow.hold(false); }, 30000);
 };
+// A server that was started anew knows nothing of this page, whose files lie elsewhere: the page begins anew as well, with
+// what the tab remembers. It is asked when the visitor comes back to the page or begins to do something there.
+let asked = 0;
+const reloadIfServerIsNew = async () => {
+  const { root, api_prefix: prefix, app_id: mine } = window.gradio_config ?? {};
+  if (mine === undefined || document.hidden || Date.now() - asked < 5000) return;
+  asked = Date.now();
+  try {
+    const answer = await fetch(`${root}${prefix}/app_id`, { cache: "no-store" });
+    if (answer.ok && (await answer.json()).app_id !== mine) window.location.reload();
+  } catch {}  // it is not there: Gradio says so
+};
+window.addEventListener("focus", reloadIfServerIsNew);
+for (const name of ["visibilitychange", "pointerdown", "keydown"])
+  document.addEventListener(name, reloadIfServerIsNew, { capture: true, passive: true });
 // What an edit plans first fills a part of the page above its button. The button stays under the finger that pressed it,
 // until the visitor moves the page.
 let pressed = null;

@@ -20,6 +20,7 @@ from adaflow_core.version import __version__
 from webui.components.examples import load_clips
 from webui.jobs.visitors import client_address
 from webui.page import build
+from webui.serving.sessions import keep_sessions
 from webui.serving.upkeep import Upkeep
 from webui.studio import Studio
 from webui.theme import CSS, HEAD, THEME
@@ -84,6 +85,7 @@ def serve(
         mcp_server=False,
         app_kwargs={"routes": [Route("/healthz", _health_check(studio))], "middleware": middleware, **lifespan},
     )
+    keep_sessions(blocks, studio.limits.keep_seconds)
     upkeep.start()
     return Server(blocks, upkeep, public or local.rstrip("/"))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gradio as gr
 
 from webui import views
-from webui.components.edit import EditStep
-from webui.events.edit import BeginEvents, EditEvents
+from webui.events.edit import BeginEvents
 from webui.events.model import ModelEvents
 from webui.outputs import DraftOutputs, PlaceOutputs, PreviewOutputs, collect
 from webui.settings import EDIT
 from webui.wiring.shared import (
+    EACH,
     IMMEDIATE,
     PRIVATE,
     PRIVATE_LATEST,
@@ -21,10 +21,6 @@ from webui.wiring.shared import (
     plan_first,
     when_plan_changes,
 )
-
-# What the browser remembers is said by functions of js/page.js.
-_KEEP_PLACE = "(placed) => adaflow.keep({ placed })"
-_KEEP_DRAFTS = "(drafted) => adaflow.keep({ drafted })"
 
 
 def connect_words(events: ModelEvents, steps: Steps) -> None:
@@ -38,10 +34,11 @@ def connect_words(events: ModelEvents, steps: Steps) -> None:
 def connect_place(events: Events, steps: Steps) -> None:
     """The button that shows where the prompt changes the video."""
     editing, edit = events.editing, steps.edit
-    planned = plan_first(_asked(edit.show_place, editing, edit), edit.place_progress, events, steps)
+    asked = edit.show_place.click(editing.begin_place, [edit.prompt, steps.plan.begun], edit.place_progress, **PRIVATE)
+    planned = plan_first(asked, edit.place_progress, events, steps)
     inputs, outputs = collect(parameters(editing.place), steps.plan, edit), collect(PlaceOutputs._fields, edit)
-    found = planned.success(editing.place, inputs, outputs, api_name="place", **PUBLIC)
-    found.success(None, edit.placed, None, js=_KEEP_PLACE, **PRIVATE)
+    # The one that was left for it may not have ended yet.
+    planned.success(editing.place, inputs, outputs, api_name="place", **PUBLIC | {"trigger_mode": "multiple"})
     known = collect(parameters(editing.fit_place), steps.plan, edit)
     when_plan_changes(steps)(editing.fit_place, known, outputs, **PRIVATE)
 
@@ -49,14 +46,14 @@ def connect_place(events: Events, steps: Steps) -> None:
 def connect_draft(events: Events, steps: Steps) -> None:
     """The button that tries the edit on the keyframes, and the choice of a draft."""
     film, edit = events.film, steps.edit
-    planned = plan_first(_asked(edit.try_it, events.editing, edit), edit.draft_progress, events, steps)
+    asked = edit.try_it.click(film.begin_draft, [edit.prompt, steps.plan.begun], edit.draft_progress, **PRIVATE)
+    planned = plan_first(asked, edit.draft_progress, events, steps)
     inputs = collect(parameters(film.draft), steps.plan, edit, edit.region)
     outputs = collect(DraftOutputs._fields, edit)
-    drafted = planned.success(film.draft, inputs, outputs, api_name="draft", **PUBLIC)
-    drafted.success(None, edit.drafted, None, js=_KEEP_DRAFTS, **PRIVATE)
+    planned.success(film.draft, inputs, outputs, api_name="draft", **PUBLIC | {"trigger_mode": "multiple"})
     known = collect(parameters(film.fit_drafts), steps.plan, edit)
     when_plan_changes(steps)(film.fit_drafts, known, outputs, **PRIVATE)
-    edit.draft_gallery.select(film.choose_draft, [edit.drafts, steps.plan.model], collect(EDIT, edit), **PRIVATE)
+    edit.draft_gallery.select(film.choose_draft, [edit.drafts, steps.plan.model], collect(EDIT, edit), **EACH)
 
 
 def connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
@@ -78,8 +75,3 @@ def connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
     jobs = collect(parameters(editing.stop), *parts)
     edit.stop.click(editing.stop, jobs, edit.progress, api_name="stop", **IMMEDIATE)
     return started
-
-
-def _asked(button: gr.Button, editing: EditEvents, edit: EditStep) -> gr.events.Dependency:
-    """A click, if there is a prompt."""
-    return button.click(editing.check_not_empty, edit.prompt, None, **PRIVATE)

@@ -14,6 +14,7 @@ from webui.wiring.shared import (
     EACH,
     HISTORY,
     PRIVATE,
+    PRIVATE_LATEST,
     Events,
     Steps,
     history_call,
@@ -35,6 +36,8 @@ _KEEP_VIDEO = "(video) => adaflow.keep({ video })"
 _KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
 _KEEP_BEGUN = "(job) => adaflow.keep({ job })"
 _KEEP_SHOWN = "(shown) => adaflow.keep({ shown })"
+_KEEP_DRAFTS = "(drafted) => adaflow.keep({ drafted })"
+_KEEP_PLACE = "(placed) => adaflow.keep({ placed })"
 _KEEP_RUNNING = "(progress, ...settings) => adaflow.keepRunning(progress, settings)"
 _KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
 
@@ -69,13 +72,18 @@ def _keep(events: VideoEvents, steps: Steps, keeping: list[gr.events.Dependency]
         js=_KEEP_PROMPTS,
         **PRIVATE,
     )
-    video.video.change(quietly(events.keep_video), video.video, video.video_id, **PRIVATE).then(
+    video.video.change(quietly(events.keep_video), video.video, video.video_id, **PRIVATE_LATEST).then(
         None, video.video_id, None, js=_KEEP_VIDEO, **PRIVATE
     )
     for progress in (plan.status, edit.progress, edit.draft_progress, edit.place_progress):
         progress.change(None, [progress, *settings], None, js=_KEEP_RUNNING, **PRIVATE)
-    edit.shown_job.change(None, edit.shown_job, None, js=_KEEP_SHOWN, **PRIVATE)
-    edit.job_id.change(None, edit.job_id, None, js=_KEEP_BEGUN, **PRIVATE)
+    for job, keep in (
+        (edit.shown_job, _KEEP_SHOWN),
+        (edit.job_id, _KEEP_BEGUN),
+        (edit.drafted, _KEEP_DRAFTS),
+        (edit.placed, _KEEP_PLACE),
+    ):
+        job.change(None, job, None, js=keep, **PRIVATE)
     # But for the model, of which the settings come when it is loaded (`connect_settings`).
     keep_settings(partial(gr.on, [setting.change for setting in settings if setting is not plan.model]), steps)
 

@@ -47,7 +47,8 @@ def connect_settings(events: Events, steps: Steps) -> None:
     choose = events.model.choose_model, [plan.model, plan.model_before, plan.begun], outputs
     chosen = plan.model.input(*choose, api_name="choose_model", **PUBLIC | {"trigger_mode": "multiple"})
     larger = steps.video.larger.click(events.model.larger_model, None, plan.model, **PRIVATE)
-    for event in (chosen, larger.then(*choose, **EACH)):
+    chosen_larger = larger.then(*choose, **EACH)
+    for event in (chosen, chosen_larger):
         keep_settings(event.then, steps)
     own = plan.reset.click(events.model.own_settings, plan.model, collect(PLAN, plan), **PRIVATE)
     edit.reset.click(events.editing.own_settings, plan.model, collect(EDIT, edit), **PRIVATE)
@@ -56,7 +57,8 @@ def connect_settings(events: Events, steps: Steps) -> None:
     asked = [known[name] for name in (*PLAN, *FORECAST) if name not in _FOLLOWED]
     check = events.planning.check_shown, preview_inputs(events.planning, steps), plan.stale
     gr.on([component.change for component in (*others, *asked)], *check, **PRIVATE_LATEST)
-    for when in (own.then, when_plan_changes(steps)):
+    # Two models may have the same settings of their own: then nothing of these changes with the model.
+    for when in (own.then, chosen.then, chosen_larger.then, when_plan_changes(steps)):
         when(*check, **PRIVATE_LATEST)
 
 

@@ -10,7 +10,17 @@ import gradio as gr
 from webui.events.region import RegionEvents
 from webui.messages import quietly
 from webui.outputs import OverOutputs, collect
-from webui.wiring.shared import EACH, KEEP_OVER, PRIVATE, Call, Steps, parameters, show_over, when_plan_changes
+from webui.wiring.shared import (
+    EACH,
+    KEEP_OVER,
+    PRIVATE,
+    PRIVATE_LATEST,
+    Call,
+    Steps,
+    parameters,
+    show_over,
+    when_plan_changes,
+)
 
 
 def connect_region(region: RegionEvents, steps: Steps) -> None:
@@ -34,7 +44,7 @@ def connect_region(region: RegionEvents, steps: Steps) -> None:
         part.no_region.click(*call(region.no_region, shown), **PRIVATE),
         part.give_back.upload(*call(region.give_back, shown), **PRIVATE),
         part.take_back.click(*call(region.take_back, shown), **PRIVATE),
-        steps.video.video.change(*call(quietly(region.of_video), shown), **PRIVATE),
+        steps.video.video.change(*call(quietly(region.of_video), shown), **PRIVATE_LATEST),
     ]
     changed[-1].then(lambda: None, None, part.canvas, **PRIVATE)
     file = call(region.keyframe_file, [part.keyframe_file, part.keyframe_of])

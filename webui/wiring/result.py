@@ -29,7 +29,7 @@ _NO_PROMPT = "() => ['']"
 
 def connect_retake(events: Events, steps: Steps) -> gr.events.Dependency:
     film, edit, result = events.film, steps.edit, steps.result
-    inputs = collect(parameters(film.retake), result, job_id=edit.shown_job)
+    inputs = collect(parameters(film.retake), result, edit, job_id=edit.shown_job)
     started = result.retake.click(film.retake, inputs, edit.job_id, api_name="retake", **PUBLIC)
     started.success(str, edit.job_id, result.retake_job_id, **PRIVATE)
     # What stops an edit, here too: the buttons of step 3 may be a screen away.
@@ -63,12 +63,11 @@ def connect_result(events: Events, steps: Steps, started: list[gr.events.Depende
     watch = watch_call(editing, steps)
     chosen = result.shown.input(editing.choose_shown, [result.shown, edit.watched], edit.job_id, **PRIVATE)
     result.shown.input(None, None, result.retake_prompt, js=_NO_PROMPT, **PRIVATE)
-    # One that runs goes on aside, and its progress with it.
+    # One that ran goes on aside, and its progress with it.
+    other_progress = result.retake_progress, edit.progress
     begun_edit, begun_retake = (
-        event.success(editing.turn_to, [edit.job_id, edit.watched], None, **PRIVATE) for event in started
+        event.success(str, None, progress, **EACH) for event, progress in zip(started, other_progress, strict=True)
     )
-    begun_edit.then(str, None, result.retake_progress, **PRIVATE)
-    begun_retake.then(str, None, edit.progress, **PRIVATE)
     watched = [
         begun_edit.then(*watch, api_name="watch", **PUBLIC | {"trigger_mode": "multiple"}),
         begun_retake.then(*watch_call(editing, steps, progress=result.retake_progress), **EACH),

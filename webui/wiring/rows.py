@@ -32,6 +32,7 @@ def connect_rows(events: Events, steps: Steps) -> None:
     asked = [plan.plan_id, *rows, edit.prompt]
     plan_first(wanted, edit.draft_progress, events, steps).success(film.shots, asked, rows, **PRIVATE)
     when_plan_changes(steps)(quietly(film.fit_shots), [plan.plan_id, *rows], rows, **PRIVATE)
+    add_rows(when_plan_changes(steps), film, steps)
     with edit.rows:
         gr.render([edit.prompts, plan.plan_id], [edit.prompts_version.change], show_progress="hidden")(
             lambda prompts, plan_id: _show_rows(film, edit, rows, prompts, plan_id)
@@ -39,7 +40,7 @@ def connect_rows(events: Events, steps: Steps) -> None:
 
 
 def add_rows(when: Callable[..., gr.events.Dependency], film: FilmEvents, steps: Steps) -> None:
-    """After a reload: the rows, where they are to be shown and there are none; it may have ended what makes them."""
+    """The rows, where they are to be shown and there are none: a reload or Stop may have ended what makes them."""
     edit = steps.edit
     rows, asked = collect(RowsOutputs._fields, edit), [steps.plan.plan_id, edit.prompting, edit.prompt]
     when(partial(_missing_rows, film), [*asked, *rows], rows, **PRIVATE)

@@ -24,18 +24,18 @@ from webui.wiring.shared import (
 )
 
 # What the browser remembers is said by functions of js/page.js.
-_NO_PLAN = "job, plan: null, planning: null, drafted: null, placed: null"
+_NO_PLAN = "job, plan: null, planning: null, drafted: null, drafting: null, placed: null, placing: null"
 _KEEP_NO_PLAN = f"(job, ...settings) => adaflow.keep({{ {_NO_PLAN}, settings }})"
 _HOLD = "(...jobs) => { adaflow.hold(true); return jobs; }"
 _RELEASE = "() => { adaflow.hold(false); return []; }"
 # As the handlers take them.
-_JOBS = "begun", "place_job_id", "draft_job_id", "region_job_id", "watched"
+_JOBS = "begun", "region_job_id", "watched"
 
 
 def connect_video(events: Events, steps: Steps) -> None:
     video = steps.video
     cleared, jobs = _clearing(steps)
-    chosen = video.examples.select(events.video.example, jobs, cleared, js=_HOLD, **PRIVATE)
+    chosen = video.examples.select(events.video.example, jobs, cleared, js=_HOLD, **EACH)
     events_of_upload = [video.video.upload, video.video.clear]
     uploaded = gr.on(events_of_upload, events.video.uploaded, jobs, cleared, js=_HOLD, **PRIVATE)
     for event in (chosen, uploaded):

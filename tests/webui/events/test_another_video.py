@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,17 +21,18 @@ from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui import views
-from webui.events.common.follow import show_unless_left
+from webui.events.common.follow import show_job, show_unless_left
 from webui.events.common.over import nothing
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
 from webui.events.plan import PlanEvents
 from webui.events.region import RegionEvents
-from webui.events.session import SETTINGS
+from webui.events.session import RUNNING, SETTINGS
 from webui.events.video import VideoEvents
 from webui.jobs.queue import Begun, Jobs, Watched
 from webui.jobs.tasks import Drafts, FoundPlace, Request
-from webui.outputs import PreviewOutputs
+from webui.messages import refusal
+from webui.outputs import PreviewOutputs, unchanged
 from webui.page import build
 from webui.settings import EDIT, FORECAST, PLAN, shown_values
 from webui.studio import Studio
@@ -59,22 +61,21 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
             "status",
         )
     elif kind == "place":
-        running = editing.place(plan_id, "a cube", 0.5, 0.5)
+        running = editing.place(plan_id, "a cube", 0.5, 0.5, begun)
     else:
         settings = shown_values(EDIT, profile)
         film = FilmEvents(here, [], editing)
-        running = film.draft(plan_id, "a cube", next(iter(views.TRIED)), None, *settings)
+        running = film.draft(plan_id, "a cube", next(iter(views.TRIED)), None, "", begun, *settings)
     jobs: list[str] = []
 
-    def leave(outputs: Any) -> None:
-        jobs.append(begun.plans[0] if kind == "preview" else getattr(outputs, f"{kind}_job_id"))
-        ids = {f"{each}_job_id": jobs[0] if each == kind else "" for each in ("place", "draft", "region")}
-        cleared = events.another_video(begun, **ids, watched=Watched())
-        assert cleared.plan_id == cleared.status == cleared.place_job_id == cleared.draft_job_id == ""
+    def leave() -> None:
+        jobs.append(begun.plans[0] if kind == "preview" else getattr(begun, kind))
+        cleared = events.another_video(begun, "", Watched())
+        assert cleared.plan_id == cleared.status == ""
         assert cleared.progress == cleared.draft_progress == cleared.place_progress == cleared.drafted == ""
         assert cleared.keyframes_at == cleared.region_progress == "", "frames are counted in a video"
         assert (cleared.retake_prompt, cleared.retake_seed, cleared.painted_frame, cleared.box_left) == ("", 1, 0, 25)
-        opened = events.another_plan(begun, **ids, watched=Watched())
+        opened = events.another_plan(begun, "", Watched())
         assert opened.keyframes_at == opened.frames == gr.skip(), "those of the project"
 
     seen: list[Any] = []
@@ -83,7 +84,7 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
         async for outputs in running:
             seen.append(outputs)
             if len(seen) == 1:
-                leave(outputs)
+                leave()
 
     with pytest.raises(gr.Error) as problem:
         asyncio.run(asyncio.wait_for(watch(), 30))
@@ -97,7 +98,7 @@ def test_a_model_that_is_being_loaded_is_no_part_of_a_video(tmp_path: Path) -> N
     release = threading.Event()
     load = here.jobs.submit("load", wait_for(release))
     begun = Begun(load=load)
-    assert VideoEvents(here, []).another_video(begun, "", "", "", Watched()).status != "" and begun.load == load
+    assert VideoEvents(here, []).another_video(begun, "", Watched()).status != "" and begun.load == load
     release.set()
     assert finish(here.jobs, load).state == "done"
 
@@ -126,6 +127,63 @@ def test_what_is_done_just_before_another_video_comes_is_not_shown(when: str) ->
     assert asyncio.run(asyncio.wait_for(watch(), 30)) == expected.get(when, ["shown", "taken away", "failed"])
 
 
+@pytest.mark.parametrize("kind", ["draft", "place"])
+def test_what_is_asked_for_again_replaces_what_runs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one takes nothing away that the second one shows, and is not made to its end."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    release, plan, begun = threading.Event(), small_plan(), Begun()
+
+    def run(task: Any, report: Any, stop: Any) -> Any:
+        wait_for(release)(report, stop)
+        made: Any = drafts_of(plan) if kind == "draft" else place_of(plan)
+        return replace(made, prompt=task.prompt)
+
+    here = studio(tmp_path, run)
+    mine, tried = here.store_plan(Request("a.mp4", PlanConfig()), plan), next(iter(views.TRIED))
+    editing = EditEvents(here)
+    film, settings = FilmEvents(here, [], editing), shown_values(EDIT, here.profile())
+    again = film.begin_draft if kind == "draft" else editing.begin_place
+
+    def ask(prompt: str) -> AsyncIterator[Any]:
+        assert again(prompt, begun) == ""
+        if kind == "draft":
+            return film.draft(mine, prompt, tried, None, "", begun, *settings)
+        return editing.place(mine, prompt, 0.5, 0.5, begun)
+
+    async def visit() -> Any:
+        first = ask("a cube")
+        await anext(first)
+        job = getattr(begun, kind)
+        second = ask("a star")
+        await anext(second)
+        with pytest.raises(gr.Error) as problem:
+            await anext(first)
+        assert not problem.value.visible and finish(here.jobs, job).state == "stopped"
+        release.set()
+        return [outputs async for outputs in second][-1]
+
+    shown = asyncio.run(asyncio.wait_for(visit(), 30))
+    assert "a star" in getattr(shown, f"{kind}_sentence") and getattr(begun, kind) == ""
+
+
+def test_the_progress_goes_where_what_was_made_cannot_be_shown() -> None:
+    jobs = Jobs()
+    job = jobs.submit("plan", lambda report, stop: "gone")
+    finish(jobs, job)
+
+    def make(snapshot: Any) -> Any:
+        raise refusal("there is no plan yet")
+
+    async def watch() -> list[Any]:
+        seen = []
+        with pytest.raises(gr.Error, match="no plan"):
+            async for outputs in show_job(jobs, job, "preview", "status", unchanged(PreviewOutputs), make):
+                seen.append(outputs.status)  # up to where it fails
+        return seen
+
+    assert asyncio.run(watch()) == [""]
+
+
 def edit_that_waits(here: Studio, release: threading.Event, title: str = "ball.mp4, “a cube”") -> str:
     job = here.jobs.submit("edit", wait_for(release), title=title)
     until(lambda: here.jobs.snapshot(job).state == "running")
@@ -143,7 +201,7 @@ def test_an_edit_goes_on_aside_and_says_of_which_video_it_is(tmp_path: Path) -> 
         async for outputs in editing.watch(job, watched):
             seen.append(outputs)
             if len(seen) == 1:
-                cleared = VideoEvents(here, []).another_video(Begun(), "", "", "", watched)
+                cleared = VideoEvents(here, []).another_video(Begun(), "", watched)
                 assert cleared.job_id == cleared.progress == cleared.retake_progress == ""
                 assert cleared.result.visible is False
 
@@ -201,6 +259,10 @@ def drafts_of(plan: Any) -> Drafts:
     return Drafts(plan.video.digest, plan.config, plan.model, "a cube", (("edit", EditConfig(), draft),))
 
 
+def place_of(plan: Any) -> FoundPlace:
+    return FoundPlace(plan.video.digest, plan.config, plan.model, "a cube", Place(None, 1.0, False, "why"))
+
+
 def ended(event: AsyncIterator[Any], release: threading.Event | None = None) -> Any:
     """The last outputs of an event; at the first ones `release` is set."""
 
@@ -214,39 +276,40 @@ def ended(event: AsyncIterator[Any], release: threading.Event | None = None) -> 
     return asyncio.run(asyncio.wait_for(watch(), 30))
 
 
-@pytest.mark.parametrize("kind", ["planning", "drafted", "placed"])
+@pytest.mark.parametrize("kind", RUNNING)
 def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path: Path) -> None:
     """And what was done meanwhile is shown."""
     here, release, plan = studio(tmp_path), threading.Event(), small_plan()
     planning, editing = PlanEvents(here), EditEvents(here)
     request = Request(str(drawn_clip), PlanConfig(prune=0.3))
     mine = here.store_plan(request, plan)
-    found = FoundPlace(plan.video.digest, plan.config, plan.model, "a cube", Place(None, 1.0, False, "why"))
+    found = place_of(plan)
 
     def work(report: Any, stop: Any) -> Any:
         wait_for(release)(report, stop)
-        return {"planning": mine, "drafted": drafts_of(plan), "placed": found}[kind]
+        return {"planning": mine, "drafting": drafts_of(plan), "placing": found}[kind]
 
-    job = here.jobs.submit({"planning": "plan", "drafted": "draft", "placed": "place"}[kind], work)
+    job = here.jobs.submit({"planning": "plan", "drafting": "draft", "placing": "place"}[kind], work)
     settings = [str(number) for number in range(len(SETTINGS))]
     session = {kind: job, "video": here.keep_video(str(drawn_clip)), "settings": settings}
     session |= {} if kind == "planning" else {"plan": mine}
     begun = Begun()
     had, _, shown = restored(here, session, begun)
     assert (had.video, had.drafted, had.placed) == (str(drawn_clip), "", "")
-    assert (had.draft_job_id, had.place_job_id) == tuple(job * (name == kind) for name in ("drafted", "placed"))
+    assert (begun.draft, begun.place) == tuple(job * (name == kind) for name in ("drafting", "placing"))
     assert begun.plans == [job] * (kind == "planning")
     if kind == "planning":
         assert had.plan_id == "" and list((shown | {"side": shown["side"].value}).values()) == settings
         assert ended(planning.go_on_planning(had.plan_id, begun), release).plan_id == mine
         assert restored(here, session)[0].plan_id == mine, "as when it was done while nobody looked"
-    elif kind == "drafted":
+    elif kind == "drafting":
         film = FilmEvents(here, [], editing)
-        assert ended(film.show_drafts(had.plan_id, had.drafted, job), release).drafted == job
+        assert ended(film.show_drafts(had.plan_id, had.drafted, begun), release).drafted == job
         assert restored(here, session)[0].drafted == job
     else:
-        assert ended(editing.show_place(had.plan_id, had.placed, job), release).placed == job
+        assert ended(editing.show_place(had.plan_id, had.placed, begun), release).placed == job
         assert restored(here, session)[0].placed == job
+    assert begun.of_video == (*begun.plans, "", "") and begun.plans == []
 
 
 def test_settings_come_back_before_they_are_planned(drawn_clip: Path, tmp_path: Path) -> None:
@@ -272,16 +335,20 @@ def test_what_a_project_holds_over_the_picture_comes_back_before_it_is_planned(t
 
 
 def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> None:
-    here = studio(tmp_path)
+    """What was made before that is there still."""
+    here, begun = studio(tmp_path), Begun()
     mine, release = here.store_plan(Request("ball.mp4", PlanConfig()), small_plan()), threading.Event()
     jobs = {name: here.jobs.submit(name, wait_for(release)) for name in ("draft", "place")}
     for job in jobs.values():
         here.jobs.stop(job)
         assert finish(here.jobs, job).state == "stopped"
-    had, *_ = restored(here, {"plan": mine, "drafted": jobs["draft"], "placed": jobs["place"]})
+    stopped = {"plan": mine, "drafting": jobs["draft"], "placing": jobs["place"]}
+    had, *_ = restored(here, stopped, begun)
     editing = EditEvents(here)
-    assert ended(FilmEvents(here, [], editing).show_drafts(mine, had.drafted)).drafted == ""
-    assert ended(editing.show_place(mine, had.placed)).placed == ""
+    assert ended(FilmEvents(here, [], editing).show_drafts(mine, had.drafted, begun)).drafted == ""
+    assert ended(editing.show_place(mine, had.placed, begun)).placed == ""
+    had, *_ = restored(here, stopped | {"drafted": "a draft", "placed": "a place"})
+    assert (had.drafted, had.placed) == ("a draft", "a place")
 
 
 def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
@@ -293,12 +360,12 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     film, region = FilmEvents(here, [], editing), RegionEvents(here)
     request, plan, other = Request("clips/my ball.mp4", PlanConfig()), small_plan(), small_plan(keyframes=2)
     mine, another = here.store_plan(request, plan), here.store_plan(request, other)
-    found = FoundPlace(plan.video.digest, plan.config, plan.model, "a cube", Place(None, 1.0, False, "why"))
+    found = place_of(plan)
     drafted = here.jobs.submit("draft", lambda report, stop: drafts_of(plan))
     placed = here.jobs.submit("place", lambda report, stop: found)
     finish(here.jobs, placed)
 
-    shown, place = ended(film.show_drafts(mine, drafted)), ended(editing.show_place(mine, placed))
+    shown, place = ended(film.show_drafts(mine, drafted, Begun())), ended(editing.show_place(mine, placed, Begun()))
     assert (
         shown.draft.visible and shown.drafted == drafted and len(shown.drafts) == 1 and "a cube" in shown.draft_sentence
     )
@@ -306,14 +373,16 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     assert place.place.visible and place.placed == placed
     for made, none in ((film.show_drafts, "drafted"), (editing.show_place, "placed")):
         for plan_id, job in ((another, drafted if none == "drafted" else placed), (mine, "unknown"), ("", drafted)):
-            assert getattr(ended(made(plan_id, job)), none) == "", "nothing of another plan"
+            assert getattr(ended(made(plan_id, job, Begun())), none) == "", "nothing of another plan"
 
-    assert film.fit_drafts(mine, drafted, "").drafted != "" and editing.fit_place(mine, placed, "").placed != ""
+    idle = Begun()
+    assert film.fit_drafts(mine, drafted, idle).drafted != "" and editing.fit_place(mine, placed, idle).placed != ""
     for plan_id in (another, ""):
-        gone, no_place = film.fit_drafts(plan_id, drafted, ""), editing.fit_place(plan_id, placed, "")
+        gone, no_place = film.fit_drafts(plan_id, drafted, idle), editing.fit_place(plan_id, placed, idle)
         assert gone.draft.visible is False and gone.drafted == gone.draft_progress == ""
         assert no_place.place.visible is False and no_place.placed == no_place.place_progress == ""
-    assert film.fit_drafts(another, drafted, "others").draft_progress != "", "that of the ones that are being made"
+    busy = Begun(draft="others")
+    assert film.fit_drafts(another, drafted, busy).draft_progress != "", "that of the ones that are being made"
 
     keyframe = int(plan.segments.keyframes[0])
     file, taken_from = region.keyframe_file(mine, keyframe, views.THE_DRAFT, drafted)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import warnings
 from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,17 +16,21 @@ import gradio as gr
 import numpy as np
 import pytest
 
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.report.scores import Scores
 from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui import views
+from webui.events.common.over import nothing
 from webui.events.edit import BeginEvents, EditEvents, _watch_outputs
 from webui.events.film import FilmEvents
 from webui.events.plan import PlanEvents
+from webui.events.video import VideoEvents
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Begun, Watched
 from webui.jobs.tasks import EditTask, PlanTask
+from webui.limits import Limits
 from webui.outputs import PreviewOutputs, WatchOutputs, unchanged
 from webui.page import build
 from webui.settings import EDIT, FORECAST, PLAN, shown_values
@@ -61,7 +67,7 @@ def test_another_edit_of_the_video_is_followed_and_the_first_one_goes_on_aside(t
         one = asyncio.create_task(watch(first))
         while not seen[first]:
             await asyncio.sleep(0.01)
-        editing.turn_to(second, watched)
+        watched.turn_to(second)
         other = asyncio.create_task(watch(second))
         await asyncio.wait_for(one, 30)
         shown = len(seen[first])
@@ -84,12 +90,26 @@ def test_a_retake_is_stopped_also_where_another_edit_is_looked_at(tmp_path: Path
     finish(here.jobs, shown)
     retake, other = (here.jobs.submit("edit", wait_for(release)) for _ in range(2))
     for job in (other, retake, shown):
-        editing.turn_to(job, watched)
+        watched.turn_to(job)
     assert editing.stop_retake(retake, shown, watched) == gr.skip()
     assert finish(here.jobs, retake).state == "stopped" and not here.jobs.snapshot(other).stopping
     assert editing.stop_retake("", other, watched) == gr.skip(), "after a reload it is what runs"
     assert finish(here.jobs, other).state == "stopped"
     assert "Nothing is running" in editing.stop_retake(retake, shown, watched)
+
+
+def finished_edit(folder: Path, frames: np.ndarray, **values: Any) -> FinishedEdit:
+    """An edit of these frames [T, H, W, 3] that says nothing."""
+    nothing_else = dict.fromkeys((field.name for field in fields(FinishedEdit)), "")
+    made = {"folder": folder, "before": frames, "after": frames, "fps": 10, "asked": None} | values
+    return FinishedEdit(**nothing_else | made)  # type: ignore[arg-type]
+
+
+def uneven_edit(folder: Path) -> FinishedEdit:
+    """Of 5 frames, the last of which is shown for six times as long as each other."""
+    frames = np.zeros((5, 2, 2, 3), np.uint8)
+    video = replace(small_plan().video, frames=frames, times=(3.0, 3.1, 3.2, 3.3, 3.4, 4.0))
+    return finished_edit(folder, frames, asked=SimpleNamespace(plan=SimpleNamespace(video=video)))
 
 
 @pytest.mark.parametrize(
@@ -99,12 +119,19 @@ def test_the_frame_that_is_shown_is_the_one_that_has_begun(
     second: float, first: int, end: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of frames of uneven lengths, and where the video has ended."""
-    video = replace(small_plan().video, frames=np.zeros((5, 2, 2, 3)), times=(3.0, 3.1, 3.2, 3.3, 3.4, 4.0))
-    edit: Any = SimpleNamespace(asked=SimpleNamespace(plan=SimpleNamespace(video=video)), after=video.frames, fps=10)
     film = FilmEvents(studio(tmp_path), [], EditEvents(studio(tmp_path)))
+    edit = uneven_edit(tmp_path)
     monkeypatch.setattr(film.editing, "finished", lambda job: edit if job == "job" else None)
     assert (film.begin_here("job", second), film.end_here("job", second)) == (first, end)
     assert film.begin_here("", second) == film.end_here("", second) == gr.skip()
+
+
+def test_times_are_those_of_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    editing, edit = EditEvents(studio(tmp_path)), uneven_edit(tmp_path)
+    monkeypatch.setattr(editing, "finished", lambda job: edit if job == "job" else None)
+    assert "0.40 s, frame 4:" in editing.compare("job", 4).compared_line
+    assert "Frames 3 to 4, 0.70 s" in FilmEvents(editing.studio, [], editing).stretch("job", 3, 5)
 
 
 def test_the_prompt_of_a_stretch_goes_with_the_edit_that_it_was_for(
@@ -118,12 +145,10 @@ def test_the_prompt_of_a_stretch_goes_with_the_edit_that_it_was_for(
     assert [event.js for event in chosen if event.outputs == [prompt]] == ["() => ['']"]
     report = tmp_path / "report.json"
     report.write_text("{}")
-    values: dict[str, Any] = dict.fromkeys((field.name for field in fields(FinishedEdit)), "")
-    frames = np.zeros((4, 2, 2, 3), np.uint8)
-    values |= {"before": frames, "after": frames, "fps": 10, "edited": 4, "warnings": ()}
-    values |= {"scores": Scores(None, None, None), "folder": tmp_path}
+    values = {"edited": 4, "warnings": (), "scores": Scores(None, None, None)}
     values |= dict.fromkeys(("source", "edit", "delivered", "report", "project"), report)
-    jobs, made = studio(tmp_path).jobs, (FinishedEdit(**values | {"stretch": stretch}) for stretch in (None, (1, 3)))
+    frames, jobs = np.zeros((4, 2, 2, 3), np.uint8), studio(tmp_path).jobs
+    made = (finished_edit(tmp_path, frames, **values, stretch=stretch) for stretch in (None, (1, 3)))
     for kept in ("", gr.skip()):
         done = finish(jobs, jobs.submit("edit", lambda report, stop: next(made)))
         assert _watch_outputs(done).retake_prompt == kept
@@ -146,9 +171,7 @@ def test_after_a_reload_an_edit_is_shown_again_whose_retake_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = studio(tmp_path)
-    editing, values = EditEvents(here), dict.fromkeys(each.name for each in fields(FinishedEdit))
-    nothing_yet = np.zeros((1, 2, 2, 3), np.uint8)
-    edit = FinishedEdit(**values | {"before": nothing_yet, "after": nothing_yet, "folder": tmp_path})  # type: ignore[arg-type]
+    editing, edit = EditEvents(here), finished_edit(tmp_path, np.zeros((1, 2, 2, 3), np.uint8))
     monkeypatch.setattr(
         "webui.events.edit._watch_outputs", lambda snapshot: unchanged(WatchOutputs, shown_job=snapshot.id)
     )
@@ -164,7 +187,7 @@ def test_after_a_reload_an_edit_is_shown_again_whose_retake_was_stopped(
     )
 
 
-def held_studio(folder: Path, release: threading.Event) -> tuple[Studio, list[Any]]:
+def held_studio(folder: Path, release: threading.Event, limits: Limits | None = None) -> tuple[Studio, list[Any]]:
     """What is planned and edited waits for `release`; and the tasks that were begun."""
     tasks: list[Any] = []
 
@@ -173,41 +196,130 @@ def held_studio(folder: Path, release: threading.Event) -> tuple[Studio, list[An
         wait_for(release)(report, stop)
         return small_plan()
 
-    return Studio("embedded", "cpu", folder, runner=run), tasks
+    return Studio("embedded", "cpu", folder, runner=run, limits=limits), tasks
 
 
-def clicked(here: Studio, clip: Path, begun: Begun, prompt: str = "a cube", deliver: str = "source") -> Any:
-    """A click on Edit, before anything was planned."""
-    shown = shown_values([*PLAN, *EDIT], here.profile())
-    asked = prompt, views.ONE, [], {}, None, [], deliver, None
+def clicked(
+    here: Studio, clip: Path, begun: Begun, watched: Watched | None = None, plan_id: str = "", **other: Any
+) -> Any:
+    """A click on Edit, by default before anything was planned."""
+    shown = shown_values([*PLAN, *EDIT], here.profile(), {name: other.pop(name) for name in EDIT if name in other})
+    asked = {
+        "prompt": "a cube", "prompting": views.ONE, "prompts": [], "rows_of": {}, "crossfade": None, "takes": [],
+        "deliver": "source", "over": None, "over_id": "",
+    } | other  # fmt: skip
     begin = BeginEvents(PlanEvents(here), EditEvents(here)).begin
-    return begin("", str(clip), "a ball", "", 0, "", begun, *asked, *shown)
+    return begin(plan_id, str(clip), "a ball", "", 0, "", begun, watched or Watched(), *asked.values(), *shown)
 
 
-@pytest.mark.parametrize("deliver", ["source", "nonsense"])
+@pytest.mark.parametrize("over", [None, nothing(video="of others", masks={0: np.ones((48, 64), bool)})])
 def test_an_edit_comes_after_its_planning_though_the_page_is_closed(
-    deliver: str, drawn_clip: Path, tmp_path: Path
+    over: Any, drawn_clip: Path, tmp_path: Path
 ) -> None:
-    """The browser knows it from the first moment, and what is wrong with it is said by its job."""
-    release, begun = threading.Event(), Begun()
-    here, tasks = held_studio(tmp_path, release)
+    """The browser knows it from the first moment, and what is wrong with it is said by its job, also where the queue is
+    full by then."""
+    release, begun, room = threading.Event(), Begun(), Limits(waiting=1)
+    here, tasks = held_studio(tmp_path, release, room)
 
     async def click_and_leave() -> tuple[str, str]:
-        outputs = clicked(here, drawn_clip, begun, deliver=deliver)
+        outputs = clicked(here, drawn_clip, begun, over=over)
         *_, edit = await anext(outputs)
         (planning,) = begun.plans
         await outputs.aclose()
         return planning, edit
 
     planning, edit = asyncio.run(click_and_leave())
-    assert here.jobs.snapshot(edit) is None
+    assert here.jobs.snapshot(edit) is None and begun.plans == [planning], "Stop ends it where the tab is there again"
+    until(lambda: tasks)
+    if over:
+        here.jobs.submit("edit", wait_for(release))
     release.set()
     assert finish(here.jobs, planning).state == "done"
     ended = finish(here.jobs, edit)
-    assert ended.kind == "edit" and [type(task) for task in tasks] == [PlanTask, EditTask][: 1 + (deliver == "source")]
-    assert deliver == "source" or "deliver is 'nonsense'" in ended.problem
-    had, *_ = restored(here, {"edits": ["stopped before it began", edit]})
-    assert had.job_id == edit, "a new tab finds it among the browser's edits"
+    assert ended.kind == "edit" and [type(task) for task in tasks] == [PlanTask, EditTask][: 1 + (over is None)]
+    assert over is None or "is of other frames" in ended.problem
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"deliver": "nonsense"}, "Deliver is 'nonsense'"),
+        ({"seed": -1}, "[Ss]eed is -1"),
+        ({"prompting": views.BY_SHOT, "prompts": [{"frames": [4, 2], "prompt": "a cube"}]}, "4:2"),
+        ({"over_id": "what is not kept any more"}, "not kept any more; reload"),
+        ({}, "1 of your jobs"),
+    ],
+)
+def test_what_is_wrong_with_an_edit_is_said_before_its_planning(
+    wrong: dict[str, Any], said: str, drawn_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = held_studio(tmp_path, threading.Event())
+    monkeypatch.setattr("webui.studio.visitor", lambda own: {"me": 1})
+    if not wrong:
+        here.jobs.submit("edit", wait_for(threading.Event()), visitor={"me": 1})
+    with pytest.raises(gr.Error, match=said):
+        asyncio.run(anext(clicked(here, drawn_clip, Begun(), **wrong)))
+    assert sum(here.jobs.counts().values()) == (not wrong)
+
+
+def test_an_edit_that_is_queued_as_the_video_changes_goes_on_aside(drawn_clip: Path, tmp_path: Path) -> None:
+    """Before the page knows of it; with a planning before it, and without. Stop ends it."""
+    planned, begun, watched = threading.Event(), Begun(), Watched()
+
+    def run(task: Any, report: Any, stop: Any) -> Any:
+        return wait_for(planned if isinstance(task, PlanTask) else threading.Event())(report, stop) and small_plan()
+
+    here = Studio("embedded", "cpu", tmp_path, runner=run)
+    videos, editing = VideoEvents(here, []), EditEvents(here)
+
+    async def click(plan_id: str = "") -> tuple[str, str]:
+        """The jobs of the planning, where there is one, and of the edit, which runs by now."""
+        outputs = clicked(here, drawn_clip, begun, watched, plan_id)
+        *_, edit = await anext(outputs)
+        planning = begun.plans[0] if begun.plans else ""
+        planned.set()
+        until(lambda: (job := here.jobs.snapshot(edit)) is not None and job.state == "running")
+        videos.another_video(begun, "", watched)
+        assert (watched.here, watched.aside[-1]) == ([], edit)
+        if planning:
+            with pytest.raises(gr.Error):
+                [shown async for shown in outputs]
+        assert editing.stop("", begun, watched=watched) == gr.skip()
+        assert finish(here.jobs, edit).state == "stopped"
+        return planning, edit
+
+    planning, _ = asyncio.run(click())
+    asyncio.run(click(finish(here.jobs, planning).result))
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_a_failure_is_told_to_who_waits_for_it(mine: bool, tmp_path: Path) -> None:
+    """It was told again in each new tab, which began with it."""
+    here = studio(tmp_path)
+    here.jobs.refuse("edit", AdaFlowError("it cannot be done"), "failed")
+    done = here.jobs.submit("edit", lambda report, stop: 1)
+    assert finish(here.jobs, done).state == "done"
+    had, *_ = restored(here, {"edits": ["stopped before it began", "failed", done]})
+    assert had.job_id == done, "a new tab begins with what is done"
+    watched = Watched(here=["failed"] if mine else [])
+
+    async def watch() -> Any:
+        return [outputs async for outputs in EditEvents(here).watch("failed", watched)][-1]
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert "It cannot be done" in asyncio.run(watch()).progress
+    assert [str(warning.message) for warning in told] == ["It cannot be done"] * mine
+
+
+def test_edits_that_came_to_nothing_take_no_place_among_those_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editing, edit = EditEvents(studio(tmp_path)), finished_edit(tmp_path, np.zeros((1, 2, 2, 3), np.uint8))
+    monkeypatch.setattr(editing, "finished", lambda job: edit if job.startswith("done") else None)
+    monkeypatch.setattr(views, "history", lambda edits: "")
+    listed = editing.more_history(json.dumps([f"{what} {n}" for n in range(20) for what in ("stopped", "done")]), "")
+    assert [job for _, job in listed.shown.choices] == [f"done {n}" for n in range(12)]
 
 
 @pytest.mark.parametrize("button", ["edit", "preview"])

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.config import PRESETS, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
 from adaflow_core.model.loading import EMBEDDED
@@ -135,7 +135,7 @@ def test_after_a_reload_the_page_shows_the_model_that_was_chosen(studio: Studio)
 def test_a_project_brings_its_model(studio: Studio, drawn_clip: Path, tmp_path: Path) -> None:
     clip = shutil.copy(drawn_clip, tmp_path / "ball.mp4")
     prompts = ({"frames": [0, 12], "prompt": "a cube"},)
-    project = Project(Path(clip), PlanConfig(), EditConfig(), prompts, model=OTHER)
+    project = Project(Path(clip), *PRESETS["fast"], prompts, model=OTHER)
     project.save(tmp_path / "ball.json")
     film = FilmEvents(studio, [], EditEvents(studio))
     values = film.open_project(str(tmp_path / "ball.json"), str(clip))
@@ -143,7 +143,8 @@ def test_a_project_brings_its_model(studio: Studio, drawn_clip: Path, tmp_path: 
     opened, shown = ProjectOutputs(*values[:first]), ModelShown(*values[first : first + len(ModelShown._fields)])
     assert opened.model == shown.model_before == OTHER and shown.toy == ""
     assert opened.side.value == 0 and f"({studio.profile(OTHER).size})" in opened.side.choices[0][0]
-    assert len(values) == first + len(ModelShown._fields) + len(ALL)
+    settings = dict(zip(ALL, values[first + len(ModelShown._fields) :], strict=True))
+    assert (settings["steps"], settings["inversion_steps"], settings["fidelity"]) == (12, 12, 0.5)
     replace(project, model=str(EMBEDDED)).save(tmp_path / "there" / "ball.json")  # as a command writes it
     values = film.open_project(shutil.copy(tmp_path / "there" / "ball.json", tmp_path / "uploaded.json"), str(clip))
     assert ProjectOutputs(*values[:first]).model == str(EMBEDDED), "by its name, as no path leads to it from here"

@@ -18,10 +18,10 @@ from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
 from adaflow_core.video.decode import decode_video
-from webui.events.common.over import asked_over, has_pictures, nothing, of_plan, opened_from, words_found_in
+from webui.events.common.over import asked_over, has_pictures, held, nothing, of_plan, opened_from, words_found_in
 from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
-from webui.studio import StoredPlan
+from webui.studio import StoredPlan, Studio
 
 MASK = np.zeros((64, 64), bool)
 MASK[10:30, 10:30] = True
@@ -50,6 +50,15 @@ def test_what_was_painted_on_other_frames_is_refused(drawn_clip: Path) -> None:
     assert asked_over(elsewhere, nothing(video="of others", id="mine")) == (None, None), "there is nothing"
     assert of_plan(elsewhere, over)["id"] == "mine", "a browser finds it by the same id"
     assert asked_over(None, over) == asked_over(here, {}) == (None, None)
+
+
+def test_what_gradio_forgot_is_found_by_the_id_that_the_browser_has(tmp_path: Path) -> None:
+    studio = Studio("embedded", "cpu", tmp_path)
+    over = studio.keep_over(nothing(masks={0: MASK}))
+    assert held(studio, {}, over["id"]) == held(studio, over, "") == over and held(studio, None, "") == {}
+    studio.forget_older_than(0)
+    with pytest.raises(AdaFlowError, match="not kept any more; reload it"):
+        held(studio, {}, over["id"])
 
 
 def test_without_a_plan_there_is_nothing_to_find_words_in() -> None:

@@ -18,7 +18,7 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.picture.region import RegionMask
 from helpers.plans import small_plan
 from webui import views
-from webui.events.common.over import Over, region_of
+from webui.events.common.over import Over, asked_over, region_of
 from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
 from webui.outputs import OverOutputs
@@ -200,19 +200,24 @@ def test_a_search_that_finds_nothing_leaves_the_region_before(page: Page) -> Non
     run(visit())
 
 
-def test_a_region_of_other_frames_than_those_of_the_plan_is_not_shown(page: Page) -> None:
-    """There is another plan by the time that it is found: with another size, or another range of frames."""
+def another_plan(page: Page) -> str:
+    """Of other frames of the video, or of another size."""
     plan = small_plan()
     other = replace(plan, video=replace(plan.video, digest="of other frames"))
-    another = page.studio.store_plan(Request("a.mp4", PlanConfig()), other)
+    return page.studio.store_plan(Request("a.mp4", PlanConfig()), other)
+
+
+def test_a_region_of_other_frames_than_those_of_the_plan_is_not_shown(page: Page) -> None:
+    """There is another plan by the time that it is found: with another size, or another range of frames."""
+    another = another_plan(page)
 
     async def show(plan_id: str) -> None:
-        async for outputs in page.region.show_over(plan_id, page.over):
-            page.take(outputs)
+        await page.end(page.region.show_over(plan_id, page.over))
 
     async def visit() -> None:
         searching = await page.begin(page.box())
-        await show(page.plan_id)
+        async for outputs in page.region.show_over(page.plan_id, page.over):
+            page.take(outputs)
         assert region_of(page.over) is not None, "of this plan it goes on"
         await show(another)
         await page.end(searching)
@@ -220,3 +225,27 @@ def test_a_region_of_other_frames_than_those_of_the_plan_is_not_shown(page: Page
     run(visit())
     assert region_of(page.over) is None and "it is not used" in page.shown["region_line"]
     assert page.shown["region_job_id"] == ""
+
+
+def test_what_was_painted_comes_back_with_its_frames(page: Page) -> None:
+    """And a region of words goes with all of them; what is taken away meanwhile does not come back."""
+    another, mine = another_plan(page), page.plan_id
+
+    async def show(plan_id: str) -> None:
+        await page.end(page.region.show_over(plan_id, page.over))
+
+    run(page.end(page.box()))
+    painted = page.over["masks"]
+    run(show(another))
+    assert "comes back" in page.shown["region_line"] and page.studio.find_over(page.over["id"]) == page.over
+    region, _ = asked_over(page.studio.find_plan(mine), page.over)
+    assert region is not None and region.painted == painted, "also for an edit before the page shows it"
+    run(show(mine))
+    assert page.over["masks"] == painted and "painted on frame 0" in page.shown["region_line"]
+    run(show(another))
+    page.take(page.region.no_region(page.over))
+    run(show(mine))
+    assert region_of(page.over) is None
+    run(page.end(page.words()))
+    run(show(another))
+    assert page.over["words"] == "ball" and "“ball”" in page.shown["region_line"]

@@ -49,21 +49,49 @@ def test_parts_come_one_after_another() -> None:
         course.report(Progress(stage, 8, 8, 9.0))
     assert course.remaining() == 2 + 22 + 22
     course.report(Progress("decode frames", 8, 8, 1.0))
-    course.report(Progress("edit", 4, 8, 5.0))
+    course.report(Progress("edit", 4, 8, 5.0, part=1))
     assert course.remaining() == 5 + 2 + 22
-    course.report(Progress("edit", 8, 8, 10.0))
-    course.report(Progress("edit", 2, 8, 1.0))
+    course.report(Progress("edit", 8, 8, 10.0, part=1))
+    course.report(Progress("edit", 2, 8, 1.0, part=2))
     assert course.remaining() == 3 + 2
+
+
+def test_parts_that_the_cache_has_are_not_to_come() -> None:
+    part = {"invert": 10.0, "edit": 20.0}
+    course = Course([part, part, {}, part, part | {"score": 4.0}])
+    course.report(Progress("edit", 5, 10, 10.0, part=1))  # the first had come into the cache since it was forecast
+    assert course.remaining() == 10 + 30 + 34
+    course.report(Progress("check", 0, 8, 0.0, part=-1))  # as had the last two
+    course.report(Progress("score", 1, 2, 2.0, part=-1))
+    assert course.remaining() == 2
+    assert Course([{}, {}]).remaining() is None
 
 
 def test_without_seconds_the_bar_moves_by_the_stages() -> None:
     course, seen = Course((), PLANNING), []
-    for stage in ("load", "decode", "features", "similarity", "refine", "similarity", "match", "measure"):
+    for stage in (
+        "load",
+        "decode",
+        "features",
+        "similarity",
+        "refine",
+        "borders",
+        "residual",
+        "similarity",
+        "match",
+        "measure",
+    ):
         for done in (0, 4):
             course.report(Progress(stage, done, 4, float(done)))
             seen.append(course.share(1.0))
     assert course.remaining() is None
     assert seen == sorted(seen) and seen[1] == 0 < seen[3] < seen[5] < seen[-1] == 1
-    load = Course((), LOADING)
-    load.report(Progress("download", 5, 10, 1.0))
-    assert 0.4 < load.share(1.0) < 0.5
+    load, seen = Course((), LOADING), []
+    for stage, done in (("load", 0), ("download", 0), ("download", 5), ("download", 10)):
+        load.report(Progress(stage, done, 10, float(done)))
+        seen.append(load.share(1.0))
+    assert seen[:2] == [0, 0] and 0.4 < seen[2] < 0.5 and seen[3] > 0.9
+    beside = Course((), PLANNING)
+    for stage, done in (("decode", 4), ("encode", 1), ("cuts", 0), ("encode", 4)):
+        beside.report(Progress(stage, done, 4, float(done)))
+    assert beside.share(1.0) == pytest.approx((1 + 2) / 14), "features are still to come"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,10 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+from adaflow_core.config import EditConfig
 from helpers.hub import Hub, save_repository, serve_hub
+from helpers.jobs import until, wait_for
+from helpers.plans import small_plan
 from webui import views
 from webui.jobs.engines import Engines
 from webui.jobs.queue import Snapshot
+from webui.jobs.tasks import Request
+from webui.limits import Limits
 from webui.studio import Studio
 
 NAME = "someone/model"
@@ -46,13 +52,31 @@ def test_a_download_is_shown_stopped_and_gone_on_with(hub: Hub, tmp_path: Path) 
     job = studio.load()
     snapshot = wait(studio, job, lambda s: s.progress is not None and s.progress.stage == "download")
     shown = views.progress(snapshot)
-    assert "Downloading the model" in shown
+    assert "Downloading the model" in shown and snapshot.share < 0.9
     began = time.monotonic()
     studio.jobs.stop(job)
     assert wait(studio, job, lambda s: s.finished).state == "stopped"
     assert time.monotonic() < began + 30  # the stall takes a minute
     assert wait(studio, studio.load(), lambda s: s.finished).state == "done"
     assert studio.profile().size == 128
+
+
+def test_a_model_that_is_chosen_does_not_wait_for_edits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it refused to a visitor who has as many edits waiting as may be."""
+    monkeypatch.setattr("webui.studio.visitor", lambda own: {"a tab": own})
+    release = threading.Event()
+    studio = Studio(
+        NAME, "cpu", tmp_path, limits=Limits(own=2),
+        runner=lambda task, report, stop: wait_for(release)(report, stop),
+    )  # fmt: skip
+    plan = small_plan()
+    plan_id = studio.store_plan(Request("clip.mp4", plan.config), plan)
+    edits = [studio.edit(plan_id, "a blue ball", EditConfig()) for _ in range(2)]
+    until(lambda: studio.jobs.counts().get("running"))
+    waiting = wait(studio, studio.load(), lambda s: True)
+    for job in (*edits, waiting.id):
+        studio.jobs.stop(job)
+    assert waiting.state == "waiting" and waiting.ahead == 1
 
 
 def test_a_prompt_that_is_typed_loads_no_model(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:

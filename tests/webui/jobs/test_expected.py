@@ -12,9 +12,12 @@ import pytest
 
 from adaflow_core.config import EditConfig
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.film.timeline import PromptRange, Timeline
+from adaflow_core.film.known import draft_key, part_keys, remember
+from adaflow_core.film.timeline import PromptRange, Timeline, stretches
+from adaflow_core.picture.over import NOTHING
 from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.region.window import Window
+from adaflow_core.storage.cache import Cache
 from helpers.jobs import finish
 from helpers.plans import small_plan
 from webui.jobs import expected
@@ -27,18 +30,53 @@ PLAN = small_plan()  # 20 frames, a cut at 14; an edit takes 95 s, one of the ke
 
 def test_stretches_and_takes_take_their_share() -> None:
     some = Timeline((PromptRange(0, 5, "a blue ball"), PromptRange(14, 20, "a cube")))
-    parts = expected.of_edit(PLAN, some, [{"frames": [14, 16]}])
+    parts = expected.of_edit(PLAN, some, EditConfig(), [{"frames": [14, 16]}])
     assert [part.total for part in parts] == pytest.approx([95 / 4, 95 * 6 / 20, 95 / 10 + 17.25 / 3])
-    assert sum(part.total for part in expected.of_edit(PLAN, some, crop=0.1)) == pytest.approx(95 * 11 / 200)
+    assert sum(part.total for part in expected.of_edit(PLAN, some, EditConfig(), crop=0.1)) == pytest.approx(
+        95 * 11 / 200
+    )
     with pytest.raises(AdaFlowError, match="not within the video"):
-        expected.of_edit(PLAN, some, [{"frames": [10, 40]}])
+        expected.of_edit(PLAN, some, EditConfig(), [{"frames": [10, 40]}])
 
 
 def test_drafts_take_what_keyframes_do_and_search_and_invert_once() -> None:
-    parts = expected.of_drafts(PLAN, 4)
+    settings = [EditConfig(seed=seed) for seed in range(4)]
+    parts = expected.of_drafts(PLAN, "a blue ball", settings)
     assert [part.total for part in parts] == pytest.approx([17.25, *[12.75] * 3])
     place = replace(PLAN, forecast=replace(PLAN.forecast, seconds={"place": 7.0, "edit": 60.0}))
     assert expected.of_place(place).seconds == {"place": 7.0}
+
+
+def test_what_the_cache_holds_takes_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    cache, config, takes = Cache.default(), EditConfig(), [{"frames": [14, 16], "prompt": "a cup"}]
+    some = Timeline((PromptRange(0, 5, "a blue ball"), PromptRange(14, 20, "a cube")))
+    whole = Timeline((PromptRange(0, 20, "a blue ball"),))
+
+    def make(key: str) -> None:
+        cache.get("takes", key, lambda _: {})
+        remember(cache, key, "takes", key)
+
+    def seconds(timeline: Timeline = some, **asked: Any) -> list[float]:
+        return [round(part.total, 3) for part in expected.of_edit(PLAN, timeline, config, takes, **asked)]
+
+    def keys(timeline: Timeline, takes: Any = ()) -> list[str]:
+        return part_keys(PLAN, stretches(timeline, PLAN.segments.cuts, 20), config, takes, NOTHING.asked)
+
+    before = seconds()
+    for key in keys(some, takes):
+        make(key)
+    assert min(before) > 0 and seconds() == [0, 0, 0]
+    assert seconds(region=Region(words="ball")) == before
+    other = replace(some, ranges=(some.ranges[0], PromptRange(14, 20, "a cup")))
+    assert seconds(other) == [0, *before[1:]], "a take is fitted into all below"
+    cache.forget("takes", keys(some)[0])
+    assert seconds() == [before[0], 0, 0]
+    make(keys(whole)[0])
+    assert seconds(whole)[0] == 0 and expected.of_edit(PLAN, whole, config)[0].total == 95, "one without takes is not"
+    make(draft_key(PLAN, "a blue ball", config, NOTHING.asked))
+    drafts = expected.of_drafts(PLAN, "a blue ball", [config, EditConfig(seed=1)])
+    assert [part.total for part in drafts] == pytest.approx([0, 12.75])
 
 
 def test_what_takes_less_than_the_whole_film_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

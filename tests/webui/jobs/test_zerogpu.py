@@ -27,6 +27,7 @@ from webui.jobs.engines import Engines
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.tasks import EditTask, PlanTask, Request
 from webui.jobs.zerogpu import ForkRunner
+from webui.messages import message
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
@@ -101,11 +102,13 @@ def test_what_goes_wrong_in_the_fork_is_told(problem: Exception, kind: type[Exce
 
 def test_what_zerogpu_refuses_is_said_as_it_says_it(tmp_path: Path) -> None:
     def none_left(order: Path, public: bool, seconds: float) -> Iterator[None]:
-        raise gr.Error("You have exceeded your quota")
+        raise gr.Error('You have exceeded your quota.<br><a href="https://huggingface.co/join">Create an account</a>.')
         yield
 
-    with pytest.raises(AdaFlowError, match="exceeded your quota"):
+    with pytest.raises(AdaFlowError) as caught:
         ForkRunner(tmp_path, fork=none_left)(Count(1), lambda progress: None, never)
+    said = "You have exceeded your quota. Create an account (https://huggingface.co/join)."
+    assert str(caught.value) == message(str(caught.value)) == said
 
 
 def test_a_fork_that_dies_is_no_result(tmp_path: Path) -> None:

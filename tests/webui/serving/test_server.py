@@ -10,6 +10,7 @@ import pytest
 
 from helpers.jobs import finish, work_until_stopped
 from webui.serving.server import serve
+from webui.serving.sessions import Sessions
 from webui.studio import Studio
 
 
@@ -22,7 +23,10 @@ def test_health_tells_how_many_jobs_there_are(tmp_path: Path, monkeypatch: pytes
         while studio.jobs.snapshot(jobs[0]).state != "running":
             time.sleep(0.005)
         answer = httpx.get(f"{server.address}/healthz", timeout=60)
-        assert answer.status_code == 200
+        assert answer.status_code == 200 and isinstance(server.blocks.app.state_holder, Sessions)
+        # By which js/page.js sees that the server is another one.
+        app_id = httpx.get(f"{server.address}/gradio_api/app_id", timeout=60).json()["app_id"]
+        assert f'"app_id":{app_id},' in httpx.get(server.address, timeout=60).text.replace(" ", "")
         assert answer.json()["status"] == "ok" and answer.json()["jobs"] == {"waiting": 2, "running": 1}
         for job in jobs:
             studio.jobs.stop(job)

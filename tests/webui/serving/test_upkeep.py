@@ -19,7 +19,7 @@ from webui.jobs.finished import FinishedEdit
 from webui.jobs.tasks import Request
 from webui.limits import Limits
 from webui.serving.upkeep import Upkeep
-from webui.studio import Studio
+from webui.studio import Studio, _in_memory
 
 # What an edit has beside its folder and prompt.
 OTHERS: dict[str, Any] = dict.fromkeys({field.name for field in fields(FinishedEdit)} - {"folder", "prompt"})
@@ -146,6 +146,30 @@ def test_results_count_towards_the_limit(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / "uploads" / name).write_bytes(b"x" * 10)
         time.sleep(0.02)
     assert upkeep.clean() == 1 and not (tmp_path / "uploads" / "first").exists()
+
+
+def test_of_plans_and_what_is_painted_those_over_their_memory_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not so many of all visitors together, nor what lies in files; of videos it is known where they are, each once."""
+    plan, mask = small_plan(), np.zeros((48, 64), bool)
+    slimming = plan.layout.slimming or {}
+    arrays = [*plan.layout.correspondence.index.values(), *(grid.scores for grid in slimming.values())]
+    assert sum(array.nbytes for array in arrays) < _in_memory(plan) < plan.video.frames.nbytes * 2
+    monkeypatch.setattr("webui.studio._KEEP_OVERS", 50 * mask.nbytes)
+    studio = Studio("embedded", "cpu", tmp_path)
+    overs = [studio.keep_over({"id": "", "masks": {0: mask}})["id"] for _ in range(60)]
+    assert studio.find_over(overs[0]) is None and studio.find_over(overs[20]) is not None
+    plans = [studio.store_plan(Request("a.mp4", plan.config), plan) for _ in range(60)]
+    assert studio.find_plan(plans[0]) is not None
+    videos = [tmp_path / f"{number}.mp4" for number in range(60)]
+    for video in videos:
+        video.touch()
+    ids = [studio.keep_video(str(video)) for video in videos]
+    assert studio.find_video(ids[0]) == str(videos[0]) and studio.keep_video(str(videos[0])) == ids[0]
+    file = tmp_path / "frames.npy"
+    np.save(file, plan.video.frames)
+    assert _in_memory({"frames": [np.load(file, mmap_mode="r")]}) == 0
 
 
 def test_what_visitors_painted_is_forgotten_with_their_plans(tmp_path: Path) -> None:

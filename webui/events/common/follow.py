@@ -35,27 +35,32 @@ async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
 
 
 async def show_job(
-    jobs: Jobs, job_id: str, what: str, where: tuple[str, ...], gone: Outputs, make: Callable[[Snapshot], Outputs]
+    jobs: Jobs, job_id: str, what: str, where: str, gone: Outputs, make: Callable[[Snapshot], Outputs]
 ) -> AsyncIterator[Outputs]:
     """Outputs of a job: its progress while it runs, then what is made of its result.
 
     The event ends as one that failed where there is no result; `what` the job was is said of one that was stopped.
-    `where`: the names of the outputs that hold the job's id, if any does, and its progress. `gone` takes away what was
-    made.
+    `where`: the name of the output that shows its progress. `gone` takes away what was made. A job that was replaced by
+    another shows nothing any more.
     """
 
-    def told(*of_job: str) -> Outputs:
-        return unchanged(type(gone), **dict(zip(where, of_job[-len(where) :], strict=True)))
+    def told(progress: str) -> Outputs:
+        return unchanged(type(gone), **{where: progress})
 
     snapshot = None
     async for snapshot in follow(jobs, job_id):
         if not snapshot.finished:
-            yield told(job_id, views.progress(snapshot))
+            yield told(views.progress(snapshot))
     if snapshot is None or snapshot.state != "done" or snapshot.stopping:
         snapshot = jobs.snapshot(job_id)
-        yield told("", stopped_line(snapshot, what))
+        if snapshot is None or not snapshot.replaced:
+            yield told(stopped_line(snapshot, what))
         raise not_done(snapshot, what)
-    made = await asyncio.to_thread(make, snapshot)
+    try:
+        made = await asyncio.to_thread(make, snapshot)
+    except Exception:
+        yield told("")
+        raise
     async for outputs in show_unless_left(jobs, job_id, made, gone):
         yield outputs
 
@@ -65,7 +70,7 @@ async def show_of_plan(
     plan_id: str | None,
     job_id: str,
     what: str,
-    where: tuple[str, ...],
+    where: str,
     gone: Outputs,
     find: Callable[[str, StoredPlan], Made | None],
     show: Callable[[Plan, Made, Snapshot], Outputs],
@@ -87,22 +92,27 @@ async def show_of_plan(
 async def show_unless_left(jobs: Jobs, job_id: str, shown: Outputs, taken_away: Outputs) -> AsyncIterator[Outputs]:
     """What a job has made. If the job was left meanwhile it is taken away, and the event ends as one that failed, so
     that none follows it."""
-    if not _is_left(jobs, job_id):
-        yield shown
-    if _is_left(jobs, job_id):
-        yield taken_away
-        raise not_done(jobs.snapshot(job_id), "job")
-
-
-def _is_left(jobs: Jobs, job_id: str) -> bool:
     snapshot = jobs.snapshot(job_id)
-    return snapshot is not None and snapshot.left
+    if snapshot is None or not snapshot.left:
+        yield shown
+        snapshot = jobs.snapshot(job_id)
+    if snapshot is not None and snapshot.left:
+        if not snapshot.replaced:
+            yield taken_away
+        raise not_done(snapshot, "job")
 
 
-def leave_video(jobs: Jobs, begun: Begun, *job_ids: str) -> None:
+def is_over(jobs: Jobs, job_id: str) -> bool:
+    """Whether nothing is left of a job that could be stopped. An event that follows it may end before, with the
+    connection of its tab."""
+    snapshot = jobs.snapshot(job_id)
+    return snapshot is None or snapshot.finished or snapshot.stopping
+
+
+def leave_video(jobs: Jobs, begun: Begun, region_job_id: str) -> None:
     """There is another video: what is made of the one before ends. Edits go on (`Watched`), and so does a model that
     is being loaded."""
-    for job_id in (*begun.plans, *job_ids):
+    for job_id in (*begun.of_video, region_job_id):
         jobs.leave(job_id or "")
 
 

@@ -4,8 +4,9 @@ It is kept with the tab's session, and on the server under an id by which a relo
 video's file, "video": digest of its frames at the working size, "masks": {frame: [H, W]}, "pictures": {frame: [H, W,
 3]}, "words", "feather", "crop": of the region, "job": that of the region in all frames, "found_in": see
 `words_found_in`, "before": of these, `OF_REGION`, what counts again if the search for the region that was asked for
-finds nothing, "opened": what a project holds and no plan has taken up yet, "shown": whether the page shows it, "id"}.
-Of other frames it counts as nothing.
+finds nothing, "opened": what a project holds and no plan has taken up yet, "shown": whether the page shows it, "aside":
+{digest of other frames: what was painted and given back for these}, "id"}. Words are of any frames; all else counts for
+its own alone, and stays aside while there is a plan of others.
 """
 
 from __future__ import annotations
@@ -19,18 +20,35 @@ from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import BEFORE_CROPS, FEATHER, Region, files
 from adaflow_core.storage.cache import checksum
 from adaflow_core.video.types import parse_range
-from webui.studio import StoredPlan
+from webui.studio import StoredPlan, Studio
 
 Over = dict[str, Any]
 OF_REGION = ("masks", "words", "feather", "crop", "job", "found_in")
+_MOST_ASIDE = 8
 _NO_REGION: Over = {"painted": [], "words": "", "feather": FEATHER, "crop": "auto"}
 
 
 def nothing(**known: Any) -> Over:
     """Nothing painted and nothing given back."""
     parts = {"file": "", "video": "", "masks": {}, "pictures": {}, "words": "", "feather": FEATHER, "crop": "auto"}
-    parts |= {"job": "", "found_in": None, "before": None, "opened": None, "shown": True, "id": ""}
+    parts |= {"job": "", "found_in": None, "before": None, "opened": None, "shown": True, "aside": {}, "id": ""}
     return parts | known
+
+
+def held(studio: Studio, over: Over | None, over_id: str) -> Over:
+    """What a tab has: as its session has it, or as it is kept here; AdaFlowError where it is no longer.
+
+    Gradio forgets a session whose connection broke off long ago, while the page still shows what it had.
+    """
+    if over or not over_id:
+        return over or {}
+    kept = studio.find_over(over_id)
+    if kept is None:
+        raise AdaFlowError(
+            "what was painted or given back on this page is not kept any more; reload it, and give that again or edit "
+            "without it"
+        )
+    return kept
 
 
 def of_plan(stored: StoredPlan, over: Over | None) -> Over:
@@ -41,7 +59,28 @@ def of_plan(stored: StoredPlan, over: Over | None) -> Over:
         return nothing(**known)
     if opened := over["opened"]:
         return over | known | _read(stored, opened) | {"opened": None, "shown": False}
-    return over if over["video"] == video.digest else nothing(**known, id=over["id"])
+    return over if over["video"] == video.digest else _of_other_frames(over, known)
+
+
+def _of_other_frames(over: Over, known: dict[str, str]) -> Over:
+    """What was painted and given back for these frames before, and the words of now; `over` itself goes aside."""
+    aside = over["aside"] | ({over["video"]: _of_frames(over)} if over["masks"] or over["pictures"] else {})
+    back = aside.pop(known["video"], {})
+    words = {} if over["masks"] else {name: over[name] for name in ("words", "feather", "crop")}
+    last = dict(list(aside.items())[-_MOST_ASIDE:])
+    return nothing(**known, id=over["id"], shown=False, aside=last) | words | back
+
+
+def _of_frames(over: Over) -> Over:
+    """Of this the region only where it was painted: words stay."""
+    names = ("pictures", *((*OF_REGION, "before") if over["masks"] else ()))
+    return {name: over[name] for name in names}
+
+
+def without_aside(over: Over, names: tuple[str, ...]) -> Over:
+    """The same without these parts of what was painted and given back for other frames."""
+    aside = over["aside"].items()
+    return over | {"aside": {digest: {n: part[n] for n in part if n not in names} for digest, part in aside}}
 
 
 def asked_over(stored: StoredPlan | None, over: Over | None) -> tuple[Region | None, ByHand | None]:
@@ -58,9 +97,12 @@ def asked_over(stored: StoredPlan | None, over: Over | None) -> tuple[Region | N
 
 
 def is_of_others(stored: StoredPlan, over: Over) -> bool:
-    """Whether there is something, and it was painted or given back for other frames than a plan's."""
-    here = bool(over["opened"]) or over["video"] == stored.plan.video.digest
-    return not here and bool(region_of(over) or over["pictures"])
+    """Whether what was painted or given back last is for other frames than a plan's, and nothing is for these."""
+    digest = stored.plan.video.digest
+    here = over["aside"].get(digest, {})
+    if over["opened"] or over["video"] == digest or here.get("masks") or here.get("pictures"):
+        return False
+    return bool(over["masks"] or over["pictures"])
 
 
 def region_of(over: Over) -> Region | None:
