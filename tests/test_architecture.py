@@ -45,9 +45,10 @@ FORBIDDEN = {"adaflow_core": {"gradio", "matplotlib"}, "scenes": {"gradio"}}
 
 # The parts of the page, folders and files. A part may import from the rows above its own, and from within itself.
 PAGE_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("limits", "messages", "outputs", "served_images", "settings", "theme"),
+    ("limits", "messages", "served_images", "settings", "theme"),
     ("jobs",),
-    ("studio", "views"),
+    ("kept", "views"),
+    ("studio",),
     ("components", "events"),
     ("wiring",),
     ("page",),

@@ -6,15 +6,11 @@ import json
 import os
 import secrets
 import shutil
-import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from adaflow_core.config import DELIVERIES, EditConfig, ModelProfile
@@ -47,60 +43,13 @@ from webui.jobs.tasks import (
     Task,
 )
 from webui.jobs.visitors import visitor
+from webui.kept import Kept, StoredPlan, files_of
 from webui.limits import LARGEST_SIDE, Limits
 
 T = TypeVar("T")
 M = TypeVar("M", bound=OfPlan)
 # Finished edits and retakes are forgotten by age (`Studio.forget_older_than`), and by what they take.
 _KEEP_EDITS = 512
-# In memory, for all visitors together: what was used longest ago makes room. A plan of a long film takes up to 150 MB.
-_KEEP_PLANS, _KEEP_OVERS, _KEEP_OTHERS = 2 * 2**30, 2**29, 2**24
-
-
-@dataclass(frozen=True)
-class StoredPlan:
-    id: str
-    request: Request
-    plan: Plan
-    outdated: bool = False  # its forecast: the same request is planned again
-
-    def answers(self, request: Request) -> bool:
-        """Whether it is what a request asks for."""
-        return self.request == request and not self.outdated
-
-
-@dataclass
-class _Kept(Generic[T]):
-    """Something of a visitor's."""
-
-    value: T
-    used: float  # time of its last use, on the monotonic clock
-    held: int  # bytes of memory
-
-
-class _Shelf(OrderedDict[str, _Kept[T]]):
-    """What visitors have by secret ids, in the order of its use, up to `most` bytes; the last is kept whatever it
-    takes."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self.most = most
-
-    def put(self, key: str, value: T) -> None:
-        self[key] = _Kept(value, time.monotonic(), _in_memory(value) + len(key))
-        self.move_to_end(key)
-        held = sum(kept.held for kept in self.values())
-        while held > self.most and len(self) > 1:
-            held -= self.popitem(last=False)[1].held
-
-    def find(self, key: str) -> T | None:
-        """What is kept under `key`, now marked as used."""
-        kept = self.get(key)
-        if kept is None:
-            return None
-        kept.used = time.monotonic()
-        self.move_to_end(key)
-        return kept.value
 
 
 class Studio:
@@ -140,12 +89,7 @@ class Studio:
         self.engines = Engines(device, public, gpus, dtype)
         self._here = runner is None
         self._run: Runner = runner or (lambda task, report, stop: task.run(self.engines, report, stop))
-        # Guarded by _shelves_lock.
-        self._plans: _Shelf[StoredPlan] = _Shelf(_KEEP_PLANS)
-        self._overs: _Shelf[dict[str, Any]] = _Shelf(_KEEP_OVERS)
-        self._videos: _Shelf[str] = _Shelf(_KEEP_OTHERS)
-        self._crops: _Shelf[float] = _Shelf(_KEEP_OTHERS)
-        self._shelves_lock = threading.Lock()
+        self.kept = Kept()
 
     def resolve_model(self, model: str) -> str:
         """`model`, or the page's default for ""; AdaFlowError if visitors may not choose it.
@@ -203,7 +147,7 @@ class Studio:
                 raise AdaFlowError(str(problem).replace(request.video, Path(request.video).name)) from problem
             assert isinstance(plan, Plan)
             same = before is not None and replace(before.request, edit=request.edit) == request
-            plan_id = self.store_plan(request, plan, before.id if before and same else None)
+            plan_id = self.kept.store_plan(request, plan, before.id if before and same else None)
             if then is not None:
                 following = then(plan_id)
                 if stop():  # it was asked for before there was anything else to stop
@@ -211,7 +155,7 @@ class Studio:
                     raise Stopped
             return plan_id
 
-        files = _files(request.video)
+        files = files_of(request.video)
         return self._submit("plan", work, weights=expected.PLANNING, urgent=True, files=files)
 
     def place(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
@@ -224,12 +168,12 @@ class Studio:
             lambda report, stop: self._run(task, report, stop),
             forecast=[expected.of_place(self.corrected(plan)).seconds],
             urgent=True,
-            files=_files(request.video, plan.video.frames),
+            files=files_of(request.video, plan.video.frames),
         )
 
     def region(self, plan_id: str | None, region: Region) -> str:
         """Queue the search for a region in all frames, and return the job's id. The result is a `RegionMask`."""
-        stored = self.find_plan(plan_id)
+        stored = self.kept.find_plan(plan_id)
         if stored is None:
             raise AdaFlowError("there is no plan yet; preview the keyframes first")
         request, plan = stored.request, stored.plan
@@ -238,10 +182,10 @@ class Studio:
         def work(report: Report, stop: Stop) -> object:
             mask = self._run(task, report, stop)
             if isinstance(mask, RegionMask) and mask.window is not None:
-                self._keep(self._crops, mask.window.share, _crop_key(plan, region))
+                self.kept.keep_crop(_crop_key(plan, region), mask.window.share)
             return mask
 
-        return self._submit("region", work, urgent=True, files=_files(request.video, plan.video.frames))
+        return self._submit("region", work, urgent=True, files=files_of(request.video, plan.video.frames))
 
     def draft(
         self,
@@ -264,7 +208,7 @@ class Studio:
             lambda report, stop: self._run(task, report, stop),
             forecast=[part.seconds for part in parts],
             urgent=True,
-            files=_files(request.video, plan.video.frames, plan.features.tokens),
+            files=files_of(request.video, plan.video.frames, plan.features.tokens),
         )
 
     def found_place(self, job_id: str | None, stored: StoredPlan | None) -> FoundPlace | None:
@@ -355,7 +299,7 @@ class Studio:
             return replace(finished, asked=asked, parent=parent)
 
         plan = asked.plan
-        files = _files(asked.request.video, plan.video.frames, plan.features.tokens)
+        files = files_of(asked.request.video, plan.video.frames, plan.features.tokens)
         title = f"{Path(asked.request.video).name}, “{title}”"
         forecast = [part.seconds for part in parts]
         return self._submit("edit", work, forecast=forecast, files=files, title=title, job_id=job_id)
@@ -373,7 +317,7 @@ class Studio:
 
     def _crop(self, plan: Plan, region: Region | None) -> float:
         """The share of the frame that is edited, as far as the region was found."""
-        share = None if region is None else self._find(self._crops, _crop_key(plan, region))
+        share = None if region is None else self.kept.find_crop(_crop_key(plan, region))
         return 1.0 if share is None else share
 
     def _check_time(self, parts: Sequence[Forecast], plan_id: str = "") -> float:
@@ -386,7 +330,7 @@ class Studio:
             return seconds
         again = ""
         if plan_id and measure_anew(parts[0], Cache.default()):
-            self._expect_anew(plan_id)
+            self.kept.expect_anew(plan_id)
             again = "; or preview again, for a forecast measured anew"
         raise AdaFlowError(
             f"this would take about {seconds / 60:.0f} min, and a job here may take {limit / 60:.0f}: "
@@ -394,7 +338,7 @@ class Studio:
         )
 
     def _check_edit(self, plan_id: str | None, prompts: str | Timeline, by_hand: ByHand | None = None) -> StoredPlan:
-        stored = self.find_plan(plan_id)
+        stored = self.kept.find_plan(plan_id)
         if stored is None:
             raise AdaFlowError("there is no plan to edit from; preview the keyframes first")
         if isinstance(prompts, str) and not prompts.strip() and by_hand is None:
@@ -428,82 +372,9 @@ class Studio:
             sentences.append(f"The {name} is too long for the model; this part is left out: “{embedding.dropped}”.")
         return sentences
 
-    def store_plan(self, request: Request, plan: Plan, plan_id: str | None = None) -> str:
-        """Keep a plan, and return its id, by default a new one; the plan that was used longest ago makes room."""
-        stored = StoredPlan(plan_id or secrets.token_urlsafe(16), request, plan)
-        return self._keep(self._plans, stored, stored.id)
-
-    def _expect_anew(self, plan_id: str) -> None:
-        """The forecast of a plan is outdated; all else of it is right."""
-        with self._shelves_lock:
-            if kept := self._plans.get(plan_id):
-                kept.value = replace(kept.value, outdated=True)
-
-    def find_plan(self, plan_id: str | None) -> StoredPlan | None:
-        """A stored plan; None if there is none of this id, or no longer."""
-        return self._find(self._plans, plan_id)
-
-    def forget_plan(self, plan_id: str) -> None:
-        """Drop a plan that another one has replaced; queued edits keep theirs."""
-        with self._shelves_lock:
-            self._plans.pop(plan_id, None)
-
-    def keep_video(self, path: str) -> str:
-        """Remember a visitor's video, and return a secret id of its file; a use of this is one of the file."""
-        with self._shelves_lock:
-            known = next((key for key, kept in self._videos.items() if kept.value == path), "")
-        return self._keep(self._videos, path, known)
-
-    def keep_over(self, over: dict[str, Any]) -> dict[str, Any]:
-        """Remember what a visitor painted and gave back; returned with a secret id, which stays its own."""
-        over = over | {"id": over["id"] or secrets.token_urlsafe(16)}
-        self._keep(self._overs, over, over["id"])
-        return over
-
-    def _keep(self, shelf: _Shelf[T], value: T, key: str = "") -> str:
-        key = key or secrets.token_urlsafe(16)
-        with self._shelves_lock:
-            shelf.put(key, value)
-        return key
-
-    def _find(self, shelf: _Shelf[T], key: str | None) -> T | None:
-        with self._shelves_lock:
-            return shelf.find(key or "")
-
-    def find_over(self, key: str | None) -> dict[str, Any] | None:
-        """What a visitor painted and gave back; None if there is nothing of this id, or no longer."""
-        return self._find(self._overs, key)
-
-    def find_video(self, key: str | None) -> str | None:
-        """A visitor's video; None if there is none of this id, or no longer."""
-        path = self._find(self._videos, key)
-        return path if path and Path(path).is_file() else None
-
-    def files_used(self) -> dict[Path, float]:
-        """The uploads of what is kept, and the files of its plans' arrays: when each was used last, in seconds since
-        the epoch."""
-        with self._shelves_lock:
-            kept = [(kept.used, [Path(kept.value)]) for kept in self._videos.values()]
-            for plan in self._plans.values():
-                request, made = plan.value.request, plan.value.plan
-                kept.append((plan.used, _files(request.video, made.video.frames, made.features.tokens)))
-        now, used = time.time() - time.monotonic(), dict[Path, float]()
-        for when, files in kept:
-            used |= {file: max(now + when, used.get(file, 0.0)) for file in files}
-        return used
-
     def forget_older_than(self, seconds: float) -> int:
-        """Drop what visitors planned, painted, gave back and uploaded, last used longer ago, and results finished
-        longer ago; returns their number."""
-        oldest, dropped = time.monotonic() - seconds, 0
-        shelves: tuple[_Shelf[Any], ...] = (self._plans, self._overs, self._videos, self._crops)
-        with self._shelves_lock:
-            for shelf in shelves:
-                old = [key for key, kept in shelf.items() if kept.used < oldest]
-                dropped += len(old)
-                for key in old:
-                    del shelf[key]
-        return dropped + self.jobs.forget_older_than(seconds)
+        """Drop what visitors have, last used longer ago, and results finished longer ago; returns their number."""
+        return self.kept.forget_older_than(seconds) + self.jobs.forget_older_than(seconds)
 
 
 def check_deliver(deliver: str) -> None:
@@ -536,27 +407,9 @@ def _name_added(given: str) -> str:
     return "=".join(filter(None, (_name(file), value)))
 
 
-def _files(video: str, *arrays: np.ndarray) -> list[Path]:
-    """The files that a job will read: the upload, and the files of memory maps."""
-    names: list[Any] = [getattr(array, "filename", None) for array in arrays]
-    return [Path(video), *(Path(os.fspath(name)) for name in names if name)]
-
-
 def _crop_key(plan: Plan, region: Region) -> str:
     """Of all that decides on the crop of a region."""
     return json.dumps([plan.video.digest, plan.model, plan.config.source_prompt, region.as_json()])
-
-
-def _in_memory(value: object) -> int:
-    """Bytes of the arrays and texts in it that are in no file."""
-    if isinstance(value, np.ndarray):
-        return 0 if isinstance(value, np.memmap) else value.nbytes
-    if isinstance(value, str):
-        return len(value)
-    if is_dataclass(value):
-        return sum(_in_memory(getattr(value, each.name)) for each in fields(value))
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return sum(map(_in_memory, parts))
 
 
 def _held_bytes(result: object) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from webui.events.common.outputs import ModelShown, RestoredOutputs
 from webui.events.session import SETTINGS, SessionEvents
 from webui.jobs.queue import Begun
-from webui.outputs import ModelShown, RestoredOutputs
 from webui.studio import Studio
 
 

@@ -260,11 +260,11 @@ def test_a_plan_is_its_visitors_own(victim: Victim) -> None:
     What only takes away or feathers one's own strokes needs no plan: it is sent two states, and at most a slider. Nor
     does what leaves a video, which is sent the jobs of the tab.
     """
-    of_ones_own = ["state", "state"], ["state", "state", "slider"], ["state"] * 5
+    of_ones_own = ["state", "state"], ["state", "state", "slider"], ["state"] * 3
     from helpers.plans import small_plan
     from webui.jobs.tasks import Request
 
-    stolen = victim.studio.store_plan(Request("a.mp4", small_plan().config), small_plan())
+    stolen = victim.studio.kept.store_plan(Request("a.mp4", small_plan().config), small_plan())
     refused = 0
     for event, types in victim.dependencies():
         if types[:1] == ["state"] and "textbox" not in types and len(types) > 1 and types not in of_ones_own:

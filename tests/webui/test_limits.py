@@ -47,16 +47,16 @@ def test_what_takes_too_long_is_refused_by_what_edits_have_taken(
     request = Request("clip.mp4", plan.config)
 
     def edit() -> str:
-        return studio.edit(studio.store_plan(request, plan, "plan"), "a blue ball", EditConfig())
+        return studio.edit(studio.kept.store_plan(request, plan, "plan"), "a blue ball", EditConfig())
 
     cache.get(KIND, "here", lambda _: asdict(replace(measured, edits=1)))
     with pytest.raises(AdaFlowError, match=r"about 2 min, and a job here may take 1: .* working size$"):
         edit()
     cache.renew(KIND, "here", asdict(replace(measured, factor=0.5, edits=2)))
     assert edit()
-    assert studio.find_plan("plan").answers(request)  # type: ignore[union-attr]
+    assert studio.kept.find_plan("plan").answers(request)  # type: ignore[union-attr]
     # Before the first edit the measurement itself is in doubt: the next plan makes it anew, and this one stays so long.
     cache.renew(KIND, "here", asdict(measured))
     with pytest.raises(AdaFlowError, match="preview again, for a forecast measured anew"):
         edit()
-    assert cache.find(KIND, "here") is None and not studio.find_plan("plan").answers(request)  # type: ignore[union-attr]
+    assert cache.find(KIND, "here") is None and not studio.kept.find_plan("plan").answers(request)  # type: ignore[union-attr]

@@ -20,6 +20,14 @@ from adaflow_core.report.visualize import place_sentence, place_view
 from adaflow_core.types import Plan
 from webui import views
 from webui.events.common.follow import follow, is_over, show_of_plan, stop_job
+from webui.events.common.outputs import (
+    BesideOutputs,
+    CompareOutputs,
+    HistoryOutputs,
+    PlaceOutputs,
+    WatchOutputs,
+    unchanged,
+)
 from webui.events.common.over import Over, asked_over, has_pictures, held
 from webui.events.common.rows import Carried, Row, carry
 from webui.events.plan import PlanEvents
@@ -27,7 +35,6 @@ from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Begun, Snapshot, Watched, new_id
 from webui.jobs.tasks import FoundPlace
 from webui.messages import message, refusal, refuse_on_error
-from webui.outputs import BesideOutputs, CompareOutputs, HistoryOutputs, PlaceOutputs, WatchOutputs, unchanged
 from webui.served_images import serve_image
 from webui.settings import EDIT, FORECAST, PLAN, RESERVED, asked_values, named, shown_values
 from webui.studio import Studio, check_deliver
@@ -81,7 +88,7 @@ class EditEvents:
 
     def fit_place(self, plan_id: str | None, placed: str, begun: Begun) -> PlaceOutputs:
         """There is another plan: a place in the one before goes, and its progress if no other is being searched."""
-        if not placed or self.studio.found_place(placed, self.studio.find_plan(plan_id)) is not None:
+        if not placed or self.studio.found_place(placed, self.studio.kept.find_plan(plan_id)) is not None:
             return unchanged(PlaceOutputs)
         return _no_place(**({"place_progress": gr.skip()} if begun.place else {}))
 
@@ -121,7 +128,7 @@ class EditEvents:
     ) -> str:  # fmt: skip
         """As `edit`, under this job's id; AdaFlowError where it cannot be done."""
         config = EditConfig(**self.asked(plan_id, EDIT, shown))
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         parts = *asked_over(stored, over), deliver
         if prompting == views.ONE and not takes:
             return self.studio.edit(plan_id, prompt or "", config, (), *parts, job_id=job_id)
@@ -158,7 +165,7 @@ class EditEvents:
 
     def asked(self, plan_id: str | None, names: Sequence[str], shown: Sequence[Any]) -> dict[str, Any]:
         """What components of these settings ask for, of the model of a plan."""
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         profile = self.studio.profile(stored.request.model if stored else "")
         return asked_values(names, profile, shown, self.studio.public)
 
@@ -308,7 +315,7 @@ class BeginEvents:
 
         The id is told at once, so that the browser finds the edit later.
         """
-        previous, job_id = self.studio.find_plan(plan_id), new_id()
+        previous, job_id = self.studio.kept.find_plan(plan_id), new_id()
         planned, edited = shown[: len(PLAN)], shown[len(PLAN) :]
         forecast = [value for name, value in zip(EDIT, edited, strict=True) if name in FORECAST]
         with refuse_on_error():

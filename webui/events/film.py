@@ -24,6 +24,7 @@ from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from webui import views
 from webui.events.common.follow import is_over, leave_video, show_of_plan
+from webui.events.common.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
 from webui.events.common.over import Over, asked_over, held, opened_from
 from webui.events.common.rows import carry
 from webui.events.edit import EditEvents, Rows
@@ -32,7 +33,6 @@ from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Begun, Snapshot, Watched
 from webui.jobs.tasks import Drafts
 from webui.messages import refusal, refuse_on_error
-from webui.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
 from webui.served_images import serve_image
 from webui.settings import ALL, EDIT, named, shown_values
 from webui.studio import Studio
@@ -55,7 +55,7 @@ class FilmEvents:
         """The edited keyframes of a plan, before the long run; up to four settings side by side."""
         with refuse_on_error():
             configs = _tried(tried, self.editing.asked(plan_id, EDIT, shown))
-            parts = asked_over(self.studio.find_plan(plan_id), held(self.studio, over, over_id))
+            parts = asked_over(self.studio.kept.find_plan(plan_id), held(self.studio, over, over_id))
             begun.draft = self.studio.draft(plan_id, prompt or "", configs, *parts)
         async for outputs in self.show_drafts(plan_id, "", begun):
             yield outputs
@@ -69,7 +69,7 @@ class FilmEvents:
 
     def fit_drafts(self, plan_id: str | None, drafted: str, begun: Begun) -> DraftOutputs:
         """There is another plan: drafts of the one before go, and their progress if no others are being made."""
-        if not drafted or self.studio.drafts(drafted, self.studio.find_plan(plan_id)) is not None:
+        if not drafted or self.studio.drafts(drafted, self.studio.kept.find_plan(plan_id)) is not None:
             return unchanged(DraftOutputs)
         return _no_drafts(**({"draft_progress": gr.skip()} if begun.draft else {}))
 
@@ -101,7 +101,7 @@ class FilmEvents:
 
         While none has a prompt, all get `prompt`.
         """
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
         found = carry(stored.plan, rows or (), takes or (), rows_of)
@@ -137,7 +137,7 @@ class FilmEvents:
 
     def row_pictures(self, plan_id: str | None, row: dict[str, Any]) -> tuple[str, str]:
         """First, middle and last frame of a row as one picture, and what the row covers."""
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         first, end = row["frames"]
         words = f"Frames {first} to {end - 1}"
         if stored is None or end > len(stored.plan.video):

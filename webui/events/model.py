@@ -11,10 +11,10 @@ from adaflow_core.config import ModelProfile
 from adaflow_core.errors import AdaFlowError
 from webui import views
 from webui.events.common.follow import follow
+from webui.events.common.outputs import ModelOutputs, ModelShown, unchanged
 from webui.events.common.words import with_word
 from webui.jobs.queue import Begun, Jobs
 from webui.messages import message, refusal
-from webui.outputs import ModelOutputs, ModelShown, unchanged
 from webui.settings import ALL, PLAN, shown_values
 from webui.studio import Studio
 

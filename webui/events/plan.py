@@ -17,21 +17,22 @@ from adaflow_core.types import Plan
 from adaflow_core.video.types import VideoInfo, parse_range, parse_size, working_size
 from webui import views
 from webui.events.common.follow import is_over, show_job, stop_job
-from webui.events.model import is_loading
-from webui.events.timeline import most_zoom
-from webui.events.video import check_video
-from webui.jobs.queue import Begun, Snapshot
-from webui.jobs.tasks import Request
-from webui.messages import refusal, refuse_on_error
-from webui.outputs import (
+from webui.events.common.outputs import (
     FrameOutputs,
     PreviewOutputs,
     TokenOutputs,
     unchanged,
 )
+from webui.events.model import is_loading
+from webui.events.timeline import most_zoom
+from webui.events.video import check_video
+from webui.jobs.queue import Begun, Snapshot
+from webui.jobs.tasks import Request
+from webui.kept import StoredPlan
+from webui.messages import refusal, refuse_on_error
 from webui.served_images import serve_image
 from webui.settings import FORECAST, PLAN, asked_values, named
-from webui.studio import StoredPlan, Studio
+from webui.studio import Studio
 
 
 class PlanEvents:
@@ -42,7 +43,7 @@ class PlanEvents:
 
     def restore_plan(self, plan_id: str | None) -> PreviewOutputs:
         """Show the plan that a reloaded page had."""
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         return _preview_outputs(stored, None) if stored else unchanged(PreviewOutputs)
 
     async def go_on_planning(self, plan_id: str | None, begun: Begun) -> AsyncIterator[PreviewOutputs]:
@@ -50,7 +51,7 @@ class PlanEvents:
         if not begun.plans:
             yield unchanged(PreviewOutputs)
             return
-        async for update in self.show_plan(begun.plans.pop(), self.studio.find_plan(plan_id), begun):
+        async for update in self.show_plan(begun.plans.pop(), self.studio.kept.find_plan(plan_id), begun):
             yield update
 
     @named(*PLAN, *FORECAST)
@@ -59,7 +60,7 @@ class PlanEvents:
         begun: Begun, *shown: Any,
     ) -> AsyncIterator[PreviewOutputs]:  # fmt: skip
         """Plan the video with these settings, and show the plan."""
-        previous = self.studio.find_plan(plan_id)
+        previous = self.studio.kept.find_plan(plan_id)
         with refuse_on_error():
             request = await self.asked(video, source_prompt, model, side, frames, begun, shown)
             job_id = "" if previous and previous.answers(request) else self.studio.plan(request, previous)
@@ -72,7 +73,7 @@ class PlanEvents:
         begun: Begun, *shown: Any,
     ) -> AsyncIterator[PreviewOutputs]:  # fmt: skip
         """Plan again after a slider was moved; nothing before the first preview."""
-        if self.studio.find_plan(plan_id) is None:
+        if self.studio.kept.find_plan(plan_id) is None:
             yield unchanged(PreviewOutputs)
             return
         async for update in self.preview(plan_id, video, source_prompt, model, side, frames, begun, *shown):
@@ -84,7 +85,7 @@ class PlanEvents:
         begun: Begun, *shown: Any,
     ) -> str:  # fmt: skip
         """A sentence where the plan that is shown is not of these settings; none of those that cannot be planned."""
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         if stored is None or is_loading(self.studio.jobs, begun):
             return ""
         before = stored.request
@@ -152,7 +153,7 @@ class PlanEvents:
             if is_over(self.studio.jobs, job_id):
                 begun.plans.remove(job_id)
         if previous is not None and made != [previous.id]:
-            self.studio.forget_plan(previous.id)
+            self.studio.kept.forget_plan(previous.id)
 
     def stop_preview(self, begun: Begun) -> Any:
         """Stop a preview, also one that comes before an edit, and the load of a model."""
@@ -178,7 +179,7 @@ class PlanEvents:
         return FrameOutputs(frame_picture=serve_image(picture), frame_sentence=views.line(sentence))
 
     def _find_plan(self, plan_id: str | None) -> StoredPlan:
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
         return stored

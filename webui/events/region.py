@@ -19,6 +19,7 @@ from adaflow_core.storage.cache import checksum
 from adaflow_core.types import Plan
 from webui import views
 from webui.events.common.follow import follow, not_done, show_unless_left, stopped_line
+from webui.events.common.outputs import OverOutputs, unchanged
 from webui.events.common.over import (
     OF_REGION,
     Over,
@@ -30,10 +31,10 @@ from webui.events.common.over import (
     words_found_in,
 )
 from webui.jobs.finished import file_name
+from webui.kept import StoredPlan
 from webui.messages import refusal, refuse_on_error
-from webui.outputs import OverOutputs, unchanged
 from webui.served_images import serve_image
-from webui.studio import StoredPlan, Studio
+from webui.studio import Studio
 
 _OF_OTHERS = (
     "What was painted or given back is of other frames, or of another size: it is not used, and comes back with them."
@@ -68,7 +69,7 @@ class RegionEvents:
 
     async def set_feather(self, plan_id: str | None, over: Over, feather: float) -> AsyncIterator[OverOutputs]:
         """The region, if there is one, with another feather."""
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         if stored is None or not over or not region_of(over):
             yield unchanged(OverOutputs)
             return
@@ -127,7 +128,7 @@ class RegionEvents:
 
     async def show_over(self, plan_id: str | None, over: Over) -> AsyncIterator[OverOutputs]:
         """After a plan: what a project or a tab that was reloaded brought; what is of other frames goes aside."""
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         if stored is None or not over:
             yield unchanged(OverOutputs)
             return
@@ -235,21 +236,21 @@ class RegionEvents:
 
     def keyframes(self, plan_id: str | None) -> Any:
         """The plan's keyframes to choose from."""
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         choices = [int(k) for k in stored.plan.segments.keyframes] if stored else []
         named = [(stamp(stored.plan, k), k) for k in choices] if stored else []
         return gr.Dropdown(named, value=choices[0] if choices else None)
 
     def check_draft(self, plan_id: str | None, keyframe_of: str, drafted: str) -> None:
         """Refuse to take a keyframe from a draft that is not there."""
-        if keyframe_of == views.THE_DRAFT and self.studio.drafts(drafted, self.studio.find_plan(plan_id)) is None:
+        if keyframe_of == views.THE_DRAFT and self.studio.drafts(drafted, self.studio.kept.find_plan(plan_id)) is None:
             raise refusal("there is no draft of this plan; try the edit on the keyframes first")
 
     def keyframe_file(
         self, plan_id: str | None, keyframe: int | None, keyframe_of: str, drafted: str
     ) -> tuple[str | None, str]:
         """A file of a keyframe, and what it is of: the first of the drafts, or the source where there is none."""
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         if stored is None or keyframe is None:
             return None, views.THE_SOURCE
         drafts = self.studio.drafts(drafted, stored) if keyframe_of == views.THE_DRAFT else None
@@ -294,12 +295,12 @@ class RegionEvents:
 
     def _kept(self, over: Over, **shown: Any) -> OverOutputs:
         """Outputs of what was painted and given back, which a reload will find."""
-        over = self.studio.keep_over(over) if over else over
+        over = self.studio.kept.keep_over(over) if over else over
         return unchanged(OverOutputs, over=over, over_id=over.get("id", ""), **shown)
 
     def _known(self, plan_id: str | None, over: Over) -> tuple[StoredPlan, Over]:
         """The plan, and what was painted and given back for its frames."""
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
         with refuse_on_error():
@@ -307,7 +308,7 @@ class RegionEvents:
 
     def _latest(self, over: Over) -> Over:
         """What was painted and given back, with what was done since `over` was kept."""
-        return self.studio.find_over(over["id"]) or over
+        return self.studio.kept.find_over(over["id"]) or over
 
     def _is_searched(self, over: Over) -> bool:
         snapshot = self.studio.jobs.snapshot(over["job"])

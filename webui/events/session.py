@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 
 from adaflow_core.errors import AdaFlowError
+from webui.events.common.outputs import ModelShown, RestoredOutputs, unchanged
 from webui.events.model import model_shown, side_of
 from webui.events.video import OF_PROJECT
 from webui.jobs.queue import Begun
-from webui.outputs import ModelShown, RestoredOutputs, unchanged
 from webui.settings import ALL
 from webui.studio import Studio
 
@@ -39,11 +39,11 @@ class SessionEvents:
         done = {name: job for name, job in jobs.items() if job is not None and job.state == "done"}
         begun.plans += filter(None, (running["planning"],))
         begun.draft, begun.place = running["drafting"], running["placing"]
-        stored = self.studio.find_plan(done["planning"].result) if "planning" in done else None
-        stored = stored or self.studio.find_plan(kept.get("plan"))
+        stored = self.studio.kept.find_plan(done["planning"].result) if "planning" in done else None
+        stored = stored or self.studio.kept.find_plan(kept.get("plan"))
         there = stored is not None and Path(stored.request.video).is_file()
-        video = stored.request.video if stored and there else self.studio.find_video(kept.get("video"))
-        over = self.studio.find_over(kept.get("over"))
+        video = stored.request.video if stored and there else self.studio.kept.find_video(kept.get("video"))
+        over = self.studio.kept.find_over(kept.get("over"))
         restored = RestoredOutputs(
             video=video or gr.skip(),
             source_prompt=kept.get("source_prompt") or gr.skip(),

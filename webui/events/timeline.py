@@ -16,11 +16,12 @@ from adaflow_core.report import visualize
 from adaflow_core.report.export import plan_arrays, plan_report
 from adaflow_core.types import Plan
 from webui import views
+from webui.events.common.outputs import MatchOutputs, ZoomOutputs, unchanged
 from webui.jobs.finished import file_name
+from webui.kept import StoredPlan
 from webui.messages import refusal, refuse_on_error
-from webui.outputs import MatchOutputs, ZoomOutputs, unchanged
 from webui.served_images import serve_image
-from webui.studio import StoredPlan, Studio
+from webui.studio import Studio
 from webui.views import ADD, AUTOMATIC, MOVE
 
 LEAST = 16  # frames that are shown
@@ -84,7 +85,7 @@ class TimelineEvents:
         return set_by_hand(asked or plan.segments.keyframes.tolist(), plan.segments.cuts, int(number), action)
 
     def _find(self, plan_id: str | None) -> StoredPlan:
-        stored = self.studio.find_plan(plan_id)
+        stored = self.studio.kept.find_plan(plan_id)
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
         return stored

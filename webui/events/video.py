@@ -16,10 +16,10 @@ from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import MIN_SIDE, VideoInfo, working_size
 from webui import views
 from webui.events.common.follow import leave_video
+from webui.events.common.outputs import VideoOutputs, unchanged
 from webui.events.model import is_loading, leave_load
 from webui.jobs.queue import Begun, Watched
 from webui.messages import refusal, refuse_on_error
-from webui.outputs import VideoOutputs, unchanged
 from webui.served_images import is_playable, serve_copy
 from webui.settings import FIRST
 from webui.studio import Studio
@@ -74,7 +74,7 @@ class VideoEvents:
             return ""
         if not Path(video).is_file():  # an address
             raise refusal("this page keeps no videos from elsewhere; upload the file itself")
-        return self.studio.keep_video(video)
+        return self.studio.kept.keep_video(video)
 
     def another_video(self, begun: Begun, region_job_id: str, watched: Watched) -> VideoOutputs:
         """Take away what belongs to the video before; an edit that runs goes on aside."""

@@ -170,7 +170,7 @@ class Tools:
             request = context.request_context.request
             assert request is not None  # the tools are served by HTTP alone
             return _edit_answer(snapshot.result, f"{str(request.base_url).rstrip('/')}{PATH}/files/{job}")
-        stored = self.studio.find_plan(snapshot.result)
+        stored = self.studio.kept.find_plan(snapshot.result)
         if stored is None:
             raise AdaFlowError("the plan is no longer kept; plan again")
         plan: Plan = self.studio.corrected(stored.plan)

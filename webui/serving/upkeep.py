@@ -46,7 +46,7 @@ class Upkeep:
         limits = self.studio.limits
         deleted = self.studio.forget_older_than(limits.keep_seconds)
         oldest = time.time() - limits.keep_seconds
-        in_use, used = self.studio.jobs.files_in_use(), self.studio.files_used()
+        in_use, used = self.studio.jobs.files_in_use(), self.studio.kept.files_used()
         return deleted + self._clean_uploads(oldest, in_use, used) + self._clean_cache(oldest, in_use | used.keys())
 
     def _clean_uploads(self, oldest: float, in_use: set[Path], used: Mapping[Path, float]) -> int:

@@ -6,9 +6,9 @@ from functools import partial
 
 import gradio as gr
 
+from webui.events.common.outputs import DraftOutputs, ModelShown, PlaceOutputs, PreviewOutputs, RestoredOutputs, collect
 from webui.events.video import VideoEvents
 from webui.messages import quietly
-from webui.outputs import DraftOutputs, ModelShown, PlaceOutputs, PreviewOutputs, RestoredOutputs, collect
 from webui.wiring.rows import add_rows
 from webui.wiring.shared import (
     EACH,

@@ -8,9 +8,9 @@ import gradio as gr
 
 from webui.components.edit import EditStep
 from webui.components.plan import PlanStep
+from webui.events.common.outputs import MatchOutputs, ModelOutputs, ModelShown, PreviewOutputs, ZoomOutputs, collect
 from webui.events.timeline import TimelineEvents
 from webui.messages import quietly
-from webui.outputs import MatchOutputs, ModelOutputs, ModelShown, PreviewOutputs, ZoomOutputs, collect
 from webui.settings import ALL, AUTOMATIC, EDIT, FORECAST, PLAN
 from webui.wiring.shared import (
     EACH,

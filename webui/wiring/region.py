@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
+from webui.events.common.outputs import OverOutputs, collect
 from webui.events.region import RegionEvents
 from webui.messages import quietly
-from webui.outputs import OverOutputs, collect
 from webui.wiring.shared import (
     EACH,
     KEEP_OVER,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
+from webui.events.common.outputs import BesideOutputs, CompareOutputs, collect
 from webui.messages import quietly
-from webui.outputs import BesideOutputs, CompareOutputs, collect
 from webui.wiring.shared import (
     EACH,
     HISTORY,

@@ -10,10 +10,10 @@ import gradio as gr
 
 from webui import views
 from webui.components.edit import EditStep
+from webui.events.common.outputs import RowsOutputs, collect, unchanged
 from webui.events.edit import Rows
 from webui.events.film import FilmEvents
 from webui.messages import quietly, refusal
-from webui.outputs import RowsOutputs, collect, unchanged
 from webui.wiring.shared import PRIVATE, Events, Steps, plan_first, when_plan_changes
 
 # What is typed into a row.
@@ -56,7 +56,7 @@ def _missing_rows(
     rows_of: dict[str, Any],
     takes: Any,
 ) -> RowsOutputs:
-    if prompting == views.ONE or prompts or film.studio.find_plan(plan_id) is None:
+    if prompting == views.ONE or prompts or film.studio.kept.find_plan(plan_id) is None:
         return unchanged(RowsOutputs)
     return film.shots(plan_id, prompts, version, rows_of, takes, prompt)
 

@@ -12,16 +12,7 @@ from webui.components.edit import EditStep
 from webui.components.plan import PlanStep
 from webui.components.result import ResultStep
 from webui.components.video import VideoStep
-from webui.events.edit import EditEvents
-from webui.events.film import FilmEvents
-from webui.events.model import ModelEvents
-from webui.events.plan import PlanEvents
-from webui.events.region import RegionEvents
-from webui.events.session import SETTINGS, SessionEvents
-from webui.events.timeline import TimelineEvents
-from webui.events.video import VideoEvents
-from webui.messages import quietly
-from webui.outputs import (
+from webui.events.common.outputs import (
     FrameOutputs,
     HistoryOutputs,
     OverOutputs,
@@ -31,6 +22,15 @@ from webui.outputs import (
     ZoomOutputs,
     collect,
 )
+from webui.events.edit import EditEvents
+from webui.events.film import FilmEvents
+from webui.events.model import ModelEvents
+from webui.events.plan import PlanEvents
+from webui.events.region import RegionEvents
+from webui.events.session import SETTINGS, SessionEvents
+from webui.events.timeline import TimelineEvents
+from webui.events.video import VideoEvents
+from webui.messages import quietly
 
 # A named event is part of the API. Private ones carry clicks, which programs do not make. Of one handler the named
 # event is connected first: Gradio gives each event its handler's name unless it is taken.

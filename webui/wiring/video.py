@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
+from webui.events.common.outputs import ModelShown, OverOutputs, ProjectOutputs, VideoOutputs, collect
 from webui.messages import quietly
-from webui.outputs import ModelShown, OverOutputs, ProjectOutputs, VideoOutputs, collect
 from webui.settings import ALL
 from webui.wiring.shared import (
     EACH,

@@ -22,6 +22,7 @@ from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui import views
 from webui.events.common.follow import show_job, show_unless_left
+from webui.events.common.outputs import PreviewOutputs, unchanged
 from webui.events.common.over import nothing
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
@@ -32,7 +33,6 @@ from webui.events.video import VideoEvents
 from webui.jobs.queue import Begun, Jobs, Watched
 from webui.jobs.tasks import Drafts, FoundPlace, Request
 from webui.messages import refusal
-from webui.outputs import PreviewOutputs, unchanged
 from webui.page import build
 from webui.settings import EDIT, FORECAST, PLAN, shown_values
 from webui.studio import Studio
@@ -51,7 +51,7 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
 
     here = studio(tmp_path, run)
     events, profile = VideoEvents(here, []), here.profile()
-    plan_id = here.store_plan(Request(str(drawn_clip), PlanConfig()), small_plan())
+    plan_id = here.kept.store_plan(Request(str(drawn_clip), PlanConfig()), small_plan())
     editing = EditEvents(here)
     begun, running, progress = Begun(), None, f"{kind}_progress"  # type: Begun, Any, str
     if kind == "preview":
@@ -139,7 +139,7 @@ def test_what_is_asked_for_again_replaces_what_runs(kind: str, tmp_path: Path, m
         return replace(made, prompt=task.prompt)
 
     here = studio(tmp_path, run)
-    mine, tried = here.store_plan(Request("a.mp4", PlanConfig()), plan), next(iter(views.TRIED))
+    mine, tried = here.kept.store_plan(Request("a.mp4", PlanConfig()), plan), next(iter(views.TRIED))
     editing = EditEvents(here)
     film, settings = FilmEvents(here, [], editing), shown_values(EDIT, here.profile())
     again = film.begin_draft if kind == "draft" else editing.begin_place
@@ -282,7 +282,7 @@ def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path:
     here, release, plan = studio(tmp_path), threading.Event(), small_plan()
     planning, editing = PlanEvents(here), EditEvents(here)
     request = Request(str(drawn_clip), PlanConfig(prune=0.3))
-    mine = here.store_plan(request, plan)
+    mine = here.kept.store_plan(request, plan)
     found = place_of(plan)
 
     def work(report: Any, stop: Any) -> Any:
@@ -291,7 +291,7 @@ def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path:
 
     job = here.jobs.submit({"planning": "plan", "drafting": "draft", "placing": "place"}[kind], work)
     settings = [str(number) for number in range(len(SETTINGS))]
-    session = {kind: job, "video": here.keep_video(str(drawn_clip)), "settings": settings}
+    session = {kind: job, "video": here.kept.keep_video(str(drawn_clip)), "settings": settings}
     session |= {} if kind == "planning" else {"plan": mine}
     begun = Begun()
     had, _, shown = restored(here, session, begun)
@@ -316,7 +316,7 @@ def test_settings_come_back_before_they_are_planned(drawn_clip: Path, tmp_path: 
     """As of a project that was opened; what is of a video goes with it."""
     here = studio(tmp_path)
     kept = dict.fromkeys(SETTINGS, "") | {"frames": "0:6", "side": "320x256", "takes": [{"frames": [1, 3]}], "seed": 7}
-    session = {"video": here.keep_video(str(drawn_clip)), "settings": list(kept.values()), "prompt": "a blue ball"}
+    session = {"video": here.kept.keep_video(str(drawn_clip)), "settings": list(kept.values()), "prompt": "a blue ball"}
     had, _, settings = restored(here, session)
     assert had.video == str(drawn_clip)
     assert settings["frames"] == "0:6" and settings["takes"] == kept["takes"] and settings["side"].value == "320x256"
@@ -337,7 +337,7 @@ def test_what_a_project_holds_over_the_picture_comes_back_before_it_is_planned(t
 def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> None:
     """What was made before that is there still."""
     here, begun = studio(tmp_path), Begun()
-    mine, release = here.store_plan(Request("ball.mp4", PlanConfig()), small_plan()), threading.Event()
+    mine, release = here.kept.store_plan(Request("ball.mp4", PlanConfig()), small_plan()), threading.Event()
     jobs = {name: here.jobs.submit(name, wait_for(release)) for name in ("draft", "place")}
     for job in jobs.values():
         here.jobs.stop(job)
@@ -359,7 +359,7 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     editing = EditEvents(here)
     film, region = FilmEvents(here, [], editing), RegionEvents(here)
     request, plan, other = Request("clips/my ball.mp4", PlanConfig()), small_plan(), small_plan(keyframes=2)
-    mine, another = here.store_plan(request, plan), here.store_plan(request, other)
+    mine, another = here.kept.store_plan(request, plan), here.kept.store_plan(request, other)
     found = place_of(plan)
     drafted = here.jobs.submit("draft", lambda report, stop: drafts_of(plan))
     placed = here.jobs.submit("place", lambda report, stop: found)

@@ -22,6 +22,7 @@ from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui import views
+from webui.events.common.outputs import PreviewOutputs, WatchOutputs, unchanged
 from webui.events.common.over import nothing
 from webui.events.edit import BeginEvents, EditEvents, _watch_outputs
 from webui.events.film import FilmEvents
@@ -31,7 +32,6 @@ from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Begun, Watched
 from webui.jobs.tasks import EditTask, PlanTask
 from webui.limits import Limits
-from webui.outputs import PreviewOutputs, WatchOutputs, unchanged
 from webui.page import build
 from webui.settings import EDIT, FORECAST, PLAN, shown_values
 from webui.studio import Studio

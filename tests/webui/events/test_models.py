@@ -20,6 +20,7 @@ from helpers.jobs import finish, wait_for
 from helpers.pages import with_model
 from helpers.plans import small_plan
 from helpers.tabs import restored
+from webui.events.common.outputs import ModelOutputs, ModelShown, ProjectOutputs
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
 from webui.events.model import ModelEvents
@@ -27,7 +28,6 @@ from webui.events.plan import PlanEvents
 from webui.events.session import SETTINGS
 from webui.jobs.queue import Begun
 from webui.jobs.tasks import Request
-from webui.outputs import ModelOutputs, ModelShown, ProjectOutputs
 from webui.settings import ALL, FORECAST, PLAN, shown_values
 from webui.studio import Studio
 
@@ -117,7 +117,7 @@ def test_why_a_model_cannot_be_loaded_is_said(studio: Studio, monkeypatch: pytes
 
 
 def test_after_a_reload_the_page_shows_the_model_that_was_chosen(studio: Studio) -> None:
-    plan_id = studio.store_plan(Request("a.mp4", PlanConfig()), small_plan())
+    plan_id = studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan())
     kept = dict.fromkeys(SETTINGS, "") | {"model": OTHER, "side": "320x256", "takes": [{"frames": [1, 3]}]}
 
     session = {"plan": plan_id, "settings": list(kept.values())}

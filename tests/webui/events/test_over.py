@@ -21,7 +21,8 @@ from adaflow_core.video.decode import decode_video
 from webui.events.common.over import asked_over, has_pictures, held, nothing, of_plan, opened_from, words_found_in
 from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
-from webui.studio import StoredPlan, Studio
+from webui.kept import Kept, StoredPlan
+from webui.studio import Studio
 
 MASK = np.zeros((64, 64), bool)
 MASK[10:30, 10:30] = True
@@ -54,7 +55,7 @@ def test_what_was_painted_on_other_frames_is_refused(drawn_clip: Path) -> None:
 
 def test_what_gradio_forgot_is_found_by_the_id_that_the_browser_has(tmp_path: Path) -> None:
     studio = Studio("embedded", "cpu", tmp_path)
-    over = studio.keep_over(nothing(masks={0: MASK}))
+    over = studio.kept.keep_over(nothing(masks={0: MASK}))
     assert held(studio, {}, over["id"]) == held(studio, over, "") == over and held(studio, None, "") == {}
     studio.forget_older_than(0)
     with pytest.raises(AdaFlowError, match="not kept any more; reload it"):
@@ -62,7 +63,7 @@ def test_what_gradio_forgot_is_found_by_the_id_that_the_browser_has(tmp_path: Pa
 
 
 def test_without_a_plan_there_is_nothing_to_find_words_in() -> None:
-    studio: Any = SimpleNamespace(find_plan=lambda plan_id: None)
+    studio: Any = SimpleNamespace(kept=Kept())
     with pytest.raises(gr.Error, match="preview the keyframes first"):
         asyncio.run(anext(RegionEvents(studio).find_words("", {}, "ball", 8)))
 

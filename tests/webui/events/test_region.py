@@ -18,10 +18,10 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.picture.region import RegionMask
 from helpers.plans import small_plan
 from webui import views
+from webui.events.common.outputs import OverOutputs
 from webui.events.common.over import Over, asked_over, region_of
 from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
-from webui.outputs import OverOutputs
 from webui.studio import Studio
 
 PAINTED: Any = {"layers": [np.pad(np.full((8, 8, 4), 255, np.uint8), ((4, 36), (4, 52), (0, 0)))]}  # of 48 x 64 pixels
@@ -35,7 +35,7 @@ class Page:
         self.go_on, self.found = threading.Event(), found or whole
         self.studio = Studio("embedded", "cpu", folder, runner=self.find)
         self.region = RegionEvents(self.studio)
-        self.plan_id = self.studio.store_plan(Request("a.mp4", PlanConfig()), small_plan())
+        self.plan_id = self.studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan())
         self.over: Over = {}
         self.loaded: tuple[int, str] | None = None
         self.shown: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def test_a_region_that_may_be_another_thing_is_said(page: Page) -> None:
     said = page.shown["region_line"]
     assert "Only this part is edited; “ball”" in said and "hardly stands out &lt;here&gt;" in said
     assert page.shown["region_job_id"] == page.shown["region_progress"] == "" and page.over["before"] is None
-    assert page.studio.find_over(page.over["id"]) == page.over, "a reload finds it"
+    assert page.studio.kept.find_over(page.over["id"]) == page.over, "a reload finds it"
 
 
 def test_the_whole_picture_stays_what_is_asked_for(page: Page) -> None:
@@ -113,7 +113,7 @@ def test_the_whole_picture_stays_what_is_asked_for(page: Page) -> None:
 
     run(visit())
     assert region_of(page.over) is None and page.shown["region_line"] == page.shown["region_job_id"] == ""
-    assert region_of(page.studio.find_over(page.over["id"])) is None
+    assert region_of(page.studio.kept.find_over(page.over["id"])) is None
 
 
 def test_what_was_found_just_before_the_whole_picture_was_asked_for_is_not_shown(page: Page) -> None:
@@ -163,7 +163,7 @@ def test_strokes_are_of_the_frame_that_was_painted_on(page: Page) -> None:
     assert list(page.over["masks"]) == [4]
     plan = small_plan()
     other = replace(plan, video=replace(plan.video, digest="of other frames"))
-    page.plan_id = page.studio.store_plan(Request("b.mp4", PlanConfig()), other)
+    page.plan_id = page.studio.kept.store_plan(Request("b.mp4", PlanConfig()), other)
     with pytest.raises(gr.Error, match="not on a frame of this range and size; load a frame"):
         run(page.end(page.paint(None)))
 
@@ -204,7 +204,7 @@ def another_plan(page: Page) -> str:
     """Of other frames of the video, or of another size."""
     plan = small_plan()
     other = replace(plan, video=replace(plan.video, digest="of other frames"))
-    return page.studio.store_plan(Request("a.mp4", PlanConfig()), other)
+    return page.studio.kept.store_plan(Request("a.mp4", PlanConfig()), other)
 
 
 def test_a_region_of_other_frames_than_those_of_the_plan_is_not_shown(page: Page) -> None:
@@ -237,8 +237,8 @@ def test_what_was_painted_comes_back_with_its_frames(page: Page) -> None:
     run(page.end(page.box()))
     painted = page.over["masks"]
     run(show(another))
-    assert "comes back" in page.shown["region_line"] and page.studio.find_over(page.over["id"]) == page.over
-    region, _ = asked_over(page.studio.find_plan(mine), page.over)
+    assert "comes back" in page.shown["region_line"] and page.studio.kept.find_over(page.over["id"]) == page.over
+    region, _ = asked_over(page.studio.kept.find_plan(mine), page.over)
     assert region is not None and region.painted == painted, "also for an edit before the page shows it"
     run(show(mine))
     assert page.over["masks"] == painted and "painted on frame 0" in page.shown["region_line"]

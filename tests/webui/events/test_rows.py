@@ -16,11 +16,12 @@ from adaflow_core.film.project import Project
 from adaflow_core.film.timeline import CROSSFADE, Timeline
 from helpers.plans import small_plan
 from webui import views
+from webui.events.common.outputs import ProjectOutputs, RowsOutputs, unchanged
 from webui.events.common.rows import carry
 from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
 from webui.jobs.tasks import Request
-from webui.outputs import ProjectOutputs, RowsOutputs, unchanged
+from webui.kept import Kept
 from webui.settings import EDIT, shown_values
 from webui.studio import Studio
 from webui.wiring.rows import _by_shot, _missing_rows, _show_rows
@@ -71,7 +72,7 @@ def test_an_edit_takes_its_prompts_and_takes_to_the_frames_of_its_plan(tmp_path:
     studio.edit = lambda plan_id, timeline, config, takes, *others, **_: begun.append((timeline.as_json(), takes))  # type: ignore[method-assign,assignment]
     editing, settings = EditEvents(studio), shown_values(EDIT, ModelProfile())
     film = FilmEvents(studio, [], editing)
-    plan_id = studio.store_plan(Request("a.mp4", PlanConfig()), small_plan(start=10))
+    plan_id = studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan(start=10))
     take = {"frames": [12, 16], "prompt": "a star", "settings": {}}
 
     def edit(*rows: tuple[int, int, str], prompting: str = views.BY_SHOT, **rows_of: Any) -> Any:
@@ -123,7 +124,7 @@ def test_fields_of_edits_and_retakes_that_were_cleared_ask_for_what_is_usual() -
     studio: Any = SimpleNamespace(
         public=False,
         jobs=SimpleNamespace(snapshot=lambda job: job),
-        find_plan=lambda plan_id: None,
+        kept=Kept(),
         finished=lambda job: finished,
         profile=lambda model: ModelProfile(),
         edit=lambda plan_id, timeline, *others, **_: timeline,
@@ -150,7 +151,10 @@ def test_rows_of_a_project_are_of_its_frames(drawn_clip: Path, tmp_path: Path) -
 
 def test_rows_are_made_after_a_reload_where_they_are_shown_and_there_are_none(tmp_path: Path) -> None:
     studio = Studio("embedded", "cpu", tmp_path)
-    film, plan_id = FilmEvents(studio, [], NOTHING), studio.store_plan(Request("a.mp4", PlanConfig()), small_plan())
+    film, plan_id = (
+        FilmEvents(studio, [], NOTHING),
+        studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan()),
+    )
     made = _missing_rows(film, plan_id, views.BY_SHOT, "a cube", [], 3, {}, [])
     assert [row["frames"] for row in made.prompts] == [[0, 14], [14, 20]] and made.prompts_version == 4
     assert {row["prompt"] for row in made.prompts} == {"a cube"}

@@ -68,7 +68,7 @@ def test_what_is_shown_is_marked_where_other_settings_are_set(drawn_clip: Path, 
     usual = dict(zip(names, shown_values(names, studio.profile()), strict=True))
     video = {"video": str(drawn_clip), "source_prompt": "a ball", "model": "", "side": 0, "frames": ""}
     request = asyncio.run(events.asked(**video, begun=begun, shown=tuple(usual.values())))
-    plan_id = studio.store_plan(request, small_plan())
+    plan_id = studio.kept.store_plan(request, small_plan())
 
     def said(plan_id: str = plan_id, **changed: Any) -> str:
         first = video | {name: value for name, value in changed.items() if name in video}

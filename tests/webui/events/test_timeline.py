@@ -54,7 +54,7 @@ def test_a_shot_may_have_no_keyframe_to_move() -> None:
 def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[TimelineEvents, str]:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     studio = Studio("embedded", "cpu", tmp_path / "results")
-    return TimelineEvents(studio), studio.store_plan(Request("/videos/my clip.mp4", PlanConfig()), small_plan())
+    return TimelineEvents(studio), studio.kept.store_plan(Request("/videos/my clip.mp4", PlanConfig()), small_plan())
 
 
 def test_a_plan_is_given_as_files_named_after_its_video(planned: tuple[TimelineEvents, str]) -> None:

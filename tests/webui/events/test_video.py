@@ -86,7 +86,7 @@ def test_an_upload_that_was_deleted_is_said_to_be_gone(drawn_clip: Path, tmp_pat
     """And a reload does not show a player of it."""
     studio, upload = Studio("embedded", "cpu", tmp_path), tmp_path / "ball.mp4"
     upload.write_bytes(drawn_clip.read_bytes())
-    session = {"plan": studio.store_plan(Request(str(upload), PlanConfig()), small_plan())}
+    session = {"plan": studio.kept.store_plan(Request(str(upload), PlanConfig()), small_plan())}
     assert restored(studio, session)[0].video == str(upload)
     upload.unlink()
     assert restored(studio, session)[0].video == gr.skip()

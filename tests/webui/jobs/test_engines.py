@@ -70,7 +70,7 @@ def test_a_model_that_is_chosen_does_not_wait_for_edits(tmp_path: Path, monkeypa
         runner=lambda task, report, stop: wait_for(release)(report, stop),
     )  # fmt: skip
     plan = small_plan()
-    plan_id = studio.store_plan(Request("clip.mp4", plan.config), plan)
+    plan_id = studio.kept.store_plan(Request("clip.mp4", plan.config), plan)
     edits = [studio.edit(plan_id, "a blue ball", EditConfig()) for _ in range(2)]
     until(lambda: studio.jobs.counts().get("running"))
     waiting = wait(studio, studio.load(), lambda s: True)

@@ -90,7 +90,7 @@ def test_what_takes_less_than_the_whole_film_is_not_refused(tmp_path: Path, monk
         return mask if isinstance(task, RegionTask) else None
 
     studio = Studio("embedded", "cpu", tmp_path, limits=Limits(job_seconds=60), runner=runner)
-    plan_id = studio.store_plan(Request("clip.mp4", PLAN.config), PLAN)
+    plan_id = studio.kept.store_plan(Request("clip.mp4", PLAN.config), PLAN)
 
     def edit(prompt: str | Timeline, region: Region | None = None) -> float:
         finish(studio.jobs, studio.edit(plan_id, prompt, EditConfig(), region=region))

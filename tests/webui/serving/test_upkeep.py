@@ -17,9 +17,10 @@ from helpers.jobs import finish, until, work_until_stopped
 from helpers.plans import small_plan
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.tasks import Request
+from webui.kept import _in_memory
 from webui.limits import Limits
 from webui.serving.upkeep import Upkeep
-from webui.studio import Studio, _in_memory
+from webui.studio import Studio
 
 # What an edit has beside its folder and prompt.
 OTHERS: dict[str, Any] = dict.fromkeys({field.name for field in fields(FinishedEdit)} - {"folder", "prompt"})
@@ -113,12 +114,12 @@ def test_an_upload_is_kept_while_it_is_used(tmp_path: Path) -> None:
     folder = cache.get("frames", "key", lambda folder: np.save(folder / "frames.npy", plan.video.frames) or {})[0]
     frames = np.load(folder / "frames.npy", mmap_mode="r")
     request = Request(str(planned), plan.config)
-    plan_id = studio.store_plan(request, replace(plan, video=replace(plan.video, frames=frames)))
-    video_id = studio.keep_video(str(shown))
+    plan_id = studio.kept.store_plan(request, replace(plan, video=replace(plan.video, frames=frames)))
+    video_id = studio.kept.keep_video(str(shown))
     assert upkeep.clean() == 1 and not left.exists(), "the last of more than there is room for, which nobody uses"
     for _ in range(3):
         time.sleep(0.25)
-        assert studio.find_plan(plan_id) is not None and studio.find_video(video_id) == str(shown)
+        assert studio.kept.find_plan(plan_id) is not None and studio.kept.find_video(video_id) == str(shown)
         assert upkeep.clean() == 0
     assert planned.exists() and shown.exists() and folder.exists()
     time.sleep(0.5)
@@ -156,17 +157,17 @@ def test_of_plans_and_what_is_painted_those_over_their_memory_go(
     slimming = plan.layout.slimming or {}
     arrays = [*plan.layout.correspondence.index.values(), *(grid.scores for grid in slimming.values())]
     assert sum(array.nbytes for array in arrays) < _in_memory(plan) < plan.video.frames.nbytes * 2
-    monkeypatch.setattr("webui.studio._KEEP_OVERS", 50 * mask.nbytes)
+    monkeypatch.setattr("webui.kept._KEEP_OVERS", 50 * mask.nbytes)
     studio = Studio("embedded", "cpu", tmp_path)
-    overs = [studio.keep_over({"id": "", "masks": {0: mask}})["id"] for _ in range(60)]
-    assert studio.find_over(overs[0]) is None and studio.find_over(overs[20]) is not None
-    plans = [studio.store_plan(Request("a.mp4", plan.config), plan) for _ in range(60)]
-    assert studio.find_plan(plans[0]) is not None
+    overs = [studio.kept.keep_over({"id": "", "masks": {0: mask}})["id"] for _ in range(60)]
+    assert studio.kept.find_over(overs[0]) is None and studio.kept.find_over(overs[20]) is not None
+    plans = [studio.kept.store_plan(Request("a.mp4", plan.config), plan) for _ in range(60)]
+    assert studio.kept.find_plan(plans[0]) is not None
     videos = [tmp_path / f"{number}.mp4" for number in range(60)]
     for video in videos:
         video.touch()
-    ids = [studio.keep_video(str(video)) for video in videos]
-    assert studio.find_video(ids[0]) == str(videos[0]) and studio.keep_video(str(videos[0])) == ids[0]
+    ids = [studio.kept.keep_video(str(video)) for video in videos]
+    assert studio.kept.find_video(ids[0]) == str(videos[0]) and studio.kept.keep_video(str(videos[0])) == ids[0]
     file = tmp_path / "frames.npy"
     np.save(file, plan.video.frames)
     assert _in_memory({"frames": [np.load(file, mmap_mode="r")]}) == 0
@@ -176,9 +177,9 @@ def test_what_visitors_painted_is_forgotten_with_their_plans(tmp_path: Path) -> 
     studio = Studio("embedded", "cpu", tmp_path / "results")
     video = tmp_path / "film.mp4"
     video.write_bytes(b"x")
-    kept, over = studio.keep_video(str(video)), studio.keep_over({"id": "", "masks": {}})["id"]
+    kept, over = studio.kept.keep_video(str(video)), studio.kept.keep_over({"id": "", "masks": {}})["id"]
     time.sleep(0.2)
-    assert studio.find_over(over) == {"id": over, "masks": {}}, "which is a use of it"
+    assert studio.kept.find_over(over) == {"id": over, "masks": {}}, "which is a use of it"
     assert studio.forget_older_than(0.1) == 1
-    assert studio.find_video(kept) is None and studio.find_over(over) is not None
-    assert studio.forget_older_than(0) == 1 and studio.find_over(over) is None
+    assert studio.kept.find_video(kept) is None and studio.kept.find_over(over) is not None
+    assert studio.forget_older_than(0) == 1 and studio.kept.find_over(over) is None

@@ -10,10 +10,11 @@ import gradio as gr
 
 from adaflow_core.types import Plan
 from webui import views
+from webui.events.common.outputs import Outputs, unchanged
 from webui.jobs.queue import Begun, Jobs, Snapshot
+from webui.kept import StoredPlan
 from webui.messages import refusal, sentence
-from webui.outputs import Outputs, unchanged
-from webui.studio import StoredPlan, Studio
+from webui.studio import Studio
 
 Made = TypeVar("Made")
 
@@ -76,7 +77,7 @@ async def show_of_plan(
     show: Callable[[Plan, Made, Snapshot], Outputs],
 ) -> AsyncIterator[Outputs]:
     """As `show_job`, of a job about a plan: `gone` where either is not there, or what was made is of another plan."""
-    stored = studio.find_plan(plan_id)
+    stored = studio.kept.find_plan(plan_id)
     if stored is None or studio.jobs.snapshot(job_id or "") is None:
         yield gone
         return

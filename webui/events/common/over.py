@@ -20,7 +20,8 @@ from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import BEFORE_CROPS, FEATHER, Region, files
 from adaflow_core.storage.cache import checksum
 from adaflow_core.video.types import parse_range
-from webui.studio import StoredPlan, Studio
+from webui.kept import StoredPlan
+from webui.studio import Studio
 
 Over = dict[str, Any]
 OF_REGION = ("masks", "words", "feather", "crop", "job", "found_in")
@@ -42,7 +43,7 @@ def held(studio: Studio, over: Over | None, over_id: str) -> Over:
     """
     if over or not over_id:
         return over or {}
-    kept = studio.find_over(over_id)
+    kept = studio.kept.find_over(over_id)
     if kept is None:
         raise AdaFlowError(
             "what was painted or given back on this page is not kept any more; reload it, and give that again or edit "

@@ -1,0 +1,180 @@
+"""What visitors have on the server: plans, videos, and what they painted and gave back, by secret ids."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from adaflow_core.types import Plan
+from webui.jobs.tasks import Request
+
+T = TypeVar("T")
+# In memory, for all visitors together: what was used longest ago makes room. A plan of a long film takes up to 150 MB.
+_KEEP_PLANS, _KEEP_OVERS, _KEEP_OTHERS = 2 * 2**30, 2**29, 2**24
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    id: str
+    request: Request
+    plan: Plan
+    outdated: bool = False  # its forecast: the same request is planned again
+
+    def answers(self, request: Request) -> bool:
+        """Whether it is what a request asks for."""
+        return self.request == request and not self.outdated
+
+
+@dataclass
+class _Held(Generic[T]):
+    """Something of a visitor's."""
+
+    value: T
+    used: float  # time of its last use, on the monotonic clock
+    held: int  # bytes of memory
+
+
+class _Shelf(OrderedDict[str, _Held[T]]):
+    """What visitors have by secret ids, in the order of its use, up to `most` bytes; the last is kept whatever it
+    takes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def put(self, key: str, value: T) -> None:
+        self[key] = _Held(value, time.monotonic(), _in_memory(value) + len(key))
+        self.move_to_end(key)
+        held = sum(kept.held for kept in self.values())
+        while held > self.most and len(self) > 1:
+            held -= self.popitem(last=False)[1].held
+
+    def find(self, key: str) -> T | None:
+        """What is kept under `key`, now marked as used."""
+        kept = self.get(key)
+        if kept is None:
+            return None
+        kept.used = time.monotonic()
+        self.move_to_end(key)
+        return kept.value
+
+
+class Kept:
+    """For all visitors together; a browser knows what is its own by its ids."""
+
+    def __init__(self) -> None:
+        # Guarded by _lock.
+        self._plans: _Shelf[StoredPlan] = _Shelf(_KEEP_PLANS)
+        self._overs: _Shelf[dict[str, Any]] = _Shelf(_KEEP_OVERS)
+        self._videos: _Shelf[str] = _Shelf(_KEEP_OTHERS)
+        self._crops: _Shelf[float] = _Shelf(_KEEP_OTHERS)
+        self._lock = threading.Lock()
+
+    def store_plan(self, request: Request, plan: Plan, plan_id: str | None = None) -> str:
+        """Keep a plan, and return its id, by default a new one; the plan that was used longest ago makes room."""
+        stored = StoredPlan(plan_id or secrets.token_urlsafe(16), request, plan)
+        return self._keep(self._plans, stored, stored.id)
+
+    def expect_anew(self, plan_id: str) -> None:
+        """The forecast of a plan is outdated; all else of it is right."""
+        with self._lock:
+            if kept := self._plans.get(plan_id):
+                kept.value = replace(kept.value, outdated=True)
+
+    def find_plan(self, plan_id: str | None) -> StoredPlan | None:
+        """A stored plan; None if there is none of this id, or no longer."""
+        return self._find(self._plans, plan_id)
+
+    def forget_plan(self, plan_id: str) -> None:
+        """Drop a plan that another one has replaced; queued edits keep theirs."""
+        with self._lock:
+            self._plans.pop(plan_id, None)
+
+    def keep_video(self, path: str) -> str:
+        """Remember a visitor's video, and return a secret id of its file; a use of this is one of the file."""
+        with self._lock:
+            known = next((key for key, kept in self._videos.items() if kept.value == path), "")
+        return self._keep(self._videos, path, known)
+
+    def keep_over(self, over: dict[str, Any]) -> dict[str, Any]:
+        """Remember what a visitor painted and gave back; returned with a secret id, which stays its own."""
+        over = over | {"id": over["id"] or secrets.token_urlsafe(16)}
+        self._keep(self._overs, over, over["id"])
+        return over
+
+    def _keep(self, shelf: _Shelf[T], value: T, key: str = "") -> str:
+        key = key or secrets.token_urlsafe(16)
+        with self._lock:
+            shelf.put(key, value)
+        return key
+
+    def _find(self, shelf: _Shelf[T], key: str | None) -> T | None:
+        with self._lock:
+            return shelf.find(key or "")
+
+    def find_over(self, key: str | None) -> dict[str, Any] | None:
+        """What a visitor painted and gave back; None if there is nothing of this id, or no longer."""
+        return self._find(self._overs, key)
+
+    def find_video(self, key: str | None) -> str | None:
+        """A visitor's video; None if there is none of this id, or no longer."""
+        path = self._find(self._videos, key)
+        return path if path and Path(path).is_file() else None
+
+    def keep_crop(self, key: str, share: float) -> None:
+        """Remember the share of the frame that is edited for a region."""
+        self._keep(self._crops, share, key)
+
+    def find_crop(self, key: str) -> float | None:
+        return self._find(self._crops, key)
+
+    def files_used(self) -> dict[Path, float]:
+        """The uploads of what is kept, and the files of its plans' arrays: when each was used last, in seconds since
+        the epoch."""
+        with self._lock:
+            kept = [(kept.used, [Path(kept.value)]) for kept in self._videos.values()]
+            for plan in self._plans.values():
+                request, made = plan.value.request, plan.value.plan
+                kept.append((plan.used, files_of(request.video, made.video.frames, made.features.tokens)))
+        now, used = time.time() - time.monotonic(), dict[Path, float]()
+        for when, files in kept:
+            used |= {file: max(now + when, used.get(file, 0.0)) for file in files}
+        return used
+
+    def forget_older_than(self, seconds: float) -> int:
+        """Drop what was last used longer ago; returns its number."""
+        oldest, dropped = time.monotonic() - seconds, 0
+        shelves: tuple[_Shelf[Any], ...] = (self._plans, self._overs, self._videos, self._crops)
+        with self._lock:
+            for shelf in shelves:
+                old = [key for key, kept in shelf.items() if kept.used < oldest]
+                dropped += len(old)
+                for key in old:
+                    del shelf[key]
+        return dropped
+
+
+def files_of(video: str, *arrays: np.ndarray) -> list[Path]:
+    """The files that a job will read: the upload, and the files of memory maps."""
+    names: list[Any] = [getattr(array, "filename", None) for array in arrays]
+    return [Path(video), *(Path(os.fspath(name)) for name in names if name)]
+
+
+def _in_memory(value: object) -> int:
+    """Bytes of the arrays and texts in it that are in no file."""
+    if isinstance(value, np.ndarray):
+        return 0 if isinstance(value, np.memmap) else value.nbytes
+    if isinstance(value, str):
+        return len(value)
+    if is_dataclass(value):
+        return sum(_in_memory(getattr(value, each.name)) for each in fields(value))
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_in_memory, parts))
