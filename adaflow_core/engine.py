@@ -32,7 +32,7 @@ from adaflow_core.film.retake import (
 )
 from adaflow_core.film.stretch import Laid, lay_into, lay_over, ramp, stretch_of, together
 from adaflow_core.film.thinned import Thinned
-from adaflow_core.film.timeline import PromptRange, Timeline, shown, stretches, timeline_result
+from adaflow_core.film.timeline import PromptRange, Stretch, Timeline, shown, stretches, timeline_result
 from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
@@ -157,6 +157,7 @@ class AdaFlow:
             edited = self._edited(decoded, choice.segments, wanted, monitor)
             passing = Passing.of(len(edited), len(decoded))
             predicted = self._forecaster.predict(decoded, layout, passing, wanted, monitor, again)
+        of_model = self.backbone.notes if wanted.guidance != 1 else ()  # they are on guidance
         return Plan(
             video=decoded,
             model=self.backbone.name,
@@ -165,7 +166,7 @@ class AdaFlow:
             layout=layout,
             forecast=predicted,
             seconds=monitor.seconds,
-            **vars(choice) | {"notes": (*decoded.notes, *self.backbone.notes, *monitor.notes, *choice.notes)},
+            **vars(choice) | {"notes": (*decoded.notes, *of_model, *monitor.notes, *choice.notes)},
         )
 
     def _wanted(self, edit: EditConfig | None, config: PlanConfig) -> EditConfig:
@@ -252,11 +253,12 @@ class AdaFlow:
         """
         check_drafts(plan)
         keyframes, config = plan.layout.keyframes, config or EditConfig()
+        asked = draft_key(plan, prompt, config, asked_over(region, by_hand))
         with self._job(plan, prompt, of_draft(config), progress, stop, region, by_hand) as whole:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
             frames, told = job.kept("drafts", partial(told_of_draft, plan), partial(whole.invert, keyframes))
-            remember(self.cache, draft_key(plan, prompt, config, asked_over(region, by_hand)), "drafts", job.key)
+            remember(self.cache, asked, "drafts", job.key)
             return Draft(keyframes, frames, told["report"] | whole.over.asked, tuple(told["warnings"]))
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
@@ -288,21 +290,21 @@ class AdaFlow:
         self,
         asked: Asked,
         timeline: Timeline,
+        asked_for: Iterable[tuple[Stretch, str]],  # of it, with the keys of what is asked for in each, for forecasts
         config: EditConfig,
-        keys: Sequence[str],  # of what is asked for in each stretch, for forecasts
         progress: Report | None,
         stop: Stop | None,
     ) -> EditResult:
         """The film of a timeline in frames of the plan; its report lacks `frames_digest`."""
         began, plan, parts, laid = time.perf_counter(), asked.plan, [], []
-        for number, part in enumerate(stretches(timeline, plan.segments.cuts, len(plan.video))):
+        for number, (part, key) in enumerate(asked_for):
             monitor = Monitor(in_part(progress, number), stop)  # whose seconds and notes are this part's
             self._check_request(plan, part.prompt)
             piece = self._stretch(plan, part.start, part.end, part.source_prompt, monitor)
             alone = part.prompt == piece.config.source_prompt
             inside = asked.over(alone, monitor).at(slice(part.start, part.end))
             job = Job.of(self.backbone, self.cache, piece, part.prompt, config, monitor, over=inside)
-            frames, report = self._kept(job, keys[number])
+            frames, report = self._kept(job, key)
             laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
             parts.append(report | {"first_frame": part.start})
         seconds = time.perf_counter() - began
@@ -399,7 +401,7 @@ class AdaFlow:
         parts, takes = stretches(timeline, plan.segments.cuts, len(plan.video)), list(takes)
         keys = part_keys(plan, parts, config, takes, asked_over(region, by_hand))
         with self._exclusive(Monitor(progress, stop), plan):
-            result = self._film(asked, timeline, config, keys, progress, stop)
+            result = self._film(asked, timeline, zip(parts, keys[: len(parts)], strict=True), config, progress, stop)
             for number, row in enumerate(takes, len(parts)):
                 frames, named = stretch_frames(plan, row["frames"]), row.get("source_prompt")
                 take = take_of(plan, result, *frames, row["prompt"], named)

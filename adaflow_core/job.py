@@ -38,10 +38,8 @@ from adaflow_core.report.preview import latent_preview
 from adaflow_core.storage.arrays import taken
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditResult, Embedding, Inversion, Plan
-from adaflow_core.version import __version__
+from adaflow_core.version import MADE, __version__
 from adaflow_core.video.types import Video
-
-MADE = 5  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up
 
 Invert = Callable[[], tuple[Inversion, bool]]
 """Gives the inversion, and whether the cache had it."""

@@ -130,6 +130,8 @@ def test_the_fast_preset_takes_no_more_steps_than_the_model(
     assert resolve_edit(edit, profile, plan) == edit, "as its report repeats it"
     edit = resolve_edit(replace(fast, steps=30, fidelity=1.0), profile, plan)
     assert (edit.steps, edit.inversion_steps, edit.fidelity) == (30, profile.inversion_steps_for(30), 1.0)
+    asked = [resolve_edit(replace(fast, steps=number), profile, plan).fidelity for number in (4, profile.steps)]
+    assert asked == [min(profile.fidelity, 0.5), profile.fidelity], "half in fewer steps than the model's own"
 
 
 def test_the_paper_preset_holds_the_published_settings() -> None:

@@ -367,6 +367,8 @@ def _check_alike(holder: str, without: argparse.Namespace, arguments: argparse.N
     usual, preset = (vars(plan) | vars(edit) for plan, edit in (PRESETS["default"], PRESETS[arguments.preset]))
     asked, kept = settings(without), settings(arguments)
     differ = [name for name in preset if preset[name] != usual[name] and asked[name] != kept[name]]
+    if kept["steps"] is not None and kept["steps"] <= (asked["max_steps"] or 0):  # as older versions wrote it
+        differ = [name for name in differ if name != "max_steps"]
     if differ:
         raise AdaFlowError(
             f"{holder} has settings of its own, and those of --preset {arguments.preset} are others "

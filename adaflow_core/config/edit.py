@@ -23,8 +23,8 @@ class EditConfig:
     # fmt: off
     steps: int | None = setting(None, "denoising steps", low=1, high=250,
         effect="More: finer pictures, and proportionally slower.")
-    max_steps: int | None = setting(None, "most steps where --steps leaves their number to the model; where it "
-        "would take more, at most half of what the inversion misses is added back (--fidelity); auto: no limit",
+    max_steps: int | None = setting(None, "most steps where --steps leaves their number to the model; with it, in "
+        "fewer than the model's own at most half of what the inversion misses is added back; auto: no limit",
         low=1, high=250)
     inversion_steps: int | None = setting(None, "steps of the inversion, a multiple of --steps", low=1, high=1000)
     guidance: float | None = setting(None, "scale of the classifier-free guidance", low=1, high=30,

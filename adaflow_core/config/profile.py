@@ -67,13 +67,15 @@ class ModelProfile:
                 raise ConfigError(f"{path}: {name} is {value!r}; fetch the file again, or take it away")
         return cls(**data)
 
-    def within(self, max_steps: int | None) -> ModelProfile:
-        """The same where the model takes at most so many steps by itself; None: as many as it takes."""
-        if max_steps is None or self.steps <= max_steps:
-            return self
-        inversion_steps = self.inversion_steps_for(max_steps)
-        fidelity = min(self.fidelity, FIDELITY_IN_FEWER_STEPS)
-        return replace(self, steps=max_steps, inversion_steps=inversion_steps, fidelity=fidelity)
+    def within(self, max_steps: int | None, steps: int | None) -> ModelProfile:
+        """The same where the model takes at most so many steps by itself; None: as many as it takes.
+
+        `steps`: those that are asked for in their place, if any.
+        """
+        own = self.steps if max_steps is None else min(self.steps, max_steps)
+        found = self if own == self.steps else replace(self, steps=own, inversion_steps=self.inversion_steps_for(own))
+        fewer = max_steps is not None and (steps or own) < self.steps
+        return replace(found, fidelity=min(self.fidelity, FIDELITY_IN_FEWER_STEPS)) if fewer else found
 
     def inversion_steps_for(self, steps: int | None) -> int:
         """The profile's ratio of inversion to edit steps, kept when the user changes the steps."""
@@ -102,7 +104,7 @@ def resolve_plan(config: PlanConfig, profile: ModelProfile, device: str) -> Plan
 
 def resolve_edit(config: EditConfig, profile: ModelProfile, plan: PlanConfig) -> EditConfig:
     """`config` with every None that the model or the plan decides filled in; `chunk` stays for the backbone."""
-    profile = profile.within(config.max_steps)
+    profile = profile.within(config.max_steps, config.steps)
     own = _own_values(config, profile)
     if config.inversion_steps is None:
         own["inversion_steps"] = profile.inversion_steps_for(config.steps)

@@ -1,7 +1,8 @@
 """Which parts of an edit the cache holds, by what is asked for alone.
 
 The frames of a part are kept under a key of all that decides on their bits, which takes a loaded model to say. Beside
-them lies which key it was for what was asked, so that a forecast leaves out what is not done again.
+them lies which key it was for what was asked, so that a forecast leaves out what is not done again. Other weights under
+one name, and another dtype, are not told apart. A take that `retake` made is known once its film was replayed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import Stretch
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Plan
+from adaflow_core.version import MADE
 
 _KIND = "asked"
 
@@ -59,5 +61,6 @@ def _ground(plan: Plan, over: Mapping[str, Any]) -> str:
     """Of all that parts have in common."""
     keyframes = plan.segments.keyframes.tolist()
     return cache_key(
-        video=plan.video.digest, model=plan.model, plan=asdict(plan.config), keyframes=keyframes, over=dict(over)
-    )
+        video=plan.video.digest, model=plan.model, plan=asdict(plan.config), keyframes=keyframes, over=dict(over),
+        made=MADE,
+    )  # fmt: skip

@@ -126,7 +126,7 @@ def edit_command(
     }
     if plan.given_keyframes:  # which decide alone
         plan = replace(plan, keyframes=None)
-    usual_plan, profile = vars(resolve_plan(PlanConfig(), profile, device)), profile.within(edit.max_steps)
+    usual_plan, profile = vars(resolve_plan(PlanConfig(), profile, device)), profile.within(edit.max_steps, edit.steps)
     usual_edit = vars(resolve_edit(EditConfig(), profile, plan)) | {
         "inversion_steps": profile.inversion_steps_for(edit.steps),
         "agreements": profile.agreements_for(edit.steps, plan),

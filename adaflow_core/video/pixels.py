@@ -37,6 +37,7 @@ CONVERTED = LINEAR, LOG, LOG_SQRT, PQ, CINEMA, HLG = (8, 9, 10, 16, 17, 18)
 _GAMMAS = {4: 2.2, 5: 2.8}  # of the display; else BT.1886's
 _GAMMA = 2.4
 _MOST = 65535
+_THREADS = 4  # that convert; each takes some of the addresses that the process may have
 _BAND = 2**16  # pixels that a thread converts at a time, within its processor's cache
 WHITE = 203.0  # nits of HDR's reference white (ITU-R BT.2408), which becomes SDR's
 _KNEE = 0.8  # linear light above which highlights are compressed; 1 is reference white
@@ -171,7 +172,7 @@ def to_bt709(rgb: np.ndarray, transfer: int, primaries: int, white: int = _MOST)
         light = _light(linear.take(pixels[band].T), transfer, primaries)
         out[band] = codes.take(np.rint(np.sqrt(light) * _MOST).astype(np.uint16)).T
 
-    with ThreadPoolExecutor(min(THREADS, len(starts))) as pool:  # numpy computes without Python's lock
+    with ThreadPoolExecutor(min(_THREADS, THREADS, len(starts))) as pool:  # numpy computes without Python's lock
         list(pool.map(convert, starts))
     return out.reshape(rgb.shape)
 

@@ -47,13 +47,15 @@ def test_a_gpu_without_kernels_is_not_taken(monkeypatch: pytest.MonkeyPatch, cap
 def test_a_model_distilled_for_few_steps_is_named(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     assert not note_on_steps("a/turbot@1f") and not note_on_steps("turbo/b.safetensors", "DDIMScheduler")
     for name in ("a/sd-turbo@1f", "a/lcm_b@refs/pr/3", "a/lcm/pytorch_lora_weights.safetensors", "Hyper-SD15"):
-        assert "distilled for few steps, by its name; set guidance to 1" in note_on_steps(name)
+        assert "may be distilled for few steps, by its name; if it is, set guidance to 1" in note_on_steps(name)
     folder = shutil.copytree(tiny_folder("sd1"), tmp_path / "model")
     settings = folder / "scheduler" / "scheduler_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"_class_name": "LCMScheduler"}))
     backbone = load_backbone(str(folder), device="cpu", dtype="float32")
-    plan = AdaFlow(backbone).plan(film(3, 64, 64), PlanConfig(keyframes=1))
-    assert [note for note in plan.notes if "model is distilled for few steps (it has the LCMScheduler)" in note]
+    engine, frames = AdaFlow(backbone), film(3, 64, 64)
+    for guidance, named in ((None, True), (1.0, False)):  # at 1 there is nothing to say
+        plan = engine.plan(frames, PlanConfig(keyframes=1), edit=EditConfig(guidance=guidance))
+        assert any("model is distilled for few steps (it has the LCMScheduler)" in note for note in plan.notes) == named
 
 
 def test_a_model_that_does_not_fit_is_said_in_a_sentence(

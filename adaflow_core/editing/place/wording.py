@@ -150,7 +150,7 @@ def _is_a_place(before: list[str], old: slice, after: list[str], new: slice) -> 
     """Whether what is replaced, by what if by anything, is where something is, as "in a meadow"."""
     parts = [(words, part) for words, part in ((before, old), (after, new)) if part.start < part.stop]
     return bool(PREPOSITIONS & set(_begins(before, old))) and not any(
-        _is_no_place(_said_before(words, part), _begins(words, part), words[part.stop - 1]) for words, part in parts
+        _is_no_place(_said_before(words, part), _begins(words, part), _noun(words[part])) for words, part in parts
     )
 
 
@@ -158,7 +158,7 @@ def _adds_a_place(before: list[str], old: slice, added: list[str]) -> bool:
     """Whether words that are put in say where all of it is: "a cat on the beach", not "a cat near a house on a mat"."""
     if not added or added[0] not in PREPOSITIONS:
         return False
-    if _is_no_place(before[old.start - 1] if old.start else "", added[:1], added[-1]):
+    if _is_no_place(before[old.start - 1] if old.start else "", added[:1], _noun(added)):
         return False
     if added[0] == "by" and added[1:2] and added[1] not in ARTICLES:  # by somebody, as far as can be told
         return False
@@ -174,6 +174,13 @@ def _said_before(words: list[str], part: slice) -> str:
     """The word before the phrase of which `part` is one."""
     lead = _lead(words, part.start)
     return words[lead - 1] if lead else ""
+
+
+def _noun(phrase: list[str]) -> str:
+    """Of what a phrase is: "street" of "in a street with people"."""
+    first = next((place for place, word in enumerate(phrase) if word not in FUNCTION_WORDS), len(phrase) - 1)
+    after = (place for place, word in enumerate(phrase) if place > first and word in FUNCTION_WORDS)
+    return phrase[next(after, len(phrase)) - 1]
 
 
 def _is_no_place(said: str, begins: list[str], head: str) -> bool:

@@ -142,8 +142,10 @@ def note_on_steps(name: str, scheduler: str = "") -> str:
     called = above[-1] if above and last == LORA_FILE else last
     if scheduler not in _FEW_STEPS_BY and not _FEW_STEPS.search(called):
         return ""
-    why = f" (it has the {scheduler})" if scheduler in _FEW_STEPS_BY else ", by its name"
-    return f"{called} is distilled for few steps{why}; set guidance to 1 (--guidance 1), as more burns its pictures"
+    remedy = "set guidance to 1 (--guidance 1), as more burns its pictures"
+    if scheduler in _FEW_STEPS_BY:
+        return f"{called} is distilled for few steps (it has the {scheduler}); {remedy}"
+    return f"{called} may be distilled for few steps, by its name; if it is, {remedy}"
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:

@@ -72,6 +72,10 @@ from adaflow_core.editing.place import Wording, wording
         ("a horse jumping over a fence", "a horse jumping over a wall", False, None),
         ("a horse jumping in a park", "a horse jumping on a beach", False, "in a park"),
         ("a house near a lake", "a house near a river", False, "near a lake"),
+        ("a dog in a park", "a dog in a street full of people", False, "in a park"),  # who is there says not where
+        ("a dog in a street with people", "a dog on a beach", False, "in a street with people"),
+        ("a dog", "a dog in a field of gold", False, ""),
+        ("a woman in a dress with flowers", "a woman in a suit with stripes", False, None),
         ("a red car driving down a road", "a blue car driving down a road.", True, None),  # marks say nothing
         ("a red car, on a road", "a blue car on a road", True, None),
         ("a car on a road.", "a car in a forest", False, "on a road"),
