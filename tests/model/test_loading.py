@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from adaflow_core import AdaFlow, PlanConfig
+from adaflow_core import AdaFlow, EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model import loading
 from adaflow_core.model.files.check import note_on_steps
