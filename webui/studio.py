@@ -46,7 +46,6 @@ from webui.jobs.visitors import visitor
 from webui.kept import Kept, StoredPlan, files_of
 from webui.limits import LARGEST_SIDE, Limits
 
-T = TypeVar("T")
 M = TypeVar("M", bound=OfPlan)
 # Finished edits and retakes are forgotten by age (`Studio.forget_older_than`), and by what they take.
 _KEEP_EDITS = 512
@@ -199,9 +198,9 @@ class Studio:
         stored = self._check_edit(plan_id, prompt, by_hand)
         request, plan = stored.request, self.corrected(stored.plan)
         model = self._sources[self.resolve_model(request.model)]
-        settings = [config for _, config in configs]
-        parts = expected.of_drafts(plan, prompt, settings, region, by_hand, self._crop(plan, region))
-        seconds = self._check_time(parts, stored.id)
+        asked = plan, prompt, [config for _, config in configs], region, by_hand, self._crop(plan, region)
+        parts = expected.of_drafts(*asked)
+        seconds = self._check_time(parts, expected.of_drafts(*asked, kept=False), stored.id)
         task = DraftTask(model, plan, prompt, tuple(configs), region, by_hand, expected=seconds)
         return self._submit(
             "draft",
@@ -250,9 +249,10 @@ class Studio:
             prompts = Timeline((PromptRange(0, len(plan.video), prompts),))
         timeline = prompts.on(plan.video)
         label = self.resolve_model(request.model)
-        parts = expected.of_edit(plan, timeline, config, takes, region, by_hand, self._crop(plan, region))
-        parts = expected.to_the_end(parts, plan)
-        seconds = self._check_time(parts, stored.id)
+        asked = plan, timeline, config, takes, region, by_hand, self._crop(plan, region)
+        parts = expected.to_the_end(expected.of_edit(*asked), plan)
+        anew = expected.to_the_end(expected.of_edit(*asked, kept=False), plan)
+        seconds = self._check_time(parts, anew, stored.id)
         task = EditTask(
             self._sources[label], label, request, plan, timeline, config, self._new_folder(), tuple(takes),
             region, by_hand, deliver, expected=seconds,
@@ -280,7 +280,7 @@ class Studio:
         before = finished.asked
         plan = self.corrected(before.plan)
         parts = expected.to_the_end([expected.of_retake(plan, frames, self._crop(plan, before.region))], plan)
-        seconds, folder = self._check_time(parts), self._new_folder()
+        seconds, folder = self._check_time(parts, parts), self._new_folder()
         task = RetakeTask(before, finished.result(before.plan), frames, prompt, config, folder, seconds)
         return self._submit_edit(task, before, prompt or finished.prompt, parts, job_id)
 
@@ -320,14 +320,16 @@ class Studio:
         share = None if region is None else self.kept.find_crop(_crop_key(plan, region))
         return 1.0 if share is None else share
 
-    def _check_time(self, parts: Sequence[Forecast], plan_id: str = "") -> float:
-        """The seconds of all parts; AdaFlowError for what would take too long.
+    def _check_time(self, parts: Sequence[Forecast], anew: Sequence[Forecast], plan_id: str = "") -> float:
+        """The most seconds that the parts may take; AdaFlowError for what would take too long.
 
-        A forecast of a plan that no edit has confirmed is made anew when asked again.
+        That is as if nothing was in the cache (`anew`): by the time that the job runs it may have lost some, and a GPU
+        that is lent for less would be taken away. No job takes more than its limit. A forecast of a plan that no edit
+        has confirmed is made anew when asked again.
         """
         limit, seconds = self.limits.job_seconds, sum(part.total for part in parts)
         if seconds <= limit:
-            return seconds
+            return min(sum(part.total for part in anew), limit)
         again = ""
         if plan_id and measure_anew(parts[0], Cache.default()):
             self.kept.expect_anew(plan_id)

@@ -75,16 +75,12 @@ class EditEvents:
         """Show where an edit of the plan to this prompt would change the video."""
         with refuse_on_error():
             config = EditConfig(**self.asked(plan_id, ("focus", "structure"), (focus, structure)))
-            begun.place = self.studio.place(plan_id, prompt or "", config)
+            job_id = self.studio.place(plan_id, prompt or "", config)
+        # Only now: where another search is refused, the one that runs goes on.
+        self.studio.jobs.leave(begun.place, replaced=True)
+        begun.place = job_id
         async for outputs in self.show_place(plan_id, "", begun):
             yield outputs
-
-    def begin_place(self, prompt: str, begun: Begun) -> str:
-        """A search is asked for: the one that runs is not wanted any more, nor is its progress."""
-        self.check_not_empty(prompt)
-        self.studio.jobs.leave(begun.place, replaced=True)
-        begun.place = ""
-        return ""
 
     def fit_place(self, plan_id: str | None, placed: str, begun: Begun) -> PlaceOutputs:
         """There is another plan: a place in the one before goes, and its progress if no other is being searched."""
@@ -95,13 +91,14 @@ class EditEvents:
     async def show_place(self, plan_id: str | None, placed: str, begun: Begun) -> AsyncIterator[PlaceOutputs]:
         """A search, or one that is done, as a reloaded page had it: its progress, then the place that it found.
 
-        Nothing where it is gone, or of another plan.
+        Nothing where it is gone, or of another plan. While one runs, the place before it is shown.
         """
         studio, job_id = self.studio, begun.place or placed
         try:
             async for outputs in show_of_plan(
-                studio, plan_id, job_id, "search", "place_progress", _no_place(), studio.found_place, _place_outputs
-            ):
+                studio, plan_id, job_id, "search", "place_progress", _no_place(), studio.found_place, _place_outputs,
+                before=placed,
+            ):  # fmt: skip
                 yield outputs
         finally:
             if begun.place == job_id and is_over(studio.jobs, job_id):
@@ -143,15 +140,20 @@ class EditEvents:
         return self.studio.edit(plan_id, timeline, config, self._allowed(takes or ()), *parts, job_id=job_id)
 
     def check(
-        self, model: str, prompting: str, prompts: Rows, crossfade: float | None, takes: Any, deliver: str,
-        shown: Sequence[Any],
+        self, model: str, prompting: str, prompts: Rows, rows_of: Row | None, crossfade: float | None, takes: Any,
+        deliver: str, shown: Sequence[Any],
     ) -> None:  # fmt: skip
-        """AdaFlowError for what is wrong with an edit whatever its plan will be: it is said before planning starts."""
+        """AdaFlowError for what is wrong with an edit whatever its plan will be: it is said before planning starts.
+
+        Where no row has a prompt, rows of other frames may, which come back with these.
+        """
         EditConfig(**asked_values(EDIT, self.studio.profile(model), shown, self.studio.public))
         check_deliver(deliver)
         check_takes(takes or (), "the takes")
         if prompting != views.ONE and prompts:
-            Timeline(_ranges(prompts), CROSSFADE if crossfade is None else int(crossfade))
+            ranges = _ranges(prompts)
+            if ranges or not (rows_of or {}).get("others"):
+                Timeline(ranges, CROSSFADE if crossfade is None else int(crossfade))
         self.studio.check_room()
 
     def _allowed(self, takes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -321,7 +323,7 @@ class BeginEvents:
         with refuse_on_error():
             over = held(self.studio, over, over_id)
             self.editing.check_not_empty(prompt, prompting, over)
-            self.editing.check(model, prompting, prompts, crossfade, takes, deliver, edited)
+            self.editing.check(model, prompting, prompts, rows_of, crossfade, takes, deliver, edited)
             request = await self.planning.asked(video, source_prompt, model, side, frames, begun, (*planned, *forecast))
             asked = prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over, edited
             if made := previous is not None and previous.answers(request):

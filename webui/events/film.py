@@ -56,16 +56,12 @@ class FilmEvents:
         with refuse_on_error():
             configs = _tried(tried, self.editing.asked(plan_id, EDIT, shown))
             parts = asked_over(self.studio.kept.find_plan(plan_id), held(self.studio, over, over_id))
-            begun.draft = self.studio.draft(plan_id, prompt or "", configs, *parts)
+            job_id = self.studio.draft(plan_id, prompt or "", configs, *parts)
+        # Only now: where others are refused, those that are being made go on.
+        self.studio.jobs.leave(begun.draft, replaced=True)
+        begun.draft = job_id
         async for outputs in self.show_drafts(plan_id, "", begun):
             yield outputs
-
-    def begin_draft(self, prompt: str, begun: Begun) -> str:
-        """Drafts are asked for: those that are being made are not wanted any more, nor is their progress."""
-        self.editing.check_not_empty(prompt)
-        self.studio.jobs.leave(begun.draft, replaced=True)
-        begun.draft = ""
-        return ""
 
     def fit_drafts(self, plan_id: str | None, drafted: str, begun: Begun) -> DraftOutputs:
         """There is another plan: drafts of the one before go, and their progress if no others are being made."""
@@ -76,13 +72,14 @@ class FilmEvents:
     async def show_drafts(self, plan_id: str | None, drafted: str, begun: Begun) -> AsyncIterator[DraftOutputs]:
         """Drafts that are being made, or are made, as a reloaded page had them: their progress, then their pictures.
 
-        Nothing where they are gone, or of another plan.
+        Nothing where they are gone, or of another plan. While some are being made, those before them are shown.
         """
         studio, job_id = self.studio, begun.draft or drafted
         try:
             async for outputs in show_of_plan(
-                studio, plan_id, job_id, "draft", "draft_progress", _no_drafts(), studio.drafts, _draft_outputs
-            ):
+                studio, plan_id, job_id, "draft", "draft_progress", _no_drafts(), studio.drafts, _draft_outputs,
+                before=drafted,
+            ):  # fmt: skip
                 yield outputs
         finally:
             if begun.draft == job_id and is_over(studio.jobs, job_id):
@@ -235,8 +232,8 @@ class FilmEvents:
         )
         settings = asdict(project.plan) | asdict(project.edit)
         leave_video(self.studio.jobs, begun or Begun(), region_job_id)
-        shown, profile = model_shown(self.studio, model), self.studio.profile(model).within(project.edit.max_steps)
-        return [*outputs, *shown, *shown_values(ALL, profile, settings)]
+        profile = self.studio.profile(model).within(project.edit.max_steps, project.edit.steps)
+        return [*outputs, *model_shown(self.studio, model), *shown_values(ALL, profile, settings)]
 
     def _model_of(self, file: Path) -> str:
         """The project's model; where that is a file or folder, the one that is called so here."""

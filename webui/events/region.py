@@ -23,6 +23,7 @@ from webui.events.common.outputs import OverOutputs, unchanged
 from webui.events.common.over import (
     OF_REGION,
     Over,
+    held,
     is_of_others,
     nothing,
     of_plan,
@@ -46,10 +47,10 @@ class RegionEvents:
         self.studio = studio
 
     def load_frame(
-        self, plan_id: str | None, over: Over, painted_frame: float
+        self, plan_id: str | None, over: Over, over_id: str, painted_frame: float
     ) -> tuple[dict[str, Any], tuple[int, str]]:
         """A frame to paint on, with the region as it is now; and which one of which frames (a digest) it is."""
-        stored, over = self._known(plan_id, over)
+        stored, over = self._known(plan_id, over, over_id)
         frame = self._frame(stored, painted_frame)
         picture, inside = np.asarray(stored.plan.video.frames[frame]), self._inside(stored, over, frame)
         if inside.any():
@@ -57,23 +58,25 @@ class RegionEvents:
         return {"background": picture, "layers": [], "composite": None}, (frame, stored.plan.video.digest)
 
     async def find_words(
-        self, plan_id: str | None, over: Over, region_words: str, feather: float
+        self, plan_id: str | None, over: Over, over_id: str, region_words: str, feather: float
     ) -> AsyncIterator[OverOutputs]:
         """The region of what words of the source prompt name, found in the video; what was painted goes."""
-        stored, over = self._known(plan_id, over)
+        stored, over = self._known(plan_id, over, over_id)
         words = (region_words or "").strip()
         if not words:
             raise refusal("name something of the source prompt, such as “ball”")
         async for outputs in self._carry(stored, over, masks={}, words=words, feather=int(feather)):
             yield outputs
 
-    async def set_feather(self, plan_id: str | None, over: Over, feather: float) -> AsyncIterator[OverOutputs]:
+    async def set_feather(
+        self, plan_id: str | None, over: Over, over_id: str, feather: float
+    ) -> AsyncIterator[OverOutputs]:
         """The region, if there is one, with another feather."""
-        stored = self.studio.kept.find_plan(plan_id)
-        if stored is None or not over or not region_of(over):
+        over = self._held(over, over_id)
+        if self.studio.kept.find_plan(plan_id) is None or not over or not region_of(over):
             yield unchanged(OverOutputs)
             return
-        stored, over = self._known(plan_id, over)
+        stored, over = self._known(plan_id, over, over_id)
         async for outputs in self._carry(stored, over, feather=int(feather)):
             yield outputs
 
@@ -81,13 +84,14 @@ class RegionEvents:
         self,
         plan_id: str | None,
         over: Over,
+        over_id: str,
         loaded: tuple[int, str] | None,
         canvas: dict[str, Any] | None,
         strokes: str,
         feather: float,
     ) -> AsyncIterator[OverOutputs]:
         """The region with what was painted on the frame that was `loaded`, carried to all and shown over the video."""
-        stored, over = self._known(plan_id, over)
+        stored, over = self._known(plan_id, over, over_id)
         painted = _painted(canvas, stored.plan.video.frames.shape[1:3])
         frame, digest = loaded or (0, "")
         if digest != stored.plan.video.digest:
@@ -99,6 +103,7 @@ class RegionEvents:
         self,
         plan_id: str | None,
         over: Over,
+        over_id: str,
         painted_frame: float,
         box_left: float,
         box_top: float,
@@ -108,7 +113,7 @@ class RegionEvents:
         feather: float,
     ) -> AsyncIterator[OverOutputs]:
         """The same with a box, its sides in percent of the frame's width and height: for who does not paint."""
-        stored, over = self._known(plan_id, over)
+        stored, over = self._known(plan_id, over, over_id)
         sides = box_left, box_top, box_right, box_bottom
         painted = _boxed(sides, stored.plan.video.frames.shape[1:3])
         async for outputs in self._paint(stored, over, painted_frame, painted, strokes, feather):
@@ -126,9 +131,10 @@ class RegionEvents:
         async for outputs in self._carry(stored, over, masks=over["masks"] | {frame: inside}, feather=int(feather)):
             yield outputs
 
-    async def show_over(self, plan_id: str | None, over: Over) -> AsyncIterator[OverOutputs]:
+    async def show_over(self, plan_id: str | None, over: Over, over_id: str) -> AsyncIterator[OverOutputs]:
         """After a plan: what a project or a tab that was reloaded brought; what is of other frames goes aside."""
         stored = self.studio.kept.find_plan(plan_id)
+        over = self._held(over, over_id) if stored is not None else {}
         if stored is None or not over:
             yield unchanged(OverOutputs)
             return
@@ -165,47 +171,60 @@ class RegionEvents:
             wanted = wanted | {"job": job_id, "found_in": found_in, "before": before}
             begun = self._kept(wanted, region_job_id=job_id)
             yield begun
-            async for outputs in self._search(job_id, begun.over):
+            async for outputs in self._search(stored, job_id, begun.over):
                 yield outputs
             wanted, mask = begun.over, self._carried(begun.over)
         if mask is not None:
-            async for outputs in self._region_shown(stored, wanted, mask):
+            async for outputs in self._region_shown(stored, wanted):
                 yield outputs
 
-    async def _search(self, job_id: str, over: Over) -> AsyncIterator[OverOutputs]:
-        """The progress of a search. One that finds nothing leaves the region as it was, unless something else was asked
-        for meanwhile."""
+    async def _search(self, stored: StoredPlan, job_id: str, over: Over) -> AsyncIterator[OverOutputs]:
+        """The progress of a search. One that finds nothing leaves the region as it was, and shows what that is, unless
+        something else was asked for meanwhile."""
         snapshot = None
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
                 yield unchanged(OverOutputs, region_job_id=job_id, region_progress=views.progress(snapshot))
         latest = self._latest(over)
+        if latest["job"] != job_id or (snapshot is not None and snapshot.state == "done"):
+            return
+        before = latest["before"] | {"before": None}
+        shown = await self._shown_as(stored, latest | before)
+        if shown and latest["words"] != before["words"]:  # what was typed can be corrected
+            del shown["region_words"]
+        latest = self._latest(over)
         if latest["job"] != job_id:
             return
-        if snapshot is None or snapshot.state != "done":
-            ended, before = self.studio.jobs.snapshot(job_id), latest["before"] | {"before": None}
-            said = stopped_line(ended, "search for the region")
-            yield self._kept(latest | before, region_job_id="", region_progress=said)
-            raise not_done(ended, "region")
+        ended = self.studio.jobs.snapshot(job_id)
+        shown["region_progress"] = stopped_line(ended, "search for the region")
+        yield self._kept(latest | before, region_job_id="", **shown)
+        raise not_done(ended, "region")
 
-    async def _region_shown(self, stored: StoredPlan, over: Over, mask: RegionMask) -> AsyncIterator[OverOutputs]:
-        """A region that was found, unless something else was asked for meanwhile."""
-        items = await asyncio.to_thread(region_view, stored.plan, mask.weights)
+    async def _shown_as(self, stored: StoredPlan, over: Over) -> dict[str, Any]:
+        """How the page shows the region that is asked for, also one that is not found in all frames; {} for none."""
+        region, mask = region_of(over), self._carried(over)
+        if region is None:
+            return {}
         frames = ", ".join(map(str, sorted(over["masks"])))
         where = f"painted on frame {frames}" if frames else f"“{over['words']}”"
+        shown: dict[str, Any] = {"region_words": "" if frames else over["words"], "feather": over["feather"]}
+        if mask is None or mask.asked != region.as_json() or over["found_in"] != words_found_in(stored, over):
+            what = f"what was {where} is to be edited; it was not carried to all frames yet"
+            line = f"Only {what}." if frames else f"Only {where} is to be edited; it was not found here yet."
+            return shown | {"region_line": views.line(line), "region_gallery": gr.Gallery([], visible=False)}
+        items = await asyncio.to_thread(region_view, stored.plan, mask.weights)
         found = views.line(f"Only this part is edited; {where}.{_crop_line(self.studio.corrected(stored.plan), mask)}")
+        gallery = gr.Gallery([(serve_image(picture), words) for picture, words in items], visible=True)
+        line = found + (views.notice([mask.doubt]) if mask.doubt else "")
+        return shown | {"region_line": line, "region_gallery": gallery}
+
+    async def _region_shown(self, stored: StoredPlan, over: Over) -> AsyncIterator[OverOutputs]:
+        """A region that was found, unless something else was asked for meanwhile."""
+        region = await self._shown_as(stored, over)
         latest = self._latest(over)
         if latest["job"] != over["job"]:
             return
-        shown = self._kept(
-            latest | {"before": None},
-            region_job_id="",
-            region_progress="",
-            region_line=found + (views.notice([mask.doubt]) if mask.doubt else ""),
-            region_gallery=gr.Gallery([(serve_image(picture), words) for picture, words in items], visible=True),
-            region_words="" if frames else over["words"],
-            feather=over["feather"],
-        )
+        shown = self._kept(latest | {"before": None}, region_job_id="", region_progress="", **region)
         hidden = gr.Gallery([], visible=False)
         gone = unchanged(OverOutputs, region_job_id="", region_progress="", region_line="", region_gallery=hidden)
         async for outputs in show_unless_left(self.studio.jobs, over["job"], shown, gone):
@@ -223,12 +242,14 @@ class RegionEvents:
         """What a project that was opened holds, or nothing of one that holds none, is what a reload will find."""
         return self._kept(over or {})
 
-    def no_region(self, over: Over) -> OverOutputs:
+    def no_region(self, over: Over, over_id: str) -> OverOutputs:
         """The whole picture again."""
+        over = self._held(over, over_id)
         if over and over["opened"]:
             over = over | {"opened": over["opened"] | {"region": None}}
         self._leave_search(over)
-        kept = without_aside(over, OF_REGION) | {"masks": {}, "words": "", "job": "", "before": None} if over else {}
+        gone: Over = {"masks": {}, "words": "", "job": "", "before": None}
+        kept = without_aside(over, (*OF_REGION, "before")) | gone if over else {}
         hidden = gr.Gallery([], visible=False)
         return self._kept(
             kept, region_job_id="", region_progress="", region_line="", region_gallery=hidden, region_words=""
@@ -262,9 +283,11 @@ class RegionEvents:
         name = file_name(Path(stored.request.video).stem, f"{what}-{int(keyframe)}")
         return serve_image(np.asarray(picture), "png", name), taken_from
 
-    def give_back(self, plan_id: str | None, over: Over, keyframe: int | None, give_back: str | None) -> OverOutputs:
+    def give_back(
+        self, plan_id: str | None, over: Over, over_id: str, keyframe: int | None, give_back: str | None
+    ) -> OverOutputs:
         """A keyframe as it was changed elsewhere."""
-        stored, over = self._known(plan_id, over)
+        stored, over = self._known(plan_id, over, over_id)
         with refuse_on_error():
             if keyframe is None or not give_back:
                 raise AdaFlowError("there is no picture; choose a keyframe and give its picture back")
@@ -272,8 +295,9 @@ class RegionEvents:
             over = over | {"pictures": over["pictures"] | read_pictures(given, stored.plan.video)}
         return self._hand_shown(stored, over)
 
-    def take_back(self, over: Over) -> OverOutputs:
+    def take_back(self, over: Over, over_id: str) -> OverOutputs:
         """No keyframe by hand."""
+        over = self._held(over, over_id)
         if over and over["opened"]:
             over = over | {"opened": over["opened"] | {"by_hand": None}}
         kept = without_aside(over, ("pictures",)) | {"pictures": {}} if over else {}
@@ -298,13 +322,17 @@ class RegionEvents:
         over = self.studio.kept.keep_over(over) if over else over
         return unchanged(OverOutputs, over=over, over_id=over.get("id", ""), **shown)
 
-    def _known(self, plan_id: str | None, over: Over) -> tuple[StoredPlan, Over]:
+    def _held(self, over: Over, over_id: str) -> Over:
+        with refuse_on_error():
+            return held(self.studio, over, over_id)
+
+    def _known(self, plan_id: str | None, over: Over, over_id: str) -> tuple[StoredPlan, Over]:
         """The plan, and what was painted and given back for its frames."""
         stored = self.studio.kept.find_plan(plan_id)
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
         with refuse_on_error():
-            return stored, of_plan(stored, over)
+            return stored, of_plan(stored, held(self.studio, over, over_id))
 
     def _latest(self, over: Over) -> Over:
         """What was painted and given back, with what was done since `over` was kept."""

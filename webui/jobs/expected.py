@@ -1,6 +1,7 @@
 """How long what is asked for takes, by the forecast of its plan, which is of an edit of the whole film.
 
-Each forecast is of one of the parts that come one after another; one that is in the cache takes no time.
+Each forecast is of one of the parts that come one after another; one that is in the cache takes no time, unless
+`kept` is False: until the job runs, the cache may lose it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def of_edit(
     region: Region | None = None,
     by_hand: ByHand | None = None,
     crop: float = 1.0,
+    *,
+    kept: bool = True,
 ) -> list[Forecast]:
     """Of the stretches of a timeline, in frames of the plan, and of the takes over them; `crop`: the share of the frame
     that is edited. AdaFlowError where a take is of frames that the plan does not have."""
@@ -44,7 +47,8 @@ def of_edit(
     parts = stretches(timeline, plan.segments.cuts, T)
     found = [plan.forecast.times(crop * (part.end - part.start) / T) for part in parts]
     found += [of_retake(plan, take["frames"], crop) for take in takes]
-    if timeline.one_prompt(plan.video) is not None and not takes:  # an edit of all frames, which is made each time
+    # An edit of all frames is made each time.
+    if not kept or (timeline.one_prompt(plan.video) is not None and not takes):
         return found
     keys, cache = part_keys(plan, parts, config, takes, asked_over(region, by_hand)), Cache.default()
     return [_kept(part) if is_kept(cache, key) else part for part, key in zip(found, keys, strict=True)]
@@ -67,6 +71,8 @@ def of_drafts(
     region: Region | None = None,
     by_hand: ByHand | None = None,
     crop: float = 1.0,
+    *,
+    kept: bool = True,
 ) -> list[Forecast]:
     """Of drafts with these settings."""
     whole, cache, found = plan.forecast.times(crop), Cache.default(), list[Forecast]()
@@ -74,8 +80,8 @@ def of_drafts(
     later = replace(whole, seconds={stage: first.seconds.get(stage, 0.0) for stage in _OF_EACH_DRAFT})
     over = asked_over(region, by_hand)
     for config in configs:
-        kept = is_kept(cache, draft_key(plan, prompt, config, over))
-        found.append(_kept(first) if kept else later if found else first)
+        made = kept and is_kept(cache, draft_key(plan, prompt, config, over))
+        found.append(_kept(first) if made else later if found else first)
     return found
 
 

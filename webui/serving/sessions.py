@@ -7,8 +7,6 @@ from datetime import datetime, timedelta
 import gradio as gr
 from gradio.state_holder import StateHolder
 
-_DAY = 86400.0
-
 
 class Sessions(StateHolder):
     """Sessions of tabs, whose states are kept for `seconds` after their last use.
@@ -31,6 +29,5 @@ class Sessions(StateHolder):
 
 
 def keep_sessions(blocks: gr.Blocks, seconds: float) -> None:
-    """States of a page that is being served stay at least a day, and as long as what they name is kept, which is for
-    `seconds` after its last use."""
-    blocks.app.state_holder = Sessions(blocks, max(seconds, _DAY))
+    """States of a page that is being served stay for `seconds` after their last use, as does what they name."""
+    blocks.app.state_holder = Sessions(blocks, seconds)

@@ -34,10 +34,10 @@ def connect_words(events: ModelEvents, steps: Steps) -> None:
 def connect_place(events: Events, steps: Steps) -> None:
     """The button that shows where the prompt changes the video."""
     editing, edit = events.editing, steps.edit
-    asked = edit.show_place.click(editing.begin_place, [edit.prompt, steps.plan.begun], edit.place_progress, **PRIVATE)
+    asked = edit.show_place.click(editing.check_not_empty, edit.prompt, None, **PRIVATE)
     planned = plan_first(asked, edit.place_progress, events, steps)
     inputs, outputs = collect(parameters(editing.place), steps.plan, edit), collect(PlaceOutputs._fields, edit)
-    # The one that was left for it may not have ended yet.
+    # The one that it replaces may still run.
     planned.success(editing.place, inputs, outputs, api_name="place", **PUBLIC | {"trigger_mode": "multiple"})
     known = collect(parameters(editing.fit_place), steps.plan, edit)
     when_plan_changes(steps)(editing.fit_place, known, outputs, **PRIVATE)
@@ -46,7 +46,7 @@ def connect_place(events: Events, steps: Steps) -> None:
 def connect_draft(events: Events, steps: Steps) -> None:
     """The button that tries the edit on the keyframes, and the choice of a draft."""
     film, edit = events.film, steps.edit
-    asked = edit.try_it.click(film.begin_draft, [edit.prompt, steps.plan.begun], edit.draft_progress, **PRIVATE)
+    asked = edit.try_it.click(events.editing.check_not_empty, edit.prompt, None, **PRIVATE)
     planned = plan_first(asked, edit.draft_progress, events, steps)
     inputs = collect(parameters(film.draft), steps.plan, edit, edit.region)
     outputs = collect(DraftOutputs._fields, edit)

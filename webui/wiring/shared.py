@@ -138,7 +138,8 @@ def show_selection(when: Callable[..., Any], events: Events, steps: Steps) -> No
 def show_over(when: Callable[..., Any], region: RegionEvents, steps: Steps) -> None:
     """When there is another plan: what a project or a reload brought for it."""
     part = steps.edit.region
-    shown = when(region.show_over, [steps.plan.plan_id, part.over], collect(OverOutputs._fields, part), **EACH)
+    known = collect(parameters(region.show_over), steps.plan, part)
+    shown = when(region.show_over, known, collect(OverOutputs._fields, part), **EACH)
     shown.then(None, part.over_id, None, js=KEEP_OVER, **PRIVATE)
 
 

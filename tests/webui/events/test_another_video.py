@@ -142,18 +142,19 @@ def test_what_is_asked_for_again_replaces_what_runs(kind: str, tmp_path: Path, m
     mine, tried = here.kept.store_plan(Request("a.mp4", PlanConfig()), plan), next(iter(views.TRIED))
     editing = EditEvents(here)
     film, settings = FilmEvents(here, [], editing), shown_values(EDIT, here.profile())
-    again = film.begin_draft if kind == "draft" else editing.begin_place
 
-    def ask(prompt: str) -> AsyncIterator[Any]:
-        assert again(prompt, begun) == ""
+    def ask(prompt: str, plan_id: str = mine) -> AsyncIterator[Any]:
         if kind == "draft":
-            return film.draft(mine, prompt, tried, None, "", begun, *settings)
-        return editing.place(mine, prompt, 0.5, 0.5, begun)
+            return film.draft(plan_id, prompt, tried, None, "", begun, *settings)
+        return editing.place(plan_id, prompt, 0.5, 0.5, begun)
 
     async def visit() -> Any:
         first = ask("a cube")
         await anext(first)
         job = getattr(begun, kind)
+        with pytest.raises(gr.Error, match="no plan to edit from"):
+            await anext(ask("a star", "gone"))
+        assert getattr(begun, kind) == job and not here.jobs.snapshot(job).stopping, "nothing takes its place"
         second = ask("a star")
         await anext(second)
         with pytest.raises(gr.Error) as problem:
@@ -276,6 +277,19 @@ def ended(event: AsyncIterator[Any], release: threading.Event | None = None) -> 
     return asyncio.run(asyncio.wait_for(watch(), 30))
 
 
+def last_shown(event: AsyncIterator[Any]) -> Any:
+    """The last outputs but for progress of an event that fails."""
+
+    async def watch() -> Any:
+        last: Any = ()
+        with pytest.raises(gr.Error):
+            async for outputs in event:
+                last = outputs if isinstance(outputs[1], gr.Column) else last
+        return last
+
+    return asyncio.run(asyncio.wait_for(watch(), 30))
+
+
 @pytest.mark.parametrize("kind", RUNNING)
 def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path: Path) -> None:
     """And what was done meanwhile is shown."""
@@ -374,6 +388,13 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     for made, none in ((film.show_drafts, "drafted"), (editing.show_place, "placed")):
         for plan_id, job in ((another, drafted if none == "drafted" else placed), (mine, "unknown"), ("", drafted)):
             assert getattr(ended(made(plan_id, job, Begun())), none) == "", "nothing of another plan"
+
+    # What comes to nothing takes away nothing that was made before.
+    failed = here.jobs.submit("draft", lambda report, stop: None / 0)
+    for plan_id, shows in ((mine, True), (another, False)):
+        begun = Begun(draft=failed, place=failed)
+        assert last_shown(film.show_drafts(plan_id, drafted, begun)).count(drafted) == shows
+        assert last_shown(editing.show_place(plan_id, placed, begun)).count(placed) == shows
 
     idle = Begun()
     assert film.fit_drafts(mine, drafted, idle).drafted != "" and editing.fit_place(mine, placed, idle).placed != ""

@@ -246,6 +246,10 @@ def test_an_edit_comes_after_its_planning_though_the_page_is_closed(
         ({"deliver": "nonsense"}, "Deliver is 'nonsense'"),
         ({"seed": -1}, "[Ss]eed is -1"),
         ({"prompting": views.BY_SHOT, "prompts": [{"frames": [4, 2], "prompt": "a cube"}]}, "4:2"),
+        (
+            {"prompting": views.BY_SHOT, "prompts": [{"frames": [0, 4], "prompt": ""}], "rows_of": {"others": []}},
+            "No range of the timeline has a prompt",
+        ),
         ({"over_id": "what is not kept any more"}, "not kept any more; reload"),
         ({}, "1 of your jobs"),
     ],

@@ -65,7 +65,7 @@ def test_what_gradio_forgot_is_found_by_the_id_that_the_browser_has(tmp_path: Pa
 def test_without_a_plan_there_is_nothing_to_find_words_in() -> None:
     studio: Any = SimpleNamespace(kept=Kept())
     with pytest.raises(gr.Error, match="preview the keyframes first"):
-        asyncio.run(anext(RegionEvents(studio).find_words("", {}, "ball", 8)))
+        asyncio.run(anext(RegionEvents(studio).find_words("", {}, "", "ball", 8)))
 
 
 def test_a_projects_pictures_are_taken_up_by_the_next_plan(drawn_clip: Path, tmp_path: Path) -> None:

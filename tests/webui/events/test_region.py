@@ -37,6 +37,7 @@ class Page:
         self.region = RegionEvents(self.studio)
         self.plan_id = self.studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan())
         self.over: Over = {}
+        self.over_id = ""
         self.loaded: tuple[int, str] | None = None
         self.shown: dict[str, Any] = {}
 
@@ -49,7 +50,7 @@ class Page:
     def take(self, outputs: OverOutputs) -> None:
         """As the page takes outputs."""
         self.shown |= {name: value for name, value in outputs._asdict().items() if value != gr.skip()}
-        self.over = self.shown.get("over", self.over)
+        self.over, self.over_id = self.shown.get("over", self.over), self.shown.get("over_id", self.over_id)
 
     async def begin(self, event: AsyncIterator[OverOutputs]) -> AsyncIterator[OverOutputs]:
         """An event up to where its search runs."""
@@ -63,19 +64,19 @@ class Page:
                 self.take(outputs)
 
     def load(self, frame: int) -> None:
-        _, self.loaded = self.region.load_frame(self.plan_id, self.over, frame)
+        _, self.loaded = self.region.load_frame(self.plan_id, self.over, "", frame)
 
     def paint(self, frame: int | None = 0) -> AsyncIterator[OverOutputs]:
         """On a frame that is loaded for it; None: on the one that is."""
         if frame is not None:
             self.load(frame)
-        return self.region.use_strokes(self.plan_id, self.over, self.loaded, PAINTED, views.PAINT_IN, 8)
+        return self.region.use_strokes(self.plan_id, self.over, "", self.loaded, PAINTED, views.PAINT_IN, 8)
 
     def box(self, frame: int = 0) -> AsyncIterator[OverOutputs]:
-        return self.region.use_box(self.plan_id, self.over, frame, *BOX, views.PAINT_IN, 8)
+        return self.region.use_box(self.plan_id, self.over, self.over_id, frame, *BOX, views.PAINT_IN, 8)
 
     def words(self, words: str = "ball") -> AsyncIterator[OverOutputs]:
-        return self.region.find_words(self.plan_id, self.over, words, 8)
+        return self.region.find_words(self.plan_id, self.over, "", words, 8)
 
 
 def whole(task: Any, doubt: str = "") -> RegionMask:
@@ -107,7 +108,7 @@ def test_the_whole_picture_stays_what_is_asked_for(page: Page) -> None:
         searching = await page.begin(page.words())
         assert page.over["words"] == "ball", "an edit that is begun now is of it"
         job = page.over["job"]
-        page.take(page.region.no_region(page.over))
+        page.take(page.region.no_region(page.over, ""))
         assert page.studio.jobs.snapshot(job).left
         await page.end(searching)
 
@@ -122,7 +123,7 @@ def test_what_was_found_just_before_the_whole_picture_was_asked_for_is_not_shown
         page.go_on.set()
         while not page.studio.jobs.snapshot(page.over["job"]).finished:
             await asyncio.sleep(0.01)
-        page.take(page.region.no_region(page.over))
+        page.take(page.region.no_region(page.over, ""))
         await page.end(searching)
 
     run(visit())
@@ -136,7 +137,7 @@ def test_a_keyframe_given_back_meanwhile_stays(page: Page, tmp_path: Path) -> No
 
     async def visit() -> None:
         searching = await page.begin(page.words())
-        page.take(page.region.give_back(page.plan_id, page.over, 3, str(tmp_path / "changed.png")))
+        page.take(page.region.give_back(page.plan_id, page.over, "", 3, str(tmp_path / "changed.png")))
         await page.end(searching)
 
     run(visit())
@@ -200,6 +201,20 @@ def test_a_search_that_finds_nothing_leaves_the_region_before(page: Page) -> Non
     run(visit())
 
 
+def test_strokes_are_added_to_masks_that_gradio_forgot(page: Page) -> None:
+    """They are found by the id that the browser has; where they are not kept any more nothing takes their place."""
+    run(page.end(page.paint()))
+    page.over = {}
+    run(page.end(page.box()))
+    assert page.over["masks"][0].sum() == 64 + 192
+    page.over = {}
+    page.take(page.region.no_region(page.over, page.over_id))
+    assert region_of(page.over) is None and page.over["id"] == page.over_id
+    page.over, page.over_id = {}, "what is not kept any more"
+    with pytest.raises(gr.Error, match="not kept any more; reload"):
+        run(page.end(page.box()))
+
+
 def another_plan(page: Page) -> str:
     """Of other frames of the video, or of another size."""
     plan = small_plan()
@@ -212,11 +227,11 @@ def test_a_region_of_other_frames_than_those_of_the_plan_is_not_shown(page: Page
     another = another_plan(page)
 
     async def show(plan_id: str) -> None:
-        await page.end(page.region.show_over(plan_id, page.over))
+        await page.end(page.region.show_over(plan_id, page.over, ""))
 
     async def visit() -> None:
         searching = await page.begin(page.box())
-        async for outputs in page.region.show_over(page.plan_id, page.over):
+        async for outputs in page.region.show_over(page.plan_id, page.over, ""):
             page.take(outputs)
         assert region_of(page.over) is not None, "of this plan it goes on"
         await show(another)
@@ -232,7 +247,7 @@ def test_what_was_painted_comes_back_with_its_frames(page: Page) -> None:
     another, mine = another_plan(page), page.plan_id
 
     async def show(plan_id: str) -> None:
-        await page.end(page.region.show_over(plan_id, page.over))
+        await page.end(page.region.show_over(plan_id, page.over, ""))
 
     run(page.end(page.box()))
     painted = page.over["masks"]
@@ -243,9 +258,36 @@ def test_what_was_painted_comes_back_with_its_frames(page: Page) -> None:
     run(show(mine))
     assert page.over["masks"] == painted and "painted on frame 0" in page.shown["region_line"]
     run(show(another))
-    page.take(page.region.no_region(page.over))
+    page.take(page.region.no_region(page.over, ""))
+    assert not page.over["aside"], "nor the pictures of it"
     run(show(mine))
     assert region_of(page.over) is None
     run(page.end(page.words()))
     run(show(another))
     assert page.over["words"] == "ball" and "“ball”" in page.shown["region_line"]
+
+
+@pytest.mark.parametrize("painted", [False, True])
+def test_a_region_stays_shown_while_it_is_asked_for(painted: bool, page: Page) -> None:
+    """Also where its search in other frames is stopped, or what found it is forgotten: an edit is of it."""
+    another, mine = another_plan(page), page.plan_id
+
+    async def stop_search(plan_id: str) -> None:
+        page.go_on.clear()
+        async for outputs in page.region.show_over(plan_id, page.over, ""):
+            page.take(outputs)
+            page.studio.jobs.stop(page.shown["region_job_id"])
+
+    run(page.end(page.box() if painted else page.words("<ball>")))
+    if painted:
+        run(page.end(page.region.show_over(another, page.over, "")))
+        page.studio.jobs.forget_older_than(0)
+    with pytest.raises(gr.Error) as stopped:
+        run(stop_search(mine if painted else another))
+    assert not stopped.value.visible and page.shown["region_job_id"] == ""
+    region, _ = asked_over(page.studio.kept.find_plan(mine if painted else another), page.over)
+    assert region is not None and page.over["before"] is None and "stopped" in page.shown["region_progress"]
+    said = (
+        "what was painted on frame 0 is to be" if painted else "“&lt;ball&gt;” is to be edited; it was not found here"
+    )
+    assert said in page.shown["region_line"] and page.shown["region_words"] == ("" if painted else "<ball>")

@@ -83,6 +83,9 @@ def test_an_edit_takes_its_prompts_and_takes_to_the_frames_of_its_plan(tmp_path:
     assert ranges == as_rows((0, 4, "a"), (4, 14, "b")) and takes[0]["frames"] == [2, 6]
     assert edit((0, 14, "a"), (14, 20, "b")) == (as_rows((0, 14, "a"), (14, 20, "b")), [take]), "by a program"
     assert edit(prompting=views.ONE, first=0)[1][0]["frames"] == [2, 6]
+    rows, others = as_rows((0, 10, "")), {"first": 0, "others": as_rows((10, 30, "a"))}
+    editing.check("", views.BY_SHOT, rows, others, 8, [], "source", settings)
+    assert edit((0, 10, ""), **others)[0] == as_rows((0, 20, "a")), "those of other frames come back with this plan"
     with pytest.raises(gr.Error, match="shots now that have no prompt; give their rows one"):
         edit((0, 24, "a"), first=0)
     fitted = film.fit_shots(plan_id, as_rows((0, 24, "a")), 0, {"first": 0}, [take])

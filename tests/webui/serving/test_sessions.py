@@ -16,12 +16,12 @@ def test_a_tab_that_lost_its_connection_keeps_what_it_has() -> None:
     with gr.Blocks() as blocks:
         plan = gr.State("")
     StateHolder().set_blocks(blocks)
-    session, long_ago = blocks.state_holder["tab"], datetime.now() - timedelta(days=3)
+    session, long_ago = blocks.state_holder["tab"], datetime.now() - timedelta(minutes=90)
     session[plan._id], session.is_closed = "mine", True
     session._state_ttl[plan._id] = None, long_ago
     app = SimpleNamespace(state_holder=blocks.state_holder)
     blocks.app = app  # type: ignore[assignment]
-    keep_sessions(blocks, 2 * 86400.0)
+    keep_sessions(blocks, 3600.0)
     sessions = app.state_holder
     sessions.delete_all_expired_state()
     assert sessions["tab"][plan._id] == "mine" and blocks.state_holder is sessions

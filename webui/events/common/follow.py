@@ -75,8 +75,12 @@ async def show_of_plan(
     gone: Outputs,
     find: Callable[[str, StoredPlan], Made | None],
     show: Callable[[Plan, Made, Snapshot], Outputs],
+    before: str = "",
 ) -> AsyncIterator[Outputs]:
-    """As `show_job`, of a job about a plan: `gone` where either is not there, or what was made is of another plan."""
+    """As `show_job`, of a job about a plan: `gone` where either is not there, or what was made is of another plan.
+
+    `before`: the job of what was made last, which is shown first, as this one may come to nothing.
+    """
     stored = studio.kept.find_plan(plan_id)
     if stored is None or studio.jobs.snapshot(job_id or "") is None:
         yield gone
@@ -86,6 +90,9 @@ async def show_of_plan(
         found = find(job_id, stored)
         return gone if found is None else show(stored.plan, found, snapshot)
 
+    last = studio.jobs.snapshot(before) if before != job_id else None
+    if last is not None and (made := find(before, stored)) is not None:
+        yield await asyncio.to_thread(show, stored.plan, made, last)
     async for outputs in show_job(studio.jobs, job_id, what, where, gone, make):
         yield outputs
 

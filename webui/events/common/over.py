@@ -80,8 +80,9 @@ def _of_frames(over: Over) -> Over:
 
 def without_aside(over: Over, names: tuple[str, ...]) -> Over:
     """The same without these parts of what was painted and given back for other frames."""
-    aside = over["aside"].items()
-    return over | {"aside": {digest: {n: part[n] for n in part if n not in names} for digest, part in aside}}
+    parts = {digest: {n: part[n] for n in part if n not in names} for digest, part in over["aside"].items()}
+    left = {digest: part for digest, part in parts.items() if part.get("masks") or part.get("pictures")}
+    return over | {"aside": left}
 
 
 def asked_over(stored: StoredPlan | None, over: Over | None) -> tuple[Region | None, ByHand | None]:
