@@ -18,7 +18,8 @@ from adaflow_core.progress import Monitor
 from adaflow_core.video.decode import decode_video, from_frames, probe, thumbnails
 from adaflow_core.video.types import parse_range, parse_size, working_size
 from adaflow_core.video.write import check_output, write_video
-from helpers.films import RATE, chirp, film, make, number, psnr
+from helpers.films import film, make, number, psnr
+from helpers.videos.odd_files import audio_only
 
 NTSC = Fraction(24000, 1001)
 
@@ -301,13 +302,7 @@ def bad_file(kind: str, folder: Path) -> Path:
         path = path.with_suffix(".png")
         Image.new("RGB", (64, 64)).save(path)
     elif kind == "sound":
-        path = path.with_suffix(".m4a")
-        with av.open(str(path), "w", format="mp4") as container:
-            stream = container.add_stream("aac", rate=RATE, layout="mono")
-            block = av.AudioFrame.from_ndarray(chirp(0.1)[None], format="fltp", layout="mono")
-            block.rate = RATE
-            container.mux(stream.encode(block))
-            container.mux(stream.encode(None))
+        path = audio_only(folder)
     elif kind == "header":
         whole = write_video(folder / "whole.mp4", film(30), Fraction(24)).read_bytes()
         path.write_bytes(whole[: whole.index(b"mdat") + 8])

@@ -19,7 +19,7 @@ from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_
 from adaflow_core.report.visualize import place_sentence, place_view
 from adaflow_core.types import Plan
 from webui import views
-from webui.events.common.follow import follow, is_over, show_of_plan, stop_job
+from webui.events.common.follow import follow, show_of_plan, stop_job
 from webui.events.common.outputs import (
     BesideOutputs,
     CompareOutputs,
@@ -93,16 +93,9 @@ class EditEvents:
 
         Nothing where it is gone, or of another plan. While one runs, the place before it is shown.
         """
-        studio, job_id = self.studio, begun.place or placed
-        try:
-            async for outputs in show_of_plan(
-                studio, plan_id, job_id, "search", "place_progress", _no_place(), studio.found_place, _place_outputs,
-                before=placed,
-            ):  # fmt: skip
-                yield outputs
-        finally:
-            if begun.place == job_id and is_over(studio.jobs, job_id):
-                begun.place = ""
+        how = "search", "place_progress", _no_place(), self.studio.found_place, _place_outputs
+        async for outputs in show_of_plan(self.studio, plan_id, begun, "place", placed, *how):
+            yield outputs
 
     @named(*EDIT)
     def edit(

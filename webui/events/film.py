@@ -23,7 +23,7 @@ from adaflow_core.types import Plan
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
 from webui import views
-from webui.events.common.follow import is_over, leave_video, show_of_plan
+from webui.events.common.follow import leave_video, show_of_plan
 from webui.events.common.outputs import DraftOutputs, ProjectOutputs, RowsOutputs, unchanged
 from webui.events.common.over import Over, asked_over, held, opened_from
 from webui.events.common.rows import carry
@@ -74,16 +74,9 @@ class FilmEvents:
 
         Nothing where they are gone, or of another plan. While some are being made, those before them are shown.
         """
-        studio, job_id = self.studio, begun.draft or drafted
-        try:
-            async for outputs in show_of_plan(
-                studio, plan_id, job_id, "draft", "draft_progress", _no_drafts(), studio.drafts, _draft_outputs,
-                before=drafted,
-            ):  # fmt: skip
-                yield outputs
-        finally:
-            if begun.draft == job_id and is_over(studio.jobs, job_id):
-                begun.draft = ""
+        how = "draft", "draft_progress", _no_drafts(), self.studio.drafts, _draft_outputs
+        async for outputs in show_of_plan(self.studio, plan_id, begun, "draft", drafted, *how):
+            yield outputs
 
     def choose_draft(self, drafts: list[dict[str, Any]], model: str, event: gr.SelectData) -> list[Any]:
         """The settings of the draft under a click."""

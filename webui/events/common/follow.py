@@ -69,32 +69,39 @@ async def show_job(
 async def show_of_plan(
     studio: Studio,
     plan_id: str | None,
-    job_id: str,
+    begun: Begun,
+    kind: str,
+    made_before: str,
     what: str,
     where: str,
     gone: Outputs,
     find: Callable[[str, StoredPlan], Made | None],
     show: Callable[[Plan, Made, Snapshot], Outputs],
-    before: str = "",
 ) -> AsyncIterator[Outputs]:
-    """As `show_job`, of a job about a plan: `gone` where either is not there, or what was made is of another plan.
+    """As `show_job`, of a tab's "draft" or "place" of a plan, `kind`: the one that runs, else the one that is made.
 
-    `before`: the job of what was made last, which is shown first, as this one may come to nothing.
+    `gone` where job or plan is not there, or what was made is of another plan. `made_before`: the job of what was made
+    last, which is shown first, as the one that runs may come to nothing.
     """
+    job_id: str = getattr(begun, kind) or made_before
     stored = studio.kept.find_plan(plan_id)
-    if stored is None or studio.jobs.snapshot(job_id or "") is None:
-        yield gone
-        return
 
     def make(snapshot: Snapshot) -> Outputs:
-        found = find(job_id, stored)
-        return gone if found is None else show(stored.plan, found, snapshot)
+        found = None if stored is None else find(snapshot.id, stored)
+        return gone if stored is None or found is None else show(stored.plan, found, snapshot)
 
-    last = studio.jobs.snapshot(before) if before != job_id else None
-    if last is not None and (made := find(before, stored)) is not None:
-        yield await asyncio.to_thread(show, stored.plan, made, last)
-    async for outputs in show_job(studio.jobs, job_id, what, where, gone, make):
-        yield outputs
+    try:
+        if stored is None or studio.jobs.snapshot(job_id) is None:
+            yield gone
+            return
+        last = studio.jobs.snapshot(made_before) if made_before != job_id else None
+        if last is not None and find(made_before, stored) is not None:
+            yield await asyncio.to_thread(make, last)
+        async for outputs in show_job(studio.jobs, job_id, what, where, gone, make):
+            yield outputs
+    finally:
+        if getattr(begun, kind) == job_id and is_over(studio.jobs, job_id):
+            setattr(begun, kind, "")
 
 
 async def show_unless_left(jobs: Jobs, job_id: str, shown: Outputs, taken_away: Outputs) -> AsyncIterator[Outputs]:
