@@ -47,7 +47,11 @@ class Progress:
         return f"{self.done / scale:.1f} of {self.total / scale:.1f} {name}"
 
 
-def in_part(report: Callable[[Progress], None] | None, part: int) -> Callable[[Progress], None] | None:
+Report = Callable[[Progress], None]
+Stop = Callable[[], bool]
+
+
+def in_part(report: Report | None, part: int) -> Report | None:
     """`report`, told that what it is told of belongs to this part of the work."""
     return report and (lambda progress: report(replace(progress, part=part)))
 
@@ -60,8 +64,8 @@ class Monitor:
 
     def __init__(
         self,
-        report: Callable[[Progress], None] | None = None,
-        stop: Callable[[], bool] | None = None,
+        report: Report | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self._report = report
         self._stop = stop

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import CLEAN, add_noise, ddim_step, edit_timesteps, predict_x0_eps
 from adaflow_core.model.loading import EMBEDDED, fitting
-from adaflow_core.progress import Monitor, Progress
+from adaflow_core.progress import Monitor, Report, Stop
 from adaflow_core.report.scores import psnr
 from adaflow_core.types import Plan
 from adaflow_core.version import __version__
@@ -84,8 +84,8 @@ def selfcheck(
     *,
     frames: int = 4,
     steps: int = 25,
-    progress: Callable[[Progress], None] | None = None,
-    stop: Callable[[], bool] | None = None,
+    progress: Report | None = None,
+    stop: Stop | None = None,
 ) -> Findings:
     """Check the parts of a checkpoint, then an inversion of that many steps and an edit of `video`.
 
@@ -100,8 +100,8 @@ def _findings(
     video: Path | None,
     frames: int,
     steps: int,
-    progress: Callable[[Progress], None] | None,
-    stop: Callable[[], bool] | None,
+    progress: Report | None,
+    stop: Stop | None,
 ) -> Findings:
     findings, monitor = Findings(), Monitor(progress, stop)
     with monitor.stage("selfcheck", 4) as stage:

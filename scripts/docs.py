@@ -259,7 +259,7 @@ def picture() -> str:
         "A Plan (types.py) passes from left to right; latents come from the cache.",
         font_size=13,
     )
-    others = [short(p) for p in import_graph(ENGINE)[Path(ENGINE, "engine.py")]]
+    others = [short(p) for p in import_graph(ENGINE)[Path(ENGINE, "engine", "plan_job.py")]]
     beside = [name for name in others if name not in shown and not name.startswith(COMMON)]
     text(gap, H - 64, "engine also calls " + by_folder(beside), "#5a6676", font_size=12)
     text(gap, H - 42, "T frames, K keyframes, S steps, M kept tokens, P neighbours (1 or 2), n = h·w tokens of a grid",

@@ -27,7 +27,6 @@ ENGINE_LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "planning"),
     ("editing",),
     ("film", "picture"),
-    ("job",),
     ("engine",),
     ("batch", "selfcheck", "several"),
     ("cli",),

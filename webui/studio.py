@@ -22,12 +22,13 @@ from adaflow_core.model.files.parts import ModelParts, split_value
 from adaflow_core.model.loading import local_folder
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region, RegionMask
+from adaflow_core.progress import Report, Stop
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast, Plan
 from webui.jobs import expected
 from webui.jobs.engines import Engines
 from webui.jobs.finished import FinishedEdit
-from webui.jobs.queue import Jobs, Report, Stop, Work
+from webui.jobs.queue import Jobs, Work
 from webui.jobs.tasks import (
     Drafts,
     DraftTask,

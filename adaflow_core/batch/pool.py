@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.progress import Stop
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -24,7 +25,7 @@ class Pool(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
     def map(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task], stop: Callable[[], bool]
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], stop: Stop
     ) -> Iterator[tuple[Task, Result | Exception] | None]: ...
 
 
@@ -39,9 +40,7 @@ class InTurn:
     def __exit__(self, *exc: object) -> None:
         pass
 
-    def map(
-        self, function: Callable[[Any], Any], tasks: Iterable[Any], stop: Callable[[], bool]
-    ) -> Iterator[tuple[Any, Any] | None]:
+    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any], stop: Stop) -> Iterator[tuple[Any, Any] | None]:
         for task in tasks:
             if stop():
                 raise Stopped
@@ -96,9 +95,7 @@ class RayPool:
     def __exit__(self, *exc: object) -> None:
         self._ray.shutdown()
 
-    def map(
-        self, function: Callable[[Any], Any], tasks: Iterable[Any], stop: Callable[[], bool]
-    ) -> Iterator[tuple[Any, Any] | None]:
+    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any], stop: Stop) -> Iterator[tuple[Any, Any] | None]:
         ray = self._ray
 
         # Without max_calls=0 a worker that has a GPU ends after each task, and loads the model for each.

@@ -30,12 +30,12 @@ from adaflow_core.batch.files import Storage, absolute
 from adaflow_core.batch.manifest import Clip
 from adaflow_core.batch.pool import InTurn, Pool, RayPool
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.engine import AdaFlow, Report, Stop
+from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped, counted
 from adaflow_core.model.files.parts import ModelParts, split_value
 from adaflow_core.model.hub.client import on_disk
 from adaflow_core.picture.full_size import deliver_edit
-from adaflow_core.progress import Monitor, Progress
+from adaflow_core.progress import Monitor, Progress, Report, Stop
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.version import MADE, __version__
 from adaflow_core.video.types import parse_range, parse_size

@@ -20,10 +20,10 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone, model_folder
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, Report, Stop
 from adaflow_core.storage.cache import Cache
 from adaflow_core.team.cache import SharedCache
-from adaflow_core.team.processes import Processes, Report, Server, Stop
+from adaflow_core.team.processes import Processes, Server
 from adaflow_core.team.team import Team
 from adaflow_core.types import Embedding
 

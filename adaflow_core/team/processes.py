@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.progress import Progress
+from adaflow_core.progress import Progress, Report, Stop
 from adaflow_core.storage.arrays import no_room
 from adaflow_core.storage.packing import pack, unpack
 from adaflow_core.team.team import Team, join, remove
@@ -35,9 +35,6 @@ _GRACE = 3.0  # seconds within which the others must fail as one did, where all 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PATIENCE = 0.2  # seconds between looks at the stop signal
 _WATCH = 1.0  # seconds between looks at whether who started a process is still there
-
-Report = Callable[[Progress], None]
-Stop = Callable[[], bool]
 
 
 class Server(Protocol):

@@ -66,7 +66,7 @@ def test_a_plan_knows_what_will_be_edited_once_the_motion_is_known(
         asked.append(given[2].edited)
         return Forecast({}, 0)
 
-    monkeypatch.setattr(engine._forecaster, "predict", predict)
+    monkeypatch.setattr(engine._forecasts._forecaster, "predict", predict)
     plan = engine.plan(flickering, PLAN, edit=EDIT)
     edited = len(engine.edit(plan, PROMPT, EDIT).report["edited"])
     engine.plan(flickering, PLAN, edit=EDIT)

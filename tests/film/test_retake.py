@@ -17,11 +17,11 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.checkpoint import frames_digest
 from adaflow_core.editing.editor import Editor
 from adaflow_core.engine import AdaFlow
+from adaflow_core.engine.edit_job import EditJob
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.known import is_kept, part_keys
 from adaflow_core.film.retake import NEIGHBOURS, seam_frames, surroundings
 from adaflow_core.film.timeline import PromptRange, Timeline, stretches
-from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.over import NOTHING
 from adaflow_core.progress import Monitor, Progress
@@ -124,7 +124,7 @@ def test_what_the_neighbours_show_matters_and_what_lies_beyond_does_not(
 def test_held_keyframes_stay_and_the_first_takes_own_give_the_first_take(
     tiny_backbone: Callable[[str], Backbone], engine: AdaFlow, plan: Plan
 ) -> None:
-    job = Job.of(engine.backbone, engine.cache, plan, PROMPT, replace(QUICK, steps=4), Monitor())
+    job = EditJob.of(engine.backbone, engine.cache, plan, PROMPT, replace(QUICK, steps=4), Monitor())
     inversion: Inversion = job.invert()[0]
     prompts = (job.source, job.negative, job.positive, job.config, Monitor())
     path: list[torch.Tensor] = []
@@ -163,8 +163,8 @@ def test_takes_of_a_report_repeat_the_film(
         digests.append(len(frames))
         return frames_digest(frames, *team)
 
-    monkeypatch.setattr("adaflow_core.engine.frames_digest", digest)
-    monkeypatch.setattr("adaflow_core.engine.lay_over", None)  # of takes, which are laid into the one film
+    monkeypatch.setattr("adaflow_core.engine.film_job.frames_digest", digest)
+    monkeypatch.setattr("adaflow_core.engine.film_job.lay_over", None)  # of takes, which are laid into the one film
     asked, planned, seen = Timeline(ranges, report["crossfade"]), elsewhere.plan(plan.video.frames, plan.config), set()
     again = elsewhere.replay(
         planned, asked, settings, report["takes"], progress=lambda p: seen.add(p.part) if p.stage == "edit" else None

@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
+from adaflow_core.engine.edit_job import EditJob
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.known import is_kept, part_keys
-from adaflow_core.film.stretch import Laid, clip, lay_into, lay_over, ramp, together
+from adaflow_core.film.stretch import Laid, clip, lay_into, lay_over, ramp, stretch_of, together
 from adaflow_core.film.timeline import (
     CROSSFADE,
     PromptRange,
@@ -32,11 +34,11 @@ from adaflow_core.film.timeline import (
     read_prompts,
     stretches,
 )
-from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.over import NOTHING
 from adaflow_core.picture.region import RegionMask
 from adaflow_core.picture.region.window import Window
+from adaflow_core.planning.planner import build_layout
 from adaflow_core.planning.residual import edited_residual
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
@@ -304,9 +306,10 @@ def test_ranges_are_forecast_without_being_laid_out(
 ) -> None:
     plan = engine.plan(drawn_frames[:6], PlanConfig(keyframes=2, kv_frames=1.5, method=method))
     asked = Timeline((PromptRange(0, 4, "a blue ball"), PromptRange(4, 5, "a cup")), 0)
-    pieces = [engine._stretch(plan, 0, 4, None, Monitor()), engine._stretch(plan, 4, 5, None, Monitor())]
-    expected = together([engine._forecast(piece, QUICK, Monitor()) for piece in pieces])
-    monkeypatch.setattr("adaflow_core.engine.build_layout", None)
+    lay_out = partial(build_layout, device=engine.device, monitor=Monitor(), team=engine.backbone.team)
+    pieces = [stretch_of(plan, 0, 4, None, lay_out), stretch_of(plan, 4, 5, None, lay_out)]
+    expected = together([engine._forecasts.of_edit(piece, QUICK, Monitor()) for piece in pieces])
+    monkeypatch.setattr("adaflow_core.planning.planner.build_correspondence", None)
     found = engine.forecast_timeline(plan, asked, QUICK)
     assert found.seconds == pytest.approx(expected.seconds)
     assert found.peak_memory_bytes == pytest.approx(expected.peak_memory_bytes, rel=0.1)
@@ -344,14 +347,14 @@ def test_a_stretch_tells_of_itself_alone(
     engine: AdaFlow, drawn_frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its seconds and warnings are not those of the stretches before it too."""
-    edit = Job.edit
+    edit = EditJob.edit
 
-    def noted(job: Job, **how: Any) -> EditResult:
+    def noted(job: EditJob, **how: Any) -> EditResult:
         job.monitor.note(f"of {job.positive.text}")
         job.monitor.seconds["edit"] = job.monitor.seconds.get("edit", 0.0) + 1000.0
         return edit(job, **how)
 
-    monkeypatch.setattr(Job, "edit", noted)
+    monkeypatch.setattr(EditJob, "edit", noted)
     plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
     ranges = (PromptRange(0, 5, "a cup", "a red ball"), PromptRange(7, 9, "a cube", "a red ball"))
     result = engine.edit_timeline(plan, Timeline(ranges, 40), QUICK)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from adaflow_core.errors import Stopped
-from webui.jobs.queue import Jobs, Report, Snapshot, Stop, Work
+from adaflow_core.progress import Report, Stop
+from webui.jobs.queue import Jobs, Snapshot, Work
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:

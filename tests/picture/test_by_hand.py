@@ -143,7 +143,7 @@ def test_where_the_edit_has_no_place_of_its_own_the_source_keeps_its_structure(
     engine: AdaFlow, plan: Plan, given: tuple[int, np.ndarray], prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is not known of the change by hand is then no place where a thing takes another's."""
-    monkeypatch.setattr("adaflow_core.job.find_place", lambda *_: None)
+    monkeypatch.setattr("adaflow_core.engine.edit_job.find_place", lambda *_: None)
     with engine._job(plan, prompt, EditConfig(steps=2, focus=1.0), None, None, None, ByHand(dict([given]))) as job:
         assert job.config.structure == 1.0
     with engine._job(plan, prompt, EditConfig(steps=2, focus=1.0), None, None) as job:

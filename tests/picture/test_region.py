@@ -21,9 +21,9 @@ from adaflow_core.cli.arguments import parser
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig, resolve_edit, resolve_plan
 from adaflow_core.engine import AdaFlow
+from adaflow_core.engine.edit_job import EditJob
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
-from adaflow_core.job import Job
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.region import Region, RegionMask, files
 from adaflow_core.picture.region.mask import check_aspect, feathered, fitted, read_masks, read_painted
@@ -379,7 +379,7 @@ def test_what_is_over_the_picture_has_its_kind(engine: AdaFlow, plan: Plan) -> N
         engine.edit(plan, PROMPT, QUICK, by_hand=wrong)
 
 
-def left_alone(job: Job, **_: object) -> EditResult:
+def left_alone(job: EditJob, **_: object) -> EditResult:
     """An edit that changes nothing."""
     return job._result(
         np.array(job.plan.video.frames[job.part]), seconds=0.0, peak_memory_bytes=0, inversion_reused=False,
@@ -394,7 +394,7 @@ def test_a_doubtful_region_and_an_edit_of_nothing_are_told(
     region = Region(words="red")
     for _ in range(2):  # the second time it is in the cache
         assert engine.region(plan, region).doubt == "it is in doubt"
-    monkeypatch.setattr(Job, "edit", left_alone)
+    monkeypatch.setattr(EditJob, "edit", left_alone)
     result = engine.edit(plan, PROMPT, QUICK, region=region)
     assert result.warnings[0] == "it is in doubt" and "next to nothing; see whether the region" in result.warnings[1]
     assert result.report["warnings"] == list(result.warnings) and result.report["source_digest"] == plan.video.digest

@@ -7,8 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from adaflow_core.progress import Monitor, Progress
-from webui.jobs.queue import Report, Stop
+from adaflow_core.progress import Monitor, Progress, Report, Stop
 
 if TYPE_CHECKING:
     from adaflow_core import AdaFlow

@@ -19,12 +19,11 @@ from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.full_size import deliver_edit, source_size
 from adaflow_core.picture.region import Region
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, Report
 from adaflow_core.report.scores import Scores
 from adaflow_core.storage.arrays import copied
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.video.types import Video
-from webui.jobs.queue import Report
 from webui.messages import without_folders
 
 if TYPE_CHECKING:

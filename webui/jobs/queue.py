@@ -21,15 +21,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.progress import Progress
+from adaflow_core.progress import Progress, Report, Stop
 from webui.jobs.course import Course
 from webui.messages import without_folders
 
 logger = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "done", "stopped", "failed"]
-Report: TypeAlias = Callable[[Progress], None]
-Stop: TypeAlias = Callable[[], bool]
 Work: TypeAlias = Callable[[Report, Stop], Any]
 
 # The running job, for the log: the first characters of its id. The whole id would give access to its result.

@@ -13,14 +13,13 @@ from adaflow_core.film.project import Project
 from adaflow_core.film.timeline import Timeline, for_all
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region, RegionMask
-from adaflow_core.progress import Monitor, in_part
+from adaflow_core.progress import Monitor, Report, Stop, in_part
 from adaflow_core.report.export import edit_command
 from adaflow_core.types import EditResult, Place, Plan
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import working_size
 from webui.jobs.engines import Engines
 from webui.jobs.finished import FinishedEdit, blacken_unsafe, without_previews, write_finished
-from webui.jobs.queue import Report, Stop
 
 if TYPE_CHECKING:
     from adaflow_core import AdaFlow

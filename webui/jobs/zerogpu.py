@@ -19,10 +19,9 @@ from typing import Any
 import gradio as gr
 
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.progress import Progress
+from adaflow_core.progress import Progress, Report, Stop
 from adaflow_core.storage.packing import pack, unpack
 from webui.jobs.engines import Engines
-from webui.jobs.queue import Report, Stop
 from webui.jobs.tasks import Task
 from webui.messages import without_tags
 

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core import job
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.inversion import coarse_part
 from adaflow_core.editing.place import likely, place_of
 from adaflow_core.editing.place.cutout import otsu
-from adaflow_core.engine import AdaFlow
+from adaflow_core.engine import AdaFlow, edit_job
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
@@ -144,7 +143,7 @@ def test_the_place_can_be_asked_for_before_the_edit_which_reuses_it(
         renewed.append(parts[-1] is not None)
         raise Stopped
 
-    monkeypatch.setattr(job, "EditedFilm", film)
+    monkeypatch.setattr(edit_job, "EditedFilm", film)
     for structure in (1.0, 0.6, 0.4):
         with pytest.raises(Stopped):
             engine.edit(plan, prompt, EditConfig(steps=1, focus=1.0, structure=structure, stride=1))

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from adaflow_core.progress import Report, Stop
 from adaflow_core.video.decode import probe
 from helpers.jobs import wait_for
 from helpers.pages import IN_BROWSER, IN_VIEW, PATIENCE, choose_example, fact, remembered, set_slider
 from webui.jobs.engines import Engines
-from webui.jobs.queue import Report, Stop
 from webui.jobs.tasks import EditTask, PlanTask
 
 if TYPE_CHECKING:

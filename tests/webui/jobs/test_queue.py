@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.progress import Progress
+from adaflow_core.progress import Progress, Report, Stop
 from helpers.jobs import finish, until, wait_for, work_until_stopped
-from webui.jobs.queue import Jobs, Report, Stop
+from webui.jobs.queue import Jobs
 
 
 def test_jobs_run_one_at_a_time_in_order_urgent_ones_first() -> None:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.progress import Report, Stop
 from helpers.jobs import finish
-from webui.jobs.queue import Jobs, Report, Stop
+from webui.jobs.queue import Jobs
 from webui.serving import logs
 
 

@@ -19,6 +19,7 @@ from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.editing.finish.finished import finished_frames
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.editing.place import Wording, find_place, keeps_shapes, wording
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.stretch import only_frames
 from adaflow_core.film.thinned import Thinned
@@ -45,6 +46,16 @@ Invert = Callable[[], tuple[Inversion, bool]]
 """Gives the inversion, and whether the cache had it."""
 
 
+def check_request(backbone: Backbone, plan: Plan, prompt: str, alone: bool = False) -> None:
+    """AdaFlowError for what is no prompt, one that is empty unless it stands `alone`, or a plan of another model."""
+    if not isinstance(prompt, str):
+        raise AdaFlowError(f"the prompt is {prompt!r:.80}; give one text that says what the video should show")
+    if not prompt.strip() and not alone:
+        raise AdaFlowError("the prompt is empty; say what the video should show")
+    if plan.model != backbone.name:
+        raise AdaFlowError(f"the plan was made with {plan.model!r}, this engine holds {backbone.name!r}; plan again")
+
+
 @dataclass(frozen=True)
 class _Made:
     """What the model made of a job's frames."""
@@ -58,7 +69,7 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class Job:
+class EditJob:
     """What was asked for, with every value filled in, and what it is done with."""
 
     backbone: Backbone
@@ -85,7 +96,7 @@ class Job:
         monitor: Monitor,
         around: Around | None = None,
         over: OverThePicture = NOTHING,
-    ) -> Job:
+    ) -> EditJob:
         source_prompt = plan.config.source_prompt
         words, by_hand = wording(source_prompt, prompt), over.by_hand
         if config.outlines is None and by_hand is not None:  # what is changed by hand has outlines of its own
@@ -101,7 +112,7 @@ class Job:
         job = replace(job, config=job._judged_by_whole_frames())
         return job if over.crop is None else job._in(over.crop)
 
-    def _in(self, crop: Crop) -> Job:
+    def _in(self, crop: Crop) -> EditJob:
         """The same of the crop alone: what is asked for is judged by whole frames, and edited here."""
         with_these = self.cache, self.monitor
         plan = cropped_plan(self.backbone, self.plan, crop, *with_these)
@@ -237,7 +248,7 @@ class Job:
         held = np.empty(0, np.int64) if self.around is None else self.around.frame_ids
         return np.union1d(thinned.frames + self.part.start, held)
 
-    def at(self, frames: np.ndarray) -> Job:
+    def at(self, frames: np.ndarray) -> EditJob:
         """The same of some frames, all keyframes among them."""
         around = None if self.around is None else self.around.at(frames)
         return replace(

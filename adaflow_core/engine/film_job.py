@@ -1,0 +1,172 @@
+"""Films that are made of several edits: the ranges of a timeline, and takes, each laid over those before it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from adaflow_core.config import EditConfig, edit_of
+from adaflow_core.editing.checkpoint import frames_digest
+from adaflow_core.editing.place import wording
+from adaflow_core.engine.edit_job import EditJob, check_request
+from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.known import part_keys, remember
+from adaflow_core.film.retake import (
+    Around,
+    around_of,
+    frames_of,
+    laid_take,
+    stretch_frames,
+    surroundings,
+    take_of,
+    with_take,
+)
+from adaflow_core.film.stretch import Laid, lay_into, lay_over, ramp, stretch_of
+from adaflow_core.film.timeline import PromptRange, Stretch, Timeline, stretches, timeline_result
+from adaflow_core.picture.over import Asked, asked_over
+from adaflow_core.planning.planner import build_layout
+from adaflow_core.progress import Monitor, Report, Stop, in_part
+from adaflow_core.types import EditResult, Plan, Segments
+
+
+@dataclass(frozen=True)
+class FilmJob:
+    """A timeline with the takes over it; what the cache has of them is not made again."""
+
+    asked: Asked
+    timeline: Timeline
+    config: EditConfig
+    stretches: list[Stretch]  # of the timeline
+    takes: list[Mapping[str, Any]]  # as a report has them
+    keys: list[str]  # of what is asked for in each stretch and then in each take, for forecasts
+    progress: Report | None
+    stop: Stop | None
+
+    @classmethod
+    def of(
+        cls,
+        asked: Asked,
+        timeline: Timeline,
+        config: EditConfig,
+        takes: Iterable[Mapping[str, Any]],
+        progress: Report | None,
+        stop: Stop | None,
+    ) -> FilmJob:
+        if not isinstance(timeline, Timeline):
+            raise AdaFlowError(
+                f"the timeline is {timeline!r:.80}; give a Timeline of PromptRanges, or one text to edit()"
+            )
+        plan, rows = asked.plan, list(takes)
+        timeline = timeline.on(plan.video)
+        parts = stretches(timeline, plan.segments.cuts, len(plan.video))
+        keys = part_keys(plan, parts, config, rows, asked_over(asked.region, asked.by_hand))
+        return cls(asked, timeline, config, parts, rows, keys, progress, stop)
+
+    def film(self) -> EditResult:
+        """In frames of the plan."""
+        plan, team = self.asked.plan, self.asked.backbone.team
+        result = self._of_ranges()
+        for number, row in enumerate(self.takes, len(self.stretches)):
+            take = take_of(plan, result, *stretch_frames(plan, row["frames"]), row["prompt"], row.get("source_prompt"))
+            job = TakeJob(self.asked, take, edit_of(row["settings"]), self._monitor(number))
+            laid, result = job.laid_over(result, self.keys[number])
+            lay_into(result.frames, laid, team)  # nobody else has the film yet
+        return with_digest(result, self.asked)
+
+    def _of_ranges(self) -> EditResult:
+        """The film of the timeline; its report lacks `frames_digest`."""
+        began, asked, plan, parts, laid = time.perf_counter(), self.asked, self.asked.plan, [], []
+        for number, part in enumerate(self.stretches):
+            monitor = self._monitor(number)
+            check_request(asked.backbone, plan, part.prompt)
+            piece = _stretch(asked, part.start, part.end, part.source_prompt, monitor)
+            job = _job(asked, piece, part.start, part.prompt, self.config, monitor)
+            frames, report = _kept(job, self.keys[number])
+            laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
+            parts.append(report | {"first_frame": part.start})
+        seconds = time.perf_counter() - began
+        return timeline_result(plan, self.timeline, self.config, parts, laid, seconds, asked.backbone.team)
+
+    def _monitor(self, number: int) -> Monitor:
+        """Whose seconds and notes are those of one part alone."""
+        return Monitor(in_part(self.progress, number), self.stop)
+
+
+@dataclass(frozen=True)
+class TakeJob:
+    """A stretch of a film that is made again."""
+
+    asked: Asked
+    take: PromptRange
+    config: EditConfig
+    monitor: Monitor
+
+    def over(self, result: EditResult) -> EditResult:
+        """The result with the take; the one that is given stays as it is."""
+        laid, told = self.laid_over(result)
+        film = lay_over(result.frames, [laid], self.asked.backbone.team)
+        return with_digest(replace(told, frames=film), self.asked)
+
+    def laid_over(self, result: EditResult, key: str = "") -> tuple[Laid, EditResult]:
+        """The take as it is laid over the film, and the result with what its report then says but for the digest.
+
+        `key`: of what is asked for, by which forecasts know it.
+        """
+        take, plan, start, end = self.take, self.asked.plan, self.take.start, self.take.end
+        check_request(self.asked.backbone, plan, take.prompt)
+        edited = frames_of(result.report, start, end, self._stride())
+        begin, stop_at, segments, held = surroundings(plan.segments, start, end, edited)
+        piece = _stretch(self.asked, begin, stop_at, take.source_prompt, self.monitor, segments)
+        only = slice(start - begin, end - begin)
+        around = None
+        if len(held) or edited is not None:
+            around = around_of(result, piece, only, begin, held, edited)
+        job = _job(self.asked, piece, begin, take.prompt, self.config, self.monitor, around)
+        new, report = _kept(job, key)
+        return laid_take(plan, result.frames, take, new), with_take(plan, result, take, self.config, report, begin)
+
+    def _stride(self) -> int:
+        source = self.take.source_prompt
+        source = self.asked.plan.config.source_prompt if source is None else source
+        return self.config.stride or wording(source, self.take.prompt).stride(self.config.structure)
+
+
+def _stretch(
+    asked: Asked, start: int, end: int, source_prompt: str | None, monitor: Monitor, segments: Segments | None = None
+) -> Plan:
+    """The plan of its frames `start` to `end` alone."""
+    device, team = asked.backbone.device, asked.backbone.team
+    lay_out = partial(build_layout, device=device, monitor=monitor, team=team)
+    return stretch_of(asked.plan, start, end, source_prompt, lay_out, segments)
+
+
+def _job(
+    asked: Asked,
+    piece: Plan,  # of a stretch of the plan
+    begin: int,  # its first frame there
+    prompt: str,
+    config: EditConfig,
+    monitor: Monitor,
+    around: Around | None = None,
+) -> EditJob:
+    alone = prompt == piece.config.source_prompt
+    over = asked.over(alone, monitor).at(slice(begin, begin + len(piece.video)))
+    return EditJob.of(asked.backbone, asked.cache, piece, prompt, config, monitor, around, over)
+
+
+def _kept(job: EditJob, asked: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Edited frames of a stretch, kept in the cache, and their report; `asked`: the key of what is asked for."""
+    frames, told = job.kept("takes", lambda result: {"report": result.report})
+    if asked:
+        remember(job.cache, asked, "takes", job.key)
+    return frames, told["report"] | job.over.asked
+
+
+def with_digest(result: EditResult, asked: Asked) -> EditResult:
+    digest = frames_digest(result.frames, asked.backbone.team)
+    return replace(result, report=result.report | {"frames_digest": digest})
