@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -190,10 +190,11 @@ def attention_widths(backbone: Backbone, grids: list[Grid]) -> tuple[dict[Grid, 
     layers: dict[Grid, int] = {}
     blocks = backbone.unet.config.block_out_channels
     per_block = backbone.unet.config.layers_per_block
+    per_level = per_block if isinstance(per_block, Sequence) else [per_block] * len(blocks)
     for level, kind in enumerate(backbone.unet.config.down_block_types):
         if "CrossAttn" in kind:
             grid = grids[level]
-            channels[grid], layers[grid] = blocks[level], 2 * per_block + 1
+            channels[grid], layers[grid] = blocks[level], 2 * per_level[level] + 1
     deepest = grids[-1]
     channels.setdefault(deepest, blocks[-1])
     layers[deepest] = layers.get(deepest, 0) + 1

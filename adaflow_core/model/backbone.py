@@ -254,7 +254,7 @@ class Backbone:
             kept = self.tokenizer(
                 text, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
             ).input_ids
-            unknown = self._unknown_words(text)
+            unknown = self._unknown_words(spoken)
         # The last position holds the end-of-text token.
         fits = len(whole.input_ids) <= limit
         dropped = "" if fits else text[whole.offset_mapping[limit - 1][0] :].strip()
@@ -268,10 +268,15 @@ class Backbone:
     def _spell_out(self, text: str) -> str:
         """The text with every word of several learned vectors ("word", "word_1" ...) written as all of them."""
         known = self.tokenizer.added_tokens_encoder
-        for word in sorted((word for word in known if f"{word}_1" in known), key=len, reverse=True):
-            several = [word, *(other for i in range(1, 99) if (other := f"{word}_{i}") in known)]
-            text = re.sub(rf"{re.escape(word)}(?!_?\w)", " ".join(several), text)
-        return text
+        spelled = {
+            word: " ".join([word, *(other for i in range(1, 99) if (other := f"{word}_{i}") in known)])
+            for word in sorted((word for word in known if f"{word}_1" in known), key=len, reverse=True)
+        }
+        if not spelled:
+            return text
+        # All in one pass, the longest first: one word may end in another.
+        any_of_them = rf"({'|'.join(map(re.escape, spelled))})(?!_?\w)"
+        return re.sub(any_of_them, lambda found: spelled[found[1]], text)
 
     def _unknown_words(self, text: str) -> tuple[str, ...]:
         unknown_id = self.tokenizer.unk_token_id

@@ -22,7 +22,9 @@ from adaflow_core.editing.place.vocabulary import (
     NOUNS_IN_ING,
     OVER_ALL,
     PREPOSITIONS,
+    SINGULAR,
     STATES,
+    VERBS,
     WORN,
     is_one_of,
 )
@@ -101,7 +103,7 @@ def wording(source: str, prompt: str) -> Wording:
     if changed is None:
         return Wording(False, None)
     old, new = changed
-    if _is_named(before, old):
+    if _is_named(before, old, after[new]):
         return Wording(True, None)
     replaced = old.start < old.stop
     heads = {words[part.stop - 1] for words, part in ((before, old), (after, new)) if part.start < part.stop}
@@ -193,13 +195,27 @@ def _is_no_place(said: str, begins: list[str], head: str) -> bool:
     return "in" in begins and is_one_of(head, WORN)
 
 
-def _is_named(before: list[str], old: slice) -> bool:
-    """Whether a thing's name comes after what is replaced, which then describes it, as "red" of "a red ball"."""
+def _is_named(before: list[str], old: slice, put: list[str]) -> bool:
+    """Whether a thing's name comes after what is replaced by what is `put` there, which then describes it, as "red" of
+    "a red ball"."""
     word = before[old.stop] if old.stop < len(before) else ","
     if word in FUNCTION_WORDS or _is_participle(before, old.stop) or _is_verb(before, old):
         return False
+    if put and old.start < old.stop and _are_things(before[old.stop - 1], put[-1], word):
+        return False
     # A prompt that begins so may have left out its article: "red ball", and not "cat photo" nor "cat sleeps".
     return old.start > 0 or not (word in KINDS or _ends_like_a_verb(word))
+
+
+def _are_things(old: str, new: str, word: str) -> bool:
+    """Whether two words are things, and the `word` after them says what these do.
+
+    Somebody is one, as in "people walk", but for "a baby elephant"; so are two plurals, as in "cars drive on a road": a
+    noun that describes another one has none.
+    """
+    somebody = is_one_of(old, BODIES) or is_one_of(new, BODIES)
+    plurals = all(_ends_like_a_verb(each) and each not in SINGULAR for each in (old, new))
+    return plurals or (somebody and not is_one_of(word, BODIES))
 
 
 def _is_participle(words: list[str], place: int) -> bool:
@@ -212,11 +228,15 @@ def _is_participle(words: list[str], place: int) -> bool:
 
 
 def _is_verb(before: list[str], old: slice) -> bool:
-    """Whether what comes after what is replaced is a verb, as in "a dog runs in a park": one thing has no plural."""
-    if not _ends_like_a_verb(before[old.stop]):
+    """Whether what comes after what is replaced is a verb, as in "a dog runs in a park": one thing has no plural.
+
+    After "the" and without an article it may be one, "the wooden doors", unless it is a common verb.
+    """
+    word = before[old.stop]
+    if not _ends_like_a_verb(word) or not _ends_a_phrase(before, old.stop):
         return False
     ahead = (w for w in reversed(before[: old.start]) if w in FUNCTION_WORDS or w.endswith("ing"))
-    return next(ahead, "") in ARTICLES - {"the"} and _ends_a_phrase(before, old.stop)
+    return word in VERBS or next(ahead, "") in ARTICLES - {"the"}
 
 
 def _ends_like_a_verb(word: str) -> bool:

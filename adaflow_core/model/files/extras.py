@@ -164,7 +164,8 @@ def add_embedding(pipe: Any, name: str) -> None:
     path = _file(file, "textual inversion", EMBEDDING_FILE)
     shapes, _ = read_header(path)
     width = pipe.text_encoder.config.hidden_size
-    if len(shapes) != 1 or not next(iter(shapes.values())) or next(iter(shapes.values()))[-1] != width:
+    shape = next(iter(shapes.values()), ())
+    if len(shapes) != 1 or len(shape) not in (1, 2) or shape[-1] != width:
         raise AdaFlowError(
             f"{path} is no textual inversion of this model's text encoder (one tensor of width {width}); choose one "
             "that was trained on the same version of Stable Diffusion"

@@ -38,12 +38,14 @@ def load_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:
         tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
     except Exception as problem:  # the libraries raise many types here, all with the same meaning
         raise refuse(name, f"has a damaged tokenizer ({first_line(problem)})", "fetch tokenizer/ again") from problem
-    scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json", name))
+    config = read_json(folder / "scheduler" / "scheduler_config.json", name)
+    # What the pipeline changes in schedulers of old checkpoints, and of other classes; it would say so in 20 lines.
+    scheduler = DDIMScheduler.from_config(config | {"clip_sample": False, "steps_offset": 1})
     return as_pipeline(parts, tokenizer, scheduler, name)
 
 
 def as_pipeline(parts: dict[str, Any], tokenizer: Any, scheduler: Any, name: str) -> Any:
-    """The parts as diffusers' pipeline, which puts right what schedulers of old checkpoints say."""
+    """The parts as diffusers' pipeline."""
     from diffusers import StableDiffusionPipeline
 
     text = parts["text_encoder"].config

@@ -55,8 +55,11 @@ class ModelParts:
     def parse(cls, text: str) -> ModelParts:
         """A checkpoint's name, with flags behind it as on the command line: `sd15 --lora=pixel.safetensors=0.8`."""
         model, *rest = re.split(r"\s+(?=--(?:lora|vae|embedding)\b)", text.strip(), maxsplit=1)
+        lexer = shlex.shlex(" ".join(rest), posix=True)
+        lexer.whitespace_split, lexer.commenters = True, ""
+        lexer.escape = ""  # a backslash is part of a path on Windows
         try:
-            words = iter(shlex.split(" ".join(rest)))
+            words = iter(list(lexer))
         except ValueError as problem:
             raise AdaFlowError(f"the model {text!r} cannot be read; close its quotation marks") from problem
         found: dict[str, list[str]] = {flag: [] for flag in _FLAGS}

@@ -223,8 +223,22 @@ def test_a_learned_word_is_what_diffusers_makes_of_it(model: str, tmp_path: Path
     assert "gadgetoo_2" in named.tokenizer.added_tokens_encoder
 
 
+def test_learned_words_may_end_in_one_another_and_hold_any_sign(model: str, tmp_path: Path) -> None:
+    save_file({"emb_params": torch.randn(3, 64)}, tmp_path / "negative.safetensors")
+    save_file({"emb_params": torch.randn(2, 64)}, tmp_path / "easy.safetensors")
+    files = ("negative.safetensors", "easy.safetensors=easy-negative", r"easy.safetensors=a\d")
+    backbone = load(model, embeddings=tuple(f"{tmp_path / file}" for file in files))
+    assert backbone._spell_out(r"easy-negative, negative ball a\d") == (
+        r"easy-negative easy-negative_1, negative negative_1 negative_2 ball a\d a\d_1"
+    )
+    assert backbone.embed("easy-negative").text == "easy-negative"
+
+
 def test_a_learned_word_that_does_not_fit_is_named(model: str, tmp_path: Path) -> None:
     save_file({"emb_params": torch.ones(2, 32)}, tmp_path / "zwog.safetensors")
+    with pytest.raises(AdaFlowError, match="one tensor of width 64"):
+        load(model, embeddings=(str(tmp_path / "zwog.safetensors"),))
+    save_file({"emb_params": torch.ones(1, 2, 64)}, tmp_path / "zwog.safetensors")
     with pytest.raises(AdaFlowError, match="one tensor of width 64"):
         load(model, embeddings=(str(tmp_path / "zwog.safetensors"),))
     save_file({"emb_params": torch.ones(1, 64)}, tmp_path / "zwog.safetensors")
@@ -245,6 +259,8 @@ def test_the_name_of_a_model_says_what_it_is_made_of(parts: ModelParts) -> None:
 
 def test_flags_behind_a_name_may_stand_apart() -> None:
     assert ModelParts.parse("sd15 --lora a.safetensors=0.8 --vae v") == ModelParts("sd15", ("a.safetensors=0.8",), "v")
+    on_windows = r"sd15 --lora=C:\loras\a.safetensors=0.8 --vae='D:\my vaes\v'"
+    assert ModelParts.parse(on_windows) == ModelParts("sd15", (r"C:\loras\a.safetensors=0.8",), r"D:\my vaes\v")
     for text, said in (("sd15 --vae v --what x", "--what"), ("sd15 --lora 'a", "quotation")):
         with pytest.raises(AdaFlowError, match=said):
             ModelParts.parse(text)

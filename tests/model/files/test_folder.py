@@ -127,6 +127,17 @@ def test_a_part_or_a_lora_given_as_a_model_is_named(copy: Path, tmp_path: Path) 
         load(tmp_path)
 
 
+def test_schedulers_that_say_little_or_are_old_load_without_a_word(
+    copy: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    config = json.loads((copy / "scheduler/scheduler_config.json").read_text())
+    little = {name: config[name] for name in ("beta_start", "beta_end", "beta_schedule")}
+    for written in (little | {"_class_name": "EulerDiscreteScheduler"}, config | {"steps_offset": 0}):
+        (copy / "scheduler/scheduler_config.json").write_text(json.dumps(written))
+        assert load(copy).schedule.offset == 1
+    assert not [each for each in recwarn if "scheduler" in str(each.message)]
+
+
 def test_the_fingerprint_knows_schedule_and_scaling(copy: Path) -> None:
     prints = [load(copy).fingerprint, load(copy).fingerprint]
     for file, values in (
