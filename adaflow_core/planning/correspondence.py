@@ -89,7 +89,7 @@ def correspond(
     else:
         slots, temporal = segments.segment_of()[:, None], np.ones((T, 1))
     P = slots.shape[1]
-    index = {g: team.scratch(np.int16 if g.n < 2**15 else np.int32, (T, P, g.n)) for g in grids}
+    index = {g: team.scratch(index_type(g), (T, P, g.n)) for g in grids}
     weights = {g: team.scratch(np.float16, (T, P, g.n)) for g in grids}
 
     device = torch.device(device)
@@ -116,6 +116,11 @@ def correspond(
     return Correspondence(slots, weights, index)
 
 
+def index_type(grid: Grid) -> type[np.int16] | type[np.int32]:
+    """The smallest integers that `Correspondence.index` can be of."""
+    return np.int16 if grid.n < 2**15 else np.int32
+
+
 def leave_to_layers(segments: Segments, grids: list[Grid]) -> Correspondence:
     """TokenFlow's (arXiv 2307.10373): the keyframes around each frame, their weights by time, no tokens matched yet.
 
@@ -124,8 +129,8 @@ def leave_to_layers(segments: Segments, grids: list[Grid]) -> Correspondence:
     slots, temporal = neighbours(segments.keyframes, np.arange(segments.T), segments.cuts)
     before = np.where(slots[:, 0] == slots[:, 1], 1.0, 1 / (1 + np.exp(-temporal[:, 0])))
     weights = np.stack([before, 1 - before], axis=1)[:, :, None].astype(np.float16)
-    nothing = np.empty((*slots.shape, 0), np.int16)
-    return Correspondence(slots, {g: weights for g in grids}, {g: nothing for g in grids})
+    nothing = {g: np.empty((*slots.shape, 0), index_type(g)) for g in grids}
+    return Correspondence(slots, {g: weights for g in grids}, nothing)
 
 
 def build_correspondence(

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.planning.residual import PropagationResidual, shortest_paths
+from adaflow_core.planning.residual import NO_FRAMES, PairCosts, PropagationResidual, shortest_paths
 from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Segments
@@ -156,6 +157,15 @@ def even_segments(T: int, count: int, cuts: np.ndarray) -> Segments:
     return Segments(starts, (starts + ends - 1) // 2, cuts, T)
 
 
+class _Found(NamedTuple):
+    """Keyframes that `refine_keyframes` found, and what they were chosen by."""
+
+    keyframes: np.ndarray  # [K] int64
+    costs: PairCosts
+    unlike: np.ndarray  # frames that a sample at equal distances has to have beside its own, ascending
+    serve: bool  # no frame is over the threshold
+
+
 def refine_keyframes(
     residual: PropagationResidual, count: int, most: int, threshold: float, monitor: Monitor
 ) -> np.ndarray:
@@ -164,19 +174,44 @@ def refine_keyframes(
     until no frame's residual is over the threshold. A video that changes evenly gets as many at even distances, unless
     these alone leave a frame over it.
     """
-    frame_ids = np.arange(residual.T)
-    for keyframes, worst, costs in residual.best_keyframes(count, most, monitor):
-        # A sample does not show how the frames between its own are served.
-        enough = worst <= threshold**2 and (
-            costs.stride == 1 or residual(keyframes, frame_ids, monitor).max() <= threshold
-        )
-        if enough:
-            break
-    if costs.unevenness < LEAST_UNEVENNESS:
-        even = even_segments(residual.T, len(keyframes), residual.cuts).keyframes
-        if not enough or residual(even, frame_ids, monitor).max() <= threshold:
-            return even
-    return keyframes
+    found = _fewest_that_serve(residual, count, most, threshold, monitor)
+    return _even_if_as_good(residual, found, threshold, monitor)
+
+
+def _fewest_that_serve(
+    residual: PropagationResidual, count: int, most: int, threshold: float, monitor: Monitor
+) -> _Found:
+    """The first of `count` to `most` keyframes that leave no frame over the threshold, or else the last."""
+    frame_ids, unlike = np.arange(residual.T), NO_FRAMES
+    while True:
+        for keyframes, worst, costs in residual.best_keyframes(count, most, monitor, unlike):
+            if worst > threshold**2:
+                continue
+            # A sample does not show how the frames between its own are served.
+            errors = residual(keyframes, frame_ids, monitor) if costs.stride > 1 else NO_FRAMES
+            if errors.max(initial=0.0) <= threshold:
+                return _Found(keyframes, costs, unlike, serve=True)
+            # Nor do more keyframes from the same sample serve a frame that is unlike it, as a flash is. It joins the
+            # sample, with the two beside it, which are unlike it in turn; as long as that grows by half at most.
+            missed = residual.missed(costs, np.flatnonzero(errors > threshold), threshold, monitor)
+            room = (len(costs.frame_ids) - len(unlike)) // 2 - len(unlike)
+            joining = missed[: max(0, room // 3), None] + [-1, 0, 1]
+            if joining.size:
+                unlike = np.union1d(unlike, joining.clip(0, residual.T - 1))
+                count = len(keyframes)
+                break
+        else:
+            return _Found(keyframes, costs, unlike, serve=False)
+
+
+def _even_if_as_good(residual: PropagationResidual, found: _Found, threshold: float, monitor: Monitor) -> np.ndarray:
+    """[K] as many at even distances where the video changes evenly and they serve it as well, else those found."""
+    if found.costs.unevenness >= LEAST_UNEVENNESS:
+        return found.keyframes
+    even = even_segments(residual.T, len(found.keyframes), residual.cuts).keyframes
+    if not found.serve:
+        return found.keyframes if len(found.unlike) else even
+    return even if residual(even, np.arange(residual.T), monitor).max() <= threshold else found.keyframes
 
 
 class KeyframeSelector:
@@ -203,10 +238,10 @@ class KeyframeSelector:
 
     def _given(self) -> Segments:
         """The keyframes that were given, and one in the middle of each shot that has none of them."""
-        given = np.array(self.config.given_keyframes, np.int64)
-        if (given >= self.T).any():
-            raise AdaFlowError(f"keyframes_at names frame {given.max()}; the plan has frames 0 to {self.T - 1}")
-        keyframes = given.tolist()
+        keyframes = list(self.config.given_keyframes)
+        if keyframes[-1] >= self.T:  # it may be too large for an array
+            raise AdaFlowError(f"keyframes_at names frame {keyframes[-1]}; the plan has frames 0 to {self.T - 1}")
+        given = np.array(keyframes, np.int64)
         if self.config.keyframes is not None:
             self.notes.append(f"the keyframes are given, so that the number {self.config.keyframes} does not count")
         for start, end in pairwise([0, *map(int, self.cuts), self.T]):
@@ -267,21 +302,26 @@ class KeyframeSelector:
             most = self._limit if self.config.refinement == "split" else count
         keyframes = refine_keyframes(self.residual, count, most, self.config.residual, self.monitor)
         K = len(keyframes)
-        if count < K == most < self.T:
-            self._note_what_is_left(keyframes)
-        if 2 < K < self.T and np.array_equal(keyframes, even_segments(self.T, K, self.cuts).keyframes):
+        # Of as many keyframes as are allowed, where the refinement would have added more.
+        left = self._what_is_left(keyframes) if count < K == most < self.T else None
+        if left is not None:
+            self.notes.append(left)
+        elif 2 < K < self.T and np.array_equal(keyframes, even_segments(self.T, K, self.cuts).keyframes):
             self.notes.append("the video changes evenly, so that its keyframes lie at even distances")
         return self._around(keyframes)
 
-    def _note_what_is_left(self, keyframes: np.ndarray) -> None:
-        """Of as many keyframes as are allowed, where the refinement would have added more."""
+    def _what_is_left(self, keyframes: np.ndarray) -> str | None:
+        """What these leave over the threshold, for the user."""
         assert self.config.residual is not None
-        worst = float(self.residual(keyframes, np.arange(self.T), self.monitor).max())
-        if worst > self.config.residual:
-            self.notes.append(
-                f"the video changes faster than the {len(keyframes)} keyframes that are allowed follow it: the "
-                f"propagation residual is {worst:.2f} for {self.config.residual:g}; a larger max_keyframes helps"
-            )
+        errors = self.residual(keyframes, np.arange(self.T), self.monitor)
+        worst = int(errors.argmax())
+        if errors[worst] <= self.config.residual:
+            return None
+        return (
+            f"the video changes faster than the {len(keyframes)} keyframes that are allowed follow it: the "
+            f"propagation residual of frame {worst} is {errors[worst]:.2f} for {self.config.residual:g}; "
+            "a larger max_keyframes helps"
+        )
 
     def _walk(self) -> np.ndarray:
         mean, window, max_segment = self.config.similarity, self.config.window_similarity, self.config.max_segment

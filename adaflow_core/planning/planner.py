@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from adaflow_core.config import METHODS, PlanConfig
-from adaflow_core.planning.correspondence import Rows, build_correspondence
+from adaflow_core.planning.correspondence import Rows, build_correspondence, index_type
 from adaflow_core.planning.keyframes import PART, KeyframeSelector
 from adaflow_core.planning.matching import PooledFeatures, PooledRows
 from adaflow_core.planning.residual import PropagationResidual
@@ -43,25 +44,27 @@ class Planner:
     ) -> KeyframeChoice:
         pooled = self._remember("pooled", key, lambda: PooledFeatures(features, self.device))
         weighted = cache_key(features=key, importance=config.importance)
-        similarity = self._remember(
-            "similarity", weighted, lambda: FrameSimilarity(features, config.importance, self.device, pooled)
-        )
         cuts = cuts if METHODS[config.method].finds_cuts else cuts[:0]
-        residual = self._remember(
-            "residual",
-            cache_key(features=key, cuts=cuts.tolist()),
-            lambda: PropagationResidual(features, latents, cuts, self.device, pooled),
-        )
-        try:
+        with ExitStack() as last:  # also where it was stopped or failed: an edit needs the memory
+            last.callback(pooled.release)
+            # One that reads another `pooled`, as after a choice that failed, would fill what nothing releases.
+            similarity = self._remember(
+                "similarity",
+                cache_key(weighted=weighted, pooled=id(pooled)),
+                lambda: FrameSimilarity(features, config.importance, self.device, pooled),
+            )
+            residual = self._remember(
+                "residual",
+                cache_key(features=key, cuts=cuts.tolist(), pooled=id(pooled)),
+                lambda: PropagationResidual(features, latents, cuts, self.device, pooled),
+            )
+            last.callback(residual.release)
             adjacent = self._remember("adjacent", weighted, lambda: similarity.adjacent(monitor))
             return self._remember(
                 "choice",
                 _segments_key(key, config),
                 lambda: _choose(KeyframeSelector(config, similarity, residual, monitor), adjacent),
             )
-        finally:  # also where it was stopped: an edit needs the memory
-            pooled.release()
-            residual.release()
 
     def layout(
         self,
@@ -149,11 +152,12 @@ def counted_layout(features: Features, segments: Segments, grids: list[Grid], co
     for grid in grids:
         kept = np.broadcast_to(np.int32(0), (K, kept_count(K, grid.n, prune=prune, kv_frames=kv_frames)))
         slimming[grid] = Slimming(grid, np.broadcast_to(np.float16(0), (K, K, grid.n)), kept, 0, 1.0)
-    shape = segments.T, 2 if config.blend else 1
+    by_layer = method.matched_by_layer  # as `leave_to_layers` makes it
+    shape = segments.T, 2 if config.blend or by_layer else 1
     correspondence = Correspondence(
         np.broadcast_to(np.int64(0), shape),
-        {grid: np.broadcast_to(np.float16(0), (*shape, grid.n)) for grid in grids},
-        {grid: np.broadcast_to(np.int16(0), (*shape, 0 if method.matched_by_layer else grid.n)) for grid in grids},
+        {grid: np.broadcast_to(np.float16(0), (*shape, 1 if by_layer else grid.n)) for grid in grids},
+        {grid: np.broadcast_to(index_type(grid)(0), (*shape, 0 if by_layer else grid.n)) for grid in grids},
     )
     return EditLayout(segments.keyframes, slimming if method.joint else None, correspondence)
 

@@ -33,6 +33,28 @@ PAIRS_CUDA, PAIRS = 2**16, 2**12
 MIN_REACH = 16  # how far apart in the sample two neighbouring keyframes may lie, at least
 NEAR = 4  # the distance in the sample across which the rate of change is measured
 ENTRIES_CUDA, ENTRIES = 2**25, 2**23  # floats in memory at a time
+NO_FRAMES = np.array([], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames are weighed up as keyframes: every `stride`-th of a shot, each with those within `width` places."""
+
+    stride: int
+    width: int  # two neighbouring keyframes lie at most width - 1 places of the sample apart
+
+    @classmethod
+    def for_count(cls, count: int, reach: int, T: int, shots: int, pairs: int) -> Sampling:
+        """The finest for about `count` keyframes of T frames that has at most so many `pairs`, or else the shortest.
+
+        Neighbouring keyframes may lie at least `reach` times their mean distance apart.
+        """
+        for stride in range(1, max(1, T // (2 * count)) + 1):
+            N = -(-T // stride) + shots - 1
+            width = min(N, max(MIN_REACH, reach * N // count))
+            if N * width <= pairs:
+                break
+        return cls(stride, min(N, max(width, pairs // N)))
 
 
 @dataclass(frozen=True)
@@ -86,10 +108,20 @@ class PropagationResidual:
         # A frame without structure has next to no variance, and any difference over it would be huge.
         self._variance = variance.clamp(min=0.01 * float(variance.mean()) + 1e-9)
         self._sampled = _one_of_each_block(grid, MAX_TOKENS).to(self.device)  # tokens
-        self._costs: dict[tuple[int, int], PairCosts] = {}
+        self._costs: dict[tuple[Sampling, bytes], PairCosts] = {}
+        self._last: tuple[tuple[bytes, bytes, int], np.ndarray] | None = None  # what was asked for, and the errors
 
     def __call__(self, keyframes: np.ndarray, frame_ids: np.ndarray, monitor: Monitor, chunk: int = 32) -> np.ndarray:
-        """[F] float32: the root mean square error over the frame's own deviation; 0 at keyframes."""
+        """[F] float32: the root mean square error over the frame's own deviation; 0 at keyframes.
+
+        The last is remembered, as a choice asks more than once for the errors of the keyframes that it ends with.
+        """
+        asked = keyframes.tobytes(), frame_ids.tobytes(), chunk
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, self._errors(keyframes, frame_ids, monitor, chunk)
+        return self._last[1].copy()
+
+    def _errors(self, keyframes: np.ndarray, frame_ids: np.ndarray, monitor: Monitor, chunk: int) -> np.ndarray:
         slots, temporal = neighbours(keyframes, frame_ids, self.cuts)
         result = np.zeros(len(frame_ids), dtype=np.float32)
         others = np.flatnonzero(~np.isin(frame_ids, keyframes))
@@ -105,48 +137,57 @@ class PropagationResidual:
                 result[rows] = (error / self._variance[to_device(frame_ids[rows], self.device)]).sqrt().cpu().numpy()
         return result
 
-    def best_keyframes(self, count: int, most: int, monitor: Monitor) -> Iterator[tuple[np.ndarray, float, PairCosts]]:
-        """As the function, for `count` to `most` keyframes, with the costs, which come of finer samples for more."""
+    def best_keyframes(
+        self, count: int, most: int, monitor: Monitor, also: np.ndarray = NO_FRAMES
+    ) -> Iterator[tuple[np.ndarray, float, PairCosts]]:
+        """As the function, for `count` to `most` keyframes, with the costs, which come of finer samples for more.
+
+        The frames `also` [A], ascending, are in every sample.
+        """
         while True:
-            costs = self.costs(count, monitor)
+            costs = self.costs(count, monitor, also)
             N = len(costs.frame_ids)
             # A sample serves up to twice the keyframes that it was made for, or half its frames.
             beyond = range(max(count + 1, min(2 * count, N // 2)), min(most, N + 1))
-            last = next((number for number in beyond if self._band(number, 3)[0] < costs.stride), most)
+            last = next((number for number in beyond if self._sampling(number, 3).stride < costs.stride), most)
             for keyframes, worst in best_keyframes(costs, count, last):
                 yield keyframes, worst, costs
             if last == most:
                 return
             count = last
 
-    def costs(self, count: int, monitor: Monitor) -> PairCosts:
+    def costs(self, count: int, monitor: Monitor, also: np.ndarray = NO_FRAMES) -> PairCosts:
         """For about `count` keyframes: the more, the nearer to each other they may lie and the finer the sample is."""
         reach = 3
         while True:
-            stride, width = self._band(count, reach)
-            if (stride, width) not in self._costs:
-                self._costs[stride, width] = self._measure(stride, width, monitor)
-            costs = self._costs[stride, width]
-            if width >= len(costs.frame_ids) or next(best_keyframes(costs, count, count), None):
+            sampling = self._sampling(count, reach)
+            if (sampling, also.tobytes()) not in self._costs:
+                self._costs[sampling, also.tobytes()] = self._measure(sampling, also, monitor)
+            costs = self._costs[sampling, also.tobytes()]
+            if costs.between.shape[2] == len(costs.frame_ids) or next(best_keyframes(costs, count, count), None):
                 return costs
             reach *= 2
 
-    def _band(self, count: int, reach: int) -> tuple[int, int]:
-        """The stride of the sample, and how far apart in it neighbouring keyframes may lie."""
-        for stride in range(1, max(1, self.T // (2 * count)) + 1):
-            N = -(-self.T // stride) + len(self.cuts)
-            width = min(N, max(MIN_REACH, reach * N // count))
-            if N * width <= self.pairs:
-                break
-        return stride, min(N, max(width, self.pairs // N))
+    def missed(self, costs: PairCosts, frame_ids: np.ndarray, threshold: float, monitor: Monitor) -> np.ndarray:
+        """Those of the frames that stay over the threshold whatever is chosen from a sample, the worst first.
 
-    def _measure(self, stride: int, width: int, monitor: Monitor) -> PairCosts:
+        Such a frame is unlike those of the sample on either side of it, as a flash or a damaged one is.
+        """
+        least = self(costs.frame_ids, frame_ids, monitor)  # where all of the sample are keyframes
+        return frame_ids[np.argsort(-least, kind="stable")][: int((least > threshold).sum())]
+
+    def _sampling(self, count: int, reach: int) -> Sampling:
+        return Sampling.for_count(count, reach, self.T, len(self.cuts) + 1, self.pairs)
+
+    def _measure(self, sampling: Sampling, also: np.ndarray, monitor: Monitor) -> PairCosts:
         borders = np.array([0, *self.cuts, self.T])
-        frame_ids = np.concatenate([np.arange(a, b, stride) for a, b in pairwise(borders)])
+        every = np.concatenate([np.arange(a, b, sampling.stride) for a, b in pairwise(borders)])
+        frame_ids = np.union1d(every, also)
         shots = np.searchsorted(self.cuts, frame_ids, side="right")
         counts = np.minimum(np.append(frame_ids[1:], self.T), borders[shots + 1]) - frame_ids
         sample = _Sample(*(to_device(x, self.device) for x in (frame_ids, shots, counts)))
-        N, width = len(frame_ids), min(width, len(frame_ids))
+        N = len(frame_ids)
+        width = min(N, -(-sampling.width * N // len(every)))  # as far in time as without the others
         tokens, latents = self._tokens_of(frame_ids), self._latents_of(frame_ids)
         queries, targets = tokens[:, self._sampled], latents[:, self._sampled]
         shape = (2, width, N, len(self._sampled))

@@ -69,6 +69,7 @@ def select_tokens(
     scores: Tensor,  # [K, K, n]
     count: int,
     sampled: float = 0.0,
+    check: Callable[[], None] = lambda: None,  # called for each keyframe
 ) -> Kept:
     """What each keyframe keeps: its own tokens, then the best of the rest by score, `count` in all.
 
@@ -80,18 +81,19 @@ def select_tokens(
     if count == K * n:  # what is sorted would be larger than what is kept
         return Kept(torch.arange(K * n, device=scores.device).expand(K, -1))
     own = torch.eye(K, dtype=torch.bool, device=scores.device)[:, :, None]
-    ranked = scores.float().masked_fill(own, math.inf).reshape(K, K * n)
-    # A stable sort, not topk: equal scores keep their order, the same on every device.
-    order = torch.sort(ranked, dim=1, descending=True, stable=True).indices
     num_sampled = round(sampled * (count - n))
-    best = order[:, : count - num_sampled].sort(dim=1).values
-    if not num_sampled:
-        return Kept(best)
-    rest = order[:, count - num_sampled :].sort(dim=1).values
-    stride = rest.shape[1] / num_sampled
+    num_best = count - num_sampled
+    stride = (K * n - num_best) / num_sampled if num_sampled else 0.0
     middles = ((torch.arange(num_sampled, device=scores.device) + 0.5) * stride).long()
-    weight = min(stride, MAX_WEIGHT, LEAST_WEIGHT + num_sampled / n)
-    return Kept(torch.cat([best, rest[:, middles]], dim=1), num_sampled, weight)
+    rows = []
+    for of_query, of_itself in zip(scores.float(), own, strict=True):
+        check()
+        # A stable sort, not topk: equal scores keep their order, the same on every device.
+        ranked = of_query.masked_fill(of_itself, math.inf).flatten()
+        order = torch.sort(ranked, descending=True, stable=True).indices
+        rows.append(torch.cat([order[:num_best].sort().values, order[num_best:].sort().values[middles]]))
+    weight = min(stride, MAX_WEIGHT, LEAST_WEIGHT + num_sampled / n) if num_sampled else 1.0
+    return Kept(torch.stack(rows), num_sampled, weight)
 
 
 def build_slimming(
@@ -124,7 +126,7 @@ def build_slimming(
         scored = similarity_grid(grid)
         scores = pool_map(found[scored], scored, grid)
         count = kept_count(K, grid.n, prune=prune, kv_frames=kv_frames)
-        kept = select_tokens(scores, count, config.sampled)
+        kept = select_tokens(scores, count, config.sampled, monitor.check)
         indices = kept.tokens.int().cpu().numpy()
         result[grid] = Slimming(grid, scores.half().cpu().numpy(), indices, kept.num_sampled, kept.sample_weight)
     return result

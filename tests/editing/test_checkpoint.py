@@ -22,7 +22,7 @@ import torch
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing import editor
-from adaflow_core.editing.checkpoint import Checkpoint, frames_digest
+from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_digest
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.timeline import PromptRange, Timeline
@@ -31,6 +31,7 @@ from adaflow_core.progress import Progress
 from adaflow_core.storage import arrays as store
 from adaflow_core.storage.cache import Cache
 from adaflow_core.team.team import Team
+from helpers.plans import FINE, small_plan
 
 PROMPT = "a blue ball"
 CONFIG = EditConfig(steps=5, inversion_steps=5, chunk=4, stride=1)
@@ -236,13 +237,18 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_video(run: Run, 
     usual = time.monotonic() - began
     process = multiprocessing.get_context("fork").Process(target=run, args=("killed",))
     process.start()
-    process.join(random.Random(number).uniform(0.1, 0.98) * usual)
+    if number == 0:  # once there is a state to go on from
+        while process.is_alive() and not list((tmp_path / "cache-killed" / "edits").glob("*.zip")):
+            time.sleep(0.005)
+    else:
+        process.join(random.Random(number).uniform(0.1, 0.98) * usual)
     process.kill()
     process.join()
     print("killed" if process.exitcode else "it was faster")
     run("killed")
     reports = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("undisturbed", "killed")]
     print("resumed at step", reports[1]["resumed_at_step"])
+    assert number > 0 or reports[1]["resumed_at_step"] > 0
     assert reports[0]["frames_digest"] == reports[1]["frames_digest"]
     assert (tmp_path / "killed.mp4").read_bytes() == (tmp_path / "undisturbed.mp4").read_bytes()
 
@@ -254,3 +260,32 @@ def test_the_digest_of_frames() -> None:
     found = [frames_digest(x) for x in (frames, frames[::1].copy(), np.asfortranarray(frames), changed, frames[::-1])]
     assert found[0] == found[1] == found[2]
     assert len({found[0], found[3], found[4]}) == 3
+
+
+def test_the_digest_of_a_layout() -> None:
+    """All that shapes an edit is in it; scores are not."""
+    layout = small_plan().layout
+    assert layout.slimming is not None
+    kept, taken = layout.slimming[FINE], layout.correspondence
+
+    def other(array: np.ndarray) -> np.ndarray:
+        array = array.copy()
+        array.flat[-1] += 1
+        return array
+
+    def slimmed(**values: Any) -> dict[Any, Any]:
+        return {**(layout.slimming or {}), FINE: replace(kept, **values)}
+
+    others = [
+        replace(layout, keyframes=other(layout.keyframes)),
+        replace(layout, slimming=None),
+        replace(layout, slimming=slimmed(kept=other(kept.kept))),
+        replace(layout, slimming=slimmed(num_sampled=1)),
+        replace(layout, slimming=slimmed(sample_weight=1.5)),
+        replace(layout, correspondence=replace(taken, slots=other(taken.slots))),
+        replace(layout, correspondence=replace(taken, weights=taken.weights | {FINE: taken.weights[FINE] / 2})),
+        replace(layout, correspondence=replace(taken, index=taken.index | {FINE: other(taken.index[FINE])})),
+    ]
+    same = [small_plan().layout, replace(layout, slimming=slimmed(scores=other(kept.scores)))]
+    assert {layout_digest(one) for one in same} == {layout_digest(layout)}
+    assert len({layout_digest(one) for one in (layout, *others)}) == 1 + len(others)

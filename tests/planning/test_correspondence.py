@@ -98,6 +98,12 @@ def test_correspondence_never_crosses_a_cut(blend: bool, chunk: int) -> None:
         np.testing.assert_allclose(found.weights[grid].astype(np.float64).sum(1), 1, atol=2e-3)
         assert found.index[grid].min() >= 0 and found.index[grid].max() < grid.n
     tokens = features.tokens.astype(np.float64)
+    _, temporal = neighbours(segments.keyframes, np.arange(T), segments.cuts)
+    for t in range(T):
+        tables = [tokens[t] @ tokens[segments.keyframes[slot]].T for slot in found.slots[t]]
+        near = temporal[t] if blend else [1.0]
+        raw = np.stack([w * np.exp(table.max(1) / CONFIDENCE_SCALE) for w, table in zip(near, tables, strict=True)])
+        np.testing.assert_allclose(found.weights[GRID][t], raw / raw.sum(0), atol=1e-2)
     for t, p in np.ndindex(*found.slots.shape):
         keyframe = segments.keyframes[found.slots[t, p]]
         table = tokens[t] @ tokens[keyframe].T

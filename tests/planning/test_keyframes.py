@@ -140,6 +140,15 @@ def test_a_choice_by_budget_has_the_number_asked_for(T: int, count: int) -> None
     check(segments)
 
 
+def test_a_thinned_choice_by_budget_gets_its_borders_from_all_frames() -> None:
+    """Within two of the sample's distances around the middle of two keyframes."""
+    segments, similarity = choose(300, 4, NONE), FrameSimilarity(drifting(300, GRID), "uniform")
+    assert not (segments.keyframes % 4).any(), "every fourth frame is in the sample"
+    starts = place_borders(partial(similarity.compare, (1,), True), segments.keyframes, NONE, reach=8)
+    middles = (segments.keyframes[:-1] + segments.keyframes[1:] + 1) // 2
+    assert segments.starts.tolist() == starts.tolist() != [0, *middles]
+
+
 def test_a_shot_that_thinning_skips_still_gets_its_keyframe() -> None:
     # One frame between two cuts, in a timeline of which about every fifth frame is sampled.
     for lone in (151, 152, 153, 154):
@@ -284,14 +293,47 @@ def test_refinement_adds_keyframes_until_every_frame_is_served() -> None:
     assert len(refine_keyframes(residual, 2, 4, 0.0, Monitor())) == 4  # as many as are allowed
 
 
-@pytest.mark.parametrize(("most", "noted"), [(4, True), (40, False)])
-def test_what_the_keyframes_that_are_allowed_leave_is_told(most: int, noted: bool) -> None:
+@pytest.mark.parametrize(
+    ("pace", "most", "noted"), [(STILL_THEN_MOVING, 4, True), (STILL_THEN_MOVING, 40, False), (0.1, 4, True)]
+)
+def test_what_the_keyframes_that_are_allowed_leave_is_told(pace: float | np.ndarray, most: int, noted: bool) -> None:
     config = PlanConfig(similarity=-1.0, window_similarity=-1.0, residual=0.05, max_keyframes=most)
-    features = drifting(48, GRID, cuts=(), pace=STILL_THEN_MOVING)
-    similarity = FrameSimilarity(features, "uniform")
-    selector = KeyframeSelector(config, similarity, paced(STILL_THEN_MOVING), Monitor())
-    assert (len(selector.select().keyframes) == 4) == noted
+    similarity, residual = FrameSimilarity(drifting(48, GRID, pace=pace), "uniform"), paced(pace)
+    selector = KeyframeSelector(config, similarity, residual, Monitor())
+    keyframes = selector.select().keyframes
+    assert (len(keyframes) == 4) == noted
     assert any("a larger max_keyframes helps" in note for note in selector.notes) == noted
+    if noted:
+        errors = residual(keyframes, np.arange(48), Monitor())
+        (note,) = selector.notes  # nor is it said that it changes evenly
+        assert f"of frame {errors.argmax()} is {errors.max():.2f} for 0.05" in note
+
+
+# Every fifth frame of 300 is in the sample for four keyframes: of these the first is, most others are not.
+@pytest.mark.parametrize("flashes", [(150,), (151,), (151, 152), (151, 152, 153, 154), (61, 151, 298)])
+def test_a_flash_takes_the_keyframes_that_it_needs_and_no_others(flashes: tuple[int, ...]) -> None:
+    features = drifting(300, GRID, pace=0.01)
+    latents = latents_of(features)
+    plain = refine_keyframes(PropagationResidual(features, latents, NONE), 4, 32, 0.35, Monitor())
+    latents[list(flashes)] *= -1
+    residual = PropagationResidual(features, latents, NONE)
+    assert residual.costs(4, Monitor()).stride == 5
+    keyframes = refine_keyframes(residual, 4, 32, 0.35, Monitor())
+    assert residual(keyframes, np.arange(300), Monitor()).max() <= 0.35
+    assert len(keyframes) <= len(plain) + 3 * len(flashes)
+
+
+def test_what_more_keyframes_do_not_serve_leaves_them_where_they_serve_most() -> None:
+    """More flashes than keyframes: those that get one keep it, though the film between them changes evenly."""
+    features, flashes = drifting(600, GRID, pace=0.05), np.arange(31, 600, 60)
+    latents = latents_of(features)
+    latents[flashes] *= 0.3
+    residual = PropagationResidual(features, latents, NONE)
+    keyframes = refine_keyframes(residual, 4, 12, 0.35, Monitor())
+    assert len(keyframes) == 12 and len(np.intersect1d(keyframes, flashes)) >= 3
+    even = even_segments(600, 12, NONE).keyframes
+    errors, of_even = (residual(k, np.arange(600), Monitor()).astype(np.float64) for k in (keyframes, even))
+    assert (errors**2).sum() < (of_even**2).sum()
 
 
 def test_many_more_keyframes_than_asked_for_are_chosen_from_a_finer_sample() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from types import ModuleType
 
@@ -9,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.config import PlanConfig
+from adaflow_core.config import METHODS, PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.planning import correspondence, residual, similarity
+from adaflow_core.planning import correspondence, planner, residual, similarity
 from adaflow_core.planning import keyframes as planner_module
 from adaflow_core.planning.keyframes import even_segments
-from adaflow_core.planning.planner import Planner, drawn_layouts
+from adaflow_core.planning.planner import Planner, build_layout, counted_layout, draw_keyframes, drawn_layouts
 from adaflow_core.planning.similarity import FrameSimilarity
 from adaflow_core.progress import Monitor, Progress
-from adaflow_core.types import Grid, KeyframeChoice
+from adaflow_core.types import EditLayout, Grid, KeyframeChoice, Segments
 from helpers.made import drifting, latents_of
 
 T, CUT = 40, 13
@@ -45,6 +46,43 @@ def test_memory_is_given_back_by_a_choice_that_is_stopped() -> None:
         assert not planner._last["pooled"][1]._pooled
         used.append("adjacent" in planner._last)
     assert len(set(used)) == 2, "stopped before and after"
+
+
+def test_memory_is_given_back_after_a_choice_that_failed_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of the film before reads the same features as what is made of it afterwards."""
+    films = {"first": drifting(T, Grid(4, 3)), "other": drifting(T, Grid(4, 3), pace=0.2)}
+    of_both = Planner(torch.device("cpu"))
+
+    def chosen(key: str, **settings: object) -> KeyframeChoice:
+        features = films[key]
+        return of_both.choose(features, latents_of(features), NO_CUTS, key, changed(**settings), Monitor())
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    chosen("first")
+    with monkeypatch.context() as patched, pytest.raises(torch.OutOfMemoryError):
+        patched.setattr(planner, "PropagationResidual", full)
+        chosen("other")
+    chosen("first", residual=0.1)
+    kept = [of_both._last[name][1].pooled for name in ("similarity", "residual")]
+    assert not any(pooled._pooled for pooled in kept) and kept[0] is kept[1] is of_both._last["pooled"][1]
+
+
+def test_another_importance_is_what_it_is_without_the_one_before() -> None:
+    weights = np.random.default_rng(5).random((T, 12)).astype(np.float32) ** 4
+    features = drifting(T, Grid(4, 3), cuts=(CUT,))
+    features = replace(features, importance={"uniform": features.importance["uniform"], "distinctive": weights})
+    first, fresh = Planner(torch.device("cpu")), Planner(torch.device("cpu"))
+
+    def chosen(by: Planner, importance: str) -> KeyframeChoice:
+        config = changed(importance=importance, refinement="none")
+        return by.choose(features, latents_of(features), np.array([CUT]), "weighted", config, Monitor())
+
+    before, after, expected = chosen(first, "uniform"), chosen(first, "distinctive"), chosen(fresh, "distinctive")
+    for name in ("adjacent", "similarity", "window"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(expected, name))
+    assert (before.adjacent != after.adjacent).any() and after.segments.starts.tolist() != [0, CUT]
 
 
 def test_what_shapes_no_segments_chooses_none_anew() -> None:
@@ -117,6 +155,8 @@ def test_keyframes_that_are_given_are_those_and_every_shot_has_one(method: str) 
     assert len(choice.segments) == 2 and "the number 4 does not count" in choice.notes[0]
     with pytest.raises(AdaFlowError, match=f"names frame {T}; the plan has frames 0 to {T - 1}"):
         choose(changed(keyframes_at=f"5,{T}", method=method))
+    with pytest.raises(AdaFlowError, match=f"names frame {10**20}; the plan has"):
+        choose(changed(keyframes_at=f"5,{10**20}", method=method))
 
 
 @pytest.mark.parametrize("refinement", ["none", "move", "split"])
@@ -142,6 +182,38 @@ def test_even_keyframes_without_a_number_lie_eight_frames_apart() -> None:
 def test_methods_without_keyframes_take_every_frame(method: str) -> None:
     choice = choose(changed(method=method))
     assert choice.segments.keyframes.tolist() == list(range(T)) and not choice.residual.any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("blend", [True, False])
+def test_a_counted_layout_has_the_shapes_of_the_one_that_is_built(method: str, blend: bool) -> None:
+    features, grids = drifting(T, Grid(4, 3)), [Grid(6, 4), Grid(2, 2)]
+    segments, config = even_segments(T, 5, NO_CUTS), changed(method=method, blend=blend, prune=0.6)
+    built = build_layout(features, segments, grids, config, "cpu", Monitor())
+    counted = counted_layout(features, segments, grids, config)
+
+    def shapes(layout: EditLayout) -> list[object]:
+        taken = layout.correspondence
+        arrays = [
+            layout.keyframes,
+            taken.slots,
+            *(part[grid] for part in (taken.index, taken.weights) for grid in grids),
+        ]
+        arrays += [array for part in (layout.slimming or {}).values() for array in (part.scores, part.kept)]
+        return [(array.shape, array.dtype) for array in arrays]
+
+    assert shapes(counted) == shapes(built) and (counted.slimming is None) == (built.slimming is None)
+    assert counted.correspondence.by_layer == built.correspondence.by_layer
+
+
+def test_keyframes_are_drawn_each_in_its_segment_and_the_same_for_the_same_step() -> None:
+    segments = Segments(np.array([0, 1, 4, 30]), np.array([0, 2, 5, 31]), NO_CUTS, T)
+    drawn = {(seed, step): draw_keyframes(segments, seed, step).keyframes for seed in (0, 1) for step in range(40)}
+    for (seed, step), keyframes in drawn.items():
+        assert (segments.starts <= keyframes).all() and (keyframes < segments.ends).all()
+        assert draw_keyframes(segments, seed, step).keyframes.tolist() == keyframes.tolist()
+    assert {int(keyframes[1]) for keyframes in drawn.values()} == {1, 2, 3}, "all of a segment come"
+    assert len({tuple(keyframes) for keyframes in drawn.values()}) > 60
 
 
 def test_keyframes_drawn_anew_match_alike_whether_features_stay_or_are_read() -> None:

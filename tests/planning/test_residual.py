@@ -16,7 +16,7 @@ from adaflow_core.planning.correspondence import CONFIDENCE_SCALE
 from adaflow_core.planning.matching import PooledFeatures, PooledRows
 from adaflow_core.planning.residual import PairCosts, PropagationResidual, best_keyframes, edited_residual
 from adaflow_core.planning.similarity import FrameSimilarity
-from adaflow_core.progress import Monitor
+from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage import arrays
 from adaflow_core.types import Features, Grid
 from helpers.made import drifting, latents_of, make_features, unit_rows
@@ -65,6 +65,28 @@ def test_residual_is_the_relative_error_of_the_propagated_latents(chunk: int) ->
         blended = sum(share[p][:, None] * rows[k][tables[p].argmax(1)] for p, k in enumerate(sources))
         expected = np.sqrt(((blended - rows[t]) ** 2).sum() / ((rows[t] - rows[t].mean(0)) ** 2).sum())
         assert found[t] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_frame_without_structure_has_no_huge_residual() -> None:
+    """Its variance counts as a hundredth of the film's mean."""
+    still = make_features(np.repeat(unit_rows(1, GRID.n, 8), 12, axis=0), GRID)
+    latents = np.repeat(np.random.default_rng(3).normal(size=(1, 4, GRID.h, GRID.w)), 12, axis=0)
+    latents[5] = 0.0
+    variances = latents.var(axis=(2, 3)).sum(axis=1)
+    expected = np.sqrt((latents[4] ** 2).sum(axis=0).mean() / (0.01 * variances.mean()))
+    values = PropagationResidual(still, latents.astype(np.float32), NONE)(np.array([2]), np.arange(12), Monitor())
+    assert values[5] == pytest.approx(expected, rel=1e-3) and np.delete(values, 5) == pytest.approx(0, abs=1e-3)
+
+
+def test_the_errors_of_the_same_keyframes_are_found_once() -> None:
+    residual, seen = film(40), list[Progress]()
+    monitor, keyframes, frames = Monitor(seen.append), np.array([3, 20]), np.arange(40)
+    first = residual(keyframes, frames, monitor)
+    found, expected = len(seen), first.tolist()
+    first[:] = 9
+    assert residual(keyframes, frames, monitor).tolist() == expected and len(seen) == found
+    assert residual(keyframes, frames[:9], monitor).tolist() == pytest.approx(expected[:9], abs=1e-6)
+    assert residual(np.array([3, 21]), frames, monitor).tolist() != expected and len(seen) > found
 
 
 @pytest.mark.parametrize(("grid", "most"), [(Grid(32, 32), 256), (Grid(24, 42), 256), (Grid(5, 3), 4), (GRID, 256)])
@@ -152,6 +174,22 @@ def test_a_thinned_sample_has_a_frame_of_each_shot(cuts: tuple[int, ...]) -> Non
     for count, (keyframes, _) in enumerate(best_keyframes(costs, 5, 8), start=5):
         assert len(keyframes) == count and (np.diff(keyframes) > 0).all()
         assert set(np.searchsorted(cuts, keyframes, side="right")) == set(range(len(cuts) + 1))
+
+
+def test_frames_that_no_choice_from_a_sample_serves() -> None:
+    features = drifting(120, GRID, cuts=(60,), pace=0.02)
+    latents = latents_of(features)
+    latents[[33, 81, 82]] *= [[[[-1]]], [[[-2]]], [[[-1]]]]
+    residual, frames = PropagationResidual(features, latents, np.array([60])), np.arange(120)
+    residual.pairs = 400
+    costs = residual.costs(5, Monitor())
+    assert not {33, 81, 82} & set(costs.frame_ids)
+    assert set(residual.missed(costs, frames, 0.3, Monitor()).tolist()) == {33, 81, 82}
+    least = residual(costs.frame_ids, frames, Monitor())
+    assert residual.missed(costs, frames, 0.3, Monitor()).tolist() == sorted([33, 81, 82], key=lambda t: -least[t])
+    also = np.array([32, 33, 34, 80, 81, 82, 83])
+    wider = residual.costs(5, Monitor(), also)
+    assert set(wider.frame_ids) == {*costs.frame_ids, *also} and not len(residual.missed(wider, frames, 0.3, Monitor()))
 
 
 def test_a_frame_of_the_sample_stands_for_those_up_to_the_next() -> None:

@@ -97,8 +97,9 @@ def test_a_band_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_adjacent_frames() -> None:
     count = 70  # more than one chunk
-    features = drifting(count, GRID, cuts=(30,))
-    similarity = FrameSimilarity(features, "uniform")
+    weights = np.random.default_rng(2).random((count, GRID.n)) ** 4
+    features = make_features(drifting(count, GRID, cuts=(30,)).tokens, GRID, importance=weights)
+    similarity = FrameSimilarity(features, "distinctive")
     adjacent = similarity.adjacent(Monitor())
     assert adjacent.shape == (count,) and adjacent[0] == 1 and adjacent.argmin() == 30
     for t in (1, 29, 30, 63, 64, 65, 69):

@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from adaflow_core.config import PlanConfig
+from adaflow_core.errors import Stopped
 from adaflow_core.planning import slimming
-from adaflow_core.planning.slimming import LEAST_WEIGHT, MAX_WEIGHT, kept_count, select_tokens, token_scores
-from helpers.made import unit_rows
+from adaflow_core.planning.matching import pool_map, pool_tokens
+from adaflow_core.planning.slimming import (
+    LEAST_WEIGHT,
+    MAX_WEIGHT,
+    build_slimming,
+    kept_count,
+    select_tokens,
+    token_scores,
+)
+from adaflow_core.progress import Monitor, Progress
+from adaflow_core.types import Features, Grid
+from helpers.made import make_features, unit_rows
 
 
 @pytest.mark.parametrize("entries", [2**24, 1, 30])
@@ -90,3 +102,47 @@ def test_equal_scores_keep_their_order() -> None:
     halves = torch.zeros(2, 2, 4).half()
     halves[0, 1, 2] = 1
     assert select_tokens(halves, 6).tokens.tolist() == [[0, 1, 2, 3, 4, 6], [0, 1, 4, 5, 6, 7]]
+
+
+# --- of a choice of keyframes -----------------------------------------------------------------------
+
+OF_FEATURES, FINER, COARSER = Grid(20, 15), Grid(40, 30), Grid(6, 5)
+SLIMMED = PlanConfig(prune=0.6, sampled=0.25, importance="distinctive")
+
+
+def weighted() -> Features:
+    """Of six frames, of which tokens weigh differently."""
+    weights = np.random.default_rng(4).random((6, OF_FEATURES.n))
+    return make_features(unit_rows(6, OF_FEATURES.n, 5), OF_FEATURES, importance=weights)
+
+
+def test_each_grid_keeps_by_the_scores_of_its_features_and_their_importance() -> None:
+    """A grid finer than features are compared on takes its tokens' scores from those that cover them."""
+    features, keyframes = weighted(), np.array([1, 2, 5])
+    found = build_slimming(features, keyframes, [FINER, COARSER], SLIMMED, device="cpu", monitor=Monitor())
+    assert found is not None and list(found) == [FINER, COARSER]
+    tokens = torch.from_numpy(features.tokens[keyframes]).float()
+    importance = torch.from_numpy(features.importance["distinctive"][keyframes])
+    for grid, scored in ((FINER, OF_FEATURES), (COARSER, COARSER)):
+        scores = token_scores(pool_tokens(tokens, OF_FEATURES, scored), pool_map(importance, OF_FEATURES, scored))
+        if grid == FINER:  # each token of the coarser grid covers two by two
+            scores = scores.reshape(3, 3, 20, 1, 15, 1).expand(-1, -1, -1, 2, -1, 2).reshape(3, 3, FINER.n)
+        count = kept_count(3, grid.n, prune=0.6)
+        kept = select_tokens(scores, count, 0.25)
+        np.testing.assert_array_equal(found[grid].scores, scores.half().numpy())
+        np.testing.assert_array_equal(found[grid].kept, kept.tokens.numpy())
+        assert (found[grid].num_sampled, found[grid].sample_weight) == kept[1:] and kept.sample_weight > 1
+
+
+def test_a_choice_of_tokens_looks_at_the_stop_signal_for_each_keyframe() -> None:
+    seen: list[Progress] = []
+    looks = 0
+
+    def stop() -> bool:
+        nonlocal looks
+        looks += bool(seen) and seen[-1].done == seen[-1].total  # after all scores are there
+        return looks > 5
+
+    with pytest.raises(Stopped):
+        keyframes, monitor = np.arange(6), Monitor(seen.append, stop)
+        build_slimming(weighted(), keyframes, [OF_FEATURES], SLIMMED, device="cpu", monitor=monitor)
