@@ -33,7 +33,10 @@ def stage(folder: Path, zero: bool) -> None:
     for name in filter(None, listed.split("\0")):
         if not name.startswith(LEFT_OUT):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
+            try:
+                shutil.copyfile(ROOT / name, folder / name)
+            except FileNotFoundError as problem:
+                raise AdaFlowError(f"{name} is in git and not in this folder; commit or restore it") from problem
     if zero:
         readme = folder / "README.md"
         readme.write_text(for_zero_gpu(readme.read_text(encoding="utf-8")), encoding="utf-8")

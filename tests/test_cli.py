@@ -395,7 +395,7 @@ def test_a_preset_does_not_contradict_the_file_of_settings(
 def test_compared_steps_stand_above_the_preset(more: list[str], inversion: int | None) -> None:
     words = ["edit", "a.mp4", "--prompt=b", "--preset=fast", "--draft", "--compare=steps=10,20", *more]
     arguments = PARSER.parse_args(words)
-    compared = _compared(arguments, PRESETS["fast"][1])
+    compared = _compared(arguments, None, PRESETS["fast"][1])
     assert [(label, edit.steps, edit.inversion_steps) for label, edit in compared] == [
         ("steps 10", 10, inversion),
         ("steps 20", 20, inversion),

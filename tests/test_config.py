@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from adaflow_core.config import (
     settings_of,
 )
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.storage.cache import cache_key
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,16 @@ def test_what_is_true_or_false_is_read_as_it_is_written() -> None:
     assert row.parse("false") is False
     with pytest.raises(AdaFlowError, match="low_memory is 'no'; it must be true or false"):
         row.parse("no")
+
+
+def test_equal_settings_are_one_in_the_cache_however_they_were_given() -> None:
+    def key(config: PlanConfig | EditConfig) -> str:
+        return cache_key(**asdict(config))
+
+    assert EditConfig(guidance=7).guidance == 7 and isinstance(EditConfig(guidance=7).guidance, float)
+    assert key(EditConfig(guidance=7, detail=1, focus=None)) == key(EditConfig(guidance=7.0, detail=1.0))
+    assert key(PlanConfig(scales=(1.0, 2))) == key(PlanConfig(scales=[True, 2]))  # type: ignore[arg-type]
+    assert isinstance(EditConfig(steps=7).steps, int)
 
 
 def test_an_empty_choice_is_called_empty() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from adaflow_core.config import (
     BUDGET,
@@ -25,6 +25,9 @@ from adaflow_core.config import (
 )
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.version import __version__
+
+if TYPE_CHECKING:
+    from adaflow_core.film.project import Project
 
 
 class _Parser(argparse.ArgumentParser):
@@ -331,7 +334,8 @@ def add_workers(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def plan_config(arguments: argparse.Namespace) -> PlanConfig:
+def plan_config(arguments: argparse.Namespace, project: Project | None = None) -> PlanConfig:
+    """What the flags say, over --settings, these over a project that was opened, and all over the preset."""
     flags = given_flags(arguments, PlanConfig)
     if flags.keys() & set(BUDGET):
         flags = dict.fromkeys(BUDGET) | flags
@@ -339,39 +343,43 @@ def plan_config(arguments: argparse.Namespace) -> PlanConfig:
         raise AdaFlowError("--keyframes says how many there are, and --keyframes-at which frames; give one of them")
     if "keyframes" in flags:  # over those that a project or a report names
         flags = {"keyframes_at": ""} | flags
-    return replace(PRESETS[arguments.preset][0], **settings_file(arguments)[0] | flags)
+    return replace(PRESETS[arguments.preset][0], **_under_flags(arguments, project)[0] | flags)
 
 
-def edit_config(arguments: argparse.Namespace) -> EditConfig:
-    return replace(PRESETS[arguments.preset][1], **settings_file(arguments)[1] | edit_flags(arguments))
+def edit_config(arguments: argparse.Namespace, project: Project | None = None) -> EditConfig:
+    """Likewise."""
+    return replace(PRESETS[arguments.preset][1], **_under_flags(arguments, project)[1] | edit_flags(arguments))
 
 
-def check_preset(arguments: argparse.Namespace) -> None:
+def check_preset(arguments: argparse.Namespace, project: Project | None = None) -> None:
     """AdaFlowError where the preset sets what the file of --settings, or a project that was opened, has otherwise.
 
     Flags stand above all of these, and --settings above the project.
     """
-    alone = argparse.Namespace(**vars(arguments) | {"opened": None})
-    if vars(arguments).get("opened") is not None:
-        _check_alike("a project", alone, arguments)
+    without = _settings(arguments)
+    if project is not None:
+        _check_alike("a project", arguments.preset, without, _settings(arguments, project))
     if arguments.settings is not None:
-        _check_alike("the file of --settings", argparse.Namespace(**vars(alone) | {"settings": None}), alone)
+        bare = argparse.Namespace(**vars(arguments) | {"settings": None})
+        _check_alike("the file of --settings", arguments.preset, _settings(bare), without)
 
 
-def _check_alike(holder: str, without: argparse.Namespace, arguments: argparse.Namespace) -> None:
-    """AdaFlowError where the preset sets what the holder of the arguments' settings has otherwise; `without` it."""
+def _settings(arguments: argparse.Namespace, project: Project | None = None) -> dict[str, Any]:
+    return vars(plan_config(arguments, project)) | vars(edit_config(arguments, project))
 
-    def settings(given: argparse.Namespace) -> dict[str, Any]:
-        return vars(plan_config(given)) | vars(edit_config(given))
 
-    usual, preset = (vars(plan) | vars(edit) for plan, edit in (PRESETS["default"], PRESETS[arguments.preset]))
-    asked, kept = settings(without), settings(arguments)
+def _check_alike(holder: str, chosen: str, asked: dict[str, Any], kept: dict[str, Any]) -> None:
+    """AdaFlowError where the preset `chosen` sets what the holder of settings has otherwise.
+
+    `asked`: all settings without the holder's; `kept`: with them.
+    """
+    usual, preset = (vars(plan) | vars(edit) for plan, edit in (PRESETS["default"], PRESETS[chosen]))
     differ = [name for name in preset if preset[name] != usual[name] and asked[name] != kept[name]]
     if kept["steps"] is not None and kept["steps"] <= (asked["max_steps"] or 0):  # as older versions wrote it
         differ = [name for name in differ if name != "max_steps"]
     if differ:
         raise AdaFlowError(
-            f"{holder} has settings of its own, and those of --preset {arguments.preset} are others "
+            f"{holder} has settings of its own, and those of --preset {chosen} are others "
             f"({', '.join(differ)}); change single ones by their flags, not by --preset"
         )
 
@@ -387,9 +395,8 @@ def given_flags(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name in settings_of(config)}
 
 
-def settings_file(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+def _under_flags(arguments: argparse.Namespace, project: Project | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings under the flags: those of --settings over those of a project that was opened."""
-    project = vars(arguments).get("opened")
     plan, edit = ({}, {}) if project is None else (vars(project.plan), vars(project.edit))
     given = ({}, {}) if arguments.settings is None else read_settings(arguments.settings)
     return plan | given[0], edit | given[1]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from adaflow_core.cli.arguments import edit_config, edit_flags, plan_config
 from adaflow_core.cli.bar import Bar
 from adaflow_core.cli.opened import (
+    Opened,
     check_draft,
     check_model,
     check_other_frames,
@@ -47,28 +48,29 @@ if TYPE_CHECKING:
 def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.film.timeline import crossfade_notes, range_notes
 
-    open_given(arguments)
-    by_hand = _by_hand(arguments)
-    config = edit_config(arguments)
-    region = _region(arguments)
-    check_other_frames(arguments, region, by_hand)
-    asked = _asked(arguments)
+    opened = open_given(arguments)
+    project = opened.project if opened else None
+    by_hand = _by_hand(arguments, opened)
+    config = edit_config(arguments, project)
+    region = _region(arguments, opened)
+    check_other_frames(arguments, opened, region, by_hand)
+    asked = _asked(arguments, opened)
     over: dict[str, Any] = {"region": region, "by_hand": by_hand, "progress": bar, "stop": stop}
-    compared = _compared(arguments, config)
+    compared = _compared(arguments, project, config)
     _check_files(arguments, region, by_hand)
-    engine, plan = make_plan(arguments, config, bar, stop)
-    if is_as_it_was(arguments):
-        _note(arguments, other_keyframes(arguments.opened, plan))
+    engine, plan = make_plan(arguments, plan_config(arguments, project), config, bar, stop)
+    if project and is_as_it_was(arguments, project):
+        _note(arguments, other_keyframes(project, plan))
     _say_crop(arguments, engine, plan, region, over)
     _note(arguments, range_notes(arguments.prompt or (), len(plan.video)))
-    timeline = _on(asked, _crossfade(arguments), plan)
+    timeline = _on(asked, _crossfade(arguments, project), plan)
     if arguments.draft:
-        _draft(arguments, engine, plan, timeline, compared, over)
+        _draft(arguments, project, engine, plan, timeline, compared, over)
         return
     if not any(plan.config.source_prompt or each.source_prompt for each in timeline.ranges):
         print("adaflow: note: nothing says what is in the video; with --source-prompt the edit keeps more of it",
               file=sys.stderr)  # fmt: skip
-    takes, prompt = arguments.opened.takes if arguments.opened else (), timeline.one_prompt(plan.video)
+    takes, prompt = project.takes if project else (), timeline.one_prompt(plan.video)
     if prompt is None:
         _note(arguments, crossfade_notes(timeline, plan.segments.cuts, len(plan.video)))
         seconds = engine.forecast_timeline(plan, timeline, config).total
@@ -80,7 +82,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     _note(arguments, result.warnings)
     written, as_asked = _deliver(arguments, plan, result, bar, stop)
     if arguments.project:
-        _keep(arguments, project_of(arguments, plan, timeline, config), over)
+        _keep(arguments, project, project_of(arguments, project, plan, timeline, config), over)
     if arguments.report:
         scores = engine.score(plan, result, region=region, progress=bar, stop=stop)
         _note(arguments, scores.warnings)
@@ -120,9 +122,9 @@ def _check_files(arguments: argparse.Namespace, region: Region | None, by_hand: 
             check_folder(path)
 
 
-def _keep(arguments: argparse.Namespace, project: Project, over: dict[str, Any]) -> None:
-    """Write the project of an edit; takes that others added to it meanwhile stay in it."""
-    project, notes = with_others(project, arguments.project, arguments.opened)
+def _keep(arguments: argparse.Namespace, opened: Project | None, project: Project, over: dict[str, Any]) -> None:
+    """Write the project of an edit; takes that others added to it since it was `opened` stay in it."""
+    project, notes = with_others(project, arguments.project, opened)
     save(project, over, arguments.project)
     _note(arguments, notes)
 
@@ -174,7 +176,7 @@ def _deliver(
     return written, as_asked
 
 
-def _region(arguments: argparse.Namespace) -> Region | None:
+def _region(arguments: argparse.Namespace, opened: Opened | None) -> Region | None:
     """The region of the arguments, else of the project."""
     from adaflow_core.picture.region import Region
     from adaflow_core.video import probe
@@ -183,7 +185,7 @@ def _region(arguments: argparse.Namespace) -> Region | None:
     masks, frames, words = arguments.mask, arguments.mask_frame, arguments.region
     given = {name: value for name in ("feather", "crop") if (value := getattr(arguments, name)) is not None}
     if not masks and not words:
-        kept = arguments.opened and kept_region(arguments.opened, arguments.project)
+        kept = opened.region if opened else None
         if frames or (given and not kept):
             raise AdaFlowError("--mask-frame, --feather and --crop belong to a region; add --mask or --region")
         return replace(kept, **given) if kept else None
@@ -202,13 +204,13 @@ def _region(arguments: argparse.Namespace) -> Region | None:
     return Region(dict(zip(frames, masks, strict=True)), **given)
 
 
-def _by_hand(arguments: argparse.Namespace) -> ByHand | None:
+def _by_hand(arguments: argparse.Namespace, opened: Opened | None) -> ByHand | None:
     """The keyframes by hand of the arguments, else of the project."""
     from adaflow_core.picture.by_hand import ByHand, check_pictures
 
     given = arguments.keyframe_image
     if not given:
-        return arguments.opened and kept_by_hand(arguments.opened, arguments.project)
+        return opened.by_hand if opened else None
     if len({frame for frame, _ in given}) != len(given):
         raise AdaFlowError("a frame has two --keyframe-image; give one for each frame")
     by_hand = ByHand(dict(given))
@@ -216,7 +218,9 @@ def _by_hand(arguments: argparse.Namespace) -> ByHand | None:
     return by_hand
 
 
-def _compared(arguments: argparse.Namespace, config: EditConfig) -> list[tuple[str, EditConfig]]:
+def _compared(
+    arguments: argparse.Namespace, project: Project | None, config: EditConfig
+) -> list[tuple[str, EditConfig]]:
     """The edits that a draft shows side by side, with their labels."""
     from adaflow_core.film.draft import MOST
 
@@ -235,12 +239,13 @@ def _compared(arguments: argparse.Namespace, config: EditConfig) -> list[tuple[s
     if setting.name == "seed" and not config.variation:
         raise AdaFlowError("without --variation an edit is the same for every seed; add, say, --variation 0.3")
     given = [{setting.name: setting.parse(part)} for part in parts]  # as if given by the flag
-    edits = [edit_config(argparse.Namespace(**vars(arguments) | values)) for values in given]
+    edits = [edit_config(argparse.Namespace(**vars(arguments) | values), project) for values in given]
     return [(f"{name} {part}", edit) for part, edit in zip(parts, edits, strict=True)]
 
 
 def _draft(
     arguments: argparse.Namespace,
+    opened: Project | None,
     engine: AdaFlow,
     plan: Plan,
     timeline: Timeline,
@@ -261,31 +266,31 @@ def _draft(
     _note(arguments, (warning for _, draft in drafts for warning in draft.warnings))
     folder = arguments.out.parent
     tried = [{"label": label, **draft.report} for label, draft in drafts]
-    project = project_of(arguments, plan, timeline, edit_config(arguments))
+    project = project_of(arguments, opened, plan, timeline, edit_config(arguments, opened))
     project = replace(project, rest=project.rest | {"drafts": tried})
     if not (arguments.project and is_same_file(arguments.project, folder / "draft.json")):
         save(project, over, folder / "draft.json")
     if arguments.project:
-        _keep(arguments, project, over)
+        _keep(arguments, opened, project, over)
     print(save_picture(contact_sheet(plan, drafts), folder / "draft.png"))
 
 
-def _asked(arguments: argparse.Namespace) -> str | tuple[PromptRange, ...]:
+def _asked(arguments: argparse.Namespace, opened: Opened | None) -> str | tuple[PromptRange, ...]:
     """One prompt for the whole video, or one for each of several ranges: of the arguments, else of the project."""
     from adaflow_core.film.timeline import PromptRange, Timeline, parse_prompts, read_prompts
 
-    project = arguments.opened
+    project = opened.project if opened else None
     asked: str | tuple[PromptRange, ...]
     if arguments.prompts:
         asked = read_prompts(arguments.prompts)
     elif arguments.prompt:
         asked = parse_prompts(arguments.prompt)
-    elif project and arguments.other_frames:
-        asked = project.prompts[0]["prompt"]  # of all its frames, by `check_other_frames`
-    elif project:
-        asked = project.timeline.ranges
-    elif arguments.keyframe_image and plan_config(arguments).source_prompt:
-        return plan_config(arguments).source_prompt
+    elif opened and opened.other_frames:
+        asked = opened.project.prompts[0]["prompt"]  # of all its frames, by `check_other_frames`
+    elif opened:
+        asked = opened.project.timeline.ranges
+    elif arguments.keyframe_image and (source_prompt := plan_config(arguments, project).source_prompt):
+        return source_prompt
     elif arguments.keyframe_image:
         raise AdaFlowError("a keyframe by hand alone needs --source-prompt, what is in the video; or give --prompt")
     elif arguments.project:
@@ -295,15 +300,15 @@ def _asked(arguments: argparse.Namespace) -> str | tuple[PromptRange, ...]:
     if isinstance(asked, str):
         check_prompt(asked)
     # Before anything long begins: AdaFlowError for ranges that overlap, or no crossfade.
-    Timeline((PromptRange(0, 1, asked),) if isinstance(asked, str) else asked, _crossfade(arguments))
+    Timeline((PromptRange(0, 1, asked),) if isinstance(asked, str) else asked, _crossfade(arguments, project))
     return asked
 
 
-def _crossfade(arguments: argparse.Namespace) -> int:
+def _crossfade(arguments: argparse.Namespace, project: Project | None) -> int:
     """Frames: that of the arguments, else of the project."""
     from adaflow_core.film.timeline import CROSSFADE
 
-    kept = CROSSFADE if arguments.opened is None else arguments.opened.rest.get("crossfade", CROSSFADE)
+    kept = CROSSFADE if project is None else project.rest.get("crossfade", CROSSFADE)
     return int(kept if arguments.crossfade is None else arguments.crossfade)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,30 +22,49 @@ if TYPE_CHECKING:
     from adaflow_core.types import Plan
 
 
-def open_given(arguments: argparse.Namespace) -> None:
-    """What the project holds, if there is one, in place of the arguments that are not given.
+@dataclass(frozen=True)
+class Opened:
+    """A project that an edit goes on from."""
 
-    `arguments.opened` is the project, or None. AdaFlowError where neither names a video.
+    project: Project
+    path: Path
+    # Its frames and those that are asked for instead, by their numbers in the video; None: none are.
+    other_frames: tuple[range, range] | None
+
+    @property
+    def region(self) -> Region | None:
+        return kept_region(self.project, self.path)
+
+    @property
+    def by_hand(self) -> ByHand | None:
+        return kept_by_hand(self.project, self.path)
+
+
+def open_given(arguments: argparse.Namespace) -> Opened | None:
+    """The project, if there is one; what it holds takes the place of the arguments that are not given.
+
+    AdaFlowError where neither names a video.
     """
     from adaflow_core.film.project import open_project
     from adaflow_core.video import parse_size
 
-    arguments.opened = None
+    opened = None
     if arguments.project and arguments.project.exists():
-        arguments.opened = project = open_project(arguments.project, arguments.video)
+        project = open_project(arguments.project, arguments.video)
+        opened = Opened(project, arguments.project, _other_frames(arguments, project))
         arguments.video = project.video
         arguments.fps = arguments.fps or rate_of(project).get("fps")
         take_model(arguments, project)
         if not arguments.size or (project.size and parse_size(arguments.size) == parse_size(project.size)):
             arguments.size = project.size
-        arguments.other_frames = _other_frames(arguments, project)
-        arguments.frames = arguments.frames if arguments.other_frames else project.frames
-    check_preset(arguments)
+        arguments.frames = arguments.frames if opened.other_frames else project.frames
+    check_preset(arguments, opened.project if opened else None)
     arguments.model = arguments.model or "embedded"
     if arguments.video is None and arguments.project:
         raise AdaFlowError(f"there is no project {arguments.project}; check its path, or give the VIDEO of a new one")
     if arguments.video is None:
         raise AdaFlowError("VIDEO is missing; give it, or a --project that holds it")
+    return opened
 
 
 def _other_frames(arguments: argparse.Namespace, project: Project) -> tuple[range, range] | None:
@@ -60,31 +79,31 @@ def _other_frames(arguments: argparse.Namespace, project: Project) -> tuple[rang
     return None if asked == kept else (kept, asked)
 
 
-def check_other_frames(arguments: argparse.Namespace, region: Region | None, by_hand: ByHand | None) -> None:
+def check_other_frames(
+    arguments: argparse.Namespace, opened: Opened | None, region: Region | None, by_hand: ByHand | None
+) -> None:
     """AdaFlowError where other frames than the project's are asked for, and what it holds is of its own frames.
 
     Ranges, takes, masks and keyframes by hand count from the first of the project's frames.
     """
-    project = arguments.opened
-    if project is None or arguments.other_frames is None:
+    if opened is None or opened.other_frames is None:
         return
-    kept, asked = arguments.other_frames
+    project, (kept, asked) = opened.project, opened.other_frames
     where = f"of its frames {kept.start}:{kept.stop}, and --frames asks for {asked.start}:{asked.stop}"
     begin = f"{where}; give --prompt too, or begin another project"
     if not (arguments.prompt or arguments.prompts):
         if project.takes:
-            raise AdaFlowError(f"the takes of the project {arguments.project} are {begin}")
+            raise AdaFlowError(f"the takes of the project {opened.path} are {begin}")
         if len(project.prompts) != 1 or project.prompts[0] != _whole(project, len(kept)):
-            raise AdaFlowError(f"the ranges of the project {arguments.project} are {begin}")
+            raise AdaFlowError(f"the ranges of the project {opened.path} are {begin}")
     moved = asked.start != kept.start
     if any(moved or take["frames"][1] > len(asked) for take in project.takes):
-        raise AdaFlowError(f"the takes of the project {arguments.project} are {where}; begin another project")
+        raise AdaFlowError(f"the takes of the project {opened.path} are {where}; begin another project")
     if moved and region is not None and region.painted and not arguments.mask:
-        raise AdaFlowError(f"the masks of the project {arguments.project} are {where}; give them again, with --mask")
+        raise AdaFlowError(f"the masks of the project {opened.path} are {where}; give them again, with --mask")
     if moved and by_hand is not None and not arguments.keyframe_image:
         raise AdaFlowError(
-            f"the keyframes by hand of the project {arguments.project} are {where}; give them again, with "
-            "--keyframe-image"
+            f"the keyframes by hand of the project {opened.path} are {where}; give them again, with --keyframe-image"
         )
 
 
@@ -164,13 +183,12 @@ def other_keyframes(project: Project, plan: Plan) -> list[str]:
     return ["this machine finds other keyframes than the project has; the film may differ"]
 
 
-def is_as_it_was(arguments: argparse.Namespace) -> bool:
+def is_as_it_was(arguments: argparse.Namespace, project: Project) -> bool:
     """Whether what is planned is what the project was planned with."""
-    project = arguments.opened
-    if project is None or (arguments.size, arguments.frames) != (project.size, project.frames):
+    if (arguments.size, arguments.frames) != (project.size, project.frames):
         return False
     same = _is_the_model(ModelParts.parse(project.model), model_of(arguments))
-    return bool(same and project.plan == plan_config(arguments))
+    return bool(same and project.plan == plan_config(arguments, project))
 
 
 def rate_of(project: Project) -> dict[str, Any]:
@@ -178,14 +196,15 @@ def rate_of(project: Project) -> dict[str, Any]:
     return {"fps": project.rest["fps"]} if "fps" in project.rest else {}
 
 
-def project_of(arguments: argparse.Namespace, plan: Plan, timeline: Timeline, config: EditConfig) -> Project:
+def project_of(
+    arguments: argparse.Namespace, opened: Project | None, plan: Plan, timeline: Timeline, config: EditConfig
+) -> Project:
     """The project of this edit; of one that was opened, with what the arguments changed."""
     from adaflow_core.film.project import Project
 
-    opened = arguments.opened
     return Project(
         video=arguments.video,
-        plan=plan_config(arguments),
+        plan=plan_config(arguments, opened),
         edit=config,
         prompts=tuple(timeline.as_json()),
         model=str(model_of(arguments)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adaflow_core.cli.arguments import check_preset, edit_config, plan_config
 from adaflow_core.cli.bar import Bar
 from adaflow_core.cli.outputs import check_apart, inputs_beside, inputs_of
-from adaflow_core.config import EditConfig
+from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError, counted
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def plan_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     if prompt is not None:
         check_prompt(prompt)
     check_preset(arguments)
-    edit = edit_config(arguments)
+    config, edit = plan_config(arguments), edit_config(arguments)
     probe(arguments.video)
     outputs = {name: arguments.out / name for name in FILES}
     check_apart(outputs, (*inputs_of(arguments.video, None, None), *inputs_beside(arguments)))
     check_folder(arguments.out / "plan.json")
-    engine, plan = make_plan(arguments, edit, bar, stop)
+    engine, plan = make_plan(arguments, config, edit, bar, stop)
     place = None if prompt is None else engine.place(plan, prompt, config=edit, progress=bar, stop=stop)
     folder = save_plan(plan, arguments.out, place, monitor=Monitor(bar, stop))
     if place is not None:
@@ -52,11 +52,12 @@ def check_prompt(prompt: str) -> None:
         raise AdaFlowError("the prompt is empty; say what the video should show with --prompt")
 
 
-def make_plan(arguments: argparse.Namespace, edit: EditConfig | None, bar: Bar, stop: Any) -> tuple[AdaFlow, Plan]:
+def make_plan(
+    arguments: argparse.Namespace, config: PlanConfig, edit: EditConfig | None, bar: Bar, stop: Any
+) -> tuple[AdaFlow, Plan]:
     from adaflow_core import video
 
     # Everything that can be wrong with the arguments is looked at before the model loads.
-    config = plan_config(arguments)
     size = video.parse_size(arguments.size) if arguments.size else None
     frames = video.parse_range(arguments.frames) if arguments.frames else None
     video.probe(arguments.video)

@@ -12,16 +12,20 @@ from adaflow_core.config.edit import EditConfig
 from adaflow_core.config.plan import PlanConfig
 from adaflow_core.config.table import ConfigError
 
-_JSON_BYTES = 64 * 2**20  # of a file that are read; a report of 10,000 frames, or a project with its pictures, has less
+JSON_BYTES = 64 * 2**20  # of a file at most; a report of 10,000 frames, or a project with some pictures, has less
 
 
 def read_json(path: Path, what: str, remedy: str) -> Any:
     """The content of a JSON file that a user names; what cannot be read is said of `what`, with its `remedy`."""
     try:
         with path.open("rb") as file:
-            return json.loads(file.read(_JSON_BYTES))
+            content = file.read(JSON_BYTES + 1)
     except OSError as problem:
         raise ConfigError(f"{what} {path} cannot be read ({problem.strerror}); check the path") from problem
+    if len(content) > JSON_BYTES:
+        raise ConfigError(f"{what} {path} has more than {JSON_BYTES // 2**20} MiB; give a smaller file")
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as problem:
         raise ConfigError(f"{path} is no JSON, or is cut short ({problem}); {remedy}") from problem
 

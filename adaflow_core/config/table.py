@@ -53,7 +53,10 @@ class Setting:
         remedy = self._remedy(value)
         if remedy:
             raise ConfigError(f"{self.name} is {'empty' if value in ((), '') else repr(value)}; {remedy}")
-        return value
+        # 7 and 7.0 are equal, and as texts, such as in a key of the cache, they are not.
+        if self.several:
+            return tuple(map(self.kind, value))
+        return float(value) if self.kind is float else value
 
     def _remedy(self, value: Any) -> str:
         """What `value` must be instead; empty if it is right."""

@@ -10,6 +10,7 @@ stays in it.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,6 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 from adaflow_core.config import EditConfig, PlanConfig, edit_of, read_json, read_settings, settings_dict
+from adaflow_core.config.saved import JSON_BYTES
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import CROSSFADE, Timeline, ranges_of
 from adaflow_core.model.files.parts import ModelParts, is_path
@@ -53,7 +55,7 @@ class Project:
         """Write the project to `path`, as a whole or not at all.
 
         Its video and the files of its model are named as they lie from there; or the video `name`, and the model as it
-        is, for files that go elsewhere together.
+        is, for files that go elsewhere together. AdaFlowError where it cannot be written, or could not be read again.
         """
         path, video = Path(path), Path(self.video)
         try:
@@ -74,10 +76,16 @@ class Project:
             "prompts": list(self.prompts),
             "takes": list(self.takes),
         }
+        text = json.dumps(content | self.rest, indent=1).encode()
+        if len(text) > JSON_BYTES:
+            raise AdaFlowError(
+                f"the project {path} would have {math.ceil(len(text) / 2**20)} MiB with the pictures in it, and could "
+                f"not be opened: {JSON_BYTES // 2**20} MiB are the most; give fewer pictures, or give them as files"
+            )
         part = path.with_name(f".{path.name}.{uuid4().hex}.part")  # other commands may write the project too
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(content | self.rest, indent=1), encoding="utf-8")
+            part.write_bytes(text)
             part.replace(path)
         except OSError as problem:
             raise AdaFlowError(

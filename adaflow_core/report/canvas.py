@@ -85,15 +85,17 @@ def _dashes(points: Points, on: float, off: float) -> list[tuple[tuple[float, fl
     corners = np.asarray(points, dtype=float)
     along = np.concatenate([[0.0], np.hypot(*np.diff(corners, axis=0).T).cumsum()])
 
-    def at(distance: float) -> tuple[float, float]:
-        x, y = (float(np.interp(distance, along, corners[:, axis])) for axis in (0, 1))
-        return x, y
+    starts = np.arange(0.0, along[-1], on + off)
+    ends = np.minimum(starts + on, along[-1])
 
-    pieces = []
-    for start in np.arange(0.0, along[-1], on + off):
-        end = min(start + on, along[-1])
-        inside = [start, *along[(along > start) & (along < end)], end]
-        pieces += [(at(a), at(b)) for a, b in pairwise(inside)]
+    def at(distances: np.ndarray) -> list[tuple[float, float]]:
+        return list(zip(*(np.interp(distances, along, axis).tolist() for axis in corners.T), strict=True))
+
+    passed, after = np.searchsorted(along, starts, "right"), np.searchsorted(along, ends, "left")
+    bends = at(along)
+    pieces: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    for first, begin, last, end in zip(at(starts), passed.tolist(), at(ends), after.tolist(), strict=True):
+        pieces += pairwise([first, *bends[begin:end], last])
     return pieces
 
 

@@ -86,7 +86,8 @@ def save_plan(plan: Plan, folder: Path, place: Place | None = None, *, monitor: 
         draw = _pictures(plan, place)
         with monitor.stage("write", len(draw)) as stage:
             for name, picture in draw.items():  # one at a time: those of a hundred keyframes are gigabytes
-                Image.fromarray(picture()).save(folder / name)
+                # A sheet of a hundred pictures takes longer to pack well than to draw.
+                Image.fromarray(picture()).save(folder / name, compress_level=1)
                 stage.advance()
     except OSError as problem:
         raise AdaFlowError(f"{folder} cannot be written; choose another --out ({problem.strerror})") from problem
@@ -164,15 +165,16 @@ def _pictures(plan: Plan, place: Place | None) -> dict[str, Callable[[], Picture
         "time_slice.png": partial(visualize.time_slice, plan),
     }
     if plan.layout.slimming:
+        ground = visualize.grounds(plan, most=_SHEET_SIDE)  # each is shown in all sheets but its own
         for q, keyframe in enumerate(plan.layout.keyframes.tolist()):
-            pictures[_TOKENS.format(keyframe)] = partial(_token_sheet, plan, q)
+            pictures[_TOKENS.format(keyframe)] = partial(_token_sheet, plan, q, ground)
     if place is not None:
         pictures["place.png"] = partial(visualize.place_strip, plan, place)
     return pictures
 
 
-def _token_sheet(plan: Plan, q: int) -> Picture:
-    views = visualize.token_view(plan, q, plan.finest, most=_SHEET_SIDE)
+def _token_sheet(plan: Plan, q: int, ground: Callable[[int], visualize.Ground]) -> Picture:
+    views = visualize.token_view(plan, q, plan.finest, ground)
     return visualize.contact_sheet([picture for picture, _ in views])
 
 

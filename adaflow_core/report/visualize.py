@@ -7,8 +7,9 @@ hatched, lines differ in their dashes, marks in their shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -137,27 +138,42 @@ def place_strip(plan: Plan, place: Place, columns: int = 4) -> Picture:
     return canvas.picture()
 
 
+@dataclass(frozen=True)
+class Ground:
+    """A frame as kept tokens are drawn over it, whichever these are."""
+
+    frame: Picture
+    dropped: Picture  # the same dark, grey and hatched
+
+    @classmethod
+    def of(cls, frame: Picture) -> Ground:
+        grey = frame.astype(float) @ (0.299, 0.587, 0.114)
+        dropped = 0.42 * (0.8 * grey[..., None] + 0.2 * frame)
+        rows, columns = np.indices(frame.shape[:2])
+        hatch = (rows + columns) % 8 == 0
+        dropped[hatch] = 0.6 * dropped[hatch] + 40  # still darker than the frame wherever it is not black
+        return cls(frame, dropped.round().astype(np.uint8))
+
+    def with_kept(self, mask: np.ndarray, sampled: np.ndarray | None = None) -> Picture:
+        """The picture that `kept_overlay` gives."""
+        height, width = self.frame.shape[:2]
+        chosen = kept = spread(np.asarray(mask, dtype=bool), height, width)
+        picture = np.where(kept[..., None], self.frame, self.dropped)
+        if sampled is not None:
+            of_sample = spread(np.asarray(sampled, dtype=bool), height, width)
+            chosen = kept & ~of_sample
+            picture[of_sample] = (0.4 * self.frame[of_sample] + 0.6 * np.array(SAMPLED)).round()
+        picture[_border(chosen) & chosen] = PAPER
+        return picture
+
+
 def kept_overlay(frame: Picture, mask: np.ndarray, sampled: np.ndarray | None = None) -> Picture:
     """`frame` with its dropped tokens dark, grey and hatched, an outline around what is kept, and a sample in blue.
 
     mask: [h, w] bool over the token grid, True where the token is kept. sampled: [h, w] bool, those of them that are
     kept as a sample of the rest; they have no outline.
     """
-    height, width = frame.shape[:2]
-    kept = spread(np.asarray(mask, dtype=bool), height, width)
-    grey = frame.astype(float) @ (0.299, 0.587, 0.114)
-    dropped = 0.42 * (0.8 * grey[..., None] + 0.2 * frame)
-    rows, columns = np.indices((height, width))
-    hatch = (rows + columns) % 8 == 0
-    dropped[hatch] = 0.6 * dropped[hatch] + 40  # still darker than the frame wherever it is not black
-    picture = np.where(kept[..., None], frame, dropped)
-    chosen = kept
-    if sampled is not None:
-        of_sample = spread(np.asarray(sampled, dtype=bool), height, width)
-        chosen = kept & ~of_sample
-        picture[of_sample] = 0.4 * frame[of_sample] + 0.6 * np.array(SAMPLED)
-    picture[_border(chosen) & chosen] = PAPER
-    return picture.round().clip(0, 255).astype(np.uint8)
+    return Ground.of(frame).with_kept(mask, sampled)
 
 
 def _border(inside: np.ndarray) -> np.ndarray:
@@ -172,11 +188,14 @@ def _border(inside: np.ndarray) -> np.ndarray:
     return border
 
 
-def _other_keyframes(plan: Plan, q: int, side: int, most: float = math.inf) -> Iterator[tuple[int, Picture, str]]:
-    """Every keyframe but `q`: its number, its picture of `side` to `most` pixels, and when it is."""
-    for k, frame in enumerate(plan.layout.keyframes):
-        if k != q:
-            yield k, at_most(at_least(plan.video.frames[frame], side), most), stamp(plan, frame)
+def _other_keyframes(plan: Plan, q: int) -> Iterator[tuple[int, str]]:
+    """Every keyframe but `q`: its number, and when it is."""
+    return ((k, stamp(plan, frame)) for k, frame in enumerate(plan.layout.keyframes) if k != q)
+
+
+def _keyframe(plan: Plan, k: int, side: int) -> Picture:
+    """Keyframe `k`, its shorter side at least `side` pixels."""
+    return at_least(plan.video.frames[plan.layout.keyframes[k]], side)
 
 
 def kept_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
@@ -198,16 +217,24 @@ def sampled_masks(plan: Plan, q: int, grid: Grid) -> np.ndarray:
     return mask.reshape(-1, grid.h, grid.w)
 
 
-def token_view(plan: Plan, q: int, grid: Grid, side: int = 224, most: float = math.inf) -> list[tuple[Picture, str]]:
+def grounds(plan: Plan, side: int = 224, most: float = math.inf) -> Callable[[int], Ground]:
+    """The ground of each keyframe by its number, made once; its shorter side has `side` to `most` pixels."""
+    return cache(lambda k: Ground.of(at_most(_keyframe(plan, k, side), most)))
+
+
+def token_view(
+    plan: Plan, q: int, grid: Grid, ground: Callable[[int], Ground] | None = None
+) -> list[tuple[Picture, str]]:
     """Every keyframe but `q`, with what `q` keeps of it drawn over it, and the share kept as caption.
 
-    The shorter side of a picture has `side` to `most` pixels.
+    `ground`: of `grounds`, where the views of several keyframes are drawn.
     """
-    masks, sampled = kept_masks(plan, q, grid), sampled_masks(plan, q, grid)
+    masks, sampled, ground = kept_masks(plan, q, grid), sampled_masks(plan, q, grid), ground or grounds(plan)
     items = []
-    for k, picture, time in _other_keyframes(plan, q, side, most):
+    for k, time in _other_keyframes(plan, q):
         part = f", {percent(sampled[k].mean())} as a sample" if sampled.any() else ""
-        items.append((kept_overlay(picture, masks[k], sampled[k]), f"{percent(masks[k].mean())} kept{part} · {time}"))
+        picture = ground(k).with_kept(masks[k], sampled[k])
+        items.append((picture, f"{percent(masks[k].mean())} kept{part} · {time}"))
     return items
 
 
@@ -238,8 +265,8 @@ def score_view(plan: Plan, q: int, grid: Grid, side: int = 224) -> list[tuple[Pi
     # From the second percentile: a few outliers would take most of the scale.
     low, high = map(float, np.percentile(np.delete(scores, q, axis=0), [2, 100]))
     return [
-        (score_heatmap(picture, scores[k], low, high), f"mean score {scores[k].mean():.2f} · {time}")
-        for k, picture, time in _other_keyframes(plan, q, side)
+        (score_heatmap(_keyframe(plan, k, side), scores[k], low, high), f"mean score {scores[k].mean():.2f} · {time}")
+        for k, time in _other_keyframes(plan, q)
     ]
 
 

@@ -40,7 +40,7 @@ def begin_columns(path: Path, dtype: Any, shape: tuple[int, ...], columns: np.nd
     The array is made if it is not there; while columns are missing, a file beside it says which are finished.
     """
     if not path.is_file():
-        np.lib.format.open_memmap(path.with_name(_DONE), "w+", bool, shape[1:2])
+        allocated(path.with_name(_DONE), bool, shape[1:2])
         np.lib.format.open_memmap(path, "w+", dtype, shape)
     array, done = open_columns(path)
     missing: np.ndarray = columns[~done[columns]]

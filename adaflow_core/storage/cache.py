@@ -31,6 +31,7 @@ Build = Callable[[Path], dict[str, Any]]
 # Changes whenever what is stored under the same settings changes.
 FORMAT = 6
 _META, _LOCK = "meta.json", ".lock"
+_ENOUGH = ".enough"  # in an unfinished build: all of it that was asked for is made
 _BUILDING, _LEAVING, _UNFINISHED = ".building-", ".leaving-", ".unfinished-"
 _STATE, _PART = ".zip", ".part"
 _FRESH = 60.0  # seconds after its last use during which an entry is not removed
@@ -84,7 +85,8 @@ class Cache:
 
     Processes may share one: entries appear and disappear by a rename, and none is removed within a minute of its last
     use, so that a process can open the entry it was given. What a job uses stays until its end, however much it is, and
-    unfinished work for a day: else one film that is larger than the limit would lose all of it with every stop.
+    unfinished work for a day: else one film that is larger than the limit would lose all of it with every stop. A part
+    of an entry that is all that was asked for is no such work, and goes as entries do.
     """
 
     root: Path
@@ -125,9 +127,9 @@ class Cache:
         finally:
             self._jobs[:] = [other for other in self._jobs if other is not job]  # equal ones are others' too
 
-    def _use(self, path: Path) -> None:
+    def _use(self, kind: str, key: str) -> None:
         for job in self._jobs:
-            job.add(_name(path))
+            job.add((kind, key))
 
     def get(
         self, kind: str, key: str, build: Build, note: Note | None = None, *, resumable: bool = False,
@@ -141,7 +143,7 @@ class Cache:
         runs `build`, else its leader alone. Raises AdaFlowError where nothing can be written.
         """
         folder = self.root / kind / key
-        self._use(folder)
+        self._use(kind, key)
         meta = self._read(folder)
         if meta is not None:
             return folder, meta, True
@@ -168,13 +170,15 @@ class Cache:
         The next call, or `get` with `resumable`, goes on from there.
         """
         folder = self.root / kind / key
-        self._use(folder)
+        self._use(kind, key)
         if self._read(folder) is not None:
             yield folder
             return
         with self._building(folder, resumable=True) as work:
             yield work
             os.utime(work)  # for the order of removal
+            with suppress(OSError):  # a full disk: then it stays for a day
+                (work / _ENOUGH).touch()
         self._evict(work)
 
     @contextmanager
@@ -243,9 +247,8 @@ class Cache:
 
         It is replaced as a whole, and removed by age as entries are.
         """
-        path = self.root / kind / f"{key}{_STATE}"
-        self._use(path)
-        return path
+        self._use(kind, key)
+        return self.root / kind / f"{key}{_STATE}"
 
     def forget_older_than(self, oldest: float, spare: Callable[[Path], bool]) -> int:
         """Remove what was last used before `oldest`, seconds since the epoch: entries, the state of unfinished work
@@ -255,7 +258,7 @@ class Cache:
         states.
         """
         self._sweep()
-        old = [path for used, path in self._kept() if used < oldest and not spare(path)]
+        old = [kept.path for kept in self._kept() if kept.used < oldest and not spare(kept.path)]
         for path in old:
             _remove(path)
         return len(old)
@@ -300,51 +303,81 @@ class Cache:
     def _sweep(self) -> None:
         """Remove what ended processes were building or removing."""
         for folder in (*self.root.glob(f"*/{_BUILDING}*"), *self.root.glob(f"*/{_LEAVING}*")):
-            if _abandoned(folder / _LOCK):
+            if _abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
         for folder in self.root.glob(f"*/{_UNFINISHED}*"):
             with suppress(OSError):
-                if time.time() - folder.stat().st_mtime > _STALE and _abandoned(folder / _LOCK):
+                if time.time() - folder.stat().st_mtime > _STALE and _abandoned(folder):
                     shutil.rmtree(folder, ignore_errors=True)
         for part in self.root.glob(f"*/*{_PART}"):
             with suppress(OSError):
                 if time.time() - part.stat().st_mtime > _FRESH:
                     part.unlink()
 
-    def _kept(self) -> Iterator[tuple[float, Path]]:
-        """Time of last use and place of entries, states of unfinished work, and builds that nobody is at."""
-        for description in self.root.glob(f"*/[!.]*/{_META}"):
-            with suppress(OSError):  # another process removes it
-                yield description.stat().st_mtime, description.parent
-        for state in self.root.glob(f"*/*{_STATE}"):
-            with suppress(OSError):
-                yield state.stat().st_mtime, state
-        for unfinished in self.root.glob(f"*/{_UNFINISHED}*"):
-            with suppress(OSError):  # what is being built is locked
-                if _abandoned(unfinished / _LOCK):
-                    yield unfinished.stat().st_mtime, unfinished
+    def _kept(self) -> Iterator[_Kept]:
+        """All that there is but what is being built or removed."""
+        for path in self.root.glob("*/*"):
+            with suppress(OSError):  # another process removes it; or it is no entry
+                kept = _kept_at(path)
+                if kept is not None:
+                    yield kept
 
-    def _evict(self, keep: Path, note: Note | None = None) -> None:
-        """Remove what was used longest ago until the rest is within the limit, unfinished work last."""
-        found, now = [], time.time()
-        for used, path in self._kept():
-            with suppress(OSError):  # another process removes it
-                found.append((_is_work(path), used, _size(path), path))
-        total = sum(size for _, _, size, _ in found)
+    def _evict(self, asked: Path, note: Note | None = None) -> None:
+        """Remove what was used longest ago until the rest is within the limit, unfinished work last; not `asked`."""
+        found = sorted(self._kept(), key=lambda kept: (kept.is_work, kept.used))
+        total, now = sum(kept.size for kept in found), time.time()
         needed = set[tuple[str, str]]().union(*self._jobs)
-        for is_work, used, size, path in sorted(found):
+        for kept in found:
             if total <= self.limit_bytes:
                 return
-            stays = path == keep or _name(path) in needed
-            if not stays and now - used >= (_GOING_ON if is_work else _FRESH):
+            if kept.path != asked and kept.name not in needed and kept.may_go(now):
                 # Memory maps of a removed file stay readable until they are closed.
-                _remove(path)
-                total -= size
-        if note is not None and sum(size for _, _, size, path in found if _name(path) in needed) > self.limit_bytes:
+                _remove(kept.path)
+                total -= kept.size
+        if note is not None and sum(kept.size for kept in found if kept.name in needed) > self.limit_bytes:
             note(
                 f"this film needs more room in the cache than its limit of {self.limit_bytes / 2**30:.3g} GiB, and has "
                 "it until another is edited; raise the limit with --cache-gb or ADAFLOW_CACHE_GB"
             )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An entry, a build that nobody is at, or the file of a state."""
+
+    path: Path
+    name: tuple[str, str]  # kind and key
+    used: float  # seconds since the epoch
+    size: int  # bytes on disk
+    is_work: bool  # unfinished, and its job goes on from it
+
+    def may_go(self, now: float) -> bool:
+        return now - self.used >= (_GOING_ON if self.is_work else _FRESH)
+
+
+def _kept_at(path: Path) -> _Kept | None:
+    """What lies at `path` in a kind's folder; None for what is being built or removed. OSError where it is nothing."""
+    name = _name(path)
+    if path.suffix == _STATE:
+        stat = path.stat()
+        return _Kept(path, name, stat.st_mtime, stat.st_size, is_work=True)
+    if path.name.startswith(_UNFINISHED):
+        if not _abandoned(path):
+            return None
+        is_work = any_finished(path) and not (path / _ENOUGH).exists()
+        return _Kept(path, name, path.stat().st_mtime, sum(map(_room, path.iterdir())), is_work)
+    if path.name.startswith("."):
+        return None
+    used = (path / _META).stat().st_mtime
+    return _Kept(path, name, used, sum(file.stat().st_size for file in path.iterdir()), is_work=False)
+
+
+def _name(path: Path) -> tuple[str, str]:
+    """Kind and key of an entry, of a build that can go on or of the file of a state."""
+    key = path.name.removesuffix(_STATE)
+    if key.startswith(_UNFINISHED):
+        key = key.removeprefix(_UNFINISHED).rpartition("-")[0]
+    return path.parent.name, key
 
 
 def _limit_asked_for() -> float | None:
@@ -361,26 +394,14 @@ def _limit_asked_for() -> float | None:
     return limit
 
 
-def _is_work(path: Path) -> bool:
-    """Whether it is unfinished: a build, or the file of a state."""
-    return path.suffix == _STATE or path.name.startswith(_UNFINISHED)
-
-
-def _name(path: Path) -> tuple[str, str]:
-    """Kind and key of an entry, of a build that can go on or of the file of a state."""
-    key = path.name.removesuffix(_STATE)
-    if key.startswith(_UNFINISHED):
-        key = key.removeprefix(_UNFINISHED).rpartition("-")[0]
-    return path.parent.name, key
-
-
 def _unfinished(folder: Path) -> Path:
-    """A folder to build the entry `folder` in: an abandoned build of it, or an empty one."""
+    """A folder to build the entry `folder` in: an abandoned build of it with something finished, or an empty one."""
     work = folder.with_name(f"{_UNFINISHED}{folder.name}-{uuid.uuid4().hex}")
     for earlier in folder.parent.glob(f"{_UNFINISHED}{folder.name}-*"):
-        if _abandoned(earlier / _LOCK):
+        if _abandoned(earlier) and any_finished(earlier):
             with suppress(OSError):  # another process was faster
                 os.utime(earlier)  # until it is locked, its age alone keeps it from being removed
+                (earlier / _ENOUGH).unlink(missing_ok=True)
                 return earlier.rename(work)
     return _new(work)
 
@@ -391,14 +412,14 @@ def _new(folder: Path) -> Path:
     return folder
 
 
-def _remove(folder: Path) -> None:
-    """Remove an entry: rename it first, so that no process sees half of it."""
-    if folder.suffix == _STATE:
-        folder.unlink(missing_ok=True)
+def _remove(path: Path) -> None:
+    """Remove what is kept; a folder is renamed first, so that no process sees half of it."""
+    if path.is_file():
+        path.unlink(missing_ok=True)
         return
-    leaving = folder.with_name(f"{_LEAVING}{uuid.uuid4().hex}")
+    leaving = path.with_name(f"{_LEAVING}{uuid.uuid4().hex}")
     with suppress(OSError):  # another process was faster; or Windows, where somebody reads it
-        folder.rename(leaving)
+        path.rename(leaving)
         shutil.rmtree(leaving, ignore_errors=True)
 
 
@@ -406,14 +427,6 @@ def _state(folder: Path, names: Iterable[str]) -> tuple[object, ...]:
     """What changes when one of the folder's files does."""
     stats = [(folder / name).stat() for name in names]
     return (str(folder), *((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats))
-
-
-def _size(path: Path) -> int:
-    """Bytes of an entry, of a build or of the file of a state."""
-    if not path.is_dir():
-        return path.stat().st_size
-    unfinished = path.name.startswith(_UNFINISHED)
-    return sum(_room(file) if unfinished else file.stat().st_size for file in path.iterdir())
 
 
 def _room(file: Path) -> int:
@@ -442,12 +455,16 @@ def _locked(path: Path) -> AbstractContextManager[object]:
     return nullcontext() if sys.platform == "win32" else FileLock(path)
 
 
-def _abandoned(path: Path) -> bool:
-    """Whether no process holds the lock `path` any more; its folder may be gone."""
+def _abandoned(folder: Path) -> bool:
+    """Whether no process is at what `folder` is for.
+
+    The lock of one that goes meanwhile is made anew, and the folder with it: an empty one may stay.
+    """
+    lock = folder / _LOCK
     try:
-        if sys.platform == "win32" or not path.exists():
-            return time.time() - path.parent.stat().st_mtime > _UNCERTAIN
-        with FileLock(path, timeout=0):
+        if sys.platform == "win32" or not lock.exists():
+            return (folder / _ENOUGH).exists() or time.time() - folder.stat().st_mtime > _UNCERTAIN
+        with FileLock(lock, timeout=0):
             return True
     except OSError:  # it is held (filelock.Timeout is one); or the folder went
         return False

@@ -119,62 +119,104 @@ class _Track(NamedTuple):
         )  # fmt: skip
 
 
+_NO_TRACK = _Track("", "", False, Fraction(0), None, 0, 0)
+
+
+class _Packets:
+    """What the packets of a stream say of its frames. Those before the first key frame are left out."""
+
+    def __init__(self, path: Path, track: _Track) -> None:
+        self.path, self.track = path, track
+        self.times: list[int | None] = []  # of the frames, in the order of decoding
+        self.dts: list[int | None] = []
+        self.keys: list[tuple[int, int]] = []  # as `Index.keys`, not sorted
+        self.seen = 0
+        self.corrupt = False  # the last of them
+        self.edited = False  # whether frames lie outside an edit list
+        self._left = False  # whether that are some behind its end
+        self._earliest: int | None = None  # stamp of the first key frame
+        self._last_dts: int | None = None
+        self._shown_last, self._decoded_last = (-(2**63), 0), 0  # stamp and duration; duration
+        self._first: tuple[int, int | None] | None = None  # stamp and place in the file, of the first frame shown
+        self._last: tuple[int, int | None] | None = None  # of the last one decoded
+
+    @property
+    def ends(self) -> tuple[tuple[int, int | None], tuple[int, int | None]] | None:
+        """Stamps and places in the file of the frame that is shown first and of the one that is decoded last."""
+        return (self._first, self._last) if self._first and self._last else None
+
+    @property
+    def last_stamp(self) -> int:
+        """Of the frame that is shown last."""
+        return self._shown_last[0]
+
+    @property
+    def last_ticks(self) -> int:
+        """For which the last frame is shown, by its packet or by that which is decoded last; 0: they do not say."""
+        return max(self._shown_last[1], self._decoded_last)
+
+    def add(self, packet: av.Packet) -> None:
+        """The next one of the stream; AdaFlowError for a file whose frames have no certain times."""
+        if not packet.size:
+            return
+        self.seen, self.corrupt = self.seen + 1, packet.is_corrupt
+        if packet.is_discard:
+            self._add_outside(packet)
+            return
+        time = packet.pts
+        if self._left:  # FFmpeg errs there by several frames
+            raise _joined(self.path)
+        if packet.dts is not None:
+            _check_clock(self.path, self.track, self._last_dts, packet.dts, len(self.times))
+            self._last_dts = packet.dts
+        if packet.is_keyframe and time is not None:
+            if not self.keys and self.times:
+                self.times, self.dts, self._first, self._earliest = [], [], None, time
+            self._add_key(time, packet.dts)
+        if self._earliest is not None and time is not None and time < self._earliest:
+            return
+        if len(self.times) == PACKETS:
+            raise AdaFlowError(f"{self.path} claims more than {PACKETS} frames; cut it into parts")
+        self.times.append(time)
+        self.dts.append(packet.dts)
+        if time is not None:
+            self._shown_last = max(self._shown_last, (time, packet.duration or 0))
+            self._decoded_last = packet.duration or 0
+            self._last = time, packet.pos
+            self._first = self._last if self._first is None or time < self._first[0] else self._first
+
+    def _add_outside(self, packet: av.Packet) -> None:
+        """One outside an edit list: what is shown may be decoded from it."""
+        self.edited, self._left = True, self._left or (packet.is_keyframe and bool(self.times))
+        if packet.is_keyframe and packet.pts is not None and not self.times:
+            self._earliest = packet.pts
+            self._add_key(packet.pts, packet.dts)
+
+    def _add_key(self, time: int, dts: int | None) -> None:
+        self.keys.append((time, time if dts is None else dts))
+
+
 def index_of(path: Path, monitor: Monitor) -> Index:
     """Reads every packet and decodes none. Frames before the first key frame are left out: they cannot be decoded."""
-    times: list[int | None] = []
-    dts: list[int | None] = []
-    keys: list[tuple[int, int]] = []
-    earliest = last_dts = place = last_place = None  # places in the file: of the first frame shown, of the last decoded
-    edited = left = False  # whether frames lie outside an edit list; behind its end
-    seen, corrupt, whole = 0, False, False  # packets; the last of them; whether no error ended them
-    shown_last, decoded_last = (-(2**63), 0), 0  # time and duration; duration
-    track = _Track("", "", False, Fraction(0), None, 0, 0)
+    packets, whole = _Packets(path, _NO_TRACK), False  # whether no error ended them
     with open_video(path) as (container, stream), suppress(av.FFmpegError):  # a damaged file: up to the damage
-        track = _Track.of(container, stream)
+        packets = _Packets(path, _Track.of(container, stream))
         for packet in whole_frames(container.demux(stream), stream):
             monitor.check()
-            if not packet.size:
-                continue
-            time, seen, corrupt = packet.pts, seen + 1, packet.is_corrupt
-            if packet.is_discard:  # outside the edit list: what is shown may be decoded from it
-                edited, left = True, left or (packet.is_keyframe and bool(times))
-                if packet.is_keyframe and time is not None and not times:
-                    earliest = time
-                    keys.append((time, time if packet.dts is None else packet.dts))
-                continue
-            if left:  # FFmpeg errs there by several frames
-                raise _joined(path)
-            if packet.dts is not None:
-                _check_clock(path, track, last_dts, packet.dts, len(times))
-                last_dts = packet.dts
-            if packet.is_keyframe and time is not None:
-                if not keys and times:
-                    times, dts, place, earliest = [], [], None, time
-                keys.append((time, time if packet.dts is None else packet.dts))
-            if earliest is not None and time is not None and time < earliest:
-                continue
-            if len(times) == PACKETS:
-                raise AdaFlowError(f"{path} claims more than {PACKETS} frames; cut it into parts")
-            times.append(time)
-            dts.append(packet.dts)
-            if time is not None:
-                shown_last, decoded_last = max(shown_last, (time, packet.duration or 0)), packet.duration or 0
-                last_place = time, packet.pos
-                place = last_place if place is None or time < place[0] else place
-        whole = not corrupt
-    shown, stamps, counted = _shown(path, track, times, dts)
-    late, cut = (
-        _cut(path, track, place, last_place) if place and last_place and track.container == "mov" else (0, False)
-    )
+            packets.add(packet)
+        whole = not packets.corrupt
+    track, length = packets.track, len(packets.times)
+    shown, stamps, counted = _shown(path, track, packets.times, packets.dts)
+    late, cut = _cut(path, track, *packets.ends) if packets.ends and track.container == "mov" else (0, False)
     if late and shown is not None:
         shown, stamps = shown + late, shown
-    known = _known(times)
+    known = _known(packets.times)
     first = float((known[0] if shown is None else shown[0]) * track.base) if len(known) else 0.0
-    told = max(0, track.end - late - shown_last[0]) if whole else 0
-    parted, reordered = edited or cut, track.reorders and track.container == "mov" and seen >= track.packets
-    last = _last_ticks(known, max(shown_last[1], decoded_last), told if parted or reordered else 0, parted)
-    seconds = float(last * track.base) or None
-    return Index(len(times), shown, sorted(keys), track.base, first, seconds, stamps, counted, track.container)
+    told = max(0, track.end - late - packets.last_stamp) if whole else 0
+    parted, reordered = packets.edited or cut, track.reorders and track.container == "mov"
+    header = told if parted or (reordered and packets.seen >= track.packets) else 0
+    seconds = float(_last_ticks(known, packets.last_ticks, header, parted) * track.base) or None
+    return Index(length, shown, sorted(packets.keys), track.base, first, seconds, stamps, counted, track.container)
 
 
 def _last_ticks(known: np.ndarray, packet: int, header: int, parted: bool) -> int:

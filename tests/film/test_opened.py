@@ -89,9 +89,12 @@ def planned(film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> P
         video = from_frames(np.zeros((12, 64, 64, 3), np.uint8)[parse_range(arguments.frames)])
         return None, SimpleNamespace(video=video, segments=SimpleNamespace(keyframes=np.array([0, 2])))
 
-    def draft(arguments: argparse.Namespace, engine: None, plan: Any, timeline: Timeline, *_: object) -> None:
+    def draft(
+        arguments: argparse.Namespace, opened: Project, engine: None, plan: Any, timeline: Timeline, *_: object
+    ) -> None:
         seen.append(timeline)
-        project_of(arguments, plan, timeline, edit_config(arguments)).save(tmp_path / "saved.json")
+        config = edit_config(arguments, opened)
+        project_of(arguments, opened, plan, timeline, config).save(tmp_path / "saved.json")
 
     def run(*flags: str) -> tuple[Timeline, str]:
         capsys.readouterr()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.config.saved import JSON_BYTES
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project, open_project, takes_added
 from adaflow_core.film.timeline import PromptRange
@@ -183,6 +184,20 @@ def test_a_project_is_of_the_video_that_was_planned(project: Path, tmp_path: Pat
 def test_broken_files_are_refused(project: Path, text: str) -> None:
     project.write_text(text)
     with pytest.raises(AdaFlowError, match=r"ball\.json is no "):
+        open_project(project)
+
+
+def test_what_could_not_be_opened_again_is_not_written(project: Path) -> None:
+    before, found = project.read_bytes(), open_project(project)
+    large = replace(found, rest={"by_hand": [{"frame": 0, "png": "A" * JSON_BYTES}]})
+    with pytest.raises(AdaFlowError, match=r"would have 65 MiB .* 64 MiB are the most; give fewer pictures"):
+        large.save(project)
+    assert project.read_bytes() == before and list(project.parent.iterdir()) == [project]
+    room = JSON_BYTES - len(before)
+    replace(found, rest=found.rest | {"note": "mine" + "A" * room}).save(project)
+    assert project.stat().st_size == JSON_BYTES and len(open_project(project).rest["note"]) == room + 4
+    project.write_bytes(project.read_bytes() + b" ")
+    with pytest.raises(AdaFlowError, match=r"the project .*ball\.json has more than 64 MiB; give a smaller file"):
         open_project(project)
 
 

@@ -11,7 +11,10 @@ from PIL import Image
 
 from adaflow_core.errors import Stopped
 from adaflow_core.progress import Monitor
+from adaflow_core.report import visualize
+from adaflow_core.report.canvas import PAPER, SAMPLED, at_least, at_most
 from adaflow_core.report.export import plan_report, save_plan
+from adaflow_core.report.visualize import kept_masks, sampled_masks
 from adaflow_core.types import Place, Plan
 from helpers.plans import COARSE, FINE, small_plan
 
@@ -42,6 +45,49 @@ def test_the_pictures_of_a_sheet_are_small(tmp_path: Path) -> None:
     save_plan(replace(plan, video=large), tmp_path, monitor=Monitor())
     with Image.open(tmp_path / "tokens_00010.png") as sheet:
         assert sheet.size == (2 * 341 + 4, 256)
+
+
+def naive_overlay(frame: np.ndarray, mask: np.ndarray, sampled: np.ndarray) -> np.ndarray:
+    """A frame under what is kept of it, every pixel by itself."""
+    (height, width), (h, w) = frame.shape[:2], mask.shape
+    out = np.empty_like(frame)
+
+    def outlined(y: int, x: int) -> bool:
+        cell = y * h // height, x * w // width
+        return bool(mask[cell] and not sampled[cell])
+
+    for y, x in np.ndindex(height, width):
+        pixel, cell = frame[y, x].astype(float), (y * h // height, x * w // width)
+        value = pixel
+        if not mask[cell]:
+            value = 0.42 * (0.8 * (pixel @ (0.299, 0.587, 0.114)) + 0.2 * pixel)
+            value = 0.6 * value + 40 if (y + x) % 8 == 0 else value
+        if sampled[cell]:
+            value = 0.4 * pixel + 0.6 * np.array(SAMPLED)
+        around = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+        edge = any(0 <= v < height and 0 <= u < width and not outlined(v, u) for v, u in around)
+        out[y, x] = PAPER if outlined(y, x) and edge else np.round(value)
+    return out
+
+
+def test_each_keyframe_is_made_ready_once_for_the_sheets_of_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaflow_core.report.export._SHEET_SIDE", 48)
+    plan, made, ready = small_plan(), list[tuple[int, ...]](), visualize.Ground.of
+    monkeypatch.setattr(visualize.Ground, "of", lambda frame: made.append(frame.shape) or ready(frame))
+    assert plan.layout.slimming is not None
+    some = {grid: replace(each, num_sampled=6, sample_weight=2.0) for grid, each in plan.layout.slimming.items()}
+    plan = replace(plan, layout=replace(plan.layout, slimming=some))
+    save_plan(plan, tmp_path, monitor=Monitor())
+    assert made == [(48, 64, 3)] * 3
+    frames = [at_most(at_least(plan.video.frames[frame], 224), 48) for frame in (3, 10, 17)]
+    for q, frame in enumerate((3, 10, 17)):
+        with Image.open(tmp_path / f"tokens_{frame:05d}.png") as sheet:
+            found = np.asarray(sheet)
+        masks, sampled = kept_masks(plan, q, FINE), sampled_masks(plan, q, FINE)
+        pictures = [naive_overlay(frames[k], masks[k], sampled[k]) for k in range(3) if k != q]
+        assert np.array_equal(found, visualize.contact_sheet(pictures))
 
 
 def test_pictures_of_an_earlier_plan_do_not_stay_beside_another(tmp_path: Path) -> None:

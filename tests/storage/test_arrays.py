@@ -14,7 +14,7 @@ from adaflow_core.planning.correspondence import correspond
 from adaflow_core.planning.keyframes import even_segments
 from adaflow_core.progress import Monitor
 from adaflow_core.storage import arrays as store
-from adaflow_core.storage.arrays import allocated, put_rows, scratch
+from adaflow_core.storage.arrays import allocated, begin_columns, put_rows, scratch
 from adaflow_core.types import Grid
 from helpers.made import drifting
 
@@ -101,6 +101,15 @@ except OSError as problem:
     print(problem.strerror)
 """
     assert run(script, tmp_path) == "File too large"
+
+
+@on_linux
+def test_what_is_finished_of_a_long_film_has_room_on_disk(tmp_path: Path) -> None:
+    missing = begin_columns(tmp_path / "latents.npy", np.float16, (1, 50_000, 4), np.arange(20_000, 30_000))
+    assert len(missing) == 10_000
+    done, latents = ((tmp_path / name).stat() for name in ("done.npy", "latents.npy"))
+    assert done.st_blocks * 512 >= done.st_size > 50_000, "all of it: which frames another edit takes is not known"
+    assert 80_000 <= latents.st_blocks * 512 < latents.st_size
 
 
 def test_long_correspondences_lie_in_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,13 +50,14 @@ def test_an_entry_is_built_once(tmp_path: Path) -> None:
     assert {file.name for file in folder.iterdir()} == {"data", "meta.json"}
 
 
-def test_a_stopped_build_leaves_nothing(tmp_path: Path) -> None:
-    def stopped(folder: Path) -> dict[str, Any]:
-        (folder / "half").write_text("half")
-        raise Stopped
+def stopped_half_way(folder: Path) -> dict[str, Any]:
+    (folder / "half").write_bytes(bytes(4096))
+    raise Stopped
 
+
+def test_a_stopped_build_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        Cache(tmp_path).get("frames", "a", stopped)
+        Cache(tmp_path).get("frames", "a", stopped_half_way)
     assert list((tmp_path / "frames").iterdir()) == []
 
 
@@ -132,8 +134,6 @@ def test_what_cannot_be_read_or_was_lost_is_not_gone_on_with(tmp_path: Path) -> 
     with cache.part("frames", "a") as folder:
         inverting([0, 1])(folder)
     next(tmp_path.glob("frames/*/data.npy")).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match="pickle"):
-        cache.get("frames", "a", inverting([2, 3, 4]), resumable=True)
     assert cache.get("frames", "a", inverting([0, 1, 2, 3, 4]), resumable=True)[1] == {"missing": [0, 1, 2, 3, 4]}
 
 
@@ -224,6 +224,64 @@ def test_parts_count_and_go_by_age_too(tmp_path: Path) -> None:
     assert any("large" in left.name for left in (tmp_path / "frames").iterdir())
 
 
+@needs_locks
+def test_the_limit_holds_whatever_parts_of_other_films_there_are(tmp_path: Path) -> None:
+    """As edits that do not invert every frame leave; those that were stopped stay for a day."""
+    cache, hours_ago = Cache(tmp_path, limit_bytes=8192), time.time() - 20 * 3600
+    for film in ("a", "b", "c"):
+        with cache.part("inversion", film) as folder:
+            (folder / "half").write_bytes(bytes(4096))
+    with pytest.raises(Stopped):
+        cache.get("inversion", "stopped", stopped_half_way, resumable=True)
+    for age, path in enumerate(sorted((tmp_path / "inversion").iterdir())):
+        os.utime(path, (hours_ago - age, hours_ago - age))
+    folder, _, _ = cache.get("frames", "d", build(1000))
+    os.utime(folder / "meta.json", (hours_ago, hours_ago))
+    with cache.part("inversion", "a") as folder:
+        (folder / "half").write_bytes(bytes(4096))
+    assert {cache_module._name(path)[1] for path in tmp_path.glob("*/*")} == {"a", "stopped"}
+    with suppress(Stopped), cache.part("inversion", "a") as folder:  # which makes it unfinished again
+        raise Stopped
+    os.utime(next(tmp_path.glob("inversion/.unfinished-a-*")), (hours_ago, hours_ago))
+    with cache.part("inversion", "e") as folder:
+        (folder / "half").write_bytes(bytes(4096))
+    assert {cache_module._name(path)[1] for path in tmp_path.glob("*/*")} == {"a", "e", "stopped"}
+
+
+@needs_locks
+def test_a_build_with_nothing_finished_is_not_gone_on_with(tmp_path: Path) -> None:
+    """A look at the lock of a folder that goes meanwhile makes an empty one."""
+    cache = Cache(tmp_path)
+    with cache.part("frames", "a") as folder:
+        inverting([0, 3])(folder)
+    begun, away = next((tmp_path / "frames").iterdir()), tmp_path / "away"
+    empty = [begun.with_name(f".unfinished-a-{number:032x}") for number in range(8)]
+    begun.rename(away)
+    for number, path in enumerate(empty):  # some before it in the folder, some after it
+        path.mkdir()
+        (path / ".lock").touch()
+        if number == 3:
+            away.rename(begun)
+    assert cache.get("frames", "a", inverting([1, 2, 4]), resumable=True)[1] == {"missing": [1, 2, 4]}
+    hour_ago = time.time() - 3600
+    for path in empty:
+        os.utime(path, (hour_ago, hour_ago))
+    Cache(tmp_path, limit_bytes=10).get("frames", "b", build(1))
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == ["a", "b"], "nor is it unfinished work"
+
+
+def test_without_locks_a_part_that_was_enough_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "sys", SimpleNamespace(platform="win32"))
+    cache = Cache(tmp_path)
+    with cache.part("frames", "a") as folder:
+        inverting([0, 3])(folder)
+    with suppress(Stopped), cache.part("frames", "a") as folder:
+        assert np.flatnonzero(open_columns(folder / "data.npy")[1]).tolist() == [0, 3]
+        raise Stopped
+    with cache.part("frames", "a") as folder:  # somebody may still be at the other
+        assert inverting([2])(folder) == {"missing": [0, 1, 2, 3, 4]}
+
+
 def test_the_oldest_entry_goes_first(tmp_path: Path) -> None:
     cache = Cache(tmp_path, limit_bytes=2500)
     for age, key in ((300, "old"), (200, "new")):
@@ -265,17 +323,20 @@ def test_a_film_larger_than_the_limit_keeps_what_it_goes_on_from(
         assert notes == []
         state = cache.state("edits", "film")
         state.parent.mkdir()
-        state.write_bytes(bytes(1000))
+        state.write_bytes(bytes(2000))
         with cache.part("inversion", "film") as folder:
             (folder / "half").write_bytes(bytes(4096))
+        with suppress(Stopped):
+            cache.get("features", "film", stopped_half_way, resumable=True)
         cache.get("flow", "film", build(1000), notes.append)
-        assert left() == ["edits film", "flow film", "frames film", "inversion film", "latents film"]
+        kinds = ("edits", "features", "flow", "frames", "inversion", "latents")
+        assert left() == [f"{kind} film" for kind in kinds]
         assert len(notes) == 1 and "raise the limit with --cache-gb" in notes[0]
-    # In the next run something else is built first; what took longest goes last, and not within a day.
+    # In the next run something else is built first; what is unfinished goes last, and not within a day.
     Cache(tmp_path, limit_bytes=2500).get("frames", "third", build(1000))
-    assert left() == ["edits film", "frames third", "inversion film"]
+    assert left() == ["edits film", "features film", "frames third"]
     two_days_ago = time.time() - 2 * 24 * 3600
-    for path in (state, next(tmp_path.glob("inversion/*"))):
+    for path in (state, next(tmp_path.glob("features/*"))):
         os.utime(path, (two_days_ago, two_days_ago))
     Cache(tmp_path, limit_bytes=2500).get("frames", "fourth", build(1000))
     assert left() == ["frames fourth"]

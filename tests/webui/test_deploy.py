@@ -130,6 +130,19 @@ def test_a_push_needs_what_git_knows(
     assert "push from a clone made by git" in capsys.readouterr().err
 
 
+def test_a_file_that_is_gone_ends_the_push_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["init", "-q"], ["add", "."]):
+        (tmp_path / "app.py").touch()
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / "app.py").unlink()
+    monkeypatch.setattr(push_space, "ROOT", tmp_path)
+    assert push_space.main(["somebody/adaflow", "--dry-run", str(tmp_path / "out")]) == 2
+    said = "push_space: error: app.py is in git and not in this folder; commit or restore it\n"
+    assert capsys.readouterr().err == said
+
+
 def test_the_container_runs_as_user_1000_with_its_health_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     lines = dockerfile.replace("\\\n", " ").splitlines()
