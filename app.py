@@ -133,14 +133,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _folders(stack: ExitStack) -> tuple[Path, Path]:
-    """Folders for results and for uploads, which belong to this run alone."""
+    """Folders of this run alone: one for what it keeps, and one for what Gradio serves, uploads and results."""
     from webui.serving.folders import own_folder
 
     given = os.environ.get("GRADIO_TEMP_DIR")
     try:
         folder = stack.enter_context(own_folder(Path(tempfile.gettempdir())))
     except OSError as problem:
-        raise AdaFlowError(f"there is no folder for results ({problem.strerror}); set TMPDIR to one") from problem
+        raise AdaFlowError(
+            f"there is no folder for temporary files ({problem.strerror}); set TMPDIR to one"
+        ) from problem
     try:
         uploads = (stack.enter_context(own_folder(Path(given))) if given else folder) / "uploads"
         uploads.mkdir()
@@ -166,7 +168,7 @@ def _serve(args: argparse.Namespace, folder: Path, uploads: Path) -> int:
         logs.set_up()
     password = os.environ.get("ADAFLOW_PASSWORD")
     try:
-        studio = _build_studio(args, folder, zero)
+        studio = _build_studio(args, folder, uploads, zero)
         server = serve(
             studio,
             uploads,
@@ -195,7 +197,7 @@ def _told(problem: OSError, address: str) -> str:
     return f"the page cannot be served: {said}" + (f" ({file})" if file is not None else "")
 
 
-def _build_studio(args: argparse.Namespace, folder: Path, zero: bool) -> Studio:
+def _build_studio(args: argparse.Namespace, folder: Path, uploads: Path, zero: bool) -> Studio:
     """The page's state as the options say; `zero`: on ZeroGPU, where tasks run in forks."""
     from adaflow_core.model.loading import KNOWN_MODELS
     from webui.limits import limits_of
@@ -217,7 +219,7 @@ def _build_studio(args: argparse.Namespace, folder: Path, zero: bool) -> Studio:
     return Studio(
         args.model,
         "cpu" if zero else args.device,
-        folder / "results",
+        uploads / "results",  # what lies elsewhere Gradio copies before it serves it, while everybody waits
         known if args.offer is None else args.offer,
         limits=limits,
         public=args.public,

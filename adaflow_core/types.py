@@ -6,7 +6,7 @@ c feature width, M kept tokens per keyframe. Tokens of a frame are flattened row
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -253,6 +253,7 @@ class EditResult:
     times: tuple[float, ...] | None = None  # as in `Video`
     transfer: int = 1  # as in `Video`
     state: Path | None = None  # what it goes on from if it is asked for again; goes as the edit is written
+    bounds: np.ndarray | None = None  # [T, H, W] uint8, 0 where it keeps to the source; None: not to a region
 
     @classmethod
     def of(cls, video: Video, frames: np.ndarray, report: dict[str, Any], warnings: tuple[str, ...]) -> EditResult:
@@ -279,6 +280,11 @@ class EditResult:
         )
         self.forget_state()
         return written
+
+    def noting(self, notes: Iterable[str]) -> EditResult:
+        """The same with notes on how it was made, before its own warnings."""
+        warnings = tuple(dict.fromkeys([*notes, *self.warnings]))
+        return replace(self, report=self.report | {"warnings": list(warnings)}, warnings=warnings)
 
     def forget_state(self) -> EditResult:
         """The edit is safe, or not to be kept: asked for again it begins at its first step. Returns the edit."""

@@ -13,7 +13,9 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from adaflow_core.types import Plan
+from adaflow_core.config import PlanConfig
+from adaflow_core.types import Forecast, Plan, Segments
+from adaflow_core.video.types import Video
 from webui.jobs.tasks import Request
 
 T = TypeVar("T")
@@ -27,10 +29,28 @@ class StoredPlan:
     request: Request
     plan: Plan
     outdated: bool = False  # its forecast: the same request is planned again
+    edited: bool = False  # there is a finished edit of it, of which a stretch may be made again
 
     def answers(self, request: Request) -> bool:
         """Whether it is what a request asks for."""
         return self.request == request and not self.outdated
+
+
+@dataclass(frozen=True)
+class PlanOutline:
+    """What a finished edit keeps of its plan: what forecasts need, and by what the plan itself is found."""
+
+    id: str
+    video: Video
+    model: str
+    config: PlanConfig
+    segments: Segments
+    forecast: Forecast
+
+    @classmethod
+    def of(cls, stored: StoredPlan) -> PlanOutline:
+        plan = stored.plan
+        return cls(stored.id, plan.video, plan.model, plan.config, plan.segments, plan.forecast)
 
 
 @dataclass
@@ -80,8 +100,15 @@ class Kept:
 
     def store_plan(self, request: Request, plan: Plan, plan_id: str | None = None) -> str:
         """Keep a plan, and return its id, by default a new one; the plan that was used longest ago makes room."""
-        stored = StoredPlan(plan_id or secrets.token_urlsafe(16), request, plan)
+        before = self.find_plan(plan_id)
+        edited = before is not None and before.edited
+        stored = StoredPlan(plan_id or secrets.token_urlsafe(16), request, plan, edited=edited)
         return self._keep(self._plans, stored, stored.id)
+
+    def keep_edited(self, stored: StoredPlan) -> None:
+        """Keep the plan of a finished edit as those are that visitors look at, also if another one replaces it."""
+        stored = self.find_plan(stored.id) or stored
+        self._keep(self._plans, replace(stored, edited=True), stored.id)
 
     def expect_anew(self, plan_id: str) -> None:
         """The forecast of a plan is outdated; all else of it is right."""
@@ -94,9 +121,10 @@ class Kept:
         return self._find(self._plans, plan_id)
 
     def forget_plan(self, plan_id: str) -> None:
-        """Drop a plan that another one has replaced; queued edits keep theirs."""
+        """Drop a plan that another one has replaced, unless it was edited; queued edits keep theirs."""
         with self._lock:
-            self._plans.pop(plan_id, None)
+            if (kept := self._plans.get(plan_id)) and not kept.value.edited:
+                del self._plans[plan_id]
 
     def keep_video(self, path: str) -> str:
         """Remember a visitor's video, and return a secret id of its file; a use of this is one of the file."""

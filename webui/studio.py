@@ -44,7 +44,7 @@ from webui.jobs.tasks import (
     Task,
 )
 from webui.jobs.visitors import visitor
-from webui.kept import Kept, StoredPlan, files_of
+from webui.kept import Kept, PlanOutline, StoredPlan, files_of
 from webui.limits import LARGEST_SIDE, Limits
 
 M = TypeVar("M", bound=OfPlan)
@@ -258,7 +258,10 @@ class Studio:
             self._sources[label], label, request, plan, timeline, config, self._new_folder(), tuple(takes),
             region, by_hand, deliver, expected=seconds,
         )  # fmt: skip
-        return self._submit_edit(task, task, timeline.text, parts, job_id=job_id)
+        stored = replace(stored, plan=plan)
+        outline: Any = PlanOutline.of(stored)
+        before = replace(task, plan=outline)
+        return self._submit_edit(lambda plan: task, before, stored, timeline.text, parts, job_id=job_id)
 
     def check_room(self) -> None:
         """AdaFlowError if no edit of this visitor's would be queued now."""
@@ -278,32 +281,47 @@ class Studio:
         finished = self.finished(job_id)
         if finished is None or finished.asked is None:
             raise AdaFlowError("there is no finished edit to take a stretch from, or no longer; edit first")
-        before = finished.asked
+        before, stored = finished.asked, self.kept.find_plan(finished.asked.plan.id)
         plan = self.corrected(before.plan)
         parts = expected.to_the_end([expected.of_retake(plan, frames, self._crop(plan, before.region))], plan)
-        seconds, folder = self._check_time(parts, parts), self._new_folder()
-        task = RetakeTask(before, finished.result(before.plan), frames, prompt, config, folder, seconds)
-        return self._submit_edit(task, before, prompt or finished.prompt, parts, job_id)
+        seconds, result, folder = self._check_time(parts, parts), finished.result(before.plan), self._new_folder()
+
+        def task(plan: Plan) -> RetakeTask:
+            return RetakeTask(replace(before, plan=plan), result, frames, prompt, config, folder, seconds)
+
+        return self._submit_edit(task, before, stored, prompt or finished.prompt, parts, job_id)
 
     def _submit_edit(
         self,
-        task: Task,
+        task: Callable[[Plan], Task],
         asked: EditTask,
+        stored: StoredPlan | None,
         title: str,
         parts: Sequence[Forecast],
         parent: str = "",
         job_id: str = "",
     ) -> str:
+        """`asked` has the outline of its plan; `stored`: the plan itself, None where it is made again first."""
+
         def work(report: Report, stop: Stop) -> FinishedEdit:
-            finished = self._run(task, report, stop)
+            of = stored or self._plan_again(asked, report, stop)
+            finished = self._run(task(of.plan), report, stop)
             assert isinstance(finished, FinishedEdit)
+            self.kept.keep_edited(of)
             return replace(finished, asked=asked, parent=parent)
 
-        plan = asked.plan
-        files = files_of(asked.request.video, plan.video.frames, plan.features.tokens)
+        tokens = [] if stored is None else [stored.plan.features.tokens]
+        files = files_of(asked.request.video, asked.plan.video.frames, *tokens)
         title = f"{Path(asked.request.video).name}, “{title}”"
         forecast = [part.seconds for part in parts]
         return self._submit("edit", work, forecast=forecast, files=files, title=title, job_id=job_id)
+
+    def _plan_again(self, asked: EditTask, report: Report, stop: Stop) -> StoredPlan:
+        """The plan of a finished edit that is no longer kept; what takes longest of it is in the cache."""
+        outline: Any = asked.plan
+        plan = self._run(PlanTask(asked.model, asked.request, self.profile(asked.label).size), report, stop)
+        assert isinstance(plan, Plan)
+        return StoredPlan(outline.id, asked.request, plan)
 
     def _submit(self, kind: str, work: Work, **asked: Any) -> str:
         """Queue a visitor's job."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -16,7 +16,15 @@ from adaflow_core.report.canvas import resize
 from adaflow_core.report.edges import rim_picture
 from adaflow_core.report.matches import match_view, shares_sentence, token_at
 from adaflow_core.report.scores import Scores
-from adaflow_core.report.visualize import Picture, contact_sheet, score_heatmap, score_view, stamp, token_view
+from adaflow_core.report.visualize import (
+    Picture,
+    contact_sheet,
+    percent,
+    score_heatmap,
+    score_view,
+    stamp,
+    token_view,
+)
 from adaflow_core.types import Grid, Plan, Slimming
 from adaflow_core.video.types import VideoInfo
 from webui.jobs.finished import FinishedEdit
@@ -177,7 +185,7 @@ def _token_sentence(plan: Plan, q: int, grid: Grid, show: str) -> str:
         )
     return (
         f"Keyframe {q + 1} on the {grid} grid attends to all {grid.n:,} tokens of its own and "
-        f"to {others:.0%} of the others', {kept:,} in all. {_legend(slimming[grid])}"
+        f"to {percent(others)} of the others', {kept:,} in all. {_legend(slimming[grid])}"
     )
 
 
@@ -246,7 +254,7 @@ def cost(plan: Plan) -> str:
         (
             "Tokens per keyframe",
             f"{plan.tokens_kept:,}",
-            f"of {plan.tokens_full:,} unpruned ({plan.kept_ratio:.0%} kept)",
+            f"of {plan.tokens_full:,} unpruned ({percent(plan.kept_ratio)} kept)",
         ),
         ("Predicted time", duration(plan.forecast.total), "for the edit, on this machine"),
         ("Predicted memory", memory(plan.forecast.peak_memory_bytes), "at its peak"),
@@ -282,15 +290,15 @@ def scores(values: Scores) -> str:
     cards = []
     if values.agreement is not None:
         more = "of the way from the source to what the model itself would draw for your prompt, where the two differ"
-        cards.append(("Prompt agreement", f"{values.agreement:.0%}", more))
+        cards.append(("Prompt agreement", percent(values.agreement), more))
     if values.untouched is not None:
         more = "of the pixels have the source's colour; more is better where the edit should not reach"
-        cards.append(("Left as it was", f"{values.untouched:.0%}", more))
+        cards.append(("Left as it was", percent(values.untouched), more))
     if values.rims is not None and values.edge_error is not None:
         more = (
             "of the edge of what changed has colours that belong to neither side, such as an outline of what was there"
         )
-        cards.append(("Rims", f"{values.rims:.0%}", f"{more}; edge error {values.edge_error:.0f} of 255 levels"))
+        cards.append(("Rims", percent(values.rims), f"{more}; edge error {values.edge_error:.0f} of 255 levels"))
     if values.flicker is not None:
         more = (
             "of 255, by which the picture changes along the source's motion from frame to frame, and the source does "
@@ -318,14 +326,12 @@ def edit_name(finished: FinishedEdit, number: int) -> str:
     return f"{number}: {finished.video}, {finished.prompt}"
 
 
-def history(edits: Sequence[FinishedEdit]) -> str:
-    """A row for each edit, newest first: source, prompt, settings and scores."""
+def history(edits: Mapping[int, FinishedEdit]) -> str:
+    """A row for each edit, under its number: source, prompt, settings and scores."""
     heads = ("No.", "Source", "Prompt", "Settings", "Prompt agreement", "Left as it was", "Rims", "Flicker")
     rows = "".join(
-        f"<tr><td>{len(edits) - place}</td>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in _history_cells(edit))
-        + "</tr>"
-        for place, edit in enumerate(edits)
+        f"<tr><td>{number}</td>" + "".join(f"<td>{escape(cell)}</td>" for cell in _history_cells(edit)) + "</tr>"
+        for number, edit in edits.items()
     )
     return (
         '<div class="af-history" tabindex="0" role="region" aria-label="Edits so far"><table><thead><tr>'
@@ -343,7 +349,7 @@ def _history_cells(edit: FinishedEdit) -> tuple[str, ...]:
 
 
 def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{share:.0%}"
+    return "none" if share is None else percent(share)
 
 
 # --- a job ------------------------------------------------------------------------------------------

@@ -17,13 +17,10 @@ from adaflow_core.cli.opened import (
     check_model,
     check_other_frames,
     is_as_it_was,
-    kept_by_hand,
-    kept_region,
     model_of,
     open_given,
     other_keyframes,
     project_of,
-    rate_of,
     save,
     take_model,
     with_others,
@@ -178,6 +175,7 @@ def _deliver(
 
 def _region(arguments: argparse.Namespace, opened: Opened | None) -> Region | None:
     """The region of the arguments, else of the project."""
+    from adaflow_core.engine.projects import region_of
     from adaflow_core.picture.region import Region
     from adaflow_core.video import probe
     from adaflow_core.video.images import is_picture, read_picture
@@ -185,7 +183,7 @@ def _region(arguments: argparse.Namespace, opened: Opened | None) -> Region | No
     masks, frames, words = arguments.mask, arguments.mask_frame, arguments.region
     given = {name: value for name in ("feather", "crop") if (value := getattr(arguments, name)) is not None}
     if not masks and not words:
-        kept = opened.region if opened else None
+        kept = region_of(opened.project) if opened else None
         if frames or (given and not kept):
             raise AdaFlowError("--mask-frame, --feather and --crop belong to a region; add --mask or --region")
         return replace(kept, **given) if kept else None
@@ -206,11 +204,12 @@ def _region(arguments: argparse.Namespace, opened: Opened | None) -> Region | No
 
 def _by_hand(arguments: argparse.Namespace, opened: Opened | None) -> ByHand | None:
     """The keyframes by hand of the arguments, else of the project."""
+    from adaflow_core.engine.projects import by_hand_of
     from adaflow_core.picture.by_hand import ByHand, check_pictures
 
     given = arguments.keyframe_image
     if not given:
-        return opened.by_hand if opened else None
+        return by_hand_of(opened.project) if opened else None
     if len({frame for frame, _ in given}) != len(given):
         raise AdaFlowError("a frame has two --keyframe-image; give one for each frame")
     by_hand = ByHand(dict(given))
@@ -308,7 +307,7 @@ def _crossfade(arguments: argparse.Namespace, project: Project | None) -> int:
     """Frames: that of the arguments, else of the project."""
     from adaflow_core.film.timeline import CROSSFADE
 
-    kept = CROSSFADE if project is None else project.rest.get("crossfade", CROSSFADE)
+    kept = CROSSFADE if project is None else project.crossfade
     return int(kept if arguments.crossfade is None else arguments.crossfade)
 
 
@@ -321,8 +320,9 @@ def _on(asked: str | tuple[PromptRange, ...], crossfade: int, plan: Plan) -> Tim
 
 
 def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
+    from adaflow_core.engine.projects import by_hand_of, film_of, plan_of, region_of
     from adaflow_core.film.project import open_project
-    from adaflow_core.video import parse_range, parse_size
+    from adaflow_core.video import parse_range
     from adaflow_core.video.write import check_folder, check_output
 
     project, chosen = open_project(arguments.project), parse_range(arguments.frames)
@@ -330,26 +330,25 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
         check_prompt(arguments.prompt)
     take_model(arguments, project)
     check_model(arguments, project)
-    region, by_hand = kept_region(project, arguments.project), kept_by_hand(project, arguments.project)
+    region, by_hand = region_of(project), by_hand_of(project)
     outputs = {"--out": arguments.out, "the project": arguments.project}
     check_apart(outputs, (*inputs_of(project.video, region, by_hand), *inputs_beside(arguments)))
     check_output(arguments.out, project.video)
     check_folder(arguments.project)
     config = replace(project.edit, **edit_flags(arguments))
     engine = load(arguments, bar, stop)
-    plan = engine.plan(
-        project.video, project.plan, size=parse_size(project.size) if project.size else None,
-        frames=parse_range(project.frames) if project.frames else None, **rate_of(project), progress=bar, stop=stop,
-    )  # fmt: skip
+    plan = plan_of(engine, project, progress=bar, stop=stop)
     start, end, _ = chosen.indices(len(plan.video))
     if start >= end:
         raise AdaFlowError(f"--frames {arguments.frames} holds no frame of the film, which has 0:{len(plan.video)}")
     _note(arguments, other_keyframes(project, plan))
-    over: dict[str, Any] = {"region": region, "by_hand": by_hand, "progress": bar, "stop": stop}
-    before = engine.replay(plan, project.timeline, project.edit, project.takes, **over)
+    before = film_of(engine, project, plan, progress=bar, stop=stop)
     print(f"forecast: {engine.forecast_retake(plan, (start, end), config).total:.0f} s", file=sys.stderr)
     named = arguments.source_prompt
-    result = engine.retake(plan, before, (start, end), arguments.prompt, config, source_prompt=named, **over)
+    result = engine.retake(
+        plan, before, (start, end), arguments.prompt, config, source_prompt=named, region=region, by_hand=by_hand,
+        progress=bar, stop=stop,
+    )  # fmt: skip
     _note(arguments, result.warnings)
     written, _ = _deliver(arguments, plan, result, bar, stop)
     # With the model as it was given: its files may lie elsewhere by now.

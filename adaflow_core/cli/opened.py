@@ -31,14 +31,6 @@ class Opened:
     # Its frames and those that are asked for instead, by their numbers in the video; None: none are.
     other_frames: tuple[range, range] | None
 
-    @property
-    def region(self) -> Region | None:
-        return kept_region(self.project, self.path)
-
-    @property
-    def by_hand(self) -> ByHand | None:
-        return kept_by_hand(self.project, self.path)
-
 
 def open_given(arguments: argparse.Namespace) -> Opened | None:
     """The project, if there is one; what it holds takes the place of the arguments that are not given.
@@ -53,7 +45,7 @@ def open_given(arguments: argparse.Namespace) -> Opened | None:
         project = open_project(arguments.project, arguments.video)
         opened = Opened(project, arguments.project, _other_frames(arguments, project))
         arguments.video = project.video
-        arguments.fps = arguments.fps or rate_of(project).get("fps")
+        arguments.fps = arguments.fps or project.fps
         take_model(arguments, project)
         if not arguments.size or (project.size and parse_size(arguments.size) == parse_size(project.size)):
             arguments.size = project.size
@@ -162,20 +154,6 @@ def check_model(arguments: argparse.Namespace, project: Project) -> None:
         )
 
 
-def kept_region(project: Project, path: Path) -> Region | None:
-    from adaflow_core.picture.region import Region
-
-    kept = project.rest.get("region")
-    return None if kept is None else Region.from_json(kept, path.parent)
-
-
-def kept_by_hand(project: Project, path: Path) -> ByHand | None:
-    from adaflow_core.picture.by_hand import ByHand
-
-    kept = project.rest.get("by_hand")
-    return None if kept is None else ByHand.from_json(kept, path.parent)
-
-
 def other_keyframes(project: Project, plan: Plan) -> list[str]:
     """A note where the project's own plan, made here, has other keyframes than it had where the project was saved."""
     if project.keyframes in ((), tuple(plan.segments.keyframes.tolist())):
@@ -189,11 +167,6 @@ def is_as_it_was(arguments: argparse.Namespace, project: Project) -> bool:
         return False
     same = _is_the_model(ModelParts.parse(project.model), model_of(arguments))
     return bool(same and project.plan == plan_config(arguments, project))
-
-
-def rate_of(project: Project) -> dict[str, Any]:
-    """The rate of the project's folder of pictures, as `AdaFlow.plan` takes it, where it is not the usual one."""
-    return {"fps": project.rest["fps"]} if "fps" in project.rest else {}
 
 
 def project_of(
@@ -212,17 +185,18 @@ def project_of(
         frames=arguments.frames,
         keyframes=tuple(plan.segments.keyframes.tolist()),
         takes=() if opened is None else opened.takes,
-        rest=({} if opened is None else opened.rest)
-        | {"crossfade": timeline.crossfade}
-        | ({} if arguments.fps is None else {"fps": arguments.fps}),
+        crossfade=timeline.crossfade,
+        fps=arguments.fps,
+        rest={} if opened is None else opened.rest,
         checksum=None if Path(arguments.video).is_dir() else plan.video.file_digest,
     )
 
 
 def save(project: Project, over: dict[str, Any], path: Path) -> None:
     """Write the project with what is asked for over the picture."""
-    kept = {name: over[name] and over[name].as_json(path.parent) for name in ("region", "by_hand")}
-    replace(project, rest=project.rest | kept).save(path)
+    from adaflow_core.engine.projects import with_over
+
+    with_over(project, over["region"], over["by_hand"], path.parent).save(path)
 
 
 def check_draft(path: Path, video: Path) -> None:

@@ -70,7 +70,17 @@ class _Made:
 
 @dataclass(frozen=True)
 class EditJob:
-    """What was asked for, with every value filled in, and what it is done with."""
+    """What was asked for, with every value filled in, and what it is done with.
+
+    A job may be cut down on its way, in pixels and in frames; each time it is a job of the smaller film:
+
+    | frames counted from | used by | how to get there |
+    |---|---|---|
+    | the first of the video | the inversion in the cache | add `video.part_of[1]`, where the plan is of a stretch |
+    | the plan's first, of T | `plan`, `latents`, `around`, `over` | as it is; of a crop by `_in`, of fewer pixels |
+    | the first of the part | `Thinned`, what `edit` returns | take `part.start` off |
+    | the first that passes through the model | `_made`: place, denoising, decoding | `at(passing)` |
+    """
 
     backbone: Backbone
     cache: Cache
@@ -84,6 +94,7 @@ class EditJob:
     monitor: Monitor
     around: Around | None = None  # only a part is edited, and fits into this
     over: OverThePicture = NOTHING
+    bounds: np.ndarray | None = None  # as in `EditResult`, of which it becomes a part
 
     @classmethod
     def of(
@@ -176,22 +187,20 @@ class EditJob:
         return self._found(video, self.latents[keyframes], np.arange(len(keyframes)))
 
     def edit(self, invert: Invert | None = None) -> EditResult:
-        """The edited frames with their report. `invert` gives the inversion where it is not `self.invert`'s.
+        """The edited frames with their report, without the monitor's notes.
+
+        `invert` gives the inversion where it is not `self.invert`'s.
 
         The state after the last step stays in the cache until they are written, so that the same edit goes on from
         there if they are lost: by a full disk, say, or a stop while they are written.
         """
-        began, part, thinned = time.perf_counter(), self.part, self.thinned()
+        began, thinned = time.perf_counter(), self.thinned()
         with PeakMemory(self.backbone.device) as peak, thinned.followed(self.config.follows_motion):
             passing = self._passing(thinned)
-            some = self if passing is None else self.at(passing)
-            made = some._made(invert or partial(self.invert, passing), thinned.flow)
-            frames = thinned.with_carried(made.frames, made.renewed)
-            if self.region is not None:
-                frames = self.region.at(part).lay(frames, self.plan.video.frames[part], self.backbone.team)
-            if self.over.crop is not None:
-                crop = self.over.crop.at(part)
-                frames = crop.window.lay(frames, crop.source.frames, self.backbone.team)
+            of_passing = self if passing is None else self.at(passing)
+            made = of_passing._made(invert or partial(self.invert, passing), thinned.flow)
+            of_part = thinned.with_carried(made.frames, made.renewed)
+            frames = self._laid(of_part)
         return self._result(
             frames,
             seconds=time.perf_counter() - began,
@@ -203,10 +212,23 @@ class EditJob:
             state=made.state,
         )
 
+    def _laid(self, frames: np.ndarray) -> np.ndarray:
+        """The edited frames [F, h, w, 3] uint8 of the part: the source outside a region, and whole ones of a crop."""
+        part, team = self.part, self.backbone.team
+        if self.region is not None:
+            frames = self.region.at(part).lay(frames, self.plan.video.frames[part], team)
+        if self.over.crop is not None:
+            crop = self.over.crop.at(part)
+            frames = crop.window.lay(frames, crop.source.frames, team)
+        return frames
+
     def kept(
         self, kind: str, told: Callable[[EditResult], dict[str, Any]], invert: Invert | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """The edited frames and what is `told` of them, kept in the cache as `kind`. `invert` as `edit` takes it."""
+        """The edited frames and what is `told` of them, kept in the cache as `kind`. `invert` as `edit` takes it.
+
+        The monitor's notes are not kept: they are on this run.
+        """
         made: list[EditResult] = []
 
         def build(folder: Path) -> dict[str, Any]:
@@ -326,16 +348,14 @@ class EditJob:
         steps, inversion_steps = self.config.steps, self.config.inversion_steps
         assert steps and inversion_steps
         backbone, prompt, rows = self.backbone, self.source.text, self.backbone.rows(self.config.chunk)
-        to_load, to_invert = frames, frames  # of `video`; None: all
-        if frames is None and self.around is not None:
-            to_invert = self.around.passing
-        video = self.plan.video
-        latents = self.latents if self.by_hand is None else self.by_hand.before
+        to_load = np.arange(len(self.latents)) if frames is None else frames
+        to_invert = to_load if frames is not None or self.around is None else self.around.passing
+        video, latents = self.plan.video, self.latents if self.by_hand is None else self.by_hand.before
+        whole_film = frames is None and self.around is None and video.part_of is None
         if video.part_of is not None:
             video, first = video.part_of
             latents = source_latents(backbone, video, self.cache, self.monitor)
-            whole = first + np.arange(len(self.latents))
-            to_load, to_invert = (whole if some is None else first + some for some in (to_load, to_invert))
+            to_load, to_invert = first + to_load, first + to_invert
         key = cache_key(
             video=video.digest, model=backbone.fingerprint, prompt=prompt, steps=steps,
             inversion_steps=inversion_steps, rows=rows,
@@ -348,13 +368,15 @@ class EditJob:
             )  # fmt: skip
             return {"made": made}
 
-        if to_invert is None:
+        if whole_film:
             get = partial(self.cache.get, resumable=True, together=True)
             folder, _, reused = get("inversion", key, build, self.monitor.note)
             return load_inversion(folder, backbone, steps, prompt), reused
         with self.cache.part("inversion", key) as folder:
             reused = not build(folder)["made"]
-            return load_inversion(folder, backbone, steps, prompt, to_load), reused
+            # Not a copy of all frames, of which there is a memory map.
+            some = None if len(to_load) == len(video) else to_load
+            return load_inversion(folder, backbone, steps, prompt, some), reused
 
     def place(self) -> np.ndarray | None:
         """[T, h, w] 0..1 where the model finds that the edit takes place, carried frames by those around them; None:
@@ -401,14 +423,18 @@ class EditJob:
         edited: np.ndarray,  # [F] frames of the plan that the model edited; the others are carried
         state: Path,
     ) -> EditResult:
-        """The edited video with its report."""
+        """The edited video with its report.
+
+        Its warnings are on the edit alone, whenever it was made; what is said of this run are the monitor's notes.
+        """
         plan, crop = self.plan, self.over.crop
         video = plan.video if crop is None else crop.source
         prompts = [(self.positive, "prompt"), (self.source, "source prompt")]
         if self.negative.text != self.source.text:  # which it is by default for some models
             prompts.append((self.negative, "negative prompt"))
         doubts = [doubt for prompt, name in prompts for doubt in prompt_warnings(prompt, name)]
-        warnings = (*self.monitor.notes, *dict.fromkeys(doubts), *self._left_as_it_was(frames, video))
+        of_region = [self.region.doubt] if self.region is not None and self.region.doubt else []
+        warnings = tuple(dict.fromkeys([*of_region, *doubts, *self._left_as_it_was(frames, video)]))
         report = {
             "frames": len(video),
             "source_digest": video.digest,
@@ -439,7 +465,7 @@ class EditJob:
             "version": __version__,
             "warnings": list(warnings),
         }
-        return replace(EditResult.of(video, frames, report, warnings), state=state)
+        return replace(EditResult.of(video, frames, report, warnings), state=state, bounds=self.bounds)
 
     def _left_as_it_was(self, frames: np.ndarray, video: Video) -> list[str]:
         """A sentence where two prompts made next to no difference to the video."""

@@ -22,10 +22,7 @@ from adaflow_core.engine.plan_job import PlanJob
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, check_drafts, keyframes_alone, told_of_draft
 from adaflow_core.film.known import draft_key, remember
-from adaflow_core.film.retake import (
-    stretch_frames,
-    take_of,
-)
+from adaflow_core.film.retake import stretch_frames, take_of
 from adaflow_core.film.timeline import Timeline, shown
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
@@ -35,11 +32,7 @@ from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.over import Asked, asked_over
 from adaflow_core.picture.region import Region, RegionMask
 from adaflow_core.picture.region.track import region_mask
-from adaflow_core.planning.analysis import (
-    VideoLike,
-    check_edit_of,
-    source_video,
-)
+from adaflow_core.planning.analysis import VideoLike, check_edit_of, source_video
 from adaflow_core.planning.planner import Planner
 from adaflow_core.planning.residual import edited_residual
 from adaflow_core.progress import Monitor, Report, Stop
@@ -153,7 +146,7 @@ class AdaFlow:
         Raises AdaFlowError for a prompt that is empty or a plan of another model, `Stopped` when stopped.
         """
         with self._job(plan, prompt, config or EditConfig(), progress, stop, region, by_hand) as job:
-            result = job.edit()
+            result = job.edit().noting(job.monitor.notes)
             if not result.report["resumed_at_step"] and job.over.crop is None:
                 self._forecasts.learn(plan, job.config, job.monitor.seconds, len(result.report["edited"]))
         return result
@@ -176,13 +169,15 @@ class AdaFlow:
         """
         check_drafts(plan)
         keyframes, config = plan.layout.keyframes, config or EditConfig()
-        asked = draft_key(plan, prompt, config, asked_over(region, by_hand))
         with self._job(plan, prompt, of_draft(config), progress, stop, region, by_hand) as whole:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
             frames, told = job.kept("drafts", partial(told_of_draft, plan), partial(whole.invert, keyframes))
+            asked = draft_key(plan, prompt, config, asked_over(region, by_hand))
             remember(self.cache, asked, "drafts", job.key)
-            return Draft(keyframes, frames, told["report"] | whole.over.asked, tuple(told["warnings"]))
+            warnings = tuple(dict.fromkeys([*job.monitor.notes, *told["report"]["warnings"]]))
+            report = told["report"] | whole.over.asked | {"warnings": list(warnings)}
+            return Draft(keyframes, frames, report, warnings)
 
     def forecast_draft(self, plan: Plan, config: EditConfig | None = None) -> Forecast:
         """What `draft` takes with nothing in the cache but the plan."""
@@ -237,11 +232,13 @@ class AdaFlow:
         """Frames `frames[0]` to `frames[1]` of `result`, an edit of `plan`, again; all others keep every byte.
 
         The keyframes on either side are held. By default what the frames show now is asked for again. `result` stays as
-        it is, so that several takes lie side by side. Raises as `edit`.
+        it is, so that several takes lie side by side. `region` and `by_hand` must be those of `result`, or a film of
+        takes could not be made again. Raises as `edit`, and AdaFlowError where they are others.
         """
         asked = Asked(self.backbone, self.cache, plan, region, by_hand)
         take = take_of(plan, result, *stretch_frames(plan, frames), prompt, source_prompt)
         check_request(self.backbone, plan, take.prompt)
+        asked.check_film(result.report)
         job = TakeJob(asked, take, config or EditConfig(), Monitor(progress, stop))
         with self._exclusive(job.monitor, plan):
             return job.over(result)
@@ -347,8 +344,10 @@ class AdaFlow:
         check_request(self.backbone, plan, prompt, alone)
         monitor = Monitor(progress, stop)
         with self._exclusive(monitor, plan):
-            over = Asked(self.backbone, self.cache, plan, region, by_hand).over(alone, monitor)
-            yield EditJob.of(self.backbone, self.cache, plan, prompt, config, monitor, over=over)
+            asked = Asked(self.backbone, self.cache, plan, region, by_hand)
+            over = asked.over(alone, monitor)
+            job = EditJob.of(self.backbone, self.cache, plan, prompt, config, monitor, over=over)
+            yield replace(job, bounds=asked.bounds)
 
     @contextmanager
     def _exclusive(self, monitor: Monitor, plan: Plan | None = None) -> Iterator[None]:

@@ -76,11 +76,12 @@ class FilmJob:
             job = TakeJob(self.asked, take, edit_of(row["settings"]), self._monitor(number))
             laid, result = job.laid_over(result, self.keys[number])
             lay_into(result.frames, laid, team)  # nobody else has the film yet
-        return with_digest(result, self.asked)
+        return with_digest(replace(result, bounds=self.asked.bounds), self.asked)
 
     def _of_ranges(self) -> EditResult:
         """The film of the timeline; its report lacks `frames_digest`."""
-        began, asked, plan, parts, laid = time.perf_counter(), self.asked, self.asked.plan, [], []
+        began, asked, plan = time.perf_counter(), self.asked, self.asked.plan
+        parts, laid, notes = [], [], list[str]()
         for number, part in enumerate(self.stretches):
             monitor = self._monitor(number)
             check_request(asked.backbone, plan, part.prompt)
@@ -89,8 +90,9 @@ class FilmJob:
             frames, report = _kept(job, self.keys[number])
             laid.append(Laid(part.start, frames, ramp(len(frames), part.rise, part.fall)))
             parts.append(report | {"first_frame": part.start})
+            notes += monitor.notes
         seconds = time.perf_counter() - began
-        return timeline_result(plan, self.timeline, self.config, parts, laid, seconds, asked.backbone.team)
+        return timeline_result(plan, self.timeline, self.config, parts, laid, seconds, notes, asked.backbone.team)
 
     def _monitor(self, number: int) -> Monitor:
         """Whose seconds and notes are those of one part alone."""
@@ -110,7 +112,8 @@ class TakeJob:
         """The result with the take; the one that is given stays as it is."""
         laid, told = self.laid_over(result)
         film = lay_over(result.frames, [laid], self.asked.backbone.team)
-        return with_digest(replace(told, frames=film), self.asked)
+        bounds = self.asked.bounds if self.asked.region is not None or result.bounds is not None else None
+        return with_digest(replace(told, frames=film, bounds=bounds), self.asked)
 
     def laid_over(self, result: EditResult, key: str = "") -> tuple[Laid, EditResult]:
         """The take as it is laid over the film, and the result with what its report then says but for the digest.
@@ -128,7 +131,8 @@ class TakeJob:
             around = around_of(result, piece, only, begin, held, edited)
         job = _job(self.asked, piece, begin, take.prompt, self.config, self.monitor, around)
         new, report = _kept(job, key)
-        return laid_take(plan, result.frames, take, new), with_take(plan, result, take, self.config, report, begin)
+        told = with_take(plan, result, take, self.config, report, begin, self.monitor.notes)
+        return laid_take(plan, result.frames, take, new), told
 
     def _stride(self) -> int:
         source = self.take.source_prompt
@@ -160,7 +164,10 @@ def _job(
 
 
 def _kept(job: EditJob, asked: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Edited frames of a stretch, kept in the cache, and their report; `asked`: the key of what is asked for."""
+    """Edited frames of a stretch, kept in the cache, and their report; `asked`: the key of what is asked for.
+
+    What is said of this run are the notes of the job's monitor.
+    """
     frames, told = job.kept("takes", lambda result: {"report": result.report})
     if asked:
         remember(job.cache, asked, "takes", job.key)

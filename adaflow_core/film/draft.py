@@ -48,11 +48,11 @@ def keyframes_alone(plan: Plan) -> Plan:
 
 
 def told_of_draft(plan: Plan, result: EditResult) -> dict[str, Any]:
-    """The report and warnings of an edit of the keyframes of `plan` alone, as of the whole video."""
+    """The report of an edit of the keyframes of `plan` alone, as of the whole video."""
     keyframes, T = plan.layout.keyframes.tolist(), len(plan.video)  # where the film of keyframes counts from 0
     prompts = [row | {"frames": [0, T]} for row in result.report["prompts"]]
     of_all = {"keyframes": keyframes, "edited": keyframes, "frames": T, "source_digest": plan.video.digest}
-    return {"report": result.report | of_all | {"prompts": prompts}, "warnings": result.warnings}
+    return {"report": result.report | of_all | {"prompts": prompts}}
 
 
 def contact_sheet(plan: Plan, drafts: Sequence[tuple[str, Draft]], height: int = 128, columns: int = 8) -> Picture:

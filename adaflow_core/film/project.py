@@ -4,7 +4,7 @@
 {"frames": [first, end], "prompt": text}, `takes` a list of the same with `settings` of their own, each over those
 before. Files of the `model` are named as they lie from the project, as "./toon": what begins otherwise is a name on the
 Hub. `region` and `by_hand` name their pictures, or hold them (`picture/region/files.py`). Whatever else a file holds
-stays in it.
+stays in it. `engine/projects.py` makes the film of one.
 """
 
 from __future__ import annotations
@@ -44,12 +44,17 @@ class Project:
     frames: str | None = None  # as on the command line: A:B
     keyframes: tuple[int, ...] = ()  # that were found, to tell where another machine finds others
     takes: tuple[dict[str, Any], ...] = ()
+    crossfade: int = CROSSFADE  # frames
+    fps: float | None = None  # of a folder of pictures; None: the usual rate
+    region: dict[str, Any] | None = None  # as `Region.as_json` gives it for `folder`
+    by_hand: Any = None  # as `ByHand.as_json` does
+    folder: Path = Path()  # in which it lies
     rest: dict[str, Any] = field(default_factory=dict)
     checksum: str | None = None  # of the video when it was planned; None: as it lies there when the project is saved
 
     @property
     def timeline(self) -> Timeline:
-        return Timeline(ranges_of(list(self.prompts)), self.rest.get("crossfade", CROSSFADE))
+        return Timeline(ranges_of(list(self.prompts)), self.crossfade)
 
     def save(self, path: str | Path, name: str | None = None) -> None:
         """Write the project to `path`, as a whole or not at all.
@@ -75,6 +80,10 @@ class Project:
             "keyframes": list(self.keyframes),
             "prompts": list(self.prompts),
             "takes": list(self.takes),
+            "crossfade": self.crossfade,
+            "region": self.region,
+            "by_hand": self.by_hand,
+            **({} if self.fps is None else {"fps": self.fps}),
         }
         text = json.dumps(content | self.rest, indent=1).encode()
         if len(text) > JSON_BYTES:
@@ -129,6 +138,11 @@ def _project_of(content: dict[str, Any], path: Path, video: Path | None) -> Proj
             frames=_text(content["frames"]),
             keyframes=tuple(map(int, content["keyframes"])),
             takes=takes,
+            crossfade=content.get("crossfade", CROSSFADE),
+            fps=content.get("fps"),
+            region=content.get("region"),
+            by_hand=content.get("by_hand"),
+            folder=path.parent,
         )
     except (KeyError, TypeError, ValueError, OSError) as problem:
         raise AdaFlowError(
@@ -137,8 +151,8 @@ def _project_of(content: dict[str, Any], path: Path, video: Path | None) -> Proj
     plan, edit = read_settings(path)
     known = {"kind", "version", "video", "settings", *(name for name in vars(project) if name in content)}
     rest = {name: value for name, value in content.items() if name not in known}
-    if type(rest.get("crossfade", CROSSFADE)) is not int:
-        raise AdaFlowError(f"the crossfade of the project {path} is {rest['crossfade']!r}; it is a number of frames")
+    if type(project.crossfade) is not int:
+        raise AdaFlowError(f"the crossfade of the project {path} is {project.crossfade!r}; it is a number of frames")
     if not project.prompts:
         raise AdaFlowError(f"the project {path} has no prompt; write into its prompts what the video should show")
     whole = replace(project, plan=PlanConfig(**plan), edit=EditConfig(**edit), rest=rest)

@@ -7,6 +7,7 @@ latents at every step follow from their pictures: the source's own noise, around
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from adaflow_core.config import EditConfig, settings_dict
 from adaflow_core.editing.checkpoint import frames_digest
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.stretch import Laid, clip, ramp
-from adaflow_core.film.timeline import PromptRange, shown
+from adaflow_core.film.timeline import PromptRange, shown, told_of, warned_parts
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning.analysis import check_edit_of
 from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
@@ -143,10 +144,12 @@ def around_of(
 
 
 def frames_of(report: dict[str, Any], start: int, end: int, stride: int) -> np.ndarray | None:
-    """[E] of frames `start` to `end`, those that the film's model edited, whose inversion an edit has left.
+    """[E] the frames that a retake of `start` to `end` edits: those that the film's model did, counted in the film.
 
+    Of these the film has left an inversion, so that a retake inverts nothing anew. A report counts them from the first
+    frame of each stretch, or without stretches from the film's, and `Around` will count them from that of its own.
     None where they lie further apart than a retake at `stride` may have them, as where the film is the source's, or
-    much closer.
+    much closer: then it chooses its own.
     """
     parts = report.get("stretches", [report])
     film = [part.get("first_frame", 0) + np.array(part.get("edited", []), np.int64) for part in parts]
@@ -174,6 +177,7 @@ def with_take(
     config: EditConfig,
     report: dict[str, Any],  # of the stretch that it was made in
     begin: int,  # where that begins in the film
+    notes: Iterable[str],  # on how it was made, not on the edit
 ) -> EditResult:
     """The result with what its report says of a new take; it names them in their order, each over those before it."""
     row = take.as_json() | {"settings": settings_dict(plan.config, config)["edit"], "seed": config.seed}
@@ -184,9 +188,25 @@ def with_take(
         "settings": report["settings"]["edit"],  # with what was filled in
         "warnings": report["warnings"],
     }
-    warnings = tuple(dict.fromkeys([*result.warnings, *report["warnings"]]))
+    left, of_take = _still_true(plan, result, take), report["warnings"]
+    if (take.start, take.end) != (0, len(plan.video)):
+        said = {*left, *notes}  # of all frames
+        of_take = [told_of(take.start, take.end, warning) for warning in of_take if warning not in said]
+    warnings = tuple(dict.fromkeys([*left, *notes, *of_take]))
     changed = {"takes": [*result.report["takes"], row | {"report": facts}], "warnings": list(warnings)}
-    return replace(result, report=result.report | changed, warnings=warnings)
+    # What the film would go on from stays, for it may not be written yet.
+    return replace(result, report=result.report | changed, warnings=warnings, state=None)
+
+
+def _still_true(plan: Plan, result: EditResult, take: PromptRange) -> list[str]:
+    """The film's warnings without those on parts of which the take leaves nothing."""
+    if (take.start, take.end) == (0, len(plan.video)):
+        return []
+    gone = set[str]()
+    for start, end, warnings in warned_parts(result.report):
+        if take.start <= start and end <= take.end:
+            gone |= {told_of(start, end, warning) for warning in warnings}
+    return [warning for warning in result.warnings if warning not in gone]
 
 
 def seam_frames(old: np.ndarray, new: np.ndarray) -> int:

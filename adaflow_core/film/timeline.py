@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,10 @@ class PromptRange:
     def __post_init__(self) -> None:
         if not all(isinstance(frame, (int, np.integer)) for frame in (self.start, self.end)):
             raise AdaFlowError(f"the range {self} is not in whole frames; give these, or seconds=(2.0, 4.0)")
+        for name in ("start", "end"):  # numpy's numbers, such as those of cuts, are no JSON
+            object.__setattr__(self, name, int(getattr(self, name)))
+        if self.seconds is not None:
+            object.__setattr__(self, "seconds", tuple(float(second) for second in self.seconds))
         first, end = self.seconds or (self.start, self.end)
         if not 0 <= first < end:
             raise AdaFlowError(f"the range {self} holds nothing; its end must come after its start, and both from 0 on")
@@ -91,6 +95,7 @@ class Timeline:
             )
         if not isinstance(self.crossfade, (int, np.integer)) or self.crossfade < 0:
             raise AdaFlowError(f"crossfade is {self.crossfade!r}; it must be 0 or more frames")
+        object.__setattr__(self, "crossfade", int(self.crossfade))
         if any(r.seconds for r in self.ranges):
             return
         object.__setattr__(self, "ranges", tuple(sorted(self.ranges, key=lambda r: r.start)))
@@ -266,6 +271,33 @@ def _in_the_film(parts: list[dict[str, Any]], name: str) -> list[int]:
     return sorted({part["first_frame"] + frame for part in parts for frame in part[name]})
 
 
+def told_of(start: int, end: int, warning: str) -> str:
+    """A warning on a part of a film, as it is said of the film."""
+    return f"frames {start}:{end}: {warning}"
+
+
+def warned_parts(report: dict[str, Any]) -> list[tuple[int, int, list[str]]]:
+    """Of a film's stretches and takes: from where to where it was asked for, and what is warned of it."""
+    found = [(*row["frames"], row.get("report", {}).get("warnings", [])) for row in report["takes"]]
+    for part in report.get("stretches", []):
+        first, end = part["first_frame"], part["first_frame"] + part["frames"]
+        ranges = [row["frames"] for row in report["prompts"]]  # a stretch reaches over borders, by less than a range
+        own = [frames for frames in ranges if first <= frames[0] and frames[1] <= end]
+        found.append((own[0][0], own[-1][1], part["warnings"]))
+    return found
+
+
+def _warnings_of_parts(report: dict[str, Any]) -> list[str]:
+    """Those of a new film's stretches; what not all of them say is told of their frames."""
+    parts = warned_parts(report)
+    of_all = {warning for *_, warnings in parts for warning in warnings if all(warning in w for *_, w in parts)}
+    return [
+        warning if warning in of_all else told_of(start, end, warning)
+        for start, end, warnings in parts
+        for warning in warnings
+    ]
+
+
 def _of_all(parts: list[dict[str, Any]], name: str) -> Any:
     """What the reports of stretches say alike; None where they differ."""
     first = parts[0][name]
@@ -286,13 +318,12 @@ def timeline_result(
     parts: list[dict[str, Any]],  # the reports of the stretches; that of all frames is the film's
     laid: list[Laid],
     seconds: float,  # that the edit took
+    notes: Iterable[str],  # on how it was made, not on the edit
     team: Team,
 ) -> EditResult:
     """The film of its edited stretches, in an array of its own, with its report but for `frames_digest`."""
     video = plan.video
     frames = lay_over(video.frames, laid, team)
-    notes = crossfade_notes(timeline, plan.segments.cuts, len(video))
-    warnings = tuple(dict.fromkeys([*notes, *(warning for part in parts for warning in part["warnings"])]))
     whole = {
         "settings": settings_dict(plan.config, config),
         "keyframes": _in_the_film(parts, "keyframes"),
@@ -318,6 +349,9 @@ def timeline_result(
         "seed": config.seed,
         "model": plan.model,
         "version": __version__,
-        "warnings": list(warnings),
     }
+    of_parts = _warnings_of_parts(report) if "stretches" in report else report["warnings"]
+    told = [*crossfade_notes(timeline, plan.segments.cuts, len(video)), *notes, *of_parts]
+    warnings = tuple(dict.fromkeys(told))
+    report["warnings"] = list(warnings)
     return EditResult.of(video, frames, report, warnings)

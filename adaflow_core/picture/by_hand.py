@@ -131,6 +131,14 @@ class HandFilm:
         return out if edited is None else out * (1 - focus * (1 - edited))
 
 
+def check_by_hand(by_hand: ByHand) -> None:
+    """AdaFlowError for what is no `ByHand`."""
+    if not isinstance(by_hand, ByHand):
+        raise AdaFlowError(
+            f"by_hand is {type(by_hand).__name__}; give the keyframes as ByHand, as in ByHand({{12: picture}})"
+        )
+
+
 def check_pictures(by_hand: ByHand) -> None:
     """AdaFlowError for a file that is no picture, before anything long begins."""
     for picture in by_hand.pictures.values():
@@ -188,10 +196,6 @@ def changed_region(plan: Plan, by_hand: ByHand) -> Region | None:
 
 def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, monitor: Monitor) -> HandFilm:
     """The planned video with what was changed by hand; the same pictures are carried once."""
-    if not isinstance(by_hand, ByHand):
-        raise AdaFlowError(
-            f"by_hand is {type(by_hand).__name__}; give the keyframes as ByHand, as in ByHand({{12: picture}})"
-        )
     video, pictures = plan.video, read_pictures(by_hand, plan.video)
 
     def build(folder: Path) -> dict[str, Any]:
@@ -203,7 +207,7 @@ def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, 
             for name, values in (("frames", made), ("known", sure)):
                 allocated(folder / f"{name}.npy", np.uint8, values.shape)[:] = values
 
-        backbone.team.lead(write)  # frame follows from frame, which leaves nothing to share out
+        backbone.team.lead(write)  # frame follows from frame, which leaves little to share out
         return {}
 
     digests = [(t, files.named(picture, None, _PICTURE)["checksum"]) for t, picture in pictures.items()]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaflow_core.picture.region.carry import Source
+from adaflow_core.picture.region.ways import Advance, Way, go, shots_of, ways
 from adaflow_core.progress import Stage
 from adaflow_core.storage.arrays import scratch
 
@@ -119,30 +119,32 @@ def carry_changes(
     """
     T = len(source.frames)
     frames, known = scratch(np.uint8, source.frames.shape), scratch(np.uint8, source.frames.shape[:3])
-    all_given = {t: Given(t, source.frames[t], picture) for t, picture in pictures.items()}
-    for begin, end in pairwise([0, *(int(cut) for cut in cuts), T]):
-        frames[begin:end], known[begin:end] = source.frames[begin:end], 0
-        inside = [t for t in sorted(all_given) if begin <= t < end]
-        for t in inside:
-            frames[t], known[t] = pictures[t], 255
-        stage.advance(2 * (len(inside) if inside else end - begin))
-        for before, after in pairwise([None, *inside, None]):
-            count = 2 if before is None or after is None else 1  # such frames are reached from one side alone
-            if before is not None:
-                until = end if after is None else after
-                for t, new, trust in _shown(source, all_given[before], range(before + 1, until)):
-                    frames[t], known[t] = new.round(), (255 * trust).round()
-                    stage.advance(count)
-            if after is not None:
-                first = begin - 1 if before is None else before
-                for t, new, trust in _shown(source, all_given[after], range(after - 1, first, -1)):
-                    share = 1.0 if before is None else (t - before) / (after - before)
-                    weight = share * trust, (1 - share) * known[t].astype(np.float32) / 255
-                    part = weight[0] / (weight[0] + weight[1]).clip(min=1e-6)
-                    frames[t] = (frames[t] + part[..., None] * (new - frames[t])).round().clip(0, 255)
-                    known[t] = (known[t] + part * (255 * trust - known[t])).round().clip(0, 255)
-                    stage.advance(count)
+    frames[:], known[:] = source.frames, 0
+    for t, picture in pictures.items():
+        frames[t], known[t] = picture, 255
+    reached = [shot for shot in shots_of(cuts, T) if not pictures.keys().isdisjoint(shot)]
+    stage.advance(2 * (T - sum(map(len, reached)) + len(pictures)))
+
+    def show(way: Way, advance: Advance) -> None:
+        given = Given(way.known, source.frames[way.known], pictures[way.known])
+        for t, new, trust in _shown(source, given, way.frames):
+            if way.back:
+                _lay(frames, known, t, new, trust, way.share(t))
+            else:
+                frames[t], known[t] = new.round(), (255 * trust).round()
+            advance(way.count)
+
+    for some in ways(reached, pictures):
+        go(show, some, stage)
     return frames, known
+
+
+def _lay(frames: np.ndarray, known: np.ndarray, t: int, new: Floats, trust: Floats, share: float) -> None:
+    """A frame [H, W, 3] with a change over what it is so far, by what each is to count for and how far it is known."""
+    weight = share * trust, (1 - share) * known[t].astype(np.float32) / 255
+    part = weight[0] / (weight[0] + weight[1]).clip(min=1e-6)
+    frames[t] = (frames[t] + part[..., None] * (new - frames[t])).round().clip(0, 255)
+    known[t] = (known[t] + part * (255 * trust - known[t])).round().clip(0, 255)
 
 
 def _shown(source: Source, given: Given, frames: range) -> Iterator[tuple[int, Floats, Floats]]:

@@ -42,16 +42,29 @@ def lay_over(
     source: np.ndarray,  # [H, W, 3] uint8
     small: np.ndarray,  # [h, w, 3] uint8, the same frame at the working size
     edited: np.ndarray,  # [h, w, 3] uint8
+    bounds: np.ndarray | None = None,  # [h, w] 0 outside the region that was edited
 ) -> np.ndarray:
-    """[H, W, 3] uint8: the source, byte for byte, but where `edited` differs from `small`."""
-    out = source.copy()
-    for (rows, near_rows), (columns, near_columns) in _tiles(_most(cv2.absdiff(small, edited)), *source.shape[:2]):
+    """[H, W, 3] uint8: the source, byte for byte, but where `edited` differs from `small`, and right beside that.
+
+    Beside it and out of `bounds` it is the source, too.
+    """
+    out, changed = source.copy(), _most(cv2.absdiff(small, edited))
+    inside = None if bounds is None else ((bounds > 0) | (changed > 0)).astype(np.uint8)
+    for (rows, near_rows), (columns, near_columns) in _tiles(changed, *source.shape[:2]):
         near = near_rows.small, near_columns.small
-        made = _enlarged(small[near], edited[near], source[near_rows.full, near_columns.full])
+        where = _linear(_spread(changed[near]).astype(np.float32), _size(near_rows, near_columns))
+        if inside is not None:
+            where *= _blocks(inside[near], _size(near_rows, near_columns))
+        made = _enlarged(small[near], edited[near], source[near_rows.full, near_columns.full], where)
         out[rows.full, columns.full] = made[
             _within(rows.full, near_rows.full), _within(columns.full, near_columns.full)
         ]
     return out
+
+
+def _size(rows: Cut, columns: Cut) -> tuple[int, int]:
+    """(width, height) at the source's size."""
+    return columns.full.stop - columns.full.start, rows.full.stop - rows.full.start
 
 
 def _within(part: slice, whole: slice) -> slice:
@@ -93,10 +106,9 @@ def _cut(first: int, end: int, small: int, full: int) -> Cut:
     return Cut(slice(first * step, end * step), slice(first * (full // parts), end * (full // parts)))
 
 
-def _enlarged(small: np.ndarray, edited: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """[H, W, 3] uint8 of a part of a frame."""
+def _enlarged(small: np.ndarray, edited: np.ndarray, source: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """[H, W, 3] uint8 of a part of a frame; `where` [H, W] 0..1 it is changed."""
     size = source.shape[1], source.shape[0]
-    where = _three(_spread(_most(cv2.absdiff(small, edited))).astype(np.float32))
     was, now = (cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC) for picture in (small, edited))
     gains, doubt = _fit(small.astype(np.float32), edited.astype(np.float32))
     change = cv2.subtract(now, was, dtype=cv2.CV_32F)
@@ -107,7 +119,7 @@ def _enlarged(small: np.ndarray, edited: np.ndarray, source: np.ndarray) -> np.n
         steep, share = _steeper(edited, now)
         share *= _three(_linear(doubt, share.shape[1::-1]))
         cv2.accumulateProduct(_linear(share, size), cv2.subtract(steep, now, dtype=cv2.CV_32F), change)
-    return cv2.add(source, cv2.multiply(change, _linear(where, size), dst=change), dtype=cv2.CV_8U)
+    return cv2.add(source, cv2.multiply(change, _three(where), dst=change), dtype=cv2.CV_8U)
 
 
 def _fit(was: np.ndarray, now: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -183,6 +195,13 @@ def _window(picture: np.ndarray) -> np.ndarray:
 
 def _linear(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _blocks(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Each pixel [h, w] as the block that it covers: it reaches into none beside it."""
+    # OpenCV rounds its steps, by which a block on the right begins a pixel early.
+    columns, rows = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(size, picture.shape[::-1], strict=True))
+    return picture[:, columns][rows]
 
 
 def _three(plane: np.ndarray) -> np.ndarray:

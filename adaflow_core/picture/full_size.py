@@ -47,9 +47,9 @@ def deliver_edit(
 ) -> Delivered:
     """Write `result`, an edit of `video`, as `EditResult.save` does; with "source" at the size of the file it is from.
 
-    Where the edit changed nothing the file's own pixels are written. Frames that came without a file, or from one that
-    is no larger than they are, are written as they are. Raises AdaFlowError where the file is gone or another, and for
-    an edit of another video.
+    Where the edit changed nothing, and outside its region, the file's own pixels are written. Frames that came without
+    a file, or from one that is no larger than they are, are written as they are. Raises AdaFlowError where the file is
+    gone or another, and for an edit of another video.
     """
     check_edit_of(video, result)
     if deliver not in DELIVERIES:
@@ -60,7 +60,7 @@ def deliver_edit(
         return Delivered(result.save(path, metadata, monitor), video.size, "working", tuple(monitor.notes[before:]))
     written = write_video(
         path,
-        FullSize(video, result.frames, size, monitor),
+        FullSize(video, result.frames, size, monitor, result.bounds),
         result.fps,
         audio_from=result.source,
         start=result.start,
@@ -94,6 +94,7 @@ class FullSize:
     edited: np.ndarray  # [T, H, W, 3] uint8, at the working size
     size: tuple[int, int]  # (width, height) of the source
     monitor: Monitor
+    bounds: np.ndarray | None = None  # as in `EditResult`
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -106,7 +107,8 @@ class FullSize:
         waiting: deque[Future[np.ndarray]] = deque()
         with Decoder(self.video.source, self.monitor) as decoder, ThreadPoolExecutor(workers) as pool:
             for _, _, source in decoder.frames(self.size, self.video.start, len(self.video)):
-                waiting.append(pool.submit(lay_over, source, self.video.frames[made], self.edited[made]))
+                bounds = None if self.bounds is None else self.bounds[made]
+                waiting.append(pool.submit(lay_over, source, self.video.frames[made], self.edited[made], bounds))
                 made += 1
                 if len(waiting) > workers:
                     yield waiting.popleft().result()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.picture.by_hand import ByHand, HandFilm, changed_region, film_by_hand
-from adaflow_core.picture.region import Region, RegionMask
+from adaflow_core.picture.by_hand import ByHand, HandFilm, changed_region, check_by_hand, film_by_hand
+from adaflow_core.picture.region import BEFORE_CROPS, Region, RegionMask
 from adaflow_core.picture.region.crops import Crop, crop_of
-from adaflow_core.picture.region.track import region_mask
+from adaflow_core.picture.region.track import check_region, region_mask
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
@@ -47,6 +49,13 @@ def asked_over(region: Region | None, by_hand: ByHand | None) -> dict[str, Any]:
     return {"region": region and region.as_json(), "by_hand": by_hand and by_hand.as_json()}
 
 
+def _content(asked: Any) -> Any:
+    """What decides on an edit of what `asked_over` says: not where files lie, nor that a project holds a picture."""
+    if isinstance(asked, Mapping):
+        return {name: _content(value) for name, value in asked.items() if name not in ("file", "png")}
+    return [_content(value) for value in asked] if isinstance(asked, list) else asked
+
+
 @dataclass(frozen=True)
 class Asked:
     """A region and keyframes by hand, read and carried through a plan's video once for all parts of an edit."""
@@ -57,6 +66,33 @@ class Asked:
     region: Region | None = None
     by_hand: ByHand | None = None
     _found: dict[bool, OverThePicture] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.region is not None:
+            check_region(self.region)
+        if self.by_hand is not None:
+            check_by_hand(self.by_hand)
+
+    def check_film(self, report: Mapping[str, Any]) -> None:
+        """AdaFlowError where the film of a report was asked for over the picture otherwise.
+
+        Files may lie elsewhere by now; of what an older version does not say nothing is known.
+        """
+        given, made = asked_over(self.region, self.by_hand), {name: report.get(name) for name in ("region", "by_hand")}
+        if made["region"]:
+            made["region"] = {"crop": BEFORE_CROPS} | made["region"]
+            if self.region is None and self.by_hand is not None:  # alone it was kept to what was changed
+                changed = changed_region(self.plan, self.by_hand)
+                given["region"] = changed and changed.as_json()
+        for name, one, other in (
+            ("region", "a region", "another region"),
+            ("by_hand", "keyframes by hand", "other keyframes by hand"),
+        ):
+            if name not in report or _content(made[name]) == _content(given[name]):
+                continue
+            if not made[name]:
+                raise AdaFlowError(f"the film was made without {one}; make the take so too, or the film again with it")
+            raise AdaFlowError(f"the film was made with {other if given[name] else one}; give the take the same")
 
     def over(self, alone: bool, monitor: Monitor) -> OverThePicture:
         """For all frames. `alone`: nothing but what was changed by hand is edited.
@@ -70,6 +106,12 @@ class Asked:
         if found.region is not None and found.region.doubt:
             monitor.note(found.region.doubt)
         return found
+
+    @property
+    def bounds(self) -> np.ndarray | None:
+        """[T, H, W] uint8, 0 where all parts of the edit so far keep to the source; None: not all to one region."""
+        regions = [over.region for over in self._found.values()]
+        return regions[0].weights if len(regions) == 1 and regions[0] is not None else None
 
     def _find(self, only_changed: bool, monitor: Monitor) -> OverThePicture:
         parts, region, by_hand = (self.backbone, self.plan), self.region, self.by_hand

@@ -158,10 +158,10 @@ def test_where_nothing_can_be_held_a_retake_edits_the_same_frames_too(
     engine: AdaFlow, drawn_frames: np.ndarray
 ) -> None:
     plan = engine.plan(drawn_frames, replace(PLAN, keyframes_at="6"))
-    film = engine.edit(plan, PROMPT, EDIT)
     masks = np.zeros((12, 64, 64), bool)
     masks[:, 16:48, 16:48] = True
     for region in (None, Region(masks=masks, feather=0, crop="small")):
+        film = engine.edit(plan, PROMPT, EDIT, region=region)
         seen: list[Progress] = []
         take = engine.retake(plan, film, (4, 9), config=replace(EDIT, seed=4), region=region, progress=seen.append)
         inside = [t for t in film.report["edited"] if 4 <= t < 9]

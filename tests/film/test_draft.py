@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.engine import AdaFlow
+from adaflow_core.engine.edit_job import EditJob
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.draft import Draft, contact_sheet
 from adaflow_core.film.known import draft_key, is_kept
@@ -19,6 +21,7 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.picture.over import NOTHING
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
+from adaflow_core.types import EditResult
 from helpers.plans import small_plan
 
 PROMPT = "a blue ball"
@@ -113,6 +116,23 @@ def test_a_draft_is_kept_and_a_stopped_one_goes_on(backbone: Backbone, film: np.
     assert not seen
     fresh = AdaFlow(backbone, Cache(tmp_path / "fresh"))
     np.testing.assert_array_equal(fresh.draft(fresh.plan(film, PLAN), PROMPT, EDIT).frames, draft.frames)
+
+
+def test_what_is_said_of_a_run_is_not_kept_with_the_draft(
+    backbone: Backbone, film: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, edit = AdaFlow(backbone, Cache(tmp_path)), EditJob.edit
+
+    def noted(job: EditJob, **how: Any) -> EditResult:
+        job.monitor.note("the disk is full")
+        return edit(job, **how)
+
+    monkeypatch.setattr(EditJob, "edit", noted)
+    plan = engine.plan(film, PLAN)
+    first, again = (engine.draft(plan, "a zeppelin", EDIT) for _ in range(2))
+    assert first.warnings[0] == "the disk is full" and first.warnings[1:] == again.warnings
+    assert "zeppelin" in again.warnings[0]
+    assert [each.report["warnings"] for each in (first, again)] == [list(first.warnings), list(again.warnings)]
 
 
 def test_keyframes_that_change_at_every_step_have_no_draft(

@@ -18,7 +18,7 @@ from PIL import Image
 
 from adaflow_core.cli.arguments import edit_config
 from adaflow_core.cli.main import main
-from adaflow_core.cli.opened import project_of, rate_of
+from adaflow_core.cli.opened import project_of
 from adaflow_core.config import PRESETS, EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project, open_project
@@ -49,7 +49,7 @@ def film(tmp_path: Path) -> Path:
 def project(clip: Path, film: Path) -> Project:
     """Of the frames 0:4 under one prompt, saved as film.json."""
     asked = PlanConfig(keyframes=2), EditConfig(steps=1)
-    saved = Project(clip, *asked, WHOLE, frames="0:4", size="64x64", rest={"crossfade": 3})
+    saved = Project(clip, *asked, WHOLE, frames="0:4", size="64x64", crossfade=3)
     saved.save(film)
     return saved
 
@@ -118,7 +118,7 @@ def test_what_flags_change_of_a_project_is_saved_in_it(
     parts = ModelParts("embedded", ("a.safetensors=0.5",), "my vae", ("e.safetensors",))
     assert ModelParts.parse(saved.model) == parts, "with what was added to it"
     assert (saved.frames, saved.prompts) == ("0:6", ({"frames": [0, 6], "prompt": PROMPT},))
-    assert saved.rest["crossfade"] == 3
+    assert saved.crossfade == 3
     (tmp_path / "saved.json").replace(film)
     planned("--lora=a.safetensors=0.5", "--vae=my vae")
     assert open_project(tmp_path / "saved.json") == saved
@@ -262,10 +262,10 @@ def test_the_rate_of_a_folder_of_pictures_is_kept(
     assert "clip.mp4 has its own rate; leave it out" in said("edit", "--fps=30")
     replace(project, video=pictures, frames="0:2").save(film)
     planned("--fps=30", f"--prompt={PROMPT}")
-    assert open_project(tmp_path / "saved.json").rest["fps"] == 30
+    assert open_project(tmp_path / "saved.json").fps == 30
     (tmp_path / "saved.json").replace(film)
     planned()
-    assert rate_of(open_project(tmp_path / "saved.json")) == {"fps": 30}
+    assert open_project(tmp_path / "saved.json").fps == 30
     assert said("edit") == said("retake", "--frames=0:2") == "loaded"
 
 

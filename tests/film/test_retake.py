@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
@@ -23,7 +24,9 @@ from adaflow_core.film.known import is_kept, part_keys
 from adaflow_core.film.retake import NEIGHBOURS, seam_frames, surroundings
 from adaflow_core.film.timeline import PromptRange, Timeline, stretches
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.picture.over import NOTHING
+from adaflow_core.picture.by_hand import ByHand
+from adaflow_core.picture.over import NOTHING, Asked
+from adaflow_core.picture.region import Region
 from adaflow_core.progress import Monitor, Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.team.team import Team
@@ -174,6 +177,59 @@ def test_takes_of_a_report_repeat_the_film(
     keys = part_keys(planned, parts, settings, report["takes"], NOTHING.asked)
     assert seen == {0, 1, 2, 3} and all(is_kept(elsewhere.cache, key) for key in keys) and len(keys) == 4
     assert again.report["frames_digest"] == report["frames_digest"] == frames_digest(again.frames)
+
+
+def test_a_take_is_asked_for_over_the_picture_as_its_film_was(
+    engine: AdaFlow, plan: Plan, first: EditResult, tmp_path: Path
+) -> None:
+    """Else its area outside a region would be the source's, and its film could not be made again."""
+    mask = np.zeros((64, 64), bool)
+    mask[20:44, 20:44] = True
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    region = Region({0: tmp_path / "mask.png"}, feather=2)
+    with pytest.raises(AdaFlowError, match="without a region"):
+        engine.retake(plan, first, (4, 8), OTHER, QUICK, region=region)
+    by_hand = ByHand({0: np.where(mask[..., None], np.uint8(200), plan.video.frames[0])})
+    with pytest.raises(AdaFlowError, match="without keyframes by hand"):
+        engine.retake(plan, first, (4, 8), OTHER, QUICK, by_hand=by_hand)
+    film = engine.edit(plan, PROMPT, QUICK, region=region)
+    with pytest.raises(AdaFlowError, match=r"with a region; give the take the same"):
+        engine.retake(plan, film, (4, 8), OTHER, QUICK)
+    with pytest.raises(AdaFlowError, match="with another region"):
+        engine.retake(plan, film, (4, 8), OTHER, QUICK, region=replace(region, feather=3))
+    moved = replace(region, painted={0: (tmp_path / "mask.png").rename(tmp_path / "moved.png")})
+    take = engine.retake(plan, film, (4, 8), OTHER, QUICK, region=moved)
+    outside = engine.region(plan, moved).weights == 0
+    assert (take.frames[outside] == plan.video.frames[outside]).all() and (take.bounds == 0)[outside].all()
+
+    def check(report: dict[str, Any], **over: Any) -> None:
+        Asked(engine.backbone, engine.cache, plan, **over).check_film(report)
+
+    report = json.loads(json.dumps(film.report))
+    check({"prompt": PROMPT}), check(report, region=moved)  # an older version said nothing of it
+    del report["region"]["crop"]
+    check(report, region=replace(moved, crop="never"))
+    with pytest.raises(AdaFlowError, match="with keyframes by hand; give"):
+        check({"by_hand": by_hand.as_json()})
+
+
+def test_warnings_are_told_of_the_frames_that_they_are_on(engine: AdaFlow, plan: Plan, first: EditResult) -> None:
+    take = engine.retake(plan, first, (5, 7), "a red zeppelin", QUICK)
+    (own,) = take.report["takes"][0]["report"]["warnings"]
+    assert take.warnings == (f"frames 5:7: {own}",) and take.report["warnings"] == [f"frames 5:7: {own}"]
+    assert engine.retake(plan, take, (6, 8), OTHER, QUICK).warnings == take.warnings, "some of it is left"
+    over = engine.retake(plan, take, (5, 8), OTHER, QUICK)
+    assert over.warnings == () and over.report["takes"][0]["report"]["warnings"] == [own]
+    whole = engine.retake(plan, take, (0, 12), "a blue zeppelin", QUICK)
+    assert whole.warnings == (own,)
+
+
+def test_a_take_leaves_its_film_what_that_would_go_on_from(engine: AdaFlow, plan: Plan, tmp_path: Path) -> None:
+    film = engine.edit(plan, PROMPT, replace(QUICK, seed=3))
+    assert film.state is not None and film.state.is_file()
+    take = engine.retake(plan, film, (5, 7), OTHER, QUICK)
+    take.save(tmp_path / "take.mp4")
+    assert film.state.is_file(), "the film is not written yet"
 
 
 def test_a_stopped_retake_goes_on(engine: AdaFlow, plan: Plan, first: EditResult) -> None:

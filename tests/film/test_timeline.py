@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from adaflow_core.picture.region.window import Window
 from adaflow_core.planning.planner import build_layout
 from adaflow_core.planning.residual import edited_residual
 from adaflow_core.progress import Monitor, Progress
-from adaflow_core.storage.cache import Cache
+from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import EditResult, Segments
 from adaflow_core.video.types import Video
@@ -199,6 +199,15 @@ def test_a_crossfade_that_is_longer_than_ranges_allow_is_noted() -> None:
     assert crossfade_notes(replace(ranges, crossfade=9), np.array([8, 20, 24]), 30) == [], "where nothing crosses over"
 
 
+def test_numbers_of_numpy_become_pythons() -> None:
+    """Else a report, a project and a key would have none, or others."""
+    ranges = PromptRange(np.int64(0), np.int64(7), "a"), PromptRange(0, 0, "b", seconds=(np.float32(2), np.float32(4)))
+    given = Timeline(ranges, np.int64(2))  # type: ignore[arg-type]
+    asked = [{"frames": [0, 7], "prompt": "a"}, {"seconds": [2.0, 4.0], "prompt": "b"}]
+    assert json.loads(json.dumps([given.as_json(), given.crossfade])) == [asked, 2]
+    assert cache_key(range=asdict(ranges[0])) == cache_key(range=asdict(PromptRange(0, 7, "a")))
+
+
 def test_ranges_that_touch_and_say_the_same_are_one_stretch() -> None:
     found = stretches(timeline((0, 4, "a"), (4, 8, "a"), (9, 12, "a")), NO_CUTS, 12)
     assert [(part.start, part.end) for part in found] == [(0, 8), (9, 12)]
@@ -346,24 +355,42 @@ def test_the_seconds_of_a_stage_are_added() -> None:
 def test_a_stretch_tells_of_itself_alone(
     engine: AdaFlow, drawn_frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its seconds and warnings are not those of the stretches before it too."""
-    edit = EditJob.edit
+    """Its seconds and warnings are not those of the stretches before it too, and not of the whole film."""
+    edit, kept, run = EditJob.edit, EditJob.kept, [1]
+
+    def noting(job: EditJob, *how: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        job.monitor.note(f"in run {run[0]}")
+        return kept(job, *how)
 
     def noted(job: EditJob, **how: Any) -> EditResult:
-        job.monitor.note(f"of {job.positive.text}")
+        job.monitor.note("the disk is full")
         job.monitor.seconds["edit"] = job.monitor.seconds.get("edit", 0.0) + 1000.0
         return edit(job, **how)
 
     monkeypatch.setattr(EditJob, "edit", noted)
+    monkeypatch.setattr(EditJob, "kept", noting)
     plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
-    ranges = (PromptRange(0, 5, "a cup", "a red ball"), PromptRange(7, 9, "a cube", "a red ball"))
+    ranges = (
+        PromptRange(0, 4, "a zeppelin", "a red ball"), PromptRange(4, 7, "a blue ball", "a red gondola"),
+        PromptRange(8, 11, "a red ball, watercolour", "a red gondola"),
+    )  # fmt: skip
     result = engine.edit_timeline(plan, Timeline(ranges, 40), QUICK)
     assert "crossfade of 40 frames" in result.warnings[0], "which is of all of them"
+    assert result.warnings[1:3] == ("in run 1", "the disk is full")
     parts = result.report["stretches"]
-    assert [part["warnings"][0] for part in parts] == ["of a cup", "of a cube"]
-    assert [part["seconds"]["edit"] // 1000 for part in parts] == [1, 1]
-    assert result.report["seconds"]["edit"] // 1000 == 2
-    assert {"of a cup", "of a cube"} <= set(result.warnings)
+    unknown = [warning for part in parts for warning in part["warnings"]]
+    assert ["zeppelin" in unknown[0], *("gondola" in told for told in unknown[1:])] == [True] * 3
+    assert len(unknown) == 3, "and what is said of a run is of none"
+    starts = ["frames 0:4: ", "frames 4:7: ", "frames 8:11: "]
+    told = tuple(start + warning for start, warning in zip(starts, unknown, strict=True))
+    assert result.warnings[3:] == told and result.report["warnings"] == list(result.warnings)
+    assert [part["seconds"]["edit"] // 1000 for part in parts] == [1, 1, 1]
+    assert result.report["seconds"]["edit"] // 1000 == 3
+    run[0] = 2  # from the cache
+    assert engine.edit_timeline(plan, Timeline(ranges, 40), QUICK).warnings[1:] == ("in run 2", *told)
+    alike = tuple(replace(part, source_prompt="a red gondola") for part in ranges[1:])
+    warnings = engine.edit_timeline(plan, Timeline(alike), QUICK).warnings
+    assert warnings == ("in run 2", "the disk is full", unknown[1]), "which is said of both"
 
 
 def test_a_stopped_timeline_goes_on_with_what_is_missing(engine: AdaFlow, drawn_frames: np.ndarray) -> None:

@@ -53,7 +53,7 @@ def serve_page(folder: Path, model: str = "embedded", models: tuple[str, ...] = 
         patch.setenv("ADAFLOW_CACHE", str(folder / "cache"))
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
         patch.setenv("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")  # as app.py does
-        blocks = build(Studio(model, "cpu", folder / "results", models=models))
+        blocks = build(Studio(model, "cpu", folder / "gradio" / "results", models=models))
         _, url, _ = blocks.launch(
             server_name="127.0.0.1", quiet=True, prevent_thread_lock=True, allowed_paths=[str(folder)], **launch
         )

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from adaflow_core.picture.by_hand import ByHand, changed_region, read_pictures
 from adaflow_core.picture.changes import Given, carry_changes, hardly_changed
 from adaflow_core.picture.region import Region
 from adaflow_core.picture.region.carry import Source
-from adaflow_core.progress import Monitor, Progress
+from adaflow_core.progress import Monitor, Progress, in_threads
 from adaflow_core.report.export import edit_command
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
@@ -80,6 +81,19 @@ def test_between_two_given_frames_one_goes_over_into_the_other() -> None:
     made, _ = carried(frames, [], {0: bright, 8: dark})
     levels = made.mean(axis=(1, 2, 3))
     assert (np.diff(levels) < 0).all() and (made[0] == bright).all() and (made[8] == dark).all()
+
+
+@pytest.mark.parametrize("given", [(4,), (1, 7), (3, 8, 10)])
+def test_ways_are_gone_in_threads_with_the_same_bytes(given: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.concatenate([textured(9), 255 - textured(5)])
+    pictures = {t: striped(frames[t], np.s_[30:60, 30:60]) for t in given}
+    made = []
+    for threads in (1, 4):
+        monkeypatch.setattr("adaflow_core.progress.THREADS", threads)
+        monkeypatch.setattr("adaflow_core.picture.region.ways.in_threads", partial(in_threads, threads=threads))
+        made.append(carried(frames, [9], pictures))
+    for one, other in zip(*made, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_nothing_crosses_a_cut() -> None:
@@ -159,6 +173,10 @@ def test_every_door_takes_it(engine: AdaFlow, plan: Plan, given: tuple[int, np.n
     assert (draft.frames == engine.edit(plan, PROMPT, calm, by_hand=by_hand).frames[keyframes]).all()
     take = engine.retake(plan, film, (4, 7), "a pink ball", QUICK, by_hand=by_hand)
     assert (take.frames[:4] == film.frames[:4]).all() and (take.frames[7:] == film.frames[7:]).all()
+    alone = engine.edit(plan, "", QUICK, by_hand=by_hand)
+    assert alone.bounds is not None and (alone.frames[alone.bounds == 0] == plan.video.frames[alone.bounds == 0]).all()
+    takes = [engine.retake(plan, alone, (4, 7), shown, QUICK, by_hand=by_hand) for shown in (SOURCE, "a pink ball")]
+    assert takes[0].bounds is not None and takes[1].bounds is None, "of which one is held to what was changed"
     mask = np.zeros((12, 64, 64), bool)
     mask[:, 20:44, 20:44] = True
     region = Region(masks=mask, feather=2)

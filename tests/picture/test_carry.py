@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
+from threading import active_count
 
 import numpy as np
 import pytest
 import torch
 
 from adaflow_core.editing.place.cutout import cleaned, guided, iou
+from adaflow_core.errors import Stopped
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.picture.region.carry import Source, carry
-from adaflow_core.progress import Monitor, Progress
+from adaflow_core.progress import Monitor, Progress, in_threads
 from scenes.render import render
 from scenes.world import sample
 
@@ -44,6 +47,24 @@ def test_a_mask_follows_its_thing(motion: str, least: float) -> None:
     found = carried(source, cuts, {best: truth[best]})
     assert (found[best] == truth[best]).all()
     assert np.mean([iou(*pair) for pair in zip(found, truth, strict=True)]) > least
+
+
+def test_shots_and_ways_are_gone_in_threads_with_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, truth, _ = drawn("drift")
+    cuts, painted = np.array([5, 9]), {1: truth[1], 4: truth[4], 7: truth[7]}
+    alone = carried(source, cuts, painted)
+    monkeypatch.setattr("adaflow_core.progress.THREADS", 4)
+    monkeypatch.setattr("adaflow_core.picture.region.ways.in_threads", partial(in_threads, threads=4))
+    np.testing.assert_array_equal(carried(source, cuts, painted), alone)
+    most: list[int] = []
+    with Monitor(lambda _: most.append(active_count())).stage("carry", 24) as stage:
+        carry(source, cuts, painted, stage)
+    assert max(most) > most[0] + 1, "at a time"
+    told: list[Progress] = []
+    stopped = Monitor(told.append, lambda: bool(told) and told[-1].done > 8)
+    with pytest.raises(Stopped), stopped.stage("carry", 24) as stage:
+        carry(source, cuts, painted, stage)
+    assert stage.done < stage.total, "threads end with the frame at hand"
 
 
 def test_what_was_painted_stays_however_small() -> None:

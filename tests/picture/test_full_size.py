@@ -21,6 +21,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.picture import full_size
 from adaflow_core.picture.enlarge import lay_over
 from adaflow_core.picture.full_size import FullSize, deliver_edit, source_size
+from adaflow_core.picture.region.mask import feathered
 from adaflow_core.planning.analysis import source_video
 from adaflow_core.progress import Monitor
 from adaflow_core.report.export import edit_command
@@ -80,6 +81,26 @@ def test_what_the_edit_leaves_alone_is_the_sources_own(
     assert (lay_over(source, small, small) == source).all()
 
 
+@pytest.mark.parametrize("feather", [0, 2])
+def test_beyond_a_regions_feather_every_pixel_is_the_sources(
+    drawn: Callable[[str], tuple[np.ndarray, np.ndarray]], feather: int
+) -> None:
+    source, _ = drawn("ball.mp4")
+    height, width = 302, 322  # of which no pixel of the working size covers a whole number
+    source = source[:height, :width]
+    small = smaller(source, WORKING, WORKING)
+    weights = feathered(np.hypot(*(np.indices((WORKING, WORKING)) - 40.5)) < 20, feather)
+    share = weights[..., None] / 255
+    edited = (small + share * (np.array([200.0, 30, 30]) - small)).round().astype(np.uint8)
+    made = lay_over(source, small, edited, weights)
+    rows, columns = (((np.arange(n) + 0.5) * WORKING / n).astype(int) for n in (height, width))
+    outside = weights[rows][:, columns] == 0
+    assert (made[outside] == source[outside]).all()
+    assert (lay_over(source, small, edited)[outside] != source[outside]).any(), "where no region bounds it"
+    middle = made[100:140, 110:150]
+    assert np.abs(middle.astype(int) - [200, 30, 30]).max() < 3
+
+
 def test_a_thing_that_is_gone_leaves_no_outline() -> None:
     y, x = np.mgrid[0:FULL, 0:FULL]
     ground = np.stack([90 + 20 * np.sin(x / 60), 120 + 20 * np.sin(y / 50), np.full_like(x, 60)], -1)
@@ -99,11 +120,14 @@ def test_parts_are_enlarged_as_the_whole_is(size: tuple[int, int], monkeypatch: 
     small = smaller(source, 192, 128)
     edited = small.copy()
     edited[20:110, 30:100] = 255 - edited[20:110, 30:100]
+    bounds = np.zeros((128, 192), np.uint8)
+    bounds[15:100, 25:110] = 255
     monkeypatch.setattr("adaflow_core.picture.enlarge.TILE", 100)
-    made = lay_over(source, small, edited)
+    made, bounded = lay_over(source, small, edited), lay_over(source, small, edited, bounds)
     monkeypatch.setattr("adaflow_core.picture.enlarge.TILE", 10_000)
     monkeypatch.setattr("adaflow_core.picture.enlarge.MARGIN", 64)
     assert (lay_over(source, small, edited) == made).all()
+    assert (lay_over(source, small, edited, bounds) == bounded).all() and (bounded != made).any()
 
 
 def planned(path: Path, tmp_path: Path, frames: slice | None = None, size: tuple[int, int] = (192, 128)) -> Video:

@@ -73,7 +73,7 @@ def test_outside_the_feather_every_byte_is_the_sources(engine: AdaFlow, plan: Pl
     config = EditConfig(steps=2, focus=focus)
     result = whole(engine, plan, config, REGION)
     outside, source = mask.weights == 0, plan.video.frames
-    assert (result.frames[outside] == source[outside]).all()
+    assert (result.frames[outside] == source[outside]).all() and (result.bounds == mask.weights).all()
     assert (result.frames[BOX] != source[BOX]).any(axis=-1).mean() > 0.5
     assert result.report["region"] == REGION.as_json() and whole(engine, plan, config, None).report["region"] is None
     if not focus:  # latents are free, so that nothing tells the region's edit from the whole frame's
@@ -83,6 +83,7 @@ def test_outside_the_feather_every_byte_is_the_sources(engine: AdaFlow, plan: Pl
 def test_an_edit_is_the_edit_of_a_timeline_with_one_range(engine: AdaFlow, plan: Plan) -> None:
     edited = engine.edit(plan, PROMPT, QUICK, region=REGION)
     assert (edited.frames == whole(engine, plan, QUICK, REGION).frames).all()
+    assert (edited.bounds == engine.region(plan, REGION).weights).all(), "as delivery keeps to it"
 
 
 def test_drafts_timelines_and_takes_keep_to_it(engine: AdaFlow, plan: Plan) -> None:

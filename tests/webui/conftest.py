@@ -1,7 +1,11 @@
-"""The page of one server in a real browser, a new one for each file: while it runs, no other loop can."""
+"""Where pages and their clients keep files; and the page of one server in a real browser.
+
+The browser is a new one for each file: while it runs, no other loop can.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,15 @@ if TYPE_CHECKING:
 # What the console says when Gradio ends a session's stream with its last event though the next has just joined, whose
 # stream is then broken off. The page opens another.
 _STREAM_ENDED = "Unexpected error 404: Not Found", "ERR_INCOMPLETE_CHUNKED_ENCODING", "network error"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files_of_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Pages that are only built keep files too, and Gradio's client leaves a folder for each file that it fetches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.getbasetemp()))
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        yield
 
 
 @pytest.fixture(scope="session")

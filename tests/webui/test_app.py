@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -130,6 +131,22 @@ def test_uploads_have_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.
     assert [path.name for path in tmp_path.iterdir()] == ["of-others.mp4"]
 
 
+def test_results_are_served_from_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies elsewhere Gradio hashes and copies in its one loop, each time that it is shown."""
+    import gradio as gr
+
+    import app
+
+    uploads = tmp_path / "uploads"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    studio = app._build_studio(app.parse(["--no-public"]), tmp_path, uploads, zero=False)
+    result = studio.folder / "secret" / "edit.mp4"
+    result.parent.mkdir(parents=True)
+    result.write_bytes(b"x")
+    served = asyncio.run(gr.Video(render=False).async_move_resource_to_block_cache(str(result)))
+    assert served == str(result) and [file for file in tmp_path.rglob("*") if file.is_file()] == [result]
+
+
 def test_strangers_have_a_cache_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import app
     from webui.serving import logs
@@ -138,7 +155,7 @@ def test_strangers_have_a_cache_of_their_own(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("ADAFLOW_CACHE", "")
     monkeypatch.setattr(logs, "set_up", lambda: None)
 
-    def look(args: object, folder: Path, zero: bool) -> None:
+    def look(args: object, folder: Path, uploads: Path, zero: bool) -> None:
         assert Path(os.environ["ADAFLOW_CACHE"]) == folder / "cache"
         raise AdaFlowError("that is all")
 
@@ -156,10 +173,10 @@ def test_the_precision_reaches_the_models(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(AdaFlow, "from_pretrained", lambda model, **named: asked.append(named["dtype"]))
     monkeypatch.setattr(TeamEngine, "of", lambda model, gpus, **named: asked.append(named["dtype"]))
     for flags in ([], ["--dtype", "float32"], ["--dtype", "float32", "--gpus", "2"]):
-        studio = app._build_studio(app.parse(["--no-public", *flags]), tmp_path, zero=False)
+        studio = app._build_studio(app.parse(["--no-public", *flags]), tmp_path, tmp_path, zero=False)
         studio.engines.load("embedded")
     assert asked == ["auto", "float32", "float32"]
-    forked = app._build_studio(app.parse(["--no-public", "--dtype", "float32"]), tmp_path, zero=True)
+    forked = app._build_studio(app.parse(["--no-public", "--dtype", "float32"]), tmp_path, tmp_path, zero=True)
     assert forked.engines.dtype == "auto" and forked._run.dtype == "float32"  # type: ignore[attr-defined]
 
 

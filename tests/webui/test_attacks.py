@@ -10,16 +10,25 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx
+import numpy as np
 import pytest
 import torch
 
+from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.film.project import Project
 from adaflow_core.model.loading import EMBEDDED, load_backbone
+from adaflow_core.progress import Monitor
+from adaflow_core.report.scores import Scores
+from adaflow_core.types import EditResult
+from adaflow_core.video.decode import decode_video
 from helpers.jobs import finish
+from webui.jobs.finished import write_finished
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -88,7 +97,8 @@ def victim(tmp_path_factory: pytest.TempPathFactory, drawn_clip: Path) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADAFLOW_CACHE", str(folder / "cache"))
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
-        studio = Studio("embedded", "cpu", folder / "results", limits=replace(PUBLIC, megabytes=1), public=True)
+        results = folder / "uploads" / "results"  # as app.py has them
+        studio = Studio("embedded", "cpu", results, limits=replace(PUBLIC, megabytes=1), public=True)
         server = serve(studio, folder / "uploads")
         with httpx.Client(timeout=60) as client:
             yield Victim(server.address, folder, secret, studio, client)
@@ -110,11 +120,8 @@ def tells_nothing(text: str, victim: Victim) -> None:
 
 @pytest.mark.parametrize("route", ["/gradio_api/file=", "/file=", "/gradio_api/file/", "/static/", "/assets/"])
 def test_no_address_gives_files_from_outside(victim: Victim, route: str) -> None:
-    (victim.folder / "results").mkdir(exist_ok=True)
-    result = victim.folder / "results" / "edit.mp4"  # another's, of which no copy was handed out
-    shutil.copy(victim.secret, result)
     content = victim.secret.read_bytes()
-    tried = [str(victim.secret), str(result), "/etc/passwd", "app.py", "./requirements.txt", str(ROOT / "app.py")]
+    tried = [str(victim.secret), "/etc/passwd", "app.py", "./requirements.txt", str(ROOT / "app.py")]
     tried += [f"{victim.uploads}/../secret.mp4", "../" * 12 + "etc/passwd", "/proc/self/environ", "~/.bashrc"]
     tried += [quote(path, safe="") for path in tried] + [quote(quote(path, safe=""), safe="") for path in tried]
     tried += [
@@ -129,6 +136,24 @@ def test_no_address_gives_files_from_outside(victim: Victim, route: str) -> None
         assert answer.status_code >= 400 or answer.headers["content-type"].startswith("text/html"), (route, path)
         assert content not in answer.content and b"root:x:0" not in answer.content, path
         assert b"argparse" not in answer.content and b"jobs" not in answer.content, path
+
+
+def test_of_a_result_no_more_is_found_than_was_given(victim: Victim, drawn_clip: Path) -> None:
+    """Its address cannot be guessed, and neither can that of the source by it."""
+    video = decode_video(drawn_clip, size=(64, 64), frames=slice(0, 2))
+    result, plan = (
+        EditResult.of(video, np.array(video.frames), {"takes": ()}, ()),
+        cast(Any, SimpleNamespace(video=video)),
+    )
+    project, scores = Project(drawn_clip, PlanConfig(), EditConfig(), ()), Scores(None, None, None)
+    folder = victim.studio._new_folder()
+    made = write_finished(folder, plan, result, project, "a ball", "", scores, Monitor(), public=True)
+    assert folder.is_relative_to(victim.uploads) and len(folder.name) >= 16
+    for given in (made.edit, made.source, made.report):
+        assert victim.get(f"/gradio_api/file={quote(str(given))}").status_code == 200
+    guesses = [folder.parent, folder, made.source.parent, folder / made.source.name, folder.parent / made.edit.name]
+    for guess in (*map(str, guesses), f"{folder}/", f"{folder}/*", f"{folder.parent}/*/{made.edit.name}"):
+        assert victim.get(f"/gradio_api/file={quote(guess)}").status_code == 403, guess
 
 
 def test_no_file_parameter_takes_files_from_outside(victim: Victim) -> None:

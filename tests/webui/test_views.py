@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,10 @@ from adaflow_core.report.scores import Scores
 from helpers.plans import FINE, small_plan
 from webui import views
 from webui.jobs.queue import Snapshot
+from webui.theme import CSS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def snapshot_of(**changes: Any) -> Snapshot:
@@ -135,3 +140,29 @@ def test_one_frame_is_no_plural() -> None:
 
     info = VideoInfo(Path("a.mp4"), 64, 48, Fraction(10), 1, 0.1, "h264", 0, False)
     assert views.video_line(info).startswith("1 frame, 0.1 s, 10 frames per second")
+
+
+def test_little_is_not_nothing() -> None:
+    assert "under 1%" in views.scores(Scores(0.83, 0.004, None)) and ">0%" in views.scores(Scores(0.83, 0.0, None))
+    edit: Any = SimpleNamespace(video="a.mp4", prompt="a cube", settings="", scores=Scores(0.83, 0.004, None))
+    assert "<td>7</td>" in views.history({7: edit}) and "under 1%" in views.history({7: edit})
+
+
+@pytest.mark.browser
+def test_a_word_that_is_wider_than_a_phone_is_broken(browser: Browser) -> None:
+    """The page cuts off what is wider, so that it could not be read by scrolling either."""
+    word = "a_film_" * 40 + ".mp4"
+    shown = [
+        views.quote(word),
+        views.line(word),
+        views.notice([word]),
+        views.notes([word]),
+        views.progress(snapshot_of(state="failed", problem=word)),
+        views.aside([snapshot_of(title=word)]),
+        views.progress(snapshot_of(progress=Progress(word, 3, 12, 6.0))),
+    ]
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_content(f'<style>{CSS}</style><div class="gradio-container">{"".join(shown)}</div>')
+    wide = "[...document.querySelectorAll('p, div, strong, span')].filter((e) => e.scrollWidth > innerWidth)"
+    assert page.evaluate(f"{wide}.map((e) => e.outerHTML.slice(0, 60))") == []
+    page.close()

@@ -54,7 +54,7 @@ def test_keyframes_by_hand_go_with_the_frames_that_they_are_counted_in(blocks: g
     frames, keyframes_at = labelled(blocks, "Frame range"), labelled(blocks, "Keyframes set by hand")
     (cleared,) = [event for event in blocks.fns.values() if targets(event, frames) == ["input"]]
     assert cleared.outputs == [keyframes_at] and cleared.js == "() => ['']"
-    for event in named(blocks, "uploaded", "example", "another_plan"):
+    for event in named(blocks, "uploaded", "example", "trimmed", "another_plan"):
         assert keyframes_at in event.outputs
 
 
@@ -116,6 +116,15 @@ def test_drafts_and_searches_do_not_wait_for_those_before(blocks: gr.Blocks) -> 
     assert all(made.trigger_mode == "multiple" and begun in made.inputs for made in named(blocks, "draft", "place"))
 
 
+def test_what_is_pressed_again_while_it_is_planned_is_not_left_out(blocks: gr.Blocks) -> None:
+    """The planning is followed by an event of its own, and known to the next press, which takes its place."""
+    begun, shown = named(blocks, "begin", "begin_planning"), named(blocks, "show_planning", "follow_planning")
+    assert len(begun) == 4 and all(event.outputs[0] is event.inputs[0] for event in begun)
+    assert {event.trigger_after for event in shown} == {event._id for event in begun}
+    assert {event.trigger_mode for event in shown} == {"multiple"}
+    assert {event.trigger_mode for event in named(blocks, "preview")} == {"always_last"}
+
+
 def test_an_edit_is_one_that_the_tab_watches_as_it_is_queued(blocks: gr.Blocks) -> None:
     """Not by an event of its own, which another video may come before."""
     watched = named(blocks, "choose_shown")[0].inputs[-1]
@@ -128,7 +137,7 @@ def test_a_tab_keeps_the_rows_of_prompts_as_they_are_typed(blocks: gr.Blocks) ->
     for component in (prompts, takes, labelled(blocks, "Delivered size")):
         (changed,) = [event for event in blocks.fns.values() if "change" in targets(event, component)]
         (kept,) = [event for event in blocks.fns.values() if event.trigger_after == changed._id]
-        assert "adaflow.keep({ settings })" in kept.js and len(kept.inputs) == len(SETTINGS)
+        assert "adaflow.keep({ settings: [" in kept.js and len(kept.inputs) == len(SETTINGS)
         assert component in kept.inputs
         # All other settings too, but for the model, whose own come when it is loaded.
         assert [each for each in kept.inputs if "change" not in targets(changed, each)] == [labelled(blocks, "Model")]

@@ -46,5 +46,6 @@ class VideoStep:
                     interactive=False,
                     visible=bool(clips),
                 )
-                self.described = gr.State([])  # the video that is described, changed in place
+                # Changed in place: the video that is described, and those that the page itself shows next.
+                self.described, self.expected = gr.State([]), gr.State([])
                 self.video_id = gr.Textbox(label="Video's id", visible=False)

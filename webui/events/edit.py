@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -25,6 +26,7 @@ from webui.events.common.outputs import (
     CompareOutputs,
     HistoryOutputs,
     PlaceOutputs,
+    PreviewOutputs,
     WatchOutputs,
     unchanged,
 )
@@ -41,6 +43,30 @@ from webui.studio import Studio, check_deliver
 
 _MOST_EDITS = 12  # that are listed as edits so far
 Rows = list[Row]
+
+
+@dataclass(frozen=True)
+class EditAsked:
+    """What an edit is to be, as the page or a program says it; `shown` is what the components of `EDIT` show."""
+
+    prompt: str
+    prompting: str
+    prompts: Rows
+    rows_of: Row | None
+    crossfade: float | None
+    takes: Any
+    deliver: str
+    over: Over | None
+    shown: Sequence[Any]
+
+    @property
+    def by_shot(self) -> bool:
+        return self.prompting != views.ONE
+
+    @property
+    def frames_between(self) -> int:
+        """Of a crossfade."""
+        return CROSSFADE if self.crossfade is None else int(self.crossfade)
 
 
 class EditEvents:
@@ -108,45 +134,39 @@ class EditEvents:
         empty prompt leaves its frames as they are. They are of the plan's frames, or of those that `rows_of` says
         (`common/rows.py`). `deliver`: "source" or "working", the size of what is written.
         """
-        asked = prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over
+        asked = EditAsked(prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over, shown)
         with refuse_on_error():
-            return self.submit(new_id(), plan_id, *asked, shown)
+            return self.submit(new_id(), plan_id, asked)
 
-    def submit(
-        self, job_id: str, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None,
-        crossfade: float | None, takes: Any, deliver: str, over: Over | None, shown: Sequence[Any],
-    ) -> str:  # fmt: skip
+    def submit(self, job_id: str, plan_id: str | None, asked: EditAsked) -> str:
         """As `edit`, under this job's id; AdaFlowError where it cannot be done."""
-        config = EditConfig(**self.asked(plan_id, EDIT, shown))
+        config = EditConfig(**self.asked(plan_id, EDIT, asked.shown))
         stored = self.studio.kept.find_plan(plan_id)
-        parts = *asked_over(stored, over), deliver
-        if prompting == views.ONE and not takes:
-            return self.studio.edit(plan_id, prompt or "", config, (), *parts, job_id=job_id)
-        whole = [{"frames": [0, len(stored.plan.video) if stored else 1], "prompt": prompt}]
-        check_takes(takes or (), "the takes")
-        by_shot = prompting != views.ONE
-        ranges = _ranges(prompts if by_shot else whole)
-        if stored and rows_of:  # they may be of another range of the file's frames
-            found = carry(stored.plan, prompts if by_shot else (), takes or (), rows_of)
-            ranges, takes = _seen(found) if by_shot else ranges, found.takes
-        timeline = Timeline(ranges, CROSSFADE if crossfade is None else int(crossfade))
-        return self.studio.edit(plan_id, timeline, config, self._allowed(takes or ()), *parts, job_id=job_id)
+        parts = *asked_over(stored, asked.over), asked.deliver
+        if not asked.by_shot and not asked.takes:
+            return self.studio.edit(plan_id, asked.prompt or "", config, (), *parts, job_id=job_id)
+        whole = [{"frames": [0, len(stored.plan.video) if stored else 1], "prompt": asked.prompt}]
+        takes = asked.takes or ()
+        check_takes(takes, "the takes")
+        ranges = _ranges(asked.prompts if asked.by_shot else whole)
+        if stored and asked.rows_of:  # they may be of another range of the file's frames
+            found = carry(stored.plan, asked.prompts if asked.by_shot else (), takes, asked.rows_of)
+            ranges, takes = _seen(found) if asked.by_shot else ranges, found.takes
+        timeline = Timeline(ranges, asked.frames_between)
+        return self.studio.edit(plan_id, timeline, config, self._allowed(takes), *parts, job_id=job_id)
 
-    def check(
-        self, model: str, prompting: str, prompts: Rows, rows_of: Row | None, crossfade: float | None, takes: Any,
-        deliver: str, shown: Sequence[Any],
-    ) -> None:  # fmt: skip
+    def check(self, model: str, asked: EditAsked) -> None:
         """AdaFlowError for what is wrong with an edit whatever its plan will be: it is said before planning starts.
 
         Where no row has a prompt, rows of other frames may, which come back with these.
         """
-        EditConfig(**asked_values(EDIT, self.studio.profile(model), shown, self.studio.public))
-        check_deliver(deliver)
-        check_takes(takes or (), "the takes")
-        if prompting != views.ONE and prompts:
-            ranges = _ranges(prompts)
-            if ranges or not (rows_of or {}).get("others"):
-                Timeline(ranges, CROSSFADE if crossfade is None else int(crossfade))
+        EditConfig(**asked_values(EDIT, self.studio.profile(model), asked.shown, self.studio.public))
+        check_deliver(asked.deliver)
+        check_takes(asked.takes or (), "the takes")
+        if asked.by_shot and asked.prompts:
+            ranges = _ranges(asked.prompts)
+            if ranges or not (asked.rows_of or {}).get("others"):
+                Timeline(ranges, asked.frames_between)
         self.studio.check_room()
 
     def _allowed(self, takes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -252,14 +272,14 @@ class EditEvents:
         beside = finished.parent if finished and finished.parent in edits else ""
         pictures = self.show_beside(shown, beside, len(finished.after) // 2 if finished else 0)
         chosen = {"value": shown if shown in edits else None}, {"value": beside}
-        return _history_outputs(edits, shown, *chosen)._replace(**pictures._asdict())
+        return _history_outputs(edits, _numbers(job_ids), shown, *chosen)._replace(**pictures._asdict())
 
     def more_history(self, job_ids: str, shown: str) -> HistoryOutputs:
         """The same where an edit has ended aside: what is shown, and what stands beside it, stays."""
-        return _history_outputs(self._edits(job_ids), shown, {}, {})
+        return _history_outputs(self._edits(job_ids), _numbers(job_ids), shown, {}, {})
 
     def _edits(self, job_ids: str) -> dict[str, FinishedEdit]:
-        found = ((job_id, self.finished(str(job_id))) for job_id in json.loads(job_ids or "[]"))
+        found = ((str(job_id), self.finished(str(job_id))) for job_id in json.loads(job_ids or "[]"))
         return dict(islice(((job_id, edit) for job_id, edit in found if edit is not None), _MOST_EDITS))
 
     def show_beside(self, job_id: str, beside: str, number: float) -> BesideOutputs:
@@ -302,39 +322,43 @@ class BeginEvents:
 
     @named(*PLAN, *EDIT)
     async def begin(
-        self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
-        begun: Begun, watched: Watched, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None,
+        self, planning: str, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str,
+        frames: str, begun: Begun, watched: Watched, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None,
         crossfade: float | None, takes: Any, deliver: str, over: Over | None, over_id: str, *shown: Any,
-    ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
-        """Plan again if the settings have changed, then edit: the outputs of a preview, and the id of the edit's job.
+    ) -> tuple[str, str]:  # fmt: skip
+        """Edit, after a planning if the settings have changed, and in the place of an edit whose `planning` still runs.
 
-        The id is told at once, so that the browser finds the edit later.
+        The jobs of the planning, "" where there is none, and of the edit, by which the browser finds it later.
         """
         previous, job_id = self.studio.kept.find_plan(plan_id), new_id()
         planned, edited = shown[: len(PLAN)], shown[len(PLAN) :]
         forecast = [value for name, value in zip(EDIT, edited, strict=True) if name in FORECAST]
         with refuse_on_error():
             over = held(self.studio, over, over_id)
+            asked = EditAsked(prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over, edited)
             self.editing.check_not_empty(prompt, prompting, over)
-            self.editing.check(model, prompting, prompts, rows_of, crossfade, takes, deliver, edited)
+            self.editing.check(model, asked)
             request = await self.planning.asked(video, source_prompt, model, side, frames, begun, (*planned, *forecast))
-            asked = prompt, prompting, prompts, rows_of, crossfade, takes, deliver, over, edited
-            if made := previous is not None and previous.answers(request):
+            self.studio.jobs.leave(planning, replaced=True)
+            if previous is not None and previous.answers(request):
                 await asyncio.to_thread(self._submit, job_id, watched, asked, plan_id)
+                return "", job_id
             then = partial(self._edit, job_id, watched, asked)
-            plan_job = "" if made else self.studio.plan(request, previous, then)
-        told: Any = job_id
-        async for outputs in self.planning.show_plan(plan_job, previous, begun, "edit"):
-            yield *outputs, told
-            told = gr.skip()  # by the next ones it may be another's
+            return self.planning.start(request, previous, begun, then), job_id
 
-    def _submit(self, job_id: str, watched: Watched, asked: tuple[Any, ...], plan_id: str | None) -> str:
+    async def show_planning(self, planning: str, plan_id: str | None, begun: Begun) -> AsyncIterator[PreviewOutputs]:
+        """Show the planning that `begin` has begun."""
+        previous = self.studio.kept.find_plan(plan_id)
+        async for outputs in self.planning.show_plan(planning, previous, begun, "edit"):
+            yield outputs
+
+    def _submit(self, job_id: str, watched: Watched, asked: EditAsked, plan_id: str | None) -> str:
         """As `EditEvents.submit`; from now on the tab follows this edit, or another video puts it aside."""
-        self.editing.submit(job_id, plan_id, *asked)
+        self.editing.submit(job_id, plan_id, asked)
         watched.turn_to(job_id)
         return job_id
 
-    def _edit(self, job_id: str, watched: Watched, asked: tuple[Any, ...], plan_id: str) -> str:
+    def _edit(self, job_id: str, watched: Watched, asked: EditAsked, plan_id: str) -> str:
         """In the thread of the jobs: where nobody may wait for it, what is wrong is said by the job itself."""
         try:
             return self._submit(job_id, watched, asked, plan_id)
@@ -374,16 +398,26 @@ def _compare_outputs(finished: FinishedEdit, frame: int, other: FinishedEdit | N
     )
 
 
+def _numbers(job_ids: str) -> dict[str, int]:
+    """The numbers of the edits that a browser remembers, from its first one on: an edit keeps its own."""
+    remembered = json.loads(job_ids or "[]")
+    return {str(job_id): len(remembered) - place for place, job_id in enumerate(remembered)}
+
+
 def _history_outputs(
-    edits: dict[str, FinishedEdit], shown: str, chosen: dict[str, Any], beside: dict[str, Any]
+    edits: dict[str, FinishedEdit],
+    numbers: dict[str, int],
+    shown: str,
+    chosen: dict[str, Any],
+    beside: dict[str, Any],
 ) -> HistoryOutputs:
     """All edits; `chosen` and `beside` are what is said to the lists beside their choices."""
-    names = [(views.edit_name(edit, len(edits) - place), key) for place, (key, edit) in enumerate(edits.items())]
+    names = [(views.edit_name(edit, numbers[key]), key) for key, edit in edits.items()]
     others = [(name, key) for name, key in names if key != shown]
     return unchanged(
         HistoryOutputs,
         history=gr.Accordion(visible=bool(others)),
-        history_table=views.history(list(edits.values())),
+        history_table=views.history({numbers[key]: edit for key, edit in edits.items()}),
         shown=gr.Dropdown(choices=names, **chosen),
         beside=gr.Dropdown(choices=[("its source", ""), *others], visible=shown in edits, **beside),
     )
@@ -433,7 +467,9 @@ def _watch_outputs(snapshot: Snapshot) -> WatchOutputs:
         video_file=str(finished.delivered),
         small_file=gr.DownloadButton(value=str(finished.edit), visible=finished.delivered != finished.edit),
         report_file=str(finished.report),
-        project_file=str(finished.project),
+        project_file=gr.DownloadButton(
+            value=finished.project and str(finished.project), visible=finished.project is not None
+        ),
         command=finished.command,
         report=json.loads(finished.report.read_text(encoding="utf-8")),
         shown_job=snapshot.id,

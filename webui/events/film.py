@@ -188,6 +188,7 @@ class FilmEvents:
         self,
         path: str,
         video: str | None,
+        expected: list[str] | None = None,
         begun: Begun | None = None,
         region_job_id: str = "",
     ) -> list[Any]:
@@ -224,6 +225,8 @@ class FilmEvents:
             over=over,
         )
         settings = asdict(project.plan) | asdict(project.edit)
+        if expected is not None:
+            expected.append(outputs.video)
         leave_video(self.studio.jobs, begun or Begun(), region_job_id)
         profile = self.studio.profile(model).within(project.edit.max_steps, project.edit.steps)
         return [*outputs, *model_shown(self.studio, model), *shown_values(ALL, profile, settings)]

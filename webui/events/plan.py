@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,12 +68,40 @@ class PlanEvents:
             yield update
 
     @named(*PLAN, *FORECAST)
+    async def begin_planning(
+        self, planning: str, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str,
+        frames: str, begun: Begun, *shown: Any,
+    ) -> str:  # fmt: skip
+        """Begin the planning before something else, in the place of `planning`, the one for what was asked before.
+
+        Returns its job's id, for `follow_planning`; "" where the plan is of these settings.
+        """
+        previous = self.studio.kept.find_plan(plan_id)
+        with refuse_on_error():
+            request = await self.asked(video, source_prompt, model, side, frames, begun, shown)
+            self.studio.jobs.leave(planning, replaced=True)
+            return "" if previous and previous.answers(request) else self.start(request, previous, begun)
+
+    def start(
+        self, request: Request, previous: StoredPlan | None, begun: Begun, then: Callable[[str], str] | None = None
+    ) -> str:
+        """Queue a planning that the tab can stop from now on, and return its job's id; `then` as in `Studio.plan`."""
+        job_id = self.studio.plan(request, previous, then)
+        begun.plans.append(job_id)
+        return job_id
+
+    async def follow_planning(self, planning: str, plan_id: str | None, begun: Begun) -> AsyncIterator[PreviewOutputs]:
+        """Show the planning that `begin_planning` has begun."""
+        async for update in self.show_plan(planning, self.studio.kept.find_plan(plan_id), begun):
+            yield update
+
+    @named(*PLAN, *FORECAST)
     async def replan(
         self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
         begun: Begun, *shown: Any,
     ) -> AsyncIterator[PreviewOutputs]:  # fmt: skip
-        """Plan again after a slider was moved; nothing before the first preview."""
-        if self.studio.kept.find_plan(plan_id) is None:
+        """Plan again after a slider was moved, also if the plan is not kept any more; nothing before the first one."""
+        if not plan_id:
             yield unchanged(PreviewOutputs)
             return
         async for update in self.preview(plan_id, video, source_prompt, model, side, frames, begun, *shown):
@@ -84,16 +112,21 @@ class PlanEvents:
         self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
         begun: Begun, *shown: Any,
     ) -> str:  # fmt: skip
-        """A sentence where the plan that is shown is not of these settings; none of those that cannot be planned."""
+        """A sentence where the plan that is shown is not of this video and these settings, or not kept any more.
+
+        None of what cannot be planned.
+        """
         stored = self.studio.kept.find_plan(plan_id)
-        if stored is None or is_loading(self.studio.jobs, begun):
+        if not plan_id or is_loading(self.studio.jobs, begun):
             return ""
+        if stored is None:
+            return views.notice(["This preview is not kept any more; preview again."])
         before = stored.request
         try:
             # To look at the file takes a process: it is not for every letter that is typed.
             needed = str(side or "").isdecimal()
             info = await asyncio.to_thread(check_video, self.studio, video) if needed else None
-            request = self._request(before.video, source_prompt, model, _size(info, side), frames, shown)
+            request = self._request(video or "", source_prompt, model, _size(info, side), frames, shown)
         except AdaFlowError:
             return ""
         return views.stale(replace(before, edit=request.edit) == request) if request != before else ""
@@ -129,12 +162,13 @@ class PlanEvents:
     async def show_plan(
         self, job_id: str, previous: StoredPlan | None, begun: Begun, what: str = "preview"
     ) -> AsyncIterator[PreviewOutputs]:
-        """The progress of a planning, then its plan in the place of `previous`, which it is where there is no job.
+        """The progress of a planning, then its plan in the place of `previous`, which stays where there is no job.
 
         `what` is said to be stopped where that happens.
         """
-        if previous is not None and not job_id:
-            yield _cost_outputs(self.studio.corrected(previous.plan), previous.id)
+        if not job_id:
+            stays = previous and _cost_outputs(self.studio.corrected(previous.plan), previous.id)
+            yield stays or unchanged(PreviewOutputs)
             return
         made: list[str] = []
 
@@ -145,12 +179,13 @@ class PlanEvents:
                 return _cost_outputs(stored.plan, stored.id)
             return _preview_outputs(stored, previous.plan if previous else None)
 
-        begun.plans.append(job_id)
+        if job_id not in begun.plans:
+            begun.plans.append(job_id)
         try:
             async for outputs in show_job(self.studio.jobs, job_id, what, "status", _no_plan(), make):
                 yield outputs
         finally:
-            if is_over(self.studio.jobs, job_id):
+            if is_over(self.studio.jobs, job_id) and job_id in begun.plans:
                 begun.plans.remove(job_id)
         if previous is not None and made != [previous.id]:
             self.studio.kept.forget_plan(previous.id)
@@ -186,8 +221,8 @@ class PlanEvents:
 
 
 def _size(info: VideoInfo | None, side: int | str) -> tuple[int, int] | None:
-    """The working size that `side` asks for, of the video where that is one number; None: the model's own."""
-    if not side:
+    """The working size that `side` asks for, of the video where that is one number; None, for 0: the model's own."""
+    if str(side or 0) == "0":
         return None
     wanted = str(side)
     if not wanted.isdecimal():

@@ -73,7 +73,7 @@ class RegionEvents:
     ) -> AsyncIterator[OverOutputs]:
         """The region, if there is one, with another feather."""
         over = self._held(over, over_id)
-        if self.studio.kept.find_plan(plan_id) is None or not over or not region_of(over):
+        if not plan_id or not over or not region_of(over):
             yield unchanged(OverOutputs)
             return
         stored, over = self._known(plan_id, over, over_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from webui.studio import Studio
 RUNNING = ("planning", "drafting", "placing")
 # What a tab remembers of a plan.
 SETTINGS = ("model", "side", "frames", "prompting", "prompts", "rows_of", "crossfade", "takes", "deliver", *ALL)
+# Stands before their values: those that an older page has kept may be of others, or in another order.
+SETTINGS_KEY = hashlib.sha256(" ".join(SETTINGS).encode()).hexdigest()[:16]
 
 
 class SessionEvents:
@@ -28,7 +31,7 @@ class SessionEvents:
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
-    def restore(self, session: str, begun: Begun) -> tuple[Any, ...]:
+    def restore(self, session: str, expected: list[str], begun: Begun) -> tuple[Any, ...]:
         """What this tab had: `RestoredOutputs`, then what is shown of its model, then its settings.
 
         The session comes from the browser: of the server's files it names only what it has ids of.
@@ -41,8 +44,12 @@ class SessionEvents:
         begun.draft, begun.place = running["drafting"], running["placing"]
         stored = self.studio.kept.find_plan(done["planning"].result) if "planning" in done else None
         stored = stored or self.studio.kept.find_plan(kept.get("plan"))
-        there = stored is not None and Path(stored.request.video).is_file()
-        video = stored.request.video if stored and there else self.studio.kept.find_video(kept.get("video"))
+        video = self.studio.kept.find_video(kept.get("video"))
+        if stored and video and stored.request.video != video:  # that of the plan was trimmed since
+            stored = None
+        elif stored and Path(stored.request.video).is_file():
+            video = stored.request.video
+        expected += filter(None, [video])
         over = self.studio.kept.find_over(kept.get("over"))
         restored = RestoredOutputs(
             video=video or gr.skip(),
@@ -70,9 +77,9 @@ class SessionEvents:
         Those of an older page are left as they are.
         """
         same = [*unchanged(ModelShown), *[gr.skip()] * len(SETTINGS)]
-        if len(settings) != len(SETTINGS):
+        if settings[:1] != [SETTINGS_KEY]:
             return same
-        kept = dict(zip(SETTINGS, settings, strict=True))
+        kept = dict(zip(SETTINGS, settings[1:], strict=True))
         try:
             model = self.studio.resolve_model(str(kept["model"] or ""))
         except AdaFlowError:  # it is no longer offered

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.storage.cache import checksum
 from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import MIN_SIDE, VideoInfo, working_size
 from webui import views
@@ -124,18 +125,48 @@ class VideoEvents:
         return cleared._replace(**kept)
 
     def example(
-        self, begun: Begun, region_job_id: str, watched: Watched,
+        self, expected: list[str], begun: Begun, region_job_id: str, watched: Watched,
         chosen: gr.SelectData,
     ) -> VideoOutputs:  # fmt: skip
         """As `another_video`; and a bundled clip's video, source prompt and prompt."""
         clip = self.clips[chosen.index]
+        expected.append(clip["file"])
         cleared = self.another_video(begun, region_job_id, watched)
         return cleared._replace(video=clip["file"], source_prompt=clip["source_prompt"], prompt=clip["prompt"])
 
-    def uploaded(self, begun: Begun, region_job_id: str, watched: Watched) -> VideoOutputs:
+    def uploaded(
+        self, video: str | None, expected: list[str], begun: Begun, region_job_id: str, watched: Watched
+    ) -> VideoOutputs:
         """As `another_video`; and nothing is known of an upload."""
+        if video and not Path(video).is_file():
+            raise refusal("the video is not there any more; choose it again")
+        expected += filter(None, [video])
         cleared = self.another_video(begun, region_job_id, watched)
         return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
+
+    def trimmed(
+        self, video: str | None, expected: list[str], begun: Begun, region_job_id: str, watched: Watched
+    ) -> VideoOutputs:
+        """As `another_video`, for what the player's scissors have made of one: the prompts are of that too.
+
+        Refused for any other, that is one that the page itself shows (`expected`, of which it is taken out), or none.
+        """
+        own = next((path for path in expected if is_same_video(path, video)), None)
+        if own is not None:
+            expected.remove(own)
+        if own is not None or not video or not Path(video).is_file():
+            raise refusal("the video was not trimmed", visible=False)
+        cleared = self.another_video(begun, region_job_id, watched)
+        return cleared._replace(examples=gr.Gallery(selected_index=None), prompt_problems=gr.skip())
+
+
+def is_same_video(one: str, other: str | None) -> bool:
+    """Whether two files are the same video: Gradio shows a copy of one that is no upload, under the same name."""
+    if one == other or not other:
+        return one == other
+    path, copy = Path(one), Path(other)
+    same = path.name == copy.name and path.is_file() and copy.is_file() and path.stat().st_size == copy.stat().st_size
+    return same and checksum(path) == checksum(copy)
 
 
 def check_video(studio: Studio, video: str | None) -> VideoInfo:

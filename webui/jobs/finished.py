@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adaflow_core.engine.projects import with_over
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
@@ -42,7 +44,7 @@ class FinishedEdit:
     edit: Path
     delivered: Path  # the edit at the source's size, where that is larger; else `edit`
     report: Path
-    project: Path
+    project: Path | None  # None: it could not be written
     before: np.ndarray  # [T, H, W, 3] uint8, a memory map
     after: np.ndarray  # [T, H, W, 3] uint8, a memory map
     fps: float
@@ -54,7 +56,9 @@ class FinishedEdit:
     reused: bool  # the inversion came from the cache
     edited: int  # frames that the model edited; the others were carried
     warnings: tuple[str, ...]
-    asked: Any = None  # the `EditTask` that a retake goes on from; it stays in the page's process
+    # The `EditTask` that a retake goes on from, a `PlanOutline` in the place of its plan, which takes up to 150 MB; it
+    # stays in the page's process.
+    asked: Any = None
     parent: str = ""  # the job of the take before
     stretch: tuple[int, int] | None = None  # first and end of the frames that were made again last
 
@@ -62,7 +66,7 @@ class FinishedEdit:
         """What its files take, and its frames where no folder shows their file. `before` belongs to the cache."""
         name = getattr(self.after, "filename", None)
         apart = 0 if name and Path(name).is_file() else self.after.nbytes
-        return apart + sum(file.stat().st_size for file in self.folder.glob("*"))
+        return apart + sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
 
     def seconds(self, frame: int) -> float:
         """When a frame of the edit begins; after the last one, when that ends."""
@@ -93,10 +97,12 @@ def write_finished(
     video = plan.video
     name, source_name = file_name(project.video.stem, prompt), file_name(project.video.stem, "source")
     files = {
-        "source": folder / f"{source_name}.mp4",
-        "edit": folder / f"{name}.mp4",
-        "report": folder / f"{name}.json",
-        "project": folder / f"{name}-project.json",
+        "source": _apart(folder, f"{source_name}.mp4"),
+        "edit": _apart(folder, f"{name}.mp4"),
+        "full size": _apart(folder, f"{name}-full-size.mp4"),
+        "report": _apart(folder, f"{name}.json"),
+        "project": _apart(folder, f"{name}-project.json"),
+        "frames": _apart(folder, "frames.npy"),
     }
     settings, stretch = _settings(command, project.takes)
     if not whole or any(over):  # what was painted or given back is in the project alone
@@ -107,12 +113,17 @@ def write_finished(
         metadata = {"comment": _MADE_BY_AI} if public else None
         delivered = replace(result, state=None).save(files["edit"], metadata, monitor)
         if deliver == "source":
-            result, delivered = _deliver(folder / f"{name}-full-size.mp4", delivered, result, video, metadata, monitor)
-        kept = {name: part and part.as_json(folder) for name, part in zip(("region", "by_hand"), over, strict=True)}
-        replace(project, rest=project.rest | kept).save(files["project"], name=project.video.name)
+            result, delivered = _deliver(files["full size"], delivered, result, video, metadata, monitor)
+        try:
+            with_over(project, *over, folder).save(files["project"], name=project.video.name)
+        except AdaFlowError as problem:  # such as for more pictures than it may hold
+            result = replace(
+                result, warnings=(*result.warnings, without_folders(f"there is no project file: {problem}"))
+            )
         report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
+        files["report"].parent.mkdir()
         files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        result = replace(result, frames=_on_disk(folder / "frames.npy", result.frames))
+        result = replace(result, frames=_on_disk(files["frames"], result.frames))
     result.forget_state()  # only now: where one file cannot be written, none is kept
     return FinishedEdit(
         folder=folder,
@@ -131,9 +142,14 @@ def write_finished(
         edit=files["edit"],
         delivered=delivered,
         report=files["report"],
-        project=files["project"],
+        project=files["project"] if files["project"].exists() else None,
         stretch=stretch,
     )
+
+
+def _apart(folder: Path, name: str) -> Path:
+    """A file in a subfolder of its own: whoever was given the address of one file cannot tell another one's by it."""
+    return folder / secrets.token_urlsafe(12) / name
 
 
 @contextmanager
@@ -151,6 +167,7 @@ def _on_disk(path: Path, frames: np.ndarray) -> np.ndarray:
     """The frames as a memory map, at `path` if they are in memory: they are kept for as long as the files are."""
     if isinstance(frames, np.memmap):
         return frames
+    path.parent.mkdir()
     np.save(path, frames)
     return np.load(path, mmap_mode="r")
 

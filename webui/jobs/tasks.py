@@ -275,7 +275,7 @@ def _finish(
         frames=request.range,
         keyframes=tuple(asked.plan.segments.keyframes.tolist()),
         takes=takes,
-        rest={"crossfade": asked.timeline.crossfade},
+        crossfade=asked.timeline.crossfade,
     )
     one = asked.timeline.one_prompt(asked.plan.video) if not takes else None
     scores = engine.score(asked.plan, result, region=asked.region, progress=after, stop=stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from adaflow_core.version import __version__
 from webui.components.examples import load_clips
 from webui.jobs.visitors import client_address
 from webui.page import build
-from webui.serving.sessions import keep_sessions
+from webui.serving.sessions import MOST_SESSIONS, Heartbeats, keep_sessions
 from webui.serving.upkeep import Upkeep
 from webui.studio import Studio
 from webui.theme import CSS, HEAD, THEME
@@ -51,12 +52,14 @@ def serve(
 ) -> Server:
     """Start serving the page of `studio`, and return.
 
-    uploads: the folder that Gradio keeps files in (`$GRADIO_TEMP_DIR`). password: the user and password to log in
-    with. mcp: also serve tools for language models, at /mcp. OSError if the address is taken or not this machine's.
+    uploads: the folder that Gradio keeps files in (`$GRADIO_TEMP_DIR`); results in it are served from where they lie.
+    password: the user and password to log in with. mcp: also serve tools for language models, at /mcp. OSError if the
+    address is taken or not this machine's.
     """
     uploads.mkdir(parents=True, exist_ok=True)
     blocks = build(studio)
-    middleware, lifespan = [Middleware(_Refusals)], {}
+    tabs = Counter[str]()  # that are open, by their sessions
+    middleware, lifespan = [Middleware(_Refusals), Middleware(Heartbeats, tabs=tabs)], {}
     if mcp:
         from webui.serving.tools import build_tools  # needs a package that is not always there
 
@@ -70,6 +73,7 @@ def serve(
         server_port=port,
         share=share,
         auth=password,
+        state_session_capacity=MOST_SESSIONS,
         max_file_size=f"{studio.limits.megabytes}mb",
         theme=THEME,
         css=CSS,
@@ -85,7 +89,7 @@ def serve(
         mcp_server=False,
         app_kwargs={"routes": [Route("/healthz", _health_check(studio))], "middleware": middleware, **lifespan},
     )
-    keep_sessions(blocks, studio.limits.keep_seconds)
+    keep_sessions(blocks, studio.limits.keep_seconds, tabs)
     upkeep.start()
     return Server(blocks, upkeep, public or local.rstrip("/"))
 

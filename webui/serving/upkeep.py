@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,8 +23,9 @@ _INTERVAL = 30.0  # seconds between two rounds
 class Upkeep:
     """Deletes old files in the background.
 
-    uploads: the folder of Gradio's uploads and copies of results. Files that are in it from the start belong to the
-    page and stay. cache: the analysis cache to clean as well, if any: entries, and unfinished work by its last step.
+    uploads: the folder of Gradio's uploads. Files that are in it from the start belong to the page and stay, and those
+    of results go with their edits. cache: the analysis cache to clean as well, if any: entries, and unfinished work by
+    its last step.
     """
 
     def __init__(self, studio: Studio, uploads: Path, cache: Cache | None = None) -> None:
@@ -51,7 +53,7 @@ class Upkeep:
 
     def _clean_uploads(self, oldest: float, in_use: set[Path], used: Mapping[Path, float]) -> int:
         files = []
-        for file in self.uploads.rglob("*"):
+        for file in self._files():
             if file.is_file() and file not in self._own:
                 stat = file.stat()
                 # By change time: a copy has the modification time of its original.
@@ -64,6 +66,14 @@ class Upkeep:
                 _remove_empty(file.parent, self.uploads)
                 total, deleted = total - size, deleted + 1
         return deleted
+
+    def _files(self) -> Iterator[Path]:
+        """What lies in the folder of uploads but results, which others delete meanwhile."""
+        for folder, folders, names in os.walk(self.uploads):
+            if Path(folder) == self.studio.folder:
+                folders.clear()
+            else:
+                yield from (Path(folder, name) for name in names)
 
     def _clean_cache(self, oldest: float, in_use: set[Path]) -> int:
         if self.cache is None:

@@ -60,9 +60,12 @@ def connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
     """The button Edit."""
     editing, plan, edit = events.editing, steps.plan, steps.edit
     parts = plan, edit, edit.region, steps.video
-    begin = BeginEvents(events.planning, editing).begin
-    outputs = [*collect(PreviewOutputs._fields, plan, status=edit.progress), edit.job_id]
-    started = edit.start.click(begin, collect(parameters(begin), *parts), outputs, **PRIVATE)
+    beginning, planning = BeginEvents(events.planning, editing), gr.State("")
+    asked = collect(parameters(beginning.begin), *parts, planning=planning)
+    # The planning is followed by an event of its own: while this one ran, another press would be left out.
+    begun = edit.start.click(beginning.begin, asked, [planning, edit.job_id], **PRIVATE)
+    outputs = collect(PreviewOutputs._fields, plan, status=edit.progress)
+    started = begun.success(beginning.show_planning, [planning, plan.plan_id, plan.begun], outputs, **EACH)
     edit.start_of_plan.click(
         editing.edit, collect(parameters(editing.edit), *parts), edit.job_id, api_name="edit", **PUBLIC
     )

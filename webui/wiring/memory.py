@@ -13,6 +13,7 @@ from webui.wiring.rows import add_rows
 from webui.wiring.shared import (
     EACH,
     HISTORY,
+    KEPT_SETTINGS,
     PRIVATE,
     PRIVATE_LATEST,
     Events,
@@ -38,8 +39,8 @@ _KEEP_BEGUN = "(job) => adaflow.keep({ job })"
 _KEEP_SHOWN = "(shown) => adaflow.keep({ shown })"
 _KEEP_DRAFTS = "(drafted) => adaflow.keep({ drafted })"
 _KEEP_PLACE = "(placed) => adaflow.keep({ placed })"
-_KEEP_RUNNING = "(progress, ...settings) => adaflow.keepRunning(progress, settings)"
-_KEEP_JOB = "(job, facts, ...settings) => adaflow.keep({ job, plan: facts?.plan, settings })"
+_KEEP_RUNNING = f"(progress, ...settings) => adaflow.keepRunning(progress, {KEPT_SETTINGS})"
+_KEEP_JOB = f"(job, facts, ...settings) => adaflow.keep({{ job, plan: facts?.plan, settings: {KEPT_SETTINGS} }})"
 
 
 def connect_memory(
@@ -97,14 +98,15 @@ def _restore(blocks: gr.Blocks, events: Events, steps: Steps) -> None:
         *collect(ModelShown._fields, plan, edit, video),
         *kept_settings(steps),
     ]
-    loaded = blocks.load(events.session.restore, [edit.session, plan.begun], restored, js=_SESSION, **PRIVATE)
+    had = [edit.session, video.expected, plan.begun]
+    loaded = blocks.load(events.session.restore, had, restored, js=_SESSION, **PRIVATE)
     # Now, since the edit may run for long; and again when it has ended.
     loaded.then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
     watch = watch_call(editing, steps)
     again = loaded.then(editing.show_again, [edit.shown_job, edit.job_id], watch[2], **PRIVATE)
     again.then(*watch, **EACH).then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
     aside = [edit.session, edit.job_id, edit.watched]
-    watch_aside(loaded.then(editing.go_on_aside, aside, None, js=_ASIDE, **PRIVATE), editing, steps)
+    watch_aside(loaded.then(editing.go_on_aside, aside, None, js=_ASIDE, **PRIVATE).then, editing, steps)
     shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **PRIVATE)
     shown.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
     shown.then(events.region.keyframes, plan.plan_id, part.keyframe, **PRIVATE)

@@ -65,7 +65,7 @@ def connect_settings(events: Events, steps: Steps) -> None:
 def connect_preview(events: Events, steps: Steps) -> list[gr.events.Dependency]:
     planning, plan = events.planning, steps.plan
     inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, plan)
-    previewed = plan.preview.click(planning.preview, inputs, outputs, api_name="preview", **PUBLIC)
+    previewed = plan.preview.click(planning.preview, inputs, outputs, api_name="preview", **LATEST)
     replanned = [plan.settings["scales"].input(planning.replan, inputs, outputs, api_name="replan", **LATEST)]
     # What is set elsewhere in the place of a slider's value gives way when the slider is moved.
     for name, instead, nothing in (("keyframes", "keyframes_at", "''"), ("prune", "kv_frames", AUTOMATIC)):

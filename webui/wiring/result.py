@@ -74,7 +74,7 @@ def connect_result(events: Events, steps: Steps, started: list[gr.events.Depende
         chosen.then(*watch, **EACH),
     ]
     for event in (begun_edit, begun_retake, chosen):
-        watch_aside(event, editing, steps)
+        watch_aside(event.then, editing, steps)
     stretch = collect(parameters(events.film.stretch), result, job_id=edit.shown_job)
     watched[1].then(events.film.stretch, stretch, result.stretch_pictures, **PRIVATE)
     gr.on(

@@ -27,7 +27,7 @@ from webui.events.film import FilmEvents
 from webui.events.model import ModelEvents
 from webui.events.plan import PlanEvents
 from webui.events.region import RegionEvents
-from webui.events.session import SETTINGS, SessionEvents
+from webui.events.session import SETTINGS, SETTINGS_KEY, SessionEvents
 from webui.events.timeline import TimelineEvents
 from webui.events.video import VideoEvents
 from webui.messages import quietly
@@ -44,8 +44,10 @@ LATEST: dict[str, Any] = {**PUBLIC, "trigger_mode": "always_last"}  # of a moved
 PRIVATE_LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
 Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
 # What the browser remembers is said by functions of js/page.js.
-_KEEP_SETTINGS = "(...settings) => adaflow.keep({ settings })"
-_KEEP_PLAN = "(facts, ...settings) => adaflow.keep({ plan: facts?.plan, planning: null, settings })"
+# Settings are kept after what says which they are.
+KEPT_SETTINGS = f"['{SETTINGS_KEY}', ...settings]"
+_KEEP_SETTINGS = f"(...settings) => adaflow.keep({{ settings: {KEPT_SETTINGS} }})"
+_KEEP_PLAN = f"(facts, ...settings) => adaflow.keep({{ plan: facts?.plan, planning: null, settings: {KEPT_SETTINGS} }})"
 KEEP_OVER = "(over) => adaflow.keep({ over })"
 HISTORY = "(_, job) => [adaflow.edits(), job]"
 # The browser tells of a state's change before what came with it has reached the sliders.
@@ -83,11 +85,14 @@ def plan_first(
 ) -> gr.events.Dependency:
     """Make the plan again if the settings have changed, so that what comes then follows what is shown.
 
-    Its job is among those that the tab has begun, so that another video ends it, and with it what comes then.
+    Its job is among those that the tab has begun, so that another video ends it, and with it what comes then. Asked for
+    again, it takes the place of the one before.
     """
-    planning = events.planning
-    inputs, outputs = preview_inputs(planning, steps), collect(PreviewOutputs._fields, steps.plan, status=status)
-    planned = event.success(planning.preview, inputs, outputs, **PRIVATE)
+    begin, plan, planning = events.planning.begin_planning, steps.plan, gr.State("")
+    asked = collect(parameters(begin), plan, steps.edit, steps.video, planning=planning)
+    begun = event.success(begin, asked, planning, **PRIVATE)
+    outputs = collect(PreviewOutputs._fields, plan, status=status)
+    planned = begun.success(events.planning.follow_planning, [planning, plan.plan_id, plan.begun], outputs, **EACH)
     keep_plan(planned, steps)
     return planned
 
@@ -119,10 +124,10 @@ def history_call(editing: EditEvents, steps: Steps) -> Call:
     return editing.history, [edit.session, edit.shown_job], collect(HistoryOutputs._fields, steps.result)
 
 
-def watch_aside(event: gr.events.Dependency, editing: EditEvents, steps: Steps) -> None:
+def watch_aside(when: Callable[..., gr.events.Dependency], editing: EditEvents, steps: Steps) -> None:
     """After an event by which the page may show something else than the edit that runs."""
     edit, outputs = steps.edit, collect(HistoryOutputs._fields, steps.result)
-    ended = event.then(editing.watch_aside, edit.watched, edit.aside, **PRIVATE)
+    ended = when(editing.watch_aside, edit.watched, edit.aside, **PRIVATE)
     ended.then(editing.more_history, [edit.session, edit.shown_job], outputs, js=HISTORY, **PRIVATE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -13,6 +14,7 @@ from webui.wiring.shared import (
     EACH,
     HISTORY,
     KEEP_OVER,
+    KEPT_SETTINGS,
     PRIVATE,
     PUBLIC,
     Events,
@@ -25,8 +27,8 @@ from webui.wiring.shared import (
 
 # What the browser remembers is said by functions of js/page.js.
 _NO_PLAN = "job, plan: null, planning: null, drafted: null, drafting: null, placed: null, placing: null"
-_KEEP_NO_PLAN = f"(job, ...settings) => adaflow.keep({{ {_NO_PLAN}, settings }})"
-_HOLD = "(...jobs) => { adaflow.hold(true); return jobs; }"
+_KEEP_NO_PLAN = f"(job, ...settings) => adaflow.keep({{ {_NO_PLAN}, settings: {KEPT_SETTINGS} }})"
+_HOLD = "(...known) => { adaflow.hold(true); return known; }"
 _RELEASE = "() => { adaflow.hold(false); return []; }"
 # As the handlers take them.
 _JOBS = "begun", "region_job_id", "watched"
@@ -35,13 +37,17 @@ _JOBS = "begun", "region_job_id", "watched"
 def connect_video(events: Events, steps: Steps) -> None:
     video = steps.video
     cleared, jobs = _clearing(steps)
-    chosen = video.examples.select(events.video.example, jobs, cleared, js=_HOLD, **EACH)
+    known = [video.video, video.expected, *jobs]
+    chosen = video.examples.select(events.video.example, known[1:], cleared, js=_HOLD, **EACH)
     events_of_upload = [video.video.upload, video.video.clear]
-    uploaded = gr.on(events_of_upload, events.video.uploaded, jobs, cleared, js=_HOLD, **PRIVATE)
+    uploaded = gr.on(events_of_upload, events.video.uploaded, known, cleared, js=_HOLD, **PRIVATE)
+    # Of what the player's scissors make Gradio says no more than that there is another video.
+    trimmed = video.video.change(events.video.trimmed, known, cleared, **EACH)
     for event in (chosen, uploaded):
         event.then(None, None, None, js=_RELEASE, **PRIVATE)
-        event.then(None, [steps.edit.job_id, *kept_settings(steps)], None, js=_KEEP_NO_PLAN, **PRIVATE)
-        _leave_edit(event, events, steps)
+    for when in (chosen.then, uploaded.then, trimmed.success):
+        when(None, [steps.edit.job_id, *kept_settings(steps)], None, js=_KEEP_NO_PLAN, **PRIVATE)
+        _leave_edit(when, events, steps)
     # What is read of a large file takes long, and keeps nothing waiting that is about the next one.
     about, each = [video.video, video.described], PUBLIC | {"trigger_mode": "multiple"}
     video.video.change(events.video.describe, about, video.line, api_name="describe", **each)
@@ -54,7 +60,7 @@ def connect_project(events: Events, steps: Steps) -> None:
     video, plan, edit = steps.video, steps.plan, steps.edit
     outputs = collect((*ProjectOutputs._fields, *ModelShown._fields, *ALL), video, plan, edit, edit.region)
     cleared, jobs = _clearing(steps)
-    inputs = [video.open_project, video.video, *jobs[:-1]]
+    inputs = [video.open_project, video.video, video.expected, *jobs[:-1]]
     opened = video.open_project.upload(
         events.film.open_project, inputs, outputs, api_name="open_project", **PUBLIC
     ).success(events.video.another_plan, jobs, cleared, **PRIVATE)
@@ -64,7 +70,7 @@ def connect_project(events: Events, steps: Steps) -> None:
         events.region.keep_opened, edit.region.over, collect(OverOutputs._fields, edit.region), **PRIVATE
     )
     over.then(None, edit.region.over_id, None, js=KEEP_OVER, **PRIVATE)
-    _leave_edit(opened, events, steps)
+    _leave_edit(opened.then, events, steps)
 
 
 def _no_copy() -> gr.Video:
@@ -77,7 +83,7 @@ def _clearing(steps: Steps) -> tuple[list[Any], list[Any]]:
     return collect(VideoOutputs._fields, *parts), collect(_JOBS, *parts)
 
 
-def _leave_edit(event: gr.events.Dependency, events: Events, steps: Steps) -> None:
+def _leave_edit(when: Callable[..., gr.events.Dependency], events: Events, steps: Steps) -> None:
     """After another video has come: the edit before is among the edits so far, and goes on there if it runs."""
-    event.then(*history_call(events.editing, steps), js=HISTORY, **PRIVATE)
-    watch_aside(event, events.editing, steps)
+    when(*history_call(events.editing, steps), js=HISTORY, **PRIVATE)
+    watch_aside(when, events.editing, steps)

@@ -8,15 +8,15 @@ shot, is found again, unless its surroundings have its colours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from adaflow_core.editing.place.cutout import Bools, Colours, Floats, cleaned, guided, iou, probability
+from adaflow_core.picture.region.ways import Advance, Way, go, shots_of, ways
 from adaflow_core.progress import Stage
 from adaflow_core.storage.arrays import scratch
 
@@ -53,50 +53,51 @@ def carry(source: Source, cuts: np.ndarray, painted: Mapping[int, Bools], stage:
     # By the smallest: a thing that drives away is painted near and far.
     smallest = SMALLEST * float(min((inside.sum() for inside in painted.values() if inside.any()), default=0))
     distinct = np.mean([iou(alone(colours, source.frames[t]) > 0.5, inside) for t, inside in painted.items()])
-    for begin, end in pairwise([0, *(int(cut) for cut in cuts), T]):
-        shot = range(begin, end)
-        known: dict[int, Floats] = {t: painted[t].astype(np.float32) for t in shot if t in painted}
-        if not known and distinct >= DISTINCT:
-            first = {begin: alone(colours, source.frames[begin])}
-            _pass(source, colours.again(), shot, first, out, lambda: stage.advance(0))
-            best = begin + int(np.argmax([(out[t] > 127).sum() for t in shot]))
-            known = {best: out[best] / np.float32(255)}
-        if not known:
-            out[begin:end] = 0
-            stage.advance(2 * len(shot))
-            continue
-        _pass(source, colours.again(), shot, known, out, stage.advance)
-        _pass(source, colours.again(), shot[::-1], known, out, stage.advance)
-        for t in shot:
-            out[t] = np.where(painted[t] if t in painted else cleaned(out[t] > 127, smallest), 255, 0)
+    known: dict[int, Floats] = {t: inside.astype(np.float32) for t, inside in painted.items()}
+    shots = shots_of(cuts, T)
+
+    def find(shot: range, advance: Advance) -> None:
+        """In a shot of which nothing is known the frame that shows most of the thing, by its colours."""
+        mask = alone(colours, source.frames[shot.start])
+        out[shot.start] = (255 * mask).round()
+        _follow(source, colours.again(), Way(shot.start, shot[1:]), mask, out, lambda _: advance(0))
+        best = shot.start + int(np.argmax([(out[t] > 127).sum() for t in shot]))
+        known[best] = out[best] / np.float32(255)
+
+    def follow(way: Way, advance: Advance) -> None:
+        _follow(source, colours.again(), way, known[way.known], out, advance)
+
+    def clean(t: int, advance: Advance) -> None:
+        out[t] = np.where(painted[t] if t in painted else cleaned(out[t] > 127, smallest), 255, 0)
+
+    if distinct >= DISTINCT:
+        go(find, [shot for shot in shots if known.keys().isdisjoint(shot)], stage)
+    reached = [shot for shot in shots if not known.keys().isdisjoint(shot)]
+    for shot in shots:
+        if shot not in reached:
+            out[shot.start : shot.stop] = 0
+    for t, mask in known.items():
+        out[t] = (255 * mask).round()
+    stage.advance(2 * (T - sum(map(len, reached)) + len(known)))
+    for some in ways(reached, known):
+        go(follow, some, stage)
+    go(clean, [t for shot in reached for t in shot], stage)
     return out
 
 
-def _pass(
-    source: Source,
-    colours: Colours,
-    shot: range,
-    known: Mapping[int, Floats],
-    out: NDArray[np.uint8],
-    advance: Callable[[], None],
-) -> None:
-    """One way through a shot. The way back is laid over what is there, by the distances to what is known."""
-    frames, state, places = source.frames, None, np.array(sorted(known))
-    for t in shot:
-        advance()
-        if t in known:
-            state, colours = known[t], colours.again()
-        elif state is not None:
-            other = t - shot.step
-            state = step(colours, frames[t], frames[other], state, *source.motion(t, other))
-            colours.learn(frames[t], state)
-        if state is None:
-            continue
-        before, after = places[places <= t], places[places >= t]
-        share = 1.0
-        if shot.step < 0 and len(before):  # else this way alone has come here
-            share = (t - before[-1]) / max(after[0] - before[-1], 1)
-        out[t] = ((1 - share) * out[t] + share * 255 * state).round() if share < 1 else (255 * state).round()
+def _follow(source: Source, colours: Colours, way: Way, mask: Floats, out: NDArray[np.uint8], advance: Advance) -> None:
+    """The masks of a way's frames, of the `mask` of its known one; laid over what is there by how far that is."""
+    frames = source.frames
+    for t in way.frames:
+        other = t - way.frames.step
+        mask = step(colours, frames[t], frames[other], mask, *source.motion(t, other))
+        colours.learn(frames[t], mask)
+        if way.back and way.other is not None:
+            share = way.share(t)
+            out[t] = ((1 - share) * out[t] + share * 255 * mask.astype(np.float64)).round()
+        else:
+            out[t] = (255 * mask).round()
+        advance(way.count)
 
 
 def step(

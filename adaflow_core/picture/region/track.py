@@ -20,10 +20,15 @@ from adaflow_core.types import Plan
 from adaflow_core.video.types import DARK
 
 
-def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> RegionMask:
-    """The mask of `region` in the planned video; the same region of it is found once."""
+def check_region(region: Region) -> None:
+    """AdaFlowError for what is no `Region`."""
     if not isinstance(region, Region):
         raise AdaFlowError(f"the region is {type(region).__name__}; give a Region, as in Region(words='red ball')")
+
+
+def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> RegionMask:
+    """The mask of `region` in the planned video; the same region of it is found once."""
+    check_region(region)
     asked, video = region.as_json(), plan.video
     named = {"model": backbone.fingerprint, "source": plan.config.source_prompt} if region.words else {}
 

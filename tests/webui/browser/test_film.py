@@ -105,7 +105,7 @@ def test_a_project_that_was_opened_and_not_planned_comes_back_with_a_reload(page
     region = Region(words="ball", feather=5).as_json(tmp_path)
     asked = PlanConfig(source_prompt=clip["source_prompt"], prune=0.3), EditConfig(steps=1, guidance=3.0)
     file = tmp_path / "project.json"
-    Project(video, *asked, prompts, frames="0:6", rest={"region": region, "crossfade": 4}).save(file)
+    Project(video, *asked, prompts, frames="0:6", region=region, crossfade=4).save(file)
     page.locator("input[type=file][accept='.json']").set_input_files(file)
     page.get_by_text("2 ranges with a prompt").wait_for()
     remembered(page, "tab.settings?.includes('0:6') && tab.over && tab.video")

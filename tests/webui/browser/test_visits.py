@@ -263,6 +263,55 @@ def test_another_example_takes_away_what_was_of_the_first(
 
 
 @pytest.mark.thorough
+def test_another_press_of_edit_is_not_left_out(
+    page: Page, hold: Callable[[type[PlanTask | EditTask]], threading.Event]
+) -> None:
+    """While the first one plans: the edit came with the prompt before. Pressed twice at once it is one edit."""
+    plans, edits = hold(PlanTask), hold(EditTask)
+    clip = choose_example(page, frames="0:4")
+    edit = page.get_by_role("button", name="Edit", exact=True)
+    edit.dblclick()
+    page.locator('.af-job[data-job^="plan"]').wait_for()
+    first = remembered(page, "tab.job && tab.planning")
+    page.get_by_label("Prompt", exact=True).fill("a green ball")
+    edit.click()
+    remembered(page, f"tab.job !== '{first['job']}' && tab.planning !== '{first['planning']}'")
+    plans.set()
+    page.locator('.af-job[data-job^="edit"]').wait_for()
+    edits.set()
+    page.get_by_text("“a green ball”").wait_for()
+    assert page.get_by_text(f"“{clip['prompt']}”").count() == 0
+    assert page.locator(".toast-body").count() == 0
+
+
+@pytest.mark.thorough
+def test_what_the_scissors_make_is_another_video(page: Page) -> None:
+    """Its prompts stay; what was planned goes. A reload shows it."""
+    clip = choose_example(page, frames="0:4")
+    page.get_by_role("button", name="Preview keyframes").click()
+    page.locator(".af-facts").wait_for()
+    before = remembered(page, "tab.plan && tab.video")
+    page.get_by_label("Trim video to selection").click()
+    handle = page.get_by_label("end drag handle")
+    handle.wait_for()
+    box = handle.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] - 150, box["y"] + 8, steps=8)
+    page.mouse.up()
+    page.get_by_role("button", name="Trim", exact=True).click()
+    remembered(page, f"!tab.plan && tab.video && tab.video !== '{before['video']}'")
+    assert not page.locator(".af-facts").is_visible()
+    assert page.get_by_label("Prompt", exact=True).input_value() == clip["prompt"]
+    assert page.get_by_label("Frame range").input_value() == ""
+    line = page.get_by_text("frames per second").inner_text()
+    page.reload()
+    page.get_by_text("frames per second").wait_for()
+    assert page.get_by_text("frames per second").inner_text() == line
+
+
+@pytest.mark.thorough
 def test_a_reload_finds_the_running_job_and_stop_ends_it(page: Page) -> None:
     choose_example(page, frames="0:12", steps=100)
     page.get_by_role("button", name="Edit", exact=True).click()

@@ -28,7 +28,7 @@ from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
 from webui.events.plan import PlanEvents
 from webui.events.region import RegionEvents
-from webui.events.session import RUNNING, SETTINGS
+from webui.events.session import RUNNING, SETTINGS, SETTINGS_KEY
 from webui.events.video import VideoEvents
 from webui.jobs.queue import Begun, Jobs, Watched
 from webui.jobs.tasks import Drafts, FoundPlace, Request
@@ -165,6 +165,31 @@ def test_what_is_asked_for_again_replaces_what_runs(kind: str, tmp_path: Path, m
 
     shown = asyncio.run(asyncio.wait_for(visit(), 30))
     assert "a star" in getattr(shown, f"{kind}_sentence") and getattr(begun, kind) == ""
+
+
+def test_what_is_planned_first_is_planned_as_it_was_asked_for_last(drawn_clip: Path, tmp_path: Path) -> None:
+    """For drafts and a place: while one planning ran another was left out. The same plan is not made again."""
+    release, begun = threading.Event(), Begun()
+    here = studio(tmp_path, lambda task, report, stop: wait_for(release)(report, stop) and small_plan())
+    planning, settings = PlanEvents(here), shown_values([*PLAN, *FORECAST], here.profile())
+
+    def begin(before: str, plan_id: str, source_prompt: str) -> Any:
+        return planning.begin_planning(before, plan_id, str(drawn_clip), source_prompt, "", 0, "", begun, *settings)
+
+    async def visit() -> str:
+        first = await begin("", "", "a ball")
+        second = await begin(first, "", "a cube")
+        assert here.jobs.snapshot(first).replaced and begun.plans == [first, second]
+        with pytest.raises(gr.Error) as ended:
+            assert [shown async for shown in planning.follow_planning(first, "", begun)] == []
+        assert not ended.value.visible
+        release.set()
+        made = [shown async for shown in planning.follow_planning(second, "", begun)][-1].plan_id
+        assert here.kept.find_plan(made).request.config.source_prompt == "a cube" and begun.plans == []
+        assert await begin(second, made, "a cube") == ""
+        return [shown async for shown in planning.follow_planning("", made, begun)][-1].plan_id
+
+    assert here.kept.find_plan(asyncio.run(asyncio.wait_for(visit(), 30))) is not None
 
 
 def test_the_progress_goes_where_what_was_made_cannot_be_shown() -> None:
@@ -305,7 +330,7 @@ def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path:
 
     job = here.jobs.submit({"planning": "plan", "drafting": "draft", "placing": "place"}[kind], work)
     settings = [str(number) for number in range(len(SETTINGS))]
-    session = {kind: job, "video": here.kept.keep_video(str(drawn_clip)), "settings": settings}
+    session = {kind: job, "video": here.kept.keep_video(str(drawn_clip)), "settings": [SETTINGS_KEY, *settings]}
     session |= {} if kind == "planning" else {"plan": mine}
     begun = Begun()
     had, _, shown = restored(here, session, begun)
@@ -330,12 +355,15 @@ def test_settings_come_back_before_they_are_planned(drawn_clip: Path, tmp_path: 
     """As of a project that was opened; what is of a video goes with it."""
     here = studio(tmp_path)
     kept = dict.fromkeys(SETTINGS, "") | {"frames": "0:6", "side": "320x256", "takes": [{"frames": [1, 3]}], "seed": 7}
-    session = {"video": here.kept.keep_video(str(drawn_clip)), "settings": list(kept.values()), "prompt": "a blue ball"}
+    kept_as = [SETTINGS_KEY, *kept.values()]
+    session = {"video": here.kept.keep_video(str(drawn_clip)), "settings": kept_as, "prompt": "a blue ball"}
     had, _, settings = restored(here, session)
     assert had.video == str(drawn_clip)
     assert settings["frames"] == "0:6" and settings["takes"] == kept["takes"] and settings["side"].value == "320x256"
     _, _, settings = restored(here, session | {"video": "gone"})
     assert settings["frames"] == settings["takes"] == gr.skip() and settings["seed"] == 7
+    for older in (list(kept.values()), ["another", *kept.values()]):  # as many, perhaps in another order
+        assert all(value == gr.skip() for value in restored(here, session | {"settings": older})[2].values())
 
 
 def test_what_a_project_holds_over_the_picture_comes_back_before_it_is_planned(tmp_path: Path) -> None:
@@ -421,9 +449,10 @@ def test_every_planning_is_known_to_what_ends_it(tmp_path: Path) -> None:
     for event in blocks.fns.values():
         events.setdefault(str(event.name), []).append(event)
     begun = events["stop_preview"][0].inputs[0]
-    assert len(events["preview"]) == 4 and len(events["begin"]) == 1 and len(events["replan"]) == 7
-    planning = [event for name in ("preview", "begin", "replan", "go_on_planning") for event in events[name]]
-    ending = [events[name][0] for name in ("example", "another_plan", "uploaded", "open_project", "stop")]
+    made = {"preview": 1, "begin": 1, "show_planning": 1, "begin_planning": 3, "follow_planning": 3, "replan": 7}
+    assert {name: len(events[name]) for name in made} == made
+    planning = [event for name in (*made, "go_on_planning") for event in events[name]]
+    ending = [events[name][0] for name in ("example", "another_plan", "uploaded", "trimmed", "open_project", "stop")]
     assert all(begun in event.inputs for event in (*planning, *ending, *events["choose_model"], *events["restore"]))
     plan = events["preview"][0].outputs[PreviewOutputs._fields.index("plan_id")]
     assert plan in events["open_project"][0].outputs

@@ -22,7 +22,7 @@ from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui import views
-from webui.events.common.outputs import PreviewOutputs, WatchOutputs, unchanged
+from webui.events.common.outputs import WatchOutputs, unchanged
 from webui.events.common.over import nothing
 from webui.events.edit import BeginEvents, EditEvents, _watch_outputs
 from webui.events.film import FilmEvents
@@ -199,17 +199,22 @@ def held_studio(folder: Path, release: threading.Event, limits: Limits | None = 
     return Studio("embedded", "cpu", folder, runner=run, limits=limits), tasks
 
 
-def clicked(
-    here: Studio, clip: Path, begun: Begun, watched: Watched | None = None, plan_id: str = "", **other: Any
-) -> Any:
-    """A click on Edit, by default before anything was planned."""
+async def clicked(
+    here: Studio, clip: Path, begun: Begun, watched: Watched | None = None, plan_id: str = "", planning: str = "",
+    **other: Any,
+) -> tuple[str, str]:  # fmt: skip
+    """A click on Edit, by default before anything was planned: the jobs of the planning and of the edit."""
     shown = shown_values([*PLAN, *EDIT], here.profile(), {name: other.pop(name) for name in EDIT if name in other})
     asked = {
         "prompt": "a cube", "prompting": views.ONE, "prompts": [], "rows_of": {}, "crossfade": None, "takes": [],
         "deliver": "source", "over": None, "over_id": "",
     } | other  # fmt: skip
-    begin = BeginEvents(PlanEvents(here), EditEvents(here)).begin
-    return begin(plan_id, str(clip), "a ball", "", 0, "", begun, watched or Watched(), *asked.values(), *shown)
+    parts = planning, plan_id, str(clip), "a ball", "", 0, "", begun, watched or Watched()
+    return await beginning(here).begin(*parts, *asked.values(), *shown)
+
+
+def beginning(here: Studio) -> BeginEvents:
+    return BeginEvents(PlanEvents(here), EditEvents(here))
 
 
 @pytest.mark.parametrize("over", [None, nothing(video="of others", masks={0: np.ones((48, 64), bool)})])
@@ -221,14 +226,7 @@ def test_an_edit_comes_after_its_planning_though_the_page_is_closed(
     release, begun, room = threading.Event(), Begun(), Limits(waiting=1)
     here, tasks = held_studio(tmp_path, release, room)
 
-    async def click_and_leave() -> tuple[str, str]:
-        outputs = clicked(here, drawn_clip, begun, over=over)
-        *_, edit = await anext(outputs)
-        (planning,) = begun.plans
-        await outputs.aclose()
-        return planning, edit
-
-    planning, edit = asyncio.run(click_and_leave())
+    planning, edit = asyncio.run(clicked(here, drawn_clip, begun, over=over))
     assert here.jobs.snapshot(edit) is None and begun.plans == [planning], "Stop ends it where the tab is there again"
     until(lambda: tasks)
     if over:
@@ -262,7 +260,7 @@ def test_what_is_wrong_with_an_edit_is_said_before_its_planning(
     if not wrong:
         here.jobs.submit("edit", wait_for(threading.Event()), visitor={"me": 1})
     with pytest.raises(gr.Error, match=said):
-        asyncio.run(anext(clicked(here, drawn_clip, Begun(), **wrong)))
+        asyncio.run(clicked(here, drawn_clip, Begun(), **wrong))
     assert sum(here.jobs.counts().values()) == (not wrong)
 
 
@@ -278,22 +276,48 @@ def test_an_edit_that_is_queued_as_the_video_changes_goes_on_aside(drawn_clip: P
 
     async def click(plan_id: str = "") -> tuple[str, str]:
         """The jobs of the planning, where there is one, and of the edit, which runs by now."""
-        outputs = clicked(here, drawn_clip, begun, watched, plan_id)
-        *_, edit = await anext(outputs)
-        planning = begun.plans[0] if begun.plans else ""
+        planning, edit = await clicked(here, drawn_clip, begun, watched, plan_id)
         planned.set()
         until(lambda: (job := here.jobs.snapshot(edit)) is not None and job.state == "running")
         videos.another_video(begun, "", watched)
         assert (watched.here, watched.aside[-1]) == ([], edit)
         if planning:
             with pytest.raises(gr.Error):
-                [shown async for shown in outputs]
+                [shown async for shown in beginning(here).show_planning(planning, plan_id, begun)]
         assert editing.stop("", begun, watched=watched) == gr.skip()
         assert finish(here.jobs, edit).state == "stopped"
         return planning, edit
 
     planning, _ = asyncio.run(click())
     asyncio.run(click(finish(here.jobs, planning).result))
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_another_press_of_edit_counts_in_the_place_of_one_that_plans(
+    stopped: bool, drawn_clip: Path, tmp_path: Path
+) -> None:
+    """It was left out without a word: the edit came with the prompt before, or after Stop not at all."""
+    release, begun = threading.Event(), Begun()
+    here, tasks = held_studio(tmp_path, release)
+
+    async def press_twice() -> tuple[str, str]:
+        first, before = await clicked(here, drawn_clip, begun, prompt="a cube")
+        showing = beginning(here).show_planning(first, "", begun)
+        assert 'data-job="plan' in (await anext(showing)).status
+        if stopped:
+            EditEvents(here).stop("", begun)
+        second, edit = await clicked(here, drawn_clip, begun, planning=first, prompt="a star")
+        with pytest.raises(gr.Error) as ended:
+            assert [shown async for shown in showing] == [], "the progress is that of the second one"
+        assert not ended.value.visible and begun.plans == [second]
+        return before, edit
+
+    before, edit = asyncio.run(asyncio.wait_for(press_twice(), 30))
+    release.set()
+    finish(here.jobs, begun.plans[0])
+    finish(here.jobs, edit)
+    assert [task.timeline.text for task in tasks if isinstance(task, EditTask)] == ["a star"]
+    assert here.jobs.snapshot(before) is None
 
 
 @pytest.mark.parametrize("mine", [True, False])
@@ -326,6 +350,19 @@ def test_edits_that_came_to_nothing_take_no_place_among_those_so_far(
     assert [job for _, job in listed.shown.choices] == [f"done {n}" for n in range(12)]
 
 
+def test_an_edit_keeps_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever comes after it, and however many are listed."""
+    editing, numbered = EditEvents(studio(tmp_path)), list[int]()
+    edit = finished_edit(tmp_path, np.zeros((1, 2, 2, 3), np.uint8))
+    monkeypatch.setattr(editing, "finished", lambda job: edit)
+    monkeypatch.setattr(views, "history", lambda edits: numbered.extend(edits) or "")
+    for count in (3, 14, 15):
+        jobs = [f"job {number}" for number in range(count, 0, -1)]
+        names = {job: name for name, job in editing.more_history(json.dumps(jobs), "").shown.choices}
+        assert names["job 3" if count == 3 else "job 14"].startswith(f"{min(count, 14)}: ")
+        assert numbered[-len(names) :] == [int(job.split()[1]) for job in names]
+
+
 @pytest.mark.parametrize("button", ["edit", "preview"])
 def test_stop_ends_all_plannings_and_what_was_to_follow(button: str, drawn_clip: Path, tmp_path: Path) -> None:
     """An edit that was begun while a preview ran went on. And nobody is told that it is an error."""
@@ -344,8 +381,13 @@ def test_stop_ends_all_plannings_and_what_was_to_follow(button: str, drawn_clip:
             return seen, problem.visible
         return seen, True
 
+    async def edited() -> AsyncIterator[Any]:
+        plan, _ = await clicked(here, drawn_clip, begun)
+        async for outputs in beginning(here).show_planning(plan, "", begun):
+            yield outputs
+
     async def both() -> list[tuple[Any, bool]]:
-        running = asyncio.gather(last(preview), last(clicked(here, drawn_clip, begun)))
+        running = asyncio.gather(last(preview), last(edited()))
         while len(begun.plans) < 2 and not running.done():
             await asyncio.sleep(0.01)
         plans = list(begun.plans)
@@ -354,10 +396,10 @@ def test_stop_ends_all_plannings_and_what_was_to_follow(button: str, drawn_clip:
         assert {finish(here.jobs, job).state for job in plans} == {"stopped"} and begun.plans == []
         return list(ended)
 
-    (previewed, told), (edited, told_of_edit) = asyncio.run(both())
+    (previewed, told), (begun_edit, told_of_edit) = asyncio.run(both())
     assert not told and not told_of_edit
     assert "The preview was stopped." in previewed.status
-    assert "The edit was stopped." in edited[PreviewOutputs._fields.index("status")]
+    assert "The edit was stopped." in begun_edit.status
     assert here.jobs.counts() == {"stopped": 2} and EditTask not in map(type, tasks)
 
 

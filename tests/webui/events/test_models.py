@@ -25,7 +25,7 @@ from webui.events.edit import EditEvents
 from webui.events.film import FilmEvents
 from webui.events.model import ModelEvents
 from webui.events.plan import PlanEvents
-from webui.events.session import SETTINGS
+from webui.events.session import SETTINGS, SETTINGS_KEY
 from webui.jobs.queue import Begun
 from webui.jobs.tasks import Request
 from webui.settings import ALL, FORECAST, PLAN, shown_values
@@ -120,14 +120,14 @@ def test_after_a_reload_the_page_shows_the_model_that_was_chosen(studio: Studio)
     plan_id = studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan())
     kept = dict.fromkeys(SETTINGS, "") | {"model": OTHER, "side": "320x256", "takes": [{"frames": [1, 3]}]}
 
-    session = {"plan": plan_id, "settings": list(kept.values())}
+    session = {"plan": plan_id, "settings": [SETTINGS_KEY, *kept.values()]}
     _, shown, settings = restored(studio, session)
     assert shown.model_before == settings["model"] == OTHER and shown.toy == "" and not shown.vocabulary.visible
     side = settings["side"]
     assert side.value == "320x256" and side.choices[0][0] == f"the model's own ({studio.profile(OTHER).size})"
     assert settings["takes"] == [{"frames": [1, 3]}] and "deliver" in settings
     studio.public = True
-    session["settings"] = list((kept | {"model": "not offered here"}).values())
+    session["settings"] = [SETTINGS_KEY, *(kept | {"model": "not offered here"}).values()]
     _, shown, settings = restored(studio, session)
     assert shown.model_before == settings["model"] == gr.skip(), "it stays the page's own"
 

@@ -37,7 +37,7 @@ def stored(clip: Path, size: int = 64, frames: slice | None = None) -> StoredPla
 
 def project(clip: Path, folder: Path, **rest: Any) -> Project:
     parts = {"region": Region({0: MASK, 3: MASK}, feather=5).as_json(folder), "by_hand": None} | rest
-    return Project(clip, PlanConfig(), EditConfig(), (), rest=parts)
+    return Project(clip, PlanConfig(), EditConfig(), (), **parts)
 
 
 def test_what_was_painted_on_other_frames_is_refused(drawn_clip: Path) -> None:

@@ -18,7 +18,7 @@ from helpers.plans import small_plan
 from webui import views
 from webui.events.common.outputs import ProjectOutputs, RowsOutputs, unchanged
 from webui.events.common.rows import carry
-from webui.events.edit import EditEvents
+from webui.events.edit import EditAsked, EditEvents
 from webui.events.film import FilmEvents
 from webui.jobs.tasks import Request
 from webui.kept import Kept
@@ -84,7 +84,7 @@ def test_an_edit_takes_its_prompts_and_takes_to_the_frames_of_its_plan(tmp_path:
     assert edit((0, 14, "a"), (14, 20, "b")) == (as_rows((0, 14, "a"), (14, 20, "b")), [take]), "by a program"
     assert edit(prompting=views.ONE, first=0)[1][0]["frames"] == [2, 6]
     rows, others = as_rows((0, 10, "")), {"first": 0, "others": as_rows((10, 30, "a"))}
-    editing.check("", views.BY_SHOT, rows, others, 8, [], "source", settings)
+    editing.check("", EditAsked("x", views.BY_SHOT, rows, others, 8, [], "source", None, settings))
     assert edit((0, 10, ""), **others)[0] == as_rows((0, 20, "a")), "those of other frames come back with this plan"
     with pytest.raises(gr.Error, match="shots now that have no prompt; give their rows one"):
         edit((0, 24, "a"), first=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,23 @@ def test_what_is_shown_is_marked_where_other_settings_are_set(drawn_clip: Path, 
         shown = [changed.get(name, value) for name, value in usual.items()]
         return asyncio.run(events.check_shown(plan_id, *first.values(), begun, *shown))
 
-    for changed in ({"keyframes_at": "3"}, {"source_prompt": "a cube"}, {"frames": "0:5"}, {"side": "64"}):
+    other = str(shutil.copy(drawn_clip, tmp_path / "trimmed.mp4"))
+    differ = {"source_prompt": "a cube"}, {"frames": "0:5"}, {"side": "64"}, {"video": other}
+    for changed in ({"keyframes_at": "3"}, *differ):
         assert "have changed since this preview; preview again" in said(**changed), changed
     assert "predicted time and memory are of the settings before" in said(steps=7)
-    assert said() == said(source_prompt=" a ball") == said("unknown", steps=7) == said(frames="5") == ""
+    assert said() == said(source_prompt=" a ball") == said("", steps=7) == said(frames="5") == said(side="0") == ""
+    assert "not kept any more; preview again" in said("unknown", steps=7) == said("unknown")
+
+
+def test_a_slider_plans_anew_where_the_plan_is_not_kept_any_more(drawn_clip: Path, tmp_path: Path) -> None:
+    """It did nothing, without a word. Before the first preview it does nothing."""
+    studio = Studio("embedded", "cpu", tmp_path, runner=lambda task, report, stop: small_plan())
+    shown = shown_values((*PLAN, *FORECAST), studio.profile())
+
+    async def moved(plan_id: str) -> Any:
+        events = PlanEvents(studio).replan(plan_id, str(drawn_clip), "a ball", "", 0, "", Begun(), *shown)
+        return [outputs async for outputs in events][-1].plan_id
+
+    assert asyncio.run(moved("")) == gr.skip() and studio.jobs.counts() == {}
+    assert studio.kept.find_plan(asyncio.run(moved("gone"))) is not None

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
 
 from adaflow_core.config import PlanConfig
-from helpers.jobs import until
+from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui.events import video
+from webui.events.common.outputs import VideoOutputs
+from webui.events.session import SessionEvents
 from webui.events.video import VideoEvents
+from webui.jobs.queue import Begun, Watched
 from webui.jobs.tasks import Request
 from webui.studio import Studio
 
@@ -80,6 +85,46 @@ def test_a_video_that_is_no_longer_shown_is_not_described(
     assert events.playable(str(drawn_clip), described) == gr.skip()
     shown = events.playable(str(other), described)
     assert shown.visible
+
+
+def test_what_the_scissors_make_is_another_video_with_the_same_prompts(drawn_clip: Path, tmp_path: Path) -> None:
+    """Which the page does not show by itself: an example, an upload, a project or what a reload brings back."""
+    here, begun, watched, expected = Studio("embedded", "cpu", tmp_path), Begun(), Watched(), list[str]()
+    clip = {"file": str(drawn_clip), "source_prompt": "a ball", "prompt": "a cube"}
+    events, shown, trimmed = VideoEvents(here, [clip]), tmp_path / "shown" / drawn_clip.name, tmp_path / "video.mp4"
+    shown.parent.mkdir()
+    shown.write_bytes(drawn_clip.read_bytes())  # as Gradio copies it
+    trimmed.write_bytes(drawn_clip.read_bytes())
+
+    def change(video: Path | None) -> VideoOutputs:
+        return events.trimmed(str(video) if video else None, expected, begun, "", watched)
+
+    events.example(expected, begun, "", watched, SimpleNamespace(index=0))  # type: ignore[arg-type]
+    with pytest.raises(gr.Error) as refused:
+        change(shown)
+    assert not refused.value.visible and expected == []
+    begun.plans, watched.here = [here.jobs.submit("plan", wait_for(threading.Event()))], ["an edit"]
+    cleared = change(trimmed)
+    assert cleared.plan_id == cleared.frames == cleared.keyframes_at == "" and cleared.prompts == cleared.takes == []
+    assert cleared.video == cleared.source_prompt == cleared.prompt == cleared.prompt_problems == gr.skip()
+    assert finish(here.jobs, begun.plans[0]).state == "stopped" and watched.aside == ["an edit"]
+    events.uploaded(str(shown), expected, begun, "", watched)
+    session = {"video": here.kept.keep_video(str(trimmed))}
+    SessionEvents(here).restore(json.dumps(session), expected, begun)
+    for own in (None, shown, trimmed):
+        with pytest.raises(gr.Error):
+            change(own)
+    assert expected == []
+
+
+def test_a_reload_shows_what_the_scissors_have_made(drawn_clip: Path, tmp_path: Path) -> None:
+    """It showed the video of the plan before."""
+    here, trimmed = Studio("embedded", "cpu", tmp_path), tmp_path / "video.mp4"
+    trimmed.write_bytes(drawn_clip.read_bytes())
+    plan = here.kept.store_plan(Request(str(drawn_clip), PlanConfig()), small_plan())
+    for clip, shown in ((drawn_clip, plan), (trimmed, "")):
+        had, *_ = restored(here, {"plan": plan, "video": here.kept.keep_video(str(clip))})
+        assert (had.video, had.plan_id) == (str(clip), shown)
 
 
 def test_an_upload_that_was_deleted_is_said_to_be_gone(drawn_clip: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,7 +21,8 @@ from adaflow_core.storage.cache import Cache
 from helpers.jobs import finish
 from helpers.plans import small_plan
 from webui.jobs import expected
-from webui.jobs.tasks import RegionTask, Request, Task
+from webui.jobs.tasks import EditTask, RegionTask, Request, Task
+from webui.kept import PlanOutline, StoredPlan
 from webui.limits import Limits
 from webui.studio import Studio
 
@@ -116,7 +117,9 @@ def test_what_takes_less_than_the_whole_film_is_not_refused(tmp_path: Path, monk
     keep(part_keys(PLAN, stretches(whole, PLAN.segments.cuts, 20), EditConfig(), takes, NOTHING.asked)[0])
     finish(studio.jobs, studio.edit(plan_id, whole, EditConfig(), takes))
     assert asked[-1].seconds == 30 + 1.5 * 60, "no job takes longer"
-    before = SimpleNamespace(asked=asked[-1], prompt="a blue ball", result=lambda plan: None)
+    outline: Any = PlanOutline.of(StoredPlan(plan_id, Request("clip.mp4", PLAN.config), PLAN))
+    edited = replace(cast(EditTask, asked[-1]), plan=outline)
+    before = SimpleNamespace(asked=edited, prompt="a blue ball", result=lambda plan: None)
     monkeypatch.setattr(studio, "finished", lambda job_id: before)
     finish(studio.jobs, studio.retake("its job", (14, 16), None, EditConfig()))
     assert asked[-1].seconds == pytest.approx(30 + 1.5 * (95 / 10 + 17.25 / 3))

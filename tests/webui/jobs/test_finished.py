@@ -34,7 +34,7 @@ def test_a_write_that_is_stopped_leaves_no_files(first_file: bool, tmp_path: Pat
     seen: list[bool] = []
 
     def stop() -> bool:
-        seen.append(any(folder.glob("*.mp4")))
+        seen.append(any(folder.rglob("*.mp4")))
         return seen[-1] or not first_file
 
     with pytest.raises(Stopped):
@@ -43,6 +43,20 @@ def test_a_write_that_is_stopped_leaves_no_files(first_file: bool, tmp_path: Pat
         )
     assert seen[-1] == first_file and not folder.exists()
     assert (tmp_path / "state").exists(), "the edit goes on from it"
+
+
+def test_an_edit_whose_project_cannot_be_written_is_delivered_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaflow_core.film.project.JSON_BYTES", 100)
+    video = decode_video(CLIP, size=(64, 64), frames=slice(0, 2))
+    result = EditResult.of(video, np.array(video.frames), {"takes": ()}, ())
+    project, folder = Project(CLIP, PlanConfig(), EditConfig(), ()), tmp_path / "made"
+    plan: Any = SimpleNamespace(video=video)
+    made = write_finished(folder, plan, result, project, "a ball", "", Scores(1.0, None, None), Monitor(), public=False)
+    assert made.project is None and made.edit.is_file() and "no project file" in made.warnings[0]
+    folders = [made.source.parent, made.edit.parent, made.report.parent]
+    assert len({*folders, folder}) == 4, "the address of one file does not tell another one's"
 
 
 def test_what_an_edit_takes_is_counted_and_its_frames_are_not_kept_in_memory(tmp_path: Path) -> None:
@@ -55,7 +69,7 @@ def test_what_an_edit_takes_is_counted_and_its_frames_are_not_kept_in_memory(tmp
     made = write_finished(folder, plan, result, project, "a ball", "", Scores(1.0, None, None), Monitor(), public=False)
     assert isinstance(made.after, np.memmap) and np.array_equal(made.after, video.frames)
     assert not (tmp_path / "state").exists()
-    files = sum(file.stat().st_size for file in folder.iterdir())
+    files = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert made.held_bytes() == files > made.after.nbytes
     with tempfile.TemporaryFile() as unnamed:  # as a large scratch array has
         frames = np.memmap(unnamed, np.uint8, "w+", shape=(5, 8, 8, 3))

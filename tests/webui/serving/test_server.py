@@ -1,4 +1,4 @@
-"""The server's health check."""
+"""The server: its health check, and which tabs it knows to be open."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from helpers.jobs import finish, work_until_stopped
+from helpers.jobs import finish, until, work_until_stopped
 from webui.serving.server import serve
-from webui.serving.sessions import Sessions
+from webui.serving.sessions import MOST_SESSIONS, Sessions
 from webui.studio import Studio
 
 
@@ -33,5 +33,18 @@ def test_health_tells_how_many_jobs_there_are(tmp_path: Path, monkeypatch: pytes
         finish(studio.jobs, jobs[0])
         monkeypatch.setattr(studio.jobs, "is_alive", lambda: False)
         assert httpx.get(f"{server.address}/healthz", timeout=60).status_code == 503
+    finally:
+        server.close()
+
+
+def test_a_tab_is_open_while_it_is_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    server = serve(Studio("embedded", "cpu", tmp_path / "uploads" / "results"), tmp_path / "uploads")
+    try:
+        sessions = server.blocks.app.state_holder
+        assert isinstance(sessions, Sessions) and sessions.capacity == MOST_SESSIONS
+        with httpx.stream("GET", f"{server.address}/gradio_api/heartbeat/tab", timeout=60) as beats:
+            assert "ALIVE" in next(beats.iter_lines()) and sessions.open == {"tab": 1}
+        until(lambda: not sessions.open)
     finally:
         server.close()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.storage.cache import Cache
 from helpers.jobs import finish, until, work_until_stopped
 from helpers.plans import small_plan
@@ -24,10 +27,29 @@ from webui.studio import Studio
 
 # What an edit has beside its folder and prompt.
 OTHERS: dict[str, Any] = dict.fromkeys({field.name for field in fields(FinishedEdit)} - {"folder", "prompt"})
+HOUR = 3600.0
 
 
-def test_what_is_over_its_time_is_deleted_and_nothing_else(tmp_path: Path) -> None:
-    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_seconds=1.5), public=True)
+class Clock:
+    """What jobs, plans and upkeep go by: `at` stands still, in seconds since the epoch. Files have their own times."""
+
+    def __init__(self) -> None:
+        self.at = time.time()
+
+    def time(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("webui.jobs.queue", "webui.kept", "webui.serving.upkeep"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=clock.time, monotonic=clock.time))
+    return clock
+
+
+def test_what_is_over_its_time_is_deleted_and_nothing_else(tmp_path: Path, clock: Clock) -> None:
+    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_seconds=HOUR), public=True)
     uploads, cache = tmp_path / "uploads", Cache(tmp_path / "cache")
     (uploads / "own").mkdir(parents=True)
     (uploads / "own" / "poster.png").write_bytes(b"the page's")
@@ -41,10 +63,13 @@ def test_what_is_over_its_time_is_deleted_and_nothing_else(tmp_path: Path) -> No
     needed = cache.get("frames", "needed", lambda folder: {})[0] / "frames.npy"
     waits = studio.jobs.submit("edit", work_until_stopped, files=[uploads / "cd" / "needed.mp4", needed])
     assert upkeep.clean() == 0, "everything is new"
-    time.sleep(1.6)
+    time.sleep(0.05)
+    between = time.time()
+    time.sleep(0.05)
     fresh = uploads / "ef" / "fresh.mp4"
     fresh.parent.mkdir()
     fresh.write_bytes(b"x")
+    clock.at = between + HOUR
     assert upkeep.clean() == 3
     kept = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
     assert kept == [
@@ -57,7 +82,7 @@ def test_what_is_over_its_time_is_deleted_and_nothing_else(tmp_path: Path) -> No
     assert not (uploads / "ab").exists() and not (uploads / "deep").exists(), "their folders go too"
     studio.jobs.stop(waits)
     finish(studio.jobs, waits)
-    time.sleep(1.6)
+    clock.at += 2 * HOUR
     assert upkeep.clean() == 4 and not (uploads / "cd").exists(), "and the job is forgotten"
     assert studio.jobs.snapshot(waits) is None
 
@@ -101,16 +126,16 @@ def test_over_the_limit_the_oldest_uploads_go(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["second", "third"]
 
 
-def test_an_upload_is_kept_while_it_is_used(tmp_path: Path) -> None:
+def test_an_upload_is_kept_while_it_is_used(tmp_path: Path, clock: Clock) -> None:
     """By its plan or by its own id, as these are; over the limit what was used longest ago goes."""
-    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_seconds=0.4, keep_bytes=25))
+    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_seconds=HOUR, keep_bytes=25))
     uploads, cache = tmp_path / "uploads", Cache(tmp_path / "cache")
     upkeep, plan = Upkeep(studio, uploads, cache), small_plan()
     uploads.mkdir()
     planned, shown, left = (uploads / name for name in ("planned.mp4", "shown.mp4", "left.mp4"))
     for file in (planned, shown, left):
         file.write_bytes(b"x" * 9)
-        time.sleep(0.02)
+    clock.at = time.time() + 1
     folder = cache.get("frames", "key", lambda folder: np.save(folder / "frames.npy", plan.video.frames) or {})[0]
     frames = np.load(folder / "frames.npy", mmap_mode="r")
     request = Request(str(planned), plan.config)
@@ -118,35 +143,37 @@ def test_an_upload_is_kept_while_it_is_used(tmp_path: Path) -> None:
     video_id = studio.kept.keep_video(str(shown))
     assert upkeep.clean() == 1 and not left.exists(), "the last of more than there is room for, which nobody uses"
     for _ in range(3):
-        time.sleep(0.25)
+        clock.at += 0.6 * HOUR
         assert studio.kept.find_plan(plan_id) is not None and studio.kept.find_video(video_id) == str(shown)
         assert upkeep.clean() == 0
     assert planned.exists() and shown.exists() and folder.exists()
-    time.sleep(0.5)
+    clock.at += 1.2 * HOUR
     assert upkeep.clean() == 5, "plan, id, both files and the frames"
 
 
 def test_results_count_towards_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And are forgotten over half of it, so that there is room for uploads."""
-    studio = Studio("embedded", "cpu", tmp_path / "results", limits=Limits(keep_bytes=40))
+    """Once, and are forgotten over half of it, so that there is room for uploads, beside which they lie."""
+    results = tmp_path / "uploads" / "results"
+    studio = Studio("embedded", "cpu", results, limits=Limits(keep_bytes=40))
     monkeypatch.setattr(FinishedEdit, "held_bytes", lambda edit: len(edit.prompt))
     upkeep = Upkeep(studio, tmp_path / "uploads")
 
     def edit(prompt: str) -> str:
-        folder = tmp_path / "results" / prompt
+        folder = results / prompt
         folder.mkdir(parents=True)
+        (folder / "edit.mp4").write_bytes(b"x" * len(prompt))
         job = studio.jobs.submit("edit", lambda report, stop: FinishedEdit(folder, prompt=prompt, **OTHERS))
         finish(studio.jobs, job)
         return job
 
     ids = [edit(letter * 9) for letter in "abc"]
-    until(lambda: len(list((tmp_path / "results").iterdir())) == 2)
+    until(lambda: len(list(results.iterdir())) == 2)
     assert studio.finished(ids[0]) is None and studio.finished(ids[1]) is not None
-    (tmp_path / "uploads").mkdir()
     for name in ("first", "second", "third"):
         (tmp_path / "uploads" / name).write_bytes(b"x" * 10)
         time.sleep(0.02)
     assert upkeep.clean() == 1 and not (tmp_path / "uploads" / "first").exists()
+    assert len(list(results.rglob("edit.mp4"))) == 2
 
 
 def test_of_plans_and_what_is_painted_those_over_their_memory_go(
@@ -173,13 +200,37 @@ def test_of_plans_and_what_is_painted_those_over_their_memory_go(
     assert _in_memory({"frames": [np.load(file, mmap_mode="r")]}) == 0
 
 
-def test_what_visitors_painted_is_forgotten_with_their_plans(tmp_path: Path) -> None:
+def test_plans_of_finished_edits_are_kept_as_other_plans_are(
+    tiny_folder: Callable[[str], Path], drawn_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by their edits, beside the limit: a plan that had to make room is made again for a retake."""
+    monkeypatch.setenv("ADAFLOW_CACHE", str(tmp_path / "cache"))
+    studio = Studio(str(tiny_folder("sd1")), "cpu", tmp_path / "results")
+    request = Request(str(drawn_clip), PlanConfig(keyframes=2), size=(64, 64), frames=slice(0, 4))
+    looked_at, edited = (finish(studio.jobs, studio.plan(request)).result for _ in range(2))
+    edit = studio.edit(edited, "a blue ball", EditConfig(steps=1))
+    finished, stored = finish(studio.jobs, edit).result, studio.kept.find_plan(edited)
+    assert stored is not None and _in_memory(finished) < _in_memory(stored.plan)
+    for plan_id in (looked_at, edited):  # other previews have replaced them
+        studio.kept.forget_plan(plan_id)
+    assert studio.kept.find_plan(looked_at) is None and studio.kept.find_plan(edited) is not None
+    monkeypatch.setattr(studio.kept._plans, "most", 1)
+    studio.kept.store_plan(request, stored.plan)
+    assert studio.kept.find_plan(edited) is None
+    retake = finish(studio.jobs, studio.retake(edit, (1, 3), "a red ball", EditConfig(steps=1)))
+    assert retake.state == "done" and retake.result.parent == edit, retake.problem
+    again = studio.kept.find_plan(edited)
+    assert again is not None and np.array_equal(again.plan.segments.keyframes, stored.plan.segments.keyframes)
+
+
+def test_what_visitors_painted_is_forgotten_with_their_plans(tmp_path: Path, clock: Clock) -> None:
     studio = Studio("embedded", "cpu", tmp_path / "results")
     video = tmp_path / "film.mp4"
     video.write_bytes(b"x")
     kept, over = studio.kept.keep_video(str(video)), studio.kept.keep_over({"id": "", "masks": {}})["id"]
-    time.sleep(0.2)
+    clock.at += 2
     assert studio.kept.find_over(over) == {"id": over, "masks": {}}, "which is a use of it"
-    assert studio.forget_older_than(0.1) == 1
+    assert studio.forget_older_than(1) == 1
     assert studio.kept.find_video(kept) is None and studio.kept.find_over(over) is not None
-    assert studio.forget_older_than(0) == 1 and studio.kept.find_over(over) is None
+    clock.at += 2
+    assert studio.forget_older_than(1) == 1 and studio.kept.find_over(over) is None

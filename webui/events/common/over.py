@@ -126,7 +126,7 @@ def has_pictures(over: Over | None) -> bool:
 
 def opened_from(project: Project) -> tuple[Over, str]:
     """What a project holds over the picture, to be taken up by the next plan; and a sentence on it."""
-    region, by_hand = project.rest.get("region"), project.rest.get("by_hand")
+    region, by_hand = project.region, project.by_hand
     if region is None and by_hand is None:
         return {}, ""
     try:
