@@ -179,7 +179,7 @@ def test_new_surroundings_have_light_and_colours_of_their_own(engine: AdaFlow) -
         return float(error[pair.region].mean()), float(error[~pair.region].mean())
 
     usual, kept = (miss(EditConfig(steps=6, agreements=0, coarse=share)) for share in (None, 1.0))
-    assert usual[0] < 0.8 * kept[0] and usual[1] < kept[1] + 3  # of 255
+    assert usual[0] < 0.8 * kept[0] and usual[1] < kept[1] + 4  # of 255
 
 
 @pytest.mark.thorough
