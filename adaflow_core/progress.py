@@ -150,14 +150,22 @@ def added(*seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def in_threads(
-    work: Callable[[T], int], items: Iterable[T], advance: Callable[[int], None], threads: int = THREADS
+    work: Callable[[T], int],
+    items: Iterable[T],
+    advance: Callable[[int], None],
+    threads: int = THREADS,
+    end: Callable[[], None] = lambda: None,
 ) -> None:
-    """`work` on every item, some at a time; `advance` gets, in order, what each returns, and may raise."""
+    """`work` on every item, some at a time; `advance` gets, in order, what each returns, and may raise.
+
+    Where one has failed, `end` is called before those that still run are waited for.
+    """
     with ThreadPoolExecutor(min(threads, THREADS)) as pool:
         try:
             for count in pool.map(work, items):
                 advance(count)
         except BaseException:
+            end()
             pool.shutdown(cancel_futures=True)
             raise
 

@@ -303,8 +303,10 @@ class Studio:
     ) -> str:
         """`asked` has the outline of its plan; `stored`: the plan itself, None where it is made again first."""
 
+        outline: Any = asked.plan
+
         def work(report: Report, stop: Stop) -> FinishedEdit:
-            of = stored or self._plan_again(asked, report, stop)
+            of = stored or self.kept.find_plan(outline.id) or self._plan_again(asked, report, stop)
             finished = self._run(task(of.plan), report, stop)
             assert isinstance(finished, FinishedEdit)
             self.kept.keep_edited(of)

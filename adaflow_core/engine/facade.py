@@ -172,8 +172,8 @@ class AdaFlow:
         with self._job(plan, prompt, of_draft(config), progress, stop, region, by_hand) as whole:
             alone = keyframes_alone(whole.plan)
             job = replace(whole, plan=alone, latents=whole.latents[keyframes], over=whole.over.at(keyframes))
+            asked = draft_key(plan, prompt, config, asked_over(region, by_hand))  # now, as its files may go meanwhile
             frames, told = job.kept("drafts", partial(told_of_draft, plan), partial(whole.invert, keyframes))
-            asked = draft_key(plan, prompt, config, asked_over(region, by_hand))
             remember(self.cache, asked, "drafts", job.key)
             warnings = tuple(dict.fromkeys([*job.monitor.notes, *told["report"]["warnings"]]))
             report = told["report"] | whole.over.asked | {"warnings": list(warnings)}

@@ -288,9 +288,11 @@ def warned_parts(report: dict[str, Any]) -> list[tuple[int, int, list[str]]]:
 
 
 def _warnings_of_parts(report: dict[str, Any]) -> list[str]:
-    """Those of a new film's stretches; what not all of them say is told of their frames."""
+    """Those of a new film's stretches; what not all say, or not of all frames, is told of their frames."""
     parts = warned_parts(report)
+    whole = sum(end - start for start, end, _ in parts) == report["frames"]
     of_all = {warning for *_, warnings in parts for warning in warnings if all(warning in w for *_, w in parts)}
+    of_all = of_all if whole else set()
     return [
         warning if warning in of_all else told_of(start, end, warning)
         for start, end, warnings in parts

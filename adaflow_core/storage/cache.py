@@ -401,8 +401,9 @@ def _unfinished(folder: Path) -> Path:
         if _abandoned(earlier) and any_finished(earlier):
             with suppress(OSError):  # another process was faster
                 os.utime(earlier)  # until it is locked, its age alone keeps it from being removed
-                (earlier / _ENOUGH).unlink(missing_ok=True)
-                return earlier.rename(work)
+                work = earlier.rename(work)
+                (work / _ENOUGH).unlink(missing_ok=True)  # not before: what cannot be renamed is still at rest
+                return work
     return _new(work)
 
 

@@ -339,12 +339,13 @@ class BeginEvents:
             self.editing.check_not_empty(prompt, prompting, over)
             self.editing.check(model, asked)
             request = await self.planning.asked(video, source_prompt, model, side, frames, begun, (*planned, *forecast))
-            self.studio.jobs.leave(planning, replaced=True)
+            before_it = ""
             if previous is not None and previous.answers(request):
                 await asyncio.to_thread(self._submit, job_id, watched, asked, plan_id)
-                return "", job_id
-            then = partial(self._edit, job_id, watched, asked)
-            return self.planning.start(request, previous, begun, then), job_id
+            else:
+                before_it = self.planning.start(request, previous, begun, partial(self._edit, job_id, watched, asked))
+            self.studio.jobs.leave(planning, replaced=True)  # only now: where this one is refused, that goes on
+            return before_it, job_id
 
     async def show_planning(self, planning: str, plan_id: str | None, begun: Begun) -> AsyncIterator[PreviewOutputs]:
         """Show the planning that `begin` has begun."""

@@ -79,8 +79,9 @@ class PlanEvents:
         previous = self.studio.kept.find_plan(plan_id)
         with refuse_on_error():
             request = await self.asked(video, source_prompt, model, side, frames, begun, shown)
-            self.studio.jobs.leave(planning, replaced=True)
-            return "" if previous and previous.answers(request) else self.start(request, previous, begun)
+            planned = "" if previous and previous.answers(request) else self.start(request, previous, begun)
+            self.studio.jobs.leave(planning, replaced=True)  # only now: where this one is refused, that goes on
+            return planned
 
     def start(
         self, request: Request, previous: StoredPlan | None, begun: Begun, then: Callable[[str], str] | None = None

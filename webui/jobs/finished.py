@@ -105,8 +105,6 @@ def write_finished(
         "frames": _apart(folder, "frames.npy"),
     }
     settings, stretch = _settings(command, project.takes)
-    if not whole or any(over):  # what was painted or given back is in the project alone
-        command = _project_command(project, files["project"], deliver, command)
     with _made(folder):
         # The source as a result that changed nothing.
         EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
@@ -116,6 +114,8 @@ def write_finished(
             result, delivered = _deliver(files["full size"], delivered, result, video, metadata, monitor)
         try:
             with_over(project, *over, folder).save(files["project"], name=project.video.name)
+            if not whole or any(over):  # what was painted or given back is in the project alone
+                command = _project_command(project, files["project"], deliver, command)
         except AdaFlowError as problem:  # such as for more pictures than it may hold
             result = replace(
                 result, warnings=(*result.warnings, without_folders(f"there is no project file: {problem}"))

@@ -8,14 +8,12 @@ import gradio as gr
 
 from webui.events.common.outputs import DraftOutputs, ModelShown, PlaceOutputs, PreviewOutputs, RestoredOutputs, collect
 from webui.events.video import VideoEvents
-from webui.messages import quietly
 from webui.wiring.rows import add_rows
 from webui.wiring.shared import (
     EACH,
     HISTORY,
     KEPT_SETTINGS,
     PRIVATE,
-    PRIVATE_LATEST,
     Events,
     Steps,
     history_call,
@@ -33,7 +31,6 @@ from webui.wiring.shared import (
 # What the browser remembers; the functions are in js/page.js.
 _SESSION = "() => [adaflow.session()]"
 _ASIDE = "(_, job, watched) => [adaflow.edits(), job, watched]"
-_KEEP_VIDEO = "(video) => adaflow.keep({ video })"
 _KEEP_PROMPTS = "(source_prompt, prompt) => adaflow.keep({ source_prompt, prompt })"
 _KEEP_BEGUN = "(job) => adaflow.keep({ job })"
 _KEEP_SHOWN = "(shown) => adaflow.keep({ shown })"
@@ -72,9 +69,6 @@ def _keep(events: VideoEvents, steps: Steps, keeping: list[gr.events.Dependency]
         None,
         js=_KEEP_PROMPTS,
         **PRIVATE,
-    )
-    video.video.change(quietly(events.keep_video), video.video, video.video_id, **PRIVATE_LATEST).then(
-        None, video.video_id, None, js=_KEEP_VIDEO, **PRIVATE
     )
     for progress in (plan.status, edit.progress, edit.draft_progress, edit.place_progress):
         progress.change(None, [progress, *settings], None, js=_KEEP_RUNNING, **PRIVATE)

@@ -16,6 +16,7 @@ from webui.wiring.shared import (
     KEEP_OVER,
     KEPT_SETTINGS,
     PRIVATE,
+    PRIVATE_LATEST,
     PUBLIC,
     Events,
     Steps,
@@ -26,6 +27,7 @@ from webui.wiring.shared import (
 )
 
 # What the browser remembers is said by functions of js/page.js.
+_KEEP_VIDEO = "(video) => adaflow.keep({ video })"
 _NO_PLAN = "job, plan: null, planning: null, drafted: null, drafting: null, placed: null, placing: null"
 _KEEP_NO_PLAN = f"(job, ...settings) => adaflow.keep({{ {_NO_PLAN}, settings: {KEPT_SETTINGS} }})"
 _HOLD = "(...known) => { adaflow.hold(true); return known; }"
@@ -36,6 +38,10 @@ _JOBS = "begun", "region_job_id", "watched"
 
 def connect_video(events: Events, steps: Steps) -> None:
     video = steps.video
+    # Before all else that follows a change, which Gradio does one after another: to look at a large file takes long,
+    # and a reload meanwhile would bring back the one before.
+    kept = video.video.change(quietly(events.video.keep_video), video.video, video.video_id, **PRIVATE_LATEST)
+    kept.then(None, video.video_id, None, js=_KEEP_VIDEO, **PRIVATE)
     cleared, jobs = _clearing(steps)
     known = [video.video, video.expected, *jobs]
     chosen = video.examples.select(events.video.example, known[1:], cleared, js=_HOLD, **EACH)

@@ -54,6 +54,7 @@ VERBS = {
     "burns", "drives", "flies", "floats", "glides", "goes", "moves", "rolls", "runs", "sails", "sits", "sleeps",
     "spins", "stands", "stops", "swims", "walks",
 }  # fmt: skip
+PLURALS = {"children", "men", "mice", "people", "women"}
 SINGULAR = {"business", "jeans", "news", "sports", "plus"}  # that end as plurals, and describe things
 NO_VERBS = {"canvas", "christmas", "gas", "lens", "rhinoceros", "series", "species"}
 # What is no place but falls on all of the picture, things and surroundings alike: times of day, times of year, weather.

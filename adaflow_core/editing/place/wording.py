@@ -21,6 +21,7 @@ from adaflow_core.editing.place.vocabulary import (
     NO_VERBS,
     NOUNS_IN_ING,
     OVER_ALL,
+    PLURALS,
     PREPOSITIONS,
     SINGULAR,
     STATES,
@@ -201,21 +202,29 @@ def _is_named(before: list[str], old: slice, put: list[str]) -> bool:
     word = before[old.stop] if old.stop < len(before) else ","
     if word in FUNCTION_WORDS or _is_participle(before, old.stop) or _is_verb(before, old):
         return False
-    if put and old.start < old.stop and _are_things(before[old.stop - 1], put[-1], word):
+    if put and old.start < old.stop and _are_things(before, old, put[-1]):
         return False
     # A prompt that begins so may have left out its article: "red ball", and not "cat photo" nor "cat sleeps".
     return old.start > 0 or not (word in KINDS or _ends_like_a_verb(word))
 
 
-def _are_things(old: str, new: str, word: str) -> bool:
-    """Whether two words are things, and the `word` after them says what these do.
+def _are_things(before: list[str], old: slice, new: str) -> bool:
+    """Whether what is replaced by a word is a thing, as that is, and the word after it says what these do.
 
-    Somebody is one, as in "people walk", but for "a baby elephant"; so are two plurals, as in "cars drive on a road": a
-    noun that describes another one has none.
+    So it is of two plurals, as in "cars drive on a road": a noun that describes another one has none. And of somebody,
+    before what is a verb by its end, by what follows or by who does it: "my cat eats food", "a boy rode a bike", "a man
+    and a woman dance"; not before a name, as in "a child seat in a car" and "a baby elephant runs".
     """
-    somebody = is_one_of(old, BODIES) or is_one_of(new, BODIES)
-    plurals = all(_ends_like_a_verb(each) and each not in SINGULAR for each in (old, new))
-    return plurals or (somebody and not is_one_of(word, BODIES))
+    thing, word, after = before[old.stop - 1], before[old.stop], before[old.stop + 1 : old.stop + 2]
+    if _is_plural(thing) and _is_plural(new):
+        return True
+    together = "and" in before[_lead(before, old.start) : old.start]
+    does = _ends_like_a_verb(word) or set(after) & ARTICLES or together
+    return bool(does) and (is_one_of(thing, BODIES) or is_one_of(new, BODIES)) and not is_one_of(word, BODIES)
+
+
+def _is_plural(word: str) -> bool:
+    return word in PLURALS or (_ends_like_a_verb(word) and word not in SINGULAR)
 
 
 def _is_participle(words: list[str], place: int) -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from threading import Lock
+from threading import Event, Lock
 from typing import TypeVar
 
 import numpy as np
 
+from adaflow_core.errors import Stopped
 from adaflow_core.motion.flow import one_opencv_thread
 from adaflow_core.progress import Stage, in_threads
 
@@ -63,15 +64,25 @@ def ways(shots: Sequence[range], known: Collection[int]) -> tuple[list[Way], lis
 
 def go(work: Callable[[Item, Advance], None], items: Iterable[Item], stage: Stage) -> None:
     """`work` on every item, some at a time, with what counts its frames in the stage, which raises when stopped."""
-    lock = Lock()
+    lock, ended, failures = Lock(), Event(), list[BaseException]()
 
     def advance(count: int) -> None:
         with lock:  # the stage, and whoever is told of it, serve one thread at a time
+            if ended.is_set():
+                raise Stopped
             stage.advance(count)
 
     def whole(item: Item) -> int:
-        work(item, advance)
+        try:
+            work(item, advance)
+        except BaseException as problem:  # the others end at their next frame, and not at the end of their way
+            failures.append(problem)
+            ended.set()
+            raise
         return 0
 
     with one_opencv_thread():
-        in_threads(whole, items, advance)
+        try:
+            in_threads(whole, items, advance, end=ended.set)
+        except Stopped:
+            raise failures[0] from None  # of which that may be a consequence

@@ -70,6 +70,8 @@ from adaflow_core.editing.place import Wording, wording
         ("the car stops at a light", "the truck stops at a light", False, None),
         ("the wooden doors of a house", "the iron doors of a house", True, None),
         ("the red flowers in a vase", "the blue flowers in a vase", True, None),
+        ("a child seat in a car", "a red seat in a car", True, None),
+        ("a boy band on a stage", "a girl band on a stage", True, None),
         ("a baby elephant in a zoo", "an old elephant in a zoo", True, None),
         ("a sports car on a road", "a jeans car on a road", True, None),
         ("a costume", "a cat costume", True, None),
