@@ -390,7 +390,10 @@ def test_a_stretch_tells_of_itself_alone(
     assert engine.edit_timeline(plan, Timeline(ranges, 40), QUICK).warnings[1:] == ("in run 2", *told)
     alike = tuple(replace(part, source_prompt="a red gondola") for part in ranges[1:])
     warnings = engine.edit_timeline(plan, Timeline(alike), QUICK).warnings
-    assert warnings == ("in run 2", "the disk is full", unknown[1]), "which is said of both"
+    of_each = tuple(start + unknown[1] for start in starts[1:])
+    assert warnings == ("in run 2", "the disk is full", *of_each), "both say it, and not of all frames"
+    everywhere = (PromptRange(0, 6, "a blue ball", "a red gondola"), PromptRange(6, 12, "a cube", "a red gondola"))
+    assert unknown[1] in engine.edit_timeline(plan, Timeline(everywhere), QUICK).warnings, "once, of all"
 
 
 def test_a_stopped_timeline_goes_on_with_what_is_missing(engine: AdaFlow, drawn_frames: np.ndarray) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from threading import active_count
+from threading import Barrier, active_count
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from adaflow_core.editing.place.cutout import cleaned, guided, iou
 from adaflow_core.errors import Stopped
 from adaflow_core.motion.flow import flow_between
 from adaflow_core.picture.region.carry import Source, carry
+from adaflow_core.picture.region.ways import go
 from adaflow_core.progress import Monitor, Progress, in_threads
 from scenes.render import render
 from scenes.world import sample
@@ -115,3 +118,21 @@ def test_small_pieces_and_holes_are_errors() -> None:
     spotted[8, 8], spotted[18, 18] = False, True
     assert (cleaned(spotted, 4) == inside).all()
     assert (cleaned(spotted, 1) == spotted).all()
+
+
+def test_the_first_failure_ends_all_ways() -> None:
+    """And is what is raised, though ways before it end by it, too."""
+    begun, steps = Barrier(2), list[int]()
+
+    def work(way: int, advance: Callable[[int], None]) -> None:
+        begun.wait(10)
+        if way == 1:
+            raise ValueError("a frame is damaged")
+        for step in range(10_000):
+            steps.append(step)
+            time.sleep(0.001)
+            advance(1)
+
+    with Monitor().stage("carry", 10_000) as stage, pytest.raises(ValueError, match="damaged"):
+        go(work, [0, 1], stage)
+    assert len(steps) < 5_000

@@ -94,16 +94,7 @@ def write_finished(
     over: tuple[Region | None, ByHand | None] = (None, None),
 ) -> FinishedEdit:
     """Write source, edit, report and project into a new folder, under names that say which clip and prompt it is."""
-    video = plan.video
-    name, source_name = file_name(project.video.stem, prompt), file_name(project.video.stem, "source")
-    files = {
-        "source": _apart(folder, f"{source_name}.mp4"),
-        "edit": _apart(folder, f"{name}.mp4"),
-        "full size": _apart(folder, f"{name}-full-size.mp4"),
-        "report": _apart(folder, f"{name}.json"),
-        "project": _apart(folder, f"{name}-project.json"),
-        "frames": _apart(folder, "frames.npy"),
-    }
+    video, files = plan.video, _files(folder, project.video.stem, prompt)
     settings, stretch = _settings(command, project.takes)
     with _made(folder):
         # The source as a result that changed nothing.
@@ -112,14 +103,11 @@ def write_finished(
         delivered = replace(result, state=None).save(files["edit"], metadata, monitor)
         if deliver == "source":
             result, delivered = _deliver(files["full size"], delivered, result, video, metadata, monitor)
-        try:
-            with_over(project, *over, folder).save(files["project"], name=project.video.name)
-            if not whole or any(over):  # what was painted or given back is in the project alone
-                command = _project_command(project, files["project"], deliver, command)
-        except AdaFlowError as problem:  # such as for more pictures than it may hold
-            result = replace(
-                result, warnings=(*result.warnings, without_folders(f"there is no project file: {problem}"))
-            )
+        lost = _save(with_over(project, *over, folder), files["project"])
+        if lost:
+            result = replace(result, warnings=(*result.warnings, lost))
+        elif not whole or any(over):  # what was painted or given back is in the project alone
+            command = _project_command(project, files["project"], deliver, command)
         report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
         files["report"].parent.mkdir()
         files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -142,14 +130,32 @@ def write_finished(
         edit=files["edit"],
         delivered=delivered,
         report=files["report"],
-        project=files["project"] if files["project"].exists() else None,
+        project=None if lost else files["project"],
         stretch=stretch,
     )
 
 
-def _apart(folder: Path, name: str) -> Path:
-    """A file in a subfolder of its own: whoever was given the address of one file cannot tell another one's by it."""
-    return folder / secrets.token_urlsafe(12) / name
+def _files(folder: Path, clip: str, prompt: str) -> dict[str, Path]:
+    """Each in a subfolder of its own: whoever was given the address of one file cannot tell another one's by it."""
+    name = file_name(clip, prompt)
+    names = {
+        "source": f"{file_name(clip, 'source')}.mp4",
+        "edit": f"{name}.mp4",
+        "full size": f"{name}-full-size.mp4",
+        "report": f"{name}.json",
+        "project": f"{name}-project.json",
+        "frames": "frames.npy",
+    }
+    return {kind: folder / secrets.token_urlsafe(12) / name for kind, name in names.items()}
+
+
+def _save(project: Project, path: Path) -> str:
+    """Write the project; returns what is said where it cannot be written, as for more pictures than it may hold."""
+    try:
+        project.save(path, name=project.video.name)
+    except AdaFlowError as problem:
+        return without_folders(f"there is no project file: {problem}")
+    return ""
 
 
 @contextmanager

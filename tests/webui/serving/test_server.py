@@ -44,7 +44,7 @@ def test_a_tab_is_open_while_it_is_connected(tmp_path: Path, monkeypatch: pytest
         sessions = server.blocks.app.state_holder
         assert isinstance(sessions, Sessions) and sessions.capacity == MOST_SESSIONS
         with httpx.stream("GET", f"{server.address}/gradio_api/heartbeat/tab", timeout=60) as beats:
-            assert "ALIVE" in next(beats.iter_lines()) and sessions.open == {"tab": 1}
-        until(lambda: not sessions.open)
+            assert "ALIVE" in next(beats.iter_lines()) and sessions.open["tab"] == 1
+        until(lambda: not sessions.open["tab"])
     finally:
         server.close()
