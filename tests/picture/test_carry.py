@@ -120,8 +120,10 @@ def test_small_pieces_and_holes_are_errors() -> None:
     assert (cleaned(spotted, 1) == spotted).all()
 
 
-def test_the_first_failure_ends_all_ways() -> None:
+def test_the_first_failure_ends_all_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     """And is what is raised, though ways before it end by it, too."""
+    monkeypatch.setattr("adaflow_core.progress.THREADS", 2)
+    monkeypatch.setattr("adaflow_core.picture.region.ways.in_threads", partial(in_threads, threads=2))
     begun, steps = Barrier(2), list[int]()
 
     def work(way: int, advance: Callable[[int], None]) -> None:
