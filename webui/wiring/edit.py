@@ -5,8 +5,8 @@ from __future__ import annotations
 import gradio as gr
 
 from webui import views
+from webui.events.begin import BeginEvents
 from webui.events.common.outputs import DraftOutputs, PlaceOutputs, PreviewOutputs, collect
-from webui.events.edit import BeginEvents
 from webui.events.model import ModelEvents
 from webui.settings import EDIT
 from webui.wiring.shared import (

@@ -22,9 +22,10 @@ from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui import views
+from webui.events.begin import BeginEvents
 from webui.events.common.outputs import WatchOutputs, unchanged
 from webui.events.common.over import nothing
-from webui.events.edit import BeginEvents, EditEvents, _watch_outputs
+from webui.events.edit import EditEvents, _watch_outputs
 from webui.events.film import FilmEvents
 from webui.events.plan import PlanEvents
 from webui.events.video import VideoEvents
