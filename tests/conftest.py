@@ -110,7 +110,7 @@ def drawn_clip(drawn_frames: np.ndarray, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Layout ("sd1", "sd2", "v") -> the folder of a narrow pipeline with random weights."""
-    from helpers.pipelines import save_pipeline
+    from helpers.models.pipelines import save_pipeline
 
     @cache
     def folder(layout: str) -> Path:

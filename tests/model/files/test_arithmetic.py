@@ -16,7 +16,7 @@ from adaflow_core.editing.inversion import invert, load_inversion
 from adaflow_core.model.ddim import edit_timesteps
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.progress import Monitor
-from helpers.pipelines import relative, sampled
+from helpers.models.pipelines import relative, sampled
 
 STEPS = 7
 SCHEDULERS: dict[str, dict[str, Any]] = {

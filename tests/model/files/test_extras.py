@@ -18,7 +18,7 @@ from adaflow_core.model.files.extras import fuse_lora
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.files.single import load_single
 from adaflow_core.model.loading import load_backbone, quiet
-from helpers.originals import narrow, save_lora, save_single
+from helpers.models.originals import narrow, save_lora, save_single
 
 pipeline = cache(narrow)
 

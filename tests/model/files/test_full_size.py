@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from adaflow_core.model.loading import load_backbone
-from helpers.originals import narrow, save_single
-from helpers.pipelines import relative, sampled
+from helpers.models.originals import narrow, save_single
+from helpers.models.pipelines import relative, sampled
 
 STEPS = 3
 PROMPT = "a red ball"

@@ -16,7 +16,7 @@ from adaflow_core.model.files import single
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.files.single import _tried_prediction, clip_tokenizer
 from adaflow_core.model.loading import load_backbone
-from helpers.originals import narrow, save_single
+from helpers.models.originals import narrow, save_single
 
 KINDS = [(False, "epsilon"), pytest.param(True, "epsilon", marks=pytest.mark.thorough), (True, "v_prediction")]
 pipeline = cache(narrow)

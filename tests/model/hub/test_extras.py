@@ -17,7 +17,7 @@ from adaflow_core.model.hub import client
 from adaflow_core.model.hub.client import hub_file, is_file_id
 from adaflow_core.model.loading import load_backbone
 from helpers.hub import COMMIT, PULL_REQUEST, Hub, serve_hub
-from helpers.originals import narrow, save_lora
+from helpers.models.originals import narrow, save_lora
 
 LORA = "pytorch_lora_weights.safetensors"
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Monitor
-from helpers.pipelines import save_checker
+from helpers.models.pipelines import save_checker
 from webui.jobs.engines import Engines
 from webui.jobs.safety import load_safety_checker
 

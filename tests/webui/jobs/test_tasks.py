@@ -15,7 +15,7 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.progress import Progress
 from adaflow_core.types import Plan
-from helpers.pipelines import save_checker
+from helpers.models.pipelines import save_checker
 from webui.jobs.engines import Engines
 from webui.jobs.tasks import EditTask, PlanTask, Request
 
