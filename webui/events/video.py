@@ -144,18 +144,17 @@ class VideoEvents:
         cleared = self.another_video(begun, region_job_id, watched)
         return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
 
-    def trimmed(
-        self, video: str | None, expected: list[str], begun: Begun, region_job_id: str, watched: Watched
-    ) -> VideoOutputs:
-        """As `another_video`, for what the player's scissors have made of one: the prompts are of that too.
-
-        Refused for any other, that is one that the page itself shows (`expected`, of which it is taken out), or none.
-        """
+    def check_trimmed(self, video: str | None, expected: list[str]) -> None:
+        """Refuses a video that the player's scissors have not made: one that the page itself shows (`expected`, of
+        which it is taken out), or none."""
         own = next((path for path in expected if is_same_video(path, video)), None)
         if own is not None:
             expected.remove(own)
         if own is not None or not video or not Path(video).is_file():
             raise refusal("the video was not trimmed", visible=False)
+
+    def trimmed(self, begun: Begun, region_job_id: str, watched: Watched) -> VideoOutputs:
+        """As `another_video`, for what the player's scissors have made of one: the prompts are of that too."""
         cleared = self.another_video(begun, region_job_id, watched)
         return cleared._replace(examples=gr.Gallery(selected_index=None), prompt_problems=gr.skip())
 

@@ -47,8 +47,10 @@ def connect_video(events: Events, steps: Steps) -> None:
     chosen = video.examples.select(events.video.example, known[1:], cleared, js=_HOLD, **EACH)
     events_of_upload = [video.video.upload, video.video.clear]
     uploaded = gr.on(events_of_upload, events.video.uploaded, known, cleared, js=_HOLD, **PRIVATE)
-    # Of what the player's scissors make Gradio says no more than that there is another video.
-    trimmed = video.video.change(events.video.trimmed, known, cleared, **EACH)
+    # Of what the player's scissors make Gradio says no more than that there is another video. What looks whether it is
+    # one has no outputs: they would be marked as failed after each other video.
+    other = video.video.change(events.video.check_trimmed, known[:2], None, **EACH)
+    trimmed = other.success(events.video.trimmed, jobs, cleared, **EACH)
     for event in (chosen, uploaded):
         event.then(None, None, None, js=_RELEASE, **PRIVATE)
     for when in (chosen.then, uploaded.then, trimmed.success):
