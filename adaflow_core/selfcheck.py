@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -87,9 +87,9 @@ def selfcheck(
     progress: Report | None = None,
     stop: Stop | None = None,
 ) -> Findings:
-    """Check the parts of a checkpoint, then an inversion of that many steps and an edit of `video`.
+    """Check the parts of a checkpoint, then an inversion of `steps` steps and an edit of `frames` frames of `video`.
 
-    `video`: by default a bundled clip.
+    `video`: by default a bundled clip. Raises AdaFlowError for one that cannot be read or shows one colour only.
     """
     with fitting(engine.backbone.device, "the check"):
         return _findings(engine, video, frames, steps, progress, stop)
@@ -104,14 +104,16 @@ def _findings(
     stop: Stop | None,
 ) -> Findings:
     findings, monitor = Findings(), Monitor(progress, stop)
+    if video is not None:
+        _check_video(video, engine.backbone.profile.size, frames, monitor.quiet())
     with monitor.stage("selfcheck", 4) as stage:
         _check_weights(engine.backbone, findings)
         stage.advance()
         shown: _Shown | None = None
         for check in (_check_autoencoder, _check_denoising, _check_prompts):
             if not findings.problems:  # what follows from a fault would only hide it
-                shown = shown or _show(engine.backbone)
-                check(engine.backbone, shown, findings)
+                shown = shown or _show(engine.backbone, monitor)
+                check(engine.backbone, shown, findings, monitor)
             stage.advance()
     if findings.problems:
         findings.note("inversion and edit", "not tried")
@@ -119,13 +121,18 @@ def _findings(
         plan = engine.plan(
             video or CLIPS / PICTURES[0], PlanConfig(keyframes=2), frames=slice(0, frames), progress=progress, stop=stop
         )
-        if np.asarray(plan.video.frames).std() < _FLAT:
-            raise AdaFlowError(f"{video} shows one colour only; give a clip that shows something as --video")
         _check_inversion(engine.backbone, plan, steps, findings, monitor)
         edited = engine.edit(plan, "a watercolour painting", EditConfig(), progress=progress, stop=stop).forget_state()
         _check_edit(plan, np.asarray(edited.frames), findings)
     _describe(engine.backbone, findings)
     return findings
+
+
+def _check_video(video: Path, size: int, frames: int, monitor: Monitor) -> None:
+    """Raise AdaFlowError for a video that nothing can be said of, before the checks, which may take minutes."""
+    decoded = decode_video(video, size=size, frames=slice(0, frames), monitor=monitor)
+    if np.asarray(decoded.frames).std() < _FLAT:
+        raise AdaFlowError(f"{video} shows one colour only; give a clip that shows something as --video")
 
 
 def _describe(backbone: Backbone, findings: Findings) -> None:
@@ -144,34 +151,45 @@ def _check_weights(backbone: Backbone, findings: Findings) -> None:
         findings.check(f"weights of {part} that are no numbers", len(bad), 0, 0, "", f"{_NOT_FINITE}{shown}")
 
 
-def _show(backbone: Backbone) -> _Shown:
+def _show(backbone: Backbone, monitor: Monitor) -> _Shown:
     about = {clip["file"]: clip["source_prompt"] for clip in json.loads((CLIPS / "clips.json").read_text("utf-8"))}
     size = backbone.profile.size
     frames = [decode_video(CLIPS / name, size=(size, size), frames=slice(0, 1)).frames[0] for name in PICTURES]
     pictures = np.stack(frames)
-    return _Shown(pictures, _encode(backbone, pictures), [about[name] for name in PICTURES])
+    return _Shown(pictures, _encode(backbone, pictures, monitor), [about[name] for name in PICTURES])
 
 
-def _encode(backbone: Backbone, frames: np.ndarray) -> Tensor:
-    return torch.cat([backbone.encode(frames[t : t + 1]) for t in range(len(frames))]).cpu()
+def _one_by_one(pieces: Sized, monitor: Monitor) -> Iterator[slice]:
+    """A slice for each piece: the model takes seconds for one on a CPU, and a stop is seen before each."""
+    for t in range(len(pieces)):
+        monitor.check()
+        yield slice(t, t + 1)
 
 
-def _decode(backbone: Backbone, latents: Tensor) -> np.ndarray:
-    return np.concatenate([backbone.decode(latents[t : t + 1]) for t in range(len(latents))])
+def _encode(backbone: Backbone, frames: np.ndarray, monitor: Monitor) -> Tensor:
+    return torch.cat([backbone.encode(frames[one]) for one in _one_by_one(frames, monitor)]).cpu()
 
 
-def _predict(backbone: Backbone, latents: Tensor, timestep: int, states: Tensor) -> Tensor:
-    return torch.cat([backbone.predict(latents[t : t + 1], timestep, states).cpu() for t in range(len(latents))])
+def _decode(backbone: Backbone, latents: Tensor, monitor: Monitor) -> np.ndarray:
+    return np.concatenate([backbone.decode(latents[one]) for one in _one_by_one(latents, monitor)])
 
 
-def _check_autoencoder(backbone: Backbone, shown: _Shown, findings: Findings) -> None:
+def _predict(backbone: Backbone, latents: Tensor, timestep: int, prompt_embeds: Tensor, monitor: Monitor) -> Tensor:
+    """The UNet's output for each of the latents; `prompt_embeds`: one for all of them, or one for each."""
+    states = prompt_embeds.expand(len(latents), -1, -1)
+    outputs = [backbone.predict(latents[one], timestep, states[one]) for one in _one_by_one(latents, monitor)]
+    return torch.cat([output.cpu() for output in outputs])
+
+
+def _check_autoencoder(backbone: Backbone, shown: _Shown, findings: Findings, monitor: Monitor) -> None:
     latents = shown.latents
     overflow = "half precision overflows in the VAE; try --dtype float32"
     findings.check("latents that are no numbers", int((~latents.isfinite()).sum()), 0, 0, "", overflow)
     if findings.problems:
         return
     findings.check(
-        "autoencoder, PSNR to the pictures", psnr(shown.pictures, _decode(backbone, latents)), 20, np.inf, "dB",
+        "autoencoder, PSNR to the pictures", psnr(shown.pictures, _decode(backbone, latents, monitor)),
+        20, np.inf, "dB",
         "the VAE does not give back what it is given; its weights are damaged or not those of its configuration",
     )  # fmt: skip
     deviation = float(latents.std())
@@ -194,11 +212,12 @@ def _noised(backbone: Backbone, latents: Tensor, shares: tuple[float, ...]) -> I
         yield timestep, add_noise(schedule, latents, noise, timestep), noise
 
 
-def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings) -> None:
+def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings, monitor: Monitor) -> None:
     latents = shown.latents
-    states = torch.zeros_like(backbone.embed("").states)  # no prompt: so the text encoder has no part in this
+    # Zeros in place of a prompt: the text encoder has no part in this.
+    prompt_embeds = torch.zeros_like(backbone.embed("").prompt_embeds)
     ((timestep, noised, noise),) = _noised(backbone, latents, (0.5,))
-    output = _predict(backbone, noised, timestep, states)
+    output = _predict(backbone, noised, timestep, prompt_embeds, monitor)
     alpha = backbone.schedule.alpha(timestep)
     targets = {
         "epsilon": noise,
@@ -215,7 +234,7 @@ def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings) -> N
     )  # fmt: skip
     if findings.problems:
         return
-    left = {contrast: _noise_left(backbone, contrast * latents, states) for contrast in _CONTRASTS}
+    left = {contrast: _noise_left(backbone, contrast * latents, prompt_embeds, monitor) for contrast in _CONTRASTS}
     best = min(left, key=left.__getitem__)
     # Only where another contrast fits well is contrast what is wrong.
     ratio = left[best] / left[1.0] if left[best] < _LEFT else 1.0
@@ -231,27 +250,28 @@ def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings) -> N
         )  # fmt: skip
 
 
-def _noise_left(backbone: Backbone, latents: Tensor, states: Tensor) -> float:
+def _noise_left(backbone: Backbone, latents: Tensor, prompt_embeds: Tensor, monitor: Monitor) -> float:
     """Error of the predicted clean latents, as a share of the best that a linear filter could do (Wiener)."""
     power, shares = float(latents.square().mean()), []
     for timestep, noised, _ in _noised(backbone, latents, _SIGNAL):
-        clean, _ = predict_x0_eps(backbone.schedule, noised, _predict(backbone, noised, timestep, states), timestep)
+        output = _predict(backbone, noised, timestep, prompt_embeds, monitor)
+        clean, _ = predict_x0_eps(backbone.schedule, noised, output, timestep)
         alpha = backbone.schedule.alpha(timestep)
         wiener = power * (1 - alpha) / (alpha * power + 1 - alpha)
         shares.append(float((clean - latents).square().mean()) / wiener)
     return sum(shares) / len(shares)
 
 
-def _check_prompts(backbone: Backbone, shown: _Shown, findings: Findings) -> None:
+def _check_prompts(backbone: Backbone, shown: _Shown, findings: Findings, monitor: Monitor) -> None:
     """Pictures are denoised better under what they show than under what the others show."""
     latents = shown.latents
     embeddings = [backbone.embed(prompt) for prompt in shown.prompts]
-    states = torch.cat([embedding.states for embedding in embeddings])
+    prompt_embeds = torch.cat([embedding.prompt_embeds for embedding in embeddings])
     own, others, spread = [], [], []
     for timestep, noised, _ in _noised(backbone, latents, _PROMPTED):
         for t in range(len(latents)):
-            picture = noised[t : t + 1].expand(len(states), -1, -1, -1)
-            output = torch.cat([backbone.predict(picture[:1], timestep, state[None]).cpu() for state in states])
+            picture = noised[t : t + 1].expand(len(prompt_embeds), -1, -1, -1)
+            output = _predict(backbone, picture, timestep, prompt_embeds, monitor)
             clean, _ = predict_x0_eps(backbone.schedule, picture, output, timestep)
             errors = (clean - latents[t]).square().mean(dim=(1, 2, 3))
             own.append(float(errors[t]))
@@ -280,7 +300,7 @@ def _check_edit(plan: Plan, edited: np.ndarray, findings: Findings) -> None:
 
 
 def _check_inversion(backbone: Backbone, plan: Plan, steps: int, findings: Findings, monitor: Monitor) -> None:
-    latents = _encode(backbone, np.asarray(plan.video.frames))
+    latents = _encode(backbone, np.asarray(plan.video.frames), monitor)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         invert(
@@ -290,11 +310,11 @@ def _check_inversion(backbone: Backbone, plan: Plan, steps: int, findings: Findi
         x = torch.from_numpy(load_inversion(folder, backbone, steps, "").latents[0].astype(np.float32))
     findings.note("inverted noise, standard deviation", f"{float(x.std()):.2f}")
     timesteps = [int(t) for t in edit_timesteps(backbone.schedule, steps)]
-    states = backbone.embed("").states
+    prompt_embeds = backbone.embed("").prompt_embeds
     for here, there in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
-        monitor.check()
-        x = ddim_step(backbone.schedule, x, _predict(backbone, x, here, states), here, there)
+        x = ddim_step(backbone.schedule, x, _predict(backbone, x, here, prompt_embeds, monitor), here, there)
     findings.check(
-        "inversion and back, PSNR to the autoencoded source", psnr(_decode(backbone, latents), _decode(backbone, x)),
+        "inversion and back, PSNR to the autoencoded source",
+        psnr(_decode(backbone, latents, monitor), _decode(backbone, x, monitor)),
         18, np.inf, "dB", "timestep offset or spacing of the scheduler, or the UNet's precision",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The data that flows between the stages: frozen dataclasses with their shapes.
+"""The data passed between the stages: frozen dataclasses with array shapes.
 
 Letters used throughout: T frames, K keyframes, S edit steps, (h, w) a token grid with n = h*w tokens,
 c feature width, M kept tokens per keyframe. Tokens of a frame are flattened row by row.
@@ -18,7 +18,7 @@ import numpy as np
 from adaflow_core.video.types import Video
 
 if TYPE_CHECKING:
-    from torch import Tensor  # heavy, and of no use to the process that decodes
+    from torch import Tensor  # not imported at run time: the decoding process does not need it
 
     from adaflow_core.config import PlanConfig
     from adaflow_core.progress import Monitor
@@ -43,27 +43,27 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True)
 class Features:
-    """What one pass of the UNet over every frame leaves behind (DIFT, arXiv 2306.03881)."""
+    """Diffusion features of every frame, from one pass of the UNet (DIFT, arXiv 2306.03881)."""
 
     tokens: np.ndarray  # [T, n, c] float16, unit rows, on `grid`
     grid: Grid
     importance: dict[str, np.ndarray]  # kind -> [T, n] float32, mean 1 over a frame, on `grid`
-    agreement: float  # share of best matches that the reduction to c dimensions leaves as they were
+    agreement: float  # share of best matches that stay the same when features are reduced to c dimensions
 
     def part(self, start: int, end: int) -> Features:
-        """Those of frames `start` to `end`, `end` not included."""
+        """Return the features of frames `start` to `end` - 1."""
         importance = {kind: weights[start:end] for kind, weights in self.importance.items()}
         return Features(self.tokens[start:end], self.grid, importance, self.agreement)
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Contiguous stretches of the timeline, each with the keyframe that stands for it."""
+    """Contiguous stretches of the timeline, each with its keyframe."""
 
     starts: np.ndarray  # [K] int64, first frame of each segment; starts[0] == 0
     keyframes: np.ndarray  # [K] int64, starts[k] <= keyframes[k] < starts[k + 1]
     cuts: np.ndarray  # [C] int64, frames that begin a new shot; each is also in `starts`
-    T: int  # frames
+    T: int  # number of frames
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -88,9 +88,9 @@ class Slimming:
 
     grid: Grid
     scores: np.ndarray  # [K, K, n] float16: query keyframe, other keyframe, its token
-    kept: np.ndarray  # [K, M] int32 indices into the K*n flattened tokens: those kept for themselves, then a sample
-    num_sampled: int  # how many of them are that sample
-    sample_weight: float  # how many tokens each of the sample stands for, itself included
+    kept: np.ndarray  # [K, M] int32 indices into the K*n flattened tokens: own and best by score, then a sample
+    num_sampled: int  # how many of them are the sample
+    sample_weight: float  # how many tokens each sampled one stands for, itself included
 
     @property
     def mask(self) -> np.ndarray:
@@ -98,7 +98,7 @@ class Slimming:
         return np.stack([self.mask_of(q) for q in range(len(self.kept))])
 
     def mask_of(self, q: int) -> np.ndarray:
-        """[K, n] bool: what query keyframe `q` keeps of each keyframe."""
+        """Return [K, n] bool: which tokens of each keyframe query keyframe `q` keeps."""
         K, _, n = self.scores.shape
         mask = np.zeros(K * n, dtype=bool)
         mask[self.kept[q]] = True
@@ -109,8 +109,8 @@ class Slimming:
 class Correspondence:
     """Where every frame takes its self-attention outputs from: one or two keyframes, token by token.
 
-    TokenFlow finds the tokens later, by each layer's own features: then no token has an index ([T, P, 0]), and the
-    weights are of time alone ([T, P, 1]).
+    TokenFlow matches tokens later, in each layer by its own features: then `index` is empty ([T, P, 0]), and `weights`
+    depend on time alone ([T, P, 1]).
     """
 
     slots: np.ndarray  # [T, P] int64, which keyframe (0..K-1); P is 1 or 2, a slot may repeat
@@ -135,10 +135,10 @@ class EditLayout:
 class Forecast:
     """What the plan predicts for its edit on this machine."""
 
-    seconds: dict[str, float]  # stage -> seconds, in the order in which they come
+    seconds: dict[str, float]  # stage -> seconds, in the order of the stages
     peak_memory_bytes: int
-    measurement: str = ""  # the key of the measurement that it follows from; finished edits correct that one
-    pace: float = 1.0  # seconds of a row in the UNet, when this was predicted
+    measurement: str = ""  # key of the measurement it is computed from, which finished edits correct
+    pace: float = 1.0  # seconds per UNet row when this was predicted
     of_keyframes: dict[str, float] = field(default_factory=dict)  # `seconds` of an edit of the keyframes alone
 
     @property
@@ -146,7 +146,7 @@ class Forecast:
         return sum(self.seconds.values())
 
     def times(self, factor: float) -> Forecast:
-        """The same with all seconds multiplied."""
+        """Return the forecast with all seconds multiplied by `factor`."""
         seconds, of_keyframes = (
             {stage: factor * value for stage, value in stages.items()} for stages in (self.seconds, self.of_keyframes)
         )
@@ -155,16 +155,16 @@ class Forecast:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyframeChoice:
-    """The chosen keyframes with the curves that a person judges them by."""
+    """The chosen keyframes, with the curves by which a person can judge them."""
 
     segments: Segments
     adjacent: np.ndarray  # [T] float32, similarity of each frame to the one before; [0] is 1
     similarity: np.ndarray  # [T] float32, weighted mean similarity of each frame to its keyframe
-    window: np.ndarray  # [T] float32, similarity of its worst window
+    window: np.ndarray  # [T] float32, similarity of its worst window to the keyframe
     heat: np.ndarray  # [T, n] float16, best-match similarity of each token to the keyframe
     heat_grid: Grid
-    residual: np.ndarray  # [T] float32, how badly propagation serves the frame; 0 at keyframes
-    notes: tuple[str, ...] = ()  # sentences for the user, e.g. what could not be kept to
+    residual: np.ndarray  # [T] float32, propagation error of each frame; 0 at keyframes
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. on a setting that could not be followed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +181,12 @@ class Plan(KeyframeChoice):
 
     @property
     def tokens_full(self) -> int:
-        """Key/value tokens of all keyframes that one keyframe would attend to unpruned, finest grid."""
+        """Key/value tokens that a keyframe would attend to without pruning, on the finest grid."""
         return len(self.layout.keyframes) * self.finest.n
 
     @property
     def tokens_kept(self) -> int:
-        """Key/value tokens that one keyframe does attend to, finest grid."""
+        """Key/value tokens that a keyframe attends to, on the finest grid."""
         slimming = self.layout.slimming
         return self.finest.n if slimming is None else int(slimming[self.finest].kept.shape[1])
 
@@ -206,16 +206,16 @@ class Plan(KeyframeChoice):
 
 @dataclass(frozen=True)
 class Place:
-    """Where an edit would change a video, and what the wording of its prompt makes of it."""
+    """Where an edit would change a video, and what was concluded from the words of its prompt."""
 
     mask: np.ndarray | None  # [T, h, w] float32 0..1 on the latents' grid, soft at its edge; None: all over the frame
     structure: float  # share of the steps with the source's structure in it: 1 keeps shapes, 0 frees them
-    surroundings: bool  # it is what surrounds a thing that stays
-    why: str = ""  # a phrase on why it is all over the frame
+    surroundings: bool  # whether the edit changes the surroundings of a thing that stays
+    why: str = ""  # a phrase on why the mask is None
 
     @property
     def share(self) -> float:
-        """Of the pixels of all frames."""
+        """Share of the pixels of all frames that the edit would change."""
         return 1.0 if self.mask is None else float(self.mask.mean())
 
 
@@ -233,11 +233,11 @@ class Inversion:
 
 @dataclass(frozen=True)
 class Held:
-    """Keyframes that are not edited but given: the others attend to them and frames take from them, and they stay."""
+    """Keyframes with fixed latents: they take part in attention and propagation, but are not changed."""
 
     frame_ids: np.ndarray  # [H] int64 ascending, of the layout's keyframes
     latents: np.ndarray  # [S, H, c, h, w] float32, at the timesteps of the edit
-    states: Tensor  # [H, L, d], the prompt of each
+    prompt_embeds: Tensor  # [H, L, d], of the prompt under which each was edited
 
 
 @dataclass(frozen=True)
@@ -252,18 +252,18 @@ class EditResult:
     warnings: tuple[str, ...] = field(default=())
     times: tuple[float, ...] | None = None  # as in `Video`
     transfer: int = 1  # as in `Video`
-    state: Path | None = None  # what it goes on from if it is asked for again; goes as the edit is written
-    bounds: np.ndarray | None = None  # [T, H, W] uint8, 0 where it keeps to the source; None: not to a region
+    state: Path | None = None  # file to resume from if the edit is asked for again; deleted when it is written
+    bounds: np.ndarray | None = None  # [T, H, W] uint8, 0 where a region keeps the source; None: not held to a region
 
     @classmethod
     def of(cls, video: Video, frames: np.ndarray, report: dict[str, Any], warnings: tuple[str, ...]) -> EditResult:
-        """An edit of all frames of `video`, with its rate, times and sound."""
+        """Return an edit of all frames of `video`, with its rate, times and sound."""
         return cls(frames, video.fps, report, video.source, video.start, warnings, video.times, video.transfer)
 
     def save(self, path: str | Path, metadata: Mapping[str, str] | None = None, monitor: Monitor | None = None) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio, at the working size; returns the path.
 
-        `picture.full_size.deliver_edit` writes it at the source's size.
+        For the source's size see `picture.full_size.deliver_edit`.
         """
         from adaflow_core.video.write import write_video
 
@@ -282,12 +282,12 @@ class EditResult:
         return written
 
     def noting(self, notes: Iterable[str]) -> EditResult:
-        """The same with notes on how it was made, before its own warnings."""
+        """Return the edit with `notes` on how it was made, put before its own warnings."""
         warnings = tuple(dict.fromkeys([*notes, *self.warnings]))
         return replace(self, report=self.report | {"warnings": list(warnings)}, warnings=warnings)
 
     def forget_state(self) -> EditResult:
-        """The edit is safe, or not to be kept: asked for again it begins at its first step. Returns the edit."""
+        """Delete the file to resume from, once the edit is saved or not wanted; returns the edit."""
         if self.state is not None:
             with suppress(OSError):
                 self.state.unlink()
@@ -296,11 +296,11 @@ class EditResult:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A prompt as the UNet takes it, and what was wrong with the prompt."""
+    """An encoded prompt, and what was wrong with it."""
 
     text: str
-    states: Tensor  # [1, L, d]
+    prompt_embeds: Tensor  # [1, L, d]
     words: np.ndarray  # [L] bool, positions that hold words of the prompt
     unknown: tuple[str, ...]  # words the tokenizer does not know
     dropped: str  # the part of the prompt that the text encoder cannot take; "" if it takes all
-    known: bool  # whether the tokenizer knows anything of it
+    known: bool  # whether the tokenizer knows any of its words

@@ -1,4 +1,4 @@
 """The version, and that of what edits make."""
 
 __version__ = "0.1.0"
-MADE = 6  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up
+MADE = 7  # changes whenever an edit with the same settings comes out otherwise: what is kept of others is not taken up

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from adaflow_core.planning.analysis import detect_cuts
+from adaflow_core.motion.cuts import detect_cuts
 from adaflow_core.progress import Monitor
 from adaflow_core.video.decode import decode_video
 from benchmarks.output import say, write_json

@@ -24,7 +24,12 @@ DOCS = ROOT / "docs"
 ENGINE = "adaflow_core"
 LAYERED = (ENGINE, "webui")
 PACKAGES = (*LAYERED, "scenes", "benchmarks", "scripts", "tests")
-BEGIN, END = "<!-- files: begin, by scripts/docs.py -->\n", "<!-- files: end -->\n"
+FILES = """# Every file
+
+Written by `python scripts/docs.py` from the first lines of the docstrings. The files of `adaflow_core` and `webui` are
+in the order of imports: a file imports only from those above it. [architecture.md](architecture.md) says where to begin.
+
+"""
 
 
 # --- what the code says -----------------------------------------------------------------------------
@@ -108,10 +113,10 @@ def in_import_order(package: str) -> list[Path]:
 
 
 def file_list() -> str:
-    """A table for each package with a line for each file, folders in bold: the beginnings of the docstrings."""
+    """A table for each package with a line for each file, folders in bold."""
     lines = []
     for package in PACKAGES:
-        lines += [f"### {package}", "", "| file | |", "|---|---|"]
+        lines += [f"## {package}", "", "| file | |", "|---|---|"]
         folder = Path(package)
         for path in in_import_order(package) if package in LAYERED else sources(package):
             name = path.relative_to(package).as_posix()
@@ -147,7 +152,7 @@ PLAN = (
     Stage("Slim: what a keyframe keeps of the others", "planning/slimming.py:build_slimming", "Slimming.kept"),
     Stage("Match every frame to its keyframes", "planning/correspondence.py:build_correspondence",
         "Correspondence.index"),
-    Stage("Forecast seconds and memory", "editing/forecast.py:forecast", "Forecast.peak_memory_bytes"),
+    Stage("Forecast seconds and memory", "editing/forecasting/forecast.py:forecast", "Forecast.peak_memory_bytes"),
 )  # fmt: skip
 EDIT = (
     Stage("Invert: the source as noise", "editing/inversion.py:invert", "Inversion.latents"),
@@ -312,12 +317,10 @@ def range_of(row: Setting) -> str:
 
 def pages() -> dict[Path, str]:
     """What the files of docs/ must hold, by path."""
-    page = DOCS / "architecture.md"
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     return {
         DOCS / "pictures" / "frame.svg": picture(),
         DOCS / "settings.md": settings_page(),
-        page: before + BEGIN + "\n" + file_list() + END + rest.split(END)[1],
+        DOCS / "files.md": FILES + file_list(),
     }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DIGEST = ROOT / "docs" / "pictures" / "page.digest"
 WEBUI = ROOT / "webui"
-CODE = ("webui/theme.py", "webui/views.py", "adaflow_core/report/canvas.py", "adaflow_core/report/visualize.py")
+CODE = ("webui/theme.py", *(f"adaflow_core/report/{name}.py" for name in ("canvas", "overlays", "plots")))
 
 
 def page_digest() -> str:
@@ -23,7 +23,11 @@ def page_digest() -> str:
     digest = blake2b(digest_size=16)
     for path in [WEBUI / "page.css", *sorted(WEBUI.glob("js/*.js"))]:
         digest.update(f"{path.name} {plain_style(path.read_text(encoding='utf-8'))}".encode())
-    for path in [*sorted(WEBUI.glob("components/*.py")), *(ROOT / name for name in CODE)]:
+    for path in [
+        *sorted(WEBUI.glob("components/*.py")),
+        *sorted(WEBUI.glob("views/*.py")),
+        *(ROOT / name for name in CODE),
+    ]:
         digest.update(f"{path.name} {plain_code(path.read_text(encoding='utf-8'))}".encode())
     return digest.hexdigest()
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from adaflow_core import PlanConfig  # noqa: E402
 from adaflow_core.engine import AdaFlow  # noqa: E402
-from adaflow_core.report import visualize  # noqa: E402
+from adaflow_core.report import overlays, plots  # noqa: E402
 from adaflow_core.types import Plan  # noqa: E402
 
 OUT = ROOT / "docs" / "pictures"
@@ -33,8 +33,8 @@ def main() -> None:
         plan = engine.plan(ROOT / "assets" / "clips" / clip["file"], config, frames=FRAMES)
         edited = engine.edit(plan, clip["prompt"]).forget_state().frames
         sample = np.linspace(0, len(edited) - 1, 6).round().astype(int)
-        rows.append((clip["source_prompt"], visualize.contact_sheet(list(plan.video.frames[sample]))))
-        rows.append((f"becomes: {clip['prompt']}", visualize.contact_sheet(list(edited[sample]))))
+        rows.append((clip["source_prompt"], overlays.tile(list(plan.video.frames[sample]))))
+        rows.append((f"becomes: {clip['prompt']}", overlays.tile(list(edited[sample]))))
         if clip is firsts["colour"]:
             draw_method(plan, edited, clip["prompt"]).save(OUT / "method.webp", quality=90, method=6)
     stack(rows).save(OUT / "edits.webp", quality=90, method=6)
@@ -44,16 +44,16 @@ def draw_method(plan: Plan, edited: np.ndarray, prompt: str) -> Image.Image:
     """The method in one picture: timeline, keyframes, kept tokens, the edit."""
     sample = np.linspace(0, len(edited) - 1, 8).round().astype(int)
     middle = len(plan.layout.keyframes) // 2
-    tokens = [picture for picture, _ in visualize.token_view(plan, middle, plan.finest)][:4]
+    tokens = [picture for picture, _ in overlays.token_view(plan, middle, plan.finest)][:4]
     return stack(
         [
             ("1. Compare every frame with its keyframe; cut the timeline where it has changed",
-             visualize.timeline(plan, WIDTH)),
-            ("2. Keyframes: dense where content changes", visualize.keyframe_strip(plan)),
+             plots.plot_timeline(plan, WIDTH)),
+            ("2. Keyframes: dense where content changes", overlays.keyframe_strip(plan)),
             (f"3. Tokens that the keyframe at frame {plan.layout.keyframes[middle]} keeps of others",
-             visualize.contact_sheet(tokens)),
+             overlays.tile(tokens)),
             (f"4. Edited jointly, carried to all frames: “{prompt}”",
-             visualize.contact_sheet(list(edited[sample]))),
+             overlays.tile(list(edited[sample]))),
         ]
     )  # fmt: skip
 

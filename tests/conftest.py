@@ -50,7 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def calibrated_once() -> Iterator[None]:
     """A model is timed once for each size of frame, not again for each empty cache: the machine is the same."""
-    if forecast := sys.modules.get("adaflow_core.editing.forecast"):  # where no test needs it, it is not imported
+    # Where no test needs it, it is not imported.
+    if forecast := sys.modules.get("adaflow_core.editing.forecasting.forecast"):
         made: dict[object, object] = {}
 
         def calibrate(backbone: Backbone, width: int, height: int) -> object:

@@ -37,6 +37,7 @@ PACKAGES: dict[str, set[str]] = {  # which of this project's packages each may i
     "adaflow_core": {"adaflow_core"},
     "scenes": {"scenes", "adaflow_core"},  # training runs under the engine's injection
     "webui": {"webui", "adaflow_core"},
+    "benchmarks": {"benchmarks", "adaflow_core", "scenes"},
     "scripts": {"adaflow_core"},
 }
 OURS = {"adaflow_core", "scenes", "webui", "benchmarks", "scripts", "tests", "app"}

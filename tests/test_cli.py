@@ -43,6 +43,7 @@ from adaflow_core.progress import Progress
 from adaflow_core.report.export import edit_command
 from adaflow_core.storage.cache import Cache
 
+LONG = 300 * "a"
 CLIP = EMBEDDED.parent / "clips" / "ball.mp4"
 pytestmark = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
 
@@ -89,6 +90,19 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         (["batch", "none.jsonl", "--retries", "-1"], "'-1' is no whole number from 0 on"),
         (["batch", "none.jsonl", "--cache-gb", "nan"], "'nan' is no number above 0"),
         (["edit", str(CLIP), "--prompt", "a ball", "--draft", "--compare", "low_memory=no"], "true or false"),
+        # Names too long for a path, and users that are not there.
+        (["plan", str(CLIP), "--model", LONG], "there is no model"),
+        (["plan", str(CLIP), "--model", "~nosuchuser/model"], "there is no model"),
+        (["plan", str(CLIP), "--lora", "~nosuchuser/lora.safetensors"], "is not there"),
+        (["plan", str(CLIP), "--lora", f"./{LONG}.safetensors"], "is not there"),
+        (["plan", str(CLIP), "--vae", "~nosuchuser/vae"], "is not there"),
+        (["plan", str(CLIP), "--embedding", f"./{LONG}"], "is not there"),
+        (["edit", str(CLIP), "--prompt", "a ball", "--project", f"{LONG}.json"], "cannot write"),
+        (["edit", "--project", f"{LONG}.json"], "there is no project"),
+        (["edit", str(CLIP), "--prompt", "a ball", "--mask", f"{LONG}.png"], "cannot be opened"),
+        (["edit", str(CLIP), "--prompt", "a ball", "--draft", "--out", f"{LONG}/edit.mp4"], "cannot write"),
+        (["batch", f"{LONG}.jsonl"], "cannot be read"),
+        (["batch", "~nosuchuser/manifest.jsonl"], "does not exist"),
     ],
 )
 def test_bad_input_ends_with_one_line(

@@ -6,12 +6,14 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adaflow_core.config import (
     PRESETS,
     ConfigError,
     EditConfig,
+    FilledEdit,
     ModelProfile,
     PlanConfig,
     edit_of,
@@ -153,7 +155,7 @@ def test_a_report_of_an_older_version_means_what_it_did() -> None:
 
 
 def test_guidance_has_a_beginning_and_an_end() -> None:
-    config = EditConfig(steps=10, guidance=7.0, guided_from=0.2, guided=0.6)
+    config = FilledEdit(steps=10, guidance=7.0, guided_from=0.2, guided=0.6)
     assert list(config.guided_steps) == list(replace(config, guided_from=None).guided_steps) == [2, 3, 4, 5]
     assert not replace(config, guidance=1.0).guided_steps and not replace(config, guided_from=0.8).guided_steps
 
@@ -186,6 +188,15 @@ def test_equal_settings_are_one_in_the_cache_however_they_were_given() -> None:
     assert key(EditConfig(guidance=7, detail=1, focus=None)) == key(EditConfig(guidance=7.0, detail=1.0))
     assert key(PlanConfig(scales=(1.0, 2))) == key(PlanConfig(scales=[True, 2]))  # type: ignore[arg-type]
     assert isinstance(EditConfig(steps=7).steps, int)
+
+
+def test_numbers_may_be_those_of_numpy() -> None:
+    config = EditConfig(seed=np.int64(7), focus=np.float32(0.5), low_memory=np.bool_(True))
+    assert (config.seed, config.focus, config.low_memory) == (7, 0.5, True)
+    assert (type(config.seed), type(config.focus), type(config.low_memory)) == (int, float, bool)
+    assert PlanConfig(keyframes=np.int32(3), scales=np.array([1, 2])).scales == (1, 2)
+    with pytest.raises(ConfigError, match="seed is -1; it must lie between"):
+        EditConfig(seed=np.int64(-1))
 
 
 def test_an_empty_choice_is_called_empty() -> None:

@@ -100,7 +100,7 @@ def test_fused_and_plain_predict_the_same(
     assert not plain.fused and plain.fingerprint == on_gpu.fingerprint
     x = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0)).cuda()
     for kernel, other in (
-        (on_gpu.predict(x, 500, on_gpu.embed("a").states), plain.predict(x, 500, plain.embed("a").states)),
+        tuple(each.predict(x, 500, each.embed("a").prompt_embeds) for each in (on_gpu, plain)),
         (on_gpu.decode_there(x).float() / 255, plain.decode_there(x).float() / 255),
     ):
         torch.testing.assert_close(kernel, other, rtol=0.02, atol=0.02)
@@ -142,7 +142,7 @@ def test_half_precision_goes_as_far_as_diffusers() -> None:
     with torch.device("cuda"):
         exact = UNet2DConditionModel.from_config(ours.unet.config).eval()  # type: ignore[attr-defined]
     x = torch.randn(2, 4, 48, 84, generator=torch.Generator().manual_seed(1)).cuda()
-    states = ours.embed("a red ball").states
+    states = ours.embed("a red ball").prompt_embeds
 
     def predicted(unet: torch.nn.Module) -> torch.Tensor:
         dtype = next(unet.parameters()).dtype

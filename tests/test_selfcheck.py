@@ -17,9 +17,10 @@ import torch
 
 from adaflow_core.cli.main import main
 from adaflow_core.engine import AdaFlow
-from adaflow_core.errors import AdaFlowError
+from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import EMBEDDED, load_backbone
+from adaflow_core.progress import Progress
 from adaflow_core.selfcheck import Findings, selfcheck
 from adaflow_core.storage.cache import Cache
 from adaflow_core.video.write import write_video
@@ -169,8 +170,31 @@ def test_too_little_memory_is_said_in_a_sentence(
 
 def test_a_black_clip_is_refused(tmp_path: Path, check: Callable[..., Findings]) -> None:
     video = write_video(tmp_path / "black.mp4", np.zeros((4, 64, 64, 3), np.uint8), Fraction(12))
+    reports: list[Progress] = []
     with pytest.raises(AdaFlowError, match=r"black.mp4 shows one colour only; give a clip"):
-        check(loaded("embedded"), video=video)
+        check(loaded("embedded"), video=video, progress=reports.append)
+    assert not reports, "it was refused after minutes of checks"
+
+
+def test_a_video_is_looked_at_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["selfcheck", "--video", "nowhere.mp4", "--model", "./no-model"]) == 2
+    assert capsys.readouterr().err.startswith("adaflow: error: nowhere.mp4 does not exist")
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+def test_a_stop_is_seen_within_a_part(part: int, check: Callable[..., Findings]) -> None:
+    """Each part makes passes of the UNet or the VAE, which take a CPU seconds each."""
+    reports: list[Progress] = []
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += bool(reports) and reports[-1].done == part
+        return asked > 1  # the first time is between this part and the one before
+
+    with pytest.raises(Stopped):
+        check(loaded("embedded"), progress=reports.append, stop=stop)
+    assert reports[-1].done == part
 
 
 def test_the_command_says_what_is_wrong_and_prints_the_table(

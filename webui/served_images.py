@@ -17,7 +17,7 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from adaflow_core.storage.cache import file_digest
+from adaflow_core.storage.digests import quick_digest
 from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import VideoInfo
 from adaflow_core.video.write import write_video
@@ -60,7 +60,7 @@ def is_playable(info: VideoInfo) -> bool:
 def serve_copy(info: VideoInfo) -> str:
     """Write a small copy of a video's first seconds where Gradio may serve it from, and return its path."""
     folder = Path(get_upload_folder()) / "copies"
-    path = folder / f"{file_digest(info.path)}.mp4"
+    path = folder / f"{quick_digest(info.path)}.mp4"
     if path.exists():
         os.utime(path)  # deleted by age, as pictures are
         return str(path)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from adaflow_core.config import DELIVERIES, EditConfig, ModelProfile
-from adaflow_core.editing.forecast import corrected, measure_anew
+from adaflow_core.editing.forecasting.forecast import corrected, measure_anew
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import foreign_syntax

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adaflow_core.errors import AdaFlowError
+from adaflow_core.errors import AdaFlowError, Stopped
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 AT_ONCE = 32  # requests to a bucket
@@ -31,7 +31,7 @@ def join(root: str, name: str) -> str:
 
 def absolute(path: str) -> str:
     """A path that means the same in any working directory; a URL does anyway."""
-    return path if "://" in path else str(Path(path).expanduser().absolute())
+    return path if "://" in path else str(Path(os.path.expanduser(path)).absolute())
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,18 @@ def _place(url: str) -> Iterator[tuple[Any, str]]:
         remedy = f"install {package}" if package else str(problem)
         raise AdaFlowError(f"{url} cannot be reached from here: {remedy}") from problem
     except (OSError, ValueError) as problem:
-        raise AdaFlowError(f"{url} cannot be read or written ({problem}); check path and permissions") from problem
+        raise _unusable(url, problem) from problem
+    except (AdaFlowError, Stopped):  # of the block
+        raise
+    except Exception as problem:  # a bucket's package raises its own types, as botocore's NoCredentialsError
+        if "://" not in url:
+            raise
+        raise _unusable(url, problem) from problem
+
+
+def _unusable(url: str, problem: Exception) -> AdaFlowError:
+    said = str(problem).strip() or type(problem).__name__
+    return AdaFlowError(f"{url} cannot be read or written ({said}); check path and permissions")
 
 
 @contextmanager

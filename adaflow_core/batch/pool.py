@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from adaflow_core.errors import AdaFlowError, Stopped
@@ -13,6 +16,7 @@ from adaflow_core.progress import Stop
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 PATIENCE = 1.0  # seconds between two looks at the stop signal
+_GRACE = 5.0  # seconds that tasks have to end after a stop
 
 
 class Pool(Protocol):
@@ -65,13 +69,14 @@ class RayPool:
         local = address == "local"
         cores = os.cpu_count() or 1
         try:
-            ray.init(
-                address="local" if local else address,
-                num_cpus=max(cores, workers or 1) if local else None,
-                include_dashboard=False if local else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _sigterm_kept():
+                ray.init(
+                    address="local" if local else address,
+                    num_cpus=max(cores, workers or 1) if local else None,
+                    include_dashboard=False if local else None,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except (ConnectionError, RuntimeError, ValueError) as problem:
             raise AdaFlowError(f"no Ray cluster answers at {address}; start one, or give --ray local") from problem
         resources = ray.cluster_resources()
@@ -123,5 +128,25 @@ class RayPool:
                 if not ended:
                     yield None
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+            self._cancel(list(running))
+
+    def _cancel(self, running: list[Any]) -> None:
+        """End tasks by an exception, so that they remove their temporary files; after `_GRACE` seconds by force."""
+        if not running:
+            return
+        for reference in running:
+            self._ray.cancel(reference)
+        _, left = self._ray.wait(running, num_returns=len(running), timeout=_GRACE)
+        for reference in left:
+            self._ray.cancel(reference, force=True)
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM after the block: `ray.init` installs one that ends the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # Python allows it in no other
+            signal.signal(signal.SIGTERM, before)

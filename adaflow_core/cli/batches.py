@@ -17,13 +17,14 @@ from adaflow_core.model.files.parts import ModelParts
 
 if TYPE_CHECKING:
     from adaflow_core.batch.manifest import Clip
-    from adaflow_core.batch.run import Scorer, Summary
+    from adaflow_core.batch.run import Summary
+    from adaflow_core.batch.task import Scorer
 
 
 def batch_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.batch.files import absolute
     from adaflow_core.batch.manifest import read_manifest
-    from adaflow_core.batch.run import TABLES
+    from adaflow_core.batch.table import TABLES
     from adaflow_core.video.types import parse_range, parse_size
 
     check_preset(arguments)
@@ -65,11 +66,12 @@ def run_batch(
     stop: Any,
 ) -> Summary:
     """The batch that the arguments of `add_model` and `add_workers` ask for."""
-    from adaflow_core.batch import run as batch
+    from adaflow_core.batch.run import run
+    from adaflow_core.batch.task import Job
 
     if arguments.gpus > 1:
         raise AdaFlowError("--gpus is for one film; leave it out: --ray local shares a batch's clips out to all GPUs")
-    job = batch.Job(
+    job = Job(
         out=arguments.out,
         model=str(ModelParts(arguments.model, tuple(arguments.lora), arguments.vae, tuple(arguments.embedding))),
         device=arguments.device,
@@ -80,7 +82,7 @@ def run_batch(
         deliver=arguments.deliver,
         scorer=scorer,
     )
-    return batch.run(
+    return run(
         job,
         clips[: arguments.limit],
         methods,

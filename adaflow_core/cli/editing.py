@@ -142,7 +142,7 @@ def _say_crop(
 
     If it may be the wrong part that is said too, before the edit.
     """
-    from adaflow_core.editing.forecast import of_crop
+    from adaflow_core.editing.forecasting.forecast import of_crop
     from adaflow_core.picture.region import crop_line
 
     if region is None:

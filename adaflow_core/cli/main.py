@@ -56,7 +56,10 @@ def models_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
 
 def selfcheck_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.selfcheck import selfcheck
+    from adaflow_core.video import probe
 
+    if arguments.video is not None:
+        probe(arguments.video)
     findings = selfcheck(load(arguments, bar, stop), arguments.video, progress=bar, stop=stop)
     print(findings.table)
     if findings.problems:

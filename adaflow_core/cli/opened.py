@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ def open_given(arguments: argparse.Namespace) -> Opened | None:
     from adaflow_core.video import parse_size
 
     opened = None
-    if arguments.project and arguments.project.exists():
+    if arguments.project and os.path.exists(arguments.project):
         project = open_project(arguments.project, arguments.video)
         opened = Opened(project, arguments.project, _other_frames(arguments, project))
         arguments.video = project.video
@@ -203,7 +204,7 @@ def check_draft(path: Path, video: Path) -> None:
     """AdaFlowError where a draft of `video` would take the place of more than a draft of it."""
     from adaflow_core.film.project import open_project
 
-    if not path.exists():
+    if not os.path.exists(path):
         return
     try:
         kept = open_project(path, video)

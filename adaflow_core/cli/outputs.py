@@ -49,13 +49,13 @@ def inputs_beside(arguments: argparse.Namespace) -> Iterator[Input]:
 def _files_of(model: ModelParts) -> Iterator[Path]:
     """The files of this machine that a model is read from; of a folder those that its format names."""
     names = (model.model, *model.loras, model.vae, *model.embeddings)
-    for path in (Path(split_value(name)[0]).expanduser() for name in names if name):
-        if not path.is_dir():
+    for path in (Path(os.path.expanduser(split_value(name)[0])) for name in names if name):
+        if not os.path.isdir(path):
             yield from (path, path.parent / PROFILE)
             continue
         yield from (path / name for name in (INDEX, PROFILE, "config.json"))
         for folder in (path / part for part in PARTS):
-            yield from folder.iterdir() if folder.is_dir() else ()
+            yield from folder.iterdir() if os.path.isdir(folder) and os.access(folder, os.R_OK) else ()
 
 
 def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[Input]) -> None:

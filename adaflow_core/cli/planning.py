@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def plan_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.progress import Monitor
     from adaflow_core.report.export import FILES, save_plan
-    from adaflow_core.report.visualize import place_sentence
+    from adaflow_core.report.overlays import place_sentence
     from adaflow_core.video import probe
     from adaflow_core.video.write import check_folder
 

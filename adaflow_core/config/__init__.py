@@ -7,6 +7,7 @@ None, its default is None, and `ModelProfile` has a field of the same name.
 """
 
 from adaflow_core.config.edit import BY_WORDS, CROPS, DELIVERIES, GUIDED_FROM, EditConfig
+from adaflow_core.config.filled import FilledEdit, JobEdit
 from adaflow_core.config.plan import BUDGET, METHODS, PlanConfig
 from adaflow_core.config.presets import PRESETS
 from adaflow_core.config.profile import ModelProfile, resolve_edit, resolve_plan
@@ -23,6 +24,8 @@ __all__ = [
     "PRESETS",
     "ConfigError",
     "EditConfig",
+    "FilledEdit",
+    "JobEdit",
     "ModelProfile",
     "PlanConfig",
     "Setting",

@@ -92,15 +92,6 @@ class EditConfig:
             )
 
     @property
-    def guided_steps(self) -> range:
-        """The steps that are guided, counted from 0; of settings with the model's values filled in."""
-        assert self.steps and self.guided is not None
-        if self.guidance == 1:
-            return range(0)
-        begin = GUIDED_FROM if self.guided_from is None else self.guided_from
-        return range(round(begin * self.steps), round(self.guided * self.steps))
-
-    @property
     def follows_motion(self) -> bool:
         """Whether edited frames are filtered along the source's motion."""
         return bool(self.smoothing) or bool(self.agreements)

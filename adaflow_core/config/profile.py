@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaflow_core.config.edit import EditConfig
+from adaflow_core.config.filled import FilledEdit
 from adaflow_core.config.plan import MAX_KEYFRAMES, MAX_KEYFRAMES_CPU, METHODS, PlanConfig
 from adaflow_core.config.table import ConfigError
 
@@ -102,8 +103,11 @@ def resolve_plan(config: PlanConfig, profile: ModelProfile, device: str) -> Plan
     return replace(config, **own, resample=config.resample or METHODS[config.method].resamples)
 
 
-def resolve_edit(config: EditConfig, profile: ModelProfile, plan: PlanConfig) -> EditConfig:
-    """`config` with every None that the model or the plan decides filled in; `chunk` stays for the backbone."""
+def resolve_edit(config: EditConfig, profile: ModelProfile, plan: PlanConfig) -> FilledEdit:
+    """`config` with every None that the model or the plan decides filled in.
+
+    What the words and the device decide (`structure`, `stride`, `chunk` and others) is left as it is.
+    """
     profile = profile.within(config.max_steps, config.steps)
     own = _own_values(config, profile)
     if config.inversion_steps is None:
@@ -114,4 +118,4 @@ def resolve_edit(config: EditConfig, profile: ModelProfile, plan: PlanConfig) ->
         own["stride"] = 1
     if config.agreements is None:
         own["agreements"] = profile.agreements_for(config.steps, plan)
-    return replace(config, **own)
+    return FilledEdit(**vars(replace(config, **own)))

@@ -8,6 +8,8 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from adaflow_core.errors import AdaFlowError
 
 
@@ -48,11 +50,15 @@ class Setting:
         """`value` as the configuration keeps it, lists as tuples; ConfigError if the setting cannot have it."""
         if value is None and self.optional:
             return None
+        if isinstance(value, np.generic):
+            value = value.item()
         if self.several and isinstance(value, Iterable):
             value = tuple(value)
         remedy = self._remedy(value)
         if remedy:
-            raise ConfigError(f"{self.name} is {'empty' if value in ((), '') else repr(value)}; {remedy}")
+            raise ConfigError(
+                f"{self.name} is {'empty' if isinstance(value, (str, tuple)) and not value else repr(value)}; {remedy}"
+            )
         # 7 and 7.0 are equal, and as texts, such as in a key of the cache, they are not.
         if self.several:
             return tuple(map(self.kind, value))

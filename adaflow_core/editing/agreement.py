@@ -53,7 +53,6 @@ class Agreement:
     def due(self, steps: int) -> list[int]:
         """After how many of the steps it is time."""
         film, times = self.film, self.film.config.agreements
-        assert times is not None
         if len(film.video) == 1:
             return []
         return agreeing_steps(times, steps) if film.renewed is None else shaping_steps(times, steps)

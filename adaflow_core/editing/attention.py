@@ -37,10 +37,20 @@ GATHER_BYTES = 512 * 2**20  # of gathered keys and values at a time
 
 
 @dataclass(frozen=True)
+class WithinFrames:
+    """Every frame attends within itself."""
+
+    prompts: int | None = None  # as in `PassState`
+
+
+@dataclass(frozen=True)
 class KeyframePass:
     """All keyframes at once; the edit's branches attend to the kept tokens of all of them."""
 
+    edits: int = 2  # how many branches of the edit the batch has
     source: bool = False  # the batch begins with the source's branch
+    prompts: int | None = None  # as in `PassState`
+    match: bool = False  # as in `PropagationPass`
     inject: bool = False  # the edit's branches take the source's queries and keys,
     place: dict[int, Tensor] | None = None  # n -> [K, n] 0..1, but where this is 1; None: everywhere
     keep_outputs: bool = False  # for the frames that are propagated to
@@ -59,34 +69,41 @@ class PropagationPass:
     index: dict[int, Tensor]  # n -> [F, P, n] int64
     weights: dict[int, Tensor]  # n -> [F, P, n]
     source: bool = False  # the batch begins with the source's branch
+    prompts: int | None = None  # as in `PassState`
+    # Propagate along matches of each layer's own source features (TokenFlow), not along `index`. This needs the
+    # source's branch, and keyframes that were passed with `match` too.
+    match: bool = False
     used: list[int] | None = None  # the keyframes that the chunk takes from, where their outputs are the host's
 
 
 @dataclass
 class EditState(PassState):
-    """What the processors of one edit share: its fixed parts, the pass at hand, and the keyframes' outputs."""
+    """What the processors of one edit share: its fixed parts, the pass at hand, and the keyframes' outputs.
+
+    `at` and `prompts` are set by `during`, for one pass.
+    """
 
     gather: Callable[..., Tensor] = gather_blend  # or the kernel that does the same
-    changes: bool = False  # `outputs` holds what the edit changed of the source's outputs, not the outputs themselves
-    # Propagate along matches of each layer's own source features (TokenFlow), not along the plan's.
-    # This and `changes` need the source's branch where frames propagate.
-    match: bool = False
+    # `outputs` holds what the edit changed of the source's outputs, not the outputs themselves. This needs the source's
+    # branch where frames propagate.
+    changes: bool = False
     host: HostOutputs | None = None  # where `outputs` lie in low memory; None: on the device
-    edits: int = 2  # how many of the edit's branches a batch has
-    at: KeyframePass | PropagationPass | None = None  # None: every frame attends within itself
+    at: KeyframePass | PropagationPass | WithinFrames = WithinFrames()
     outputs: dict[str, Tensor] = field(default_factory=dict)  # layer -> [edits, K, n, d], of this step
-    key_tokens: dict[str, Tensor] = field(default_factory=dict)  # layer -> [K, n, c] unit rows, if `match`
+    key_tokens: dict[str, Tensor] = field(default_factory=dict)  # layer -> [K, n, c] unit rows, of passes with `match`
 
     @contextmanager
-    def during(self, at: KeyframePass | PropagationPass | None) -> Iterator[None]:
-        before, self.at = self.at, at
+    def during(self, at: KeyframePass | PropagationPass | WithinFrames) -> Iterator[None]:
+        """Within the block, the UNet's passes are `at`."""
+        before = self.at, self.prompts
+        self.at, self.prompts = at, at.prompts
         try:
             yield
         finally:
-            self.at = before
+            self.at, self.prompts = before
 
     def forget(self) -> None:
-        """Drop what the keyframes of a step left."""
+        """Drops the keyframes' outputs and tokens, after a step."""
         self.outputs.clear()
         self.key_tokens.clear()
 
@@ -123,20 +140,20 @@ class EditAttention:
         state = self.state
         output = project_out(attn, self._extended(attn, hidden_states, at))
         if at.keep_outputs:
-            branches = output.unflatten(0, (state.edits + at.source, -1))
-            edited = branches[-state.edits :]
+            branches = output.unflatten(0, (at.edits + at.source, -1))
+            edited = branches[-at.edits :]
             kept = edited - branches[0] if state.changes else edited
             if at.team.size > 1:
                 kept = torch.stack([at.team.gather(branch, at.count) for branch in kept])
             state.outputs[self.layer] = kept if state.host is None else state.host.keep(self.layer, kept)
-            if state.match:
+            if at.match:
                 tokens = F.normalize(hidden_states[: branches.shape[1]], dim=-1)
                 state.key_tokens[self.layer] = at.team.gather(tokens, at.count)
         return output
 
     def _extended(self, attn: Attention, hidden_states: Tensor, at: KeyframePass) -> Tensor:  # -> [B, H, n, d]
         state, n = self.state, hidden_states.shape[1]
-        K = len(hidden_states) // (state.edits + at.source)
+        K = len(hidden_states) // (at.edits + at.source)
         injected = at.inject and self.injected
         shared = injected and at.place is None
         projected = hidden_states[:K] if shared else hidden_states
@@ -149,9 +166,9 @@ class EditAttention:
             if not shared:
                 before, query, key = (query[:K], key[:K]), query[K:], key[K:]
                 if injected and at.place is not None:
-                    inside = at.place[n][:, None, :, None].to(query.dtype).repeat(state.edits, 1, 1, 1)
+                    inside = at.place[n][:, None, :, None].to(query.dtype).repeat(at.edits, 1, 1, 1)
                     query, key = (
-                        torch.lerp(old.repeat(state.edits, 1, 1, 1), new, inside)
+                        torch.lerp(old.repeat(at.edits, 1, 1, 1), new, inside)
                         for old, new in zip(before, (query, key), strict=True)
                     )
         kept = None if at.kept is None else at.kept[n]
@@ -166,12 +183,12 @@ class EditAttention:
     def _propagate(
         self, attn: Attention, hidden_states: Tensor, at: PropagationPass
     ) -> Tensor:  # [B, n, d] -> [B, n, d]
-        """The source's branch within its own frames, the edit's gathered: of those nothing is projected."""
+        """The source's branch attends within its own frames; the edit's are gathered without any projection."""
         state, n = self.state, hidden_states.shape[1]
         source = hidden_states[: len(at.slots)] if at.source else None
         parts = [] if source is None else [self.own(attn, source)]
         index = at.index[n]
-        if state.match:
+        if at.match:
             assert source is not None
             index = self._matches(F.normalize(source, dim=-1), at)
         outputs = state.outputs[self.layer]

@@ -8,7 +8,6 @@ gives the source back.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -18,24 +17,22 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from adaflow_core.config import EditConfig
+from adaflow_core.config import JobEdit
 from adaflow_core.editing.agreement import Agreement
-from adaflow_core.editing.attention import EditState, KeyframePass, PropagationPass, editing_attention
+from adaflow_core.editing.attention import EditState, KeyframePass, PropagationPass, WithinFrames, editing_attention
 from adaflow_core.editing.checkpoint import Checkpoint
 from adaflow_core.editing.injection import ConvInjection, StepPasses, injected_conv, step_passes
-from adaflow_core.editing.inversion import coarse_part
+from adaflow_core.editing.latents import EditNoise, empty_latents
 from adaflow_core.editing.tolerance import significance
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.model.ddim import CLEAN, add_noise, cfg, ddim_step, predict_x0_eps, step_targets
-from adaflow_core.model.memory import BLOCK, HostOutputs, Sent, cut_feed_forwards, in_chunks, to_device
+from adaflow_core.model.ddim import add_noise, cfg, ddim_step, predict_x0_eps, step_targets
+from adaflow_core.model.memory import FeedForwards, HostOutputs, Sent, cut_feed_forwards, in_chunks, to_device
 from adaflow_core.planning.matching import on_grid
 from adaflow_core.progress import Monitor, Stage
-from adaflow_core.storage.arrays import scratch
 from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import EditLayout, Embedding, Held, Inversion
 
-LATENTS_ON_DEVICE = 2**30  # bytes of x up to which it stays there: 16,000 frames of 384x672
 Layouts = Callable[[int], EditLayout]
 """Step -> the keyframes, kept tokens and correspondences that hold in it."""
 
@@ -47,13 +44,15 @@ class _Step:
     timestep: int
     target: int  # the noise level that it leads to, or CLEAN
     layout: EditLayout
+    noise: EditNoise
     source: np.ndarray  # [T, 4, h, w] the inversion's latents at this timestep
-    source_after: np.ndarray  # and at the next
-    clean: np.ndarray  # [T, 4, h, w] the source's
+    source_after: np.ndarray  # [T, 4, h, w] and at the target
+    clean: np.ndarray  # [T, 4, h, w] the source's clean latents
     prompts: list[Tensor]  # [1, L, d] each: negative (where there is guidance) and positive
     passes: StepPasses
     keyframe_pass: KeyframePass
-    heading: Tensor | None  # [T, 4, h, w] where it is left what frames are heading for, if they are to agree after it
+    feed_forwards: FeedForwards
+    heading: Tensor | None  # [T, 4, h, w] the clean latents it predicts; None: frames are not to agree after it
 
 
 class Editor:
@@ -65,21 +64,18 @@ class Editor:
         source: Embedding,
         negative: Embedding,
         positive: Embedding,
-        config: EditConfig,
+        config: JobEdit,
         monitor: Monitor,
         place: np.ndarray | None = None,  # [T, h, w] 0..1, where the edit takes place; None: everywhere
         held: Held | None = None,  # keyframes that are given
-        only: slice = slice(None),  # the frames to edit; beside them only the `held` pass through the UNet
+        only: slice = slice(None),  # the frames to edit; beside these only the `held` ones pass through the UNet
         agreement: Agreement | None = None,  # of those frames
     ) -> None:
-        assert config.guidance is not None and config.chunk and config.rescale is not None
-        assert config.fidelity is not None and config.tolerance is not None
-        assert config.focus is not None
         self.backbone, self.config, self.monitor, self.team = backbone, config, monitor, backbone.team
         self.chunk, self.fidelity = config.chunk, config.fidelity
         self.coarse = 1.0 if config.coarse is None else config.coarse
         self.tolerance, self.guidance, self.rescale = config.tolerance, config.guidance, config.rescale
-        self.source, self.negative, self.positive = source.states, negative.states, positive.states
+        self.source, self.negative, self.positive = (each.prompt_embeds for each in (source, negative, positive))
         self.held, self.only, self.agreement = held, only, agreement
         self.attention = EditState(
             attend=backbone.attend,
@@ -89,11 +85,10 @@ class Editor:
             host=HostOutputs() if config.low_memory else None,
         )
         self.conv = ConvInjection()
-        # With a focus below 1 the edit may also change what lies outside the place, to that part.
+        # With a focus below 1 the edit also changes what lies outside the place, by the share 1 - focus.
         self.place = None if place is None or not config.focus else 1 - config.focus * (1 - place)
-        self.rows = backbone.whole(self.chunk)  # of which the processes' parts of the other frames are made up
+        self.rows = backbone.whole(self.chunk)  # the other frames are shared out to the processes by blocks of so many
         self._last_kept: tuple[EditLayout, dict[int, Tensor]] | None = None
-        self._drawn: Tensor | None = None  # [T, 4, h, w] what is added to the inversion's noise; None: nothing
         self._picture: Sent | None = None  # [K, h, w, 3] uint8 of the keyframes, not yet reported
 
     @torch.inference_mode()
@@ -105,29 +100,31 @@ class Editor:
         preview: Callable[[Tensor], Tensor] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> tuple[Tensor, int]:
-        """Edited clean latents [T, 4, h, w] float32, on the device or not, and after how many steps it went on.
+        """The edited clean latents [T, 4, h, w] float32, and how many steps a checkpoint had done before.
 
-        `clean` are the source's. `preview` turns the keyframes' predicted clean latents [K, 4, h, w] into small
-        pictures [K, h, w, 3] uint8. `checkpoint` is where each step's latents are left, and taken up from.
+        The latents lie on the device, or in a file if they are large. `clean` are the source's. `preview` turns the
+        keyframes' predicted clean latents [K, 4, h, w] into small pictures [K, h, w, 3] uint8. `checkpoint` keeps the
+        latents after each step; a run goes on from the latents that it has.
         """
         unet, S = self.backbone.unet, len(inversion.timesteps)
-        self._drawn = self._drawn_anew(inversion, clean) if self.config.variation else None
-        x, resumed = self._start(inversion, checkpoint)
+        noise = EditNoise.of(self.backbone, self.config, inversion, clean)
+        x, resumed = self._start(inversion, noise, checkpoint)
         passing, due = len(self._passing(len(x))), [] if self.agreement is None else self.agreement.due(S)
         if self.agreement is not None and due:
             self.agreement.prepare()
         with (
             editing_attention(unet, self.attention),
             forward_hook(injected_conv(unet), self.conv),
-            cut_feed_forwards(unet) as self.feed_forwards,
+            cut_feed_forwards(unet) as feed_forwards,
             self.monitor.stage("edit", (S + len(due)) * passing) as stage,
         ):
             stage.skip((resumed + sum(done <= resumed for done in due)) * passing)
             for i in range(resumed, S):
-                step = self._step(i, inversion, clean, layouts(i), self._latents(x.shape) if i + 1 in due else None)
+                heading = empty_latents(x.shape, self.backbone.device) if i + 1 in due else None
+                step = self._step(i, inversion, clean, layouts(i), noise, feed_forwards, heading)
                 if self.held is not None:
                     held = to_device(self.held.latents[i], self.backbone.device)
-                    held = self._with_its_noise(held, self.held.frame_ids, step.timestep)
+                    held = noise.put_into(held, self.held.frame_ids, step.timestep)
                     x[to_device(self.held.frame_ids, x.device)] = held.to(x.device)
                 self._keyframes(x, step, stage, preview)
                 self._others(x, step, stage)
@@ -137,94 +134,63 @@ class Editor:
                 if checkpoint is not None and self.team.leads:
                     checkpoint.save(i + 1, x, self.backbone.finite.sent())
         if checkpoint is not None:
-            checkpoint.finish()  # what could not be written, or is not finite, is known before frames are made of it
+            checkpoint.finish()  # raises for values that are not finite, before frames are decoded from them
         return x, resumed
 
     def _passing(self, T: int) -> np.ndarray:
-        """The frames that pass through the UNet."""
+        """[F] the frames that pass through the UNet."""
         chosen = np.arange(T)[self.only]
         return chosen if self.held is None else np.union1d(chosen, self.held.frame_ids)
 
-    def _start(self, inversion: Inversion, checkpoint: Checkpoint | None) -> tuple[Tensor, int]:
-        """The latents to begin from [T, 4, h, w] float32, and how many steps are behind them."""
-        shape = inversion.latents.shape[1:]
-        x = self._latents(shape)
+    def _start(self, inversion: Inversion, noise: EditNoise, checkpoint: Checkpoint | None) -> tuple[Tensor, int]:
+        """The latents to begin from [T, 4, h, w] float32, and how many steps a checkpoint has done of them."""
+        x = empty_latents(inversion.latents.shape[1:], self.backbone.device)
         resumed = 0 if checkpoint is None else checkpoint.load(x)
-        found = self.team.gather(torch.tensor([resumed]), self.team.size)  # waits: the next one replaces it
-        if int(found.min()) < int(found.max()):  # it went between two that read it
+        # Gathering also waits until all processes have read the checkpoint, which the next step replaces.
+        found = self.team.gather(torch.tensor([resumed]), self.team.size)
+        if int(found.min()) < int(found.max()):  # it was removed between the readings of two of them
             resumed = 0
         if not resumed:
-            for frames in np.split(np.arange(len(x)), range(BLOCK, len(x), BLOCK)):
-                found = self._source(inversion.latents[0], frames, int(inversion.timesteps[0]))
-                if self.coarse != 1:
-                    taken, place = (1 - self.coarse) * coarse_part(found), self._place(frames)
-                    found -= taken if place is None else place[:, None] * taken
-                x[to_device(frames, x.device)] = found.to(x.device)
+            noise.start(x, inversion, self.coarse, self._place)
         return x, resumed
 
-    def _source(self, latents: np.ndarray, frames: np.ndarray, timestep: int) -> Tensor:
-        """Of the source's latents at a timestep [T, 4, h, w] those of `frames`, on the device, in the edit's noise."""
-        return self._with_its_noise(to_device(latents[frames], self.backbone.device).float(), frames, timestep)
-
-    def _with_its_noise(self, latents: Tensor, frames: np.ndarray, timestep: int) -> Tensor:
-        """`latents` [F, 4, h, w] at a timestep with the noise that the edit begins from in place of the inversion's.
-
-        What propagates is a difference from the source (`_propagate`), and what is injected is the source's: in another
-        noise than the edit's, that difference would be noise too, and lie elsewhere in each frame.
-        """
-        if self._drawn is None or timestep == CLEAN:  # whose alpha is not quite one
-            return latents
-        drawn = self._drawn[to_device(frames, self._drawn.device)].to(latents.device)
-        return latents + (1 - self.backbone.schedule.alpha(timestep)) ** 0.5 * drawn
-
-    def _drawn_anew(self, inversion: Inversion, clean: np.ndarray) -> Tensor:
-        """[T, 4, h, w] what is added to the inversion's noise, of unit variance as that is, by `variation`."""
-        share, device, shape = self.config.variation, self.backbone.device, inversion.latents.shape[1:]
-        alpha = self.backbone.schedule.alpha(int(inversion.timesteps[0]))
-        # The same for every frame: it must not make frames differ.
-        drawn = torch.randn(shape[1:], generator=torch.Generator().manual_seed(self.config.seed)).to(device)
-        out = self._latents(shape)
-        for frames in np.split(np.arange(len(out)), range(BLOCK, len(out), BLOCK)):
-            noisy, source = (to_device(latents[frames], device).float() for latents in (inversion.latents[0], clean))
-            noise = (noisy - alpha**0.5 * source) / (1 - alpha) ** 0.5
-            more = (math.sqrt(1 - share**2) - 1) * noise + share * drawn
-            out[to_device(frames, out.device)] = more.to(out.device)
-        return out
-
-    def _latents(self, shape: tuple[int, ...]) -> Tensor:
-        """Uninitialised float32: on the device, where no pass has to wait for them, or in a file."""
-        if 4 * math.prod(shape) <= LATENTS_ON_DEVICE:
-            return torch.empty(shape, device=self.backbone.device)
-        return torch.from_numpy(scratch(np.float32, shape))
-
     def _step(
-        self, i: int, inversion: Inversion, clean: np.ndarray, layout: EditLayout, heading: Tensor | None
+        self,
+        i: int,
+        inversion: Inversion,
+        clean: np.ndarray,  # [T, 4, h, w]
+        layout: EditLayout,
+        noise: EditNoise,
+        feed_forwards: FeedForwards,
+        heading: Tensor | None,  # [T, 4, h, w]
     ) -> _Step:
         """What step `i` works with."""
         last, passes = i + 1 == len(inversion.timesteps), step_passes(self.config, layout)[i]
-        self.attention.match = layout.correspondence.by_layer
-        self.attention.edits = passes.edits
         return _Step(
             timestep=int(inversion.timesteps[i]),
             target=int(step_targets(self.backbone.schedule, inversion.timesteps)[i]),
             layout=layout,
+            noise=noise,
             source=inversion.latents[i],
             source_after=clean if last else inversion.latents[i + 1],
             clean=clean,
             prompts=[self.negative, self.positive][-passes.edits :],
             passes=passes,
             keyframe_pass=KeyframePass(
+                edits=passes.edits,
                 source=passes.keyframes_source,
+                match=layout.correspondence.by_layer,
                 inject=passes.inject_attention,
                 keep_outputs=len(layout.keyframes) < inversion.latents.shape[1],
                 kept=self._kept(layout),
                 sample={g.n: (part.num_sampled, part.sample_weight) for g, part in (layout.slimming or {}).items()},
             ),
+            feed_forwards=feed_forwards,
             heading=heading,
         )
 
     def _kept(self, layout: EditLayout) -> dict[int, Tensor] | None:
-        """n -> the kept tokens [K, M] int64 on the device; those of the last layout are remembered."""
+        """n -> the kept tokens [K, M] int64 on the device, which are copied there once for a layout."""
         if layout.slimming is None:
             return None
         if self._last_kept is None or self._last_kept[0] is not layout:
@@ -233,152 +199,166 @@ class Editor:
         return self._last_kept[1]
 
     def _keyframes(self, x: Tensor, step: _Step, stage: Stage, preview: Callable[[Tensor], Tensor] | None) -> None:
-        """All keyframes of `x` one step on, jointly, or by parts where each attends to itself only.
+        """Moves all keyframes of `x` one step on: jointly, or in parts if each attends to itself only.
 
-        Their picture is reported with other frames, where there are any: a GPU would wait for those until Python has
-        fetched it.
+        Their picture is reported with the first of the other frames, if there are any: a GPU would have no work while
+        Python waits for it.
         """
         keyframes, at, team = step.layout.keyframes, step.keyframe_pass, self._team_of(step.layout)
         joint = step.layout.slimming is not None
         own = keyframes[team.own(len(keyframes))]
         parts = [own] if joint else np.array_split(own, max(1, -(-len(own) // self.chunk)))
-        for part in parts:
-            there = to_device(part, x.device)
-            place = self._place_by_grid(part, step)
-            with self.attention.during(replace(at, place=place, count=len(keyframes), team=team)):
-                output = self._predict(x[there], step, part, at.source)
-            guided = self._move(x, there, output, step, part)
+        for frame_ids in parts:
+            there = to_device(frame_ids, x.device)
+            place = self._place_by_grid(frame_ids, step)
+            output = self._predict(x[there], step, frame_ids, replace(at, place=place, count=len(keyframes), team=team))
+            guided = self._move(x, there, output, step, frame_ids)
             if preview is not None and joint:
                 self._picture = Sent(preview(team.gather(guided, len(keyframes))))
             if len(self._passing(len(x))) > len(keyframes):
-                stage.advance(len(part))
+                stage.advance(len(frame_ids))
             else:
-                self._advance(stage, len(part))
+                self._advance(stage, len(frame_ids))
         self._exchange(team, x, step, keyframes)
         stage.advance(len(keyframes) - len(own))  # those of the other processes
 
     def _team_of(self, layout: EditLayout) -> Team:
-        """The processes that share out the keyframes; where they cannot, each does all of them."""
+        """The processes among which the keyframes are shared out; if they cannot be, each process does all of them."""
         K = len(layout.keyframes)
         # Outputs are exchanged within a pass: all processes must make the same number of passes.
         alike = layout.slimming is not None or len(layout.correspondence.slots) == K
         return self.team if self.team.size <= K and alike else ALONE
 
-    def _place(self, frames: np.ndarray) -> Tensor | None:
-        """[F, h, w] float32 on the device."""
-        return None if self.place is None else to_device(self.place[frames].astype(np.float32), self.backbone.device)
+    def _place(self, frame_ids: np.ndarray) -> Tensor | None:
+        """[F, h, w] float32 0..1 on the device."""
+        return None if self.place is None else to_device(self.place[frame_ids].astype(np.float32), self.backbone.device)
 
-    def _place_by_grid(self, frames: np.ndarray, step: _Step) -> dict[int, Tensor] | None:
-        place = self._place(frames)
+    def _place_by_grid(self, frame_ids: np.ndarray, step: _Step) -> dict[int, Tensor] | None:
+        """n -> [F, n] 0..1, 1 where nothing is injected; None: it is injected everywhere, or nowhere."""
+        place = self._place(frame_ids)
         if place is None or step.passes.inject_inside or not step.passes.inject_attention:
             return None
         return {g.n: on_grid(place, g).flatten(1) for g in step.layout.correspondence.index}
 
     def _others(self, x: Tensor, step: _Step, stage: Stage) -> None:
-        """All other frames of `x` one step on, their self-attention gathered from the keyframes."""
+        """Moves all other frames of `x` one step on; their self-attention is gathered from the keyframes."""
         all_others = np.setdiff1d(self._passing(len(x)), step.layout.keyframes)
         others = all_others[self.team.own(len(all_others), self.rows)]
 
         def propagate(part: slice) -> None:
-            frames = others[part]
-            there = to_device(frames, x.device)
-            with self.attention.during(self._propagation_pass(step, frames)):
-                output = self._predict(x[there], step, frames, step.passes.whole_source)
-            self._move(x, there, output, step, frames)
-            self._advance(stage, len(frames))
+            frame_ids = others[part]
+            there = to_device(frame_ids, x.device)
+            output = self._predict(x[there], step, frame_ids, self._propagation_pass(step, frame_ids))
+            self._move(x, there, output, step, frame_ids)
+            self._advance(stage, len(frame_ids))
 
         size = self.backbone.pass_size(len(others), self.chunk)
         found = in_chunks(len(others), size, propagate)
-        if found < size:  # memory did not do
+        if found < size:  # memory did not suffice for `size`
             self.chunk = found
         self._exchange(self.team, x, step, all_others, self.rows)
         self._advance(stage, len(all_others) - len(others))
 
     def _advance(self, stage: Stage, count: int) -> None:
-        """So many frames more are done; the keyframes' picture goes with it."""
+        """Reports `count` more frames as done, with the keyframes' picture if it is not reported yet."""
         picture, self._picture = self._picture, None
         stage.advance(count, preview=None if picture is None else picture.array())
 
     @staticmethod
-    def _exchange(team: Team, x: Tensor, step: _Step, frames: np.ndarray, rows: int = 1) -> None:
+    def _exchange(team: Team, x: Tensor, step: _Step, frame_ids: np.ndarray, rows: int = 1) -> None:
+        """Gives every process the latents of all the frames `frame_ids`, of which each has made its own part."""
         for latents in (x, step.heading):
             if latents is not None:
-                team.exchange(latents, to_device(frames, latents.device), rows)
+                team.exchange(latents, to_device(frame_ids, latents.device), rows)
 
     def _agree(self, x: Tensor, step: _Step, stage: Stage) -> None:
-        """What makes the edited frames agree, added to `x` as it is after the step."""
+        """Adds to `x`, as it is after the step, a correction that makes the edited frames agree."""
         assert self.agreement is not None and step.heading is not None
-        frames = np.arange(len(x))[self.only]
-        own = frames[self.team.own(len(frames))]
+        frame_ids = np.arange(len(x))[self.only]
+        own = frame_ids[self.team.own(len(frame_ids))]
         correction = self.agreement.correction(step.heading[self.only], stage.advance)
         place = self._place(own)
         if place is not None:
             correction *= place[:, None]
         there = to_device(own, x.device)
         x[there] += (self.backbone.schedule.alpha(step.target) ** 0.5 * correction).to(x.device)
-        self.team.exchange(x, to_device(frames, x.device))
+        self.team.exchange(x, to_device(frame_ids, x.device))
         stage.advance(len(self._passing(len(x))) - len(own))
 
-    def _propagation_pass(self, step: _Step, frames: np.ndarray) -> PropagationPass:
+    def _propagation_pass(self, step: _Step, frame_ids: np.ndarray) -> PropagationPass:
         device, correspondence = self.backbone.device, step.layout.correspondence
-        slots, used = correspondence.slots[frames], None
-        # Where all frames name one keyframe twice, the second has no weight.
+        slots, used = correspondence.slots[frame_ids], None
+        # If each frame has the same keyframe in both slots, the second one has no weight.
         P = 1 if (slots == slots[:, :1]).all() else 2
         if self.attention.host is not None:
             places, slots = np.unique(slots, return_inverse=True)
-            used, slots = places.tolist(), slots.reshape(len(frames), -1)
+            used, slots = places.tolist(), slots.reshape(len(frame_ids), -1)
         return PropagationPass(
             slots=to_device(slots[:, :P], device),
-            index={g.n: to_device(index[frames, :P], device).long() for g, index in correspondence.index.items()},
-            weights={g.n: to_device(weights[frames, :P], device) for g, weights in correspondence.weights.items()},
+            index={g.n: to_device(index[frame_ids, :P], device).long() for g, index in correspondence.index.items()},
+            weights={g.n: to_device(weights[frame_ids, :P], device) for g, weights in correspondence.weights.items()},
             source=step.passes.whole_source,
+            match=correspondence.by_layer,
             used=used,
         )
 
-    def _predict(self, x: Tensor, step: _Step, frames: np.ndarray, with_source: bool) -> Tensor:
-        """The UNet's output by branch [1 to 3, F, 4, h, w]: the source's where it rides along, then the edit's."""
-        if step.passes.inject_conv and not with_source:
-            self._record_source(step, frames)
+    def _predict(
+        self, x: Tensor, step: _Step, frame_ids: np.ndarray, at: KeyframePass | PropagationPass
+    ) -> Tensor:  # [F, 4, h, w] -> [1 to 3, F, 4, h, w]
+        """The UNet's output by branch: the source's if it rides along in the pass `at`, then the edit's."""
+        if step.passes.inject_conv and not at.source:
+            self._record_source(step, frame_ids)
         device = self.backbone.device
         latents, prompts = [x.to(device)] * len(step.prompts), list(step.prompts)
-        if with_source:
-            latents.insert(0, self._source(step.source, frames, step.timestep))
+        if at.source:
+            latents.insert(0, step.noise.source(step.source, frame_ids, step.timestep))
             prompts.insert(0, self.source)
-        states = torch.cat([s.expand(len(frames), -1, -1) for s in prompts])
-        self.attention.prompts = len(prompts)
-        if self.held is not None and (rows := np.isin(frames, self.held.frame_ids)).any():
-            # Each under the prompt that it was edited under: from here on no two rows share one.
-            held = torch.from_numpy(np.searchsorted(self.held.frame_ids, frames[rows])).to(device)
-            states[-len(frames) :][torch.from_numpy(rows).to(device)] = self.held.states[held]
-            self.attention.prompts = None
-        self.feed_forwards.cut(len(states))
+        count, prompt_embeds = self._by_row(prompts, frame_ids)
         injecting: AbstractContextManager[None] = nullcontext()
         if step.passes.inject_conv:
-            place = None if step.passes.inject_inside else self._place(frames)
-            injecting = self.conv.injecting(len(prompts), source=with_source, place=place)
+            place = None if step.passes.inject_inside else self._place(frame_ids)
+            injecting = self.conv.injecting(len(prompts), source=at.source, place=place)
         with injecting:
-            output = self.backbone.predict(torch.cat(latents), step.timestep, states)
-        return rearrange(output, "(b f) c h w -> b f c h w", f=len(frames))
+            output = self._pass(torch.cat(latents), step, prompt_embeds, replace(at, prompts=count))
+        return rearrange(output, "(b f) c h w -> b f c h w", f=len(frame_ids))
 
-    def _record_source(self, step: _Step, frames: np.ndarray) -> None:
-        """The source's features at the injected convolution, by a pass of every frame within itself that ends there."""
-        self.attention.prompts = 1
-        self.feed_forwards.cut(len(frames))
-        latents = self._source(step.source, frames, step.timestep)
-        with self.attention.during(None), self.conv.recording(), suppress(Halt):
-            self.backbone.predict(latents, step.timestep, self.source)
+    def _by_row(self, prompts: list[Tensor], frame_ids: np.ndarray) -> tuple[int | None, Tensor]:
+        """The prompts [1, L, d] of some branches for each row of their batch [branches*F, L, d], and how many they are,
+        each for as many frames; None: another one for each row."""
+        prompt_embeds = torch.cat([prompt.expand(len(frame_ids), -1, -1) for prompt in prompts])
+        if self.held is None or not (rows := np.isin(frame_ids, self.held.frame_ids)).any():
+            return len(prompts), prompt_embeds
+        # The held keyframes stay under the prompts that they were edited under.
+        device = self.backbone.device
+        held = torch.from_numpy(np.searchsorted(self.held.frame_ids, frame_ids[rows])).to(device)
+        prompt_embeds[-len(frame_ids) :][torch.from_numpy(rows).to(device)] = self.held.prompt_embeds[held]
+        return None, prompt_embeds
 
-    def _move(self, latents: Tensor, there: Tensor, output: Tensor, step: _Step, frames: np.ndarray) -> Tensor:
-        """One guided DDIM step of `latents[there]`, and the clean ones they head for; `output` as `_predict` gives it.
+    def _record_source(self, step: _Step, frame_ids: np.ndarray) -> None:
+        """Records the source's features at the injected convolution, by a pass that ends there."""
+        latents = step.noise.source(step.source, frame_ids, step.timestep)
+        with self.conv.recording(), suppress(Halt):
+            self._pass(latents, step, self.source, WithinFrames(prompts=1))
 
-        Changes of the source within `tolerance` are taken back. What the source's own step misses of the stored path
-        is added back by `fidelity` ("direct inversion", arXiv 2310.01506). Where both prompts agree, the edit then
-        stays on the source.
+    def _pass(
+        self, latents: Tensor, step: _Step, prompt_embeds: Tensor, at: KeyframePass | PropagationPass | WithinFrames
+    ) -> Tensor:  # [B, 4, h, w] -> [B, 4, h, w]
+        """One pass of the UNet; what its layers read beside its input is set here, and for this pass only."""
+        step.feed_forwards.cut(len(latents))
+        with self.attention.during(at):
+            return self.backbone.predict(latents, step.timestep, prompt_embeds)
+
+    def _move(self, latents: Tensor, there: Tensor, output: Tensor, step: _Step, frame_ids: np.ndarray) -> Tensor:
+        """One guided DDIM step of `latents[there]`; returns the predicted clean latents [F, 4, h, w].
+
+        `output` is as `_predict` gives it. Changes of the source within `tolerance` are taken back. By `fidelity`, the
+        error of the source's own step against the stored inversion is added back ("direct inversion", arXiv
+        2310.01506): where both prompts agree, the edit then stays on the source.
         """
         schedule, device = self.backbone.schedule, self.backbone.device
         x = latents[there].to(device)
         guided = output[-1] if len(step.prompts) == 1 else cfg(output[-2], output[-1], self.guidance, self.rescale)
-        here = self._source(step.source, frames, step.timestep)
+        here = step.noise.source(step.source, frame_ids, step.timestep)
         clean, noise = predict_x0_eps(schedule, x, guided, step.timestep)
         if self.tolerance > 0:
             before = predict_x0_eps(schedule, here, output[0], step.timestep)[0]
@@ -387,18 +367,18 @@ class Editor:
             noise = (x - alpha**0.5 * clean) / (1 - alpha) ** 0.5
         moved = add_noise(schedule, clean, noise, step.target)
         if self.fidelity > 0:
-            after = self._source(step.source_after, frames, step.target)
+            after = step.noise.source(step.source_after, frame_ids, step.target)
             moved += self.fidelity * (after - ddim_step(schedule, here, output[0], step.timestep, step.target))
-        place = self._place(frames)
+        place = self._place(frame_ids)
         if place is not None:
-            after = self._source(step.source_after, frames, step.target)
+            after = step.noise.source(step.source_after, frame_ids, step.target)
             moved = torch.lerp(after, moved, place[:, None])
         heading = clean
         if step.heading is not None and len(output) > len(step.prompts):
-            # The change alone counts: without one the source stays as it is.
+            # The source's clean latents with the change of their prediction: without a change the source stays.
             before = predict_x0_eps(schedule, here, output[0], step.timestep)[0]
-            heading = to_device(step.clean[frames], device).float() + clean - before
-        # Last, as what takes memory may fail, and the part is then begun again.
+            heading = to_device(step.clean[frame_ids], device).float() + clean - before
+        # Last: if memory runs out above, the part is begun again from latents that are not changed yet.
         latents[there] = moved.to(latents.device)
         if step.heading is not None:
             step.heading[there] = heading.to(latents.device)

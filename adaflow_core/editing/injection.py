@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from adaflow_core.config import EditConfig
+from adaflow_core.config import FilledEdit
 from adaflow_core.model.attention import Halt
 from adaflow_core.planning.matching import on_grid
 from adaflow_core.types import EditLayout
@@ -43,10 +43,9 @@ class StepPasses:
         return self.inject_attention or self.whole_source
 
 
-def step_passes(config: EditConfig, layout: EditLayout) -> list[StepPasses]:
-    """The passes of every step, for the edit and for its forecast; `config` with every value filled in."""
+def step_passes(config: FilledEdit, layout: EditLayout) -> list[StepPasses]:
+    """The passes of every step, for the edit and for its forecast, which does not know `structure` yet."""
     S = config.steps
-    assert S and config.injection_attention is not None and config.injection_conv is not None
     whole_source = config.whole_source or layout.correspondence.by_layer
     attention, conv = round(config.injection_attention * S), round(config.injection_conv * S)
     inside = S if config.structure is None else round(config.structure * S)

@@ -27,7 +27,7 @@ def invert(
     backbone: Backbone,
     latents: np.ndarray,  # [T, 4, h, w] clean
     source_prompt: str,
-    frames: np.ndarray | None = None,  # [F] ascending, those that are needed; None: all
+    frame_ids: np.ndarray | None = None,  # [F] ascending, the frames that are needed; None: all
     *,
     steps: int,
     inversion_steps: int,
@@ -44,28 +44,29 @@ def invert(
     timesteps = edit_timesteps(backbone.schedule, steps)
     factor = inversion_steps // steps
     moves = inversion_moves(backbone.schedule, timesteps, factor)
-    states = backbone.embed(source_prompt).states
+    prompt_embeds = backbone.embed(source_prompt).prompt_embeds
     stored_as = torch.float32 if backbone.dtype == torch.float32 else torch.float16
-    frames = np.arange(len(latents)) if frames is None else frames
+    frame_ids = np.arange(len(latents)) if frame_ids is None else frame_ids
     team, kept_as = backbone.team, np.float32 if stored_as == torch.float32 else np.float16
-    missing = team.lead(partial(begin_columns, folder / _LATENTS, kept_as, (steps, *latents.shape), frames))
+    missing = team.lead(partial(begin_columns, folder / _LATENTS, kept_as, (steps, *latents.shape), frame_ids))
     stored, done = open_columns(folder / _LATENTS)
     part, rows = backbone.share(len(missing), rows)
     own = missing[part]
     state = PassState(attend=backbone.attend, check=monitor.check, prompts=1)
     with (
         frame_attention(backbone.unet, state),
-        monitor.stage("invert", (len(frames) - len(missing) + len(own)) * len(moves)) as stage,
+        monitor.stage("invert", (len(frame_ids) - len(missing) + len(own)) * len(moves)) as stage,
     ):
-        stage.skip((len(frames) - len(missing)) * len(moves))
+        stage.skip((len(frame_ids) - len(missing)) * len(moves))
 
         def run(ids: np.ndarray, count: int) -> None:
             x = to_device(latents[ids], backbone.device).float()
             kept = []
             with stage.again_if_it_fails():
                 for i, (origin, target) in enumerate(moves):
-                    # The model is told the timestep it moves to, as the sampler will be when it comes back.
-                    x = ddim_step(backbone.schedule, x, backbone.predict(x, target, states), origin, target)
+                    # The model gets the timestep that x moves to, as the sampler will give it on the way back.
+                    output = backbone.predict(x, target, prompt_embeds)
+                    x = ddim_step(backbone.schedule, x, output, origin, target)
                     if i % factor == 0:
                         kept.append(x[:count].to(stored_as))
                     stage.advance(count)
@@ -80,12 +81,12 @@ def invert(
 
 
 def load_inversion(
-    folder: Path, backbone: Backbone, steps: int, prompt: str, frames: np.ndarray | None = None
+    folder: Path, backbone: Backbone, steps: int, prompt: str, frame_ids: np.ndarray | None = None
 ) -> Inversion:
-    """The inversion in `folder`: a memory map of all frames, or a copy of `frames` [F]."""
+    """The inversion in `folder`: a memory map of all frames, or a copy of the frames `frame_ids` [F]."""
     latents = np.load(folder / _LATENTS, mmap_mode="r")
-    if frames is not None:
-        latents = taken(latents, frames, axis=1)
+    if frame_ids is not None:
+        latents = taken(latents, frame_ids, axis=1)
     return Inversion(edit_timesteps(backbone.schedule, steps), latents, prompt)
 
 

@@ -1,4 +1,4 @@
-"""One edit of a plan, from the prompt to frames: inversion, place, the denoising loop, and what is laid over it."""
+"""One edit of a plan, from the prompt to frames: inversion, place, the denoising loop, and the source around it."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from typing import Any
 
 import numpy as np
 
-from adaflow_core.config import EditConfig, resolve_edit, settings_dict
+from adaflow_core.config import EditConfig, JobEdit, resolve_edit, settings_dict
 from adaflow_core.editing.agreement import Agreement
-from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_digest
+from adaflow_core.editing.checkpoint import Checkpoint, layout_digest
 from adaflow_core.editing.editor import Editor, Layouts
 from adaflow_core.editing.finish.film import EditedFilm
 from adaflow_core.editing.finish.finished import finished_frames
 from adaflow_core.editing.inversion import invert, load_inversion
-from adaflow_core.editing.place import Wording, find_place, keeps_shapes, wording
+from adaflow_core.editing.place import Wording, keeps_shapes, wording
+from adaflow_core.engine.edit_place import EditPlace
+from adaflow_core.engine.edit_report import EditRun, edit_result
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.retake import Around, hold
 from adaflow_core.film.stretch import only_frames
 from adaflow_core.film.thinned import Thinned
-from adaflow_core.film.timeline import PromptRange
-from adaflow_core.model.backbone import Backbone, prompt_warnings
+from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import PeakMemory
 from adaflow_core.motion.carrying import interpolated
 from adaflow_core.picture.by_hand import HandFilm, held_to_it
-from adaflow_core.picture.changes import hardly_changed
 from adaflow_core.picture.over import NOTHING, OverThePicture
 from adaflow_core.picture.region import RegionMask
 from adaflow_core.picture.region.crops import Crop, cropped_plan
 from adaflow_core.planning.analysis import source_latents
 from adaflow_core.planning.planner import drawn_layouts
-from adaflow_core.progress import Monitor, added
+from adaflow_core.progress import Monitor
 from adaflow_core.report.preview import latent_preview
 from adaflow_core.storage.arrays import taken
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import EditResult, Embedding, Inversion, Plan
-from adaflow_core.version import MADE, __version__
+from adaflow_core.version import MADE
 from adaflow_core.video.types import Video
 
 Invert = Callable[[], tuple[Inversion, bool]]
-"""Gives the inversion, and whether the cache had it."""
+"""Gives the inversion, and whether the cache had all of it."""
 
 
 def check_request(backbone: Backbone, plan: Plan, prompt: str, alone: bool = False) -> None:
-    """AdaFlowError for what is no prompt, one that is empty unless it stands `alone`, or a plan of another model."""
+    """Raises AdaFlowError if `prompt` is not a string, if it is empty (allowed with `alone`), or if the plan was made
+    with another model."""
     if not isinstance(prompt, str):
         raise AdaFlowError(f"the prompt is {prompt!r:.80}; give one text that says what the video should show")
     if not prompt.strip() and not alone:
@@ -62,7 +63,7 @@ class _Made:
 
     frames: np.ndarray  # [F, H, W, 3] uint8
     renewed: np.ndarray | None  # [F, h, w] 0..1, where a thing takes another's place
-    config: EditConfig  # the job's, with what its place decides, and the frames of a pass as memory allowed
+    settings: JobEdit  # the job's, with what its place decided, and the frames of a pass as memory allowed
     state: Path  # the file of the latents after the last step
     inversion_reused: bool
     resumed_at_step: int  # 0: from the beginning
@@ -70,9 +71,9 @@ class _Made:
 
 @dataclass(frozen=True)
 class EditJob:
-    """What was asked for, with every value filled in, and what it is done with.
+    """One edit: the prompts and settings, with every value filled in, and the plan, model and cache it uses.
 
-    A job may be cut down on its way, in pixels and in frames; each time it is a job of the smaller film:
+    A job may be cut down on its way, in pixels and in frames; the result is a job of the smaller film:
 
     | frames counted from | used by | how to get there |
     |---|---|---|
@@ -85,7 +86,7 @@ class EditJob:
     backbone: Backbone
     cache: Cache
     plan: Plan
-    config: EditConfig
+    config: JobEdit  # as it is before the place is found
     source: Embedding
     negative: Embedding
     positive: Embedding
@@ -116,15 +117,17 @@ class EditJob:
         config = resolve_edit(words.fill(config, focus), backbone.profile, plan.config)
         size = plan.video.size if over.crop is None else over.crop.window.size
         config = replace(config, chunk=config.chunk or backbone.chunk_for(*size, config.low_memory))
-        assert config.negative_prompt is not None
         source, negative, positive = map(backbone.embed, (source_prompt, config.negative_prompt, prompt))
         latents = source_latents(backbone, plan.video, cache, monitor) if by_hand is None else by_hand.latents
-        job = cls(backbone, cache, plan, config, source, negative, positive, words, latents, monitor, around, over)
-        job = replace(job, config=job._judged_by_whole_frames())
+        place = EditPlace(backbone, cache, monitor, source, positive, words, over)
+        video = plan.video if by_hand is None else by_hand.video
+        config = place.decide_by_whole_frames(config, video, latents, plan.segments.keyframes)
+        settings = JobEdit(**vars(config))
+        job = cls(backbone, cache, plan, settings, source, negative, positive, words, latents, monitor, around, over)
         return job if over.crop is None else job._in(over.crop)
 
     def _in(self, crop: Crop) -> EditJob:
-        """The same of the crop alone: what is asked for is judged by whole frames, and edited here."""
+        """The job of the crop alone. Its settings were decided by whole frames."""
         with_these = self.cache, self.monitor
         plan = cropped_plan(self.backbone, self.plan, crop, *with_these)
         source = source_latents(self.backbone, crop.film, *with_these)
@@ -156,35 +159,9 @@ class EditJob:
         return self.plan.video if self.by_hand is None else self.by_hand.video
 
     @property
-    def _only_by_hand(self) -> bool:
-        """Whether nothing is asked for but what was changed by hand."""
-        return self.by_hand is not None and self.positive.text == self.source.text
-
-    def _judged_by_whole_frames(self) -> EditConfig:
-        """The settings with what is decided before the edit is cut down to a region."""
-        config = self.config
-        if config.structure is None:
-            config = replace(config, structure=self._structure())
-        if config.coarse is None and self.region is not None:
-            all_over = not self.words.keeps_shapes and self._all_over(self._keyframes_place())
-            config = replace(config, coarse=self.words.coarse(all_over))
-        return config
-
-    def _structure(self) -> float:
-        """The share of the steps with the source's structure where the edit takes place."""
-        if self._only_by_hand:
-            return 1.0
-        within = self.region is not None or self.by_hand is not None
-        if not self.config.focus or (within and self._keyframes_place() is None):
-            return 1.0  # as of an edit all over the frame, such as one of its style
-        return self.words.structure
-
-    def _keyframes_place(self) -> np.ndarray | None:
-        """[K, h, w] where the edit would take place in the keyframes; None: all over them."""
-        keyframes = self.plan.segments.keyframes
-        digest = cache_key(video=self.video.digest, keyframes=keyframes.tolist())
-        video = replace(self.video, frames=self.video.frames[keyframes], digest=digest)
-        return self._found(video, self.latents[keyframes], np.arange(len(keyframes)))
+    def edit_place(self) -> EditPlace:
+        parts = self.source, self.positive, self.words, self.over
+        return EditPlace(self.backbone, self.cache, self.monitor, *parts)
 
     def edit(self, invert: Invert | None = None) -> EditResult:
         """The edited frames with their report, without the monitor's notes.
@@ -201,16 +178,24 @@ class EditJob:
             made = of_passing._made(invert or partial(self.invert, passing), thinned.flow)
             of_part = thinned.with_carried(made.frames, made.renewed)
             frames = self._laid(of_part)
-        return self._result(
-            frames,
+        run = EditRun(
+            settings=made.settings,
+            edited=thinned.frame_ids,
             seconds=time.perf_counter() - began,
+            stage_seconds=self.monitor.seconds,
             peak_memory_bytes=peak.bytes,
             inversion_reused=made.inversion_reused,
             resumed_at_step=made.resumed_at_step,
-            config=made.config,
-            edited=thinned.frames,
-            state=made.state,
         )
+        return self._result(frames, run, made.state)
+
+    def _result(self, frames: np.ndarray, run: EditRun, state: Path) -> EditResult:
+        """The edited frames [F, H, W, 3] uint8 with their report; `state`: the file that an edit goes on from."""
+        result = edit_result(
+            frames, run, self.plan, self.over, self.part, self.backbone.team,
+            source=self.source, negative=self.negative, positive=self.positive,
+        )  # fmt: skip
+        return replace(result, state=state, bounds=self.bounds)
 
     def _laid(self, frames: np.ndarray) -> np.ndarray:
         """The edited frames [F, h, w, 3] uint8 of the part: the source outside a region, and whole ones of a crop."""
@@ -223,11 +208,11 @@ class EditJob:
         return frames
 
     def kept(
-        self, kind: str, told: Callable[[EditResult], dict[str, Any]], invert: Invert | None = None
+        self, kind: str, described: Callable[[EditResult], dict[str, Any]], invert: Invert | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """The edited frames and what is `told` of them, kept in the cache as `kind`. `invert` as `edit` takes it.
+        """The edited frames, and what `described` says of them as JSON; both are kept in the cache as `kind`.
 
-        The monitor's notes are not kept: they are on this run.
+        `invert` as `edit` takes it. The monitor's notes are not kept: they are on this run.
         """
         made: list[EditResult] = []
 
@@ -235,7 +220,7 @@ class EditJob:
             result = self.edit(invert=invert)
             made.append(result)
             self.backbone.team.lead(lambda: np.save(folder / "frames.npy", result.frames))
-            return told(result)
+            return described(result)
 
         folder, meta, _ = self.cache.get(kind, self.key, build, self.monitor.note, together=True)
         for result in made:  # only now: on a full disk it is all that is left
@@ -249,7 +234,6 @@ class EditJob:
 
     def thinned(self) -> Thinned:
         """The frames that the result is of, and which of them the model edits: keyframes and given ones among them."""
-        assert self.config.stride
         part, stride = self.part, self.config.stride
         needed, cuts = self.plan.layout.keyframes, self.plan.segments.cuts
         if self.by_hand is not None:
@@ -268,18 +252,24 @@ class EditJob:
         if thinned.whole:
             return None
         held = np.empty(0, np.int64) if self.around is None else self.around.frame_ids
-        return np.union1d(thinned.frames + self.part.start, held)
+        return np.union1d(thinned.frame_ids + self.part.start, held)
 
-    def at(self, frames: np.ndarray) -> EditJob:
-        """The same of some frames, all keyframes among them."""
-        around = None if self.around is None else self.around.at(frames)
+    def at(self, frame_ids: np.ndarray) -> EditJob:
+        """The job of some frames [F], all keyframes among them."""
+        around = None if self.around is None else self.around.at(frame_ids)
         return replace(
-            self, plan=only_frames(self.plan, frames), latents=taken(self.latents, frames), around=around,
-            over=replace(self.over, crop=None).at(frames),
+            self, plan=only_frames(self.plan, frame_ids), latents=taken(self.latents, frame_ids), around=around,
+            over=replace(self.over, crop=None).at(frame_ids),
         )  # fmt: skip
 
     def _made(self, invert: Invert, flow: Callable[[], np.ndarray]) -> _Made:
-        """All frames by the model. `flow`: their motion."""
+        """All frames by the model. `flow`: their motion.
+
+        Three versions of the settings are used. `self.config` is as before the place was found: the key in the cache
+        is made of it, and nothing that the place decides matters for finishing the frames. `settled` has what the place
+        decides, and goes into the report, by which the edit can be repeated. `of_loop` is for the denoising loop: of an
+        edit by hand the place already holds the focus, which must not be applied twice.
+        """
         monitor, around, part = self.monitor, self.around, self.part
         inversion, reused = invert()
         inversion = self._moved(inversion)
@@ -287,38 +277,22 @@ class EditJob:
         place = self._place() if self.region is None else self._region_place(self.region)
         held = hold(self.backbone, inversion, self.latents, around) if around and len(around.frame_ids) else None
         prompts = self.source, self.negative, self.positive
-        config = settled = self._settled(place)
+        settled = of_loop = self.edit_place.decide_by_place(self.config, place)
         if self.by_hand is not None:
-            assert config.focus is not None
-            place = self.by_hand.place(place, self.backbone.factor, config.focus)
-            config = held_to_it(config)
-        assert self.config.structure is not None
+            place = self.by_hand.place(place, self.backbone.factor, settled.focus)
+            of_loop = held_to_it(settled)
         renewed = None if place is None or keeps_shapes(self.config.structure) else place[part]
         film = EditedFilm(
             self.backbone, self.video.part(part.start, part.stop), self.latents[part], flow,
             self.plan.segments.cuts - part.start, self.config, self.cache, monitor, renewed,
         )  # fmt: skip
-        editor = Editor(self.backbone, *prompts, config, monitor, place, held, part, Agreement(film))
+        editor = Editor(self.backbone, *prompts, of_loop, monitor, place, held, part, Agreement(film))
         preview = latent_preview(self.latents, self.video)
         edited, resumed = editor.run(inversion, self.latents, self.layouts(), preview, checkpoint)
         if checkpoint.problem:
             monitor.note(f"the edit could not be saved between its steps ({checkpoint.problem})")
         frames = finished_frames(film, edited[part])
         return _Made(frames, renewed, replace(settled, chunk=editor.chunk), checkpoint.path, reused, resumed)
-
-    def _settled(self, place: np.ndarray | None) -> EditConfig:
-        """The settings with what depends on the place that was found."""
-        coarse = self.config.coarse
-        if place is None and (self.words.keeps_shapes or not self.config.focus):
-            coarse = 1.0  # all over the frame what stays would lose its own light
-        elif coarse is None:
-            coarse = self.words.coarse(self._all_over(place))
-        return replace(self.config, coarse=coarse)
-
-    def _all_over(self, place: np.ndarray | None) -> bool:
-        """Whether the prompts differ all over the frames, by the place that was found; not of what is edited by hand,
-        which keeps its colours."""
-        return place is None and self._has_a_place_to_find and self.by_hand is None
 
     @property
     def key(self) -> str:
@@ -339,19 +313,18 @@ class EditJob:
             inversion, [self.backbone.schedule.alpha(t) ** 0.5 for t in inversion.timesteps.tolist()]
         )
 
-    def invert(self, frames: np.ndarray | None = None) -> tuple[Inversion, bool]:
-        """The inversion, and whether the cache had it: of all frames, or of `frames` [F] ascending.
+    def invert(self, frame_ids: np.ndarray | None = None) -> tuple[Inversion, bool]:
+        """The inversion of all frames, or of `frame_ids` [F] ascending, and whether the cache had all of it.
 
         A part of a video takes its frames of the whole video's inversion, which other parts of it use too. Of a part
         that is fitted into what lies around it, only the frames that pass through the UNet are inverted.
         """
         steps, inversion_steps = self.config.steps, self.config.inversion_steps
-        assert steps and inversion_steps
         backbone, prompt, rows = self.backbone, self.source.text, self.backbone.rows(self.config.chunk)
-        to_load = np.arange(len(self.latents)) if frames is None else frames
-        to_invert = to_load if frames is not None or self.around is None else self.around.passing
+        to_load = np.arange(len(self.latents)) if frame_ids is None else frame_ids
+        to_invert = to_load if frame_ids is not None or self.around is None else self.around.passing
         video, latents = self.plan.video, self.latents if self.by_hand is None else self.by_hand.before
-        whole_film = frames is None and self.around is None and video.part_of is None
+        whole_film = frame_ids is None and self.around is None and video.part_of is None
         if video.part_of is not None:
             video, first = video.part_of
             latents = source_latents(backbone, video, self.cache, self.monitor)
@@ -386,17 +359,7 @@ class EditJob:
         return found if found is None or passing is None else interpolated(found, passing, len(self.latents))
 
     def _place(self) -> np.ndarray | None:
-        return self._found(self.video, self.latents, self.plan.segments.keyframes)
-
-    @property
-    def _has_a_place_to_find(self) -> bool:
-        return bool(self.config.focus and self.source.text) and self.positive.text != self.source.text
-
-    def _found(self, video: Video, latents: np.ndarray, keyframes: np.ndarray) -> np.ndarray | None:
-        if not self._has_a_place_to_find:
-            return None
-        prompts = self.source, self.positive, self.words
-        return find_place(self.backbone, latents, video, keyframes, *prompts, self.cache, self.monitor)
+        return self.edit_place.find(self.config, self.video, self.latents, self.plan.segments.keyframes)
 
     def _region_place(self, region: RegionMask) -> np.ndarray | None:
         return region.place(self.backbone.factor) if self.config.focus else None
@@ -410,69 +373,3 @@ class EditJob:
         return drawn_layouts(
             plan.features, plan.segments, plan.grids, plan.config, config.seed, device, self.monitor, config.low_memory
         )
-
-    def _result(
-        self,
-        frames: np.ndarray,  # [T, H, W, 3] uint8
-        *,
-        seconds: float,  # that the edit took
-        peak_memory_bytes: int,
-        inversion_reused: bool,
-        resumed_at_step: int,
-        config: EditConfig,
-        edited: np.ndarray,  # [F] frames of the plan that the model edited; the others are carried
-        state: Path,
-    ) -> EditResult:
-        """The edited video with its report.
-
-        Its warnings are on the edit alone, whenever it was made; what is said of this run are the monitor's notes.
-        """
-        plan, crop = self.plan, self.over.crop
-        video = plan.video if crop is None else crop.source
-        prompts = [(self.positive, "prompt"), (self.source, "source prompt")]
-        if self.negative.text != self.source.text:  # which it is by default for some models
-            prompts.append((self.negative, "negative prompt"))
-        doubts = [doubt for prompt, name in prompts for doubt in prompt_warnings(prompt, name)]
-        of_region = [self.region.doubt] if self.region is not None and self.region.doubt else []
-        warnings = tuple(dict.fromkeys([*of_region, *doubts, *self._left_as_it_was(frames, video)]))
-        report = {
-            "frames": len(video),
-            "source_digest": video.digest,
-            "width": video.size[0],
-            "height": video.size[1],
-            "fps": float(video.fps),
-            "segments": len(plan.segments),
-            "keyframes": plan.segments.keyframes.tolist(),
-            "edited": edited.tolist(),
-            "stride": self.config.stride,
-            "kept_ratio": plan.kept_ratio,
-            "tokens_full": plan.tokens_full,
-            "tokens_kept": plan.tokens_kept,
-            # Of planning and of the edit, whenever each took place.
-            "seconds": added(plan.seconds, self.monitor.seconds) | {"total": sum(plan.seconds.values()) + seconds},
-            "peak_memory_bytes": peak_memory_bytes,
-            "inversion_reused": inversion_reused,
-            "resumed_at_step": resumed_at_step,
-            "frames_digest": frames_digest(frames, self.backbone.team),
-            "prompt": self.positive.text,
-            **self.over.asked,
-            "crop": None if crop is None else crop.window.as_json(),
-            "prompts": [PromptRange(0, len(video), self.positive.text, self.source.text).as_json()],
-            "takes": [],
-            "settings": settings_dict(plan.config, config),
-            "seed": self.config.seed,
-            "model": plan.model,
-            "version": __version__,
-            "warnings": list(warnings),
-        }
-        return replace(EditResult.of(video, frames, report, warnings), state=state, bounds=self.bounds)
-
-    def _left_as_it_was(self, frames: np.ndarray, video: Video) -> list[str]:
-        """A sentence where two prompts made next to no difference to the video."""
-        inside = None if self.region is None else self.region.weights[self.part]
-        if self.positive.text == self.source.text or not hardly_changed(frames, video.frames[self.part], inside):
-            return []
-        remedy = "word the two prompts alike but for what is to change"
-        if inside is not None:
-            remedy = "see whether the region holds what is to change, or " + remedy
-        return [f"the edit changed next to nothing; {remedy}"]

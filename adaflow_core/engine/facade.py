@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from adaflow_core.config import EditConfig, ModelProfile, PlanConfig, resolve_plan
-from adaflow_core.editing.forecast import of_draft
-from adaflow_core.editing.place import wording
+from adaflow_core.editing.forecasting.forecast import of_draft
+from adaflow_core.editing.place import say_the_same, wording
 from adaflow_core.engine.edit_job import EditJob, check_request
 from adaflow_core.engine.film_job import FilmJob, TakeJob
 from adaflow_core.engine.forecasts import Forecasts
@@ -22,8 +22,9 @@ from adaflow_core.engine.plan_job import PlanJob
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.draft import Draft, check_drafts, keyframes_alone, told_of_draft
 from adaflow_core.film.known import draft_key, remember
+from adaflow_core.film.report import prompts_shown
 from adaflow_core.film.retake import stretch_frames, take_of
-from adaflow_core.film.timeline import Timeline, shown
+from adaflow_core.film.timeline import Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.loading import load_backbone
@@ -281,7 +282,6 @@ class AdaFlow:
         """Where an edit to `prompt` would change the video; the edit itself reuses what is found. Raises as `edit`."""
         with self._job(plan, prompt, config or EditConfig(), progress, stop) as job:
             mask = job.place()
-        assert job.config.structure is not None
         if mask is not None:
             why = ""
         elif not job.config.focus:
@@ -289,7 +289,7 @@ class AdaFlow:
         elif not job.source.text:
             why = "it is not said what is in the video"
         else:
-            why = "both prompts are alike" if job.positive.text == job.source.text else "the prompts differ all over it"
+            why = "both prompts are alike" if job.edit_place.are_alike else "the prompts differ all over it"
         return Place(mask, job.config.structure, job.words.kept is not None, why)
 
     def score(
@@ -309,7 +309,7 @@ class AdaFlow:
         monitor = Monitor(progress, stop)
         with self._exclusive(monitor, plan):
             usual, prompts = plan.config.source_prompt, list[Shown | None]()
-            for each in shown(result.report, len(plan.video)):
+            for each in prompts_shown(result.report, len(plan.video)):
                 if each is None:
                     prompts.append(None)
                     continue
@@ -340,7 +340,7 @@ class AdaFlow:
                 raise AdaFlowError(
                     "keyframes by hand alone need what is in the video; give the plan a source prompt, or give a prompt"
                 )
-        alone = by_hand is not None and prompt == source_prompt
+        alone = by_hand is not None and isinstance(prompt, str) and say_the_same(prompt, source_prompt)
         check_request(self.backbone, plan, prompt, alone)
         monitor = Monitor(progress, stop)
         with self._exclusive(monitor, plan):

@@ -12,14 +12,15 @@ import numpy as np
 
 from adaflow_core.config import EditConfig, edit_of
 from adaflow_core.editing.checkpoint import frames_digest
-from adaflow_core.editing.place import wording
+from adaflow_core.editing.place import say_the_same, wording
 from adaflow_core.engine.edit_job import EditJob, check_request
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.known import part_keys, remember
+from adaflow_core.film.report import film_result
 from adaflow_core.film.retake import (
     Around,
     around_of,
-    frames_of,
+    edited_frame_ids,
     laid_take,
     stretch_frames,
     surroundings,
@@ -27,7 +28,7 @@ from adaflow_core.film.retake import (
     with_take,
 )
 from adaflow_core.film.stretch import Laid, lay_into, lay_over, ramp, stretch_of
-from adaflow_core.film.timeline import PromptRange, Stretch, Timeline, stretches, timeline_result
+from adaflow_core.film.timeline import PromptRange, Stretch, Timeline, stretches
 from adaflow_core.picture.over import Asked, asked_over
 from adaflow_core.planning.planner import build_layout
 from adaflow_core.progress import Monitor, Report, Stop, in_part
@@ -92,7 +93,7 @@ class FilmJob:
             parts.append(report | {"first_frame": part.start})
             notes += monitor.notes
         seconds = time.perf_counter() - began
-        return timeline_result(plan, self.timeline, self.config, parts, laid, seconds, notes, asked.backbone.team)
+        return film_result(plan, self.timeline, self.config, parts, laid, seconds, notes, asked.backbone.team)
 
     def _monitor(self, number: int) -> Monitor:
         """Whose seconds and notes are those of one part alone."""
@@ -122,7 +123,7 @@ class TakeJob:
         """
         take, plan, start, end = self.take, self.asked.plan, self.take.start, self.take.end
         check_request(self.asked.backbone, plan, take.prompt)
-        edited = frames_of(result.report, start, end, self._stride())
+        edited = edited_frame_ids(result.report, start, end, self._stride())
         begin, stop_at, segments, held = surroundings(plan.segments, start, end, edited)
         piece = _stretch(self.asked, begin, stop_at, take.source_prompt, self.monitor, segments)
         only = slice(start - begin, end - begin)
@@ -158,7 +159,7 @@ def _job(
     monitor: Monitor,
     around: Around | None = None,
 ) -> EditJob:
-    alone = prompt == piece.config.source_prompt
+    alone = say_the_same(prompt, piece.config.source_prompt)
     over = asked.over(alone, monitor).at(slice(begin, begin + len(piece.video)))
     return EditJob.of(asked.backbone, asked.cache, piece, prompt, config, monitor, around, over)
 

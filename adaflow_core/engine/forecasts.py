@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from adaflow_core.config import EditConfig, PlanConfig, resolve_edit
-from adaflow_core.editing.forecast import Forecaster, Passing, of_draft
+from adaflow_core.config import EditConfig, FilledEdit, PlanConfig, resolve_edit
+from adaflow_core.editing.forecasting.forecast import Forecaster, Passing, of_draft
 from adaflow_core.film.draft import keyframes_alone
 from adaflow_core.film.retake import stretch_frames, surroundings
 from adaflow_core.film.stretch import stretch_of, together
@@ -31,7 +31,7 @@ class Forecasts:
         self.backbone, self.cache = backbone, cache
         self._forecaster = Forecaster(backbone, cache)
 
-    def settings(self, edit: EditConfig | None, config: PlanConfig) -> EditConfig:
+    def settings(self, edit: EditConfig | None, config: PlanConfig) -> FilledEdit:
         """The settings that a forecast is for. What will be asked for is not known, so that no frame is carried far."""
         wanted = resolve_edit(edit or EditConfig(), self.backbone.profile, config)
         return replace(wanted, stride=wanted.stride or NEAR)
@@ -41,7 +41,7 @@ class Forecasts:
         video: Video,
         segments: Segments,
         layout: EditLayout,
-        wanted: EditConfig,  # as `settings` gives them
+        wanted: FilledEdit,  # as `settings` gives them
         monitor: Monitor,
         layout_seconds: float,  # that laying out anew takes, where each step does
     ) -> Forecast:
@@ -80,14 +80,14 @@ class Forecasts:
         piece = stretch_of(plan, begin, stop, None, counted_layout, segments)
         return self.of_edit(piece, config, monitor, passing)
 
-    def learn(self, plan: Plan, config: EditConfig, seconds: Mapping[str, float], edited: int) -> None:
+    def learn(self, plan: Plan, config: FilledEdit, seconds: Mapping[str, float], edited: int) -> None:
         """After an edit of `edited` frames from its first step to its last: the next forecast knows what it took."""
         self._forecaster.learn(plan, config, seconds, edited)
 
-    def _edited(self, video: Video, segments: Segments, wanted: EditConfig, monitor: Monitor) -> np.ndarray:
+    def _edited(self, video: Video, segments: Segments, wanted: FilledEdit, monitor: Monitor) -> np.ndarray:
         """[F] the frames that the model will edit; about as many where the source's motion is not known yet."""
         assert wanted.stride
         frames = len(video), segments.cuts, segments.keyframes, wanted.stride
         if wanted.stride == 1 or (self.backbone.device.type == "cpu" and not flow_is_known(video, self.cache)):
             return about_to_edit(*frames)
-        return Thinned.of(video, *frames[1:], self.backbone, self.cache, monitor).frames
+        return Thinned.of(video, *frames[1:], self.backbone, self.cache, monitor).frame_ids

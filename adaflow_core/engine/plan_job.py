@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from adaflow_core.config import EditConfig, PlanConfig
+from adaflow_core.config import FilledEdit, PlanConfig
 from adaflow_core.engine.forecasts import Forecasts
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import source_flow
@@ -28,7 +28,7 @@ class PlanJob:
     planner: Planner
     forecasts: Forecasts
     config: PlanConfig  # with every value filled in
-    wanted: EditConfig  # what the forecast is for, as `Forecasts.settings` gives it
+    wanted: FilledEdit  # what the forecast is for, as `Forecasts.settings` gives it
     monitor: Monitor
 
     def plan(self, video: Video) -> Plan:

@@ -16,7 +16,6 @@ import numpy as np
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.stretch import only_frames
 from adaflow_core.report.canvas import INK, MUTED, Canvas, Picture
-from adaflow_core.report.visualize import stamp
 from adaflow_core.types import EditResult, Plan
 
 MOST = 4  # drafts side by side
@@ -62,7 +61,7 @@ def contact_sheet(plan: Plan, drafts: Sequence[tuple[str, Draft]], height: int =
     width, gap, line = max(104, round(height * plan.video.size[0] / plan.video.size[1])), 8, 18
     columns = min(columns, len(keyframes))
     # Of a range of a video a stamp says the file's seconds and frames too, and is wider than a picture.
-    stamps = [stamp(plan, k).split(", ") if plan.video.start else [stamp(plan, k)] for k in keyframes.tolist()]
+    stamps = [stamp.split(", ") if plan.video.start else [stamp] for stamp in map(plan.video.stamp, keyframes.tolist())]
     head = line * max(map(len, stamps))
     block = head + len(rows) * (line + height + gap)
     canvas = Canvas(max(columns * (width + gap) + gap, 320), -(-len(keyframes) // columns) * block + gap)

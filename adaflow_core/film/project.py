@@ -25,7 +25,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import CROSSFADE, Timeline, ranges_of
 from adaflow_core.model.files.parts import ModelParts, is_path
 from adaflow_core.model.hub.client import on_disk
-from adaflow_core.storage.cache import checksum, relative
+from adaflow_core.storage.digests import content_digest, relative_path
 
 VERSION = 1
 _KIND = "adaflow project"
@@ -64,7 +64,7 @@ class Project:
         """
         path, video = Path(path), Path(self.video)
         try:
-            known = self.checksum or checksum(video)
+            known = self.checksum or content_digest(video)
         except OSError as problem:
             raise AdaFlowError(
                 f"the project {path} cannot be written without its video; put {video} back ({problem.strerror})"
@@ -72,7 +72,7 @@ class Project:
         content = {
             "kind": _KIND,
             "version": VERSION,
-            "video": {"path": name or relative(video, path.parent), "checksum": known},
+            "video": {"path": name or relative_path(video, path.parent), "checksum": known},
             "model": _as_it_lies(self.model, None if name else path.parent),
             "size": self.size,
             "frames": self.frames,
@@ -115,7 +115,7 @@ def open_project(path: str | Path, video: str | Path | None = None) -> Project:
             f"the video {project.video.name} of the project is not there; lay it beside {path}, or give it with the "
             "project"
         )
-    if checksum(project.video) != _video_of(content, path)[1]:
+    if content_digest(project.video) != _video_of(content, path)[1]:
         raise AdaFlowError(
             f"{project.video} is not the video of the project {path}; give that one, or begin another project file"
         )
@@ -201,7 +201,7 @@ def _as_it_lies(model: str, folder: Path | None) -> str:
         path = None if name == "embedded" else on_disk(name)
         if path is None:
             return name
-        text = path.as_posix() if folder is None else relative(path, folder)
+        text = path.as_posix() if folder is None else relative_path(path, folder)
         return text if is_path(text) else f"./{text}"
 
     return str(ModelParts.parse(model).renamed(near))

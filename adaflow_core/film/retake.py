@@ -17,8 +17,9 @@ import torch
 from adaflow_core.config import EditConfig, settings_dict
 from adaflow_core.editing.checkpoint import frames_digest
 from adaflow_core.errors import AdaFlowError
+from adaflow_core.film.report import prompts_shown, warning_on_frames, warnings_by_part
 from adaflow_core.film.stretch import Laid, clip, ramp
-from adaflow_core.film.timeline import PromptRange, shown, told_of, warned_parts
+from adaflow_core.film.timeline import PromptRange
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning.analysis import check_edit_of
 from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
@@ -41,11 +42,12 @@ class Around:
         """[F] the frames that pass through the UNet."""
         return np.union1d(np.arange(self.only.start, self.only.stop), self.frame_ids)
 
-    def at(self, frames: np.ndarray) -> Around:
-        """The same where the plan holds only `frames` [F], the held ones among them."""
-        start, stop = np.searchsorted(frames, [self.only.start, self.only.stop]).tolist()
-        edited = None if self.edited is None else np.searchsorted(frames, self.edited)
-        return replace(self, only=slice(start, stop), frame_ids=np.searchsorted(frames, self.frame_ids), edited=edited)
+    def at(self, frame_ids: np.ndarray) -> Around:
+        """The same where the plan holds only the frames `frame_ids` [F], the held ones among them."""
+        start, stop = np.searchsorted(frame_ids, [self.only.start, self.only.stop]).tolist()
+        edited = None if self.edited is None else np.searchsorted(frame_ids, self.edited)
+        held = np.searchsorted(frame_ids, self.frame_ids)
+        return replace(self, only=slice(start, stop), frame_ids=held, edited=edited)
 
     @property
     def digest(self) -> str:
@@ -91,8 +93,8 @@ def hold(
     shares = [backbone.schedule.alpha(t) ** 0.5 for t in inversion.timesteps.tolist()]
     noisy = inversion.latents[:, around.frame_ids]  # [S, H, 4, h, w]
     path = np.stack([x + share * change for share, x in zip(shares, noisy, strict=True)])
-    states = torch.cat([backbone.embed(prompt).states for prompt in around.prompts])
-    return Held(around.frame_ids, path.astype(np.float32), states)
+    prompt_embeds = torch.cat([backbone.embed(prompt).prompt_embeds for prompt in around.prompts])
+    return Held(around.frame_ids, path.astype(np.float32), prompt_embeds)
 
 
 def stretch_frames(plan: Plan, frames: tuple[int, int]) -> tuple[int, int]:
@@ -116,7 +118,7 @@ def take_of(
     check_edit_of(plan.video, result)
     if plan.config.resample:
         raise AdaFlowError("keyframes that are drawn anew at every step cannot be held; plan without resample")
-    ranges = shown(result.report, len(plan.video))[start:end]
+    ranges = prompts_shown(result.report, len(plan.video))[start:end]
     asked = {r.prompt for r in ranges if r}
     if prompt is None:
         if len(asked) != 1 or None in ranges:
@@ -134,16 +136,16 @@ def around_of(
     only: slice,  # of the frames of `piece`
     begin: int,  # where these begin in the result
     held: np.ndarray,
-    edited: np.ndarray | None,  # of the result, as `frames_of` gives them
+    edited: np.ndarray | None,  # of the result, as `edited_frame_ids` gives them
 ) -> Around:
     """What a retake of `only` is fitted into."""
-    ranges = shown(result.report, len(result.frames))[begin:]
+    ranges = prompts_shown(result.report, len(result.frames))[begin:]
     prompts = tuple(r.prompt if (r := ranges[t]) else piece.config.source_prompt for t in held.tolist())
     known = None if edited is None else edited - begin
     return Around(only, held, np.asarray(result.frames[begin + held]), prompts, known)
 
 
-def frames_of(report: dict[str, Any], start: int, end: int, stride: int) -> np.ndarray | None:
+def edited_frame_ids(report: dict[str, Any], start: int, end: int, stride: int) -> np.ndarray | None:
     """[E] the frames that a retake of `start` to `end` edits: those that the film's model did, counted in the film.
 
     Of these the film has left an inversion, so that a retake inverts nothing anew. A report counts them from the first
@@ -191,7 +193,7 @@ def with_take(
     left, of_take = _still_true(plan, result, take), report["warnings"]
     if (take.start, take.end) != (0, len(plan.video)):
         said = {*left, *notes}  # of all frames
-        of_take = [told_of(take.start, take.end, warning) for warning in of_take if warning not in said]
+        of_take = [warning_on_frames(take.start, take.end, warning) for warning in of_take if warning not in said]
     warnings = tuple(dict.fromkeys([*left, *notes, *of_take]))
     changed = {"takes": [*result.report["takes"], row | {"report": facts}], "warnings": list(warnings)}
     # What the film would go on from stays, for it may not be written yet.
@@ -203,9 +205,9 @@ def _still_true(plan: Plan, result: EditResult, take: PromptRange) -> list[str]:
     if (take.start, take.end) == (0, len(plan.video)):
         return []
     gone = set[str]()
-    for start, end, warnings in warned_parts(result.report):
+    for start, end, warnings in warnings_by_part(result.report):
         if take.start <= start and end <= take.end:
-            gone |= {told_of(start, end, warning) for warning in warnings}
+            gone |= {warning_on_frames(start, end, warning) for warning in warnings}
     return [warning for warning in result.warnings if warning not in gone]
 
 

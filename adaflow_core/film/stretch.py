@@ -84,23 +84,23 @@ def stretch_of(
     )
 
 
-def only_frames(plan: Plan, frames: np.ndarray) -> Plan:
-    """The plan of a film that holds only `frames` [F] of the plan's, ascending, all keyframes among them.
+def only_frames(plan: Plan, frame_ids: np.ndarray) -> Plan:
+    """The plan of a film that holds only the frames `frame_ids` [F] of the plan, ascending, all keyframes among them.
 
     Keyframes see of each other what they see in the plan, and the other frames take from the same ones.
     """
-    keyframes, all_of_it = np.searchsorted(frames, plan.layout.keyframes), plan.layout.correspondence
+    keyframes, all_of_it = np.searchsorted(frame_ids, plan.layout.keyframes), plan.layout.correspondence
     correspondence = Correspondence(
-        taken(all_of_it.slots, frames),
-        {grid: taken(weights, frames) for grid, weights in all_of_it.weights.items()},
-        {grid: taken(index, frames) for grid, index in all_of_it.index.items()},
+        taken(all_of_it.slots, frame_ids),
+        {grid: taken(weights, frame_ids) for grid, weights in all_of_it.weights.items()},
+        {grid: taken(index, frame_ids) for grid, index in all_of_it.index.items()},
     )
-    starts, cuts = (np.searchsorted(frames, borders) for borders in (plan.segments.starts, plan.segments.cuts))
-    digest = blake2b(plan.video.digest.encode() + frames.tobytes(), digest_size=16).hexdigest()
+    starts, cuts = (np.searchsorted(frame_ids, borders) for borders in (plan.segments.starts, plan.segments.cuts))
+    digest = blake2b(plan.video.digest.encode() + frame_ids.tobytes(), digest_size=16).hexdigest()
     return replace(
         plan,
-        video=replace(plan.video, frames=taken(plan.video.frames, frames), digest=digest, times=None, part_of=None),
-        segments=Segments(starts, keyframes, cuts, len(frames)),
+        video=replace(plan.video, frames=taken(plan.video.frames, frame_ids), digest=digest, times=None, part_of=None),
+        segments=Segments(starts, keyframes, cuts, len(frame_ids)),
         layout=EditLayout(keyframes, plan.layout.slimming, correspondence),
     )
 

@@ -1,4 +1,4 @@
-"""A film of which the model edits some frames, and the others are carried from those."""
+"""A film in which the model edits some frames, and the others are carried from these along the source's motion."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from adaflow_core.video.types import Video
 
 @dataclass(frozen=True)
 class Thinned:
-    """A film, and which of its frames the model edits. `backbone` says on what device, and with whom."""
+    """A film, and which of its frames the model edits. The `backbone` gives the device and the team of processes."""
 
     video: Video  # T frames
-    frames: np.ndarray  # [F] ascending, those that are edited
+    frame_ids: np.ndarray  # [F] ascending, the frames that are edited
     backbone: Backbone
     cache: Cache
     monitor: Monitor
@@ -41,7 +41,7 @@ class Thinned:
         cache: Cache,
         monitor: Monitor,
     ) -> Thinned:
-        """With the frames of which the others can be made, as the source's motion tells."""
+        """Chooses the frames to edit by the source's motion, so that the others can be carried from them."""
         everything = cls(video, np.arange(len(video)), backbone, cache, monitor)
         device = backbone.device
         if len(spread(len(video), cuts, needed, stride)) == len(video):
@@ -63,7 +63,7 @@ class Thinned:
     @property
     def whole(self) -> bool:
         """Whether every frame is edited."""
-        return len(self.frames) == len(self.video)
+        return len(self.frame_ids) == len(self.video)
 
     def flow(self) -> np.ndarray:
         """The motion of a film that holds only the edited frames, as `source_flow` gives it."""
@@ -71,19 +71,23 @@ class Thinned:
         if self.whole:
             return flow
         team, size = self.backbone.team, self.video.frames.shape[1:3]
-        out = team.scratch(flow.dtype, (len(self.frames) - 1, *flow.shape[1:]))
-        flow_between_chosen(out, flow, self.frames, size, self.backbone.device, self.monitor, team.own(len(out)))
+        out = team.scratch(flow.dtype, (len(self.frame_ids) - 1, *flow.shape[1:]))
+        own = team.own(len(out))
+        flow_between_chosen(out, flow, self.frame_ids, size, self.backbone.device, self.monitor, own)
         team.wait()
         return out
 
     def followed(self, needed: bool) -> AbstractContextManager[None]:
-        """On a GPU the processor follows the motion meanwhile, unless it is known since frames were chosen by it."""
+        """A context within which, on a GPU, the processor follows the source's motion in a thread of its own.
+
+        Nothing is done where the motion is not `needed`, or is known because frames were chosen by it.
+        """
         if self.backbone.device.type == "cpu" or not self.whole or not needed:
             return nullcontext()
         return beside(self.monitor, partial(source_flow, self.video, self.cache.beside))
 
     def with_carried(self, edited: np.ndarray, renewed: np.ndarray | None = None) -> np.ndarray:
-        """All frames [T, H, W, 3] uint8 of the `edited` ones [F, H, W, 3] uint8.
+        """All frames [T, H, W, 3] uint8: the `edited` ones [F, H, W, 3] uint8, and the others carried from them.
 
         `renewed`: [F, h, w] 0..1, where a thing takes another's place.
         """
@@ -94,9 +98,9 @@ class Thinned:
         mine = np.arange(len(edited))[team.own(len(edited))]
         for some in np.split(mine, range(BLOCK, len(mine), BLOCK)):
             self.monitor.check()
-            put_rows(out, self.frames[some], edited[some])
+            put_rows(out, self.frame_ids[some], edited[some])
         team.wait()
         own, device = team.own(len(out)), self.backbone.device
-        carry_between(out, self.video.frames, flow, self.frames, device, self.monitor, renewed, own)
+        carry_between(out, self.video.frames, flow, self.frame_ids, device, self.monitor, renewed, own)
         team.wait()
         return out

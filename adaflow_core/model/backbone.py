@@ -258,12 +258,12 @@ class Backbone:
         # The last position holds the end-of-text token.
         fits = len(whole.input_ids) <= limit
         dropped = "" if fits else text[whole.offset_mapping[limit - 1][0] :].strip()
-        states = self.text_encoder(kept.to(self.device)).last_hidden_state
-        self.finite.add("text encoder", states)
+        prompt_embeds = self.text_encoder(kept.to(self.device)).last_hidden_state
+        self.finite.add("text encoder", prompt_embeds)
         special = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         words = np.array([int(token) not in special for token in kept[0]])
         known = any(int(token) not in special | {self.tokenizer.unk_token_id} for token in kept[0])
-        return Embedding(spoken, states, words, unknown, dropped, known)
+        return Embedding(spoken, prompt_embeds, words, unknown, dropped, known)
 
     def _spell_out(self, text: str) -> str:
         """The text with every word of several learned vectors ("word", "word_1" ...) written as all of them."""
@@ -289,12 +289,12 @@ class Backbone:
         return tuple(word for word, tokens in ids.items() if unknown_id in tokens)
 
     @torch.inference_mode()
-    def predict(self, latents: Tensor, timestep: int, states: Tensor) -> Tensor:
+    def predict(self, latents: Tensor, timestep: int, prompt_embeds: Tensor) -> Tensor:
         """The UNet's output [B, 4, h, w] float32 for latents at `timestep` under prompt states [B or 1, L, d]."""
-        states = states.expand(len(latents), -1, -1)
+        prompt_embeds = prompt_embeds.expand(len(latents), -1, -1)
         sample = latents.to(self.device, self.dtype, memory_format=memory_format(self.device, self.fused))
         time = torch.full((), timestep, device=self.device)  # filled there: a copy would wait for the device
-        output = self.unet(sample, time, encoder_hidden_states=states, return_dict=False)[0].float()
+        output = self.unet(sample, time, encoder_hidden_states=prompt_embeds, return_dict=False)[0].float()
         self.finite.add("UNet", output)
         return output
 

@@ -1,1 +1,1 @@
-"""The source's motion, and what is carried along it."""
+"""The source's motion, cuts, and carrying edits along the motion."""

@@ -1,8 +1,8 @@
-"""Frames that are not edited but carried: made of the edited ones before and after them, along the source's motion.
+"""Frames that are not edited but carried: made from the edited frames before and after, along the source's motion.
 
-Most frames differ from their neighbours by motion alone, which the source shows. So the model edits some, and what it
-changed of them is carried to those between: less work, and less flicker, for frames that are made of the same two
-agree. Where the source itself cannot be carried so, more frames are edited.
+Most frames differ from their neighbours by motion alone, which can be read from the source. So the model edits only
+some frames, and what it changed is carried to the frames between. This is less work and flickers less, since frames
+made from the same two agree. Where the source's own frames cannot be made in this way, more frames are edited.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ from adaflow_core.motion.pictures import as_levels, as_pictures, mean_of_nine
 from adaflow_core.progress import Monitor
 from adaflow_core.team.team import ALONE, Team
 
-BLOCKS = 8, 32  # frames that are made at a time, on a CPU and elsewhere: a GPU waits for the calls
-PIXEL_BYTES = 130  # of the device, measured, for each pixel of all frames along which a block is made
-DOUBT = 0.02  # the weight of what comes along motion that cannot be trusted, where nothing better does
-UNSEEN = 2.0  # levels of 0..255: a change that misses by much less is carried alone
-RENEWED = 0.05  # from here on a place counts as one where a thing takes another's
-# A frame of the source fits if at most this part of its pixels misses by more than so many levels; the second part
-# between edited frames that lie further apart than `NEAR`. Of fur that turns away, what is carried that far is ragged.
+BLOCKS = 8, 32  # frames made at a time, on a CPU and elsewhere: small blocks leave a GPU waiting for calls
+PIXEL_BYTES = 130  # device memory, measured, per pixel of all frames along which a block is made
+DOUBT = 0.02  # weight of what is carried along untrusted motion: so small that it counts only where nothing trusted is
+UNSEEN = 2.0  # levels of 0..255: where the two carried changes differ by much less, the change alone is carried
+RENEWED = 0.05  # value of `renewed` from which one thing counts as replacing another
+# A carried frame of the source fits if at most MISFIT of its pixels differ by more than LEVELS; at most FAR_MISFIT if
+# the edited frames around it are more than `NEAR` apart: carried that far, fur that turns away becomes ragged.
 MISFIT, FAR_MISFIT, LEVELS = 0.03, 0.01, 24.0
-NEAR, FAR = 4, 8  # frames: how far edited ones lie apart at most, where things are replaced and where they keep shapes
+NEAR, FAR = 4, 8  # frames from one edited frame to the next, where things are replaced and where they keep shapes
 
 
 def miss(picture: Tensor, other: Tensor) -> Tensor:
-    """[..., 1, H, W]: the mean square difference of [..., 3, H, W] over 3x3 pixels."""
+    """Return [..., 1, H, W], the mean square difference of pictures [..., 3, H, W] over 3x3 pixels."""
     square = (picture - other).square().mean(dim=-3, keepdim=True)
     return mean_of_nine(square)
 
 
 def picture_share(change_misses: Tensor, picture_misses: Tensor, renewed: Tensor | None = None) -> Tensor:
-    """How much of the picture is carried, 0..1, the rest being the edit's change of the source.
+    """Return the share 0..1 of the carried picture; the rest is the source plus the carried change.
 
-    Each weighs as much as the other misses, as estimates do that err by so much. The change of a thing that is gone
-    holds its outline: where a place is `renewed` (bool) the picture alone is carried.
+    The two are weighed as estimates by their mean square errors, so each weighs as much as the other misses. Where
+    `renewed` (bool) the picture alone is carried: the change of a thing that is gone still holds its outline.
     """
     share = change_misses / (change_misses + picture_misses + UNSEEN**2)
     return share if renewed is None else share.masked_fill(renewed, 1.0)
 
 
 def spread(T: int, cuts: np.ndarray, needed: np.ndarray, stride: int) -> np.ndarray:
-    """[F] ascending of T frames: the `needed`, each shot's first and last, and others; at most `stride` apart."""
+    """Return [F] ascending, frames at most `stride` apart: the `needed`, each shot's first and last, and others."""
     corners = np.unique([0, *cuts, *(cuts - 1), T - 1, *needed]).astype(np.int64)
     parts = [np.linspace(a, b, -(-(b - a) // stride) + 1).round().astype(np.int64) for a, b in pairwise(corners)]
     return np.unique(np.concatenate([corners, *parts]))
 
 
 def about_to_edit(T: int, cuts: np.ndarray, needed: np.ndarray, stride: int) -> np.ndarray:
-    """[F] about as many as `frames_to_edit` gives, for a forecast before the motion is known."""
+    """Return about as many frames [F] as `frames_to_edit`, for a forecast before the motion is known."""
     return spread(T, cuts, needed, stride if stride <= NEAR else (stride + NEAR) // 2)
 
 
@@ -72,9 +72,10 @@ def frames_to_edit(
     monitor: Monitor,
     team: Team = ALONE,
 ) -> np.ndarray:
-    """[F] ascending: frames of which the source's others can be made; the first and the last of each shot among them.
+    """Return [F] ascending, the frames from which all others of the source can be made.
 
-    At most `stride` apart. A gap in which a frame would not fit is halved.
+    They are at most `stride` apart and include the first and last of each shot. A gap with a frame that would not fit
+    is halved until all fit.
     """
     chosen = spread(len(frames), cuts, needed, stride)
     asked = np.setdiff1d(np.arange(len(frames)), chosen)
@@ -82,8 +83,8 @@ def frames_to_edit(
         while len(asked):
             fits = [torch.empty(0, dtype=torch.bool, device=device)]
             for ids in _blocks(asked[team.own(len(asked))], chosen, frames.shape, device):
-                fits.append(_fit(frames, flow, ids, chosen, device))  # not fetched one by one: the device would wait
-                stage.advance(min(len(ids), stage.total - stage.done))  # those of gaps that were halved come again
+                fits.append(_fit(frames, flow, ids, chosen, device))  # fetched together: a fetch waits for the device
+                stage.advance(min(len(ids), stage.total - stage.done))  # frames of halved gaps are checked again
             fit = team.gather(torch.cat(fits), len(asked)).cpu().numpy()
             gaps = np.unique(np.searchsorted(chosen, asked[~fit]))
             middles = (chosen[gaps - 1] + chosen[gaps]) // 2
@@ -93,25 +94,28 @@ def frames_to_edit(
 
 
 def edited_around(chosen: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[F] the places in `chosen` of the frame before each of `ids` and of that after it; beyond an end both are the
-    one at it."""
+    """Return [F] each, the positions in `chosen` of the frames before and after each of `ids`.
+
+    Beyond an end of `chosen` both are the frame at that end.
+    """
     place = np.searchsorted(chosen, ids)
     return (place - 1).clip(0), place.clip(max=len(chosen) - 1)
 
 
 def carry_between(
-    out: np.ndarray,  # [T, H, W, 3] uint8, the `chosen` as they were edited
+    out: np.ndarray,  # [T, H, W, 3] uint8, whose `chosen` frames are edited already
     frames: np.ndarray,  # [T, H, W, 3] uint8, the source
     flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2]
     chosen: np.ndarray,  # [F] ascending, as `frames_to_edit` gives them
     device: torch.device,
     monitor: Monitor,
-    renewed: np.ndarray | None = None,  # [F, h, w] 0..1, where a thing takes another's place in those
+    renewed: np.ndarray | None = None,  # [F, h, w] 0..1, where one thing replaces another in the chosen frames
     own: slice = slice(None),  # the frames to make
 ) -> None:
-    """Fills in the frames of `out` that are not `chosen`; those before the first and after the last by that one alone.
+    """Fill in the frames of `out` that are not `chosen`, each from the chosen frames before and after it.
 
-    What the edit leaves alone stays the source, to the bit, but where a place is renewed.
+    Frames before the first chosen one and after the last are made from that one alone. Pixels that the edit does not
+    change stay exactly the source's, except where `renewed`.
     """
     wanted = np.setdiff1d(np.arange(len(frames))[own], chosen)
     with monitor.stage("carry", len(wanted)) as stage, writing(out) as put:
@@ -129,7 +133,7 @@ def _carried(
     device: torch.device,
     renewed: np.ndarray | None,
 ) -> Tensor:
-    """[F, H, W, 3] uint8, the frames `ids` as `carry_between` makes them."""
+    """Return [F, H, W, 3] uint8, the frames `ids` as `carry_between` makes them."""
     now = _pictures(frames, ids, device)
     place = None if renewed is None else _renewed_at(renewed, ids, chosen, now)
     sides = _sides((out, frames), flow, ids, chosen, device, now, place)
@@ -144,7 +148,7 @@ def _carried(
 
 
 def interpolated(values: np.ndarray, chosen: np.ndarray, T: int) -> np.ndarray:
-    """`values` [F, ...] float32 of the `chosen` [F] as those of all T frames, linear between them."""
+    """Interpolate `values` [F, ...] float32 of the `chosen` frames [F] linearly to all T frames."""
     before, after = edited_around(chosen, np.arange(T))
     gap = np.maximum(chosen[after] - chosen[before], 1)
     share = ((np.arange(T) - chosen[before]) / gap).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
@@ -152,12 +156,12 @@ def interpolated(values: np.ndarray, chosen: np.ndarray, T: int) -> np.ndarray:
 
 
 class _Sides(NamedTuple):
-    """What comes to some frames from the chosen one before each, and from that after it."""
+    """Pictures carried to F frames from the chosen frame before each and from the one after it."""
 
     before: Tensor  # [F, C, H, W]
     after: Tensor  # [F, C, H, W]
-    share: Tensor  # [F, 1, H, W] 0..1, of the one before: the nearer in time, and the one that can be trusted
-    trust: Tensor  # [F, 1, H, W] 0..1, that of the two which can be trusted more
+    share: Tensor  # [F, 1, H, W] 0..1, weight of `before`: high if it is nearer in time or can be trusted more
+    trust: Tensor  # [F, 1, H, W] 0..1, trust in the more trusted of the two
 
 
 def _sides(
@@ -166,12 +170,12 @@ def _sides(
     ids: np.ndarray,
     chosen: np.ndarray,
     device: torch.device,
-    now: Tensor | None = None,  # [F, 3, H, W] the source there; what misses it is not trusted,
-    renewed: Tensor | None = None,  # [F, 1, H, W] bool, but where a thing takes another's place
+    now: Tensor | None = None,  # [F, 3, H, W] the source's frames; what differs from them is not trusted,
+    renewed: Tensor | None = None,  # [F, 1, H, W] bool, except where one thing replaces another
 ) -> _Sides:
     height, width = films[0].shape[1:3]
     before, after = (chosen[places] for places in edited_around(chosen, ids))
-    nearness = np.where(after > before, (after - ids) / np.maximum(after - before, 1), 0.5)  # of one frame twice: alike
+    nearness = np.where(after > before, (after - ids) / np.maximum(after - before, 1), 0.5)  # one frame twice: half
     near = to_device(nearness.astype(np.float32), device)[:, None, None, None]
     parts, weights, trusts = [], [], []
     first, last = np.minimum(before, ids).min(), np.maximum(after, ids).max()
@@ -179,7 +183,7 @@ def _sides(
     for others, share in ((before, near), (after, 1 - near)):
         there, trust = between(ids, others)
         trust = without_lines(trust)
-        used, places = np.unique(others, return_inverse=True)  # the same few for all frames between them
+        used, places = np.unique(others, return_inverse=True)  # frames between the same two share them
         pictures = torch.cat([_pictures(film, used, device) for film in films], dim=1)
         parts.append(warp(pictures[to_device(places, device)], there, between.grid))
         weight = trust + DOUBT
@@ -194,7 +198,7 @@ def _sides(
 
 
 def _fit(frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarray, device: torch.device) -> Tensor:
-    """[F] bool: whether each frame is like what is carried to it from those around it."""
+    """Return [F] bool: whether each source frame is like what is carried to it from the chosen frames around it."""
     sides = _sides((frames,), flow, ids, chosen, device)
     carried = torch.lerp(sides.after, sides.before, sides.share)
     wrong = miss(carried, _pictures(frames, ids, device)) > LEVELS**2
@@ -204,7 +208,7 @@ def _fit(frames: np.ndarray, flow: np.ndarray, ids: np.ndarray, chosen: np.ndarr
 
 
 def _renewed_at(renewed: np.ndarray, ids: np.ndarray, chosen: np.ndarray, like: Tensor) -> Tensor:
-    """[F, 1, H, W] bool: where it is so in one of the frames around."""
+    """Return [F, 1, H, W] bool: where one of the chosen frames around each frame is renewed."""
     before, after = edited_around(chosen, ids)
     either = to_device(np.maximum(renewed[before], renewed[after]).astype(np.float32), like.device)[:, None]
     return F.interpolate(either, like.shape[-2:], mode="bilinear", align_corners=False) >= RENEWED
@@ -216,15 +220,15 @@ def _pictures(film: np.ndarray, ids: np.ndarray, device: torch.device) -> Tensor
 
 
 def block_bytes(device: torch.device, frame_size: tuple[int, int], stride: int) -> int:
-    """What making a block of frames of (width, height) takes of the device at most."""
+    """Return the most bytes of device memory that making a block of frames of (width, height) takes."""
     pixels = frame_size[0] * frame_size[1]
     return PIXEL_BYTES * max(PIXELS[device.type != "cpu"], (stride + 1) * pixels)
 
 
 def _blocks(ids: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...], device: torch.device) -> Iterator[np.ndarray]:
-    """Some of them at a time, as many as the device's part for it does: the flow along all between them is loaded.
+    """Split `ids` into blocks whose flow fits on the device: the flow along all frames of a block is loaded at once.
 
-    Those between two edited frames at once, as far as `most` goes: by themselves each would load all of that flow.
+    Frames between the same two chosen frames stay in one block, up to `most`: alone, each would load all of that flow.
     """
     most, span = BLOCKS[device.type != "cpu"], frames_at_once((shape[1], shape[2]), device)
     before, after = edited_around(chosen, ids)

@@ -1,4 +1,4 @@
-"""The source's motion: optical flow between neighbouring frames, step by step between others, and warps along it."""
+"""The source's motion: optical flow between neighbouring frames, chained between distant ones, and warping along it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from adaflow_core.video.types import Video
 if TYPE_CHECKING:
     import cv2
 
-AGREE = 1.0  # pixels by which the flow there and back may miss its origin
-EDGE = 1.5  # pixels by which motions within 5 pixels of each other may differ
-PIXELS = 2**21, 2**24  # of all frames whose motion lies on a CPU or another device at a time
-HALF = 2  # flow is kept at half the resolution
-WHOLE = 2**17  # pixels of frames up to which it is estimated at their own, of larger ones at half: as long for both
-# Pixels from one patch to the next and refinements of each level, of such frames and of larger ones: six tenths of the
-# time for 0.222 instead of 0.220 pixels of error on drawn scenes, and for a tenth of a decibel of a small edit.
+AGREE = 1.0  # pixels by which the flow there and back may miss its starting point
+EDGE = 1.5  # pixels by which motions within a 5x5 window may differ
+PIXELS = 2**21, 2**24  # pixels of all frames whose flow is loaded at a time, on a CPU and elsewhere
+HALF = 2  # flow is stored at 1 / HALF of the resolution
+WHOLE = 2**17  # up to so many pixels, flow is estimated at a frame's own size, above at half: both take as long
+# Patch stride in pixels and variational refinements per level, for frames up to WHOLE and for larger ones. The second
+# take 0.6 of the time of the first, for an error of 0.222 instead of 0.220 pixels on drawn scenes; they would cost a
+# small edit 0.1 dB.
 STRIDES, REFINED = (4, 5), (5, 2)
 _own = threading.local()
 
 
 @dataclass
 class _Uses:
-    """Of `one_opencv_thread` in this process, and the number of threads before the first."""
+    """How many `one_opencv_thread` blocks are open in this process, and OpenCV's threads before the first."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     count: int = 0
@@ -46,7 +47,7 @@ _uses = _Uses()
 
 
 def flow_is_known(video: Video, cache: Cache) -> bool:
-    """Whether `source_flow` has nothing to do but read."""
+    """Return whether `source_flow` only has to read the flow from the cache."""
     videos = [video] if video.part_of is None else [video, video.part_of[0]]
     return any(cache.find("flow", _key(some)) is not None for some in videos)
 
@@ -56,9 +57,10 @@ def _key(video: Video) -> str:
 
 
 def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
-    """[T - 1, 2, H / 2, W / 2, 2] float16, memory-mapped: the motion in pixels (x, y) between frames t and t + 1.
+    """Return the motion in pixels (x, y) between neighbouring frames: [T - 1, 2, H / 2, W / 2, 2] float16.
 
-    [:, 0] goes from t to t + 1, [:, 1] back. Of a part of a video whose motion is known, a part of that.
+    [t, 0] goes from frame t to t + 1, [t, 1] back. The array is memory-mapped. If `video` is a part of a
+    video whose flow is cached, a part of that is returned.
     """
     if video.part_of is not None:
         whole, first = video.part_of
@@ -84,9 +86,9 @@ def source_flow(video: Video, cache: Cache, monitor: Monitor) -> np.ndarray:
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """Within the block OpenCV starts no threads beside those of `in_threads`: the model's would have to wait.
+    """Keep OpenCV from starting threads beside those of `in_threads`, for which the model's would have to wait.
 
-    Blocks of several threads may overlap; after the last one OpenCV has as many as before the first.
+    Blocks of several threads may overlap; the last to end restores OpenCV's number of threads.
     """
     import cv2
 
@@ -106,7 +108,7 @@ def one_opencv_thread() -> Iterator[None]:
 
 
 def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """[2, H / 2, W / 2, 2] float32, there and back, of frames [H, W, 3] uint8.
+    """Return the flow [2, H / 2, W / 2, 2] float32, there and back, between frames [H, W, 3] uint8.
 
     Dense inverse search (Kroeger et al. 2016), by OpenCV.
     """
@@ -123,7 +125,7 @@ def flow_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _search() -> cv2.DISOpticalFlow:
-    """This thread's, whose buffers serve for all frames: the system takes long to give new ones to many threads."""
+    """Return this thread's search. Its buffers are reused: the system is slow to allocate new ones for many threads."""
     if not hasattr(_own, "search"):
         import cv2
 
@@ -134,12 +136,12 @@ def _search() -> cv2.DISOpticalFlow:
 
 def trusted(
     there: Tensor,  # [F, 2, H, W] pixels, from these frames to the others
-    back: Tensor,  # and from the others to these
+    back: Tensor,  # [F, 2, H, W] pixels, from the others to these
     grid: Tensor,  # [2, H, W]
 ) -> Tensor:
-    """[F, 1, H, W] 0 or 1: where anything may be carried along the flow."""
+    """Return [F, 1, H, W], 1 where pictures may be carried along the flow, else 0."""
     miss = (there + warp(back, there, grid)).square().sum(dim=1, keepdim=True).sqrt()
-    spread = _largest_around(there) + _largest_around(-there)  # largest less smallest
+    spread = _largest_around(there) + _largest_around(-there)  # largest minus smallest motion around
     found = (miss < AGREE) & (spread.amax(dim=1, keepdim=True) < EDGE)
     H, W = there.shape[2:]
     x, y = (grid + there).split(1, dim=1)
@@ -148,17 +150,17 @@ def trusted(
 
 
 def without_lines(trust: Tensor) -> Tensor:
-    """What can be trusted [F, 1, H, W] 0..1 without what is narrower than 5 pixels, and with soft edges.
+    """Remove what is narrower than 5 pixels from `trust` [F, 1, H, W] 0..1, and soften its edges.
 
-    A pixel's motion is consistent by chance here and there; and where one picture ends and another begins abruptly, a
-    line shows.
+    The motion of single pixels is sometimes consistent by chance, and a hard edge between two pictures would show as a
+    line.
     """
     all_around = -_largest_around(-trust)
     return F.avg_pool2d(F.pad(_largest_around(all_around), (2, 2, 2, 2), mode="replicate"), 5, stride=1)
 
 
 def _largest_around(x: Tensor) -> Tensor:
-    """The largest value of 5x5 pixels around each, [F, C, H, W]: on a CPU a tenth of the time of `max_pool2d`."""
+    """Return the maximum of the 5x5 pixels around each, [F, C, H, W]: on a CPU in a tenth of `max_pool2d`'s time."""
     x = F.pad(x, (2, 2, 2, 2), mode="replicate")
     for dim, size in ((2, x.shape[2] - 4), (3, x.shape[3] - 4)):
         two = torch.maximum(x.narrow(dim, 0, size + 3), x.narrow(dim, 1, size + 3))
@@ -168,12 +170,12 @@ def _largest_around(x: Tensor) -> Tensor:
 
 
 def full_size(flow: Tensor, like: Tensor) -> Tensor:
-    """Half-size flow [F, h, w, 2] as [F, 2, H, W] float32, of the size of `like` [F, C, H, W]."""
+    """Enlarge half-size flow [F, h, w, 2] to [F, 2, H, W] float32, the size of `like` [F, C, H, W]."""
     return F.interpolate(flow.float().permute(0, 3, 1, 2), like.shape[2:], mode="bilinear", align_corners=False)
 
 
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
-    """[2, H, W] float32: x and y of every pixel."""
+    """Return [2, H, W] float32: x and y of every pixel."""
     y, x = torch.meshgrid(
         torch.arange(height, device=device, dtype=torch.float32),
         torch.arange(width, device=device, dtype=torch.float32),
@@ -183,38 +185,38 @@ def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def warp(pictures: Tensor, flow: Tensor, grid: Tensor) -> Tensor:
-    """`pictures` [F, C, H, W] looked up at every pixel plus `flow` [F, 2, H, W], bilinear; beyond the edge its last."""
+    """Sample `pictures` [F, C, H, W] at every pixel plus `flow` [F, 2, H, W]: bilinear, clamped at the edge."""
     return look_up(pictures, places(flow, grid))
 
 
 def places(flow: Tensor, grid: Tensor) -> Tensor:
-    """Every pixel plus `flow` [F, 2, H, W], as `look_up` takes it: [F, H, W, 2]."""
+    """Return every pixel plus `flow` [F, 2, H, W] as positions [F, H, W, 2] for `look_up`."""
     H, W = flow.shape[-2:]
     x, y = (2 * (grid + flow) + 1).unbind(1)
-    return torch.stack([x / W - 1, y / H - 1], dim=-1)  # by numbers: a tensor of them would wait for the device
+    return torch.stack([x / W - 1, y / H - 1], dim=-1)  # by numbers: making a tensor would wait for the device
 
 
 def look_up(pictures: Tensor, where: Tensor) -> Tensor:
-    """`pictures` [F, C, H, W] at `places` [F, H, W, 2], bilinear; beyond the edge its last pixel."""
-    if pictures.device.type == "mps":  # which knows nothing to take there but zeros
+    """Sample `pictures` [F, C, H, W] at `places` [F, H, W, 2]: bilinear, clamped at the edge."""
+    if pictures.device.type == "mps":  # which supports no padding but zeros
         return F.grid_sample(pictures, within(where), mode="bilinear", padding_mode="zeros", align_corners=False)
     return F.grid_sample(pictures, where, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def within(where: Tensor) -> Tensor:
-    """`places` [F, H, W, 2] of which those beyond the edge are its last pixel's."""
+    """Clamp `places` [F, H, W, 2] to the centres of the outermost pixels."""
     H, W = where.shape[1:3]
     edge = where.new_tensor([1 - 1 / W, 1 - 1 / H])
     return where.clamp(-edge, edge)
 
 
 def frames_at_once(size: tuple[int, int], device: torch.device) -> int:
-    """From the first to the last, how many frames of (H, W) pixels the motion of may lie on the device at a time."""
+    """Return over how many consecutive frames of (H, W) pixels the flow may be loaded on the device at a time."""
     return PIXELS[device.type != "cpu"] // (size[0] * size[1])
 
 
 class FlowBetween:
-    """The flow between frames that lie close to each other: that of all from the first to the last is on the device."""
+    """The flow between any frames from `first` to `last`; the flow along all of them is on the device."""
 
     def __init__(
         self,
@@ -226,15 +228,15 @@ class FlowBetween:
     ) -> None:
         self.first, self.last, self.grid = first, last, pixel_grid(*size, device)
         like = torch.empty(1, 1, *size, device=device)
-        # To the next frame, and to the one before.
+        # Flow to the next frame, and to the previous one.
         there, back = (full_size(to_device(flow[first:last, i], device), like) for i in (0, 1))
         ways = [torch.cat([a, trusted(a, b, self.grid)], dim=1) for a, b in ((there, back), (back, there))]
         self._steps = torch.cat(ways)  # [2 * pairs of neighbours, 3, H, W]
 
     def __call__(self, frames: np.ndarray, others: np.ndarray) -> tuple[Tensor, Tensor]:
-        """From every pixel of `frames` [F] to where it is in `others` [F], step by step.
+        """Return the flow from every pixel of `frames` [F] to `others` [F], chained from frame to frame.
 
-        Pixels (x, y) [F, 2, H, W] float32, and where every step can be trusted [F, 1, H, W] 0..1.
+        It is [F, 2, H, W] float32 in pixels (x, y), with a map [F, 1, H, W] 0..1 of where every step can be trusted.
         """
         device, size, count = self.grid.device, self.grid.shape[1:], self.last - self.first
         found = torch.zeros(len(frames), 2, *size, device=device)
@@ -255,19 +257,19 @@ class FlowBetween:
 def flow_between_chosen(
     out: np.ndarray,  # [F - 1, 2, H / 2, W / 2, 2] float16
     flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2]
-    frames: np.ndarray,  # [F] ascending
+    frame_ids: np.ndarray,  # [F] ascending
     size: tuple[int, int],  # (H, W) pixels
     device: torch.device,
     monitor: Monitor,
-    own: slice = slice(None),  # of the gaps between them
+    own: slice = slice(None),  # which gaps between frames to fill in
 ) -> None:
-    """Writes the flow of a film that holds only `frames`."""
-    gaps = np.arange(len(frames) - 1)[own]
+    """Write to `out` the flow of a film that holds only the frames `frame_ids`."""
+    gaps = np.arange(len(frame_ids) - 1)[own]
     with monitor.stage("flow", len(gaps)) as stage:
         while len(gaps):
-            near = frames[gaps + 1] - frames[gaps[0]] < frames_at_once(size, device)
+            near = frame_ids[gaps + 1] - frame_ids[gaps[0]] < frames_at_once(size, device)
             part = gaps[: max(1, int(near.sum()))]
-            first, second = frames[part], frames[part + 1]
+            first, second = frame_ids[part], frame_ids[part + 1]
             between = FlowBetween(flow, int(first[0]), int(second[-1]), size, device)
             there, _ = between(np.append(first, second), np.append(second, first))
             small = F.avg_pool2d(there, HALF).permute(0, 2, 3, 1).half().cpu().numpy()

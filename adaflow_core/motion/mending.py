@@ -1,8 +1,8 @@
-"""What an edit changed, mended where it is not known: taken from places around that have the source's colour there.
+"""Mending: an edit's change, where it is not known, is taken from places nearby with the same colour in the source.
 
-At the outlines of what moves, motion is never quite right: what comes along it belongs to the other side, and shows as
-a rim of wrong colours. The source tells both sides apart. A joint bilateral filter (Petschnigg et al. 2004) of those
-places alone, over points on rings around each.
+At the outlines of moving things the flow is never quite right: what is carried along it may belong to the other side,
+and shows as a rim of wrong colours. The source's colours tell both sides apart. So only those places are filtered, by a
+joint bilateral filter (Petschnigg et al. 2004) over points on rings around each.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from adaflow_core.motion.pictures import mean_of_nine
 
 # Chosen on the bundled clips and the plain model's validation clips. Colours in levels of 0..255.
 RADII = 1, 2, 3, 5, 8, 12, 17, 24  # pixels, of rings of eight points
-SURE = 0.8  # from this trust on a place stays as it is
+SURE = 0.8  # places with at least this trust stay as they are
 ALIKE = 12.0  # colours that differ by much less count as one
-MISSED = 5.0  # what is carried misses the source by this, or the more the more it does everywhere: little trust
-THIN = 0.3, 0.6  # parts of the nine pixels around that are known: none but what is thin is filled from there
-CHANCE = 1.0  # points by whose weight what is found alike is half believed to be no chance
+MISSED = 5.0  # what differs from the source by this is trusted little; by more, if most of the frame differs
+THIN = 0.3, 0.6  # known share of the 3x3 pixels around at which filling begins, and is full: only thin places fill
+CHANCE = 1.0  # summed weight of points at which their agreement is half believed not to be chance
 UNEXPLAINED = 8.0  # changes of one colour that differ by less count as alike
-FEW = 0.05  # points by whose weight half of a place is mended
+FEW = 0.05  # summed weight of points at which a place is mended by half
 
 
 def likeness(misses: Tensor) -> Tensor:
-    """[F, 1, H, W] 0..1, how far to trust what misses the source by `misses` [F, 1, H, W], mean squares of levels.
+    """Return [F, 1, H, W] 0..1, how far to trust what differs from the source by `misses`.
 
-    What it misses in most places, such as by the grain of a film, says nothing.
+    `misses` [F, 1, H, W] are mean squares of levels. Their median is allowed for: a difference in most places, such as
+    a film's grain, says nothing.
     """
     usual = misses.flatten(1).median(dim=1).values[:, None, None, None]
     return torch.exp(-misses / (MISSED**2 + 2 * usual))
@@ -38,14 +39,15 @@ def likeness(misses: Tensor) -> Tensor:
 class Mended(NamedTuple):
     change: Tensor  # [F, C, H, W]
     share: Tensor  # [F, 1, H, W] 0..1, how far a place is mended
-    spread: Tensor  # [F, 1, H, W] mean square of levels by which the changes differ that it is mended with
+    spread: Tensor  # [F, 1, H, W] mean square of levels: spread of the changes from which it is mended
     explained: Tensor  # [F, 1, H, W] up to 1, how far the source's colours tell the changes around apart
 
 
 def mended(change: Tensor, source: Tensor, trust: Tensor) -> Mended:
-    """`change` [F, C, H, W] of the source [F, 3, H, W], mended where `trust` [F, 1, H, W] 0..1 is low.
+    """Mend `change` [F, C, H, W] of `source` [F, 3, H, W] where `trust` [F, 1, H, W] 0..1 is low.
 
-    Only what is trusted is taken, as far as it is. Where nothing of the place's colour is near, all stays as it is.
+    Points around count by their trust and by how alike their colours are. A place without a point of its colour nearby
+    stays as it is.
     """
     height, width = change.shape[-2:]
     frame, y, x = (trust[:, 0] < SURE).nonzero(as_tuple=True)
@@ -81,7 +83,7 @@ def mended(change: Tensor, source: Tensor, trust: Tensor) -> Mended:
 
 
 def _between(found: Mended, trust: Tensor) -> Mended:
-    """The same with the pixels on an outline, whose colour is of neither side, made of what is known beside them."""
+    """Fill pixels on an outline, whose colour belongs to neither side, from the known pixels beside them."""
     wanted = (1 - trust / SURE).clamp(min=0)
     known = torch.maximum(found.share, 1 - wanted)
     around = mean_of_nine(known)
@@ -96,6 +98,6 @@ def _mean_and_spread(total: Tensor, squares: Tensor, weights: Tensor) -> tuple[T
 
 
 def _points() -> list[tuple[int, int]]:
-    """(dy, dx) of the points around, each ring turned by half a step against the one within."""
+    """Return (dy, dx) of the points on all rings, each ring turned by half a step against the one inside it."""
     turned = [(radius, math.pi / 4 * (k + 0.5 * (i % 2))) for i, radius in enumerate(RADII) for k in range(8)]
     return sorted({(round(radius * math.sin(turn)), round(radius * math.cos(turn))) for radius, turn in turned})

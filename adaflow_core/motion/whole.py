@@ -1,7 +1,8 @@
-"""The motion of a thing as a whole, for another that takes its place.
+"""The motion of a thing as a whole, for another thing that replaces it.
 
-The source's flow ends at the old thing's outline. What is drawn there in its stead has an outline of its own, and moves
-as the old thing does: the flow of what moves otherwise than the ground, as one shift and one scale, all over the place.
+The source's flow ends at the old thing's outline. The new thing has an outline of its own, and moves as the old one
+does. So the flow of what moves differently from the ground is fitted by one shift and one scale, and used all over the
+place where the new thing is.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ from torch import Tensor
 
 from adaflow_core.model.memory import to_device
 
-PAIRS = 64  # of frames whose motion is on the device at a time
-POINTS = 2048  # of a frame at most, by which a motion is fitted
-ROUNDS = 12  # of fitting, each by what fitted best in the one before
-APART = 0.7  # pixels by which a thing's motion must part from the ground's to be told from it
-SURELY = 0.05  # from here on a place moves as the thing does
+PAIRS = 64  # pairs of frames whose motion is on the device at a time
+POINTS = 2048  # points of a frame, at most, to which a motion is fitted
+ROUNDS = 12  # rounds of fitting, each weighted by what fitted in the round before
+APART = 0.7  # pixels by which a thing's motion must differ from the ground's to be told from it
+SURELY = 0.05  # value of `place` from which a pixel moves entirely with the thing
 LEAST = 0.25  # pixels: a misfit below this counts as none
 
 
 def move_as_one(
-    out: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2] float16, is filled in
-    flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2] as `source_flow` gives it
-    place: np.ndarray,  # [T, h, w] 0..1, where the thing is, vaguely
+    out: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2] float16, filled in
+    flow: np.ndarray,  # [T - 1, 2, H / 2, W / 2, 2] from `source_flow`
+    place: np.ndarray,  # [T, h, w] 0..1, roughly where the thing is
     device: torch.device,
     own: slice = slice(None),  # the pairs of frames to fill in
 ) -> None:
-    """The flow, with one motion all over the place: that of the thing between the two frames.
+    """Copy `flow` to `out` with one motion all over the place: the thing's motion between the two frames.
 
-    There and back are fitted by themselves, each by the place in the frame that it begins in.
+    The flow there and the flow back are fitted separately, each by the place in the frame where it begins.
     """
     pairs = np.arange(len(flow))[own]
     for some in np.split(pairs, range(PAIRS, len(pairs), PAIRS)):
@@ -59,30 +60,30 @@ def _as_one(field: Tensor, place: Tensor) -> Tensor:  # [P, H, W, 2], [P, H, W] 
 
 
 def _affine(points: Tensor) -> Tensor:
-    """[P, N, 2] -> [P, N, 1, 3]: both components of a motion as affine functions of the place."""
+    """Return rows [P, N, 1, 3] to fit each component of a motion as an affine function of points [P, N, 2]."""
     return torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)[:, :, None]
 
 
 def _shift_and_scale(points: Tensor) -> Tensor:
-    """[P, N, 2] -> [P, N, 2, 3]: x and y of a motion by one scale and two shifts."""
+    """Return rows [P, N, 2, 3] to fit x and y of a motion at points [P, N, 2] by one scale and two shifts."""
     shifts = torch.eye(2, device=points.device, dtype=points.dtype).expand(*points.shape[:2], 2, 2)
     return torch.cat([points[..., None], shifts], dim=-1)
 
 
 def _misfit(rows: Tensor, motion: Tensor, found: Tensor) -> Tensor:
-    """[P, N] pixels by which a motion [P, N, 2] misses."""
+    """Return [P, N], the distance in pixels of a motion [P, N, 2] from the fitted one."""
     return (motion - _moved(rows, found)).norm(dim=-1)
 
 
 def _moved(rows: Tensor, found: Tensor) -> Tensor:
-    """[P, N, 2] of rows [P, N, 1 or 2, k] and what was found [P, k, 2 or 1]."""
+    """Return the motion [P, N, 2] of rows [P, N, 1 or 2, k] and coefficients [P, k, 2 or 1]."""
     return torch.einsum("pnxk,pkc->pnxc", rows, found).flatten(2)
 
 
 def _fitted(rows: Tensor, motion: Tensor, weight: Tensor) -> Tensor:
-    """[P, k, 2 or 1]: least squares, weighed anew by what fits.
+    """Return coefficients [P, k, 2 or 1] fitted to a motion [P, N, 2] by iteratively reweighted least squares.
 
-    Rows of one component are fitted to both components of the motion [P, N, 2], rows of two to it as one.
+    Rows [P, N, 1, k] are fitted to each component of the motion, rows [P, N, 2, k] to both together.
     """
     values = motion[:, :, None] if rows.shape[2] == 1 else motion[..., None]  # [P, N, 1 or 2, 2 or 1]
     small = 1e-6 * torch.eye(rows.shape[-1], device=rows.device, dtype=rows.dtype)

@@ -1,1 +1,1 @@
-"""What people do with an edit over the picture: regions, keyframes by hand, delivery at the source's size."""
+"""Editing the picture itself: regions, keyframes edited by hand, delivery at the source's size."""

@@ -1,8 +1,8 @@
-"""Frames that were edited by hand: any program's pictures, given back in place of what the edit would make of them.
+"""Keyframes edited by hand: pictures from any program, given back in place of what the edit would make of them.
 
-What was changed in them is carried along the source's motion, and the result is edited in the source's place: where the
-change is known it is held to, keyframes attend to it, and the frames take from them. Only where it is not known, as
-where something comes into sight, the model draws.
+What was changed in them is carried to all frames along the source's motion, and the result is edited in place of the
+source. Where the change is known it is kept: keyframes attend to it, and the other frames take from them. The model
+draws only where it is not known, such as where something comes into sight.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from adaflow_core.config import EditConfig
+from adaflow_core.config import JobEdit
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import source_flow
@@ -39,13 +39,13 @@ from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
 
 _PICTURE = "the keyframe by hand"
-SURE = 0.6  # how far a change must be known to be held to in full
+SURE = 0.6  # how far a change must be known to be kept in full
 _AT_ONCE = 64  # frames of latents in memory
 
 
 @dataclass(frozen=True)
 class ByHand:
-    """What is given back: a picture for each of some frames of the planned video, counted from 0."""
+    """Pictures edited by hand, each for one frame of the planned video, counted from 0."""
 
     pictures: Mapping[int, Any] = field(default_factory=dict)  # files, arrays [H, W, 3] uint8 or PIL images
 
@@ -59,18 +59,21 @@ class ByHand:
         object.__setattr__(self, "pictures", given)
 
     def as_json(self, folder: Path | None = None) -> list[dict[str, Any]]:
-        """It as plain data, with checksums; a project's `folder`: files are named from there, arrays held."""
+        """Return the pictures as plain data with checksums.
+
+        With the `folder` of a project, files are named relative to it, and arrays are stored in the data.
+        """
         return [{"frame": frame, **files.named(picture, folder, _PICTURE)} for frame, picture in self.pictures.items()]
 
     @property
     def flags(self) -> list[str]:
-        """It on the command line; what is in no file is named as if it lay beside."""
+        """Command line options for the pictures; for an array they name a file that the user has to save."""
         named = [(frame, files.on_command_line(each, f"keyframe-{frame}.png")) for frame, each in self.pictures.items()]
         return [f"--keyframe-image={frame}={name}" for frame, name in named]
 
     @classmethod
     def from_json(cls, data: list[Mapping[str, Any]], folder: Path) -> ByHand:
-        """Those of a report or project in `folder`, their files unchanged; AdaFlowError where a part is missing."""
+        """Read the pictures of a report or project in `folder`; AdaFlowError if one is missing or has changed."""
         with files.reading("what is by hand"):
             pictures = {int(row["frame"]): files.found(row, folder, _PICTURE) for row in data}
         return cls(pictures)
@@ -78,17 +81,17 @@ class ByHand:
 
 @dataclass(frozen=True)
 class HandFilm:
-    """The source with what was changed by hand, carried to all frames."""
+    """The source with the changes by hand, carried to all frames."""
 
     video: Video  # [T, H, W, 3]
     known: np.ndarray  # [T, H, W] uint8: how far the change is known, 255 in full
     latents: np.ndarray  # [T, 4, h, w] float32
-    before: np.ndarray  # [T, 4, h, w] float32, the source's
+    before: np.ndarray  # [T, 4, h, w] float32, latents of the source
     given: np.ndarray  # [N] the frames that were changed by hand
-    asked: list[dict[str, Any]]  # as `ByHand.as_json` says it
+    asked: list[dict[str, Any]]  # from `ByHand.as_json`
 
     def at(self, frames: slice | np.ndarray) -> HandFilm:
-        """That of some frames."""
+        """Return the film of some frames only."""
         which = f"{frames.start} {frames.stop}" if isinstance(frames, slice) else f"{frames.tolist()}"
         digest = blake2b(f"{self.video.digest} {which}".encode(), digest_size=16).hexdigest()
         video = replace(self.video, frames=taken(self.video.frames, frames), digest=digest, times=None)
@@ -98,7 +101,7 @@ class HandFilm:
         return replace(self, video=video, known=known, latents=latents, before=before, given=given)
 
     def within(self, crop: Crop, before: np.ndarray, backbone: Backbone, cache: Cache, monitor: Monitor) -> HandFilm:
-        """That of a crop, whose source has the latents `before`."""
+        """Return the film of a crop; `before` are the latents of the crop's source."""
         name = f"{self.video.digest} {crop.film.digest}"
         digest = blake2b(name.encode(), digest_size=16).hexdigest()
         video = replace(self.video, frames=crop.window.cut(self.video.frames), digest=digest, part_of=None)
@@ -106,9 +109,9 @@ class HandFilm:
         return HandFilm(video, crop.window.cut(self.known), latents, before, self.given, self.asked)
 
     def moved(self, inversion: Inversion, shares: list[float]) -> Inversion:
-        """The source's inversion as if it were this film's: its own noise around other clean latents.
+        """Return the source's inversion moved to this film: the same noise, around the film's clean latents.
 
-        `shares`: of the clean latents in the noisy ones, at each step.
+        `shares`: how much of the clean latents is in the noisy ones at each step.
         """
         out = scratch(np.float32, inversion.latents.shape)
         for start in range(0, len(self.latents), _AT_ONCE):
@@ -119,9 +122,9 @@ class HandFilm:
         return replace(inversion, latents=out)
 
     def place(self, edited: np.ndarray | None, factor: int, focus: float) -> np.ndarray:
-        """[T, h, w] float32 0..1 where the model edits, and not where the change by hand is known.
+        """Return where the model edits, [T, h, w] float32 0..1: not where the change by hand is known.
 
-        `edited`: where it would without (None: everywhere), held to by `focus`.
+        `edited` is where it would edit otherwise (None: everywhere), and `focus` how strictly it is held to that.
         """
         T, H, W = self.known.shape
         out = np.empty((T, H // factor, W // factor), np.float32)
@@ -132,7 +135,7 @@ class HandFilm:
 
 
 def check_by_hand(by_hand: ByHand) -> None:
-    """AdaFlowError for what is no `ByHand`."""
+    """Raise AdaFlowError if `by_hand` is not a `ByHand`."""
     if not isinstance(by_hand, ByHand):
         raise AdaFlowError(
             f"by_hand is {type(by_hand).__name__}; give the keyframes as ByHand, as in ByHand({{12: picture}})"
@@ -140,14 +143,14 @@ def check_by_hand(by_hand: ByHand) -> None:
 
 
 def check_pictures(by_hand: ByHand) -> None:
-    """AdaFlowError for a file that is no picture, before anything long begins."""
+    """Raise AdaFlowError for a file that is no picture, before anything long begins."""
     for picture in by_hand.pictures.values():
         if isinstance(picture, Path):
             read_picture(picture)
 
 
 def read_pictures(by_hand: ByHand, video: Video) -> dict[int, NDArray[np.uint8]]:
-    """Frame -> [H, W, 3] uint8, at the working size."""
+    """Return frame -> picture [H, W, 3] uint8, at the working size."""
     found = {}
     for frame, picture in by_hand.pictures.items():
         if not 0 <= frame < len(video):
@@ -167,9 +170,9 @@ def read_pictures(by_hand: ByHand, video: Video) -> dict[int, NDArray[np.uint8]]
 
 
 def _without_coding_noise(path: Path, picture: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The pixels of a file [H, W, 3], with the source's own where a JPEG file of the source would have the same.
+    """Replace pixels of a JPEG file [H, W, 3] by the source's where a JPEG of the source would look the same.
 
-    At edges such a file misses by more than what counts as changed, which would widen what is edited.
+    At edges, coding errors are larger than what counts as a change, so they would widen what is edited.
     """
     with Image.open(path) as file:
         if not isinstance(file, JpegImageFile):
@@ -181,9 +184,9 @@ def _without_coding_noise(path: Path, picture: NDArray[np.uint8], source: NDArra
 
 
 def changed_region(plan: Plan, by_hand: ByHand) -> Region | None:
-    """The part of the picture that was changed, for an edit of nothing else; None: all of it.
+    """Return the region that was changed by hand, for an edit of nothing else; None if a whole frame was changed.
 
-    Raises AdaFlowError where nothing was.
+    Raises AdaFlowError if nothing was changed.
     """
     source = plan.video.frames
     masks = {t: Given(t, source[t], picture).changed for t, picture in read_pictures(by_hand, plan.video).items()}
@@ -195,7 +198,7 @@ def changed_region(plan: Plan, by_hand: ByHand) -> Region | None:
 
 
 def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, monitor: Monitor) -> HandFilm:
-    """The planned video with what was changed by hand; the same pictures are carried once."""
+    """Carry the changes by hand to all frames of the planned video; the result is cached."""
     video, pictures = plan.video, read_pictures(by_hand, plan.video)
 
     def build(folder: Path) -> dict[str, Any]:
@@ -207,7 +210,7 @@ def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, 
             for name, values in (("frames", made), ("known", sure)):
                 allocated(folder / f"{name}.npy", np.uint8, values.shape)[:] = values
 
-        backbone.team.lead(write)  # frame follows from frame, which leaves little to share out
+        backbone.team.lead(write)  # each frame follows from its neighbour, so there is little to share out
         return {}
 
     digests = [(t, files.named(picture, None, _PICTURE)["checksum"]) for t, picture in pictures.items()]
@@ -219,6 +222,6 @@ def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, 
     return HandFilm(made, known, latents, before, np.array(sorted(pictures), np.int64), by_hand.as_json())
 
 
-def held_to_it(config: EditConfig) -> EditConfig:
-    """The settings of an edit that is held to its place in full, which `HandFilm.place` gives."""
+def held_to_it(config: JobEdit) -> JobEdit:
+    """Return settings that hold the edit to its place in full: `HandFilm.place` has applied `focus` already."""
     return replace(config, focus=1.0)

@@ -1,10 +1,10 @@
 """What was changed by hand in a few frames, carried to the others along the source's motion.
 
-Every frame knows from which pixel of a given frame each of its own comes. That is the flow from frame to frame,
-composed, so that a picture is looked up once however far it is carried; or the affine motion of what was changed,
-which knows where its flat parts went. Both are refined against the given frame itself, so that nothing drifts, and
-pixel by pixel the one under which the source looks most as it did there is taken. As far as it does, the change is
-known there.
+For each pixel of a frame, its origin in a given frame is tracked. One candidate is the flow composed from frame to
+frame, so that a picture is sampled only once however far it is carried. Another is the affine motion of what was
+changed, which knows where its flat parts went. Both are refined against the given frame itself, so that nothing drifts.
+Each pixel takes the candidate under which the source looks most like the given frame; the more alike they look, the
+better the change is known there.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from adaflow_core.storage.arrays import scratch
 
 Floats = NDArray[np.float32]
 
-MISS = 1.0  # pixels by which the flow there and back may miss its origin
-LIKE = 20.0  # levels of 0..255 by which a pixel may differ from that from which it comes
-SHADE, WIDE = 0.3, 21  # what a difference of brightness over so many pixels counts for: light stays where a thing turns
-STRAY = 4.0  # pixels by which a refined origin may differ from what was refined
-POINTS, LEAST, OFF = 800, 50, 1.5  # of the fit of an affine motion: how many, at least, pixels that an inlier is off
-VISIBLE = 8  # levels of 0..255 that count as changed
-HARDLY = 0.001  # share of the pixels: a thing of 16x16 in a frame of 512x512 has as many
+MISS = 1.0  # pixels by which the flow there and back may miss its starting point
+LIKE = 20.0  # levels of 0..255 by which a pixel may differ from its origin
+SHADE, WIDE = 0.3, 21  # weight of a mean difference over WIDE pixels: light stays in place when a thing turns
+STRAY = 4.0  # pixels by which an origin may be moved by its refinement
+POINTS, LEAST, OFF = 800, 50, 1.5  # of an affine fit: most and fewest points, pixels by which an inlier may be off
+VISIBLE = 8  # levels of 0..255: a larger difference counts as changed
+HARDLY = 0.001  # share of changed pixels below which an edit changed nothing: 16x16 of 512x512 pixels
 
 
 class Origin(NamedTuple):
-    """From which pixels of a given frame those of another come."""
+    """Where in a given frame each pixel of another frame comes from."""
 
     x: Floats  # [H, W]
     y: Floats
 
     def at(self, picture: np.ndarray) -> Floats:
-        """`picture` [H, W] or [H, W, c], looked up bilinearly; beyond the edge its last pixel."""
+        """Sample `picture` [H, W] or [H, W, c] at the origins: bilinear, clamped at the edge."""
         found = cv2.remap(picture.astype(np.float32), self.x, self.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(found, np.float32)
 
@@ -63,15 +63,15 @@ class Given:
 
     @property
     def changed(self) -> NDArray[np.bool_]:
-        """[H, W] where it was, without small holes."""
+        """[H, W] bool, where it was changed, with small holes closed."""
         size = cv2.blur(np.abs(self.change).max(axis=-1), (5, 5))
         return cv2.morphologyEx((size > VISIBLE).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)) > 0
 
 
 def hardly_changed(frames: np.ndarray, source: np.ndarray, inside: np.ndarray | None = None) -> bool:
-    """Whether an edit's frames [T, H, W, 3] uint8 are as good as the source's: next to none of their pixels is changed.
+    """Return whether next to none of the pixels of an edit's frames [T, H, W, 3] uint8 differ from the source's.
 
-    `inside`: the weights of a region, of whose pixels it is asked, at any size: not 0 inside.
+    `inside` are the weights of a region, not 0 inside: the number of changed pixels is then compared with the region's.
     """
     all_of_it = source[..., 0].size if inside is None else sum(int(np.count_nonzero(mask)) for mask in inside)
     changed = 0
@@ -88,7 +88,7 @@ def itself(height: int, width: int) -> Origin:
 
 
 def follow(source: Source, given: Given, frames: range) -> Iterator[tuple[int, Origin, Floats]]:
-    """Frame by frame away from a given one: its origin there, and how far that is to be believed [H, W] 0..1."""
+    """Yield frames away from the given one: the frame, its origin there, and how far to trust that, [H, W] 0..1."""
     here = itself(*given.changed.shape)
     origin, area = here, given.changed.astype(np.float32)
     changed, grey = area.copy(), _grey(given.source)
@@ -113,9 +113,10 @@ def carry_changes(
     pictures: Mapping[int, np.ndarray],  # frame -> [H, W, 3] uint8, as it was given back
     stage: Stage,  # counts frames twice
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The source with what was changed [T, H, W, 3] uint8, and how far that is known [T, H, W] uint8, 255 in full.
+    """Return the source with the changes, [T, H, W, 3] uint8, and how far they are known, [T, H, W] uint8, 255 in full.
 
-    Between two given frames they go over into each other. Nothing is known in shots without one.
+    Between two given frames, the change of one fades into that of the other. Shots without a given frame stay as they
+    are, and nothing is known there.
     """
     T = len(source.frames)
     frames, known = scratch(np.uint8, source.frames.shape), scratch(np.uint8, source.frames.shape[:3])
@@ -140,7 +141,7 @@ def carry_changes(
 
 
 def _lay(frames: np.ndarray, known: np.ndarray, t: int, new: Floats, trust: Floats, share: float) -> None:
-    """A frame [H, W, 3] with a change over what it is so far, by what each is to count for and how far it is known."""
+    """Blend a changed frame [H, W, 3] over frame `t` so far, by its `share` and by how far each of them is known."""
     weight = share * trust, (1 - share) * known[t].astype(np.float32) / 255
     part = weight[0] / (weight[0] + weight[1]).clip(min=1e-6)
     frames[t] = (frames[t] + part[..., None] * (new - frames[t])).round().clip(0, 255)
@@ -148,7 +149,7 @@ def _lay(frames: np.ndarray, known: np.ndarray, t: int, new: Floats, trust: Floa
 
 
 def _shown(source: Source, given: Given, frames: range) -> Iterator[tuple[int, Floats, Floats]]:
-    """Frames with the change of a given one [H, W, 3] 0..255, and how far it is known there [H, W] 0..1."""
+    """Yield frames with the change of a given one, [H, W, 3] 0..255, and how far it is known, [H, W] 0..1."""
     change = given.change
     for t, origin, trust in follow(source, given, frames):
         new = source.frames[t] + trust[..., None] * origin.at(change)
@@ -160,7 +161,7 @@ def _grey(frame: np.ndarray) -> np.ndarray:
 
 
 def _affine(way: Origin, where: NDArray[np.bool_], here: Origin) -> Origin | None:
-    """The affine map that `way` is on most of the pixels `where`; None where there are too few."""
+    """Fit an affine map to `way` on the pixels `where` by RANSAC; None if these are too few."""
     places = np.flatnonzero(where)
     if len(places) < LEAST:
         return None
@@ -174,7 +175,7 @@ def _affine(way: Origin, where: NDArray[np.bool_], here: Origin) -> Origin | Non
 
 
 def _refined(frame: np.ndarray, given: np.ndarray, way: Origin, here: Origin) -> Origin:
-    """`way` by the flow from a frame to the given one (grey), searched around it."""
+    """Refine `way` by optical flow from a frame to the given one, both grey, searched around `way`."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     first = np.stack([way.x - here.x, way.y - here.y], axis=-1)
     flow = search.calc(frame, given, first.copy())
@@ -185,7 +186,7 @@ def _refined(frame: np.ndarray, given: np.ndarray, way: Origin, here: Origin) ->
 
 
 def _unlike(frame: np.ndarray, given: np.ndarray, way: Origin) -> Floats:
-    """[H, W] squared levels by which a frame's surroundings differ from those that they come from."""
+    """Return [H, W], the squared levels by which the pixels around each differ from those they come from."""
     difference = frame - way.at(given)
     difference -= (1 - SHADE) * cv2.blur(difference, (WIDE, WIDE))
     size = cv2.blur(np.square(difference).mean(axis=-1), (5, 5))

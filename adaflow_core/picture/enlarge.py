@@ -1,9 +1,10 @@
 """An edit at the working size, laid over the source frame at the source's own size.
 
-What the edit did to the colours around a place is fitted there as an affine map of the source's colours (guided filter,
-He et al., arXiv 1505.00996). The same map takes the detail that the source has and its enlarged working picture lacks,
-so that a recoloured thing is as sharp as it was. Where no such map explains the edit, something else is shown than in
-the source, whose detail would be a ghost: there the edited picture alone is enlarged, and its edges are made steeper.
+Around each pixel, the change of colours by the edit is fitted as an affine map of the source's colours (guided filter,
+He et al., arXiv 1505.00996). The same map is applied to the detail that the source has beyond its enlarged working
+picture, so that a recoloured thing stays as sharp as it was. Where no such map explains the edit, it shows something
+else than the source, whose detail would appear as a ghost. There the edited picture alone is enlarged, and its edges
+are made steeper.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ import numpy as np
 
 # Chosen on the drawn world's validation scenes. Lengths in pixels of the working size, colours in levels of 0..255.
 RADIUS = 1  # of the windows in which the map is fitted
-NOISE = 5.0  # variance of a colour under which it tells little of the edit
-FLAT = 30.0  # variance of the edited picture under which the map need not explain it
-DOUBT = 10.0  # how much the variance counts that the map leaves unexplained
-NEAR = 1  # reach of the darkest and the brightest colour around an edge
-STEEPER = 0.8  # of a perfect edge's slope
+NOISE = 5.0  # variance of a colour below which it says little about the edit
+FLAT = 30.0  # variance of the edited picture below which the map need not explain it
+DOUBT = 10.0  # weight of the variance that the map leaves unexplained
+NEAR = 1  # pixels on each side of an edge in which its darkest and brightest colours are looked for
+STEEPER = 0.8  # slope of a steepened edge, as a part of a perfect edge's
 FAINT, CLEAR = 16.0, 48.0  # contrasts: up to the first an edge stays as it is, from the second on it is made steeper
 UNLIKE = 25.0  # levels by which a steeper picture, made small again, may differ from the edited one
-MARGIN = 8  # pixels around that a pixel depends on
-TILE = 640  # pixels of the source's size of the tiles that are made at a time: what they take must fit a core's cache
+MARGIN = 8  # pixels around a pixel on which it depends
+TILE = 640  # side of the tiles that are made at a time, in pixels of the source's size: a tile must fit a core's cache
 
 _SUM = np.ones((1, 3), np.float32)
 
 
 class Cut(NamedTuple):
-    """The same stretch of a side in pixels of the working size and of the source's."""
+    """A range of rows or columns, in pixels of the working size and of the source's size."""
 
     small: slice
     full: slice
@@ -44,9 +45,10 @@ def lay_over(
     edited: np.ndarray,  # [h, w, 3] uint8
     bounds: np.ndarray | None = None,  # [h, w] 0 outside the region that was edited
 ) -> np.ndarray:
-    """[H, W, 3] uint8: the source, byte for byte, but where `edited` differs from `small`, and right beside that.
+    """Return the source frame with the edit laid over it, [H, W, 3] uint8.
 
-    Beside it and out of `bounds` it is the source, too.
+    It is the source, byte for byte, except where `edited` differs from `small` and in the pixels beside those. Outside
+    `bounds`, the pixels beside are the source's too.
     """
     out, changed = source.copy(), _most(cv2.absdiff(small, edited))
     inside = None if bounds is None else ((bounds > 0) | (changed > 0)).astype(np.uint8)
@@ -63,7 +65,7 @@ def lay_over(
 
 
 def _size(rows: Cut, columns: Cut) -> tuple[int, int]:
-    """(width, height) at the source's size."""
+    """Return (width, height) in pixels of the source's size."""
     return columns.full.stop - columns.full.start, rows.full.stop - rows.full.start
 
 
@@ -72,9 +74,9 @@ def _within(part: slice, whole: slice) -> slice:
 
 
 def _tiles(changed: np.ndarray, height: int, width: int) -> Iterator[tuple[tuple[Cut, Cut], tuple[Cut, Cut]]]:
-    """Rows and columns to make, each with those to make them from, until all of `changed` [h, w] is covered.
+    """Yield the rows and columns of tiles that cover `changed` [h, w], each with those from which they are made.
 
-    They begin and end between two pixels at both sizes, so that a part is enlarged as it is within the frame.
+    They begin and end on a border of pixels at both sizes, so that a tile is enlarged as it is within the whole frame.
     """
     h, w = changed.shape
     near = _spread(_spread(changed))
@@ -88,7 +90,7 @@ def _tiles(changed: np.ndarray, height: int, width: int) -> Iterator[tuple[tuple
 
 
 def _side(small: int, full: int) -> int:
-    """About `TILE` of the pixels of a side, in pixels of the working size."""
+    """Return the side of a tile of about `TILE` pixels at the source's size, in pixels of the working size."""
     step = small // gcd(small // 2, full)
     return step * max(1, round(TILE * small / full / step))
 
@@ -99,7 +101,7 @@ def _with_margin(first: int, end: int, small: int, full: int) -> tuple[Cut, Cut]
 
 
 def _cut(first: int, end: int, small: int, full: int) -> Cut:
-    """The least stretch with `first` to `end` in it, of a side of `small` pixels that becomes one of `full`."""
+    """Return the least `Cut` with `first` to `end` in it, of a side of `small` pixels that is enlarged to `full`."""
     parts = gcd(small // 2, full)
     step = small // parts
     first, end = max(first // step, 0), min(-(-end // step), parts)
@@ -107,7 +109,7 @@ def _cut(first: int, end: int, small: int, full: int) -> Cut:
 
 
 def _enlarged(small: np.ndarray, edited: np.ndarray, source: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """[H, W, 3] uint8 of a part of a frame; `where` [H, W] 0..1 it is changed."""
+    """Return a part of a frame, [H, W, 3] uint8; `where` [H, W] 0..1 is how far it is changed."""
     size = source.shape[1], source.shape[0]
     was, now = (cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC) for picture in (small, edited))
     gains, doubt = _fit(small.astype(np.float32), edited.astype(np.float32))
@@ -123,9 +125,10 @@ def _enlarged(small: np.ndarray, edited: np.ndarray, source: np.ndarray, where: 
 
 
 def _fit(was: np.ndarray, now: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """What a level of the source's red, green and blue adds to the change; doubt of that, 0..1.
+    """Fit the change as an affine map of the source's colours, in windows of 6x6 pixels.
 
-    Three [h/2, w/2, 3] and [h/2, w/2]: in windows of 6x6 pixels.
+    Returns what a level of the source's red, green and blue adds to the change, three [h/2, w/2, 3], and the doubt in
+    them, [h/2, w/2] 0..1.
     """
     change = now - was
     mean, mean_change, mean_now = _window(was), _window(change), _window(now)
@@ -139,12 +142,12 @@ def _fit(was: np.ndarray, now: np.ndarray) -> tuple[list[np.ndarray], np.ndarray
     seen = cv2.transform(_window(now * now) - mean_now * mean_now, _SUM).clip(0) + FLAT
     trust = _box(seen / (seen + DOUBT * rest))
     for i, gain in enumerate(gains := [_box(gain) * _three(trust) for gain in gains]):
-        gain[..., i] -= 1 - trust  # the edited picture's detail is in doubt, not the change alone
+        gain[..., i] -= 1 - trust  # where in doubt, the source's own detail is taken out: a gain of -1
     return gains, 1 - trust
 
 
 def _inverse(m: list[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
-    """Of symmetric matrices of three rows, with `NOISE` added to their diagonals."""
+    """Invert symmetric 3x3 matrices, with `NOISE` added to their diagonals."""
     (a, b, c), (_, d, e), (_, _, f) = m
     a, d, f = a + NOISE, d + NOISE, f + NOISE
     p, q, r, s, t, u = d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b
@@ -153,10 +156,10 @@ def _inverse(m: list[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
 
 
 def _steeper(edited: np.ndarray, enlarged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The enlarged picture [H, W, 3] with steeper edges, and how far to believe it [h, w, 3] 0..1.
+    """Return the enlarged picture [H, W, 3] with steeper edges, and how far to trust it, [h, w, 3] 0..1.
 
-    A colour moves away from the middle between the darkest and the brightest around it, up to these. What comes of it
-    must be the edited picture [h, w, 3] when it is made small again.
+    A colour is moved away from the middle between the darkest and the brightest around it, at most to one of these. The
+    result is trusted where it matches the edited picture [h, w, 3] when reduced again.
     """
     (h, w), size = edited.shape[:2], (enlarged.shape[1], enlarged.shape[0])
     reach = np.ones((2 * NEAR + 1, 2 * NEAR + 1), np.uint8)
@@ -173,13 +176,13 @@ def _steeper(edited: np.ndarray, enlarged: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _most(picture: np.ndarray) -> np.ndarray:
-    """Of a pixel's three colours."""
+    """Return the largest of each pixel's three colours."""
     red, green, blue = cv2.split(picture)
     return cv2.max(cv2.max(red, green), blue)
 
 
 def _spread(changed: np.ndarray) -> np.ndarray:
-    """1 where a pixel, or one beside it, is not 0, else 0."""
+    """Return 1 where a pixel, or one beside it, is not 0, else 0."""
     return cv2.dilate(np.minimum(changed, 1), np.ones((3, 3), np.uint8))
 
 
@@ -188,7 +191,7 @@ def _box(picture: np.ndarray) -> np.ndarray:
 
 
 def _window(picture: np.ndarray) -> np.ndarray:
-    """Means over windows, for every second pixel of every second row."""
+    """Return means over windows of 6x6 pixels, at half the size."""
     h, w = picture.shape[:2]
     return _box(cv2.resize(picture, (w // 2, h // 2), interpolation=cv2.INTER_AREA))
 
@@ -198,8 +201,8 @@ def _linear(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _blocks(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Each pixel [h, w] as the block that it covers: it reaches into none beside it."""
-    # OpenCV rounds its steps, by which a block on the right begins a pixel early.
+    """Enlarge [h, w] so that each pixel fills exactly the block that it covers."""
+    # Not by OpenCV: it rounds its steps, so that a block on the right begins a pixel early.
     columns, rows = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(size, picture.shape[::-1], strict=True))
     return picture[:, columns][rows]
 

@@ -1,4 +1,4 @@
-"""Delivery at the source's size: the source is read again, frame by frame, and what the edit changed laid over it."""
+"""Delivery at the source's size: the source is read again frame by frame, and what the edit changed is laid over it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.picture.enlarge import lay_over
 from adaflow_core.planning.analysis import check_edit_of
 from adaflow_core.progress import Monitor
-from adaflow_core.storage.cache import file_digest
+from adaflow_core.storage.digests import quick_digest
 from adaflow_core.types import EditResult
 from adaflow_core.video.client import Decoder
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import Video
 from adaflow_core.video.write import write_video
 
-_WORKERS = 4  # frames that are made at a time, at most: each takes memory of its own
+_WORKERS = 4  # frames made at a time, at most: each takes memory of its own
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Delivered:
 
     path: Path
     size: tuple[int, int]  # (width, height)
-    deliver: str  # what was delivered: "source" or "working", the latter too where the source is no larger
-    notes: tuple[str, ...] = ()  # sentences for the user, such as that its sound was lost
+    deliver: str  # size of what was written: "source" or "working"; "working" also if the source is no larger
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. that the sound was lost
 
 
 def deliver_edit(
@@ -45,11 +45,11 @@ def deliver_edit(
     metadata: Mapping[str, str] | None = None,
     monitor: Monitor | None = None,
 ) -> Delivered:
-    """Write `result`, an edit of `video`, as `EditResult.save` does; with "source" at the size of the file it is from.
+    """Write `result`, an edit of `video`, as `EditResult.save` does; if `deliver` is "source", at its file's size.
 
     Where the edit changed nothing, and outside its region, the file's own pixels are written. Frames that came without
-    a file, or from one that is no larger than they are, are written as they are. Raises AdaFlowError where the file is
-    gone or another, and for an edit of another video.
+    a file, or from a file no larger than they are, are written as they are. Raises AdaFlowError if the file is gone or
+    has changed, and if `result` is an edit of another video.
     """
     check_edit_of(video, result)
     if deliver not in DELIVERIES:
@@ -74,13 +74,13 @@ def deliver_edit(
 
 
 def source_size(video: Video) -> tuple[int, int] | None:
-    """(width, height) of the file that a video is from, if that has more pixels; AdaFlowError if it is another now."""
+    """Return (width, height) of the video's file if it has more pixels, else None; AdaFlowError if gone or changed."""
     if video.source is None:
         return None
     remedy = "put it back, or deliver at the working size"
     if not video.source.exists():
         raise AdaFlowError(f"{video.source} is gone, so that nothing can be laid over it; {remedy}")
-    if video.file_digest and file_digest(video.source) != video.file_digest:
+    if video.file_digest and quick_digest(video.source) != video.file_digest:
         raise AdaFlowError(f"{video.source} is not what it was when the edit was planned; {remedy}")
     info = probe(video.source)
     return (info.width, info.height) if info.width * info.height > video.size[0] * video.size[1] else None
@@ -88,7 +88,7 @@ def source_size(video: Video) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class FullSize:
-    """The frames of an edit at the source's size, each made when it is asked for."""
+    """The frames of an edit at the source's size, made as they are iterated over."""
 
     video: Video
     edited: np.ndarray  # [T, H, W, 3] uint8, at the working size
@@ -101,7 +101,7 @@ class FullSize:
         return len(self.video), self.size[1], self.size[0], 3
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """[H, W, 3] uint8, T of them; AdaFlowError where the file has fewer."""
+        """Yield T frames [H, W, 3] uint8; AdaFlowError if the file has fewer."""
         assert self.video.source is not None
         workers, made = min(_WORKERS, os.cpu_count() or 1), 0
         waiting: deque[Future[np.ndarray]] = deque()

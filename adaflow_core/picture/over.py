@@ -1,4 +1,4 @@
-"""What is asked for over the picture, beside a prompt: where it is edited, what was changed by hand, and the crop."""
+"""What an edit is given beside its prompt: a region, keyframes edited by hand, and the crop around the region."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from adaflow_core.types import Plan
 
 @dataclass(frozen=True)
 class OverThePicture:
-    """What is asked for beside the prompt."""
+    """A region, the film by hand and the crop of an edit; each may be None."""
 
-    region: RegionMask | None = None  # outside which the source stays
-    by_hand: HandFilm | None = None  # edited in the source's place
-    crop: Crop | None = None  # of what alone is edited
+    region: RegionMask | None = None  # the source stays outside it
+    by_hand: HandFilm | None = None  # edited in place of the source
+    crop: Crop | None = None  # only this part of the frames is edited
 
     def at(self, frames: slice | np.ndarray) -> OverThePicture:
-        """That of some frames."""
+        """Return the same for some frames only."""
         parts = (None if part is None else part.at(frames) for part in (self.region, self.by_hand, self.crop))
         return OverThePicture(*parts)  # type: ignore[arg-type]  # each is of its own kind
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What a report says of it; names of files are not part of what an edit is known by."""
+        """What a report says of the region and the keyframes by hand."""
         return {
             "region": None if self.region is None else self.region.asked,
             "by_hand": None if self.by_hand is None else self.by_hand.asked,
@@ -45,12 +45,12 @@ NOTHING = OverThePicture()
 
 
 def asked_over(region: Region | None, by_hand: ByHand | None) -> dict[str, Any]:
-    """The same before anything was found; AdaFlowError where a file is gone."""
+    """Return `OverThePicture.asked` before anything is found; raises AdaFlowError if a file is gone."""
     return {"region": region and region.as_json(), "by_hand": by_hand and by_hand.as_json()}
 
 
 def _content(asked: Any) -> Any:
-    """What decides on an edit of what `asked_over` says: not where files lie, nor that a project holds a picture."""
+    """Return what of `asked_over` an edit depends on: without the names of files and pictures held by a project."""
     if isinstance(asked, Mapping):
         return {name: _content(value) for name, value in asked.items() if name not in ("file", "png")}
     return [_content(value) for value in asked] if isinstance(asked, list) else asked
@@ -58,7 +58,7 @@ def _content(asked: Any) -> Any:
 
 @dataclass(frozen=True)
 class Asked:
-    """A region and keyframes by hand, read and carried through a plan's video once for all parts of an edit."""
+    """A region and keyframes by hand, read and carried through a plan's video once, for all parts of an edit."""
 
     backbone: Backbone
     cache: Cache
@@ -74,14 +74,14 @@ class Asked:
             check_by_hand(self.by_hand)
 
     def check_film(self, report: Mapping[str, Any]) -> None:
-        """AdaFlowError where the film of a report was asked for over the picture otherwise.
+        """Raise AdaFlowError if a report's film was made with another region or other keyframes by hand.
 
-        Files may lie elsewhere by now; of what an older version does not say nothing is known.
+        Files may have been moved since. What a report of an older version does not say is not compared.
         """
         given, made = asked_over(self.region, self.by_hand), {name: report.get(name) for name in ("region", "by_hand")}
         if made["region"]:
             made["region"] = {"crop": BEFORE_CROPS} | made["region"]
-            if self.region is None and self.by_hand is not None:  # alone it was kept to what was changed
+            if self.region is None and self.by_hand is not None:  # its region was what was changed
                 changed = changed_region(self.plan, self.by_hand)
                 given["region"] = changed and changed.as_json()
         for name, one, other in (
@@ -95,9 +95,10 @@ class Asked:
             raise AdaFlowError(f"the film was made with {other if given[name] else one}; give the take the same")
 
     def over(self, alone: bool, monitor: Monitor) -> OverThePicture:
-        """For all frames. `alone`: nothing but what was changed by hand is edited.
+        """Return the region, the film by hand and the crop for all frames, found once.
 
-        The monitor gets a note where the region may be the wrong one.
+        `alone`: without a region, only what was changed by hand is edited. The monitor gets a note if the region may be
+        the wrong one.
         """
         only_changed = alone and self.region is None and self.by_hand is not None
         if only_changed not in self._found:
@@ -109,7 +110,7 @@ class Asked:
 
     @property
     def bounds(self) -> np.ndarray | None:
-        """[T, H, W] uint8, 0 where all parts of the edit so far keep to the source; None: not all to one region."""
+        """[T, H, W] uint8, 0 where all parts of the edit so far keep the source; None: they do not share one region."""
         regions = [over.region for over in self._found.values()]
         return regions[0].weights if len(regions) == 1 and regions[0] is not None else None
 

@@ -1,4 +1,4 @@
-"""From which keyframe tokens each frame takes its self-attention outputs, and how two sources blend."""
+"""Correspondences: from which keyframe tokens each frame takes its self-attention outputs, and with what weights."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from adaflow_core.progress import Monitor
 from adaflow_core.team.team import ALONE, Team
 from adaflow_core.types import Correspondence, Features, Grid, Segments
 
-# Similarity by which one keyframe's match must lead the other's to weigh e times as much.
+# A match weighs e times as much as another whose cosine similarity is lower by this.
 CONFIDENCE_SCALE = 0.1
 Rows = Callable[[np.ndarray], Tensor]
 """Frame ids [F] -> their features on the device [F, n, c]."""
 
 
 def neighbours(keyframes: np.ndarray, frame_ids: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The keyframe slots before and after each frame, and their weights by temporal distance: [F, 2] each.
+    """Return the keyframe slots before and after each frame, and their weights by temporal distance: [F, 2] each.
 
-    Never across a cut: where a side has no keyframe in the frame's shot, the other one takes all.
+    Keyframes of another shot are never used: if one side has no keyframe in the frame's shot, the other gets all the
+    weight.
     """
     last = len(keyframes) - 1
     after = np.searchsorted(keyframes, frame_ids)  # first keyframe at or after the frame
@@ -38,7 +39,7 @@ def neighbours(keyframes: np.ndarray, frame_ids: np.ndarray, cuts: np.ndarray) -
     distance = np.abs(keyframes[slots] - frame_ids[:, None]).astype(np.float64)
     span = distance.sum(axis=1, keepdims=True)
     weights = np.where(span > 0, distance[:, ::-1] / np.where(span > 0, span, 1), 0.5)
-    # A frame with one keyframe names it twice; all the weight goes to the first.
+    # A frame with only one keyframe has it in both slots; all the weight goes to the first.
     weights[slots[:, 0] == slots[:, 1]] = (1.0, 0.0)
     return slots, weights
 
@@ -47,7 +48,7 @@ def blend_weights(
     temporal: Tensor,  # [F, P]
     confidence: Tensor,  # [F, P, n] similarity of the best match
 ) -> Tensor:
-    """[F, P, n], summing to 1 over P: temporal distance times match confidence."""
+    """Return blend weights [F, P, n]: temporal weight times match confidence, normalised to sum to 1 over P."""
     logits = confidence.float() / CONFIDENCE_SCALE
     weights = temporal[:, :, None].float() * torch.exp(logits - logits.amax(dim=1, keepdim=True))
     return weights / weights.sum(dim=1, keepdim=True)
@@ -59,7 +60,7 @@ def match_to_keyframes(
     slots: np.ndarray,  # [F, P]
     temporal: np.ndarray,  # [F, P]
 ) -> tuple[Tensor, Tensor]:
-    """The keyframe token for each token [F, P, n] int64, and the blend weights [F, P, n]."""
+    """Return the best-matching keyframe token of each token [F, P, n] int64, and the blend weights [F, P, n]."""
     device = key_tokens.device
     matches = [best_match(frame_tokens, key_tokens[to_device(slot, device)]) for slot in slots.T]
     confidence, index = (torch.stack(parts, dim=1) for parts in zip(*matches, strict=True))
@@ -78,10 +79,11 @@ def correspond(
     team: Team = ALONE,
     rows: Rows | None = None,
 ) -> Correspondence:
-    """Correspondences of every frame on every grid of the UNet's self-attention.
+    """Match the tokens of every frame to keyframe tokens, on every grid of the UNet's self-attention.
 
-    With `blend` a frame takes from the keyframes before and after it, else from its segment's own. Each process of the
-    `team` matches some of the frames. `rows`: the features where they stay for several layouts; else they are read.
+    With `blend` a frame takes from the keyframes before and after it, otherwise from its segment's keyframe only. Each
+    process of the `team` matches some of the frames. `rows` gives features that stay on the device for several layouts;
+    by default they are read from `features`.
     """
     T = segments.T
     if blend:
@@ -99,7 +101,7 @@ def correspond(
     with monitor.stage("match", len(own)) as stage:
         for done in stage.chunks(len(own), chunk or (32 if on_gpu else 8)):
             part = slice(own.start + done.start, own.start + done.stop)
-            # The slots of neighbouring frames are few: only their keyframes are loaded.
+            # Neighbouring frames share a few slots: only their keyframes are loaded.
             used, local = np.unique(slots[part], return_inverse=True)
             local = local.reshape(-1, P)
             frame_ids = np.append(np.arange(part.start, part.stop), segments.keyframes[used])
@@ -109,7 +111,7 @@ def correspond(
                 tokens, keys = pool_tokens(raw, features.grid, grid).split([len(local), len(used)])
                 found[grid] = match_to_keyframes(tokens, keys, local, temporal[part])
             for grid, (matched, weight) in found.items():
-                # Narrowed before they are fetched.
+                # Narrowed on the device, so that fewer bytes are fetched.
                 index[grid][part] = matched.to(torch.int16 if index[grid].dtype == np.int16 else torch.int32).cpu()
                 weights[grid][part] = weight.half().cpu()
     team.wait()
@@ -117,14 +119,15 @@ def correspond(
 
 
 def index_type(grid: Grid) -> type[np.int16] | type[np.int32]:
-    """The smallest integers that `Correspondence.index` can be of."""
+    """Return the smallest integer type for a grid's `Correspondence.index`."""
     return np.int16 if grid.n < 2**15 else np.int32
 
 
 def leave_to_layers(segments: Segments, grids: list[Grid]) -> Correspondence:
-    """TokenFlow's (arXiv 2307.10373): the keyframes around each frame, their weights by time, no tokens matched yet.
+    """Return TokenFlow's correspondence (arXiv 2307.10373): keyframes around each frame, no tokens matched yet.
 
-    Its weight is a sigmoid of the relative distance, so that the keyframe before leads also halfway.
+    TokenFlow's weight is a sigmoid of the relative distance, so the keyframe before a frame never weighs less than the
+    one after it.
     """
     slots, temporal = neighbours(segments.keyframes, np.arange(segments.T), segments.cuts)
     before = np.where(slots[:, 0] == slots[:, 1], 1.0, 1 / (1 + np.exp(-temporal[:, 0])))
@@ -143,7 +146,7 @@ def build_correspondence(
     team: Team = ALONE,
     rows: Rows | None = None,
 ) -> Correspondence:
-    """The correspondence as the method finds it."""
+    """Match tokens as `config.method` does: here, or later in each layer."""
     if METHODS[config.method].matched_by_layer:
         return leave_to_layers(segments, grids)
     return correspond(

@@ -1,6 +1,6 @@
-"""Diffusion features of every frame (DIFT, arXiv 2306.03881), in one UNet pass that stops where they are read.
+"""Diffusion features of every frame (DIFT, arXiv 2306.03881), from a UNet pass that stops at the feature block.
 
-The same pass leaves the importance of each token.
+The same pass measures the importance of each token.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ SAMPLE_FRAMES = 8  # frames that the reduction is fitted on
 
 @dataclass
 class Capture:
-    """What the hooks of one pass leave behind, for a chunk of B frames."""
+    """What the hooks of one UNet pass record for a chunk of B frames."""
 
     words: Embedding | None  # the source prompt, if importance by its words is wanted
-    block: Tensor | None = None  # [B, c, h, w]
+    block: Tensor | None = None  # [B, c, h, w] output of the feature block
     attention: Tensor | None = None  # [B, m] attention that each token receives from its frame
     prompt: Tensor | None = None  # [B, m] attention of each token to the prompt's words
 
 
 class _SelfAttentionProbe:
-    """Computes a layer's self-attention with its weights, to sum up how much each token is attended to."""
+    """Computes a layer's self-attention with explicit weights, to record how much attention each token receives."""
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
@@ -53,7 +53,7 @@ class _SelfAttentionProbe:
         )
         mixed, received = [], []
         for q, k, v in zip(query, key, value, strict=True):  # a frame at a time: the table is n x n per head
-            # Scaled before the product: unscaled logits may be more than half precision holds.
+            # Scaled before the product: unscaled logits may overflow half precision.
             share = torch.softmax((q * attn.scale) @ k.mT, dim=-1)
             mixed.append(share @ v)
             received.append(reduce(share.float(), "h n m -> m", "mean"))
@@ -63,7 +63,7 @@ class _SelfAttentionProbe:
 
 
 class _CrossAttentionProbe:
-    """Leaves cross-attention as it is and reads how much each token attends to the source prompt's words."""
+    """Leaves cross-attention as it is and records how much each token attends to the source prompt's words."""
 
     def __init__(self, capture: Capture, inner: Callable[..., Tensor]) -> None:
         self.capture, self.inner = capture, inner
@@ -72,7 +72,7 @@ class _CrossAttentionProbe:
         words = self.capture.words
         if words is not None:
             query = rearrange(attn.to_q(hidden_states), "b n (h d) -> b h n d", h=attn.heads)
-            key = rearrange(attn.to_k(words.states), "1 l (h d) -> h l d", h=attn.heads)
+            key = rearrange(attn.to_k(words.prompt_embeds), "1 l (h d) -> h l d", h=attn.heads)
             share = torch.softmax(((query * attn.scale) @ key.mT).float(), dim=-1)  # [B, H, n, L]
             mask = torch.from_numpy(words.words).to(share.device)
             self.capture.prompt = share[..., mask].sum(dim=-1).mean(dim=1)
@@ -81,7 +81,7 @@ class _CrossAttentionProbe:
 
 @contextmanager
 def _capturing(backbone: Backbone, capture: Capture) -> Iterator[None]:
-    """Hooks for one feature pass; everything is restored on the way out."""
+    """Install the hooks of one feature pass; restore the UNet on exit."""
     unet, block = backbone.unet, backbone.profile.feature_block
     before = dict(unet.attn_processors)
     last = len(unet.up_blocks[block].attentions) - 1
@@ -103,7 +103,7 @@ def _capturing(backbone: Backbone, capture: Capture) -> Iterator[None]:
 
 
 def feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture: Capture) -> Tensor:
-    """[B, 4, h, w] -> features [B, n, c] float32, not yet reduced; fills `capture`."""
+    """Return the features [B, n, c] float32 of latents [B, 4, h, w], not yet reduced; fills `capture`."""
     timestep = backbone.profile.feature_timestep
     generator = torch.Generator().manual_seed(0)
     # The same noise for every frame: it must not make frames differ.
@@ -111,23 +111,23 @@ def feature_pass(backbone: Backbone, latents: Tensor, empty: Embedding, capture:
     noisy = add_noise(backbone.schedule, latents, noise, timestep)
     shared = frame_attention(backbone.unet, PassState(attend=backbone.attend, prompts=1))
     with shared, _capturing(backbone, capture), suppress(Halt):
-        backbone.predict(noisy, timestep, empty.states)
+        backbone.predict(noisy, timestep, empty.prompt_embeds)
     assert capture.block is not None
-    backbone.finite.add("UNet", capture.block)  # the pass ends there
+    backbone.finite.add("UNet", capture.block)  # as `predict` does for a pass that is not halted
     return rearrange(capture.block, "b c h w -> b (h w) c").float()
 
 
 def fit_reduction(rows: Tensor, width: int = WIDTH) -> Tensor:
-    """[R, c] unit rows -> [c, width]: the directions that keep most of the rows' products (uncentred PCA)."""
+    """Return [c, width], the directions that best keep the dot products of unit rows [R, c] (uncentred PCA)."""
     exact = (rows.cpu() if rows.device.type == "mps" else rows).double()  # Metal has no float64
-    gram = (exact.mT @ exact).cpu()  # a GPU's solver takes longer to start than this takes
+    gram = (exact.mT @ exact).cpu()  # starting a GPU's solver takes longer than solving this on the CPU
     with one_thread():
         found = torch.linalg.eigh(gram)
     return found.eigenvectors[:, -width:].flip(1).float().to(rows.device)
 
 
 def match_agreement(tokens: Tensor, reduced: Tensor) -> float:
-    """Share of the first frame's tokens [F, n, c] whose best match in the other frames stays the same."""
+    """Return the share of the first frame's tokens [F, n, c] whose best matches in the others survive the reduction."""
     if len(tokens) < 2:
         return 1.0
     others = len(tokens) - 1
@@ -138,15 +138,15 @@ def match_agreement(tokens: Tensor, reduced: Tensor) -> float:
 
 @dataclass(frozen=True)
 class _Reduction:
-    """How features become rows of `WIDTH` numbers, the same for all frames."""
+    """A projection of features to at most `WIDTH` numbers, the same for all frames."""
 
-    mean: Tensor  # [c]; what all tokens share says nothing about which of them match
+    mean: Tensor  # [c], subtracted first: what all tokens share does not help to match them
     directions: Tensor | None  # [c, WIDTH]; None: features are narrow enough
-    agreement: float  # share of matches that stay as they were
+    agreement: float  # share of best matches that stay the same
 
     @classmethod
     def of(cls, raw: Tensor, team: Team) -> _Reduction:
-        """The best for the features [F, n, c] of some frames."""
+        """Fit the reduction to the features [F, n, c] of some frames; the whole team uses its leader's."""
         mean = raw.mean(dim=(0, 1))
         agreed = team.agree(mean.cpu()).to(raw.device)
         if raw.shape[-1] <= WIDTH:
@@ -157,7 +157,7 @@ class _Reduction:
         return cls(agreed, team.agree(directions.cpu()).to(raw.device), agreement)
 
     def __call__(self, raw: Tensor) -> Tensor:
-        """Unit rows [B, n, c] of features [B, n, c]."""
+        """Reduce features [B, n, c] to unit rows [B, n, min(c, WIDTH)]."""
         rows = F.normalize(raw - self.mean, dim=-1)
         return rows if self.directions is None else F.normalize(rows @ self.directions, dim=-1)
 
@@ -170,13 +170,13 @@ def extract_features(
     folder: Path,
     monitor: Monitor,
 ) -> dict[str, Any]:
-    """One pass over every frame; arrays are written to `folder`, and what `load_features` needs is returned."""
+    """Write the features of every frame to arrays in `folder`; return the metadata that `load_features` needs."""
     T, _, h, w = latents.shape
     size = w * backbone.factor, h * backbone.factor
     empty = backbone.embed("")
     words = backbone.embed(source_prompt) if source_prompt else None
     device, team = backbone.device, backbone.team
-    chunk = max(backbone.chunk_for(*size), backbone.rows())  # one row of each frame
+    chunk = max(backbone.chunk_for(*size), backbone.rows())  # a feature pass has one row per frame
     share, size_of_pass = backbone.share(T, chunk)
     own = range(T)[share]
 
@@ -190,11 +190,11 @@ def extract_features(
         parts: list[Tensor] = []
         in_chunks(len(sample), chunk, lambda part: parts.append(run(sample[part], capture)))
         raw = torch.cat(parts)
-        backbone.finite.check()  # before the solver, which knows no such values
+        backbone.finite.check()  # before the solver, which fails on values that are not finite
         reduction = _Reduction.of(raw, team)
         assert capture.block is not None and capture.attention is not None
         grid = Grid(*capture.block.shape[-2:])
-        # Self-attention of this block works on the grid before its upsampling.
+        # The block's self-attention works on the grid before its upsampling.
         m = capture.attention.shape[1]
         inner = next(g for g in backbone.grids(*size) if g.n == m)
 
@@ -210,7 +210,7 @@ def extract_features(
                 part = slice(own.start + done.start, own.start + done.stop)
                 rows = reduction(run(part, capture))
                 found = _importance(capture, rows, inner, grid)
-                put_tokens(part, backbone.send(rows.half()))  # as narrow as they are kept
+                put_tokens(part, backbone.send(rows.half()))  # float16, as they are stored
                 for kind, values in found.items():
                     put[kind](part, Sent(values))
                 stage.advance(len(rows))
@@ -220,7 +220,7 @@ def extract_features(
 
 
 def _importance(capture: Capture, rows: Tensor, inner: Grid, grid: Grid) -> dict[str, Tensor]:
-    """Kind -> what a pass says of its tokens [B, n], by mean 1, still on the device."""
+    """Return kind -> importance of a pass's tokens [B, n], mean 1 over a frame, still on the device."""
     assert capture.attention is not None
     found = {"attention": pool_map(capture.attention, inner, grid), "distinctive": distinctiveness(rows)}
     if capture.words is not None:
@@ -230,7 +230,7 @@ def _importance(capture: Capture, rows: Tensor, inner: Grid, grid: Grid) -> dict
 
 
 def load_features(folder: Path, meta: dict[str, Any]) -> Features:
-    """The features that `extract_features` left in `folder`, memory-mapped."""
+    """Load the features that `extract_features` wrote to `folder`, memory-mapped."""
     return Features(
         tokens=np.load(folder / "tokens.npy", mmap_mode="r"),
         grid=Grid(*meta["grid"]),
@@ -240,5 +240,5 @@ def load_features(folder: Path, meta: dict[str, Any]) -> Features:
 
 
 def distinctiveness(tokens: Tensor) -> Tensor:
-    """[B, n, c] -> [B, n]: how unlike the rest of its frame a token is, 1 - its mean similarity to it."""
+    """Return [B, n], 1 minus the mean similarity of each token [B, n, c] to the tokens of its frame, at least 0."""
     return (1 - (tokens @ tokens.mean(dim=1)[:, :, None])[..., 0]).clamp(min=0)

@@ -1,8 +1,9 @@
 """Adaptive keyframe selection: dense keyframes where content changes, sparse where it does not.
 
-AdaFlow (arXiv 2502.05433). Two ways to choose by similarity: by threshold (the paper's walk along the timeline) and by
-budget (the contiguous segments and representatives of greatest total similarity). The refinement takes their number,
-puts keyframes where propagation will go wrong least, and adds some where it still would.
+AdaFlow (arXiv 2502.05433). There are two ways to choose by similarity: by threshold (the paper's walk along the
+timeline) and by budget (the contiguous segments and representatives with the greatest total similarity). The refinement
+takes only the number of keyframes from these: it places them where the propagation residual is least, and adds more
+while a frame's residual is over a threshold.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from adaflow_core.planning.similarity import Compare, FrameSimilarity
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Segments
 
-# Unevenness in dB under which keyframes lie at even distances: what choosing them would gain there is within the error
-# of its prediction. Even and uneven motion of the drawn world lie at 0 to 1.0 and at 5.2 to 6.1 dB.
+# Unevenness in dB below which keyframes are evenly spaced: what another spacing would gain is within the error of its
+# prediction. Even motion of the drawn world has 0 to 1.0 dB, uneven motion 5.2 to 6.1 dB.
 LEAST_UNEVENNESS = 2.0
-PART = 32  # frames that are compared with a keyframe at a time: the features of all of them are in memory
+PART = 32  # frames compared with a keyframe at a time; their features are all in memory
 
 
 def threshold_starts(
     compare: Compare, T: int, cuts: np.ndarray, *, mean: float, window: float, max_segment: int, lookahead: int = 16
 ) -> np.ndarray:
-    """First frames of the segments: a new one begins at the first frame too unlike the segment's anchor.
+    """Return the first frame of each segment, [K]: the first that is too unlike the previous segment's first frame.
 
-    The next anchor is that very frame. `lookahead` frames are compared at a time.
+    A frame is too unlike if its mean similarity is below `mean` or that of its worst window below `window`. Segments
+    also end at cuts and after `max_segment` frames. `lookahead` frames are compared at a time.
     """
     starts = [0]
     while starts[-1] < T:
@@ -53,7 +55,10 @@ def threshold_starts(
 def representatives(
     compare: Compare, starts: np.ndarray, T: int, candidates: int = 5, witnesses: int = 9
 ) -> np.ndarray:
-    """For each segment the frame most similar to the rest of it, among evenly spread candidates."""
+    """Return the frame most similar to each segment, [K].
+
+    `candidates` frames, evenly spread over the segment, are compared with `witnesses` frames of it.
+    """
     keyframes = []
     for start, end in pairwise([*starts, T]):
         members = np.unique(np.linspace(start, end - 1, witnesses).round().astype(np.int64))
@@ -64,11 +69,11 @@ def representatives(
 
 
 def segment_gains(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best total similarity of every segment, and its representative.
+    """Return the best total similarity of every segment, and its representative: [N, B] each.
 
-    `similarity[i, d]` compares frame i with frame i + d (nan past the end), [N, B]. Returns [N, B] arrays
-    for the segment from i of length d + 1: the largest sum over its frames of their similarity to one of
-    them, and which one (-inf and -1 past the end).
+    `similarity[i, d]` [N, B] compares frame i with frame i + d (nan past the end). Element [i, d] of the results is for
+    the segment of d + 1 frames from i: the largest total similarity of its frames to one of them, and the index of that
+    one (-inf and -1 past the end).
     """
     N, B = similarity.shape
     gains = np.full((N, B), -np.inf)
@@ -87,17 +92,17 @@ def segment_gains(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def budget_segments(similarity: np.ndarray, count: int, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Exactly `count` contiguous segments of greatest total similarity: (starts, keyframes), or None.
+    """Return (starts, keyframes) of the `count` contiguous segments with the greatest total similarity, or None.
 
-    `similarity` is a band as in `segment_gains`; no segment spans a cut. None where the band is too narrow or the
-    cuts too many for `count` segments.
+    `similarity` is a band as in `segment_gains`; no segment spans a cut. The result is None if the band is too narrow,
+    or the cuts are too many, for `count` segments.
     """
     N, B = similarity.shape
     gains, best = segment_gains(similarity)
     i, d = np.indices((N, B))
     shot = np.searchsorted(cuts, np.arange(N + B), side="right")
     gains[shot[i] != shot[i + d]] = -np.inf
-    # A path along the borders 0..N, whose steps are the segments.
+    # The segments are the steps of a shortest path along the borders 0..N.
     ends, steps = np.full((2, N + 1), np.inf), np.full((N + 1, B + 1), np.inf)
     ends[0, 0] = ends[1, N] = 0.0
     steps[:N, 1:] = -gains
@@ -108,9 +113,10 @@ def budget_segments(similarity: np.ndarray, count: int, cuts: np.ndarray) -> tup
 
 
 def place_borders(compare: Compare, keyframes: np.ndarray, cuts: np.ndarray, reach: int | None = None) -> np.ndarray:
-    """Segment starts for given keyframes: between two neighbours the border of greatest total similarity.
+    """Return the segment starts [K] for given keyframes.
 
-    A cut between them is the border. `reach` limits the search to that many frames around the middle.
+    The border between two neighbouring keyframes is the cut between them, if any, else the one with the greatest total
+    similarity of frames to their keyframes. `reach` limits the search to that many frames around the middle.
     """
     starts = [0]
     for left, right in pairwise(keyframes.tolist()):
@@ -124,14 +130,18 @@ def place_borders(compare: Compare, keyframes: np.ndarray, cuts: np.ndarray, rea
         parts = np.array_split(options, -(-len(options) // PART))
         leads = [compare(left, part)[0] - compare(right, part)[0] for part in parts]
         gain = np.cumsum(np.concatenate([[0.0], *leads]))
-        # Among equals the border nearest the middle.
+        # Ties go to the border nearest the middle.
         near = -np.abs(np.arange(low, high + 1) - middle) * 1e-9
         starts.append(low + int(np.argmax(gain + near)))
     return np.array(starts, dtype=np.int64)
 
 
 def serve_every_shot(keyframes: np.ndarray, cuts: np.ndarray, T: int) -> np.ndarray:
-    """As many keyframes, at least one in each shot: a shot without one takes from the two that lie closest."""
+    """Move keyframes so that every shot has one; their number stays the same.
+
+    A shot without a keyframe gets one in its middle. In exchange, one of the two closest keyframes that share a shot
+    is dropped.
+    """
     for start, end in pairwise([0, *map(int, cuts), T]):
         if not ((keyframes >= start) & (keyframes < end)).any():
             shots = np.searchsorted(cuts, keyframes, side="right")
@@ -142,9 +152,9 @@ def serve_every_shot(keyframes: np.ndarray, cuts: np.ndarray, T: int) -> np.ndar
 
 
 def even_segments(T: int, count: int, cuts: np.ndarray) -> Segments:
-    """Evenly spaced keyframes, each in the middle of its stretch: the `uniform` baseline.
+    """Return evenly spaced segments, each with its keyframe in the middle: the `uniform` baseline.
 
-    Cuts are respected as everywhere else; a shot gets keyframes by its length, at least one.
+    No segment spans a cut. Each shot gets at least one keyframe, and more in proportion to its length.
     """
     borders = np.concatenate([[0], cuts, [T]]).astype(np.int64)
     lengths = np.diff(borders)
@@ -158,21 +168,21 @@ def even_segments(T: int, count: int, cuts: np.ndarray) -> Segments:
 
 
 class _Found(NamedTuple):
-    """Keyframes that `refine_keyframes` found, and what they were chosen by."""
+    """Keyframes that `_fewest_that_serve` found, and what they were chosen by."""
 
     keyframes: np.ndarray  # [K] int64
     costs: PairCosts
-    unlike: np.ndarray  # frames that a sample at equal distances has to have beside its own, ascending
-    serve: bool  # no frame is over the threshold
+    unlike: np.ndarray  # frames added to the evenly spaced sample, because they are unlike all in it; ascending
+    serve: bool  # whether they leave no frame over the threshold
 
 
 def refine_keyframes(
     residual: PropagationResidual, count: int, most: int, threshold: float, monitor: Monitor
 ) -> np.ndarray:
-    """[K] the keyframes of the least total residual: `count`, or as many more, up to `most`, as it takes
+    """Return the keyframes with the least total residual, [K] int64.
 
-    until no frame's residual is over the threshold. A video that changes evenly gets as many at even distances, unless
-    these alone leave a frame over it.
+    K starts at `count` and grows up to `most` until no frame's residual is over `threshold`. If the video changes
+    evenly, K evenly spaced keyframes are returned instead, unless only these leave a frame over it.
     """
     found = _fewest_that_serve(residual, count, most, threshold, monitor)
     return _even_if_as_good(residual, found, threshold, monitor)
@@ -181,18 +191,18 @@ def refine_keyframes(
 def _fewest_that_serve(
     residual: PropagationResidual, count: int, most: int, threshold: float, monitor: Monitor
 ) -> _Found:
-    """The first of `count` to `most` keyframes that leave no frame over the threshold, or else the last."""
+    """Find the fewest keyframes, `count` to `most`, that leave no frame over the threshold; else the last tried."""
     frame_ids, unlike = np.arange(residual.T), NO_FRAMES
     while True:
         for keyframes, worst, costs in residual.best_keyframes(count, most, monitor, unlike):
             if worst > threshold**2:
                 continue
-            # A sample does not show how the frames between its own are served.
+            # The costs cover only the sampled frames, so the residual of all frames is checked too.
             errors = residual(keyframes, frame_ids, monitor) if costs.stride > 1 else NO_FRAMES
             if errors.max(initial=0.0) <= threshold:
                 return _Found(keyframes, costs, unlike, serve=True)
-            # Nor do more keyframes from the same sample serve a frame that is unlike it, as a flash is. It joins the
-            # sample, with the two beside it, which are unlike it in turn; as long as that grows by half at most.
+            # More keyframes from the same sample do not help a frame that is unlike all in it, such as a flash. So it
+            # joins the sample, with its two neighbours, unlike it in turn; the sample grows by at most half.
             missed = residual.missed(costs, np.flatnonzero(errors > threshold), threshold, monitor)
             room = (len(costs.frame_ids) - len(unlike)) // 2 - len(unlike)
             joining = missed[: max(0, room // 3), None] + [-1, 0, 1]
@@ -205,7 +215,11 @@ def _fewest_that_serve(
 
 
 def _even_if_as_good(residual: PropagationResidual, found: _Found, threshold: float, monitor: Monitor) -> np.ndarray:
-    """[K] as many at even distances where the video changes evenly and they serve it as well, else those found."""
+    """Replace the found keyframes with evenly spaced ones if the video changes evenly and they serve as well.
+
+    They do if they leave no frame over the threshold. If the found ones leave some themselves, the even ones replace
+    them too, unless frames had to be added to the sample.
+    """
     if found.costs.unevenness >= LEAST_UNEVENNESS:
         return found.keyframes
     even = even_segments(residual.T, len(found.keyframes), residual.cuts).keyframes
@@ -215,7 +229,7 @@ def _even_if_as_good(residual: PropagationResidual, found: _Found, threshold: fl
 
 
 class KeyframeSelector:
-    """Selects one video's keyframes as the settings say; `notes` is what the user should know about them."""
+    """Selects one video's keyframes by `config`; `notes` collects what the user should know about them."""
 
     def __init__(
         self, config: PlanConfig, similarity: FrameSimilarity, residual: PropagationResidual, monitor: Monitor
@@ -232,14 +246,14 @@ class KeyframeSelector:
         if spacing == "every frame":
             return even_segments(self.T, self.T, self.cuts)
         if spacing == "even":
-            # TokenFlow's distance (arXiv 2307.10373) where no number is given.
+            # Without a given number, one keyframe per 8 frames, as in TokenFlow (arXiv 2307.10373).
             return even_segments(self.T, self._requested() or -(-self.T // 8), self.cuts)
         return self._by_similarity() if self.config.refinement == "none" else self._by_residual()
 
     def _given(self) -> Segments:
-        """The keyframes that were given, and one in the middle of each shot that has none of them."""
+        """Use the given keyframes, and the middle frame of each shot that has none of them."""
         keyframes = list(self.config.given_keyframes)
-        if keyframes[-1] >= self.T:  # it may be too large for an array
+        if keyframes[-1] >= self.T:  # checked first, as it may be too large for int64
             raise AdaFlowError(f"keyframes_at names frame {keyframes[-1]}; the plan has frames 0 to {self.T - 1}")
         given = np.array(keyframes, np.int64)
         if self.config.keyframes is not None:
@@ -252,7 +266,7 @@ class KeyframeSelector:
         return self._around(given)
 
     def _requested(self) -> int | None:
-        """How many keyframes there are to be; None: as many as it takes."""
+        """Return the number of keyframes asked for, within what the video allows; None: no number was given."""
         count, shots = self.config.keyframes, len(self.cuts) + 1
         if count is None:
             return None
@@ -263,7 +277,7 @@ class KeyframeSelector:
         return max(shots, min(count, self.T))
 
     def _by_similarity(self) -> Segments:
-        """The paper's walk, or the best segments of a given number."""
+        """Choose by the paper's walk; by budget if a number is given or the walk finds more than are allowed."""
         count = self._requested()
         if count is None:
             starts = self._walk()
@@ -274,12 +288,12 @@ class KeyframeSelector:
         return self._by_budget(count)
 
     def _by_budget(self, count: int) -> Segments:
-        """`budget_segments` of a video of any length: the timeline is thinned where it has many frames a segment."""
+        """Run `budget_segments` on a video of any length; if segments are long, on every `stride`-th frame only."""
         T, cuts, config = self.T, self.cuts, self.config
         if count == T:
             return even_segments(T, T, cuts)
-        # The band reaches three times the average segment; the timeline is thinned so that it stays narrow.
-        reach, found = min(T, config.max_segment, max(16, 3 * T // count)), None
+        # The band reaches three times the average segment; the stride keeps it narrow.
+        reach, found = min(T, max(16, 3 * T // count)), None
         while found is None:
             stride = max(1, min(-(-reach // 64), T // (2 * count)))
             band = self.similarity.band(
@@ -294,7 +308,10 @@ class KeyframeSelector:
         return Segments(starts, keyframes, cuts, T)
 
     def _by_residual(self) -> Segments:
-        """Keyframes from which propagation goes wrong least; without a number, as many as the walk finds or more."""
+        """Choose the keyframes with the least propagation residual.
+
+        Without a requested number there are as many as the walk finds; the refinement "split" may add more.
+        """
         assert self.config.residual is not None
         count = most = self._requested()
         if count is None or most is None:
@@ -302,7 +319,7 @@ class KeyframeSelector:
             most = self._limit if self.config.refinement == "split" else count
         keyframes = refine_keyframes(self.residual, count, most, self.config.residual, self.monitor)
         K = len(keyframes)
-        # Of as many keyframes as are allowed, where the refinement would have added more.
+        # Only if the refinement was stopped by the limit.
         left = self._what_is_left(keyframes) if count < K == most < self.T else None
         if left is not None:
             self.notes.append(left)
@@ -311,7 +328,7 @@ class KeyframeSelector:
         return self._around(keyframes)
 
     def _what_is_left(self, keyframes: np.ndarray) -> str | None:
-        """What these leave over the threshold, for the user."""
+        """Return a note on the worst frame if its residual is over the threshold, else None."""
         assert self.config.residual is not None
         errors = self.residual(keyframes, np.arange(self.T), self.monitor)
         worst = int(errors.argmax())
@@ -330,13 +347,13 @@ class KeyframeSelector:
             return threshold_starts(compare, self.T, self.cuts, mean=mean, window=window, max_segment=max_segment)
 
     def _around(self, keyframes: np.ndarray, reach: int | None = None) -> Segments:
-        """The segments of these keyframes; `reach` as `place_borders` takes it."""
+        """Return the segments around given keyframes; for `reach` see `place_borders`."""
         with self._compared("borders") as compare:
             return Segments(place_borders(compare, keyframes, self.cuts, reach), keyframes, self.cuts, self.T)
 
     @contextmanager
     def _compared(self, name: str) -> Iterator[Compare]:
-        """`compare` within a stage, which is as far as the last frame that was compared."""
+        """Yield a `compare` that advances a stage to the last frame compared."""
         with self.monitor.stage(name, self.T) as stage:
 
             def compare(anchor: int, frame_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

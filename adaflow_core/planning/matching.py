@@ -16,19 +16,19 @@ from adaflow_core.types import Features, Grid
 
 # Entries of a similarity table in memory at a time; 2**24 floats are 64 MB.
 TABLE_ENTRIES = 2**24
-# Of best matches on a GPU, which takes less time for a small table than Python takes to give it.
+# The same for best matches on a GPU, which finishes a smaller table before Python has launched the next.
 BEST_ENTRIES_CUDA = 2**26
 
 
 def area_means(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """[F, C, H, W] on another grid, (h, w): the mean of what each place of it covers."""
-    # Metal knows them only where the sizes divide.
+    """Resize [F, C, H, W] to `size` (h, w): each new pixel is the mean of the area it covers."""
+    # Metal supports this only where the sizes divide evenly.
     there = pictures.cpu() if pictures.device.type == "mps" else pictures
     return F.adaptive_avg_pool2d(there, size).to(pictures.device)
 
 
 def pool_tokens(tokens: Tensor, grid: Grid, to: Grid) -> Tensor:
-    """[..., n, c] on `grid` -> [..., m, c] on `to`: mean over areas first, then rows of unit length."""
+    """Pool tokens [..., n, c] on `grid` to [..., m, c] on `to`: mean over areas first, then rows of unit length."""
     if grid == to:
         return tokens
     *lead, _, c = tokens.shape
@@ -39,7 +39,7 @@ def pool_tokens(tokens: Tensor, grid: Grid, to: Grid) -> Tensor:
 
 
 def pool_map(values: Tensor, grid: Grid, to: Grid) -> Tensor:
-    """[..., n] -> [..., m]: mean over areas where `to` is coarser, nearest where it is finer."""
+    """Resample [..., n] on `grid` to [..., m] on `to`: mean over areas if `to` is coarser, nearest if it is finer."""
     if grid == to:
         return values
     lead = values.shape[:-1]
@@ -52,12 +52,12 @@ def pool_map(values: Tensor, grid: Grid, to: Grid) -> Tensor:
 
 
 def coarsen(grid: Grid, factor: int) -> Grid:
-    """The grid whose tokens cover `factor` x `factor` tokens of `grid`, at least 2 x 2."""
+    """Return the grid whose tokens cover `factor` x `factor` tokens of `grid`; it has at least 2 x 2 tokens."""
     return Grid(max(2, -(-grid.h // factor)), max(2, -(-grid.w // factor)))
 
 
 def similarity_grid(grid: Grid, limit: int = 1024) -> Grid:
-    """The finest grid of at most `limit` tokens that `grid` reduces to: finer ones cost without telling more."""
+    """Return the finest coarsening of `grid` with at most `limit` tokens: finer grids cost more and tell no more."""
     factor = 1
     while coarsen(grid, factor).n > limit:
         factor += 1
@@ -68,7 +68,7 @@ def best_match(
     queries: Tensor,  # [B, n, c]
     keys: Tensor,  # [B, m, c]
 ) -> tuple[Tensor, Tensor]:
-    """For each query its best similarity [B, n] and the key's index [B, n]; ties go to the first."""
+    """Return each query's highest similarity [B, n] and the index of that key [B, n]; ties go to the first."""
     entries = BEST_ENTRIES_CUDA if queries.is_cuda else TABLE_ENTRIES
     rows = max(1, entries // max(1, len(queries) * keys.shape[1]))
     parts = [(part @ keys.mT).max(dim=-1) for part in queries.split(rows, dim=1)]
@@ -79,7 +79,7 @@ def match_maps(
     first: Tensor,  # [B, n, c]
     second: Tensor,  # [B, n, c]
 ) -> tuple[Tensor, Tensor]:
-    """Best-match similarity of each token of `first` in `second` [B, n], and the other way [B, n].
+    """Return the best-match similarity of each token of `first` in `second` [B, n], and the other way [B, n].
 
     One table serves both directions: its row maxima and its column maxima.
     """
@@ -93,9 +93,9 @@ def match_maps(
 
 
 def window_minimum(heat: Tensor, grid: Grid) -> Tensor:
-    """[B, n] -> [B]: the lowest mean over sliding windows, so that a small change is not averaged away.
+    """Return [B], the lowest mean of [B, n] over sliding windows, so that a small change is not averaged away.
 
-    Window side max(2, max(h, w) / 16) tokens, stride half of it.
+    A window's side is max(2, max(h, w) / 16) tokens, the stride half of that.
     """
     side = min(max(2, max(grid.h, grid.w) // 16), grid.h, grid.w)
     picture = rearrange(heat, "b (h w) -> b 1 h w", h=grid.h)
@@ -104,18 +104,19 @@ def window_minimum(heat: Tensor, grid: Grid) -> Tensor:
 
 
 def weighted_mean(heat: Tensor, weights: Tensor) -> Tensor:
-    """[B, n], [B, n] -> [B]."""
+    """Return [B], the mean of `heat` [B, n] weighted by `weights` [B, n]."""
     return (heat * weights).sum(dim=-1) / weights.sum(dim=-1)
 
 
-# Bytes of pooled rows that stay in memory: at Stable Diffusion's size 16,000 frames on a GPU, 2,000 elsewhere.
+# Bytes of pooled rows that may stay in memory: at Stable Diffusion's size 16,000 frames on a GPU, 2,000 elsewhere.
 CACHE_CUDA, CACHE = 2**31, 2**29
 
 
 class PooledRows:
-    """`rows(frame_ids)` -> [F, to.n, c]: `rows` [T, n, c] on `grid`, pooled to `to`.
+    """Rows [T, n, c] on `grid`, pooled to the grid `to`; a call with frame ids [F] returns [F, to.n, c].
 
-    Planning needs the same frames many times; reading and pooling them each time would take most of its time.
+    Pooled rows stay in memory if they fit: planning needs the same frames many times, and reading and pooling them each
+    time would take most of its time.
     """
 
     def __init__(self, rows: np.ndarray, grid: Grid, to: Grid, device: torch.device | str, filled: bool = True) -> None:
@@ -137,7 +138,7 @@ class PooledRows:
 
     @staticmethod
     def fill(these: list[PooledRows], chunk: int = 64) -> None:
-        """Pool what stays in memory, of the same rows on one grid to each one's; they are read once for all."""
+        """Pool all of `these` that stay in memory; they have the same source rows, which are read once."""
         kept = [(one.to, one._cached) for one in these if one._cached is not None]
         for start in range(0, len(these[0].rows) if kept else 0, chunk):
             part = slice(start, start + chunk)
@@ -150,15 +151,15 @@ class PooledRows:
 
 
 class PooledFeatures:
-    """A video's features pooled to the grids on which planning compares frames; each is remembered until `release`."""
+    """A video's features pooled to the grids on which planning compares frames, kept until `release`."""
 
     def __init__(self, features: Features, device: torch.device | str) -> None:
         self.features, self.device = features, torch.device(device)
-        self.base = similarity_grid(features.grid)  # the finest of them
+        self.base = similarity_grid(features.grid)  # the finest of these grids
         self._pooled: dict[Grid, PooledRows] = {}
 
     def __call__(self, to: Grid) -> PooledRows:
-        """Those on grid `to`. The finest come along, as reading them again would take most of the time."""
+        """Return the features on grid `to`. The finest grid is pooled with it, so that the features are read once."""
         if to not in self._pooled:
             missing = [grid for grid in dict.fromkeys((to, self.base)) if grid not in self._pooled]
             of = self.features.tokens, self.features.grid
@@ -172,12 +173,12 @@ class PooledFeatures:
 
 
 def on_grid(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [F, h, w] on another grid [F, *size]: the mean of what a token of it covers."""
+    """Resize maps [F, h, w] to [F, *size]: each value is the mean of the area it covers."""
     return area_means(maps[:, None], size)[:, 0]
 
 
 def blurred(maps: Tensor, boxes: int) -> Tensor:
-    """Maps [F, 1, h, w] averaged over 3x3 that often; two boxes are nearly a Gaussian of one token or pixel."""
+    """Blur maps [F, 1, h, w] by 3x3 means, `boxes` times; two are nearly a Gaussian of one token or pixel."""
     for _ in range(boxes):
         maps = F.avg_pool2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return maps

@@ -1,4 +1,4 @@
-"""From features to a choice of keyframes; what a moved slider does not change is remembered."""
+"""The planner: chooses keyframes and lays out the edit from features, reusing what a moved slider does not change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from adaflow_core.types import Correspondence, EditLayout, Features, Grid, Keyfr
 class Planner:
     """Chooses keyframes and lays out what the edit needs.
 
-    `key` names the features by their content. Of each intermediate result the last one is remembered.
+    `key` identifies the features by their content. The last of each intermediate result is kept, and reused while its
+    inputs stay the same.
     """
 
     def __init__(self, device: torch.device, team: Team = ALONE) -> None:
@@ -37,7 +38,7 @@ class Planner:
         self,
         features: Features,
         latents: np.ndarray,
-        cuts: np.ndarray,  # [C] frames that begin a new shot, of the video that `key` names
+        cuts: np.ndarray,  # [C] frames that begin a new shot
         key: str,
         config: PlanConfig,
         monitor: Monitor,
@@ -45,9 +46,9 @@ class Planner:
         pooled = self._remember("pooled", key, lambda: PooledFeatures(features, self.device))
         weighted = cache_key(features=key, importance=config.importance)
         cuts = cuts if METHODS[config.method].finds_cuts else cuts[:0]
-        with ExitStack() as last:  # also where it was stopped or failed: an edit needs the memory
+        with ExitStack() as last:  # also after a stop or failure: an edit needs the memory
             last.callback(pooled.release)
-            # One that reads another `pooled`, as after a choice that failed, would fill what nothing releases.
+            # `pooled` is in their keys: after a failed choice they may hold an older one, which nothing would release.
             similarity = self._remember(
                 "similarity",
                 cache_key(weighted=weighted, pooled=id(pooled)),
@@ -84,20 +85,20 @@ class Planner:
         return build_layout(*common, correspondence=correspondence)
 
     def _remember(self, name: str, key: str, build: Callable[[], Any]) -> Any:
-        """The last value of that name if it was built under the same key, else a new one."""
+        """Return the last value of `name` if it was built under the same `key`, else build it."""
         if name not in self._last or self._last[name][0] != key:
             self._last[name] = (key, build())
         return self._last[name][1]
 
 
 def _segments_key(key: str, config: PlanConfig) -> str:
-    # Neither kept tokens nor how keyframes are drawn shape segments, nor words, but for those in the features' key.
+    # Segments do not depend on pruning or resampling. A source prompt that matters is in the features' key already.
     others = replace(config, prune=None, kv_frames=None, sampled=PlanConfig.sampled, resample=False, source_prompt="")
     return cache_key(features=key, **asdict(others))
 
 
 def _choose(selector: KeyframeSelector, adjacent: np.ndarray) -> KeyframeChoice:
-    """The selection with every frame against its keyframe."""
+    """Select the keyframes, and compare every frame with the keyframe of its segment."""
     similarity, residual = selector.similarity, selector.residual
     segments = selector.select()
     values = residual(segments.keyframes, np.arange(residual.T), selector.monitor)
@@ -133,9 +134,9 @@ def build_layout(
     correspondence: Correspondence | None = None,
     rows: Rows | None = None,
 ) -> EditLayout:
-    """What the edit needs to know about a choice of keyframes, around a `correspondence` if there is one already.
+    """Build what the edit needs to know about a choice of keyframes: kept tokens and correspondence.
 
-    `rows` as `correspond` takes them.
+    A `correspondence` that is given is used as it is. For `rows` see `correspond`.
     """
     slimming = build_slimming(features, segments.keyframes, grids, config, device=device, monitor=monitor)
     monitor.check()
@@ -145,7 +146,7 @@ def build_layout(
 
 
 def counted_layout(features: Features, segments: Segments, grids: list[Grid], config: PlanConfig) -> EditLayout:
-    """A layout of the size of `build_layout`'s, for a forecast: it takes no time and no memory, and holds zeros."""
+    """Return zeros in the shapes of `build_layout`'s result, for a forecast: they take no time and no memory."""
     K, method = len(segments), METHODS[config.method]
     prune, kv_frames = kept_by(config)
     slimming = {}
@@ -163,7 +164,7 @@ def counted_layout(features: Features, segments: Segments, grids: list[Grid], co
 
 
 def draw_keyframes(segments: Segments, seed: int, step: int) -> Segments:
-    """A keyframe of each segment drawn anew, the same for the same seed and step."""
+    """Draw a random keyframe in each segment, the same for the same seed and step."""
     draw = np.random.default_rng([seed, step]).random(len(segments))
     return replace(segments, keyframes=segments.starts + (draw * segments.lengths).astype(np.int64))
 
@@ -178,9 +179,10 @@ def drawn_layouts(
     monitor: Monitor,
     low_memory: bool = False,
 ) -> Callable[[int], EditLayout]:
-    """Step -> the layout around a keyframe of each segment that is drawn anew, for a plan that `resample`s.
+    """Return a function from a step to its layout, with keyframes drawn anew, for a plan with `resample`.
 
-    The features stay on the device from one to the next where tokens are matched here, unless `low_memory`.
+    If tokens are matched here and not in each layer, the features stay on the device between steps, unless
+    `low_memory`.
     """
     read = low_memory or METHODS[config.method].matched_by_layer
     rows = None if read else PooledRows(features.tokens, features.grid, features.grid, device)

@@ -1,9 +1,9 @@
 """The propagation residual: the error of propagation on the source itself, for given keyframes and for all pairs.
 
-The source's latents are taken from keyframes along the correspondences of the edit and compared with each frame's
-latents. On the drawn world that predicts an edit's errors far better than the same done with the source's
-self-attention outputs (benchmarks/RESULTS.md). They always blend from the keyframes before and after; an edit without
-`blend` takes from its segment's own alone, which this does not predict.
+The source's latents are propagated from keyframes along the edit's correspondences and compared with each frame's own
+latents. On the drawn world this predicts an edit's errors far better than the same with the source's self-attention
+outputs (benchmarks/RESULTS.md). It always blends the keyframes before and after a frame; it does not predict an edit
+without `blend`, which takes from its segment's keyframe only.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 from adaflow_core.types import Features, Grid, Plan
 
-MAX_TOKENS = 256  # of a frame, for which the error is computed
-# Pairs of frames that are matched for the costs of all keyframes; two seconds on two CPU cores.
+MAX_TOKENS = 256  # of a frame, on which the error is computed
+# Pairs of frames that are matched to find the costs of all keyframes; two seconds on two CPU cores.
 PAIRS_CUDA, PAIRS = 2**16, 2**12
-MIN_REACH = 16  # how far apart in the sample two neighbouring keyframes may lie, at least
+MIN_REACH = 16  # places in the sample that neighbouring keyframes may always lie apart
 NEAR = 4  # the distance in the sample across which the rate of change is measured
 ENTRIES_CUDA, ENTRIES = 2**25, 2**23  # floats in memory at a time
 NO_FRAMES = np.array([], dtype=np.int64)
@@ -38,16 +38,17 @@ NO_FRAMES = np.array([], dtype=np.int64)
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames are weighed up as keyframes: every `stride`-th of a shot, each with those within `width` places."""
+    """Which frames may become keyframes: every `stride`-th of a shot, paired with those within `width` places."""
 
     stride: int
     width: int  # two neighbouring keyframes lie at most width - 1 places of the sample apart
 
     @classmethod
     def for_count(cls, count: int, reach: int, T: int, shots: int, pairs: int) -> Sampling:
-        """The finest for about `count` keyframes of T frames that has at most so many `pairs`, or else the shortest.
+        """Return the finest sampling for about `count` keyframes of T frames with at most `pairs`, else the coarsest.
 
-        Neighbouring keyframes may lie at least `reach` times their mean distance apart.
+        Neighbouring keyframes may lie at least `reach` times their mean distance apart. The coarsest has about two
+        sampled frames for each keyframe.
         """
         for stride in range(1, max(1, T // (2 * count)) + 1):
             N = -(-T // stride) + shots - 1
@@ -59,10 +60,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class PairCosts:
-    """The errors of the frames between two keyframes, for all pairs of a sample of the timeline: sum and maximum.
+    """Errors of the frames between two keyframes, for all pairs of a sample of the timeline: sum [0] and maximum [1].
 
-    A frame's error is the squared difference over its own variance. Infinite where a shot would have no keyframe, or
-    two keyframes lie further apart than B - 1 frames of the sample.
+    A frame's error is the squared difference divided by its own variance. It is infinite if a shot would have no
+    keyframe, or if the two keyframes lie more than B - 1 places of the sample apart.
     """
 
     frame_ids: np.ndarray  # [N] int64, ascending
@@ -72,15 +73,15 @@ class PairCosts:
 
     @property
     def stride(self) -> int:
-        """How far apart the frames of the sample lie, at most; 1: all frames are in it."""
+        """The largest distance between neighbouring frames of the sample; 1: it holds all frames."""
         return int(np.diff(self.frame_ids).max(initial=1))
 
     @property
     def unevenness(self) -> float:
-        """By how many dB the best spacing of keyframes has smaller errors than even spacing.
+        """How many dB smaller the errors are with the best spacing of keyframes than with even spacing.
 
-        Where a frame's error grows with the distance and a rate r of its own, the best spacing is as 1 / sqrt(r); its
-        error is to that of even spacing as mean(sqrt(r))^2 to mean(r).
+        If a frame's error is its own rate r times the distance, the best spacing is proportional to 1 / sqrt(r), and
+        its error is mean(sqrt(r))^2 / mean(r) times that of even spacing.
         """
         rates = self.between[0, :, min(NEAR, self.between.shape[2] - 1)]
         rates = rates[np.isfinite(rates)]
@@ -90,7 +91,7 @@ class PairCosts:
 
 
 class PropagationResidual:
-    """The errors of propagation in one video. Costs are remembered, so that a moved slider is cheap."""
+    """The errors of propagation in one video. Costs are kept, so that a moved slider is cheap."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class PropagationResidual:
         latents: np.ndarray,
         cuts: np.ndarray,
         device: torch.device | str = "cpu",
-        pooled: PooledFeatures | None = None,  # the features, where they are shared with others
+        pooled: PooledFeatures | None = None,  # given where they are shared with `FrameSimilarity`
     ) -> None:
         self.cuts, self.pooled, self.T = cuts, pooled or PooledFeatures(features, device), len(latents)
         self.device, grid = self.pooled.device, self.pooled.base
@@ -107,14 +108,14 @@ class PropagationResidual:
         variance = self._latents.var(dim=1, correction=0).sum(dim=-1)  # [T]
         # A frame without structure has next to no variance, and any difference over it would be huge.
         self._variance = variance.clamp(min=0.01 * float(variance.mean()) + 1e-9)
-        self._sampled = _one_of_each_block(grid, MAX_TOKENS).to(self.device)  # tokens
+        self._sampled = _one_of_each_block(grid, MAX_TOKENS).to(self.device)  # [Q] tokens
         self._costs: dict[tuple[Sampling, bytes], PairCosts] = {}
         self._last: tuple[tuple[bytes, bytes, int], np.ndarray] | None = None  # what was asked for, and the errors
 
     def __call__(self, keyframes: np.ndarray, frame_ids: np.ndarray, monitor: Monitor, chunk: int = 32) -> np.ndarray:
-        """[F] float32: the root mean square error over the frame's own deviation; 0 at keyframes.
+        """Return [F] float32, each frame's root mean square error divided by its own deviation; 0 at keyframes.
 
-        The last is remembered, as a choice asks more than once for the errors of the keyframes that it ends with.
+        The last result is kept: choosing keyframes asks several times for the errors of the final ones.
         """
         asked = keyframes.tobytes(), frame_ids.tobytes(), chunk
         if self._last is None or self._last[0] != asked:
@@ -140,14 +141,14 @@ class PropagationResidual:
     def best_keyframes(
         self, count: int, most: int, monitor: Monitor, also: np.ndarray = NO_FRAMES
     ) -> Iterator[tuple[np.ndarray, float, PairCosts]]:
-        """As the function, for `count` to `most` keyframes, with the costs, which come of finer samples for more.
+        """Yield what the function `best_keyframes` does for `count` to `most` keyframes, with the costs used.
 
-        The frames `also` [A], ascending, are in every sample.
+        Larger numbers come from finer samples. The frames `also` [A], ascending, are in every sample.
         """
         while True:
             costs = self.costs(count, monitor, also)
             N = len(costs.frame_ids)
-            # A sample serves up to twice the keyframes that it was made for, or half its frames.
+            # A sample serves up to twice the keyframes it was made for or half its frames, then until a finer is due.
             beyond = range(max(count + 1, min(2 * count, N // 2)), min(most, N + 1))
             last = next((number for number in beyond if self._sampling(number, 3).stride < costs.stride), most)
             for keyframes, worst in best_keyframes(costs, count, last):
@@ -157,7 +158,7 @@ class PropagationResidual:
             count = last
 
     def costs(self, count: int, monitor: Monitor, also: np.ndarray = NO_FRAMES) -> PairCosts:
-        """For about `count` keyframes: the more, the nearer to each other they may lie and the finer the sample is."""
+        """Return the costs for about `count` keyframes: the more, the finer the sample and the shorter its reach."""
         reach = 3
         while True:
             sampling = self._sampling(count, reach)
@@ -169,11 +170,11 @@ class PropagationResidual:
             reach *= 2
 
     def missed(self, costs: PairCosts, frame_ids: np.ndarray, threshold: float, monitor: Monitor) -> np.ndarray:
-        """Those of the frames that stay over the threshold whatever is chosen from a sample, the worst first.
+        """Return the frames that stay over the threshold whichever sampled frames are keyframes, the worst first.
 
-        Such a frame is unlike those of the sample on either side of it, as a flash or a damaged one is.
+        Such a frame is unlike the sampled ones on either side of it; it may be a flash or damaged.
         """
-        least = self(costs.frame_ids, frame_ids, monitor)  # where all of the sample are keyframes
+        least = self(costs.frame_ids, frame_ids, monitor)  # with all of the sample as keyframes
         return frame_ids[np.argsort(-least, kind="stable")][: int((least > threshold).sum())]
 
     def _sampling(self, count: int, reach: int) -> Sampling:
@@ -187,7 +188,7 @@ class PropagationResidual:
         counts = np.minimum(np.append(frame_ids[1:], self.T), borders[shots + 1]) - frame_ids
         sample = _Sample(*(to_device(x, self.device) for x in (frame_ids, shots, counts)))
         N = len(frame_ids)
-        width = min(N, -(-sampling.width * N // len(every)))  # as far in time as without the others
+        width = min(N, -(-sampling.width * N // len(every)))  # as far in time as without `also`
         tokens, latents = self._tokens_of(frame_ids), self._latents_of(frame_ids)
         queries, targets = tokens[:, self._sampled], latents[:, self._sampled]
         shape = (2, width, N, len(self._sampled))
@@ -211,7 +212,7 @@ class PropagationResidual:
         return PairCosts(frame_ids, *_ends(errors.cpu().numpy(), shots, counts), between)
 
     def release(self) -> None:
-        """Free the device's memory of the latents, which come back when they are needed; `pooled` is whose it is."""
+        """Move the latents off the device until they are needed; `pooled` is released by its owner."""
         self._latents = self._latents.cpu()
 
     def _tokens_of(self, frame_ids: np.ndarray) -> Tensor:
@@ -224,11 +225,11 @@ class PropagationResidual:
 
 @torch.inference_mode()
 def edited_residual(backbone: Backbone, plan: Plan, frames: np.ndarray, monitor: Monitor) -> np.ndarray:
-    """[T] float32: what propagation from the edited keyframes leaves unexplained in each edited frame.
+    """Return [T] float32, the propagation residual of an edit: what its keyframes do not explain in its other frames.
 
-    As the plan's residual, with the latents of the edit [T, H, W, 3] in place of the source's: the same keyframes and
-    correspondences, in deviations of a frame's own latents; 0 at keyframes. Where it is far over the plan's, the edit
-    does not follow its source's motion there.
+    It is computed as the plan's residual, with the same keyframes and correspondences, but on the latents of the edited
+    `frames` [T, H, W, 3] uint8; in deviations of a frame's own latents, 0 at keyframes. Where it is far over the
+    plan's, the edit does not follow its source's motion.
     """
     T, (width, height) = len(frames), plan.video.size
     latents = scratch(np.float32, (T, backbone.latent_channels, height // backbone.factor, width // backbone.factor))
@@ -248,16 +249,16 @@ class _Sample(NamedTuple):
 
     frame_ids: Tensor
     shots: Tensor
-    counts: Tensor  # frames that each stands for
+    counts: Tensor  # frames of the timeline that each stands for
 
 
 def _mean_square(difference: Tensor) -> Tensor:
-    """[..., Q, 4] -> [...]: the squared difference of a token's latents, a mean over tokens."""
+    """Return [...], the squared difference [..., Q, 4] summed over a token's latents and averaged over tokens."""
     return difference.float().square().sum(dim=-1).mean(dim=-1)
 
 
 def _ends(errors: np.ndarray, shots: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`PairCosts.first` and `.last` from the errors [2, B, N] of frames with a keyframe on one side."""
+    """Return `PairCosts.first` and `.last` from the errors [2, B, N] of frames with a keyframe on one side only."""
     _, width, N = errors.shape
     first, last = np.full((2, N), np.inf), np.full((2, N), np.inf)
     for j in range(N):
@@ -274,13 +275,13 @@ def _ends(errors: np.ndarray, shots: np.ndarray, counts: np.ndarray) -> tuple[np
 def _between(
     d: int,
     sample: _Sample,
-    # Of a frame that takes from the keyframe so many places before it ([0]), or after it ([1]):
-    difference: Tensor,  # [2, B, N, Q, 4]
+    # [0, d]: for a frame that takes from the keyframe d places before it; [1, d]: from that d places after it.
+    difference: Tensor,  # [2, B, N, Q, 4] from the frame's own latents
     confidence: Tensor,  # [2, B, N, Q] the similarity of its matches
     errors: Tensor,  # [2, B, N]
     variance: Tensor,  # [N]
 ) -> np.ndarray:
-    """[2, N - d] for all pairs of keyframes that lie `d` places apart: sum and maximum of the errors between them."""
+    """Return [2, N - d]: sum and maximum of the errors between all pairs of keyframes that lie `d` places apart."""
     device, found = errors.device, []
     inside = torch.arange(1, d, device=device)  # [d - 1]
     entries = ENTRIES_CUDA if device.type == "cuda" else ENTRIES
@@ -295,7 +296,7 @@ def _between(
         share = share.unflatten(0, f.shape)[..., None]
         blended = difference[before] * share[:, :, 0] + difference[after] * share[:, :, 1]
         error = _mean_square(blended) / variance[f]
-        # Beside a cut a frame has one keyframe; a shot between two cuts needs its own.
+        # A keyframe serves only its own shot; a frame with neither of the two in its shot rules the pair out.
         left, right = (sample.shots[f] == sample.shots[side] for side in (a, b))
         error = torch.where(left & right, error, torch.where(left, errors[before], errors[after]))
         error = torch.where(left | right, error, torch.inf)
@@ -305,7 +306,7 @@ def _between(
 
 
 def _pooled_latents(latents: np.ndarray, grid: Grid, device: torch.device, chunk: int = 256) -> Tensor:
-    """[T, 4, h, w] -> [T, n, 4] float32 on the device: the mean over the latents of each token."""
+    """Return the mean latents of each token, [T, n, 4] float32 on the device, of latents [T, 4, h, w]."""
     out = torch.empty(len(latents), grid.n, latents.shape[1], device=device)
     for start in range(0, len(latents), chunk):
         read = to_device(np.asarray(latents[start : start + chunk]), device).float()
@@ -314,7 +315,7 @@ def _pooled_latents(latents: np.ndarray, grid: Grid, device: torch.device, chunk
 
 
 def _one_of_each_block(grid: Grid, most: int) -> Tensor:
-    """[Q] int64: of each block of neighbouring tokens one, at random; at most `most` blocks."""
+    """Return [Q] int64, one random token of each block of neighbouring tokens; at most `most` blocks."""
     side = 1
     while -(-grid.h // side) * -(-grid.w // side) > most:
         side += 1
@@ -325,9 +326,9 @@ def _one_of_each_block(grid: Grid, most: int) -> Tensor:
 
 
 def best_keyframes(costs: PairCosts, least: int, most: int) -> Iterator[tuple[np.ndarray, float]]:
-    """For `least` to `most` keyframes in turn, those of the least total error, and the error of the worst frame.
+    """Yield for each number from `least` to `most` the keyframes with the least total error, and the worst error.
 
-    Numbers of keyframes that the sample does not allow are left out.
+    Numbers of keyframes that the sample does not allow are skipped.
     """
     for places in shortest_paths(costs.first[0], costs.between[0], costs.last[0], least, most):
         errors = [costs.first[1, places[0]], *costs.between[1, places[:-1], np.diff(places)], costs.last[1, places[-1]]]
@@ -341,16 +342,16 @@ def shortest_paths(
     least: int,
     most: int,
 ) -> Iterator[np.ndarray]:
-    """For `least` to `most` places in turn, the path through so many [count] int64; those of infinite cost left out.
+    """Yield for each number of places from `least` to `most` the cheapest path through that many, [count] int64.
 
-    Dynamic programming; of equal costs the one with the shorter steps at its end.
+    Paths of infinite cost are skipped. Found by dynamic programming; ties go to the path with shorter steps at its end.
     """
     N, width = step.shape
     distance = np.arange(width)
-    origin = np.arange(N)[:, None] - distance  # [N, B] the place from which a step of each length leads here
+    origin = np.arange(N)[:, None] - distance  # [N, B] the place from which a step of each length arrives here
     arriving = np.where((origin >= 0) & (distance > 0), step[origin.clip(0), distance], np.inf)
-    total = first  # [N] of the best path that ends here, with as many places as the loop is at
-    lengths: list[np.ndarray] = []  # of its last step [N], for each number of places from 2 on
+    total = first  # [N] the cost of the cheapest path of `count` places that ends here
+    lengths: list[np.ndarray] = []  # for each count from 2 on, the length of that path's last step [N]
     for count in range(1, min(most, N) + 1):
         if count > 1:
             options = total[origin.clip(0)] + arriving

@@ -1,8 +1,8 @@
-"""How alike two frames are: multi-scale, weighted by token importance, in both directions.
+"""The similarity of two frames: multi-scale, weighted by token importance, in both directions.
 
 AdaFlow (arXiv 2502.05433), adaptive keyframe selection. Each scale pools the features first and normalises them
-afterwards. Scales and directions combine by their minimum: a difference that one of them shows is enough. From a to b
-alone an object that enters in b does not show, as every token of a still has its match.
+afterwards. Scales and directions combine by their minimum: a difference that one of them shows is enough. Both
+directions are needed: an object that enters in b does not show from a to b, as every token of a still has its match.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Compare = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class FrameSimilarity:
-    """Compares frames of one video by their features. Bands are remembered, so that a moved slider is cheap."""
+    """Compares frames of one video by their features. Bands are kept, so that a moved slider is cheap."""
 
     def __init__(
         self,
         features: Features,
         importance: str,
         device: torch.device | str = "cpu",
-        pooled: PooledFeatures | None = None,  # the features, where they are shared with others
+        pooled: PooledFeatures | None = None,  # given where they are shared with `PropagationResidual`
     ) -> None:
         self.features, self.pooled = features, pooled or PooledFeatures(features, device)
         self.weights = features.importance[importance]  # [T, n]
@@ -44,7 +44,7 @@ class FrameSimilarity:
         self._bands: dict[tuple[int, int, int], np.ndarray] = {}
 
     def load(self, frame_ids: np.ndarray, scale: int) -> tuple[Tensor, Tensor, Grid]:
-        """Tokens [F, n, c] and weights [F, n] of the frames, pooled to the scale's grid."""
+        """Return tokens [F, n, c] and weights [F, n] of the frames, pooled to the scale's grid, and that grid."""
         to = coarsen(self.base, scale)
         weights = to_device(self.weights[frame_ids], self.device)
         return self.pooled(to)(frame_ids), pool_map(weights, self.features.grid, to), to
@@ -52,7 +52,7 @@ class FrameSimilarity:
     def compare(
         self, scales: tuple[int, ...], both_directions: bool, anchor: int, frame_ids: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Similarity of `anchor` with each of the frames: weighted mean [F] and worst window [F]."""
+        """Return the similarity of `anchor` to each of the frames: weighted mean [F] and worst window [F]."""
         means, windows = [], []
         for scale in scales:
             tokens, weights, grid = self.load(np.append(anchor, frame_ids), scale)
@@ -63,12 +63,12 @@ class FrameSimilarity:
         return _minimum(means), _minimum(windows)
 
     def heat(self, keyframe: int, frame_ids: np.ndarray) -> np.ndarray:
-        """Best-match similarity of each token of the frames in the keyframe: [F, n] float16 on the base grid."""
+        """Return [F, n] float16: how similar each token's best match in the keyframe is, on the base grid."""
         tokens, _, _ = self.load(np.append(keyframe, frame_ids), 1)
         return match_maps(tokens[1:], tokens[:1].expand(len(frame_ids), -1, -1))[0].half().cpu().numpy()
 
     def adjacent(self, monitor: Monitor) -> np.ndarray:
-        """[T] mean similarity of each frame to the one before it, coarse grid, both directions; [0] is 1."""
+        """Return [T], each frame's mean similarity to the one before: coarse grid, both directions; [0] is 1."""
         T = len(self.features.tokens)
         result = np.ones(T, dtype=np.float32)
         with monitor.stage("similarity", T - 1) as stage:
@@ -82,7 +82,7 @@ class FrameSimilarity:
     def band(
         self, scales: tuple[int, ...], both_directions: bool, stride: int, width: int, monitor: Monitor
     ) -> np.ndarray:
-        """[N, width] weighted mean similarity of sampled frame i with sampled frame i + d; nan past the end.
+        """Return [N, width], the weighted mean similarity of sampled frames i and i + d; nan past the end.
 
         Every `stride`-th frame is sampled. Cost and size grow with N * width, never with N * N.
         """
@@ -91,7 +91,7 @@ class FrameSimilarity:
         return np.concatenate(tables).min(axis=0)
 
     def _scale_band(self, scale: int, stride: int, width: int, monitor: Monitor) -> np.ndarray:
-        """[2, N, width]: both directions at one scale."""
+        """Return [2, N, width]: both directions at one scale."""
         for (known_scale, known_stride, known_width), table in self._bands.items():
             if (known_scale, known_stride) == (scale, stride) and known_width >= width:
                 return table[:, :, :width]

@@ -18,20 +18,20 @@ from adaflow_core.planning.matching import TABLE_ENTRIES, pool_map, pool_tokens,
 from adaflow_core.progress import Monitor
 from adaflow_core.types import Features, Grid, Slimming
 
-# How many tokens a sampled one may stand for: at most MAX_WEIGHT, and at most LEAST_WEIGHT and one more for each
-# frame's worth of sampled tokens. Few that stand for many blur the picture: three keyframes that keep a tenth of
-# the others' tokens, or 32 that keep 2 %, come 1.2 and 3 dB nearer to the unpruned edit when their few sampled tokens
-# stand for less than four each.
+# How many tokens a sampled one may stand for: at most MAX_WEIGHT, and at most LEAST_WEIGHT plus one for each frame's
+# worth of sampled tokens. A few tokens that stand for many blur the picture: with three keyframes that keep a tenth of
+# the others' tokens, or 32 that keep 2 %, the edit is 1.2 and 3 dB nearer to the unpruned one when each of the few
+# sampled tokens stands for less than four.
 MAX_WEIGHT = 4.0
 LEAST_WEIGHT = 1.5
 
 
 class Kept(NamedTuple):
-    """Which of the K*n tokens each keyframe keeps: in each row those kept for themselves, then a sample of the rest."""
+    """Which of the K*n tokens each keyframe keeps: first its own and the best by score, then a sample of the rest."""
 
     tokens: Tensor  # [K, count] int64, both parts ascending
-    num_sampled: int = 0  # how many are that sample
-    sample_weight: float = 1.0  # how many tokens each of the sample stands for, itself included
+    num_sampled: int = 0  # how many of them are the sample
+    sample_weight: float = 1.0  # how many tokens each sampled one stands for, itself included
 
 
 def token_scores(
@@ -39,13 +39,13 @@ def token_scores(
     importance: Tensor,  # [K, n], mean 1 over a frame
     advance: Callable[[], None] = lambda: None,  # called for each keyframe
 ) -> Tensor:
-    """[K, K, n]: for query keyframe q and token j of keyframe k, max_i <F_qi, F_kj> times the importance of j."""
+    """Return [K, K, n]: for query keyframe q and token j of keyframe k, max_i <F_qi, F_kj> * importance of j."""
     K, n, c = tokens.shape
     scores, at_once = tokens.new_empty(K, K, n), max(1, TABLE_ENTRIES // n**2)
     for q, query in enumerate(tokens):
         for start in range(q, K, at_once):
             others = tokens[start : start + at_once]
-            table = (query @ others.reshape(-1, c).mT).unflatten(1, (len(others), n))  # of two keyframes, for both
+            table = (query @ others.reshape(-1, c).mT).unflatten(1, (len(others), n))  # one for both directions
             scores[q, start : start + at_once] = table.amax(dim=0)
             scores[start : start + at_once, q] = table.amax(dim=2).mT
         advance()
@@ -53,7 +53,11 @@ def token_scores(
 
 
 def kept_count(K: int, n: int, *, prune: float | None = None, kv_frames: float | None = None) -> int:
-    """How many tokens a keyframe keeps: its own, and of the others' what pruning or a budget in frames leaves."""
+    """Return how many tokens a keyframe keeps: its own, and what pruning or the budget leaves of the others'.
+
+    `prune` is the share of the others' tokens to drop, `kv_frames` the budget in frames' worth of tokens,
+    its own included.
+    """
     if kv_frames is not None:
         return min(K * n, max(n, round(kv_frames * n)))
     # The slack keeps (1 - 0.6) * 10 from becoming 5 by the rounding of binary fractions.
@@ -61,7 +65,7 @@ def kept_count(K: int, n: int, *, prune: float | None = None, kv_frames: float |
 
 
 def kept_by(config: PlanConfig) -> tuple[float | None, float | None]:
-    """What `kept_count` goes by: `prune` and `kv_frames`, as the method takes them."""
+    """Return `prune` and `kv_frames` for `kept_count`; a method that does not prune keeps everything."""
     return (config.prune, config.kv_frames) if METHODS[config.method].pruned else (0.0, None)
 
 
@@ -71,14 +75,14 @@ def select_tokens(
     sampled: float = 0.0,
     check: Callable[[], None] = lambda: None,  # called for each keyframe
 ) -> Kept:
-    """What each keyframe keeps: its own tokens, then the best of the rest by score, `count` in all.
+    """Select `count` tokens for each keyframe: its own, then the best of the rest by score, then a sample of others.
 
-    Alone, those shift attention towards what the scores prefer, as the dropped tokens have no weight. So the share
-    `sampled` of the places goes to an even sample of what is left, taken at equal strides in the order of frames and
-    rows; each token of it stands for the stride around it, within the limits above.
+    The best alone would shift attention towards what the scores prefer, as dropped tokens have no weight. So the share
+    `sampled` of the places beside its own goes to an even sample of the tokens that are left, taken at equal strides in
+    the order of frames and rows. Each sampled token stands for the stride around it, within the limits above.
     """
     K, _, n = scores.shape
-    if count == K * n:  # what is sorted would be larger than what is kept
+    if count == K * n:  # all are kept; sorting them would take more memory than the result
         return Kept(torch.arange(K * n, device=scores.device).expand(K, -1))
     own = torch.eye(K, dtype=torch.bool, device=scores.device)[:, :, None]
     num_sampled = round(sampled * (count - n))
@@ -105,9 +109,9 @@ def build_slimming(
     device: torch.device | str,
     monitor: Monitor,
 ) -> dict[Grid, Slimming] | None:
-    """The kept tokens of every keyframe, by grid; None where keyframes attend within themselves only.
+    """Select the kept tokens of every keyframe on each grid; None if keyframes attend within themselves only.
 
-    Grids finer than the similarity grid take its scores.
+    Grids finer than the similarity grid take their scores from it.
     """
     if not METHODS[config.method].joint:
         return None

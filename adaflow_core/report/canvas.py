@@ -1,4 +1,4 @@
-"""What pictures are drawn with: one small palette, a smooth canvas, resizing, a heat map's colours."""
+"""Tools to draw pictures with: a small palette, a smooth canvas, resizing, a heat map's colours."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Canvas:
         self.image.paste(pasted, (round(left * self.scale), round(top * self.scale)))
 
     def fit(self, picture: Picture, left: float, top: float, width: float, height: float) -> None:
-        """Paste `picture` into the middle of a box, as large as it fits there in its own shape."""
+        """Paste `picture` centred into a box, as large as fits with its aspect ratio kept."""
         h, w = picture.shape[:2]
         factor = min(width / w, height / h)
         wide, high = w * factor, h * factor
@@ -81,7 +81,7 @@ class Canvas:
 
 
 def _dashes(points: Points, on: float, off: float) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """The drawn pieces of a polyline dashed along its whole length, so that short segments dash too."""
+    """Return the drawn pieces of a polyline that is dashed along its whole length, over short segments too."""
     corners = np.asarray(points, dtype=float)
     along = np.concatenate([[0.0], np.hypot(*np.diff(corners, axis=0).T).cumsum()])
 
@@ -112,26 +112,26 @@ def save_picture(picture: Picture, path: Path) -> Path:
 
 
 def at_least(picture: Picture, side: int) -> Picture:
-    """`picture`, enlarged until its shorter side has `side` pixels."""
+    """Return `picture`, enlarged if needed until its shorter side has `side` pixels."""
     h, w = picture.shape[:2]
     factor = max(1.0, side / min(h, w))
     return picture if factor == 1.0 else resize(picture, round(w * factor), round(h * factor))
 
 
 def at_most(picture: Picture, side: float) -> Picture:
-    """`picture`, made smaller until its shorter side has `side` pixels."""
+    """Return `picture`, reduced if needed until its shorter side has `side` pixels."""
     h, w = picture.shape[:2]
     factor = min(1.0, side / min(h, w))
     return picture if factor == 1.0 else resize(picture, round(w * factor), round(h * factor))
 
 
 def spread(cells: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Every pixel's cell: [h, w] -> [height, width]."""
+    """Enlarge cells [h, w] to [height, width]: every pixel gets the value of its cell."""
     h, w = cells.shape
     return cells[np.arange(height) * h // height][:, np.arange(width) * w // width]
 
 
 def heat_colours(share: np.ndarray) -> np.ndarray:
-    """[...] in 0..1 -> [..., 3] colours in 0..255."""
+    """Return the heat map's colours [..., 3] in 0..255 for `share` [...] in 0..1."""
     stops = np.linspace(0, 1, len(_HEAT))
     return np.stack([np.interp(share, stops, channel) for channel in zip(*_HEAT, strict=True)], axis=-1)

@@ -1,8 +1,9 @@
-"""Rims: what is left of the source, or is too much, at the edge of what an edit changed.
+"""Rims: wrong colours, mostly left over from the source, along the edge of what an edit changed.
 
-No truth is needed. Across a clean edge colours go from those inside to those outside, so that each pixel of the edge
-lies between the two. A rim lies beside them: an orange outline of a balloon between a rocket and the sea. It is
-looked for where the source has an outline, as a rim is what is left of one; a mean over the frame hides it.
+No picture of the right result is needed. Across a clean edge, colours go from those inside to those outside, so each
+pixel of the edge is between the two. A rim is not: it may be the orange outline of a balloon between a rocket and the
+sea. Rims are looked for where the source has an outline, as they are what is left of one; a mean over the frame would
+hide them.
 
 On seven pairs of the drawn world, three frames each, true edits have 1 to 15 % of `rims`, and 16 to 32 % with one pixel
 of the source left along the edge.
@@ -18,30 +19,28 @@ import numpy as np
 from adaflow_core.progress import Monitor
 from adaflow_core.report.canvas import PLACE, Picture, at_least
 
-CHANGED = 8.0  # levels of 0..255: a root mean square change of the colours from which a pixel was changed
-RIM = 16.0  # levels: a colour this far from those on both sides can be seen
-OUTLINE = 12.0  # levels a pixel: a gradient of the source that is an outline
-LARGEST_PART = 0.97  # a change of more of the frame than this has no edge in it that could be looked at
-_SAMPLE = 32  # frames that are looked at
+CHANGED = 8.0  # levels of 0..255: root mean square change of the colours from which a pixel counts as changed
+RIM = 16.0  # levels: a colour this far from between those on both sides can be seen
+OUTLINE = 12.0  # levels per pixel: gradient of the source from which it is an outline
+LARGEST_PART = 0.97  # if more of the frame changed, there is no edge to look at
+_SAMPLE = 32  # most frames that are looked at
 
 
 @dataclass(frozen=True)
 class Edges:
     """The edges of what an edit changed, over the frames that were looked at."""
 
-    error: (
-        float  # levels of 0..255: how far the edge's colours lie beside those inside and outside, beyond the source's
-    )
-    rims: float  # 0..1, share of the edge's pixels that can be seen as a rim
-    worst: int  # the frame with most of them
+    error: float  # levels of 0..255: how far the edge's colours are from between inside and outside; see `edge_errors`
+    rims: float  # 0..1, share of the edge's pixels that are a visible rim
+    worst: int  # the frame with most rims
 
 
 def edges(
     frames: np.ndarray, source: np.ndarray, edited: Sequence[int] | None = None, *, monitor: Monitor
 ) -> Edges | None:
-    """`frames` [T, H, W, 3] uint8 are an edit of `source`, those that are `edited`, by default all.
+    """Look for rims in `frames` [T, H, W, 3] uint8, an edit of `source`, among those that are `edited` (default: all).
 
-    None where the change has no edge. An edit of the style has none either: it is not for this to tell.
+    None if the change has no edge. Not for an edit of the style, which has no edge either: this cannot tell one.
     """
     ids = np.arange(len(frames)) if edited is None else np.asarray(edited, np.int64)
     sample = ids[np.unique(np.linspace(0, len(ids) - 1, min(_SAMPLE, len(ids))).round().astype(int))]
@@ -61,10 +60,10 @@ def edges(
 
 
 def edge_errors(frame: Picture, source: Picture) -> tuple[np.ndarray, np.ndarray] | None:
-    """Where `frame` [H, W, 3] changed up to an outline of `source`, and how far colours there lie beside those around.
+    """Return where the edge of what changed in `frame` is an outline of `source`, and how wrong its colours are.
 
-    [H, W] bool, and [H, W] float32 in levels of 0..255: 0 off the edge, and less what the source has there itself. None
-    without an edge.
+    The edge is [H, W] bool. The errors are [H, W] float32 in levels of 0..255: how far a colour is from between those
+    inside and outside, less what the source itself has there; 0 off the edge. None if there is no edge.
     """
     import cv2
 
@@ -73,7 +72,7 @@ def edge_errors(frame: Picture, source: Picture) -> tuple[np.ndarray, np.ndarray
     change = np.sqrt(np.square(frame.astype(np.float32) - source).mean(axis=-1))
     changed = (change >= CHANGED).astype(np.uint8)
     changed = cv2.morphologyEx(changed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    changed = cv2.morphologyEx(changed, cv2.MORPH_CLOSE, window)  # what is left inside as a line is no outside
+    changed = cv2.morphologyEx(changed, cv2.MORPH_CLOSE, window)  # thin unchanged lines inside do not count as outside
     inside, outside = cv2.erode(changed, window) > 0, cv2.dilate(changed, window) == 0
     edge = ~inside & ~outside & _near(inside, 3 * reach) & _near(outside, 3 * reach) & _outline(source)
     if not edge.any() or changed.mean() > LARGEST_PART:
@@ -84,7 +83,7 @@ def edge_errors(frame: Picture, source: Picture) -> tuple[np.ndarray, np.ndarray
 
 
 def rim_picture(frame: Picture, source: Picture, side: int = 320) -> Picture:
-    """`frame` with its rims outlined."""
+    """Return `frame` with its rims outlined, enlarged to at least `side` pixels."""
     import cv2
 
     found = edge_errors(frame, source)
@@ -112,7 +111,7 @@ def _outline(picture: Picture) -> np.ndarray:
 
 
 def _beside(picture: Picture, inside: np.ndarray, outside: np.ndarray, reach: int) -> np.ndarray:
-    """[H, W] float32: how far each colour lies from the line between the mean colours nearby on either side."""
+    """Return [H, W] float32, how far each colour is from the line between the mean colours nearby on either side."""
     import cv2
 
     def mean(mask: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from adaflow_core.config import (
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.progress import Monitor
-from adaflow_core.report import visualize
+from adaflow_core.report import overlays, plots
 from adaflow_core.report.canvas import Picture
 from adaflow_core.types import Place, Plan
 from adaflow_core.version import __version__
@@ -160,22 +160,22 @@ def plan_arrays(plan: Plan) -> dict[str, np.ndarray]:
 def _pictures(plan: Plan, place: Place | None) -> dict[str, Callable[[], Picture]]:
     """What draws each picture, by its name."""
     pictures: dict[str, Callable[[], Picture]] = {
-        "keyframes.png": partial(visualize.keyframe_strip, plan),
-        "timeline.png": partial(visualize.timeline, plan),
-        "time_slice.png": partial(visualize.time_slice, plan),
+        "keyframes.png": partial(overlays.keyframe_strip, plan),
+        "timeline.png": partial(plots.plot_timeline, plan),
+        "time_slice.png": partial(plots.time_slice, plan),
     }
     if plan.layout.slimming:
-        ground = visualize.grounds(plan, most=_SHEET_SIDE)  # each is shown in all sheets but its own
+        ground = overlays.grounds(plan, most=_SHEET_SIDE)  # each is shown in all sheets but its own
         for q, keyframe in enumerate(plan.layout.keyframes.tolist()):
             pictures[_TOKENS.format(keyframe)] = partial(_token_sheet, plan, q, ground)
     if place is not None:
-        pictures["place.png"] = partial(visualize.place_strip, plan, place)
+        pictures["place.png"] = partial(overlays.place_strip, plan, place)
     return pictures
 
 
-def _token_sheet(plan: Plan, q: int, ground: Callable[[int], visualize.Ground]) -> Picture:
-    views = visualize.token_view(plan, q, plan.finest, ground)
-    return visualize.contact_sheet([picture for picture, _ in views])
+def _token_sheet(plan: Plan, q: int, ground: Callable[[int], overlays.Ground]) -> Picture:
+    views = overlays.token_view(plan, q, plan.finest, ground)
+    return overlays.tile([picture for picture, _ in views])
 
 
 def _pictures_of_the_last(folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Flicker: what changes from frame to frame although nothing moves it."""
+"""Flicker: change from frame to frame that is not due to motion."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import numpy as np
 
 from adaflow_core.progress import Monitor
 
-_SAMPLE = 24  # pairs of frames that are looked at
-TRUSTED = (
-    4.0  # levels of 0..255: where the source differs by more from the frame before, moved, its motion is not known
-)
+_SAMPLE = 24  # most pairs of frames that are looked at
+TRUSTED = 4.0  # levels of 0..255: where the source differs by more from the moved frame before, flow is not trusted
 
 
 def pairs_of(T: int, cuts: np.ndarray, edited: Sequence[int] | None = None) -> np.ndarray:
-    """[P] the frames that, as the one before them, are of the `edited`, by default all; none that begins a shot."""
+    """Return [P], the frames that are `edited` (default: all) as is the frame before, and do not begin a shot."""
     ids = np.arange(T) if edited is None else np.asarray(edited, np.int64)
     return np.setdiff1d(np.intersect1d(ids, ids + 1), cuts)
 
@@ -28,11 +26,11 @@ def flicker(
     *,
     monitor: Monitor,
 ) -> float | None:
-    """How much an edit `frames` [T, H, W, 3] uint8 of `source` changes along the source's motion, in levels of 0..255.
+    """Return how much more an edit changes along the source's motion than the source does, in levels of 0..255.
 
-    A mean over the pictures of those that are `edited`, by default all, less what the source changes along it; 0 is as
-    calm. None where its motion cannot be followed. Not over what was changed alone: true edits to a thing of another
-    shape have 9 to 37 levels there, as it does not move as the source does.
+    `frames` [T, H, W, 3] uint8 are the edit of `source`; those that are `edited` count (default: all). 0 is as calm as
+    the source; None if the motion cannot be followed. The mean is over whole pictures and not only over what was
+    changed: true edits to a thing of another shape have 9 to 37 levels there, as it does not move as the source does.
     """
     pairs = pairs_of(len(frames), cuts, edited)
     if not len(pairs):
@@ -50,7 +48,7 @@ def flicker(
 
 
 def _came_from(frame: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x and y [H, W] float32 in `before` of each pixel of `frame`: dense inverse search (Kroeger et al. 2016)."""
+    """Return x, y [H, W] float32 in `before` of each pixel of `frame`: dense inverse search (Kroeger et al. 2016)."""
     import cv2
 
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from adaflow_core.report.canvas import PAPER, PLACE, Picture, at_least
-from adaflow_core.report.visualize import stamp
 from adaflow_core.types import Grid, Plan
 
 
@@ -31,7 +30,7 @@ def shares(plan: Plan, frame: int) -> list[tuple[int, float]]:
 
 def shares_sentence(plan: Plan, frame: int) -> str:
     """`shares` in words."""
-    parts = [f"{weight:.0%} from keyframe {k + 1} ({stamp(plan, plan.layout.keyframes[k])})"
+    parts = [f"{weight:.0%} from keyframe {k + 1} ({plan.video.stamp(plan.layout.keyframes[k])})"
              for k, weight in shares(plan, frame)]  # fmt: skip
     return f"It takes {' and '.join(parts)}."
 
@@ -55,11 +54,13 @@ def matches(plan: Plan, frame: int, token: int) -> list[Match]:
 
 def match_view(plan: Plan, frame: int, token: int, side: int = 224) -> list[tuple[Picture, str]]:
     """The frame with the token marked, then every keyframe that it takes from with its match; with captions."""
-    items = [(mark(at_least(plan.video.frames[frame], side), plan.finest, token), f"the point · {stamp(plan, frame)}")]
+    items = [
+        (mark(at_least(plan.video.frames[frame], side), plan.finest, token), f"the point · {plan.video.stamp(frame)}")
+    ]
     for match in matches(plan, frame, token):
         at = plan.layout.keyframes[match.keyframe]
         picture = mark(at_least(plan.video.frames[at], side), plan.finest, match.token)
-        items.append((picture, f"{match.weight:.0%} from keyframe {match.keyframe + 1} · {stamp(plan, at)}"))
+        items.append((picture, f"{match.weight:.0%} from keyframe {match.keyframe + 1} · {plan.video.stamp(at)}"))
     return items
 
 

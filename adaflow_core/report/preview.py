@@ -14,7 +14,10 @@ from adaflow_core.video.types import Video
 
 
 def latent_preview(latents: np.ndarray, video: Video, samples: int = 4) -> Callable[[Tensor], Tensor]:
-    """A cheap picture of latents [K, 4, h, w] -> [K, h, w, 3] uint8, there: a linear map fitted on this video."""
+    """Return a function that makes small pictures [K, h, w, 3] uint8 of latents [K, 4, h, w], on their device.
+
+    It is a linear map from latents to colours, fitted on `samples` frames of this video: cheaper than decoding.
+    """
     chosen = np.unique(np.linspace(0, len(video) - 1, samples).round().astype(np.int64))
     sample = torch.from_numpy(latents[chosen]).float()  # [F, 4, h, w]
     pixels = torch.from_numpy(video.frames[chosen]).float().permute(0, 3, 1, 2)

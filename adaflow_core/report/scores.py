@@ -1,4 +1,4 @@
-"""What can be said of an edit without knowing what it should look like."""
+"""Scores of an edit that need no picture of what it should look like."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from adaflow_core.model.ddim import add_noise, predict_x0_eps
-from adaflow_core.progress import Monitor
+from adaflow_core.motion.flow import one_opencv_thread
+from adaflow_core.progress import Monitor, in_threads
 from adaflow_core.report.edges import edges
 from adaflow_core.report.flicker import flicker, pairs_of
 from adaflow_core.types import Plan
@@ -20,21 +21,22 @@ if TYPE_CHECKING:
     from adaflow_core.model.backbone import Backbone
 
 
-LOOKED_AT = 8  # frames that the model is asked about
-MOMENTS = (0.2, 0.4, 0.6, 0.8)  # of the noise schedule
-SAME = 8.0  # levels of 0..255: a root mean square change of the colours that is none
-STILL = 0.2  # levels: a mean change between frames that is none
-# Spread of what two prompts differ in over a frame, as a part of its mean, under which they differ all over it. On
-# eight pairs of the drawn world: objects and colours 1.2 to 2.7, backgrounds and styles 0.3 to 0.9.
+LOOKED_AT = 8  # most frames that the model judges
+MOMENTS = (0.2, 0.4, 0.6, 0.8)  # parts of the noise schedule at which it does
+SAME = 8.0  # levels of 0..255: a smaller root mean square change of a colour counts as none
+STILL = 0.2  # levels: a smaller mean change between frames counts as none
+# Deviation over a frame of the difference between two prompts' predictions, divided by its mean. Below this they differ
+# all over the frame. On eight pairs of the drawn world: objects and colours 1.2 to 2.7, backgrounds and styles 0.3 to
+# 0.9.
 LOCAL = 1.1
-# From here on a visitor is told. True edits of the drawn world have up to 15 % rims and 1 level of flicker; with the
-# smooth noise of 3 levels on each frame they have 2.7 levels and more. They agree with the prompt by 81 % and more.
+# From these values on the user is warned. True edits of the drawn world have up to 15 % rims and 1 level of flicker;
+# with smooth noise of 3 levels on each frame they have 2.7 levels and more. Their agreement is 81 % or more.
 RIMS, FLICKER = 0.18, 2.0
-UNSEEN = 0.1  # up to here too
+UNSEEN = 0.1  # the user is warned up to this agreement
 
 
 class Shown(NamedTuple):
-    """What a frame is to show."""
+    """What a frame should show."""
 
     prompt: str
     source_prompt: str  # what its source shows
@@ -45,13 +47,13 @@ class Shown(NamedTuple):
 class Scores:
     """Figures on one edit."""
 
-    agreement: float | None  # 0..1, see `look`; None: nothing is asked for that the source does not show, or in sight
-    untouched: float | None  # 0..1, share of the pixels that are as in the source; None: the prompt changes all of them
-    liveliness: float | None  # change from frame to frame, the source's is 1; None: the source stands still
+    agreement: float | None  # 0..1, see `look`; None: no frame should show anything that its source does not
+    untouched: float | None  # 0..1, share of pixels that are as in the source; None: the prompt changes all of them
+    liveliness: float | None  # change from frame to frame, divided by the source's; None: the source stands still
     flicker: float | None = None  # levels of 0..255, see `flicker`
     edge_error: float | None = None  # levels of 0..255, see `Edges`; None: what changed has no edge
     rims: float | None = None  # 0..1, share of the edge that is a rim
-    rim_frame: int | None = None  # the frame with most of them
+    rim_frame: int | None = None  # the frame with most rims
     residual: tuple[float, ...] | None = None  # [T] see `planning.residual.edited_residual`
 
     @property
@@ -78,9 +80,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class Look:
-    """What a model says of frames under two prompts."""
+    """How a model judges frames under two prompts."""
 
-    agreement: float  # 0..1: 0 is what it would draw for the other prompt, 1 for this one
+    agreement: float  # 0..1: 0 is what it would draw for the other prompt, 1 what it would for this one
     local: bool  # whether the prompts differ in one place
 
 
@@ -92,10 +94,10 @@ def score(
     monitor: Monitor,
     place: np.ndarray | None = None,  # [T, h, w] 0..1 on the latents' grid, the region that was to be edited
 ) -> Scores:
-    """`frames` [T, H, W, 3] uint8 are an edit of `plan`; `prompts` [T]: None where a frame is not edited."""
+    """Score an edit of `plan` with `frames` [T, H, W, 3] uint8; `prompts` [T] is None where a frame is not edited."""
     source, cuts, edited = plan.video.frames, plan.segments.cuts, [t for t, texts in enumerate(prompts) if texts]
     shares = np.ones(len(frames)) if place is None else place.mean(axis=(1, 2))
-    # Changed by hand alone, a frame is to show what its source does; so is one in which the region is not in sight.
+    # Frames changed only by hand should show what their source does, and so should frames without the region.
     asked = [
         texts if texts and texts.prompt != texts.source_prompt and share > 0 else None
         for texts, share in zip(prompts, shares, strict=True)
@@ -111,10 +113,10 @@ def score(
             looks.append(look(backbone, frames[part], texts.prompt, texts.source_prompt, within))
             everywhere.append(not looks[-1].local and not texts.surroundings)
             stage.advance(len(MOMENTS))
-    # An edit of the style is to change every pixel, but for those outside a region.
+    # An edit of the style should change every pixel, except outside a region.
     all_over = bool(everywhere) and all(everywhere) and place is None
     edge = None if all_over else edges(frames, source, edited, monitor=monitor)
-    # A frame that shows a sliver of the region says little of it.
+    # A frame that shows only a sliver of the region says little about it.
     agreement = np.average([found.agreement for found in looks], weights=shares[chosen]) if looks else None
     return Scores(
         agreement=None if agreement is None else float(agreement),
@@ -128,7 +130,7 @@ def score(
 
 
 def _looked_at(keyframes: np.ndarray, prompts: Sequence[Shown | None]) -> np.ndarray:
-    """[F] some of the keyframes that are to show something; of a range without one its middle."""
+    """Return [F], some of the keyframes with a prompt; the middle of a range of frames that has no keyframe."""
     found, start = list[int](), 0
     for texts, run in groupby(prompts):
         end = start + len(list(run))
@@ -142,14 +144,14 @@ def _looked_at(keyframes: np.ndarray, prompts: Sequence[Shown | None]) -> np.nda
 
 @torch.inference_mode()
 def look(backbone: Backbone, frames: np.ndarray, prompt: str, other: str, place: np.ndarray | None = None) -> Look:
-    """How far frames [F, H, W, 3] lie from what the model would draw for `other` towards what it would for `prompt`.
+    """Return how far frames [F, H, W, 3] are what the model draws for `prompt` (1) rather than for `other` (0).
 
-    `place` [F, h, w] 0..1: where that is asked; by default everywhere.
-    It predicts the clean latents from noisy ones under both prompts; the frames' own are projected on the line between
-    the two, so that each place weighs by how much the prompts differ there. What is left of the source there counts: of
-    the drawn world's true edits, halfway blends with the source and sources the model finds 81 to 102 %, 36 to 55 % and
-    -12 to 22 %. The diffusion model is its own classifier (Li et al. 2023, arXiv 2303.16203), so any checkpoint will do
-    and nothing else is loaded.
+    `place` [F, h, w] 0..1: where to look; by default everywhere.
+    The model predicts clean latents from noisy ones under both prompts. The frames' own latents are projected on the
+    line between the two predictions, so each place counts by how much the prompts differ there. What is left of the
+    source lowers the value: in the drawn world, true edits have 81 to 102 %, halfway blends with the source 36 to 55 %
+    and sources -12 to 22 %, before they are limited to 0..1. The diffusion model serves as the classifier (Li et al.
+    2023, arXiv 2303.16203), so any checkpoint will do and nothing else is loaded.
     """
     clean = backbone.encode(frames).float().cpu()
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -160,8 +162,8 @@ def look(backbone: Backbone, frames: np.ndarray, prompt: str, other: str, place:
         noisy = add_noise(schedule, clean, noise, timestep)
         drawn = []
         for text in (prompt, other):
-            states = backbone.embed(text).states.expand(len(frames), -1, -1)
-            predicted = backbone.predict(noisy, timestep, states).cpu().float()
+            prompt_embeds = backbone.embed(text).prompt_embeds.expand(len(frames), -1, -1)
+            predicted = backbone.predict(noisy, timestep, prompt_embeds).cpu().float()
             drawn.append(predict_x0_eps(schedule, noisy, predicted, timestep)[0])
         line = drawn[0] - drawn[1]  # [F, 4, h, w]
         size = line.square().sum(dim=1).sqrt().flatten(1)
@@ -172,14 +174,19 @@ def look(backbone: Backbone, frames: np.ndarray, prompt: str, other: str, place:
 
 
 def untouched(frames: np.ndarray, source: np.ndarray, *, monitor: Monitor) -> float:
-    """Share of the pixels [T, H, W] whose colour changed by less than `SAME`."""
-    shares = []
-    with monitor.stage("score", len(frames)) as stage:
-        for t in range(len(frames)):
-            change = frames[t].astype(np.float32) - source[t]
-            shares.append(float((np.square(change).mean(axis=-1) < SAME**2).mean()))
-            stage.advance()
-    return float(np.mean(shares))
+    """Return the share of the pixels [T, H, W] whose colour changed by less than `SAME`."""
+    import cv2
+
+    shares = np.empty(len(frames))
+
+    def compare(t: int) -> int:
+        change = cv2.absdiff(frames[t], source[t]).astype(np.int32)
+        shares[t] = (np.einsum("hwc,hwc->hw", change, change) < 3 * SAME**2).mean()
+        return 1
+
+    with monitor.stage("score", len(frames)) as stage, one_opencv_thread():
+        in_threads(compare, range(len(frames)), stage.advance)
+    return float(shares.mean())
 
 
 def liveliness(
@@ -190,23 +197,30 @@ def liveliness(
     *,
     monitor: Monitor,
 ) -> float | None:
-    """Mean change from frame to frame of those that are `edited`, by default all, as a part of the source's.
+    """Return the mean change from frame to frame, divided by the source's; None if the source stands still.
 
-    Cuts do not count. None where the source stands still.
+    Only pairs of frames count that are both `edited` (default: all) and in the same shot.
     """
-    pairs, changes = pairs_of(len(frames), cuts, edited), []
+    import cv2
+
+    pairs = pairs_of(len(frames), cuts, edited)
     if not len(pairs):
         return None
-    with monitor.stage("score", len(pairs)) as stage:
-        for t in pairs:
-            changes.append([np.abs(video[t].astype(np.int16) - video[t - 1]).mean() for video in (frames, source)])
-            stage.advance()
-    now, before = np.mean(changes, axis=0).tolist()
+    changes = np.empty((len(pairs), 2))
+
+    def compare(place: int) -> int:
+        t = pairs[place]
+        changes[place] = [cv2.norm(video[t], video[t - 1], cv2.NORM_L1) / video[t].size for video in (frames, source)]
+        return 1
+
+    with monitor.stage("score", len(pairs)) as stage, one_opencv_thread():
+        in_threads(compare, range(len(pairs)), stage.advance)
+    now, before = changes.mean(axis=0).tolist()
     return now / before if before > STILL else None
 
 
 def psnr(first: np.ndarray, second: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio in dB of uint8 pictures [..., H, W, 3], over `mask` [..., H, W] if given."""
+    """Return the peak signal-to-noise ratio (dB) of uint8 pictures [..., H, W, 3], over `mask` [..., H, W] if given."""
     difference = first.astype(np.float64) - second.astype(np.float64)
     if mask is not None:
         difference = difference[mask]

@@ -5,6 +5,7 @@ It is used as `AdaFlow` is, and every method of it gives the same but for roundi
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,8 +28,12 @@ from adaflow_core.team.processes import Processes, Server
 from adaflow_core.team.team import Team
 from adaflow_core.types import Embedding
 
-_FOLLOWED = ("plan", "edit", "draft", "edit_timeline", "retake", "replay", "region", "place", "score")
-_SHORT = ("check_prompt", "forecast_draft", "forecast_timeline", "forecast_retake")
+# The public methods of the engine, and whether each takes `progress` and `stop`.
+_METHODS = {
+    name: "progress" in inspect.signature(method).parameters
+    for name, method in vars(AdaFlow).items()
+    if inspect.isfunction(method) and not name.startswith("_")
+}
 
 
 class TeamEngine(AdaFlow):
@@ -105,7 +110,7 @@ def _asked(name: str) -> Callable[..., Any]:
     return ask
 
 
-for _name in (*_FOLLOWED, *_SHORT):
+for _name in _METHODS:
     setattr(TeamEngine, _name, _asked(_name))
 
 
@@ -122,10 +127,9 @@ def _serve(load: Callable[[], Backbone], root: Path, limit_bytes: int, team: Tea
     def answer(name: str, args: Any, kwargs: dict[str, Any], report: Report | None, stop: Stop) -> object:
         if name == "about":
             return backbone.name, engine.profile, backbone.device
-        result = getattr(engine, name)(
-            *args, **kwargs, **({"progress": report, "stop": stop} if name in _FOLLOWED else {})
-        )
+        followed = {"progress": report, "stop": stop} if _METHODS[name] else {}
+        result = getattr(engine, name)(*args, **kwargs, **followed)
         # Whoever asks has no GPU.
-        return replace(result, states=result.states.cpu()) if isinstance(result, Embedding) else result
+        return replace(result, prompt_embeds=result.prompt_embeds.cpu()) if isinstance(result, Embedding) else result
 
     return answer

@@ -11,7 +11,6 @@ import shutil
 import sys
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -22,9 +21,8 @@ import numpy as np
 from filelock import FileLock
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.progress import in_threads
 from adaflow_core.storage.arrays import allocated, any_finished
-from adaflow_core.storage.pictures import pictures_in
+from adaflow_core.storage.digests import size_and_crc
 
 Note = Callable[[str], None]
 Build = Callable[[Path], dict[str, Any]]
@@ -39,44 +37,12 @@ _GOING_ON = 24 * 3600.0  # seconds after its last step during which unfinished w
 _UNCERTAIN = 24 * 3600.0  # seconds after which a folder without a usable lock counts as abandoned
 _STALE = 7 * 24 * 3600.0  # seconds after which an unfinished build is removed
 _NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
-_BLOCK = 2**23  # bytes of a file that a thread takes for its checksum
 
 
 def cache_key(**settings: Any) -> str:
     """A digest of the settings."""
     text = json.dumps({"format": FORMAT, **settings}, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """A digest of a file's content, or of the names, sizes and times of a folder's pictures."""
-    if path.is_dir():
-        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in pictures_in(path)]
-        return hashlib.blake2b(json.dumps(states).encode(), digest_size=16).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def relative(path: Path, folder: Path) -> str:
-    """`path` as it lies from `folder`, for files that are moved together; a link by its own name.
-
-    Where a link leads, such as from the Hub's cache to one of its blobs, files have other names and belong to others.
-    """
-    whole = path.parent.resolve() / path.name
-    try:
-        return Path(os.path.relpath(whole, folder.resolve())).as_posix()
-    except ValueError:  # on another drive of Windows
-        return whole.as_posix()
-
-
-def checksum(path: Path) -> str:
-    """Of a file's content, or of the names and contents of a folder's pictures."""
-    if not path.is_dir():
-        return file_digest(path)
-    digest = hashlib.blake2b(digest_size=16)
-    for file in pictures_in(path):
-        digest.update(f"{file.name} {file_digest(file)}\n".encode())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -156,7 +122,7 @@ class Cache:
         with self._building(folder, resumable) as work:
             meta = build(work)
             made = [file for file in work.iterdir() if file.is_file() and file.name not in (_LOCK, _META)]
-            files = {file.name: _checksum(file) for file in made}
+            files = {file.name: size_and_crc(file) for file in made}
             (work / _META).write_text(json.dumps({"meta": meta, "files": files}), encoding="utf-8")
             meta = self._place(work, folder)
             self._verified.add(_state(folder, files))  # the checksums are from just now
@@ -274,7 +240,7 @@ class Cache:
             meta, files = content["meta"], content["files"]
             state = _state(folder, files)
             if state not in self._verified:
-                if any(_checksum(folder / name) != expected for name, expected in files.items()):
+                if any(size_and_crc(folder / name) != expected for name, expected in files.items()):
                     return None
                 self._verified.add(state)
         except PermissionError as problem:
@@ -434,20 +400,6 @@ def _room(file: Path) -> int:
     """Bytes on disk: an array of which a part is made has holes."""
     stat = file.stat()
     return stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
-
-
-def _checksum(file: Path) -> list[int]:
-    """Bytes, and a CRC-32 of those of the file's blocks: against damage, not against malice."""
-    size = file.stat().st_size
-
-    def of_block(begin: int) -> int:
-        with file.open("rb") as content:
-            content.seek(begin)
-            return zlib.crc32(content.read(_BLOCK))
-
-    blocks: list[int] = []
-    in_threads(of_block, range(0, size, _BLOCK), blocks.append)
-    return [size, zlib.crc32(",".join(map(str, blocks)).encode())]
 
 
 def _locked(path: Path) -> AbstractContextManager[object]:

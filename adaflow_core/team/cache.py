@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from adaflow_core.storage.cache import Build, Cache, Note
 from adaflow_core.team.team import ALONE, Team
+
+Found = tuple[Path, dict[str, Any], bool]  # what `Cache.get` returns
 
 
 @dataclass(frozen=True)
@@ -23,28 +26,44 @@ class SharedCache(Cache):
     def get(
         self, kind: str, key: str, build: Build, note: Note | None = None, *, resumable: bool = False,
         together: bool = False,
-    ) -> tuple[Path, dict[str, Any], bool]:  # fmt: skip
-        def looked_up(made: Build) -> tuple[Path, dict[str, Any], bool]:
-            return Cache.get(self, kind, key, made, note, resumable=resumable)
+    ) -> Found:  # fmt: skip
+        """Look up or build an entry; with `together` every process runs `build`, else the leader alone.
 
+        What the processes exchange for an entry that they build together:
+
+            | leader                       | others                  |                              |
+            |------------------------------|-------------------------|------------------------------|
+            | sends the folder of a build  | receive it              | only if the entry is missing |
+            | builds in it                 | build in it             | only if the entry is missing |
+            | waits                        | wait                    | only if the entry is missing |
+            | sends what `get` returns     | receive it              |                              |
+        """
+        look_up = partial(Cache.get, self, kind, key, note=note, resumable=resumable)
         if not together:
-            return self.team.lead(lambda: looked_up(build))
+            return self.team.lead(lambda: look_up(build))
+        return self._lead_build(look_up, build) if self.team.leads else self._follow_build(build)
 
-        def shared(folder: Path) -> dict[str, Any]:
+    def _lead_build(self, look_up: Callable[[Build], Found], build: Build) -> Found:
+        def build_with_others(folder: Path) -> dict[str, Any]:
             self.team.agree(folder)
             meta = build(folder)
             self.team.wait()
             return meta
 
-        found, nothing = None, cast("Path | None", None)
-        if self.team.leads:
-            found = looked_up(shared)
-            self.team.agree(nothing)  # is to be built, or no longer
-        elif (folder := self.team.agree(nothing)) is not None:
-            build(folder)
+        return self.team.agree(look_up(build_with_others))
+
+    def _follow_build(self, build: Build) -> Found:
+        received = self._receive()
+        if isinstance(received, Path):
+            build(received)
             self.team.wait()
-            self.team.agree(nothing)
-        return self.team.agree(found)  # type: ignore[return-value]
+            received = self._receive()
+        assert not isinstance(received, Path)
+        return received
+
+    def _receive(self) -> Path | Found:
+        """Return what the leader sends: the folder to build in, or the entry."""
+        return self.team.agree(cast("Path | Found", None))
 
     @contextmanager
     def part(self, kind: str, key: str) -> Iterator[Path]:

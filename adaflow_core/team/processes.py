@@ -7,7 +7,9 @@ call starts them anew. What was finished is in the cache.
 
 from __future__ import annotations
 
+import atexit
 import errno
+import math
 import os
 import secrets
 import shutil
@@ -34,6 +36,7 @@ from adaflow_core.team.team import Team, join, remove
 _GRACE = 3.0  # seconds within which the others must fail as one did, where all refuse what they were asked for
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PATIENCE = 0.2  # seconds between looks at the stop signal
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _WATCH = 1.0  # seconds between looks at whether who started a process is still there
 
 
@@ -62,11 +65,38 @@ class _Started:
         return all(process.is_alive() for process in self.processes) and self.folder.is_dir()
 
     def end(self) -> None:
+        atexit.unregister(self.end)
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.join()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """How the processes answered a call."""
+
+    by_rank: dict[int, BaseException | None]  # in the order in which they came; None: it succeeded
+    all_came: bool
+
+    @property
+    def failures(self) -> list[BaseException]:
+        return [problem for problem in self.by_rank.values() if problem is not None]
+
+    @property
+    def cause(self) -> BaseException:
+        """The failure to raise: an AdaFlowError if there is one, as its sentence is for the user."""
+        return next((problem for problem in self.failures if isinstance(problem, AdaFlowError)), self.failures[0])
+
+    @property
+    def processes_are_idle(self) -> bool:
+        """Whether all processes can take the next call.
+
+        A process that answered no longer waits for another in an exchange, but an unexpected exception may have left
+        its state half changed.
+        """
+        return self.all_came and all(isinstance(problem, AdaFlowError) for problem in self.failures)
 
 
 @dataclass
@@ -113,69 +143,70 @@ class Processes:
                 pack((name, args, kwargs), order / "task")
             try:
                 started.stopping.clear()
-                self._send(started, order)
+                self._send(started, order, stop)
                 answers = self._answers(started, report, stop)
-            except BaseException:  # an interruption too: they are in the middle of something
+            except BaseException:  # an interruption too: the processes are in the middle of the call
                 self.close()
                 raise
-            if failures := [problem for problem in answers if problem is not None]:
-                meant = [problem for problem in failures if isinstance(problem, AdaFlowError)]
-                # Who misses another waits for it: where all have answered, none is in the middle of something.
-                if len(answers) < self.size or len(meant) < len(failures):
+            if answers.failures:
+                if not answers.processes_are_idle:
                     self.close()
-                raise (meant or failures)[0]
+                raise answers.cause
             return unpack(order / "result")
         finally:
             shutil.rmtree(order, ignore_errors=True)  # memory maps of its files stay readable
             for file in started.folder.glob("*.npy"):  # of `Team.scratch`
                 remove(file)
 
-    def _send(self, started: _Started, order: Path) -> None:
-        for rank, (pipe, process) in enumerate(zip(started.pipes, started.processes, strict=True)):
+    def _send(self, started: _Started, order: Path, stop: Stop) -> None:
+        for rank, pipe in enumerate(started.pipes):
             try:
                 pipe.send(order)
             except OSError as problem:
-                raise _ended(process, rank, self.size) from problem
+                raise _ended(started, rank, stop) from problem
 
-    def _answers(self, started: _Started, report: Report | None, stop: Stop) -> list[BaseException | None]:
-        """None for success, or the failure, of each process that answered, in the order in which they did.
+    def _answers(self, started: _Started, report: Report | None, stop: Stop) -> _Answers:
+        """Wait for all processes; after a failure or a stop, for those that answer within `_GRACE` seconds.
 
-        They are all, or those that answered before a failure and soon after it.
+        Raises AdaFlowError if a process ends, `Stopped` if one has not answered after a stop.
         """
-        answers: list[BaseException | None] = []
-        open_pipes, deadline = list(started.pipes), float("inf")
+        answers: dict[int, BaseException | None] = {}
+        pipes = {pipe: rank for rank, pipe in enumerate(started.pipes)}  # of processes that have not answered
         ends = {process.sentinel: rank for rank, process in enumerate(started.processes)}
-        while open_pipes and time.monotonic() < deadline:
+        deadline = math.inf
+        while pipes and time.monotonic() < deadline:
             if stop():
                 started.stopping.set()
-                deadline = min(deadline, time.monotonic() + _GRACE)
-            for ready in wait([*open_pipes, *ends], timeout=_PATIENCE):
+            for ready in wait([*pipes, *ends], timeout=_PATIENCE):
                 if not isinstance(ready, Connection):
-                    raise _ended(started.processes[ends[ready]], ends[ready], self.size)
+                    raise _ended(started, ends[ready], stop)
                 try:
                     said = ready.recv()
                 except (EOFError, OSError):
-                    continue  # its end is seen next
-                if isinstance(said, Progress):
-                    if report is not None:
-                        report(said)
-                    continue
-                open_pipes.remove(ready)
-                answers.append(said)
-                if said is not None:
-                    deadline = min(deadline, time.monotonic() + _GRACE)
-        if open_pipes and started.stopping.is_set():
+                    continue  # the process has ended: the next `wait` returns its sentinel
+                if not isinstance(said, Progress):
+                    answers[pipes.pop(ready)] = said
+                elif report is not None:
+                    report(said)
+            failed = any(problem is not None for problem in answers.values())
+            if deadline == math.inf and (failed or started.stopping.is_set()):
+                deadline = time.monotonic() + _GRACE
+        if pipes and started.stopping.is_set():
             raise Stopped
-        return answers
+        return _Answers(answers, all_came=not pipes)
 
 
-def _ended(process: Any, rank: int, size: int) -> AdaFlowError:
+def _ended(started: _Started, rank: int, stop: Stop) -> AdaFlowError | Stopped:
+    """Return what to raise for a process that ended in a call: `Stopped` if a stop was asked for, which may end it."""
+    process = started.processes[rank]
     process.join()
+    if stop():
+        return Stopped()
     code = process.exitcode
     how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
     return AdaFlowError(
-        f"process {rank + 1} of the {size} that work on this film {how}; memory may have run out. Run it again: what "
-        "was finished is kept"
+        f"process {rank + 1} of the {len(started.processes)} that work on this film {how}; memory may have run out. "
+        "Run it again: what was finished is kept"
     )
 
 
@@ -190,6 +221,30 @@ def _handing_over() -> Iterator[None]:
         raise no_room(problem) from problem
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Block SIGINT and SIGTERM in this thread, and in the processes that it starts until they unblock them.
+
+    A process imports torch for seconds before `_serve` can ignore signals. Windows has no masks of signals.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ignore_signals() -> None:
+    """Leave Ctrl+C and SIGTERM, which go to all processes of a group, to the process that asks: it ends the others."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+
 def _start(make: Make, size: int) -> _Started:
     context = get_context("spawn")
     folder = Path(tempfile.mkdtemp(prefix="adaflow-team-"))
@@ -199,11 +254,14 @@ def _start(make: Make, size: int) -> _Started:
         process = context.Process(
             target=_serve, args=(make, rank, size, folder, theirs, stopping), name=f"adaflow {rank}", daemon=True
         )
-        process.start()
+        with _signals_held_back():
+            process.start()
         theirs.close()
         processes.append(process)
         pipes.append(ours)
-    return _Started(folder, stopping, processes, pipes)
+    started = _Started(folder, stopping, processes, pipes)
+    atexit.register(started.end)  # before multiprocessing's own, which sends SIGTERM, that they ignore, and waits
+    return started
 
 
 def _serve(make: Make, rank: int, size: int, folder: Path, pipe: Connection, stopping: Any) -> None:
@@ -211,7 +269,7 @@ def _serve(make: Make, rank: int, size: int, folder: Path, pipe: Connection, sto
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
     # They are all of this machine: no name of it is asked for.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the process that asks
+    _ignore_signals()
     server: Server | None = None
     while True:
         try:

@@ -14,7 +14,7 @@ from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 
 from adaflow_core.progress import Monitor
-from adaflow_core.video.reader import OPTIONS
+from adaflow_core.video.coded.container import OPTIONS
 
 # Copied packet by packet, as every browser plays them in an mp4; anything else becomes AAC.
 _COPIED = ("aac", "mp3")

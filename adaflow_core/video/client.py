@@ -24,7 +24,8 @@ import numpy as np
 
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.progress import Monitor
-from adaflow_core.video.types import CONVERT, LIGHT, VideoInfo
+from adaflow_core.video.coded.remedies import CONVERT
+from adaflow_core.video.types import LIGHT, VideoInfo
 
 STALL = 30.0  # seconds without a sign of life after which a process is ended; it gives one twice a second
 _LOOK = 0.1  # seconds between two looks at the clock and the stop signal

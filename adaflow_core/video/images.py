@@ -1,4 +1,7 @@
-"""Pictures read as a video, by the same three functions as `reader`: a folder of numbered ones, or an animated WebP."""
+"""Pictures read as a video: a folder of numbered ones, or an animated WebP.
+
+`index_of`, `probe` and `frames_from` take and give what those of `coded.index` and `reader` do for a file.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from PIL import Image, ImageCms, ImageOps
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.pictures import has_the_name_of_a_picture, pictures_in
-from adaflow_core.video.reader import Index
+from adaflow_core.video.coded.index import Index
 from adaflow_core.video.types import LIGHT, VideoInfo
 
 RATE = Fraction(24)  # pictures have none
@@ -152,7 +155,7 @@ def frames_from(
 
 def is_picture(path: Path) -> bool:
     """Whether it is one picture, by its name."""
-    return has_the_name_of_a_picture(path) and path.is_file()
+    return has_the_name_of_a_picture(path) and os.path.isfile(path)
 
 
 def read_picture(path: Path, ground: int = LIGHT) -> np.ndarray:

@@ -12,9 +12,6 @@ import numpy as np
 
 from adaflow_core.errors import AdaFlowError
 
-# The remedy for a video that cannot be read.
-CONVERT = "convert it with: ffmpeg -i INPUT -pix_fmt yuv420p OUTPUT.mp4"
-
 DARK, LIGHT = 0, 255  # levels of what lies under transparent pictures: under masks, under all others
 
 
@@ -77,6 +74,16 @@ class Video:
     def seconds_in(self, frame: int) -> float:
         """When a frame begins after these frames' first, as settings count."""
         return self.seconds(frame) - self.seconds(0)
+
+    def stamp(self, frame: int) -> str:
+        """When a frame is, and its number, as settings take them: "1.20 s, frame 24".
+
+        Of a range of a file's frames both count from its first; the file's own stand beside them, as in
+        "0.20 s (1.20 s), frame 4 (24)".
+        """
+        number = int(frame)
+        in_file = (f" ({self.seconds(number):.2f} s)", f" ({self.start + number})") if self.start else ("", "")
+        return f"{self.seconds_in(number):.2f} s{in_file[0]}, frame {number}{in_file[1]}"
 
     @property
     def size(self) -> tuple[int, int]:

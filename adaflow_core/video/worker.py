@@ -57,11 +57,12 @@ class Source:
     def __init__(self, path: Path, answers: Answers) -> None:
         self.path, self.answers, self.monitor = path, answers, Monitor(stop=answers.alive)
         self._of_pictures = path.is_dir() or _is_webp(path)
-        self._reader = import_module(f"adaflow_core.video.{'images' if self._of_pictures else 'reader'}")
+        names = ("images", "images") if self._of_pictures else ("coded.index", "reader")
+        self._indexer, self._reader = (import_module(f"adaflow_core.video.{name}") for name in names)
 
     @cached_property
     def index(self) -> Any:
-        return self._reader.index_of(self.path, self.monitor)
+        return self._indexer.index_of(self.path, self.monitor)
 
     @cached_property
     def info(self) -> VideoInfo:

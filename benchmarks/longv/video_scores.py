@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from adaflow_core.progress import Monitor
+from adaflow_core.video.coded.index import index_of
 from adaflow_core.video.decode import probe
 from adaflow_core.video.pixels import upright_rgb
-from adaflow_core.video.reader import frames_from, index_of
+from adaflow_core.video.reader import frames_from
 from benchmarks.longv.data import Film
 from benchmarks.metrics import warp_error
 from scenes.training.classifier import ATTRIBUTES, Judge

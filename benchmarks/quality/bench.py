@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.forecast import KIND as CALIBRATION
+from adaflow_core.editing.forecasting.forecast import KIND as CALIBRATION
 from adaflow_core.engine import AdaFlow
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.storage.cache import Cache

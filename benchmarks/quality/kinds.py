@@ -34,9 +34,9 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion, laplace
 
-from adaflow_core.config import PRESETS, EditConfig, PlanConfig
+from adaflow_core.config import PRESETS, EditConfig, FilledEdit, PlanConfig
 from adaflow_core.engine import AdaFlow
-from adaflow_core.engine.edit_job import EditJob
+from adaflow_core.engine.edit_place import EditPlace
 from adaflow_core.storage.cache import Cache
 from adaflow_core.video.types import Video
 from benchmarks.metrics import psnr, warp_error
@@ -153,12 +153,14 @@ def true_place(engine: AdaFlow, pair: Pair) -> Iterator[None]:
     place = F.max_pool2d(F.max_pool2d(region, factor), 3, stride=1, padding=1)[:, 0].numpy()
     rows = {frame.tobytes(): row for frame, row in zip(pair.source, place, strict=True)}
 
-    def told(job: EditJob, video: Video, _latents: np.ndarray, _keyframes: np.ndarray) -> np.ndarray | None:
-        if pair.region.all() or not job.config.focus:  # everywhere
+    def told(
+        _judge: EditPlace, config: FilledEdit, video: Video, _latents: np.ndarray, _keyframes: np.ndarray
+    ) -> np.ndarray | None:
+        if pair.region.all() or not config.focus:  # everywhere
             return None
         return np.stack([rows[frame.tobytes()] for frame in video.frames])
 
-    with patch.object(EditJob, "_found", told):
+    with patch.object(EditPlace, "find", told):
         yield
 
 

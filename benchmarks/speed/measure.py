@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adaflow_core.config import PRESETS, EditConfig, PlanConfig, resolve_edit
+from adaflow_core.config import PRESETS, EditConfig, FilledEdit, PlanConfig, resolve_edit
 from adaflow_core.editing.agreement import agreeing_steps
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
@@ -138,7 +138,6 @@ class Measurement:
     def _planned(self, engine: AdaFlow, plan: Plan, edit_config: EditConfig, region: Region | None) -> None:
         T, K = self.given.frames, len(plan.layout.keyframes)
         resolved = resolve_edit(edit_config, engine.profile, plan.config)
-        assert resolved.steps and resolved.inversion_steps and resolved.agreements is not None
         agreeing = agreeing_steps(resolved.agreements, resolved.steps)
         self.rounds, self.clock.keyframes = resolved.steps + len(agreeing), K
         self.clock.agreeing = frozenset(done + number for number, done in enumerate(agreeing))
@@ -152,7 +151,7 @@ class Measurement:
         self.results["keyframes"], self.results["tokens_kept"] = K, plan.tokens_kept
         self.results["forecast"] = {"seconds": plan.forecast.seconds, "gib": plan.forecast.peak_memory_bytes / GIB}
 
-    def _count_work(self, plan: Plan, resolved: EditConfig, edited: int) -> None:
+    def _count_work(self, plan: Plan, resolved: FilledEdit, edited: int) -> None:
         counts = resolved, self.given.frames, edited
         self.work = stage_work(self.backbone, self.passes, plan.layout, *counts)
         if self.window is not None:

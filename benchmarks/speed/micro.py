@@ -11,8 +11,8 @@ import torch
 
 from adaflow_core.config import EditConfig, PlanConfig, resolve_edit, resolve_plan
 from adaflow_core.editing.attention import extended_attention
-from adaflow_core.editing.calibration import attention_widths
 from adaflow_core.editing.editor import Editor
+from adaflow_core.editing.forecasting.calibration import attention_widths
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.ddim import edit_timesteps
 from adaflow_core.planning.correspondence import correspond

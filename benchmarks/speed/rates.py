@@ -56,7 +56,7 @@ class Rates:
         self.device, self.dtype = backbone.device, backbone.dtype
         self.passes = count_passes(backbone, width, height)
         self.grids = backbone.grids(width, height)
-        self.states = backbone.embed("a film").states
+        self.prompt_embeds = backbone.embed("a film").prompt_embeds
 
     # --- what the sections share ------------------------------------------------------------------
 
@@ -98,12 +98,13 @@ class Rates:
 
         With `changes` the source's branch rides along.
         """
-        state = EditState(attend=self.backbone.attend, gather=self.backbone.gather, edits=1, prompts=1)
-        with editing_attention(self.backbone.unet, state), state.during(KeyframePass(keep_outputs=True)):
-            self.backbone.predict(self.latents(1), 500, self.states)
+        state = EditState(attend=self.backbone.attend, gather=self.backbone.gather)
+        keyframes = KeyframePass(edits=1, prompts=1, keep_outputs=True)
+        with editing_attention(self.backbone.unet, state), state.during(keyframes):
+            self.backbone.predict(self.latents(1), 500, self.prompt_embeds)
         for layer, own in state.outputs.items():
             state.outputs[layer] = own.expand(2, K, -1, -1).contiguous()
-        state.edits, state.changes = 2, changes
+        state.changes = changes
         propagation = PropagationPass(
             slots=torch.randint(0, K, (frames, 2), device=self.device),
             index={g.n: torch.randint(0, g.n, (frames, 2, g.n), device=self.device) for g in self.grids},
@@ -111,9 +112,10 @@ class Rates:
                 g.n: torch.full((frames, 2, g.n), 0.5, device=self.device, dtype=torch.float16) for g in self.grids
             },
             source=changes,
+            prompts=1,
         )
         latents = self.latents((2 + changes) * frames)
-        return state, propagation, lambda: self.backbone.predict(latents, 500, self.states)
+        return state, propagation, lambda: self.backbone.predict(latents, 500, self.prompt_embeds)
 
     # --- sections ---------------------------------------------------------------------------------
 
@@ -136,8 +138,8 @@ class Rates:
 
         def bare(frames: int, layout: torch.memory_format) -> Callable[[], Any]:
             sample = self.latents(frames).to(self.dtype, memory_format=layout)
-            states = self.states.expand(frames, -1, -1)
-            return lambda: unet(sample, time_, encoder_hidden_states=states, return_dict=False)
+            prompt_embeds = self.prompt_embeds.expand(frames, -1, -1)
+            return lambda: unet(sample, time_, encoder_hidden_states=prompt_embeds, return_dict=False)
 
         for layout in (torch.contiguous_format, torch.channels_last):
             unet.to(memory_format=layout)
@@ -147,10 +149,10 @@ class Rates:
             self.profile(f"whole pass, 32 frames, {name}", bare(32, layout))
         with frame_attention(unet, PassState(attend=self.backbone.attend, prompts=1)):
             for frames in (32, 64):
-                work = partial(self.backbone.predict, self.latents(frames), 500, self.states)
+                work = partial(self.backbone.predict, self.latents(frames), 500, self.prompt_embeds)
                 yield {"layout": name, "texts": "shared", **self.timed(work, frames, self.passes.whole)}
             self.profile("whole pass, 32 frames, shared texts", partial(self.backbone.predict, self.latents(32), 500,
-                                                                        self.states))  # fmt: skip
+                                                                        self.prompt_embeds))  # fmt: skip
         with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION], set_priority=True):
             row = self.timed(bare(32, torch.channels_last), 32, self.passes.whole)
             yield {"layout": "channels_last", "attention": "cudnn", **row}

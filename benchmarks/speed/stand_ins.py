@@ -104,7 +104,7 @@ def _random_text_encoder(tokenizer: Any) -> Any:
 def check_finite(backbone: Backbone, width: int, height: int) -> None:
     """Raises AdaFlowError where a pass of the UNet or of the autoencoder overflows."""
     latents = torch.randn(1, 4, height // backbone.factor, width // backbone.factor)
-    prediction = backbone.predict(latents, 500, backbone.embed("").states)
+    prediction = backbone.predict(latents, 500, backbone.embed("").prompt_embeds)
     picture = backbone.encode(backbone.decode(latents))
     for name, values in (("the UNet", prediction), ("the autoencoder", picture)):
         if not torch.isfinite(values).all():

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from adaflow_core.config import EditConfig
+from adaflow_core.config import FilledEdit
 from adaflow_core.editing.agreement import agreeing_steps
-from adaflow_core.editing.calibration import attention_widths
+from adaflow_core.editing.forecasting.calibration import attention_widths
 from adaflow_core.editing.injection import injected_conv
 from adaflow_core.model.attention import Halt, forward_hook
 from adaflow_core.model.backbone import Backbone
@@ -101,15 +101,12 @@ def resized(layout: EditLayout, grids: list[Grid]) -> EditLayout:
 
 
 def stage_work(
-    backbone: Backbone, passes: Passes, layout: EditLayout, config: EditConfig, frames: int, edited: int
+    backbone: Backbone, passes: Passes, layout: EditLayout, config: FilledEdit, frames: int, edited: int
 ) -> dict[str, int]:
     """Stage -> needed operations of `frames`, `edited` of which pass through the model.
 
-    `config` with every value filled in. The edit's operations are split by kind of pass.
+    The edit's operations are split by kind of pass.
     """
-    assert config.steps and config.inversion_steps
-    assert config.injection_attention is not None and config.injection_conv is not None
-    assert config.agreements is not None
     S, K, T, F = config.steps, len(layout.keyframes), frames, edited
     rows = S + len(config.guided_steps)  # of the edit, one for each prompt and step
     factor = config.inversion_steps // S

@@ -7,8 +7,11 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from fsspec import register_implementation
+from fsspec.implementations.memory import MemoryFileSystem
 
 from adaflow_core.batch.files import Storage, join
 from adaflow_core.batch.manifest import Clip, read_manifest, write_manifest
@@ -82,6 +85,36 @@ def test_what_cannot_be_reached_names_the_remedy(tmp_path: Path) -> None:
     assert join("clips", "/data/a.mp4") == "/data/a.mp4" and join("clips", "gs://b/a.mp4") == "gs://b/a.mp4"
 
 
+class _Locked(MemoryFileSystem):
+    """A bucket whose package has no credentials: it raises an exception of its own, as botocore does."""
+
+    protocol = "locked"
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise type("NoCredentialsError", (Exception,), {})("Unable to locate credentials")
+
+    exists = find = cat_file = pipe_file = put_file = get_file = _refuse
+
+
+def test_a_bucket_without_credentials_ends_with_a_sentence(tmp_path: Path) -> None:
+    register_implementation("locked", _Locked, clobber=True)
+    (tmp_path / "film.mp4").write_bytes(b"")
+    bucket = Storage("locked://bucket")
+    for use in (
+        lambda: bucket.exists("a"),
+        lambda: bucket.names("rows", ".json"),
+        lambda: bucket.read("a"),
+        lambda: bucket.find_json("a"),
+        lambda: bucket.read_all("rows", ".json"),
+        lambda: bucket.write("a", b""),
+        lambda: bucket.put(tmp_path / "film.mp4", "a"),
+        lambda: bucket.fetch("a", tmp_path),
+        lambda: read_manifest("locked://bucket/manifest.jsonl"),
+    ):
+        with pytest.raises(AdaFlowError, match=r"locked://bucket/.* \(Unable to locate credentials\)"):
+            use()
+
+
 def test_manifests_are_read_with_their_defaults(tmp_path: Path) -> None:
     lines = [
         {"video": "clips/a.mp4", "prompt": "a cat", "source_prompt": "a dog", "frames": "0:8", "size": "64x64"},
@@ -132,6 +165,31 @@ def test_a_wrong_line_is_named(line: str, names: str, tmp_path: Path) -> None:
     with pytest.raises(AdaFlowError, match="line 2") as told:
         read_manifest(str(path))
     assert names in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ('{"video": "a.mp4", "prompt": "x", "frames": 48}', 'frames is 48; write it in quotes, as "0:48"'),
+        ('{"video": "a.mp4", "prompt": "x", "frames": [0, 48]}', "frames is"),
+        ('{"video": "a.mp4", "prompt": "x", "size": 512}', 'size is 512; write it in quotes, as "672x384"'),
+        ('{"video": "a.mp4", "prompt": "x", "source_prompt": 5}', "source_prompt is 5"),
+        ('{"video": "a.mp4", "prompt": "x", "meta": "m"}', "meta must be"),
+        ('{"video": "a.mp4", "prompt": "x", "frames": 0}', "frames is 0"),
+        ('{"video": "a.mp4", "prompt": "x", "size": false}', "size is false"),
+        ('{"video": "a.mp4", "prompt": "x", "source_prompt": []}', "source_prompt is []"),
+        ('{"video": "a.mp4", "prompt": "x", "meta": []}', "meta must be"),
+        ('{"video": "a.mp4", "prompt": "x", "id": false}', "id is false"),
+        ('{"video": "a", "prompt": "x", "fps": "12"}', 'fps is "12"; write a number above 0, as 24'),
+        ('{"video": "a", "prompt": "x", "fps": 0}', "fps is 0"),
+        ('{"video": "a", "prompt": "x", "fps": NaN}', "fps is NaN"),
+    ],
+)
+def test_values_of_another_kind_are_told_with_their_line(line: str, names: str, tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"video": "b.mp4", "prompt": "x", "frames": null}\n' + line)
+    with pytest.raises(AdaFlowError, match="line 2") as problem:
+        read_manifest(str(tmp_path / "m.jsonl"))
+    assert names in str(problem.value)
 
 
 def test_an_empty_manifest_is_told(tmp_path: Path) -> None:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +14,16 @@ from PIL import Image
 
 from adaflow_core.batch import run as batch
 from adaflow_core.batch.files import Storage
-from adaflow_core.batch.manifest import Clip, read_manifest
-from adaflow_core.batch.pool import InTurn, RayPool
-from adaflow_core.batch.run import Job, gather, perform, run, tasks_of
-from adaflow_core.cli.arguments import parser
-from adaflow_core.cli.bar import Bar
-from adaflow_core.cli.batches import run_batch
+from adaflow_core.batch.manifest import Clip
+from adaflow_core.batch.pool import InTurn
+from adaflow_core.batch.run import run, tasks_of
+from adaflow_core.batch.table import gather
+from adaflow_core.batch.task import Job, Outcome
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
-from adaflow_core.model.loading import EMBEDDED
 from adaflow_core.progress import Progress
-
-CLIPS = EMBEDDED.parent / "clips"
-needs_model = pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model is not in assets/")
-METHODS = {
-    "adaflow": (PlanConfig(keyframes=1), EditConfig(steps=1)),
-    "per-frame": (PlanConfig(method="per-frame"), EditConfig(steps=1)),
-}
-
-
-def clip(name: str, **changes: Any) -> Clip:
-    prompts = {"foreground": "a blue ball", "style": "a red ball, comic style"}
-    return replace(
-        Clip(name, str(CLIPS / "ball.mp4"), prompts, "a red ball", frames="0:2", size="64x64"),
-        **changes,
-    )
-
-
-@dataclass(frozen=True)
-class Length:
-    """A scorer that says how many bytes an edit has."""
-
-    version: int = 1
-
-    def identity(self) -> dict[str, Any]:
-        return {"version": self.version}
-
-    def score(self, clip: Clip, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
-        assert source.is_file() and clip.prompts[prompt]
-        return {"bytes": edited.stat().st_size}
+from helpers.batches import CLIPS, METHODS, Length, clip, needs_model
 
 
 @dataclass(frozen=True)
@@ -68,12 +32,6 @@ class Failing(Length):
 
     def score(self, clip: Clip, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
         raise RuntimeError("out of memory")
-
-
-@pytest.fixture
-def job(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    cache = tmp_path_factory.getbasetemp() / "batch-cache"
-    return Job(out=str(tmp_path / "out"), device="cpu", cache=str(cache), scorer=Length())
 
 
 def stamps(job: Job, folder: str) -> dict[str, int]:
@@ -165,16 +123,6 @@ def test_the_stop_signal_ends_a_batch_with_its_table(job: Job) -> None:
 
 
 @needs_model
-def test_the_table_is_parquet_where_pyarrow_is(job: Job) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (requirements-batch.txt)")
-    run(job, [clip("one")], {"adaflow": METHODS["adaflow"]}, say=lambda _: None)
-    table = parquet.read_table(Path(job.out) / "table.parquet")
-    assert table.num_rows == 2 and set(table["method"].to_pylist()) == {"adaflow"}
-    assert json.loads(table["settings"][0].as_py())["edit"]["steps"] == 1
-    assert min(table["scores.bytes"].to_pylist()) > 0
-
-
-@needs_model
 def test_the_command_edits_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest, frames = tmp_path / "m.jsonl", tmp_path / "frames"
     frames.mkdir()
@@ -199,41 +147,6 @@ def test_the_command_edits_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*command, "--preset", "fast"]) == 0
     assert "1 edit made" in capsys.readouterr().out
     assert (tmp_path / "out/videos/a/0/fast-per-frame.mp4").is_file()
-
-
-@pytest.mark.parametrize(
-    ("line", "names"),
-    [
-        ('{"video": "a.mp4", "prompt": "x", "frames": 48}', 'frames is 48; write it in quotes, as "0:48"'),
-        ('{"video": "a.mp4", "prompt": "x", "frames": [0, 48]}', "frames is"),
-        ('{"video": "a.mp4", "prompt": "x", "size": 512}', 'size is 512; write it in quotes, as "672x384"'),
-        ('{"video": "a.mp4", "prompt": "x", "source_prompt": 5}', "source_prompt is 5"),
-        ('{"video": "a.mp4", "prompt": "x", "meta": "m"}', "meta must be"),
-        ('{"video": "a.mp4", "prompt": "x", "frames": 0}', "frames is 0"),
-        ('{"video": "a.mp4", "prompt": "x", "size": false}', "size is false"),
-        ('{"video": "a.mp4", "prompt": "x", "source_prompt": []}', "source_prompt is []"),
-        ('{"video": "a.mp4", "prompt": "x", "meta": []}', "meta must be"),
-        ('{"video": "a.mp4", "prompt": "x", "id": false}', "id is false"),
-        ('{"video": "a", "prompt": "x", "fps": "12"}', 'fps is "12"; write a number above 0, as 24'),
-        ('{"video": "a", "prompt": "x", "fps": 0}', "fps is 0"),
-        ('{"video": "a", "prompt": "x", "fps": NaN}', "fps is NaN"),
-    ],
-)
-def test_values_of_another_kind_are_told_with_their_line(line: str, names: str, tmp_path: Path) -> None:
-    (tmp_path / "m.jsonl").write_text('{"video": "b.mp4", "prompt": "x", "frames": null}\n' + line)
-    with pytest.raises(AdaFlowError, match="line 2") as problem:
-        read_manifest(str(tmp_path / "m.jsonl"))
-    assert names in str(problem.value)
-
-
-def test_another_video_precision_or_way_of_editing_is_another_edit(monkeypatch: pytest.MonkeyPatch) -> None:
-    job, task = Job(out="out"), next(tasks_of([clip("one", video="a.mp4", folder="/here")], METHODS, 1))
-    digest = task.digest("style", job)
-    assert digest != replace(task, clip=replace(task.clip, folder="/there")).digest("style", job)
-    assert digest != replace(task, clip=replace(task.clip, fps=12)).digest("style", job)
-    assert digest != task.digest("style", replace(job, dtype="float32"))
-    monkeypatch.setattr(batch, "MADE", batch.MADE + 1)  # as after an upgrade
-    assert digest != task.digest("style", job)
 
 
 def test_edits_that_are_there_have_not_failed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +174,7 @@ def test_a_damaged_row_or_score_is_a_missing_one(job: Job, monkeypatch: pytest.M
     prompts = dict.fromkeys(("whole", "empty", "torn", "list", "bare", "score"), "a blue ball")
     task = next(tasks_of([clip("one", prompts=prompts)], {"adaflow": METHODS["adaflow"]}, 1))
     asked: list[str] = []
-    monkeypatch.setattr(batch, "perform", lambda task, job, **_: asked.append("made") or batch.Outcome())
+    monkeypatch.setattr(batch, "perform", lambda task, job, **_: asked.append("made") or Outcome())
 
     def there(say: Callable[[str], None]) -> int:
         return run(job, [task.clip], {"adaflow": METHODS["adaflow"]}, say=say).kept
@@ -298,7 +211,7 @@ def test_workers_get_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / name).mkdir()
     (tmp_path / "pixel.safetensors").touch()
     given: list[Job] = []
-    monkeypatch.setattr(batch, "perform", lambda task, job, **_: given.append(job) or batch.Outcome())
+    monkeypatch.setattr(batch, "perform", lambda task, job, **_: given.append(job) or Outcome())
     job = Job(out="out", cache="cache", model="./model --lora=pixel.safetensors=0.8 --vae=owner/name")
     run(job, [clip("one")], {"adaflow": METHODS["adaflow"]}, say=lambda _: None)
     model = f"{tmp_path}/model --lora={tmp_path}/pixel.safetensors=0.8 --vae=owner/name"
@@ -317,7 +230,7 @@ def test_progress_with_ray_counts_what_is_done_and_no_row_of_other_settings(
         def map(self, work: Any, tasks: Any, stop: Any) -> Any:  # type: ignore[override]
             for task in tasks:
                 yield None
-                yield task, batch.Outcome(made=2)
+                yield task, Outcome(made=2)
             yield None
 
     monkeypatch.setattr(batch, "RayPool", lambda *_, **__: Pool())
@@ -349,132 +262,9 @@ def test_bad_input_to_a_batch_ends_with_one_line(tmp_path: Path, capsys: pytest.
         assert len(told) == 1 and names in told[0]
 
 
-def test_the_cache_grows_as_the_machine_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs: list[Job] = []
-    monkeypatch.setattr(AdaFlow, "from_pretrained", lambda *_, **given: given["cache"])
-    monkeypatch.setattr(batch, "run", lambda job, *_, **__: jobs.append(job))
-    for more in ([], ["--cache-gb=3"]):
-        arguments = parser().parse_args(["batch", "none.jsonl", f"--cache={tmp_path}", *more])
-        run_batch(arguments, [], {}, None, Bar(), lambda: False)
-
-    def limits() -> list[float]:
-        given = [(job.model, job.device, job.dtype, job.attention, job.cache, job.cache_gb) for job in jobs]
-        caches = [batch._engine.__wrapped__(*each) for each in given]
-        assert {cache.root for cache in caches} == {tmp_path}
-        return [cache.limit_bytes / 2**30 for cache in caches]
-
-    monkeypatch.delenv("ADAFLOW_CACHE_GB", raising=False)
-    assert limits() == [100, 3]
-    monkeypatch.setenv("ADAFLOW_CACHE_GB", "10")
-    assert limits() == [10, 3]
-
-
 def test_workers_get_different_clips() -> None:
     clips = [clip(name) for name in "abcde"]
     order = [(task.clip.id, task.method) for task in tasks_of(clips, METHODS, 2)]
     assert order[:4] == [("a", "adaflow"), ("b", "adaflow"), ("a", "per-frame"), ("b", "per-frame")]
     assert len(order) == len(set(order)) == 10
     assert next(tasks_of(clips, METHODS, 2)).plan.source_prompt == "a red ball"
-
-
-def test_without_rows_there_is_no_table(tmp_path: Path) -> None:
-    assert gather(Storage(str(tmp_path))) == [] and list(tmp_path.iterdir()) == []
-
-
-def test_tasks_in_turn_stop_between_two() -> None:
-    ended = []
-    with InTurn() as pool, pytest.raises(Stopped):
-        for task, result in filter(None, pool.map(lambda n: n * n, [1, 2, 3], lambda: len(ended) > 1)):
-            ended.append((task, result))
-    assert ended == [(1, 1), (2, 4)]
-
-
-# --- Ray ------------------------------------------------------------------------------------------
-
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (requirements-batch.txt)")
-
-
-def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(AdaFlowError, match=r"requirements-batch\.txt"):
-        RayPool("local", workers=1, gpus=None, retries=0)
-
-
-@pytest.fixture
-def ray_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[str]]:
-    """A Ray that says it has so many GPUs; gives the list that tells when it is shut down."""
-
-    def install(gpus: float) -> list[str]:
-        ended: list[str] = []
-        ray = types.SimpleNamespace(
-            init=lambda **_: None,
-            cluster_resources=lambda: {"CPU": 8.0, "GPU": gpus},
-            shutdown=lambda: ended.append("shut down"),
-        )
-        monkeypatch.setitem(sys.modules, "ray", ray)
-        return ended
-
-    return install
-
-
-@pytest.mark.parametrize(("there", "gpus", "width"), [(1.0, 0.2, 5), (2.0, 0.1, 20), (4.0, 2.0, 2), (2.0, None, 2)])
-def test_as_many_tasks_run_as_fit_on_the_gpus(
-    there: float, gpus: float | None, width: int, ray_with: Callable[[float], list[str]]
-) -> None:
-    ray_with(there)
-    assert RayPool("local", workers=None, gpus=gpus, retries=0).width == width
-
-
-def test_more_gpus_than_there_are_is_told(ray_with: Callable[[float], list[str]]) -> None:
-    """Ray would wait for them."""
-    ended = ray_with(0.0)
-    with pytest.raises(AdaFlowError, match="this machine has 0 GPUs"):
-        RayPool("local", workers=None, gpus=1.0, retries=0)
-    assert ended == ["shut down"]
-    assert RayPool("auto", workers=None, gpus=1.0, retries=0).width == 1, "a cluster may grow"
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[RayPool]:
-    """Two workers on this machine, for all tests of the module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_worker_niceness", "0")  # else the other tests' processes come first
-        with RayPool("local", workers=2, gpus=None, retries=1) as pool:
-            yield pool
-
-
-@pytest.mark.thorough
-@needs_ray
-def test_a_task_whose_worker_dies_is_tried_again(pool: RayPool, tmp_path: Path) -> None:
-    def work(name: str) -> str:
-        """Dies the first time, or always, by the signal that cannot be caught."""
-        mark = tmp_path / name
-        tries = len(mark.read_text()) if mark.exists() else 0
-        mark.write_text("x" * (tries + 1))
-        if name == "always" or (name == "once" and tries == 0):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return f"{name} done"
-
-    found = dict(filter(None, pool.map(work, ["well", "once", "always"], lambda: False)))
-    assert found["well"] == "well done" and found["once"] == "once done"
-    assert isinstance(found["always"], Exception) and (tmp_path / "always").read_text() == "xx"
-
-
-@pytest.mark.thorough
-@needs_ray
-@needs_model
-@pytest.mark.slow
-def test_ray_makes_the_same_edits(pool: RayPool, job: Job) -> None:
-    job = replace(job, scorer=None)  # its class is in a module that workers lack
-    task = next(tasks_of([clip("one")], METHODS, 1))
-    here = perform(task, job)
-    there = replace(job, out=job.out + "-ray")
-
-    def work(task: batch.Task) -> batch.Outcome:
-        return perform(task, there)
-
-    ((_, outcome),) = filter(None, pool.map(work, [task], lambda: False))
-    assert (outcome.made, outcome.problems) == (here.made, {}) == (2, {})
-    for name in ("foreground", "style"):
-        first, second = ((Path(out) / f"videos/{task.key(name)}.mp4").read_bytes() for out in (job.out, there.out))
-        assert first == second

@@ -39,7 +39,7 @@ from benchmarks.longv.video_scores import (
 )
 from benchmarks.speed import scaling
 from benchmarks.truth import CLIPS, load_bundled
-from helpers.scorers import save_models
+from helpers.models.scorers import save_models
 from scenes.clips import SIZE
 from scenes.training.classifier import load_judge
 

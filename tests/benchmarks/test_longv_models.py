@@ -16,7 +16,7 @@ from benchmarks.longv import dover
 from benchmarks.longv.data import Film
 from benchmarks.longv.models import Clip, Dino, load_aesthetic
 from benchmarks.longv.video_scores import Consistency
-from helpers.scorers import save_models
+from helpers.models.scorers import save_models
 
 CPU = torch.device("cpu")
 FILM = Film(seed=0, frames=6, size=64)

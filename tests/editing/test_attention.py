@@ -138,8 +138,8 @@ def test_tokenflow_takes_from_the_tokens_that_the_layer_itself_finds_alike() -> 
     unit = lambda x: x / x.norm(dim=-1, keepdim=True)  # noqa: E731
     keys, tokens = unit(draw(K, n, c, seed=2)), unit(draw(F, n, c, seed=3))
     slots, weights = torch.tensor([[0, 1], [1, 2]]), torch.tensor([[0.7, 0.3], [0.4, 0.6]]).double()
-    at = PropagationPass(slots, {n: torch.empty(0)}, {n: weights[:, :, None]}, source=True)
-    state = EditState(match=True, at=at)
+    at = PropagationPass(slots, {n: torch.empty(0)}, {n: weights[:, :, None]}, source=True, match=True)
+    state = EditState(at=at)
     state.outputs[layer], state.key_tokens[layer] = outputs, keys
     attn = Attention(query_dim=c, heads=2, dim_head=3, out_dim=6).double()
     source = 3 * tokens  # what counts is the direction
@@ -171,7 +171,7 @@ def noisy(frames: int = K, seed: int = 0) -> Tensor:
 def run(backbone: Backbone, latents: Tensor, branches: int = 2) -> Tensor:
     """The UNet's output for `branches` copies of the latents, each under another prompt."""
     prompts = ["a photo", "", "a red ball"][-branches:]
-    states = torch.cat([backbone.embed(p).states.expand(len(latents), -1, -1) for p in prompts])
+    states = torch.cat([backbone.embed(p).prompt_embeds.expand(len(latents), -1, -1) for p in prompts])
     return backbone.predict(latents.repeat(branches, 1, 1, 1), 500, states)
 
 
@@ -274,7 +274,7 @@ def test_injection_takes_queries_and_keys_of_the_source(backbone: Backbone) -> N
     torch.testing.assert_close(injected[:K], alone[:K], rtol=1e-4, atol=1e-5)
     assert (injected[K:] - free).abs().max() > 1e-4
     # With the source's own latents and prompt in every branch, each within its frame, nothing changes.
-    states = backbone.embed("a photo").states
+    states = backbone.embed("a photo").prompt_embeds
     same = []
     for inject, branches in ((True, 3), (False, 2)):
         with editing_attention(backbone.unet, EditState(at=KeyframePass(source=inject, inject=inject))):

@@ -21,7 +21,7 @@ import torch
 
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.editing import editor
+from adaflow_core.editing import latents
 from adaflow_core.editing.checkpoint import Checkpoint, frames_digest, layout_digest
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
@@ -177,9 +177,9 @@ def test_a_long_edit_in_files_is_the_same_edit(
     engine = AdaFlow(backbone, Cache(tmp_path / "a"))
     plan = engine.plan(drawn_frames, PlanConfig(keyframes=3))
     expected = AdaFlow(backbone, Cache(tmp_path / "b")).edit(plan, PROMPT, CONFIG)
-    monkeypatch.setattr(editor, "LATENTS_ON_DEVICE", 0)
+    monkeypatch.setattr(latents, "LATENTS_ON_DEVICE", 0)
     monkeypatch.setattr(store, "SCRATCH_IN_MEMORY", 0)
-    monkeypatch.setattr(editor, "BLOCK", 2)
+    monkeypatch.setattr(latents, "BLOCK", 2)
     progress, stop, _ = stop_at("edit", 3 * len(drawn_frames) + 1)
     with pytest.raises(Stopped):
         engine.edit(plan, PROMPT, CONFIG, progress=progress, stop=stop)

@@ -33,7 +33,7 @@ def reconstruct(backbone: Backbone, latents: torch.Tensor, prompt: str, steps: i
     )  # fmt: skip
     found = load_inversion(folder, backbone, steps, prompt).latents[0]
     timesteps = [int(t) for t in edit_timesteps(backbone.schedule, steps)]
-    states, x = backbone.embed(prompt).states, torch.from_numpy(found.astype(np.float32))
+    states, x = backbone.embed(prompt).prompt_embeds, torch.from_numpy(found.astype(np.float32))
     for here, there in zip(timesteps, [*timesteps[1:], CLEAN], strict=True):
         x = ddim_step(backbone.schedule, x, backbone.predict(x, here, states), here, there)
     return x

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from adaflow_core.config import EditConfig, PlanConfig
-from adaflow_core.editing import forecast
-from adaflow_core.editing.calibration import Calibration
-from adaflow_core.editing.forecast import KIND, Measurement, after_edit, corrected, measure_anew, of_crop
+from adaflow_core.editing.forecasting import forecast
+from adaflow_core.editing.forecasting.calibration import Calibration
+from adaflow_core.editing.forecasting.forecast import KIND, Measurement, after_edit, corrected, measure_anew, of_crop
 from adaflow_core.engine import AdaFlow
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.storage.cache import Cache

@@ -13,7 +13,7 @@ import pytest
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import Stopped
-from adaflow_core.film.retake import frames_of
+from adaflow_core.film.retake import edited_frame_ids
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.carrying import FAR, NEAR
@@ -22,6 +22,7 @@ from adaflow_core.picture.region import Region
 from adaflow_core.progress import Progress
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast, Plan
+from benchmarks.quality.kinds import make_pair
 
 PROMPT = "a blue ball"
 EDIT = EditConfig(steps=2, stride=4)
@@ -145,12 +146,13 @@ def test_a_retake_edits_the_frames_that_the_film_did(engine: AdaFlow, drawn_fram
     assert passed(seen) == len(inside) + 2  # the keyframes on either side
     inverted = [p for p in seen if p.stage == "invert"]
     assert inverted[-1].skipped == inverted[-1].total == 2 * passed(seen)  # all of it was there already
-    assert frames_of(film.report, 3, 8, EDIT.stride).tolist() == inside  # type: ignore[union-attr]
+    assert edited_frame_ids(film.report, 3, 8, EDIT.stride).tolist() == inside  # type: ignore[union-attr]
     # Too far apart or much closer than is asked for; an edit of ranges has none where it leaves the source.
-    assert frames_of(film.report, 3, 8, 2) is None and frames_of(film.report, 3, 8, 16) is None
+    assert edited_frame_ids(film.report, 3, 8, 2) is None and edited_frame_ids(film.report, 3, 8, 16) is None
     ranges = Timeline((PromptRange(0, 4, PROMPT), PromptRange(11, 12, PROMPT)), crossfade=0)
     parts = engine.edit_timeline(plan, ranges, EDIT).report
-    assert frames_of(parts, 0, 4, EDIT.stride) is not None and frames_of(parts, 2, 10, EDIT.stride) is None
+    assert edited_frame_ids(parts, 0, 4, EDIT.stride) is not None
+    assert edited_frame_ids(parts, 2, 10, EDIT.stride) is None
 
 
 @pytest.mark.thorough
@@ -201,6 +203,15 @@ def test_keyframes_that_are_drawn_anew_need_every_frame(engine: AdaFlow, drawn_f
     assert engine.edit(plan, PROMPT, EDIT).report["edited"] == list(range(12))
 
 
-def test_where_the_edit_takes_place_is_found_in_the_same_frames(engine: AdaFlow, plan: Plan) -> None:
-    place = engine.place(plan, PROMPT, config=EDIT)
-    assert place.mask is None or place.mask.shape[0] == 12
+@pytest.mark.slow
+def test_where_the_edit_takes_place_is_found_in_the_same_frames(tmp_path: Path) -> None:
+    engine = AdaFlow.from_pretrained("embedded", device="cpu", dtype="float32", cache=Cache(tmp_path))
+    pair, config, seen = make_pair(0, 5, "val", "cpu"), replace(EDIT, steps=1, focus=1.0), list[Progress]()
+    plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes_at="2"))
+    mask = engine.place(plan, pair.prompt, config=config, progress=seen.append).mask
+    assert mask is not None and len(mask) == 5
+    assert next(p.total for p in seen if p.stage == "place") == 3
+    np.testing.assert_allclose(mask[[1, 3]], (mask[[0, 2]] + mask[[2, 4]]) / 2, atol=1e-6)  # of those around
+    seen.clear()
+    assert engine.edit(plan, pair.prompt, config, progress=seen.append).report["edited"] == [0, 2, 4]
+    assert "place" not in {p.stage for p in seen}, "the edit takes what was found"

@@ -140,7 +140,7 @@ def test_held_keyframes_stay_and_the_first_takes_own_give_the_first_take(
     whole, _ = Recording(engine.backbone, *prompts).run(inversion, job.latents, job.layouts())
     ids = plan.layout.keyframes[[0, -1]]
     latents = torch.stack(path)[:, [0, -1]].numpy()
-    held = Held(ids, latents, job.positive.states.expand(2, -1, -1))
+    held = Held(ids, latents, job.positive.prompt_embeds.expand(2, -1, -1))
     editor = Editor(engine.backbone, *prompts, None, held, slice(4, 9))
     again, _ = editor.run(inversion, job.latents, job.layouts())
     torch.testing.assert_close(again[4:9], whole[4:9], atol=1e-3, rtol=0)

@@ -238,7 +238,7 @@ def test_the_noise_found_in_training_is_that_of_the_engines_inversion(folder: Pa
     backbone = load_backbone(str(folder), device="cpu", dtype="float32")
     latents = torch.randn(2, 4, SIZE // 8, SIZE // 8)
     noise, start = found_noise(
-        backbone.unet, latents, backbone.embed("a red ball").states.expand(2, -1, -1), backbone.schedule, 5
+        backbone.unet, latents, backbone.embed("a red ball").prompt_embeds.expand(2, -1, -1), backbone.schedule, 5
     )
     invert(
         backbone, latents.numpy(), "a red ball",

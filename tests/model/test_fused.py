@@ -138,7 +138,7 @@ def test_a_fused_model_is_the_same(
         _plainly(monkeypatch)
     backbone = tiny_backbone(layout)
     x = torch.randn(2, 4, size, size, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    states = backbone.embed("a red ball").states.to(DEVICE).expand(2, -1, -1)
+    states = backbone.embed("a red ball").prompt_embeds.to(DEVICE).expand(2, -1, -1)
     for model, run in (
         (backbone.unet, lambda unet: unet(x, 500, encoder_hidden_states=states).sample),
         (backbone.vae, lambda vae: vae.decode(x).sample),
@@ -164,7 +164,7 @@ def test_injection_is_the_same_in_a_fused_model(
         _plainly(monkeypatch)
     backbone = tiny_backbone("sd2")
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-    states = backbone.embed("a red ball").states.to(DEVICE).expand(2, -1, -1)
+    states = backbone.embed("a red ball").prompt_embeds.to(DEVICE).expand(2, -1, -1)
     found = []
     for fused in (False, True):
         unet = copy.deepcopy(backbone.unet).to(DEVICE)

@@ -157,7 +157,7 @@ def test_where_the_edit_has_no_place_of_its_own_the_source_keeps_its_structure(
     engine: AdaFlow, plan: Plan, given: tuple[int, np.ndarray], prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is not known of the change by hand is then no place where a thing takes another's."""
-    monkeypatch.setattr("adaflow_core.engine.edit_job.find_place", lambda *_: None)
+    monkeypatch.setattr("adaflow_core.engine.edit_place.find_place", lambda *_: None)
     with engine._job(plan, prompt, EditConfig(steps=2, focus=1.0), None, None, None, ByHand(dict([given]))) as job:
         assert job.config.structure == 1.0
     with engine._job(plan, prompt, EditConfig(steps=2, focus=1.0), None, None) as job:
@@ -174,6 +174,8 @@ def test_every_door_takes_it(engine: AdaFlow, plan: Plan, given: tuple[int, np.n
     take = engine.retake(plan, film, (4, 7), "a pink ball", QUICK, by_hand=by_hand)
     assert (take.frames[:4] == film.frames[:4]).all() and (take.frames[7:] == film.frames[7:]).all()
     alone = engine.edit(plan, "", QUICK, by_hand=by_hand)
+    spelt = engine.edit(plan, f" {SOURCE.upper()}.", QUICK, by_hand=by_hand)
+    assert spelt.bounds is not None and alone.bounds is not None and (spelt.bounds == alone.bounds).all()
     assert alone.bounds is not None and (alone.frames[alone.bounds == 0] == plan.video.frames[alone.bounds == 0]).all()
     takes = [engine.retake(plan, alone, (4, 7), shown, QUICK, by_hand=by_hand) for shown in (SOURCE, "a pink ball")]
     assert takes[0].bounds is not None and takes[1].bounds is None, "of which one is held to what was changed"

@@ -22,6 +22,7 @@ from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig, resolve_edit, resolve_plan
 from adaflow_core.engine import AdaFlow
 from adaflow_core.engine.edit_job import EditJob
+from adaflow_core.engine.edit_report import EditRun
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.timeline import PromptRange, Timeline
 from adaflow_core.model.backbone import Backbone
@@ -30,7 +31,7 @@ from adaflow_core.picture.region.mask import check_aspect, feathered, fitted, re
 from adaflow_core.picture.region.track import region_mask
 from adaflow_core.progress import Monitor
 from adaflow_core.report.export import edit_command
-from adaflow_core.report.visualize import region_view
+from adaflow_core.report.overlays import region_view
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import EditResult, Plan
 from adaflow_core.video.decode import from_frames
@@ -382,10 +383,11 @@ def test_what_is_over_the_picture_has_its_kind(engine: AdaFlow, plan: Plan) -> N
 
 def left_alone(job: EditJob, **_: object) -> EditResult:
     """An edit that changes nothing."""
-    return job._result(
-        np.array(job.plan.video.frames[job.part]), seconds=0.0, peak_memory_bytes=0, inversion_reused=False,
-        resumed_at_step=1, config=job.config, edited=np.arange(1), state=Path("no-such-file"),
+    run = EditRun(
+        settings=job.config, edited=np.arange(1), seconds=0.0, stage_seconds={}, peak_memory_bytes=0,
+        inversion_reused=False, resumed_at_step=1,
     )  # fmt: skip
+    return job._result(np.array(job.plan.video.frames[job.part]), run, Path("no-such-file"))
 
 
 def test_a_doubtful_region_and_an_edit_of_nothing_are_told(

@@ -11,10 +11,10 @@ from PIL import Image
 
 from adaflow_core.errors import Stopped
 from adaflow_core.progress import Monitor
-from adaflow_core.report import visualize
+from adaflow_core.report import overlays
 from adaflow_core.report.canvas import PAPER, SAMPLED, at_least, at_most
 from adaflow_core.report.export import plan_report, save_plan
-from adaflow_core.report.visualize import kept_masks, sampled_masks
+from adaflow_core.report.overlays import kept_masks, sampled_masks
 from adaflow_core.types import Place, Plan
 from helpers.plans import COARSE, FINE, small_plan
 
@@ -74,8 +74,8 @@ def test_each_keyframe_is_made_ready_once_for_the_sheets_of_all_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaflow_core.report.export._SHEET_SIDE", 48)
-    plan, made, ready = small_plan(), list[tuple[int, ...]](), visualize.Ground.of
-    monkeypatch.setattr(visualize.Ground, "of", lambda frame: made.append(frame.shape) or ready(frame))
+    plan, made, ready = small_plan(), list[tuple[int, ...]](), overlays.Ground.of
+    monkeypatch.setattr(overlays.Ground, "of", lambda frame: made.append(frame.shape) or ready(frame))
     assert plan.layout.slimming is not None
     some = {grid: replace(each, num_sampled=6, sample_weight=2.0) for grid, each in plan.layout.slimming.items()}
     plan = replace(plan, layout=replace(plan.layout, slimming=some))
@@ -87,7 +87,7 @@ def test_each_keyframe_is_made_ready_once_for_the_sheets_of_all_others(
             found = np.asarray(sheet)
         masks, sampled = kept_masks(plan, q, FINE), sampled_masks(plan, q, FINE)
         pictures = [naive_overlay(frames[k], masks[k], sampled[k]) for k in range(3) if k != q]
-        assert np.array_equal(found, visualize.contact_sheet(pictures))
+        assert np.array_equal(found, overlays.tile(pictures))
 
 
 def test_pictures_of_an_earlier_plan_do_not_stay_beside_another(tmp_path: Path) -> None:

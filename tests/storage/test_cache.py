@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.model.backbone import Backbone
-from adaflow_core.storage.cache import Cache, cache_key, checksum, file_digest, relative
+from adaflow_core.storage.cache import Cache, cache_key
 from helpers.caches import build, stopped_half_way
 from helpers.films import make
 
@@ -72,36 +71,6 @@ def test_equal_settings_have_equal_names() -> None:
     assert cache_key(a=1, b=[2]) == cache_key(b=[2], a=1) != cache_key(a=1, b=[3])
 
 
-def test_a_folder_is_named_by_its_files(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(b"1")
-    before = file_digest(tmp_path)
-    assert file_digest(tmp_path) == before
-    (tmp_path / "1.png").write_bytes(b"12")
-    assert file_digest(tmp_path) != before
-
-
-def test_what_is_no_picture_in_a_folder_is_not_in_its_name(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(b"1")
-    before = file_digest(tmp_path), checksum(tmp_path)
-    for name in (".DS_Store", "._1.png", "Thumbs.db", "film.json"):
-        (tmp_path / name).write_bytes(b"left there")
-    (tmp_path / "folder.png").mkdir()
-    assert (file_digest(tmp_path), checksum(tmp_path)) == before
-    (tmp_path / "2.JPG").write_bytes(b"2")
-    assert file_digest(tmp_path) != before[0] and checksum(tmp_path) != before[1]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets few users make links")
-def test_a_link_is_named_as_it_is_called(tmp_path: Path) -> None:
-    for name in ("blobs", "clips", "work"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "blobs" / "0a1b").write_bytes(b"a clip")
-    (tmp_path / "clips" / "ball.mp4").symlink_to(tmp_path / "blobs" / "0a1b")
-    (tmp_path / "other").symlink_to(tmp_path / "clips")
-    for folder in ("clips", "other"):
-        assert relative(tmp_path / folder / "ball.mp4", tmp_path / "work") == "../clips/ball.mp4"
-
-
 # --- damage -----------------------------------------------------------------------------------------
 
 
@@ -127,7 +96,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("content", [b"bbbbaaaacc", b"aaaabbbbcd", b"aaaabbxbcc"])
 def test_damage_is_seen_in_any_block_of_a_file(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaflow_core.storage.cache._BLOCK", 4)
+    monkeypatch.setattr("adaflow_core.storage.digests._BLOCK", 4)
 
     def fill(folder: Path) -> dict[str, int]:
         (folder / "data").write_bytes(b"aaaabbbbcc")

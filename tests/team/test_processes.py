@@ -166,3 +166,76 @@ def test_no_process_outlives_the_one_that_asks(tmp_path: Path) -> None:
                 with suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
     assert not Path(folders[0]).exists()
+
+
+_STOPPABLE = """
+import os, signal, sys, time
+
+def here(what):
+    open(os.path.join(sys.argv[1], f"{what} {os.getpid()}"), "w").close()
+
+if __name__ != "__main__":
+    here("importing")
+
+from adaflow_core.errors import Stopped
+from adaflow_core.team.processes import Processes
+
+def make(team):
+    def answer(name, args, kwargs, report, stop):
+        here("working")
+        while not stop():
+            time.sleep(0.02)
+        raise Stopped
+    return answer
+
+if __name__ == "__main__":
+    stopped = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.append(number))
+    try:
+        Processes(make, 2).call("", (), {}, None, lambda: bool(stopped))
+    except Stopped:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals go to groups of POSIX's processes")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["importing", "working"])
+def test_a_stop_of_the_whole_group_is_no_failure(when: str, number: int, tmp_path: Path) -> None:
+    """Processes that had not yet imported torch, and any at SIGTERM, died: "memory may have run out"."""
+    script = tmp_path / "stoppable.py"
+    script.write_text(_STOPPABLE)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, str(script), str(tmp_path)]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        while len(list(tmp_path.glob(f"{when} *"))) < 2:
+            assert process.poll() is None, "it ended before its processes were there"
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Error" not in said and "Interrupt" not in said
+
+
+_LEAVES = """
+from adaflow_core.team.processes import Processes
+
+def make(team):
+    return lambda *_: None
+
+if __name__ == "__main__":
+    processes = Processes(make, 2)
+    processes.call("", (), {}, None, None)
+"""
+
+
+@pytest.mark.thorough
+def test_a_program_that_leaves_its_processes_running_ends(tmp_path: Path) -> None:
+    """multiprocessing ends those that are left by SIGTERM, which they ignore, and waits for them."""
+    script = tmp_path / "leaves.py"
+    script.write_text(_LEAVES)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    subprocess.run([sys.executable, str(script)], env=environment, check=True, timeout=60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import pytest
 from PIL import Image
 
 from adaflow_core.errors import AdaFlowError, Stopped
+from adaflow_core.film.timeline import PromptRange
 from adaflow_core.progress import Monitor
 from adaflow_core.video.decode import decode_video, from_frames, probe, thumbnails
 from adaflow_core.video.types import parse_range, parse_size, working_size
 from adaflow_core.video.write import check_output, write_video
 from helpers.films import film, make, number, psnr
+from helpers.plans import small_plan
 from helpers.videos.odd_files import audio_only
 
 NTSC = Fraction(24000, 1001)
@@ -53,6 +56,19 @@ def test_working_size_keeps_the_aspect() -> None:
         assert min(w, h) == target
         assert w % 8 == h % 8 == 0
         assert abs(w / h / (width / height) - 1) < 0.042
+
+
+def test_stamps_count_as_settings_do() -> None:
+    """What a picture says is what --keyframe-image, --mask-frame, ranges and the page's sliders take."""
+    assert small_plan().video.stamp(3) == "0.30 s, frame 3"
+    video = small_plan(start=100).video
+    assert video.stamp(3) == "0.30 s (10.30 s), frame 3 (103)"
+    for frame in range(20):
+        seconds = float(video.stamp(frame).split(" s")[0])
+        asked = PromptRange(0, 0, "a ball", seconds=(seconds, seconds + 0.1))
+        assert asked.in_frames(video).start == frame
+    times = [10.0 + 0.1 * t if t < 10 else 11.0 + 0.3 * (t - 10) for t in range(21)]  # ten a second, then three
+    assert replace(video, times=tuple(times)).stamp(12) == "1.60 s (11.60 s), frame 12 (112)"
 
 
 def test_parse_size_and_range() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.calibration import Calibration
-from adaflow_core.editing.forecast import KIND, Measurement
+from adaflow_core.editing.forecasting.calibration import Calibration
+from adaflow_core.editing.forecasting.forecast import KIND, Measurement
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.storage.cache import Cache
 from helpers.plans import small_plan

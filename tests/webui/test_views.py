@@ -16,6 +16,7 @@ from helpers.plans import FINE, small_plan
 from webui import views
 from webui.jobs.queue import Snapshot
 from webui.theme import CSS
+from webui.views import labels
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -92,12 +93,12 @@ def test_keyframes_are_shown_in_time_order_with_their_segments() -> None:
 
 def test_tokens_follow_the_selected_keyframe_and_grid() -> None:
     plan = small_plan()
-    first, sentence = views.token_items(plan, 0, str(FINE), views.KEPT)
-    third, _ = views.token_items(plan, 2, str(FINE), views.KEPT)
+    first, sentence = views.token_items(plan, 0, str(FINE), labels.KEPT)
+    third, _ = views.token_items(plan, 2, str(FINE), labels.KEPT)
     assert len(first) == len(third) == 2 and first[0][1] != third[0][1]
     assert f"all {FINE.n} tokens of its own" in sentence and "50% of the others'" in sentence
-    assert "2x3 grid" in views.token_items(plan, 0, "2x3", views.KEPT)[1]
-    assert "score" in views.token_items(plan, 0, None, views.SCORES)[1]
+    assert "2x3 grid" in views.token_items(plan, 0, "2x3", labels.KEPT)[1]
+    assert "score" in views.token_items(plan, 0, None, labels.SCORES)[1]
 
 
 def test_cost_says_tokens_time_and_memory() -> None:

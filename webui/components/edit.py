@@ -13,6 +13,7 @@ from webui.components.region import RegionPart
 from webui.jobs.queue import Watched
 from webui.settings import EDIT
 from webui.studio import Studio
+from webui.views import labels
 
 _LEFT = ("steps", "guidance", "focus", "structure", "smoothing")
 _RIGHT = ("negative_prompt", "agreements", "variation", "seed")
@@ -25,7 +26,7 @@ class EditStep:
         with gr.Row(equal_height=False):
             with gr.Column(scale=8, min_width=300):
                 self.prompting = gr.Radio(
-                    [views.ONE, views.BY_SHOT], value=views.ONE, show_label=False, label="How many prompts"
+                    [labels.ONE, labels.BY_SHOT], value=labels.ONE, show_label=False, label="How many prompts"
                 )
                 self.prompt = gr.Textbox(
                     value="", label="Prompt", placeholder="a blue ball rolls over snow", lines=1, max_lines=3
@@ -44,8 +45,10 @@ class EditStep:
                     self.stop = gr.Button("Stop", min_width=80, elem_classes="af-stop-edit")
                 self.show_place = gr.Button("Show where it changes")
                 self.try_it = gr.Button("Try on keyframes")
-                self.tried = gr.Dropdown(list(views.TRIED), value=next(iter(views.TRIED)), label="Drafts side by side")
-                self.of_one_prompt = gr.HTML(views.line(views.OF_ONE_PROMPT), visible=False)
+                self.tried = gr.Dropdown(
+                    list(labels.TRIED), value=next(iter(labels.TRIED)), label="Drafts side by side"
+                )
+                self.of_one_prompt = gr.HTML(views.line(labels.OF_ONE_PROMPT), visible=False)
         self._add_place()
         self._add_draft()
         self._add_vocabulary(studio.profile())
@@ -74,7 +77,7 @@ class EditStep:
     def _add_vocabulary(self, profile: ModelProfile) -> None:
         words, known = profile.vocabulary, dict(profile.words)
         with gr.Accordion(views.vocabulary_title(words), open=False, visible=bool(words)) as self.vocabulary:
-            for kind in views.KINDS:
+            for kind in labels.KINDS:
                 made = gr.Radio(
                     list(known.get(kind, ())), label=f"{kind.capitalize()}, to click into the prompt",
                     visible=kind in known, elem_classes="af-word",
@@ -95,12 +98,12 @@ class EditStep:
                 self.reset = gr.Button("Back to the model's own settings", size="sm")
 
     def _add_place(self) -> None:
-        with gr.Column(visible=False, elem_id=views.PLACE) as self.place:
+        with gr.Column(visible=False, elem_id=labels.PLACE) as self.place:
             self.place_sentence = gr.HTML(label="What may change there")
             self.place_gallery = _pictures("Where it changes", columns=4, buttons=["fullscreen"])
 
     def _add_draft(self) -> None:
-        with gr.Column(visible=False, elem_id=views.DRAFTS, elem_classes="af-draft") as self.draft:
+        with gr.Column(visible=False, elem_id=labels.DRAFTS, elem_classes="af-draft") as self.draft:
             self.draft_sentence = gr.HTML(label="About the drafts")
             # A click chooses a draft, so js/access.js adds a button to each that shows it large.
             chosen = {"elem_classes": ["af-gallery", "af-choice", "af-drafts"], "allow_preview": False, "buttons": []}

@@ -10,6 +10,7 @@ from webui.components.heading import heading
 from webui.jobs.queue import Begun
 from webui.settings import PLAN
 from webui.studio import Studio
+from webui.views import labels
 
 _MAIN = ("prune", "keyframes", "scales")
 
@@ -98,7 +99,9 @@ class PlanStep:
             with gr.Row():
                 self.number = gr.Slider(1, 2, 1, step=1, label="Keyframe", min_width=200, scale=3)
                 self.grid = gr.Dropdown([], label="Token grid", min_width=140, scale=2)
-                self.show = gr.Radio([views.KEPT, views.SCORES], value=views.KEPT, label="Show", min_width=260, scale=4)
+                self.show = gr.Radio(
+                    [labels.KEPT, labels.SCORES], value=labels.KEPT, label="Show", min_width=260, scale=4
+                )
             self.sentence = gr.HTML(label="What is shown")
             with gr.Row():
                 with gr.Column(scale=2, min_width=160):
@@ -142,7 +145,7 @@ class PlanStep:
             views.line("Set keyframes yourself, and the plan follows. Click into the picture to see a point's matches.")
         )
         with gr.Row():
-            self.hand = {action: gr.Button(action, size="sm", min_width=110) for action in views.HAND}
+            self.hand = {action: gr.Button(action, size="sm", min_width=110) for action in labels.HAND}
 
     def _add_files(self) -> None:
         with gr.Row():

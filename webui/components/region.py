@@ -8,6 +8,7 @@ from adaflow_core.config import DELIVERIES
 from adaflow_core.picture.region import FEATHER
 from webui import views
 from webui.settings import FIRST
+from webui.views import labels
 
 _RED = "#e5484d"
 
@@ -48,8 +49,8 @@ class RegionPart:
             )
             self.load_frame = gr.Button("Load the frame", min_width=120)
             self.strokes = gr.Radio(
-                [views.PAINT_IN, views.PAINT_OUT],
-                value=views.PAINT_IN,
+                [labels.PAINT_IN, labels.PAINT_OUT],
+                value=labels.PAINT_IN,
                 show_label=False,
                 label="What is painted",
                 min_width=240,
@@ -82,7 +83,9 @@ class RegionPart:
         )
         with gr.Row():
             self.keyframe = gr.Dropdown([], label="Keyframe to change", min_width=160)
-            self.keyframe_of = gr.Radio([views.THE_SOURCE, views.THE_DRAFT], value=views.THE_SOURCE, label="Taken from")
+            self.keyframe_of = gr.Radio(
+                [labels.THE_SOURCE, labels.THE_DRAFT], value=labels.THE_SOURCE, label="Taken from"
+            )
             self.keyframe_file = gr.DownloadButton("Download the keyframe", min_width=160)
             self.give_back = gr.UploadButton("Give it back", file_types=["image"], min_width=120)
             self.take_back = gr.Button("None by hand", min_width=120)

@@ -7,11 +7,12 @@ import gradio as gr
 from webui import views
 from webui.limits import Limits
 from webui.settings import FIRST
+from webui.views import labels
 
 
 class ResultStep:
     def __init__(self, limits: Limits) -> None:
-        with gr.Column(visible=False, elem_id=views.RESULT, elem_classes="af-result") as self.result:
+        with gr.Column(visible=False, elem_id=labels.RESULT, elem_classes="af-result") as self.result:
             self.about = gr.HTML(label="Prompt of the edit")
             self._add_videos()
             self.scores = gr.HTML(label="Scores")
@@ -25,7 +26,7 @@ class ResultStep:
     def _add_videos(self) -> None:
         with gr.Row():
             self.source = gr.Video(
-                label=views.SOURCE,
+                label=labels.SOURCE,
                 interactive=False,
                 loop=True,
                 min_width=280,
@@ -89,7 +90,7 @@ class ResultStep:
 
     def _add_history(self) -> None:
         title = "Edits so far, and two of them side by side"
-        with gr.Accordion(title, open=False, visible=False, elem_id=views.EDITS) as self.history:
+        with gr.Accordion(title, open=False, visible=False, elem_id=labels.EDITS) as self.history:
             self.history_table = gr.HTML(label="Edits so far")
             with gr.Row():
                 self.shown = gr.Dropdown([], label="Edit shown", min_width=240)

@@ -16,7 +16,7 @@ from adaflow_core.config import EditConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import check_takes
 from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_of
-from adaflow_core.report.visualize import place_sentence, place_view
+from adaflow_core.report.overlays import place_sentence, place_view
 from adaflow_core.types import Plan
 from webui import views
 from webui.events.common.follow import follow, show_of_plan, stop_job
@@ -37,6 +37,7 @@ from webui.messages import message, refusal, refuse_on_error
 from webui.served_images import serve_image
 from webui.settings import EDIT, RESERVED, asked_values, named, shown_values
 from webui.studio import Studio, check_deliver
+from webui.views import labels
 
 _MOST_EDITS = 12  # that are listed as edits so far
 Rows = list[Row]
@@ -58,7 +59,7 @@ class EditAsked:
 
     @property
     def by_shot(self) -> bool:
-        return self.prompting != views.ONE
+        return self.prompting != labels.ONE
 
     @property
     def frames_between(self) -> int:
@@ -78,18 +79,18 @@ class EditEvents:
         model: str = "",
         negative_prompt: str = "",
         prompts: Rows | None = None,
-        prompting: str = views.ONE,
+        prompting: str = labels.ONE,
     ) -> str:
         """Which words of the prompts the model does not know, which are no words, and what is too long."""
-        texts = [prompt or ""] if prompting == views.ONE else [str(row.get("prompt") or "") for row in prompts or []]
+        texts = [prompt or ""] if prompting == labels.ONE else [str(row.get("prompt") or "") for row in prompts or []]
         with refuse_on_error():
             problems = [sentence for text in texts for sentence in self.studio.prompt_problems(text, model or "")]
             problems += self.studio.prompt_problems(negative_prompt or "", model or "", "negative prompt")
             return views.notice(list(dict.fromkeys(problems)))
 
-    def check_not_empty(self, prompt: str, prompting: str = views.ONE, over: Over | None = None) -> None:
+    def check_not_empty(self, prompt: str, prompting: str = labels.ONE, over: Over | None = None) -> None:
         """Refuse an empty prompt before planning starts; keyframes by hand need none."""
-        if prompting == views.ONE and not (prompt or "").strip() and not has_pictures(over):
+        if prompting == labels.ONE and not (prompt or "").strip() and not has_pictures(over):
             raise refusal("the prompt is empty; say what the video should show")
 
     async def place(
@@ -284,7 +285,7 @@ class EditEvents:
         finished, other = self.finished(job_id), self.finished(beside)
         if finished is None:
             return unchanged(BesideOutputs)
-        video = gr.Video(str(finished.source), label=views.SOURCE)
+        video = gr.Video(str(finished.source), label=labels.SOURCE)
         if other is not None:
             video = gr.Video(str(other.edit), label=f"Edit: {other.prompt}")
         return BesideOutputs(video, *_compare_outputs(finished, int(number), other))

@@ -17,8 +17,7 @@ from adaflow_core.film.draft import Draft, contact_sheet
 from adaflow_core.film.project import Project, open_project, project_model, project_video
 from adaflow_core.model.files.parts import ModelParts, is_path
 from adaflow_core.model.hub.client import on_disk
-from adaflow_core.report.visualize import stamp
-from adaflow_core.storage.cache import checksum
+from adaflow_core.storage.digests import content_digest
 from adaflow_core.types import Plan
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import parse_range
@@ -36,6 +35,7 @@ from webui.messages import refusal, refuse_on_error
 from webui.served_images import serve_image
 from webui.settings import ALL, EDIT, named, shown_values
 from webui.studio import Studio
+from webui.views import labels
 
 _VARIATION = 0.3  # without any, seeds do not differ
 
@@ -134,7 +134,7 @@ class FilmEvents:
             return "", words
         plan = stored.plan
         picture = views.strip(plan.video.frames, (first, (first + end - 1) // 2, end - 1))
-        return views.image(picture, words), f"{words}, {stamp(plan, first).split(',')[0]} on"
+        return views.image(picture, words), f"{words}, {plan.video.stamp(first).split(',')[0]} on"
 
     # --- retakes ---
 
@@ -216,7 +216,7 @@ class FilmEvents:
             model=model,
             side=side_of(self.studio.profile(model), project.size or 0),
             frames=project.frames or "",
-            prompting=views.ONE if whole else views.BY_SHOT,
+            prompting=labels.ONE if whole else labels.BY_SHOT,
             prompt=ranges[0].prompt if whole else "",
             prompts=_with_gaps(project, frames),
             rows_of={"first": span.start},
@@ -247,7 +247,7 @@ class FilmEvents:
         name, expected = project_video(file)
         candidates = [Path(video)] if video else []
         candidates += [Path(clip["file"]) for clip in self.clips]
-        found = next((path for path in candidates if path.is_file() and checksum(path) == expected), None)
+        found = next((path for path in candidates if path.is_file() and content_digest(path) == expected), None)
         if found is None:
             raise AdaFlowError(f"the project is of {name}, which is not here; upload that video, then open the project")
         return found
@@ -284,9 +284,9 @@ def _with_gaps(project: Project, frames: int) -> Rows:
 
 def _tried(tried: str, asked: dict[str, Any]) -> list[tuple[str, EditConfig]]:
     """The edits whose drafts are shown side by side, with their labels."""
-    if tried not in views.TRIED:
-        raise AdaFlowError(f"drafts side by side are {tried!r}; choose one of {', '.join(views.TRIED)}")
-    compared = views.TRIED[tried]
+    if tried not in labels.TRIED:
+        raise AdaFlowError(f"drafts side by side are {tried!r}; choose one of {', '.join(labels.TRIED)}")
+    compared = labels.TRIED[tried]
     if compared is None:
         return [("edit", EditConfig(**asked))]
     name, values = compared

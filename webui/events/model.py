@@ -17,6 +17,7 @@ from webui.jobs.queue import Begun, Jobs
 from webui.messages import message, refusal
 from webui.settings import ALL, PLAN, shown_values
 from webui.studio import Studio
+from webui.views import labels
 
 
 class ModelEvents:
@@ -97,5 +98,5 @@ def model_shown(studio: Studio, model: str) -> ModelShown:
         vocabulary_words=views.vocabulary(words),
         toy=views.toy(profile),
         larger=gr.Button(visible=bool(words and studio.larger_model())),
-        **{kind: gr.Radio(choices=list(known.get(kind, ())), visible=kind in known) for kind in views.KINDS},
+        **{kind: gr.Radio(choices=list(known.get(kind, ())), visible=kind in known) for kind in labels.KINDS},
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.report import visualize
+from adaflow_core.report import plots
 from adaflow_core.types import Plan
 from adaflow_core.video.types import VideoInfo, parse_range, parse_size, working_size
 from webui import views
@@ -33,6 +33,7 @@ from webui.messages import refusal, refuse_on_error
 from webui.served_images import serve_image
 from webui.settings import FORECAST, PLAN, asked_values, named
 from webui.studio import Studio
+from webui.views import labels
 
 
 class PlanEvents:
@@ -196,7 +197,7 @@ class PlanEvents:
         return stop_job(self.studio.jobs, *begun.jobs)
 
     def tokens(
-        self, plan_id: str | None, number: float, grid: str | None = None, show: str = views.KEPT
+        self, plan_id: str | None, number: float, grid: str | None = None, show: str = labels.KEPT
     ) -> TokenOutputs:
         """What keyframe `number` (from 1) keeps of the others: its picture, theirs, and a sentence."""
         plan = self._find_plan(plan_id).plan
@@ -263,8 +264,8 @@ def _preview_outputs(stored: StoredPlan, previous: Plan | None) -> PreviewOutput
         placeholder=gr.HTML(visible=False),
         views=gr.Column(visible=True),
         cost=views.cost(plan),
-        timeline=serve_image(visualize.timeline(plan), "png"),
-        time_slice=serve_image(visualize.time_slice(plan), "png"),
+        timeline=serve_image(plots.plot_timeline(plan), "png"),
+        time_slice=serve_image(plots.time_slice(plan), "png"),
         window=None,
         matches=gr.Gallery(visible=False),
         match_sentence="",

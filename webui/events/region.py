@@ -10,12 +10,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from adaflow_core.editing.forecast import of_crop
+from adaflow_core.editing.forecasting.forecast import of_crop
 from adaflow_core.errors import AdaFlowError, counted
 from adaflow_core.picture.by_hand import ByHand, read_pictures
 from adaflow_core.picture.region import RegionMask, crop_line
-from adaflow_core.report.visualize import place_overlay, region_view, stamp
-from adaflow_core.storage.cache import checksum
+from adaflow_core.report.overlays import place_overlay, region_view
+from adaflow_core.storage.digests import content_digest
 from adaflow_core.types import Plan
 from webui import views
 from webui.events.common.follow import follow, not_done, show_unless_left, stopped_line
@@ -36,6 +36,7 @@ from webui.kept import StoredPlan
 from webui.messages import refusal, refuse_on_error
 from webui.served_images import serve_image
 from webui.studio import Studio
+from webui.views import labels
 
 _OF_OTHERS = (
     "What was painted or given back is of other frames, or of another size: it is not used, and comes back with them."
@@ -127,7 +128,7 @@ class RegionEvents:
         if frame not in over["masks"] and self._is_searched(over):
             raise refusal(f"the region is still being found in frame {frame}; wait for it, then change it there")
         inside = self._inside(stored, over, frame)
-        inside = inside | painted if strokes == views.PAINT_IN else inside & ~painted
+        inside = inside | painted if strokes == labels.PAINT_IN else inside & ~painted
         async for outputs in self._carry(stored, over, masks=over["masks"] | {frame: inside}, feather=int(feather)):
             yield outputs
 
@@ -234,7 +235,7 @@ class RegionEvents:
         """There is another video, or the same one again, after a reload or with a project."""
         if video and not Path(video).is_file():  # an address
             raise refusal("this page keeps no videos from elsewhere; upload the file itself")
-        if over and video and checksum(Path(video)) == over["file"]:
+        if over and video and content_digest(Path(video)) == over["file"]:
             return unchanged(OverOutputs)
         return self._nothing(nothing(id=over["id"]) if over else {})
 
@@ -259,12 +260,12 @@ class RegionEvents:
         """The plan's keyframes to choose from."""
         stored = self.studio.kept.find_plan(plan_id)
         choices = [int(k) for k in stored.plan.segments.keyframes] if stored else []
-        named = [(stamp(stored.plan, k), k) for k in choices] if stored else []
+        named = [(stored.plan.video.stamp(k), k) for k in choices] if stored else []
         return gr.Dropdown(named, value=choices[0] if choices else None)
 
     def check_draft(self, plan_id: str | None, keyframe_of: str, drafted: str) -> None:
         """Refuse to take a keyframe from a draft that is not there."""
-        if keyframe_of == views.THE_DRAFT and self.studio.drafts(drafted, self.studio.kept.find_plan(plan_id)) is None:
+        if keyframe_of == labels.THE_DRAFT and self.studio.drafts(drafted, self.studio.kept.find_plan(plan_id)) is None:
             raise refusal("there is no draft of this plan; try the edit on the keyframes first")
 
     def keyframe_file(
@@ -273,13 +274,13 @@ class RegionEvents:
         """A file of a keyframe, and what it is of: the first of the drafts, or the source where there is none."""
         stored = self.studio.kept.find_plan(plan_id)
         if stored is None or keyframe is None:
-            return None, views.THE_SOURCE
-        drafts = self.studio.drafts(drafted, stored) if keyframe_of == views.THE_DRAFT else None
+            return None, labels.THE_SOURCE
+        drafts = self.studio.drafts(drafted, stored) if keyframe_of == labels.THE_DRAFT else None
         places = np.flatnonzero(stored.plan.layout.keyframes == int(keyframe))
         if drafts is None or not len(places):
-            taken_from, what, picture = views.THE_SOURCE, "keyframe", stored.plan.video.frames[int(keyframe)]
+            taken_from, what, picture = labels.THE_SOURCE, "keyframe", stored.plan.video.frames[int(keyframe)]
         else:
-            taken_from, what, picture = views.THE_DRAFT, "draft", drafts.made[0][2].frames[places[0]]
+            taken_from, what, picture = labels.THE_DRAFT, "draft", drafts.made[0][2].frames[places[0]]
         name = file_name(Path(stored.request.video).stem, f"{what}-{int(keyframe)}")
         return serve_image(np.asarray(picture), "png", name), taken_from
 
@@ -313,7 +314,7 @@ class RegionEvents:
 
     def _hand_shown(self, stored: StoredPlan, over: Over) -> OverOutputs:
         rows = sorted(over["pictures"].items())
-        items = [(serve_image(picture), f"By hand · {stamp(stored.plan, frame)}") for frame, picture in rows]
+        items = [(serve_image(picture), f"By hand · {stored.plan.video.stamp(frame)}") for frame, picture in rows]
         line = views.line(f"{counted(len(rows), 'keyframe')} by hand.") if rows else ""
         return self._kept(over, hand_line=line, hand_gallery=gr.Gallery(items, visible=bool(rows)))
 

@@ -12,7 +12,7 @@ import numpy as np
 from gradio.utils import get_upload_folder
 
 from adaflow_core.config import PlanConfig
-from adaflow_core.report import visualize
+from adaflow_core.report import plots
 from adaflow_core.report.export import plan_arrays, plan_report
 from adaflow_core.types import Plan
 from webui import views
@@ -22,7 +22,7 @@ from webui.kept import StoredPlan
 from webui.messages import refusal, refuse_on_error
 from webui.served_images import serve_image
 from webui.studio import Studio
-from webui.views import ADD, AUTOMATIC, MOVE
+from webui.views.labels import ADD, AUTOMATIC, MOVE
 
 LEAST = 16  # frames that are shown
 Window = tuple[int, int] | None  # first and end of the frames that are shown; None: all
@@ -42,7 +42,7 @@ class TimelineEvents:
         """A pixel column (from 0) of every frame, side by side."""
         plan = self._find(plan_id).plan
         column = min(max(int(column), 0), plan.video.size[0] - 1)
-        return serve_image(visualize.time_slice(plan, column, frames=_frames(window)), "png")
+        return serve_image(plots.time_slice(plan, column, frames=_frames(window)), "png")
 
     def zoom(self, plan_id: str | None, frame: float, zoom: float, column: float, job_id: str) -> ZoomOutputs:
         """Both plots of a part of the frames, a `zoom`-th of them around `frame`; after an edit with its residual."""
@@ -51,7 +51,7 @@ class TimelineEvents:
         edit = self.studio.finished(job_id)
         same = edit is not None and edit.asked is not None and _follow_the_same(edit.asked.plan, plan)
         edited = edit.scores.residual if edit is not None and same else None
-        picture = visualize.timeline(plan, frames=slice(*window), edited=edited)
+        picture = plots.plot_timeline(plan, frames=slice(*window), edited=edited)
         return ZoomOutputs(serve_image(picture, "png"), self.column(plan_id, column, window), window)
 
     def keep_in_view(
@@ -64,7 +64,7 @@ class TimelineEvents:
 
     def find_clicked_frame(self, plan_id: str | None, window: Window, event: gr.SelectData) -> int:
         """The frame under a click on the timeline or the slice."""
-        axis = visualize.TimeAxis.of(self._find(plan_id).plan, visualize.WIDTH, _frames(window))
+        axis = plots.TimeAxis.of(self._find(plan_id).plan, plots.WIDTH, _frames(window))
         return axis.frame_at(event.index[0])
 
     async def plan_file(self, plan_id: str | None, kind: str = "json") -> str:

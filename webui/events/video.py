@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.storage.cache import checksum
+from adaflow_core.storage.digests import content_digest
 from adaflow_core.video.decode import decode_video
 from adaflow_core.video.types import MIN_SIDE, VideoInfo, working_size
 from webui import views
@@ -24,6 +24,7 @@ from webui.messages import refusal, refuse_on_error
 from webui.served_images import is_playable, serve_copy
 from webui.settings import FIRST
 from webui.studio import Studio
+from webui.views import labels
 
 # What a project brings with its video.
 OF_PROJECT = ("frames", "keyframes_at", "prompting", "prompts", "rows_of", "takes", "project_line")
@@ -100,7 +101,7 @@ class VideoEvents:
             drafted="",
             region_job_id="",
             region_progress="",
-            prompting=views.ONE,
+            prompting=labels.ONE,
             prompts=[],
             rows_of={},
             takes=[],
@@ -165,7 +166,7 @@ def is_same_video(one: str, other: str | None) -> bool:
         return one == other
     path, copy = Path(one), Path(other)
     same = path.name == copy.name and path.is_file() and copy.is_file() and path.stat().st_size == copy.stat().st_size
-    return same and checksum(path) == checksum(copy)
+    return same and content_digest(path) == content_digest(copy)
 
 
 def check_video(studio: Studio, video: str | None) -> VideoInfo:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.forecast import after_edit
+from adaflow_core.editing.forecasting.forecast import after_edit
 from adaflow_core.film.known import draft_key, is_kept, part_keys
 from adaflow_core.film.retake import stretch_frames, surroundings
 from adaflow_core.film.timeline import Timeline, stretches

@@ -3,9 +3,9 @@ document.addEventListener("scroll", ({ target }) => {
   if (!target.matches?.(".af-plot .image-container")) return;
   for (const other of all(".af-plot .image-container")) if (other !== target) other.scrollLeft = target.scrollLeft;
 }, true);
-const AXIS = { left: 46 / 960, width: 900 / 960 };  // of report/visualize.py, as shares of a plot's width
+const AXIS = { left: 46 / 960, width: 900 / 960 };  // of report/plots.py, as shares of a plot's width
 const LEAST = 16;  // frames that a plot shows, as in events/timeline.py
-const LEGEND = 20;  // of score_heatmap there: the height of what lies under the picture
+const LEGEND = 20;  // of report/overlays.py's score_heatmap: the height of what lies under the picture
 const style = (name, value) => {
   const root = document.documentElement;
   if (root.style.getPropertyValue(name) !== value) root.style.setProperty(name, value);

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gradio as gr
 
-from webui import views
 from webui.events.begin import BeginEvents
 from webui.events.common.outputs import DraftOutputs, PlaceOutputs, PreviewOutputs, collect
 from webui.events.model import ModelEvents
 from webui.settings import EDIT
+from webui.views import labels
 from webui.wiring.shared import (
     EACH,
     IMMEDIATE,
@@ -26,7 +26,7 @@ from webui.wiring.shared import (
 def connect_words(events: ModelEvents, steps: Steps) -> None:
     """A click on a word puts it into the prompt."""
     edit, model = steps.edit, steps.plan.model
-    for kind in views.KINDS:
+    for kind in labels.KINDS:
         words = getattr(edit, kind)
         words.input(events.word, [edit.prompt, model, words, gr.State(kind)], [edit.prompt, words], **PRIVATE)
 

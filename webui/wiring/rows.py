@@ -8,12 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from webui import views
 from webui.components.edit import EditStep
 from webui.events.common.outputs import RowsOutputs, collect, unchanged
 from webui.events.edit import Rows
 from webui.events.film import FilmEvents
 from webui.messages import quietly, refusal
+from webui.views import labels
 from webui.wiring.shared import PRIVATE, Events, Steps, plan_first, when_plan_changes
 
 # What is typed into a row.
@@ -56,7 +56,7 @@ def _missing_rows(
     rows_of: dict[str, Any],
     takes: Any,
 ) -> RowsOutputs:
-    if prompting == views.ONE or prompts or film.studio.kept.find_plan(plan_id) is None:
+    if prompting == labels.ONE or prompts or film.studio.kept.find_plan(plan_id) is None:
         return unchanged(RowsOutputs)
     return film.shots(plan_id, prompts, version, rows_of, takes, prompt)
 
@@ -93,12 +93,12 @@ def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows,
 
 def _by_shot(prompting: str) -> tuple[Any, ...]:
     """The prompt or the rows. Places and drafts are of one prompt: with more a sentence stands in their place."""
-    one = prompting == views.ONE
+    one = prompting == labels.ONE
     of_one = gr.Button(visible=one), gr.Button(visible=one), gr.Dropdown(visible=one)
     return gr.Textbox(visible=one), gr.Column(visible=not one), gr.HTML(visible=not one), *of_one
 
 
 def _refuse_one(prompting: str) -> None:
     """With one prompt nothing follows: there are no rows to be shown."""
-    if prompting == views.ONE:
+    if prompting == labels.ONE:
         raise refusal("there is one prompt", visible=False)

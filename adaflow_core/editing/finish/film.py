@@ -12,7 +12,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaflow_core.config import EditConfig
+from adaflow_core.config import FilledEdit
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.memory import in_passes, rows_to_device, to_device, writing
 from adaflow_core.motion.pictures import as_pictures
@@ -30,7 +30,7 @@ class EditedFilm:
     latents: np.ndarray  # [T, 4, h, w] the source's
     follow: Callable[[], np.ndarray]  # gives its motion, as `source_flow` does; called where it is needed
     cuts: np.ndarray  # [C] frames that begin a new shot
-    config: EditConfig  # with every value filled in
+    config: FilledEdit
     cache: Cache
     monitor: Monitor
     renewed: np.ndarray | None = None  # [T, h, w] 0..1, where a thing takes another's place

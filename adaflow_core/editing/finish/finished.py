@@ -33,7 +33,6 @@ def finished_frames(film: EditedFilm, edited: Tensor) -> np.ndarray:
     with monitor.stage("decode frames", own.stop - own.start) as stage:
         out = film.decoded(edited, stage.advance, None if smoothed else finished)
     if smoothed:
-        assert config.smoothing
         around = reach(range(T)[own], T, config.smoothing)
         pictures = film.beside_source(_left_alone(out[around.start : around.stop], team), around.start)
 

@@ -6,7 +6,7 @@ Outside the place structure is injected and the source held; inside the edit is 
 """
 
 from adaflow_core.editing.place.find import LOCAL, find_place, likely, place_of, prompt_difference
-from adaflow_core.editing.place.wording import Wording, keeps_shapes, wording
+from adaflow_core.editing.place.wording import Wording, keeps_shapes, say_the_same, wording
 
 __all__ = [
     "LOCAL",
@@ -16,5 +16,6 @@ __all__ = [
     "likely",
     "place_of",
     "prompt_difference",
+    "say_the_same",
     "wording",
 ]

@@ -55,7 +55,7 @@ def prompt_difference(
 ) -> np.ndarray:
     """[T, h, w] float32, mean 1 over each frame: how much the noise predicted under the two prompts differs."""
     (T, _, h, w), rows = latents.shape, pass_rows(backbone)
-    prompts = torch.cat([source.states, other.states])
+    prompts = torch.cat([source.prompt_embeds, other.prompt_embeds])
 
     def build(folder: Path) -> dict[str, Any]:
         out = backbone.team.array(folder / "difference.npy", np.float32, (T, h, w))
@@ -88,8 +88,8 @@ def _difference(backbone: Backbone, latents: Tensor, prompts: Tensor, timestep: 
     noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(timestep)).to(latents.device)
     timestep = round(timestep / 1000 * (backbone.schedule.train_steps - 1))
     noisy = add_noise(backbone.schedule, latents, noise, timestep)
-    states = prompts.repeat_interleave(len(latents), dim=0)
-    before, after = backbone.predict(torch.cat([noisy, noisy]), timestep, states).chunk(2)
+    prompt_embeds = prompts.repeat_interleave(len(latents), dim=0)
+    before, after = backbone.predict(torch.cat([noisy, noisy]), timestep, prompt_embeds).chunk(2)
     size = blurred((after - before).square().sum(dim=1, keepdim=True).sqrt(), boxes=2)
     return (size / size.mean(dim=(2, 3), keepdim=True).clamp(min=1e-8))[:, 0]
 

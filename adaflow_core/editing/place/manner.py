@@ -17,6 +17,16 @@ _MEDIA = {
     "oil", "oils", "ink", "pencil", "charcoal", "crayon", "pastel", "pastels", "acrylic", "acrylics", "watercolour",
     "watercolor", "watercolours", "watercolors", "gouache", "chalk",
 }  # fmt: skip
+# What a prompt may say it shows a thing in, before "of": "a video of a cat".
+_VIEWS = {
+    "picture", "image", "video", "footage", "clip", "shot", "closeup", "view", "portrait", "snapshot", "scan", "frame",
+}  # fmt: skip
+# How good the picture is to be: "masterpiece, best quality, highly detailed, 8k".
+_QUALITY = {
+    "masterpiece", "best", "high", "highest", "quality", "highly", "ultra", "extremely", "detailed", "intricate",
+    "details", "hd", "uhd", "hdr", "4k", "8k", "raw", "realistic", "photorealistic", "hyperrealistic", "sharp",
+    "focus", "resolution", "cinematic", "lighting", "professional", "award-winning", "trending",
+}  # fmt: skip
 _COLOURS = {"black and white", "colour", "color"}  # after "in"
 ARTICLES = {"a", "an", "the"}
 # Words before the last one by which it is a thing that is shown: "a photo", "holding a pencil", "reading her comic".
@@ -35,19 +45,38 @@ def without_manner(text: str) -> tuple[str, str]:
     """
     shown: list[str] = []
     manner: list[str] = []
-    for i, part in enumerate(re.split(r"[,.;:()]", text.lower())):
+    for i, part in enumerate(re.split(r"[,.;:()]", plain(text))):
         words = re.findall(r"[\w']+", part)
         if i == 0:
             begin, end = _kind_of(words)
             manner += words[:begin] + words[end:]
             words = words[begin:end]
-            apart = bool(words) and set(words) <= KINDS | _MEDIA  # "cat photo" shows a cat
+            apart = bool(words) and set(words) <= KINDS | _MEDIA | _QUALITY  # "cat photo" shows a cat
         else:
             apart = _is_manner(words)
         last = 0 if apart else _end_of_what_is_shown(words)
         shown += words[:last]
         manner += words[last:]
     return _bare(shown), _bare(manner)
+
+
+def plain(text: str) -> str:
+    """A prompt in lower case, with one spelling of "closeup"."""
+    return re.sub(r"\bclose[- ]up\b", "closeup", text.lower())
+
+
+def length_of_lead(words: list[str]) -> int:
+    """How many words of a prompt come before the first thing that it shows.
+
+    Such as "a photo of", or "best quality, oil painting,". `words`: in lower case, marks by themselves.
+    """
+    lead = 0
+    while True:
+        part = words[lead:]
+        end = next((place for place, word in enumerate(part) if word in ",.;:"), len(part))
+        if end == len(part) or not set(part[:end]) <= KINDS | _MEDIA | _QUALITY | ARTICLES:
+            return lead + _kind_of(part[:end])[0]
+        lead += end + 1
 
 
 def _bare(words: list[str]) -> str:
@@ -57,7 +86,8 @@ def _bare(words: list[str]) -> str:
 def _kind_of(words: list[str]) -> tuple[int, int]:
     """Where in "a photo of a cat by Somebody" that of which it is begins and ends."""
     place = words.index("of") if "of" in words else 0
-    if not _names_a_kind(_without_article(words[:place])):
+    kind = _without_article(words[:place])
+    if not (_names_a_kind(kind) or _names_a_kind(kind, _VIEWS)):
         return 0, len(words)
     makers = (i for i in range(place, len(words) - 1) if words[i] == "by" and words[i + 1] not in ARTICLES)
     return place + 1, next(makers, len(words))
@@ -83,6 +113,8 @@ def _is_manner(words: list[str]) -> bool:
         return in_a_medium or in_a_style or " ".join(kind) in _COLOURS or _names_a_kind(kind)
     if len(words) == 1 and words[0] in _DOING:
         return False
+    if words and set(words) <= KINDS | _QUALITY:
+        return True
     for i in range(1, len(words)):
         made = words[:i]
         if words[i : i + 2] in (["on", "canvas"], ["on", "paper"]):
@@ -92,9 +124,9 @@ def _is_manner(words: list[str]) -> bool:
     return _names_a_kind(words)
 
 
-def _names_a_kind(words: list[str]) -> bool:
+def _names_a_kind(words: list[str], kinds: set[str] = KINDS) -> bool:
     """Whether they are a kind of picture, with what describes it before: "black and white photo"."""
-    return bool(words) and words[-1] in KINDS and not _OF_THINGS & set(words[:-1])
+    return bool(words) and words[-1] in kinds and not _OF_THINGS & set(words[:-1])
 
 
 def _without_article(words: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from adaflow_core.config import BY_WORDS, GUIDED_FROM, EditConfig
-from adaflow_core.editing.place.manner import ARTICLES, KINDS, without_manner
+from adaflow_core.editing.place.manner import ARTICLES, KINDS, length_of_lead, plain, without_manner
 from adaflow_core.editing.place.vocabulary import (
     AIMED,
     BODIES,
@@ -87,6 +87,12 @@ class Wording:
         return replace(config, **{name: value for name, value in said.items() if getattr(config, name) is None})
 
 
+def say_the_same(one: str, other: str) -> bool:
+    """Whether two prompts differ in capitals, spaces, articles or marks at most."""
+    said = ([word for word in _words(text) if word not in ARTICLES | MARKS] for text in (one, other))
+    return next(said) == next(said)
+
+
 def keeps_shapes(structure: float) -> bool:
     """Whether things keep their shapes in an edit's place with the source's structure in this share of the steps."""
     return structure >= 0.5
@@ -114,13 +120,35 @@ def wording(source: str, prompt: str) -> Wording:
         _is_a_place(before, old, after, new) if replaced else _adds_a_place(before, old, after[new])
     ):
         return Wording(False, None)
-    first = next((i for i, word in enumerate(before) if word in FUNCTION_WORDS - ARTICLES), len(before))
-    return Wording(False, " ".join(before[first:]) if first <= _lead(before, old.start) else None)
+    return Wording(False, _without_first_thing(before, old))
+
+
+def _without_first_thing(words: list[str], changed: slice) -> str | None:
+    """A prompt without the first thing that it shows; None where that is not found, or is what is changed.
+
+    "a red car in the desert" -> "in the desert"; "a photo of a cat on the beach" -> "a photo on the beach"; "in the
+    city a man walks" -> "in the city".
+    """
+    start = length_of_lead(words)
+    lead = words[: start - 1] if start and words[start - 1] == "of" else words[:start]
+    if words[start : start + 1] == ["there"] and words[start + 1 : start + 2] and words[start + 1] in ("is", "are"):
+        start += 2
+    thing = start
+    if words[start] in PREPOSITIONS:  # where it is stands first
+        in_place = (i for i in range(start + 1, len(words)) if words[i] not in FUNCTION_WORDS)
+        noun = next(in_place, len(words))
+        thing = next((i for i in range(noun, len(words)) if words[i] in ARTICLES | MARKS), len(words))
+        thing += thing < len(words) and words[thing] in MARKS
+    end = next((i for i in range(thing, len(words)) if words[i] in FUNCTION_WORDS - ARTICLES), len(words))
+    if thing == end or not (changed.stop <= thing or end <= _lead(words, changed.start)):
+        return None
+    kept = [*lead, *words[start:thing], *words[end:]]
+    return " ".join(kept[:-1] if kept[-1:] and kept[-1] in MARKS else kept)
 
 
 def _words(text: str) -> list[str]:
     """Words and marks of a prompt, none of them at its ends."""
-    words = re.findall(r"[\w'-]+|[,.;:]", text.lower())
+    words = re.findall(r"[\w'-]+|[,.;:]", plain(text))
     said = [place for place, word in enumerate(words) if word not in MARKS]
     return words[said[0] : said[-1] + 1] if said else []
 
@@ -200,6 +228,8 @@ def _is_named(before: list[str], old: slice, put: list[str]) -> bool:
     """Whether a thing's name comes after what is replaced by what is `put` there, which then describes it, as "red" of
     "a red ball"."""
     word = before[old.stop] if old.stop < len(before) else ","
+    if put and put[-1] in MARKS:  # as in "the snow, countryside"
+        return False
     if word in FUNCTION_WORDS or _is_participle(before, old.stop) or _is_verb(before, old):
         return False
     if put and old.start < old.stop and _are_things(before, old, put[-1]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -129,8 +130,8 @@ def _digest(module: Any) -> int:
 
 def other_vae(name: str, unet: Any, dtype: torch.dtype) -> Any:
     """The autoencoder in a folder (its own or a checkpoint's) or a file; AdaFlowError if the UNet's latents differ."""
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
         inside = path / "vae" if (path / "vae").is_dir() else path
         config = read_json(inside / "config.json", name)
         kind = config.get("_class_name")
@@ -181,10 +182,10 @@ def add_embedding(pipe: Any, name: str) -> None:
 
 
 def _file(name: str, what: str, inside: str = "") -> Path:
-    path = Path(name).expanduser()
-    if inside and path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if inside and os.path.isdir(path):
         path = path / inside
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path's own raises for what this user may not look at
         raise AdaFlowError(
             f"the {what} {name!r} is not there; give the path of a .safetensors file or an id of the Hub (OWNER/NAME)"
         )

@@ -5,6 +5,7 @@ A process of its own fetches (`worker`), so that stopping ends a download at onc
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ SHORT_NAMES = {
 }
 PATIENCE = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds before each further attempt
 TIMEOUT = 15.0  # seconds without a byte after which an attempt has failed
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _LOOK = 0.1  # seconds between two looks at the stop signal
 _ROOT = str(Path(__file__).resolve().parents[3])
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@.+)?")
@@ -41,9 +43,22 @@ _ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS":
 
 
 def on_disk(model: str) -> Path | None:
-    """The path that `model` names, if there is something at it."""
-    path = Path(model).expanduser()
-    return path if path.exists() else None
+    """Return the path that `model` names, "~" being the home folder, or None if nothing is there.
+
+    Raises AdaFlowError for a path that this user may not look at.
+    """
+    path = Path(os.path.expanduser(model))  # leaves the "~" of an unknown user; Path.expanduser raises RuntimeError
+    try:
+        path.stat()
+        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except ValueError:  # a null character
+        return None
+    except OSError as problem:
+        if problem.errno in _NOT_THERE:
+            return None
+        raise AdaFlowError(f"cannot read the model {path} ({problem.strerror}); check its rights") from problem
+    return path
 
 
 def hub_folder(

@@ -1,4 +1,4 @@
-"""A region of the picture: masks asked for, found and carried, and the crops that are edited."""
+"""A region of the picture: its masks, painted, found or carried, and the crops that are edited."""
 
 from adaflow_core.picture.region.mask import BEFORE_CROPS, FEATHER, Region, RegionMask, crop_line
 

@@ -1,9 +1,9 @@
 """A mask carried from the frames on which it was painted to all frames.
 
-From frame to frame it goes along the source's optical flow, there and back from every painted frame. Where the flow
-cannot be trusted and at the mask's edge colours decide: how much more often a colour occurs inside the mask than
-outside, in the painted frames and in those just passed. So a thing that comes into sight again, or stands in another
-shot, is found again, unless its surroundings have its colours.
+The mask follows the source's optical flow from frame to frame, forwards and backwards from every painted frame. Where
+the flow cannot be trusted, and at the mask's edge, colours decide: how much more often a colour occurs inside the mask
+than outside, in the painted frames and in those just passed. So a thing that comes back into sight, or is seen in
+another shot, is found again, unless its surroundings have the same colours.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from adaflow_core.picture.region.ways import Advance, Way, go, shots_of, ways
 from adaflow_core.progress import Stage
 from adaflow_core.storage.arrays import scratch
 
-CERTAIN = 5.0  # log odds at which a carried mask is held
+CERTAIN = 5.0  # limit of the log odds of a carried mask
 DOUBT = -1.0  # log odds of being inside where nothing was carried
 BAND = 1 / 50  # of the shorter side: how far from the mask's edge colours count in full
-FLAT = 0.15  # what they count for elsewhere
-LIKE = 24.0  # levels of 0..255 by which a pixel may differ from that from which its mask comes
-MISS = 1.0  # pixels by which the flow there and back may miss its origin
+FLAT = 0.15  # weight of colours elsewhere
+LIKE = 24.0  # levels of 0..255 by which a pixel may differ from the one that its mask comes from
+MISS = 1.0  # pixels by which the flow there and back may miss its starting point
 DISTINCT = 0.5  # IoU that colours alone must reach on the painted frames to find a thing in another shot
-SMALLEST = 0.004  # of the least painted area: carried pieces and holes below it are taken for errors
+SMALLEST = 0.004  # share of the least painted area: smaller pieces and holes of carried masks count as errors
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Source:
     """The frames along which a mask is carried, and their motion."""
 
     frames: np.ndarray  # [T, H, W, 3] uint8
-    flow: np.ndarray  # [T - 1, 2, H / 2, W / 2, 2], as `source_flow` gives it
+    flow: np.ndarray  # [T - 1, 2, H / 2, W / 2, 2], from `source_flow`
 
     def motion(self, t: int, other: int) -> tuple[Floats, Floats]:
-        """[H, W, 2] pixels (x, y) from frame `t` to its neighbour `other`, and from there to `t`."""
+        """Return the flow from frame `t` to its neighbour `other`, and back: [H, W, 2] pixels (x, y) each."""
         pair = self.flow[min(t, other)].astype(np.float32)
         size = self.frames.shape[2], self.frames.shape[1]
         there, back = (cv2.resize(way, size) for way in (pair if other > t else pair[::-1]))
@@ -46,18 +46,18 @@ class Source:
 
 
 def carry(source: Source, cuts: np.ndarray, painted: Mapping[int, Bools], stage: Stage) -> NDArray[np.uint8]:
-    """[T, H, W] uint8, 255 inside: the masks of all frames. The stage counts frames twice."""
+    """Return the masks of all frames, [T, H, W] uint8, 255 inside. The stage counts every frame twice."""
     T, H, W, _ = source.frames.shape
     out = scratch(np.uint8, (T, H, W))
     colours = Colours.of(source.frames, painted)
-    # By the smallest: a thing that drives away is painted near and far.
+    # By the smallest painted mask: a thing that drives away may be painted near and far.
     smallest = SMALLEST * float(min((inside.sum() for inside in painted.values() if inside.any()), default=0))
     distinct = np.mean([iou(alone(colours, source.frames[t]) > 0.5, inside) for t, inside in painted.items()])
     known: dict[int, Floats] = {t: inside.astype(np.float32) for t, inside in painted.items()}
     shots = shots_of(cuts, T)
 
     def find(shot: range, advance: Advance) -> None:
-        """In a shot of which nothing is known the frame that shows most of the thing, by its colours."""
+        """Add to `known`, of a shot without a painted frame, the frame that shows most of the thing by its colours."""
         mask = alone(colours, source.frames[shot.start])
         out[shot.start] = (255 * mask).round()
         _follow(source, colours.again(), Way(shot.start, shot[1:]), mask, out, lambda _: advance(0))
@@ -86,7 +86,10 @@ def carry(source: Source, cuts: np.ndarray, painted: Mapping[int, Bools], stage:
 
 
 def _follow(source: Source, colours: Colours, way: Way, mask: Floats, out: NDArray[np.uint8], advance: Advance) -> None:
-    """The masks of a way's frames, of the `mask` of its known one; laid over what is there by how far that is."""
+    """Propagate `mask` from the known frame along `way`, and write it to `out`.
+
+    A way back from a second known frame is blended by distance with what is there.
+    """
     frames = source.frames
     for t in way.frames:
         other = t - way.frames.step
@@ -104,11 +107,11 @@ def step(
     colours: Colours,
     frame: np.ndarray,  # [H, W, 3] uint8
     other: np.ndarray,  # [H, W, 3] its neighbour
-    mask: Floats,  # [H, W] 0..1, that of the neighbour
+    mask: Floats,  # [H, W] 0..1, the neighbour's
     there: Floats,  # [H, W, 2] the flow to the neighbour
-    back: Floats,  # and from it
+    back: Floats,  # [H, W, 2] the flow from the neighbour
 ) -> Floats:
-    """[H, W] 0..1: the mask of `frame`."""
+    """Return the mask of `frame`, [H, W] 0..1, from that of its neighbour."""
     H, W = mask.shape
     x, y = np.meshgrid(np.arange(W, dtype=np.float32), np.arange(H, dtype=np.float32))
     u, v = x + there[..., 0], y + there[..., 1]
@@ -131,5 +134,5 @@ def step(
 
 
 def alone(colours: Colours, frame: np.ndarray) -> Floats:
-    """[H, W] 0..1: the mask of a frame of which nothing is known but its colours."""
+    """Return the mask of a frame, [H, W] 0..1, by its colours alone."""
     return guided(frame, probability(DOUBT + colours.odds(frame)))

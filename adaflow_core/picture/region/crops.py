@@ -1,8 +1,9 @@
-"""An edit of the window around a region: the film that it shows, as a plan of its own, and its way back into the whole.
+"""Crops: the window around a region, as a film with a plan of its own, so that only the window is edited.
 
-Keyframes stay those of the whole frames. Latents, features, kept tokens and correspondences are made of the crop, by
-the same code and under its own name in the cache, as of any other film. Cut out of the whole's they would cost nothing,
-but would have to lie on the features' coarser grid, and would be of other latents than those that the model sees.
+The keyframes are those of the whole frames. Latents, features, kept tokens and correspondences are computed from the
+crop, as from any other film, and have their own keys in the cache. Cut out of those of the whole frames they would cost
+nothing, but the window would have to lie on the features' coarser grid, and they would not match the latents that the
+model sees.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from adaflow_core.video.types import Video
 
 @dataclass(frozen=True)
 class Crop:
-    """What the window shows, and of what."""
+    """A window, the film that it shows, and the video it is cut from."""
 
     window: Window
     film: Video  # [T, h, w, 3]
     source: Video  # [T, H, W, 3]
 
     def at(self, frames: slice | np.ndarray) -> Crop:
-        """That of some frames."""
+        """Return the crop of some frames only."""
         if isinstance(frames, slice):
             start, end, _ = frames.indices(len(self.film))
             return Crop(self.window.at(frames), self.film.part(start, end), self.source.part(start, end))
@@ -42,7 +43,7 @@ class Crop:
 
 
 def crop_of(video: Video, window: Window, cache: Cache, monitor: Monitor) -> Crop:
-    """The crop of a whole video; its film is kept in the cache."""
+    """Cut the window out of a whole video; its film is cached."""
 
     def build(folder: Path) -> dict[str, Any]:
         cut = window.cut(video.frames)
@@ -56,7 +57,7 @@ def crop_of(video: Video, window: Window, cache: Cache, monitor: Monitor) -> Cro
 
 
 def cropped_plan(backbone: Backbone, plan: Plan, crop: Crop, cache: Cache, monitor: Monitor) -> Plan:
-    """The plan of the crop's film, of as many frames as `plan` and with its keyframes."""
+    """Return the plan of the crop's film, which has the frames and keyframes of `plan`."""
     whole, first = crop.film.part_of or (crop.film, 0)
     latents = source_latents(backbone, whole, cache, monitor)
     features, _ = source_features(backbone, whole, latents, plan.config, cache, monitor)

@@ -1,6 +1,6 @@
-"""Pictures that belong to an edit, in reports and projects: named with their checksums, and found again.
+"""Pictures that belong to an edit, in reports and projects: named by file and checksum, and found again.
 
-A picture that is in no file is part of a project itself, as the base64 of a PNG: it opens where the project alone is.
+A picture without a file is stored in the project itself, as a PNG in base64, so that the project can be opened alone.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 from PIL import Image
 
 from adaflow_core.errors import AdaFlowError
-from adaflow_core.storage.cache import checksum, relative
+from adaflow_core.storage.digests import content_digest, relative_path
 
 
 def by_frame(pictures: Any, what: str) -> dict[int, Any]:
-    """Pictures, each `what`, such as "the mask", by the numbers of their frames in order; texts become paths.
+    """Return pictures by their frame numbers, in order; strings become paths.
 
-    Raises AdaFlowError for what is no picture by its frame.
+    `what` names a picture in errors, such as "the mask". Raises AdaFlowError unless `pictures` maps frame numbers.
     """
     if not isinstance(pictures, Mapping):
         raise AdaFlowError(f"{what} is given without its frame; give a dict, as in {{12: picture}}, counted from 0")
@@ -39,24 +39,25 @@ def by_frame(pictures: Any, what: str) -> dict[int, Any]:
 
 
 def as_path(picture: Any, what: str) -> Any:
-    """A text as the path that it is; all else as it is."""
+    """Return a string as a path, all else as it is; AdaFlowError for an empty string."""
     if isinstance(picture, str):
-        if not picture.strip():  # which as a path would be the folder at hand
+        if not picture.strip():  # as a path it would be the current folder
             raise AdaFlowError(f"{what} is an empty path; name its file")
         return Path(picture)
     return picture
 
 
 def named(picture: np.ndarray | Path, folder: Path | None, what: str) -> dict[str, Any]:
-    """`what`, such as "the mask", as plain data: its file, as it lies from `folder`, and a checksum of its content.
+    """Return a picture as plain data: its file, relative to `folder` if given, and a checksum of its content.
 
-    An array [H, W] bool or [H, W, 3] uint8 is in no file; with a `folder`, that of a project, its row holds it.
+    An array [H, W] bool or [H, W, 3] uint8 has no file; with the `folder` of a project, the data holds the picture
+    itself. `what` names the picture in errors, such as "the mask".
     """
     if isinstance(picture, Path):
         if not picture.exists():
             raise AdaFlowError(f"there is no {picture}; check the path of {what}")
-        path = picture.as_posix() if folder is None else relative(picture, folder)
-        return {"file": path, "checksum": checksum(picture)}
+        path = picture.as_posix() if folder is None else relative_path(picture, folder)
+        return {"file": path, "checksum": content_digest(picture)}
     row = {"file": None, "checksum": _checksum(picture)}
     one = picture.shape[2:] == (() if picture.dtype == bool else (3,))
     return row if folder is None or not one else row | {"png": _encoded(picture)}
@@ -64,7 +65,7 @@ def named(picture: np.ndarray | Path, folder: Path | None, what: str) -> dict[st
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """AdaFlowError where `what`, such as "the region", of a report or project lacks a part, or has a wrong one."""
+    """Raise AdaFlowError if the data of `what`, such as "the region", in a report or project is incomplete or wrong."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as problem:
@@ -75,7 +76,10 @@ def reading(what: str) -> Iterator[None]:
 
 
 def found(row: Mapping[str, Any], folder: Path, what: str) -> Path | np.ndarray:
-    """The file or the array of `named` data of a report or project in `folder`, its content unchanged."""
+    """Return the file or array that `named` described, in a report or project in `folder`.
+
+    Raises AdaFlowError if it is missing or its content has changed.
+    """
     if row.get("png") is not None:
         return decoded(row, what)
     if row["file"] is None:
@@ -84,15 +88,16 @@ def found(row: Mapping[str, Any], folder: Path, what: str) -> Path | np.ndarray:
     path = next((place for place in (folder / name, folder / name.name) if place.exists()), None)
     if path is None:
         raise AdaFlowError(f"{what} {name.name} of the project is not there; lay it into {folder}")
-    if checksum(path) != row["checksum"]:
+    if content_digest(path) != row["checksum"]:
         raise AdaFlowError(f"{what} {path} is not the one of this edit; give that one, or begin another project file")
     return path
 
 
 def decoded(row: Mapping[str, Any], what: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """[H, W] bool or [H, W, 3] uint8: the picture that a row of a project holds.
+    """Return the picture that a project's data holds, [H, W] bool or [H, W, 3] uint8.
 
-    `size`: (width, height) that it must have, looked at before its pixels are unpacked.
+    `size`: the (width, height) it must have, checked before its pixels are unpacked. Raises AdaFlowError for another
+    size, and if the picture cannot be read or was changed.
     """
     try:
         with Image.open(BytesIO(b64decode(row["png"], validate=True)), formats=("PNG",)) as file:
@@ -122,5 +127,5 @@ def _checksum(picture: np.ndarray) -> str:
 
 
 def on_command_line(picture: np.ndarray | Path, name: str) -> str:
-    """Its file; what is in no file is called `name`, as if it lay beside."""
+    """Return the file of a picture, or for an array `name`, as if it were saved there."""
     return str(picture) if isinstance(picture, Path) else name

@@ -29,24 +29,24 @@ from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import DARK, Video
 
 FEATHER = 8  # pixels
-BEFORE_CROPS = "never"  # what older versions did, for regions that do not say
-BRIGHT = 128  # of 0..255, from which a pixel of a file is inside
-ASPECT = 0.04  # by which a working size's width to height may differ from the file's, which a mask may have
+BEFORE_CROPS = "never"  # for regions saved by older versions, which do not say
+BRIGHT = 128  # level of 0..255 from which a pixel of a file is inside
+ASPECT = 0.04  # by which a mask's aspect ratio may differ: it may be the file's instead of the working size's
 
 
 @dataclass(frozen=True)
 class Region:
-    """What is asked for: `painted`, `masks` or `words`, one of them.
+    """A region as it is asked for: exactly one of `painted`, `masks` and `words`.
 
-    Arrays are inside where they are not 0, files (pictures, a video, a folder of pictures) and PIL images where they
-    are bright; what is transparent there is outside.
+    Pixels are inside where an array is not 0, or where a file (pictures, a video, a folder of pictures) or PIL image is
+    bright. Transparent pixels are outside.
     """
 
-    painted: Mapping[int, Any] = field(default_factory=dict)  # frame -> [H, W]; carried to the others
-    masks: Any = None  # [T, H, W] of all frames
-    words: str = ""  # of the source prompt
+    painted: Mapping[int, Any] = field(default_factory=dict)  # frame -> mask [H, W], carried to the other frames
+    masks: Any = None  # [T, H, W], a mask for every frame
+    words: str = ""  # words of the source prompt that name it
     feather: int = FEATHER  # pixels of the working size over which the edit fades out
-    crop: str = "auto"  # of CROPS: whether a window around it is edited in place of whole frames
+    crop: str = "auto"  # of CROPS: whether a window around it is edited instead of whole frames
 
     def __post_init__(self) -> None:
         masks = files.as_path(self.masks, "the file of masks")
@@ -65,14 +65,17 @@ class Region:
             raise AdaFlowError(f"crop is {self.crop!r}; choose {', '.join(CROPS)}")
 
     def as_json(self, folder: Path | None = None) -> dict[str, Any]:
-        """It as plain data, with checksums; a project's `folder`: files are named from there, arrays held."""
+        """Return the region as plain data with checksums.
+
+        With the `folder` of a project, files are named relative to it, and arrays are stored in the data.
+        """
         painted = [{"frame": frame, **_named(mask, folder)} for frame, mask in self.painted.items()]
         masks = None if self.masks is None else _named(self.masks, folder)
         return {"painted": painted, "masks": masks, "words": self.words, "feather": self.feather, "crop": self.crop}
 
     @property
     def flags(self) -> list[str]:
-        """It on the command line; what is in no file is named as if it lay beside."""
+        """Command line options for the region; for an array they name a file that the user has to save."""
         found = [] if self.masks is None else [f"--mask={files.on_command_line(self.masks, 'masks.mp4')}"]
         for frame, mask in self.painted.items():
             found += [f"--mask={files.on_command_line(mask, f'mask-{frame}.png')}", f"--mask-frame={frame}"]
@@ -82,7 +85,7 @@ class Region:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], folder: Path) -> Region:
-        """The region of a report or project in `folder`, its files unchanged; AdaFlowError where it lacks a part."""
+        """Read the region of a report or project in `folder`; AdaFlowError if a part is missing or has changed."""
         with files.reading("the region"):
             painted = {int(row["frame"]): files.found(row, folder, "the mask") for row in data["painted"]}
             masks = None if data["masks"] is None else files.found(data["masks"], folder, "the mask")
@@ -92,27 +95,27 @@ class Region:
 
 @dataclass(frozen=True)
 class RegionMask:
-    """The region in every frame."""
+    """The mask of a region in every frame."""
 
     weights: np.ndarray  # [T, H, W] uint8, memory-mapped: 0 outside, 255 inside, between them in the feather
     digest: str
-    asked: dict[str, Any]  # as `Region.as_json` says it
-    window: Window | None = None  # that is edited in place of whole frames
-    doubt: str = ""  # a sentence on why it may be the wrong part; "": it was found as things are
+    asked: dict[str, Any]  # from `Region.as_json`
+    window: Window | None = None  # edited instead of whole frames, if not None
+    doubt: str = ""  # a sentence on why it may be the wrong part; "" if there is no doubt
 
     def at(self, frames: slice | np.ndarray) -> RegionMask:
-        """That of some frames."""
+        """Return the mask of some frames only."""
         which = f"{frames.start} {frames.stop}" if isinstance(frames, slice) else f"{frames.tolist()}"
         digest = blake2b(f"{self.digest} {which}".encode(), digest_size=16).hexdigest()
         window = None if self.window is None else self.window.at(frames)
         return replace(self, weights=taken(self.weights, frames), digest=digest, window=window)
 
     def within(self, window: Window) -> RegionMask:
-        """That of the window alone, which holds all of it."""
+        """Return the mask of the window alone, which contains the whole region."""
         return replace(self, weights=window.cut(self.weights), window=None)
 
     def place(self, factor: int) -> np.ndarray:
-        """[T, h, w] float32 0..1 on the latents' grid: the largest weight that a latent covers."""
+        """Return [T, h, w] float32 0..1 on the latents' grid: the largest weight that each latent covers."""
         T, H, W = self.weights.shape
         out = np.empty((T, H // factor, W // factor), np.float32)
         for t, frame in enumerate(self.weights):
@@ -120,7 +123,7 @@ class RegionMask:
         return out
 
     def lay(self, edited: np.ndarray, source: np.ndarray, team: Team = ALONE) -> np.ndarray:
-        """[T, H, W, 3] uint8: the edit inside, the source's own bytes outside. The `team` shares the frames out."""
+        """Return [T, H, W, 3] uint8: the edit inside, the source's own bytes outside. The `team` shares the frames."""
         out = team.scratch(np.uint8, source.shape)
         for t in range(len(out))[team.own(len(out))]:
             share = self.weights[t][..., None] / np.float32(255)
@@ -131,14 +134,14 @@ class RegionMask:
 
 
 def crop_line(mask: RegionMask) -> str:
-    """A sentence on what of the picture passes through the model."""
+    """Return a sentence on what part of the picture passes through the model."""
     if mask.window is None:
         return "Whole frames pass through the model."
     return f"A crop of {mask.window.text} passes through the model, {100 * mask.window.share:.0f} % of the picture."
 
 
 def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, NDArray[np.bool_]]:
-    """Frame -> [H, W], at the working size."""
+    """Return frame -> painted mask [H, W] bool, at the working size."""
     found = {}
     for frame, mask in region.painted.items():
         if not 0 <= frame < len(video):
@@ -158,7 +161,7 @@ def read_painted(region: Region, video: Video, monitor: Monitor) -> dict[int, ND
 
 
 def read_masks(masks: np.ndarray | Path, video: Video, monitor: Monitor) -> NDArray[np.bool_]:
-    """Masks of all frames [T, H, W], at the working size; those of a longer file are those of the video's frames."""
+    """Return masks of all frames, [T, H, W] bool, at the working size; of a longer file only the video's frames."""
     T = len(video)
     inside = scratch(np.bool_, video.frames.shape[:3])
     if isinstance(masks, Path):
@@ -177,7 +180,7 @@ def read_masks(masks: np.ndarray | Path, video: Video, monitor: Monitor) -> NDAr
 
 
 def _frames_of(path: Path, video: Video, monitor: Monitor) -> Iterator[np.ndarray]:
-    """[H, W, 3] uint8 of a file of masks, for each frame of the video."""
+    """Yield a frame [H, W, 3] uint8 of a file of masks for each frame of the video."""
     T = len(video)
     with Decoder(path, monitor) as decoder:
         info = decoder.probe()
@@ -192,7 +195,7 @@ def _frames_of(path: Path, video: Video, monitor: Monitor) -> Iterator[np.ndarra
 
 
 def fitted(mask: np.ndarray, size: tuple[int, int], name: str = "a mask") -> NDArray[np.bool_]:
-    """`mask` [H, W] at the video's size (width, height)."""
+    """Return `mask` [H, W] as bool, resized to the video's size (width, height)."""
     if mask.ndim != 2 or not mask.size:
         raise AdaFlowError(f"a mask has the shape {mask.shape}; give one of height and width")
     check_aspect((mask.shape[1], mask.shape[0]), size, name)
@@ -203,7 +206,7 @@ def fitted(mask: np.ndarray, size: tuple[int, int], name: str = "a mask") -> NDA
 
 
 def feathered(inside: NDArray[np.bool_], feather: int) -> NDArray[np.uint8]:
-    """[H, W] 0..255: a ramp of `feather` pixels around `inside`."""
+    """Return [H, W] 0..255: 255 `inside`, and a ramp of `feather` pixels around it."""
     if not inside.any() or not feather:
         return inside.astype(np.uint8) * np.uint8(255)
     distance = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -219,7 +222,7 @@ def check_aspect(size: tuple[int, int], wanted: tuple[int, int], name: str) -> N
 
 
 def _held(mask: Any, frame: int) -> Any:
-    """A painted mask as a path, or as an array [H, W]."""
+    """Return a painted mask as a path or as an array [H, W]."""
     name = f"the mask of frame {frame}"
     if isinstance(mask, Image):
         return picture_of(mask, name, DARK).mean(axis=-1) >= BRIGHT

@@ -1,4 +1,4 @@
-"""A region in every frame of a video: read, carried or found, then feathered."""
+"""The mask of a region in every frame of a video: read, or carried from painted or found frames, then feathered."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from adaflow_core.video.types import DARK
 
 
 def check_region(region: Region) -> None:
-    """AdaFlowError for what is no `Region`."""
+    """Raise AdaFlowError if `region` is not a `Region`."""
     if not isinstance(region, Region):
         raise AdaFlowError(f"the region is {type(region).__name__}; give a Region, as in Region(words='red ball')")
 
 
 def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> RegionMask:
-    """The mask of `region` in the planned video; the same region of it is found once."""
+    """Return the mask of `region` in the planned video; it is cached."""
     check_region(region)
     asked, video = region.as_json(), plan.video
     named = {"model": backbone.fingerprint, "source": plan.config.source_prompt} if region.words else {}
@@ -43,7 +43,7 @@ def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, mo
         video=video.digest, cuts=plan.segments.cuts.tolist(), region=_content(asked), start=video.start, **named
     )
     folder, meta, _ = cache.get("region", key, build, monitor.note, together=True)
-    doubt = meta.get("doubt", "")  # of what an older version found nothing is known
+    doubt = meta.get("doubt", "")  # masks cached by older versions have none
     weights = np.load(folder / "weights.npy", mmap_mode="r")
     window = None
     if region.crop != "never":
@@ -52,7 +52,7 @@ def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, mo
 
 
 def _content(asked: dict[str, Any]) -> dict[str, Any]:
-    """What decides on the mask: without the names of files."""
+    """Return what the mask depends on: `asked` without the names of files."""
     masks = asked["masks"] and asked["masks"]["checksum"]
     painted = [(row["frame"], row["checksum"]) for row in asked["painted"]]
     held = {"painted": painted, "masks": masks, "words": asked["words"], "feather": asked["feather"]}
@@ -60,7 +60,7 @@ def _content(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inside(backbone: Backbone, plan: Plan, region: Region, cache: Cache, monitor: Monitor) -> tuple[np.ndarray, str]:
-    """[T, H, W], not 0 inside, and why it may be wrong."""
+    """Return [T, H, W], not 0 inside, and a sentence on why it may be wrong, or ""."""
     video, cuts = plan.video, plan.segments.cuts
     if region.masks is not None:
         return read_masks(region.masks, video, monitor), ""

@@ -1,7 +1,8 @@
-"""How what is known in some frames goes on to all others: ways through the shots, each away from one known frame.
+"""Ways: paths through the shots along which what is known in some frames is carried to all others.
 
-On a way frame follows from frame, and no way needs another, so that they are gone some at a time. Frames between two
-known ones are reached from both: there the way back is laid over the way there.
+A way leads away from one known frame, and each frame along it follows from the one before. No way depends on another,
+so several are followed at a time. Frames between two known ones are reached from both sides: there the way back is laid
+over the way forward.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Way:
 
     known: int
     frames: range
-    other: int | None = None  # the known frame at their end; None: they are reached by this way alone
+    other: int | None = None  # the known frame beyond their end; None: only this way reaches them
 
     @property
     def back(self) -> bool:
@@ -36,11 +37,11 @@ class Way:
 
     @property
     def count(self) -> int:
-        """Of the two times that progress counts a frame."""
+        """How often progress counts each frame of this way; in all, every frame is counted twice."""
         return 2 if self.other is None else 1
 
     def share(self, t: int) -> float:
-        """What it counts for in frame `t`, 1 at its known frame and 0 at the other."""
+        """Return the weight of this way in frame `t`: 1 at its known frame, 0 at the other."""
         return 1.0 if self.other is None else (t - self.other) / (self.known - self.other)
 
 
@@ -49,7 +50,7 @@ def shots_of(cuts: np.ndarray, T: int) -> list[range]:
 
 
 def ways(shots: Sequence[range], known: Collection[int]) -> tuple[list[Way], list[Way]]:
-    """Through the shots with `known` frames: those that can be gone first, and those back that are laid over them."""
+    """Return the ways through shots with `known` frames: those to follow first, and those back to lay over them."""
     first, over = list[Way](), list[Way]()
     for shot in shots:
         inside = [t for t in shot if t in known]
@@ -63,11 +64,11 @@ def ways(shots: Sequence[range], known: Collection[int]) -> tuple[list[Way], lis
 
 
 def go(work: Callable[[Item, Advance], None], items: Iterable[Item], stage: Stage) -> None:
-    """`work` on every item, some at a time, with what counts its frames in the stage, which raises when stopped."""
+    """Run `work(item, advance)` on every item, in threads; `advance` counts frames in `stage` and raises if stopped."""
     lock, ended, failures = Lock(), Event(), list[BaseException]()
 
     def advance(count: int) -> None:
-        with lock:  # the stage, and whoever is told of it, serve one thread at a time
+        with lock:  # the stage and its listeners serve one thread at a time
             if ended.is_set():
                 raise Stopped
             stage.advance(count)
@@ -75,7 +76,7 @@ def go(work: Callable[[Item, Advance], None], items: Iterable[Item], stage: Stag
     def whole(item: Item) -> int:
         try:
             work(item, advance)
-        except BaseException as problem:  # the others end at their next frame, and not at the end of their way
+        except BaseException as problem:  # the others stop at their next frame, not at the end of their way
             failures.append(problem)
             ended.set()
             raise
@@ -85,4 +86,4 @@ def go(work: Callable[[Item, Advance], None], items: Iterable[Item], stage: Stag
         try:
             in_threads(whole, items, advance, end=ended.set)
         except Stopped:
-            raise failures[0] from None  # of which that may be a consequence
+            raise failures[0] from None  # `Stopped` may only be its consequence

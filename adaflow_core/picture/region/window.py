@@ -1,7 +1,7 @@
-"""The window around a region that is edited in place of whole frames: of one size in all of them, following the region.
+"""The window around a region that is edited instead of whole frames; it has a fixed size and follows the region.
 
-Its size is fixed, so that its frames are a film of their own; its corners lie on the latents' grid, so that a thing
-that stands still is cut into latents alike wherever the window lies.
+As its size is fixed, its frames are a film of their own. Its corners lie on the latents' grid, so that a thing that
+stands still is cut into latents in the same way wherever the window lies.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from numpy.typing import NDArray
 from adaflow_core.storage.arrays import scratch
 from adaflow_core.team.team import ALONE, Team
 
-CONTEXT = 32  # pixels around the region and its feather that the model sees beside it
-SIDE = 64  # pixels; a window's sides are multiples, which halve evenly all the way down a UNet, or the frame's own
+CONTEXT = 32  # pixels around the region and its feather that the model sees too
+SIDE = 64  # pixels; a window's sides are multiples of it, which halve evenly down the UNet, or the frame's sides
 STEP = 8  # pixels by which a window moves
-CALM = 6.0  # frames, the deviation of the Gaussian by which its way is smoothed
-LARGEST = 0.5  # of a frame's area: larger windows gain too little
+CALM = 6.0  # frames, deviation of the Gaussian that smooths its path
+LARGEST = 0.5  # share of a frame's area: larger windows gain too little
 # The least side of a window, in sizes that the model was trained at. Chosen by `benchmarks.picture.regions crops`.
 LEAST = {"auto": 1.0, "small": 0.5}
 
 
 @dataclass(frozen=True)
 class Window:
-    """Where it lies in every frame."""
+    """A window of a fixed size, and where it lies in every frame."""
 
     size: tuple[int, int]  # (width, height) in pixels
-    corners: np.ndarray  # [T, 2] int64, its upper left corner's y and x
-    frame: tuple[int, int]  # (width, height) of the whole
+    corners: np.ndarray  # [T, 2] int64, y and x of its upper left corner
+    frame: tuple[int, int]  # (width, height) of the whole frame
 
     def at(self, frames: slice | np.ndarray) -> Window:
-        """That of some frames."""
+        """Return the window in some frames only."""
         return Window(self.size, self.corners[frames], self.frame)
 
     @property
     def share(self) -> float:
-        """Of the frame's area."""
+        """Share of the frame's area."""
         return self.size[0] * self.size[1] / (self.frame[0] * self.frame[1])
 
     @property
@@ -50,7 +50,7 @@ class Window:
         return {"width": self.size[0], "height": self.size[1], "share": round(self.share, 4)}
 
     def cut(self, values: np.ndarray) -> np.ndarray:
-        """[T, h, w, ...]: what it shows of [T, H, W, ...] pixels."""
+        """Cut the window out of `values` [T, H, W, ...]: [T, h, w, ...]."""
         width, height = self.size
         out = scratch(values.dtype, (len(values), height, width, *values.shape[3:]))
         for t, (y, x) in enumerate(self.corners):
@@ -58,7 +58,7 @@ class Window:
         return out
 
     def lay(self, inside: np.ndarray, over: np.ndarray, team: Team = ALONE) -> np.ndarray:
-        """[T, H, W, 3] uint8: `over` with `inside` [T, h, w, 3] in its place. The `team` shares the frames out."""
+        """Return `over` [T, H, W, 3] uint8 with `inside` [T, h, w, 3] in the window. The `team` shares the frames."""
         width, height = self.size
         out = team.scratch(over.dtype, over.shape)
         for t in range(len(out))[team.own(len(out))]:
@@ -70,9 +70,9 @@ class Window:
 
 
 def find_window(weights: np.ndarray, cuts: np.ndarray, least: int) -> Window | None:
-    """The window around what is not 0 in [T, H, W], moving calmly within a shot; None: whole frames are as good.
+    """Find the window around what is not 0 in `weights` [T, H, W]; None if it is too large to gain anything.
 
-    `cuts` [C]: frames that begin a new shot. `least`: pixels of its sides.
+    It moves calmly within a shot. `cuts` [C]: frames that begin a new shot. `least`: pixels of its sides at least.
     """
     least = -(-least // SIDE) * SIDE
     H, W = weights.shape[1:]
@@ -87,9 +87,9 @@ def find_window(weights: np.ndarray, cuts: np.ndarray, least: int) -> Window | N
 
 
 def _extent(weights: np.ndarray, axis: int, length: int, cuts: np.ndarray) -> tuple[NDArray[np.int64], ...]:
-    """[T] each: from where to where along an axis the model must see, on the grid of `STEP`.
+    """Return [T] each: the first and the end pixel along `axis` that the model must see, on the grid of `STEP`.
 
-    A frame without the region has the extent between those of its shot that have it.
+    In frames without the region they are interpolated between frames of the shot that show it.
     """
     T = len(weights)
     low, high = np.full(T, -1), np.full(T, -1)
@@ -110,7 +110,7 @@ def _extent(weights: np.ndarray, axis: int, length: int, cuts: np.ndarray) -> tu
 def _way(
     low: NDArray[np.int64], high: NDArray[np.int64], side: int, length: int, cuts: np.ndarray
 ) -> NDArray[np.int64]:
-    """[T] where a window of `side` pixels begins, so that it holds what lies from `low` to `high` of `length`."""
+    """Return [T], where a window of `side` pixels begins so that it contains `low` to `high`, of `length` pixels."""
     first, last = np.maximum(0, high - side), np.minimum(length - side, low)
     middle, reach = np.clip((low + high - side) / 2, first, last), 2 * round(3 * CALM) + 1
     calm = [

@@ -1,6 +1,6 @@
 """A region named by words of the source prompt: where the model's predictions change when these words are left out.
 
-The difference is as coarse as latents and vague at its edges, and gets those of the frames.
+The difference is as coarse as the latents and vague at its edges, so the mask takes its edges from the frames.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Plan
 
-# Spread as that of `LOCAL`, up to which what was found may be another thing.
+# Deviation of the difference, as for `LOCAL`, below which what was found may be another thing.
 CLEAR = 0.95
-SURE = 8  # frames at most from which the mask is carried to the others
+SURE = 8  # most frames from which the mask is carried to the others
 
 
 def find_words(
     backbone: Backbone, plan: Plan, words: str, cache: Cache, monitor: Monitor
 ) -> tuple[dict[int, Bools], str]:
-    """Frame -> [H, W] for the frames in which the words' place stands out most; `carry` takes it to the others.
+    """Find what `words` name: frame -> mask [H, W] for the frames in which it stands out most; `carry` does the rest.
 
-    With a sentence where it hardly stands out, so that it may be another thing's; else "".
+    Also returns a sentence for the user if it hardly stands out, so that it may be another thing, else "". Raises
+    AdaFlowError if it is not found, or not in one place.
     """
     source = plan.config.source_prompt
     other = without(source, words)
     latents = source_latents(backbone, plan.video, cache, monitor)
     embedded = backbone.embed(source), backbone.embed(other)
     difference = prompt_difference(backbone, latents, plan.video, *embedded, cache, monitor)
-    spread = difference.std(axis=(1, 2))  # of a mean of 1
+    spread = difference.std(axis=(1, 2))  # the mean is 1
     if spread.max() < LOCAL:
         raise AdaFlowError(f"{words!r} is not found in one place; name a thing that stands out, or paint the region")
     chosen = np.argsort(-spread)[: min(SURE, -(-len(spread) // 4))]
@@ -52,7 +53,7 @@ def find_words(
 
 
 def without(source_prompt: str, words: str) -> str:
-    """The source prompt without `words` and an article before them."""
+    """Return the source prompt without `words` and an article before them; AdaFlowError if it lacks them."""
     if not source_prompt.strip():
         raise AdaFlowError("a region is named by words of the source prompt; say what is in the video, or paint it")
     named = r"\s+".join(map(re.escape, words.split()))

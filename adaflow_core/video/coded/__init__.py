@@ -1,1 +1,1 @@
-"""Coded packets, looked into before they are decoded."""
+"""Coded files: the containers that are opened, and what their packets say before any is decoded."""

@@ -153,10 +153,14 @@ def test_the_place_can_be_asked_for_before_the_edit_which_reuses_it(
 def test_all_over_the_frame_there_is_no_place_and_it_is_said_why(engine: AdaFlow, drawn_frames: np.ndarray) -> None:
     described = engine.plan(drawn_frames[:2], PlanConfig(source_prompt="a red ball in a meadow", keyframes=1))
     plain = engine.plan(drawn_frames[:2], PlanConfig(keyframes=1))
+    long = " ".join(["a red ball in a meadow"] * 16)  # longer than the text encoder takes
+    cut_off = engine.plan(drawn_frames[:2], PlanConfig(source_prompt=long, keyframes=1))
     focused = EditConfig(focus=1.0)
     for plan, prompt, config, why in (
         (described, "a watercolour of mountains", focused, "differ all over"),
         (described, "a red ball in a meadow", focused, "are alike"),
+        (described, " The red ball, in a meadow.", focused, "are alike"),
+        (cut_off, f"{long} and a blue tree", focused, "are alike"),
         (described, "a blue ball in a meadow", EditConfig(focus=0.0), "at focus 0 it is held to no part of it"),
         (plain, "a blue ball in a meadow", focused, "not said what is in the video"),
     ):
@@ -164,6 +168,8 @@ def test_all_over_the_frame_there_is_no_place_and_it_is_said_why(engine: AdaFlow
         assert place.mask is None and place.share == 1 and why in place.why
     with pytest.raises(AdaFlowError, match="the prompt is empty"):
         engine.place(plain, " ")
+    unseen = engine.edit(cut_off, f"{long} and a blue tree", EditConfig(steps=1, focus=1.0))
+    assert any("differ only in what the model does not see" in warning for warning in unseen.warnings)
 
 
 @pytest.mark.thorough

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaflow_core.config import EditConfig
-from adaflow_core.editing.place import Wording, wording
+from adaflow_core.editing.place import Wording, say_the_same, wording
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,19 @@ from adaflow_core.editing.place import Wording, wording
         ("a red car, on a road", "a blue car on a road", True, None),
         ("a car on a road.", "a car in a forest", False, "on a road"),
         (".", "a ball", False, None),
+        ("a photo of a cat on the beach", "a photo of a cat on the moon", False, "a photo on the beach"),
+        ("a video of a man walking in a city", "a video of a man walking in a desert", False, "a video in a city"),
+        ("a close-up of a dog in a park", "a close-up of a dog in the snow", False, "a closeup in a park"),
+        ("a photo of a cat", "a photo of a cat in the desert", False, "a photo"),
+        ("a photo of a red ball", "a photo of a blue ball", True, None),
+        ("there is a cat on the beach", "there is a cat on the moon", False, "on the beach"),
+        ("RAW photo, a cat on a mat", "RAW photo, a cat in a desert", False, "raw photo , on a mat"),
+        ("masterpiece, a woman in a park", "masterpiece, a woman in a city", False, "masterpiece , in a park"),
+        ("in the city a man walks", "in the desert a man walks", False, "in the city"),  # the place comes first
+        ("in a meadow a red ball", "in the desert a red ball", False, "in a meadow"),
+        ("on a beach, a dog", "on the moon, a dog", False, "on a beach"),
+        ("on a beach", "in a desert", False, None),  # there is no thing
+        ("a jeep in the countryside", "a jeep in the snow, countryside", False, None),
         ("", "in watercolour", False, None),
         ("", "under water, fish", False, None),
     ],
@@ -136,6 +149,9 @@ STYLES = [
     ("a cat", "a cat as an oil painting"),
     ("a cat", "oil painting, a cat"),
     ("a cat on a mat (photo)", "a cat on a mat (oil painting)"),
+    ("a video of a cat", "an oil painting of a cat"),
+    ("a cat on a mat", "a cat on a mat, masterpiece, best quality, 8k"),
+    ("masterpiece, a cat on a mat", "masterpiece, a cat on a mat, highly detailed, cinematic lighting"),
 ]
 OTHERS = [
     ("a photo of a cat", "a photo of a dog"),
@@ -157,6 +173,8 @@ OTHERS = [
     ("a big, old house with a mosaic floor", "a big, old house with a wooden floor"),
     ("a chair in a hall", "a rococo style chair in a hall"),
     ("a woman with short hair", "a woman with a bob hair style"),
+    ("a picture of a cat", "a picture of a dog"),
+    ("a shot of whiskey on a bar", "a glass of whiskey on a bar"),
     ("a photo of a man by a lake", "a photo of a man by a river"),
     ("", "a painting of a cat"),
 ]
@@ -168,6 +186,21 @@ OTHERS = [
 def test_words_tell_a_style_from_what_is_shown(source: str, prompt: str, style: bool) -> None:
     words = wording(source, prompt)
     assert words.style == style and not (style and words.keeps_shapes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a red ball", " A Red  ball.", True),
+        ("a red ball on the grass", "the red ball, on grass", True),
+        ("", ".", True),
+        ("a red ball", "a red balls", False),
+        ("a red ball", "a ball red", False),
+        ("a red ball", "", False),
+    ],
+)
+def test_prompts_may_be_spelt_otherwise_and_say_the_same(one: str, other: str, same: bool) -> None:
+    assert say_the_same(one, other) is say_the_same(other, one) is same
 
 
 def test_words_decide_what_settings_leave_open() -> None:

@@ -116,7 +116,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def sampled(backbone: Backbone, noise: torch.Tensor, prompt: str, steps: int) -> torch.Tensor:
-    x, negative, positive = noise, backbone.embed("").states, backbone.embed(prompt).states
+    x, negative, positive = noise, backbone.embed("").prompt_embeds, backbone.embed(prompt).prompt_embeds
     timesteps = edit_timesteps(backbone.schedule, steps)
     for here, there in zip(timesteps.tolist(), step_targets(backbone.schedule, timesteps).tolist(), strict=True):
         output = cfg(backbone.predict(x, here, negative), backbone.predict(x, here, positive), 7.5)

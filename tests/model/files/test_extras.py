@@ -215,7 +215,7 @@ def test_a_learned_word_is_what_diffusers_makes_of_it(model: str, tmp_path: Path
     reference.load_textual_inversion(several[0], token="<dot>")
     for prompt in ("a photo of zwog, in snow", "a <dot> beside a zwog", "a cat"):
         expected, _ = reference.encode_prompt(prompt, "cpu", 1, False)
-        torch.testing.assert_close(backbone.embed(prompt).states, expected)
+        torch.testing.assert_close(backbone.embed(prompt).prompt_embeds, expected)
     assert backbone.embed("a zwog").unknown == ()
     save_file({"emb_params": several.flip(0)}, tmp_path / "zwog.safetensors")
     assert load(model, embeddings=files).fingerprint != backbone.fingerprint

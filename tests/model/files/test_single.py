@@ -35,8 +35,8 @@ def test_a_single_file_is_the_model_that_it_was_made_of(second: bool, prediction
     assert found.schedule.prediction == whole.schedule.prediction == prediction
     assert found.profile == whole.profile and found.profile.size == (768 if prediction == "v_prediction" else 512)
     assert torch.equal(found.schedule.alphas_cumprod, whole.schedule.alphas_cumprod)
-    states = whole.embed("a photo of a cat").states
-    assert torch.equal(found.embed("a photo of a cat").states, states)
+    states = whole.embed("a photo of a cat").prompt_embeds
+    assert torch.equal(found.embed("a photo of a cat").prompt_embeds, states)
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(found.predict(latents, 500, states), whole.predict(latents, 500, states))
     for part in ("unet", "vae", "text_encoder"):

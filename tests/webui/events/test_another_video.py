@@ -36,6 +36,7 @@ from webui.messages import refusal
 from webui.page import build
 from webui.settings import EDIT, FORECAST, PLAN, shown_values
 from webui.studio import Studio
+from webui.views import labels
 
 
 def studio(tmp_path: Path, run: Any = None) -> Studio:
@@ -65,7 +66,7 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
     else:
         settings = shown_values(EDIT, profile)
         film = FilmEvents(here, [], editing)
-        running = film.draft(plan_id, "a cube", next(iter(views.TRIED)), None, "", begun, *settings)
+        running = film.draft(plan_id, "a cube", next(iter(labels.TRIED)), None, "", begun, *settings)
     jobs: list[str] = []
 
     def leave() -> None:
@@ -139,7 +140,7 @@ def test_what_is_asked_for_again_replaces_what_runs(kind: str, tmp_path: Path, m
         return replace(made, prompt=task.prompt)
 
     here = studio(tmp_path, run)
-    mine, tried = here.kept.store_plan(Request("a.mp4", PlanConfig()), plan), next(iter(views.TRIED))
+    mine, tried = here.kept.store_plan(Request("a.mp4", PlanConfig()), plan), next(iter(labels.TRIED))
     editing = EditEvents(here)
     film, settings = FilmEvents(here, [], editing), shown_values(EDIT, here.profile())
 
@@ -241,7 +242,7 @@ def test_an_edit_goes_on_aside_and_says_of_which_video_it_is(tmp_path: Path) -> 
     assert here.jobs.snapshot(job).state == "running", "it was not stopped"
     asyncio.run(watch_aside())
     assert "ball.mp4, “a cube”" in lines[0] and "so far" in lines[0]
-    assert "ball.mp4, “a cube”" in lines[-1] and f'href="#{views.EDITS}"' in lines[-1]
+    assert "ball.mp4, “a cube”" in lines[-1] and f'href="#{labels.EDITS}"' in lines[-1]
 
 
 def test_stop_ends_what_goes_on_aside_only_where_nothing_else_runs(tmp_path: Path) -> None:
@@ -411,7 +412,7 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     assert (
         shown.draft.visible and shown.drafted == drafted and len(shown.drafts) == 1 and "a cube" in shown.draft_sentence
     )
-    assert f'href="#{views.DRAFTS}"' in shown.draft_progress and f'href="#{views.PLACE}"' in place.place_progress
+    assert f'href="#{labels.DRAFTS}"' in shown.draft_progress and f'href="#{labels.PLACE}"' in place.place_progress
     assert place.place.visible and place.placed == placed
     for made, none in ((film.show_drafts, "drafted"), (editing.show_place, "placed")):
         for plan_id, job in ((another, drafted if none == "drafted" else placed), (mine, "unknown"), ("", drafted)):
@@ -434,12 +435,12 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     assert film.fit_drafts(another, drafted, busy).draft_progress != "", "that of the ones that are being made"
 
     keyframe = int(plan.segments.keyframes[0])
-    file, taken_from = region.keyframe_file(mine, keyframe, views.THE_DRAFT, drafted)
-    assert (Path(str(file)).name, taken_from) == (f"my-ball-draft-{keyframe}.png", views.THE_DRAFT)
-    file, taken_from = region.keyframe_file(another, keyframe, views.THE_DRAFT, drafted)
-    assert (Path(str(file)).name, taken_from) == (f"my-ball-keyframe-{keyframe}.png", views.THE_SOURCE)
+    file, taken_from = region.keyframe_file(mine, keyframe, labels.THE_DRAFT, drafted)
+    assert (Path(str(file)).name, taken_from) == (f"my-ball-draft-{keyframe}.png", labels.THE_DRAFT)
+    file, taken_from = region.keyframe_file(another, keyframe, labels.THE_DRAFT, drafted)
+    assert (Path(str(file)).name, taken_from) == (f"my-ball-keyframe-{keyframe}.png", labels.THE_SOURCE)
     with pytest.raises(gr.Error, match="no draft of this plan"):
-        region.check_draft(another, views.THE_DRAFT, drafted)
+        region.check_draft(another, labels.THE_DRAFT, drafted)
 
 
 def test_every_planning_is_known_to_what_ends_it(tmp_path: Path) -> None:
@@ -457,7 +458,7 @@ def test_every_planning_is_known_to_what_ends_it(tmp_path: Path) -> None:
     plan = events["preview"][0].outputs[PreviewOutputs._fields.index("plan_id")]
     assert plan in events["open_project"][0].outputs
 
-    history, result = (next(b for b in blocks.blocks.values() if b.elem_id == i) for i in (views.EDITS, views.RESULT))
+    history, result = (next(b for b in blocks.blocks.values() if b.elem_id == i) for i in (labels.EDITS, labels.RESULT))
     inside = history.parent
     while inside is not None:
         assert inside is not result, "it would be hidden with it"

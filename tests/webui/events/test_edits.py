@@ -36,6 +36,7 @@ from webui.limits import Limits
 from webui.page import build
 from webui.settings import EDIT, FORECAST, PLAN, shown_values
 from webui.studio import Studio
+from webui.views import labels
 
 
 def studio(folder: Path) -> Studio:
@@ -207,7 +208,7 @@ async def clicked(
     """A click on Edit, by default before anything was planned: the jobs of the planning and of the edit."""
     shown = shown_values([*PLAN, *EDIT], here.profile(), {name: other.pop(name) for name in EDIT if name in other})
     asked = {
-        "prompt": "a cube", "prompting": views.ONE, "prompts": [], "rows_of": {}, "crossfade": None, "takes": [],
+        "prompt": "a cube", "prompting": labels.ONE, "prompts": [], "rows_of": {}, "crossfade": None, "takes": [],
         "deliver": "source", "over": None, "over_id": "",
     } | other  # fmt: skip
     parts = planning, plan_id, str(clip), "a ball", "", 0, "", begun, watched or Watched()
@@ -244,9 +245,9 @@ def test_an_edit_comes_after_its_planning_though_the_page_is_closed(
     [
         ({"deliver": "nonsense"}, "Deliver is 'nonsense'"),
         ({"seed": -1}, "[Ss]eed is -1"),
-        ({"prompting": views.BY_SHOT, "prompts": [{"frames": [4, 2], "prompt": "a cube"}]}, "4:2"),
+        ({"prompting": labels.BY_SHOT, "prompts": [{"frames": [4, 2], "prompt": "a cube"}]}, "4:2"),
         (
-            {"prompting": views.BY_SHOT, "prompts": [{"frames": [0, 4], "prompt": ""}], "rows_of": {"others": []}},
+            {"prompting": labels.BY_SHOT, "prompts": [{"frames": [0, 4], "prompt": ""}], "rows_of": {"others": []}},
             "No range of the timeline has a prompt",
         ),
         ({"over_id": "what is not kept any more"}, "not kept any more; reload"),

@@ -17,12 +17,12 @@ from adaflow_core.config import PlanConfig
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.picture.region import RegionMask
 from helpers.plans import small_plan
-from webui import views
 from webui.events.common.outputs import OverOutputs
 from webui.events.common.over import Over, asked_over, region_of
 from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
 from webui.studio import Studio
+from webui.views import labels
 
 PAINTED: Any = {"layers": [np.pad(np.full((8, 8, 4), 255, np.uint8), ((4, 36), (4, 52), (0, 0)))]}  # of 48 x 64 pixels
 BOX = 50, 50, 75, 75
@@ -70,10 +70,10 @@ class Page:
         """On a frame that is loaded for it; None: on the one that is."""
         if frame is not None:
             self.load(frame)
-        return self.region.use_strokes(self.plan_id, self.over, "", self.loaded, PAINTED, views.PAINT_IN, 8)
+        return self.region.use_strokes(self.plan_id, self.over, "", self.loaded, PAINTED, labels.PAINT_IN, 8)
 
     def box(self, frame: int = 0) -> AsyncIterator[OverOutputs]:
-        return self.region.use_box(self.plan_id, self.over, self.over_id, frame, *BOX, views.PAINT_IN, 8)
+        return self.region.use_box(self.plan_id, self.over, self.over_id, frame, *BOX, labels.PAINT_IN, 8)
 
     def words(self, words: str = "ball") -> AsyncIterator[OverOutputs]:
         return self.region.find_words(self.plan_id, self.over, "", words, 8)

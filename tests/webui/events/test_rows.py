@@ -15,7 +15,6 @@ from adaflow_core.config import EditConfig, ModelProfile, PlanConfig
 from adaflow_core.film.project import Project
 from adaflow_core.film.timeline import CROSSFADE, Timeline
 from helpers.plans import small_plan
-from webui import views
 from webui.events.common.outputs import ProjectOutputs, RowsOutputs, unchanged
 from webui.events.common.rows import carry
 from webui.events.edit import EditAsked, EditEvents
@@ -24,6 +23,7 @@ from webui.jobs.tasks import Request
 from webui.kept import Kept
 from webui.settings import EDIT, shown_values
 from webui.studio import Studio
+from webui.views import labels
 from webui.wiring.rows import _by_shot, _missing_rows, _show_rows
 
 NOTHING: Any = None
@@ -75,16 +75,16 @@ def test_an_edit_takes_its_prompts_and_takes_to_the_frames_of_its_plan(tmp_path:
     plan_id = studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan(start=10))
     take = {"frames": [12, 16], "prompt": "a star", "settings": {}}
 
-    def edit(*rows: tuple[int, int, str], prompting: str = views.BY_SHOT, **rows_of: Any) -> Any:
+    def edit(*rows: tuple[int, int, str], prompting: str = labels.BY_SHOT, **rows_of: Any) -> Any:
         editing.edit(plan_id, "x", prompting, as_rows(*rows), rows_of, 8, [take], "source", None, *settings)
         return begun[-1]
 
     ranges, takes = edit((0, 14, "a"), (14, 24, "b"), (24, 30, ""), first=0)
     assert ranges == as_rows((0, 4, "a"), (4, 14, "b")) and takes[0]["frames"] == [2, 6]
     assert edit((0, 14, "a"), (14, 20, "b")) == (as_rows((0, 14, "a"), (14, 20, "b")), [take]), "by a program"
-    assert edit(prompting=views.ONE, first=0)[1][0]["frames"] == [2, 6]
+    assert edit(prompting=labels.ONE, first=0)[1][0]["frames"] == [2, 6]
     rows, others = as_rows((0, 10, "")), {"first": 0, "others": as_rows((10, 30, "a"))}
-    editing.check("", EditAsked("x", views.BY_SHOT, rows, others, 8, [], "source", None, settings))
+    editing.check("", EditAsked("x", labels.BY_SHOT, rows, others, 8, [], "source", None, settings))
     assert edit((0, 10, ""), **others)[0] == as_rows((0, 20, "a")), "those of other frames come back with this plan"
     with pytest.raises(gr.Error, match="shots now that have no prompt; give their rows one"):
         edit((0, 24, "a"), first=0)
@@ -136,7 +136,7 @@ def test_fields_of_edits_and_retakes_that_were_cleared_ask_for_what_is_usual() -
     editing = EditEvents(studio)
     rows = [{"frames": [0, 9], "prompt": "a ball"}]
     timeline: Any = editing.edit(
-        None, "", views.BY_SHOT, rows, None, None, [], "source", None, *shown_values(EDIT, ModelProfile())
+        None, "", labels.BY_SHOT, rows, None, None, [], "source", None, *shown_values(EDIT, ModelProfile())
     )
     assert isinstance(timeline, Timeline) and timeline.crossfade == CROSSFADE
     config: Any = FilmEvents(studio, [], editing).retake("job", 0, 4, "", None, None)
@@ -158,13 +158,13 @@ def test_rows_are_made_after_a_reload_where_they_are_shown_and_there_are_none(tm
         FilmEvents(studio, [], NOTHING),
         studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan()),
     )
-    made = _missing_rows(film, plan_id, views.BY_SHOT, "a cube", [], 3, {}, [])
+    made = _missing_rows(film, plan_id, labels.BY_SHOT, "a cube", [], 3, {}, [])
     assert [row["frames"] for row in made.prompts] == [[0, 14], [14, 20]] and made.prompts_version == 4
     assert {row["prompt"] for row in made.prompts} == {"a cube"}
     for others in (
-        (plan_id, views.ONE, "", []),
-        ("", views.BY_SHOT, "", []),
-        (plan_id, views.BY_SHOT, "", made.prompts),
+        (plan_id, labels.ONE, "", []),
+        ("", labels.BY_SHOT, "", []),
+        (plan_id, labels.BY_SHOT, "", made.prompts),
     ):
         assert _missing_rows(film, *others, 3, {}, []) == unchanged(RowsOutputs)
 
@@ -181,7 +181,7 @@ def test_what_a_row_or_several_prompts_do_not_allow_is_not_offered() -> None:
         ("Split", True), ("Merge with the next", True), ("Split", False), ("Merge with the next", False),
     ]  # fmt: skip
     assert all(button.interactive for button in buttons)
-    for prompting, one in ((views.ONE, True), (views.BY_SHOT, False)):
+    for prompting, one in ((labels.ONE, True), (labels.BY_SHOT, False)):
         prompt, timeline, sentence, *of_one = _by_shot(prompting)
         assert prompt.visible == one and timeline.visible == sentence.visible == (not one)
         assert [component.visible for component in of_one] == [one] * 3

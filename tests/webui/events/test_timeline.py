@@ -18,7 +18,7 @@ from helpers.plans import FINE, small_plan
 from webui.events.timeline import LEAST, TimelineEvents, most_zoom, set_by_hand, window_around
 from webui.jobs.tasks import Request
 from webui.studio import Studio
-from webui.views import ADD, AUTOMATIC, MOVE, REMOVE
+from webui.views.labels import ADD, AUTOMATIC, MOVE, REMOVE
 
 KEYFRAMES, CUTS = [3, 10, 17], np.array([14])  # those of `small_plan`
 

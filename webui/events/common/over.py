@@ -18,7 +18,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import BEFORE_CROPS, FEATHER, Region, files
-from adaflow_core.storage.cache import checksum
+from adaflow_core.storage.digests import content_digest
 from adaflow_core.video.types import parse_range
 from webui.kept import StoredPlan
 from webui.studio import Studio
@@ -143,7 +143,7 @@ def opened_from(project: Project) -> tuple[Over, str]:
         return {}, "Its masks or keyframes by hand lie in files beside it, which a page cannot open: give them again."
     opened = {"region": region, "by_hand": by_hand, "range": project.frames}
     said = f"Its region is “{words}”." if words else f"What was painted or given back (frame {frames}) comes with it."
-    return nothing(file=checksum(project.video), opened=opened, shown=False), said
+    return nothing(file=content_digest(project.video), opened=opened, shown=False), said
 
 
 def _bounds(frames: str | None) -> tuple[int, int | None]:

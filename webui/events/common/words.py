@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from webui.views import COLOURS, PLACES, STYLES, THINGS
+from webui.views.labels import COLOURS, PLACES, STYLES, THINGS
 
 
 def with_word(prompt: str, kind: str, word: str, words: Mapping[str, Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""The pure parts of the denoising loop."""
+"""Which changes of an edit count, by their size among those of their frame."""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from adaflow_core.config import EditConfig
+from adaflow_core.config import EditConfig, FilledEdit
 from adaflow_core.editing.agreement import STRENGTH, agreeing_steps
-from adaflow_core.editing.calibration import Calibration, attention_widths, calibrate
 from adaflow_core.editing.finish.smoothing import reach
+from adaflow_core.editing.forecasting.calibration import Calibration, attention_widths, calibrate
 from adaflow_core.editing.injection import StepPasses, step_passes
 from adaflow_core.editing.place.find import TIMESTEPS
 from adaflow_core.editing.place.find import pass_rows as place_rows
@@ -36,6 +36,7 @@ KIND = "calibration"  # of the measurements in the cache
 # are mostly what is done once.
 _DISAGREES, _TELLING_SECONDS = 1.5, 3.0
 _TELLING = ("edit", "decode frames")  # stages that no edit finds in the cache
+Edit = TypeVar("Edit", bound=EditConfig)
 _WRITING = 4e-7  # seconds of a pixel of the source and of the edit beside it, on a few cores
 
 
@@ -116,7 +117,7 @@ def after_edit(plan: Plan, cache: Cache) -> dict[str, float]:
     }
 
 
-def of_draft(config: EditConfig) -> EditConfig:
+def of_draft(config: Edit) -> Edit:
     """An edit's settings without what needs all of its frames."""
     return replace(config, agreements=0, smoothing=0.0)
 
@@ -145,7 +146,7 @@ class Forecaster:
         video: Video,
         layout: EditLayout,
         passing: Passing,
-        config: EditConfig,  # with every value filled in
+        config: FilledEdit,
         monitor: Monitor,
         layout_seconds: float = 0.0,  # that laying out anew takes, where each step does
     ) -> Forecast:
@@ -175,7 +176,7 @@ class Forecaster:
         predicted = of(config, passing=passing, layout_seconds=layout_seconds)
         return replace(predicted, measurement=key, of_keyframes=alone.seconds)
 
-    def learn(self, plan: Plan, config: EditConfig, seconds: Mapping[str, float], edited: int) -> None:
+    def learn(self, plan: Plan, config: FilledEdit, seconds: Mapping[str, float], edited: int) -> None:
         """After an edit from its first step to its last: the next forecast knows how long each stage took."""
         passing = Passing.of(edited, len(plan.video))
         predicted = self.predict(plan.video, plan.layout, passing, config, Monitor())
@@ -196,7 +197,7 @@ def forecast(
     measurement: Measurement,
     backbone: Backbone,
     layout: EditLayout,
-    config: EditConfig,  # with every value filled in
+    config: FilledEdit,
     *,
     passing: Passing,
     base_bytes: int,
@@ -209,7 +210,6 @@ def forecast(
     anew takes at every step after the first, if it does.
     """
     frames, carried = passing.edited, passing.carried
-    assert config.steps and config.inversion_steps and config.smoothing is not None
     calibration = measurement.calibration
     grids, keyframes = list(layout.correspondence.index), len(layout.keyframes)
     passes = step_passes(config, layout)
@@ -275,9 +275,8 @@ def _filtered(frames: int, size: int, strength: float) -> float:
     return (len(own) + len(reach(own, frames, strength))) / 2
 
 
-def _agreeing_seconds(frames: int, size: int, calibration: Calibration, config: EditConfig) -> float:
+def _agreeing_seconds(frames: int, size: int, calibration: Calibration, config: FilledEdit) -> float:
     """Of one of `size` processes that bring `frames` to agree, as often as they are."""
-    assert config.steps and config.agreements is not None
     coding = -(-frames // size) * (calibration.decode + 2 * calibration.encode)
     filtering = _filtered(frames, size, STRENGTH) * calibration.smooth
     return len(agreeing_steps(config.agreements, config.steps)) * (coding + filtering)
@@ -287,7 +286,7 @@ def _peak_bytes(
     calibration: Calibration,
     backbone: Backbone,
     layout: EditLayout,
-    config: EditConfig,
+    config: FilledEdit,
     passing: Passing,
     frame_size: tuple[int, int],
 ) -> int:

@@ -74,7 +74,7 @@ def _measured(backbone: Backbone, width: int, height: int, rows: int) -> Calibra
     h, w, depth = height // backbone.factor, width // backbone.factor, backbone.latent_channels
     latents = torch.randn(rows, depth, h, w, generator=torch.Generator().manual_seed(0)).to(backbone.device)
     frames = min(rows, backbone.vae_chunk(width, height)) if on_gpu else 2
-    states = backbone.embed("").states
+    prompt_embeds = backbone.embed("").prompt_embeds
     grids = backbone.grids(width, height)
     channels, _ = attention_widths(backbone, grids)
 
@@ -83,23 +83,24 @@ def _measured(backbone: Backbone, width: int, height: int, rows: int) -> Calibra
             raise Halt
 
         with forward_hook(injected_conv(backbone.unet), halt), suppress(Halt):
-            backbone.predict(latents, 500, states)
+            backbone.predict(latents, 500, prompt_embeds)
 
-    state = EditState(attend=backbone.attend, gather=backbone.gather, edits=1, prompts=1)
+    state = EditState(attend=backbone.attend, gather=backbone.gather, prompts=1)
     with editing_attention(backbone.unet, state):
-        unet = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / rows
+        unet = _seconds(backbone, lambda: backbone.predict(latents, 500, prompt_embeds)) / rows
         until_conv = _seconds(backbone, halted) / rows
-        with state.during(KeyframePass(keep_outputs=True)):
-            backbone.predict(latents[:1], 500, states)
+        with state.during(KeyframePass(edits=1, prompts=1, keep_outputs=True)):
+            backbone.predict(latents[:1], 500, prompt_embeds)
         propagation = PropagationPass(
             slots=torch.zeros(rows, 2, dtype=torch.int64, device=backbone.device),
             index={g.n: torch.arange(g.n, device=backbone.device).expand(rows, 2, -1) for g in grids},
             weights={g.n: torch.full((rows, 2, g.n), 0.5, device=backbone.device) for g in grids},
+            prompts=1,
         )
         with state.during(propagation):
-            propagated = _seconds(backbone, lambda: backbone.predict(latents, 500, states)) / rows
+            propagated = _seconds(backbone, lambda: backbone.predict(latents, 500, prompt_embeds)) / rows
         state.forget()
-        row_bytes, gate_bytes = _pass_bytes(backbone, latents, states, grids, channels)
+        row_bytes, gate_bytes = _pass_bytes(backbone, latents, prompt_embeds, grids, channels)
     small = torch.zeros(frames, depth, h, w)
     decoded = backbone.decode_there(small)
     backbone.finite.check()
@@ -158,7 +159,7 @@ def _extended(backbone: Backbone, grid: Grid, channels: int, K: int) -> float:
 
 
 def _pass_bytes(
-    backbone: Backbone, latents: Tensor, states: Tensor, grids: list[Grid], channels: dict[Grid, int]
+    backbone: Backbone, latents: Tensor, prompt_embeds: Tensor, grids: list[Grid], channels: dict[Grid, int]
 ) -> tuple[int, int]:
     """Bytes of one row more: in a pass without its feed-forwards, and in a feed-forward."""
     if backbone.device.type != "cuda":
@@ -166,10 +167,10 @@ def _pass_bytes(
         elements = sum(g.n * channels[g] for g in grids) * torch.finfo(backbone.dtype).bits // 8
         return 12 * elements, 12 * elements
     rows = len(latents)
-    whole = _peak(backbone, lambda: backbone.predict(latents, 500, states))
+    whole = _peak(backbone, lambda: backbone.predict(latents, 500, prompt_embeds))
     with cut_feed_forwards(backbone.unet) as feed_forwards:
         feed_forwards.cut(rows, limit=max(1, rows // 4))
-        cut = _peak(backbone, lambda: backbone.predict(latents, 500, states))
+        cut = _peak(backbone, lambda: backbone.predict(latents, 500, prompt_embeds))
     gate = (whole - cut) / (rows - max(1, rows // 4))
     return int(whole / rows - gate), int(gate)
 

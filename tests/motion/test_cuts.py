@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from adaflow_core.motion.cuts import FLASH, detect_cuts
 from adaflow_core.planning import analysis
-from adaflow_core.planning.analysis import FLASH, detect_cuts, source_cuts
+from adaflow_core.planning.analysis import source_cuts
 from adaflow_core.progress import Monitor
 from adaflow_core.storage.cache import Cache
 from adaflow_core.video.types import Video

@@ -1,0 +1,1 @@
+"""What an edit will take on this machine: measurements of its pieces, and arithmetic over them."""

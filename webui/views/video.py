@@ -1,0 +1,21 @@
+"""What is said of a video."""
+
+from __future__ import annotations
+
+from adaflow_core.errors import counted
+from adaflow_core.video.types import VideoInfo
+from webui.views.text import duration
+
+
+def video_line(info: VideoInfo) -> str:
+    """Length, rate, size and sound of a video."""
+    sound = "with sound" if info.has_audio else "no sound"
+    return (
+        f"{counted(info.frames, 'frame')}, {duration(info.seconds)}, {float(info.fps):.4g} frames per second, "
+        f"{info.width}x{info.height} pixels, {sound}"
+    )
+
+
+def copy_line() -> str:
+    """Of a video that browsers may not play. Where one does, the page's script takes it away again."""
+    return '<p class="af-line af-copy">Your browser may not show this kind of file; editing works.</p>'
