@@ -48,6 +48,6 @@ VOLUME /home/user/.cache
 
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request; port = os.environ.get('GRADIO_SERVER_PORT', 7860); \
+    CMD ["python", "-c", "import os, urllib.request; port = os.environ.get('GRADIO_SERVER_PORT') or 7860; \
          urllib.request.urlopen(f'http://127.0.0.1:{port}/healthz', timeout=8)"]
 CMD ["python", "app.py"]

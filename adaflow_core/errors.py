@@ -1,4 +1,4 @@
-"""The two exceptions that leave the engine on purpose, and numbers in sentences."""
+"""The two exceptions that the engine raises on purpose, and functions that put numbers and errors into sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class AdaFlowError(Exception):
 
 
 class Stopped(Exception):
-    """The stop signal was seen; nothing is wrong."""
+    """The stop signal was set; nothing is wrong."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -17,6 +17,11 @@ def counted(number: int, noun: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 0 to 1; "under 1%" where there is something that would be rounded to "0%"."""
+    """Format a share of 0 to 1; "under 1%" instead of "0%" for a share above 0."""
     rounded = f"{share:.0%}"
     return "under 1%" if share > 0 and rounded == "0%" else rounded
+
+
+def first_line(problem: BaseException) -> str:
+    """The first line of an exception's text, at most 160 characters; its type where it has no text."""
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]

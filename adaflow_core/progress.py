@@ -15,7 +15,7 @@ import numpy as np
 
 from adaflow_core.errors import Stopped
 
-THREADS = max(1, min(16, (os.cpu_count() or 1) // 2))  # beside those of the model
+THREADS = max(1, min(16, (os.cpu_count() or 1) // 2))  # besides the model's own threads
 T = TypeVar("T")
 
 
@@ -28,9 +28,9 @@ class Progress:
     total: int
     elapsed: float  # seconds since the stage began
     preview: np.ndarray | None = None  # [K, h, w, 3] uint8, small pictures of the keyframes, while editing
-    skipped: int = 0  # of `done`, what an earlier run had done
-    unit: str = ""  # of `done` and `total`: "B" for bytes, else pieces of work
-    part: int = 0  # of what is done one after another, such as the ranges of a timeline; -1: the last
+    skipped: int = 0  # how much of `done` an earlier run did
+    unit: str = ""  # of `done` and `total`: "B" for bytes, "" for pieces of work
+    part: int = 0  # index of a part that is done on its own, such as a range of a timeline; -1: the last
 
     @property
     def remaining(self) -> float | None:
@@ -40,7 +40,7 @@ class Progress:
 
     @property
     def amount(self) -> str:
-        """What is done of how much, such as "0.4 of 2.1 GB"."""
+        """`done` and `total` as text, such as "0.4 of 2.1 GB"."""
         if not self.unit:
             return f"{self.done} of {self.total}"
         scale, name = (1e9, "GB") if self.total >= 1e9 else (1e6, "MB")
@@ -52,7 +52,7 @@ Stop = Callable[[], bool]
 
 
 def in_part(report: Report | None, part: int) -> Report | None:
-    """`report`, told that what it is told of belongs to this part of the work."""
+    """Return a report that sets `Progress.part` to `part` and passes it on to `report`."""
     return report and (lambda progress: report(replace(progress, part=part)))
 
 
@@ -121,7 +121,7 @@ class Stage:
 
     @contextmanager
     def again_if_it_fails(self) -> Iterator[None]:
-        """What is counted within counts no more where the block raises: it will be begun again, or never be done."""
+        """Take back what the block has counted if it raises: that work will be repeated, or not be done."""
         before = self.done
         try:
             yield
@@ -144,7 +144,7 @@ class Stage:
 
 
 def added(*seconds: Mapping[str, float]) -> dict[str, float]:
-    """The seconds of several works, by stage; a stage that is in more than one takes as long as in all of them."""
+    """Return the sum of several dicts of seconds by stage."""
     stages = dict.fromkeys(stage for some in seconds for stage in some)
     return {stage: sum(some.get(stage, 0.0) for some in seconds) for stage in stages}
 
@@ -156,9 +156,9 @@ def in_threads(
     threads: int = THREADS,
     end: Callable[[], None] = lambda: None,
 ) -> None:
-    """`work` on every item, some at a time; `advance` gets, in order, what each returns, and may raise.
+    """Run `work` on every item in threads; `advance` gets each return value, in order, and may raise.
 
-    Where one has failed, `end` is called before those that still run are waited for.
+    After a failure `end` is called, and then the items that still run are waited for.
     """
     with ThreadPoolExecutor(min(threads, THREADS)) as pool:
         try:
@@ -172,10 +172,10 @@ def in_threads(
 
 @contextmanager
 def beside(monitor: Monitor, *works: Callable[[Monitor], object]) -> Iterator[None]:
-    """Does `works` one after another in a thread beside the block, which goes on without their results.
+    """Run `works` one after another in a thread while the block runs, which does not need their results.
 
-    After the block it waits for the last, and raises what one has raised; when the block raises, or `monitor` is
-    stopped, so are they.
+    After the block, waits for the thread and raises its exception, if any. If the block raises or `monitor` is stopped,
+    the works are stopped too.
     """
     ends = threading.Event()
     thread, own = ThreadPoolExecutor(1, "beside"), Monitor(stop=ends.is_set)

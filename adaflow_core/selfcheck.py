@@ -1,6 +1,6 @@
-"""For whoever first has real weights: does each part do its work, and do they fit together?
+"""Checks whether the parts of a checkpoint work and fit together, for the first run with other weights.
 
-They are tried on drawn pictures whose descriptions are known; where all is well, a clip is inverted and edited.
+The parts are tried on drawn pictures with known descriptions; if all pass, a clip is inverted and edited.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from adaflow_core.version import __version__
 from adaflow_core.video.decode import decode_video
 
 CLIPS = EMBEDDED.parent / "clips"
-PICTURES = ("ball.mp4", "star.mp4", "rocket.mp4", "duck.mp4")  # one frame of each; no two show the same
-_SIGNAL = (0.8, 0.5)  # shares of the picture in what is denoised: structure decides, hardly the prompt
-_PROMPTED = (0.1,)  # here the prompt matters
+PICTURES = ("ball.mp4", "star.mp4", "rocket.mp4", "duck.mp4")  # one frame of each; they show different things
+_SIGNAL = (0.8, 0.5)  # shares of the picture in the noised latents at which structure decides, hardly the prompt
+_PROMPTED = (0.1,)  # a share at which the prompt matters
 _CONTRASTS = (0.7, 1.0, 1.4)  # 1.4 is between the scaling factors of SD and SDXL
-_LEFT = 0.5  # of the error: shipped models up to 0.4 at half their size, with other latents 0.6 and more
+_LEFT = 0.5  # share of the error: shipped models leave up to 0.4 at half their size, with wrong latents 0.6 and more
 _FLAT = 2.0  # standard deviation, in levels, under which a picture shows one colour
 _NOT_FINITE = "damaged weights; fetch the checkpoint again"
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """The pictures that the parts are tried on."""
+    """The pictures on which the parts are tried."""
 
     pictures: np.ndarray  # [B, H, W, 3] uint8
     latents: Tensor  # [B, 4, h, w]
@@ -50,13 +50,13 @@ class _Shown:
 
 @dataclass
 class Findings:
-    """What was seen: a row for each check, and a sentence for each that failed, the likeliest cause first."""
+    """The results: a row for each check, and a sentence for each that failed, the likeliest cause first."""
 
     rows: list[tuple[str, str, str, str]] = field(default_factory=list)  # check, seen, expected, verdict
     problems: list[str] = field(default_factory=list)
 
     def check(self, what: str, value: float, low: float, high: float, unit: str, advice: str) -> None:
-        good = low <= value <= high  # nan is not; frames equal to others have a PSNR of inf
+        good = low <= value <= high  # false for nan; inf is the PSNR of equal frames
         expected = f"at least {low:g}" if high == np.inf else f"{low:g} to {high:g}" if low else f"at most {high:g}"
         self.rows.append((what, f"{value:.3g} {unit}".strip(), expected, "ok" if good else "FAIL"))
         if not good:
@@ -72,7 +72,7 @@ class Findings:
 
     @property
     def table(self) -> str:
-        """As Markdown, to be pasted into an issue."""
+        """The rows as a Markdown table, for an issue."""
         lines = [("check", "seen", "expected", ""), ("---",) * 4, *self.rows]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -111,7 +111,7 @@ def _findings(
         stage.advance()
         shown: _Shown | None = None
         for check in (_check_autoencoder, _check_denoising, _check_prompts):
-            if not findings.problems:  # what follows from a fault would only hide it
+            if not findings.problems:  # a first fault causes others, which would hide it
                 shown = shown or _show(engine.backbone, monitor)
                 check(engine.backbone, shown, findings, monitor)
             stage.advance()
@@ -129,7 +129,7 @@ def _findings(
 
 
 def _check_video(video: Path, size: int, frames: int, monitor: Monitor) -> None:
-    """Raise AdaFlowError for a video that nothing can be said of, before the checks, which may take minutes."""
+    """Raise AdaFlowError for a video that cannot be checked, before the other checks, which may take minutes."""
     decoded = decode_video(video, size=size, frames=slice(0, frames), monitor=monitor)
     if np.asarray(decoded.frames).std() < _FLAT:
         raise AdaFlowError(f"{video} shows one colour only; give a clip that shows something as --video")
@@ -160,7 +160,7 @@ def _show(backbone: Backbone, monitor: Monitor) -> _Shown:
 
 
 def _one_by_one(pieces: Sized, monitor: Monitor) -> Iterator[slice]:
-    """A slice for each piece: the model takes seconds for one on a CPU, and a stop is seen before each."""
+    """Yield a slice for each piece, after a look at the stop signal: on a CPU a piece takes the model seconds."""
     for t in range(len(pieces)):
         monitor.check()
         yield slice(t, t + 1)
@@ -175,7 +175,7 @@ def _decode(backbone: Backbone, latents: Tensor, monitor: Monitor) -> np.ndarray
 
 
 def _predict(backbone: Backbone, latents: Tensor, timestep: int, prompt_embeds: Tensor, monitor: Monitor) -> Tensor:
-    """The UNet's output for each of the latents; `prompt_embeds`: one for all of them, or one for each."""
+    """Return the UNet's output for each of the latents; `prompt_embeds` [B or 1, L, d]."""
     states = prompt_embeds.expand(len(latents), -1, -1)
     outputs = [backbone.predict(latents[one], timestep, states[one]) for one in _one_by_one(latents, monitor)]
     return torch.cat([output.cpu() for output in outputs])
@@ -204,7 +204,7 @@ def _fitting(backbone: Backbone, deviation: float) -> float:
 
 
 def _noised(backbone: Backbone, latents: Tensor, shares: tuple[float, ...]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Timestep, noised latents and the noise, for levels at which the picture has these shares."""
+    """Yield (timestep, noised latents, noise) for each share of the picture in the noised latents."""
     schedule, generator = backbone.schedule, torch.Generator().manual_seed(0)
     for share in shares:
         timestep = int((schedule.alphas_cumprod - share).abs().argmin())
@@ -214,7 +214,7 @@ def _noised(backbone: Backbone, latents: Tensor, shares: tuple[float, ...]) -> I
 
 def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings, monitor: Monitor) -> None:
     latents = shown.latents
-    # Zeros in place of a prompt: the text encoder has no part in this.
+    # Zeros in place of a prompt, so that the text encoder does not matter.
     prompt_embeds = torch.zeros_like(backbone.embed("").prompt_embeds)
     ((timestep, noised, noise),) = _noised(backbone, latents, (0.5,))
     output = _predict(backbone, noised, timestep, prompt_embeds, monitor)
@@ -236,7 +236,7 @@ def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings, moni
         return
     left = {contrast: _noise_left(backbone, contrast * latents, prompt_embeds, monitor) for contrast in _CONTRASTS}
     best = min(left, key=left.__getitem__)
-    # Only where another contrast fits well is contrast what is wrong.
+    # The contrast is wrong only if another one fits well.
     ratio = left[best] / left[1.0] if left[best] < _LEFT else 1.0
     findings.check(
         "error that denoising leaves at the best contrast, of that at the own", ratio, 0.75, np.inf, "",
@@ -251,7 +251,7 @@ def _check_denoising(backbone: Backbone, shown: _Shown, findings: Findings, moni
 
 
 def _noise_left(backbone: Backbone, latents: Tensor, prompt_embeds: Tensor, monitor: Monitor) -> float:
-    """Error of the predicted clean latents, as a share of the best that a linear filter could do (Wiener)."""
+    """Return the error of the predicted clean latents, as a share of that of the best linear filter (Wiener's)."""
     power, shares = float(latents.square().mean()), []
     for timestep, noised, _ in _noised(backbone, latents, _SIGNAL):
         output = _predict(backbone, noised, timestep, prompt_embeds, monitor)
@@ -263,7 +263,7 @@ def _noise_left(backbone: Backbone, latents: Tensor, prompt_embeds: Tensor, moni
 
 
 def _check_prompts(backbone: Backbone, shown: _Shown, findings: Findings, monitor: Monitor) -> None:
-    """Pictures are denoised better under what they show than under what the others show."""
+    """Check that pictures are denoised better with their own prompt than with the others'."""
     latents = shown.latents
     embeddings = [backbone.embed(prompt) for prompt in shown.prompts]
     prompt_embeds = torch.cat([embedding.prompt_embeds for embedding in embeddings])

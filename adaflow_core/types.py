@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -179,6 +180,11 @@ class Plan(KeyframeChoice):
     forecast: Forecast
     seconds: dict[str, float]  # stage -> seconds that planning took
 
+    @cached_property
+    def heat_range(self) -> tuple[float, float]:
+        """The first percentile and the maximum of `heat`: one colour scale for all frames."""
+        return float(np.percentile(self.heat.astype(np.float32), 1)), float(self.heat.max())
+
     @property
     def tokens_full(self) -> int:
         """Key/value tokens that a keyframe would attend to without pruning, on the finest grid."""
@@ -254,16 +260,21 @@ class EditResult:
     transfer: int = 1  # as in `Video`
     state: Path | None = None  # file to resume from if the edit is asked for again; deleted when it is written
     bounds: np.ndarray | None = None  # [T, H, W] uint8, 0 where a region keeps the source; None: not held to a region
+    file_digest: str = ""  # as in `Video`
 
     @classmethod
     def of(cls, video: Video, frames: np.ndarray, report: dict[str, Any], warnings: tuple[str, ...]) -> EditResult:
         """Return an edit of all frames of `video`, with its rate, times and sound."""
-        return cls(frames, video.fps, report, video.source, video.start, warnings, video.times, video.transfer)
+        return cls(
+            frames, video.fps, report, video.source, video.start, warnings, video.times, video.transfer,
+            file_digest=video.file_digest,
+        )  # fmt: skip
 
     def save(self, path: str | Path, metadata: Mapping[str, str] | None = None, monitor: Monitor | None = None) -> Path:
         """Write H.264 (yuv420p, faststart) with the source's rate and audio, at the working size; returns the path.
 
-        For the source's size see `picture.full_size.deliver_edit`.
+        Where the source's file is another one by now, there is no sound and a note that says so. For the source's size
+        see `picture.full_size.deliver_edit`.
         """
         from adaflow_core.video.write import write_video
 
@@ -272,6 +283,7 @@ class EditResult:
             self.frames,
             self.fps,
             audio_from=self.source,
+            audio_digest=self.file_digest,
             start=self.start,
             times=self.times,
             transfer=self.transfer,

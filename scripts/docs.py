@@ -27,7 +27,8 @@ PACKAGES = (*LAYERED, "scenes", "benchmarks", "scripts", "tests")
 FILES = """# Every file
 
 Written by `python scripts/docs.py` from the first lines of the docstrings. The files of `adaflow_core` and `webui` are
-in the order of imports: a file imports only from those above it. [architecture.md](architecture.md) says where to begin.
+in the order of imports: a file imports only from those above it. [architecture.md](architecture.md) says where to
+begin.
 
 """
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import re
 import shlex
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -463,6 +465,24 @@ def test_elsewhere_a_line_tells_that_a_stage_is_done(capsys: pytest.CaptureFixtu
     with closing(Bar()) as bar:
         report_two_stages(bar)
     assert capsys.readouterr().err == "decode: 8.0 s\nedit: 4.0 s\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "printed"),
+    [
+        ("utf-8", os.fsdecode(b"caf\xe9"), b"caf\xe9"),
+        ("cp1252", "\u732b", rb"\u732b"),
+        ("cp1252", "caf\xe9", b"caf\xe9"),
+    ],
+)
+def test_a_path_that_the_terminal_has_no_letters_for_is_printed(
+    encoding: str, name: str, printed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict"))
+    plan = ["plan", str(CLIP), "--frames", "0:2", "--size", "64x64", "--keyframes", "1", "--device", "cpu"]
+    assert main([*plan, "--out", str(tmp_path / name)]) == 0
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue().rstrip().endswith(printed)  # type: ignore[attr-defined]
 
 
 def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

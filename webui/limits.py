@@ -32,8 +32,10 @@ class Limits:
     @property
     def kept(self) -> str:
         """How long files are kept, such as "60 min"."""
-        minutes = self.keep_seconds / 60
-        return f"{minutes:.3g} min" if minutes < 120 else f"{minutes / 60:.3g} h"
+        minutes, hours = self.keep_seconds / 60, self.keep_seconds / 3600
+        if minutes < 120:
+            return f"{minutes:.3g} min"
+        return f"{hours:.3g} h" if hours < 72 else f"{round(hours / 24)} days"
 
     def check(self, path: str) -> VideoInfo:
         """What the video's header says; AdaFlowError if the video is over a limit or cannot be read."""

@@ -41,7 +41,6 @@ from webui.jobs.tasks import (
     Request,
     RetakeTask,
     Runner,
-    Task,
 )
 from webui.jobs.visitors import visitor
 from webui.kept import Kept, PlanOutline, StoredPlan, files_of
@@ -293,7 +292,7 @@ class Studio:
 
     def _submit_edit(
         self,
-        task: Callable[[Plan], Task],
+        task: Callable[[Plan], EditTask | RetakeTask],
         asked: EditTask,
         stored: StoredPlan | None,
         title: str,
@@ -307,7 +306,12 @@ class Studio:
 
         def work(report: Report, stop: Stop) -> FinishedEdit:
             of = stored or self.kept.find_plan(outline.id) or self._plan_again(asked, report, stop)
-            finished = self._run(task(of.plan), report, stop)
+            asked_for = task(of.plan)
+            try:
+                finished = self._run(asked_for, report, stop)
+            except BaseException:  # a process with a GPU that was ended from outside has not tidied up
+                shutil.rmtree(asked_for.folder, ignore_errors=True)
+                raise
             assert isinstance(finished, FinishedEdit)
             self.kept.keep_edited(of)
             return replace(finished, asked=asked, parent=parent)

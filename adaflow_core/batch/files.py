@@ -1,4 +1,4 @@
-"""Files in a folder or in a bucket, each complete or absent, by fsspec.
+"""Reads and writes files in a folder or a bucket by fsspec; a file is complete or absent.
 
 `s3://bucket/path` needs the package s3fs, `gs://bucket/path` gcsfs.
 """
@@ -23,14 +23,14 @@ AT_ONCE = 32  # requests to a bucket
 
 
 def join(root: str, name: str) -> str:
-    """`name` within `root`, unless it is an absolute path or a URL itself."""
+    """Return `name` within `root`, or `name` if it is an absolute path or a URL itself."""
     if not root or "://" in name or Path(name).is_absolute():
         return name
     return f"{root.rstrip('/')}/{name}"
 
 
 def absolute(path: str) -> str:
-    """A path that means the same in any working directory; a URL does anyway."""
+    """Return an absolute path; a URL is returned as it is."""
     return path if "://" in path else str(Path(os.path.expanduser(path)).absolute())
 
 
@@ -38,7 +38,7 @@ def absolute(path: str) -> str:
 class Storage:
     """A folder by its path, or a bucket by its URL. Names within it have slashes; folders are made as needed.
 
-    Every method raises AdaFlowError with the remedy.
+    Every method raises AdaFlowError, with the remedy, if the place cannot be reached, read or written.
     """
 
     root: str
@@ -48,7 +48,7 @@ class Storage:
             return bool(files.exists(path))
 
     def names(self, folder: str, suffix: str) -> list[str]:
-        """The names of all files under `folder` that end in `suffix`, sorted."""
+        """Return the names of all files under `folder` that end in `suffix`, sorted."""
         with _place(join(self.root, folder)) as (files, path):
             files.invalidate_cache()  # others write here too
             found = files.find(path) if files.exists(path) else []
@@ -59,17 +59,17 @@ class Storage:
             return bytes(files.cat_file(path))
 
     def find_json(self, name: str) -> dict[str, Any] | None:
-        """The object in a JSON file, or None where there is none, or it cannot be read."""
+        """Return the object in a JSON file, or None if the file is missing or damaged."""
         with _place(join(self.root, name)) as (files, path):
             return _object_in(files, path) if files.exists(path) else None
 
     def read_all(
         self, folder: str, suffix: str, unreadable: Callable[[str], object] = lambda name: None
     ) -> dict[str, dict[str, Any]]:
-        """The objects in all JSON files under `folder`, by their names; `unreadable` gets those that have none."""
+        """Return the objects in all JSON files under `folder`, by name; `unreadable` gets damaged ones' names."""
         names = self.names(folder, suffix)
         with _place(join(self.root, folder)) as (files, path), ThreadPoolExecutor(AT_ONCE) as threads:
-            # fsspec reads many files by itself too, but takes [, * and ? in their paths as patterns.
+            # fsspec can read many files at once itself, but takes [, * and ? in their paths as patterns.
             paths = [f"{path}{name[len(folder) :]}" for name in names]
             found = dict(zip(names, threads.map(partial(_object_in, files), paths), strict=True))
         for name in names:
@@ -90,7 +90,7 @@ class Storage:
             files.put_file(str(file), part)
 
     def fetch(self, name: str, folder: Path) -> Path:
-        """A path on this machine: the file's own, or of a copy in `folder`."""
+        """Return a path on this machine: the file's own, or that of a copy in `folder`."""
         with _place(join(self.root, name)) as (files, path):
             if _is_local(files):
                 return Path(path)
@@ -100,9 +100,9 @@ class Storage:
 
 
 def _object_in(files: Any, path: str) -> dict[str, Any] | None:
-    """The object in a JSON file; None where it is damaged, or the disk does not give it back.
+    """Return the object in a JSON file; None if it is damaged, or a disk cannot read it.
 
-    What a bucket does not give back now may be whole there.
+    An error of a bucket is raised: the file may be intact there.
     """
     try:
         found = json.loads(files.cat_file(path))
@@ -121,12 +121,12 @@ def _is_local(files: Any) -> bool:
 
 @contextmanager
 def _place(url: str) -> Iterator[tuple[Any, str]]:
-    """The file system of a path or URL, and the path within it; its errors become AdaFlowError with the remedy."""
+    """Yield the file system of a path or URL and the path in it; its errors become AdaFlowError with the remedy."""
     from fsspec import filesystem
     from fsspec.core import url_to_fs
 
     try:
-        # A path is taken as it is: within a URL, "::" begins another one.
+        # A path is not parsed as a URL, in which "::" begins another URL.
         yield url_to_fs(url) if "://" in url else (filesystem("file"), Path(absolute(url)).as_posix())
     except FileNotFoundError as problem:
         raise AdaFlowError(f"{url} does not exist; check the path") from problem
@@ -151,7 +151,7 @@ def _unusable(url: str, problem: Exception) -> AdaFlowError:
 
 @contextmanager
 def _whole(files: Any, path: str) -> Iterator[str]:
-    """A temporary name that becomes `path` when all is written. Objects in a bucket appear complete anyway."""
+    """Yield a temporary name that is renamed to `path` after the block. Objects in a bucket appear complete anyway."""
     if not _is_local(files):
         yield path
         return
@@ -160,7 +160,7 @@ def _whole(files: Any, path: str) -> Iterator[str]:
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         yield str(part)
-        with part.open("rb+") as file:  # else the name may outlive a power failure that the content does not
+        with part.open("rb+") as file:  # else a power failure may leave the name without the content
             os.fsync(file.fileno())
         part.replace(target)
     finally:

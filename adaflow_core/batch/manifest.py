@@ -1,4 +1,4 @@
-"""The manifest of a batch: one JSON object a line, each a clip with its prompts."""
+"""Reads and writes the manifest of a batch: one JSON object per line, each a clip with its prompts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.types import parse_range, parse_size
 
 _EXAMPLES = {"frames": ', as "0:48"', "size": ', as "672x384"'}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # valid in file and object names everywhere
+# Valid in file and object names everywhere: Windows cuts a dot off the end, and keeps names of devices for itself.
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_-])?")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Clip:
     """A video with its prompts."""
 
     id: str  # names its results
-    video: str  # a path or URL, taken from `folder` if it is relative
+    video: str  # a path or URL; a relative path is in `folder`
     prompts: dict[str, str]  # name, such as "style" -> prompt
     source_prompt: str = ""  # what is in the video
     frames: str | None = None  # only these, as "0:48"
@@ -38,11 +40,11 @@ class Clip:
 
 
 def read_manifest(path: str) -> list[Clip]:
-    """The clips of a manifest at a path or URL; AdaFlowError names the line that is wrong.
+    """Read the clips of a manifest at a path or URL; an AdaFlowError names the wrong line.
 
-    A line holds `video` and either `prompts` (an object, or a list) or `prompt`; the other fields of `Clip` as wanted.
+    A line holds `video` and `prompts` (an object, or a list) or `prompt`; the other fields of `Clip` are optional.
     """
-    # Absolute: a relative one would be looked up in the folder of the results, or in that of a Ray worker.
+    # Absolute: a relative path would be looked up in the folder of the results, or in a Ray worker's.
     folder = path.rpartition("/")[0] if "://" in path else str(Path(path).resolve().parent)
     data = Storage("").read(path)
     try:
@@ -51,16 +53,21 @@ def read_manifest(path: str) -> list[Clip]:
         number = data.count(b"\n", 0, problem.start) + 1
         raise AdaFlowError(f"{path}, line {number}: this is not UTF-8; save the file as UTF-8") from None
     clips: dict[str, Clip] = {}
-    for number, line in enumerate(text.split("\n"), start=1):  # a prompt may hold what splitlines() takes as line ends
+    for number, line in enumerate(
+        text.split("\n"), start=1
+    ):  # not splitlines(), which also splits at characters that a prompt may hold
         if not line.strip():
             continue
         try:
             clip = _clip(json.loads(line), folder)
         except (ValueError, AdaFlowError) as problem:  # JSON's errors are ValueErrors
             raise AdaFlowError(f"{path}, line {number}: {problem}") from None
-        if clip.id in clips:
-            raise AdaFlowError(f"{path}, line {number}: there is a clip {clip.id!r} already; give this one an id")
-        clips[clip.id] = clip
+        if (other := clips.get(clip.id.casefold())) is not None:
+            raise AdaFlowError(
+                f"{path}, line {number}: there is a clip {other.id!r} already{_but_for_case(other.id, clip.id)}; give "
+                "this one an id"
+            )
+        clips[clip.id.casefold()] = clip
     if not clips:
         raise AdaFlowError(f"{path} holds no clip; write one JSON object a line, with video and prompt")
     return list(clips.values())
@@ -93,9 +100,7 @@ def _clip(row: Any, folder: str) -> Clip:
         identity = PurePosixPath(row["video"]).stem
     if isinstance(identity, bool) or not isinstance(identity, (int, str)):
         raise AdaFlowError(f"id is {json.dumps(identity)}; write it in quotes")
-    for name in (str(identity), *prompts):
-        if not _NAME.fullmatch(name):
-            raise AdaFlowError(f"{name!r} cannot name a result; take letters, digits, dot, dash and underscore")
+    _check_names(str(identity), prompts)
     unknown = sorted(set(row) - {"video", "source_prompt", "frames", "size", "fps", "meta"})
     if unknown:
         raise AdaFlowError(f"unknown: {', '.join(unknown)}; put what is not for the edit into meta")
@@ -113,3 +118,22 @@ def _clip(row: Any, folder: str) -> Clip:
     if row.get("size"):
         parse_size(row["size"])
     return Clip(id=str(identity), prompts=prompts, folder=folder, **row)
+
+
+def _check_names(identity: str, prompts: Iterable[str]) -> None:
+    """Raise AdaFlowError for a name of a clip or prompt that some system refuses, or two prompts that share a file."""
+    for name in (identity, *prompts):
+        if not _NAME.fullmatch(name):
+            raise AdaFlowError(
+                f"{name!r} cannot name a result; take letters, digits, dot, dash and underscore, and no dot at the end"
+            )
+        if _DEVICE.fullmatch(name):
+            raise AdaFlowError(f"{name!r} cannot name a result: Windows has a device of that name; take another")
+    seen: dict[str, str] = {}
+    for name in prompts:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            raise AdaFlowError(f"there is a prompt {other!r} already{_but_for_case(other, name)}; rename {name!r}")
+
+
+def _but_for_case(one: str, other: str) -> str:
+    return "" if one == other else ", and some systems do not tell capital letters apart"

@@ -1,4 +1,4 @@
-"""Where the tasks of a batch run: one after another in this process, or spread over Ray's workers."""
+"""Runs the tasks of a batch, one after another in this process or on Ray's workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GRACE = 5.0  # seconds that tasks have to end after a stop
 
 
 class Pool(Protocol):
-    """Gives (task, its result or the exception that ended it) as tasks end, and None while it waits."""
+    """Yields (task, its result or the exception that ended it) as tasks end, and None while it waits."""
 
     width: int  # how many tasks run at a time
 
@@ -34,7 +34,7 @@ class Pool(Protocol):
 
 
 class InTurn:
-    """One task after another, here."""
+    """Runs one task after another in this process."""
 
     width = 1
 
@@ -52,14 +52,14 @@ class InTurn:
 
 
 class RayPool:
-    """Tasks on the workers of a Ray cluster, or of a small one that lives in this machine as long as the pool does.
+    """Runs tasks on the workers of a Ray cluster, or of a local one that lives as long as the pool.
 
-    A task whose worker dies is tried again, `retries` times. Workers live on between tasks, so that what a process
-    has loaded serves its next task.
+    A task whose worker dies is tried again, `retries` times. Workers stay alive between tasks, so that the model that a
+    process has loaded serves its next task.
     """
 
     def __init__(self, address: str, *, workers: int | None, gpus: float | None, retries: int) -> None:
-        """`address`: "local", "auto", or a cluster's. `gpus`: of each task; None: one where there are any."""
+        """`address`: "local", "auto", or a cluster's. `gpus`: per task; None: one, if the cluster has any."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -82,12 +82,12 @@ class RayPool:
         resources = ray.cluster_resources()
         there = resources.get("GPU", 0.0)
         self._gpus = gpus if gpus is not None else float(there > 0)
-        if local and self._gpus > there:  # it would wait for ever; a cluster may grow
+        if local and self._gpus > there:  # a task would wait for ever; a cluster may grow
             ray.shutdown()
             raise AdaFlowError(
                 f"--gpus-per-task is {gpus:g}, but this machine has {there:g} GPUs; give fewer, or leave it out"
             )
-        # A fifth of a GPU fits into it five times, whatever floating point says.
+        # The small summand undoes rounding: a GPU has room for five tasks of 0.2.
         fits = int(there / self._gpus + 1e-9) if self._gpus else int(resources.get("CPU", 1))
         self.width = workers or max(1, fits)
         # Ray gives a task's process as many threads as the task has cores.
@@ -103,9 +103,9 @@ class RayPool:
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any], stop: Stop) -> Iterator[tuple[Any, Any] | None]:
         ray = self._ray
 
-        # Without max_calls=0 a worker that has a GPU ends after each task, and loads the model for each.
+        # Without max_calls=0 a worker with a GPU ends after each task, and every task loads the model.
         @ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=self._retries, max_calls=0)
-        def work(task: Any) -> Any:  # Ray takes functions only, and `function` may be a partial one
+        def work(task: Any) -> Any:  # Ray takes plain functions only, and `function` may be a partial
             return function(task)
 
         waiting = iter(tasks)

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # A range of frames from the end, as in `--frames -4:`, is a value, as negative numbers are, and no flag.
+        # A range from the end, as in `--frames -4:`, is a value like a negative number, not a flag.
         self._negative_number_matcher = re.compile(r"^-(\d+|\d*\.\d+|\d+:(-?\d+)?)$")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """A flag that does not exist is named before one that is missing: it may be that one, misspelt."""
+        """Report an unknown flag before a missing one, which the unknown one may be, misspelt."""
         for word in args if args and self._subparsers is None else ():
             flag = word.partition("=")[0]
             if flag == "--":
@@ -53,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    # Installed with pip there is a command `adaflow`; a checkout has only the module.
+    # pip installs a command `adaflow`; a checkout has only the module.
     program = "adaflow" if Path(sys.argv[0]).stem == "adaflow" else "python -m adaflow_core"
     top = _Parser(prog=program, description="Text-driven editing of long videos with a diffusion model.")
     top.add_argument("--version", action="version", version=f"adaflow {__version__}")
@@ -113,7 +113,7 @@ def gpu_count(text: str) -> int:
 
 
 def _not_empty(text: str) -> str:
-    if not text.strip():  # as by a shell variable that is not set: the flag would count as not given
+    if not text.strip():  # e.g. from an unset shell variable; later code would take the flag as not given
         raise argparse.ArgumentTypeError("it is empty; give a value, or leave the flag out")
     return text
 
@@ -123,7 +123,7 @@ def _path(text: str) -> Path:
 
 
 def whole_number(low: int, high: float = math.inf) -> Callable[[str], int]:
-    """What reads a whole number from `low` to `high`."""
+    """Return a function that parses a whole number from `low` to `high`."""
     span = f"from {low} on" if high == math.inf else f"from {low} to {high:g}"
 
     def read(text: str) -> int:
@@ -145,7 +145,7 @@ def positive(text: str) -> float:
 
 
 def gpu_share(text: str) -> float:
-    """How many GPUs a task has, as Ray takes it."""
+    """Parse the number of GPUs of a task: Ray takes fractions below 1, else whole numbers."""
     try:
         value = float(text)
     except ValueError:
@@ -242,7 +242,7 @@ def _add_film(edit: argparse.ArgumentParser) -> None:
 
 
 def add_prompts(command: argparse.ArgumentParser) -> None:
-    """What the edited video should show: as a whole, or range by range."""
+    """Add the flags for what the edited video should show: as a whole, or range by range."""
     ways = command.add_mutually_exclusive_group()
     ways.add_argument(
         "--prompt", action="append", metavar="[A:B] TEXT",
@@ -281,7 +281,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 def _add_settings(
     command: argparse.ArgumentParser, config: type[PlanConfig | EditConfig], without: Iterable[str] = ()
 ) -> None:
-    """A flag for each setting. Those that are not given are no attributes of the parsed arguments."""
+    """Add a flag for each setting; a flag that is not given is no attribute of the parsed arguments."""
     title = f"settings of the {'plan' if config is PlanConfig else 'edit'}"
     group = command.add_argument_group(title, "auto: what the model, the device or the video asks for")
     budget = group.add_mutually_exclusive_group() if config is PlanConfig else group
@@ -317,7 +317,7 @@ def _metavar(setting: Setting) -> str:
 
 
 def add_workers(command: argparse.ArgumentParser) -> None:
-    """Where a batch runs and how much of it."""
+    """Add the flags for where a batch runs, and how much of it."""
     command.add_argument("--ray", metavar="local|ADDRESS", help="on Ray: on this machine, or on a cluster")
     command.add_argument(
         "--workers", type=whole_number(1), metavar="N", help="with --ray: tasks at a time; default: what fits"
@@ -335,26 +335,26 @@ def add_workers(command: argparse.ArgumentParser) -> None:
 
 
 def plan_config(arguments: argparse.Namespace, project: Project | None = None) -> PlanConfig:
-    """What the flags say, over --settings, these over a project that was opened, and all over the preset."""
+    """Return the plan's settings: of the flags, else of --settings, else of an opened project, else of the preset."""
     flags = given_flags(arguments, PlanConfig)
     if flags.keys() & set(BUDGET):
         flags = dict.fromkeys(BUDGET) | flags
     if flags.get("keyframes") and flags.get("keyframes_at", "").strip():
         raise AdaFlowError("--keyframes says how many there are, and --keyframes-at which frames; give one of them")
-    if "keyframes" in flags:  # over those that a project or a report names
+    if "keyframes" in flags:  # overrides `keyframes_at` of a project or a report
         flags = {"keyframes_at": ""} | flags
     return replace(PRESETS[arguments.preset][0], **_under_flags(arguments, project)[0] | flags)
 
 
 def edit_config(arguments: argparse.Namespace, project: Project | None = None) -> EditConfig:
-    """Likewise."""
+    """Return the edit's settings, in the same order as `plan_config`."""
     return replace(PRESETS[arguments.preset][1], **_under_flags(arguments, project)[1] | edit_flags(arguments))
 
 
 def check_preset(arguments: argparse.Namespace, project: Project | None = None) -> None:
-    """AdaFlowError where the preset sets what the file of --settings, or a project that was opened, has otherwise.
+    """Raise AdaFlowError if the preset and the file of --settings, or an opened project, set something differently.
 
-    Flags stand above all of these, and --settings above the project.
+    What a flag sets is no conflict, and --settings may override the project.
     """
     without = _settings(arguments)
     if project is not None:
@@ -369,9 +369,9 @@ def _settings(arguments: argparse.Namespace, project: Project | None = None) -> 
 
 
 def _check_alike(holder: str, chosen: str, asked: dict[str, Any], kept: dict[str, Any]) -> None:
-    """AdaFlowError where the preset `chosen` sets what the holder of settings has otherwise.
+    """Raise AdaFlowError if the preset `chosen` sets something that the holder of settings sets differently.
 
-    `asked`: all settings without the holder's; `kept`: with them.
+    `asked`: all settings without those of the holder; `kept`: with them.
     """
     usual, preset = (vars(plan) | vars(edit) for plan, edit in (PRESETS["default"], PRESETS[chosen]))
     differ = [name for name in preset if preset[name] != usual[name] and asked[name] != kept[name]]
@@ -385,7 +385,7 @@ def _check_alike(holder: str, chosen: str, asked: dict[str, Any], kept: dict[str
 
 
 def edit_flags(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The flags of the edit, to be laid over a preset's or a project's settings."""
+    """Return the edit's flags, which override a preset's or a project's settings."""
     flags = given_flags(arguments, EditConfig)
     # A preset's number of inversion steps belongs to the preset's steps.
     return {"inversion_steps": None} | flags if "steps" in flags else flags
@@ -396,7 +396,7 @@ def given_flags(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
 
 
 def _under_flags(arguments: argparse.Namespace, project: Project | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings under the flags: those of --settings over those of a project that was opened."""
+    """Return the settings that flags override: --settings over those of an opened project."""
     plan, edit = ({}, {}) if project is None else (vars(project.plan), vars(project.edit))
     given = ({}, {}) if arguments.settings is None else read_settings(arguments.settings)
     return plan | given[0], edit | given[1]

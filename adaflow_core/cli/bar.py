@@ -35,7 +35,7 @@ class Bar:
         if self._bar is None or (self._bar.desc, self._bar.total) != (progress.stage, progress.total):
             self.close()
             self._bar = _new_bar(progress)
-        self._bar.initial = progress.skipped  # says nothing about the pace
+        self._bar.initial = progress.skipped  # excluded from tqdm's pace
         self._bar.update(progress.done - self._bar.n)
         if done:
             self.close()
@@ -52,7 +52,7 @@ class Bar:
 def _new_bar(progress: Progress) -> tqdm:
     from tqdm import tqdm
 
-    # tqdm's own width and height draw nothing where the terminal does not know them.
+    # tqdm's own look-up draws nothing if the terminal does not know its size.
     columns, lines = get_terminal_size()
     bar = tqdm(
         total=progress.total,
@@ -64,7 +64,7 @@ def _new_bar(progress: Progress) -> tqdm:
         unit=progress.unit,
         unit_scale=bool(progress.unit),
         bar_format="{desc:<14} [{bar:24}] {n_fmt}/{total_fmt}{unit} {remaining} left",
-        smoothing=0,  # the time left is by the mean pace of the stage: chunks take unequal times
+        smoothing=0,  # the time left is estimated by the mean pace, as chunks take unequal times
     )
     bar.start_t -= progress.elapsed
     return bar

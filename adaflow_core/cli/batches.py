@@ -28,7 +28,7 @@ def batch_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     from adaflow_core.video.types import parse_range, parse_size
 
     check_preset(arguments)
-    # Edits are filed by it: another preset's under another name.
+    # Edits are filed by method, so those of another preset need another name.
     named = [arguments.preset if arguments.preset != "default" else None, vars(arguments).get("method")]
     methods = {"-".join(filter(None, named)) or "adaflow": (plan_config(arguments), edit_config(arguments))}
     if arguments.frames:
@@ -65,7 +65,7 @@ def run_batch(
     bar: Bar,
     stop: Any,
 ) -> Summary:
-    """The batch that the arguments of `add_model` and `add_workers` ask for."""
+    """Run the batch that the arguments of `add_model` and `add_workers` ask for."""
     from adaflow_core.batch.run import run
     from adaflow_core.batch.task import Job
 

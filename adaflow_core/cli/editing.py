@@ -97,7 +97,7 @@ def edit_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
 
 
 def _check_files(arguments: argparse.Namespace, region: Region | None, by_hand: ByHand | None) -> None:
-    """AdaFlowError where the video cannot be read, or what is written cannot, or would be written over an input."""
+    """Raise AdaFlowError if the video cannot be read, or an output cannot be written or would overwrite an input."""
     from adaflow_core.video import probe
     from adaflow_core.video.write import check_folder, check_output
 
@@ -107,7 +107,7 @@ def _check_files(arguments: argparse.Namespace, region: Region | None, by_hand: 
     if arguments.draft:
         drafted = {name: arguments.out.parent / name for name in ("draft.png", "draft.json")}
         if arguments.project and is_same_file(arguments.project, drafted["draft.json"]):
-            del drafted["draft.json"]  # the draft's project is the one that is kept
+            del drafted["draft.json"]  # the draft writes its project there anyway
     check_apart(outputs | drafted, (*inputs_of(arguments.video, region, by_hand), *inputs_beside(arguments)))
     if arguments.draft and arguments.report:
         raise AdaFlowError("--report is of an edit, and a draft has none; leave it out with --draft")
@@ -127,7 +127,7 @@ def _keep(arguments: argparse.Namespace, opened: Project | None, project: Projec
 
 
 def _note(arguments: argparse.Namespace, sentences: Iterable[str]) -> None:
-    """Say them, each once in a command."""
+    """Print the notes, each once in a command."""
     said: set[str] = vars(arguments).setdefault("said", set())
     for sentence in sentences:
         if sentence not in said:
@@ -138,9 +138,9 @@ def _note(arguments: argparse.Namespace, sentences: Iterable[str]) -> None:
 def _say_crop(
     arguments: argparse.Namespace, engine: AdaFlow, plan: Plan, region: Region | None, over: dict[str, Any]
 ) -> None:
-    """What of the picture an edit of the region passes through the model; the edit finds the region in the cache.
+    """Print which part of the picture the edit of a region passes through the model, and any doubt about the region.
 
-    If it may be the wrong part that is said too, before the edit.
+    The edit then finds the region in the cache.
     """
     from adaflow_core.editing.forecasting.forecast import of_crop
     from adaflow_core.picture.region import crop_line
@@ -156,8 +156,11 @@ def _say_crop(
 def _deliver(
     arguments: argparse.Namespace, plan: Plan, result: EditResult, bar: Bar, stop: Any
 ) -> tuple[Delivered, bool]:
-    """Write the edit, and say whether it is as asked for: at the working size where its source is gone or cannot be
-    read again, so that it is not lost. What it goes on from stays: its report is not written yet."""
+    """Write the edit and return whether it is at the size asked for.
+
+    If the source is gone or cannot be read again, it is written at the working size, so that it is not lost. The state
+    from which the edit can go on is kept, as its report is not written yet.
+    """
     from adaflow_core.picture.full_size import deliver_edit
     from adaflow_core.progress import Monitor
 
@@ -174,7 +177,7 @@ def _deliver(
 
 
 def _region(arguments: argparse.Namespace, opened: Opened | None) -> Region | None:
-    """The region of the arguments, else of the project."""
+    """Return the region of the arguments, else of the project."""
     from adaflow_core.engine.projects import region_of
     from adaflow_core.picture.region import Region
     from adaflow_core.video import probe
@@ -203,7 +206,7 @@ def _region(arguments: argparse.Namespace, opened: Opened | None) -> Region | No
 
 
 def _by_hand(arguments: argparse.Namespace, opened: Opened | None) -> ByHand | None:
-    """The keyframes by hand of the arguments, else of the project."""
+    """Return the keyframes by hand of the arguments, else of the project."""
     from adaflow_core.engine.projects import by_hand_of
     from adaflow_core.picture.by_hand import ByHand, check_pictures
 
@@ -220,7 +223,7 @@ def _by_hand(arguments: argparse.Namespace, opened: Opened | None) -> ByHand | N
 def _compared(
     arguments: argparse.Namespace, project: Project | None, config: EditConfig
 ) -> list[tuple[str, EditConfig]]:
-    """The edits that a draft shows side by side, with their labels."""
+    """Return the labels and settings of the edits that a draft shows side by side."""
     from adaflow_core.film.draft import MOST
 
     text = f"seed={arguments.seeds}" if arguments.seeds else arguments.compare
@@ -237,7 +240,7 @@ def _compared(
         raise AdaFlowError(f"{len(parts)} drafts are to be compared; {MOST} fit side by side")
     if setting.name == "seed" and not config.variation:
         raise AdaFlowError("without --variation an edit is the same for every seed; add, say, --variation 0.3")
-    given = [{setting.name: setting.parse(part)} for part in parts]  # as if given by the flag
+    given = [{setting.name: setting.parse(part)} for part in parts]  # parsed as by their flag
     edits = [edit_config(argparse.Namespace(**vars(arguments) | values), project) for values in given]
     return [(f"{name} {part}", edit) for part, edit in zip(parts, edits, strict=True)]
 
@@ -275,7 +278,7 @@ def _draft(
 
 
 def _asked(arguments: argparse.Namespace, opened: Opened | None) -> str | tuple[PromptRange, ...]:
-    """One prompt for the whole video, or one for each of several ranges: of the arguments, else of the project."""
+    """Return one prompt for the whole video, or several ranges' prompts: of the arguments, else of the project."""
     from adaflow_core.film.timeline import PromptRange, Timeline, parse_prompts, read_prompts
 
     project = opened.project if opened else None
@@ -285,7 +288,7 @@ def _asked(arguments: argparse.Namespace, opened: Opened | None) -> str | tuple[
     elif arguments.prompt:
         asked = parse_prompts(arguments.prompt)
     elif opened and opened.other_frames:
-        asked = opened.project.prompts[0]["prompt"]  # of all its frames, by `check_other_frames`
+        asked = opened.project.prompts[0]["prompt"]  # one for all its frames, as `check_other_frames` made sure
     elif opened:
         asked = opened.project.timeline.ranges
     elif arguments.keyframe_image and (source_prompt := plan_config(arguments, project).source_prompt):
@@ -304,7 +307,7 @@ def _asked(arguments: argparse.Namespace, opened: Opened | None) -> str | tuple[
 
 
 def _crossfade(arguments: argparse.Namespace, project: Project | None) -> int:
-    """Frames: that of the arguments, else of the project."""
+    """Return the crossfade of the arguments, else of the project, in frames."""
     from adaflow_core.film.timeline import CROSSFADE
 
     kept = CROSSFADE if project is None else project.crossfade
@@ -312,7 +315,7 @@ def _crossfade(arguments: argparse.Namespace, project: Project | None) -> int:
 
 
 def _on(asked: str | tuple[PromptRange, ...], crossfade: int, plan: Plan) -> Timeline:
-    """What is asked for, in frames of the planned video."""
+    """Return the timeline of what is asked for, in frames of the planned video."""
     from adaflow_core.film.timeline import PromptRange, Timeline
 
     ranges = (PromptRange(0, len(plan.video), asked),) if isinstance(asked, str) else asked
@@ -351,7 +354,7 @@ def retake_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:
     )  # fmt: skip
     _note(arguments, result.warnings)
     written, _ = _deliver(arguments, plan, result, bar, stop)
-    # With the model as it was given: its files may lie elsewhere by now.
+    # With the model as it was given: its files may have moved since the project was saved.
     retaken = replace(project, model=str(model_of(arguments)), takes=(*project.takes, result.report["takes"][-1]))
     project, notes = with_others(retaken, arguments.project, project)
     project.save(arguments.project)

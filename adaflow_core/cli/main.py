@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import signal
 import sys
 from contextlib import closing
@@ -18,6 +20,7 @@ from adaflow_core.errors import AdaFlowError, Stopped
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status 0, 2 for anything the user can mend (one line on stderr), 130 when stopped."""
+    _print_any_path()
     stopped = False
 
     def ask_to_stop(*_: object) -> None:
@@ -39,6 +42,16 @@ def main(argv: list[str] | None = None) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def _print_any_path() -> None:
+    """Let stdout print a result's path that its encoding has no code for, as a name that is not UTF-8 or cp1252.
+
+    stderr, where Python escapes such characters, prints any.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        is_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
 def models_command(arguments: argparse.Namespace, bar: Bar, stop: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a command takes from a project, under what its arguments say, and what it saves there."""
+"""What a command takes from a project where its arguments say nothing, and what it saves there."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A project that an edit goes on from."""
+    """A project that an edit continues."""
 
     project: Project
     path: Path
-    # Its frames and those that are asked for instead, by their numbers in the video; None: none are.
+    # Its frames and those that --frames asks for instead, by their numbers in the video; None: no others are asked for.
     other_frames: tuple[range, range] | None
 
 
 def open_given(arguments: argparse.Namespace) -> Opened | None:
-    """The project, if there is one; what it holds takes the place of the arguments that are not given.
+    """Open the project, if there is one, and set the arguments that are not given to its values.
 
-    AdaFlowError where neither names a video.
+    Raises AdaFlowError if neither names a video.
     """
     from adaflow_core.film.project import open_project
     from adaflow_core.video import parse_size
@@ -61,7 +61,7 @@ def open_given(arguments: argparse.Namespace) -> Opened | None:
 
 
 def _other_frames(arguments: argparse.Namespace, project: Project) -> tuple[range, range] | None:
-    """The project's frames and those that are asked for instead, by their numbers in the video; None where none are."""
+    """Return the project's frames and those that --frames asks for instead; None if it asks for no others."""
     from adaflow_core.video import parse_range, probe
 
     if arguments.frames in (None, project.frames):
@@ -75,9 +75,9 @@ def _other_frames(arguments: argparse.Namespace, project: Project) -> tuple[rang
 def check_other_frames(
     arguments: argparse.Namespace, opened: Opened | None, region: Region | None, by_hand: ByHand | None
 ) -> None:
-    """AdaFlowError where other frames than the project's are asked for, and what it holds is of its own frames.
+    """Raise AdaFlowError if --frames asks for other frames than the project's and its content does not fit these.
 
-    Ranges, takes, masks and keyframes by hand count from the first of the project's frames.
+    Ranges, takes, masks and keyframes by hand are numbered from the first of the project's frames.
     """
     if opened is None or opened.other_frames is None:
         return
@@ -101,12 +101,12 @@ def check_other_frames(
 
 
 def _whole(project: Project, frames: int) -> dict[str, Any]:
-    """The row of the project's first prompt, were it one for all its frames."""
+    """Return the row that the project's first prompt would have as one prompt for all its frames."""
     return {"frames": [0, frames], "prompt": project.prompts[0]["prompt"]}
 
 
 def take_model(arguments: argparse.Namespace, project: Project) -> None:
-    """The project's model where --model names none; a file that is named again, as with another weight, counts once."""
+    """Take the project's model if --model names none; a file that is named again, with another weight, counts once."""
     if arguments.model:
         return
     parts = ModelParts.parse(project.model)
@@ -117,7 +117,7 @@ def take_model(arguments: argparse.Namespace, project: Project) -> None:
 
 
 def _laid_over(kept: Sequence[str], given: Sequence[str]) -> list[str]:
-    """Names such as "FILE=WEIGHT": the kept ones, as they are given where they are, and then those that are new."""
+    """Return the kept names ("FILE=WEIGHT"), each replaced by a given name of the same file, and then the new names."""
 
     def again(name: str, among: Sequence[str]) -> str | None:
         same = [other for other in among if _is_one_file(split_value(name)[0], split_value(other)[0])]
@@ -127,7 +127,7 @@ def _laid_over(kept: Sequence[str], given: Sequence[str]) -> list[str]:
 
 
 def _is_one_file(one: str, other: str) -> bool:
-    """Whether two names of a model's parts mean one file; of one that is not there any more, by its own name."""
+    """Whether two names of a model's parts mean one file; a file that is gone is compared by its file name."""
     here, there = on_disk(one), on_disk(other)
     if here and there:
         return here.samefile(there)
@@ -136,18 +136,18 @@ def _is_one_file(one: str, other: str) -> bool:
 
 
 def _is_the_model(kept: ModelParts, given: ModelParts) -> bool:
-    """Whether the arguments ask for a project's model."""
+    """Whether two names of a model mean the same files."""
     files = [split_value(name)[0] for name in (kept.model, *kept.loras, kept.vae, *kept.embeddings)]
     return given.renamed(lambda name: next((file for file in files if _is_one_file(file, name)), name)) == kept
 
 
 def model_of(arguments: argparse.Namespace) -> ModelParts:
-    """All that the engine's model is made of."""
+    """Return the model that the arguments name, with its LoRAs, VAE and embeddings."""
     return ModelParts.parse(arguments.model).with_more(arguments.lora, arguments.vae, arguments.embedding)
 
 
 def check_model(arguments: argparse.Namespace, project: Project) -> None:
-    """AdaFlowError for another model than the project's: a retake would make the whole film anew with it first."""
+    """Raise AdaFlowError for another model than the project's: a retake would first edit the whole film with it."""
     if not _is_the_model(ModelParts.parse(project.model), asked := model_of(arguments)):
         raise AdaFlowError(
             f"the film of {arguments.project} is of the model {project.model}, not of {asked}; leave --model and what "
@@ -156,14 +156,14 @@ def check_model(arguments: argparse.Namespace, project: Project) -> None:
 
 
 def other_keyframes(project: Project, plan: Plan) -> list[str]:
-    """A note where the project's own plan, made here, has other keyframes than it had where the project was saved."""
+    """Return a note if the plan has other keyframes here than on the machine that saved the project."""
     if project.keyframes in ((), tuple(plan.segments.keyframes.tolist())):
         return []
     return ["this machine finds other keyframes than the project has; the film may differ"]
 
 
 def is_as_it_was(arguments: argparse.Namespace, project: Project) -> bool:
-    """Whether what is planned is what the project was planned with."""
+    """Whether size, frames, model and plan settings are those of the project."""
     if (arguments.size, arguments.frames) != (project.size, project.frames):
         return False
     same = _is_the_model(ModelParts.parse(project.model), model_of(arguments))
@@ -173,7 +173,7 @@ def is_as_it_was(arguments: argparse.Namespace, project: Project) -> bool:
 def project_of(
     arguments: argparse.Namespace, opened: Project | None, plan: Plan, timeline: Timeline, config: EditConfig
 ) -> Project:
-    """The project of this edit; of one that was opened, with what the arguments changed."""
+    """Return the project of this edit: the opened one with what the arguments change, or a new one."""
     from adaflow_core.film.project import Project
 
     return Project(
@@ -194,14 +194,14 @@ def project_of(
 
 
 def save(project: Project, over: dict[str, Any], path: Path) -> None:
-    """Write the project with what is asked for over the picture."""
+    """Write the project with its region and keyframes by hand."""
     from adaflow_core.engine.projects import with_over
 
     with_over(project, over["region"], over["by_hand"], path.parent).save(path)
 
 
 def check_draft(path: Path, video: Path) -> None:
-    """AdaFlowError where a draft of `video` would take the place of more than a draft of it."""
+    """Raise AdaFlowError if a draft of `video` would replace something other than a draft of it."""
     from adaflow_core.film.project import open_project
 
     if not os.path.exists(path):
@@ -220,9 +220,9 @@ def check_draft(path: Path, video: Path) -> None:
 
 
 def with_others(project: Project, path: Path, opened: Project | None) -> tuple[Project, list[str]]:
-    """The project with the takes that others added to its file since it was `opened`, and a note of them.
+    """Return the project with the takes that other commands added to its file since it was opened, and a note.
 
-    AdaFlowError where they changed more of it.
+    Raises AdaFlowError if they changed anything else in it.
     """
     from adaflow_core.film.project import takes_added
 

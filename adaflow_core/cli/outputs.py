@@ -1,4 +1,4 @@
-"""What a command writes, looked at before its work: each in a file of its own, and none over a file that it reads."""
+"""Checks, before the work, that a command writes each result to its own file and to none that it reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Input = tuple[str, Path]  # what it is, such as "the mask", and its file or fold
 
 
 def inputs_of(video: Path, region: Region | None, by_hand: ByHand | None) -> Iterator[Input]:
-    """The files that an edit reads pictures from."""
+    """Yield the files that an edit reads pictures from."""
     yield "the source", video
     for mask in () if region is None else (region.masks, *region.painted.values()):
         if isinstance(mask, Path):
@@ -33,9 +33,9 @@ def inputs_of(video: Path, region: Region | None, by_hand: ByHand | None) -> Ite
 
 
 def inputs_beside(arguments: argparse.Namespace) -> Iterator[Input]:
-    """The files that a command reads beside pictures: prompts, settings, and those of its model.
+    """Yield the other files that a command reads: prompts, settings and the model's.
 
-    A project may be named as settings too: it is read before it is written.
+    A project may also be given as --settings: it is read before it is written.
     """
     given = vars(arguments)
     if prompts := given.get("prompts"):
@@ -47,7 +47,7 @@ def inputs_beside(arguments: argparse.Namespace) -> Iterator[Input]:
 
 
 def _files_of(model: ModelParts) -> Iterator[Path]:
-    """The files of this machine that a model is read from; of a folder those that its format names."""
+    """Yield the files on this machine that a model is read from; of a folder those of diffusers' format."""
     names = (model.model, *model.loras, model.vae, *model.embeddings)
     for path in (Path(os.path.expanduser(split_value(name)[0])) for name in names if name):
         if not os.path.isdir(path):
@@ -59,9 +59,9 @@ def _files_of(model: ModelParts) -> Iterator[Path]:
 
 
 def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[Input]) -> None:
-    """AdaFlowError where two outputs are one file, or one is an input; `outputs`: by their flags, None for no output.
+    """Raise AdaFlowError if two outputs are one file, or an output is an input, or a new picture in a folder of inputs.
 
-    A picture in a folder of pictures would be one of these.
+    `outputs`: paths by their flags; None is no output.
     """
     from adaflow_core.storage.pictures import has_the_name_of_a_picture
 
@@ -78,7 +78,7 @@ def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[Input]) -> 
 
 
 def is_same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file, which need not be there yet."""
+    """Whether two paths lead to one file, which need not exist yet."""
     if os.path.exists(one) and os.path.exists(other):
-        return os.path.samefile(one, other)  # by whichever links
+        return os.path.samefile(one, other)  # through any links
     return os.path.realpath(one) == os.path.realpath(other)

@@ -1,4 +1,4 @@
-"""`plan`, and what every command does before it edits: the model is loaded, and the video planned."""
+"""`plan`, and what every command does before it edits: load the model and plan the video."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def make_plan(
 ) -> tuple[AdaFlow, Plan]:
     from adaflow_core import video
 
-    # Everything that can be wrong with the arguments is looked at before the model loads.
+    # All arguments are checked before the model is loaded.
     size = video.parse_size(arguments.size) if arguments.size else None
     frames = video.parse_range(arguments.frames) if arguments.frames else None
     video.probe(arguments.video)

@@ -23,8 +23,9 @@ class EditConfig:
     # fmt: off
     steps: int | None = setting(None, "denoising steps", low=1, high=250,
         effect="More: finer pictures, and proportionally slower.")
-    max_steps: int | None = setting(None, "most steps where --steps leaves their number to the model; with it, in "
-        "fewer than the model's own at most half of what the inversion misses is added back; auto: no limit",
+    max_steps: int | None = setting(None, "limit for the model's own number of steps, where --steps gives none; with a "
+        "limit, an edit in fewer steps than the model's own has a fidelity of at most 0.5 unless --fidelity gives "
+        "another; auto: no limit",
         low=1, high=250)
     inversion_steps: int | None = setting(None, "steps of the inversion, a multiple of --steps", low=1, high=1000)
     guidance: float | None = setting(None, "scale of the classifier-free guidance", low=1, high=30,

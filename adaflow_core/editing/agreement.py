@@ -1,10 +1,11 @@
 """Frames brought to agree while they are denoised.
 
-Words leave much open, and each frame fills it in anew: a sun here, another hill there. Smoothed away in the end, such
-things show twice. So a few times on the way the pictures that frames are heading for are filtered along the source's
-motion, and what that changes of them is added to their latents: what then stands twice or is blurred, the steps that
-are left draw as one. Wherever the source fits along its motion it is followed, whatever frames drew there. A thing that
-takes another's place moves as that does, all of it, and while it takes shape only: later on detail would be blurred.
+A prompt leaves much open, and each frame fills it in differently: a sun in one, another hill in the next. Smoothed only
+in the finished frames, such things would show twice. So a few times between steps, the pictures that the frames are
+heading for are filtered along the source's motion, and the change is added to their latents: where a thing now stands
+twice or is blurred, the remaining steps draw it once. The filter follows the source's motion wherever the source fits
+along it, whatever the frames drew there. A new thing in the place of another moves as one with it, and is filtered only
+while it takes shape: later its detail would be blurred.
 
 As in Rerender A Video (arXiv 2306.07954), which fuses pixels across frames while it denoises; here all frames at once,
 both ways in time.
@@ -29,17 +30,17 @@ from adaflow_core.motion.whole import move_as_one
 from adaflow_core.storage.arrays import scratch
 
 STRENGTH = 0.95  # the part that the filter takes from its past
-FITS = 24.0  # levels of 0..255 by which the source may miss along its motion
-TAKES_SHAPE = 0.5  # the share of the steps, from the first, after which nothing is done of a new thing
+FITS = 24.0  # levels of 0..255 by which the source may differ along its motion
+TAKES_SHAPE = 0.5  # the share of the steps, from the first, after which a new thing is filtered no more
 
 
 def agreeing_steps(times: int, steps: int) -> list[int]:
-    """After how many of the steps frames are brought to agree: evenly spread, not after the last."""
+    """The numbers of steps after which frames are brought to agree: evenly spread, not after the last step."""
     return sorted({round(k * steps / (times + 1)) for k in range(1, times + 1)} & set(range(1, steps)))
 
 
 def shaping_steps(times: int, steps: int) -> list[int]:
-    """The same for a new thing: half as often, over the steps in which it takes shape, and after the last of these."""
+    """The same for a new thing: half as often, within the steps in which it takes shape, the last of these included."""
     last, times = math.ceil(TAKES_SHAPE * steps), math.ceil(TAKES_SHAPE * times)
     return sorted({round(k * last / times) for k in range(1, times + 1)} & set(range(1, steps)))
 
@@ -51,20 +52,20 @@ class Agreement:
     film: EditedFilm
 
     def due(self, steps: int) -> list[int]:
-        """After how many of the steps it is time."""
+        """The numbers of steps after which `correction` is to be applied."""
         film, times = self.film, self.film.config.agreements
         if len(film.video) == 1:
             return []
         return agreeing_steps(times, steps) if film.renewed is None else shaping_steps(times, steps)
 
     def prepare(self) -> None:
-        """Makes what every call needs, in stages of its own."""
+        """Computes what every call of `correction` needs, as stages of the monitor."""
         _ = self.film.rebuilt, self._as_one
 
     def correction(self, clean: Tensor, advance: Callable[[int], None]) -> Tensor:
-        """What makes this process's part of predicted clean latents [T, 4, h, w] agree with the others: [F, 4, h, w].
+        """A correction [F, 4, h, w] that makes this process's part of the predicted clean latents [T, 4, h, w] agree.
 
-        `advance` is told of frames that are done.
+        `advance` is called with the number of frames that are done since the last call.
         """
         film = self.film
         drawn = film.decoded(clean, lambda _: film.monitor.check())
@@ -80,7 +81,7 @@ class Agreement:
 
     @cached_property
     def _as_one(self) -> np.ndarray:
-        """The source's motion, that of what is replaced all over its place."""
+        """Source flow, with a single motion (one shift and scale) over the region where an object is replaced."""
         film = self.film
         if film.renewed is None:
             return film.flow
@@ -91,7 +92,10 @@ class Agreement:
         return out
 
     def _difference(self, pictures: np.ndarray, others: np.ndarray, advance: Callable[[int], None]) -> Tensor:
-        """Of the latents of this process's part: what the autoencoder loses of both, it does not take away."""
+        """The difference [F, 4, h, w] between the latents of `pictures` and of `others`, for this process's part.
+
+        Both are encoded, so that the autoencoder's own loss is not part of the difference.
+        """
         backbone, found = self.film.backbone, []
 
         def encode(ids: np.ndarray, count: int) -> None:

@@ -31,17 +31,17 @@ _DIGEST = 16  # bytes
 class Checkpoint:
     """One file, replaced as a whole after every step. A damaged one counts as none.
 
-    What lies on a GPU is written beside its next step, which it would wait for otherwise.
+    Latents on a GPU are written in a thread while the next step runs; the GPU would have to wait otherwise.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.problem = ""  # why nothing can be written; the edit goes on without
+        self.problem = ""  # why nothing can be written; the edit then goes on without checkpoints
         self._writer = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
 
     def load(self, latents: Tensor) -> int:
-        """The number of finished steps, with `latents` [T, 4, h, w] float32 set to those after them; 0: none."""
+        """Reads the latents into `latents` [T, 4, h, w] float32; returns the number of finished steps, 0 if none is."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 meta = json.loads(archive.read("meta.json"))
@@ -57,8 +57,11 @@ class Checkpoint:
             return 0  # a damaged archive can look encrypted, or packed in a way that nobody knows: RuntimeError
 
     def save(self, done: int, latents: Tensor, check: Callable[[], None] | None = None) -> None:
-        """`check` is called before anything is written, and may raise: of what lies on a GPU, with the next `save` or
-        `finish`."""
+        """Saves the `latents` [T, 4, h, w] after `done` steps.
+
+        `check` is called before anything is written, and may raise; for latents on a GPU its error is raised by the
+        next `save` or by `finish`.
+        """
         self.finish()
         sent = Sent(latents, check)
 
@@ -71,7 +74,7 @@ class Checkpoint:
             self._last = self._writer.submit(write)
 
     def finish(self) -> None:
-        """Wait until what was saved last is written."""
+        """Waits until the last save is written."""
         last, self._last = self._last, None
         if last is not None:
             last.result()
@@ -98,9 +101,9 @@ class Checkpoint:
 
 
 def frames_digest(frames: np.ndarray, team: Team = ALONE) -> str:
-    """A digest of edited frames [T, H, W, 3] uint8, independent of how they are encoded: of each frame's digest.
+    """A digest of edited frames [T, H, W, 3] uint8, independent of how a file encodes them.
 
-    `team`: the processes that share them out, all of which have them all.
+    It is made of a digest of each frame, which the processes of the `team` compute for a part each.
     """
     own = np.asarray(frames)[team.own(len(frames))]  # a slice of a memory map takes far longer to make
 

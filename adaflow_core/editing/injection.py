@@ -1,6 +1,6 @@
-"""In which steps what of the source is injected, and Plug-and-Play's features (arXiv 2211.12572).
+"""The injection of Plug-and-Play (arXiv 2211.12572): its steps, and the features that are injected.
 
-These are the source's output of one convolution, put into the edit's branches.
+The features are the source's output of one convolution; they replace that of the edit's branches.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepPasses:
-    """Which branches the passes of one step have, and what is injected in it."""
+    """The branches of the passes of one step, and which parts of the source are injected in it."""
 
     guided: bool
     inject_attention: bool
     inject_conv: bool
-    inject_inside: bool  # what is injected also goes into the place of the edit
-    whole_source: bool  # frames need the source's whole pass, and not only what is injected
+    inject_inside: bool  # the injection also applies in the place of the edit
+    whole_source: bool  # frames need the source's whole pass, not only its injected features
 
     @property
     def edits(self) -> int:
-        """Branches of the edit. Without guidance the negative prediction has no part in the result."""
+        """The number of the edit's branches. Without guidance there is none for the negative prompt."""
         return 2 if self.guided else 1
 
     @property
@@ -63,15 +63,16 @@ class ConvInjection:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """The pass ends at the convolution, whose output becomes `features`."""
+        """Within the block, a pass ends at the convolution, and its output becomes `features`."""
         with self._during("record"):
             yield
 
     @contextmanager
     def injecting(self, branches: int, *, source: bool, place: Tensor | None = None) -> Iterator[None]:
-        """The batch's first branch over the others if it is the source's, else `features` in all of them.
+        """Within the block, the output of all branches is replaced: by that of the batch's first branch if it is the
+        `source`'s, else by `features`.
 
-        With `place` [F, h, w] 0..1, at any size, not where it is 1.
+        `place`: [F, h, w] 0..1, at any size; where it is 1 nothing is replaced. None: everything is.
         """
         with self._during("batch" if source else "stored", branches, place):
             yield

@@ -1,4 +1,4 @@
-"""DDIM inversion of frames under the source prompt (arXiv 2010.02502), and what its noise still shows of them."""
+"""DDIM inversion of frames under the source prompt (arXiv 2010.02502), and the coarse part of its noise."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def invert(
 ) -> int:
     """Writes x_t at each of the edit's `steps` timesteps, [S, T, 4, h, w], to `folder`, for `load_inversion`.
 
-    Returns for how many frames there was something to do. The running x_t stays in float32; what is stored has the
-    model's precision. Frames that an earlier call finished in this folder are not done again; on a CPU each has the
-    same bits whichever are asked for together.
+    Returns the number of frames that were inverted. Frames that an earlier call finished in this folder are not
+    inverted again. x_t is computed in float32 and stored in the model's precision. On a CPU a frame has the same bits
+    whichever others are inverted with it.
     """
     timesteps = edit_timesteps(backbone.schedule, steps)
     factor = inversion_steps // steps
@@ -91,10 +91,11 @@ def load_inversion(
 
 
 def coarse_part(latents: Tensor) -> Tensor:
-    """What varies slowly over latents [F, 4, h, w]: the means of 9x9 pixels.
+    """The coarse part of latents [F, 4, h, w]: the mean of 9x9 pixels around each.
 
-    In noise there is next to nothing of it, but Stable Diffusion's schedule never drowns it (arXiv 2305.08891): from an
-    inversion's noise the model still draws the source's light and colours.
+    It is close to zero in pure noise. But at the last timestep of Stable Diffusion's schedule some of the picture is
+    left (arXiv 2305.08891), and it is in this part: from an inversion's noise the model still draws the source's light
+    and colours.
     """
     around = F.pad(latents, (COARSE // 2,) * 4, mode="replicate")
     return F.avg_pool2d(around, COARSE, stride=1)

@@ -1,4 +1,4 @@
-"""Which changes of an edit count, by their size among those of the frame."""
+"""The significance of an edit's changes, by their size compared with the frame's typical change."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from torch import Tensor
 
 from adaflow_core.motion.pictures import mean_of_nine
 
-PART_OF_LARGEST = 0.5  # what counts as the usual change of an edit that leaves most of a frame as it is
+PART_OF_LARGEST = 0.5  # of the largest change: the typical one of an edit that leaves most of a frame as it is
 
 
 def significance(change: Tensor, tolerance: float) -> Tensor:
-    """[F, 1, h, w] how much of a change [F, 4, h, w] of the predicted clean latents to believe.
+    """Weights [F, 1, h, w] 0..1 of a change [F, 4, h, w] of the predicted clean latents.
 
-    Nothing below `tolerance` times what is usual in the frame, all from three times that; a change is measured by its
-    root mean square over 3x3 tokens. What an edit leaves alone moves a little at every step, and those movements add
-    up. Usual is the median; where most of the frame stays as it is, a part of the largest change instead.
+    The weight is 0 if a change is smaller than `tolerance` times the frame's typical change, and rises to 1 at three
+    times that size; sizes are root mean squares over 3x3 tokens. Places that an edit leaves alone change a little at
+    every step, which would add up. The typical change is the median; if most of the frame stays as it is, it is a
+    part of the largest change instead.
     """
     size = mean_of_nine(change.square().mean(dim=1, keepdim=True)).sqrt()
     sizes = size.flatten(1)

@@ -95,7 +95,7 @@ class EditJob:
     monitor: Monitor
     around: Around | None = None  # only a part is edited, and fits into this
     over: OverThePicture = NOTHING
-    bounds: np.ndarray | None = None  # as in `EditResult`, of which it becomes a part
+    bounds: np.ndarray | None = None  # goes into the `EditResult`
 
     @classmethod
     def of(
@@ -347,7 +347,7 @@ class EditJob:
             return load_inversion(folder, backbone, steps, prompt), reused
         with self.cache.part("inversion", key) as folder:
             reused = not build(folder)["made"]
-            # Not a copy of all frames, of which there is a memory map.
+            # All frames are read from the memory map, without a copy.
             some = None if len(to_load) == len(video) else to_load
             return load_inversion(folder, backbone, steps, prompt, some), reused
 

@@ -60,8 +60,8 @@ class EditPlace:
     ) -> FilledEdit:
         """`config` with its `structure`, and with its `coarse` where a region is edited.
 
-        Both are decided before the edit is cut down to a region's crop: in the crop, what the prompts say of the whole
-        frame could not be seen.
+        Both are decided before the edit is cut down to a region's crop: the prompts describe whole frames, and in the
+        crop alone a place may seem to be all over the frame.
         """
         if config.structure is None:
             config = replace(config, structure=self._structure(config, video, latents, keyframes))

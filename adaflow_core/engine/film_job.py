@@ -44,7 +44,7 @@ class FilmJob:
     config: EditConfig
     stretches: list[Stretch]  # of the timeline
     takes: list[Mapping[str, Any]]  # as a report has them
-    keys: list[str]  # of what is asked for in each stretch and then in each take, for forecasts
+    keys: list[str]  # of the settings of each stretch and then of each take, for forecasts
     progress: Report | None
     stop: Stop | None
 
@@ -69,7 +69,7 @@ class FilmJob:
         return cls(asked, timeline, config, parts, rows, keys, progress, stop)
 
     def film(self) -> EditResult:
-        """In frames of the plan."""
+        """The film in all frames of the plan: the timeline's ranges, and the takes laid over them one by one."""
         plan, team = self.asked.plan, self.asked.backbone.team
         result = self._of_ranges()
         for number, row in enumerate(self.takes, len(self.stretches)):
@@ -96,7 +96,7 @@ class FilmJob:
         return film_result(plan, self.timeline, self.config, parts, laid, seconds, notes, asked.backbone.team)
 
     def _monitor(self, number: int) -> Monitor:
-        """Whose seconds and notes are those of one part alone."""
+        """A monitor for the part `number` alone, so that its seconds and notes are of no other part."""
         return Monitor(in_part(self.progress, number), self.stop)
 
 
@@ -110,16 +110,16 @@ class TakeJob:
     monitor: Monitor
 
     def over(self, result: EditResult) -> EditResult:
-        """The result with the take; the one that is given stays as it is."""
+        """The result with the take laid over it; `result` itself is not changed."""
         laid, told = self.laid_over(result)
         film = lay_over(result.frames, [laid], self.asked.backbone.team)
         bounds = self.asked.bounds if self.asked.region is not None or result.bounds is not None else None
         return with_digest(replace(told, frames=film, bounds=bounds), self.asked)
 
     def laid_over(self, result: EditResult, key: str = "") -> tuple[Laid, EditResult]:
-        """The take as it is laid over the film, and the result with what its report then says but for the digest.
+        """The take to lay over the film, and the result with its new report, which lacks `frames_digest`.
 
-        `key`: of what is asked for, by which forecasts know it.
+        `key`: the key of the take's settings, by which forecasts find in the cache whether it was made.
         """
         take, plan, start, end = self.take, self.asked.plan, self.take.start, self.take.end
         check_request(self.asked.backbone, plan, take.prompt)
@@ -165,9 +165,10 @@ def _job(
 
 
 def _kept(job: EditJob, asked: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Edited frames of a stretch, kept in the cache, and their report; `asked`: the key of what is asked for.
+    """Edited frames of a stretch, kept in the cache, and their report.
 
-    What is said of this run are the notes of the job's monitor.
+    `asked`: the key of the stretch's settings; "": none. What concerns this run alone are the notes of the job's
+    monitor.
     """
     frames, told = job.kept("takes", lambda result: {"report": result.report})
     if asked:

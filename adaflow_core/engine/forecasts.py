@@ -25,14 +25,14 @@ from adaflow_core.video.types import Video
 
 
 class Forecasts:
-    """Forecasts by what is measured on this machine and corrected by finished edits."""
+    """Forecasts from measurements of this machine, which finished edits correct."""
 
     def __init__(self, backbone: Backbone, cache: Cache) -> None:
         self.backbone, self.cache = backbone, cache
         self._forecaster = Forecaster(backbone, cache)
 
     def settings(self, edit: EditConfig | None, config: PlanConfig) -> FilledEdit:
-        """The settings that a forecast is for. What will be asked for is not known, so that no frame is carried far."""
+        """The settings that a forecast is for. Its prompt is not known yet; the shorter stride is assumed."""
         wanted = resolve_edit(edit or EditConfig(), self.backbone.profile, config)
         return replace(wanted, stride=wanted.stride or NEAR)
 
@@ -45,7 +45,7 @@ class Forecasts:
         monitor: Monitor,
         layout_seconds: float,  # that laying out anew takes, where each step does
     ) -> Forecast:
-        """Of an edit of what is being planned."""
+        """The forecast of an edit of the plan that is being made."""
         passing = Passing.of(len(self._edited(video, segments, wanted, monitor)), len(video))
         return self._forecaster.predict(video, layout, passing, wanted, monitor, layout_seconds)
 
@@ -85,7 +85,7 @@ class Forecasts:
         self._forecaster.learn(plan, config, seconds, edited)
 
     def _edited(self, video: Video, segments: Segments, wanted: FilledEdit, monitor: Monitor) -> np.ndarray:
-        """[F] the frames that the model will edit; about as many where the source's motion is not known yet."""
+        """[F] the frames that the model will edit; an estimate if the source's motion is not known yet."""
         assert wanted.stride
         frames = len(video), segments.cuts, segments.keyframes, wanted.stride
         if wanted.stride == 1 or (self.backbone.device.type == "cpu" and not flow_is_known(video, self.cache)):

@@ -1,8 +1,8 @@
-"""A draft: the keyframes of an edit before the long run.
+"""Drafts: the edited keyframes alone, to look at before the long edit of all frames.
 
-In a step keyframes depend on each other and on no other frame, so that the loop over them alone leaves them with the
-same bits (on a GPU up to rounding), but for what frames agree on between steps. What takes time is the rest: other
-frames' inversion, propagation, decoding. A draft is the edit of a film that holds nothing but the keyframes.
+In a denoising step keyframes depend on each other and on no other frame. So editing them alone gives the same bits (on
+a GPU up to rounding), except for what frames agree on between steps. Most of an edit's time goes into the other frames:
+their inversion, propagation and decoding. A draft is the edit of a film that holds nothing but the keyframes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MOST = 4  # drafts side by side
 
 @dataclass(frozen=True)
 class Draft:
-    """Edited keyframes, before frames are brought to agree and flicker is smoothed away, which need all frames."""
+    """Edited keyframes, without the agreement between frames and the smoothing of flicker, which need all frames."""
 
-    keyframes: np.ndarray  # [K] their numbers in the video
+    keyframes: np.ndarray  # [K] their frame numbers in the video
     frames: np.ndarray  # [K, H, W, 3] uint8
-    report: dict[str, Any]  # as an edit's
+    report: dict[str, Any]  # like that of an edit
     warnings: tuple[str, ...] = ()
 
 
 def check_drafts(plan: Plan) -> None:
-    """AdaFlowError for a plan without keyframes of its own."""
+    """Raise AdaFlowError if the plan has no keyframes of its own."""
     if plan.config.resample:
         raise AdaFlowError(
             "this plan draws its keyframes anew at every step, so that there are none to draft; plan without resample, "
@@ -41,27 +41,31 @@ def check_drafts(plan: Plan) -> None:
 
 
 def keyframes_alone(plan: Plan) -> Plan:
-    """The plan of a film that holds the keyframes of `plan` only; they see of each other what they see there."""
+    """Return the plan of a film of `plan`'s keyframes only; they attend to each other as in `plan`."""
     check_drafts(plan)
     return only_frames(plan, plan.layout.keyframes)
 
 
 def told_of_draft(plan: Plan, result: EditResult) -> dict[str, Any]:
-    """The report of an edit of the keyframes of `plan` alone, as of the whole video."""
-    keyframes, T = plan.layout.keyframes.tolist(), len(plan.video)  # where the film of keyframes counts from 0
+    """Return the report of an edit of `plan`'s keyframes alone, in the whole video's frame numbers, as a new `report`.
+
+    The report in `result` numbers the keyframes from 0.
+    """
+    keyframes, T = plan.layout.keyframes.tolist(), len(plan.video)
     prompts = [row | {"frames": [0, T]} for row in result.report["prompts"]]
     of_all = {"keyframes": keyframes, "edited": keyframes, "frames": T, "source_digest": plan.video.digest}
     return {"report": result.report | of_all | {"prompts": prompts}}
 
 
 def contact_sheet(plan: Plan, drafts: Sequence[tuple[str, Draft]], height: int = 128, columns: int = 8) -> Picture:
-    """The source's keyframes above those of each draft, with its label; `columns` of them, then the next rows."""
+    """Draw the source's keyframes above those of each (label, draft), in blocks of at most `columns` keyframes."""
     keyframes = plan.layout.keyframes
     rows = [("source", plan.video.frames[keyframes]), *((label, draft.frames) for label, draft in drafts)]
     width, gap, line = max(104, round(height * plan.video.size[0] / plan.video.size[1])), 8, 18
     columns = min(columns, len(keyframes))
-    # Of a range of a video a stamp says the file's seconds and frames too, and is wider than a picture.
-    stamps = [stamp.split(", ") if plan.video.start else [stamp] for stamp in map(plan.video.stamp, keyframes.tolist())]
+    # The stamp of a part of a video also gives the seconds and frames in the file, and is then wider than a picture.
+    apart = plan.video.has_other_numbers
+    stamps = [stamp.split(", ") if apart else [stamp] for stamp in map(plan.video.stamp, keyframes.tolist())]
     head = line * max(map(len, stamps))
     block = head + len(rows) * (line + height + gap)
     canvas = Canvas(max(columns * (width + gap) + gap, 320), -(-len(keyframes) // columns) * block + gap)

@@ -1,8 +1,9 @@
-"""Which parts of an edit the cache holds, by what is asked for alone.
+"""Tells which parts of an edit are in the cache, from what was asked for alone.
 
-The frames of a part are kept under a key of all that decides on their bits, which takes a loaded model to say. Beside
-them lies which key it was for what was asked, so that a forecast leaves out what is not done again. Other weights under
-one name, and another dtype, are not told apart. A take that `retake` made is known once its film was replayed.
+The frames of a part are cached under a key of everything that decides their bits; computing it takes a loaded model. So
+the cache also records which key belongs to what was asked for, and a forecast leaves out what need not be done again.
+It does not distinguish other weights under the same name, or another dtype. A take that `retake` made is recorded once
+its film was replayed.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def part_keys(
     plan: Plan,
     parts: Sequence[Stretch],
     config: EditConfig,
-    takes: Iterable[Mapping[str, Any]],  # as a report has them
-    over: Mapping[str, Any],  # as `asked_over` says it
+    takes: Iterable[Mapping[str, Any]],  # the rows of a report's `takes`
+    over: Mapping[str, Any],  # the result of `asked_over`
 ) -> list[str]:
-    """Of the stretches of a film, and of the takes over them, each of which is fitted into all that lies below."""
+    """Return a key for each stretch of a film, then for each take; a take's key depends on all keys before it."""
     ground = _ground(plan, over)
     keys = [cache_key(of=ground, part=asdict(part), settings=asdict(config)) for part in parts]
     for row in takes:
@@ -43,22 +44,22 @@ def draft_key(plan: Plan, prompt: str, config: EditConfig, over: Mapping[str, An
 
 
 def remember(cache: Cache, asked: str, kind: str, key: str) -> None:
-    """That what was `asked` for is the cache's entry `key` of this kind. An edit does not fail where it cannot be."""
+    """Record that what was `asked` for is the cache's entry `key` of this kind; AdaFlowErrors are ignored."""
     entry = {"kind": kind, "key": key}
     with suppress(AdaFlowError):
         _, meta, _ = cache.get(_KIND, asked, lambda _: entry)
-        if meta != entry:  # by another version, or on another device
+        if meta != entry:  # recorded by another version, or on another device
             cache.renew(_KIND, asked, entry)
 
 
 def is_kept(cache: Cache, asked: str) -> bool:
-    """Whether what is `asked` for is in the cache."""
+    """Return whether what is `asked` for is in the cache."""
     entry = cache.find(_KIND, asked)
     return entry is not None and cache.holds(entry["kind"], entry["key"])
 
 
 def _ground(plan: Plan, over: Mapping[str, Any]) -> str:
-    """Of all that parts have in common."""
+    """Return the key of everything that the parts of an edit have in common."""
     keyframes = plan.segments.keyframes.tolist()
     return cache_key(
         video=plan.video.digest, model=plan.model, plan=asdict(plan.config), keyframes=keyframes, over=dict(over),

@@ -1,10 +1,10 @@
-"""A project: a small JSON file from which an edit can be made again, elsewhere too.
+"""A project: a small JSON file from which an edit can be made again, also on another machine.
 
-`settings` are as they were asked for, with null where the model decides. `prompts` is a list of
-{"frames": [first, end], "prompt": text}, `takes` a list of the same with `settings` of their own, each over those
-before. Files of the `model` are named as they lie from the project, as "./toon": what begins otherwise is a name on the
-Hub. `region` and `by_hand` name their pictures, or hold them (`picture/region/files.py`). Whatever else a file holds
-stays in it. `engine/projects.py` makes the film of one.
+`settings` are those that were asked for, with null where the model decides. `prompts` is a list of
+{"frames": [first, end], "prompt": text}; `takes` is a list of the same with `settings` added, each laid over those
+before it. Files of the `model` are named relative to the project and begin like "./toon"; any other name is one on the
+Hub. `region` and `by_hand` name their pictures or contain them (`picture/region/files.py`). Unknown fields of a file
+are kept when it is saved. `engine/projects.py` makes the film of a project.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KIND = "adaflow project"
 
 @dataclass(frozen=True)
 class Project:
-    """What an edit is made from. Only `video` belongs to the machine."""
+    """What an edit is made from. Only `video` is specific to this machine."""
 
     video: Path
     plan: PlanConfig
@@ -42,15 +42,15 @@ class Project:
     model: str = "embedded"  # as the engine takes it
     size: str | None = None  # as on the command line: WxH
     frames: str | None = None  # as on the command line: A:B
-    keyframes: tuple[int, ...] = ()  # that were found, to tell where another machine finds others
+    keyframes: tuple[int, ...] = ()  # those that were found, to tell if another machine finds different ones
     takes: tuple[dict[str, Any], ...] = ()
     crossfade: int = CROSSFADE  # frames
     fps: float | None = None  # of a folder of pictures; None: the usual rate
     region: dict[str, Any] | None = None  # as `Region.as_json` gives it for `folder`
-    by_hand: Any = None  # as `ByHand.as_json` does
-    folder: Path = Path()  # in which it lies
-    rest: dict[str, Any] = field(default_factory=dict)
-    checksum: str | None = None  # of the video when it was planned; None: as it lies there when the project is saved
+    by_hand: Any = None  # as `ByHand.as_json` gives it
+    folder: Path = Path()  # the folder of the project's file
+    rest: dict[str, Any] = field(default_factory=dict)  # unknown fields of the file
+    checksum: str | None = None  # of the video when it was planned; None: computed when the project is saved
 
     @property
     def timeline(self) -> Timeline:
@@ -59,8 +59,9 @@ class Project:
     def save(self, path: str | Path, name: str | None = None) -> None:
         """Write the project to `path`, as a whole or not at all.
 
-        Its video and the files of its model are named as they lie from there; or the video `name`, and the model as it
-        is, for files that go elsewhere together. AdaFlowError where it cannot be written, or could not be read again.
+        The video and the model's files are named relative to the project's folder. With a `name`, for files that are
+        moved elsewhere together, the video gets this name and the model keeps its own. Raises AdaFlowError if the file
+        cannot be written, or would be too large to be opened.
         """
         path, video = Path(path), Path(self.video)
         try:
@@ -106,7 +107,7 @@ class Project:
 
 
 def open_project(path: str | Path, video: str | Path | None = None) -> Project:
-    """The project in `path`. Its video is `video`, or where the file says, or beside the file."""
+    """Open the project in `path`; its video is `video`, or else the one the file names, or one beside the file."""
     path, video = Path(path), None if video is None else Path(video)
     content = _read(path)
     project = _project_of(content, path, video)
@@ -123,7 +124,7 @@ def open_project(path: str | Path, video: str | Path | None = None) -> Project:
 
 
 def _project_of(content: dict[str, Any], path: Path, video: Path | None) -> Project:
-    """What the file `path` holds; without a `video` that is the one that it names, if it is there."""
+    """Return the project with the `content` of `path`; without a `video` it takes the one that the file names."""
     named = Path(_video_of(content, path)[0])
     try:
         prompts, takes = (tuple(dict(part) for part in content[name]) for name in ("prompts", "takes"))
@@ -161,9 +162,9 @@ def _project_of(content: dict[str, Any], path: Path, video: Path | None) -> Proj
 
 
 def takes_added(path: Path, opened: Project | None) -> tuple[dict[str, Any], ...]:
-    """The takes that were added to the project in `path` since it was `opened`; None: it was not there.
+    """Return the takes that were added to the project in `path` since it was `opened` (None: there was no file).
 
-    AdaFlowError where more of it was changed.
+    Raises AdaFlowError if anything else was changed.
     """
     if not path.exists():
         return ()
@@ -178,7 +179,7 @@ def takes_added(path: Path, opened: Project | None) -> tuple[dict[str, Any], ...
 
 
 def check_takes(takes: Iterable[Any], where: str) -> None:
-    """AdaFlowError if one of these, which stand `where`, is no take."""
+    """Raise AdaFlowError if one of `takes` is not a take; `where`: their source, for the message."""
     try:
         for take in takes:
             if not isinstance(take["prompt"], str):  # null leaves frames of a film to the source, and is no take
@@ -190,12 +191,15 @@ def check_takes(takes: Iterable[Any], where: str) -> None:
 
 
 def project_model(path: Path) -> str:
-    """The model of the project in `path`, by the name that stands there."""
+    """Return the model of the project in `path`, by the name in the file."""
     return str(_read(path).get("model", ""))
 
 
 def _as_it_lies(model: str, folder: Path | None) -> str:
-    """A model's name as a project in `folder` holds it: what is a file here is not one of the Hub's names elsewhere."""
+    """Return a model's name as a project in `folder` stores it: files get a path that cannot be taken for a Hub name.
+
+    `folder`: None keeps paths as they are.
+    """
 
     def near(name: str) -> str:
         path = None if name == "embedded" else on_disk(name)
@@ -208,9 +212,9 @@ def _as_it_lies(model: str, folder: Path | None) -> str:
 
 
 def _as_it_is_found(model: str, folder: Path) -> str:
-    """The same as the engine takes it, from the one in the file of a project in `folder`.
+    """Return the name for the engine of a `model` as stored in the file of a project in `folder`.
 
-    A file that is nowhere keeps an absolute path, which is looked for on this machine alone.
+    A file that is not found gets an absolute path, so that it is looked for on this machine alone.
     """
 
     def there(name: str) -> str:
@@ -225,13 +229,13 @@ def _as_it_is_found(model: str, folder: Path) -> str:
 
 
 def project_video(path: Path) -> tuple[str, str]:
-    """The name and the checksum of the video of the project in `path`, wherever it is."""
+    """Return the file name and the checksum of the video of the project in `path`, whether or not the video exists."""
     name, known = _video_of(_read(path), path)
     return Path(name).name, known
 
 
 def _video_of(content: dict[str, Any], path: Path) -> tuple[str, str]:
-    """The path and the checksum of the video that a project in `path` names."""
+    """Return the path and the checksum of the video in the `content` of the project in `path`."""
     video = content.get("video")
     if not isinstance(video, dict) or not all(isinstance(video.get(key), str) for key in ("path", "checksum")):
         raise AdaFlowError(f"the project {path} does not say which video it is of; take a whole one")
@@ -251,7 +255,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _found(*places: Path) -> Path:
-    """The first of these that is there, else the last."""
+    """Return the first of these that exists, or else the last."""
     return next((place for place in places if place.exists()), places[-1])
 
 

@@ -1,4 +1,4 @@
-"""The report of a film, put together from those of its stretches; and what it says of a film's frames."""
+"""Merges the reports of a film's stretches into the film's report, and reads per-frame facts from it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def film_result(
     plan: Plan,
     timeline: Timeline,  # in frames of the plan
     config: EditConfig,
-    parts: list[dict[str, Any]],  # the reports of the stretches; that of all frames is the film's
+    parts: list[dict[str, Any]],  # the reports of the stretches; a stretch of all frames gives the film's report
     laid: list[Laid],
-    seconds: float,  # that the edit took
-    notes: Iterable[str],  # on how it was made, not on the edit
+    seconds: float,  # how long the edit took
+    notes: Iterable[str],  # warnings on how the film was made, not on the edit itself
     team: Team,
 ) -> EditResult:
-    """The film of its edited stretches, in an array of its own, with its report but for `frames_digest`."""
+    """Return the film of its edited stretches, in a new array, with a report that still lacks `frames_digest`."""
     video = plan.video
     frames = lay_over(video.frames, laid, team)
     whole = {
@@ -34,7 +34,7 @@ def film_result(
         "stretches": parts,
     }
     if timeline.one_prompt(video) is not None:
-        whole = parts[0]  # with what was filled in
+        whole = parts[0]  # its settings have no None left: they were filled in
     report = whole | {
         "frames": len(video),
         "width": video.size[0],
@@ -61,25 +61,25 @@ def film_result(
 
 
 def _film_frames(parts: list[dict[str, Any]], name: str) -> list[int]:
-    """The frames that the reports of stretches name, each counted from its first, in those of the film."""
+    """Collect the frame numbers `name` of the stretches' reports, as frame numbers of the film."""
     return sorted({part["first_frame"] + frame for part in parts for frame in part[name]})
 
 
 def _shared_value(parts: list[dict[str, Any]], name: str) -> Any:
-    """What the reports of stretches say alike; None where they differ."""
+    """Return the value `name` if the reports of all stretches have the same, else None."""
     first = parts[0][name]
     return first if all(part[name] == first for part in parts) else None
 
 
 def _film_seconds(plan: Plan, parts: list[dict[str, Any]], edit: float) -> dict[str, float]:
-    """By stage, of planning and of all stretches, whenever each took place; `total` with what the edit took now."""
+    """Sum the seconds of each stage over planning and all stretches, cached ones too; `total` has this run's `edit`."""
     whole = len(parts) == 1 and parts[0]["frames"] == len(plan.video)  # its report has the planning in it
     found = added(*([] if whole else [plan.seconds]), *(part["seconds"] for part in parts))
     return found | {"total": sum(plan.seconds.values()) + edit}
 
 
 def _film_warnings(report: dict[str, Any]) -> list[str]:
-    """Those of a new film's stretches; what not all say, or not of all frames, is told of their frames."""
+    """Collect the warnings of a new film's stretches; one that does not hold for all frames names its frames."""
     parts = warnings_by_part(report)
     whole = sum(end - start for start, end, _ in parts) == report["frames"]
     of_all = {warning for *_, warnings in parts for warning in warnings if all(warning in w for *_, w in parts)}
@@ -92,7 +92,7 @@ def _film_warnings(report: dict[str, Any]) -> list[str]:
 
 
 def warnings_by_part(report: dict[str, Any]) -> list[tuple[int, int, list[str]]]:
-    """Of a film's stretches and takes: from where to where it was asked for, and what is warned of it."""
+    """Return (start, end, warnings) of a film's takes and stretches; the frames are those that were asked for."""
     found = [(*row["frames"], row.get("report", {}).get("warnings", [])) for row in report["takes"]]
     for part in report.get("stretches", []):
         first, end = part["first_frame"], part["first_frame"] + part["frames"]
@@ -103,12 +103,12 @@ def warnings_by_part(report: dict[str, Any]) -> list[tuple[int, int, list[str]]]
 
 
 def warning_on_frames(start: int, end: int, warning: str) -> str:
-    """A warning on a part of a film, as it is said of the film."""
+    """Return the film's wording of a warning on its frames `start` to `end`."""
     return f"frames {start}:{end}: {warning}"
 
 
 def prompts_shown(report: dict[str, Any], T: int) -> list[PromptRange | None]:
-    """[T] what each frame of a result was last edited to show; None: the source."""
+    """Return [T] the range under whose prompt each frame was last edited; None: the frame is the source's."""
     frames: list[PromptRange | None] = [None] * T
     for row in (*report["prompts"], *report["takes"]):
         start, end = row["frames"]

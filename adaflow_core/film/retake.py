@@ -1,7 +1,8 @@
-"""A stretch of a finished edit again, its neighbours' keyframes held.
+"""Edits a stretch of a finished edit again, with the keyframes on either side held.
 
-The keyframes on either side take part in the joint pass, so that the new frames fit in, and stay as they are. Their
-latents at every step follow from their pictures: the source's own noise, around what was made of the source.
+The held keyframes take part in the joint pass over keyframes, so that the new frames fit in, but stay as they are.
+Their latents at every step follow from their edited pictures: the source's inverted latents, moved by the edit's change
+of the clean latents.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ from adaflow_core.model.backbone import Backbone
 from adaflow_core.planning.analysis import check_edit_of
 from adaflow_core.types import EditResult, Held, Inversion, Plan, Segments
 
-NEIGHBOURS = 1  # keyframes that are held on either side; with two a take came out less like the film around it
+NEIGHBOURS = 1  # keyframes held on either side; with two, takes looked less like the film around them
 
 
 @dataclass(frozen=True)
 class Around:
-    """What a stretch is fitted into."""
+    """The finished frames that a stretch is fitted into."""
 
-    only: slice  # the frames that are edited, of those of the plan at hand
-    frame_ids: np.ndarray  # [H] of its keyframes, those that are held; none where the shot has no other
-    pictures: np.ndarray  # [H, H, W, 3] uint8
-    prompts: tuple[str, ...]  # [H] under which they were edited
+    only: slice  # the frames of the plan at hand that are edited
+    frame_ids: np.ndarray  # [H] the plan's keyframes that are held; empty if the shot has no others
+    pictures: np.ndarray  # [H, H, W, 3] uint8, the held keyframes as edited
+    prompts: tuple[str, ...]  # [H] the prompts under which they were edited
     edited: np.ndarray | None = None  # [E] frames that the model edits beside keyframes; None: they are chosen anew
 
     @property
     def passing(self) -> np.ndarray:
-        """[F] the frames that pass through the UNet."""
+        """[F] the frames that pass through the UNet: the edited and the held ones."""
         return np.union1d(np.arange(self.only.start, self.only.stop), self.frame_ids)
 
     def at(self, frame_ids: np.ndarray) -> Around:
-        """The same where the plan holds only the frames `frame_ids` [F], the held ones among them."""
+        """Renumber for a plan that holds only the frames `frame_ids` [F], the held ones among them."""
         start, stop = np.searchsorted(frame_ids, [self.only.start, self.only.stop]).tolist()
         edited = None if self.edited is None else np.searchsorted(frame_ids, self.edited)
         held = np.searchsorted(frame_ids, self.frame_ids)
@@ -58,10 +59,11 @@ class Around:
 def surroundings(
     segments: Segments, start: int, end: int, edited: np.ndarray | None = None
 ) -> tuple[int, int, Segments, np.ndarray]:
-    """Frames `start` to `end` with the held keyframes of their shots on either side.
+    """Extend frames `start` to `end` to the keyframes of their shots that are held on either side.
 
-    The first frame and the end of all of these, their segments, and the places [H] of the held among their frames.
-    Keyframes that come anew are of the `edited` [E], where there are such.
+    Returns the first frame and the end of the extended range, its segments, and the held keyframes [H], counted from
+    its first frame. Segments that lose their keyframe get a new one, out of the frames `edited` [E] if these are given
+    (see `clip`).
     """
     shots = np.array([0, *segments.cuts, segments.T])
     first, last = shots[shots <= start].max(), shots[shots >= end].min()
@@ -71,7 +73,7 @@ def surroundings(
     begin, stop = int(min([*before, start])), int(max([*after + 1, end]))
     inner = clip(segments, start, end, edited)
     later = after.copy()
-    later[:1] = end  # the first segment behind begins where the stretch ends
+    later[:1] = end  # the first segment after the stretch begins where the stretch ends
     around = Segments(
         np.concatenate([before, inner.starts + start, later]) - begin,
         np.concatenate([before, inner.keyframes + start, after]) - begin,
@@ -88,7 +90,7 @@ def hold(
     latents: np.ndarray,  # [T, 4, h, w] the source's
     around: Around,
 ) -> Held:
-    """The held keyframes' latents at every step: the source's, moved by what the edit changed of the clean ones."""
+    """Return the held keyframes' latents at every step: the source's, moved by the edit's change of the clean ones."""
     change = backbone.encode(around.pictures).cpu().numpy() - latents[around.frame_ids]
     shares = [backbone.schedule.alpha(t) ** 0.5 for t in inversion.timesteps.tolist()]
     noisy = inversion.latents[:, around.frame_ids]  # [S, H, 4, h, w]
@@ -98,7 +100,7 @@ def hold(
 
 
 def stretch_frames(plan: Plan, frames: tuple[int, int]) -> tuple[int, int]:
-    """The first of the frames to make again, and their end; AdaFlowError where there are no such."""
+    """Return the first frame and the end of `frames`; raises AdaFlowError if they are not within the video."""
     T = len(plan.video)
     try:
         start, end = map(operator.index, frames)
@@ -114,7 +116,11 @@ def stretch_frames(plan: Plan, frames: tuple[int, int]) -> tuple[int, int]:
 def take_of(
     plan: Plan, result: EditResult, start: int, end: int, prompt: str | None, source_prompt: str | None
 ) -> PromptRange:
-    """What a retake of frames `start` to `end` is asked for: what is not given is what they show now."""
+    """Return the range and prompts of a retake of frames `start` to `end`; None takes the prompt they have now.
+
+    Raises AdaFlowError if `result` is not an edit of the plan's video, or the plan resamples its keyframes, or no
+    `prompt` is given and the frames have several.
+    """
     check_edit_of(plan.video, result)
     if plan.config.resample:
         raise AdaFlowError("keyframes that are drawn anew at every step cannot be held; plan without resample")
@@ -133,12 +139,12 @@ def take_of(
 def around_of(
     result: EditResult,
     piece: Plan,
-    only: slice,  # of the frames of `piece`
-    begin: int,  # where these begin in the result
-    held: np.ndarray,
-    edited: np.ndarray | None,  # of the result, as `edited_frame_ids` gives them
+    only: slice,  # the frames of `piece` that are made again
+    begin: int,  # the first frame of `piece` in the result
+    held: np.ndarray,  # [H] the keyframes of `piece` that are held
+    edited: np.ndarray | None,  # [E] frames of the result, as `edited_frame_ids` gives them
 ) -> Around:
-    """What a retake of `only` is fitted into."""
+    """Return the surroundings that a retake of `only` is fitted into."""
     ranges = prompts_shown(result.report, len(result.frames))[begin:]
     prompts = tuple(r.prompt if (r := ranges[t]) else piece.config.source_prompt for t in held.tolist())
     known = None if edited is None else edited - begin
@@ -146,12 +152,12 @@ def around_of(
 
 
 def edited_frame_ids(report: dict[str, Any], start: int, end: int, stride: int) -> np.ndarray | None:
-    """[E] the frames that a retake of `start` to `end` edits: those that the film's model did, counted in the film.
+    """Return [E] the frames, as numbers of the film, that a retake of `start` to `end` edits; None: it chooses its own.
 
-    Of these the film has left an inversion, so that a retake inverts nothing anew. A report counts them from the first
-    frame of each stretch, or without stretches from the film's, and `Around` will count them from that of its own.
-    None where they lie further apart than a retake at `stride` may have them, as where the film is the source's, or
-    much closer: then it chooses its own.
+    They are those that the model edited for the film: their inversion is in the cache already. The result is None if
+    they lie further apart than the retake's `stride` allows, as where the film shows the source, or if the film's
+    stride is less than half of `stride`. A report counts frames from the first of each stretch, or from the film's
+    first if it has no stretches; `Around` counts from its own first frame.
     """
     parts = report.get("stretches", [report])
     film = [part.get("first_frame", 0) + np.array(part.get("edited", []), np.int64) for part in parts]
@@ -163,7 +169,7 @@ def edited_frame_ids(report: dict[str, Any], start: int, end: int, stride: int) 
 
 
 def laid_take(plan: Plan, film: np.ndarray, take: PromptRange, new: np.ndarray) -> Laid:
-    """The `new` frames [end - start, H, W, 3] uint8 of a take, as they go over into those of the `film` around them."""
+    """Return a take's `new` frames [end - start, H, W, 3] uint8 with weights that fade them into the `film`."""
     start, end, old = take.start, take.end, film[take.start : take.end]
     rise, fall = (
         0 if border in (0, len(plan.video), *plan.segments.cuts) else seam_frames(old[::way], new[::way])
@@ -177,31 +183,31 @@ def with_take(
     result: EditResult,
     take: PromptRange,
     config: EditConfig,
-    report: dict[str, Any],  # of the stretch that it was made in
-    begin: int,  # where that begins in the film
-    notes: Iterable[str],  # on how it was made, not on the edit
+    report: dict[str, Any],  # of the stretch in which the take was made
+    begin: int,  # the stretch's first frame in the film
+    notes: Iterable[str],  # warnings on how the take was made, not on the edit itself
 ) -> EditResult:
-    """The result with what its report says of a new take; it names them in their order, each over those before it."""
+    """Return the result with a new take in its report, whose `takes` are in order, each laid over those before it."""
     row = take.as_json() | {"settings": settings_dict(plan.config, config)["edit"], "seed": config.seed}
     facts = {
         "keyframes": [begin + frame for frame in report["keyframes"]],
         "edited": [take.start + frame for frame in report["edited"]],
         "seconds": report["seconds"],
-        "settings": report["settings"]["edit"],  # with what was filled in
+        "settings": report["settings"]["edit"],  # with the values that were filled in
         "warnings": report["warnings"],
     }
     left, of_take = _still_true(plan, result, take), report["warnings"]
     if (take.start, take.end) != (0, len(plan.video)):
-        said = {*left, *notes}  # of all frames
+        said = {*left, *notes}  # warnings that hold for all frames
         of_take = [warning_on_frames(take.start, take.end, warning) for warning in of_take if warning not in said]
     warnings = tuple(dict.fromkeys([*left, *notes, *of_take]))
     changed = {"takes": [*result.report["takes"], row | {"report": facts}], "warnings": list(warnings)}
-    # What the film would go on from stays, for it may not be written yet.
+    # Without `state`, the film's checkpoint is not removed with this result: the film may not be written yet.
     return replace(result, report=result.report | changed, warnings=warnings, state=None)
 
 
 def _still_true(plan: Plan, result: EditResult, take: PromptRange) -> list[str]:
-    """The film's warnings without those on parts of which the take leaves nothing."""
+    """Return the film's warnings, without those on parts that the take covers completely."""
     if (take.start, take.end) == (0, len(plan.video)):
         return []
     gone = set[str]()
@@ -212,10 +218,10 @@ def _still_true(plan: Plan, result: EditResult, take: PromptRange) -> list[str]:
 
 
 def seam_frames(old: np.ndarray, new: np.ndarray) -> int:
-    """Over how many frames [F, H, W, 3], from the first, `old` goes over into `new` without a jump.
+    """Return the number of frames, from the first, over which `old` [F, H, W, 3] fades into `new` without a jump.
 
-    So many that a frame changes by a fifth more than it does anyhow; at most a third of them, as others go over at the
-    other end.
+    It is the smallest number with which the fade adds at most a fifth to the frames' usual change; at most a third of
+    F, since the other end may fade too.
     """
     most = len(old) // 3
     jumps, motion, before = np.zeros(most), np.zeros(most), old[0].astype(np.float32)

@@ -1,7 +1,6 @@
-"""A stretch of a plan as a plan of its own, and edited stretches laid over a film.
+"""Makes a stretch of a plan into a plan of its own, and lays edited stretches over a film.
 
-Keyframes of a stretch attend to each other and to no others, so that a shot on the timeline is edited as it would be
-alone.
+The keyframes of a stretch attend only to each other, so that each stretch is edited as it would be alone.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from adaflow_core.types import Correspondence, EditLayout, Features, Forecast, G
 
 @dataclass(frozen=True)
 class Laid:
-    """Edited frames, and how much of each is shown over what lies below."""
+    """Edited frames, and the weight with which each is shown over the frame below it."""
 
     start: int  # their first frame in the film
     frames: np.ndarray  # [F, H, W, 3] uint8
@@ -30,8 +29,8 @@ class Laid:
 def clip(segments: Segments, start: int, end: int, edited: np.ndarray | None = None) -> Segments:
     """The segments of frames `start` to `end`, counted from `start`.
 
-    One that loses its keyframe gets its middle. Where it is known which frames [E] are `edited` it gets one of those,
-    and one without any goes to the segment beside it.
+    A segment that loses its keyframe gets its middle frame as the keyframe. If it is known which frames [E] are
+    `edited`, it gets the nearest of these; a segment without any is joined to the one beside it.
     """
     starts, ends = np.clip(segments.starts, start, end), np.clip(segments.ends, start, end)
     inside = starts < ends
@@ -44,7 +43,7 @@ def clip(segments: Segments, start: int, end: int, edited: np.ndarray | None = N
 
 
 def _among(segments: Segments, lost: np.ndarray, edited: np.ndarray) -> Segments:
-    """The segments, those that `lost` [L] their keyframe with one of the `edited` [E]; without any they are joined."""
+    """The segments: each that `lost` [L] its keyframe gets one of the `edited` [E], or is joined to a neighbour."""
     starts, keyframes, stays = segments.starts.copy(), segments.keyframes.copy(), np.ones(len(segments), bool)
     for i in lost.tolist():
         known = edited[(edited >= starts[i]) & (edited < segments.ends[i])]
@@ -65,7 +64,7 @@ def stretch_of(
     lay_out: Callable[[Features, Segments, list[Grid], PlanConfig], EditLayout],
     segments: Segments | None = None,  # of the stretch; by default the plan's own, clipped
 ) -> Plan:
-    """Frames `start` to `end` of a plan, which holds for them alone, with the layout that `lay_out` makes of them."""
+    """Frames `start` to `end` of a plan as a plan of their own, with the layout that `lay_out` makes of them."""
     config = plan.config if source_prompt is None else replace(plan.config, source_prompt=source_prompt)
     if (start, end) == (0, len(plan.video)) and segments is None:
         return replace(plan, config=config)
@@ -85,9 +84,9 @@ def stretch_of(
 
 
 def only_frames(plan: Plan, frame_ids: np.ndarray) -> Plan:
-    """The plan of a film that holds only the frames `frame_ids` [F] of the plan, ascending, all keyframes among them.
+    """Return the plan of a film of the frames `frame_ids` [F] only, which are ascending and include all keyframes.
 
-    Keyframes see of each other what they see in the plan, and the other frames take from the same ones.
+    Keyframes attend to each other as in the plan, and the other frames are propagated from the same keyframes.
     """
     keyframes, all_of_it = np.searchsorted(frame_ids, plan.layout.keyframes), plan.layout.correspondence
     correspondence = Correspondence(
@@ -106,14 +105,14 @@ def only_frames(plan: Plan, frame_ids: np.ndarray) -> Plan:
 
 
 def together(forecasts: list[Forecast]) -> Forecast:
-    """Of stretches that are edited one after another."""
+    """The forecast of stretches that are edited one after another."""
     stages = dict.fromkeys(stage for one in forecasts for stage in one.seconds)
     seconds = {stage: sum(one.seconds.get(stage, 0.0) for one in forecasts) for stage in stages}
     return Forecast(seconds, max(one.peak_memory_bytes for one in forecasts))
 
 
 def ramp(frames: int, rise: int, fall: int) -> np.ndarray:
-    """[frames] weights that rise over the first frames and fall over the last; a border without a ramp is a cut."""
+    """Return [frames] weights 0..1 that rise over the first `rise` and fall over the last `fall` frames; 0: a cut."""
     up = np.minimum(1, np.arange(1, frames + 1) / (rise + 1))
     down = np.minimum(1, np.arange(frames, 0, -1) / (fall + 1))
     return np.minimum(up, down)
@@ -122,8 +121,8 @@ def ramp(frames: int, rise: int, fall: int) -> np.ndarray:
 def lay_over(below: np.ndarray, parts: Iterable[Laid], team: Team = ALONE) -> np.ndarray:
     """[T, H, W, 3] uint8: the parts over the frames `below`, which keep every byte where no part is.
 
-    The parts come in the order of their starts. Where they overlap their weights add up to 1 at most, and what is left
-    is of the frame below. The `team` shares the frames out.
+    The parts must come in the order of their starts. Where parts overlap, their weights must add up to at most 1; the
+    rest is the frame below. The processes of the `team` share the frames out.
     """
     out, own = team.scratch(np.uint8, below.shape), team.own(len(below))
     out[own] = below[own]
@@ -133,15 +132,15 @@ def lay_over(below: np.ndarray, parts: Iterable[Laid], team: Team = ALONE) -> np
 
 
 def lay_into(frames: np.ndarray, part: Laid, team: Team = ALONE) -> None:
-    """The same of one part, in place: `frames` are the film from here on, of all processes."""
-    team.wait()  # until none needs them as they were
+    """Lay one part over `frames` in place; all processes of the `team` share them."""
+    team.wait()  # until no process needs the frames as they were
     _lay(frames, frames, [part], team.own(len(frames)))
     team.wait()
 
 
 def _lay(out: np.ndarray, below: np.ndarray, parts: Iterable[Laid], own: slice) -> None:
-    """The parts over `below`, in those frames of `out` that are this process's `own`."""
-    mixed: dict[int, np.ndarray] = {}  # of the frames that a later part may reach too
+    """Write the parts over `below` into this process's `own` frames of `out`."""
+    mixed: dict[int, np.ndarray] = {}  # float32 sums of frames to which a later part may still add
 
     def write(end: int) -> None:
         for t in [t for t in mixed if t < end]:

@@ -1,4 +1,4 @@
-"""A film in which the model edits some frames, and the others are carried from these along the source's motion."""
+"""Films of which the model edits some frames; the others are warped from these along the source's motion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from adaflow_core.video.types import Video
 
 @dataclass(frozen=True)
 class Thinned:
-    """A film, and which of its frames the model edits. The `backbone` gives the device and the team of processes."""
+    """A film and the frames of it that the model edits. `backbone` gives the device and the team of processes."""
 
     video: Video  # T frames
     frame_ids: np.ndarray  # [F] ascending, the frames that are edited
@@ -36,12 +36,12 @@ class Thinned:
         video: Video,
         cuts: np.ndarray,  # frames that begin a new shot
         needed: np.ndarray,  # [N] frames that are edited in any case
-        stride: int,  # at most so many frames lie from one edited frame to the next
+        stride: int,  # the largest distance between two edited frames
         backbone: Backbone,
         cache: Cache,
         monitor: Monitor,
     ) -> Thinned:
-        """Chooses the frames to edit by the source's motion, so that the others can be carried from them."""
+        """Choose the frames to edit by the source's motion, so that the others can be carried from them."""
         everything = cls(video, np.arange(len(video)), backbone, cache, monitor)
         device = backbone.device
         if len(spread(len(video), cuts, needed, stride)) == len(video):
@@ -66,7 +66,7 @@ class Thinned:
         return len(self.frame_ids) == len(self.video)
 
     def flow(self) -> np.ndarray:
-        """The motion of a film that holds only the edited frames, as `source_flow` gives it."""
+        """Return the motion between the edited frames, in the form of `source_flow`."""
         flow = source_flow(self.video, self.cache, self.monitor)
         if self.whole:
             return flow
@@ -78,18 +78,18 @@ class Thinned:
         return out
 
     def followed(self, needed: bool) -> AbstractContextManager[None]:
-        """A context within which, on a GPU, the processor follows the source's motion in a thread of its own.
+        """Return a context in which, if the model runs on a GPU, a CPU thread computes the source's motion meanwhile.
 
-        Nothing is done where the motion is not `needed`, or is known because frames were chosen by it.
+        The context does nothing if the motion is not `needed`, or is known already because frames were chosen by it.
         """
         if self.backbone.device.type == "cpu" or not self.whole or not needed:
             return nullcontext()
         return beside(self.monitor, partial(source_flow, self.video, self.cache.beside))
 
     def with_carried(self, edited: np.ndarray, renewed: np.ndarray | None = None) -> np.ndarray:
-        """All frames [T, H, W, 3] uint8: the `edited` ones [F, H, W, 3] uint8, and the others carried from them.
+        """Return all frames [T, H, W, 3] uint8: the `edited` ones [F, H, W, 3] uint8 and those carried from them.
 
-        `renewed`: [F, h, w] 0..1, where a thing takes another's place.
+        `renewed`: [F, h, w] 0..1, where a new thing replaces one of the source.
         """
         if self.whole:
             return edited

@@ -1,4 +1,4 @@
-"""Prompts on ranges of frames. Frames that no range names stay the source's, byte for byte."""
+"""Prompts on ranges of frames. Frames outside all ranges stay the source's, byte for byte."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _FORM = '[{"frames": [0, 48], "prompt": "..."}, ...], the end not included, or "
 
 @dataclass(frozen=True)
 class PromptRange:
-    """Frames `start` to `end`, the end not included, and what they are to show."""
+    """Frames `start` to `end`, the end not included, and the prompt that they should show."""
 
     start: int
     end: int
     prompt: str
-    source_prompt: str | None = None  # what is in them now; None: what the plan says of the whole video
+    source_prompt: str | None = None  # what is in them now; None: the plan's source prompt
     seconds: tuple[float, float] | None = None  # in place of frames, until the video is known
 
     def __post_init__(self) -> None:
@@ -50,9 +50,10 @@ class PromptRange:
         return f"{self.seconds[0]:g}s:{self.seconds[1]:g}s" if self.seconds else f"{self.start}:{self.end}"
 
     def in_frames(self, video: Video) -> PromptRange:
-        """Frames in place of seconds: those that begin within them, counted from the video's first frame.
+        """Replace seconds, counted from the video's first frame, by the frames that begin within them.
 
-        AdaFlowError where they end more than a frame after the video: the length of a video is told rounded.
+        Raises AdaFlowError if no frame does, or if the range ends more than a frame after the video; up to that is
+        allowed, since programs show the length of a video rounded.
         """
         if self.seconds is None:
             return self
@@ -76,10 +77,10 @@ class PromptRange:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Ranges of a video, in their order once they are in frames, none over another."""
+    """Ranges of a video that do not overlap; sorted if all of them are in frames."""
 
     ranges: tuple[PromptRange, ...]
-    crossfade: int = CROSSFADE  # frames over which one prompt goes over into the next inside a shot
+    crossfade: int = CROSSFADE  # frames over which one prompt fades into the next inside a shot
 
     def __post_init__(self) -> None:
         if not self.ranges:
@@ -99,14 +100,14 @@ class Timeline:
                 raise AdaFlowError(f"the ranges {before} and {after} overlap; let one begin where the other ends")
 
     def on(self, video: Video) -> Timeline:
-        """The same in frames of a video, which it must lie in."""
+        """Return the timeline in frames of `video`; raises AdaFlowError if a range ends after it."""
         found = replace(self, ranges=tuple(r.in_frames(video) for r in self.ranges))
         if found.ranges[-1].end > len(video):
             raise AdaFlowError(f"the range {found.ranges[-1]} ends after the video, which has {len(video)} frames")
         return found
 
     def one_prompt(self, video: Video) -> str | None:
-        """The prompt of all frames, if there is only one and the plan's source prompt holds for it."""
+        """Return the prompt if one range covers all frames and has no source prompt of its own, else None."""
         first = self.ranges[0]
         whole = (first.start, first.end, first.source_prompt) == (0, len(video), None)
         return first.prompt if whole else None
@@ -122,7 +123,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Frames that are edited under one prompt, and the ramps by which they go over into their neighbours."""
+    """Frames that are edited under one prompt, and the lengths of the ramps that fade them into their neighbours."""
 
     start: int
     end: int
@@ -133,10 +134,10 @@ class Stretch:
 
 
 def stretches(timeline: Timeline, cuts: np.ndarray, T: int) -> list[Stretch]:
-    """What is edited, each alone: ranges that touch and say the same are one.
+    """Return the stretches of a timeline, each of which is edited alone; adjoining ranges with equal prompts are one.
 
-    Where prompts meet inside a shot, both reach over the border by half the crossfade; where a range meets frames
-    without a prompt, the crossfade is inside the range. At a cut there is none.
+    Where two prompts meet inside a shot, both stretches reach over the border by half the crossfade. Where a range
+    meets frames without a prompt, the crossfade is inside the range. At a cut there is no crossfade.
     """
     alone: list[Stretch] = []
     for r in timeline.ranges:
@@ -157,10 +158,10 @@ def stretches(timeline: Timeline, cuts: np.ndarray, T: int) -> list[Stretch]:
 def _reach(
     border: int, before: Stretch | None, after: Stretch | None, borders: np.ndarray, crossfade: int
 ) -> tuple[int, int]:
-    """How many frames the two reach over the border between them, and how long the ramp around it is."""
+    """Return how many frames two stretches reach over the border between them, and the length of the ramp around it."""
     if border in borders:
         return 0, 0
-    # At most half of what is there on either side: a short range keeps its middle.
+    # At most half of the frames on either side, so that a short range keeps its middle.
     left = 0 if before is None else (border - max(before.start, borders[borders < border].max())) // 2
     right = 0 if after is None else (min(after.end, borders[borders > border].min()) - border) // 2
     if before is None or after is None:
@@ -170,24 +171,26 @@ def _reach(
 
 
 def crossfade_notes(timeline: Timeline, cuts: np.ndarray, T: int) -> list[str]:
-    """A sentence where ranges are too short for the crossfade that was asked for; none on the usual one."""
+    """Return a note if ranges are too short for the crossfade; none for the default crossfade."""
     asked, parts = timeline.crossfade, stretches(timeline, cuts, T)
     borders = {0, *cuts.tolist(), T}
     ramps = [part.rise for part in parts if part.start not in borders]
     ramps += [part.fall for part in parts if part.end not in borders]
-    if asked == CROSSFADE or not ramps or min(ramps) >= asked - 1:  # an odd one is a frame shorter between two prompts
+    if (
+        asked == CROSSFADE or not ramps or min(ramps) >= asked - 1
+    ):  # an odd crossfade is a frame shorter between two prompts
         return []
     taken = f"{min(ramps)} to {max(ramps)}" if min(ramps) < max(ramps) else f"{max(ramps)}"
     return [f"the crossfade of {asked} frames is longer than the ranges allow, at most half of each: it takes {taken}"]
 
 
 def read_prompts(path: Path) -> tuple[PromptRange, ...]:
-    """The ranges in a JSON file."""
+    """Read the ranges in a JSON file; raises AdaFlowError if it holds none."""
     return ranges_of(read_json(path, "the prompts", f"write them as {_FORM}"), f"the prompts {path}")
 
 
 def ranges_of(data: Any, where: str = "the prompts") -> tuple[PromptRange, ...]:
-    """The ranges of plain JSON data, a null prompt leaving its frames; `where` they stand, for a message."""
+    """Return the ranges in JSON data, without those of a null prompt; `where`: the data's source, for messages."""
     if not isinstance(data, list) or not data:
         raise AdaFlowError(f"{where} hold no list of ranges; write them as {_FORM}")
     ranges = []
@@ -206,7 +209,7 @@ def ranges_of(data: Any, where: str = "the prompts") -> tuple[PromptRange, ...]:
 
 
 def parse_prompts(texts: Sequence[str]) -> str | tuple[PromptRange, ...]:
-    """One prompt for the whole video, or ranges of texts such as "0:48 a red ball" and "2s:4s a blue ball"."""
+    """Return the one prompt for the whole video, or the ranges in "0:48 a red ball" or "2s:4s a blue ball"."""
     found = [_RANGED.fullmatch(text) for text in texts]
     if len(texts) == 1 and found[0] is None:
         return texts[0]
@@ -219,7 +222,7 @@ def parse_prompts(texts: Sequence[str]) -> str | tuple[PromptRange, ...]:
             )
         try:
             ranges.append(_range([float(match[1]), float(match[3])], bool(match[2]), match[5]))
-        except AdaFlowError as problem:  # as of "16:9 photo of a cat"
+        except AdaFlowError as problem:  # for example "16:9 photo of a cat"
             raise AdaFlowError(
                 f"{problem}; where the text is for the whole video, put the range of all frames before it: "
                 f'"0:96 {text.strip()}"'
@@ -228,12 +231,12 @@ def parse_prompts(texts: Sequence[str]) -> str | tuple[PromptRange, ...]:
 
 
 def for_all(text: str, T: int) -> str:
-    """What `parse_prompts` reads as this one prompt for all of T frames."""
+    """Return a text that `parse_prompts` reads as this one prompt for all T frames."""
     return f"0:{T} {text}" if _RANGED.fullmatch(text) else text
 
 
 def range_notes(texts: Sequence[str], T: int) -> list[str]:
-    """What is said of a single prompt that was read as one for a range, as "4:30 train" is, for T frames."""
+    """Return a note if a single prompt was read as one for a range of the T frames, as "4:30 train" is."""
     match = _RANGED.fullmatch(texts[0]) if len(texts) == 1 else None
     if match is None or match[2] or (match[1], match[3]) == ("0", str(T)):
         return []

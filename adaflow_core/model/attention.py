@@ -1,6 +1,6 @@
-"""What any pass of the UNet needs: attention within each frame and to a prompt, hooks, and an early end.
+"""What every pass of the UNet uses: attention processors for frames and prompts, forward hooks, and an early end.
 
-Installed from outside by context managers that restore what was there: the UNet's own code is untouched.
+Context managers install them and restore what was there before: the UNet's own code is untouched.
 Layer names are those of `unet.attn_processors` without the trailing ".processor".
 """
 
@@ -28,15 +28,15 @@ Processor = Callable[..., Tensor]
 
 @dataclass
 class PassState:
-    """What all attention layers of a UNet read while it passes."""
+    """State that all attention layers of a UNet read during a pass."""
 
     attend: Attend = attend_sdpa
-    check: Callable[[], None] = lambda: None  # the stop signal, looked at in every layer
-    prompts: int | None = None  # how many prompts the batch is under, each for as many frames; None: one for each row
+    check: Callable[[], None] = lambda: None  # called in every self-attention layer; raises `Stopped`
+    prompts: int | None = None  # in the batch, each for equally many rows; None: one for each row
 
 
 class FrameAttention:
-    """An attn1 processor: every frame within itself, as the UNet does by itself."""
+    """A processor for attn1: every frame attends within itself, as in the plain UNet."""
 
     def __init__(self, state: PassState) -> None:
         self.state = state
@@ -50,7 +50,7 @@ class FrameAttention:
 
 
 class PromptAttention:
-    """An attn2 processor: keys and values are computed once for each prompt, not once for each frame."""
+    """A processor for attn2 that computes keys and values once for each prompt instead of each frame."""
 
     def __init__(self, state: PassState) -> None:
         self.state = state
@@ -74,9 +74,9 @@ def split_heads(projected: Tensor, heads: int) -> Tensor:  # [B, n, H*d] -> [B, 
 
 
 def gather_heads(team: Team, x: Tensor, count: int) -> Tensor:
-    """Keys or values of this process's frames [branches*own, H, n, d] -> of all `count` [branches*count, H, n, d]."""
+    """Gather keys or values of all `count` frames: [branches*own, H, n, d] -> [branches*count, H, n, d]."""
     own = len(range(count)[team.own(count)])
-    # As they were projected: tokens first.
+    # In the layout of the projection, tokens before heads.
     rows = [rearrange(branch, "k h n d -> k n (h d)") for branch in x.split(own)]
     return split_heads(torch.cat([team.gather(branch, count) for branch in rows]), x.shape[1])
 
@@ -90,7 +90,7 @@ def project_out(attn: Attention, mixed: Tensor) -> Tensor:  # [B, H, n, d] -> [B
 def attention_processors(
     unet: UNet2DConditionModel, state: PassState, self_attention: Callable[[str], Processor]
 ) -> Iterator[None]:
-    """`self_attention(layer)` in every attn1 layer, `PromptAttention` in every attn2, for the time of the block."""
+    """Use `self_attention(layer)` in every attn1 layer and `PromptAttention` in every attn2 within the block."""
     before = dict(unet.attn_processors)
     processors = {
         name: self_attention(name.removesuffix(".processor")) if ".attn1." in name else PromptAttention(state)
@@ -106,14 +106,14 @@ def attention_processors(
 
 @contextmanager
 def frame_attention(unet: UNet2DConditionModel, state: PassState) -> Iterator[None]:
-    """Every frame attends within itself, by the state's backend, for the time of the block."""
+    """Let every frame attend within itself, by the state's backend, within the block."""
     with attention_processors(unet, state, lambda _layer: FrameAttention(state)):
         yield
 
 
 @contextmanager
 def _fastest_kernels(device: torch.device) -> Iterator[None]:
-    """On a GPU cuDNN's attention where it can run: on an H100 it is a third to twice as fast as the next."""
+    """Prefer cuDNN's attention on a GPU within the block: on an H100 it is a third to twice as fast as the next."""
     if device.type != "cuda":
         yield
         return
@@ -123,7 +123,7 @@ def _fastest_kernels(device: torch.device) -> Iterator[None]:
 
 
 class Halt(Exception):
-    """Ends a UNet pass where nothing after it is needed."""
+    """Raised in a hook to end a UNet pass early, when the layers after it are not needed."""
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def forward_hook(
     module: nn.Module,
     hook: Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None],
 ) -> Iterator[None]:
-    """A forward hook for the time of the block."""
+    """Install a forward hook within the block."""
     handle = module.register_forward_hook(hook)
     try:
         yield

@@ -32,8 +32,11 @@ _TOKENIZING = Lock()  # a tokenizer keeps how it cuts and pads: a prompt is look
 
 
 class FiniteCheck:
-    """Whether all that a model gave is finite: by a flag on its device, read when results are fetched, so that no pass
-    waits for it. Threads may share it: a prompt is looked at while an edit runs."""
+    """Checks that all outputs of the model are finite.
+
+    A flag on the device is updated with each output and read when results are fetched, so that no pass waits for it.
+    Threads may share one: a prompt may be embedded while an edit runs.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -47,7 +50,7 @@ class FiniteCheck:
             self.check()
 
     def forget(self) -> None:
-        """What a stopped job has left says nothing of the next."""
+        """Drops the flags, which a stopped job may have left."""
         self._take()
 
     def check(self) -> None:
@@ -55,7 +58,7 @@ class FiniteCheck:
         self.sent()()
 
     def sent(self) -> Callable[[], None]:
-        """`check` of the outputs so far, for later: then it waits for them, and for no others."""
+        """A check of the outputs so far, to be called later; it then waits for these outputs and no later ones."""
         flags = self._take()
         if not flags:
             return lambda: None
@@ -80,7 +83,11 @@ class FiniteCheck:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A loaded checkpoint. Once it is, only attention processors change, within a `with` block."""
+    """A loaded checkpoint.
+
+    Once it is loaded, only the UNet's attention processors, forward hooks and feed-forward chunks change, each within a
+    `with` block that restores them.
+    """
 
     name: str
     vae: Any  # diffusers.AutoencoderKL
@@ -151,7 +158,8 @@ class Backbone:
     def chunk_for(self, width: int, height: int, low_memory: bool = False) -> int:
         """Frames of that size per UNet call, with `low_memory` at most what keeps a call well within 8 GiB.
 
-        A GPU takes more small frames at once: a call of few takes it less time than the host needs to give it.
+        A GPU takes more frames if they are small: the host would need longer to issue a call of few than the GPU to
+        run it.
         """
         chunk = min(16, self.chunk) if low_memory else self.chunk
         if self.device.type != "cuda":
@@ -159,32 +167,34 @@ class Backbone:
         return chunk * max(1, min(4, _FULL_FRAME // (width * height)))
 
     def rows(self, chunk: int | None = None) -> int:
-        """Frames of a pass of the UNet in one row each, where calls of an edit have `chunk` frames.
+        """Most frames of a pass in which each frame is one row, if a call of an edit has `chunk` frames.
 
-        Few on a CPU, as the last pass of a draft of some keyframes is mostly filling. A GPU needs so much work at once
-        that it does not wait to be given the next kernel; a pass of an edit has up to three rows of each frame.
+        It is small on a CPU, where the last pass of a draft of a few keyframes would be mostly padding. A GPU needs
+        more work at a time, or it waits for the next kernel; in an edit, a frame has up to three rows.
         """
         if self.device.type == "cuda":
             return 2 * min(chunk or self.chunk, self.chunk)
         return min(4 if self.device.type == "cpu" else 16, chunk or self.chunk)
 
     def pass_size(self, count: int, rows: int) -> int:
-        """How many frames each pass has in which `count` of them go, at most `rows`.
+        """The size of each pass, at most `rows` frames, when `count` frames are passed through the model.
 
-        On a CPU all have `rows`, the last one filled up (`in_passes`): a frame has the same bits whichever others are
-        asked for. On a GPU they are about even: of 148 frames in passes of at most 64, each has 50. With less than 24 a
-        card waits for Python: 2.3 ms a frame for 1.8 (SD 2.1, 672x384, H200). It also looks for its kernels anew for a
-        pass of another size, such as that of a few frames that are left over.
+        On a CPU every pass has `rows` frames, the last one being padded (`in_passes`): so a frame gets the same bits
+        whichever others are passed with it. On a GPU passes are about equal: 148 frames in passes of at most 64 make
+        passes of 50. With fewer than 24 frames a card waits for Python (2.3 ms a frame instead of 1.8; SD 2.1, 672x384,
+        H200), and for a pass of another size, such as a small last one, it selects its kernels again.
         """
         return even(count, rows) if self.device.type == "cuda" else rows
 
     def whole(self, rows: int) -> int:
-        """Of how many frames the processes' parts are made up, that pass in `rows`: on a CPU of whole passes, which are
-        then those of one process."""
+        """The unit, in frames, in which frames that pass in `rows` are shared out among the processes.
+
+        On a CPU it is a whole pass, so that several processes make the same passes as one would; on a GPU one frame.
+        """
         return 1 if self.device.type == "cuda" else rows
 
     def share(self, count: int, rows: int) -> tuple[slice, int]:
-        """This process's part of range(count), and how many frames each of its passes has, at most `rows`."""
+        """This process's part of range(count), and the size of its passes, at most `rows` frames."""
         own = self.team.own(count, self.whole(rows))
         return own, self.pass_size(own.stop - own.start, rows)
 
@@ -245,7 +255,7 @@ class Backbone:
 
     @torch.inference_mode()
     def embed(self, text: str) -> Embedding:
-        """The prompt's hidden states, its unknown words, and the part that the encoder truncates."""
+        """The prompt as the UNet takes it, with its unknown words and the part that the encoder truncates."""
         text = text.encode("utf-8", "replace").decode()  # half characters, of a command line in another encoding
         spoken, text = text, self._spell_out(text)
         limit = self.tokenizer.model_max_length
@@ -266,7 +276,7 @@ class Backbone:
         return Embedding(spoken, prompt_embeds, words, unknown, dropped, known)
 
     def _spell_out(self, text: str) -> str:
-        """The text with every word of several learned vectors ("word", "word_1" ...) written as all of them."""
+        """The text with each word that has several learned vectors written out as all of them ("word word_1 ...")."""
         known = self.tokenizer.added_tokens_encoder
         spelled = {
             word: " ".join([word, *(other for i in range(1, 99) if (other := f"{word}_{i}") in known)])
@@ -290,7 +300,7 @@ class Backbone:
 
     @torch.inference_mode()
     def predict(self, latents: Tensor, timestep: int, prompt_embeds: Tensor) -> Tensor:
-        """The UNet's output [B, 4, h, w] float32 for latents at `timestep` under prompt states [B or 1, L, d]."""
+        """The UNet's output [B, 4, h, w] float32 for latents [B, 4, h, w] at `timestep` and prompts [B or 1, L, d]."""
         prompt_embeds = prompt_embeds.expand(len(latents), -1, -1)
         sample = latents.to(self.device, self.dtype, memory_format=memory_format(self.device, self.fused))
         time = torch.full((), timestep, device=self.device)  # filled there: a copy would wait for the device
@@ -299,14 +309,14 @@ class Backbone:
         return output
 
     def send(self, results: Tensor) -> Sent:
-        """Results on their way to the host; their `array` raises AdaFlowError where what the model gave is not finite.
+        """Sends results to the host; their `array` raises AdaFlowError if any of the model's outputs is not finite.
 
-        Whatever is kept of the model's work comes to the host by this, or by `fetch`.
+        All results that are kept come to the host by this or by `fetch`.
         """
         return Sent(results, self.finite.sent())
 
     def fetch(self, results: Tensor) -> np.ndarray:
-        """Results as an array, once the device has done all its work; else as `send`."""
+        """Results as an array, after all the device's work; raises as `send` does."""
         fetched = results.cpu().numpy()
         self.finite.check()
         return fetched

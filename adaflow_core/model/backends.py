@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from adaflow_core.errors import first_line
+
 
 class Attend(Protocol):
     """(queries [B, H, n, d], keys [B, H, m, d], values [B, H, m, e], scale) -> [B, H, n, e]
@@ -33,11 +35,11 @@ WithSums = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 """(queries, keys, values, scale) -> the attention and, of each query, the logarithm of its weights' sum [B, H, n]"""
 
 
-TABLE = 2**19  # entries of a table of weights: 1 MiB
-# Keys up to which cuDNN's attention, the first choice of torch, is not taken: for each new shape it looks for a plan,
-# 40 ms on an H200, and on few keys a call gains 0.1 ms at most.
+TABLE = 2**19  # entries of a table of attention weights: 1 MiB in bfloat16
+# For up to this many keys flash attention is used instead of cuDNN's, torch's first choice: cuDNN makes a plan for each
+# new shape, which takes 40 ms on an H200, and a call on few keys gains at most 0.1 ms.
 FEW_KEYS = 512
-# Of torch's operators for a GPU, the fastest first.
+# Torch's attention operators for a GPU, the fastest first.
 _OPERATORS = "cudnn", "flash", "efficient"
 
 
@@ -57,7 +59,7 @@ def attend_sdpa(
     if num_sampled:
         mask = query.new_zeros(1, 1, 1, key.shape[2])
         mask[..., -num_sampled:] = math.log(sample_weight)
-    # 4-D inputs: torch takes its fast kernels for nothing else.
+    # Torch has fast kernels for 4-D inputs only.
     return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
 
 
@@ -75,9 +77,9 @@ def attend_xformers(
 def attend_in_parts(
     with_sums: WithSums, query: Tensor, key: Tensor, value: Tensor, scale: float, num_sampled: int, sample_weight: float
 ) -> Tensor:
-    """Attention over the sampled keys and over the others, joined by the sums of their weights.
+    """Compute attention over the sampled keys and over the others, and join them by the sums of their weights.
 
-    So any kernel gives keys a weight, and computes nothing more than without.
+    So any kernel that returns these sums can weight keys, at no more cost than unweighted attention.
     """
     single, single_sum = with_sums(query, key[:, :, :-num_sampled], value[:, :, :-num_sampled], scale)
     many, many_sum = with_sums(query, key[:, :, -num_sampled:], value[:, :, -num_sampled:], scale)
@@ -94,7 +96,7 @@ def _xformers_with_sums(query: Tensor, key: Tensor, value: Tensor, scale: float)
 
 
 def _torch_with_sums(operator: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """One of the operators behind torch's attention, which alone tell the sums."""
+    """Attention by one of the operators behind torch's public function, as only these return the sums."""
     arguments = {argument.name for argument in operator.default._schema.arguments}
     asked = {"attn_bias": None, "compute_log_sumexp": True}
     result, sums = operator(query, key, value, **{k: v for k, v in asked.items() if k in arguments}, scale=scale)[:2]
@@ -103,7 +105,7 @@ def _torch_with_sums(operator: Any, query: Tensor, key: Tensor, value: Tensor, s
 
 @cache
 def _with_sums(names: tuple[str, ...], device: torch.device, dtype: torch.dtype, width: int) -> WithSums | None:
-    """Of torch's operators for a GPU the first of those named that runs here and agrees with the plain formula."""
+    """Return the first of the named operators that runs here and agrees with the plain formula; None if none does."""
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, n, width, generator=generator) for n in (40, 72, 72))
     expected = attend_sdpa(query, key, value, width**-0.5, 48, 3.0)
@@ -113,7 +115,7 @@ def _with_sums(names: tuple[str, ...], device: torch.device, dtype: torch.dtype,
             query, key, value = (x.to(device, dtype) for x in (query, key, value))
             found = attend_in_parts(with_sums, query, key, value, width**-0.5, 48, 3.0)
             torch.testing.assert_close(found.float().cpu(), expected, rtol=0.03, atol=0.03)
-        except Exception:  # whatever keeps it from running, the answer is the same
+        except Exception:  # whatever the reason, the next operator is tried
             continue
         return with_sums
     return None
@@ -145,7 +147,7 @@ def attend_in_tables(
 
 
 def pick_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attend:
-    """The backend by name: "sdpa", "xformers", or "auto" (the fastest that runs here)."""
+    """Return the backend "sdpa" or "xformers", or for "auto" the fastest that runs here."""
     if name == "auto" and device.type == "cpu" and dtype == torch.bfloat16:
         return attend_in_tables
     if name == "sdpa" or (name == "auto" and (device.type != "cuda" or _has_fast_cudnn(device))):
@@ -154,20 +156,16 @@ def pick_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atten
         probe = torch.zeros(1, 1, 8, 8, device=device, dtype=dtype)
         attend_xformers(probe, probe, probe, 1.0)
         attend_xformers(probe, probe, probe, 1.0, 4, 2.0)
-    except Exception as problem:  # whatever keeps its kernels from running, the answer is the same
-        reason = str(problem).strip().splitlines()[0]
-        warnings.warn(
-            f"xformers cannot run here ({reason}); using torch's attention",
-            stacklevel=2,
-        )
+    except Exception as problem:  # whatever the reason, torch's attention is used
+        warnings.warn(f"xformers cannot run here ({first_line(problem)}); using torch's attention", stacklevel=2)
         return attend_sdpa
     return attend_xformers
 
 
 def _has_fast_cudnn(device: torch.device) -> bool:
-    """From Hopper on torch has cuDNN's attention, on an H100 a third to twice as fast as its flash attention.
+    """Whether the GPU is of Hopper or later, where torch has cuDNN's attention.
 
-    xformers takes that too, unless flash_attn_3 is installed.
+    On an H100 it is a third to twice as fast as flash attention, which xformers uses unless it has flash_attn_3.
     """
     return torch.cuda.get_device_capability(device) >= (9, 0)
 
@@ -179,7 +177,7 @@ def gather_blend(
     weights: Tensor,  # [F, P, n]
     base: Tensor | None = None,  # [F, n, d]
 ) -> Tensor:
-    """[F, n, d]: for each token the weighted mean of the keyframe tokens that it corresponds to, added to `base`."""
+    """Return [F, n, d]: for each token the weighted mean of its corresponding keyframe tokens, plus `base`."""
     parts = [
         outputs[slots[:, p, None], index[:, p]] * weights[:, p, :, None].to(outputs.dtype)  # [F, n, d]
         for p in range(slots.shape[1])
@@ -188,13 +186,14 @@ def gather_blend(
     return blended if base is None else blended + base
 
 
-QUERIES = 128  # of a head, that an attention kernel's block of threads takes
+QUERIES = 128  # queries of a head that one block of threads of an attention kernel takes
 
 
 def full_waves(most: int, blocks: int, processors: int) -> int:
-    """Of 1 to `most` keyframes a call, of so many blocks of threads each, how many leave the fewest processors idle.
+    """Return the number of keyframes per call, 1 to `most`, that leaves the fewest of the GPU's `processors` idle.
 
-    A GPU runs a block on each processor at a time; where the last wave of them is nearly empty, a third is lost.
+    A keyframe has `blocks` blocks of threads. Each processor runs one at a time, in waves; a nearly empty last wave can
+    cost a third of the time.
     """
     return max(
         range(1, most + 1), key=lambda k: (round(k * blocks / (-(-k * blocks // processors) * processors), 2), k)

@@ -1,7 +1,7 @@
 """DDIM in both directions (arXiv 2010.02502, eq. 12): the grids of timesteps and one deterministic move.
 
-All of it as diffusers' `DDIMScheduler` and `DDIMInverseScheduler` do it in its Stable Diffusion pipeline, where nothing
-is clipped.
+It computes what diffusers' `DDIMScheduler` and `DDIMInverseScheduler` compute in the Stable Diffusion pipeline, where
+nothing is clipped.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ class Schedule:
 
     alphas_cumprod: Tensor  # [train_steps] float64 on the CPU
     prediction: Prediction = "epsilon"
-    offset: int = 1  # `steps_offset`: the first visited timestep where spacing is leading
+    offset: int = 1  # `steps_offset`: the first visited timestep for leading spacing
     spacing: Spacing = "leading"  # of the visited timesteps (arXiv 2305.08891, table 2)
-    ends_clean: bool = False  # `set_alpha_to_one`: no noise is left at `CLEAN`, not that of the first timestep
+    ends_clean: bool = False  # `set_alpha_to_one`: `CLEAN` has no noise; else that of timestep 0
 
     @property
     def train_steps(self) -> int:
         return len(self.alphas_cumprod)
 
     def alpha(self, timestep: int) -> float:
-        """The cumulative signal share at a timestep, or at `CLEAN`."""
+        """Return the cumulative alpha at a timestep, or at `CLEAN`."""
         if timestep < 0 and self.ends_clean:
             return 1.0
         return float(self.alphas_cumprod[max(timestep, 0)])
 
 
 def edit_timesteps(schedule: Schedule, steps: int) -> np.ndarray:
-    """[S] int64, descending."""
+    """Return the timesteps that an edit of S steps visits, [S] int64, descending."""
     T = schedule.train_steps
     if schedule.spacing == "linspace":
         return np.linspace(0, T - 1, steps).round()[::-1].astype(np.int64)
@@ -51,19 +51,19 @@ def edit_timesteps(schedule: Schedule, steps: int) -> np.ndarray:
 
 
 def step_targets(schedule: Schedule, timesteps: np.ndarray) -> np.ndarray:
-    """[S] int64: the noise level that a step from each of the S visited timesteps leads to, or `CLEAN`.
+    """Return the timestep whose noise level a step from each visited timestep leads to, or `CLEAN`: [S] int64.
 
-    diffusers takes equal strides. Where those of the timesteps are not, as with linspace, a step does not end at the
-    level of the next timestep, but a little before it; sampling and inversion do so alike.
+    diffusers takes equal strides. If the timesteps are not evenly spaced, as with linspace, a step does not end at the
+    level of the next timestep but a little before it, in sampling and in inversion alike.
     """
     return np.maximum(timesteps - schedule.train_steps // len(timesteps), CLEAN)
 
 
 def inversion_moves(schedule: Schedule, timesteps: np.ndarray, factor: int) -> list[tuple[int, int]]:
-    """[(S - 1) * factor + 1] moves (from, to), ascending: the edit's steps back, each but the first cut into `factor`.
+    """Return the moves (from, to) of an inversion, ascending: the edit's steps reversed.
 
-    Every timestep that the edit visits is in it, so that each stored latent is one that was computed;
-    the moves to them stand at the positions 0, factor, 2*factor ...
+    Each step but the first is cut into `factor` moves, (S - 1) * factor + 1 in all. The moves to the timesteps that the
+    edit visits are at the positions 0, factor, 2 * factor ..., so every stored latent is computed, not interpolated.
     """
     ascending = timesteps[::-1]
     origins = step_targets(schedule, ascending)
@@ -75,7 +75,7 @@ def inversion_moves(schedule: Schedule, timesteps: np.ndarray, factor: int) -> l
 
 
 def predict_x0_eps(schedule: Schedule, sample: Tensor, output: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
-    """(x0, epsilon) from the model's output for a sample whose noise level is that of `timestep`."""
+    """Return (x0, epsilon) from the model's output for a sample with the noise level of `timestep`."""
     alpha = schedule.alpha(timestep)
     signal, noise = alpha**0.5, (1 - alpha) ** 0.5
     if schedule.prediction == "v_prediction":
@@ -84,7 +84,7 @@ def predict_x0_eps(schedule: Schedule, sample: Tensor, output: Tensor, timestep:
 
 
 def ddim_step(schedule: Schedule, sample: Tensor, output: Tensor, origin: int, target: int) -> Tensor:
-    """The deterministic DDIM move from the noise level `origin` to `target`, towards noise or away from it."""
+    """Move a sample by deterministic DDIM from the noise level `origin` to `target`, in either direction."""
     return add_noise(schedule, *predict_x0_eps(schedule, sample, output, origin), target)
 
 
@@ -94,9 +94,9 @@ def add_noise(schedule: Schedule, clean: Tensor, noise: Tensor, timestep: int) -
 
 
 def cfg(negative: Tensor, positive: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598) of outputs [B, 4, h, w].
+    """Apply classifier-free guidance (arXiv 2207.12598) to outputs [B, 4, h, w].
 
-    `rescale`: how far its spread is brought back to the positive output's (arXiv 2305.08891, section 3.4), 0..1.
+    `rescale`: how far to rescale the standard deviation to the positive output's, 0..1 (arXiv 2305.08891, section 3.4).
     """
     guided = torch.lerp(negative, positive, scale)
     if not rescale:

@@ -1,7 +1,7 @@
-"""A model's modules replaced by ones that read and write less: normalisation, sums and biases in one, GEGLU.
+"""Replaces a model's modules by fused ones, which read and write memory less: normalisation, sums, biases, GEGLU.
 
-`accelerate` does it once, where a checkpoint is loaded for a CUDA device; weights stay as they are, and results but
-for rounding. Where the kernels cannot run, or give something else than torch, nothing is replaced.
+`accelerate` does so once, when a checkpoint is loaded for a CUDA device. Weights stay as they are, and results are the
+same except for rounding. If the kernels cannot run, or differ from torch, nothing is replaced.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
+from adaflow_core.errors import first_line
 from adaflow_core.model.backends import gather_blend
 
 logger = logging.getLogger(__name__)
 
 
 def accelerate(*models: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Fuse the modules of `models` if they are to run on CUDA and the kernels run there; says whether it did."""
+    """Fuse the modules of `models` for a CUDA device on which the kernels run; return whether they were fused."""
     if device.type != "cuda" or not kernels_run(device, dtype):
         return False
     for model in models:
@@ -32,23 +33,23 @@ def accelerate(*models: Any, device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def memory_format(device: torch.device, fused: bool) -> torch.memory_format:
-    """The fastest layout of weights and latents there.
+    """Return the fastest memory layout of weights and latents on `device`.
 
-    Convolutions are the fastest channels-last, and tokens lie so as attention takes them. But torch's normalisation on
-    a GPU turns every picture over and back: without the fused one, the other layout is 15 % faster there.
+    Convolutions are fastest channels-last, and attention takes tokens in that order. But torch's group normalisation on
+    a GPU transposes every picture and back: without the fused one, the contiguous layout is 15 % faster there.
     """
     return torch.channels_last if fused or device.type == "cpu" else torch.contiguous_format
 
 
 def _kernels() -> Any:
-    """The module of kernels, imported where they run: Triton is not everywhere."""
+    """Return the module of kernels, imported only where they run: Triton is not installed everywhere."""
     from adaflow_core.model import kernels
 
     return kernels
 
 
 class FusedGroupNorm(nn.GroupNorm):
-    """Group normalisation of channels-last pictures, with the SiLU that follows if `silu`; rows go torch's way."""
+    """Group normalisation of channels-last pictures, fused with a following SiLU if `silu`; for rows torch's own."""
 
     def __init__(self, norm: nn.GroupNorm, silu: bool) -> None:
         super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
@@ -62,7 +63,7 @@ class FusedGroupNorm(nn.GroupNorm):
 
 
 class ConvWithoutBias(nn.Conv2d):
-    """A convolution whose caller adds its bias, together with what else is added there."""
+    """A convolution without its bias: the caller adds the bias together with other summands."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__(
@@ -75,7 +76,7 @@ class ConvWithoutBias(nn.Conv2d):
 
 
 class LinearWithoutBias(nn.Linear):
-    """A product whose caller adds its bias, together with what else is added there."""
+    """A linear layer without its bias: the caller adds the bias together with other summands."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, device="meta")
@@ -86,7 +87,7 @@ class LinearWithoutBias(nn.Linear):
 
 
 def _resnet(block: Any, x: Tensor, temb: Any) -> Tensor:
-    """A diffusers residual block's forward, with norms that activate and convolutions that leave out their bias."""
+    """The forward of a diffusers ResnetBlock2D with fused norms and convolutions without bias."""
     hidden = block.conv1(block.norm1(x))
     shift = block.conv1.bias[None]
     if block.time_emb_proj is not None:
@@ -99,7 +100,7 @@ def _resnet(block: Any, x: Tensor, temb: Any) -> Tensor:
 def _transformer(
     model: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, return_dict: bool = True, **_: Any
 ) -> Any:
-    """A diffusers transformer's forward: each sum, its bias and the normalisation after it are one pass over memory."""
+    """The forward of a diffusers Transformer2DModel: each sum, bias and following norm is one pass over memory."""
     kernels, (B, _C, height, width) = _kernels(), hidden_states.shape
 
     def picture(rows: Tensor) -> Tensor:  # in memory they are a channels-last picture already
@@ -126,7 +127,7 @@ def _transformer(
 
 
 def _feed_forward(block: Any, normed: Tensor) -> Tensor:
-    """In the parts that the block was told."""
+    """The block's feed-forward, in chunks of the size that `set_chunk_feed_forward` set."""
     parts = normed.split(block._chunk_size or len(normed))
     return block.ff(normed) if len(parts) == 1 else torch.cat([block.ff(part) for part in parts])
 
@@ -137,7 +138,7 @@ def _upsample(block: Any, x: Tensor, output_size: Any = None) -> Tensor:
 
 
 class FusedGeglu(nn.Module):
-    """diffusers' GEGLU around the same projection."""
+    """Replaces diffusers' GEGLU and keeps its projection."""
 
     def __init__(self, proj: nn.Linear) -> None:
         super().__init__()
@@ -148,20 +149,20 @@ class FusedGeglu(nn.Module):
 
 
 def kernels_run(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels run on the device and agree with torch; logs why not."""
+    """Whether the kernels run on the device and agree with torch; if not, the reason is logged."""
     if sys.platform != "linux":
         return False
     try:
         for ours, theirs in _compare(device, dtype):
             torch.testing.assert_close(ours.float(), theirs, rtol=0.02, atol=0.02)
-    except Exception as problem:  # of a compiler, a driver or a result: torch's operations run all the same
-        logger.warning("the fused kernels cannot run here (%s); using torch's", str(problem).strip().split("\n")[0])
+    except Exception as problem:  # of the compiler, the driver or the comparison: torch's operations run all the same
+        logger.warning("the fused kernels cannot run here (%s); using torch's", first_line(problem))
         return False
     return True
 
 
 def _compare(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    """What each kernel makes of random values, and what torch makes of them in float32."""
+    """Yield each kernel's result for random values, and torch's in float32."""
     kernels, generator = _kernels(), torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -216,7 +217,7 @@ def fuse(model: Any) -> None:
 
 
 def _is_plain(block: Any) -> bool:
-    """A residual block that neither scales by the time nor changes the size, as all of Stable Diffusion's."""
+    """Whether a ResnetBlock2D neither scales by the time embedding nor resizes, as all in Stable Diffusion."""
     convolutions = [c for c in (block.conv1, block.conv2, block.conv_shortcut) if c is not None]
     return (
         block.time_embedding_norm in ("default", "group")
@@ -230,7 +231,7 @@ def _is_plain(block: Any) -> bool:
 
 
 def _is_plain_transformer(model: Any) -> bool:
-    """One over pictures whose blocks attend to themselves, then to a prompt, as all of Stable Diffusion's."""
+    """Whether a transformer is over pictures, with blocks of self- and cross-attention, as all in Stable Diffusion."""
     return (
         model.is_input_continuous
         and model.proj_in.bias is not None
@@ -254,6 +255,6 @@ def _is_plain_transformer(model: Any) -> bool:
 
 
 def _enlarges(block: Any) -> bool:
-    """An upsampling that repeats pixels and convolves them, as all of Stable Diffusion's."""
+    """Whether an upsampler repeats pixels and then convolves, as all in Stable Diffusion."""
     convolves = block.use_conv and not block.use_conv_transpose and block.name == "conv"
     return bool(convolves and block.interpolate and block.norm is None)

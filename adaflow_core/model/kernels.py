@@ -1,9 +1,9 @@
 """Triton kernels for what a UNet does between its matrix products and convolutions, on channels-last pictures.
 
-Torch normalises groups in the other layout only, so that every normalisation between two convolutions turns the
-picture over and back; it reads and writes it once more for the activation, for each bias and for each sum. Here a
-picture is read and written once where torch does it three times. Biases are added here too: a product of 320 columns
-takes twice as long where cuBLAS adds one. Imported by `fused.py` where Triton is.
+Torch's group normalisation needs contiguous pictures, so every norm between two convolutions transposes the picture and
+back; the activation, each bias and each sum read and write it once more. These kernels read and write a picture once
+where torch does so three times. They add the biases too: a product of 320 columns takes twice as long if cuBLAS adds
+one. `fused.py` imports this module where Triton is installed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS = 32  # pixels that a program holds at a time
-CHANNELS = 64  # and channels: 128 bytes of a row in half precision
+ROWS = 32  # pixels that a program holds at a time ...
+CHANNELS = 64  # ... and their channels: 128 bytes of a row in half precision
 SPLITS = 32  # partial sums that are added at a time
 GATED = (8, 256)  # rows and columns that a program of the gate writes
 NORMED = 4096  # entries that a program of the normalisation of rows holds
@@ -22,11 +22,11 @@ NORMED = 4096  # entries that a program of the normalisation of rows holds
 
 @triton.jit
 def _sums(x, partial, S, C, span: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Sums and sums of squares of `span` pixels, by channel: into `partial` [B, splits, 2, C] float32."""
+    """Write sums and sums of squares of `span` pixels, by channel, to `partial` [B, splits, 2, C] float32."""
     split, b = tl.program_id(0), tl.program_id(2)
     channels = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     picture = x + b.to(tl.int64) * S * C
-    # Added up by place, and over the rows only at the end: each sum over rows makes all threads wait.
+    # Added elementwise, and over the rows only at the end: a sum over rows synchronises all threads.
     total = tl.zeros((ROWS, CHANNELS), dtype=tl.float32)
     squares = tl.zeros((ROWS, CHANNELS), dtype=tl.float32)
     for first in range(0, span, ROWS):
@@ -45,9 +45,9 @@ def _affine(  # type: ignore[no-untyped-def]
     partial, weight, bias, shift, affine, splits, S, C, cg, eps, shift_stride,
     SHIFT: tl.constexpr, LOOPS: tl.constexpr, SPLITS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Of one group: the factor and the summand of each of its `cg` channels, into `affine` [B, 2, C] float32.
+    """Write the factor and the summand of each of a group's `cg` channels to `affine` [B, 2, C] float32.
 
-    What is normalised is the picture and `shift`, a value for each channel; the sums are of the picture alone.
+    What is normalised is the picture plus `shift`, a value for each channel; `partial` is of the picture alone.
     """
     group, b = tl.program_id(0), tl.program_id(1)
     own = tl.arange(0, WIDTH)
@@ -127,7 +127,7 @@ def _add_norm(  # type: ignore[no-untyped-def]
     values += tl.load(before + columns, mask=columns < C, other=0.0).to(tl.float32)[None, :]
     total = values.to(out.dtype.element_ty)
     tl.store(rows_in + offsets, total, mask=inside)
-    values = total.to(tl.float32)  # what is normalised is what is left, as rounded
+    values = total.to(tl.float32)  # normalise the sum as it was rounded for `rows_in`
     mean = tl.sum(values, axis=1) / C
     centred = tl.where(inside, values - mean[:, None], 0.0)
     inverse = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=1) / C + eps)
@@ -177,10 +177,10 @@ def _gather(  # type: ignore[no-untyped-def]
 def group_norm(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, shift: Tensor | None = None
 ) -> Tensor:
-    """[B, C, H, W] channels-last, as is the result: normalised over each group, then SiLU if `silu`.
+    """Normalise [B, C, H, W], channels-last as the result is, over each group; then SiLU if `silu`.
 
-    `shift` [B or 1, C] is added first. Sums are of float32 and added in a fixed order, so that the same input gives the
-    same bits.
+    `shift` [B or 1, C] is added first. Sums are float32 and added in a fixed order, so the same input gives the same
+    bits.
     """
     B, C, H, W = x.shape
     S = H * W
@@ -191,7 +191,7 @@ def group_norm(
     partial = torch.empty(B, splits, 2, C, device=x.device, dtype=torch.float32)
     affine = torch.empty(B, 2, C, device=x.device, dtype=torch.float32)
     _sums[(splits, across, B)](x, partial, S, C, span, ROWS, CHANNELS)
-    # Few variants, as each is compiled where it is first met.
+    # Powers of two keep the variants few: each is compiled at its first use.
     loops, width = triton.next_power_of_2(triton.cdiv(splits, SPLITS)), max(16, triton.next_power_of_2(cg))
     added, stride = (bias, 0) if shift is None else (shift.contiguous(), C if len(shift) > 1 else 0)
     _affine[(groups, B)](
@@ -202,7 +202,7 @@ def group_norm(
 
 
 def add(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
-    """The sum of two pictures [B, C, H, W] channels-last and of `bias` [C], in that layout."""
+    """Return the sum of two pictures [B, C, H, W] and of `bias` [C], channels-last."""
     a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
     out = torch.empty_like(a, memory_format=torch.channels_last)
     C = a.shape[1]
@@ -212,7 +212,7 @@ def add(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
 
 
 def enlarge(x: Tensor, height: int, width: int) -> Tensor:
-    """[B, C, H, W] channels-last -> [B, C, height, width]: of each pixel the nearest one above and to the left."""
+    """Enlarge [B, C, H, W] channels-last to [B, C, height, width] by nearest neighbours, as torch's "nearest"."""
     B, C, H, W = x.shape
     x = x.contiguous(memory_format=torch.channels_last)
     out = torch.empty(B, C, height, width, device=x.device, dtype=x.dtype, memory_format=torch.channels_last)
@@ -222,7 +222,7 @@ def enlarge(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def add_norm(rows: Tensor, added: Tensor | None, before: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """[..., C]: `added` and `before` [C] are added to `rows`, in place; returned are these, each row normalised."""
+    """Add `added` and `before` [C] to `rows` [..., C] in place, and return the layer norm of each row."""
     assert rows.is_contiguous()
     out = torch.empty_like(rows)
     C = rows.shape[-1]
@@ -236,7 +236,7 @@ def add_norm(rows: Tensor, added: Tensor | None, before: Tensor, weight: Tensor,
 
 
 def gate(projected: Tensor, bias: Tensor) -> Tensor:
-    """[..., 2D], [2D] -> [..., D]: of their sum the first half times the GELU (the exact one) of the second."""
+    """GEGLU, [..., 2D] and [2D] -> [..., D]: the first half of their sum times the exact GELU of the second."""
     projected = projected.contiguous()
     D = projected.shape[-1] // 2
     out = projected.new_empty(*projected.shape[:-1], D)
@@ -246,7 +246,7 @@ def gate(projected: Tensor, bias: Tensor) -> Tensor:
 
 
 def gather_blend(outputs: Tensor, slots: Tensor, index: Tensor, weights: Tensor, base: Tensor | None = None) -> Tensor:
-    """As `backends.gather_blend`: each keyframe's row is read once and nothing else is written."""
+    """As `backends.gather_blend`, without intermediate results in memory."""
     (F, P, n), d = index.shape, outputs.shape[-1]
     out = outputs.new_empty(F, n, d)
     grid = (triton.cdiv(n, 32), triton.cdiv(d, CHANNELS), F)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from adaflow_core.config import ModelProfile
-from adaflow_core.errors import AdaFlowError
+from adaflow_core.errors import AdaFlowError, first_line
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.backends import pick_attention
 from adaflow_core.model.ddim import Schedule
 from adaflow_core.model.files.check import LORA_FILE, PARTS, check_configs, note_on_steps, read_json
 from adaflow_core.model.files.extras import EMBEDDING_FILE, VAE_FILE, add_embedding, fuse_lora, other_vae
-from adaflow_core.model.files.folder import first_line, load_folder
+from adaflow_core.model.files.folder import load_folder
 from adaflow_core.model.files.parts import ModelParts, split_value
 from adaflow_core.model.files.single import load_single
 from adaflow_core.model.files.weights import check_finite
@@ -28,7 +28,7 @@ from adaflow_core.progress import Monitor
 
 logger = logging.getLogger(__name__)
 EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "embedded-sd"
-# Checkpoints whose layout the engine knows, with where their weights live today.
+# Checkpoints whose layout the engine knows.
 KNOWN_MODELS: dict[str, str] = {
     "embedded": "the small model of this project: drawn scenes, 256 pixels, no download",
     "sd15": "Stable Diffusion 1.5, 512 pixels, epsilon prediction",
@@ -38,48 +38,49 @@ KNOWN_MODELS: dict[str, str] = {
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name, or for "auto" a GPU that runs here, else the CPU.
+    """Return the device of that name, or for "auto" a CUDA GPU that runs here, else the CPU.
 
-    Apple's GPUs are taken where they are named: nothing of this was run on one.
+    Apple's GPUs are used only if named: this program was never run on one. Raises AdaFlowError for a device that cannot
+    be used.
     """
     if name != "auto":
         try:
             return _tried(name)
-        except Exception as problem:  # torch raises several types here, all with the same meaning
+        except Exception as problem:  # torch raises several types for a device that cannot be used
             raise AdaFlowError(f"device {name!r} cannot be used here; try --device auto or cpu") from problem
     if torch.cuda.is_available():
         try:
             return _tried("cuda")
-        except Exception as problem:  # such as a GPU that this build of torch has no kernels for
+        except Exception as problem:  # e.g. this build of torch has no kernels for the GPU
             logger.warning("the GPU cannot be used (%s); the CPU is, which is slower", first_line(problem))
             return torch.device("cpu")
     return torch.device("cpu")
 
 
 def _tried(name: str) -> torch.device:
-    """The device of that name, once it has computed something."""
+    """Return the device of that name after a trial computation on it."""
     device = torch.device(name)
-    (torch.zeros(1, device=device) + 1).cpu()  # zeros alone need no kernel
+    (torch.zeros(1, device=device) + 1).cpu()  # the sum, unlike zeros, needs a kernel
     return device
 
 
 @contextmanager
 def fitting(device: torch.device, what: str) -> Iterator[None]:
-    """Within, work goes to the device; AdaFlowError that names `what` where the device's memory does not do."""
+    """Make `device` current within the block; on out-of-memory raise AdaFlowError that names `what`."""
     try:
         with on_device(device):
             yield
     except torch.OutOfMemoryError:
-        # From None: how the allocator says it is of no use to a user.
+        # From None: the allocator's message is of no use to a user.
         raise AdaFlowError(
             f"{what} does not fit the device's free memory; close what else uses it, or run on another: --device cpu"
         ) from None
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """float16 on CUDA; on a CPU bfloat16 where the processor multiplies it by itself; float32 elsewhere.
+    """Return the named precision; "auto" is float16 on CUDA, bfloat16 on a CPU that multiplies it, else float32.
 
-    A CPU without such products is slower in any half precision, and Metal's VAE overflows in it.
+    Other CPUs are slower in half precision, and on Metal the VAE overflows in it. Raises AdaFlowError for other names.
     """
     if name == "auto":
         if device.type == "cpu" and multiplies_bfloat16():
@@ -91,8 +92,13 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def fits_half(dtype: str, device: torch.device) -> bool:
+    """Whether weights in half precision, half the download, are enough for the precision of `pick_dtype`."""
+    return pick_dtype(dtype, device) != torch.float32
+
+
 def multiplies_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; with AVX-512 that was measured at four times float32's rate."""
+    """Whether the CPU has instructions that multiply bfloat16; with AVX-512 they run at four times float32's rate."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -106,13 +112,13 @@ def load_backbone(
 ) -> Backbone:
     """Load "embedded", a model of the Hub ("sd15", "OWNER/NAME@REVISION"), a folder in diffusers' format, or a file.
 
-    A text may name more, as `ModelParts.parse` reads it. Reads safetensors only and runs no code of a checkpoint.
-    Raises AdaFlowError with the remedy. `monitor` follows a download.
+    The text may also name LoRAs, a VAE and embeddings, as `ModelParts.parse` reads it. Reads safetensors only and runs
+    no code of a checkpoint. `monitor` follows a download. Raises AdaFlowError with the remedy.
     """
     target = pick_device(device)
     kind = pick_dtype(dtype, target)
     parts = model if isinstance(model, ModelParts) else ModelParts.parse(model)
-    folder = model_folder(parts.model, half=kind != torch.float32, monitor=monitor)
+    folder = model_folder(parts.model, half=fits_half(dtype, target), monitor=monitor)
     here = _extras_here(parts, monitor)
     with quiet():
         pipe, profile = _load_pipeline(here, folder, kind)
@@ -138,7 +144,7 @@ def load_backbone(
 
 
 def _notes(parts: ModelParts, folder: Path) -> tuple[str, ...]:
-    """Sentences for the user on what was loaded."""
+    """Return sentences for the user about what was loaded."""
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json", parts.model) if folder.is_dir() else {}
     found = [
         note_on_steps(parts.model, str(scheduler.get("_class_name"))),
@@ -148,19 +154,19 @@ def _notes(parts: ModelParts, folder: Path) -> tuple[str, ...]:
 
 
 def model_folder(model: str, *, half: bool = False, monitor: Monitor | None = None) -> Path:
-    """Where the files of a model are; those of a model of the Hub are fetched first, if the engine can use it."""
+    """Return the path of a model's files; one on the Hub is downloaded first, if the engine can use it."""
     return local_folder(model) or hub_folder(
         model, half=half, check=lambda folder: check_configs(folder, model), monitor=monitor
     )
 
 
 def local_folder(model: str) -> Path | None:
-    """The same without the Hub: None for a model that is there only."""
+    """Return the path of a model on this machine; None if it can only be on the Hub."""
     return EMBEDDED if model == "embedded" else on_disk(model)
 
 
 def _extras_here(parts: ModelParts, monitor: Monitor | None) -> ModelParts:
-    """The parts with what is added to the checkpoint on this machine: what is on the Hub is fetched."""
+    """Download the LoRAs, VAE and embeddings that are on the Hub, and return the parts with their local paths."""
 
     def here(name: str, *usual: str) -> str:
         file, value = split_value(name)
@@ -176,7 +182,7 @@ def _extras_here(parts: ModelParts, monitor: Monitor | None) -> ModelParts:
 
 
 def _load_pipeline(parts: ModelParts, folder: Path, dtype: torch.dtype) -> tuple[Any, ModelProfile]:
-    """A `StableDiffusionPipeline` with DDIM's schedule and what is added to the checkpoint, and its own values."""
+    """Return a `StableDiffusionPipeline` with the LoRAs, VAE and embeddings added, and the model's profile."""
     try:
         if folder.is_file():
             pipe = load_single(folder, dtype, with_vae=not parts.vae)
@@ -200,14 +206,14 @@ def _load_pipeline(parts: ModelParts, folder: Path, dtype: torch.dtype) -> tuple
 
 
 def trained_size(pipe: Any) -> int:
-    """Pixels of the shorter side that a pipeline was trained for."""
+    """Return the shorter side, in pixels, of the pictures that a pipeline was trained on."""
     size = pipe.unet.config.sample_size
     shorter = size if isinstance(size, int) else min(size)
     return int(shorter * 2 ** (len(pipe.vae.config.block_out_channels) - 1))
 
 
 def place(unet: Any, vae: Any, text_encoder: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """The modules on the device, as fast as they run there; says whether UNet and VAE are fused."""
+    """Move the modules to the device in its fastest layout; return whether UNet and VAE are fused."""
     fused = accelerate(unet, vae, device=device, dtype=dtype)
     for module in (unet, vae, text_encoder):
         module.to(device, memory_format=memory_format(device, fused)).eval().requires_grad_(False)

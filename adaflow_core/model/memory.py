@@ -1,4 +1,4 @@
-"""Memory: arrays on their way to the device and back, work in parts that fit, and how much it takes at its peak."""
+"""Memory of device and host: copies between them, work in chunks that fit, and the peak use."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 
 def resident_bytes() -> int:
-    """Anonymous resident memory of this process; mapped files, which the system may drop, do not count on Linux."""
+    """Return the resident memory of this process in bytes; on Linux without mapped files, which the system may drop."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             for line in status:
                 if line.startswith("RssAnon:"):
                     return int(line.split()[1]) * 1024
     except FileNotFoundError:  # not Linux
-        # It comes with accelerate and peft. `resource` says it in other units on macOS, and is not there on Windows.
+        # psutil comes with accelerate and peft. `resource` has other units on macOS, and does not exist on Windows.
         import psutil
 
         told = psutil.Process().memory_info()
@@ -38,11 +38,10 @@ def resident_bytes() -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch's work on the processor within the block takes no other thread than this one.
+    """Keep torch's work on the CPU within the block to this thread.
 
-    For what meets its threads again and again, such as an eigenvalue solver: where others keep the processor busy, each
-    meeting waits until the last thread had its turn. Beside the search for motion 0.1 s became 10 (640 channels, 16
-    cores).
+    For work that synchronises its threads often, such as an eigenvalue solver: on a busy CPU each one waits until the
+    last thread is scheduled. Beside the search for motion 0.1 s became 10 s (640 channels, 16 cores).
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -53,13 +52,16 @@ def one_thread() -> Iterator[None]:
 
 
 def on_device(device: torch.device) -> AbstractContextManager[None]:
-    """Within, work that goes to the current GPU, as Triton's kernels do, goes to this one; of a thread alone."""
+    """Make `device` this thread's current GPU within the block: Triton's kernels run on the current one."""
     chosen = device.type == "cuda" and device.index is not None
     return cast("AbstractContextManager[None]", torch.cuda.device(device)) if chosen else nullcontext()
 
 
 class PeakMemory:
-    """`with PeakMemory(device) as peak:` ... `peak.bytes`: of the GPU on CUDA, else of the process."""
+    """Measure the peak memory of a block, of the GPU on CUDA, else of the process: `with PeakMemory(device) as peak`.
+
+    `peak.bytes` has it after the block.
+    """
 
     def __init__(self, device: torch.device, interval: float = 0.05) -> None:
         self.device, self.interval = device, interval
@@ -93,24 +95,24 @@ class PeakMemory:
 
 
 def in_chunks(count: int, size: int, work: Callable[[slice], None]) -> int:
-    """`work` on slices of at most `size` covering range(count), in order; returns the size that it ended with.
+    """Call `work` on slices of at most `size` covering range(count), in order; return the size of the last ones.
 
-    Where the device's memory does not do, the size is halved and the slice begun again: `work` must leave nothing
-    half done. Raises AdaFlowError where not even one fits.
+    On out-of-memory the size is halved and the slice is repeated, so `work` must be repeatable. Raises AdaFlowError if
+    not even one row fits.
     """
     return _shrinking(count, size, lambda start, size: work(slice(start, min(start + size, count))))
 
 
 def even(count: int, size: int) -> int:
-    """The size of as many parts of `count` as those of at most `size`, but about as large as each other."""
+    """Return the chunk size that splits `count` into the fewest chunks of at most `size`, all about equally large."""
     return -(-count // -(-count // size)) if count else size
 
 
 class Sent:
-    """A result on its way to the host, for which the device does not wait with what it is given next.
+    """A result that is copied to the host while the device goes on with the next work.
 
-    The copy is given to the device in order with its work: `array` waits for what was given before it, not after it.
-    `check` is called then, and may raise.
+    The copy is queued on the device's stream: `array` waits for the work queued before it, not after it. It then calls
+    `check`, which may raise.
     """
 
     def __init__(self, result: Tensor, check: Callable[[], None] | None = None) -> None:
@@ -133,9 +135,9 @@ class Sent:
 
 
 def _pinned_like(result: Tensor) -> Tensor | None:
-    """Memory of the host for a copy beside other work; None where that is too much to be kept from being moved.
+    """Return pinned host memory for an asynchronous copy, or None if the result is larger than `PINNED`.
 
-    PyTorch never gives such memory back.
+    PyTorch never gives pinned memory back to the system.
     """
     if result.nbytes > PINNED:
         return None
@@ -147,9 +149,9 @@ def _pinned_like(result: Tensor) -> Tensor | None:
 
 @contextmanager
 def writing(out: np.ndarray) -> Iterator[Callable[[slice | np.ndarray, Sent], None]]:
-    """`put(rows, sent)`: `out[rows]` is written once the next result is on its way, so that a GPU works meanwhile.
+    """Yield `put(rows, sent)`, which writes a result to `out[rows]` at the next call, so that the GPU works meanwhile.
 
-    All is written when the `with` block ends.
+    The last result is written when the `with` block ends.
     """
     waiting: list[tuple[slice | np.ndarray, Sent]] = []
 
@@ -168,10 +170,12 @@ def writing(out: np.ndarray) -> Iterator[Callable[[slice | np.ndarray, Sent], No
 
 
 def in_passes(frames: np.ndarray, rows: int, work: Callable[[np.ndarray, int], None]) -> None:
-    """`work(ids [rows], count)` on all of `frames` [F] in order: the first `count` of `ids`, then the last one again.
+    """Call `work(ids [rows], count)` along `frames` [F], `rows` at a time; the last pass is filled up.
 
-    Kernels choose by the size of a batch in which order they add. In passes of one size a frame's bits do not depend on
-    what other frames there are. Halves as `in_chunks`.
+    Only the first `count` of `ids` are new: after them the last frame is repeated.
+
+    Kernels choose their order of summation by the batch size. With passes of one size, a frame's bits do not depend on
+    which other frames there are. `rows` is halved on out-of-memory, as by `in_chunks`.
     """
 
     def run(start: int, rows: int) -> None:
@@ -182,7 +186,7 @@ def in_passes(frames: np.ndarray, rows: int, work: Callable[[np.ndarray, int], N
 
 
 def _shrinking(count: int, size: int, run: Callable[[int, int], None]) -> int:
-    """`run(start, size)` along range(count), `size` halved where memory does not do; returns the last one."""
+    """Call `run(start, size)` along range(count), halving `size` on out-of-memory; return the last size."""
     start = 0
     while start < count:
         try:
@@ -192,7 +196,7 @@ def _shrinking(count: int, size: int, run: Callable[[int, int], None]) -> int:
         else:
             start += size
             continue
-        # Here, not above: the exception keeps the tensors of the failed call alive.
+        # Not in the handler: there the exception keeps the tensors of the failed call alive.
         if not size:
             raise AdaFlowError("not even one frame fits the device's memory; choose a smaller size or fewer keyframes")
         torch.cuda.empty_cache()
@@ -200,28 +204,28 @@ def _shrinking(count: int, size: int, run: Callable[[int, int], None]) -> int:
     return size
 
 
-# Rows of a batch that a feed-forward takes at once: its gate is eight times as wide as what goes in.
+# Rows of a batch that a feed-forward takes at once: its first product is eight times as wide as its input.
 FEED_FORWARD_ROWS = 64
 
 
 def feed_forward_part(rows: int, limit: int) -> int:
-    """How many rows a feed-forward takes at once: parts must be equal, so a divisor of the batch."""
+    """Return how many rows a feed-forward takes at once: a divisor of the batch, as chunks must be equal."""
     divisors = [part for part in range(1, rows + 1) if rows % part == 0]
     small = [part for part in divisors if part <= limit]
     if small[-1] * 4 >= min(rows, limit):
         return small[-1]
-    return divisors[len(small)]  # a large prime: rather one part that is too large than many that are too small
+    return divisors[len(small)]  # e.g. a large prime: rather chunks above the limit than many tiny ones
 
 
 class FeedForwards:
-    """The UNet's transformer blocks, told before each pass into what parts to cut their feed-forward."""
+    """Sets, before each pass, the chunk size of the feed-forward in the UNet's transformer blocks."""
 
     def __init__(self, unet: Any) -> None:
         self._blocks = [module for module in unet.modules() if hasattr(module, "set_chunk_feed_forward")]
         self._part: int | None = None
 
     def cut(self, rows: int | None, limit: int | None = None) -> None:
-        """For a batch of `rows`, of which `limit` may be taken at once; None: whole, as it was."""
+        """Set it for a batch of `rows`, with at most about `limit` at once; None: no chunks, as before."""
         limit = limit or FEED_FORWARD_ROWS
         part = None if rows is None or rows <= limit else feed_forward_part(rows, limit)
         if part != self._part:
@@ -232,7 +236,7 @@ class FeedForwards:
 
 @contextmanager
 def cut_feed_forwards(unet: Any) -> Iterator[FeedForwards]:
-    """For the time of the `with` block; whole again on the way out."""
+    """Yield the `FeedForwards` of a UNet, and take the chunks away after the block."""
     feed_forwards = FeedForwards(unet)
     try:
         yield feed_forwards
@@ -242,9 +246,9 @@ def cut_feed_forwards(unet: Any) -> Iterator[FeedForwards]:
 
 @dataclass
 class HostOutputs:
-    """The keyframes' outputs in pinned host memory; a chunk of frames fetches those of its few keyframes.
+    """The keyframes' outputs in pinned host memory; a chunk of frames fetches the outputs of its few keyframes.
 
-    Copies both ways are given to the device in order with its work, so nothing waits for them here.
+    Copies in both directions are queued on the device's stream, so the host does not wait for them.
     """
 
     buffers: dict[str, Tensor] = field(default_factory=dict)  # layer -> [edits, K, n, d], kept from step to step
@@ -254,7 +258,7 @@ class HostOutputs:
         if buffer is None or buffer.shape != outputs.shape:
             buffer = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=outputs.device.type == "cuda")
             self.buffers[layer] = buffer
-        # Metal orders such copies with nothing: what is read next may be what was there before.
+        # Metal does not order asynchronous copies with its work: the old content could be read.
         return buffer.copy_(outputs, non_blocking=outputs.device.type == "cuda")
 
     @staticmethod
@@ -268,16 +272,17 @@ class HostOutputs:
         return there
 
 
-# Bytes of a result up to which it comes to the host beside other work: latents of 4,000 frames of 384x672.
+# Most bytes of a result that is copied to the host asynchronously: latents of 4,000 frames of 384x672.
 PINNED = 2**28
 BLOCK = 256  # frames' latents that go between a file and the device at a time: a long video's must not fill the memory
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy of `array` on `device`.
+    """Return a copy of `array` on `device`.
 
-    To a GPU it goes through pinned memory: from any other a copy waits for all work that was given before it, and the
-    GPU then waits for the next. NumPy fills it: torch's threads would meet for that, and wait for what else runs.
+    To a GPU it goes through pinned memory: a copy from pageable memory waits for all queued work, and the GPU then
+    idles until more is queued. NumPy fills the pinned memory, because torch would synchronise its threads, which waits
+    on a busy CPU.
     """
     if device.type == "cuda":
         pinned = _pinned(array.dtype, array.shape)
@@ -290,7 +295,7 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def rows_to_device(array: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
-    """`to_device(array[rows], device)` of a contiguous array without the copy in between; `rows` [F], none negative."""
+    """Return `to_device(array[rows], device)` without the copy `array[rows]`; `rows` [F] must not be negative."""
     if device.type != "cuda":
         return to_device(array[rows], device)
     pinned = _pinned(array.dtype, (len(rows), *array.shape[1:]))

@@ -25,6 +25,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import source_flow
 from adaflow_core.picture.changes import Given, carry_changes
+from adaflow_core.picture.full_size import why_lost
 from adaflow_core.picture.region import files
 from adaflow_core.picture.region.carry import Source
 from adaflow_core.picture.region.crops import Crop
@@ -34,6 +35,7 @@ from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import allocated, scratch, taken
 from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Inversion, Plan
+from adaflow_core.video.client import Decoder
 from adaflow_core.video.decode import picture_of
 from adaflow_core.video.images import read_picture
 from adaflow_core.video.types import Video
@@ -149,9 +151,15 @@ def check_pictures(by_hand: ByHand) -> None:
             read_picture(picture)
 
 
-def read_pictures(by_hand: ByHand, video: Video) -> dict[int, NDArray[np.uint8]]:
-    """Return frame -> picture [H, W, 3] uint8, at the working size."""
-    found = {}
+def read_pictures(by_hand: ByHand, video: Video, monitor: Monitor | None = None) -> dict[int, NDArray[np.uint8]]:
+    """Return frame -> picture [H, W, 3] uint8, at the working size.
+
+    Scaling and JPEG's coding errors change pixels at edges by more than what counts as a change, so they would widen
+    what is edited. Each picture is therefore compared with the source's frame at its own size and coded as it is, and
+    where the two look the same, the source's pixels are taken. A picture of another size than the working size is taken
+    as it is if the source's file is gone or has changed; the `monitor` gets a note.
+    """
+    found, lost = {}, None
     for frame, picture in by_hand.pictures.items():
         if not 0 <= frame < len(video):
             raise AdaFlowError(
@@ -159,37 +167,57 @@ def read_pictures(by_hand: ByHand, video: Video) -> dict[int, NDArray[np.uint8]]
             )
         name = picture.name if isinstance(picture, Path) else f"the picture of frame {frame}"
         pixels = read_picture(picture) if isinstance(picture, Path) else picture
-        check_aspect((pixels.shape[1], pixels.shape[0]), video.size, name)
-        if pixels.shape[:2] != video.frames.shape[1:3]:
-            way = cv2.INTER_AREA if pixels.shape[0] > video.size[1] else cv2.INTER_CUBIC
-            pixels = cv2.resize(pixels, video.size, interpolation=way).astype(np.uint8)
-        elif isinstance(picture, Path):
-            pixels = _without_coding_noise(picture, pixels, np.asarray(video.frames[frame]))
-        found[frame] = pixels
+        size = pixels.shape[1], pixels.shape[0]
+        check_aspect(size, video.size, name)
+        source = np.asarray(video.frames[frame])
+        alike: NDArray[np.uint8] | None = source
+        if size != video.size:
+            lost = why_lost(video) if lost is None else lost
+            alike = None if lost else _frame_at(video, frame, size)
+            if lost and monitor is not None:
+                monitor.note(f"{lost}, so what scaling does to {name} may count as changed by hand")
+        if alike is not None and isinstance(picture, Path):
+            alike = _coded_as(picture, alike)
+        found[frame] = small = _scaled(pixels, video.size)
+        if alike is not None and alike is not source:
+            changed = Given(frame, _scaled(alike, video.size), small).changed
+            found[frame] = np.where(changed[..., None], small, source)
     return found
 
 
-def _without_coding_noise(path: Path, picture: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Replace pixels of a JPEG file [H, W, 3] by the source's where a JPEG of the source would look the same.
+def _frame_at(video: Video, frame: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """Return a frame of the video's file at `size` (width, height); None if it has no file or the frame is damaged."""
+    if video.source is None:
+        return None
+    with Decoder(video.source) as decoder:
+        read = decoder.frames(size, video.number(frame), 1)
+        return next((picture for *_, picture in read), None)
 
-    At edges, coding errors are larger than what counts as a change, so they would widen what is edited.
-    """
+
+def _scaled(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if picture.shape[1::-1] == size:
+        return picture
+    way = cv2.INTER_AREA if picture.shape[0] > size[1] else cv2.INTER_CUBIC
+    return cv2.resize(picture, size, interpolation=way).astype(np.uint8)
+
+
+def _coded_as(path: Path, source: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the source's frame [H, W, 3] coded as the JPEG file at `path` is; as it is for other files."""
     with Image.open(path) as file:
         if not isinstance(file, JpegImageFile):
-            return picture
+            return source
         coded = BytesIO()
         Image.fromarray(source).save(coded, "JPEG", qtables=file.quantization, subsampling=get_sampling(file))
-    changed = Given(0, np.asarray(Image.open(coded).convert("RGB")), picture).changed
-    return np.where(changed[..., None], picture, source)
+    return np.asarray(Image.open(coded).convert("RGB"))
 
 
-def changed_region(plan: Plan, by_hand: ByHand) -> Region | None:
+def changed_region(plan: Plan, pictures: Mapping[int, np.ndarray]) -> Region | None:
     """Return the region that was changed by hand, for an edit of nothing else; None if a whole frame was changed.
 
-    Raises AdaFlowError if nothing was changed.
+    `pictures`: as `read_pictures` returns them. Raises AdaFlowError if nothing was changed.
     """
     source = plan.video.frames
-    masks = {t: Given(t, source[t], picture).changed for t, picture in read_pictures(by_hand, plan.video).items()}
+    masks = {t: Given(t, source[t], picture).changed for t, picture in pictures.items()}
     if not any(mask.any() for mask in masks.values()):
         raise AdaFlowError("the keyframes by hand are as they were; change them, or say with a prompt what to edit")
     if any(mask.all() for mask in masks.values()):
@@ -197,9 +225,16 @@ def changed_region(plan: Plan, by_hand: ByHand) -> Region | None:
     return Region({t: mask for t, mask in masks.items() if mask.any()})
 
 
-def film_by_hand(backbone: Backbone, plan: Plan, by_hand: ByHand, cache: Cache, monitor: Monitor) -> HandFilm:
-    """Carry the changes by hand to all frames of the planned video; the result is cached."""
-    video, pictures = plan.video, read_pictures(by_hand, plan.video)
+def film_by_hand(
+    backbone: Backbone,
+    plan: Plan,
+    by_hand: ByHand,
+    pictures: Mapping[int, np.ndarray],
+    cache: Cache,
+    monitor: Monitor,
+) -> HandFilm:
+    """Carry the changes by hand, `pictures` as `read_pictures` returns them, to all frames; the result is cached."""
+    video = plan.video
 
     def build(folder: Path) -> dict[str, Any]:
         source = Source(video.frames, source_flow(video, cache, monitor))

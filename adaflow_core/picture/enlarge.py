@@ -28,6 +28,8 @@ FAINT, CLEAR = 16.0, 48.0  # contrasts: up to the first an edge stays as it is, 
 UNLIKE = 25.0  # levels by which a steeper picture, made small again, may differ from the edited one
 MARGIN = 8  # pixels around a pixel on which it depends
 TILE = 640  # side of the tiles that are made at a time, in pixels of the source's size: a tile must fit a core's cache
+OFF = 1 / 16  # pixels of the source's size by which a tile may be moved where the sides share few factors
+APART = 16  # pairs of pixels of the working size among which a tile's beginning is looked for there
 
 _SUM = np.ones((1, 3), np.float32)
 
@@ -37,6 +39,54 @@ class Cut(NamedTuple):
 
     small: slice
     full: slice
+
+    def within(self, whole: Cut) -> slice:
+        """Return the range in pixels of the source's size, counted from the beginning of `whole`."""
+        return slice(self.full.start - whole.full.start, self.full.stop - whole.full.start)
+
+
+class Grid:
+    """Where tiles can begin and end along one side of a frame, of `small` pixels that are enlarged to `full`.
+
+    A tile is enlarged as it is within the whole frame if pixels of both sizes begin where it begins. Of the working
+    size, that must be an even pixel, as the map is fitted at half that size. Where the two sides share so few factors
+    that such places are far apart, tiles also begin where the pixels miss each other by next to nothing.
+    """
+
+    def __init__(self, small: int, full: int) -> None:
+        self.small, self.full = small, full
+        parts = gcd(small // 2, full)
+        self.places = np.arange(parts + 1) * (small // parts)  # ascending, of the working size
+        if full / parts > TILE / 2:
+            even = np.arange(0, small, 2)
+            off = np.abs(even * full / small - np.rint(even * full / small))
+            best = [start + int(off[start : start + APART].argmin()) for start in range(0, len(even), APART)]
+            self.places = np.append(even[[place for place in best if off[place] <= OFF]], small)
+
+    @property
+    def tiles(self) -> list[slice]:
+        """Ranges of about `TILE` pixels at the source's size, in pixels of the working size."""
+        parts = len(self.places) - 1
+        at_once = max(1, round(TILE * parts / self.full))
+        firsts = range(0, parts, at_once)
+        return [slice(*self.places[[first, min(first + at_once, parts)]].tolist()) for first in firsts]
+
+    def cut(self, first: int, end: int) -> Cut:
+        """Return the least `Cut` in which the pixels `first` to `end` - 1 of the working size are."""
+        begin = np.searchsorted(self.places, max(first, 0), "right") - 1
+        stop = np.searchsorted(self.places, min(end, self.small))
+        small = slice(int(self.places[begin]), int(self.places[stop]))
+        return Cut(small, slice(*(round(place * self.full / self.small) for place in (small.start, small.stop))))
+
+    def with_margin(self, cut: Cut) -> Cut:
+        """Return `cut` with the pixels around it on which its pixels depend."""
+        return self.cut(cut.small.start - MARGIN, cut.small.stop + MARGIN)
+
+    def blocks(self, cut: Cut) -> np.ndarray:
+        """Return which of the cut's pixels of the working size covers each one of the source's size, [N]."""
+        # Not by OpenCV: it rounds its steps, so that a block on the right begins a pixel early.
+        middles = 2 * np.arange(cut.full.start, cut.full.stop) + 1
+        return middles * self.small // (2 * self.full) - cut.small.start
 
 
 def lay_over(
@@ -52,60 +102,26 @@ def lay_over(
     """
     out, changed = source.copy(), _most(cv2.absdiff(small, edited))
     inside = None if bounds is None else ((bounds > 0) | (changed > 0)).astype(np.uint8)
-    for (rows, near_rows), (columns, near_columns) in _tiles(changed, *source.shape[:2]):
-        near = near_rows.small, near_columns.small
-        where = _linear(_spread(changed[near]).astype(np.float32), _size(near_rows, near_columns))
+    down, across = (Grid(*sides) for sides in zip(changed.shape, source.shape[:2], strict=True))
+    for rows, columns in _tiles(_spread(_spread(changed)), down, across):
+        near_rows, near_columns = down.with_margin(rows), across.with_margin(columns)
+        near, part = (near_rows.small, near_columns.small), source[near_rows.full, near_columns.full]
+        where = _linear(_spread(changed[near]).astype(np.float32), part.shape[1::-1])
         if inside is not None:
-            where *= _blocks(inside[near], _size(near_rows, near_columns))
-        made = _enlarged(small[near], edited[near], source[near_rows.full, near_columns.full], where)
-        out[rows.full, columns.full] = made[
-            _within(rows.full, near_rows.full), _within(columns.full, near_columns.full)
-        ]
+            where *= inside[near][:, across.blocks(near_columns)][down.blocks(near_rows)]
+        made = _enlarged(small[near], edited[near], part, where)
+        out[rows.full, columns.full] = made[rows.within(near_rows), columns.within(near_columns)]
     return out
 
 
-def _size(rows: Cut, columns: Cut) -> tuple[int, int]:
-    """Return (width, height) in pixels of the source's size."""
-    return columns.full.stop - columns.full.start, rows.full.stop - rows.full.start
-
-
-def _within(part: slice, whole: slice) -> slice:
-    return slice(part.start - whole.start, part.stop - whole.start)
-
-
-def _tiles(changed: np.ndarray, height: int, width: int) -> Iterator[tuple[tuple[Cut, Cut], tuple[Cut, Cut]]]:
-    """Yield the rows and columns of tiles that cover `changed` [h, w], each with those from which they are made.
-
-    They begin and end on a border of pixels at both sizes, so that a tile is enlarged as it is within the whole frame.
-    """
-    h, w = changed.shape
-    near = _spread(_spread(changed))
-    tall, wide = _side(h, height), _side(w, width)
-    for top, left in product(range(0, h, tall), range(0, w, wide)):
-        inside = near[top : top + tall, left : left + wide]
+def _tiles(near: np.ndarray, down: Grid, across: Grid) -> Iterator[tuple[Cut, Cut]]:
+    """Yield the rows and columns of tiles that cover what is not 0 of `near` [h, w]."""
+    for tall, wide in product(down.tiles, across.tiles):
+        inside = near[tall, wide]
         if inside.any():
             (first, last), (begin, end) = (np.flatnonzero(inside.any(axis=axis))[[0, -1]].tolist() for axis in (1, 0))
-            rows = _with_margin(top + first, top + last + 1, h, height)
-            yield rows, _with_margin(left + begin, left + end + 1, w, width)
-
-
-def _side(small: int, full: int) -> int:
-    """Return the side of a tile of about `TILE` pixels at the source's size, in pixels of the working size."""
-    step = small // gcd(small // 2, full)
-    return step * max(1, round(TILE * small / full / step))
-
-
-def _with_margin(first: int, end: int, small: int, full: int) -> tuple[Cut, Cut]:
-    inner = _cut(first, end, small, full)
-    return inner, _cut(inner.small.start - MARGIN, inner.small.stop + MARGIN, small, full)
-
-
-def _cut(first: int, end: int, small: int, full: int) -> Cut:
-    """Return the least `Cut` with `first` to `end` in it, of a side of `small` pixels that is enlarged to `full`."""
-    parts = gcd(small // 2, full)
-    step = small // parts
-    first, end = max(first // step, 0), min(-(-end // step), parts)
-    return Cut(slice(first * step, end * step), slice(first * (full // parts), end * (full // parts)))
+            rows = down.cut(tall.start + first, tall.start + last + 1)
+            yield rows, across.cut(wide.start + begin, wide.start + end + 1)
 
 
 def _enlarged(small: np.ndarray, edited: np.ndarray, source: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -198,13 +214,6 @@ def _window(picture: np.ndarray) -> np.ndarray:
 
 def _linear(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
-
-
-def _blocks(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Enlarge [h, w] so that each pixel fills exactly the block that it covers."""
-    # Not by OpenCV: it rounds its steps, so that a block on the right begins a pixel early.
-    columns, rows = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(size, picture.shape[::-1], strict=True))
-    return picture[:, columns][rows]
 
 
 def _three(plane: np.ndarray) -> np.ndarray:

@@ -77,13 +77,24 @@ def source_size(video: Video) -> tuple[int, int] | None:
     """Return (width, height) of the video's file if it has more pixels, else None; AdaFlowError if gone or changed."""
     if video.source is None:
         return None
-    remedy = "put it back, or deliver at the working size"
-    if not video.source.exists():
-        raise AdaFlowError(f"{video.source} is gone, so that nothing can be laid over it; {remedy}")
-    if video.file_digest and quick_digest(video.source) != video.file_digest:
-        raise AdaFlowError(f"{video.source} is not what it was when the edit was planned; {remedy}")
+    if lost := why_lost(video):
+        raise AdaFlowError(f"{lost}; put it back, or deliver at the working size")
     info = probe(video.source)
     return (info.width, info.height) if info.width * info.height > video.size[0] * video.size[1] else None
+
+
+def why_lost(video: Video) -> str:
+    """Return a sentence on why the video's frames can't be read from its file again; "" if they can, or it has none."""
+    if video.source is None:
+        return ""
+    if not video.source.exists():
+        return f"{video.source} is gone"
+    try:
+        if video.file_digest and quick_digest(video.source) != video.file_digest:
+            return f"{video.source} is not what it was when the edit was planned"
+    except OSError as problem:
+        return f"{video.source} cannot be read ({problem.strerror})"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,8 @@ class FullSize:
         workers, made = min(_WORKERS, os.cpu_count() or 1), 0
         waiting: deque[Future[np.ndarray]] = deque()
         with Decoder(self.video.source, self.monitor) as decoder, ThreadPoolExecutor(workers) as pool:
-            for _, _, source in decoder.frames(self.size, self.video.start, len(self.video)):
+            begin = self.video.start
+            for *_, source in decoder.frames(self.size, begin, self.video.number(len(self.video) - 1) + 1 - begin):
                 bounds = None if self.bounds is None else self.bounds[made]
                 waiting.append(pool.submit(lay_over, source, self.video.frames[made], self.edited[made], bounds))
                 made += 1

@@ -65,6 +65,7 @@ def source_video(
             "digest": decoded.digest,
             "start": decoded.start,
             "times": decoded.times,
+            "numbers": decoded.numbers,
             "notes": [note.replace(path.name, _NAME, 1) for note in decoded.notes],
             "transfer": decoded.transfer,
         }
@@ -80,6 +81,7 @@ def source_video(
         notes=tuple(note.replace(_NAME, path.name, 1) for note in meta["notes"]),
         transfer=meta["transfer"],
         file_digest=digest,
+        numbers=None if meta["numbers"] is None else tuple(meta["numbers"]),
     )
 
 

@@ -36,7 +36,9 @@ _LEGEND = 20  # pixels of a heat map's height: a line and the bar; js/plots.js k
 def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
     """The keyframes in time order, each with its time and the length of its segment under it."""
     width, gap, line = max(96, round(height * plan.video.size[0] / plan.video.size[1])), 8, 14
-    caption = 6 + line * (3 if plan.video.start else 2)  # with the file's times a stamp may be wider than a picture
+    caption = 6 + line * (
+        3 if plan.video.has_other_numbers else 2
+    )  # with the file's times a stamp may be wider than a picture
     columns = min(columns, len(plan.segments))
     rows = -(-len(plan.segments) // columns)
     canvas = Canvas(columns * (width + gap) + gap, rows * (height + caption + gap) + gap)
@@ -44,7 +46,7 @@ def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
         x, y = gap + k % columns * (width + gap), gap + k // columns * (height + caption + gap)
         canvas.fit(plan.video.frames[frame], x, y, width, height)
         when = plan.video.stamp(frame)
-        texts = [*(when.split(", ") if plan.video.start else [when]), f"segment of {length}"]
+        texts = [*(when.split(", ") if plan.video.has_other_numbers else [when]), f"segment of {length}"]
         for number, text in enumerate(texts):
             colour = MUTED if number == len(texts) - 1 else INK
             canvas.text(x, y + height + 3 + line * number, text, colour, 11)

@@ -1,6 +1,6 @@
 """The engine on several GPUs of one machine: one process for each, which edit a film together.
 
-It is used as `AdaFlow` is, and every method of it gives the same but for rounding.
+It is used as `AdaFlow` is, and every method returns the same except for rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.files.parts import ModelParts
-from adaflow_core.model.loading import load_backbone, model_folder
+from adaflow_core.model.loading import fits_half, load_backbone, model_folder
 from adaflow_core.progress import Monitor, Report, Stop
 from adaflow_core.storage.cache import Cache
 from adaflow_core.team.cache import SharedCache
@@ -37,9 +37,9 @@ _METHODS = {
 
 
 class TeamEngine(AdaFlow):
-    """`gpus` processes, started by the first call; each makes its backbone by `load`, which must be picklable.
+    """An engine of `gpus` processes, started by the first call; each calls `load`, which must be picklable.
 
-    Any method raises AdaFlowError where a process ends, as by running out of memory; the next call starts new ones.
+    Any method raises AdaFlowError if a process ends, e.g. out of memory; the next call starts new ones.
     """
 
     def __init__(self, load: Callable[[], Backbone], gpus: int, cache: Cache | None = None) -> None:
@@ -75,7 +75,8 @@ class TeamEngine(AdaFlow):
         if on_gpu and torch.cuda.device_count() < gpus:
             raise AdaFlowError(f"{gpus} GPUs are asked for, this machine has {torch.cuda.device_count()}")
         parts = ModelParts.parse(model).with_more(loras, vae, embeddings)
-        model_folder(parts.model, half=on_gpu and dtype != "float32", monitor=Monitor(progress, stop))  # once for all
+        half = fits_half(dtype, torch.device("cuda" if on_gpu else "cpu"))
+        model_folder(parts.model, half=half, monitor=Monitor(progress, stop))  # once for all
         engine = cls(partial(load_backbone, parts, device=device, dtype=dtype, attention=attention), gpus, cache)
         engine._learn(stop)
         return engine
@@ -100,7 +101,7 @@ class TeamEngine(AdaFlow):
 
 
 def _asked(name: str) -> Callable[..., Any]:
-    """The method `name` of `AdaFlow`, done by the processes together."""
+    """Return the method `name` of `AdaFlow`, carried out by the processes together."""
 
     @wraps(getattr(AdaFlow, name))
     def ask(self: TeamEngine, *args: Any, **kwargs: Any) -> Any:
@@ -115,11 +116,13 @@ for _name in _METHODS:
 
 
 def _serve(load: Callable[[], Backbone], root: Path, limit_bytes: int, team: Team) -> Server:
-    """What a process of the team answers calls with."""
+    """Load the engine of one process of the team, and return the function that answers calls."""
     if torch.cuda.is_available():
         torch.cuda.set_device(team.rank % torch.cuda.device_count())
     backbone = replace(load(), team=team)
-    team.gather(torch.zeros(1, device=backbone.device), team.size)  # the GPUs meet, which takes seconds
+    team.gather(
+        torch.zeros(1, device=backbone.device), team.size
+    )  # NCCL connects the GPUs in its first exchange, which takes seconds
     if backbone.device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // team.size))
     engine = AdaFlow(backbone, SharedCache(root, limit_bytes, team=team))
@@ -129,7 +132,7 @@ def _serve(load: Callable[[], Backbone], root: Path, limit_bytes: int, team: Tea
             return backbone.name, engine.profile, backbone.device
         followed = {"progress": report, "stop": stop} if _METHODS[name] else {}
         result = getattr(engine, name)(*args, **kwargs, **followed)
-        # Whoever asks has no GPU.
+        # The process that asks uses no GPU.
         return replace(result, prompt_embeds=result.prompt_embeds.cpu()) if isinstance(result, Embedding) else result
 
     return answer

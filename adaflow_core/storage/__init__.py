@@ -1,1 +1,1 @@
-"""What is on disk: the cache, and arrays in files."""
+"""Storage on disk: the cache, and arrays in files."""

@@ -1,7 +1,7 @@
-"""Large arrays in files, where a full disk raises an error.
+"""Large arrays in files, for which a full disk raises an error.
 
-A page of a memory map that finds no room on disk kills the process (SIGBUS). So frames are written one by one, and room
-for arrays that are filled out of order is allocated first.
+Writing to a memory map while the disk is full kills the process (SIGBUS). So frames are appended one by one with normal
+writes, and disk space for arrays that are filled out of order is allocated first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _POPULATE_WRITE = 23  # madvise(2), Linux 5.14: make pages ready to be written t
 
 
 def allocated(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    """A new .npy file as a writable memory map with its room on disk allocated; OSError where there is none."""
+    """Create a .npy file as a writable memory map with its disk space allocated; OSError if the disk is full."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     with path.open("r+b") as file:
         _allocate(file, path.stat().st_size)
@@ -35,9 +35,10 @@ def allocated(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, 
 
 
 def begin_columns(path: Path, dtype: Any, shape: tuple[int, ...], columns: np.ndarray) -> np.ndarray:
-    """Which of `columns` [N] are not finished in the array [S, T, ...] at `path`: for these there is room on disk now.
+    """Return those of `columns` [N] that are unfinished in the array [S, T, ...] at `path`, and allocate their space.
 
-    The array is made if it is not there; while columns are missing, a file beside it says which are finished.
+    The array is created if it does not exist. While any columns are unfinished, a file beside it marks the finished
+    ones. Raises OSError if the disk is full.
     """
     if not path.is_file():
         allocated(path.with_name(_DONE), bool, shape[1:2])
@@ -50,7 +51,7 @@ def begin_columns(path: Path, dtype: Any, shape: tuple[int, ...], columns: np.nd
 
 
 def open_columns(path: Path) -> tuple[np.memmap[Any, Any], np.ndarray]:
-    """The array at `path` and which of its columns are finished [T] bool; both may be written to while some are not."""
+    """Open the array at `path` and its marks of finished columns [T] bool; both are writable until `end_columns`."""
     done = path.with_name(_DONE)
     if done.is_file():
         return np.load(path, mmap_mode="r+"), np.load(done, mmap_mode="r+")
@@ -59,13 +60,13 @@ def open_columns(path: Path) -> tuple[np.memmap[Any, Any], np.ndarray]:
 
 
 def end_columns(path: Path) -> None:
-    """Take away what says which columns are finished, if all are."""
+    """Remove the file that marks finished columns, if all are finished."""
     if open_columns(path)[1].all():
         path.with_name(_DONE).unlink(missing_ok=True)
 
 
 def any_finished(folder: Path) -> bool:
-    """Whether a folder holds something that is finished and can be read: columns of its array, or other files."""
+    """Return whether a folder holds any finished and readable work: columns of its array, or other files."""
     files, done = [file for file in folder.glob("[!.]*") if file.name != _DONE], folder / _DONE
     try:
         for array in (file for file in files if file.suffix == ".npy"):
@@ -76,7 +77,7 @@ def any_finished(folder: Path) -> bool:
 
 
 def reserve(path: Path, array: np.memmap[Any, Any], columns: np.ndarray) -> None:
-    """Room on disk for `array[:, columns]` of the .npy file that `array` maps; `columns` [N] ascending."""
+    """Allocate disk space for `array[:, columns]` in the .npy file that `array` maps; `columns` [N] ascending."""
     runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
     with path.open("r+b") as file:
         for row in range(len(array)):
@@ -86,15 +87,15 @@ def reserve(path: Path, array: np.memmap[Any, Any], columns: np.ndarray) -> None
 
 
 def _allocate(file: IO[bytes], size: int, begin: int = 0) -> None:
-    """Room on disk for `size` bytes, where the system has a call for it (Windows allocates by itself)."""
+    """Allocate disk space for `size` bytes from `begin` on, if the system has a call for it (Windows needs none)."""
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(file.fileno(), begin, size)
 
 
 def scratch(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """An uninitialised array, a large one in an unnamed temporary file that goes with it.
+    """Return an uninitialised array; a large one is in an unnamed temporary file that is deleted with it.
 
-    The system can then write out what grows with a video's length. Raises AdaFlowError where the disk is full.
+    So the system can write out arrays that grow with a video's length. Raises AdaFlowError if the disk is full.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= SCRATCH_IN_MEMORY:
@@ -108,17 +109,17 @@ def scratch(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def copied(array: np.ndarray) -> np.ndarray:
-    """A copy in a scratch array."""
+    """Return a copy in a `scratch` array."""
     copy = scratch(array.dtype, array.shape)
     copy[:] = array
     return copy
 
 
 def put_rows(out: np.ndarray, rows: slice | np.ndarray, values: np.ndarray) -> None:
-    """`out[rows] = values`; `rows`: a slice, or numbers [F].
+    """Assign `out[rows] = values`; `rows`: a slice, or indices [F].
 
-    Pages of a memory map are made ready first, those of a range at once: Linux takes as little as a third of the time
-    that it takes where each is made when it is first written to. All that is put at once should fit into memory.
+    Pages of a memory map are prepared first, a whole range at a time: on Linux this takes as little as a third of the
+    time of preparing each page when it is first written to. The values of one call should fit into memory.
     """
     if isinstance(out, np.memmap) and sys.platform == "linux" and out.flags.c_contiguous and out.size:
         numbers = np.sort(np.arange(len(out))[rows])
@@ -139,7 +140,7 @@ def _populate(part: np.ndarray) -> None:
 
 
 def no_room(problem: OSError, size: int | None = None) -> AdaFlowError:
-    """What to say where a temporary file found no room; `size`: its bytes, where they are known."""
+    """Return the error for a temporary file that does not fit on the disk; `size`: its bytes, if known."""
     what = "a temporary file does" if size is None else f"{size / 1e9:.1f} GB do"
     return AdaFlowError(
         f"{what} not fit into {tempfile.gettempdir()}; free some space or set TMPDIR to another folder, and run it "
@@ -148,7 +149,7 @@ def no_room(problem: OSError, size: int | None = None) -> AdaFlowError:
 
 
 class Frames:
-    """Appends uint8 frames of one shape, in memory or to the .npy file `out`, which appears when finished."""
+    """Appends at most `most` uint8 frames of one shape, in memory or to the .npy file `out`, which `finish` creates."""
 
     def __init__(self, out: Path | None, shape: tuple[int, ...], most: int) -> None:
         self.length = 0
@@ -187,7 +188,7 @@ class Frames:
         self.length += 1
 
     def finish(self) -> np.ndarray:
-        """The frames [T, *shape], a read-only memory map if there is a file."""
+        """Return the frames [T, *shape], as a read-only memory map if there is a file."""
         if self._out is None:
             return self._frames[: self.length]
         begin = self._file.tell() - self.length * math.prod(self._shape)
@@ -205,9 +206,12 @@ class Frames:
 
 
 def taken(array: np.ndarray, frames: slice | np.ndarray, axis: int = 0) -> np.ndarray:
-    """`array[frames]`: of a slice a view, of numbers [F] a copy as `scratch` keeps it. The numbers must be in range."""
+    """Return `array[frames]` along `axis`: a view for a slice (axis 0 only), a `scratch` copy for indices [F].
+
+    Indices must be within the array: others are clipped without an error.
+    """
     if isinstance(frames, slice):
         return array[frames]
     shape = (*array.shape[:axis], len(frames), *array.shape[axis + 1 :])
-    # Not mode "raise", which holds the whole result in memory before it writes.
+    # Not mode="raise", which holds the whole result in memory before it writes to `out`.
     return np.take(array, frames, axis=axis, out=scratch(array.dtype, shape), mode="clip")

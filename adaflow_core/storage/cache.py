@@ -1,4 +1,4 @@
-"""Results on disk, keyed by the content and settings they depend on: analyse and invert once, edit many prompts."""
+"""The cache: results on disk, keyed by the content and settings they depend on, so that later edits reuse them."""
 
 from __future__ import annotations
 
@@ -26,72 +26,76 @@ from adaflow_core.storage.digests import size_and_crc
 
 Note = Callable[[str], None]
 Build = Callable[[Path], dict[str, Any]]
-# Changes whenever what is stored under the same settings changes.
+# To be raised whenever the results that are stored for the same settings change.
 FORMAT = 6
 _META, _LOCK = "meta.json", ".lock"
-_ENOUGH = ".enough"  # in an unfinished build: all of it that was asked for is made
+_ENOUGH = ".enough"  # marks an unfinished build of which every part that was asked for is finished
 _BUILDING, _LEAVING, _UNFINISHED = ".building-", ".leaving-", ".unfinished-"
 _STATE, _PART = ".zip", ".part"
 _FRESH = 60.0  # seconds after its last use during which an entry is not removed
-_GOING_ON = 24 * 3600.0  # seconds after its last step during which unfinished work is not removed
+_GOING_ON = 24 * 3600.0  # seconds after its last change during which unfinished work is not removed
 _UNCERTAIN = 24 * 3600.0  # seconds after which a folder without a usable lock counts as abandoned
 _STALE = 7 * 24 * 3600.0  # seconds after which an unfinished build is removed
 _NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG}
 
 
 def cache_key(**settings: Any) -> str:
-    """A digest of the settings."""
+    """Return a digest of the settings and `FORMAT`."""
     text = json.dumps({"format": FORMAT, **settings}, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Folders `root/kind/key`, each complete or absent; over the limit the least recently used are removed.
+    """Entries in folders `root/kind/key`, each complete or absent; above the limit the least recently used are removed.
 
-    Processes may share one: entries appear and disappear by a rename, and none is removed within a minute of its last
-    use, so that a process can open the entry it was given. What a job uses stays until its end, however much it is, and
-    unfinished work for a day: else one film that is larger than the limit would lose all of it with every stop. A part
-    of an entry that is all that was asked for is no such work, and goes as entries do.
+    Processes may share a cache: entries appear and disappear by a rename, and none is removed within a minute of its
+    last use, so that a process can open the entry it was given. Entries that a running job uses stay until it ends,
+    whatever their size. Unfinished work stays for a day: otherwise a film that is larger than the limit would lose all
+    its work whenever it is stopped. An incomplete entry whose requested part is finished (see `part`) is removed like
+    a complete one.
     """
 
     root: Path
     limit_bytes: int = 20 * 2**30
-    # States of entries whose checksums were right: checked once, as a preview asks at every move of a slider.
+    # `_state` of entries whose checksums were right. They are checked once: a preview asks at every move of a slider.
     _verified: set[tuple[object, ...]] = field(default_factory=set, compare=False, repr=False)
-    # Kind and key of what each job at work has asked for.
+    # For each running job, the kind and key of every entry that it has asked for.
     _jobs: list[set[tuple[str, str]]] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def default(cls, limit_gb: float | None = None, usual_gb: float = 20) -> Cache:
-        """`$ADAFLOW_CACHE`, else the user's cache folder; `limit_gb` GiB, else `$ADAFLOW_CACHE_GB`, else `usual_gb`."""
+        """Return the cache in `$ADAFLOW_CACHE`, or else in the user's cache folder.
+
+        The limit is `limit_gb` GiB, or else `$ADAFLOW_CACHE_GB`, or else `usual_gb`.
+        """
         usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaflow"
         root, limit_gb = Path(os.environ.get("ADAFLOW_CACHE") or usual), limit_gb or _limit_asked_for() or usual_gb
         return cls(root, int(limit_gb * 2**30))
 
     @property
     def beside(self) -> Cache:
-        """The same folders, for what a thread does beside other work."""
+        """The same cache for a second thread of this process."""
         return self
 
     def own(self, count: int) -> slice:
-        """The part of range(count) that this process makes of what is built together."""
+        """Return the part of range(count) that this process computes in a build that a team of processes shares."""
         return slice(0, count)
 
     def array(self, path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """A new .npy file for what is built together, as `allocated` makes it."""
+        """Create a .npy file for a build that a team of processes shares, in the way of `allocated`."""
         return allocated(path, dtype, shape)
 
     @contextmanager
     def at_work(self, *arrays: np.ndarray) -> Iterator[None]:
-        """A job: what it asks for is not removed before its end, nor what these `arrays` are memory maps of."""
+        """Run a job within the block: the entries that it asks for, and those that `arrays` map, stay until its end."""
         files = (getattr(array, "filename", None) for array in arrays)
         job = {_name(Path(file).parent) for file in files if isinstance(file, (str, Path))}
         self._jobs.append(job)
         try:
             yield
         finally:
-            self._jobs[:] = [other for other in self._jobs if other is not job]  # equal ones are others' too
+            self._jobs[:] = [other for other in self._jobs if other is not job]  # not ==: another job may use the same
 
     def _use(self, kind: str, key: str) -> None:
         for job in self._jobs:
@@ -101,12 +105,12 @@ class Cache:
         self, kind: str, key: str, build: Build, note: Note | None = None, *, resumable: bool = False,
         together: bool = False,
     ) -> tuple[Path, dict[str, Any], bool]:  # fmt: skip
-        """The entry's folder, its metadata, and whether it was there before.
+        """Return an entry's folder, its metadata, and whether it existed before; builds it if it is missing.
 
-        `build` fills an empty folder and returns the metadata; the folder gets its name when it is complete, so that a
-        stopped build leaves nothing. A damaged entry is built anew and reported to `note`. With `resumable`, the next
-        build gets the folder of one that ended early, with what was finished in it. `together`: in a team every process
-        runs `build`, else its leader alone. Raises AdaFlowError where nothing can be written.
+        `build` fills an empty folder and returns the metadata. The folder gets its name when it is complete, so that a
+        stopped build leaves no entry. A damaged entry is built again and reported to `note`. With `resumable`, `build`
+        may get the folder of a build that ended early, with its finished work. `together`: in a team every process runs
+        `build`; otherwise only its leader does. Raises AdaFlowError if the cache cannot be written.
         """
         folder = self.root / kind / key
         self._use(kind, key)
@@ -131,9 +135,9 @@ class Cache:
 
     @contextmanager
     def part(self, kind: str, key: str) -> Iterator[Path]:
-        """The entry's folder; if it is not complete, one in which a part of it can be made.
+        """Yield an entry's folder or, if the entry is not complete, a folder in which a part of it can be built.
 
-        The next call, or `get` with `resumable`, goes on from there.
+        The next call, or `get` with `resumable`, continues in that folder.
         """
         folder = self.root / kind / key
         self._use(kind, key)
@@ -142,16 +146,17 @@ class Cache:
             return
         with self._building(folder, resumable=True) as work:
             yield work
-            os.utime(work)  # for the order of removal
-            with suppress(OSError):  # a full disk: then it stays for a day
+            os.utime(work)  # entries are removed in the order of their times
+            with suppress(OSError):  # on a full disk; the folder then counts as unfinished work, and stays for a day
                 (work / _ENOUGH).touch()
         self._evict(work)
 
     @contextmanager
     def _building(self, folder: Path, resumable: bool) -> Iterator[Path]:
-        """A locked folder in which the entry `folder` is built; after an error it is removed, unless work can go on.
+        """Yield a locked folder in which the entry `folder` is built.
 
-        Work can go on whatever ended it: what was finished before is right.
+        After any exception the folder is removed, or kept if the build is `resumable` and has finished work in it; after
+        an input/output error of the disk it is always removed.
         """
         try:
             self._sweep()
@@ -165,7 +170,7 @@ class Cache:
             with _locked(work / _LOCK):
                 yield work
         except BaseException as problem:
-            lost = isinstance(problem, OSError) and problem.errno == errno.EIO  # not all that was written is there
+            lost = isinstance(problem, OSError) and problem.errno == errno.EIO  # written data may be missing
             if lost or not (resumable and any_finished(work)):
                 shutil.rmtree(work, ignore_errors=True)
             if isinstance(problem, OSError):
@@ -173,7 +178,7 @@ class Cache:
             raise
 
     def _failed(self, kind: str, problem: OSError) -> AdaFlowError:
-        """What to say of a build that ended so: it may also have read other files, or started processes."""
+        """Return the error for a build that `problem` ended; a build may also read other files or start processes."""
         said = problem.strerror or str(problem) or type(problem).__name__
         file = None if problem.filename is None else str(problem.filename)
         here = file is None or Path(os.path.abspath(file)).is_relative_to(os.path.abspath(self.root))
@@ -188,15 +193,15 @@ class Cache:
         )
 
     def find(self, kind: str, key: str) -> dict[str, Any] | None:
-        """The metadata of an entry; None if there is none."""
+        """Return the metadata of an entry, or None if it is missing or damaged."""
         return self._read(self.root / kind / key)
 
     def holds(self, kind: str, key: str) -> bool:
-        """Whether there is an entry, be it damaged: its files are not read."""
+        """Return whether an entry exists. Its files are not read, so it may be damaged."""
         return (self.root / kind / key / _META).is_file()
 
     def renew(self, kind: str, key: str, meta: dict[str, Any]) -> None:
-        """Give an entry other metadata; nothing where it is gone or the disk is full: it can be computed anew."""
+        """Replace the metadata of an entry; if the entry is gone or the disk is full, nothing happens."""
         description = self.root / kind / key / _META
         part = description.with_name(f"{uuid.uuid4().hex}{_PART}")
         with suppress(OSError):
@@ -209,19 +214,19 @@ class Cache:
         _remove(self.root / kind / key)
 
     def state(self, kind: str, key: str) -> Path:
-        """The file in which unfinished work keeps its state.
+        """Return the path of the file in which unfinished work keeps its state.
 
-        It is replaced as a whole, and removed by age as entries are.
+        The caller must replace the file as a whole. It is removed by age, like entries.
         """
         self._use(kind, key)
         return self.root / kind / f"{key}{_STATE}"
 
     def forget_older_than(self, oldest: float, spare: Callable[[Path], bool]) -> int:
-        """Remove what was last used before `oldest`, seconds since the epoch: entries, the state of unfinished work
-        and unfinished builds; and what ended processes left, whatever its age. Returns the number of the first.
+        """Remove entries, states and unfinished builds last used before `oldest`, in seconds since the epoch.
 
-        What is being built stays, and what `spare` says of: it is given folders of entries and builds, and files of
-        states.
+        Returns how many were removed. What ended processes left behind is removed too, but not counted. A path for
+        which `spare` returns True stays: the folder of an entry or build, or the file of a state. So does anything that
+        is being built.
         """
         self._sweep()
         old = [kept.path for kept in self._kept() if kept.used < oldest and not spare(kept.path)]
@@ -230,9 +235,9 @@ class Cache:
         return len(old)
 
     def _read(self, folder: Path) -> dict[str, Any] | None:
-        """The metadata of a complete, undamaged entry, whose time of use is renewed; None for any other.
+        """Return the metadata of a complete, undamaged entry and renew its time of use; None for any other.
 
-        Raises AdaFlowError for one that this user may not read: it may be as good as any.
+        Raises AdaFlowError for an entry that this user may not read: it may be intact, so it is not built again.
         """
         description = folder / _META
         try:
@@ -250,12 +255,12 @@ class Cache:
             ) from problem
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        with suppress(OSError):  # another user's
-            os.utime(description)  # for the order of removal
+        with suppress(OSError):  # for another user's file
+            os.utime(description)  # entries are removed in the order of their times
         return meta if isinstance(meta, dict) else None
 
     def _place(self, work: Path, folder: Path) -> dict[str, Any]:
-        """Give a complete folder its name; where another process was faster, its equal result is kept."""
+        """Rename a complete folder to the entry's name; if another process was faster, its equal entry is kept."""
         try:
             work.rename(folder)
         except OSError:
@@ -267,7 +272,7 @@ class Cache:
         return meta
 
     def _sweep(self) -> None:
-        """Remove what ended processes were building or removing."""
+        """Remove folders and files that processes left which ended while they built or removed them."""
         for folder in (*self.root.glob(f"*/{_BUILDING}*"), *self.root.glob(f"*/{_LEAVING}*")):
             if _abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -281,15 +286,15 @@ class Cache:
                     part.unlink()
 
     def _kept(self) -> Iterator[_Kept]:
-        """All that there is but what is being built or removed."""
+        """Yield everything in the cache, except for what is being built or removed."""
         for path in self.root.glob("*/*"):
-            with suppress(OSError):  # another process removes it; or it is no entry
+            with suppress(OSError):  # another process removes it, or it is not an entry
                 kept = _kept_at(path)
                 if kept is not None:
                     yield kept
 
     def _evict(self, asked: Path, note: Note | None = None) -> None:
-        """Remove what was used longest ago until the rest is within the limit, unfinished work last; not `asked`."""
+        """Remove the least recently used until the rest is within the limit, unfinished work last; `asked` stays."""
         found = sorted(self._kept(), key=lambda kept: (kept.is_work, kept.used))
         total, now = sum(kept.size for kept in found), time.time()
         needed = set[tuple[str, str]]().union(*self._jobs)
@@ -309,20 +314,20 @@ class Cache:
 
 @dataclass(frozen=True)
 class _Kept:
-    """An entry, a build that nobody is at, or the file of a state."""
+    """An entry, an unfinished build that no process works on, or the file of a state."""
 
     path: Path
     name: tuple[str, str]  # kind and key
     used: float  # seconds since the epoch
     size: int  # bytes on disk
-    is_work: bool  # unfinished, and its job goes on from it
+    is_work: bool  # unfinished work that its job can continue
 
     def may_go(self, now: float) -> bool:
         return now - self.used >= (_GOING_ON if self.is_work else _FRESH)
 
 
 def _kept_at(path: Path) -> _Kept | None:
-    """What lies at `path` in a kind's folder; None for what is being built or removed. OSError where it is nothing."""
+    """Describe what is at `path` in a kind's folder; None if it is being built or removed, OSError if it is no entry."""
     name = _name(path)
     if path.suffix == _STATE:
         stat = path.stat()
@@ -339,7 +344,7 @@ def _kept_at(path: Path) -> _Kept | None:
 
 
 def _name(path: Path) -> tuple[str, str]:
-    """Kind and key of an entry, of a build that can go on or of the file of a state."""
+    """Return the kind and key of an entry, an unfinished build or the file of a state."""
     key = path.name.removesuffix(_STATE)
     if key.startswith(_UNFINISHED):
         key = key.removeprefix(_UNFINISHED).rpartition("-")[0]
@@ -347,7 +352,7 @@ def _name(path: Path) -> tuple[str, str]:
 
 
 def _limit_asked_for() -> float | None:
-    """GiB, of the environment."""
+    """Return the limit in GiB from the environment, or None."""
     text = os.environ.get("ADAFLOW_CACHE_GB")
     if not text:
         return None
@@ -361,57 +366,57 @@ def _limit_asked_for() -> float | None:
 
 
 def _unfinished(folder: Path) -> Path:
-    """A folder to build the entry `folder` in: an abandoned build of it with something finished, or an empty one."""
+    """Return a folder for building the entry `folder`: an abandoned build of it with finished work, or an empty one."""
     work = folder.with_name(f"{_UNFINISHED}{folder.name}-{uuid.uuid4().hex}")
     for earlier in folder.parent.glob(f"{_UNFINISHED}{folder.name}-*"):
         if _abandoned(earlier) and any_finished(earlier):
             with suppress(OSError):  # another process was faster
-                os.utime(earlier)  # until it is locked, its age alone keeps it from being removed
+                os.utime(earlier)  # until it is locked, only its recent time keeps it from being removed
                 work = earlier.rename(work)
-                (work / _ENOUGH).unlink(missing_ok=True)  # not before: what cannot be renamed is still at rest
+                (work / _ENOUGH).unlink(missing_ok=True)  # after the rename: if that fails, the build is still complete
                 return work
     return _new(work)
 
 
 def _new(folder: Path) -> Path:
-    """The folder, made; not by tempfile, whose folders other users of the cache cannot read."""
+    """Create the folder and return it. Not by tempfile, whose folders other users of the cache cannot read."""
     folder.mkdir()
     return folder
 
 
 def _remove(path: Path) -> None:
-    """Remove what is kept; a folder is renamed first, so that no process sees half of it."""
+    """Remove a file or folder; a folder is renamed first, so that no process sees it half removed."""
     if path.is_file():
         path.unlink(missing_ok=True)
         return
     leaving = path.with_name(f"{_LEAVING}{uuid.uuid4().hex}")
-    with suppress(OSError):  # another process was faster; or Windows, where somebody reads it
+    with suppress(OSError):  # another process was faster, or on Windows a process still reads it
         path.rename(leaving)
         shutil.rmtree(leaving, ignore_errors=True)
 
 
 def _state(folder: Path, names: Iterable[str]) -> tuple[object, ...]:
-    """What changes when one of the folder's files does."""
+    """Return a value that changes whenever one of the folder's files `names` does."""
     stats = [(folder / name).stat() for name in names]
     return (str(folder), *((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats))
 
 
 def _room(file: Path) -> int:
-    """Bytes on disk: an array of which a part is made has holes."""
+    """Return a file's bytes on disk, which are fewer than its size if it is a partly filled array."""
     stat = file.stat()
     return stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
 
 
 def _locked(path: Path) -> AbstractContextManager[object]:
-    """A context that holds the lock `path`; the system releases it with the process."""
+    """Return a context that holds the lock `path`; if the process dies, the system releases it."""
     # On Windows a folder with an open file in it cannot be renamed.
     return nullcontext() if sys.platform == "win32" else FileLock(path)
 
 
 def _abandoned(folder: Path) -> bool:
-    """Whether no process is at what `folder` is for.
+    """Return whether no process works on `folder`.
 
-    The lock of one that goes meanwhile is made anew, and the folder with it: an empty one may stay.
+    If another process removes the folder meanwhile, FileLock creates it again, and an empty folder may stay.
     """
     lock = folder / _LOCK
     try:
@@ -419,5 +424,5 @@ def _abandoned(folder: Path) -> bool:
             return (folder / _ENOUGH).exists() or time.time() - folder.stat().st_mtime > _UNCERTAIN
         with FileLock(lock, timeout=0):
             return True
-    except OSError:  # it is held (filelock.Timeout is one); or the folder went
+    except OSError:  # the lock is held (filelock.Timeout is an OSError), or the folder is gone
         return False

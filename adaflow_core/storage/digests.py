@@ -1,4 +1,4 @@
-"""How a file is recorded: by a digest of what is in it, and by where it lies."""
+"""Digests of files, checksums, and relative paths, by which files are recorded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from adaflow_core.progress import in_threads
 from adaflow_core.storage.pictures import pictures_in
 
-_BLOCK = 2**23  # bytes of a file of which a thread takes the CRC
+_BLOCK = 2**23  # bytes of a file whose CRC one thread computes
 
 
 def content_digest(path: Path) -> str:
-    """A digest of a file's content, or of the names and contents of a folder's pictures: for records that last."""
+    """Digest a file's content, or the names and contents of a folder's pictures: for records that last."""
     if not path.is_dir():
         return _file_digest(path)
     digest = hashlib.blake2b(digest_size=16)
@@ -25,9 +25,9 @@ def content_digest(path: Path) -> str:
 
 
 def quick_digest(path: Path) -> str:
-    """A digest of a file's content, or of the names, sizes and times of a folder's pictures: for keys of the cache.
+    """Digest a file's content, or the names, sizes and times of a folder's pictures: for keys of the cache.
 
-    A folder's pictures are not read, as this is asked for whenever a video is opened.
+    A folder's pictures are not read, because this is called whenever a video is opened.
     """
     if not path.is_dir():
         return _file_digest(path)
@@ -41,7 +41,7 @@ def _file_digest(path: Path) -> str:
 
 
 def size_and_crc(path: Path) -> list[int]:
-    """A file's bytes, and a CRC-32 of those of its blocks: quick, and against damage, not against malice."""
+    """Return [size in bytes, CRC-32 of the CRC-32s of its blocks]: fast; it finds damage, but not forgery."""
     size = path.stat().st_size
 
     def of_block(begin: int) -> int:
@@ -55,9 +55,10 @@ def size_and_crc(path: Path) -> list[int]:
 
 
 def relative_path(path: Path, folder: Path) -> str:
-    """`path` as it lies from `folder`, for files that are moved together; a link by its own name.
+    """Return `path` relative to `folder`, for files that are moved together; links are not followed.
 
-    Where a link leads, such as from the Hub's cache to one of its blobs, files have other names and belong to others.
+    The file behind a link, such as a blob in the Hub's cache, has another name and belongs to others. On Windows a
+    file on another drive keeps its absolute path.
     """
     whole = path.parent.resolve() / path.name
     try:

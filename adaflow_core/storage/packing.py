@@ -1,6 +1,6 @@
-"""What one process hands to another: pickles in a folder, in which memory maps pass as the name of their file.
+"""Passes values from one process to another as pickles in a folder; a memory map is passed as its file's name.
 
-A generator, such as one of frames, is run to its end first: the other process gets an iterator over what it gave.
+A generator, such as one of frames, is run to its end first; the other process gets an iterator over its values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles a memory map as the name of its file; one without a named file is saved beside the pickle first."""
+    """Pickles a memory map as its file's name; one without a named file is first saved in the pickle's folder."""
 
     def __init__(self, path: Path, file: Any) -> None:
         super().__init__(file)
@@ -41,7 +41,7 @@ def _reduce_generator(generator: Iterator[Any]) -> tuple[Any, ...]:
 
 
 def pack(value: object, path: Path) -> None:
-    """Write `value` for the other process; the file appears when it is complete."""
+    """Write `value` for another process; the file appears when it is complete."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         _Pickler(path, file).dump(value)

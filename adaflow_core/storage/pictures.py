@@ -1,4 +1,4 @@
-"""Which files of a folder are the pictures of a video: reading them and naming them by a digest take the same."""
+"""Finds the pictures of a video in a folder; reading the video and its digest use the same ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ def has_the_name_of_a_picture(path: Path) -> bool:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures in a folder, by name; without hidden files, such as those that macOS leaves (._1.png)."""
+    """Return the pictures in a folder, sorted by name, without hidden files, such as those of macOS (._1.png)."""
     found = (path for path in folder.iterdir() if has_the_name_of_a_picture(path) and not path.name.startswith("."))
     return sorted(path for path in found if path.is_file())

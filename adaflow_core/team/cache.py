@@ -1,4 +1,4 @@
-"""The cache of a team: one process looks and files, all of them build."""
+"""The cache of a team: the leader looks up and files entries, and all processes may build one together."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The processes of a team from outside: started, asked, watched, and ended together.
+"""Starts the processes of a team, hands calls to them, watches them, and ends them together.
 
-What one of them does, all do: each gets every call, and the leader's result is the answer. They wait for each other in
-the middle of their work, so that none can go on without the others: when one fails or ends, all are ended, and the next
-call starts them anew. What was finished is in the cache.
+Every process gets every call, and the leader's result is the answer. The processes wait for each other in the middle of
+a call, so none can go on alone: when one fails or ends, all are ended, and the next call starts new ones. Finished
+stages are in the cache.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from adaflow_core.storage.arrays import no_room
 from adaflow_core.storage.packing import pack, unpack
 from adaflow_core.team.team import Team, join, remove
 
-_GRACE = 3.0  # seconds within which the others must fail as one did, where all refuse what they were asked for
+_GRACE = 3.0  # seconds that the others have to answer after a failure or a stop: a call that one refuses, all refuse
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PATIENCE = 0.2  # seconds between looks at the stop signal
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_WATCH = 1.0  # seconds between looks at whether who started a process is still there
+_WATCH = 1.0  # seconds between looks at whether the parent process is still there
 
 
 class Server(Protocol):
-    """What a process of a team does with a call."""
+    """The function by which a process of a team carries out a call."""
 
     def __call__(self, name: str, args: Any, kwargs: dict[str, Any], report: Report | None, stop: Stop) -> object: ...
 
 
 Make = Callable[[Team], Server]
-"""A team's process makes its server by this; it must be picklable."""
+"""Makes a process's server; it must be picklable."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class _Started:
 
     @property
     def alive(self) -> bool:
-        """Whether all are there, and the folder, which the system may clear away where nothing is asked for days."""
+        """Whether all processes run and the folder exists, which the system may remove after days without a call."""
         return all(process.is_alive() for process in self.processes) and self.folder.is_dir()
 
     def end(self) -> None:
@@ -101,7 +101,7 @@ class _Answers:
 
 @dataclass
 class Processes:
-    """A team of `size` processes, started by the first call; `make` makes in each what answers calls."""
+    """A team of `size` processes, started by the first call; `make` makes the server in each of them."""
 
     make: Make
     size: int
@@ -109,13 +109,16 @@ class Processes:
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def call(self, name: str, args: Any, kwargs: dict[str, Any], report: Report | None, stop: Stop | None) -> Any:
-        """What the leader's server answers. Raises what it raises, AdaFlowError where a process ends, `Stopped`."""
+        """Return what the leader's server returns, or raise what it raises.
+
+        Raises AdaFlowError if a process ends, `Stopped` after `stop`.
+        """
         stop = stop or (lambda: False)
         while not self._turn.acquire(timeout=_PATIENCE):
             if stop():
                 raise Stopped
         try:
-            if self._started is not None and not self._started.alive:  # between two calls: nothing is lost by it
+            if self._started is not None and not self._started.alive:  # between two calls nothing is lost
                 self.close()
             started = self._started = self._started or _start(self.make, self.size)
             return self._ask(started, name, args, kwargs, report, stop)
@@ -124,7 +127,7 @@ class Processes:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is being answered, whose end the next one waits for."""
+        """Whether a call is being answered; the next one waits for its end."""
         return self._turn.locked()
 
     def close(self) -> None:
@@ -212,11 +215,11 @@ def _ended(started: _Started, rank: int, stop: Stop) -> AdaFlowError | Stopped:
 
 @contextmanager
 def _handing_over() -> Iterator[None]:
-    """Says where a file that one process writes for another finds no room."""
+    """Turn a full disk into an AdaFlowError, while one process writes a file for another."""
     try:
         yield
     except OSError as problem:
-        if problem.errno not in _FULL:  # such as one of a generator of frames
+        if problem.errno not in _FULL:  # e.g. from a generator of frames that reads files
             raise
         raise no_room(problem) from problem
 
@@ -265,9 +268,9 @@ def _start(make: Make, size: int) -> _Started:
 
 
 def _serve(make: Make, rank: int, size: int, folder: Path, pipe: Connection, stopping: Any) -> None:
-    """What a process of the team runs: it answers each call with None or the exception; the result is in a file."""
+    """Run a process of the team: answer each call with None or an exception; the leader writes the result to a file."""
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
-    # They are all of this machine: no name of it is asked for.
+    # All processes are on this machine: without this, Gloo looks up the machine's name, which may fail.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     _ignore_signals()
     server: Server | None = None
@@ -275,25 +278,25 @@ def _serve(make: Make, rank: int, size: int, folder: Path, pipe: Connection, sto
         try:
             order: Path = pipe.recv()
         except EOFError:
-            return  # whoever started it has ended
+            return  # the parent has ended
         answer: BaseException | None = None
         try:
             server = server or make(join(rank, size, folder))
             name, args, kwargs = cast("tuple[str, Any, dict[str, Any]]", unpack(order / "task"))
-            # Kept until the next call: the files of its arrays, which are handed over by name, go with them.
+            # Kept until the next call: the files of its arrays, whose names are handed over, are removed with them.
             result = server(name, args, kwargs, pipe.send if rank == 0 else None, stopping.is_set)
             if rank == 0:
                 with _handing_over():
                     pack(result, order / "result")
         except (AdaFlowError, Stopped) as expected:
             answer = expected
-        except Exception as problem:  # it may not be picklable
+        except Exception as problem:  # as text: the exception may not be picklable
             answer = RuntimeError("".join(traceback.format_exception(problem)))
         pipe.send(answer)
 
 
 def _end_with_parent(folder: Path) -> None:
-    """Ends this process when the one that asks is gone, whatever it waits for: the others of its team, for days."""
+    """End this process once its parent is gone, even while it waits for the others of its team."""
     parent = parent_process()
     assert parent is not None
     # Processes that the parent forked keep its sentinel open; Windows has no other sign.

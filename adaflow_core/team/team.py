@@ -1,4 +1,4 @@
-"""What the processes of a team share out, exchange and wait for. Every one runs the same program on the same film.
+"""How the processes of a team divide work, exchange results and wait for each other; all run the same program.
 
 Work on frames is parted by `own`; what each then holds of it goes to the others by `gather`, or lies in files that all
 of them map. What is computed once is computed by the leader (`lead`). All processes are of one machine.
@@ -25,20 +25,21 @@ from torch import Tensor
 from adaflow_core.storage.arrays import allocated, no_room, scratch
 
 T = TypeVar("T")
-# No process waits in vain: one that ends takes the others with it (`Processes`). A leader may decode an hour's video.
+# A process that ends takes the others with it (`Processes`), so a long wait is never for one that is gone; the leader
+# may decode an hour's video meanwhile.
 _LONGEST_WAIT = timedelta(days=2)
-_leading = threading.local()  # `.depth`: of how many `lead`s this thread is in the middle
+_leading = threading.local()  # `.depth`: how many nested `lead` calls this thread is in
 
 
 @dataclass(frozen=True)
 class Team:
-    """This process's place among `size` that were started together; alone, nothing here waits or copies."""
+    """This process's rank in a team of `size` processes; in a team of one, nothing here waits or copies."""
 
     rank: int = 0
     size: int = 1
-    folder: Path | None = None  # for files that all of them see
-    group: Any = None  # through which they exchange; None: the one that all their GPUs are in
-    aside: Any = None  # another one, of processors alone
+    folder: Path | None = None  # shared by all processes, for files
+    group: Any = None  # the process group for exchanges; None: the default one, which has the GPUs
+    aside: Any = None  # a second process group, for CPU tensors only
 
     @property
     def leads(self) -> bool:
@@ -46,31 +47,31 @@ class Team:
 
     @property
     def beside(self) -> Team:
-        """The same for a thread beside the others' work, whose exchanges must not get between theirs."""
+        """The same team with a group of its own for a second thread: the exchanges of two threads must not mix."""
         return replace(self, group=self.aside)
 
     def own(self, count: int, rows: int = 1) -> slice:
-        """This process's part of range(count), in whole passes of `rows` but for the last one.
+        """Return this process's part of range(count), in whole passes of `rows` except for the last pass.
 
-        Parts are in the order of ranks, the first ones longer by at most a pass.
+        Parts follow the order of ranks; the first ones may be longer by one pass.
         """
         each, more = divmod(-(-count // rows), self.size)
         start = self.rank * each + min(self.rank, more)
         return slice(min(count, rows * start), min(count, rows * (start + each + (self.rank < more))))
 
     def most(self, count: int, rows: int = 1) -> int:
-        """How large the largest part of range(count) is, which is the leader's."""
+        """Return the length of the largest part of range(count), which is the leader's."""
         part = replace(self, rank=0).own(count, rows)
         return part.stop - part.start
 
     def wait(self) -> None:
-        """Until all processes are here: what each has written to files is there for the others."""
+        """Wait for all processes to get here; afterwards each sees what the others wrote to files before."""
         if self.size > 1:
             self._check_all_are_here()
             dist.all_reduce(torch.zeros(1), group=self.group)
 
     def agree(self, value: T) -> T:
-        """The leader's value; what the others give is not looked at. For small things."""
+        """Return the leader's `value` in every process; the others' is ignored. It is pickled, so keep it small."""
         if self.size == 1:
             return value
         self._check_all_are_here()
@@ -80,7 +81,7 @@ class Team:
         return found
 
     def lead(self, work: Callable[[], T]) -> T:
-        """`work` done by the leader, its result or its exception given to all."""
+        """Run `work` in the leader alone; every process returns its result, or raises its exception."""
         if self.size == 1:
             return work()
         result: Any = None
@@ -101,12 +102,12 @@ class Team:
 
     @staticmethod
     def _check_all_are_here() -> None:
-        """RuntimeError within `lead`, where the others would be waited for in vain."""
+        """Raise RuntimeError within `lead`, where the others take no part and an exchange would never end."""
         if _depth():
             raise RuntimeError("what the leader does alone asks for the other processes: let all of them do it")
 
     def gather(self, own: Tensor, count: int, rows: int = 1) -> Tensor:
-        """[own(count, rows), ...] of every process -> [count, ...], on the same device."""
+        """Concatenate every process's [own(count, rows), ...] to [count, ...], on the device of `own`."""
         if self.size == 1:
             return own
         self._check_all_are_here()
@@ -121,13 +122,15 @@ class Team:
         return torch.cat([everyones[rank * most :][: part.stop - part.start] for rank, part in enumerate(parts)])
 
     def exchange(self, x: Tensor, places: Tensor, rows: int = 1) -> None:
-        """What each process has made of its own part of `x[places]` goes to all, into theirs; `places` [F] int64, as
-        x on its device."""
+        """Give every process the others' parts of `x[places]`, in place; each has computed `own(F, rows)` of them.
+
+        `places`: [F] int64, on the device of `x`.
+        """
         if self.size > 1:
             x[places] = self.gather(x[places[self.own(len(places), rows)]], len(places), rows)
 
     def array(self, path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-        """A new .npy file, as `allocated` makes it, that every process can write to."""
+        """Make a .npy file of uninitialised values, as `allocated` does, and map it for writing in every process."""
         if self.size == 1:
             return allocated(path, dtype, shape)
         self.lead(lambda: allocated(path, dtype, shape).shape)
@@ -135,9 +138,10 @@ class Team:
         return found
 
     def scratch(self, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-        """An uninitialised array that every process can write to, in a file that goes with the leader's array.
+        """Return an uninitialised array that every process can write to.
 
-        `Processes` removes the file of one that outlives the call. Raises AdaFlowError where the disk is full.
+        Its file is removed with the leader's array, or by `Processes` after the call. Raises AdaFlowError if the disk
+        is full.
         """
         if self.folder is None:
             return scratch(dtype, shape)
@@ -146,7 +150,7 @@ class Team:
             out = self.array(file, dtype, shape)
         except OSError as problem:
             raise no_room(problem, math.prod(shape) * np.dtype(dtype).itemsize) from problem
-        self.wait()  # from here on all have it, and need no file
+        self.wait()  # all have mapped the file now, so its name is needed no more
         if self.leads:
             weakref.finalize(out, remove, file)
         return out
@@ -156,7 +160,7 @@ ALONE = Team()
 
 
 def remove(file: Path) -> None:
-    """Memory maps of the file stay readable; Windows, which would not have that, leaves it."""
+    """Remove a file whose memory maps may be in use: they stay readable. On Windows such a file stays."""
     with suppress(OSError):
         file.unlink()
 
@@ -166,7 +170,7 @@ def _depth() -> int:
 
 
 def join(rank: int, size: int, folder: Path) -> Team:
-    """Meets the other processes of a team in `folder`, which must be empty and the same for all; waits for them."""
+    """Wait for the other processes and return this one's `Team`; `folder` must be empty, and the same for all."""
     group = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     meeting = (folder / "meeting").resolve().as_uri()
     dist.init_process_group(group, init_method=meeting, rank=rank, world_size=size, timeout=_LONGEST_WAIT)

@@ -14,11 +14,12 @@ from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 
 from adaflow_core.progress import Monitor
-from adaflow_core.video.coded.container import OPTIONS
+from adaflow_core.video.coded.container import OPTIONS, index_in_front
 
 # Copied packet by packet, as every browser plays them in an mp4; anything else becomes AAC.
 _COPIED = ("aac", "mp3")
 _AAC_FRAME = 1024  # samples
+_PACKETS = 100  # a second, at most: AAC of 96 kHz has 94
 _EARLIER = 2  # seconds; sound may lie in front of the pictures that it goes with
 
 
@@ -72,7 +73,7 @@ def _mux(
     with (
         _opened(source, begin) as sounding,
         av.open(str(video.resolve())) as silent,
-        av.open(str(out.resolve()), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+        av.open(str(out.resolve()), "w", format="mp4", options=_options(silent, sounding, length)) as container,
     ):
         container.metadata.update(silent.metadata)
         stream = container.add_stream_from_template(silent.streams.video[0])
@@ -93,6 +94,14 @@ def _mux(
             monitor.check()
             container.mux(packet)
     return sounds
+
+
+def _options(silent: InputContainer, sounding: InputContainer, length: Fraction) -> dict[str, str]:
+    """Of the file with both; the sound may be longer than its header says by another such film."""
+    seconds = min(
+        float(length), 2 * (sounding.duration or 0) / av.time_base + float(silent.duration or 0) / av.time_base
+    )
+    return index_in_front(silent.size, silent.streams.video[0].frames + round(_PACKETS * seconds))
 
 
 def _copied(

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,6 +53,15 @@ def check_source(path: Path) -> None:
     except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be entered, "\0"
         reason = getattr(error, "strerror", None) or error
         raise AdaFlowError(f"{str(path)[:200]!r} cannot be opened ({reason}); check the path") from error
+
+
+class Decoded(NamedTuple):
+    """A frame of a file."""
+
+    number: int  # in the file
+    time: float | None  # seconds after the file's first frame at which it is shown; None: not known
+    duration: float | None  # seconds
+    picture: np.ndarray  # [h, w, 3] uint8
 
 
 class Decoder:
@@ -108,22 +117,24 @@ class Decoder:
 
     def frames(
         self, size: tuple[int, int], begin: int, count: int, *, whole: bool = False, ground: int = LIGHT
-    ) -> Iterator[tuple[float | None, float | None, np.ndarray]]:
-        """Up to `count` frames [h, w, 3] uint8 from number `begin` on, upright, at `size` (width, height).
+    ) -> Iterator[Decoded]:
+        """The frames `begin` to `begin + count` - 1 that can be read, upright, at `size` (width, height).
 
-        With each the seconds after the file's first frame at which it is shown, and its duration, where known.
         `whole`: AdaFlowError where one of them cannot be read, which otherwise is left out. `ground`: the level of
         0..255 over which transparent ones are laid.
         """
         self._ask("frames", size=size, begin=begin, count=count, whole=whole, ground=ground)
-        read = 0
+        read, last = 0, begin - 1
         for answer, picture in self._pictures(size, count):
-            read += 1
+            number = answer.get("number")
+            if not isinstance(number, int) or not max(begin, last) <= number < begin + count:
+                raise self._broken()
+            read, last = read + 1, number
             time, duration = (
                 value if isinstance(value := answer.get(name), float) and math.isfinite(value) else None
                 for name in ("time", "duration")
             )
-            yield time, duration, picture
+            yield Decoded(number, time, duration, picture)
         if whole and read < count:
             raise AdaFlowError(f"{self.path.name} is damaged: its frame {begin + read} cannot be read; export it again")
 

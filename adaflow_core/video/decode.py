@@ -26,7 +26,7 @@ from adaflow_core.storage.arrays import Frames
 from adaflow_core.video.client import Decoder
 from adaflow_core.video.types import LIGHT, MAX_SIDE, Video, VideoInfo, check_size, working_size
 
-DECODING = 3  # changes whenever other frames are made of the same file: a part of what cached ones are known by
+DECODING = 4  # changes whenever other frames are made of the same file: a part of what cached ones are known by
 _CHUNK = 8  # frames between two looks at the stop signal
 _CLOSEST = 0.001  # seconds between two frames; those that are closer are moved apart
 _EVEN = 0.005  # seconds by which frames may be off an even rate: clocks of whole milliseconds are
@@ -54,8 +54,9 @@ def decode_video(
     """
     frames, size = checked_range(frames), checked_size(size)
     path, monitor = Path(path), monitor or Monitor()
+    numbers: list[int] = []
     times: list[float | None] = []
-    durations: list[float | None] = []
+    duration: float | None = None
     with Decoder(path, monitor) as decoder:
         info = decoder.probe()
         if isinstance(size, int):
@@ -67,23 +68,28 @@ def decode_video(
         store = Frames(out, (size[1], size[0], 3), end - begin)
         hasher = blake2b(digest_size=16)
         with store, monitor.stage("decode", end - begin) as stage:
-            for time, duration, frame in decoder.frames(size, begin, end - begin):
-                store.append(frame)
-                times.append(time)
-                durations.append(duration)
-                hasher.update(frame.data)
+            for decoded in decoder.frames(size, begin, end - begin):
+                store.append(decoded.picture)
+                numbers.append(decoded.number)
+                times.append(decoded.time)
+                duration = decoded.duration
+                hasher.update(decoded.picture.data)
                 if store.length % _CHUNK == 0:
                     stage.advance(_CHUNK)
             if store.length % _CHUNK:
                 stage.advance(store.length % _CHUNK)
             if not store.length:
-                raise AdaFlowError(f"{path.name} ends before frame {begin}; choose an earlier range")
+                raise AdaFlowError(
+                    f"no frame from {begin} to {end - 1} of {path.name} can be read; choose another range"
+                )
             pixels = store.finish()
     if len(pixels) < end - begin:  # the container lists more: it is damaged, or cut short
         notes.append(f"{path.name} is damaged: {len(pixels)} of {end - begin} frames could be read")
     digest = _digest(hasher, pixels.shape, rate)
-    uneven = _uneven_times(times, durations[-1], rate, begin)
-    return Video(pixels, rate, digest, path, begin, uneven, tuple(notes), info.transfer)
+    first = numbers[0]
+    uneven = _uneven_times(times, duration, rate, first)
+    apart = tuple(numbers) if numbers[-1] - first >= len(numbers) else None
+    return Video(pixels, rate, digest, path, first, uneven, tuple(notes), info.transfer, numbers=apart)
 
 
 def _uneven_times(

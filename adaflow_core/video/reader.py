@@ -27,8 +27,9 @@ from adaflow_core.video.types import VideoInfo
 
 
 def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Generator[av.VideoFrame, None, None]:
-    """Decoded frames from number `begin` on, in the order of display."""
-    stamps = index.by_stamps().times
+    """Decoded frames from number `begin` on, in the order of display; those that cannot be decoded are left out."""
+    by_stamps = index.by_stamps()
+    stamps = by_stamps.times
     if begin and stamps is not None and not index.counted:
         first = int(stamps[begin])
         offset = next((offset for time, offset in reversed(index.keys) if time <= first), None)
@@ -48,7 +49,17 @@ def frames_from(path: Path, index: Index, begin: int, monitor: Monitor) -> Gener
         if stamps is not None:  # what a decoder makes of frames before the first key frame is broken
             earliest = int(stamps[0])
             frames = (frame for frame in frames if frame.pts is None or frame.pts >= earliest)
-        yield from _as_shown(islice(frames, begin, None), index, begin)
+        left = islice(frames, begin, None) if index.counted else _numbered_from(begin, frames, by_stamps)
+        yield from _as_shown(left, index, begin)
+
+
+def _numbered_from(begin: int, frames: Iterator[av.VideoFrame], index: Index) -> Iterator[av.VideoFrame]:
+    """The frames whose number in the file is `begin` or more: to count them is not enough where some are missing."""
+    number = -1
+    for frame in frames:
+        number = index.number_of(frame, number + 1)
+        if number >= begin:
+            yield frame
 
 
 def _as_shown(frames: Iterator[av.VideoFrame], index: Index, begin: int) -> Iterator[av.VideoFrame]:

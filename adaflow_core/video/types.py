@@ -48,6 +48,8 @@ class Video:
     transfer: int = 1  # as in `VideoInfo`
     file_digest: str = ""  # of the file's content when its frames were read
     part_of: tuple[Video, int] | None = None  # the video that these are frames of, and the first of them there
+    # Index in `source` of each frame [T], where some between them could not be read; None: there is none missing.
+    numbers: tuple[int, ...] | None = None
 
     def part(self, start: int, end: int) -> Video:
         """Its frames from `start` on, `end` not included, as a video of their own."""
@@ -59,13 +61,23 @@ class Video:
             self,
             frames=self.frames[start:end],
             digest=hashlib.blake2b(name.encode(), digest_size=16).hexdigest(),
-            start=self.start + start,
+            start=self.number(start),
             times=None if self.times is None else self.times[start : end + 1],
             part_of=(whole, first + start),
+            numbers=None if self.numbers is None else self.numbers[start:end],
         )
 
     def __len__(self) -> int:
         return int(self.frames.shape[0])
+
+    @property
+    def has_other_numbers(self) -> bool:
+        """Whether its file counts these frames otherwise than from 0 on one after another."""
+        return bool(self.start or self.numbers)
+
+    def number(self, frame: int) -> int:
+        """Index in `source` of one of these frames."""
+        return self.start + frame if self.numbers is None else self.numbers[frame]
 
     def seconds(self, frame: int) -> float:
         """When a frame begins after the source's first; that of number T is the end of the last."""
@@ -78,11 +90,11 @@ class Video:
     def stamp(self, frame: int) -> str:
         """When a frame is, and its number, as settings take them: "1.20 s, frame 24".
 
-        Of a range of a file's frames both count from its first; the file's own stand beside them, as in
+        Of a part of a file's frames both count from its first; the file's own stand beside them, as in
         "0.20 s (1.20 s), frame 4 (24)".
         """
-        number = int(frame)
-        in_file = (f" ({self.seconds(number):.2f} s)", f" ({self.start + number})") if self.start else ("", "")
+        number, apart = int(frame), self.has_other_numbers
+        in_file = (f" ({self.seconds(number):.2f} s)", f" ({self.number(number)})") if apart else ("", "")
         return f"{self.seconds_in(number):.2f} s{in_file[0]}, frame {number}{in_file[1]}"
 
     @property

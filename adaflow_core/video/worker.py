@@ -77,9 +77,10 @@ class Source:
         )  # fmt: skip
 
     def frames(self, size: list[int], begin: int, count: int, whole: bool, ground: int) -> None:
-        """Up to `count` frames [h, w, 3] from number `begin` on with time and duration, then an answer without one.
+        """Those of `count` frames [h, w, 3] from number `begin` on that can be decoded, then an answer without one.
 
-        `whole`: none from the first on that cannot be decoded. `ground`: the level under transparent ones.
+        With each its number, time and duration. `whole`: none from the first on that cannot be decoded. `ground`: the
+        level under transparent ones.
         """
         from av.video.reformatter import VideoReformatter
 
@@ -89,12 +90,15 @@ class Source:
         scaler, width, height = VideoReformatter(), *size
         laid = {"ground": ground} if self._of_pictures else {}  # frames of a video stay transparent until `upright_rgb`
         with closing(self._reader.frames_from(self.path, self.index, begin, self.monitor, **laid)) as source:
-            for number, frame in enumerate(islice(progressive(source), count), begin):
-                if whole and self.index.misses(number, frame):
+            number = begin - 1
+            for frame in islice(progressive(source), count):
+                before, number = number, self.index.number_of(frame, number + 1)
+                if number >= begin + count or (whole and number > before + 1):
                     break
                 picture = upright_rgb(frame, (width, height), scaler, ground)
                 time = None if frame.time is None else frame.time - self.index.first
-                self.answers.send(picture.tobytes(), frame=True, time=time, duration=self.index.seconds_of(frame))
+                duration = self.index.seconds_of(frame)
+                self.answers.send(picture.tobytes(), frame=True, number=number, time=time, duration=duration)
         self.answers.send(frame=False)
 
     def thumbnails(self, count: int, size: list[int]) -> None:
@@ -134,19 +138,22 @@ class Source:
 
         from adaflow_core.video.pixels import upright_rgb
 
-        scaler, width, height = VideoReformatter(), *size
+        scaler, width, height, index = VideoReformatter(), *size, self.index.by_stamps()
         with ExitStack() as readers:
-            at = -1
-            for number in spread(self.index.length, count):
-                if at < 0 or self.index.key_within(at, number):  # else it is as quick to read on
+            at = -1  # the last frame that was read
+            source: Iterator[Any] = iter(())
+            for number in spread(index.length, count):
+                if number <= at:  # it cannot be decoded: the one after it was shown
+                    continue
+                if at < 0 or index.key_within(at + 1, number):  # else it is as quick to read on
                     readers.close()
-                    frames = self._reader.frames_from(self.path, self.index.by_stamps(), number, self.monitor)
-                    source, at = readers.enter_context(closing(frames)), number
-                frame = next(islice(source, number - at, None), None)
-                if frame is None:
-                    break
-                yield number, upright_rgb(frame, (width, height), scaler)
-                at = number + 1
+                    frames = self._reader.frames_from(self.path, index, number, self.monitor)
+                    source, at = readers.enter_context(closing(frames)), number - 1
+                for frame in source:
+                    at = index.number_of(frame, at + 1)
+                    if at >= number:
+                        yield at, upright_rgb(frame, (width, height), scaler)
+                        break
 
     def sound(self, video: str, out: str, begin: str, length: str) -> None:
         """Writes `video` with this file's sound from `begin` seconds after its first frame on to `out`."""

@@ -17,10 +17,13 @@ from av.video.reformatter import Colorspace, Interpolation
 
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.progress import Monitor
+from adaflow_core.storage.digests import quick_digest
 from adaflow_core.video.client import Decoder
+from adaflow_core.video.coded.container import index_in_front
 from adaflow_core.video.pixels import FILTER
 
 _CHUNK = 8  # frames between two looks at the stop signal
+_PIXELS = 4  # in a byte of a film that is hard to compress
 _CLOCK = 90_000  # ticks a second in which uneven times are written
 
 
@@ -69,29 +72,34 @@ def write_video(
     fps: Fraction,
     *,
     audio_from: Path | None = None,
+    audio_digest: str = "",
     start: int = 0,
     times: Sequence[float] | None = None,
     transfer: int = 1,
     metadata: Mapping[str, str] | None = None,
     monitor: Monitor | None = None,
 ) -> Path:
-    """H.264 (yuv420p, BT.709, faststart) with the sound of `audio_from` from its frame `start` on.
+    """H.264 (yuv420p, BT.709, its index in front) with the sound of `audio_from` from its frame `start` on.
 
     The file appears under its name only when it is complete. A side of odd length gains one row or column, which
     yuv420p needs. `times` [T + 1] and `transfer`: as in `Video`. `metadata`: mp4's keys title, artist, comment,
-    description. Where the sound is lost, the `monitor` is told, else there is a warning.
+    description. `audio_digest`: `quick_digest` of `audio_from` when `frames` were edited; where the file has another by
+    now, its sound is left out. Where the sound is lost, the `monitor` is told, else there is a warning.
     """
     told, path, monitor = monitor is not None, check_output(path, audio_from), monitor or Monitor()
     real = path.resolve()  # absolute, so that FFmpeg takes no part of a name for a protocol
     part, sounding = (real.with_name(f".{uuid.uuid4().hex}.mp4") for _ in range(2))
     try:
-        with av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        options = index_in_front(np.prod(frames.shape[:3]) / _PIXELS, frames.shape[0])
+        with av.open(str(part), "w", format="mp4", options=options) as container:
             container.metadata.update(metadata or {})
             _encode(container, frames, fps, times, transfer, monitor)
         begin, length = Fraction(start) / fps, Fraction(frames.shape[0]) / fps
         if times is not None:
             begin, length = Fraction(times[0]), Fraction(times[-1] - times[0])
-        added = audio_from is not None and _add_sound(part, audio_from, sounding, begin, length, monitor)
+        added = False
+        if audio_from is not None and _is_the_same(audio_from, audio_digest, monitor):
+            added = _add_sound(part, audio_from, sounding, begin, length, monitor)
         os.replace(sounding if added else part, real)
     except (OSError, av.FFmpegError) as error:
         raise AdaFlowError(f"cannot write {path} ({error.strerror}); free space or choose another folder") from error
@@ -102,6 +110,17 @@ def write_video(
         for sentence in monitor.notes:
             warnings.warn(sentence, stacklevel=2)
     return path
+
+
+def _is_the_same(source: Path, digest: str, monitor: Monitor) -> bool:
+    """Whether a file is the one with `digest`, as far as that is known; of another one there is a note."""
+    try:
+        if not digest or not source.is_file() or quick_digest(source) == digest:
+            return True
+    except OSError:
+        return True  # `_add_sound` says that it cannot be read
+    monitor.note(f"{source} is not what it was when the edit was planned; written without its sound")
+    return False
 
 
 def _add_sound(video: Path, source: Path, out: Path, begin: Fraction, length: Fraction, monitor: Monitor) -> bool:

@@ -172,7 +172,7 @@ def measure_speed(size: tuple[int, int], count: int, share: float) -> dict[str, 
         made = FullSize(video, edited, size, Monitor())
         with Decoder(file) as decoder:
             decoding = rate_of(decoder.frames(size, 0, count), count)
-            few = [picture for _, _, picture in decoder.frames(size, 0, 8)]
+            few = [picture for *_, picture in decoder.frames(size, 0, 8)]
         laying = rate_of((lay_over(few[t], video.frames[t], edited[t]) for t in range(len(few))), len(few))
         began = time.perf_counter()
         write_video(out, np.stack(few * 3), Fraction(24))

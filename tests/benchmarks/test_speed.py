@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaflow_core.config import PRESETS, EditConfig, ModelProfile, PlanConfig, resolve_edit
+from adaflow_core.config import PRESETS, FilledEdit, ModelProfile, PlanConfig, resolve_edit
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.progress import Progress
 from adaflow_core.types import Correspondence, EditLayout, Grid, Slimming
@@ -63,7 +63,7 @@ def test_the_paper_settings_need_what_is_known_of_them(sd21: Backbone) -> None:
 
 def test_guidance_and_the_source_count_as_passes(sd21: Backbone) -> None:
     passes = Passes(whole=100, until_conv=40, until_features=70, propagated=60, encode=5, decode=7)
-    plain = EditConfig(
+    plain = FilledEdit(
         steps=10, inversion_steps=20, guidance=1.0, guided_from=0.0, guided=1.0, injection_attention=0.0,
         injection_conv=0.5, fidelity=0.0, tolerance=0.0, propagation="output", detail=0.0, agreements=0,
     )  # fmt: skip

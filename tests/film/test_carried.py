@@ -210,8 +210,11 @@ def test_where_the_edit_takes_place_is_found_in_the_same_frames(tmp_path: Path) 
     plan = engine.plan(pair.source, PlanConfig(source_prompt=pair.source_prompt, keyframes_at="2"))
     mask = engine.place(plan, pair.prompt, config=config, progress=seen.append).mask
     assert mask is not None and len(mask) == 5
-    assert next(p.total for p in seen if p.stage == "place") == 3
-    np.testing.assert_allclose(mask[[1, 3]], (mask[[0, 2]] + mask[[2, 4]]) / 2, atol=1e-6)  # of those around
+    looked_at = next(p.total for p in seen if p.stage == "place")
     seen.clear()
-    assert engine.edit(plan, pair.prompt, config, progress=seen.append).report["edited"] == [0, 2, 4]
-    assert "place" not in {p.stage for p in seen}, "the edit takes what was found"
+    edited = engine.edit(plan, pair.prompt, config, progress=seen.append).report["edited"]
+    assert len(edited) == looked_at < 5 and "place" not in {p.stage for p in seen}, "the edit takes what was found"
+    (carried,) = set(range(5)) - set(edited)
+    between = (mask[carried - 1] + mask[carried + 1]) / 2
+    assert not np.array_equal(mask[carried - 1], mask[carried + 1])
+    np.testing.assert_allclose(mask[carried], between, atol=1e-6)

@@ -16,12 +16,14 @@ from PIL import Image
 from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.config.saved import JSON_BYTES
+from adaflow_core.engine.projects import with_over
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.film.project import Project, open_project, takes_added
 from adaflow_core.film.timeline import PromptRange
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.hub.client import is_file_id
 from adaflow_core.model.loading import model_folder
+from adaflow_core.picture.region import Region
 from adaflow_core.video import from_frames
 
 PROMPTS = ({"frames": [0, 12], "prompt": "a blue ball"},)
@@ -193,6 +195,11 @@ def test_what_could_not_be_opened_again_is_not_written(project: Path) -> None:
     with pytest.raises(AdaFlowError, match=r"would have 65 MiB .* 64 MiB are the most; give fewer pictures"):
         large.save(project)
     assert project.read_bytes() == before and list(project.parent.iterdir()) == [project]
+    masks = np.zeros((12, 64, 64), bool)
+    masks[:, 16:32, 16:32] = True
+    with pytest.raises(AdaFlowError, match=r"the masks of all frames are too large for a project; write them as a vid"):
+        with_over(found, Region(masks=masks), None, project.parent)
+    assert with_over(found, Region({0: masks[0]}), None, project.parent).region is not None
     room = JSON_BYTES - len(before)
     replace(found, rest=found.rest | {"note": "mine" + "A" * room}).save(project)
     assert project.stat().st_size == JSON_BYTES and len(open_project(project).rest["note"]) == room + 4

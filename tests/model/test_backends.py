@@ -76,10 +76,13 @@ def test_half_precision_on_a_cpu_only_where_the_processor_has_it(
     assert pick_dtype("auto", torch.device("mps")) == torch.float32
 
 
-def test_xformers_that_cannot_run_is_replaced_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("said", "warning"), [(["no kernel\nof many"], r"\(no kernel\)"), ([], "NotImplementedError")])
+def test_xformers_that_cannot_run_is_replaced_with_a_word(
+    said: list[str], warning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> Tensor:
-        raise RuntimeError("no kernel")
+        raise NotImplementedError(*said)
 
     monkeypatch.setattr(attend, "attend_xformers", broken)
-    with pytest.warns(UserWarning, match="no kernel"):
+    with pytest.warns(UserWarning, match=warning):
         assert pick_attention("xformers", CPU, torch.float32) is attend_sdpa

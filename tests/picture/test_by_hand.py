@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ from adaflow_core.picture.region.carry import Source
 from adaflow_core.progress import Monitor, Progress, in_threads
 from adaflow_core.report.export import edit_command
 from adaflow_core.storage.cache import Cache
+from adaflow_core.storage.digests import quick_digest
 from adaflow_core.types import Plan
+from adaflow_core.video.decode import decode_video
+from adaflow_core.video.write import write_video
 from helpers.plans import small_plan
 
 QUICK = EditConfig(steps=2, smoothing=0.0)
@@ -305,14 +309,43 @@ def test_what_a_jpeg_file_misses_is_not_changed_by_hand(tmp_path: Path) -> None:
     Image.fromarray(frame).save(file, quality=75)
     assert Given(0, frame, np.asarray(Image.open(file))).changed.mean() > 0.2
     with pytest.raises(AdaFlowError, match="as they were"):
-        changed_region(plan, ByHand({0: file}))
+        changed_region(plan, read_pictures(ByHand({0: file}), plan.video))
     painted = frame.copy()
     painted[box] = (255, 0, 255)
     Image.fromarray(painted).save(file, quality=75)
-    region = changed_region(plan, ByHand({0: file}))
+    region = changed_region(plan, read_pictures(ByHand({0: file}), plan.video))
     assert region is not None
     mask = region.painted[0]
     assert mask[box].all() and mask.mean() < 0.05, "16 of 128 pixels each way are 0.016"
+
+
+@pytest.mark.parametrize("name", ["hand.png", "hand.jpg"])
+def test_what_making_a_picture_smaller_changes_is_not_changed_by_hand(name: str, tmp_path: Path) -> None:
+    """A frame is grabbed from the video's file at its own size, painted in and given back."""
+    clip = write_video(tmp_path / "clip.mp4", textured(6, size=384), Fraction(12))
+    video = decode_video(clip, size=(128, 128), frames=slice(2, 6))
+    video = replace(video, file_digest=quick_digest(clip))
+    plan, own = replace(small_plan(), video=video), decode_video(clip, size=(384, 384)).frames[3]
+    painted = own.copy()
+    painted[120:168, 120:168] = (255, 0, 255)
+    for picture in (own, painted):
+        Image.fromarray(picture).save(tmp_path / name, quality=90)
+        pictures = read_pictures(ByHand({1: tmp_path / name}), video)
+        if picture is own:
+            assert (pictures[1] == video.frames[1]).all()
+    region = changed_region(plan, pictures)
+    assert region is not None
+    box, mask = np.s_[40:56, 40:56], region.painted[1]
+    assert mask[box].all() and mask.mean() < 0.05, "16 of 128 pixels each way are 0.016"
+    assert (pictures[1][64:] == video.frames[1][64:]).all()
+
+    clip.write_bytes(clip.read_bytes() + b"0")
+    monitor = Monitor()
+    assert (read_pictures(ByHand({1: painted}), video, monitor)[1][64:] != video.frames[1][64:]).any()
+    assert (
+        "is not what it was when the edit was planned, so what scaling does to the picture of frame 1 may"
+        in monitor.notes[0]
+    )
 
 
 @pytest.mark.parametrize(

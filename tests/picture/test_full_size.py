@@ -19,7 +19,7 @@ from adaflow_core.cli.main import main
 from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.picture import full_size
-from adaflow_core.picture.enlarge import lay_over
+from adaflow_core.picture.enlarge import OFF, TILE, Grid, lay_over
 from adaflow_core.picture.full_size import FullSize, deliver_edit, source_size
 from adaflow_core.picture.region.mask import feathered
 from adaflow_core.planning.analysis import source_video
@@ -112,8 +112,11 @@ def test_a_thing_that_is_gone_leaves_no_outline() -> None:
     assert np.percentile(worst, 99.9) < 12
 
 
-@pytest.mark.parametrize("size", [(768, 432), (421, 333)])  # of which parts can be enlarged by themselves, and not
-def test_parts_are_enlarged_as_the_whole_is(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("size", "off"),
+    [((768, 432), 0), ((421, 333), 8)],  # pixels of both sizes begin together every 8 or 27 pixels, and nowhere inside
+)
+def test_parts_are_enlarged_as_the_whole_is(size: tuple[int, int], off: int, monkeypatch: pytest.MonkeyPatch) -> None:
     width, height = size
     source = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     source = cv2.GaussianBlur(source, (0, 0), 2)
@@ -126,8 +129,26 @@ def test_parts_are_enlarged_as_the_whole_is(size: tuple[int, int], monkeypatch: 
     made, bounded = lay_over(source, small, edited), lay_over(source, small, edited, bounds)
     monkeypatch.setattr("adaflow_core.picture.enlarge.TILE", 10_000)
     monkeypatch.setattr("adaflow_core.picture.enlarge.MARGIN", 64)
-    assert (lay_over(source, small, edited) == made).all()
-    assert (lay_over(source, small, edited, bounds) == bounded).all() and (bounded != made).any()
+    whole, bounded_whole = lay_over(source, small, edited), lay_over(source, small, edited, bounds)
+    for one, other in ((made, whole), (bounded, bounded_whole)):
+        apart = np.abs(one.astype(int) - other)
+        assert apart.max() <= off and apart.mean() < 0.05
+    assert (bounded != made).any()
+    rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in ((height, 128), (width, 192)))
+    outside = ((bounds == 0) & (small == edited).all(axis=-1))[rows][:, columns]
+    assert (bounded[outside] == source[outside]).all()
+
+
+@pytest.mark.parametrize(("small", "full"), [(512, 2160), (512, 2158), (512, 1078), (896, 3839), (896, 1916)])
+def test_no_tile_is_much_larger_than_it_should_be(small: int, full: int) -> None:
+    """Tiles fit a core's cache, and four frames are made at once."""
+    grid = Grid(small, full)
+    cuts = [grid.cut(tile.start, tile.stop) for tile in grid.tiles]
+    assert [cut.full.start for cut in cuts[1:]] + [full] == [cut.full.stop for cut in cuts] and cuts[0].full.start == 0
+    sides = [near.full.stop - near.full.start for near in map(grid.with_margin, cuts)]
+    assert max(sides) < 1.7 * TILE
+    for cut in cuts:
+        assert abs(cut.small.start * full / small - cut.full.start) <= OFF and cut.small.start % 2 == 0
 
 
 def planned(path: Path, tmp_path: Path, frames: slice | None = None, size: tuple[int, int] = (192, 128)) -> Video:
@@ -227,6 +248,24 @@ def test_a_source_that_is_gone_or_another_is_named(tmp_path: Path) -> None:
     with pytest.raises(AdaFlowError, match=r"gone.*working size"):
         deliver_edit(tmp_path / "out.mp4", result, video)
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_the_sound_of_a_file_that_came_in_the_sources_place_is_not_taken(tmp_path: Path) -> None:
+    source = make(tmp_path / "a.mp4", 6, size=(384, 256), audio="aac")
+    video = planned(source, tmp_path)
+    result = edit_of(video)
+
+    def sounds(path: Path) -> bool:
+        with av.open(str(path)) as container:
+            return bool(container.streams.audio)
+
+    assert sounds(deliver_edit(tmp_path / "before.mp4", result, video, "working").path)
+    make(source, 9, size=(384, 256), audio="aac")
+    written = deliver_edit(tmp_path / "after.mp4", result, video, "working")
+    assert written.notes == (f"{source} is not what it was when the edit was planned; written without its sound",)
+    assert not sounds(written.path)
+    with pytest.warns(UserWarning, match="without its sound"):
+        assert not sounds(result.save(tmp_path / "saved.mp4"))
 
 
 def test_ten_bits_come_out_as_eight_and_that_is_said(tmp_path: Path) -> None:

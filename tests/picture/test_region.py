@@ -207,6 +207,15 @@ def test_a_file_of_masks_serves_the_frames_of_a_shorter_film(tmp_path: Path) -> 
     assert [int(np.flatnonzero(mask.any(axis=0))[0]) for mask in inside] == [8 * t for t in range(4, 10)]
 
 
+def test_a_file_of_masks_goes_by_the_numbers_of_the_films_frames(tmp_path: Path) -> None:
+    """Where frames of the film could not be read, the masks of these are passed over."""
+    video = replace(from_frames(np.zeros((4, 64, 96, 3), np.uint8)), start=2, numbers=(2, 3, 6, 7))
+    inside = read_masks(with_a_bad_frame(tmp_path / "masks.mov", 12, 11), video, Monitor())
+    assert [int(np.flatnonzero(mask.any(axis=0))[0]) for mask in inside] == [16, 24, 48, 56]
+    with pytest.raises(AdaFlowError, match="has 6 frames and the video 4, as some of its file cannot be read"):
+        read_masks(with_a_bad_frame(tmp_path / "short.mov", 6, 5), video, Monitor())
+
+
 def layer(shape: tuple[int, int], level: int, path: Path) -> Path:
     """A box [20:40, 30:60] of one grey level on a picture of `shape` that is transparent beside it."""
     picture = np.full((*shape, 4), 255, np.uint8)

@@ -1,4 +1,4 @@
-"""The processes of a team: one that dies, when it is seen, and what becomes of them without the one that asks.
+"""The processes of a team: one that dies, a stop of all of them, and what becomes of them when their parent ends.
 
 In a file of its own, as every process that is started imports it.
 """

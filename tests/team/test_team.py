@@ -21,11 +21,13 @@ from adaflow_core.config import EditConfig, PlanConfig
 from adaflow_core.engine import AdaFlow
 from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.film.timeline import PromptRange, Timeline
+from adaflow_core.model import loading
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.model.loading import load_backbone
 from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import Region
 from adaflow_core.progress import Monitor, Progress, beside
+from adaflow_core.several import engine as several
 from adaflow_core.several.engine import TeamEngine
 from adaflow_core.storage.cache import Cache
 from adaflow_core.team.cache import SharedCache
@@ -195,6 +197,26 @@ def test_all_that_an_engine_does_is_asked_of_the_processes() -> None:
 def test_the_command_line_says_what_is_no_number_of_gpus(number: str) -> None:
     with pytest.raises(AdaFlowError, match=f"{number!r} is no number of GPUs"):
         parser().parse_args(["edit", str(CLIP), "--prompt", PROMPT, f"--gpus={number}"])
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("dtype", ["auto", "float16", "bfloat16", "float32"])
+def test_a_team_fetches_the_precision_that_its_processes_load(
+    dtype: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(name: str, *, half: bool, monitor: Monitor | None) -> Path:
+        fetched.append(half)
+        raise AdaFlowError("that was to be seen")
+
+    monkeypatch.setattr(loading, "multiplies_bfloat16", lambda: native)
+    for module in (loading, several):
+        monkeypatch.setattr(module, "model_folder", fetch)
+    for load in (load_backbone, TeamEngine.of):
+        with pytest.raises(AdaFlowError, match="that was to be seen"):
+            load("sd15", device="cpu", dtype=dtype)
+    assert fetched[0] == fetched[1]
 
 
 def test_a_leader_that_would_wait_in_vain_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

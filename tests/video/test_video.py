@@ -286,6 +286,39 @@ def test_a_file_cut_short_gives_what_it_has(tmp_path: Path) -> None:
     assert video.digest == decode_video(cut, size=(96, 64)).digest
 
 
+def test_frames_that_cannot_be_read_move_no_others(tmp_path: Path) -> None:
+    """A range holds the file's frames of these numbers, as far as they can be read, and says what is missing."""
+    for name, codec, pixels in (("a.mp4", "libx264", "yuv420p"), ("a.avi", "mjpeg", "yuvj420p")):
+        options = {"g": "10", "bf": "0", "sc_threshold": "0"} if codec == "libx264" else None
+        path = without_frames(make(tmp_path / name, 60, codec, pixels=pixels, options=options), 20, 30)
+        for begin, end in [(0, 60), (10, 40), (15, 25), (25, 50), (30, 40)]:
+            video = decode_video(path, size=(96, 64), frames=slice(begin, end))
+            left = [frame for frame in range(begin, end) if not 20 <= frame < 30]
+            assert [number(frame) for frame in video.frames] == left
+            assert [video.number(t) for t in range(len(video))] == left
+            assert [round(24 * video.seconds(t)) for t in range(len(video))] == left
+            assert bool(video.notes) == (len(left) < end - begin)
+        part = decode_video(path, size=(96, 64)).part(18, 30)
+        assert part.start == 18 and part.number(2) == 30
+        assert part.stamp(2) == "0.50 s (1.25 s), frame 2 (30)"
+        with pytest.raises(AdaFlowError, match=r"no frame from 20 to 29 of a\.... can be read"):
+            decode_video(path, size=(96, 64), frames=slice(20, 30))
+        numbers, pictures = thumbnails(path, 7)
+        assert numbers.tolist() == [number(picture) for picture in pictures]
+
+
+def without_frames(path: Path, begin: int, end: int) -> Path:
+    """The file with the packets of these frames destroyed."""
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    data = path.read_bytes()
+    for packet in packets[begin:end]:
+        assert data.count(packet) == 1
+        data = data.replace(packet, b"\xff" * len(packet))
+    path.write_bytes(data)
+    return path
+
+
 @pytest.mark.parametrize("rotation", [0, 180])  # decord's way; PyAV's, which knows rotation
 def test_thumbnails(rotation: int, tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", 50, options={"g": "12"}, rotation=rotation)

@@ -110,20 +110,25 @@ class FilmEvents:
         same = {name: gr.skip() for name, was in (("prompts", rows), ("takes", takes)) if getattr(fitted, name) == was}
         return fitted._replace(**same)
 
-    def split(self, rows: Rows, number: float, frame: float | None, version: float) -> RowsOutputs:
-        """Row `number` (from 0) in two, the second beginning at `frame`."""
-        row = rows[int(number)]
-        first, end = row["frames"]
+    def split(self, frames: tuple[int, int], rows: Rows, frame: float | None, version: float) -> RowsOutputs:
+        """The row of `frames` in two, the second beginning at `frame`; nothing where that row is gone."""
+        number = _number_of(rows, frames)
+        if number is None:
+            return unchanged(RowsOutputs)
+        row, (first, end) = rows[number], frames
         if frame is None or not first < int(frame) < end:
             raise refusal(f"frames {first} to {end} can be split at {first + 1} to {end - 1}")
         parts = [row | {"frames": [first, int(frame)]}, row | {"frames": [int(frame), end]}]
-        return _rows([*rows[: int(number)], *parts, *rows[int(number) + 1 :]], version)
+        return _rows([*rows[:number], *parts, *rows[number + 1 :]], version)
 
-    def merge(self, rows: Rows, number: float, version: float) -> RowsOutputs:
-        """Row `number` (from 0) and the next as one, under the first one's prompt."""
-        one, other = rows[int(number)], rows[int(number) + 1]
+    def merge(self, frames: tuple[int, int], rows: Rows, version: float) -> RowsOutputs:
+        """The row of `frames` and the next as one, under the first one's prompt; nothing where one of them is gone."""
+        number = _number_of(rows, frames)
+        if number is None or number + 1 == len(rows):
+            return unchanged(RowsOutputs)
+        one, other = rows[number], rows[number + 1]
         whole = (one if one["prompt"] else other) | {"frames": [one["frames"][0], other["frames"][1]]}
-        return _rows([*rows[: int(number)], whole, *rows[int(number) + 2 :]], version)
+        return _rows([*rows[:number], whole, *rows[number + 2 :]], version)
 
     def row_pictures(self, plan_id: str | None, row: dict[str, Any]) -> tuple[str, str]:
         """First, middle and last frame of a row as one picture, and what the row covers."""
@@ -263,6 +268,11 @@ def _frames(project: Project) -> range:
     """The frames of its video that a project edits."""
     frames = range(probe(project.video).frames)
     return frames[parse_range(project.frames)] if project.frames else frames
+
+
+def _number_of(rows: Rows, frames: tuple[int, int]) -> int | None:
+    """Which of the rows, from 0, is that of `frames`."""
+    return next((number for number, row in enumerate(rows or []) if tuple(row["frames"]) == frames), None)
 
 
 def _rows(rows: Rows, version: float) -> RowsOutputs:

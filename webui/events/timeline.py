@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -143,8 +144,9 @@ def set_by_hand(keyframes: Sequence[int], cuts: np.ndarray, frame: int, action: 
 
 def _write(stored: StoredPlan, kind: str) -> Path:
     """The file, under a name that says which video it is of; deleted by age, as uploads are."""
-    folder = Path(get_upload_folder()) / "plans" / stored.id
-    folder.mkdir(parents=True, exist_ok=True)
+    # Not by the plan's id, which is a secret: the file's address may be handed on.
+    folder = Path(get_upload_folder()) / "plans" / secrets.token_urlsafe(12)
+    folder.mkdir(parents=True)
     path = folder / f"{file_name(Path(stored.request.video).stem, 'plan')}.{kind}"
     if kind == "json":
         path.write_text(json.dumps(plan_report(stored.plan), indent=1), encoding="utf-8")

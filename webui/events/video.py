@@ -138,12 +138,16 @@ class VideoEvents:
     def uploaded(
         self, video: str | None, expected: list[str], begun: Begun, region_job_id: str, watched: Watched
     ) -> VideoOutputs:
-        """As `another_video`; and nothing is known of an upload."""
+        """As `another_video`, for an upload, or None where the video was taken away, with which its prompts go.
+
+        With an upload they stay: they may have been typed while it was on its way, or come back with a reload.
+        """
         if video and not Path(video).is_file():
             raise refusal("the video is not there any more; choose it again")
         expected += filter(None, [video])
         cleared = self.another_video(begun, region_job_id, watched)
-        return cleared._replace(examples=gr.Gallery(selected_index=None), source_prompt="", prompt="")
+        prompts = {} if video else {"source_prompt": "", "prompt": ""}
+        return cleared._replace(examples=gr.Gallery(selected_index=None), **prompts)
 
     def check_trimmed(self, video: str | None, expected: list[str]) -> None:
         """Refuses a video that the player's scissors have not made: one that the page itself shows (`expected`, of

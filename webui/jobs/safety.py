@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from adaflow_core.errors import AdaFlowError
+from adaflow_core.errors import AdaFlowError, first_line
 from adaflow_core.model.files.check import weight_files
-from adaflow_core.model.files.folder import first_line
 from adaflow_core.model.files.parts import ModelParts
 from adaflow_core.model.files.weights import check_finite, check_names, read_header
 from adaflow_core.model.hub.client import hub_folder

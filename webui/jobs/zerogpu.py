@@ -6,6 +6,7 @@ their file. The fork reports by yielding. It is stopped by a file, because an ev
 
 from __future__ import annotations
 
+import logging
 import queue
 import secrets
 import shutil
@@ -25,6 +26,7 @@ from webui.jobs.engines import Engines
 from webui.jobs.tasks import Task
 from webui.messages import without_tags
 
+logger = logging.getLogger(__name__)
 _Fork = Callable[[Path, bool, float], Iterator[Progress | None]]
 _engines: dict[tuple[bool, str], Engines] = {}  # of the forked process, which may be used for several calls
 
@@ -84,7 +86,8 @@ def _run_task(order: Path, public: bool, report: Report) -> None:
         result = task.run(engines, report, (order / "stop").exists)
     except (AdaFlowError, Stopped) as expected:
         result = expected
-    except Exception as problem:  # it may not be picklable
+    except Exception as problem:  # it may not be picklable, and loses its traceback on the way
+        logger.exception("a task failed in its fork")
         result = RuntimeError(f"{type(problem).__name__}: {problem}")
     pack(result, order / "result")
 

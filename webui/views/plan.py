@@ -70,7 +70,6 @@ def frame_view(plan: Plan, frame: int) -> tuple[Picture, str]:
     """A frame overlaid with its similarity to its keyframe, and a sentence on it."""
     frame = min(max(frame, 0), len(plan.video) - 1)
     heat = plan.heat[frame].astype(np.float32).reshape(plan.heat_grid)
-    low, high = float(np.percentile(plan.heat.astype(np.float32), 1)), float(plan.heat.max())
     segment = int(plan.segments.segment_of()[frame])
     keyframe = int(plan.segments.keyframes[segment])
     sentence = f"{plan.video.stamp(frame)}: mean similarity {plan.similarity[frame]:.2f}, worst window "
@@ -79,7 +78,7 @@ def frame_view(plan: Plan, frame: int) -> tuple[Picture, str]:
         sentence += "It is a keyframe."
     else:
         sentence += f"Its keyframe is at {plan.video.stamp(keyframe)}. {shares_sentence(plan, frame)}"
-    return score_heatmap(np.asarray(plan.video.frames[frame]), heat, low, high), sentence
+    return score_heatmap(np.asarray(plan.video.frames[frame]), heat, *plan.heat_range), sentence
 
 
 def match_items(plan: Plan, frame: int, x: float, y: float) -> tuple[list[Item], str]:

@@ -17,7 +17,7 @@ from webui.views import labels
 from webui.wiring.shared import PRIVATE, Events, Steps, plan_first, when_plan_changes
 
 # What is typed into a row.
-_SET_PROMPT = "(rows, text) => [rows.map((row, i) => i === %d ? { ...row, prompt: text } : row)]"
+_SET_PROMPT = "(rows, text) => [rows.map((row) => `${row.frames}` === '%d,%d' ? { ...row, prompt: text } : row)]"
 
 
 def connect_rows(events: Events, steps: Steps) -> None:
@@ -85,10 +85,10 @@ def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows,
                     join = gr.Button("Merge with the next", size="sm", min_width=120,
                                      visible=number + 1 < len(prompts))  # fmt: skip
         # In the browser, so that what is typed is there with the next click.
-        box.change(None, [edit.prompts, box], edit.prompts, js=_SET_PROMPT % number, **PRIVATE)
-        which = gr.Number(number, visible=False)
-        cut.click(film.split, [edit.prompts, which, at, edit.prompts_version], rows, **PRIVATE)
-        join.click(film.merge, [edit.prompts, which, edit.prompts_version], rows, **PRIVATE)
+        # By its frames and not its number: a second click may come before the rows are drawn anew.
+        box.change(None, [edit.prompts, box], edit.prompts, js=_SET_PROMPT % (first, end), **PRIVATE)
+        cut.click(partial(film.split, (first, end)), [edit.prompts, at, edit.prompts_version], rows, **PRIVATE)
+        join.click(partial(film.merge, (first, end)), [edit.prompts, edit.prompts_version], rows, **PRIVATE)
 
 
 def _by_shot(prompting: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What an edit's frames are decoded and filtered with: the source's pictures, its latents and its motion."""
+"""The film that an edit's frames are decoded and filtered with: the source's pictures, latents and motion."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class EditedFilm:
         return self.backbone.vae_chunk(*self.video.size, self.config.low_memory)
 
     def in_passes(self, work: Callable[[np.ndarray, int], None]) -> None:
-        """`work(ids, count)` on this process's part of the frames, as those of the module `memory`."""
+        """Calls `work(ids, count)` on this process's part of the frames, as `memory.in_passes` does."""
         own = np.arange(len(self.video))[self.own]
         in_passes(own, self.backbone.pass_size(len(own), self.chunk), work)
 
@@ -79,10 +79,10 @@ class EditedFilm:
     def decoded(
         self,
         edited: Tensor,  # [T, 4, h, w]
-        advance: Callable[[int], None],  # is told of frames that are done
+        advance: Callable[[int], None],  # called with the number of frames that are done
         finished: Callable[[Tensor, np.ndarray], Tensor] | None = None,  # of frames [F, H, W, 3] uint8, their numbers
     ) -> np.ndarray:
-        """Latents as pictures [T, H, W, 3] uint8, by all processes for all."""
+        """The decoded latents [T, H, W, 3] uint8; each process decodes a part, and gets all."""
         backbone = self.backbone
         out = backbone.team.scratch(np.uint8, self.video.frames.shape)
 

@@ -1,4 +1,4 @@
-"""The edit's frames as they are shown: decoded, flicker smoothed away, the source where it stays, outlines held."""
+"""Makes an edit's final frames: decodes them, smooths flicker, restores the source where it stays, holds outlines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adaflow_core.team.team import Team
 
 
 def finished_frames(film: EditedFilm, edited: Tensor) -> np.ndarray:
-    """Edited latents [T, 4, h, w] as frames [T, H, W, 3] uint8: without flicker, and the source where it stays."""
+    """The final frames [T, H, W, 3] uint8 of edited latents [T, 4, h, w], by the settings of the film."""
     backbone, config, monitor, video = film.backbone, film.config, film.monitor, film.video
     T, device, team, own = len(video), backbone.device, backbone.team, film.own
     rebuilt = film.rebuilt if config.detail or config.smoothing else None
@@ -47,7 +47,7 @@ def finished_frames(film: EditedFilm, edited: Tensor) -> np.ndarray:
 
 
 def _left_alone(frames: np.ndarray, team: Team) -> np.ndarray:
-    """Frames that this process still needs, and no other may overwrite."""
+    """The frames, or, if several processes write into them, a copy made before any does."""
     if team.size == 1:
         return frames
     frames = copied(frames)

@@ -1,8 +1,8 @@
-"""An edit held to the source's outlines.
+"""Holds an edit to the source's outlines.
 
-A model paints by tokens of several pixels: a new colour reaches a little beyond what it belongs to, and fades. Where
-the words say that things keep their shapes, the source knows where they end. Along the outlines of what was changed,
-the change is taken from places around that have the source's colour there.
+A model paints in tokens of several pixels, so that a new colour reaches a little beyond the thing that it belongs to,
+and fades there. If the prompts say that things keep their shapes, the source shows where they end. Along the outlines
+of what was changed, a pixel's change is taken from pixels nearby that have the same colour in the source.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The source itself, shown where the edit leaves it alone.
+"""Shows the source's own pixels where the edit leaves it unchanged.
 
-An autoencoder loses detail: letters, faces, textures. Where the decoded edit is the decoded source, nothing was edited,
-and the source's own pixels are what belongs there.
+An autoencoder loses detail: letters, faces, textures. Where the decoded edit equals the decoded source, nothing was
+edited, and the source's own pixels are shown.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def restore_detail(
     strength: float,
     renewed: Tensor | None = None,  # [F, 1, H, W] 0..1, where a thing takes another's place
 ) -> Tensor:
-    """`edited` [F, H, W, 3] uint8 with the source in the places where it is the source's reconstruction.
+    """`edited` [F, H, W, 3] uint8 with the source shown where `edited` equals the source's reconstruction.
 
-    Not where `renewed` is 1: there it would show outlines of what is gone.
+    `strength`: 0..1. Where `renewed` is 1 the source is not shown: outlines of the old thing would appear.
     """
     edit, rebuilt, frames = (as_pictures(x) for x in (edited, reconstruction, source))
     change = relative_change(edit - rebuilt)

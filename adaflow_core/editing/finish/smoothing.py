@@ -1,12 +1,12 @@
-"""Flicker smoothed away: the decoded edit, filtered in time along the source's motion.
+"""Smooths flicker: filters the decoded edit in time along the source's motion.
 
-A recursive filter runs over it forwards and backwards; where the source's flow cannot be trusted, at a cut, at the
-edges of what moves and where something comes into sight, it begins anew, fading within two pixels of there. What it
-carries from frame to frame is the edit's change of the decoded source, which keeps what the edit leaves alone as it is,
-and the picture itself, each the more the nearer it comes to the next frame: the change of a thing that is gone holds
-its outline, which never lies quite right. Frames that differ by little come to agree. Where neither comes near, what
-was edited moves otherwise than the source, or was drawn elsewhere in each frame, and nothing is carried: it would show
-several times.
+A recursive filter runs over the frames forwards and backwards. It starts again where the source's flow cannot be
+trusted: at a cut, at the edges of moving things (fading within two pixels) and where something comes into sight. It
+carries two things from frame to frame: the edit's change of the decoded source, which keeps the unedited parts as they
+are, and the picture itself, since the change of a thing that is gone holds its outline, which never lies quite right.
+The one that comes nearer to the next frame gets the larger weight. If neither comes near, the edited thing moves
+differently from the source or was drawn elsewhere in each frame; then nothing is carried, or it would show several
+times.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def smooth_edit(
     part: slice = slice(None),  # the frames to smooth
     fits: float | None = None,  # of pictures that are not finished yet: see `_Past`
 ) -> None:
-    """Filters some of T frames; those around are taken into account as far as the filter remembers.
+    """Filters the frames `part` of T; the frames around it are taken into account as far as the filter remembers.
 
-    Pictures are on a scale of 0..255 and on the device. Memory does not grow with T, what is kept in between of a long
-    film lies in a file. Each frame is asked for twice, before it is written.
+    Pictures are on a scale of 0..255 and on the device. Memory does not grow with T: intermediate results of a long
+    film lie in a file. `pictures` is called twice for each frame, both times before the frame is written.
     """
     own = range(*part.indices(len(flow) + 1))
     around = reach(own, len(flow) + 1, strength)
@@ -174,7 +174,7 @@ class _Past:
 
 
 def reach(own: range, T: int, strength: float) -> range:
-    """`own` frames with those around that the filter takes into account: each way in time those that come before."""
+    """The `own` frames, extended at both ends by the frames that the filter still remembers when it comes to them."""
     far = math.ceil(math.log(FORGOTTEN) / math.log(strength)) if 0 < strength < 1 else T
     return range(max(0, own.start - far), min(T, own.stop + far))
 

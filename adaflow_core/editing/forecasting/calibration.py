@@ -43,7 +43,7 @@ class Calibration:
     encode: float  # per frame
     follow: float  # per frame, the source's motion followed
     smooth: float  # per frame, flicker smoothed away along it
-    carry: float  # per frame that is not edited: found to be like what is carried, and made of it
+    carry: float  # per frame that is not edited: compared with what is carried to it, and made of that
     restore: float  # per frame, showing the source where nothing changed
     extended: float  # per query token, kept token and channel of extended attention
     row_bytes: int  # memory of one row more in a pass, without its feed-forward
@@ -52,8 +52,10 @@ class Calibration:
 
 
 def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
-    """Times each piece on random input: about two seconds for the embedded model on two cores, or for a large one on
-    a GPU. There batches are as large as in an edit: small ones are half as fast. Where memory does not do they are
+    """Times each piece on random input; takes about two seconds for the embedded model on two cores, or for a large one
+    on a GPU.
+
+    On a GPU batches are as large as in an edit, since small ones are half as fast. If memory does not suffice they are
     halved, as those of the edit will be.
     """
     found: list[Calibration] = []
@@ -69,7 +71,7 @@ def calibrate(backbone: Backbone, width: int, height: int) -> Calibration:
 
 @torch.inference_mode()
 def _measured(backbone: Backbone, width: int, height: int, rows: int) -> Calibration:
-    """By batches of `rows` frames at most."""
+    """The calibration, with batches of at most `rows` frames."""
     on_gpu = backbone.device.type == "cuda"
     h, w, depth = height // backbone.factor, width // backbone.factor, backbone.latent_channels
     latents = torch.randn(rows, depth, h, w, generator=torch.Generator().manual_seed(0)).to(backbone.device)
@@ -130,7 +132,7 @@ def _along_the_motion(backbone: Backbone, frame: Tensor) -> dict[str, float]:
             lambda ids: (picture.expand(len(ids), -1, -1, -1),) * 2, flow, 0.9, none, lambda *_: None, Monitor()
         )
 
-    # On a GPU as many frames as it makes at a time: it takes as long for fewer.
+    # The number of frames that a GPU makes at a time: it takes as long for fewer.
     steps, stride = BLOCKS[backbone.device.type != "cpu"], BLOCKS[0] // 2
     film, here = np.stack([still] * (steps + 1)), np.zeros((steps, *flow.shape[1:]), flow.dtype)
 
@@ -161,7 +163,7 @@ def _extended(backbone: Backbone, grid: Grid, channels: int, K: int) -> float:
 def _pass_bytes(
     backbone: Backbone, latents: Tensor, prompt_embeds: Tensor, grids: list[Grid], channels: dict[Grid, int]
 ) -> tuple[int, int]:
-    """Bytes of one row more: in a pass without its feed-forwards, and in a feed-forward."""
+    """Bytes that one more row takes: in a pass without its feed-forwards, and in a feed-forward."""
     if backbone.device.type != "cuda":
         # GEGLU's two halves of four times the width are the widest tensors of a pass.
         elements = sum(g.n * channels[g] for g in grids) * torch.finfo(backbone.dtype).bits // 8
@@ -176,7 +178,7 @@ def _pass_bytes(
 
 
 def _peak(backbone: Backbone, work: Callable[[], object]) -> int:
-    """Bytes of the GPU that `work` takes at its peak beside what is there; 0 elsewhere."""
+    """Bytes of GPU memory that `work` takes at its peak, beside those in use before; 0 on other devices."""
     if backbone.device.type != "cuda":
         return 0
     before = torch.cuda.memory_allocated(backbone.device)
@@ -203,9 +205,10 @@ def attention_widths(backbone: Backbone, grids: list[Grid]) -> tuple[dict[Grid, 
 
 
 def _seconds(backbone: Backbone, work: Callable[[], object], repeats: int = 1) -> float:
-    """Of a run after one that does not count: the fastest, of two at least on a CPU, which others may use as well.
+    """Seconds of the fastest of `repeats` runs of `work`, after a run that is not timed.
 
-    The processor's part of what a GPU does is also held up, as by the search for motion.
+    On a CPU at least two runs are timed, since other programs may use it as well. Work on a GPU in which the processor
+    has a part should be repeated too: it is held up by what else the processor does, such as the search for motion.
     """
     repeats = max(repeats, 2) if backbone.device.type == "cpu" else repeats
     work()

@@ -1,7 +1,7 @@
-"""What an edit will take on this machine: arithmetic over a few short measurements (`calibrate`).
+"""Forecasts the seconds and memory of an edit on this machine, from a few short measurements (`calibrate`).
 
-These are cached with the device, the model and the frame size that they are of. Every finished edit corrects them:
-what else runs on a machine may have slowed down the measuring, or the edit.
+Measurements are cached for a device, a model and a frame size. Every finished edit corrects them, since other programs
+may have slowed down the measuring, or the edit.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _WRITING = 4e-7  # seconds of a pixel of the source and of the edit beside it, o
 
 @dataclass(frozen=True)
 class Measurement:
-    """A calibration with what edits have told of it since."""
+    """A calibration with its correction by finished edits."""
 
     calibration: Calibration
-    factor: float = 1.0  # what edits take, by what the calibration alone says
-    edits: int = 0  # that told
+    factor: float = 1.0  # seconds that edits took, divided by those that follow from the calibration
+    edits: int = 0  # the number of edits that corrected it
 
     @property
     def pace(self) -> float:
@@ -58,8 +58,10 @@ class Measurement:
         return cls(Calibration(**meta["calibration"]), meta["factor"], meta["edits"])
 
     def told(self, seconds: float, predicted: float) -> Measurement:
-        """The measurement after an edit that took `seconds` where it said `predicted`: half the way to it, or all of it
-        where the two disagree."""
+        """The measurement after an edit that took `seconds` where `predicted` were forecast.
+
+        The factor goes half of the way to the edit's, or all of it if the two are far apart.
+        """
         if max(seconds, predicted) < _TELLING_SECONDS:
             return self
         ratio = seconds / predicted
@@ -68,16 +70,16 @@ class Measurement:
 
 
 def of_crop(whole: Forecast, share: float) -> Forecast:
-    """About what an edit takes in a crop of that share of the frame, by the forecast of one of whole frames.
+    """Roughly what an edit takes in a crop of that `share` of the frame, from the forecast for whole frames.
 
-    A pass's time grows with the area, and that of its self-attention faster; encoding the crop and its features come on
-    top: a quarter of 512x512 took 19.3 s where whole frames took 72.6.
+    A pass's time grows with the area, and that of its self-attention faster; encoding the crop and its features are
+    additional: a quarter of 512x512 took 19.3 s where whole frames took 72.6.
     """
     return whole.times(share)
 
 
 def corrected(predicted: Forecast, cache: Cache) -> Forecast:
-    """The forecast by what edits have told since it was made."""
+    """The forecast, corrected by the edits that finished since it was made."""
     meta = cache.find(KIND, predicted.measurement)
     if meta is None:
         return predicted
@@ -86,7 +88,10 @@ def corrected(predicted: Forecast, cache: Cache) -> Forecast:
 
 
 def measure_anew(predicted: Forecast, cache: Cache) -> bool:
-    """Have the next plan measure the machine anew, unless an edit has told that its measurement is right."""
+    """Makes the next plan measure the machine again, unless an edit has corrected the measurement.
+
+    Returns whether it will.
+    """
     meta = cache.find(KIND, predicted.measurement)
     if meta is None or Measurement.of(meta).edits:
         return False
@@ -95,7 +100,7 @@ def measure_anew(predicted: Forecast, cache: Cache) -> bool:
 
 
 def _named(device: torch.device) -> str:
-    """The device, and of GPUs which one: a cache may be taken to another machine, or be used by several."""
+    """The device with, for a GPU, its model and memory: a cache may be moved to another machine, or be shared."""
     if device.type != "cuda":
         return str(device)
     about = torch.cuda.get_device_properties(device)
@@ -103,7 +108,7 @@ def _named(device: torch.device) -> str:
 
 
 def after_edit(plan: Plan, cache: Cache) -> dict[str, float]:
-    """Stage -> about the seconds that scoring and writing an edit of the plan take; {} where nothing was measured."""
+    """Stage -> roughly the seconds that scoring and writing an edit of the plan take; {} if nothing was measured."""
     meta = cache.find(KIND, plan.forecast.measurement)
     if meta is None:
         return {}
@@ -118,7 +123,7 @@ def after_edit(plan: Plan, cache: Cache) -> dict[str, float]:
 
 
 def of_draft(config: Edit) -> Edit:
-    """An edit's settings without what needs all of its frames."""
+    """The settings of a draft: those of the edit without agreement and smoothing, which need all frames."""
     return replace(config, agreements=0, smoothing=0.0)
 
 
@@ -131,12 +136,12 @@ class Passing:
 
     @classmethod
     def of(cls, edited: int, T: int) -> Passing:
-        """Where all others of T frames are carried."""
+        """`edited` of T frames, if all others are carried."""
         return cls(edited, T - edited)
 
 
 class Forecaster:
-    """Forecasts for one model, by measurements that the cache keeps."""
+    """Makes forecasts for one model, from measurements that the cache keeps."""
 
     def __init__(self, backbone: Backbone, cache: Cache) -> None:
         self.backbone, self.cache = backbone, cache
@@ -150,7 +155,7 @@ class Forecaster:
         monitor: Monitor,
         layout_seconds: float = 0.0,  # that laying out anew takes, where each step does
     ) -> Forecast:
-        """What an edit of the video will take, with an inversion of its own."""
+        """The forecast of an edit of the video whose inversion is not in the cache."""
         backbone = self.backbone
 
         def measure(_: Path) -> dict[str, Any]:
@@ -177,7 +182,7 @@ class Forecaster:
         return replace(predicted, measurement=key, of_keyframes=alone.seconds)
 
     def learn(self, plan: Plan, config: FilledEdit, seconds: Mapping[str, float], edited: int) -> None:
-        """After an edit from its first step to its last: the next forecast knows how long each stage took."""
+        """Corrects the measurement by an edit that ran from its first step to its last."""
         passing = Passing.of(edited, len(plan.video))
         predicted = self.predict(plan.video, plan.layout, passing, config, Monitor())
         meta = self.cache.find(KIND, predicted.measurement)
@@ -189,7 +194,7 @@ class Forecaster:
 
 
 def _telling_seconds(stages: Mapping[str, float]) -> float:
-    """Of the stages by which an edit corrects the forecast."""
+    """Seconds of the stages by which an edit corrects the forecast."""
     return sum(stages.get(stage, 0.0) for stage in _TELLING)
 
 
@@ -204,10 +209,10 @@ def forecast(
     frame_size: tuple[int, int],
     layout_seconds: float = 0.0,
 ) -> Forecast:
-    """Seconds per stage and peak memory of an edit whose inversion is not there yet.
+    """Seconds per stage and peak memory of an edit whose inversion is not in the cache.
 
-    `base_bytes` is what the process holds before the edit: weights and libraries. `layout_seconds`: what laying out
-    anew takes at every step after the first, if it does.
+    `base_bytes`: bytes that the process holds before the edit, such as weights and libraries. `layout_seconds`: seconds
+    that a new layout takes at each step after the first; 0 if the layout stays.
     """
     frames, carried = passing.edited, passing.carried
     calibration = measurement.calibration
@@ -217,12 +222,12 @@ def forecast(
     channels, layers = attention_widths(backbone, grids)
     joint = 0.0
     if layout.slimming is not None:
-        # The pass itself holds attention within a frame; what slimming keeps beyond that comes on top.
+        # The time of a pass includes attention within a frame; the tokens kept beyond those of a frame are added.
         kept = {grid: part.kept.shape[1] for grid, part in layout.slimming.items()}
         joint = sum(calibration.extended * layers[g] * g.n * max(0, kept[g] - g.n) * channels[g] for g in grids)
 
     def source_seconds(with_source: Callable[[StepPasses], bool]) -> float:
-        """Of the source's part in all steps: its whole pass, or its pass up to the injected convolution."""
+        """Seconds of the source's branch in all steps: its whole pass, or the part up to the injected convolution."""
         whole, until_conv = calibration.unet, calibration.until_conv
         return sum(whole if with_source(p) else until_conv if p.inject_conv else 0.0 for p in passes)
 
@@ -232,7 +237,7 @@ def forecast(
     size = backbone.team.size  # each process has its part of the frames
     inverted, placed = (_filled(backbone, frames, rows) for rows in (backbone.rows(config.chunk), place_rows(backbone)))
     peak = _peak_bytes(calibration, backbone, layout, config, passing, frame_size)
-    # On a GPU the processor follows the motion beside all else.
+    # Beside a GPU's work the processor follows the motion in a thread of its own.
     followed = frames + carried if backbone.device.type == "cpu" and (carried or config.follows_motion) else 0
     smoothed, agreeing = _filtered(frames, size, config.smoothing), _agreeing_seconds(frames, size, calibration, config)
     counts = (frames - keyframes, frames, keyframes, carried)
@@ -253,8 +258,11 @@ def forecast(
 
 
 def _in_order(stages: Iterable[str], carries: bool, config: EditConfig) -> list[str]:
-    """The stages as they come: what frames agree by is made before the edit, and the motion first of all where frames
-    are carried, for it tells which."""
+    """The stages in the order in which they run.
+
+    What agreement needs is made before the edit. If frames are carried, the motion is followed first, since it decides
+    which.
+    """
     early = ["flow"] if carries else []
     before_edit = [stage for stage in ("decode source", "flow") if config.agreements and stage not in early]
     order = [*early, "invert", "place", *before_edit]
@@ -262,21 +270,23 @@ def _in_order(stages: Iterable[str], carries: bool, config: EditConfig) -> list[
 
 
 def _filled(backbone: Backbone, frames: int, rows: int) -> int:
-    """Frames of the filled passes of that process which has most."""
+    """Frames of all passes, padding included, of the process that has the most."""
     most = backbone.team.most(frames, backbone.whole(rows))
     size = backbone.pass_size(most, rows)
     return -(-most // size) * size
 
 
 def _filtered(frames: int, size: int, strength: float) -> float:
-    """How many of `frames` the process filters both ways in time that has most of them: its part, and those before it,
-    each way, that the filter remembers."""
+    """How many of `frames` the process with the most of them filters, as the mean of both ways through time.
+
+    They are its own part, and, each way, the frames before this that the filter still remembers.
+    """
     own = range(frames)[Team(size // 2, size).own(frames)]
     return (len(own) + len(reach(own, frames, strength))) / 2
 
 
 def _agreeing_seconds(frames: int, size: int, calibration: Calibration, config: FilledEdit) -> float:
-    """Of one of `size` processes that bring `frames` to agree, as often as they are."""
+    """Seconds that one of `size` processes takes for all the agreements of `frames`."""
     coding = -(-frames // size) * (calibration.decode + 2 * calibration.encode)
     filtering = _filtered(frames, size, STRENGTH) * calibration.smooth
     return len(agreeing_steps(config.agreements, config.steps)) * (coding + filtering)
@@ -290,7 +300,7 @@ def _peak_bytes(
     passing: Passing,
     frame_size: tuple[int, int],
 ) -> int:
-    """What the edit's largest pass takes beside what the process holds already."""
+    """Bytes that the edit's largest pass takes, beside those that the process holds already."""
     grids, keyframes, passes = list(layout.correspondence.index), len(layout.keyframes), step_passes(config, layout)
     channels, layers = attention_widths(backbone, grids)
     chunk = config.chunk or backbone.chunk_for(*frame_size, config.low_memory)

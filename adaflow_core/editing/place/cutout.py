@@ -16,20 +16,20 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-LEVELS = 128  # of the map, among which the one is sought that parts it
+LEVELS = 128  # bins of the map's histogram, from which the Otsu threshold is found
 BINS = 16  # of a histogram, in each of three channels
 RARE = 2e-4  # the share of pixels that a colour must have to say something
 MOST = 4.0  # log odds that a colour may say
 UNCLEAR = 1.0  # log odds up to which a colour says nothing
 LEARN = 0.1  # what a frame adds to the colours that were seen
-THRESHOLD = 1.15  # of the map, in parts of the one that parts it best
+THRESHOLD = 1.15  # of the map, as a multiple of the Otsu threshold
 COLOUR = 0.6  # what colours count for beside the map
 SLOPE = 2.0  # log odds of being inside, by the logarithm of the map
 ROUNDS = 3  # in which colours are learned from the mask, and the mask found by its colours
-# Of the map, in parts of the one that parts it best, below and above which the graph cut has no say; and its rounds.
-# Chosen on the plain model's validation clips.
+# Multiples of the Otsu threshold: below OUTSIDE a pixel is fixed as background, above INSIDE as foreground; GrabCut
+# decides only between them. Chosen on the plain model's validation clips.
 OUTSIDE, INSIDE = 0.6, 4.0
-CUTS = 4
+CUTS = 4  # iterations of GrabCut
 SMALLEST = 0.002  # of the frame: smaller pieces are taken for errors
 
 
@@ -37,7 +37,7 @@ SMALLEST = 0.002  # of the frame: smaller pieces are taken for errors
 class Cutout:
     """What is known of a thing from some frames [F, H, W, 3] uint8 and maps of it [F, h, w]."""
 
-    parting: float  # the map's level that parts it from the rest
+    parting: float  # the Otsu threshold of the maps
     colours: Colours
 
     @classmethod
@@ -99,7 +99,7 @@ class Colours:
         return cls(np.mean([densities(bins(frames[t]), sides(inside)) for t, inside in painted.items()], axis=0))
 
     def again(self) -> Colours:
-        """Without what was seen since the painted frames."""
+        """The densities of the painted frames alone, without any that were learned since."""
         return Colours(self._painted, self._unclear)
 
     def odds(self, frame: np.ndarray) -> Floats:
@@ -107,7 +107,7 @@ class Colours:
         return cv2.blur(self._table()[bins(frame)], (3, 3)).astype(np.float32)
 
     def learn(self, frame: np.ndarray, mask: Floats) -> None:
-        """Take in the colours of a frame; those that are known to be of one side are not learned for the other."""
+        """Learns the colours of a frame; a colour that is known from one side is not learned for the other."""
         where = bins(frame)
         known, inside = self._known[where], mask > 0.5
         right = (known >= 0) & (mask > 0.9), (known <= 0) & (mask < 0.1)
@@ -156,7 +156,7 @@ def probability(odds: np.ndarray) -> Floats:
 
 
 def guided(frame: np.ndarray, mask: Floats, radius: int = 3, least: float = 1e-3) -> Floats:
-    """`mask` with the edges of `frame`: guided filter (He et al. 2010), of which `least` is the regularisation."""
+    """`mask` with the edges of `frame`: guided filter (He et al. 2010) with the regularisation `least`."""
     guide = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB).astype(np.float32) / 255
     radius = max(1, round(radius * min(mask.shape) / 256))
     window = 2 * radius + 1, 2 * radius + 1
@@ -183,7 +183,7 @@ def cleaned(inside: Bools, smallest: float) -> Bools:
 
 
 def otsu(values: np.ndarray) -> float:
-    """The threshold that parts values into two groups of the least variance within (Otsu 1979)."""
+    """The threshold that splits values into two groups with the least variance within each (Otsu 1979)."""
     counts, edges = np.histogram(values, LEVELS)
     centres = (edges[1:] + edges[:-1]) / 2
     below, weighted = counts.cumsum(), (counts * centres).cumsum()

@@ -32,14 +32,14 @@ TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than promp
 # Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
 # validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and most styles 0.3 to 0.4.
 LOCAL = 0.7
-# What is cut out must be so much of where the thing vaguely is; on ten validation clips it was 0.55 to 0.93 of it.
+# The cut-out must cover this share of the coarse map of the thing; on ten validation clips it covered 0.55 to 0.93.
 AGREED = 0.4
-LEARNED = 8  # keyframes at most of which it is learned what a thing looks like
-PIXELS = 2**16  # of the frames at most in which a thing is cut out: a tenth of a second each
+LEARNED = 8  # keyframes, at most, from which the look of a thing is learned
+PIXELS = 2**16  # of a frame, at most, in which a thing is cut out: that takes a tenth of a second
 
 
 def pass_rows(backbone: Backbone) -> int:
-    """Frames of a pass of `prompt_difference`, at most; each in two rows, for which a GPU's memory must do."""
+    """The most frames of a pass of `prompt_difference`; half on a GPU, whose memory must hold two rows of each."""
     return backbone.rows() // 2 if backbone.device.type == "cuda" else backbone.rows()
 
 
@@ -128,7 +128,7 @@ def likely(
     coarse: np.ndarray,  # [T, h, w] 0..1, vaguely
     keyframes: np.ndarray,  # [K], which decide for all: frames that change between the two would flicker
 ) -> np.ndarray:
-    """`kept`, but `coarse` where only a part of the thing can have been cut out, as a face without the jacket below."""
+    """`kept`, or `coarse` if probably only a part of the thing was cut out, as a face without the jacket below it."""
     both, whole = (x.sum(axis=(1, 2)) for x in (np.minimum(kept, coarse), coarse))
     if both[keyframes].sum() < AGREED * whole[keyframes].sum():
         return coarse
@@ -139,15 +139,16 @@ def _thing_that_stays(
     backbone: Backbone,
     video: Video,
     difference: np.ndarray,  # [T, h, w]
-    keyframes: np.ndarray,  # [K], of some of which is learned what it looks like
-    left: str,  # of the source prompt, without the thing
+    keyframes: np.ndarray,  # [K]; the look of the thing is learned from some of them
+    left: str,  # the source prompt without the thing
     source: str,
     cache: Cache,
     monitor: Monitor,
 ) -> np.ndarray:
-    """[T, h, w] float32 0..1, the part of each token that the thing covers, by the frames' own edges.
+    """[T, h, w] float32 0..1, the share of each token that the thing covers, found with the frames' own edges.
 
-    The difference is vague: where it covers too much, old surroundings would stay as a rim around the thing.
+    The difference of the predictions has no sharp edges: if it covered too much, the old surroundings would stay as a
+    rim around the thing.
     """
     T, h, w = difference.shape
 
@@ -184,8 +185,8 @@ def place_of(
     difference: np.ndarray,  # [T, h, w]
     keyframes: np.ndarray,  # [K]
     *,
-    threshold: float,  # in parts of the one that parts the keyframes best; lower is wider
-    margin: int,  # tokens by which what is found is grown
+    threshold: float,  # as a multiple of the keyframes' Otsu threshold; a lower one gives a larger place
+    margin: int,  # tokens by which the place is grown
 ) -> np.ndarray | None:
     """[T, h, w] float32 0..1, one where the edit takes place, with a soft edge; None: all over the frame."""
     decisive = difference[keyframes]

@@ -1,4 +1,4 @@
-"""Whether the engine can compute a checkpoint, by its configurations alone: before weights are read, or fetched."""
+"""Checks by its configurations alone whether the engine can use a checkpoint, before weights are read or downloaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from adaflow_core.errors import AdaFlowError
 
 REMEDY = "choose a text-to-image checkpoint of Stable Diffusion 1.x or 2.x"
-# What a part of a pipeline's class name says about it.
+# Part of a pipeline's class name -> what kind of model it is.
 _FAMILIES = {
     "StableDiffusionXL": "Stable Diffusion XL",
     "StableDiffusion3": "Stable Diffusion 3",
@@ -20,15 +20,15 @@ _FAMILIES = {
     "Inpaint": "an inpainting model",
     "InstructPix2Pix": "an instruction model",
 }
-# By how many channels a UNet takes more than the latents.
+# Number of channels that a UNet takes besides the latents -> what kind of model it is.
 _MORE_CHANNELS = {5: "an inpainting model", 4: "an instruction model", 3: "an upscaler", 1: "a depth-to-image model"}
-LORA_FILE = "pytorch_lora_weights.safetensors"  # what it is called in folders and repositories
+LORA_FILE = "pytorch_lora_weights.safetensors"  # the usual name in folders and repositories
 PARTS = ("unet", "vae", "text_encoder")
 _BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")  # schedules that diffusers' DDIM computes
 _FEW_STEPS = re.compile(r"(?<![a-z])(turbo|lcm|hyper[-_ ]?sd|lightning|tcd)(?![a-z])", re.IGNORECASE)
 _FEW_STEPS_BY = ("LCMScheduler", "TCDScheduler")
-_XL_SCALING = 0.13025  # of the latents of Stable Diffusion XL, whose autoencoder has the shapes of 1.x's and 2.x's
-# Tensors of CLIP that lie beside a text encoder's own in some checkpoints; a prompt's states do not depend on them.
+_XL_SCALING = 0.13025  # scaling factor of Stable Diffusion XL's VAE, which has the same shapes as those of 1.x and 2.x
+# CLIP's tensors beside the text encoder's own in some checkpoints; the prompt's hidden states do not depend on them.
 BESIDE_TEXT_ENCODER = frozenset({"text_projection.weight", "logit_scale"})
 
 
@@ -37,7 +37,7 @@ def refuse(name: str, what: str, remedy: str = REMEDY) -> AdaFlowError:
 
 
 def check_configs(folder: Path, name: str) -> None:
-    """AdaFlowError with what `name`, a model in diffusers' format, is instead of one that the engine computes."""
+    """Raise AdaFlowError if the engine cannot use the model `name` in diffusers' format; it says what the model is."""
     index = read_json(folder / "model_index.json", name)
     pipeline = str(index.get("_class_name"))
     family = next((what for part, what in _FAMILIES.items() if part in pipeline), None)
@@ -67,7 +67,7 @@ def check_configs(folder: Path, name: str) -> None:
 
 
 def check_unet(unet: dict[str, Any], vae: dict[str, Any], name: str) -> None:
-    """AdaFlowError if a UNet, by its configuration, is not one that maps latents under a prompt to noise."""
+    """Raise AdaFlowError if a UNet, by its configuration, takes or gives anything but latents, timestep and prompt."""
     if unet.get("_class_name") != "UNet2DConditionModel":
         video = " of a video model" if any(k in str(unet.get("_class_name")) for k in ("3D", "Motion", "Temp")) else ""
         raise refuse(name, f"has a {unet.get('_class_name')}{video}, not a UNet2DConditionModel")
@@ -94,7 +94,7 @@ def check_unet(unet: dict[str, Any], vae: dict[str, Any], name: str) -> None:
 
 
 def check_latents(vae: dict[str, Any], name: str) -> None:
-    """AdaFlowError if an autoencoder, by its configuration, is Stable Diffusion XL's: its latents are others."""
+    """Raise AdaFlowError if an autoencoder, by its configuration, is Stable Diffusion XL's, whose latents differ."""
     if vae.get("scaling_factor") == _XL_SCALING:
         raise refuse(
             name,
@@ -104,9 +104,9 @@ def check_latents(vae: dict[str, Any], name: str) -> None:
 
 
 def check_scheduler(config: dict[str, Any], name: str, *, single: bool = False) -> None:
-    """AdaFlowError if DDIM does not compute what a scheduler's configuration says.
+    """Raise AdaFlowError if DDIM cannot compute the schedule of a scheduler's configuration.
 
-    single: it stands for what a single file says, so that the remedy is another.
+    single: the configuration is of a single file, for which the remedy differs.
     """
     kind, prediction = str(config.get("_class_name")), config.get("prediction_type", "epsilon")
     remedy = "choose a checkpoint that predicts epsilon or v"
@@ -134,9 +134,9 @@ def check_scheduler(config: dict[str, Any], name: str, *, single: bool = False) 
 
 
 def note_on_steps(name: str, scheduler: str = "") -> str:
-    """What to do with a checkpoint or LoRA that is distilled for few steps; "" for others.
+    """Return advice on a checkpoint or LoRA that is distilled for few steps; "" for others.
 
-    Known by its name, a path or an id of the Hub, or by its scheduler's kind.
+    It is recognised by its name, a path or an id of the Hub, or by its scheduler's class.
     """
     *above, last = re.sub(r"@(refs/\w+/[^/]+|[^/]+)", "", name.rstrip("/")).split("/")
     called = above[-1] if above and last == LORA_FILE else last
@@ -149,7 +149,7 @@ def note_on_steps(name: str, scheduler: str = "") -> str:
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
-    """A configuration of the model `name`; AdaFlowError if it is not there or damaged."""
+    """Read a configuration of the model `name`; raise AdaFlowError if it is missing or damaged."""
     shown = path.relative_to(path.parents[1]) if path.parent.name in (*PARTS, "scheduler") else path.name
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -165,9 +165,9 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
 
 
 def weight_files(inside: Path, part: str, name: str, half: bool) -> tuple[str | None, list[Path]]:
-    """The variant ("fp16" or None) of a part that is to be loaded, and its files; AdaFlowError if some are absent.
+    """Return the variant ("fp16" or None) of a part to load, and its files; raise AdaFlowError if files are missing.
 
-    inside: the part's folder. half: the fp16 variant is as good, and smaller.
+    inside: the part's folder. half: prefer the fp16 variant, which is smaller, as half precision is enough.
     """
     stem = "diffusion_pytorch_model" if part in ("unet", "vae") else "model"
     for variant in ("fp16", None) if half else (None, "fp16"):

@@ -1,4 +1,4 @@
-"""What is added to a checkpoint: LoRAs, another autoencoder, textual inversions."""
+"""Adds LoRAs, another autoencoder and textual inversions to a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from adaflow_core.errors import AdaFlowError
+from adaflow_core.errors import AdaFlowError, first_line
 from adaflow_core.model.files.check import LORA_FILE, check_latents, read_json, refuse
-from adaflow_core.model.files.folder import first_line, load_part, load_vae_file
+from adaflow_core.model.files.folder import load_part, load_vae_file
 from adaflow_core.model.files.parts import split_value
 from adaflow_core.model.files.single import load_vae
 from adaflow_core.model.files.weights import bit_sum, read_header
 
 logger = logging.getLogger(__name__)
-# What such files are called in folders and repositories.
+# The usual names of such files in folders and repositories.
 EMBEDDING_FILE, VAE_FILE = "learned_embeds.safetensors", "diffusion_pytorch_model.safetensors"
 _CHOICE = "choose one that was trained on the same version of Stable Diffusion"
-# The halves of a layer's change: in kohya's, peft's and diffusers' older names.
+# Names of the two matrices of a LoRA layer: kohya's, peft's and diffusers' older ones.
 _HALVES = (
     ("lora_down.", "lora_up."),
     ("lora_A.", "lora_B."),
@@ -39,7 +39,7 @@ _OLD_TEXT_NAMES = re.compile(r"^(text_encoder\..*)\.to_(q|k|v|out)_lora\.")
 def fuse_lora(pipe: Any, name: str) -> None:
     """Add a LoRA, "FILE" or "FILE=WEIGHT", to the weights of UNet and text encoder, by diffusers' own functions.
 
-    AdaFlowError if it is none, or made for another kind of model.
+    Raises AdaFlowError if the file is no LoRA, or is made for another kind of model.
     """
     file, value = split_value(name)
     path, weight = _file(file, "LoRA", LORA_FILE), _weight(value, name)
@@ -54,7 +54,7 @@ def fuse_lora(pipe: Any, name: str) -> None:
         left_out = _left_out(pipe, tensors)
         pipe.fuse_lora(lora_scale=weight)
         pipe.unload_lora_weights()
-    # diffusers and peft have no error of their own for keys they do not know or shapes that do not fit.
+    # diffusers and peft raise any of these for unknown keys or shapes that do not fit.
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as problem:
         raise AdaFlowError(
             f"the LoRA {path} does not fit this checkpoint ({first_line(problem)}); {_CHOICE}"
@@ -69,7 +69,7 @@ def fuse_lora(pipe: Any, name: str) -> None:
 
 
 def _check_halves(path: Path, keys: Collection[str]) -> None:
-    """AdaFlowError if a LoRA lacks half of a layer's change, which would then be left out, or is of another kind."""
+    """Raise AdaFlowError for no plain LoRA, or one that lacks a matrix of a layer, which would be left out silently."""
     if any("hada_" in key or "lokr_" in key for key in keys):
         raise AdaFlowError(f"{path} is a LoHa or LoKr, which cannot be fused; choose a plain LoRA")
     for key in keys:
@@ -81,7 +81,7 @@ def _check_halves(path: Path, keys: Collection[str]) -> None:
 
 
 def _other_half(key: str) -> str:
-    """What must be in a LoRA beside `key`; "" beside what is no half of a layer's change."""
+    """Return the key of the other matrix of the LoRA layer of `key`; "" if `key` is no such matrix."""
     if key.endswith(".weight"):
         for down, up in _HALVES:
             for half, rest in ((down, up), (up, down)):
@@ -91,11 +91,11 @@ def _other_half(key: str) -> str:
 
 
 def _load(pipe: Any, tensors: dict[str, Tensor]) -> None:
-    """A LoRA's layers into UNet and text encoder, not yet added to their weights."""
+    """Load a LoRA's layers into UNet and text encoder without fusing them into the weights."""
     named, alphas, metadata = pipe.lora_state_dict(dict(tensors), return_lora_metadata=True)
     if unknown := next((key for key in named if "lora" not in key), None):
         raise ValueError(f"{unknown} is no part of a LoRA")
-    # diffusers takes the names that it gives to kohya's for its own only if an output projection is among them.
+    # diffusers recognises the names that it converts kohya's to only if an output projection is among them.
     named = {_OLD_TEXT_NAMES.sub(r"\1.\2_proj.lora_linear_layer.", key): tensor for key, tensor in named.items()}
     common = {"network_alphas": alphas, "metadata": metadata, "low_cpu_mem_usage": True, "_pipeline": pipe}
     pipe.load_lora_into_unet(named, unet=pipe.unet, **common)
@@ -103,9 +103,9 @@ def _load(pipe: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def _left_out(pipe: Any, tensors: dict[str, Tensor]) -> list[str]:
-    """Those of a LoRA's keys whose tensors are in no layer after loading: diffusers says nothing of what it drops.
+    """Return a LoRA's keys whose tensors are in no layer after loading: diffusers drops them silently.
 
-    Known by their values, as their names are others in each format.
+    Tensors are compared by value, as every format has other names.
     """
     taken = {
         _value(tensor, pipe.dtype)
@@ -118,18 +118,18 @@ def _left_out(pipe: Any, tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _value(tensor: Tensor, dtype: torch.dtype) -> bytes:
-    """The same for tensors of the same values, however they are shaped."""
+    """Return a digest of a tensor's values, whatever its shape."""
     values = tensor.detach().to("cpu", dtype).contiguous().flatten()
     return hashlib.blake2b(values.view(torch.uint8).numpy().tobytes(), digest_size=16).digest()
 
 
 def _digest(module: Any) -> int:
-    """Changes where any weight does."""
+    """Return a number that changes with any weight."""
     return sum(int(bit_sum(tensor)) for tensor in module.parameters())
 
 
 def other_vae(name: str, unet: Any, dtype: torch.dtype) -> Any:
-    """The autoencoder in a folder (its own or a checkpoint's) or a file; AdaFlowError if the UNet's latents differ."""
+    """Load the autoencoder from its folder, a checkpoint's folder or a file; raise AdaFlowError if it does not fit."""
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):
         inside = path / "vae" if (path / "vae").is_dir() else path
@@ -160,7 +160,7 @@ def other_vae(name: str, unet: Any, dtype: torch.dtype) -> Any:
 
 
 def add_embedding(pipe: Any, name: str) -> None:
-    """Teach the text encoder a word: "FILE=WORD", or "FILE", whose name is then the word unless it holds one."""
+    """Add a textual inversion: "FILE=WORD", or "FILE", which gives the word or is named after it."""
     file, word = split_value(name)
     path = _file(file, "textual inversion", EMBEDDING_FILE)
     shapes, _ = read_header(path)

@@ -1,4 +1,4 @@
-"""Reads a checkpoint in diffusers' folder format, whole or a part of it."""
+"""Reads a checkpoint in diffusers' folder format, or one part of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from adaflow_core.errors import AdaFlowError
+from adaflow_core.errors import AdaFlowError, first_line
 from adaflow_core.model.files.check import (
     BESIDE_TEXT_ENCODER,
     PARTS,
@@ -21,12 +21,12 @@ from adaflow_core.model.files.check import (
 )
 from adaflow_core.model.files.weights import check_names, fill, in_parts, read_header
 
-# Of the VAE's attention in files of before 2023, with today's.
+# Names of the VAE's attention layers in files from before 2023 -> today's names.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 def load_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:
-    """A `StableDiffusionPipeline` of what is in `folder`. AdaFlowError with what is wrong and what to do."""
+    """Load a `StableDiffusionPipeline` from `folder`. Raises AdaFlowError with what is wrong and what to do."""
     from diffusers import DDIMScheduler
     from transformers import CLIPTokenizer
 
@@ -36,16 +36,16 @@ def load_folder(folder: Path, name: str, dtype: torch.dtype) -> Any:
     parts = {part: load_part(folder / part, part, name, dtype) for part in PARTS}
     try:
         tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-    except Exception as problem:  # the libraries raise many types here, all with the same meaning
+    except Exception as problem:  # the libraries raise many types for a damaged tokenizer
         raise refuse(name, f"has a damaged tokenizer ({first_line(problem)})", "fetch tokenizer/ again") from problem
     config = read_json(folder / "scheduler" / "scheduler_config.json", name)
-    # What the pipeline changes in schedulers of old checkpoints, and of other classes; it would say so in 20 lines.
+    # The pipeline would set these two in schedulers of old checkpoints and other classes, with 20 lines of warnings.
     scheduler = DDIMScheduler.from_config(config | {"clip_sample": False, "steps_offset": 1})
     return as_pipeline(parts, tokenizer, scheduler, name)
 
 
 def as_pipeline(parts: dict[str, Any], tokenizer: Any, scheduler: Any, name: str) -> Any:
-    """The parts as diffusers' pipeline."""
+    """Make a diffusers pipeline of the parts; raise AdaFlowError if tokenizer and text encoder do not fit."""
     from diffusers import StableDiffusionPipeline
 
     text = parts["text_encoder"].config
@@ -67,7 +67,7 @@ def as_pipeline(parts: dict[str, Any], tokenizer: Any, scheduler: Any, name: str
 
 
 def load_part(inside: Path, part: str, name: str, dtype: torch.dtype) -> Any:
-    """The UNet, VAE or text encoder in a folder."""
+    """Load the UNet, VAE or text encoder from the part's folder `inside`."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
 
@@ -92,7 +92,7 @@ def load_part(inside: Path, part: str, name: str, dtype: torch.dtype) -> Any:
 
 
 def load_vae_file(path: Path, name: str, dtype: torch.dtype) -> Any:
-    """The VAE in a file of diffusers' names, with the config.json beside it, whatever other files lie there."""
+    """Load a VAE from a file with diffusers' names and the config.json beside it; other files there are ignored."""
     from accelerate import init_empty_weights
     from diffusers import AutoencoderKL
 
@@ -117,7 +117,7 @@ def load_vae_file(path: Path, name: str, dtype: torch.dtype) -> Any:
 
 
 def _not_a_model(folder: Path, name: str) -> AdaFlowError:
-    """What a folder without an index of parts is instead."""
+    """Return an error that says what a folder without model_index.json is."""
     files = sorted(file.name for file in folder.iterdir())
     single = [file for file in files if file.endswith((".safetensors", ".ckpt"))]
     if "adapter_config.json" in files or "pytorch_lora_weights.safetensors" in files:
@@ -131,7 +131,3 @@ def _not_a_model(folder: Path, name: str) -> AdaFlowError:
         "has no model_index.json",
         "give the folder of a whole checkpoint in diffusers' format, or a .safetensors file",
     )
-
-
-def first_line(problem: BaseException) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]

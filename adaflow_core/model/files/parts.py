@@ -1,4 +1,4 @@
-"""What a model is made of: a checkpoint, and what is added to it or put in a part's place."""
+"""The names of a model's files: a checkpoint, LoRAs, another VAE, textual inversions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLAGS = ("--lora", "--vae", "--embedding")
 
 @dataclass(frozen=True)
 class ModelParts:
-    """The names of a model's files, as a user gives them. Each may be a path or what the Hub calls it."""
+    """The names of a model's files, as a user gives them. Each is a path or an id of the Hub."""
 
     model: str = "embedded"
     loras: tuple[str, ...] = ()  # "FILE" or "FILE=WEIGHT"
@@ -24,11 +24,11 @@ class ModelParts:
     embeddings: tuple[str, ...] = ()  # "FILE" or "FILE=WORD": textual inversions
 
     def with_more(self, loras: Sequence[str] = (), vae: str = "", embeddings: Sequence[str] = ()) -> ModelParts:
-        """With what is given besides the name; another VAE takes the place of one that is named."""
+        """Return the parts with more LoRAs and embeddings; `vae` replaces the VAE that is named."""
         return ModelParts(self.model, (*self.loras, *loras), vae or self.vae, (*self.embeddings, *embeddings))
 
     def renamed(self, change: Callable[[str], str]) -> ModelParts:
-        """With every file's name changed; a weight or word behind it stays."""
+        """Return the parts with every file's name changed by `change`; a weight or word behind it stays."""
 
         def changed(name: str) -> str:
             file, value = split_value(name)
@@ -39,7 +39,7 @@ class ModelParts:
 
     @property
     def flags(self) -> list[str]:
-        """The command line's words for all but the checkpoint."""
+        """The command line's flags for all parts but the checkpoint."""
         return [f"{flag}={name}" for flag, name in self._given]
 
     @property
@@ -48,12 +48,12 @@ class ModelParts:
         return [(flag, name) for flag, names in groups for name in names]
 
     def __str__(self) -> str:
-        """The name by which plans and reports know the model; `parse` reads it."""
+        """The model's name in plans and reports, which `parse` reads."""
         return " ".join([self.model, *(f"{flag}={shlex.quote(name)}" for flag, name in self._given)])
 
     @classmethod
     def parse(cls, text: str) -> ModelParts:
-        """A checkpoint's name, with flags behind it as on the command line: `sd15 --lora=pixel.safetensors=0.8`."""
+        """Parse a checkpoint's name with the command line's flags behind it: `sd15 --lora=pixel.safetensors=0.8`."""
         model, *rest = re.split(r"\s+(?=--(?:lora|vae|embedding)\b)", text.strip(), maxsplit=1)
         lexer = shlex.shlex(" ".join(rest), posix=True)
         lexer.whitespace_split, lexer.commenters = True, ""
@@ -72,7 +72,7 @@ class ModelParts:
 
 
 def split_value(name: str) -> tuple[str, str]:
-    """("FILE", "VALUE") of "FILE=VALUE", or ("FILE", ""); the name of what is there is taken whole."""
+    """Split "FILE=VALUE" into ("FILE", "VALUE"); without "=", or for a file with "=" in its name, ("FILE", "")."""
     if os.path.exists(os.path.expanduser(name)):
         return name, ""
     file, equals, value = name.rpartition("=")
@@ -80,5 +80,5 @@ def split_value(name: str) -> tuple[str, str]:
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is written as a path, as no name on the Hub is."""
+    """Whether a name is written as a path, unlike any id of the Hub."""
     return name.startswith(("./", "../")) or Path(name).is_absolute()

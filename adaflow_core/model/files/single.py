@@ -1,7 +1,7 @@
-"""Reads a checkpoint of one .safetensors file in the layout that Stable Diffusion was published in.
+"""Reads a checkpoint from one .safetensors file in the original layout of Stable Diffusion.
 
-What such a file does not say is known: its configurations are those of Stable Diffusion 1.x and 2.x, with the sizes of
-the weights that it holds, and its tokenizer is CLIP's, which is in assets/.
+Such a file holds no configurations: they are those of Stable Diffusion 1.x and 2.x, with sizes taken from the shapes of
+its weights. The tokenizer is CLIP's, which is in assets/.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _MERGES = 48_894  # of the vocabulary that CLIP uses
 _UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 _FIRST = f"{_UNET}input_blocks.0.0.weight"
 _OPEN_CLIP = f"{_TEXT}model.token_embedding.weight"  # in Stable Diffusion 2.x
-_OPEN_CLIP_LAYERS = 23  # of 24: the prompt's states are those before the last
+_OPEN_CLIP_LAYERS = 23  # of 24: the prompt's hidden states are taken before the last layer
 _CHECKPOINT = "give a whole checkpoint of Stable Diffusion 1.x or 2.x"
-# What a file is whose names hold this, and what to do with it.
+# Pattern in the names of a file's tensors -> what the file is, and what to do with it.
 _WITH_UNET = (
     (r"^conditioner\.", "Stable Diffusion XL", _CHECKPOINT),
     (r"label_emb", "a model whose UNet takes more than a prompt, as unCLIP's or an upscaler's", _CHECKPOINT),
@@ -44,9 +44,9 @@ _WITHOUT_UNET = (
 
 
 def load_single(path: Path, dtype: torch.dtype, *, with_vae: bool = True) -> Any:
-    """A `StableDiffusionPipeline` of what is in a file. AdaFlowError with what is wrong and what to do.
+    """Load a `StableDiffusionPipeline` from a file. Raises AdaFlowError with what is wrong and what to do.
 
-    with_vae: else it comes without an autoencoder, for another one to be put in its place.
+    with_vae: if false, the pipeline has no autoencoder, as another one will take its place.
     """
     shapes, remarks = read_header(path)
     _check_kind(shapes, path, with_vae)
@@ -58,7 +58,7 @@ def load_single(path: Path, dtype: torch.dtype, *, with_vae: bool = True) -> Any
     own = dict(_empty_vae(path, shapes).config) if with_vae else {}
     check_unet(dict(empty.config) | {"_class_name": type(empty).__name__},
                own | {"_class_name": "AutoencoderKL"}, str(path))  # fmt: skip
-    # The largest comes last: of the others' files nothing is in memory then.
+    # The largest part is loaded last, when the tensors read for the others are released.
     text_encoder = _text_encoder(path, shapes, dtype)
     vae = load_vae(path, shapes, dtype) if with_vae else None
     unet = _filled_unet(empty, path, shapes, dtype)
@@ -73,7 +73,10 @@ def load_single(path: Path, dtype: torch.dtype, *, with_vae: bool = True) -> Any
 
 
 def _scheduler(path: Path, prediction: str, zero: bool) -> Any:
-    """Stable Diffusion's schedule. `zero`: it ends in pure noise; AdaFlowError where that does not go together."""
+    """Return Stable Diffusion's scheduler; with `zero` its schedule ends in pure noise.
+
+    Raises AdaFlowError if that does not go with the prediction.
+    """
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(
@@ -92,7 +95,7 @@ def _scheduler(path: Path, prediction: str, zero: bool) -> Any:
 
 
 def _check_kind(shapes: Header, path: Path, with_vae: bool) -> None:
-    """AdaFlowError if a file, by the names in it, is no whole checkpoint of Stable Diffusion 1.x or 2.x."""
+    """Raise AdaFlowError if a file, by its tensors' names, is no whole checkpoint of Stable Diffusion 1.x or 2.x."""
     for pattern, what, remedy in _WITH_UNET if _FIRST in shapes else _WITHOUT_UNET:
         if any(re.search(pattern, key) for key in shapes):
             raise refuse(str(path), f"is {what}", remedy)
@@ -105,10 +108,10 @@ def _check_kind(shapes: Header, path: Path, with_vae: bool) -> None:
 
 
 def _remarks(path: Path, shapes: Header, remarks: dict[str, str]) -> dict[str, str]:
-    """What a file says of its prediction, and whether its schedule ends in pure noise.
+    """Return "prediction" and, if the schedule ends in pure noise, "zero", as far as a file states them.
 
-    In its metadata (modelspec), by empty tensors (kohya), by its number of training steps (the first 2.x of 512
-    pixels), or in a .yaml beside it.
+    It may state them in its metadata (modelspec), by empty tensors (kohya), by its number of training steps (the first
+    2.x of 512 pixels), or in a .yaml beside it.
     """
     beside = path.with_suffix(".yaml")
     yaml = beside.read_text(encoding="utf-8", errors="replace") if beside.is_file() else ""
@@ -125,10 +128,10 @@ def _remarks(path: Path, shapes: Header, remarks: dict[str, str]) -> dict[str, s
 
 @torch.inference_mode()
 def _tried_prediction(pipe: Any) -> str:
-    """Whether a UNet predicts epsilon or v: given nothing but noise, the one returns it, the other does not.
+    """Find out whether a UNet predicts epsilon or v: given pure noise, an epsilon model returns it, a v model does not.
 
-    Of this project's models the noise of 16 x 16 comes back as well as that of 32 x 32 (a cosine of 0.999), in a
-    quarter of the time: half precision is slow on a processor.
+    With this project's models, noise of 16 x 16 comes back as well as noise of 32 x 32 (a cosine of 0.999) in a quarter
+    of the time, which matters as half precision is slow on a CPU.
     """
     noise = torch.randn(1, pipe.unet.config.in_channels, 16, 16, generator=torch.Generator().manual_seed(0))
     ids = pipe.tokenizer("", padding="max_length", return_tensors="pt").input_ids
@@ -139,7 +142,7 @@ def _tried_prediction(pipe: Any) -> str:
 
 
 def _empty_unet(path: Path, shapes: Header) -> Any:
-    """The UNet of a checkpoint, by the shapes of its weights, without them."""
+    """Build the UNet of a checkpoint from the shapes of its weights, on the meta device."""
     from accelerate import init_empty_weights
     from diffusers import UNet2DConditionModel
 
@@ -153,7 +156,7 @@ def _empty_unet(path: Path, shapes: Header) -> Any:
             out_channels=shapes[f"{_UNET}out.2.weight"][0],
             block_out_channels=widths,
             cross_attention_dim=shapes[f"{attention}transformer_blocks.0.attn2.to_k.weight"][1],
-            # Numbers of heads: eight in 1.x, one for 64 channels in 2.x.
+            # Numbers of heads (diffusers' name is wrong): 8 in 1.x, one for every 64 channels in 2.x.
             attention_head_dim=tuple(width // 64 for width in widths) if second else 8,
             use_linear_projection=len(shapes[f"{attention}proj_in.weight"]) == 2,
         )
@@ -162,14 +165,14 @@ def _empty_unet(path: Path, shapes: Header) -> Any:
 def _filled_unet(unet: Any, path: Path, shapes: Header, dtype: torch.dtype) -> Any:
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-    # It looks at names alone.
+    # The function only renames keys, so it is given the names as values.
     names = convert_ldm_unet_checkpoint({key: key for key in shapes if key.startswith(_UNET)}, unet.config)
     fill(unet, "unet", path, in_parts(path, names), dtype)
     return unet.eval()
 
 
 def load_vae(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
-    """The autoencoder in a checkpoint, or in a file of its own."""
+    """Load the autoencoder from a checkpoint, or from a file of its own."""
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     vae, prefix = _empty_vae(path, shapes), _vae_prefix(shapes)
@@ -179,7 +182,7 @@ def load_vae(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
 
 
 def _empty_vae(path: Path, shapes: Header) -> Any:
-    """The autoencoder of a file, by the shapes of its weights, without them."""
+    """Build the autoencoder of a file from the shapes of its weights, on the meta device."""
     from accelerate import init_empty_weights
     from diffusers import AutoencoderKL
 
@@ -240,7 +243,7 @@ def _text_encoder(path: Path, shapes: Header, dtype: torch.dtype) -> Any:
 
 
 def _widths(shapes: Header, pattern: str, levels: Any, path: Path) -> tuple[int, ...]:
-    """The channels of each level, by the shape of a weight in it."""
+    """Return the number of channels of each level, from the shape of a weight in it."""
     try:
         return tuple(shapes[pattern.format(level)][0] for level in levels)
     except KeyError as problem:
@@ -248,7 +251,7 @@ def _widths(shapes: Header, pattern: str, levels: Any, path: Path) -> tuple[int,
 
 
 def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
-    """CLIP's own tokenizer, from its list of merges. `pad`: what fills a prompt up; 2.x was trained with "!"."""
+    """Build CLIP's tokenizer from its list of merges. `pad`: the padding token; 2.x was trained with "!"."""
     from transformers import CLIPTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 

@@ -1,4 +1,4 @@
-"""Files of weights in safetensors' format: whether they are whole, and their way into a module."""
+"""Reads files of weights in safetensors' format, checks that they are complete, and loads them into modules."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from adaflow_core.errors import AdaFlowError
 
 Header = dict[str, tuple[int, ...]]
 """Name of a tensor -> its shape."""
-_AT_ONCE = 48  # tensors read before the file is let go: what is read from it counts as memory until then
-_PICKLES = (b"PK\x03\x04", b"\x80\x02")  # how torch.save's files begin, today's and the older ones
+_AT_ONCE = 48  # tensors read before the file is closed: until then its mapped pages count as this process's memory
+_PICKLES = (b"PK\x03\x04", b"\x80\x02")  # the first bytes of files by torch.save, today's and older
 
 
 def read_header(path: Path) -> tuple[Header, dict[str, str]]:
-    """The shapes and the remarks (`__metadata__`) of a file; AdaFlowError naming it if it is no whole one."""
+    """Read the shapes and the `__metadata__` of a file; raise AdaFlowError if it is not a complete safetensors file."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -51,7 +51,7 @@ def read_header(path: Path) -> tuple[Header, dict[str, str]]:
 
 
 def read_tensors(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
-    """Tensors of a file. They are parts of the file until they are copied."""
+    """Read tensors of a file; they are memory maps of it until they are copied."""
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in keys}
@@ -60,7 +60,7 @@ def read_tensors(path: Path, keys: Iterable[str]) -> dict[str, Tensor]:
 
 
 def in_parts(path: Path, names: Mapping[str, str]) -> Iterator[dict[str, Tensor]]:
-    """A file's tensors under other names (new -> the file's), a few at a time."""
+    """Yield a file's tensors, a few at a time, renamed by `names` (new name -> name in the file)."""
     keys = list(names)
     for begin in range(0, len(keys), _AT_ONCE):
         chosen = keys[begin : begin + _AT_ONCE]
@@ -69,10 +69,10 @@ def in_parts(path: Path, names: Mapping[str, str]) -> Iterator[dict[str, Tensor]
 
 
 def fill(module: nn.Module, part: str, path: Path, parts: Iterable[dict[str, Tensor]], dtype: torch.dtype) -> None:
-    """Give a module without weights those of a file; AdaFlowError if it lacks some or has others.
+    """Load the tensors of a file into a module without weights; raise AdaFlowError if names or shapes do not fit.
 
-    They are copied as they come, so that no more than one of `parts` is in memory twice, and with channels last, as
-    convolutions are fastest: laid out anew later, all of them would be in memory twice.
+    Tensors are copied as they come, so that at most one of `parts` is in memory twice, and channels-last, the fastest
+    layout for convolutions: a change of layout afterwards would have all of them in memory twice.
     """
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
     found: set[str] = set()
@@ -96,7 +96,7 @@ def fill(module: nn.Module, part: str, path: Path, parts: Iterable[dict[str, Ten
 
 
 def check_names(part: str, source: object, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    """AdaFlowError naming a tensor that `source` lacks, or that the module does not have."""
+    """Raise AdaFlowError naming a tensor that `source` lacks, or that the module does not have."""
     for what, names in (("lacks", sorted(missing)), ("holds an unknown", sorted(unexpected))):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -107,7 +107,7 @@ def check_names(part: str, source: object, missing: Iterable[str], unexpected: I
 
 
 def check_finite(module: nn.Module, part: str, source: object) -> None:
-    """AdaFlowError naming a tensor in which some value is no number."""
+    """Raise AdaFlowError naming a tensor with values that are not finite."""
     for name, tensor in module.named_parameters():
         if not torch.isfinite(tensor.sum(dtype=torch.float32)):
             raise AdaFlowError(
@@ -117,6 +117,6 @@ def check_finite(module: nn.Module, part: str, source: object) -> None:
 
 
 def bit_sum(tensor: Tensor) -> Tensor:
-    """The sum of a tensor's bits as integers: exact, and in any order the same."""
+    """Sum a tensor's bit patterns as integers, which is exact and independent of the order."""
     kind = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
     return tensor.detach().view(kind).sum(dtype=torch.int64)

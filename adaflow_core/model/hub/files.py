@@ -1,4 +1,4 @@
-"""Which files of a checkpoint are needed: one precision of each part, its configuration, and nothing else."""
+"""Chooses the files of a checkpoint to download: one precision of each part, its configurations, nothing else."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _PICKLE = re.compile(r".*\.(?:bin|ckpt|pt|pth)")
 
 
 def parts_of(folder: Path, wanted: Collection[str]) -> list[str]:
-    """Those of the wanted parts that the checkpoint has."""
+    """Return those of the `wanted` parts that the checkpoint has."""
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     return [part for part in wanted if isinstance(index.get(part), list) and index[part][-1]]
 
 
 def configurations(names: Collection[str], parts: Collection[str]) -> list[str]:
-    """What is small: configurations and vocabularies of the parts, and the project's own values."""
+    """Return the small files: configurations and vocabularies of the parts, and the model's profile (adaflow.json)."""
     found = [name for name in names if name.rpartition("/")[0] in parts and name.endswith((".json", ".txt"))]
     return [name for name in (*found, *({PROFILE} & set(names))) if not _SHARDS.fullmatch(name.rpartition("/")[2])]
 
 
 def weights(names: Collection[str], part: str, half: bool) -> list[str]:
-    """The weights of a part, and the index of its shards: in half precision where wanted and there. [] if it has none.
+    """Return the files of a part's weights, with the index of its shards; [] if it has none.
 
-    AdaFlowError if it has only pickled ones.
+    `half`: in half precision, if there. Raises AdaFlowError if all weights are pickled.
     """
     inside = [name for name in names if name.rpartition("/")[0] == part]
     found = [name for name in inside if _is_weights(name)]
@@ -48,9 +48,9 @@ def weights(names: Collection[str], part: str, half: bool) -> list[str]:
 
 
 def the_file(repo: str, names: Collection[str], named: str = "", usual: Collection[str] = ()) -> str:
-    """The file of weights that is meant: as `named`, else the first of the usual names, else the only one.
+    """Return the file `named`, or the first of the usual names that exists, or the only file of weights.
 
-    AdaFlowError, which lists them, if there is no such file or there are several.
+    Raises AdaFlowError, with a list of files, if there is no such file or there are several.
     """
     found = [name for name in names if name.endswith(".safetensors")]
     for name in (named,) if named else (*usual, *(found if len(found) == 1 else ())):
@@ -69,7 +69,7 @@ def _is_weights(name: str) -> bool:
 
 
 def is_complete(folder: Path, wanted: Collection[str], half: bool) -> bool:
-    """Whether a folder has all that is needed; full precision will do where half is wanted."""
+    """Whether a folder has all wanted parts; weights in full precision count for `half` too."""
     if not (folder / INDEX).is_file():
         return False
     for part in parts_of(folder, wanted):

@@ -1,7 +1,7 @@
-"""The process that fetches one checkpoint, or one file; `client` starts it, and may end it at any moment.
+"""The process that downloads one checkpoint or one file; `client` starts it, and may kill it at any moment.
 
-It takes an order as JSON and answers in lines of JSON. What has arrived of a file lies in the Hub's cache under the
-file's digest, and the next run goes on from there.
+It takes an order as JSON and answers in lines of JSON. An unfinished file is in the Hub's cache under its digest, and
+the next run resumes it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from adaflow_core.model.hub.failures import NO_WAY, cause, explain, passes
 from adaflow_core.model.hub.files import INDEX, configurations, is_complete, parts_of, the_file, weights
 
 _REPORT = 0.2  # seconds between two reports
-_LONGEST = 300.0  # seconds that are waited where the Hub asks for it
+_LONGEST = 300.0  # most seconds to wait when the Hub asks for a pause
 _REACHED = (httpx2.HTTPError, OSError)  # HfHubHTTPError is among them
 T = TypeVar("T")
 
@@ -43,9 +43,9 @@ class Order:
     timeout: float  # seconds without a byte
     half: bool = False  # the weights in half precision, where the repository has them
     parts: tuple[str, ...] = ()
-    single: bool = False  # one file of weights is wanted, not a checkpoint
-    file: str = ""  # its name
-    usual: tuple[str, ...] = ()  # where it has none: what it may be called
+    single: bool = False  # download one file of weights instead of a checkpoint
+    file: str = ""  # name of the single file; "": not given
+    usual: tuple[str, ...] = ()  # names to try if `file` is not given
 
     @property
     def store(self) -> Path:
@@ -53,11 +53,11 @@ class Order:
         return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}"
 
     def blob(self, etag: str) -> Path:
-        """Where the cache holds a content once it is complete."""
+        """Return the cache's path of a complete file."""
         return self.store / "blobs" / etag
 
     def part(self, etag: str) -> Path:
-        """What has arrived of it."""
+        """Return the cache's path of an unfinished download."""
         return self.store / "blobs" / f"{etag}.incomplete"
 
     @property
@@ -68,12 +68,14 @@ class Order:
         return self.store / "snapshots" / (reference.read_text() if reference.is_file() else name)
 
     def only(self, commit: str) -> Path:
-        """A file with the name of the commit's only file of weights, once the Hub has said that it is: what is in the
-        cache does not tell."""
+        """Return the path of a note with the name of the commit's only file of weights.
+
+        It is written once the Hub has listed the files: the cache alone does not tell whether there are others.
+        """
         return self.store / ".adaflow" / commit
 
     def cached(self) -> Path | None:
-        """What is in the cache, a folder or a file, if that is all that is needed."""
+        """Return the folder or file in the cache if it is complete, else None."""
         folder = self.snapshot
         if self.single:
             names = [self.file] if self.file else list(self.usual)
@@ -83,12 +85,12 @@ class Order:
         return folder if is_complete(folder, self.parts, self.half) else None
 
     def alone(self) -> Path | None:
-        """Where no file is named: the only one that is in the cache, though the Hub may have others."""
+        """Return the only file of weights in the cache if no name is given; the Hub may have others."""
         found = [] if self.file or not self.single else list(self.snapshot.rglob("*.safetensors"))
         return found[0] if len(found) == 1 else None
 
     def halved(self) -> Path | None:
-        """Where full precision is wanted: the checkpoint with weights in half, though the Hub may have others."""
+        """Return the checkpoint in the cache if it is complete in half precision, to use instead of full precision."""
         whole = not self.single and is_complete(self.snapshot, self.parts, half=True)
         return self.snapshot if whole else None
 
@@ -109,7 +111,7 @@ def tell(**answer: Any) -> None:
 
 
 def fetch(order: Order) -> Path:
-    """The folder of the checkpoint, complete, or the file."""
+    """Download what is missing, and return the checkpoint's folder or the file."""
     cached = order.cached()
     # A commit never changes: the Hub need not be asked.
     if cached is not None and order.snapshot.name == order.revision:
@@ -143,7 +145,7 @@ def _fetch_files(order: Order, commit: str, sizes: dict[str, int]) -> Path:
         alone = [name for name in sizes if "/" not in name and name.endswith(".safetensors")]
         remedy = f"download one of its files ({', '.join(alone[:3])}) and give its path" if alone else "choose another"
         raise AdaFlowError(f"{order.repo} is not in diffusers' format, for it has no {INDEX}; {remedy}")
-    # Asked for by the revision's own name: so the cache learns which commit that is.
+    # By the revision's name, not the commit: so the library notes the commit of this revision in the cache.
     folder = _small(order, INDEX, order.revision).parent
     parts = parts_of(folder, order.parts)
     for name in configurations(sizes, parts):
@@ -170,12 +172,12 @@ def _fetch_file(order: Order, commit: str, sizes: dict[str, int]) -> Path:
         with suppress(OSError):  # a cache that others fill; the Hub is asked again then
             order.only(commit).parent.mkdir(exist_ok=True)
             order.only(commit).write_text(name, encoding="utf-8")
-    # Asked for by the revision's own name: so the cache learns which commit that is.
+    # By the revision's name, not the commit: so the library notes the commit of this revision in the cache.
     return _small(order, name, order.revision)
 
 
 def _weights(order: Order, commit: str, missing: dict[str, int]) -> None:
-    """Files and their sizes, with progress over all of them."""
+    """Download the missing files (name -> bytes), reporting progress over all of them."""
     done, total = 0, sum(missing.values())
     etags = {name: _etag(order, name, commit) for name in missing}
     _check_space(order, {etags[name]: size for name, size in missing.items()})
@@ -185,7 +187,7 @@ def _weights(order: Order, commit: str, missing: dict[str, int]) -> None:
 
 
 def _small(order: Order, name: str, revision: str | None) -> Path:
-    """A file by the Hub's library, which links what is in its cache already."""
+    """Download a file by the Hub's library, which only links one whose content is in its cache."""
 
     def download() -> Path:
         return Path(hf_hub_download(order.repo, name, revision=revision, etag_timeout=order.timeout))
@@ -194,13 +196,13 @@ def _small(order: Order, name: str, revision: str | None) -> Path:
 
 
 def _etag(order: Order, name: str, commit: str) -> str:
-    """The name by which the cache knows a file's content."""
+    """Return the ETag of a file, the name of its content in the cache."""
     url = hf_hub_url(order.repo, name, revision=commit)
     return str(_patiently(lambda: get_hf_file_metadata(url, timeout=order.timeout), order).etag)
 
 
 def _large(order: Order, name: str, commit: str, etag: str, size: int, report: Callable[[int], None]) -> None:
-    """A file of weights, into the cache: from where an earlier attempt ended, and only with the right content."""
+    """Download a file of weights into the cache, resuming an earlier attempt, and check its content."""
     url = hf_hub_url(order.repo, name, revision=commit)
     blob, part = order.blob(etag), order.part(etag)
     blob.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +222,7 @@ def _large(order: Order, name: str, commit: str, etag: str, size: int, report: C
 
 
 def _is_named_by(etag: str, path: Path) -> bool:
-    """Whether a file's content is that of its name, a SHA-256. Files that are not large have other names."""
+    """Whether a file's SHA-256 is its ETag; true for small files, whose ETags are no SHA-256."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return len(etag) != len(digest) or etag == digest
@@ -252,7 +254,7 @@ def _stream(order: Order, url: str, part: Path, size: int, report: Callable[[int
 
 
 def _patiently(call: Callable[[], T], order: Order, got: Callable[[], int] = lambda: 0) -> T:
-    """`call`, tried again after what may pass; when an attempt got further than the last, the waits begin anew."""
+    """Call `call` again after transient failures; an attempt that got further resets the waiting times."""
     waits, before = list(order.patience), got()
     while True:
         try:
@@ -269,7 +271,7 @@ def _patiently(call: Callable[[], T], order: Order, got: Callable[[], int] = lam
 
 
 def _asked_for(problem: BaseException) -> float:
-    """Seconds that the Hub asks to wait."""
+    """Return the seconds that the Hub asks to wait."""
     if not isinstance(problem, HfHubHTTPError):
         return 0.0
     headers = problem.response.headers
@@ -279,7 +281,7 @@ def _asked_for(problem: BaseException) -> float:
 
 
 def _check_space(order: Order, sizes: dict[str, int]) -> None:
-    """AdaFlowError if the disk has no room for what of these contents (etag -> bytes) is not in the cache yet."""
+    """Raise AdaFlowError if the disk has no room for those contents (etag -> bytes) that are not in the cache yet."""
     needed = 0
     for etag, size in sizes.items():
         there = _size(order.part(etag))

@@ -51,7 +51,8 @@ def named(picture: np.ndarray | Path, folder: Path | None, what: str) -> dict[st
     """Return a picture as plain data: its file, relative to `folder` if given, and a checksum of its content.
 
     An array [H, W] bool or [H, W, 3] uint8 has no file; with the `folder` of a project, the data holds the picture
-    itself. `what` names the picture in errors, such as "the mask".
+    itself. `what` names the picture in errors, such as "the mask". Raises AdaFlowError for a file that is not there,
+    and with a `folder` for an array of several pictures, which a project cannot hold.
     """
     if isinstance(picture, Path):
         if not picture.exists():
@@ -59,8 +60,14 @@ def named(picture: np.ndarray | Path, folder: Path | None, what: str) -> dict[st
         path = picture.as_posix() if folder is None else relative_path(picture, folder)
         return {"file": path, "checksum": content_digest(picture)}
     row = {"file": None, "checksum": _checksum(picture)}
-    one = picture.shape[2:] == (() if picture.dtype == bool else (3,))
-    return row if folder is None or not one else row | {"png": _encoded(picture)}
+    if folder is None:
+        return row
+    if picture.shape[2:] != (() if picture.dtype == bool else (3,)):
+        raise AdaFlowError(
+            f"{what}s of all frames are too large for a project; write them as a video or a folder of pictures, and "
+            "give that"
+        )
+    return row | {"png": _encoded(picture)}
 
 
 @contextmanager

@@ -180,18 +180,26 @@ def read_masks(masks: np.ndarray | Path, video: Video, monitor: Monitor) -> NDAr
 
 
 def _frames_of(path: Path, video: Video, monitor: Monitor) -> Iterator[np.ndarray]:
-    """Yield a frame [H, W, 3] uint8 of a file of masks for each frame of the video."""
-    T = len(video)
+    """Yield a frame [H, W, 3] uint8 of a file of masks for each frame of the video.
+
+    A file with as many frames as the video has is taken frame by frame, a longer one by the numbers of the source's
+    frames.
+    """
+    T, end = len(video), video.number(len(video) - 1) + 1
     with Decoder(path, monitor) as decoder:
         info = decoder.probe()
-        if info.frames != T and info.frames < video.start + T:
+        if info.frames != T and info.frames < end:
+            missing = ", as some of its file cannot be read" if video.numbers else ""
             raise AdaFlowError(
-                f"{path.name} has {info.frames} frames and the video {T}; give a mask for each, or of one frame"
+                f"{path.name} has {info.frames} frames and the video {T}{missing}; "
+                "give a mask for each, or of one frame"
             )
         check_aspect((info.width, info.height), video.size, path.name)
-        first = 0 if info.frames == T else video.start
-        for _, _, frame in decoder.frames(video.size, first, T, whole=True, ground=DARK):
-            yield frame
+        numbers = range(T) if info.frames == T else [video.number(t) for t in range(T)]
+        first, wanted = numbers[0], set(numbers)
+        for number, *_, frame in decoder.frames(video.size, first, numbers[-1] + 1 - first, whole=True, ground=DARK):
+            if number in wanted:
+                yield frame
 
 
 def fitted(mask: np.ndarray, size: tuple[int, int], name: str = "a mask") -> NDArray[np.bool_]:

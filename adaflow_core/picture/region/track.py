@@ -30,7 +30,7 @@ def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, mo
     """Return the mask of `region` in the planned video; it is cached."""
     check_region(region)
     asked, video = region.as_json(), plan.video
-    named = {"model": backbone.fingerprint, "source": plan.config.source_prompt} if region.words else {}
+    named: dict[str, Any] = {"model": backbone.fingerprint, "source": plan.config.source_prompt} if region.words else {}
 
     def build(folder: Path) -> dict[str, Any]:
         out = backbone.team.array(folder / "weights.npy", np.uint8, video.frames.shape[:3])
@@ -39,6 +39,8 @@ def region_mask(backbone: Backbone, plan: Plan, region: Region, cache: Cache, mo
             out[t] = feathered(np.asarray(inside[t]) > 0, region.feather)
         return {"doubt": doubt}
 
+    if video.numbers:  # by which files of masks are read
+        named["numbers"] = video.numbers
     key = cache_key(
         video=video.digest, cuts=plan.segments.cuts.tolist(), region=_content(asked), start=video.start, **named
     )

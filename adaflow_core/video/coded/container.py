@@ -19,6 +19,8 @@ from adaflow_core.video.coded.remedies import CONVERT
 CONTAINERS = "mov,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg,apng,yuv4mpegpipe,mxf,dv"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 _THREADS = 8  # of a decoder, each of which holds frames of its own
+_LARGE = 128 * 2**20  # bytes; a slow disk copies as many in less than `client.STALL`
+_INDEX, _ENTRY = 2**16, 48  # bytes of an mp4's index at most: of all but its packets, of each packet
 
 
 @contextmanager
@@ -45,3 +47,13 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
 def codec_name(stream: VideoStream) -> str:
     """The codec, not the decoder: "av1" for libdav1d."""
     return stream.codec_context.codec.canonical_name
+
+
+def index_in_front(size: float, packets: int) -> dict[str, str]:
+    """Options of FFmpeg's mp4 muxer with which a file plays while it is loaded.
+
+    For `faststart` the whole file is moved at its end, in one call that keeps all other threads waiting and gives no
+    sign of life. In a file of many bytes (`size`, a guess) room for the index of `packets` at most is left in front
+    instead; the muxer fails where there are more.
+    """
+    return {"movflags": "+faststart"} if size < _LARGE else {"moov_size": str(_INDEX + _ENTRY * packets)}

@@ -51,12 +51,17 @@ class Index(NamedTuple):
         low, high = int(stamps[begin]), int(stamps[end])
         return any(low <= time <= high for time, _ in self.keys)
 
-    def misses(self, number: int, frame: av.VideoFrame) -> bool:
-        """Whether `frame`, decoded in the place of this number, is a later one: it could not be decoded."""
-        if self.times is None or frame.time is None or number + 1 >= self.length:
-            return False
+    def number_of(self, frame: av.VideoFrame, least: int) -> int:
+        """The number of a decoded frame, `least` or a later one: those between cannot be decoded.
+
+        Without times it is `least`. Of several frames with one time the first is meant.
+        """
+        least = min(least, self.length - 1)
+        if self.times is None or frame.time is None:
+            return least
         time = round(frame.time / self.base)
-        return time > int(self.times[number]) and time >= int(self.times[number + 1])
+        begun = int(np.searchsorted(self.times, time, "right")) - 1
+        return least if begun <= least else max(least, int(np.searchsorted(self.times, self.times[begun])))
 
     def seconds_of(self, frame: av.VideoFrame) -> float | None:
         """For which a frame is shown, where that is known."""

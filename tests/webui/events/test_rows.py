@@ -112,14 +112,25 @@ def test_rows_that_are_merged_say_what_one_of_them_said(
         {"frames": span} | {name: text for name, text in zip(*each, strict=True) if text is not None}
         for span, each in zip(([0, 4], [4, 9]), texts, strict=True)
     ]
-    (row,) = FilmEvents(NOTHING, [], NOTHING).merge(rows, 0, 0).prompts
+    film = FilmEvents(NOTHING, [], NOTHING)
+    (row,) = film.merge((0, 4), rows, 0).prompts
     assert (row["frames"], row["prompt"], row.get("source_prompt")) == ([0, 9], prompt, source)
+
+
+def test_a_second_click_on_a_row_that_is_gone_changes_nothing() -> None:
+    """The buttons of a row are there until the rows are drawn anew."""
+    film, rows = FilmEvents(NOTHING, [], NOTHING), as_rows((0, 4, "a"), (4, 9, "b"), (9, 20, "c"))
+    merged = film.merge((0, 4), rows, 0)
+    assert merged.prompts == as_rows((0, 9, "a"), (9, 20, "c"))
+    for again in (film.merge((0, 4), merged.prompts, 1), film.split((0, 4), merged.prompts, 2, 1)):
+        assert again == unchanged(RowsOutputs)
+    assert film.merge((9, 20), merged.prompts, 1) == unchanged(RowsOutputs), "after the last row is none"
 
 
 def test_a_row_is_split_only_where_a_frame_is_given() -> None:
     rows = [{"frames": [0, 9], "prompt": "a ball"}]
     with pytest.raises(gr.Error, match="can be split at 1 to 8"):
-        FilmEvents(NOTHING, [], NOTHING).split(rows, 0, None, 0)
+        FilmEvents(NOTHING, [], NOTHING).split((0, 9), rows, None, 0)
 
 
 def test_fields_of_edits_and_retakes_that_were_cleared_ask_for_what_is_usual() -> None:
@@ -171,7 +182,7 @@ def test_rows_are_made_after_a_reload_where_they_are_shown_and_there_are_none(tm
 
 def test_what_a_row_or_several_prompts_do_not_allow_is_not_offered() -> None:
     """And where drafts and places were a sentence says why."""
-    film: Any = SimpleNamespace(row_pictures=lambda plan_id, row: ("", "Frames"), split=None, merge=None)
+    film: Any = SimpleNamespace(row_pictures=lambda plan_id, row: ("", "Frames"), split=print, merge=print)
     rows = [{"frames": [0, 4], "prompt": "a ball"}, {"frames": [4, 5], "prompt": "a cube"}]
     with gr.Blocks() as blocks:
         edit: Any = SimpleNamespace(prompts=gr.JSON(), prompts_version=gr.Number())

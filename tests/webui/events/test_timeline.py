@@ -61,6 +61,7 @@ def test_a_plan_is_given_as_files_named_after_its_video(planned: tuple[TimelineE
     events, plan_id = planned
     path = Path(asyncio.run(events.plan_file(plan_id, "json")))
     assert path.name == "my-clip-plan.json" and json.loads(path.read_text())["keyframes"] == [3, 10, 17]
+    assert plan_id not in str(path), "the id is a secret, and the file's address may be handed on"
     arrays = np.load(asyncio.run(events.plan_file(plan_id, "npz")))
     assert arrays["mask_4x6"].shape == (3, 3, FINE.n) and arrays["residual"].shape == (20,)
     with pytest.raises(gr.Error, match="npz"):

@@ -118,6 +118,15 @@ def test_what_the_scissors_make_is_another_video_with_the_same_prompts(drawn_cli
     assert expected == []
 
 
+def test_prompts_stay_with_an_upload_and_go_with_the_video(drawn_clip: Path, tmp_path: Path) -> None:
+    """They may have been typed while it was on its way, or be what a reload brought back."""
+    events = VideoEvents(Studio("embedded", "cpu", tmp_path), [])
+    came = events.uploaded(str(drawn_clip), [], Begun(), "", Watched())
+    assert came.source_prompt == came.prompt == gr.skip()
+    gone = events.uploaded(None, [], Begun(), "", Watched())
+    assert gone.source_prompt == gone.prompt == ""
+
+
 def test_a_reload_shows_what_the_scissors_have_made(drawn_clip: Path, tmp_path: Path) -> None:
     """It showed the video of the plan before."""
     here, trimmed = Studio("embedded", "cpu", tmp_path), tmp_path / "video.mp4"

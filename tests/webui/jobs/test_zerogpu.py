@@ -100,6 +100,13 @@ def test_what_goes_wrong_in_the_fork_is_told(problem: Exception, kind: type[Exce
         ForkRunner(tmp_path, fork=fork)(Count(1, problem), lambda progress: None, never)
 
 
+def test_the_log_says_where_a_task_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The fork's exception comes back without its traceback."""
+    with pytest.raises(RuntimeError, match="KeyError"):
+        ForkRunner(tmp_path, fork=zerogpu._run_in_fork)(Count(1, KeyError("inside")), lambda progress: None, never)
+    assert "raise self.problem" in caplog.text
+
+
 def test_what_zerogpu_refuses_is_said_as_it_says_it(tmp_path: Path) -> None:
     def none_left(order: Path, public: bool, seconds: float) -> Iterator[None]:
         raise gr.Error('You have exceeded your quota.<br><a href="https://huggingface.co/join">Create an account</a>.')
