@@ -39,7 +39,7 @@ class Film:
 
 
 def join(shots: list[np.ndarray], transitions: list[str], rng: np.random.Generator) -> tuple[np.ndarray, list[int]]:
-    """The shots [t, H, W, 3] one after the other, `transitions` between them, and the frames of the cuts."""
+    """Join shots [t, H, W, 3] by `transitions`; returns the film and the first frame after each cut."""
     film, cuts = shots[0].astype(np.float32), []
     for shot, transition in zip(shots[1:], transitions, strict=True):
         n = min(int(rng.integers(6, 13)), len(shot) - 2, len(film) - 2)
@@ -66,7 +66,7 @@ def flash(film: np.ndarray, cuts: list[int], rng: np.random.Generator) -> None:
 
 
 def plan_film(number: int, rng: np.random.Generator) -> tuple[str, list[str]]:
-    """The kind of a film and what joins its shots."""
+    """Return the kind of a film and the transitions between its shots."""
     kind, transitions = KINDS[number // 4 % 4], ["cut"] * (number % 4)
     if kind == "fades":
         transitions.insert(int(rng.integers(0, len(transitions) + 1)), str(rng.choice(["dissolve", "black"])))
@@ -82,7 +82,7 @@ def finish(kind: str, number: int, shots: list[np.ndarray], transitions: list[st
 
 
 def clip_times(length: int, fast: float, rng: np.random.Generator) -> torch.Tensor:
-    """Clip times of a shot's frames; with `fast` > 1 some frames in its middle are so many times quicker."""
+    """Return the clip times of a shot's frames; with `fast` > 1 four to eight of them run faster by that factor."""
     pace = np.full(length - 1, PACE * rng.uniform(0.5, 1.2))
     if fast > 1:
         start = int(rng.integers(0, max(1, length - 5)))
@@ -98,7 +98,7 @@ def drawn_shot(row: SceneBatch, length: int, size: int, fast: float, rng: np.ran
 
 
 def drawn_film(number: int, split: str, seed: int, size: int) -> Film:
-    """A film of `number % 4` cuts; those of validation and test differ in every scene."""
+    """Draw a film with `number % 4` cuts; the films of validation and test share no scene."""
     rng = np.random.default_rng([seed, number, split == "test"])
     kind, transitions = plan_film(number, rng)
     moves = ["turn", "pan", "zoom", "bounce"] if kind == "fast" else [motion for motion in MOTIONS if motion != "cut"]
@@ -115,7 +115,7 @@ def drawn_film(number: int, split: str, seed: int, size: int) -> Film:
 
 
 def joined_film(number: int, clips: list[np.ndarray], split: str, seed: int, size: int) -> Film:
-    """Pieces of real clips joined: other clips or another crop of the same, some at two or three times the speed."""
+    """Join pieces of real clips: of different clips or crops, and in "fast" films at two or three times the speed."""
     import cv2
 
     rng = np.random.default_rng([seed, number, 2 + (split == "test")])
@@ -140,7 +140,7 @@ def joined_film(number: int, clips: list[np.ndarray], split: str, seed: int, siz
 
 
 def measure(name: str, films: Iterable[Film]) -> list[dict[str, Any]]:
-    """What is found in each film, a row each; wrong ones are named on the way."""
+    """Find the cuts of each film; returns a row per film, and prints the films with errors."""
     rows = []
     for film in films:
         began = time.process_time()
@@ -154,7 +154,7 @@ def measure(name: str, films: Iterable[Film]) -> list[dict[str, Any]]:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """A table: a line for each set of films, and one for each kind in it."""
+    """Return a table with a line for each set of films, and one for each kind of film in it."""
     lines = [
         "| films | number | frames | cuts | found | reported wrongly | precision | recall | F1 | CPU ms a frame |",
         "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |",

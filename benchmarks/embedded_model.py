@@ -74,7 +74,7 @@ def generate(
 
 
 def agreement(judge: Judge, pictures: Tensor, batch: SceneBatch, attributes: tuple[str, ...]) -> dict:
-    """The share of pictures in which the judge sees what was asked for, with its 95 % interval (Wilson)."""
+    """Return the share of pictures in which the judge sees what the prompt says, with its 95 % interval (Wilson)."""
     found = [judge.predict(part) for part in pictures.split(BATCH)]
     scores = {}
     for name in attributes:

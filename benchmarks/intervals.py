@@ -37,7 +37,7 @@ def share_interval(right: Sequence[bool]) -> Interval:
 
 @dataclass(frozen=True)
 class Criterion:
-    """What results must reach, with the measured value in words."""
+    """A requirement on the results, with the measured value in words."""
 
     text: str
     value: str

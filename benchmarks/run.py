@@ -50,7 +50,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Settings of plan and edit; left out, the model's own."""
+    """Add options for settings of plan and edit; without them the model's own values hold."""
     for name in ("guidance", "injection-attention", "injection-conv", "prune", "kv-frames"):
         parser.add_argument(f"--{name}", type=float)
     for name in ("steps", "inversion-steps", "keyframes", "stride"):
@@ -72,7 +72,7 @@ def make_configs(arguments: argparse.Namespace, source_prompt: str) -> tuple[Pla
 
 
 def profile_changes(changes: list[str]) -> dict[str, Any]:
-    """["guidance=4", "negative=empty"] as fields of a `ModelProfile`, with their types."""
+    """Parse ["guidance=4", "negative=empty"] as fields of a `ModelProfile`, with their types."""
     defaults: dict[str, Any] = asdict(ModelProfile())
     del defaults["vocabulary"], defaults["words"]
     values: dict[str, Any] = {}
@@ -112,7 +112,7 @@ def describe_machine(backbone: Backbone) -> dict[str, Any]:
 
 
 def clip_size(asked: int | None, profile: ModelProfile) -> int:
-    """Pixels of a side of the clips that are drawn: as asked, else the model's own. Says where they are smaller."""
+    """Return the side in pixels of drawn clips: the asked one or else the model's; prints a note if it is smaller."""
     if asked is not None and asked < profile.size:
         say(f"clips of {asked} pixels are smaller than the model's {profile.size}, and edits may come out worse")
     return asked or profile.size
@@ -123,7 +123,7 @@ def clip_size(asked: int | None, profile: ModelProfile) -> int:
 
 @contextmanager
 def fresh_engine(backbone: Backbone, cache: Path | None = None) -> Iterator[AdaFlow]:
-    """An engine whose cache is empty and goes when it ends, unless `cache` names one to keep."""
+    """Yield an engine with an empty cache that is deleted at the end, unless `cache` names one to keep."""
     if cache is not None:
         yield AdaFlow(backbone, Cache(cache))
         return

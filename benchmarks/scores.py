@@ -14,14 +14,14 @@ from benchmarks.truth import Pair
 from scenes.training.classifier import ATTRIBUTES, Judge
 
 CHUNK = 8  # frames at a time through the autoencoder and the judge
-ENOUGH = 0.02  # share of a frame that the object covers where it can be judged
+ENOUGH = 0.02  # the share of a frame that the object must cover for the frame to be judged
 
 
 # --- what an edit is compared with ----------------------------------------------------------------
 
 
 def autoencode(backbone: Backbone, frames: np.ndarray) -> np.ndarray:
-    """The frames [T, H, W, 3] after a round trip: what the autoencoder allows."""
+    """Return the frames [T, H, W, 3] after a round trip through the autoencoder: the best that an edit can reach."""
     parts = [frames[i : i + CHUNK] for i in range(0, len(frames), CHUNK)]
     return np.concatenate([backbone.decode(backbone.encode(part)) for part in parts])
 
@@ -56,7 +56,7 @@ def score_regions(frames: np.ndarray, pair: Pair) -> dict[str, float]:
 
 
 def score_references(backbone: Backbone, pair: Pair, source: np.ndarray) -> dict[str, dict[str, float]]:
-    """The scores of what an edit is compared with; `source`: the frames that were edited."""
+    """Return the scores of the references that an edit is compared with; `source`: the frames that were edited."""
     return {
         "copy": score_regions(source, pair),
         "autoencoded": score_regions(autoencode(backbone, pair.truth), pair),
@@ -72,10 +72,10 @@ def _predict(judge: Judge, frames: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def judge_clip(judge: Judge, frames: np.ndarray, pair: Pair) -> dict[str, Any]:
-    """What the judge sees in a clip: the target attribute, and the others as they were.
+    """Return whether the judge sees the target attribute in a clip, and the other attributes unchanged.
 
-    Shares of the frames that show enough of the object, and whether the clip as a whole (its most frequent answer) is
-    right.
+    Both as shares of the frames that show enough of the object, and for the clip as a whole, by the most frequent
+    answer.
     """
     answers = _predict(judge, frames[pair.shown >= ENOUGH])
     wanted = {name: int(getattr(pair.after, name)[0]) for name in ATTRIBUTES}
@@ -118,7 +118,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def check_criteria(summary: dict[str, Any]) -> list[Criterion]:
-    """What edits must reach, by the means; "clearly" above a flat fill: with the whole 95 % interval."""
+    """Check the means against what edits must reach; "clearly" above a flat fill means the whole 95 % interval."""
     gain = summary["gain_over_copy"]["mean"]
     ratio = summary["ssim_of_autoencoded"]["mean"]
     flat = summary["ssim_over_flat"]

@@ -68,9 +68,9 @@ class Pair:
 
 
 class TrueFilms:
-    """The films of one edit that are as true as its `truth`: what its words leave open, drawn `count` times anew.
+    """Films that are as true as an edit's `truth`: whatever the prompt leaves open is drawn again, `count` times.
 
-    Beside PSNR to the truth, which asks for the one choice that was made there.
+    They complement the PSNR to the truth, which demands the one choice that was made there.
     """
 
     def __init__(self, pair: Pair, count: int, device: torch.device | str = "cpu", sampled: int = 4) -> None:
@@ -85,14 +85,14 @@ class TrueFilms:
         return _frames(render(row.to(self.device), torch.from_numpy(self.pair.times[frames]), size))
 
     def nearest(self, frames: np.ndarray) -> np.ndarray:
-        """The true film [T, H, W, 3] uint8 that `frames` come nearest to inside what the edit changes."""
+        """Return the true film [T, H, W, 3] uint8 that is nearest to `frames` inside the changed region."""
         inside, some = self.pair.region[self.sample], frames[self.sample].astype(np.float32)
         best = int(np.argmin([np.square(some - film)[inside].mean() for film in self.films]))
         return self._film(self.rows[best - 1], np.arange(len(self.pair.times))) if best else self.pair.truth
 
 
 def _frames(drawn: Any) -> np.ndarray:
-    """What `render` gives for one row as frames [T, H, W, 3] uint8."""
+    """Convert what `render` returns for one row to frames [T, H, W, 3] uint8."""
     return rearrange((drawn.rgb[0] * 255).round().byte(), "t c h w -> t h w c").cpu().numpy()
 
 
@@ -163,7 +163,7 @@ def random_pair(row: SceneBatch, kind: str, frames: int, draw_seed: int, size: i
 
 
 def other_value(row: SceneBatch, kind: str, draw_seed: int) -> str:
-    """What an edit of `kind` makes of the row: a value that it does not have."""
+    """Return a value for an edit of `kind` that the row does not have yet."""
     attribute, values = EDITS[kind]
     others = [value for value in values if value != row.names(attribute)[0]]
     rng = np.random.default_rng([draw_seed, list(EDITS).index(kind)])

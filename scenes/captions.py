@@ -1,4 +1,4 @@
-"""Clips in words: varied sentences to train on, and the one plain sentence that the benchmarks use.
+"""Captions of clips: varied sentences for training, and one plain sentence for the benchmarks.
 
 Colour words stay nearly literal and the rest has a few wordings each: the text encoder is small, and its
 words have to mean something.
@@ -38,7 +38,7 @@ PLACE_WORDS: dict[str, tuple[str, ...]] = {
     "city": ("in a city", "in the city", "in front of a city skyline", "on a city square"),
     "autumn": ("in autumn", "in an autumn landscape", "among autumn trees", "in a field in autumn"),
 }
-# How a sentence ends, how it may start instead, and an adjective for its end.
+# Words for each style: for the end of a sentence, and for its beginning instead.
 STYLE_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "photo": (("photo", "photo style", "photograph", "realistic photo"), ("a photo of", "a photograph of")),
     "pencil": (
@@ -58,14 +58,14 @@ STYLE_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("an impressionist painting of", "a van gogh painting of", "an oil painting of"),
     ),
 }
-# The main words by kind, as a person would click them together.
+# The main words by kind, for a person to combine into a prompt.
 MAIN_WORDS: dict[str, list[str]] = {
     "things": [words[0] for words in KIND_WORDS.values()],
     "colours": [words[0] for words in COLOUR_WORDS.values()],
     "places": [words[0] for words in PLACE_WORDS.values()],
     "styles": [endings[0] for endings, _ in STYLE_WORDS.values()],
 }
-# What it does, by motion; a kind with its own way of moving has its own words.
+# What the object does, by motion; kinds that move in ways of their own have words of their own.
 ROLLING, DRIVING, FLYING, SWIMMING = ("ball", "star"), ("car",), ("balloon", "rocket"), ("duck",)
 _MOVES = ("moving", "passing by", "sliding along")
 MOTION_WORDS: dict[str, tuple[str, ...]] = {
@@ -123,7 +123,7 @@ def caption(
     second: tuple[str, str] | None = None,  # (kind, colour)
     occluder: str = "none",
 ) -> str:
-    """One sentence, its wording drawn from `rng`. Photo style is often left unsaid."""
+    """Return one sentence, its wording drawn from `rng`. Photo style is often left out."""
     subject = thing(kind, colour, rng)
     if second is not None:
         subject += f" and {thing(*second, rng)}"

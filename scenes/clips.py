@@ -84,7 +84,7 @@ def scene(entry: dict[str, Any]) -> SceneBatch:
 
 
 def describe(idea: Idea) -> dict[str, Any]:
-    """An idea as an entry of clips.json: with its prompts, the style named only where it changes."""
+    """Return an idea as an entry of clips.json, with its prompts; these name the style only if the edit changes it."""
     entry = asdict(idea)
     before = scene(entry)
     prompts = [plain(row)[0] for row in (before, before.replace(**{idea.attribute: idea.value}))]
@@ -97,7 +97,7 @@ def truth(
     entry: dict[str, Any],  # of clips.json
     size: int = SIZE,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The clip as drawn, its true edit (uint8 [T, H, W, 3] each) and where the object is (bool [T, H, W]).
+    """Draw the clip and its true edit (uint8 [T, H, W, 3] each), and the mask of the object (bool [T, H, W]).
 
     An edit of the object's kind moves its outline: the mask covers it as it was and as it becomes.
     """

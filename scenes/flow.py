@@ -20,7 +20,7 @@ def _carry(thing: ObjectPose, coords: Tensor, ids: Tensor, number: int, x: Tenso
 def flow_between(
     frames_a: Frames, frames_b: Frames, size: int
 ) -> tuple[Tensor, Tensor]:  # [N, 2, H, W] pixels (right, down), [N, H, W] bool
-    """Where the point that each pixel of a shows lies in b, and whether b shows it too."""
+    """Return where in frame b the point that each pixel of frame a shows lies, and whether b shows it too."""
     ids, coords = geometry(frames_a, size)
     ids_b, _ = geometry(frames_b, size)
     x, y = coords[:, :1], coords[:, 1:]  # right for the background and the occluder, which share the world
@@ -44,9 +44,9 @@ def flow_between(
 def true_flows(
     batch: SceneBatch, times: Tensor, size: int = 256, chunk: int = 8
 ) -> tuple[Tensor, Tensor]:  # [T - 1, 2, H, W] pixels, [T - 1, H, W] bool
-    """The flow of one clip (a batch of one row) from each of its times [T] to the next, and where it holds.
+    """Return the flow of one clip (a batch of one row) from each of its times [T] to the next, and where it is valid.
 
-    A pixel holds if the point it shows is inside the next frame, not hidden there, and in the same shot.
+    It is valid at a pixel if the point shown there is inside the next frame, not hidden in it, and in the same shot.
     """
     if len(batch) != 1:
         raise ValueError(f"true_flows takes one clip, got {len(batch)}: pass batch[i : i + 1]")
@@ -66,6 +66,6 @@ def true_flows(
 def true_flow(
     batch: SceneBatch, t_a: float, t_b: float, size: int = 256
 ) -> tuple[Tensor, Tensor]:  # [2, H, W] pixels a -> b, [H, W] bool
-    """The flow of one clip from time t_a to t_b, and the pixels for which it holds: see `true_flows`."""
+    """Return the flow of one clip from time t_a to t_b, and the pixels at which it is valid: see `true_flows`."""
     flows, visible = true_flows(batch, torch.tensor([t_a, t_b]), size)
     return flows[0], visible[0]

@@ -1,8 +1,8 @@
-"""What no caption says: an object's pattern and exact colour, a place's layout and light, a style's strokes.
+"""Hidden variables, which no caption names: an object's pattern, a place's layout and light, a style's strokes.
 
-Words leave much open, and a model fills it in. In the *ambiguous* world these variables differ from clip to clip
-and stay what they are through a clip, so the true edit of a film is any one choice, kept to its end. `neutral`
-leaves each of them at the one value that the plain world has; its pictures are drawn as if they did not exist.
+Words leave much open, and a model fills it in. In the *ambiguous* world these variables differ from clip to clip but
+are constant within a clip, so that any choice that is kept to a film's end is a true edit. `neutral` gives each of
+them the one value that it has in the plain world, whose pictures are drawn as if the variables did not exist.
 """
 
 import math
@@ -175,5 +175,5 @@ def drawn(count: int, seed: int) -> Hidden:
 
 
 def redrawn(hidden: Hidden, part: Literal["main", "second", "scenery", "medium"], seed: int) -> Hidden:
-    """Another choice for one part of every row, the others kept: what an edit of that part may equally give."""
+    """Draw one part of every row again and keep the others: an edit of that part may equally well give this."""
     return replace(hidden, **{part: getattr(drawn(len(hidden), seed), part)})

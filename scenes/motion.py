@@ -1,4 +1,4 @@
-"""Where everything is at a time: clip rows and times to poses, and the maps between frames and things.
+"""Computes poses from clip rows and times, and the maps between frames and things.
 
 Every map is a similarity (shift, turn, scale, mirror), so that correspondences are exact.
 """
@@ -34,7 +34,7 @@ class ObjectPose(Rows):
 
 @dataclass(frozen=True)
 class Frames(Rows):
-    """N frames, each with all that drawing it needs."""
+    """N frames, each with everything that is needed to draw it."""
 
     background: Tensor  # [N] int64
     style: Tensor  # [N] int64

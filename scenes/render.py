@@ -1,4 +1,4 @@
-"""Drawing: clip rows and times to pictures, object ids and source coordinates.
+"""Draws clips: turns rows and times into pictures, object ids and source coordinates.
 
 Everything is a pure function of the row and the time, evaluated at pixel centres with analytic
 anti-aliasing. Work is grouped by place, kind and style, so that nothing is computed for rows that do not
@@ -88,14 +88,14 @@ def _finish(rgb: Tensor, contour: Tensor, style: Tensor, paper: Noise, medium: M
 
 
 def _by_strokes(style: Tensor) -> Tensor:
-    """Rows whose colours come from strokes' middles."""
+    """Return 1 for rows in the impressionist style, which take the colours at the centres of brush strokes."""
     return (style == STYLES.index("impressionist")).long()
 
 
 def _scenery(frames: Frames, noise: Noise, paper: Noise, size: int) -> Tensor:
-    """The places with the objects' shadows, in their styles: [N, 3, H, W].
+    """Draw the places with the objects' shadows, in their styles: [N, 3, H, W].
 
-    Style textures are anchored where the sun stands over the horizon.
+    Style textures are anchored at the point of the horizon below the sun.
     """
     x, y, pixel = pixel_grid(frames, size)
     sheet_x, sheet_y = x - field(frames.sun[:, 0]), y - field(frames.horizon)
@@ -136,7 +136,7 @@ class _Canvas:
 
 
 def _tints(thing: ObjectPose) -> Tensor:
-    """The objects' main colours [n, 3, 1, 1]: the named ones, in the clip's own shade of them."""
+    """Return the objects' main colours [n, 3, 1, 1]: the clip's own shades of the named colours."""
     device, coat = thing.colour.device, thing.coat
     named = torch.tensor([hexcolour(c) for c in TINTS], device=device)[thing.colour].view(-1, 3, 1, 1)
     hue = torch.tensor(HUE_WIDTHS, device=device)[thing.colour].deg2rad() * coat.hue
@@ -231,7 +231,7 @@ def _draw_occluders(canvas: _Canvas, frames: Frames, noise: Noise, paper: Noise,
 
 
 def second_is_nearer(frames: Frames) -> Tensor:
-    """Whose foot stands lower in the picture stands nearer to the viewer: [N] bool."""
+    """Return [N] bool, whether the second object is nearer: its foot is lower in the picture than the first's."""
     return frames.second.ground[:, 1] > frames.main.ground[:, 1]
 
 
@@ -258,7 +258,7 @@ def draw(frames: Frames, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def geometry(frames: Frames, size: int) -> tuple[Tensor, Tensor]:
-    """What `draw` says of ids [N, H, W] and coords [N, 2, H, W], without drawing."""
+    """Return the ids [N, H, W] and coords [N, 2, H, W] of `draw`, without drawing."""
     noise = Noise.of(frames.seed)
     x, y, pixel = pixel_grid(frames, size)
     ids = torch.full((len(frames), 1, size, size), BACKGROUND, dtype=torch.uint8, device=x.device)

@@ -1,8 +1,8 @@
 """The drawn world's vocabulary, and clips as rows of numbers.
 
-A `SceneBatch` says everything about a clip that the renderer needs: what is in it (the attributes that an
-edit changes) and where everything is (geometry and motion, which no edit touches). World units: the frame of
-a resting camera spans -1..1 in x (right) and y (down), so one unit is half a frame.
+A `SceneBatch` holds everything that the renderer needs of a clip: what is in it (the attributes that an edit changes)
+and where everything is (geometry and motion, which no edit changes). World units: the frame of a resting camera spans
+-1..1 in x (right) and y (down), so one unit is half a frame.
 """
 
 import math
@@ -24,8 +24,8 @@ MOTIONS: tuple[str, ...] = (
 OCCLUDERS: tuple[str, ...] = ("none", "trunk", "post", "rock")
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
-# (kind, colour) and (background, style) pairs that training never shows: whoever draws them has understood
-# the words and not learned the pictures by heart.
+# (kind, colour) and (background, style) pairs that training never shows: a model that draws them has learned the words,
+# and not memorised the pictures.
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(
     {
         ("ball", "green"),
@@ -279,10 +279,9 @@ def _allowed(first: tuple[str, ...], second: tuple[str, ...]) -> Tensor:
 
 
 def changed(batch: SceneBatch, *, seed: int) -> SceneBatch:
-    """The same clips, most with one attribute changed to another value, some with two or none.
+    """Return the same clips, most with one attribute changed to another value, some with two or none.
 
-    For training: the HELD_OUT pairs are never made of clips that hold none, and the two objects of a clip stay
-    distinct.
+    For training: a change never creates a HELD_OUT pair in a clip without one, and a clip's two objects stay distinct.
     """
     generator = torch.Generator().manual_seed(seed)
     names = list(_EDIT_SHARES)

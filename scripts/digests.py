@@ -21,7 +21,7 @@ CLIPS = {  # name -> what is in it, the edit, frames
     "ball": ("a red ball in a meadow", "a blue ball in a meadow", slice(0, 8)),
     "duck": ("a yellow duck on the ocean", "a pink duck on the ocean", slice(20, 28)),  # a cut lies within
 }
-TIMED = ("seconds", "forecast")  # of a plan's report: not the same from run to run
+TIMED = ("seconds", "forecast")  # fields of a plan's report that differ from run to run
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Renews what docs/ takes from the code: the picture, the list of files and the settings: `python scripts/docs.py`.
+"""Writes the parts of docs/ that follow from the code: picture, list of files, settings: `python scripts/docs.py`.
 
-`--check` changes nothing and names what is out of date.
+`--check` changes nothing and prints the files that are out of date.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ begin.
 
 
 def sources(package: str) -> list[Path]:
-    """The files of a package, relative to the root, a folder's own before those of its folders."""
+    """Return the files of a package, relative to the root; a folder's own files come before those of its folders."""
     paths = [path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")]
     return sorted(paths, key=lambda path: (path.parent, path.name))
 
@@ -53,7 +53,7 @@ def parsed(path: Path) -> ast.Module:
 
 
 def first_line(path: Path) -> str:
-    """The first paragraph of a file's docstring as one line, without commands that show how to start it."""
+    """Return the first paragraph of a file's docstring as one line."""
     paragraph = (ast.get_docstring(parsed(path)) or "").split("\n\n")[0]
     return " ".join(paragraph.split()).replace("|", "\\|")
 
@@ -137,7 +137,7 @@ def file_list() -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a frame's way: what is called, and what it gives."""
+    """A stage in the processing of a frame: the function that is called, and its result."""
 
     verb: str
     call: str  # file within the engine, a colon, and the name in it
@@ -168,12 +168,12 @@ EDIT = (
     Stage("Write, with sound (EditResult.save)", "video/write.py:write_video",
         "H.264 with the source's times and sound"),
 )  # fmt: skip
-# What every part may use, and what is not told for each.
+# Parts of the engine that every other part may import; they are not listed for each stage.
 COMMON = ("errors", "version", "progress", "config", "types", "storage", "__init__")
 
 
 def shape_of(stage: Stage) -> str:
-    """What a stage gives, with the shape from the comment beside the field."""
+    """Return the result of a stage, with the shape from the comment beside the field."""
     if re.fullmatch(r"\w+\.\w+", stage.gives) is None:
         return stage.gives
     path = Path(ENGINE, stage.place)
@@ -187,7 +187,7 @@ def shape_of(stage: Stage) -> str:
 
 
 def check_call(stage: Stage) -> Path:
-    """The file of a stage; ValueError if it has not what is called."""
+    """Return the file of a stage; ValueError if the file lacks the function that is called."""
     file, _, name = stage.call.partition(":")
     node: ast.AST = parsed(Path(ENGINE, file))
     for part in name.split("."):
@@ -203,12 +203,12 @@ def short(path: Path) -> str:
 
 
 def uses(path: Path) -> list[str]:
-    """The files of the engine that a file imports, without those that every part may use."""
+    """Return the engine's files that a file imports, without those of `COMMON`."""
     return [name for p in import_graph(ENGINE)[path] if not (name := short(p)).startswith(COMMON)]
 
 
 def by_folder(names: list[str]) -> str:
-    """The names of files as words, those of a folder together."""
+    """List the names of files in words, grouped by folder."""
     folders: dict[str, list[str]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
@@ -217,7 +217,7 @@ def by_folder(names: list[str]) -> str:
 
 
 def picture() -> str:
-    """The way of a frame as SVG: two columns of stages, each with the files that its own imports."""
+    """Draw a frame's way through the engine as SVG: two columns of stages, each with the files that it imports."""
     width, gap, top, height, step = 470, 40, 64, 92, 112
     rows = max(len(PLAN), len(EDIT))
     H = top + rows * step + 92
@@ -279,7 +279,7 @@ def picture() -> str:
 
 
 def settings_page() -> str:
-    """The table of settings, as `edit --help` says it, with Stable Diffusion's values."""
+    """Return the tables of settings with the texts of `edit --help`, and Stable Diffusion's values."""
     lines = [
         "# Settings",
         "",
@@ -317,7 +317,7 @@ def range_of(row: Setting) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """What the files of docs/ must hold, by path."""
+    """Return what the files of docs/ should hold, by path."""
     return {
         DOCS / "pictures" / "frame.svg": picture(),
         DOCS / "settings.md": settings_page(),
@@ -326,7 +326,7 @@ def pages() -> dict[Path, str]:
 
 
 def outdated() -> list[str]:
-    """The files of docs/ that do not say what the code says."""
+    """Return the files of docs/ that do not agree with the code."""
     return [
         str(path.relative_to(ROOT))
         for path, wanted in pages().items()

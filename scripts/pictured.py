@@ -1,8 +1,8 @@
-"""What the README's pictures of the page show, as a digest that `scripts/screens.py --readme` writes beside them.
+"""Digests the page's look for the README's pictures of it; `scripts/screens.py --readme` writes the digest beside them.
 
-It covers what gives the page its look and its words: style sheet, scripts, theme, components, and the drawing of a
-plan's HTML and pictures. Comments, docstrings and formatting are left out, and so are events, the engine and what a
-model makes of a clip: none of them asks for new pictures.
+It covers the code that determines the page's look and words: style sheet, scripts, theme, components, and the drawing
+of a plan's HTML and pictures. Comments, docstrings, formatting, events, the engine and a model's results are left out:
+a change of these needs no new pictures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CODE = ("webui/theme.py", *(f"adaflow_core/report/{name}.py" for name in ("canva
 
 
 def page_digest() -> str:
-    """Of what the page looks like and says."""
+    """Return the digest of the code that determines the page's look and words."""
     digest = blake2b(digest_size=16)
     for path in [WEBUI / "page.css", *sorted(WEBUI.glob("js/*.js"))]:
         digest.update(f"{path.name} {plain_style(path.read_text(encoding='utf-8'))}".encode())
@@ -33,12 +33,12 @@ def page_digest() -> str:
 
 
 def plain_style(text: str) -> str:
-    """A style sheet or a script without comments and the way it is set."""
+    """Return a style sheet or a script without comments and line breaks."""
     return " ".join(re.sub(r"/\*.*?\*/|(?<!\S)//[^\n]*", "", text, flags=re.DOTALL).split())
 
 
 def plain_code(text: str) -> str:
-    """A program without comments, docstrings and the way it is set."""
+    """Return a program's syntax tree as text, without comments, docstrings and formatting."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:

@@ -43,7 +43,7 @@ def stage(folder: Path, zero: bool) -> None:
 
 
 def for_zero_gpu(readme: str) -> str:
-    """The README with the front matter of a Gradio Space instead of a Docker Space."""
+    """Return the README with the front matter of a Gradio Space instead of a Docker Space."""
     _, head, text = readme.split("---\n", 2)
     lines = [line for line in head.splitlines() if line.split(":")[0] not in ("sdk", "app_port")]
     lines += [f"{key}: {value}" for key, value in ZERO_GPU.items()] + [f"sdk_version: {_pinned('gradio')}"]
@@ -56,13 +56,13 @@ def _pinned(package: str) -> str:
 
 
 def push(folder: Path, space: str, zero: bool, private: bool, model: str) -> str:
-    """The Space's address; AdaFlowError says why the Hub does not take it."""
+    """Push to the Space and return its address; raises AdaFlowError, with the remedy, if the Hub refuses it."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import HFValidationError
 
     try:
         return _push(folder, space, zero, private, model)
-    except (HTTPError, OSError, HFValidationError) as problem:  # the library's own are of these
+    except (HTTPError, OSError, HFValidationError) as problem:  # all errors of the library are subclasses of these
         said = " ".join(str(problem).split())
         raise AdaFlowError(f"the push to {space} broke off ({said}); {_remedy(problem)}") from problem
 
@@ -88,11 +88,11 @@ def _push(folder: Path, space: str, zero: bool, private: bool, model: str) -> st
     address = api.create_repo(
         space, repo_type="space", space_sdk=kind, space_hardware=hardware, private=private, exist_ok=True
     )
-    if private:  # of a Space that exists `create_repo` sees neither this nor the hardware
+    if private:  # for an existing Space `create_repo` ignores both this and the hardware
         api.update_repo_settings(space, repo_type="space", private=True)
-    api.add_space_variable(space, "ADAFLOW_MODEL", model)  # always: a push before may have set another
+    api.add_space_variable(space, "ADAFLOW_MODEL", model)  # always, because an earlier push may have set another
     api.upload_folder(repo_id=space, repo_type="space", folder_path=folder, delete_patterns="*")
-    # After the upload, which says whether it is a Gradio Space: no other can have ZeroGPU.
+    # After the upload, which makes it a Gradio or a Docker Space: only a Gradio Space can have ZeroGPU.
     runtime = api.get_space_runtime(space)
     has_zero = (runtime.requested_hardware or runtime.hardware) == SpaceHardware.ZERO_A10G
     if has_zero != zero:

@@ -11,10 +11,17 @@ from webui.components.heading import head
 from webui.components.plan import PlanStep
 from webui.components.result import ResultStep
 from webui.components.video import VideoStep
-from webui.events.edit import EditEvents
-from webui.events.film import FilmEvents
+from webui.events.edit.begin import BeginEvents
+from webui.events.edit.draft import DraftEvents
+from webui.events.edit.edit import EditEvents
+from webui.events.edit.place import PlaceEvents
+from webui.events.edit.result import ResultEvents
+from webui.events.edit.retake import RetakeEvents
+from webui.events.edit.watch import WatchEvents
 from webui.events.model import ModelEvents
 from webui.events.plan import PlanEvents
+from webui.events.project import ProjectEvents
+from webui.events.ranges import RangeEvents
 from webui.events.region import RegionEvents
 from webui.events.session import SessionEvents
 from webui.events.timeline import TimelineEvents
@@ -39,16 +46,23 @@ def build(studio: Studio) -> gr.Blocks:
         video = VideoStep(studio, clips)
         with gr.Column(elem_classes="af-after-video"):
             steps = Steps(video, PlanStep(studio), EditStep(studio), ResultStep(studio.limits))
-        editing = EditEvents(studio)
+        planning, editing = PlanEvents(studio), EditEvents(studio)
         events = Events(
-            VideoEvents(studio, clips),
-            ModelEvents(studio),
-            SessionEvents(studio),
-            PlanEvents(studio),
-            editing,
-            FilmEvents(studio, clips, editing),
-            TimelineEvents(studio),
-            RegionEvents(studio),
+            video=VideoEvents(studio, clips),
+            model=ModelEvents(studio),
+            session=SessionEvents(studio),
+            planning=planning,
+            timeline=TimelineEvents(studio),
+            region=RegionEvents(studio),
+            place=PlaceEvents(editing),
+            drafts=DraftEvents(editing),
+            ranges=RangeEvents(studio),
+            editing=editing,
+            beginning=BeginEvents(planning, editing),
+            watching=WatchEvents(studio),
+            results=ResultEvents(studio),
+            retakes=RetakeEvents(editing),
+            projects=ProjectEvents(studio, clips),
         )
         connect_video(events, steps)
         connect_settings(events, steps)
@@ -62,7 +76,9 @@ def build(studio: Studio) -> gr.Blocks:
         connect_rows(events, steps)
         edit_started = connect_edit(events, steps)
         retake_started = connect_retake(events, steps)
-        connect_result(events, steps, [edit_started, retake_started])
+        connect_result(events, steps, edit_started=edit_started, retake_started=retake_started)
         connect_project(events, steps)
-        connect_memory(blocks, events, steps, [*previewed, edit_started, retake_started])
+        connect_memory(
+            blocks, events, steps, previewed=previewed, edit_started=edit_started, retake_started=retake_started
+        )
     return blocks

@@ -53,9 +53,8 @@ def read_manifest(path: str) -> list[Clip]:
         number = data.count(b"\n", 0, problem.start) + 1
         raise AdaFlowError(f"{path}, line {number}: this is not UTF-8; save the file as UTF-8") from None
     clips: dict[str, Clip] = {}
-    for number, line in enumerate(
-        text.split("\n"), start=1
-    ):  # not splitlines(), which also splits at characters that a prompt may hold
+    # Not by splitlines(), which also splits at characters that a prompt may hold.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -1,14 +1,14 @@
-"""Many edits: every clip of a manifest by every method, each result a file of its own, so that nothing is done twice.
+"""Runs a batch: edits every clip of a manifest by every method, one file per result, so that nothing is done twice.
 
 A task is a clip and a method. Under `out`:
 
     rows/CLIP/PROMPT/METHOD.json      what was done: settings, seconds, versions; written after the video
     videos/CLIP/PROMPT/METHOD.mp4     the edit
-    scores/CLIP/PROMPT/METHOD.json    what the scorer says of it
+    scores/CLIP/PROMPT/METHOD.json    the scorer's scores of the edit
     table.jsonl, table.parquet        all rows with their scores, gathered at the end
     problems.json                     what went wrong in the last run
 
-A run that was cut off, however hard, leaves whole files only; the next run does what is missing.
+A run that is cut off, even by a crash, leaves only whole files; the next run makes those that are missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from adaflow_core.progress import Progress, Report, Stop
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did. `rows` are all under `out`, those of earlier runs included."""
+    """What a run did; `rows` are all rows under `out`, including those of earlier runs."""
 
     made: int
     kept: int  # edits that were there before
@@ -42,15 +42,15 @@ class Summary:
 
     @property
     def asked(self) -> list[dict[str, Any]]:
-        """The rows of what was asked for, with these settings."""
+        """The rows of the edits that this run was asked for, if they were made with its settings."""
         return [row for row in self.rows if self.digests.get(row["key"]) == row["digest"]]
 
 
 def tasks_of(clips: Sequence[Clip], methods: dict[str, tuple[PlanConfig, EditConfig]], width: int) -> Iterator[Task]:
-    """Every clip by every method, `width` clips at a time: their first method, their second, and so on.
+    """Yield every clip by every method, `width` clips at a time: their first method, their second, and so on.
 
-    So no two workers invert the same clip at once, and the second method finds the inversion in the cache of a
-    machine before it has to make room for others.
+    So no two workers invert the same clip at once, and the second method finds the inversion in the machine's cache
+    before it is removed for other clips.
     """
     for start in range(0, len(clips), width):
         for method, (plan, edit) in methods.items():
@@ -71,11 +71,11 @@ def run(
     say: Callable[[str], None] = print,
     stop: Stop = lambda: False,
 ) -> Summary:
-    """Edit what is missing, then gather the tables.
+    """Make the edits that are missing, then gather the tables.
 
-    `ray`: None runs in this process, "local" on a Ray of this machine, else the address of a cluster. `workers`: tasks
-    at a time; `gpus`: of each; `retries`: further tries of a task whose worker died. `progress` gets the number of
-    finished edits with Ray, and the stages of each edit without.
+    `ray`: None runs in this process, "local" on a Ray cluster started on this machine, anything else is the address of
+    a cluster. `workers`: tasks at a time; `gpus`: per task; `retries`: further tries of a task whose worker died. With
+    Ray `progress` gets the number of finished edits, without it the stages of each edit.
     """
     began, job = time.perf_counter(), job.absolute()
     storage = Storage(job.out)
@@ -114,7 +114,7 @@ def run(
 
 
 def _made_before(storage: Storage, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """The rows and scores that are there, by their files. What is damaged is said, and counts as missing."""
+    """Return the existing rows and scores by file name; damaged ones are reported and left out, or count as missing."""
     damaged = list[str]()
     rows, scores = (storage.read_all(folder, ".json", damaged.append) for folder in ("rows", "scores"))
     for name in (*damaged, *(name for name, row in rows.items() if not is_whole_row(row))):
@@ -123,7 +123,7 @@ def _made_before(storage: Storage, say: Callable[[str], None]) -> dict[str, dict
 
 
 def _broken_off(task: Task, job: Job, problem: Exception) -> Outcome:
-    """Of a task whose worker died: what it had finished before has not failed."""
+    """Return the outcome of a task whose worker died: only the edits that it had not finished have failed."""
     find = Storage(job.out).find_json
     left = [prompt for prompt in task.clip.prompts if not all(made_and_scored(task, prompt, job, find))]
     return Outcome(problems={task.key(prompt): describe(problem) for prompt in left})

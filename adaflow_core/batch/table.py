@@ -1,4 +1,4 @@
-"""The rows and scores of a batch as its files hold them, and the tables that all of them are gathered into."""
+"""Checks the rows and scores in a batch's files, and gathers all of them into tables."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ TABLES = ("table.jsonl", "table.parquet", "problems.json")  # written at the end
 
 
 def is_whole_row(row: dict[str, Any]) -> bool:
-    """Whether it is a row that an edit wrote."""
+    """Return whether `row` has the fields of a row that an edit wrote."""
     return "digest" in row and isinstance(row.get("scores"), dict)
 
 
 def is_score_of(score: dict[str, Any], row: dict[str, Any]) -> bool:
-    """Whether a score is of the edit that the row is of, and not of one before it with other settings."""
+    """Return whether a score is of the row's edit, and not of an earlier one with other settings."""
     return bool(score.get("edit") == row["digest"])
 
 
 def gather(storage: Storage) -> list[dict[str, Any]]:
-    """All rows with their scores, into table.jsonl and, where pyarrow is installed, table.parquet."""
+    """Write all rows with their scores to table.jsonl and, if pyarrow is installed, table.parquet; returns the rows."""
     scores = storage.read_all("scores", ".json")
     rows = []
     for name, row in storage.read_all("rows", ".json").items():
@@ -42,7 +42,10 @@ def gather(storage: Storage) -> list[dict[str, Any]]:
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes | None:
-    """One column for each plain value, `scores.NAME` for each score; what has parts of its own as JSON text."""
+    """Return a Parquet table, or None without pyarrow: a column per value, `scores.NAME` per score.
+
+    Lists and objects are stored as JSON text.
+    """
     try:
         import pyarrow
         import pyarrow.parquet

@@ -1,7 +1,7 @@
-"""A task of a batch: one clip by one method, under all its prompts, of which what is missing is made.
+"""A task of a batch: makes and scores the missing edits of one clip by one method, under all the clip's prompts.
 
 The prompts share the plan and, through the engine's cache, the inversion. A task runs in this process or in one of
-Ray's workers, to which `Job`, `Task` and `Outcome` are pickled.
+Ray's workers; `Job`, `Task` and `Outcome` are pickled between them.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     import torch
 
 
-CACHE_GB = 100  # where nothing else is asked for: workers have several clips at a time, each for all methods
-_PACKAGES = ("torch", "diffusers", "transformers", "numpy", "ray")  # whose versions a row tells
+CACHE_GB = 100  # the default limit: several clips, each used by all methods, should fit at a time
+_PACKAGES = ("torch", "diffusers", "transformers", "numpy", "ray")  # their versions are recorded in each row
 
 
 class Scorer(Protocol):
-    """Scores a finished edit from the files alone. It is pickled for the workers."""
+    """Scores a finished edit from its files alone. It is pickled for the workers."""
 
     def identity(self) -> dict[str, Any]:
-        """What the scores depend on; edits scored under another identity are scored again."""
+        """Return what the scores depend on; edits that were scored with another identity are scored again."""
         ...
 
     def score(self, clip: Clip, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
-        """Scores by name; `prompt` is the prompt's name in the clip."""
+        """Return scores by name; `prompt` is the prompt's name in the clip."""
         ...
 
 
@@ -60,13 +60,13 @@ class Job:
     device: str = "auto"
     dtype: str = "auto"
     attention: str = "auto"
-    cache: str | None = None  # a folder of each machine; None: the usual one
-    cache_gb: float | None = None  # how large it may grow; None: as ADAFLOW_CACHE_GB of the machine says, or CACHE_GB
+    cache: str | None = None  # a folder on each machine; None: the usual one
+    cache_gb: float | None = None  # the cache's limit in GiB; None: the machine's ADAFLOW_CACHE_GB, or else CACHE_GB
     scorer: Scorer | None = None
     deliver: str = "working"  # the size of the videos, as `deliver_edit` takes it
 
     def absolute(self) -> Job:
-        """The same with absolute paths: a Ray worker may have another working directory."""
+        """Return the job with absolute paths: a Ray worker may have another working directory."""
 
         def found(name: str) -> str:
             file = split_value(name)[0]
@@ -99,10 +99,10 @@ class Task:
         return f"{self.clip.id}/{prompt}/{self.method}"
 
     def digest(self, prompt: str, job: Job) -> str:
-        """Digest of all inputs of the edit; a row with another digest is made anew.
+        """Digest all inputs of the edit; an edit whose row has another digest is made again.
 
-        What a path or URL names, a video or a model, is taken to be what it was: with many clips far away, looking
-        at each would take minutes.
+        Videos and models are identified by their path or URL alone, and a change of their content is not noticed:
+        reading many remote clips would take minutes.
         """
         clip = self.clip
         return cache_key(
@@ -114,29 +114,32 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task."""
+    """The outcome of a task."""
 
     made: int = 0  # edits
     scored: int = 0
     seconds: float = 0.0
     problems: dict[str, str] = field(default_factory=dict)  # key of the edit -> what was wrong
-    notes: tuple[str, ...] = ()  # of its plan and its edits, sentences for the user
+    notes: tuple[str, ...] = ()  # sentences for the user, on the plan and the edits
 
 
 @lru_cache(maxsize=1)
 def _engine(model: str, device: str, dtype: str, attention: str, cache: str | None, limit: float | None) -> AdaFlow:
-    """One engine a process: Ray reuses processes, and loading takes longer than some edits."""
+    """Return the engine, one per process: Ray reuses processes, and loading takes longer than some edits."""
     usual = Cache.default(limit, CACHE_GB)
     own = replace(usual, root=Path(cache)) if cache else usual
     return AdaFlow.from_pretrained(model, device=device, dtype=dtype, attention=attention, cache=own)
 
 
 def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop | None = None) -> Outcome:
-    """Make what is missing of a task. Problems are returned, not raised: the batch goes on with its other clips."""
+    """Make and score the missing edits of a task.
+
+    Problems are returned, not raised, so that the batch goes on with other clips; only `Stopped` is raised.
+    """
     storage, began = Storage(job.out), time.perf_counter()
     made, scored, problems, notes = 0, 0, dict[str, str](), list[str]()
     with tempfile.TemporaryDirectory(prefix="adaflow-batch-") as name:
-        # A folder for each: a source may be called as an edit is.
+        # Separate folders: a source may have the same name as an edit.
         sources, edits, delivered = (Path(name) / part for part in ("sources", "edits", "delivered"))
         for folder in (sources, edits, delivered):
             folder.mkdir()
@@ -150,7 +153,7 @@ def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop 
             notes += editor.plan.notes if editor is not None else ()
         except Stopped:
             raise
-        except Exception as problem:  # a clip that cannot be read must not end the others
+        except Exception as problem:  # a clip that cannot be read must not end the batch
             return Outcome(problems={task.key(prompt): describe(problem) for prompt in unscored})
         for prompt in unscored:
             try:
@@ -165,7 +168,7 @@ def perform(task: Task, job: Job, *, progress: Report | None = None, stop: Stop 
                     scored += 1
             except Stopped:
                 raise
-            except Exception as problem:  # whatever it is, the other edits do not depend on it
+            except Exception as problem:  # of any kind: the other edits do not depend on it
                 problems[task.key(prompt)] = describe(problem)
     return Outcome(made, scored, time.perf_counter() - began, problems, tuple(notes))
 
@@ -194,14 +197,14 @@ class _ClipEditor:
         self.load_seconds, self.plan_seconds = loaded - began, time.perf_counter() - loaded
 
     def edit(self, prompt: str, folder: Path) -> tuple[str, ...]:
-        """Write the video, then its row: where there is a row, the video is complete. Returns its notes."""
+        """Write the video and then its row, so that a row means a complete video. Returns notes for the user."""
         task, engine, plan, storage = self.task, self.engine, self.plan, Storage(self.job.out)
         clip, key, began = task.clip, task.key(prompt), time.perf_counter()
         result = engine.edit(plan, clip.prompts[prompt], task.edit, progress=self.progress, stop=self.stop)
         edited = time.perf_counter()
         judged = engine.score(plan, result, progress=self.progress, stop=self.stop)
         monitor = Monitor(self.progress, self.stop)
-        kept = replace(result, state=None)  # what it goes on from stays until its row is there
+        kept = replace(result, state=None)  # delivering must not remove the checkpoint before the row is written
         delivered = deliver_edit(folder / "edit.mp4", kept, plan.video, self.job.deliver, monitor=monitor)
         storage.put(delivered.path, f"videos/{key}.mp4")
         row = {
@@ -218,7 +221,7 @@ class _ClipEditor:
             "notes": [*plan.notes, *delivered.notes],
             "scores": asdict(judged),
             "load_seconds": self.load_seconds,
-            "plan_seconds": self.plan_seconds,  # once for all prompts of the task
+            "plan_seconds": self.plan_seconds,  # planned once for all prompts of the task
             "edit_seconds": edited - began,
             "fingerprint": engine.backbone.fingerprint,
             "device": _device(engine.backbone.device),
@@ -232,9 +235,9 @@ class _ClipEditor:
 def made_and_scored(
     task: Task, prompt: str, job: Job, find: Callable[[str], dict[str, Any] | None]
 ) -> tuple[bool, bool]:
-    """Whether an edit was made with these settings, and scored by this scorer.
+    """Return whether an edit was made with these settings, and whether it was scored by this job's scorer.
 
-    `find` gives the object in a JSON file under `job.out`, or None.
+    `find` returns the object in a JSON file under `job.out`, or None. Without a scorer, a made edit counts as scored.
     """
     key = task.key(prompt)
     row = find(f"rows/{key}.json")
@@ -261,7 +264,7 @@ def _device(device: torch.device) -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Of this program, of Python and of what the results depend on."""
+    """Return the versions of this program, of Python and of the packages that results depend on."""
     found = {"adaflow": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

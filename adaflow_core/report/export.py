@@ -38,10 +38,19 @@ _SHEET_SIDE = 256  # pixels at most of the shorter side of each picture in these
 
 
 def plan_report(plan: Plan) -> dict[str, Any]:
-    """Everything a program wants to know about a plan, as plain JSON data."""
+    """Everything a program wants to know about a plan, as plain JSON data.
+
+    Frames count from 0 at the first that is edited, which is frame `first_frame` of the file. `frame_numbers` [T] are
+    the file's, where some between them cannot be read, and `times` [T + 1] seconds after the file's first frame, of a
+    rate that varies; both are null otherwise. `source_digest` is that of an edit's report.
+    """
     segments = plan.segments
     return {
         "frames": len(plan.video),
+        "first_frame": plan.video.start,
+        "frame_numbers": plan.video.numbers and list(plan.video.numbers),
+        "times": plan.video.times and list(plan.video.times),
+        "source_digest": plan.video.digest,
         "width": plan.video.size[0],
         "height": plan.video.size[1],
         "fps": float(plan.video.fps),
@@ -140,7 +149,11 @@ def edit_command(
 
 
 def plan_arrays(plan: Plan) -> dict[str, np.ndarray]:
-    """Masks [K, K, n] bool and scores [K, K, n] float16 by grid, curves [T], heat maps [T, n]."""
+    """Masks [K, K, n] bool and scores [K, K, n] float16 by grid, curves [T], heat maps [T, n].
+
+    `mask_` holds all tokens that are kept, `sampled_` [K, K, n] bool those of them that are kept as a sample of the
+    rest. Each of the sample stands for `sample_weight_` tokens in attention, each other one for itself.
+    """
     arrays = {
         "keyframes": plan.segments.keyframes,
         "starts": plan.segments.starts,
@@ -154,6 +167,9 @@ def plan_arrays(plan: Plan) -> dict[str, np.ndarray]:
     for grid, slimming in (plan.layout.slimming or {}).items():
         arrays[f"mask_{grid}"] = slimming.mask
         arrays[f"scores_{grid}"] = slimming.scores
+        sampled = [overlays.sampled_masks(plan, q, grid).reshape(-1, grid.n) for q in range(len(slimming.kept))]
+        arrays[f"sampled_{grid}"] = np.stack(sampled)
+        arrays[f"sample_weight_{grid}"] = np.array(slimming.sample_weight)
     return arrays
 
 
@@ -174,8 +190,9 @@ def _pictures(plan: Plan, place: Place | None) -> dict[str, Callable[[], Picture
 
 
 def _token_sheet(plan: Plan, q: int, ground: Callable[[int], overlays.Ground]) -> Picture:
+    when = plan.video.stamp(plan.layout.keyframes[q])
     views = overlays.token_view(plan, q, plan.finest, ground)
-    return overlays.tile([picture for picture, _ in views])
+    return overlays.sheet(views, f"What the keyframe at {when} keeps of the others")
 
 
 def _pictures_of_the_last(folder: Path) -> list[str]:

@@ -30,20 +30,31 @@ from adaflow_core.report.canvas import (
 )
 from adaflow_core.types import Grid, Place, Plan
 
+KEYFRAMES_SHOWN = 240  # in a strip, at most: a film edited frame by frame has thousands
+_TITLE, _LINE = 520, 14  # pixels: the width that a title takes, the height of a line
 _LEGEND = 20  # pixels of a heat map's height: a line and the bar; js/plots.js knows it
 
 
 def keyframe_strip(plan: Plan, height: int = 120, columns: int = 8) -> Picture:
-    """The keyframes in time order, each with its time and the length of its segment under it."""
-    width, gap, line = max(96, round(height * plan.video.size[0] / plan.video.size[1])), 8, 14
+    """The keyframes in time order, each with its time and the length of its segment under it.
+
+    Of many, `KEYFRAMES_SHOWN` are shown, evenly spread, under a line that says so.
+    """
+    K = len(plan.segments)
+    shown = np.linspace(0, K - 1, min(K, KEYFRAMES_SHOWN)).round().astype(int)
+    width, gap, line = max(96, round(height * plan.video.size[0] / plan.video.size[1])), 8, _LINE
+    head = 0 if len(shown) == K else 20
     caption = 6 + line * (
         3 if plan.video.has_other_numbers else 2
     )  # with the file's times a stamp may be wider than a picture
-    columns = min(columns, len(plan.segments))
-    rows = -(-len(plan.segments) // columns)
-    canvas = Canvas(columns * (width + gap) + gap, rows * (height + caption + gap) + gap)
-    for k, (frame, length) in enumerate(zip(plan.segments.keyframes, plan.segments.lengths, strict=True)):
-        x, y = gap + k % columns * (width + gap), gap + k // columns * (height + caption + gap)
+    columns = min(columns, len(shown))
+    rows = -(-len(shown) // columns)
+    canvas = Canvas(columns * (width + gap) + gap, rows * (height + caption + gap) + gap + head)
+    if head:
+        canvas.text(gap, gap, f"{len(shown)} of {K} keyframes, evenly spread", INK, 12)
+    keyframes, lengths = plan.segments.keyframes[shown], plan.segments.lengths[shown]
+    for k, (frame, length) in enumerate(zip(keyframes, lengths, strict=True)):
+        x, y = gap + k % columns * (width + gap), gap + head + k // columns * (height + caption + gap)
         canvas.fit(plan.video.frames[frame], x, y, width, height)
         when = plan.video.stamp(frame)
         texts = [*(when.split(", ") if plan.video.has_other_numbers else [when]), f"segment of {length}"]
@@ -99,16 +110,23 @@ def place_sentence(place: Place) -> str:
 
 def place_strip(plan: Plan, place: Place, columns: int = 4) -> Picture:
     """The pictures of `place_view` in rows, under the sentence on them."""
-    items = place_view(plan, place)
-    (height, width), gap, caption = items[0][0].shape[:2], 8, 22
-    columns = min(columns, len(items))
-    rows = -(-len(items) // columns)
-    canvas = Canvas(max(columns * (width + gap) + gap, 460), rows * (height + caption + gap) + 32)
-    canvas.text(gap, 8, place_sentence(place), INK, 12)
-    for k, (picture, text) in enumerate(items):
-        x, y = gap + k % columns * (width + gap), 32 + k // columns * (height + caption + gap)
-        canvas.paste(picture, x, y, width, height)
-        canvas.text(x, y + height + 3, text, INK, 11)
+    return sheet(place_view(plan, place), place_sentence(place), columns)
+
+
+def sheet(items: Sequence[tuple[Picture, str]], title: str, columns: int = 8) -> Picture:
+    """Pictures of one size in rows under a `title`, each over its caption, whose parts between dots are lines."""
+    pictures = tile([np.concatenate([picture, _caption(text, picture.shape[1])]) for picture, text in items], columns)
+    head = Canvas(max(pictures.shape[1], _TITLE), 28)
+    head.text(4, 8, title, INK, 12)
+    right = np.full((len(pictures), head.image.width // head.scale - pictures.shape[1], 3), 255, np.uint8)
+    return np.concatenate([head.picture(), np.concatenate([pictures, right], axis=1)])
+
+
+def _caption(text: str, width: int) -> Picture:
+    lines = text.split(" · ")
+    canvas = Canvas(width, 6 + _LINE * len(lines))
+    for number, line in enumerate(lines):
+        canvas.text(1, 3 + _LINE * number, line, INK, 11)
     return canvas.picture()
 
 

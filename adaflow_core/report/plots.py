@@ -138,7 +138,10 @@ def time_slice(
     column = plan.video.size[0] // 2 if column is None else column
     canvas, axis = Canvas(width, height), TimeAxis.of(plan, width, frames)
     top, bottom = 48.0, height - 40.0
-    slab = np.ascontiguousarray(plan.video.frames[axis.frames, :, column].transpose(1, 0, 2))  # [H, T, 3]
+    # Those that a picture of this width can show: of each, a whole page is read from the disk.
+    count = min(axis.T, round(axis.width * canvas.scale))
+    shown = axis.first + ((np.arange(count) + 0.5) * axis.T / count).astype(int)
+    slab = np.ascontiguousarray(plan.video.frames[shown, :, column].transpose(1, 0, 2))  # [H, count, 3]
     canvas.paste(slab, axis.left, top, axis.width, bottom - top)
     canvas.text(axis.left - 6, top, "top", MUTED, 10, "ra")
     canvas.text(axis.left - 6, bottom, "bottom", MUTED, 10, "rb")

@@ -120,9 +120,8 @@ def _serve(load: Callable[[], Backbone], root: Path, limit_bytes: int, team: Tea
     if torch.cuda.is_available():
         torch.cuda.set_device(team.rank % torch.cuda.device_count())
     backbone = replace(load(), team=team)
-    team.gather(
-        torch.zeros(1, device=backbone.device), team.size
-    )  # NCCL connects the GPUs in its first exchange, which takes seconds
+    # NCCL connects the GPUs in the first exchange, which takes seconds.
+    team.gather(torch.zeros(1, device=backbone.device), team.size)
     if backbone.device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // team.size))
     engine = AdaFlow(backbone, SharedCache(root, limit_bytes, team=team))

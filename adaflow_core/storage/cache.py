@@ -155,8 +155,8 @@ class Cache:
     def _building(self, folder: Path, resumable: bool) -> Iterator[Path]:
         """Yield a locked folder in which the entry `folder` is built.
 
-        After any exception the folder is removed, or kept if the build is `resumable` and has finished work in it; after
-        an input/output error of the disk it is always removed.
+        After any exception the folder is removed, unless the build is `resumable` and has finished work in it; after an
+        input/output error of the disk (EIO) it is always removed.
         """
         try:
             self._sweep()
@@ -327,7 +327,7 @@ class _Kept:
 
 
 def _kept_at(path: Path) -> _Kept | None:
-    """Describe what is at `path` in a kind's folder; None if it is being built or removed, OSError if it is no entry."""
+    """Describe what is at `path` in a kind's folder; None if it is being built or removed, OSError if no entry."""
     name = _name(path)
     if path.suffix == _STATE:
         stat = path.stat()

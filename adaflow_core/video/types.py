@@ -110,7 +110,7 @@ def working_size(width: int, height: int, target: int) -> tuple[int, int]:
     """(width, height) with the shorter side `target`, the aspect kept, both sides multiples of 64 or of 8.
 
     Multiples of 64 halve evenly all the way down a Stable Diffusion UNet; multiples of 8 are taken where
-    those of 64 would change the aspect by more than 4 %.
+    those of 64 would change the aspect by more than 4 %. AdaFlowError where the longer side would be too long.
     """
     if not MIN_SIDE <= target <= MAX_SIDE:
         raise AdaFlowError(f"size is {target}; the shorter side must lie between {MIN_SIDE} and {MAX_SIDE}")
@@ -120,6 +120,11 @@ def working_size(width: int, height: int, target: int) -> tuple[int, int]:
         long = round(short * aspect / multiple) * multiple
         if abs(long / short / aspect - 1) <= 0.04:
             break
+    if long > MAX_SIDE:
+        raise AdaFlowError(
+            f"the video is {width}x{height}, its longer side {aspect:.0f} times the shorter one: at size {target} "
+            f"it would have {long} pixels, and {MAX_SIDE} are the most; give a smaller size or crop the video"
+        )
     return (long, short) if width >= height else (short, long)
 
 

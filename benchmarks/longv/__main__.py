@@ -75,7 +75,7 @@ def evaluate(arguments: argparse.Namespace, stop: Callable[[], bool]) -> int:
     for name, remedy in skipped.items():
         print(f"{name} is left out; {remedy}", file=sys.stderr)
     if "frame_quality" not in skipped:
-        load_aesthetic(arguments.aesthetic)  # what is no such head is refused before the first edit
+        load_aesthetic(arguments.aesthetic)  # what is not such a head is refused before the first edit
     summary = run_batch(arguments, clips, methods, scorer, Bar(), stop)
     storage, table = Storage(arguments.out), summarise(summary.asked)
     text = markdown(table, skipped)

@@ -51,7 +51,7 @@ CHUNK = 8  # frames drawn at a time
 
 @dataclass(frozen=True)
 class Film:
-    """A drawn clip: one thing in one place, as a photograph, in shots that differ in motion and camera."""
+    """A drawn clip: one thing in one place, in photo style, in shots that differ in motion and camera."""
 
     seed: int
     frames: int
@@ -86,7 +86,7 @@ class Film:
         return np.linspace(0, self.frames, len(self.shots) + 1).round().astype(int)
 
     def place(self, number: int) -> tuple[int, float]:
-        """The shot of a frame, and its moment 0..1 there. A short shot shows the middle of its motion."""
+        """Return a frame's shot and its time 0..1 in that shot. A short shot shows the middle of its motion."""
         starts = self.starts
         shot = int(np.searchsorted(starts, number, side="right")) - 1
         length = int(starts[shot + 1] - starts[shot])
@@ -122,7 +122,7 @@ class Film:
 
 
 def film_of(clip: Clip) -> Film | None:
-    """What is known of a drawn clip; None of any other."""
+    """Return the film of a drawn clip; None for any other clip."""
     return Film(**clip.meta["film"]) if "film" in clip.meta else None
 
 
@@ -173,7 +173,7 @@ def _published_clips(folder: Path) -> Iterator[Clip]:
 
 
 def _text(path: Path) -> str | None:
-    """A prompt file's one line, without the quotes that it stands in."""
+    """Return a prompt file's one line without its quotes."""
     return path.read_text(encoding="utf-8").strip().strip('"“”').strip() if path.is_file() else None
 
 

@@ -1,4 +1,4 @@
-"""Video quality by DOVER (arXiv 2211.04894): what it looks at, and its own weights as TorchScript.
+"""Video quality by DOVER (arXiv 2211.04894): prepares its input views, and runs its own weights as TorchScript.
 
 No package of the Python index holds DOVER (the one of that name numbers versions). So its network is taken as a
 TorchScript file, made once in a checkout of VQAssessment/DOVER with its DOVER.pth: build the two backbones and heads as
@@ -28,7 +28,7 @@ from adaflow_core.errors import AdaFlowError
 CLIP_FRAMES, CLIPS, INTERVAL = 32, 3, 2  # technical: clips of 32 frames, every other one
 SIDE, CELLS = 224, 7  # the views' side, and their 7x7 fragments of 32 pixels
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's, in 0..255
-# Mean and deviation of each score over the training videos, and how much each counts (DOVER's fuse_results).
+# Mean and standard deviation of each score over the training videos, and its weight (DOVER's fuse_results).
 TECHNICAL, AESTHETIC = (0.1107, 0.07355, 0.6104), (-0.08285, 0.03774, 0.3896)
 HINT = "see the head of benchmarks/longv/dover.py for how to make the file, and name it with --dover"
 
@@ -44,12 +44,12 @@ def load_dover(path: str, device: torch.device) -> Any:
 
 
 def aesthetic_frames(count: int) -> np.ndarray:
-    """[32] the middles of as many equal stretches of a video of `count` frames."""
+    """Return [32] the middle frames of 32 equal stretches of a video of `count` frames."""
     return ((np.arange(CLIP_FRAMES) + 0.5) * count / CLIP_FRAMES).astype(int)
 
 
 def technical_frames(count: int) -> np.ndarray:
-    """[3, 32] in the middle of each third every other frame; a short video is played again."""
+    """Return [3, 32] every other frame in the middle of each third; a short video is repeated."""
     length = count // CLIPS
     spare = max(0, length - CLIP_FRAMES * INTERVAL) // 2
     starts = np.arange(CLIPS) * length + spare
@@ -82,7 +82,7 @@ def _normalize(pixels: Tensor) -> Tensor:
 
 
 def fuse(aesthetic: float, technical: float) -> float:
-    """One score 0..1 of the two."""
+    """Combine the aesthetic and the technical score into one, 0..1."""
     total = 0.0
     for value, (mean, deviation, weight) in ((technical, TECHNICAL), (aesthetic, AESTHETIC)):
         total += weight * (value - mean) / deviation
@@ -98,7 +98,7 @@ class VideoQuality:
         self._views: dict[str, dict[int, Tensor]] = {"aesthetic": {}, "technical": {}}
 
     def update(self, frames: np.ndarray) -> None:
-        """The next frames [F, H, W, 3] uint8."""
+        """Take the next frames [F, H, W, 3] uint8."""
         for frame in frames:
             for name, view in (("aesthetic", resize_frame), ("technical", sample_fragments)):
                 if self._number in self._places[name]:

@@ -127,6 +127,6 @@ def load_aesthetic(path: str) -> tuple[Tensor, Tensor]:
 
 
 def _number(stem: str) -> int:
-    """The place of a layer named like "layers.4."; one without a number is alone."""
+    """Return the number of a layer that is named like "layers.4."; a layer without one is the only layer."""
     digits = "".join(c for c in stem if c.isdigit())
     return int(digits) if digits else 0

@@ -58,7 +58,7 @@ class LongVScorer:
     device: str = "auto"
 
     def skipped(self) -> dict[str, str]:
-        """The scores that are left out here, with what to do about it."""
+        """The scores that are left out on this machine, with the remedy for each."""
         found = {}
         if not is_available(self.clip):
             found["semantic_consistency"] = found["prompt_agreement"] = remedy(self.clip)
@@ -86,7 +86,7 @@ class LongVScorer:
         }
 
     def score(self, clip: Entry, prompt: str, source: Path, edited: Path) -> dict[str, Any]:
-        """Scores by name, those that are skipped left out."""
+        """Return the scores by name, without those in `skipped`; a drawn clip has its warp error in any case."""
         device, skipped = pick_device(self.device), self.skipped()
         count, info = count_frames(edited), probe(edited)
         parts: list[tuple[Update, Result]] = []
@@ -117,12 +117,12 @@ class LongVScorer:
 
 
 def _begin(clip: Entry, source: Path) -> int:
-    """The number in the source of the edit's first frame."""
+    """Return the number in the source file of the edit's first frame."""
     return parse_range(clip.frames).indices(count_frames(source))[0] if clip.frames else 0
 
 
 def _by_clip(model: Clip, prompt: str, head: str | None) -> tuple[Update, Result]:
-    """All scores from CLIP's features, which take longest and are computed once."""
+    """Compute all scores that use CLIP's features; these take longest and are computed once."""
     wanted = model.text(prompt)
     linear = load_aesthetic(head) if head is not None else None
     if linear is not None and len(linear[0]) != len(wanted):
@@ -152,7 +152,7 @@ def _by_dino(model: Dino) -> tuple[Update, Result]:
 
 
 def _by_flow(flows: dict[int, Flow], source: Path, size: tuple[int, int], begin: int) -> tuple[Update, Result]:
-    """The edit's error, and the source's own, which a perfect edit would have too."""
+    """Compute the warp error of the edit, and that of the source, which a perfect edit would have too."""
     error = WarpError(flows)
 
     def result() -> dict[str, float | None]:

@@ -11,13 +11,13 @@ from benchmarks.intervals import mean_interval
 
 Row = dict[str, Any]
 Key = tuple[Any, ...]
-# Stages that a clip's edits share, by any prompt: the first runs them, the others find in the cache what it made.
+# Stages that all edits of a clip share, whatever the prompt: the first edit runs them, the others use the cache.
 SHARED = ("decode", "encode", "features", "cuts", "flow", "choose", "decode source")
-PLACE = "place"  # of a prompt: shared by methods
-OF_EDITED = ("choose", "decode source", PLACE)  # shared where the same frames are edited
-ALWAYS = ("encode", "features", "invert")  # without which there is no edit
-APART = ("measure", "total")  # of the machine, and the sum
-# Which stages an edit has by its settings; all others every edit has.
+PLACE = "place"  # shared by a prompt's edits by several methods
+OF_EDITED = ("choose", "decode source", PLACE)  # shared by edits in which the model edits the same frames
+ALWAYS = ("encode", "features", "invert")  # every edit needs them
+APART = ("measure", "total")  # "measure" calibrates the machine, "total" is a sum: neither is a stage of the edit
+# Stages that an edit needs only with certain settings; every edit needs all others.
 NEEDED_BY: dict[str, Callable[[dict[str, Any]], bool]] = {
     "flow": lambda edit: bool(edit["stride"] != 1 or edit["agreements"] or edit["smoothing"]),
     "choose": lambda edit: bool(edit["stride"] != 1),
@@ -61,12 +61,12 @@ PAPER = {
 
 
 def by_clip(rows: Iterable[Row], score: str) -> list[float]:
-    """One value of a score a clip."""
+    """Return one value of a score per clip."""
     return _by_clip(rows, lambda row: row["scores"].get(score))
 
 
 def _by_clip(rows: Iterable[Row], value_of: Callable[[Row], float | None]) -> list[float]:
-    """One value a clip, the mean over its prompts: prompts of one clip are no independent samples."""
+    """Return one value per clip, the mean over its prompts, which are not independent samples."""
     clips: dict[str, list[float]] = {}
     for row in rows:
         value = value_of(row)
@@ -76,32 +76,34 @@ def _by_clip(rows: Iterable[Row], value_of: Callable[[Row], float | None]) -> li
 
 
 class Stages:
-    """The seconds of what edits share, by the rows that ran it: a row that found it in the cache does not hold them."""
+    """The seconds of shared stages, from the rows that ran them; a row that used the cache does not have them."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._found: dict[tuple[str, Key], float] = {}
         for row in rows:
             spent = {stage: row["seconds"][stage] for stage in (*SHARED, PLACE) if stage in row["seconds"]}
-            if "invert" in row["seconds"]:  # of a frame: others of an inversion's frames were cached
+            if (
+                "invert" in row["seconds"]
+            ):  # per edited frame; rows with cached frames give less, so the largest is kept
                 spent["invert"] = row["seconds"]["invert"] / len(row["edited"])
             for stage, seconds in spent.items():
                 name = stage, _sharing(stage, row)
                 self._found[name] = max(self._found.get(name, 0.0), seconds)
 
     def of(self, stage: str, row: Row) -> float:
-        """What a row's stage takes where it is not cached; 0 where it has none, or no row ran it."""
+        """Return the seconds of a row's stage if it is not cached; 0 if the edit does not need it, or no row ran it."""
         if stage in NEEDED_BY and not NEEDED_BY[stage](row["settings"]["edit"]):
             return 0.0
         return self._found.get((stage, _sharing(stage, row)), 0.0)
 
     def own(self, row: Row) -> float:
-        """What an edit takes where what its clip's edits share is done: planning, its place, editing, decoding."""
+        """Return an edit's seconds if the shared stages are cached: planning, its place, editing and decoding."""
         others = (*SHARED, *APART, PLACE, "invert")
         mine = sum(value for stage, value in row["seconds"].items() if stage not in others)
         return float(mine) + self.of(PLACE, row)
 
     def alone(self, row: Row) -> float | None:
-        """What an edit takes with nothing done before; None where a part of that is in no row."""
+        """Return an edit's seconds with nothing cached; None if no row has the seconds of a stage in `ALWAYS`."""
         if not all(self.of(stage, row) for stage in ALWAYS):
             return None
         shared = sum(self.of(stage, row) for stage in SHARED)
@@ -109,7 +111,7 @@ class Stages:
 
 
 def _sharing(stage: str, row: Row) -> Key:
-    """What edits have in common that share a stage."""
+    """Return a key that is equal for edits that share a stage."""
     if stage == "invert":
         settings = row["settings"]["edit"]
         return row["clip"], settings["steps"], settings["inversion_steps"]
@@ -119,11 +121,13 @@ def _sharing(stage: str, row: Row) -> Key:
 
 
 def summarise(rows: list[Row]) -> dict[str, Any]:
-    """Method -> intervals over clips of every score and of the seconds; `kinds`: the means by the prompt's name."""
+    """Return method -> intervals over clips of every score and of the seconds; `kinds`: means by prompt name."""
     stages, found = Stages(rows), dict[str, Any]()
     for method in sorted({row["method"] for row in rows}):
         mine = [row for row in rows if row["method"] == method]
-        whole = [row for row in mine if not row["resumed_at_step"]]  # others hold only what came after they broke off
+        whole = [
+            row for row in mine if not row["resumed_at_step"]
+        ]  # a resumed edit has only the seconds after it resumed
         found[method] = {
             "clips": len({row["clip"] for row in mine}),
             "edits": len(mine),
@@ -151,7 +155,7 @@ def _spread(value: dict[str, Any], form: str) -> str:
 
 
 def markdown(summary: dict[str, Any], skipped: dict[str, str]) -> str:
-    """The summary as tables: ours, ours by kind of prompt, the paper's."""
+    """Return the summary as tables: ours, ours by prompt name, and the paper's."""
     columns = [c for c in COLUMNS if any(part["scores"][c.score]["mean"] is not None for part in summary.values())]
     lines = [
         "Means over clips with 95 % intervals; `s an edit` with what the clip's edits share done before, "

@@ -1,4 +1,4 @@
-"""Scores of an edited video that take its frames as they are decoded, so that memory does not grow with it."""
+"""Scores of an edited video that take its frames as they are decoded, so that memory does not grow with its length."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Flow = tuple[np.ndarray, np.ndarray]
 
 
 def count_frames(path: Path) -> int:
-    """Exactly: from the packets, not from the header."""
+    """Return the exact number of frames, from the packets and not from the header."""
     return index_of(path, Monitor()).length
 
 
@@ -61,7 +61,7 @@ class Consistency:
         self._sum, self._count = 0.0, 0
 
     def update(self, rows: Tensor) -> None:
-        """The features of the next frames, [F, d] unit rows."""
+        """Take the features of the next frames, [F, d] unit rows."""
         if self._last is not None:
             rows = torch.cat([self._last, rows])
         cosines = (rows[1:].double() * rows[:-1].double()).sum(-1)
@@ -69,12 +69,12 @@ class Consistency:
         self._last = rows[-1:]
 
     def result(self) -> float | None:
-        """None of a single frame."""
+        """Return the mean; None for a single frame."""
         return self._sum / self._count if self._count else None
 
 
 class Mean:
-    """Of a figure that each frame has."""
+    """Mean of a value that each frame has."""
 
     def __init__(self) -> None:
         self._sum, self._count = 0.0, 0
@@ -87,15 +87,15 @@ class Mean:
 
 
 class WarpError:
-    """Mean change along the flow of the source, 0..255, where it holds; over some pairs of consecutive frames."""
+    """Mean change along the source's flow, 0..255, where the flow is valid; over some pairs of consecutive frames."""
 
     def __init__(self, flows: dict[int, Flow]) -> None:
-        """`flows`: from the frames of these numbers to the next."""
+        """`flows`: the flow from each of these frame numbers to the next frame."""
         self._flows, self._number, self._last = flows, 0, np.empty(0)
         self._errors: list[float] = []
 
     def update(self, frames: np.ndarray) -> None:
-        """The next frames [F, H, W, 3] uint8, of any size."""
+        """Take the next frames [F, H, W, 3] uint8, of any size."""
         for frame in frames:
             found = self._flows.get(self._number - 1)
             if found is not None:
@@ -110,13 +110,13 @@ class WarpError:
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
-    """At most `most` numbers of range(count), evenly spread."""
+    """Return at most `most` evenly spaced numbers of range(count)."""
     return sorted({int(n) for n in np.linspace(0, count - 1, min(most, count)).round()}) if count > 0 else []
 
 
 @lru_cache(maxsize=1)  # the prompts and the methods of a clip share it
 def estimate_flows(source: Path, begin: int, numbers: tuple[int, ...], size: tuple[int, int]) -> dict[int, Flow]:
-    """The flow of a file from the frames of these numbers, counted from `begin`, to the next, at `size` or smaller."""
+    """Estimate a file's flow from the frames `numbers`, counted from `begin`, to the next, at `size` or smaller."""
     scale = min(1.0, FLOW_SIDE / min(size))
     small = (round(size[0] * scale), round(size[1] * scale))
     found: dict[int, Flow] = {}
@@ -164,7 +164,7 @@ class Truth:
     """PSNR in dB to the true edit of a drawn clip, beside that of the untouched source, over some of its frames."""
 
     def __init__(self, film: Film, prompt: str, numbers: list[int], begin: int = 0) -> None:
-        """`numbers` of the edit's frames; `begin`: which of the film's the first of them is of."""
+        """`numbers`: the edit's frames that are compared; `begin`: the film's frame that the edit's first one shows."""
         self._film, self._prompt, self._numbers, self._begin, self._number = film, prompt, set(numbers), begin, 0
         self._errors: dict[str, list[float]] = {"psnr": [], "psnr_of_source": []}
 
@@ -178,13 +178,13 @@ class Truth:
             self._number += 1
 
     def result(self) -> dict[str, float | None]:
-        """None where the pictures are the same."""
+        """Return the scores; a PSNR is None if the pictures are equal."""
         means = {name: float(np.mean(values)) for name, values in self._errors.items() if values}
         return {name: 10 * float(np.log10(255**2 / mean)) if mean else None for name, mean in means.items()}
 
 
 class Judged:
-    """What the judge of the drawn world sees: shares of frames with the wanted attribute, and the others untouched."""
+    """Answers of the drawn world's judge: shares of frames with the wanted attribute, and with the others unchanged."""
 
     def __init__(self, judge: Judge, film: Film, prompt: str) -> None:
         before = film.shots[0]

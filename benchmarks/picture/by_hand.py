@@ -58,7 +58,7 @@ def painted(row: SceneBatch, pattern: str) -> SceneBatch:
 
 
 def draw(number: int, frames: int, split: str, size: int) -> Film:
-    """The film of a number: motions and patterns in turn; the middle frames of a clip as long as the bundled ones."""
+    """Draw film `number`: motions and patterns in turn; the middle frames of a clip as long as the bundled ones."""
     motion, pattern = MOTIONS[number % len(MOTIONS)], PATTERNS[1 + number % (len(PATTERNS) - 1)]
     row = sample(1, seed=SEED + number, split=split, motion=motion, ambiguous=True)
     before = painted(row.replace(present2=False, occluder=0, style="photo"), "plain")
@@ -75,7 +75,7 @@ def draw(number: int, frames: int, split: str, size: int) -> Film:
 
 
 def edits(engine: AdaFlow, film: Film, config: EditConfig) -> dict[str, np.ndarray]:
-    """The film's frames in every way; of its keyframes the middle one is given."""
+    """Return the film's frames by each way of editing; the keyframe that is given is the middle one."""
     plan = engine.plan(film.source, PlanConfig(source_prompt=film.source_prompt), edit=config, fps=FPS)
     keyframes = plan.layout.keyframes
     given = int(keyframes[len(keyframes) // 2])

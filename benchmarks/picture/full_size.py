@@ -49,7 +49,7 @@ PAGE = 4096  # bytes, of /proc/self/statm
 
 @dataclass(frozen=True)
 class Compared:
-    """One clip: PSNR and error at the edge, of Lanczos and of the delivery, and what was changed outside."""
+    """The scores of one clip: PSNR and error at the edge, of Lanczos and of the delivery, and changes outside."""
 
     name: str
     kind: str
@@ -58,7 +58,7 @@ class Compared:
     plain_edge: float  # mean absolute error in levels; nan for a style, which has no border
     delivered_edge: float
     outside: int  # pixels
-    touched: int  # of those, that are not the source's
+    touched: int  # of those, the pixels that differ from the source
 
     def cells(self) -> list[str]:
         gain = self.delivered - self.plain
@@ -146,7 +146,7 @@ def make_film(path: Path, size: tuple[int, int], count: int) -> None:
 
 
 def rate_of(pictures: Iterator[Any], count: int, seen: Callable[[int], None] | None = None) -> float:
-    """How many of them are made in a second."""
+    """Return how many are made in a second."""
     began = time.perf_counter()
     for number, _ in enumerate(pictures):
         if seen is not None:

@@ -58,14 +58,14 @@ def ious(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def loaded(options: argparse.Namespace) -> AdaFlow:
-    """The model; clips have its own size where none was asked for."""
+    """Load the model; without `--size`, clips are drawn at the model's own size."""
     engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
     options.size = clip_size(options.size, engine.profile)
     return engine
 
 
 def carried(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
-    """Each motion with the IoU of its clips."""
+    """Yield each motion with the IoU of its clips."""
     for motion in MOTIONS:
         scores = []
         for number in range(options.clips):
@@ -82,7 +82,7 @@ def carried(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
 
 
 def named(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
-    """Each clip's source prompt with the IoU of the region that its thing's words name."""
+    """Yield each clip's source prompt with the IoU of the region that its thing's words name."""
     engine = loaded(options)
     motions = [motion for motion in MOTIONS if motion != "cut"]
     for number in range(options.clips):
@@ -93,7 +93,7 @@ def named(options: argparse.Namespace) -> Iterator[tuple[str, list[float]]]:
         plan = engine.plan(frames, PlanConfig(source_prompt=prompt), fps=FPS)
         try:
             found = engine.region(plan, Region(words=words)).weights == 255
-        except AdaFlowError:  # no place stands out: nothing is found
+        except AdaFlowError:  # no place stands out, so no region is found
             found = np.zeros_like(truth)
         yield prompt, [ious(found, truth)]
 

@@ -8,4 +8,4 @@
 Everything is one JSON file, rewritten as rows come; the page and the table are made from it, at once or later.
 """
 
-PARTS = ("contest", "prune", "keyframes", "pairs", "media")  # of the results: a list of rows each
+PARTS = ("contest", "prune", "keyframes", "pairs", "media")  # parts of the results, each a list of rows

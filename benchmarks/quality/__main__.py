@@ -150,7 +150,7 @@ def take_turns(parts: list[Part], over: Callable[[], bool]) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Run what the options ask for; the results, which stand in `options.json` too."""
+    """Run the parts that the options ask for; returns the results, which are also written to `options.json`."""
     from benchmarks.quality.bench import Results, open_bench, warm_up
     from benchmarks.quality.cases import contest_clips
     from benchmarks.quality.contestants import choose_contestants
@@ -181,7 +181,7 @@ def _part(
     usual: int,
     work: Callable[[Clip], None],
 ) -> Part:
-    """One clip a step. `asked`: how many clips; None: as many as the time allows, or `usual`."""
+    """Return a step that runs one clip. `asked`: how many clips; None: as many as the time allows, or `usual`."""
     index, count = options.shard
     limit = asked if asked is not None else None if options.minutes is not None else usual
     own = islice(clips, index, limit, count)

@@ -1,4 +1,4 @@
-"""What every part of the benchmark runs on: the engine, the clock, the pool of scorers and the file of results."""
+"""What all parts of the benchmark share: the engine, the clock, the pool of scorers and the file of results."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ from scenes.clips import FPS
 from scenes.training.classifier import Judge
 
 WRITE_SECONDS = 10.0  # between two writings of the results
-WAITING = 6  # edits a worker may be behind
-# Of the cache, what all contestants share: they are charged for it, or it was measured before the first of them.
+WAITING = 6  # edits per scoring process that may wait for it
+# Kinds of cache entries that all contestants share. Each contestant is charged for them in full; the calibration is
+# measured before the first one.
 SHARED = ("latents", "features", "inversion", CALIBRATION)
 
 
@@ -60,7 +61,7 @@ class Results:
 
 @dataclass
 class Bench:
-    """Edits on the device, scores beside it."""
+    """Runs edits on the device, and scores them in other processes meanwhile."""
 
     backbone: Backbone
     judge: Judge
@@ -68,11 +69,11 @@ class Bench:
     folder: Path  # for frames on their way to the scorers
     pool: ProcessPoolExecutor
     workers: int
-    deadline: float  # of time.monotonic()
+    deadline: float  # on the clock of time.monotonic()
     size: int
-    shared: bool  # other runs use the device too: seconds say nothing
+    shared: bool  # other runs use the device too, so that measured seconds mean nothing
     _pending: list[tuple[Future[Any], Callable[[Any], None]]] = field(default_factory=list)
-    _first: dict[tuple[str, str], float] = field(default_factory=dict)  # seconds of what a clip's edits share
+    _first: dict[tuple[str, str], float] = field(default_factory=dict)  # seconds of shared stages, per clip
 
     @property
     def over(self) -> bool:
@@ -82,7 +83,7 @@ class Bench:
         return None if self.shared else seconds
 
     def engine(self) -> AdaFlow:
-        """A new engine, which holds no plans, on a cache with what all share: all else each contestant makes itself."""
+        """Return a new engine without plans, on a cache with the `SHARED` entries only; a contestant makes the rest."""
         cache = Cache(self.folder / "cache")
         for kind in cache.root.glob("*"):
             if kind.name not in SHARED:
@@ -94,7 +95,7 @@ class Bench:
         start = time.perf_counter()
         plan, edit_config = make_plan(who, engine, source, prompt, keyframes, FPS)
         seconds = time.perf_counter() - start
-        for stage in ("encode", "features"):  # done once a clip
+        for stage in ("encode", "features"):  # run once per clip
             if stage in plan.seconds:
                 self._first[clip, stage] = plan.seconds[stage]
             else:
@@ -102,13 +103,13 @@ class Bench:
         return Planned(engine, plan, edit_config, seconds)
 
     def edit(self, planned: Planned, clip: str, prompt: str, config: EditConfig | None = None) -> Edited:
-        """The edit, and its seconds as if nothing had been inverted before."""
+        """Run an edit; its seconds are given as if no frame had been inverted before."""
         config = config or planned.config
         start = time.perf_counter()
         result = planned.engine.edit(planned.plan, prompt, config).forget_state()
         seconds = time.perf_counter() - start
         settings = result.report["settings"]["edit"]
-        # Each is charged the frames that it edits, whichever of them an earlier one had inverted.
+        # Each contestant is charged for inverting all frames that it edits, even if an earlier one had inverted some.
         spent, edited = result.report["seconds"].get("invert", 0.0), len(result.report["edited"])
         of_a_frame = self._first.setdefault(
             (clip, f"invert {settings['steps']}/{settings['inversion_steps']}"), spent / edited
@@ -119,12 +120,12 @@ class Bench:
     # --- scores beside the device -----------------------------------------------------------------
 
     def submit(self, then: Callable[[Any], None], work: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-        """`work` in another process, `then` with its result in this one; waits while the scorers are far behind."""
+        """Run `work` in another process, then `then` with its result here; waits while the scorers are far behind."""
         self._pending.append((self.pool.submit(work, *arguments, **named), then))
         self.collect(at_most=WAITING * self.workers)
 
     def collect(self, at_most: int = 0) -> None:
-        """Take what is done, and wait until no more than `at_most` are on their way."""
+        """Handle finished results, and wait until at most `at_most` are pending."""
         while True:
             done = [pair for pair in self._pending if pair[0].done()]
             self._pending = [pair for pair in self._pending if not pair[0].done()]
@@ -162,9 +163,9 @@ def open_bench(
     size: int,
     shared: bool = False,
 ) -> Iterator[Bench]:
-    """A bench whose frames and caches go when it ends; all results are written then."""
+    """Yield a bench; at its end all results are written, and its frames and caches are deleted."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # of the scorers; torch has read them already here
+        os.environ.setdefault(name, "1")  # for the scorers; this process's torch has read them already
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     context = get_context("spawn")  # CUDA does not survive a fork
     with (

@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 KINDS = ("colour", "background", "object", "style")  # of edit, in the order in which clips take them
 # Seeds of the world's generator; no other benchmark draws from these.
 CONTEST, PRUNE, KEYFRAMES = 40_000, 50_000, 60_000
-LONG_EVERY = 8  # after as many short clips comes a long one
+LONG_EVERY = 8  # short clips before each long one
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _turn(values: tuple[str, ...], start: int, count: int) -> tuple[str, ...]:
 def contest_clips(
     split: str, scene_seed: int, *, frames: int, long_frames: int, kinds: tuple[str, ...] = KINDS, each: int = 2
 ) -> Iterator[Clip]:
-    """Without end: the kinds of motion in turn, each clip with `each` kinds of edit, a long clip now and then.
+    """Yield clips without end: the kinds of motion in turn, each with `each` kinds of edit, sometimes a long clip.
 
     After two rounds through the motions each of them has met every kind of edit (with two of four a clip).
     """
@@ -92,7 +92,7 @@ def contest_clips(
 def sweep_clips(
     name: str, split: str, scene_seed: int, *, frames: int, kinds: tuple[str, ...] = KINDS
 ) -> Iterator[Clip]:
-    """Without end: one edit a clip; for "prune" all kinds of motion, for "keyframes" the three groups, in turn."""
+    """Yield clips without end, with one edit each: for "prune" all motions in turn, for "keyframes" three groups."""
     table, base = (MOTIONS, PRUNE) if name == "prune" else (GROUPS, KEYFRAMES)
     groups, number = list(table), 0
     while True:
@@ -111,7 +111,7 @@ def sweep_clips(
 
 
 def uneven_clips(split: str, scene_seed: int, *, frames: int, kinds: tuple[str, ...] = KINDS) -> Iterator[Clip]:
-    """Without end: those with uneven motion of the clips that the number of keyframes is tried on."""
+    """Yield without end the clips of the "keyframes" sweep that have uneven motion."""
     for clip in sweep_clips("keyframes", split, scene_seed, frames=frames, kinds=kinds):
         if clip.group == "uneven motion":
             yield replace(clip, name=clip.name.replace("keyframes", "pairs"))

@@ -1,7 +1,7 @@
 """Long-range consistency: the colours of one surface point in frames far apart.
 
-The change between neighbouring frames does not see a film that drifts, or one whose frames each made a choice of their
-own. Here the world's true correspondence joins frames at any distance.
+The change between neighbouring frames does not show whether a film drifts, or whether frames far apart look different.
+Here the world's true correspondence compares frames at any distance.
 """
 
 from __future__ import annotations

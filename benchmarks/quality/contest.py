@@ -43,7 +43,7 @@ def run_clip(bench: Bench, clip: Clip, contestants: list[Contestant], films: boo
 
 
 class _Case:
-    """One edit of one clip by everybody."""
+    """One edit of one clip by all contestants."""
 
     def __init__(self, bench: Bench, clip: Clip, pair: Pair, contestants: list[Contestant], films: bool) -> None:
         self.bench, self.clip, self.pair, self.contestants, self.films = bench, clip, pair, contestants, films
@@ -62,7 +62,7 @@ class _Case:
             if self.bench.over:
                 break
             if who.as_many_keyframes and self.keyframes is None:
-                continue  # the default does not take part
+                continue  # the default, whose number of keyframes it takes, does not take part
             if self._edit(who):
                 kept[who.name] = who.name
         if DEFAULT in kept:
@@ -76,7 +76,7 @@ class _Case:
             )  # fmt: skip
 
     def _edit(self, who: Contestant) -> bool:
-        """Whether the contestant's frames stay for the pictures."""
+        """Run a contestant's edit; returns whether its frames are kept for the pictures."""
         bench, pair = self.bench, self.pair
         planned = bench.plan(who, self.clip.name, pair.source, pair.source_prompt, self.keyframes)
         if who.name == DEFAULT:
@@ -114,7 +114,7 @@ class _Case:
         return row
 
     def _submit(self, name: str, frames: np.ndarray, row: dict[str, Any], keep: bool = False) -> None:
-        """Judged here, where the device is; scored beside it. The row is finished when both are done."""
+        """Judge the frames here, on the device, and score them in another process; then the row is complete."""
         found = judge_clip(self.bench.judge, frames, self.pair)
         row |= {key: found[key] for key in ("target", "others", "target_frames", "others_frames")}
         self.folder.save(name, frames)
@@ -130,7 +130,7 @@ class _Case:
         self.bench.submit(finish, scoring.score, self.folder, name, self.near, keep)
 
     def _take_over(self, row: dict[str, Any], twin: dict[str, Any]) -> None:
-        """A row of an edit that was made before under another name."""
+        """Complete the row of an edit that was made before under another name, from its `twin`'s row."""
         if not twin.get("scored"):
             twin.setdefault("waiting", []).append(row)
             return
@@ -140,7 +140,7 @@ class _Case:
 
 
 def _digest(planned: Planned, bench: Bench) -> str:
-    """Names what an edit follows from: equal digests, equal edits."""
+    """Digest everything that determines an edit: equal digests mean equal edits."""
     plan, found = planned.plan, hashlib.blake2b(digest_size=16)
     layout = plan.layout
     arrays = [layout.keyframes, layout.correspondence.slots]
@@ -151,7 +151,7 @@ def _digest(planned: Planned, bench: Bench) -> str:
         found.update(str(values.shape).encode())
         found.update(np.ascontiguousarray(values).tobytes())
     edit = resolve_edit(planned.config, bench.backbone.profile, plan.config)
-    # A plan that draws anew at each step is not its first layout.
+    # With `resample` a plan draws a new layout at each step, so that its first layout does not determine the edit.
     drawn = (plan.config, plan.segments.starts.tolist()) if plan.config.resample else None
     found.update(repr((sorted(asdict(edit).items(), key=str), drawn, layout.slimming is None)).encode())
     return found.hexdigest()

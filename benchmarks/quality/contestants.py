@@ -1,4 +1,4 @@
-"""The contestants by name: methods, and the default with one part switched off, or one on that it leaves out."""
+"""The contestants by name: methods, and the default with one part switched off, or with one more part switched on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from adaflow_core.progress import Monitor
 from adaflow_core.types import Plan
 
 DEFAULT, JOINT = "adaflow", "joint"
-COPY, BOUND = "source, copied", "truth, autoencoded"  # no contestants: what edits are compared with
-SAME_COUNT = "adaflow@k"  # what the parts of the keyframe selection are compared with at equal cost
+COPY, BOUND = "source, copied", "truth, autoencoded"  # references for the edits, not contestants
+SAME_COUNT = "adaflow@k"  # the parts of the keyframe selection are compared with it at equal cost
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class Contestant:
     group: Literal["method", "part", "part at equal keyframes", "variant"]
     plan: PlanConfig = field(default_factory=PlanConfig)
     edit: EditConfig = field(default_factory=EditConfig)
-    against: str = DEFAULT  # whom it is paired with
-    as_many_keyframes: bool = False  # as the default chose on that clip
-    even: bool = False  # the default in all but its keyframes, which are evenly spaced
+    against: str = DEFAULT  # the contestant that it is paired with
+    as_many_keyframes: bool = False  # takes the number of keyframes that the default chose on the clip
+    even: bool = False  # the default's plan with evenly spaced keyframes
     long: bool = False  # takes part on long clips
 
     def make_configs(self, source_prompt: str, keyframes: int | None) -> tuple[PlanConfig, EditConfig]:
-        """Its settings for a clip; `keyframes`: how many the default chose."""
+        """Return its settings for a clip; `keyframes`: how many the default chose."""
         plan = replace(self.plan, source_prompt=source_prompt)
         return replace(plan, keyframes=keyframes) if self.as_many_keyframes else plan, self.edit
 
 
 _paper_plan, _paper_edit = PRESETS["paper"]
 _flow_plan, _flow_edit = PRESETS["tokenflow"]
-# The published editing habits that a checkpoint may not be made for; None: the model's own.
+# The published settings that may not suit a checkpoint; None takes the model's own values.
 _OWN_STEPS: dict[str, Any] = {"steps": None, "inversion_steps": None}
 _OWN_HABITS: dict[str, Any] = _OWN_STEPS | {
     "guidance": None, "guided": None, "negative_prompt": None, "injection_attention": None, "injection_conv": None,
@@ -69,14 +69,14 @@ METHODS: tuple[Contestant, ...] = (
                replace(_flow_edit, steps=50, inversion_steps=100)),
 )  # fmt: skip
 
-# The parts that choose keyframes: "no-" one of the default's is off, "with-" one that it leaves out is on.
+# Parts of the keyframe selection: "no-" switches one of the default's off, "with-" switches another one on.
 _SELECTION: dict[str, tuple[str, dict[str, Any]]] = {
     "with-importance": ("tokens weigh more the less they are like their frame", {"importance": "distinctive"}),
     "with-scales": ("compared at three scales", {"scales": (1, 2, 4)}),
     "with-directions": ("compared from the later frame to the earlier one as well", {"both_directions": True}),
     "no-refinement": ("keyframes as first chosen", {"refinement": "none"}),
 }
-# What is switched off -> the change of the plan, and that of the edit.
+# The part that is switched off -> the changed settings of the plan and of the edit.
 _OTHERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "blend": ("frames take from their segment's keyframe only", {"blend": False}, {}),
     "slimming": ("all tokens kept", {"prune": 0.0}, {}),
@@ -133,7 +133,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def choose_contestants(names: str) -> list[Contestant]:
-    """The contestants of a list, in the table's order: names, "methods", "parts", "all", "none"; "-NAME" drops one."""
+    """Return the listed contestants in the table's order: names, "methods", "parts", "all", "none", "-NAME" drops."""
     groups = {"methods": METHODS, "parts": PARTS, "all": tuple(EVERYONE.values()), "none": ()}
     picked: set[str] = set()
     dropped: set[str] = set()
@@ -147,7 +147,7 @@ def choose_contestants(names: str) -> list[Contestant]:
 
 
 def with_even_keyframes(plan: Plan, device: torch.device) -> Plan:
-    """The plan with as many keyframes evenly spaced, everything else as it was."""
+    """Return the plan with the same number of evenly spaced keyframes, and everything else as it was."""
     segments = even_segments(len(plan.video), len(plan.segments), plan.segments.cuts)
     layout = build_layout(plan.features, segments, plan.grids, plan.config, device=device, monitor=Monitor())
     return replace(plan, segments=segments, layout=layout)
@@ -162,7 +162,7 @@ def make_plan(
 
 
 def count_crossings(plan: Plan, cut: int) -> tuple[int, int]:
-    """How many segments cross a true cut, and how many frames take anything from beyond it."""
+    """Return how many segments cross a true cut, and how many frames are propagated from keyframes beyond it."""
     segments, correspondence = plan.segments, plan.layout.correspondence
     crossing = int(((segments.starts < cut) & (segments.ends > cut)).sum())
     weights = next(iter(correspondence.weights.values())).max(axis=2) > 0  # [T, P]

@@ -58,7 +58,7 @@ TRUE_PLACE = "true place:"
 
 
 def make_pair(number: int, frames: int, split: str, device: str, ambiguous: bool = True, *, size: int = SIZE) -> Pair:
-    """The clip of a number: kinds of edit in turn, motions in turn; `ambiguous`: hidden variables drawn."""
+    """Draw clip `number` with its edit: kinds and motions in turn; `ambiguous`: hidden variables are drawn too."""
     kind, motion = KINDS[number % len(KINDS)], MOTIONS[number // len(KINDS) % len(MOTIONS)]
     row = sample(1, seed=SEED + number, split=split, motion=motion, ambiguous=ambiguous)
     row = row.replace(present2=False, occluder=0)
@@ -67,9 +67,10 @@ def make_pair(number: int, frames: int, split: str, device: str, ambiguous: bool
 
 
 def another_thing(pair: Pair, number: int) -> Pair:
-    """The film of a true edit to a thing that was not asked for.
+    """Return the film of a true edit to another thing than the one asked for.
 
-    The true flow follows the true outline, so that this film, steady as it is, does not score 1 along it.
+    It shows what a steady film of another outline scores: the true flow follows the true outline, so that its errors
+    along the flow are above 1.
     """
     known = {*pair.before.names("kind"), *pair.after.names("kind")}
     others = [thing for thing in THINGS if thing not in known]
@@ -85,7 +86,7 @@ def sharpness(frames: np.ndarray, region: np.ndarray) -> float:
 
 
 class Judged:
-    """One clip with everything that its edits are scored by."""
+    """One clip with everything that is needed to score its edits."""
 
     def __init__(self, pair: Pair, device: str, true_films: int = 0) -> None:
         self.pair = pair
@@ -113,7 +114,7 @@ class Judged:
 
 
 def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every variant's scores on one clip; references first."""
+    """Return the scores of all references and variants on one clip."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     engine, judge, size = _models(options)
     pair = make_pair(number, options.frames, options.split, device, not options.plain_world, size=size)
@@ -144,9 +145,9 @@ def run_clip(number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 @contextmanager
 def true_place(engine: AdaFlow, pair: Pair) -> Iterator[None]:
-    """The engine told where the edit takes place: what it changes, 8 pixels wider, on the latents' grid.
+    """Give the engine the true place of the edit within the block: the changed region, 8 pixels wider, on latents.
 
-    Told wherever a job would find the place. It is a job of some of the clip's frames, known by their pixels.
+    `EditPlace.find` is patched. It may be called for some of the clip's frames, which are recognised by their pixels.
     """
     factor = engine.backbone.factor
     region = torch.from_numpy(pair.region).float()[:, None]
@@ -168,7 +169,7 @@ _loaded: list[Any] = []
 
 
 def _models(options: argparse.Namespace) -> tuple[AdaFlow, Any, int]:
-    """The engine, the judge, and pixels of a side of the clips: once a process."""
+    """Return the engine, the judge and the clips' side in pixels, loaded once per process."""
     if not _loaded:
         torch.set_num_threads(1)
         engine = AdaFlow.from_pretrained(str(options.model), cache=Cache(options.cache))
@@ -178,7 +179,7 @@ def _models(options: argparse.Namespace) -> tuple[AdaFlow, Any, int]:
 
 
 def ways_of(text: str) -> list[tuple[str, PlanConfig, EditConfig]]:
-    """Names and settings of `--variants`; "default" and the presets' names are presets."""
+    """Return the names and settings of `--variants`; "default" and other names of presets are presets."""
     found = []
     for part in (part.strip() for part in text.split(";")):
         settings = part.removeprefix(TRUE_PLACE).strip()

@@ -1,4 +1,4 @@
-"""Scores of one edit from files: runs in processes of its own, beside the device, and loads no model."""
+"""Scores one edit from files, in processes of its own that use neither the device nor a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHEET_FRAMES = 4
 
 @dataclass(frozen=True)
 class Folder:
-    """What is known of one edit of one clip, as files: written once, read by every score."""
+    """The frames and arrays of one edit of one clip, as files that are written once and read by every score."""
 
     path: Path
 
@@ -79,7 +79,7 @@ def _tile(picture: np.ndarray, pixels: int) -> Image.Image:
 def film(folder: Folder, names: dict[str, str], path: Path, fps: float) -> None:
     """Source, truth and edits side by side, the errors of the edits beneath them, as a small mp4.
 
-    `names`: under which name frames are saved -> what to call them.
+    `names`: name under which frames are saved -> their label.
     """
     from fractions import Fraction
 

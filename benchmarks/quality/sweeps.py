@@ -1,4 +1,4 @@
-"""One setting over its range: how much is pruned, how many keyframes there are, and where two of them lie."""
+"""Sweeps of one setting: the share of pruned tokens, the number of keyframes, and the places of two keyframes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from benchmarks.truth import Pair
 Choose = Callable[[Slimming, int], Kept]
 """(part, count) -> the tokens that each keyframe keeps."""
 
-# Settings under which nothing but its keyframes decides on a frame: it is edited, not carried from its neighbours or
-# filtered with them.
+# Settings with which a frame depends on its keyframes alone: every frame is edited, and none is carried from its
+# neighbours or filtered with them.
 ISOLATED: dict[str, Any] = {"stride": 1, "agreements": 0, "smoothing": 0.0}
 
 # --- which tokens stay ----------------------------------------------------------------------------
@@ -38,12 +38,12 @@ def as_planned(part: Slimming, count: int, sampled: float) -> Kept:
 
 
 def by_score(part: Slimming, count: int) -> Kept:
-    """A keyframe's own tokens and the best by score, nothing sampled: the paper's choice."""
+    """Keep a keyframe's own tokens and the best others by score, without the even sample: the paper's choice."""
     return select_tokens(torch.from_numpy(part.scores), count)
 
 
 def by_chance(seed: int) -> Choose:
-    """A keyframe's own tokens and others at random."""
+    """Keep a keyframe's own tokens and random others."""
 
     def choose(part: Slimming, count: int) -> Kept:
         K, _, n = part.scores.shape
@@ -53,7 +53,7 @@ def by_chance(seed: int) -> Choose:
 
 
 def by_time(keyframes: np.ndarray) -> Choose:
-    """A keyframe's own tokens and those of the keyframes nearest in time."""
+    """Keep a keyframe's own tokens and those of the keyframes nearest in time."""
 
     def choose(part: Slimming, count: int) -> Kept:
         distance = torch.from_numpy(np.abs(keyframes[:, None] - keyframes[None]))
@@ -63,7 +63,7 @@ def by_time(keyframes: np.ndarray) -> Choose:
 
 
 def keep(plan: Plan, ratio: float, choose: Choose) -> Plan:
-    """The plan with the share `ratio` of its tokens dropped, the others as `choose` has it."""
+    """Return the plan with the share `ratio` of its tokens dropped; `choose` decides which are kept."""
     assert plan.layout.slimming is not None
     parts = {}
     for grid, part in plan.layout.slimming.items():
@@ -78,7 +78,7 @@ def keep(plan: Plan, ratio: float, choose: Choose) -> Plan:
 
 
 class _Sweep:
-    """Edits of one clip whose distance to the truth and to one of them is measured."""
+    """Edits of one clip whose distances to the truth and to a reference edit are measured."""
 
     def __init__(self, bench: Bench, clip: Clip, part: str) -> None:
         self.bench, self.clip, self.part = bench, clip, part
@@ -112,9 +112,9 @@ class _Sweep:
 
 
 def prune(bench: Bench, clip: Clip, ratios: list[float], keyframes: int, sampled: list[float]) -> None:
-    """Edits with ever fewer tokens, chosen in four ways, against the one with all of them.
+    """Compare edits with ever fewer tokens, chosen in four ways, with the edit with all tokens.
 
-    `sampled`: other shares of an even sample to try, each a way more.
+    `sampled`: further shares of the even sample to try, each of them one more way.
     """
     sweep = _Sweep(bench, clip, "prune")
     full = sweep.plan(PlanConfig(keyframes=keyframes, prune=0.0))
@@ -137,9 +137,9 @@ def prune(bench: Bench, clip: Clip, ratios: list[float], keyframes: int, sampled
 
 
 def keyframes(bench: Bench, clip: Clip, counts: list[int], variants: Sequence[Contestant]) -> None:
-    """Adaptive and evenly spaced keyframes, all tokens kept, against the edit of all frames together.
+    """Compare adaptive and evenly spaced keyframes, with all tokens kept, with the edit of all frames together.
 
-    `variants`: other settings to try, each a way more. All are `ISOLATED`.
+    `variants`: other settings to try, each of them one more way. All edits are `ISOLATED`.
     """
     sweep = _Sweep(bench, clip, "keyframes")
     say(f"{sweep.pair.name}: from {counts[0]} to {counts[-1]} keyframes")
@@ -156,7 +156,7 @@ def keyframes(bench: Bench, clip: Clip, counts: list[int], variants: Sequence[Co
 
 
 def with_keyframes(planned: Planned, frames: tuple[int, int]) -> Planned:
-    """The plan of an uncut clip with these two keyframes."""
+    """Return the plan of a clip without cuts, with these two keyframes."""
     plan, (first, second) = planned.plan, frames
     starts = np.array([0, (first + second + 1) // 2])
     segments = Segments(starts, np.array(frames), plan.segments.cuts, plan.segments.T)
@@ -166,9 +166,9 @@ def with_keyframes(planned: Planned, frames: tuple[int, int]) -> Planned:
 
 
 def pairs(bench: Bench, clip: Clip, stride: int) -> None:
-    """Every two of each `stride`-th frame as keyframes, against the two that are chosen, and even ones.
+    """Try all pairs out of every `stride`-th frame as keyframes, besides the chosen pair and even keyframes.
 
-    All tokens kept, all edits `ISOLATED`; the distance is to the edit of all frames together.
+    All tokens are kept, and all edits are `ISOLATED`; distances are to the edit of all frames together.
     """
     sweep = _Sweep(bench, clip, "pairs")
     say(f"{sweep.pair.name}: all pairs of frames, of every {stride} one")

@@ -1,4 +1,4 @@
-"""What a run took, stage by stage: seconds, and the peaks of the GPU's and of the host's memory."""
+"""Measures a run stage by stage: seconds, and the peaks of the GPU's and of the host's memory."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Clock:
             self._reset_peak()
 
     def _part_of_edit(self, progress: Progress) -> dict[str, float]:
-        """The kind of pass that was just done, and how much of its kind is."""
-        T, K, begun = self.frames, self.keyframes, (progress.done - 1) // self.frames  # rounds that are over
+        """Return the kind of pass that was just done, and the share of all passes of this kind that are done."""
+        T, K, begun = self.frames, self.keyframes, (progress.done - 1) // self.frames  # `begun`: finished rounds
         agreed = sum(number < begun for number in self.agreeing)
         if begun in self.agreeing:
             return {"agreement": (progress.done - (begun - agreed) * T) / (len(self.agreeing) * T)}
@@ -118,7 +118,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def seconds(work: Callable[[], Any], device: torch.device, repeats: int = 3, warm: int = 1) -> float:
-    """The fastest of `repeats` runs, after `warm` that do not count."""
+    """Return the seconds of the fastest of `repeats` runs, after `warm` runs that are not timed."""
     best = float("inf")
     for run in range(warm + repeats):
         if device.type == "cuda":

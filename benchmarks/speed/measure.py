@@ -1,4 +1,4 @@
-"""An edit under the clock: seconds, memory and needed operations of each stage."""
+"""Measures an edit: seconds, memory and needed operations of each stage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from benchmarks.speed.clock import GIB, Clock, matrix_rate
 from benchmarks.speed.stand_ins import make_backbone, make_film, make_region
 from benchmarks.speed.work import count_passes, resized, stage_work
 
-# As the clock names them; those of one group always run together.
+# Stages by the clock's names; those of one group always run together.
 STAGES = ("encode", "features", "similarity", "refine", "match", "invert", "decode source", "edit", "decode frames")
 # Edits whose forecast is tried: preset, frames, keyframes, steps, low memory.
 FORECAST = (
@@ -92,7 +92,7 @@ class Measurement:
         if progress.stage == "invert" and not progress.done:
             self.counted(progress.total // self.moves)
         if progress.stage == "edit" and not progress.done:
-            self.clock.frames = progress.total // self.rounds  # those that the model edits
+            self.clock.frames = progress.total // self.rounds  # the frames that the model edits
         self.clock.report(progress)
         if progress.stage in STAGES:
             self._enough = STAGES.index(progress.stage) > self._wanted_from
@@ -157,12 +157,15 @@ class Measurement:
         if self.window is not None:
             layout = resized(plan.layout, self.backbone.grids(*self.window.size))
             inside = stage_work(self.backbone, self.inside, layout, *counts)
-            # Of whole frames there is only what the plan takes.
+            # Only the plan's stages work on whole frames; the edit works on the crop.
             self.work = inside | {name: inside[name] + self.work[name] for name in ("encode", "features")}
         self.results["edited"] = edited
 
     def _on_disk(self) -> int:
-        """Bytes in the cache, unfinished entries and all; with the film, whose frames an edit of a file has there."""
+        """Return the bytes in the cache, unfinished entries included, and of the film's frames.
+
+        The film is in memory here, but an edit of a file has its frames in the cache.
+        """
         total = self.given.frames * self.height * self.width * 3
         for file in self.cache.rglob("*"):
             with suppress(OSError):  # it was renamed or removed just now
@@ -173,7 +176,7 @@ class Measurement:
         T, matrix = self.given.frames, self.results["machine"]["matrix_tflops"]
         stages = {}
         for name, spent in self.clock.stages.items():
-            whole = spent.seconds / spent.share if spent.share else 0.0  # of a stage that was stopped, by its part
+            whole = spent.seconds / spent.share if spent.share else 0.0  # extrapolated, for a stage that was stopped
             stages[name] = {
                 "seconds": round(spent.seconds, 3),
                 "share_done": round(spent.share, 3),
@@ -182,7 +185,7 @@ class Measurement:
                 "host_gib": round(spent.host_bytes / GIB, 2),
             }
             if whole and name in self.work:
-                rate = self.work[name] / whole / 1e12 / self.given.gpus  # of each
+                rate = self.work[name] / whole / 1e12 / self.given.gpus  # per GPU
                 stages[name] |= {
                     "needed_tflop": float(f"{self.work[name] / 1e12:.4g}"),
                     "tflops": float(f"{rate:.4g}"),
@@ -192,7 +195,7 @@ class Measurement:
         self.results["cache_gib"] = max(self.results.get("cache_gib", 0.0), self._on_disk() / GIB)
         if "edit_seconds" in self.results:
             total = self.results["plan_seconds"] + self.results["edit_seconds"]
-            # What the cache had, of `--cache`, was not done.
+            # Stages whose results were in the cache (`--cache`) did not run, and are not counted.
             needed = sum(count for name, count in self.work.items() if name in self.clock.stages) / 1e12
             self.results["total"] = {
                 "seconds": total,
@@ -224,7 +227,7 @@ def run_forecasts(backbone: Backbone, given: argparse.Namespace) -> None:
             )
             measurement.run()
         found, predicted = measurement.results, measurement.results["forecast"]
-        nothing = {"seconds": 0.0, "gpu_gib": 0.0, "host_gib": 0.0}  # of what was not to be done
+        nothing = {"seconds": 0.0, "gpu_gib": 0.0, "host_gib": 0.0}  # for a stage that did not run
         stages = {name: found["stages"].get(name, nothing) for name in predicted["seconds"]}
         kind = "gpu_gib" if backbone.device.type == "cuda" else "host_gib"
         row = asked | {

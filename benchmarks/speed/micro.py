@@ -1,4 +1,4 @@
-"""The keyframe pass, and the attention that makes it heavy, alone."""
+"""Times the keyframe pass alone, and the attention that makes it heavy."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def keyframe_pass(
 
 
 def _layout(backbone: Backbone, width: int, height: int, K: int, config: PlanConfig) -> EditLayout:
-    """K keyframes of random features and one frame more, so that outputs are kept as in any edit."""
+    """Return a layout of K keyframes of random features and one other frame, so that outputs are kept as in an edit."""
     grids = backbone.grids(width, height)
     rng = np.random.default_rng(0)
     tokens = rng.normal(size=(K + 1, grids[0].n, 64))
@@ -124,7 +124,7 @@ def _layout(backbone: Backbone, width: int, height: int, K: int, config: PlanCon
 
 
 def _edit(backbone: Backbone, width: int, height: int, layout: EditLayout, config: EditConfig) -> tuple[float, int]:
-    """Seconds and peak bytes of the last of three steps' keyframe passes."""
+    """Return the seconds and peak bytes of the keyframe pass in the last of three steps."""
     K = len(layout.keyframes)
     shape = (K + 1, 4, height // backbone.factor, width // backbone.factor)
     clean = np.random.default_rng(0).normal(size=shape).astype(np.float32)

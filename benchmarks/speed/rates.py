@@ -94,9 +94,9 @@ class Rates:
     def propagating(
         self, frames: int, changes: bool, K: int = 48
     ) -> tuple[EditState, PropagationPass, Callable[[], Any]]:
-        """A state that propagates from K keyframes to `frames` frames in two branches, and a pass under it.
+        """Return a state that propagates from K keyframes to `frames` frames in two branches, the pass, and its call.
 
-        With `changes` the source's branch rides along.
+        With `changes` the source's branch is a third one.
         """
         state = EditState(attend=self.backbone.attend, gather=self.backbone.gather)
         keyframes = KeyframePass(edits=1, prompts=1, keep_outputs=True)

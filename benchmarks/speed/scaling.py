@@ -70,7 +70,7 @@ class Exchange:
     keys_and_values: float  # of the other GPUs' keyframes, two edit branches
     neighbours: float  # outputs of the keyframe beyond each end of its stretch
     compute_seconds: float
-    keyframes: float  # of its own; under 1: some GPUs have none
+    keyframes: float  # per GPU; under 1: some GPUs have none
 
     def seconds(self, bytes_a_second: float) -> float:
         return (self.keys_and_values + self.neighbours) / bytes_a_second

@@ -1,6 +1,6 @@
-"""Stand-ins for what time and memory depend on: a pipeline of Stable Diffusion's shape, and a film.
+"""Stand-ins for speed measurements: a pipeline with Stable Diffusion's shapes, and a film.
 
-Time and memory follow from shapes alone, so that random weights do, made in memory on the device.
+Time and memory depend on shapes alone, so random weights are enough; they are made in memory on the device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Needed floating-point operations of each stage, by count: of one pass of each kind, times how often it must run.
+"""Counts each stage's needed floating-point operations: those of a pass, times the number of passes that it needs.
 
 Passes are counted without running, on torch's `meta` device.
 """
@@ -71,7 +71,7 @@ def count_passes(backbone: Backbone, width: int, height: int) -> Passes:
 
 
 class _Nothing:
-    """In the place of self-attention whose output comes from elsewhere."""
+    """A placeholder for self-attention whose output comes from elsewhere."""
 
     def __call__(self, _attn: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         return hidden_states

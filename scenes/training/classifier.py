@@ -75,7 +75,7 @@ class Judge(nn.Module):
 
 
 def load_judge(path: Path | str, device: torch.device | str = "cpu") -> Judge:
-    """The judge of a folder, in float32; ValueError where it was trained on another vocabulary."""
+    """Load the judge in a folder, in float32; ValueError if it was trained on another vocabulary."""
     words = json.loads((Path(path) / WORDS).read_text())["words"]
     if words != {name: list(values) for name, values in ATTRIBUTES.items()}:
         raise ValueError(f"{path} judges another vocabulary; train it again with scenes.training.train classifier")
@@ -105,7 +105,7 @@ def autoencoded(vae: AutoencoderKL, pictures: Tensor) -> Tensor:  # [B, 3, H, W]
 
 
 def disturbed(images: Tensor) -> Tensor:  # [B, 3, H, W] in -1..1 to the same
-    """Light blur, noise and shifts of brightness and contrast, each of its own strength a picture."""
+    """Add light blur, noise and shifts of brightness and contrast, with strengths drawn for each picture."""
     draws = torch.rand(4, len(images), 1, 1, 1, device=images.device)
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     images = torch.lerp(images, blurred, draws[0])

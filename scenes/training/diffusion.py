@@ -6,10 +6,10 @@ keys and features from the first branch, through the very processors and hook of
 learns in training what Plug-and-Play (arXiv 2211.12572) asks of it in use: to draw another scene on the
 structure of this one.
 
-In half of the rows that noise is not drawn but found: it is what the engine's own inversion makes of the frame
-with the model as it then is. Such noise is not Gaussian. It holds what the frame looks like, and the model learns
-to read that from it. Since source and noise then belong together, training on the straight line between them
-also straightens the path that inversion takes ("reflow", arXiv 2209.03003), so that few steps lose less.
+In FOUND_SHARE of the rows the noise is not drawn at random but found by the engine's own inversion of the frame, with
+the model in its current state. Such noise is not Gaussian: it holds what the frame looks like, and the model learns to
+read that from it. Since source and noise then belong together, training on the straight line between them also
+straightens the path that inversion takes ("reflow", arXiv 2209.03003), so that inversion in few steps loses less.
 """
 
 import random
@@ -34,7 +34,7 @@ from scenes.training.pool import BRANCHES, Described, Ring, draw, moments
 INJECTIONS = {(True, True): 0.65, (False, True): 0.1, (True, False): 0.1, (False, False): 0.15}
 EARLIEST_START = 850  # edits start between this timestep and the last
 FOUND_SHARE = 0.7  # of the rows whose noise comes from inversion
-INVERSION_STEPS = (10, 10, 10, 20)  # drawn from: the embedded model's own number, sometimes a finer one
+INVERSION_STEPS = (10, 10, 10, 20)  # one is drawn: the embedded model's own number, or sometimes more
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def found_noise(
     schedule: Schedule,
     steps: int,
 ) -> tuple[Tensor, int]:
-    """The noise [B, 4, h, w] that DDIM inversion ends in, and the timestep that it then stands at."""
+    """Return the noise [B, 4, h, w] that DDIM inversion finds, and the timestep at which it ends."""
     x, origin = latents, CLEAN
     for target in map(int, edit_timesteps(schedule, steps)[::-1]):
         x = ddim_step(schedule, x, unet(x.to(text.dtype), target, text, return_dict=False)[0].float(), origin, target)
@@ -60,10 +60,10 @@ def shared_noise(
     start: Tensor,  # [B] timestep at which the edit starts
     alphas: Tensor,  # [1000]
 ) -> Tensor:
-    """The noise of each branch on the way of an edit: [B, BRANCHES, 4, h, w].
+    """Return the noise of each branch in the course of an edit: [B, BRANCHES, 4, h, w].
 
-    An edit starts from the *source's* noisy latents, in which some of the source still shines through: to the
-    edit that is a part of its noise, and DDIM carries it along unless the model takes it out.
+    An edit starts from the *source's* noisy latents, which still hold some of the source. For the edit that is a part
+    of its noise, and DDIM carries it along unless the model removes it.
     """
     alpha = alphas[start][:, None, None, None, None]
     source = latents[:, :1]

@@ -37,7 +37,7 @@ MAX_TAR_BYTES = 15 * 1024**2
 
 
 def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
-    """A CLIP tokenizer in which each known word is one token and nothing else is spelled out.
+    """Build a CLIP tokenizer in which each known word is one token, and an unknown word only unknown tokens.
 
     Known words are added tokens that match whole words only, after lower-casing. The byte-pair part below
     them knows the punctuation alone, so every character of an unknown word becomes the unknown token.
@@ -119,7 +119,7 @@ def build_scheduler() -> DDIMScheduler:
 def assemble(
     vae: AutoencoderKL, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel
 ) -> StableDiffusionPipeline:
-    """The pipeline of these parts, without a safety checker (the world has nothing to check)."""
+    """Build the pipeline of these parts, without a safety checker (the drawn world needs none)."""
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -140,7 +140,7 @@ def build(words: Iterable[str], *, size: int = 256, seed: int = 0) -> StableDiff
 
 
 def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
-    """The settings that suit the model and the words it knows: what `adaflow.json` holds.
+    """Return the content of `adaflow.json`: the settings that suit the model, and the words that it knows.
 
     The names are those of `adaflow_core.config.ModelProfile`.
     """
@@ -168,15 +168,15 @@ def profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
 
 
 def bare_profile(tokenizer: CLIPTokenizer, size: int) -> dict[str, object]:
-    """The size and the words alone: such a model runs under Stable Diffusion's own settings."""
+    """Return a profile of the size and the words alone: such a model runs with Stable Diffusion's own settings."""
     return {name: profile(tokenizer, size)[name] for name in ("size", "vocabulary")}
 
 
 def save(pipe: StableDiffusionPipeline, folder: Path | str, settings: dict[str, object] | None = None) -> None:
     """Write the pipeline as a diffusers folder of float16 shards; the pipeline itself is left as it is.
 
-    The folder is replaced as a whole, so that a run stopped in the middle leaves the one before. A model card that
-    is there already is kept, and so is a profile unless `settings` gives another: they are written by people.
+    The folder is replaced as a whole, so that a run that is stopped while saving leaves the earlier folder. An existing
+    model card is kept, and so is a profile unless `settings` gives another: people edit these.
     """
     folder = Path(folder)
     parts = {name: copy.deepcopy(getattr(pipe, name)).cpu() for name in ("vae", "text_encoder", "unet")}
@@ -212,7 +212,7 @@ def _clean_config(path: Path) -> None:
 
 
 def quiet() -> None:
-    """No progress bars while loading and saving: it takes a moment, and logs are read later."""
+    """Switch off progress bars of loading and saving, which would fill the logs."""
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
 
@@ -222,7 +222,7 @@ def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> StableDiffus
 
 
 def check_limits(folder: Path | str) -> dict[str, int]:
-    """Bytes of each file of the folder; raises ValueError where one file or the whole is too large."""
+    """Return the bytes of each file in the folder; raises ValueError if one file or the whole is too large."""
     folder = Path(folder)
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
@@ -264,13 +264,13 @@ def pack(folder: Path | str, out: Path | str) -> list[Path]:
         with tarfile.open(f"{tars[-1]}.part", "w") as tar:
             for path in paths:
                 tar.add(path, path.relative_to(folder).as_posix())
-    for path in tars:  # the packed copy before stays whole until this one is
+    for path in tars:  # the earlier packed copy stays until the new one is complete
         Path(f"{path}.part").rename(path)
     return tars
 
 
 def unpack(tars: Iterable[Path | str], folder: Path | str) -> None:
-    """The reverse of `pack`: every tar's files into one folder."""
+    """Unpack all tars of `pack` into one folder."""
     for path in tars:
         with tarfile.open(path) as tar:
             tar.extractall(folder, filter="data")

@@ -25,7 +25,7 @@ EMA_POWER = 16.0  # averages over about the last 6 % of the steps; Karras et al.
 
 @dataclass(frozen=True)
 class Options:
-    """What one training stage is asked to do; `minutes` or `steps` says for how long."""
+    """The options of one training stage; `minutes` or `steps` gives its length."""
 
     out: Path
     device: torch.device
@@ -70,9 +70,9 @@ def say(*words: object) -> None:
 
 
 def join(device: torch.device) -> None:
-    """Meet the other processes of a run on several cards, if there are any.
+    """Join the process group of a run on several cards, if there is one.
 
-    After the processes that write captions were forked, since it starts threads.
+    To be called after the processes that write captions were forked, because it starts threads.
     """
     if WORLD > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -88,10 +88,10 @@ def average(tensors: list[Tensor], device: torch.device) -> None:
 
 
 class Clock:
-    """How far a stage is, by the wall clock or by steps.
+    """Measures the progress of a stage by the wall clock or by steps.
 
-    It starts with the stage, so that filling the pool comes out of the minutes; the learning
-    rate follows the time from the first timed step on.
+    It starts with the stage, so that filling the pool counts towards the minutes; the learning rate follows the time
+    from the first timed step on.
     """
 
     def __init__(self, minutes: float | None, steps: int | None) -> None:
@@ -142,7 +142,7 @@ def learning_rate(clock: Clock, peak: float, decay_to: float) -> float:
 
 
 class Trainee:
-    """Networks in training, three times over: computing copy, float32 weights, moving average.
+    """Networks in training, each as three copies: for computing, the float32 weights, and their moving average.
 
     The computing copy has the device's fast dtype throughout. Autocast would instead run every group norm in
     float32 and move twice the bytes, and these networks are bound by memory, not by arithmetic.

@@ -1,7 +1,7 @@
-"""Plain text-to-image training, as Stable Diffusion's: single pictures with their captions, and nothing else.
+"""Plain text-to-image training, like Stable Diffusion's, on single pictures with their captions.
 
-No injection, no pairs of a scene and its edit, no noise found by inversion: what such a model does under the engine
-is what checkpoints that nobody made for it do. The for-editing training of the embedded model is in `diffusion.py`.
+There is no injection, no pair of a scene and its edit, and no noise found by inversion, so that the model behaves in
+the engine like checkpoints that were not made for it. The embedded model's training for editing is in `diffusion.py`.
 """
 
 import torch
@@ -36,10 +36,9 @@ def diffusion_loss(
 
 
 def start_from(folder_pipe: StableDiffusionPipeline, size: int, seed: int) -> StableDiffusionPipeline:
-    """The pipeline to go on with: the given one, or a new UNet and text encoder beside its autoencoder.
+    """Return the pipeline to train: the given one, or its autoencoder and tokenizer with a new UNet and text encoder.
 
-    New ones where the UNet has another shape than `WIDTHS`: a folder of another model gives its autoencoder and its
-    words only.
+    They are new if the given UNet has another shape than `WIDTHS`: then the folder holds another model.
     """
     if tuple(folder_pipe.unet.config.block_out_channels) == WIDTHS:
         return folder_pipe
@@ -51,7 +50,7 @@ def start_from(folder_pipe: StableDiffusionPipeline, size: int, seed: int) -> St
 
 
 def train_plain(options: Options) -> None:
-    """Train UNet and text encoder; `options.resume` gives the autoencoder, or all of a run to go on with."""
+    """Train UNet and text encoder; `options.resume` holds the autoencoder, or a whole model to continue from."""
     if options.resume is None:
         raise ValueError("plain training needs a trained VAE: give its folder with --resume")
     clock = Clock(options.minutes, options.steps)

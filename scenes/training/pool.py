@@ -36,10 +36,10 @@ def moments(count: int, seed: int) -> Tensor:
 def draw(
     batch: SceneBatch, times: Tensor, size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:  # [B, 3, size, size] uint8, [B] bool
-    """A moment of each scene (`times` [B, 1]), and whether the objects that its caption names can be seen.
+    """Draw each scene at one time (`times` [B, 1]); also returns whether the objects in its caption are visible.
 
-    The renderer works by groups of one style and place, a few hundred frames at a time: sorted scenes make
-    its groups few and large, several times faster on a GPU.
+    The renderer works on groups with one style and place, a few hundred frames at a time. Sorting the scenes makes
+    these groups few and large, which is several times faster on a GPU.
     """
     order = torch.argsort(batch.style * len(BACKGROUNDS) + batch.background)
     place = torch.argsort(order).to(device)
@@ -58,7 +58,7 @@ def alone(batch: SceneBatch) -> SceneBatch:
 
 
 def unit(pictures: Tensor) -> Tensor:
-    """Pictures as the VAE reads them: uint8 to -1..1."""
+    """Convert pictures from uint8 to the -1..1 that the VAE takes."""
     return pictures.float() / 127.5 - 1
 
 
@@ -87,11 +87,11 @@ class Ring:
 
 
 class Described:
-    """An endless stream of scenes with edits of each, made ahead by processes, and their token ids.
+    """An endless stream of scenes with edits of each and their token ids, made ahead by worker processes.
 
-    An item: `branches` batches of the same clips (as sampled, and changed in ways of their own), and the ids
-    [B, branches, CAPTIONS_PER_SCENE, L] int16. The first half of the captions words a clip and its edits
-    alike. Create it before anything touches the GPU: the processes are forked.
+    An item is `branches` batches of the same clips, the first as sampled and each other one changed in its own way, and
+    the ids [B, branches, CAPTIONS_PER_SCENE, L] int16. In the first half of the captions a clip and its edits are
+    worded alike. Create the stream before anything uses the GPU, because the processes are forked.
     """
 
     def __init__(
@@ -133,13 +133,13 @@ class Described:
 @functools.cache
 def _tokenizer(folder: Path) -> CLIPTokenizer:
     if multiprocessing.parent_process() is not None:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is one process per core already
         torch.set_num_threads(1)
     return CLIPTokenizer.from_pretrained(folder)
 
 
 def _describe(folder: Path, count: int, seed: int, branches: int, ambiguous: bool) -> tuple[bytes, np.ndarray]:
-    """The item of a seed, its scenes pickled: torch would send each tensor by a file of its own."""
+    """Return the item of a seed with its scenes pickled: torch would send each tensor through a file of its own."""
     source = sample(count, seed=seed, split="train", ambiguous=ambiguous)
     batches = [source, *(changed(source, seed=seed * BRANCHES + branch) for branch in range(1, branches))]
     tokenizer = _tokenizer(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from adaflow_core.errors import Stopped
 from adaflow_core.progress import Monitor
 from adaflow_core.report import overlays
-from adaflow_core.report.canvas import PAPER, SAMPLED, at_least, at_most
+from adaflow_core.report.canvas import PAPER, SAMPLED, Canvas, at_least, at_most
 from adaflow_core.report.export import plan_report, save_plan
 from adaflow_core.report.overlays import kept_masks, sampled_masks
 from adaflow_core.types import Place, Plan
@@ -44,7 +45,7 @@ def test_the_pictures_of_a_sheet_are_small(tmp_path: Path) -> None:
     large = replace(plan.video, frames=np.repeat(np.repeat(plan.video.frames, 10, axis=1), 10, axis=2))  # 640x480
     save_plan(replace(plan, video=large), tmp_path, monitor=Monitor())
     with Image.open(tmp_path / "tokens_00010.png") as sheet:
-        assert sheet.size == (2 * 341 + 4, 256)
+        assert sheet.size == (2 * 341 + 4, 28 + 256 + 34)  # a title, pictures, and two lines under each
 
 
 def naive_overlay(frame: np.ndarray, mask: np.ndarray, sampled: np.ndarray) -> np.ndarray:
@@ -75,6 +76,8 @@ def test_each_keyframe_is_made_ready_once_for_the_sheets_of_all_others(
 ) -> None:
     monkeypatch.setattr("adaflow_core.report.export._SHEET_SIDE", 48)
     plan, made, ready = small_plan(), list[tuple[int, ...]](), overlays.Ground.of
+    said, write = list[str](), Canvas.text
+    monkeypatch.setattr(Canvas, "text", lambda *given: said.append(given[3]) or write(*given))
     monkeypatch.setattr(overlays.Ground, "of", lambda frame: made.append(frame.shape) or ready(frame))
     assert plan.layout.slimming is not None
     some = {grid: replace(each, num_sampled=6, sample_weight=2.0) for grid, each in plan.layout.slimming.items()}
@@ -87,7 +90,32 @@ def test_each_keyframe_is_made_ready_once_for_the_sheets_of_all_others(
             found = np.asarray(sheet)
         masks, sampled = kept_masks(plan, q, FINE), sampled_masks(plan, q, FINE)
         pictures = [naive_overlay(frames[k], masks[k], sampled[k]) for k in range(3) if k != q]
-        assert np.array_equal(found, overlays.tile(pictures))
+        assert np.array_equal(found[28:76, :132], overlays.tile(pictures))
+        title = said.index(f"What the keyframe at {plan.video.stamp(frame)} keeps of the others")
+        captions = [text.split(" · ") for _, text in overlays.token_view(plan, q, FINE)]
+        assert said[title - 4 : title] == [*captions[0], *captions[1]]
+
+
+def test_programs_find_the_files_frames_and_what_is_a_sample(tmp_path: Path) -> None:
+    plan = small_plan(start=100)
+    assert plan.layout.slimming is not None
+    some = {grid: replace(each, num_sampled=6, sample_weight=2.0) for grid, each in plan.layout.slimming.items()}
+    numbers, times = (*range(100, 110), *range(120, 130)), tuple(t / 10 for t in range(100, 121))
+    video = replace(plan.video, numbers=numbers, times=times)
+    save_plan(
+        replace(plan, video=video, layout=replace(plan.layout, slimming=some)), tmp_path / "holes", monitor=Monitor()
+    )
+    report = json.loads((tmp_path / "holes" / "plan.json").read_text(encoding="utf-8"))
+    assert report["first_frame"] == 100 and report["source_digest"] == "digest"
+    assert report["frame_numbers"] == list(numbers) and report["times"] == list(times)
+    arrays = np.load(tmp_path / "holes" / "plan.npz")
+    for grid, each in some.items():
+        sampled = arrays[f"sampled_{grid}"]
+        assert sampled.shape == arrays[f"mask_{grid}"].shape and not (sampled & ~arrays[f"mask_{grid}"]).any()
+        assert all(set(np.flatnonzero(row)) == set(kept[-6:]) for row, kept in zip(sampled, each.kept, strict=True))
+        assert arrays[f"sample_weight_{grid}"] == 2.0
+    even = plan_report(plan)
+    assert even["times"] is None and even["frame_numbers"] is None
 
 
 def test_pictures_of_an_earlier_plan_do_not_stay_beside_another(tmp_path: Path) -> None:

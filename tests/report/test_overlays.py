@@ -9,6 +9,7 @@ import pytest
 
 from adaflow_core.report.canvas import PLACE, Canvas, heat_colours
 from adaflow_core.report.overlays import (
+    KEYFRAMES_SHOWN,
     Ground,
     kept_masks,
     keyframe_strip,
@@ -127,6 +128,17 @@ def test_strip_holds_every_keyframe_in_rows() -> None:
     plan = small_plan()
     one, two = keyframe_strip(plan, 60), keyframe_strip(plan, 60, columns=2)
     assert two.shape[0] > one.shape[0] and two.shape[1] < one.shape[1]
+
+
+def test_a_strip_of_thousands_shows_some_of_them_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, said, write = small_plan(), list[str](), Canvas.text
+    monkeypatch.setattr(Canvas, "text", lambda *given: said.append(given[3]) or write(*given))
+    frames = np.broadcast_to(plan.video.frames[:1], (1000, *plan.video.frames.shape[1:]))
+    each = Segments(np.arange(1000), np.arange(1000), np.array([], int), 1000)
+    strip = keyframe_strip(replace(plan, video=replace(plan.video, frames=frames), segments=each), 32)
+    assert said[0] == f"{KEYFRAMES_SHOWN} of 1000 keyframes, evenly spread" and strip.nbytes < 10_000_000
+    shown = [int(text.split(" ")[-1]) for text in said[1::2]]
+    assert len(shown) == KEYFRAMES_SHOWN and (shown[0], shown[-1]) == (0, 999) and max(np.diff(shown)) == 5
 
 
 def test_narrow_pictures_of_keyframes_keep_their_shape() -> None:

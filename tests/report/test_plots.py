@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from adaflow_core.config import ModelProfile, PlanConfig, resolve_plan
 from adaflow_core.report.canvas import CUT, KEYFRAME, Canvas
@@ -66,6 +67,24 @@ def test_time_slice_shows_the_column_of_every_frame() -> None:
     assert red[round(axis.edge(5)) + 1 : round(axis.edge(6)) - 1].all()
     assert not red[: round(axis.edge(5)) - 1].any() and not red[round(axis.edge(6)) + 1 :].any()
     assert not near(time_slice(plan, 8)[60:170], (250, 10, 10)).any()
+
+
+def test_time_slice_reads_only_the_frames_that_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, read, pasted, paste = small_plan(), list[int](), list[np.ndarray](), Canvas.paste
+    monkeypatch.setattr(Canvas, "paste", lambda *given: pasted.append(given[1]) or paste(*given))
+
+    class Read(np.ndarray):
+        def __getitem__(self, key):
+            found = super().__getitem__(key)
+            read.append(len(found))
+            return found
+
+    narrow = 64  # of which margins leave 4 pixels, drawn at twice the size
+    whole = plan.video.frames
+    slab = Image.fromarray(np.ascontiguousarray(whole[:, :, 7].transpose(1, 0, 2)))
+    time_slice(replace(plan, video=replace(plan.video, frames=whole.view(Read))), 7, narrow)
+    assert read[0] == 8
+    assert np.array_equal(pasted[0], slab.resize((8, slab.height), Image.Resampling.NEAREST)), "as of all frames"
 
 
 def test_timeline_of_a_single_frame_and_of_a_given_count_can_be_drawn() -> None:

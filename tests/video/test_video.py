@@ -96,6 +96,7 @@ def test_parse_size_and_range() -> None:
         (lambda: parse_range("-2:-5"), "END must come after"),
         (lambda: parse_range(":0"), "END must come after"),
         (lambda: working_size(640, 480, 16), "between 64 and 4096"),
+        (lambda: working_size(1600, 32, 512), "its longer side 50 times the shorter one: at size 512"),
         (lambda: from_frames(np.zeros((2, 64, 64, 3), np.float32)), "uint8"),
         (lambda: from_frames(np.zeros((0, 64, 64, 3), np.uint8)), "at least 1"),
         (lambda: from_frames(np.zeros((2, 64, 70, 3), np.uint8)), "72x64"),

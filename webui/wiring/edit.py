@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gradio as gr
 
-from webui.events.begin import BeginEvents
 from webui.events.common.outputs import DraftOutputs, PlaceOutputs, PreviewOutputs, collect
 from webui.events.model import ModelEvents
 from webui.settings import EDIT
@@ -15,6 +14,7 @@ from webui.wiring.shared import (
     PRIVATE,
     PRIVATE_LATEST,
     PUBLIC,
+    Call,
     Events,
     Steps,
     parameters,
@@ -33,34 +33,34 @@ def connect_words(events: ModelEvents, steps: Steps) -> None:
 
 def connect_place(events: Events, steps: Steps) -> None:
     """The button that shows where the prompt changes the video."""
-    editing, edit = events.editing, steps.edit
-    asked = edit.show_place.click(editing.check_not_empty, edit.prompt, None, **PRIVATE)
+    place, edit = events.place, steps.edit
+    asked = edit.show_place.click(events.editing.check_not_empty, edit.prompt, None, **PRIVATE)
     planned = plan_first(asked, edit.place_progress, events, steps)
-    inputs, outputs = collect(parameters(editing.place), steps.plan, edit), collect(PlaceOutputs._fields, edit)
+    inputs, outputs = collect(parameters(place.place), steps.plan, edit), collect(PlaceOutputs._fields, edit)
     # The one that it replaces may still run.
-    planned.success(editing.place, inputs, outputs, api_name="place", **PUBLIC | {"trigger_mode": "multiple"})
-    known = collect(parameters(editing.fit_place), steps.plan, edit)
-    when_plan_changes(steps)(editing.fit_place, known, outputs, **PRIVATE)
+    planned.success(place.place, inputs, outputs, api_name="place", **PUBLIC | {"trigger_mode": "multiple"})
+    known = collect(parameters(place.fit_place), steps.plan, edit)
+    when_plan_changes(steps)(place.fit_place, known, outputs, **PRIVATE)
 
 
 def connect_draft(events: Events, steps: Steps) -> None:
     """The button that tries the edit on the keyframes, and the choice of a draft."""
-    film, edit = events.film, steps.edit
+    drafts, edit = events.drafts, steps.edit
     asked = edit.try_it.click(events.editing.check_not_empty, edit.prompt, None, **PRIVATE)
     planned = plan_first(asked, edit.draft_progress, events, steps)
-    inputs = collect(parameters(film.draft), steps.plan, edit, edit.region)
+    inputs = collect(parameters(drafts.draft), steps.plan, edit, edit.region)
     outputs = collect(DraftOutputs._fields, edit)
-    planned.success(film.draft, inputs, outputs, api_name="draft", **PUBLIC | {"trigger_mode": "multiple"})
-    known = collect(parameters(film.fit_drafts), steps.plan, edit)
-    when_plan_changes(steps)(film.fit_drafts, known, outputs, **PRIVATE)
-    edit.draft_gallery.select(film.choose_draft, [edit.drafts, steps.plan.model], collect(EDIT, edit), **EACH)
+    planned.success(drafts.draft, inputs, outputs, api_name="draft", **PUBLIC | {"trigger_mode": "multiple"})
+    known = collect(parameters(drafts.fit_drafts), steps.plan, edit)
+    when_plan_changes(steps)(drafts.fit_drafts, known, outputs, **PRIVATE)
+    edit.draft_gallery.select(drafts.choose_draft, [edit.drafts, steps.plan.model], collect(EDIT, edit), **EACH)
 
 
 def connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
     """The button Edit."""
-    editing, plan, edit = events.editing, steps.plan, steps.edit
+    editing, beginning, plan, edit = events.editing, events.beginning, steps.plan, steps.edit
     parts = plan, edit, edit.region, steps.video
-    beginning, planning = BeginEvents(events.planning, editing), gr.State("")
+    planning = gr.State("")
     asked = collect(parameters(beginning.begin), *parts, planning=planning)
     # The planning is followed by an event of its own: while this one ran, another press would be left out.
     begun = edit.start.click(beginning.begin, asked, [planning, edit.job_id], **PRIVATE)
@@ -69,7 +69,8 @@ def connect_edit(events: Events, steps: Steps) -> gr.events.Dependency:
     edit.start_of_plan.click(
         editing.edit, collect(parameters(editing.edit), *parts), edit.job_id, api_name="edit", **PUBLIC
     )
-    check_prompt = editing.check_prompt, collect(parameters(editing.check_prompt), plan, edit), edit.prompt_problems
+    inputs = collect(parameters(editing.check_prompt), plan, edit)
+    check_prompt = Call(editing.check_prompt, inputs, [edit.prompt_problems])
     negative = edit.settings["negative_prompt"]
     gr.on([edit.prompt.blur, edit.prompt.submit, negative.blur], *check_prompt, api_name="check_prompt", **PUBLIC)
     started.success(*check_prompt, **PRIVATE)

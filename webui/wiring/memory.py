@@ -7,7 +7,6 @@ from functools import partial
 import gradio as gr
 
 from webui.events.common.outputs import DraftOutputs, ModelShown, PlaceOutputs, PreviewOutputs, RestoredOutputs, collect
-from webui.events.video import VideoEvents
 from webui.wiring.rows import add_rows
 from webui.wiring.shared import (
     EACH,
@@ -44,24 +43,27 @@ def connect_memory(
     blocks: gr.Blocks,
     events: Events,
     steps: Steps,
-    keeping: list[gr.events.Dependency],  # previews, and at last the starts of an edit and of a retake
+    *,
+    previewed: list[gr.events.Dependency],
+    edit_started: gr.events.Dependency,
+    retake_started: gr.events.Dependency,
 ) -> None:
     """The browser's tab remembers what it shows, and the browser its edits.
 
     A reload loses nothing that is done or runs, while the server keeps it; the search for a region begins anew.
     """
-    _keep(events.video, steps, keeping)
+    for event in (*previewed, edit_started):
+        keep_plan(event, steps)
+    for event in (edit_started, retake_started):
+        event.success(None, [steps.edit.job_id, steps.plan.facts, *kept_settings(steps)], None, js=_KEEP_JOB, **PRIVATE)
+    _keep(steps)
     _restore(blocks, events, steps)
 
 
-def _keep(events: VideoEvents, steps: Steps, keeping: list[gr.events.Dependency]) -> None:
+def _keep(steps: Steps) -> None:
     """What is made, chosen and typed is remembered as it comes."""
     video, plan, edit = steps.video, steps.plan, steps.edit
     settings = kept_settings(steps)
-    for event in keeping[:-1]:
-        keep_plan(event, steps)
-    for event in keeping[-2:]:
-        event.success(None, [edit.job_id, plan.facts, *settings], None, js=_KEEP_JOB, **PRIVATE)
     gr.on(
         [video.source_prompt.change, edit.prompt.change],
         None,
@@ -85,7 +87,8 @@ def _keep(events: VideoEvents, steps: Steps, keeping: list[gr.events.Dependency]
 
 def _restore(blocks: gr.Blocks, events: Events, steps: Steps) -> None:
     """After a reload."""
-    planning, editing, video, plan, edit = events.planning, events.editing, steps.video, steps.plan, steps.edit
+    planning, watching, video, plan, edit = events.planning, events.watching, steps.video, steps.plan, steps.edit
+    history, watch = history_call(events.results, steps), watch_call(watching, steps)
     part = edit.region
     restored = [
         *collect(RestoredOutputs._fields, video, edit, plan, part),
@@ -95,24 +98,23 @@ def _restore(blocks: gr.Blocks, events: Events, steps: Steps) -> None:
     had = [edit.session, video.expected, plan.begun]
     loaded = blocks.load(events.session.restore, had, restored, js=_SESSION, **PRIVATE)
     # Now, since the edit may run for long; and again when it has ended.
-    loaded.then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
-    watch = watch_call(editing, steps)
-    again = loaded.then(editing.show_again, [edit.shown_job, edit.job_id], watch[2], **PRIVATE)
-    again.then(*watch, **EACH).then(*history_call(editing, steps), js=HISTORY, **PRIVATE)
+    loaded.then(*history, js=HISTORY, **PRIVATE)
+    again = loaded.then(watching.show_again, [edit.shown_job, edit.job_id], watch.outputs, **PRIVATE)
+    again.then(*watch, **EACH).then(*history, js=HISTORY, **PRIVATE)
     aside = [edit.session, edit.job_id, edit.watched]
-    watch_aside(loaded.then(editing.go_on_aside, aside, None, js=_ASIDE, **PRIVATE).then, editing, steps)
+    watch_aside(loaded.then(watching.go_on_aside, aside, None, js=_ASIDE, **PRIVATE).then, events, steps)
     shown = loaded.then(planning.restore_plan, plan.plan_id, collect(PreviewOutputs._fields, plan), **PRIVATE)
     shown.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
     shown.then(events.region.keyframes, plan.plan_id, part.keyframe, **PRIVATE)
-    for handler, kind in ((events.film.show_drafts, DraftOutputs), (editing.show_place, PlaceOutputs)):
+    for handler, kind in ((events.drafts.show_drafts, DraftOutputs), (events.place.show_place, PlaceOutputs)):
         shown.then(handler, collect(parameters(handler), plan, edit), collect(kind._fields, edit), **PRIVATE)
     previewing = [plan.plan_id, plan.begun], collect(PreviewOutputs._fields, plan)
     planned = shown.then(planning.go_on_planning, *previewing, **PRIVATE)
     keep_plan(planned, steps)
     # An edit that came after the planning was not there before.
-    begun = planned.success(editing.watch_begun, *watch[1:], **EACH)
-    begun.success(*history_call(editing, steps), js=HISTORY, **PRIVATE)
+    begun = planned.success(watching.watch_begun, watch.inputs, watch.outputs, **EACH)
+    begun.success(*history, js=HISTORY, **PRIVATE)
     for event in (shown, planned):
-        add_rows(event.success, events.film, steps)
+        add_rows(event.success, events.ranges, steps)
     show_over(shown.then, events.region, steps)
     show_selection(shown.then, events, steps)

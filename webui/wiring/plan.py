@@ -81,7 +81,7 @@ def connect_plan_views(events: Events, plan: PlanStep, edit: EditStep) -> None:
     planning, timeline = events.planning, events.timeline
     tokens, frame = tokens_call(planning, plan), frame_call(planning, plan)
     gr.on([plan.number.release, plan.grid.input, plan.show.input], *tokens, api_name="tokens", **LATEST)
-    no_matches: Call = _no_matches, None, [plan.matches, plan.match_sentence]
+    no_matches = Call(_no_matches, [], [plan.matches, plan.match_sentence])
     moved = plan.frame.release(*frame, api_name="frame", **LATEST).then(*no_matches, **PRIVATE_LATEST)
     inputs = collect(parameters(timeline.keep_in_view), plan, job_id=edit.shown_job)
     moved.then(quietly(timeline.keep_in_view), inputs, collect(ZoomOutputs._fields, plan), **PRIVATE_LATEST)

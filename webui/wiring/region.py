@@ -29,7 +29,7 @@ def connect_region(region: RegionEvents, steps: Steps) -> None:
     known = {"plan_id": plan.plan_id, "drafted": edit.drafted, "video": steps.video.video}
 
     def call(handler: Callable[..., Any], outputs: list[Any]) -> Call:
-        return handler, collect(parameters(handler), part, **known), outputs
+        return Call(handler, collect(parameters(handler), part, **known), outputs)
 
     shown = collect(OverOutputs._fields, part)
     searches = [
@@ -39,14 +39,15 @@ def connect_region(region: RegionEvents, steps: Steps) -> None:
         part.feather.release(*call(region.set_feather, shown), **EACH),
     ]
     part.load_frame.click(*call(region.load_frame, [part.canvas, part.loaded]), **PRIVATE)
+    of_video = steps.video.video.change(*call(quietly(region.of_video), shown), **PRIVATE_LATEST)
+    of_video.then(lambda: None, None, part.canvas, **PRIVATE)
     changed = [
         *searches,
         part.no_region.click(*call(region.no_region, shown), **PRIVATE),
         part.give_back.upload(*call(region.give_back, shown), **PRIVATE),
         part.take_back.click(*call(region.take_back, shown), **PRIVATE),
-        steps.video.video.change(*call(quietly(region.of_video), shown), **PRIVATE_LATEST),
+        of_video,
     ]
-    changed[-1].then(lambda: None, None, part.canvas, **PRIVATE)
     file = call(region.keyframe_file, [part.keyframe_file, part.keyframe_of])
     gr.on([part.keyframe.change, edit.drafted.change], *file, **PRIVATE)
     part.keyframe_of.input(*call(region.check_draft, []), **PRIVATE).then(*file, **PRIVATE)

@@ -10,8 +10,8 @@ import gradio as gr
 
 from webui.components.edit import EditStep
 from webui.events.common.outputs import RowsOutputs, collect, unchanged
-from webui.events.edit import Rows
-from webui.events.film import FilmEvents
+from webui.events.common.rows import Rows
+from webui.events.ranges import RangeEvents
 from webui.messages import quietly, refusal
 from webui.views import labels
 from webui.wiring.shared import PRIVATE, Events, Steps, plan_first, when_plan_changes
@@ -22,7 +22,7 @@ _SET_PROMPT = "(rows, text) => [rows.map((row) => `${row.frames}` === '%d,%d' ? 
 
 def connect_rows(events: Events, steps: Steps) -> None:
     """A prompt for each shot: the rows, and what is done to them."""
-    film, plan, edit = events.film, steps.plan, steps.edit
+    ranges, plan, edit = events.ranges, steps.plan, steps.edit
     rows = collect(RowsOutputs._fields, edit)
     of_one = [edit.show_place, edit.try_it, edit.tried]
     edit.prompting.change(
@@ -30,24 +30,24 @@ def connect_rows(events: Events, steps: Steps) -> None:
     )
     wanted = edit.prompting.input(_refuse_one, edit.prompting, None, **PRIVATE)
     asked = [plan.plan_id, *rows, edit.prompt]
-    plan_first(wanted, edit.draft_progress, events, steps).success(film.shots, asked, rows, **PRIVATE)
-    when_plan_changes(steps)(quietly(film.fit_shots), [plan.plan_id, *rows], rows, **PRIVATE)
-    add_rows(when_plan_changes(steps), film, steps)
+    plan_first(wanted, edit.draft_progress, events, steps).success(ranges.shots, asked, rows, **PRIVATE)
+    when_plan_changes(steps)(quietly(ranges.fit_shots), [plan.plan_id, *rows], rows, **PRIVATE)
+    add_rows(when_plan_changes(steps), ranges, steps)
     with edit.rows:
         gr.render([edit.prompts, plan.plan_id], [edit.prompts_version.change], show_progress="hidden")(
-            lambda prompts, plan_id: _show_rows(film, edit, rows, prompts, plan_id)
+            lambda prompts, plan_id: _show_rows(ranges, edit, rows, prompts, plan_id)
         )
 
 
-def add_rows(when: Callable[..., gr.events.Dependency], film: FilmEvents, steps: Steps) -> None:
+def add_rows(when: Callable[..., gr.events.Dependency], ranges: RangeEvents, steps: Steps) -> None:
     """The rows, where they are to be shown and there are none: a reload or Stop may have ended what makes them."""
     edit = steps.edit
     rows, asked = collect(RowsOutputs._fields, edit), [steps.plan.plan_id, edit.prompting, edit.prompt]
-    when(partial(_missing_rows, film), [*asked, *rows], rows, **PRIVATE)
+    when(partial(_missing_rows, ranges), [*asked, *rows], rows, **PRIVATE)
 
 
 def _missing_rows(
-    film: FilmEvents,
+    ranges: RangeEvents,
     plan_id: str,
     prompting: str,
     prompt: str,
@@ -56,15 +56,15 @@ def _missing_rows(
     rows_of: dict[str, Any],
     takes: Any,
 ) -> RowsOutputs:
-    if prompting == labels.ONE or prompts or film.studio.kept.find_plan(plan_id) is None:
+    if prompting == labels.ONE or prompts or ranges.studio.kept.find_plan(plan_id) is None:
         return unchanged(RowsOutputs)
-    return film.shots(plan_id, prompts, version, rows_of, takes, prompt)
+    return ranges.shots(plan_id, prompts, version, rows_of, takes, prompt)
 
 
-def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows, plan_id: str) -> None:
+def _show_rows(ranges: RangeEvents, edit: EditStep, rows: list[Any], prompts: Rows, plan_id: str) -> None:
     """A picture, the prompt, and what splits and merges, for each range."""
     for number, row in enumerate(prompts or []):
-        picture, words = film.row_pictures(plan_id, row)
+        picture, words = ranges.row_pictures(plan_id, row)
         first, end = row["frames"]
         with gr.Row(elem_classes="af-row"):
             gr.HTML(picture, min_width=160, elem_classes="af-row-pictures")
@@ -87,8 +87,8 @@ def _show_rows(film: FilmEvents, edit: EditStep, rows: list[Any], prompts: Rows,
         # In the browser, so that what is typed is there with the next click.
         # By its frames and not its number: a second click may come before the rows are drawn anew.
         box.change(None, [edit.prompts, box], edit.prompts, js=_SET_PROMPT % (first, end), **PRIVATE)
-        cut.click(partial(film.split, (first, end)), [edit.prompts, at, edit.prompts_version], rows, **PRIVATE)
-        join.click(partial(film.merge, (first, end)), [edit.prompts, edit.prompts_version], rows, **PRIVATE)
+        cut.click(partial(ranges.split, (first, end)), [edit.prompts, at, edit.prompts_version], rows, **PRIVATE)
+        join.click(partial(ranges.merge, (first, end)), [edit.prompts, edit.prompts_version], rows, **PRIVATE)
 
 
 def _by_shot(prompting: str) -> tuple[Any, ...]:

@@ -22,10 +22,17 @@ from webui.events.common.outputs import (
     ZoomOutputs,
     collect,
 )
-from webui.events.edit import EditEvents
-from webui.events.film import FilmEvents
+from webui.events.edit.begin import BeginEvents
+from webui.events.edit.draft import DraftEvents
+from webui.events.edit.edit import EditEvents
+from webui.events.edit.place import PlaceEvents
+from webui.events.edit.result import ResultEvents
+from webui.events.edit.retake import RetakeEvents
+from webui.events.edit.watch import WatchEvents
 from webui.events.model import ModelEvents
 from webui.events.plan import PlanEvents
+from webui.events.project import ProjectEvents
+from webui.events.ranges import RangeEvents
 from webui.events.region import RegionEvents
 from webui.events.session import SETTINGS, SETTINGS_KEY, SessionEvents
 from webui.events.timeline import TimelineEvents
@@ -42,7 +49,6 @@ LATEST: dict[str, Any] = {**PUBLIC, "trigger_mode": "always_last"}  # of a moved
 # Gradio leaves out a call that comes while the one before runs, also of what follows another event. Of these the last
 # is made then, with the values of then; but with the data of the first click, so they are not for handlers of those.
 PRIVATE_LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
-Call = tuple[Callable[..., Any], Any, list[Any]]  # handler, inputs, outputs
 # What the browser remembers is said by functions of js/page.js.
 # Settings are kept after what says which they are.
 KEPT_SETTINGS = f"['{SETTINGS_KEY}', ...settings]"
@@ -52,6 +58,14 @@ KEEP_OVER = "(over) => adaflow.keep({ over })"
 HISTORY = "(_, job) => [adaflow.edits(), job]"
 # The browser tells of a state's change before what came with it has reached the sliders.
 SETTLED = "() => new Promise((done) => setTimeout(() => done([]), 60))"
+
+
+class Call(NamedTuple):
+    """What an event of Gradio takes first."""
+
+    handler: Callable[..., Any]
+    inputs: list[Any]
+    outputs: list[Any]
 
 
 class Steps(NamedTuple):
@@ -66,10 +80,17 @@ class Events(NamedTuple):
     model: ModelEvents
     session: SessionEvents
     planning: PlanEvents
-    editing: EditEvents
-    film: FilmEvents
     timeline: TimelineEvents
     region: RegionEvents
+    place: PlaceEvents
+    drafts: DraftEvents
+    ranges: RangeEvents
+    editing: EditEvents
+    beginning: BeginEvents
+    watching: WatchEvents
+    results: ResultEvents
+    retakes: RetakeEvents
+    projects: ProjectEvents
 
 
 def when_plan_changes(steps: Steps) -> Callable[..., gr.events.Dependency]:
@@ -113,22 +134,23 @@ def kept_settings(steps: Steps) -> list[Any]:
     return collect(SETTINGS, steps.plan, steps.edit, steps.edit.region)
 
 
-def watch_call(editing: EditEvents, steps: Steps, **shown: Any) -> Call:
+def watch_call(watching: WatchEvents, steps: Steps, **shown: Any) -> Call:
     """`shown`: components that take the place of others, such as `progress`."""
     edit = steps.edit
-    return editing.watch, [edit.job_id, edit.watched], collect(WatchOutputs._fields, steps.result, edit, **shown)
+    outputs = collect(WatchOutputs._fields, steps.result, edit, **shown)
+    return Call(watching.watch, [edit.job_id, edit.watched], outputs)
 
 
-def history_call(editing: EditEvents, steps: Steps) -> Call:
+def history_call(results: ResultEvents, steps: Steps) -> Call:
     edit = steps.edit
-    return editing.history, [edit.session, edit.shown_job], collect(HistoryOutputs._fields, steps.result)
+    return Call(results.history, [edit.session, edit.shown_job], collect(HistoryOutputs._fields, steps.result))
 
 
-def watch_aside(when: Callable[..., gr.events.Dependency], editing: EditEvents, steps: Steps) -> None:
+def watch_aside(when: Callable[..., gr.events.Dependency], events: Events, steps: Steps) -> None:
     """After an event by which the page may show something else than the edit that runs."""
     edit, outputs = steps.edit, collect(HistoryOutputs._fields, steps.result)
-    ended = when(editing.watch_aside, edit.watched, edit.aside, **PRIVATE)
-    ended.then(editing.more_history, [edit.session, edit.shown_job], outputs, js=HISTORY, **PRIVATE)
+    ended = when(events.watching.watch_aside, edit.watched, edit.aside, **PRIVATE)
+    ended.then(events.results.more_history, [edit.session, edit.shown_job], outputs, js=HISTORY, **PRIVATE)
 
 
 def show_selection(when: Callable[..., Any], events: Events, steps: Steps) -> None:
@@ -149,19 +171,16 @@ def show_over(when: Callable[..., Any], region: RegionEvents, steps: Steps) -> N
 
 
 def tokens_call(planning: PlanEvents, plan: PlanStep) -> Call:
-    return planning.tokens, collect(parameters(planning.tokens), plan), collect(TokenOutputs._fields, plan)
+    return Call(planning.tokens, collect(parameters(planning.tokens), plan), collect(TokenOutputs._fields, plan))
 
 
 def zoom_call(timeline: TimelineEvents, plan: PlanStep, edit: EditStep) -> Call:
-    return (
-        timeline.zoom,
-        collect(parameters(timeline.zoom), plan, job_id=edit.shown_job),
-        collect(ZoomOutputs._fields, plan),
-    )
+    inputs = collect(parameters(timeline.zoom), plan, job_id=edit.shown_job)
+    return Call(timeline.zoom, inputs, collect(ZoomOutputs._fields, plan))
 
 
 def frame_call(planning: PlanEvents, plan: PlanStep) -> Call:
-    return planning.frame, [plan.plan_id, plan.frame], collect(FrameOutputs._fields, plan)
+    return Call(planning.frame, [plan.plan_id, plan.frame], collect(FrameOutputs._fields, plan))
 
 
 def preview_inputs(planning: PlanEvents, steps: Steps) -> list[Any]:

@@ -43,13 +43,13 @@ def connect_video(events: Events, steps: Steps) -> None:
     kept = video.video.change(quietly(events.video.keep_video), video.video, video.video_id, **PRIVATE_LATEST)
     kept.then(None, video.video_id, None, js=_KEEP_VIDEO, **PRIVATE)
     cleared, jobs = _clearing(steps)
-    known = [video.video, video.expected, *jobs]
-    chosen = video.examples.select(events.video.example, known[1:], cleared, js=_HOLD, **EACH)
+    known = [video.video, video.expected]
+    chosen = video.examples.select(events.video.example, [video.expected, *jobs], cleared, js=_HOLD, **EACH)
     events_of_upload = [video.video.upload, video.video.clear]
-    uploaded = gr.on(events_of_upload, events.video.uploaded, known, cleared, js=_HOLD, **PRIVATE)
+    uploaded = gr.on(events_of_upload, events.video.uploaded, [*known, *jobs], cleared, js=_HOLD, **PRIVATE)
     # Of what the player's scissors make Gradio says no more than that there is another video. What looks whether it is
     # one has no outputs: they would be marked as failed after each other video.
-    other = video.video.change(events.video.check_trimmed, known[:2], None, **EACH)
+    other = video.video.change(events.video.check_trimmed, known, None, **EACH)
     trimmed = other.success(events.video.trimmed, jobs, cleared, **EACH)
     for event in (chosen, uploaded):
         event.then(None, None, None, js=_RELEASE, **PRIVATE)
@@ -68,9 +68,9 @@ def connect_project(events: Events, steps: Steps) -> None:
     video, plan, edit = steps.video, steps.plan, steps.edit
     outputs = collect((*ProjectOutputs._fields, *ModelShown._fields, *ALL), video, plan, edit, edit.region)
     cleared, jobs = _clearing(steps)
-    inputs = [video.open_project, video.video, video.expected, *jobs[:-1]]
+    inputs = [video.open_project, video.video, video.expected, *collect(("begun", "region_job_id"), *_parts(steps))]
     opened = video.open_project.upload(
-        events.film.open_project, inputs, outputs, api_name="open_project", **PUBLIC
+        events.projects.open_project, inputs, outputs, api_name="open_project", **PUBLIC
     ).success(events.video.another_plan, jobs, cleared, **PRIVATE)
     opened.then(next_version, edit.prompts_version, edit.prompts_version, **PRIVATE)
     opened.then(None, [edit.job_id, *kept_settings(steps)], None, js=_KEEP_NO_PLAN, **PRIVATE)
@@ -86,12 +86,15 @@ def _no_copy() -> gr.Video:
 
 
 def _clearing(steps: Steps) -> tuple[list[Any], list[Any]]:
-    """What is taken away with a video, and the jobs that are about it; the last of these are edits."""
-    parts = steps.edit, steps.edit.region, steps.plan, steps.result, steps.video
-    return collect(VideoOutputs._fields, *parts), collect(_JOBS, *parts)
+    """What is taken away with a video, and the jobs that are about it."""
+    return collect(VideoOutputs._fields, *_parts(steps)), collect(_JOBS, *_parts(steps))
+
+
+def _parts(steps: Steps) -> tuple[Any, ...]:
+    return steps.edit, steps.edit.region, steps.plan, steps.result, steps.video
 
 
 def _leave_edit(when: Callable[..., gr.events.Dependency], events: Events, steps: Steps) -> None:
     """After another video has come: the edit before is among the edits so far, and goes on there if it runs."""
-    when(*history_call(events.editing, steps), js=HISTORY, **PRIVATE)
-    watch_aside(when, events.editing, steps)
+    when(*history_call(events.results, steps), js=HISTORY, **PRIVATE)
+    watch_aside(when, events, steps)

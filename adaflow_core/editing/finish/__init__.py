@@ -1,1 +1,1 @@
-"""What is done to the decoded edit: its outlines, its flicker, and the source shown where nothing changed."""
+"""Finishes the decoded edit: smooths flicker, shows the source where nothing changed, and holds outlines."""

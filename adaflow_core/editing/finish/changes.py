@@ -1,4 +1,4 @@
-"""How much an edit changed a picture, place by place."""
+"""Measures how much an edit changed a picture at each pixel."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from torch import Tensor
 
 from adaflow_core.planning.matching import blurred
 
-LARGEST = 0.98  # the quantile that stands for the largest change
-FAINTEST = 20.0  # levels of 0..255: a largest change under this is taken for this
+LARGEST = 0.98  # the quantile of the changes that is taken for the largest one
+FAINTEST = 20.0  # levels of 0..255: the least value of the largest change, so that faint changes stay small
 
 
 def relative_change(change: Tensor) -> Tensor:
-    """[F, 1, H, W] how much of a picture's largest change is in each place, from its change [F, 3, H, W] in levels."""
+    """Return [F, 1, H, W] the size of each pixel's change [F, 3, H, W] (levels), relative to the picture's largest."""
     size = blurred(change.square().mean(dim=1, keepdim=True).sqrt(), boxes=2)
     largest = _quantile(size.flatten(1), LARGEST).clamp(min=FAINTEST)[:, None, None, None]
     return size / largest
 
 
 def ramp(x: Tensor, low: float, high: float) -> Tensor:
-    """0 up to `low`, 1 from `high` on."""
+    """Return 0 up to `low`, 1 from `high` on, and linear values between."""
     return ((x - low) / (high - low)).clamp(0, 1)
 
 

@@ -23,12 +23,12 @@ from adaflow_core.video.types import Video
 
 @dataclass(frozen=True)
 class EditedFilm:
-    """The film of an edit, of T frames, which all pass through the model."""
+    """The film of an edit with T frames, all of which pass through the model."""
 
     backbone: Backbone
     video: Video  # the source
     latents: np.ndarray  # [T, 4, h, w] the source's
-    follow: Callable[[], np.ndarray]  # gives its motion, as `source_flow` does; called where it is needed
+    follow: Callable[[], np.ndarray]  # returns the source's motion, as `source_flow` does; called if it is needed
     cuts: np.ndarray  # [C] frames that begin a new shot
     config: FilledEdit
     cache: Cache
@@ -42,11 +42,11 @@ class EditedFilm:
 
     @property
     def chunk(self) -> int:
-        """Frames that are decoded at a time, at most."""
+        """The most frames that are decoded at a time."""
         return self.backbone.vae_chunk(*self.video.size, self.config.low_memory)
 
     def in_passes(self, work: Callable[[np.ndarray, int], None]) -> None:
-        """Calls `work(ids, count)` on this process's part of the frames, as `memory.in_passes` does."""
+        """Call `work(ids, count)` on this process's part of the frames, as `memory.in_passes` does."""
         own = np.arange(len(self.video))[self.own]
         in_passes(own, self.backbone.pass_size(len(own), self.chunk), work)
 
@@ -80,9 +80,9 @@ class EditedFilm:
         self,
         edited: Tensor,  # [T, 4, h, w]
         advance: Callable[[int], None],  # called with the number of frames that are done
-        finished: Callable[[Tensor, np.ndarray], Tensor] | None = None,  # of frames [F, H, W, 3] uint8, their numbers
+        finished: Callable[[Tensor, np.ndarray], Tensor] | None = None,  # frames [F, H, W, 3] uint8, numbers -> frames
     ) -> np.ndarray:
-        """The decoded latents [T, H, W, 3] uint8; each process decodes a part, and gets all."""
+        """Return the decoded latents [T, H, W, 3] uint8; each process decodes a part and gets all."""
         backbone = self.backbone
         out = backbone.team.scratch(np.uint8, self.video.frames.shape)
 
@@ -99,8 +99,10 @@ class EditedFilm:
         return out
 
     def beside_source(self, decoded: np.ndarray, first: int = 0) -> Callable[[np.ndarray], tuple[Tensor, Tensor]]:
-        """Frames [F] -> those of `decoded`, which begins at frame `first`, and the source through the autoencoder,
-        [F, 3, H, W] float32 each, on the device."""
+        """Return a function from frame numbers [F] to pairs of pictures [F, 3, H, W] float32 on the device.
+
+        The pair is the frames of `decoded`, which begins at frame `first`, and the source through the autoencoder.
+        """
 
         def pictures(ids: np.ndarray) -> tuple[Tensor, Tensor]:
             both = (
@@ -113,7 +115,7 @@ class EditedFilm:
 
     @property
     def renewed_at(self) -> Callable[[np.ndarray], Tensor] | None:
-        """Frames [F] -> where a thing takes another's place, at the size of pictures: [F, 1, H, W] float32."""
+        """`renewed` at the size of pictures, as a function: frame numbers [F] -> [F, 1, H, W] float32 0..1."""
         return None if self.renewed is None else self._renewed_at
 
     def _renewed_at(self, ids: np.ndarray) -> Tensor:

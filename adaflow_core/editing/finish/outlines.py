@@ -16,15 +16,18 @@ from adaflow_core.motion.mending import SURE, mended
 from adaflow_core.motion.pictures import as_levels, as_pictures
 
 # Chosen on the bundled clips and the plain model's validation clips.
-STEP = 0.3, 0.5  # parts of the largest change by which it differs within reach along an outline, a little and wholly
-# How much of what was changed around the source's colours must explain: not in a pattern or a texture that is new.
+# A pixel is along an outline if the changes within reach of it differ by this, in parts of the largest change: from the
+# first value on a little, from the second on fully.
+STEP = 0.3, 0.5
+# The share of the changes around that the source's colours must explain, for outlines to be held a little and fully: in
+# a new pattern or texture they explain less.
 EXPLAINED = 0.45, 0.75
 
 
 def hold_outlines(edited: Tensor, source: Tensor, strength: float, reach: int) -> Tensor:
-    """`edited` [F, H, W, 3] uint8 with its outlines at those of `source` [F, H, W, 3] uint8.
+    """Return `edited` [F, H, W, 3] uint8 with its outlines moved to those of `source` [F, H, W, 3] uint8.
 
-    `strength`: 0..1. `reach`: pixels that a token is wide, beyond which no colour strays.
+    `strength`: 0..1. `reach`: the width of a token in pixels; colours stray no further.
     """
     edit, frames = as_pictures(edited), as_pictures(source)
     change = edit - frames
@@ -38,7 +41,7 @@ def hold_outlines(edited: Tensor, source: Tensor, strength: float, reach: int) -
 
 
 def _largest(x: Tensor, reach: int) -> Tensor:
-    """The largest value of all within `reach` of each, [F, 1, H, W]."""
+    """Return [F, 1, H, W] the largest value within `reach` pixels of each."""
     for width in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
         x = F.max_pool2d(x, width, stride=1, padding=(width[0] // 2, width[1] // 2))
     return x

@@ -13,16 +13,17 @@ from torch import Tensor
 from adaflow_core.editing.finish.changes import ramp, relative_change
 from adaflow_core.motion.pictures import as_levels, as_pictures
 
-# Changes of the colours, as parts of the frame's largest, up to which the source is shown and from which the edit is.
-# Chosen on the plain model's validation clips and the bundled ones.
+# The source is shown if the change, as a part of the frame's largest, is up to SAME, and the edit if it is OTHER or
+# more; both are mixed between. Chosen on the plain model's validation clips and the bundled ones.
 SAME, OTHER = 0.02, 0.3
-# Nor is it shown where that would change a colour by more than what the autoencoder lost there and this many levels of
-# 0..255: beside what is edited such colours are outlines of what is gone, and mixtures with ground that is. Right
-# beside it, where the autoencoder loses thin outlines too, not where it would change a colour by more than that.
+# The source is not shown, either, where it would change the edit's colour by more than the autoencoder's loss there and
+# this many levels of 0..255: beside edited places such colours are outlines of things that are gone, or mixtures with
+# their background. Directly beside edited places the autoencoder's loss is not allowed for, since it loses thin
+# outlines too: there the change must be below this many levels alone.
 SLIGHT = 10.0
-BESIDE = 1  # pixels
-EDITED = 0.2, 0.4  # parts of the largest change from which on a place counts as edited, a little and wholly
-REACH = 3  # pixels: a place is as unchanged as the least changed within; an edge belongs to the side that stays
+BESIDE = 1  # pixels from an edited place that count as directly beside it
+EDITED = 0.2, 0.4  # parts of the largest change from which on a place counts as edited, a little and fully
+REACH = 3  # pixels, the window in which the least change counts for its middle: an edge belongs to the unchanged side
 
 
 def restore_detail(
@@ -32,7 +33,7 @@ def restore_detail(
     strength: float,
     renewed: Tensor | None = None,  # [F, 1, H, W] 0..1, where a thing takes another's place
 ) -> Tensor:
-    """`edited` [F, H, W, 3] uint8 with the source shown where `edited` equals the source's reconstruction.
+    """Return `edited` [F, H, W, 3] uint8 with the source shown where `edited` equals the source's reconstruction.
 
     `strength`: 0..1. Where `renewed` is 1 the source is not shown: outlines of the old thing would appear.
     """

@@ -26,11 +26,11 @@ from adaflow_core.progress import Monitor
 from adaflow_core.storage.arrays import scratch
 
 BLOCK = 8  # frames whose changes and flow are on the device at a time
-KEPT_ON_DEVICE = 2**29  # bytes of what the first pass changes: 340 frames of 384x672
-FORGOTTEN = 1e-3  # the part of the past that counts as nothing
-# In levels of 0..255, chosen on the plain model's validation clips and the bundled ones: where what is carried misses
-# the frame by this much, a third of it is taken, by half of it 94 %, by twice nothing; in a place that is renewed it is
-# taken less readily.
+KEPT_ON_DEVICE = 2**29  # bytes of the first pass's changes that may stay on a GPU: 340 frames of 384x672
+FORGOTTEN = 1e-3  # the weight of a past frame below which it counts as forgotten
+# In levels of 0..255, chosen on the plain model's validation clips and the bundled ones: a carried picture that differs
+# from the frame by this much is taken by a third, by half as much by 94 %, by twice as much not at all. The second
+# value is for places where a new thing replaces one of the source.
 MISSED, MISSED_RENEWED = 64.0, 40.0
 
 
@@ -45,7 +45,7 @@ def smooth_edit(
     part: slice = slice(None),  # the frames to smooth
     fits: float | None = None,  # of pictures that are not finished yet: see `_Past`
 ) -> None:
-    """Filters the frames `part` of T; the frames around it are taken into account as far as the filter remembers.
+    """Filter the frames `part` of T; the frames around it are taken into account as far as the filter remembers.
 
     Pictures are on a scale of 0..255 and on the device. Memory does not grow with T: intermediate results of a long
     film lie in a file. `pictures` is called twice for each frame, both times before the frame is written.
@@ -54,10 +54,10 @@ def smooth_edit(
     around = reach(own, len(flow) + 1, strength)
     borders = {int(cut) for cut in cuts}
     upwards, downwards = range(around.start, own.stop), range(own.start, around.stop)[::-1]
-    forward = _Kept(len(upwards))  # what the filter changes on its way through time
+    forward = _Kept(len(upwards))  # the changes that the filter makes in its forward pass
 
     def filtered(frames: np.ndarray, step: int, state: _State | None) -> tuple[Tensor, Tensor, _State]:
-        """`frames`, which follow each other by -step, as they are and as filtered from `state` on."""
+        """Return `frames`, which follow each other by -step, unfiltered and filtered after `state`; and a new state."""
         now, source = pictures(frames)
         where, trust = _before(flow, frames, step, now)
         place = None if renewed is None else renewed(frames) >= RENEWED
@@ -92,8 +92,11 @@ def smooth_edit(
 
 
 def _before(flow: np.ndarray, frames: np.ndarray, step: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Where in the frame before each of `frames` [F], which follow each other by -`step`, lies what is seen in it, as
-    `look_up` takes it [F, H, W, 2], and how far that can be trusted [F, 1, H, W]."""
+    """Return where in frame t + `step` the content of each frame t lies, and the trust in that.
+
+    `frames` [F] follow each other by -`step`, so t + `step` is the frame that the filter comes from. The places are
+    [F, H, W, 2], as `look_up` takes them; the trust is [F, 1, H, W].
+    """
     grid = pixel_grid(like.shape[-2], like.shape[-1], like.device)
     pairs = rows_to_device(flow, np.clip(np.minimum(frames, frames + step), 0, len(flow) - 1), like.device)
     there, back = (full_size(way, like) for way in (pairs[:, 0], pairs[:, 1])[::step])
@@ -101,7 +104,7 @@ def _before(flow: np.ndarray, frames: np.ndarray, step: int, like: Tensor) -> tu
 
 
 class _Kept:
-    """Pictures in half precision between the two ways through time: on a GPU that has room for them, or in a file."""
+    """Keeps pictures in half precision from the forward to the backward pass: on a GPU if they fit, else in a file."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -127,18 +130,18 @@ class _Kept:
 
 
 class _State(NamedTuple):
-    """What the filter takes along from a frame."""
+    """A frame, as the filter carries it to the next one."""
 
-    picture: Tensor  # [3, H, W] as filtered
+    picture: Tensor  # [3, H, W] the filtered frame
     source: Tensor  # [3, H, W]
 
 
 class _Past:
-    """What some frames take of the frame before each, as far as it does not depend on how that one is filtered.
+    """Computes for some frames at once what the filter needs that does not depend on filtered frames.
 
-    On a GPU each operation costs the host more than the card: few are left to be done frame by frame. With `fits` the
-    past is taken whatever was drawn in its stead: in what is renewed, and wherever the source misses by less than so
-    many levels of 0..255 along its motion (by as many, a third is taken).
+    The rest is done frame by frame (`carried`). It is little, because on a GPU launching an operation takes longer than
+    running it. With `fits` the past is taken even if the frame shows something else: in renewed places, and where the
+    source, followed along its motion, differs from itself by less than `fits` levels of 0..255 (at `fits`, a third).
     """
 
     def __init__(
@@ -146,14 +149,14 @@ class _Past:
         now: Tensor,  # [F, 3, H, W]
         source: Tensor,  # [F, 3, H, W]
         state: _State | None,  # of the frame before them
-        where: Tensor,  # [F, H, W, 2] where in the frame before lies what is seen here, as `look_up` takes it
+        where: Tensor,  # [F, H, W, 2] where this frame's content lies in the frame before, as `look_up` takes it
         renewed: Tensor | None,  # [F, 1, H, W] bool
         fits: float | None,
     ) -> None:
         self.now, self.where, self.renewed = now, where, renewed
         before = torch.cat([source[:1] if state is None else state.source[None], source[:-1]])
         old = look_up(before, where)
-        self.moved = source - old  # added to the old picture it carries the edit's change of the source
+        self.moved = source - old  # added to the old picture, it gives the source with the old change of the edit
         self.fits = None if fits is None else torch.exp(-(miss(old, source) / fits**2).square())
         limit = torch.full_like(now[:, :1], MISSED)
         if renewed is not None:
@@ -163,7 +166,7 @@ class _Past:
         self.limit = limit**2
 
     def carried(self, i: int, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """The filtered `picture` [3, H, W] before as frame i would have it, and how readily it is taken [1, H, W]."""
+        """Carry the filtered `picture` [3, H, W] of the frame before to frame i; also returns its weight [1, H, W]."""
         now, renewed = self.now[i], None if self.renewed is None else self.renewed[i]
         picture = look_up(picture[None], self.where[i, None])[0]
         change = picture + self.moved[i]
@@ -174,7 +177,7 @@ class _Past:
 
 
 def reach(own: range, T: int, strength: float) -> range:
-    """The `own` frames, extended at both ends by the frames that the filter still remembers when it comes to them."""
+    """Return the `own` frames with those on either side that the filter still remembers when it comes to them."""
     far = math.ceil(math.log(FORGOTTEN) / math.log(strength)) if 0 < strength < 1 else T
     return range(max(0, own.start - far), min(T, own.stop + far))
 

@@ -1,8 +1,8 @@
-"""Where an edit takes place: what its words say of it, and what the model itself finds.
+"""Decides where an edit takes place, from the words of its prompts and from what the model itself finds.
 
-An edit of an object's colour or kind differs in one place, an edit of the style all over the frame. For an edit of the
-surroundings it is asked where the words that stay are: everywhere else, up to the edges that frames themselves show.
-Outside the place structure is injected and the source held; inside the edit is free.
+An edit of an object's colour or kind has one place, an edit of the style is all over the frame. For an edit of the
+surroundings the thing that stays is found instead, up to its edges in the frames, and the place is everything else.
+Outside the place structure is injected and the source is held; inside it the edit is free.
 """
 
 from adaflow_core.editing.place.find import LOCAL, find_place, likely, place_of, prompt_difference

@@ -1,6 +1,6 @@
-"""A thing cut out of frames: from a coarse and vague map of where it is to a mask with the frames' own edges.
+"""Cuts a thing out of frames: turns a coarse and vague map of where it is into a mask with the frames' own edges.
 
-The colours that the map covers say where the thing is, and in the end a graph cut (GrabCut, Rother et al. 2004, by
+The mask is refined by the colours that the map covers, and at last by a graph cut (GrabCut, Rother et al. 2004, by
 OpenCV).
 """
 
@@ -18,24 +18,24 @@ Bools = NDArray[np.bool_]
 
 LEVELS = 128  # bins of the map's histogram, from which the Otsu threshold is found
 BINS = 16  # of a histogram, in each of three channels
-RARE = 2e-4  # the share of pixels that a colour must have to say something
-MOST = 4.0  # log odds that a colour may say
-UNCLEAR = 1.0  # log odds up to which a colour says nothing
-LEARN = 0.1  # what a frame adds to the colours that were seen
+RARE = 2e-4  # added to all densities, so that colours with a smaller share of the pixels have little influence
+MOST = 4.0  # the largest log odds of a colour
+UNCLEAR = 1.0  # subtracted from the log odds of a colour: those below count as none
+LEARN = 0.1  # the weight of a new frame in the running mean of the densities
 THRESHOLD = 1.15  # of the map, as a multiple of the Otsu threshold
-COLOUR = 0.6  # what colours count for beside the map
-SLOPE = 2.0  # log odds of being inside, by the logarithm of the map
-ROUNDS = 3  # in which colours are learned from the mask, and the mask found by its colours
+COLOUR = 0.6  # the weight of the colours' log odds beside the map's
+SLOPE = 2.0  # the factor from the logarithm of the map to log odds of being inside
+ROUNDS = 3  # rounds in which colours are learned from the masks; between them the masks are found by the colours
 # Multiples of the Otsu threshold: below OUTSIDE a pixel is fixed as background, above INSIDE as foreground; GrabCut
 # decides only between them. Chosen on the plain model's validation clips.
 OUTSIDE, INSIDE = 0.6, 4.0
 CUTS = 4  # iterations of GrabCut
-SMALLEST = 0.002  # of the frame: smaller pieces are taken for errors
+SMALLEST = 0.002  # of the frame's area: smaller pieces and holes are taken for errors
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """What is known of a thing from some frames [F, H, W, 3] uint8 and maps of it [F, h, w]."""
+    """The look of a thing, learned from some frames [F, H, W, 3] uint8 and maps of it [F, h, w]."""
 
     parting: float  # the Otsu threshold of the maps
     colours: Colours
@@ -52,14 +52,14 @@ class Cutout:
         return cls(parting, colours)
 
     def mask(self, frame: np.ndarray, one: np.ndarray) -> Bools:
-        """[H, W] of a frame [H, W, 3] uint8 and its map [h, w]."""
+        """Return the thing's mask [H, W] in a frame [H, W, 3] uint8, given its map [h, w]."""
         found = _found(frame, _prior(frame, one, self.parting), self.colours) > 0.5
         cut = _graph_cut(frame, found, cv2.resize(one.astype(np.float32), frame.shape[1::-1]) / self.parting)
         return cleaned(cut, SMALLEST * cut.size)
 
 
 def _prior(frame: np.ndarray, one: np.ndarray, parting: float) -> Floats:
-    """[H, W] log odds of being inside, of a map [h, w]."""
+    """Return [H, W] log odds of being inside, from a map [h, w]."""
     found = SLOPE * np.log(np.maximum(one, 1e-3) / (THRESHOLD * parting))
     return np.asarray(cv2.resize(found.astype(np.float32), frame.shape[1::-1]).clip(-4, 4))
 
@@ -74,7 +74,10 @@ def _found(frame: np.ndarray, prior: Floats, colours: Colours) -> Floats:
 
 
 def _graph_cut(frame: np.ndarray, mask: Bools, one: np.ndarray) -> Bools:
-    """`mask` [H, W] of a frame [H, W, 3] along the frame's own edges, as far as `one`, its map [H, W], lets it go."""
+    """Move the `mask` [H, W] of a frame [H, W, 3] to the frame's own edges, where the map `one` leaves it open.
+
+    `one`: [H, W] in multiples of the Otsu threshold.
+    """
     labels = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[one < OUTSIDE] = cv2.GC_BGD
     labels[one > INSIDE] = cv2.GC_FGD
@@ -88,7 +91,7 @@ def _graph_cut(frame: np.ndarray, mask: Bools, one: np.ndarray) -> Bools:
 
 
 class Colours:
-    """Densities of colours [3, BINS ** 3] inside, outside and just around: as painted, and in frames just passed."""
+    """Densities of colours [3, BINS ** 3] inside a region, outside and just around it, in painted and recent frames."""
 
     def __init__(self, painted: Floats, unclear: float = UNCLEAR) -> None:
         self._painted, self._recent, self._unclear = painted, painted.copy(), unclear
@@ -103,11 +106,11 @@ class Colours:
         return Colours(self._painted, self._unclear)
 
     def odds(self, frame: np.ndarray) -> Floats:
-        """[H, W] log odds by which a pixel's colour is one of the region's."""
+        """Return [H, W] the log odds that a pixel is in the region, by its colour."""
         return cv2.blur(self._table()[bins(frame)], (3, 3)).astype(np.float32)
 
     def learn(self, frame: np.ndarray, mask: Floats) -> None:
-        """Learns the colours of a frame; a colour that is known from one side is not learned for the other."""
+        """Learn the colours of a frame; a colour that is known from one side is not learned for the other."""
         where = bins(frame)
         known, inside = self._known[where], mask > 0.5
         right = (known >= 0) & (mask > 0.9), (known <= 0) & (mask < 0.1)
@@ -116,21 +119,21 @@ class Colours:
             self._recent += LEARN * (densities(where, weights) - self._recent)
 
     def _table(self) -> Floats:
-        """[BINS ** 3] log odds; 0 where a colour is not clearly of one side."""
+        """Return [BINS ** 3] log odds; 0 for a colour that is not clearly of one side."""
         mixed = (self._painted + self._recent) / 2 + RARE
         odds = np.log(mixed[0] / mixed[1:].max(axis=0))
         return np.sign(odds) * (np.abs(odds) - self._unclear).clip(0, MOST)
 
 
 def sides(inside: Bools) -> Bools:
-    """[3, H, W]: inside, outside, and the part of it around the mask that is about as large as the mask."""
+    """Return [3, H, W]: the mask, the outside, and a band of the outside around the mask, about as large as it."""
     width = 2 * max(2, round(0.25 * float(np.sqrt(inside.sum())))) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     return np.stack([inside, ~inside, (cv2.dilate(inside.astype(np.uint8), kernel) > 0) & ~inside])
 
 
 def bins(frame: np.ndarray) -> NDArray[np.int32]:
-    """[H, W] the bin of each pixel's colour."""
+    """Return [H, W] the histogram bin of each pixel's colour."""
     lab = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2LAB).astype(np.int32) * BINS // 256
     return (lab[..., 0] * BINS + lab[..., 1]) * BINS + lab[..., 2]
 
@@ -139,7 +142,7 @@ def densities(
     where: NDArray[np.int32],  # [H, W]
     weights: np.ndarray,  # [N, H, W]
 ) -> Floats:
-    """[N, BINS ** 3], each summing to 1, smoothed over neighbouring bins."""
+    """Return [N, BINS ** 3] histograms that sum to 1 each, smoothed over neighbouring bins."""
     found = []
     for weight in weights:
         counts: np.ndarray = np.bincount(where.ravel(), weight.ravel(), BINS**3).reshape(BINS, BINS, BINS)
@@ -177,7 +180,7 @@ def cleaned(inside: Bools, smallest: float) -> Bools:
     for value in (True, False):
         _, labels, stats, _ = cv2.connectedComponentsWithStats((inside == value).astype(np.uint8), connectivity=4)
         small = stats[:, cv2.CC_STAT_AREA] < smallest
-        small[0] = False  # all else
+        small[0] = False  # label 0 is everything else
         inside = np.where(small[labels], not value, inside)
     return inside
 
@@ -190,7 +193,7 @@ def otsu(values: np.ndarray) -> float:
     above = below[-1] - below
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (weighted / below - (weighted[-1] - weighted) / above) ** 2
-    # Where nothing lies between the groups, many thresholds are equally good: their middle.
+    # If there are no values between the groups, many thresholds are equally good; the middle one is taken.
     return float(centres[between >= np.nanmax(between) * (1 - 1e-6)].mean())
 
 

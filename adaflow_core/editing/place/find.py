@@ -1,6 +1,6 @@
-"""The place of an edit as the model finds it: how its predictions differ under two prompts.
+"""Finds the place of an edit where the model's noise predictions differ under its two prompts, as DiffEdit does.
 
-DiffEdit (arXiv 2210.11427).
+DiffEdit: arXiv 2210.11427.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from adaflow_core.storage.cache import Cache, cache_key
 from adaflow_core.types import Embedding
 from adaflow_core.video.types import Video
 
-TIMESTEPS = (400, 600)  # of 1000: at lower ones pictures decide more than prompts, at higher ones all is vague
-# Spread of the difference over a frame, as a part of its mean, from which it is in one place. On the drawn world's
-# validation scenes edits of objects and colours have 1.1 to 1.9, of backgrounds and most styles 0.3 to 0.4.
+TIMESTEPS = (400, 600)  # of 1000; at lower ones the picture decides more than the prompt, at higher ones all is vague
+# The standard deviation of the difference, as a part of its mean, from which on it counts as in one place. On the drawn
+# world's validation scenes it is 1.1 to 1.9 for objects and colours, 0.3 to 0.4 for backgrounds and most styles.
 LOCAL = 0.7
 # The cut-out must cover this share of the coarse map of the thing; on ten validation clips it covered 0.55 to 0.93.
 AGREED = 0.4
@@ -53,7 +53,7 @@ def prompt_difference(
     cache: Cache,
     monitor: Monitor,
 ) -> np.ndarray:
-    """[T, h, w] float32, mean 1 over each frame: how much the noise predicted under the two prompts differs."""
+    """Return [T, h, w] float32 the difference of the noise predicted under the two prompts; each frame's mean is 1."""
     (T, _, h, w), rows = latents.shape, pass_rows(backbone)
     prompts = torch.cat([source.prompt_embeds, other.prompt_embeds])
 
@@ -84,7 +84,7 @@ def prompt_difference(
 
 
 def _difference(backbone: Backbone, latents: Tensor, prompts: Tensor, timestep: int) -> Tensor:  # -> [F, h, w]
-    # The same noise for every frame: it must not make frames differ.
+    # The same noise for every frame, so that it does not make frames differ.
     noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(timestep)).to(latents.device)
     timestep = round(timestep / 1000 * (backbone.schedule.train_steps - 1))
     noisy = add_noise(backbone.schedule, latents, noise, timestep)
@@ -101,14 +101,14 @@ def find_place(
     keyframes: np.ndarray,  # [K]
     source: Embedding,
     positive: Embedding,
-    words: Wording,  # of the two
+    words: Wording,  # of the two prompts
     cache: Cache,
     monitor: Monitor,
 ) -> np.ndarray | None:
-    """[T, h, w] float32 0..1, one where the edit takes place; None: all over the frame.
+    """Return [T, h, w] float32 0..1, 1 where the edit takes place; None: all over the frame.
 
-    Keyframes alone decide what counts as a difference, so that a draft, which has no others, finds the same place (on a
-    GPU up to rounding).
+    Keyframes alone decide what counts as a difference, so that a draft, which has no other frames, finds the same place
+    (on a GPU up to rounding).
     """
     if words.style:
         return None
@@ -124,11 +124,11 @@ def find_place(
 
 
 def likely(
-    kept: np.ndarray,  # [T, h, w] 0..1, a thing as it was cut out
-    coarse: np.ndarray,  # [T, h, w] 0..1, vaguely
-    keyframes: np.ndarray,  # [K], which decide for all: frames that change between the two would flicker
+    kept: np.ndarray,  # [T, h, w] 0..1, the thing's cut-out
+    coarse: np.ndarray,  # [T, h, w] 0..1, the thing's coarse map
+    keyframes: np.ndarray,  # [K]; they decide for most frames, as changing between the two from frame to frame flickers
 ) -> np.ndarray:
-    """`kept`, or `coarse` if probably only a part of the thing was cut out, as a face without the jacket below it."""
+    """Return `kept`, or `coarse` if probably only a part was cut out, such as a face without the jacket below it."""
     both, whole = (x.sum(axis=(1, 2)) for x in (np.minimum(kept, coarse), coarse))
     if both[keyframes].sum() < AGREED * whole[keyframes].sum():
         return coarse
@@ -145,7 +145,7 @@ def _thing_that_stays(
     cache: Cache,
     monitor: Monitor,
 ) -> np.ndarray:
-    """[T, h, w] float32 0..1, the share of each token that the thing covers, found with the frames' own edges.
+    """Return [T, h, w] float32 0..1, the share of each token that the thing covers, found with the frames' own edges.
 
     The difference of the predictions has no sharp edges: if it covered too much, the old surroundings would stay as a
     rim around the thing.
@@ -188,9 +188,9 @@ def place_of(
     threshold: float,  # as a multiple of the keyframes' Otsu threshold; a lower one gives a larger place
     margin: int,  # tokens by which the place is grown
 ) -> np.ndarray | None:
-    """[T, h, w] float32 0..1, one where the edit takes place, with a soft edge; None: all over the frame."""
+    """Return [T, h, w] float32 0..1, 1 where the edit takes place, with a soft edge; None: all over the frame."""
     decisive = difference[keyframes]
-    if float(decisive.std()) < LOCAL:  # of a mean of 1
+    if float(decisive.std()) < LOCAL:  # the mean is 1
         return None
     inside = torch.from_numpy(np.asarray(difference > threshold * otsu(decisive), np.float32))[:, None]
     grown = F.max_pool2d(inside, 2 * margin + 1, stride=1, padding=margin)

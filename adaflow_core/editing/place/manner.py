@@ -1,10 +1,10 @@
-"""What of a prompt names how its picture is made, as "oil painting" does, and not what it shows."""
+"""Separates the words of a prompt that name how its picture is made, as "oil painting" does, from what it shows."""
 
 from __future__ import annotations
 
 import re
 
-# Kinds of pictures: a part of a prompt whose last word is one of these names a manner.
+# Kinds of pictures: a part of a prompt that ends in one of these names a manner.
 KINDS = {
     "style", "photo", "photograph", "photography", "painting", "paintings", "watercolour", "watercolor", "watercolours",
     "watercolors", "gouache", "fresco", "mosaic", "collage", "impressionism", "expressionism", "cubism", "surrealism",
@@ -12,16 +12,16 @@ KINDS = {
     "illustration", "comic", "cartoon", "manga", "anime", "animation", "claymation", "render", "rendering", "art",
     "artwork", "sepia", "monochrome",
 }  # fmt: skip
-# What they are made with: "in pencil", "oil on canvas".
+# What pictures are made with: "in pencil", "oil on canvas".
 _MEDIA = {
     "oil", "oils", "ink", "pencil", "charcoal", "crayon", "pastel", "pastels", "acrylic", "acrylics", "watercolour",
     "watercolor", "watercolours", "watercolors", "gouache", "chalk",
 }  # fmt: skip
-# What a prompt may say it shows a thing in, before "of": "a video of a cat".
+# Kinds of views, which a prompt may name before "of": "a video of a cat".
 _VIEWS = {
     "picture", "image", "video", "footage", "clip", "shot", "closeup", "view", "portrait", "snapshot", "scan", "frame",
 }  # fmt: skip
-# How good the picture is to be: "masterpiece, best quality, highly detailed, 8k".
+# How good the picture should be: "masterpiece, best quality, highly detailed, 8k".
 _QUALITY = {
     "masterpiece", "best", "high", "highest", "quality", "highly", "ultra", "extremely", "detailed", "intricate",
     "details", "hd", "uhd", "hdr", "4k", "8k", "raw", "realistic", "photorealistic", "hyperrealistic", "sharp",
@@ -29,19 +29,19 @@ _QUALITY = {
 }  # fmt: skip
 _COLOURS = {"black and white", "colour", "color"}  # after "in"
 ARTICLES = {"a", "an", "the"}
-# Words before the last one by which it is a thing that is shown: "a photo", "holding a pencil", "reading her comic".
+# After one of these, the last word is a thing that is shown: "a photo", "holding a pencil", "reading her comic".
 _OF_THINGS = ARTICLES | {
     "in", "on", "at", "with", "of", "from", "under", "near", "behind", "holding", "wearing", "reading", "making", "his",
     "her", "their", "its", "my",
 }  # fmt: skip
-_DOING = {"painting", "drawing", "rendering"}  # alone they may say what somebody does
+_DOING = {"painting", "drawing", "rendering"}  # alone they may be what somebody does
 
 
 def without_manner(text: str) -> tuple[str, str]:
-    """(what the prompt shows, how it is made), lower case, without articles; either may be empty.
+    """Return (what the prompt shows, how it is made) in lower case without articles; either may be empty.
 
-    The manner stands before "of" at the beginning ("an oil painting of a cat"), apart ("a cat, anime style"), or at the
-    end ("a cat in the style of Monet", "a cat in watercolour", "a cat as an oil painting").
+    The manner stands before "of" at the beginning ("an oil painting of a cat"), between marks ("a cat, anime style"),
+    or at the end ("a cat in the style of Monet", "a cat in watercolour", "a cat as an oil painting").
     """
     shown: list[str] = []
     manner: list[str] = []
@@ -61,14 +61,14 @@ def without_manner(text: str) -> tuple[str, str]:
 
 
 def plain(text: str) -> str:
-    """A prompt in lower case, with one spelling of "closeup"."""
+    """Return a prompt in lower case, with one spelling of "closeup"."""
     return re.sub(r"\bclose[- ]up\b", "closeup", text.lower())
 
 
 def length_of_lead(words: list[str]) -> int:
-    """How many words of a prompt come before the first thing that it shows.
+    """Return how many words come before the first thing that a prompt shows, such as "a photo of".
 
-    Such as "a photo of", or "best quality, oil painting,". `words`: in lower case, marks by themselves.
+    Another example is "best quality, oil painting,". `words` are in lower case; each mark is a word.
     """
     lead = 0
     while True:
@@ -84,7 +84,7 @@ def _bare(words: list[str]) -> str:
 
 
 def _kind_of(words: list[str]) -> tuple[int, int]:
-    """Where in "a photo of a cat by Somebody" that of which it is begins and ends."""
+    """Return the start and end of what a picture is of: of "a cat" in "a photo of a cat by Somebody"."""
     place = words.index("of") if "of" in words else 0
     kind = _without_article(words[:place])
     if not (_names_a_kind(kind) or _names_a_kind(kind, _VIEWS)):
@@ -94,7 +94,7 @@ def _kind_of(words: list[str]) -> tuple[int, int]:
 
 
 def _end_of_what_is_shown(words: list[str]) -> int:
-    """Where words such as "in the style of Monet" begin, after something that is shown."""
+    """Return the index at which words such as "in the style of Monet" begin, after what is shown."""
     for i in range(1, len(words)):
         if words[i] == "in" and _is_manner(words[i:]):
             return i
@@ -104,12 +104,12 @@ def _end_of_what_is_shown(words: list[str]) -> int:
 
 
 def _is_manner(words: list[str]) -> bool:
-    """Whether a part of a prompt names a manner and nothing else."""
+    """Return whether a part of a prompt names a manner and nothing else."""
     if words[:1] == ["in"]:
         kind, words = words[1:], _without_article(words[1:])
         in_a_medium = len(words) == 1 and words[0] in _MEDIA
         in_a_style = words[:2] == ["style", "of"] or (words[-1:] == ["style"] and _names_a_kind(words))
-        # "in anime", but a cat "in a photo" may be in one that is shown.
+        # Without an article, as "in anime": a cat "in a photo" may be in a photo that is shown.
         return in_a_medium or in_a_style or " ".join(kind) in _COLOURS or _names_a_kind(kind)
     if len(words) == 1 and words[0] in _DOING:
         return False
@@ -125,10 +125,10 @@ def _is_manner(words: list[str]) -> bool:
 
 
 def _names_a_kind(words: list[str], kinds: set[str] = KINDS) -> bool:
-    """Whether they are a kind of picture, with what describes it before: "black and white photo"."""
+    """Return whether the words are a kind of picture, perhaps described, as in "black and white photo"."""
     return bool(words) and words[-1] in kinds and not _OF_THINGS & set(words[:-1])
 
 
 def _without_article(words: list[str]) -> list[str]:
-    """Without an article at the beginning."""
+    """Return the words without an article at the beginning."""
     return words[1:] if words[:1] and words[0] in ARTICLES else words

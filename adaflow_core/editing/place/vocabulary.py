@@ -1,4 +1,4 @@
-"""Words that prompts are read by: what joins phrases, and what is no place though a preposition stands before it."""
+"""Word lists for reading prompts: words that join phrases, and words that are no places after a preposition."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FUNCTION_WORDS = PREPOSITIONS | ARTICLES | MARKS | {
     "as", "while", "when", "where", "that", "which", "who", "is", "are", "was", "were", "has", "have", "its", "his",
     "her", "their",
 }  # fmt: skip
-# After "in": what somebody wears, also by its colour alone.
+# After "in": what somebody wears, or only its colour.
 WORN = {
     "apron", "armor", "armour", "bathrobe", "beanie", "bikini", "blazer", "blouse", "boot", "cap", "cape", "cardigan",
     "cloak", "clothes", "clothing", "coat", "costume", "crown", "denim", "dress", "glasses", "glove", "goggles",
@@ -26,7 +26,7 @@ WORN = {
     "beige", "black", "blue", "brown", "crimson", "gold", "gray", "green", "grey", "maroon", "navy", "orange", "pink",
     "purple", "red", "scarlet", "silver", "teal", "turquoise", "violet", "white", "yellow",
 }  # fmt: skip
-# After any preposition: somebody, and what is ridden.
+# After any preposition: people and animals, and what is ridden.
 BODIES = {
     "baby", "bear", "bird", "boy", "bull", "camel", "cat", "chicken", "child", "children", "cow", "deer", "dog",
     "donkey", "duck", "eagle", "elephant", "fish", "fox", "friend", "girl", "goat", "goose", "horse", "kid", "kitten",
@@ -35,7 +35,7 @@ BODIES = {
     "bicycle", "bike", "hoverboard", "jet-ski", "moped", "motorbike", "motorcycle", "scooter", "segway", "skateboard",
     "skates", "skis", "sled", "snowboard", "snowmobile", "surfboard", "tricycle", "unicycle",
 }  # fmt: skip
-# Before "at", and before "over": what is done to a thing, which need not be where it is done.
+# Before "at" (AIMED) and before "over" (LEAPING): something is done to a thing, which need not be where it is done.
 AIMED = {
     "aiming", "barking", "gazing", "glancing", "laughing", "looking", "peering", "pointing", "shooting", "shouting",
     "smiling", "staring", "throwing", "waving",
@@ -55,9 +55,9 @@ VERBS = {
     "spins", "stands", "stops", "swims", "walks",
 }  # fmt: skip
 PLURALS = {"children", "men", "mice", "people", "women"}
-SINGULAR = {"business", "jeans", "news", "sports", "plus"}  # that end as plurals, and describe things
+SINGULAR = {"business", "jeans", "news", "sports", "plus"}  # not plurals in spite of their "s"; they describe things
 NO_VERBS = {"canvas", "christmas", "gas", "lens", "rhinoceros", "series", "species"}
-# What is no place but falls on all of the picture, things and surroundings alike: times of day, times of year, weather.
+# No places, but what changes the whole picture, things and surroundings alike: times of day, seasons, weather.
 OVER_ALL = (
     {
         "day", "daytime", "daylight", "noon", "midday", "morning", "afternoon", "evening", "dusk", "dawn", "sunset",
@@ -70,6 +70,6 @@ STATES = {"bloom", "blossom", "fire", "flames", "ruins", "pieces"}  # "on fire" 
 
 
 def is_one_of(word: str, words: set[str]) -> bool:
-    """Whether a word, or what it is the plural of, is among `words`."""
+    """Return whether a word, or its singular, is among `words`."""
     ends = [word, word.removesuffix("s"), word.removesuffix("es")]
     return any(end in words for end in ends)

@@ -1,4 +1,4 @@
-"""What the words that differ between two prompts say of an edit."""
+"""Concludes from the words that differ between two prompts what an edit changes, and which settings suit it."""
 
 from __future__ import annotations
 
@@ -31,54 +31,56 @@ from adaflow_core.editing.place.vocabulary import (
 )
 from adaflow_core.motion.carrying import FAR, NEAR
 
-# The share of the source's light and colours that is left to what is recoloured, and to frames whose prompts differ all
-# over, as in their style; chosen on the plain model's validation clips.
+# The share of the source's coarse light and colours that is kept: where things are recoloured, and in whole frames if
+# the prompts differ all over, as in the style. Chosen on the plain model's validation clips.
 RECOLOURED, RESTYLED = 0.25, 0.5
 
 
 @dataclass(frozen=True)
 class Wording:
-    """What the words that differ between two prompts say of an edit."""
+    """What an edit changes, concluded from the words that differ between its two prompts."""
 
-    modifier: bool  # they describe something that keeps its name, such as a colour: its structure stays
-    kept: str | None  # the source prompt without its first thing, where they name the surroundings; else None
-    style: bool = False  # they name how all of the picture is made or lit
+    modifier: bool  # the words describe a thing that keeps its name, as a colour does: its structure stays
+    kept: str | None  # the source prompt without its first thing, if the words name the surroundings; else None
+    style: bool = False  # the words name how the whole picture is made or lit
 
     @property
     def keeps_shapes(self) -> bool:
-        """Whether they say that things keep their shapes."""
+        """Whether the words imply that things keep their shapes."""
         return self.modifier or self.kept is not None
 
     def stride(self, structure: float | None) -> int:
-        """At most how many frames from one that the model edits to the next: a new shape is doubled if carried far."""
+        """Return the largest distance of frames that the model edits; a new shape that is carried far shows twice."""
         return FAR if self._keeps_by(structure) else NEAR
 
     def _keeps_by(self, structure: float | None) -> bool:
-        """Whether things keep their shapes, by the setting where it is given."""
+        """Return whether things keep their shapes: by the setting `structure`, or by the words if it is None."""
         return self.keeps_shapes if structure is None else keeps_shapes(structure)
 
     @property
     def structure(self) -> float:
-        """The share of the steps with the source's structure in the edit's place."""
+        """The share of the steps in which the source's structure is injected in the edit's place."""
         return float(self.keeps_shapes)
 
     def coarse(self, all_over: bool) -> float:
-        """How much of the source's coarse light and colours an edit keeps in its place, or, where the prompts differ
-        `all_over` the frame, in all of it."""
+        """Return the share 0..1 of the source's coarse light and colours that an edit keeps in its place.
+
+        `all_over`: the prompts differ all over the frame, which is the place then.
+        """
         if self.keeps_shapes:
             return RECOLOURED
         return RESTYLED if all_over else 1.0
 
     def fill(self, config: EditConfig, focus: float) -> EditConfig:
-        """`config` with what these words decide, for settings that are None.
+        """Return `config` with the settings that are None filled in, as far as the words decide them.
 
-        With a `focus` of 0 the edit is held to no place, and structure is injected as long as the model does it. A
-        `structure` that is given says whether shapes are kept, whatever the words say.
+        With a `focus` of 0 the edit is held to no place, and the settings `BY_WORDS` are left to the model's own
+        values. A `structure` that is given decides whether shapes are kept, whatever the words imply.
         """
         keeps = self._keeps_by(config.structure)
         said: dict[str, Any] = {
             "outlines": float(keeps),
-            # Where structure is kept, colours are decided on in the first steps.
+            # If structure is kept, colours are decided in the first steps.
             "guided_from": GUIDED_FROM / 2 if keeps else GUIDED_FROM,
             "stride": self.stride(config.structure),
         }
@@ -88,18 +90,18 @@ class Wording:
 
 
 def say_the_same(one: str, other: str) -> bool:
-    """Whether two prompts differ in capitals, spaces, articles or marks at most."""
+    """Return whether two prompts differ in nothing but capitals, spaces, articles and marks."""
     said = ([word for word in _words(text) if word not in ARTICLES | MARKS] for text in (one, other))
     return next(said) == next(said)
 
 
 def keeps_shapes(structure: float) -> bool:
-    """Whether things keep their shapes in an edit's place with the source's structure in this share of the steps."""
+    """Return whether things keep their shapes if the source's structure is injected in this share of the steps."""
     return structure >= 0.5
 
 
 def wording(source: str, prompt: str) -> Wording:
-    """Compares two prompts word by word; where they differ in more than one place nothing is concluded."""
+    """Compare two prompts word by word; if they differ in more than one place, nothing is concluded."""
     before, after = _words(source), _words(prompt)
     if not before:
         return Wording(False, None)
@@ -124,7 +126,7 @@ def wording(source: str, prompt: str) -> Wording:
 
 
 def _without_first_thing(words: list[str], changed: slice) -> str | None:
-    """A prompt without the first thing that it shows; None where that is not found, or is what is changed.
+    """Return a prompt without the first thing that it shows; None if there is none, or if `changed` lies within it.
 
     "a red car in the desert" -> "in the desert"; "a photo of a cat on the beach" -> "a photo on the beach"; "in the
     city a man walks" -> "in the city".
@@ -134,7 +136,7 @@ def _without_first_thing(words: list[str], changed: slice) -> str | None:
     if words[start : start + 1] == ["there"] and words[start + 1 : start + 2] and words[start + 1] in ("is", "are"):
         start += 2
     thing = start
-    if words[start] in PREPOSITIONS:  # where it is stands first
+    if words[start] in PREPOSITIONS:  # the place stands before the thing
         in_place = (i for i in range(start + 1, len(words)) if words[i] not in FUNCTION_WORDS)
         noun = next(in_place, len(words))
         thing = next((i for i in range(noun, len(words)) if words[i] in ARTICLES | MARKS), len(words))
@@ -147,17 +149,17 @@ def _without_first_thing(words: list[str], changed: slice) -> str | None:
 
 
 def _words(text: str) -> list[str]:
-    """Words and marks of a prompt, none of them at its ends."""
+    """Return the words and marks of a prompt, without marks at its ends."""
     words = re.findall(r"[\w'-]+|[,.;:]", plain(text))
     said = [place for place, word in enumerate(words) if word not in MARKS]
     return words[said[0] : said[-1] + 1] if said else []
 
 
 def _changed(before: list[str], after: list[str]) -> tuple[slice, slice] | None:
-    """Where the first's words are others in the second, and those others; None: nowhere, or in several places.
+    """Return the slices of `before` and `after` that differ; None if none do, or if there are several.
 
-    Articles say nothing: "a red ball" and "an orange ball" differ in a colour, "on the beach" and "in the desert" once.
-    Nor do marks alone.
+    Articles do not count: "a red ball" and "an orange ball" differ in the colour alone, and "on the beach" and "in the
+    desert" in one place. Neither do marks alone.
     """
     old, new = (["a" if word in ARTICLES else word for word in words] for words in (before, after))
     parts = [
@@ -171,14 +173,14 @@ def _changed(before: list[str], after: list[str]) -> tuple[slice, slice] | None:
 
 
 def _lead(words: list[str], start: int) -> int:
-    """The first word of the phrase at `start`: a preposition may stand before what differs, or begin it."""
+    """Return the index of the first of the function words, such as a preposition, right before `start`."""
     while start > 0 and words[start - 1] in FUNCTION_WORDS - {","}:
         start -= 1
     return start
 
 
 def _is_a_place(before: list[str], old: slice, after: list[str], new: slice) -> bool:
-    """Whether what is replaced, by what if by anything, is where something is, as "in a meadow"."""
+    """Return whether the words replaced, and those put in if any, say where something is, as "in a meadow"."""
     parts = [(words, part) for words, part in ((before, old), (after, new)) if part.start < part.stop]
     return bool(PREPOSITIONS & set(_begins(before, old))) and not any(
         _is_no_place(_said_before(words, part), _begins(words, part), _noun(words[part])) for words, part in parts
@@ -186,7 +188,7 @@ def _is_a_place(before: list[str], old: slice, after: list[str], new: slice) -> 
 
 
 def _adds_a_place(before: list[str], old: slice, added: list[str]) -> bool:
-    """Whether words that are put in say where all of it is: "a cat on the beach", not "a cat near a house on a mat"."""
+    """Return whether added words say where everything is: "a cat on the beach", not "a cat near a house on a mat"."""
     if not added or added[0] not in PREPOSITIONS:
         return False
     if _is_no_place(before[old.start - 1] if old.start else "", added[:1], _noun(added)):
@@ -197,27 +199,27 @@ def _adds_a_place(before: list[str], old: slice, added: list[str]) -> bool:
 
 
 def _begins(words: list[str], part: slice) -> list[str]:
-    """What begins the phrase of which `part` is one, with the first word of it."""
+    """Return the beginning of the phrase that holds `part`, up to the first word of `part`."""
     return words[_lead(words, part.start) : part.start + 1]
 
 
 def _said_before(words: list[str], part: slice) -> str:
-    """The word before the phrase of which `part` is one."""
+    """Return the word before the phrase that holds `part`, or ""."""
     lead = _lead(words, part.start)
     return words[lead - 1] if lead else ""
 
 
 def _noun(phrase: list[str]) -> str:
-    """Of what a phrase is: "street" of "in a street with people"."""
+    """Return the noun of a phrase: "street" for "in a street with people"."""
     first = next((place for place, word in enumerate(phrase) if word not in FUNCTION_WORDS), len(phrase) - 1)
     after = (place for place, word in enumerate(phrase) if place > first and word in FUNCTION_WORDS)
     return phrase[next(after, len(phrase)) - 1]
 
 
 def _is_no_place(said: str, begins: list[str], head: str) -> bool:
-    """Whether a phrase after the word `said` names what is worn, ridden or done something to, or somebody.
+    """Return whether a phrase after the word `said` names no place, but somebody or what is worn, ridden or acted on.
 
-    As "in a hat", "on a horse", "looking at a clock", "jumping over a fence", "near a dog".
+    Such as "in a hat", "on a horse", "looking at a clock", "jumping over a fence", "near a dog".
     """
     if ("at" in begins and said in AIMED) or ("over" in begins and said in LEAPING) or is_one_of(head, BODIES):
         return True
@@ -225,8 +227,10 @@ def _is_no_place(said: str, begins: list[str], head: str) -> bool:
 
 
 def _is_named(before: list[str], old: slice, put: list[str]) -> bool:
-    """Whether a thing's name comes after what is replaced by what is `put` there, which then describes it, as "red" of
-    "a red ball"."""
+    """Return whether the words `put` in describe a thing whose name follows, as "red" in "a red ball".
+
+    `old`: the words of `before` that they replace.
+    """
     word = before[old.stop] if old.stop < len(before) else ","
     if put and put[-1] in MARKS:  # as in "the snow, countryside"
         return False
@@ -234,16 +238,17 @@ def _is_named(before: list[str], old: slice, put: list[str]) -> bool:
         return False
     if put and old.start < old.stop and _are_things(before, old, put[-1]):
         return False
-    # A prompt that begins so may have left out its article: "red ball", and not "cat photo" nor "cat sleeps".
+    # At its beginning a prompt may lack an article: "red ball", but not "cat photo" nor "cat sleeps".
     return old.start > 0 or not (word in KINDS or _ends_like_a_verb(word))
 
 
 def _are_things(before: list[str], old: slice, new: str) -> bool:
-    """Whether what is replaced by a word is a thing, as that is, and the word after it says what these do.
+    """Return whether the word replaced and the `new` one are things, and the word after them says what they do.
 
-    So it is of two plurals, as in "cars drive on a road": a noun that describes another one has none. And of somebody,
-    before what is a verb by its end, by what follows or by who does it: "my cat eats food", "a boy rode a bike", "a man
-    and a woman dance"; not before a name, as in "a child seat in a car" and "a baby elephant runs".
+    This holds for two plurals, as in "cars drive on a road": a noun that describes another noun has no plural. It also
+    holds for people and animals if the next word is a verb, by its ending ("my cat eats food"), by an article after it
+    ("a boy rode a bike") or by an "and" before ("a man and a woman dance"). It does not before another noun, as in "a
+    child seat in a car" and "a baby elephant runs".
     """
     thing, word, after = before[old.stop - 1], before[old.stop], before[old.stop + 1 : old.stop + 2]
     if _is_plural(thing) and _is_plural(new):
@@ -258,18 +263,19 @@ def _is_plural(word: str) -> bool:
 
 
 def _is_participle(words: list[str], place: int) -> bool:
-    """Whether it says what the thing before it does, as in "a cat sitting on a mat" and "a car parked on a road"."""
+    """Return whether a word says what the thing before it does: "a cat sitting on a mat", "a car parked on a road"."""
     word = words[place]
     if word.endswith("ing"):
         return word not in NOUNS_IN_ING
     found = (word.endswith("ed") and word not in NO_PARTICIPLES) or word in IRREGULAR
-    return found and _ends_a_phrase(words, place)  # and not as in "a red striped ball"
+    return found and _ends_a_phrase(words, place)  # unlike in "a red striped ball"
 
 
 def _is_verb(before: list[str], old: slice) -> bool:
-    """Whether what comes after what is replaced is a verb, as in "a dog runs in a park": one thing has no plural.
+    """Return whether the word after the replaced ones is a verb, as in "a dog runs in a park".
 
-    After "the" and without an article it may be one, "the wooden doors", unless it is a common verb.
+    After "a" a word in "s" is no plural. After "the" or without an article it may be one, as in "the wooden doors",
+    unless it is a common verb.
     """
     word = before[old.stop]
     if not _ends_like_a_verb(word) or not _ends_a_phrase(before, old.stop):

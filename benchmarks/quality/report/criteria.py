@@ -1,4 +1,4 @@
-"""What the results must show, each criterion with its measured value."""
+"""The criteria that the results are checked against, each with its measured value."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _negative(found: Interval) -> bool:
 
 
 def _surely_positive(found: Interval) -> bool:
-    """With its whole interval."""
+    """Return whether the whole interval is above 0."""
     return found["low"] is not None and found["low"] > 0
 
 
@@ -117,9 +117,9 @@ def keyframe_criteria(rows: pd.DataFrame) -> list[Criterion]:
 
 
 def _half_of_uniform(rows: pd.DataFrame, ways: tuple[str, str]) -> tuple[str, bool]:
-    """How many keyframes uniform needs for adaptive's PSNR, in words, and whether always twice as many."""
+    """Return in words how many keyframes uniform needs for adaptive's PSNR, and whether always twice as many."""
     most = rows["asked"].max()
-    # Uniform's curve ends at `most`: twice as many as more than half of it cannot be seen.
+    # Uniform's curve ends at `most` keyframes, so that only counts up to half of that can be checked.
     fair = [(k, needs) for k, _, needs in uniform_for_adaptive(rows, ways) if 2 * k <= most]
     texts = [f"{f'{needs:.1f}' if math.isfinite(needs) else f'>{most:.0f}'} for {k:.0f}" for k, needs in fair]
     return ", ".join(texts) or "not run", bool(fair) and all(needs >= 2 * k for k, needs in fair)
@@ -132,7 +132,7 @@ def pair_criteria(rows: pd.DataFrame) -> list[Criterion]:
     lost, reach = mean_over_clips(adaptive - best), mean_over_clips(best - four)
     if lost["mean"] is None:
         return []
-    # Of a run that was cut short the best pair is the best of those it came to.
+    # In a run that was cut short, the best pair is the best of those that were edited.
     tried = f"the best of {(rows['way'] == 'pair').sum() / len(near):.0f} pairs"
     return [
         _check(f"uneven motion: two chosen keyframes are within 0.5 dB of {tried}", lost, _at_least(-0.5), " dB"),
@@ -144,7 +144,7 @@ def pair_criteria(rows: pd.DataFrame) -> list[Criterion]:
 
 
 def method_criteria(contest: Contest, kinds: Sequence[str]) -> list[Criterion]:
-    """Of the default against the others, on short clips."""
+    """Return the criteria of the default against other methods, on short clips."""
     criteria = []
     for other in ("paper", "paper-adapted", "tokenflow", "paper-50", "tokenflow-50"):
         own_steps = other.endswith("-50")
@@ -167,7 +167,7 @@ def method_criteria(contest: Contest, kinds: Sequence[str]) -> list[Criterion]:
 
 
 def part_criteria(contest: Contest, contestants: Sequence[dict[str, str]]) -> list[Criterion]:
-    """Whether a part gains PSNR with its whole interval: what switching it off costs, or switching it on brings."""
+    """Return, for each part, whether it gains PSNR with the whole interval: lost if switched off, or gained if on."""
     criteria = []
     for who in contestants:
         off, _, what = who["name"].partition("-")

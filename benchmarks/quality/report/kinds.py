@@ -18,13 +18,13 @@ DIGITS = {  # by figure
     "psnr": 1, "inside": 1, "nearest": 1, "outside": 1, "band": 1, "temporal": 2, "long_range": 2, "seen": 0,
     "sharpness": 2,
 }  # fmt: skip
-OF_THE_BOUND = ("temporal", "long_range", "sharpness")  # multiples of the autoencoded truth's
+OF_THE_BOUND = ("temporal", "long_range", "sharpness")  # shown as multiples of the autoencoded truth's values
 PAIRED = ("psnr", "outside", "temporal", "long_range", "seen")
 RATIOS = ("temporal", "long_range")
 
 
 def by_kind(rows: list[Row]) -> Table:
-    """Means over clips by kind of edit, over all with 95 % intervals by clip; a figure that no clip has is left out."""
+    """Return means over clips by kind of edit, and over all clips with 95 % intervals; empty figures are left out."""
     value, names = _reader(rows), _names(rows)
     figures = [figure for figure in DIGITS if any(math.isfinite(row[figure]) for row in rows)]
     lines = []
@@ -40,7 +40,7 @@ def by_kind(rows: list[Row]) -> Table:
 
 
 def paired(rows: list[Row], own: str) -> Table:
-    """What `own` has more than each other way, paired by clip, with 95 % intervals; and ratios of the means."""
+    """Return `own` minus each other way, paired by clip, with 95 % intervals; and ratios of the means."""
     value, lines = _reader(rows), []
     mine = {row["clip"]: row for row in rows if row["name"] == own}
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in mine.values())]
@@ -71,7 +71,7 @@ def _title(name: str) -> str:
 
 
 def _reader(rows: list[Row]) -> Callable[[Row, str], float]:
-    """A row's figure on the scale of the tables."""
+    """Return a function that gives a row's figure on the scale of the tables."""
     bound = {row["clip"]: row for row in rows if row["name"] == BOUND}
 
     def value(row: Row, figure: str) -> float:
@@ -83,7 +83,7 @@ def _reader(rows: list[Row]) -> Callable[[Row, str], float]:
 
 
 def _mean(values: Iterable[float], figure: str, *, interval: bool, paired: bool = False) -> str:
-    """The mean as a cell; of `paired` differences with its sign, and PSNR to a hundredth."""
+    """Format the mean as a cell; that of `paired` differences gets a sign, and PSNR two digits."""
     found = mean_interval(values)
     if found["mean"] is None:
         return ""
@@ -94,6 +94,6 @@ def _mean(values: Iterable[float], figure: str, *, interval: bool, paired: bool 
 
 
 def _ratio(pairs: list[tuple[float, float]]) -> float:
-    """Of the means."""
+    """Return the ratio of the means."""
     own, other = np.mean(pairs, axis=0)
     return float(own / other)

@@ -29,9 +29,9 @@ from benchmarks.quality.report.tables import (
 )
 
 FOLDER = Path(__file__).parent
-PAIR_RINGS = {"chosen": "adaptive", "even": "2 even", "best": "best"}  # what is ringed -> its way in the rows
+PAIR_RINGS = {"chosen": "adaptive", "even": "2 even", "best": "best"}  # label of a ring -> its way in the rows
 WORST = 12  # sheets of the edits furthest from their bound
-GROUPS = {  # of contestants that are compared with another one -> what the plots show
+GROUPS = {  # groups of contestants that are compared with another one -> what the plots show
     "part": "The default with one part switched off, or one on that it leaves out, less the default.",
     "part at equal keyframes": "The same for the parts that choose keyframes, all given the default's number.",
     "variant": "The default with settings changed, less the default.",

@@ -1,4 +1,4 @@
-"""From rows of results to means, paired differences and curves, with 95 % intervals over clips."""
+"""Turns rows of results into means, paired differences and curves, with 95 % intervals over clips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCORES = [
 ]  # fmt: skip
 SWEEP_LABELS = ["case", "group", "way", "frames"]
 SWEEP_SCORES = ["psnr", "psnr_near", "keyframes", "ratio", "asked"]
-# The paper's propagation, as a variant of a sweep: it shows where keyframes lie, which the default's hides.
+# The paper's propagation, as a variant of a sweep: its edits depend on where keyframes lie, the default's hardly do.
 OUTPUT = "propagation=output"
 PAIRS = {"": ("adaptive", "uniform"), ", outputs propagated": (OUTPUT, f"method=uniform,{OUTPUT}")}
 
@@ -45,10 +45,10 @@ class Contest:
 
     @classmethod
     def of(cls, rows: Iterable[dict[str, Any]]) -> Contest:
-        """`rows` as the results hold them.
+        """Build the contest from `rows` of the results.
 
-        The temporal error becomes relative to that of the autoencoded truth, and counts only where the judge sees the
-        edit: a video that stays as it is flickers least.
+        The temporal error is made relative to that of the autoencoded truth, and counts only if the judge sees the
+        edit: otherwise an unchanged video, which flickers least, would be best.
         """
         table = pd.DataFrame(rows, columns=LABELS + SCORES).drop_duplicates(["case", "contestant"], keep="last")
         table = table.astype(dict.fromkeys(SCORES, float))
@@ -58,7 +58,7 @@ class Contest:
         return cls(table)
 
     def only(self, **wanted: Any) -> Contest:
-        """The rows with these values, by column."""
+        """Keep the rows that have these values in these columns."""
         table = self.table
         for name, value in wanted.items():
             table = table[table[name] == value]
@@ -89,7 +89,7 @@ class Contest:
         return mean_over_clips(self.scores(who, score))
 
     def difference(self, first: str, second: str, score: str) -> Interval:
-        """First less second, paired by case: clips differ more than contestants do."""
+        """Return first minus second, paired by case, because clips differ more than contestants do."""
         return mean_over_clips(self.scores(first, score) - self.scores(second, score))
 
 
@@ -106,7 +106,7 @@ class Summary:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Summary:
-        """`data` as a run writes it to its JSON file."""
+        """Build the summary from the data in a run's JSON file."""
         sweeps = {name: sweep_table(data[name]) for name in ("prune", "keyframes", "pairs")}
         return cls(data["meta"], Contest.of(data["contest"]), **sweeps, media=data["media"])
 
@@ -127,20 +127,20 @@ def sweep_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def curve(rows: pd.DataFrame, x: str, score: str) -> pd.DataFrame:
-    """mean, low, high and count over clips for every value of the column `x`, which is the index."""
+    """Return mean, low, high and count over clips for every value of the column `x`, which is the index."""
     found = {value: mean_over_clips(part.set_index("case")[score]) for value, part in rows.groupby(x)}
     columns = ["mean", "low", "high", "count"]
     return pd.DataFrame.from_dict(found, orient="index", columns=columns).astype(float).dropna(subset="mean")
 
 
 def paired_difference(first: pd.DataFrame, second: pd.DataFrame, score: str) -> Interval:
-    """First less second of a sweep, paired by case and, where both have one, by the asked number of keyframes."""
+    """Return first minus second of a sweep, paired by case and, if given, by the asked number of keyframes."""
     own, other = (rows.fillna({"asked": 0}).set_index(["case", "asked"])[score] for rows in (first, second))
     return mean_over_clips(own - other)
 
 
 def keyframes_needed(points: Sequence[tuple[float, float]], level: float) -> float:
-    """The smallest x at which a curve through points (x, y) reaches `level`; infinity where it never does."""
+    """Return the smallest x at which a curve through points (x, y) reaches `level`; infinity if it never does."""
     before: tuple[float, float] | None = None
     for x, y in points:
         if y >= level:
@@ -152,15 +152,15 @@ def keyframes_needed(points: Sequence[tuple[float, float]], level: float) -> flo
 
 
 def uniform_for_adaptive(rows: pd.DataFrame, ways: tuple[str, str] = PAIRS[""]) -> list[tuple[float, float, float]]:
-    """(keyframes, adaptive's PSNR to the joint edit, keyframes that uniform needs for it)."""
+    """Return (keyframes, adaptive's PSNR to the joint edit, keyframes that uniform needs for that PSNR)."""
     adaptive, uniform = (list(curve(rows[rows["way"] == way], "asked", "psnr_near")["mean"].items()) for way in ways)
     return [(x, y, keyframes_needed(uniform, y)) for x, y in adaptive]
 
 
 def best_by_way(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each clip and way the row nearest to the joint edit, by (case, way); the best of all pairs is "best".
+    """Return, by (case, way), the row nearest to the joint edit; the best of all pairs has the way "best".
 
-    Rows whose frames are those of the joint edit have no distance and are left out.
+    Rows whose frames equal those of the joint edit have no finite distance and are left out.
     """
     rows = rows.replace({"way": {"pair": "best"}}).dropna(subset="psnr_near")
     nearest = rows.groupby(["case", "way"], sort=False)["psnr_near"].idxmax()

@@ -36,7 +36,7 @@ COLUMNS = {  # by score
 
 class Cell(NamedTuple):
     text: str
-    small: str = ""  # set smaller, after the text
+    small: str = ""  # shown in a smaller size after the text
     kind: str = ""  # its class on the page: best, yes, no
 
 
@@ -101,7 +101,7 @@ def score_table(contest: Contest, names: list[str]) -> Table:
 
 
 def psnr_by(contest: Contest, names: list[str], field: str, values: list[str]) -> Table:
-    """PSNR with a column for each value of a field of the rows."""
+    """Return a table of PSNR with a column for each value of a field of the rows."""
     parts = [contest.only(**{field: value}) for value in values]
     cells = {who: [interval_cell(part.mean(who, "psnr"), COLUMNS["psnr"]) for part in parts] for who in names}
     return Table(["", *values], [_line(who, cells[who]) for who in names])
@@ -132,12 +132,12 @@ def _criterion_cell(criterion: Criterion | None) -> Cell:
 
 
 def runs_of(meta: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is said of each run whose results these are."""
+    """Return the metadata of each run in the results."""
     return meta.get("runs") or [meta]
 
 
 def describe_run(summary: Summary) -> dict[str, str]:
-    """How the figures were made; what runs differ in is said of each."""
+    """Describe how the figures were made; facts in which runs differ are given for each run."""
 
     def each(text: str, between: str = "; ") -> str:
         return between.join(dict.fromkeys(text.format(**run, device=_device(run)) for run in runs_of(summary.meta)))

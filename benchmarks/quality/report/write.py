@@ -1,4 +1,4 @@
-"""From the file of results to the page and the table; several files, of shards or of parts, become one."""
+"""Writes the page and the table from the file of results; merges several files, of shards or of parts, into one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def merge(sources: list[Path], out: Path) -> dict[str, Any]:
 
 
 def _check_alike(files: list[tuple[Path, dict[str, Any]]]) -> None:
-    """SystemExit where files differ in what no mean may mix."""
+    """Raise SystemExit if files differ in a setting over which no mean may be taken."""
     (first, own), *others = (
         (path, {"split": run["split"], "size": run["size"], "model": run["machine"]["model"]})
         for path, file in files
@@ -56,7 +56,7 @@ def _check_alike(files: list[tuple[Path, dict[str, Any]]]) -> None:
 
 
 def write_reports(data: dict[str, Any], json_path: Path, html: Path | None, markdown: Path | None) -> None:
-    """The results, the page with its clips, the table."""
+    """Write the results, the page with its clips, and the table."""
     summary = Summary.of(data)
     _write(json_path, json.dumps(data, allow_nan=False) + "\n")
     if html is not None:

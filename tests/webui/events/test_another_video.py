@@ -24,8 +24,11 @@ from webui import views
 from webui.events.common.follow import show_job, show_unless_left
 from webui.events.common.outputs import PreviewOutputs, unchanged
 from webui.events.common.over import nothing
-from webui.events.edit import EditEvents
-from webui.events.film import FilmEvents
+from webui.events.edit.draft import DraftEvents
+from webui.events.edit.edit import EditEvents
+from webui.events.edit.place import PlaceEvents
+from webui.events.edit.result import ResultEvents
+from webui.events.edit.watch import WatchEvents
 from webui.events.plan import PlanEvents
 from webui.events.region import RegionEvents
 from webui.events.session import RUNNING, SETTINGS, SETTINGS_KEY
@@ -62,11 +65,10 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
             "status",
         )
     elif kind == "place":
-        running = editing.place(plan_id, "a cube", 0.5, 0.5, begun)
+        running = PlaceEvents(editing).place(plan_id, "a cube", 0.5, 0.5, begun)
     else:
         settings = shown_values(EDIT, profile)
-        film = FilmEvents(here, [], editing)
-        running = film.draft(plan_id, "a cube", next(iter(labels.TRIED)), None, "", begun, *settings)
+        running = DraftEvents(editing).draft(plan_id, "a cube", next(iter(labels.TRIED)), None, "", begun, *settings)
     jobs: list[str] = []
 
     def leave() -> None:
@@ -142,12 +144,12 @@ def test_what_is_asked_for_again_replaces_what_runs(kind: str, tmp_path: Path, m
     here = studio(tmp_path, run)
     mine, tried = here.kept.store_plan(Request("a.mp4", PlanConfig()), plan), next(iter(labels.TRIED))
     editing = EditEvents(here)
-    film, settings = FilmEvents(here, [], editing), shown_values(EDIT, here.profile())
+    settings = shown_values(EDIT, here.profile())
 
     def ask(prompt: str, plan_id: str = mine) -> AsyncIterator[Any]:
         if kind == "draft":
-            return film.draft(plan_id, prompt, tried, None, "", begun, *settings)
-        return editing.place(plan_id, prompt, 0.5, 0.5, begun)
+            return DraftEvents(editing).draft(plan_id, prompt, tried, None, "", begun, *settings)
+        return PlaceEvents(editing).place(plan_id, prompt, 0.5, 0.5, begun)
 
     async def visit() -> Any:
         first = ask("a cube")
@@ -225,7 +227,7 @@ def test_an_edit_goes_on_aside_and_says_of_which_video_it_is(tmp_path: Path) -> 
     lines: list[str] = []
 
     async def watch() -> None:
-        async for outputs in editing.watch(job, watched):
+        async for outputs in WatchEvents(editing.studio).watch(job, watched):
             seen.append(outputs)
             if len(seen) == 1:
                 cleared = VideoEvents(here, []).another_video(Begun(), "", watched)
@@ -233,7 +235,7 @@ def test_an_edit_goes_on_aside_and_says_of_which_video_it_is(tmp_path: Path) -> 
                 assert cleared.result.visible is False
 
     async def watch_aside() -> None:
-        async for line in editing.watch_aside(watched):
+        async for line in WatchEvents(editing.studio).watch_aside(watched):
             lines.append(line)
             release.set()
 
@@ -261,22 +263,25 @@ def test_after_a_reload_the_edits_that_run_go_on_aside(tmp_path: Path) -> None:
     here, release, watched = studio(tmp_path), threading.Event(), Watched()
     done, running = here.jobs.submit("edit", lambda report, stop: 1), edit_that_waits(here, release)
     shown = here.jobs.submit("edit", wait_for(release))
-    EditEvents(here).go_on_aside(json.dumps([shown, running, done, "unknown"]), shown, watched)
+    WatchEvents(here).go_on_aside(json.dumps([shown, running, done, "unknown"]), shown, watched)
     assert watched.aside == [running] and watched.here == []
-    assert EditEvents(here).choose_shown(running, watched) == running and watched.aside == []
+    assert WatchEvents(here).choose_shown(running, watched) == running and watched.aside == []
     release.set()
 
 
 def test_edits_can_be_reached_where_none_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    editing = EditEvents(studio(tmp_path))
+    results = ResultEvents(studio(tmp_path))
     finished = SimpleNamespace(video="ball.mp4", prompt="a cube", parent="", after=[])
-    monkeypatch.setattr(editing, "finished", lambda job: finished if job == "one" else None)
+    monkeypatch.setattr(results.studio, "finished", lambda job: finished if job == "one" else None)
     monkeypatch.setattr(views, "history", lambda edits: "")
-    monkeypatch.setattr(editing, "show_beside", lambda *given: SimpleNamespace(_asdict=dict))
-    hidden, reached = editing.history('["one"]', "one"), editing.history('["one"]', "")
+    monkeypatch.setattr(results, "show_beside", lambda *given: SimpleNamespace(_asdict=dict))
+    hidden, reached = (
+        results.history('["one"]', "one"),
+        results.history('["one"]', ""),
+    )
     assert hidden.history.visible is False and reached.history.visible is True
     assert reached.shown.constructor_args["value"] is None and reached.beside.visible is False
-    more = editing.more_history('["one"]', "")
+    more = results.more_history('["one"]', "")
     assert "value" not in more.shown.constructor_args and "value" not in more.beside.constructor_args
 
 
@@ -343,11 +348,10 @@ def test_what_runs_goes_on_after_a_reload(kind: str, drawn_clip: Path, tmp_path:
         assert ended(planning.go_on_planning(had.plan_id, begun), release).plan_id == mine
         assert restored(here, session)[0].plan_id == mine, "as when it was done while nobody looked"
     elif kind == "drafting":
-        film = FilmEvents(here, [], editing)
-        assert ended(film.show_drafts(had.plan_id, had.drafted, begun), release).drafted == job
+        assert ended(DraftEvents(editing).show_drafts(had.plan_id, had.drafted, begun), release).drafted == job
         assert restored(here, session)[0].drafted == job
     else:
-        assert ended(editing.show_place(had.plan_id, had.placed, begun), release).placed == job
+        assert ended(PlaceEvents(editing).show_place(had.plan_id, had.placed, begun), release).placed == job
         assert restored(here, session)[0].placed == job
     assert begun.of_video == (*begun.plans, "", "") and begun.plans == []
 
@@ -388,8 +392,8 @@ def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> Non
     stopped = {"plan": mine, "drafting": jobs["draft"], "placing": jobs["place"]}
     had, *_ = restored(here, stopped, begun)
     editing = EditEvents(here)
-    assert ended(FilmEvents(here, [], editing).show_drafts(mine, had.drafted, begun)).drafted == ""
-    assert ended(editing.show_place(mine, had.placed, begun)).placed == ""
+    assert ended(DraftEvents(editing).show_drafts(mine, had.drafted, begun)).drafted == ""
+    assert ended(PlaceEvents(editing).show_place(mine, had.placed, begun)).placed == ""
     had, *_ = restored(here, stopped | {"drafted": "a draft", "placed": "a place"})
     assert (had.drafted, had.placed) == ("a draft", "a place")
 
@@ -400,7 +404,7 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
     here = studio(tmp_path / "results")
     editing = EditEvents(here)
-    film, region = FilmEvents(here, [], editing), RegionEvents(here)
+    region = RegionEvents(here)
     request, plan, other = Request("clips/my ball.mp4", PlanConfig()), small_plan(), small_plan(keyframes=2)
     mine, another = here.kept.store_plan(request, plan), here.kept.store_plan(request, other)
     found = place_of(plan)
@@ -408,13 +412,16 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     placed = here.jobs.submit("place", lambda report, stop: found)
     finish(here.jobs, placed)
 
-    shown, place = ended(film.show_drafts(mine, drafted, Begun())), ended(editing.show_place(mine, placed, Begun()))
+    shown, place = (
+        ended(DraftEvents(editing).show_drafts(mine, drafted, Begun())),
+        ended(PlaceEvents(editing).show_place(mine, placed, Begun())),
+    )
     assert (
         shown.draft.visible and shown.drafted == drafted and len(shown.drafts) == 1 and "a cube" in shown.draft_sentence
     )
     assert f'href="#{labels.DRAFTS}"' in shown.draft_progress and f'href="#{labels.PLACE}"' in place.place_progress
     assert place.place.visible and place.placed == placed
-    for made, none in ((film.show_drafts, "drafted"), (editing.show_place, "placed")):
+    for made, none in ((DraftEvents(editing).show_drafts, "drafted"), (PlaceEvents(editing).show_place, "placed")):
         for plan_id, job in ((another, drafted if none == "drafted" else placed), (mine, "unknown"), ("", drafted)):
             assert getattr(ended(made(plan_id, job, Begun())), none) == "", "nothing of another plan"
 
@@ -422,17 +429,25 @@ def test_drafts_and_a_place_are_of_their_plan_and_come_back_with_it(
     failed = here.jobs.submit("draft", lambda report, stop: None / 0)
     for plan_id, shows in ((mine, True), (another, False)):
         begun = Begun(draft=failed, place=failed)
-        assert last_shown(film.show_drafts(plan_id, drafted, begun)).count(drafted) == shows
-        assert last_shown(editing.show_place(plan_id, placed, begun)).count(placed) == shows
+        assert last_shown(DraftEvents(editing).show_drafts(plan_id, drafted, begun)).count(drafted) == shows
+        assert last_shown(PlaceEvents(editing).show_place(plan_id, placed, begun)).count(placed) == shows
 
     idle = Begun()
-    assert film.fit_drafts(mine, drafted, idle).drafted != "" and editing.fit_place(mine, placed, idle).placed != ""
+    assert (
+        DraftEvents(editing).fit_drafts(mine, drafted, idle).drafted != ""
+        and PlaceEvents(editing).fit_place(mine, placed, idle).placed != ""
+    )
     for plan_id in (another, ""):
-        gone, no_place = film.fit_drafts(plan_id, drafted, idle), editing.fit_place(plan_id, placed, idle)
+        gone, no_place = (
+            DraftEvents(editing).fit_drafts(plan_id, drafted, idle),
+            PlaceEvents(editing).fit_place(plan_id, placed, idle),
+        )
         assert gone.draft.visible is False and gone.drafted == gone.draft_progress == ""
         assert no_place.place.visible is False and no_place.placed == no_place.place_progress == ""
     busy = Begun(draft="others")
-    assert film.fit_drafts(another, drafted, busy).draft_progress != "", "that of the ones that are being made"
+    assert DraftEvents(editing).fit_drafts(another, drafted, busy).draft_progress != "", (
+        "that of the ones that are being made"
+    )
 
     keyframe = int(plan.segments.keyframes[0])
     file, taken_from = region.keyframe_file(mine, keyframe, labels.THE_DRAFT, drafted)

@@ -22,11 +22,13 @@ from helpers.jobs import finish, until, wait_for
 from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui import views
-from webui.events.begin import BeginEvents
 from webui.events.common.outputs import WatchOutputs, unchanged
 from webui.events.common.over import nothing
-from webui.events.edit import EditEvents, _watch_outputs
-from webui.events.film import FilmEvents
+from webui.events.edit.begin import BeginEvents
+from webui.events.edit.edit import EditEvents
+from webui.events.edit.result import ResultEvents
+from webui.events.edit.retake import RetakeEvents
+from webui.events.edit.watch import WatchEvents, _watch_outputs
 from webui.events.plan import PlanEvents
 from webui.events.video import VideoEvents
 from webui.jobs.finished import FinishedEdit
@@ -62,7 +64,7 @@ def test_another_edit_of_the_video_is_followed_and_the_first_one_goes_on_aside(t
     seen: dict[str, list[Any]] = {first: [], second: []}
 
     async def watch(job: str) -> None:
-        async for outputs in editing.watch(job, watched):
+        async for outputs in WatchEvents(editing.studio).watch(job, watched):
             seen[job].append(outputs)
 
     async def both() -> None:
@@ -93,11 +95,11 @@ def test_a_retake_is_stopped_also_where_another_edit_is_looked_at(tmp_path: Path
     retake, other = (here.jobs.submit("edit", wait_for(release)) for _ in range(2))
     for job in (other, retake, shown):
         watched.turn_to(job)
-    assert editing.stop_retake(retake, shown, watched) == gr.skip()
+    assert RetakeEvents(editing).stop_retake(retake, shown, watched) == gr.skip()
     assert finish(here.jobs, retake).state == "stopped" and not here.jobs.snapshot(other).stopping
-    assert editing.stop_retake("", other, watched) == gr.skip(), "after a reload it is what runs"
+    assert RetakeEvents(editing).stop_retake("", other, watched) == gr.skip(), "after a reload it is what runs"
     assert finish(here.jobs, other).state == "stopped"
-    assert "Nothing is running" in editing.stop_retake(retake, shown, watched)
+    assert "Nothing is running" in RetakeEvents(editing).stop_retake(retake, shown, watched)
 
 
 def finished_edit(folder: Path, frames: np.ndarray, **values: Any) -> FinishedEdit:
@@ -121,19 +123,18 @@ def test_the_frame_that_is_shown_is_the_one_that_has_begun(
     second: float, first: int, end: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of frames of uneven lengths, and where the video has ended."""
-    film = FilmEvents(studio(tmp_path), [], EditEvents(studio(tmp_path)))
-    edit = uneven_edit(tmp_path)
-    monkeypatch.setattr(film.editing, "finished", lambda job: edit if job == "job" else None)
-    assert (film.begin_here("job", second), film.end_here("job", second)) == (first, end)
-    assert film.begin_here("", second) == film.end_here("", second) == gr.skip()
+    retakes, edit = RetakeEvents(EditEvents(studio(tmp_path))), uneven_edit(tmp_path)
+    monkeypatch.setattr(retakes.studio, "finished", lambda job: edit if job == "job" else None)
+    assert (retakes.begin_here("job", second), retakes.end_here("job", second)) == (first, end)
+    assert retakes.begin_here("", second) == retakes.end_here("", second) == gr.skip()
 
 
 def test_times_are_those_of_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     editing, edit = EditEvents(studio(tmp_path)), uneven_edit(tmp_path)
-    monkeypatch.setattr(editing, "finished", lambda job: edit if job == "job" else None)
-    assert "0.40 s, frame 4:" in editing.compare("job", 4).compared_line
-    assert "Frames 3 to 4, 0.70 s" in FilmEvents(editing.studio, [], editing).stretch("job", 3, 5)
+    monkeypatch.setattr(editing.studio, "finished", lambda job: edit if job == "job" else None)
+    assert "0.40 s, frame 4:" in ResultEvents(editing.studio).compare("job", 4).compared_line
+    assert "Frames 3 to 4, 0.70 s" in RetakeEvents(editing).stretch("job", 3, 5)
 
 
 def test_the_prompt_of_a_stretch_goes_with_the_edit_that_it_was_for(
@@ -175,17 +176,20 @@ def test_after_a_reload_an_edit_is_shown_again_whose_retake_was_stopped(
     here = studio(tmp_path)
     editing, edit = EditEvents(here), finished_edit(tmp_path, np.zeros((1, 2, 2, 3), np.uint8))
     monkeypatch.setattr(
-        "webui.events.edit._watch_outputs", lambda snapshot: unchanged(WatchOutputs, shown_job=snapshot.id)
+        "webui.events.edit.watch._watch_outputs", lambda snapshot: unchanged(WatchOutputs, shown_job=snapshot.id)
     )
     shown = here.jobs.submit("edit", lambda report, stop: edit)
     finish(here.jobs, shown)
     retake = here.jobs.submit("edit", wait_for(threading.Event()))
     here.jobs.stop(retake)
     finish(here.jobs, retake)
-    assert editing.show_again(shown, retake).shown_job == shown
+    assert WatchEvents(editing.studio).show_again(shown, retake).shown_job == shown
     nothing = unchanged(WatchOutputs)
     assert (
-        editing.show_again(shown, shown) == editing.show_again("", retake) == editing.show_again("gone", "") == nothing
+        WatchEvents(editing.studio).show_again(shown, shown)
+        == WatchEvents(editing.studio).show_again("", retake)
+        == WatchEvents(editing.studio).show_again("gone", "")
+        == nothing
     )
 
 
@@ -334,7 +338,7 @@ def test_a_failure_is_told_to_who_waits_for_it(mine: bool, tmp_path: Path) -> No
     watched = Watched(here=["failed"] if mine else [])
 
     async def watch() -> Any:
-        return [outputs async for outputs in EditEvents(here).watch("failed", watched)][-1]
+        return [outputs async for outputs in WatchEvents(here).watch("failed", watched)][-1]
 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -346,9 +350,11 @@ def test_edits_that_came_to_nothing_take_no_place_among_those_so_far(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     editing, edit = EditEvents(studio(tmp_path)), finished_edit(tmp_path, np.zeros((1, 2, 2, 3), np.uint8))
-    monkeypatch.setattr(editing, "finished", lambda job: edit if job.startswith("done") else None)
+    monkeypatch.setattr(editing.studio, "finished", lambda job: edit if job.startswith("done") else None)
     monkeypatch.setattr(views, "history", lambda edits: "")
-    listed = editing.more_history(json.dumps([f"{what} {n}" for n in range(20) for what in ("stopped", "done")]), "")
+    listed = ResultEvents(editing.studio).more_history(
+        json.dumps([f"{what} {n}" for n in range(20) for what in ("stopped", "done")]), ""
+    )
     assert [job for _, job in listed.shown.choices] == [f"done {n}" for n in range(12)]
 
 
@@ -356,11 +362,13 @@ def test_an_edit_keeps_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Whatever comes after it, and however many are listed."""
     editing, numbered = EditEvents(studio(tmp_path)), list[int]()
     edit = finished_edit(tmp_path, np.zeros((1, 2, 2, 3), np.uint8))
-    monkeypatch.setattr(editing, "finished", lambda job: edit)
+    monkeypatch.setattr(editing.studio, "finished", lambda job: edit)
     monkeypatch.setattr(views, "history", lambda edits: numbered.extend(edits) or "")
     for count in (3, 14, 15):
         jobs = [f"job {number}" for number in range(count, 0, -1)]
-        names = {job: name for name, job in editing.more_history(json.dumps(jobs), "").shown.choices}
+        names = {
+            job: name for name, job in ResultEvents(editing.studio).more_history(json.dumps(jobs), "").shown.choices
+        }
         assert names["job 3" if count == 3 else "job 14"].startswith(f"{min(count, 14)}: ")
         assert numbered[-len(names) :] == [int(job.split()[1]) for job in names]
 
@@ -409,7 +417,7 @@ def test_takes_of_a_project_stay_until_an_edit_holds_them(tmp_path: Path, monkey
     editing = EditEvents(studio(tmp_path))
     takes = [{"frames": [1, 3], "prompt": "a cube", "settings": {"seed": 1}}]
     done = SimpleNamespace(asked=SimpleNamespace(takes=tuple(takes)))
-    monkeypatch.setattr(editing, "finished", lambda job: done if job == "done" else None)
+    monkeypatch.setattr(editing.studio, "finished", lambda job: done if job == "done" else None)
     for job, shown in (("stopped", takes), ("done", []), ("done", [*takes, *takes])):
         assert editing.takes_made(job, shown) == (gr.skip(), gr.skip())
     left, line = editing.takes_made("done", takes)

@@ -21,10 +21,9 @@ from helpers.pages import with_model
 from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui.events.common.outputs import ModelOutputs, ModelShown, ProjectOutputs
-from webui.events.edit import EditEvents
-from webui.events.film import FilmEvents
 from webui.events.model import ModelEvents
 from webui.events.plan import PlanEvents
+from webui.events.project import ProjectEvents
 from webui.events.session import SETTINGS, SETTINGS_KEY
 from webui.jobs.queue import Begun
 from webui.jobs.tasks import Request
@@ -137,8 +136,8 @@ def test_a_project_brings_its_model(studio: Studio, drawn_clip: Path, tmp_path: 
     prompts = ({"frames": [0, 12], "prompt": "a cube"},)
     project = Project(Path(clip), *PRESETS["fast"], prompts, model=OTHER)
     project.save(tmp_path / "ball.json")
-    film = FilmEvents(studio, [], EditEvents(studio))
-    values = film.open_project(str(tmp_path / "ball.json"), str(clip))
+    projects = ProjectEvents(studio, [])
+    values = projects.open_project(str(tmp_path / "ball.json"), str(clip))
     first = len(ProjectOutputs._fields)
     opened, shown = ProjectOutputs(*values[:first]), ModelShown(*values[first : first + len(ModelShown._fields)])
     assert opened.model == shown.model_before == OTHER and shown.toy == ""
@@ -146,8 +145,8 @@ def test_a_project_brings_its_model(studio: Studio, drawn_clip: Path, tmp_path: 
     settings = dict(zip(ALL, values[first + len(ModelShown._fields) :], strict=True))
     assert (settings["steps"], settings["inversion_steps"], settings["fidelity"]) == (12, 12, 0.5)
     replace(project, model=str(EMBEDDED)).save(tmp_path / "there" / "ball.json")  # as a command writes it
-    values = film.open_project(shutil.copy(tmp_path / "there" / "ball.json", tmp_path / "uploaded.json"), str(clip))
+    values = projects.open_project(shutil.copy(tmp_path / "there" / "ball.json", tmp_path / "uploaded.json"), str(clip))
     assert ProjectOutputs(*values[:first]).model == str(EMBEDDED), "by its name, as no path leads to it from here"
     replace(project, prompts=({"seconds": [0, 1], "prompt": "a cube"},)).save(tmp_path / "ball.json")
     with pytest.raises(gr.Error, match="write them for frames to open it here"):
-        film.open_project(str(tmp_path / "ball.json"), str(clip))
+        projects.open_project(str(tmp_path / "ball.json"), str(clip))

@@ -17,8 +17,10 @@ from adaflow_core.film.timeline import CROSSFADE, Timeline
 from helpers.plans import small_plan
 from webui.events.common.outputs import ProjectOutputs, RowsOutputs, unchanged
 from webui.events.common.rows import carry
-from webui.events.edit import EditAsked, EditEvents
-from webui.events.film import FilmEvents
+from webui.events.edit.edit import EditAsked, EditEvents
+from webui.events.edit.retake import RetakeEvents
+from webui.events.project import ProjectEvents
+from webui.events.ranges import RangeEvents
 from webui.jobs.tasks import Request
 from webui.kept import Kept
 from webui.settings import EDIT, shown_values
@@ -71,7 +73,6 @@ def test_an_edit_takes_its_prompts_and_takes_to_the_frames_of_its_plan(tmp_path:
     begun: list[Any] = []
     studio.edit = lambda plan_id, timeline, config, takes, *others, **_: begun.append((timeline.as_json(), takes))  # type: ignore[method-assign,assignment]
     editing, settings = EditEvents(studio), shown_values(EDIT, ModelProfile())
-    film = FilmEvents(studio, [], editing)
     plan_id = studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan(start=10))
     take = {"frames": [12, 16], "prompt": "a star", "settings": {}}
 
@@ -88,9 +89,9 @@ def test_an_edit_takes_its_prompts_and_takes_to_the_frames_of_its_plan(tmp_path:
     assert edit((0, 10, ""), **others)[0] == as_rows((0, 20, "a")), "those of other frames come back with this plan"
     with pytest.raises(gr.Error, match="shots now that have no prompt; give their rows one"):
         edit((0, 24, "a"), first=0)
-    fitted = film.fit_shots(plan_id, as_rows((0, 24, "a")), 0, {"first": 0}, [take])
+    fitted = RangeEvents(editing.studio).fit_shots(plan_id, as_rows((0, 24, "a")), 0, {"first": 0}, [take])
     assert [row["frames"] for row in fitted.prompts] == [[0, 14], [14, 20]] and fitted.takes[0]["frames"] == [2, 6]
-    same = film.fit_shots(plan_id, fitted.prompts, 1, fitted.rows_of, fitted.takes)
+    same = RangeEvents(editing.studio).fit_shots(plan_id, fitted.prompts, 1, fitted.rows_of, fitted.takes)
     assert (same.prompts, same.takes, same.prompts_version) == (gr.skip(), gr.skip(), 2)
     assert len(edit(*((*row["frames"], row["prompt"]) for row in fitted.prompts), **fitted.rows_of)[0]) == 1
 
@@ -112,25 +113,28 @@ def test_rows_that_are_merged_say_what_one_of_them_said(
         {"frames": span} | {name: text for name, text in zip(*each, strict=True) if text is not None}
         for span, each in zip(([0, 4], [4, 9]), texts, strict=True)
     ]
-    film = FilmEvents(NOTHING, [], NOTHING)
-    (row,) = film.merge((0, 4), rows, 0).prompts
+    ranges = RangeEvents(NOTHING)
+    (row,) = ranges.merge((0, 4), rows, 0).prompts
     assert (row["frames"], row["prompt"], row.get("source_prompt")) == ([0, 9], prompt, source)
 
 
 def test_a_second_click_on_a_row_that_is_gone_changes_nothing() -> None:
     """The buttons of a row are there until the rows are drawn anew."""
-    film, rows = FilmEvents(NOTHING, [], NOTHING), as_rows((0, 4, "a"), (4, 9, "b"), (9, 20, "c"))
-    merged = film.merge((0, 4), rows, 0)
+    ranges, rows = RangeEvents(NOTHING), as_rows((0, 4, "a"), (4, 9, "b"), (9, 20, "c"))
+    merged = ranges.merge((0, 4), rows, 0)
     assert merged.prompts == as_rows((0, 9, "a"), (9, 20, "c"))
-    for again in (film.merge((0, 4), merged.prompts, 1), film.split((0, 4), merged.prompts, 2, 1)):
+    for again in (
+        ranges.merge((0, 4), merged.prompts, 1),
+        ranges.split((0, 4), merged.prompts, 2, 1),
+    ):
         assert again == unchanged(RowsOutputs)
-    assert film.merge((9, 20), merged.prompts, 1) == unchanged(RowsOutputs), "after the last row is none"
+    assert ranges.merge((9, 20), merged.prompts, 1) == unchanged(RowsOutputs), "after the last row is none"
 
 
 def test_a_row_is_split_only_where_a_frame_is_given() -> None:
     rows = [{"frames": [0, 9], "prompt": "a ball"}]
     with pytest.raises(gr.Error, match="can be split at 1 to 8"):
-        FilmEvents(NOTHING, [], NOTHING).split((0, 9), rows, None, 0)
+        RangeEvents(NOTHING).split((0, 9), rows, None, 0)
 
 
 def test_fields_of_edits_and_retakes_that_were_cleared_ask_for_what_is_usual() -> None:
@@ -150,7 +154,7 @@ def test_fields_of_edits_and_retakes_that_were_cleared_ask_for_what_is_usual() -
         None, "", labels.BY_SHOT, rows, None, None, [], "source", None, *shown_values(EDIT, ModelProfile())
     )
     assert isinstance(timeline, Timeline) and timeline.crossfade == CROSSFADE
-    config: Any = FilmEvents(studio, [], editing).retake("job", 0, 4, "", None, None)
+    config: Any = RetakeEvents(editing).retake("job", 0, 4, "", None, None)
     assert config == EditConfig(steps=3)
 
 
@@ -158,18 +162,18 @@ def test_rows_of_a_project_are_of_its_frames(drawn_clip: Path, tmp_path: Path) -
     file = tmp_path / "project.json"
     prompts = tuple(as_rows((0, 3, "a"), (3, 6, "b")))
     Project(drawn_clip, PlanConfig(), EditConfig(), prompts, model="embedded", frames="-8:-2").save(file)
-    film = FilmEvents(Studio("embedded", "cpu", tmp_path), [], NOTHING)
-    opened = ProjectOutputs(*film.open_project(str(file), str(drawn_clip))[: len(ProjectOutputs._fields)])
+    projects = ProjectEvents(Studio("embedded", "cpu", tmp_path), [])
+    opened = ProjectOutputs(*projects.open_project(str(file), str(drawn_clip))[: len(ProjectOutputs._fields)])
     assert opened.prompts == list(prompts) and opened.rows_of == {"first": 4}, "of 12 frames"
 
 
 def test_rows_are_made_after_a_reload_where_they_are_shown_and_there_are_none(tmp_path: Path) -> None:
     studio = Studio("embedded", "cpu", tmp_path)
-    film, plan_id = (
-        FilmEvents(studio, [], NOTHING),
+    ranges, plan_id = (
+        RangeEvents(studio),
         studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan()),
     )
-    made = _missing_rows(film, plan_id, labels.BY_SHOT, "a cube", [], 3, {}, [])
+    made = _missing_rows(ranges, plan_id, labels.BY_SHOT, "a cube", [], 3, {}, [])
     assert [row["frames"] for row in made.prompts] == [[0, 14], [14, 20]] and made.prompts_version == 4
     assert {row["prompt"] for row in made.prompts} == {"a cube"}
     for others in (
@@ -177,16 +181,16 @@ def test_rows_are_made_after_a_reload_where_they_are_shown_and_there_are_none(tm
         ("", labels.BY_SHOT, "", []),
         (plan_id, labels.BY_SHOT, "", made.prompts),
     ):
-        assert _missing_rows(film, *others, 3, {}, []) == unchanged(RowsOutputs)
+        assert _missing_rows(ranges, *others, 3, {}, []) == unchanged(RowsOutputs)
 
 
 def test_what_a_row_or_several_prompts_do_not_allow_is_not_offered() -> None:
     """And where drafts and places were a sentence says why."""
-    film: Any = SimpleNamespace(row_pictures=lambda plan_id, row: ("", "Frames"), split=print, merge=print)
+    ranges: Any = SimpleNamespace(row_pictures=lambda plan_id, row: ("", "Frames"), split=print, merge=print)
     rows = [{"frames": [0, 4], "prompt": "a ball"}, {"frames": [4, 5], "prompt": "a cube"}]
     with gr.Blocks() as blocks:
         edit: Any = SimpleNamespace(prompts=gr.JSON(), prompts_version=gr.Number())
-        _show_rows(film, edit, [edit.prompts, edit.prompts_version], rows, "plan")
+        _show_rows(ranges, edit, [edit.prompts, edit.prompts_version], rows, "plan")
     buttons = [block for block in blocks.blocks.values() if isinstance(block, gr.Button)]
     assert [(button.value, button.visible) for button in buttons] == [
         ("Split", True), ("Merge with the next", True), ("Split", False), ("Merge with the next", False),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from adaflow_core.types import Plan
 
 Row = dict[str, Any]
+Rows = list[Row]
 
 
 class Carried(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any
 from adaflow_core.errors import AdaFlowError
 from webui.events.common.outputs import PreviewOutputs
 from webui.events.common.over import Over, held
-from webui.events.common.rows import Row
-from webui.events.edit import EditAsked, EditEvents, Rows
+from webui.events.common.rows import Row, Rows
+from webui.events.edit.edit import EditAsked, EditEvents
 from webui.events.plan import PlanEvents
 from webui.jobs.queue import Begun, Watched, new_id
 from webui.messages import refuse_on_error
