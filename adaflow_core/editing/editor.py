@@ -374,7 +374,8 @@ class Editor:
             after = step.noise.source(step.source_after, frame_ids, step.target)
             moved = torch.lerp(after, moved, place[:, None])
         heading = clean
-        if step.heading is not None and len(output) > len(step.prompts):
+        # Where only keyframes carry the source, they would head for something else than the others.
+        if step.heading is not None and step.passes.whole_source:
             # The source's clean latents with the change of their prediction: without a change the source stays.
             before = predict_x0_eps(schedule, here, output[0], step.timestep)[0]
             heading = to_device(step.clean[frame_ids], device).float() + clean - before

@@ -47,7 +47,7 @@ def keyframes_alone(plan: Plan) -> Plan:
 
 
 def told_of_draft(plan: Plan, result: EditResult) -> dict[str, Any]:
-    """Return the report of an edit of `plan`'s keyframes alone, in the whole video's frame numbers, as a new `report`.
+    """Return {"report": ...}: the report of an edit of `plan`'s keyframes alone, with frames numbered as in the video.
 
     The report in `result` numbers the keyframes from 0.
     """

@@ -60,8 +60,8 @@ class Project:
         """Write the project to `path`, as a whole or not at all.
 
         The video and the model's files are named relative to the project's folder. With a `name`, for files that are
-        moved elsewhere together, the video gets this name and the model keeps its own. Raises AdaFlowError if the file
-        cannot be written, or would be too large to be opened.
+        moved elsewhere together, the video gets this name and the model's names stay as they are. Raises AdaFlowError
+        if the file cannot be written, or would be too large to be opened.
         """
         path, video = Path(path), Path(self.video)
         try:

@@ -176,9 +176,8 @@ def crossfade_notes(timeline: Timeline, cuts: np.ndarray, T: int) -> list[str]:
     borders = {0, *cuts.tolist(), T}
     ramps = [part.rise for part in parts if part.start not in borders]
     ramps += [part.fall for part in parts if part.end not in borders]
-    if (
-        asked == CROSSFADE or not ramps or min(ramps) >= asked - 1
-    ):  # an odd crossfade is a frame shorter between two prompts
+    # Between two prompts an odd crossfade is a frame shorter than asked.
+    if asked == CROSSFADE or not ramps or min(ramps) >= asked - 1:
         return []
     taken = f"{min(ramps)} to {max(ramps)}" if min(ramps) < max(ramps) else f"{max(ramps)}"
     return [f"the crossfade of {asked} frames is longer than the ranges allow, at most half of each: it takes {taken}"]

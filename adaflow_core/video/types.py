@@ -121,9 +121,11 @@ def working_size(width: int, height: int, target: int) -> tuple[int, int]:
         if abs(long / short / aspect - 1) <= 0.04:
             break
     if long > MAX_SIDE:
+        most = int(MAX_SIDE / aspect) // 8 * 8
+        smaller = f"give a size of {most} at most, or " if most >= MIN_SIDE else ""
         raise AdaFlowError(
             f"the video is {width}x{height}, its longer side {aspect:.0f} times the shorter one: at size {target} "
-            f"it would have {long} pixels, and {MAX_SIDE} are the most; give a smaller size or crop the video"
+            f"it would have {long} pixels, and {MAX_SIDE} are the most; {smaller}crop the video"
         )
     return (long, short) if width >= height else (short, long)
 

@@ -82,9 +82,8 @@ class Stages:
         self._found: dict[tuple[str, Key], float] = {}
         for row in rows:
             spent = {stage: row["seconds"][stage] for stage in (*SHARED, PLACE) if stage in row["seconds"]}
-            if (
-                "invert" in row["seconds"]
-            ):  # per edited frame; rows with cached frames give less, so the largest is kept
+            if "invert" in row["seconds"]:
+                # Per edited frame. A row with cached frames gives less, so the largest is kept.
                 spent["invert"] = row["seconds"]["invert"] / len(row["edited"])
             for stage, seconds in spent.items():
                 name = stage, _sharing(stage, row)
@@ -125,9 +124,8 @@ def summarise(rows: list[Row]) -> dict[str, Any]:
     stages, found = Stages(rows), dict[str, Any]()
     for method in sorted({row["method"] for row in rows}):
         mine = [row for row in rows if row["method"] == method]
-        whole = [
-            row for row in mine if not row["resumed_at_step"]
-        ]  # a resumed edit has only the seconds after it resumed
+        # A resumed edit has only the seconds after it resumed.
+        whole = [row for row in mine if not row["resumed_at_step"]]
         found[method] = {
             "clips": len({row["clip"] for row in mine}),
             "edits": len(mine),

@@ -90,7 +90,7 @@ def extended_attention_work(backbone: Backbone, kept: dict[Grid, int]) -> int:
 
 
 def resized(layout: EditLayout, grids: list[Grid]) -> EditLayout:
-    """A layout for counting, of frames with other grids of which the same part of the tokens is kept."""
+    """Return a layout for counting, for frames with other grids, with the same share of kept tokens."""
     if layout.slimming is None:
         return layout
     slimming = {}

@@ -122,3 +122,15 @@ def lag(wave: np.ndarray, reference: np.ndarray) -> int:
     product = np.fft.irfft(np.fft.rfft(wave, size) * np.conj(np.fft.rfft(reference, size)))
     shift = int(np.argmax(product))
     return shift - size if shift > size // 2 else shift
+
+
+def without_frames(path: Path, begin: int, end: int) -> Path:
+    """The file with the packets of these frames destroyed."""
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    data = path.read_bytes()
+    for packet in packets[begin:end]:
+        assert data.count(packet) == 1
+        data = data.replace(packet, b"\xff" * len(packet))
+    path.write_bytes(data)
+    return path

@@ -30,7 +30,7 @@ from adaflow_core.types import EditResult
 from adaflow_core.video.decode import decode_video, from_frames
 from adaflow_core.video.pixels import FILTER
 from adaflow_core.video.types import Video
-from helpers.films import film, make, psnr
+from helpers.films import film, make, number, psnr, without_frames
 from scenes.clips import scene
 from scenes.render import render
 
@@ -217,6 +217,16 @@ def test_odd_sources_come_out_as_at_the_working_size(
     assert written.size == size
     assert full.times == working.times and full.fps == working.fps
     assert psnr(full.frames, working.frames) > 28
+
+
+def test_frames_that_cannot_be_read_are_left_out_at_full_size_too(tmp_path: Path) -> None:
+    options = {"g": "4", "bf": "0", "sc_threshold": "0"}
+    source = without_frames(make(tmp_path / "a.mp4", 16, options=options, size=(384, 256)), 4, 8)
+    video = planned(source, tmp_path)
+    assert video.numbers == (0, 1, 2, 3, *range(8, 16))
+    assert deliver_edit(tmp_path / "out.mp4", edit_of(video), video).deliver == "source"
+    full = decode_video(tmp_path / "out.mp4", size=(384, 256))
+    assert [number(frame[:128, :192]) for frame in full.frames] == list(video.numbers)
 
 
 def test_a_source_that_is_no_larger_is_delivered_at_the_working_size(tmp_path: Path) -> None:

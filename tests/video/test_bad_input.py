@@ -134,7 +134,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "audio only": (odd.audio_only, "no video stream"),
     "wrong count in the table": (odd.wrong_count_mp4, "convert it"),
     "endless table": (odd.endless_mp4, "convert it"),
-    "a line": (odd.a_line, "size is"),
+    "a line": (odd.a_line, "200 times the shorter one"),
     "pictures of two sizes": (odd.unlike_pictures, "one size"),
     "a broken picture": (odd.broken_picture, "take it out"),
     "a folder without pictures": (odd.empty_folder, "without pictures"),

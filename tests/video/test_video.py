@@ -20,7 +20,7 @@ from adaflow_core.progress import Monitor
 from adaflow_core.video.decode import decode_video, from_frames, probe, thumbnails
 from adaflow_core.video.types import parse_range, parse_size, working_size
 from adaflow_core.video.write import check_output, write_video
-from helpers.films import film, make, number, psnr
+from helpers.films import film, make, number, psnr, without_frames
 from helpers.plans import small_plan
 from helpers.videos.odd_files import audio_only
 
@@ -96,7 +96,10 @@ def test_parse_size_and_range() -> None:
         (lambda: parse_range("-2:-5"), "END must come after"),
         (lambda: parse_range(":0"), "END must come after"),
         (lambda: working_size(640, 480, 16), "between 64 and 4096"),
-        (lambda: working_size(1600, 32, 512), "its longer side 50 times the shorter one: at size 512"),
+        (
+            lambda: working_size(1600, 32, 512),
+            "25600 pixels, and 4096 are the most; give a size of 80 at most, or crop",
+        ),
         (lambda: from_frames(np.zeros((2, 64, 64, 3), np.float32)), "uint8"),
         (lambda: from_frames(np.zeros((0, 64, 64, 3), np.uint8)), "at least 1"),
         (lambda: from_frames(np.zeros((2, 64, 70, 3), np.uint8)), "72x64"),
@@ -306,18 +309,6 @@ def test_frames_that_cannot_be_read_move_no_others(tmp_path: Path) -> None:
             decode_video(path, size=(96, 64), frames=slice(20, 30))
         numbers, pictures = thumbnails(path, 7)
         assert numbers.tolist() == [number(picture) for picture in pictures]
-
-
-def without_frames(path: Path, begin: int, end: int) -> Path:
-    """The file with the packets of these frames destroyed."""
-    with av.open(str(path)) as container:
-        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
-    data = path.read_bytes()
-    for packet in packets[begin:end]:
-        assert data.count(packet) == 1
-        data = data.replace(packet, b"\xff" * len(packet))
-    path.write_bytes(data)
-    return path
 
 
 @pytest.mark.parametrize("rotation", [0, 180])  # decord's way; PyAV's, which knows rotation

@@ -35,7 +35,7 @@ LOCAL = 0.7
 # The cut-out must cover this share of the coarse map of the thing; on ten validation clips it covered 0.55 to 0.93.
 AGREED = 0.4
 LEARNED = 8  # keyframes, at most, from which the look of a thing is learned
-PIXELS = 2**16  # of a frame, at most, in which a thing is cut out: that takes a tenth of a second
+PIXELS = 2**16  # to which a frame is scaled, at most, to cut a thing out of it: that takes a tenth of a second
 
 
 def pass_rows(backbone: Backbone) -> int:

@@ -126,7 +126,7 @@ def wording(source: str, prompt: str) -> Wording:
 
 
 def _without_first_thing(words: list[str], changed: slice) -> str | None:
-    """Return a prompt without the first thing that it shows; None if there is none, or if `changed` lies within it.
+    """Return a prompt without the first thing that it shows; None if there is none, or if `changed` overlaps it.
 
     "a red car in the desert" -> "in the desert"; "a photo of a cat on the beach" -> "a photo on the beach"; "in the
     city a man walks" -> "in the city".
