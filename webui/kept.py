@@ -7,13 +7,14 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from adaflow_core.config import PlanConfig
+from adaflow_core.picture.region import FEATHER
 from adaflow_core.types import Forecast, Plan, Segments
 from adaflow_core.video.types import Video
 from webui.jobs.tasks import Request
@@ -51,6 +52,73 @@ class PlanOutline:
     def of(cls, stored: StoredPlan) -> PlanOutline:
         plan = stored.plan
         return cls(stored.id, plan.video, plan.model, plan.config, plan.segments, plan.forecast)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search for a region in all frames of a plan."""
+
+    job: str = ""  # id of the job that searches, or that has found it; "" if there was no search
+    # What a region of words was found by: the source prompt and the model; None for a painted one.
+    found_in: tuple[str, str] | None = None
+    # The region that counts again if this search finds nothing; None as soon as it has found something.
+    before: RegionState | None = None
+
+
+@dataclass(frozen=True)
+class RegionState:
+    """The region that is asked for: of masks, or else of words. Without both it is the whole picture."""
+
+    masks: dict[int, np.ndarray] = field(default_factory=dict)  # frame: [H, W] bool, as it was painted
+    words: str = ""  # of the source prompt
+    feather: int = FEATHER
+    crop: str = "auto"  # of `adaflow_core.config.CROPS`
+    search: Search = field(default_factory=Search)
+
+    @property
+    def settled(self) -> RegionState:
+        """The same when its search has found it: the region before is not needed any more."""
+        return replace(self, search=replace(self.search, before=None))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a project holds over the picture, as its JSON has it; read when the next plan has its frames."""
+
+    region: dict[str, Any] | None
+    by_hand: list[dict[str, Any]] | None
+    range: str | None = None  # of the project's frames, as it was written
+
+
+@dataclass(frozen=True)
+class AsideState:
+    """What was painted and given back for other frames than those of the plan; it counts again with these frames."""
+
+    region: RegionState | None = None  # only one that was painted; words stay with the page
+    pictures: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OverState:
+    """What a visitor painted and gave back, over a video's picture.
+
+    Words are of any frames; masks and pictures count for their own frames only, and lie in `aside` while there is a
+    plan of others.
+    """
+
+    file: str = ""  # checksum of the video's file
+    video: str = ""  # digest of its frames at the working size
+    region: RegionState = field(default_factory=RegionState)
+    pictures: dict[int, np.ndarray] = field(default_factory=dict)  # keyframe: [H, W, 3] uint8, given back
+    opened: Opened | None = None  # of a project, until a plan takes it up
+    shown: bool = True  # whether the page shows it
+    aside: dict[str, AsideState] = field(default_factory=dict)  # digest of other frames: what is of these
+    id: str = ""  # by which a reload finds it; "" if it was never kept
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a tab has nothing at all, not even a video or an id of what it had."""
+        return self == OverState()
 
 
 @dataclass
@@ -93,7 +161,7 @@ class Kept:
     def __init__(self) -> None:
         # Guarded by _lock.
         self._plans: _Shelf[StoredPlan] = _Shelf(_KEEP_PLANS)
-        self._overs: _Shelf[dict[str, Any]] = _Shelf(_KEEP_OVERS)
+        self._overs: _Shelf[OverState] = _Shelf(_KEEP_OVERS)
         self._videos: _Shelf[str] = _Shelf(_KEEP_OTHERS)
         self._crops: _Shelf[float] = _Shelf(_KEEP_OTHERS)
         self._lock = threading.Lock()
@@ -132,10 +200,10 @@ class Kept:
             known = next((key for key, kept in self._videos.items() if kept.value == path), "")
         return self._keep(self._videos, path, known)
 
-    def keep_over(self, over: dict[str, Any]) -> dict[str, Any]:
+    def keep_over(self, over: OverState) -> OverState:
         """Remember what a visitor painted and gave back; returned with a secret id, which stays its own."""
-        over = over | {"id": over["id"] or secrets.token_urlsafe(16)}
-        self._keep(self._overs, over, over["id"])
+        over = replace(over, id=over.id or secrets.token_urlsafe(16))
+        self._keep(self._overs, over, over.id)
         return over
 
     def _keep(self, shelf: _Shelf[T], value: T, key: str = "") -> str:
@@ -148,7 +216,7 @@ class Kept:
         with self._lock:
             return shelf.find(key or "")
 
-    def find_over(self, key: str | None) -> dict[str, Any] | None:
+    def find_over(self, key: str | None) -> OverState | None:
         """What a visitor painted and gave back; None if there is nothing of this id, or no longer."""
         return self._find(self._overs, key)
 

@@ -7,6 +7,7 @@ import gradio as gr
 from adaflow_core.config import DELIVERIES
 from adaflow_core.picture.region import FEATHER
 from webui import views
+from webui.kept import OverState
 from webui.settings import FIRST
 from webui.views import labels
 
@@ -15,7 +16,7 @@ _RED = "#e5484d"
 
 class RegionPart:
     def __init__(self) -> None:
-        self.over = gr.State({})  # what was painted and given back, as `events.over` keeps it
+        self.over = gr.State(OverState())  # what was painted and given back
         self.over_id = gr.Textbox("", label="Id of what was painted and given back", visible=False)
         self.region_job_id = gr.State("")
         self.deliver = gr.Radio(

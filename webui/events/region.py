@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,9 @@ from adaflow_core.types import Plan
 from webui import views
 from webui.events.common.follow import follow, not_done, show_unless_left, stopped_line
 from webui.events.common.outputs import OverOutputs, unchanged
-from webui.events.common.over import (
-    OF_REGION,
-    Over,
-    held,
-    is_of_others,
-    nothing,
-    of_plan,
-    region_of,
-    without_aside,
-    words_found_in,
-)
+from webui.events.common.over import held, is_of_others, of_plan, region_of, without_aside, words_found_in
 from webui.jobs.finished import file_name
-from webui.kept import StoredPlan
+from webui.kept import OverState, RegionState, Search, StoredPlan
 from webui.messages import refusal, refuse_on_error
 from webui.served_images import serve_image
 from webui.studio import Studio
@@ -48,7 +39,7 @@ class RegionEvents:
         self.studio = studio
 
     def load_frame(
-        self, plan_id: str | None, over: Over, over_id: str, painted_frame: float
+        self, plan_id: str | None, over: OverState, over_id: str, painted_frame: float
     ) -> tuple[dict[str, Any], tuple[int, str]]:
         """A frame to paint on, with the region as it is now; and which one of which frames (a digest) it is."""
         stored, over = self._known(plan_id, over, over_id)
@@ -59,7 +50,7 @@ class RegionEvents:
         return {"background": picture, "layers": [], "composite": None}, (frame, stored.plan.video.digest)
 
     async def find_words(
-        self, plan_id: str | None, over: Over, over_id: str, region_words: str, feather: float
+        self, plan_id: str | None, over: OverState, over_id: str, region_words: str, feather: float
     ) -> AsyncIterator[OverOutputs]:
         """The region of what words of the source prompt name, found in the video; what was painted goes."""
         stored, over = self._known(plan_id, over, over_id)
@@ -70,11 +61,11 @@ class RegionEvents:
             yield outputs
 
     async def set_feather(
-        self, plan_id: str | None, over: Over, over_id: str, feather: float
+        self, plan_id: str | None, over: OverState, over_id: str, feather: float
     ) -> AsyncIterator[OverOutputs]:
         """The region, if there is one, with another feather."""
         over = self._held(over, over_id)
-        if not plan_id or not over or not region_of(over):
+        if not plan_id or not region_of(over.region):
             yield unchanged(OverOutputs)
             return
         stored, over = self._known(plan_id, over, over_id)
@@ -84,7 +75,7 @@ class RegionEvents:
     async def use_strokes(
         self,
         plan_id: str | None,
-        over: Over,
+        over: OverState,
         over_id: str,
         loaded: tuple[int, str] | None,
         canvas: dict[str, Any] | None,
@@ -103,7 +94,7 @@ class RegionEvents:
     async def use_box(
         self,
         plan_id: str | None,
-        over: Over,
+        over: OverState,
         over_id: str,
         painted_frame: float,
         box_left: float,
@@ -121,95 +112,104 @@ class RegionEvents:
             yield outputs
 
     async def _paint(
-        self, stored: StoredPlan, over: Over, painted_frame: float, painted: np.ndarray, strokes: str, feather: float
+        self,
+        stored: StoredPlan,
+        over: OverState,
+        painted_frame: float,
+        painted: np.ndarray,
+        strokes: str,
+        feather: float,
     ) -> AsyncIterator[OverOutputs]:
         """`painted` [H, W] is added to the region or taken away from it, and the region carried to all frames."""
         frame = self._frame(stored, painted_frame)
-        if frame not in over["masks"] and self._is_searched(over):
+        masks = over.region.masks
+        if frame not in masks and self._is_searched(over):
             raise refusal(f"the region is still being found in frame {frame}; wait for it, then change it there")
         inside = self._inside(stored, over, frame)
         inside = inside | painted if strokes == labels.PAINT_IN else inside & ~painted
-        async for outputs in self._carry(stored, over, masks=over["masks"] | {frame: inside}, feather=int(feather)):
+        async for outputs in self._carry(stored, over, masks=masks | {frame: inside}, feather=int(feather)):
             yield outputs
 
-    async def show_over(self, plan_id: str | None, over: Over, over_id: str) -> AsyncIterator[OverOutputs]:
+    async def show_over(self, plan_id: str | None, over: OverState, over_id: str) -> AsyncIterator[OverOutputs]:
         """After a plan: what a project or a tab that was reloaded brought; what is of other frames goes aside."""
         stored = self.studio.kept.find_plan(plan_id)
-        over = self._held(over, over_id) if stored is not None else {}
-        if stored is None or not over:
+        over = self._held(over, over_id) if stored is not None else over
+        if stored is None or over.is_empty:
             yield unchanged(OverOutputs)
             return
         with refuse_on_error():
             known = of_plan(stored, over)
-        found_in = words_found_in(stored, known)
-        same = known["shown"] and (found_in is None or found_in == known["found_in"])
-        if same or not any(region_of(each) or each["pictures"] for each in (over, known)):
+        found_in = words_found_in(stored, known.region)
+        same = known.shown and (found_in is None or found_in == known.region.search.found_in)
+        if same or not any(region_of(each.region) or each.pictures for each in (over, known)):
             yield unchanged(OverOutputs)
             return
         said = ""
-        if known["video"] != over["video"] and not over["opened"]:
+        if known.video != over.video and over.opened is None:
             self._leave_search(over)
             said = _OF_OTHERS if is_of_others(stored, over) else ""
             yield self._nothing(known, said)
-        shown = self._hand_shown(stored, known | {"shown": True})
+        shown = self._hand_shown(stored, replace(known, shown=True))
         yield shown
-        if region_of(known):
+        if region_of(known.region):
             async for outputs in self._carry(stored, shown.over):
                 yield outputs
 
-    async def _carry(self, stored: StoredPlan, over: Over, **asked: Any) -> AsyncIterator[OverOutputs]:
+    async def _carry(self, stored: StoredPlan, over: OverState, **asked: Any) -> AsyncIterator[OverOutputs]:
         """The region in all frames, with what is `asked` of it; found anew where the job that found it is gone."""
-        wanted = over | asked
-        region, found_in = region_of(wanted), words_found_in(stored, wanted)
+        wanted = replace(over.region, **asked)
+        region = region_of(wanted)
         assert region is not None
-        mask = self._carried(over)
-        if mask is None or mask.asked != region.as_json() or found_in != over["found_in"]:
+        mask = self._found(stored, wanted)
+        if mask is None:
             with refuse_on_error():
                 job_id = self.studio.region(stored.id, region)
             self._leave_search(over)
             # Kept as it begins: what is painted and given back while it searches begins from it.
-            before = over["before"] or {name: over[name] for name in OF_REGION}
-            wanted = wanted | {"job": job_id, "found_in": found_in, "before": before}
-            begun = self._kept(wanted, region_job_id=job_id)
+            search = Search(job_id, words_found_in(stored, wanted), before=over.region.search.before or over.region)
+            begun = self._kept(replace(over, region=replace(wanted, search=search)), region_job_id=job_id)
             yield begun
-            async for outputs in self._search(stored, job_id, begun.over):
+            async for outputs in self._search(stored, begun.over):
                 yield outputs
-            wanted, mask = begun.over, self._carried(begun.over)
+            over, mask = begun.over, self._carried(begun.over.region)
+        else:
+            over = replace(over, region=wanted)
         if mask is not None:
-            async for outputs in self._region_shown(stored, wanted):
+            async for outputs in self._region_shown(stored, over):
                 yield outputs
 
-    async def _search(self, stored: StoredPlan, job_id: str, over: Over) -> AsyncIterator[OverOutputs]:
-        """The progress of a search. One that finds nothing leaves the region as it was, and shows what that is, unless
-        something else was asked for meanwhile."""
-        snapshot = None
+    async def _search(self, stored: StoredPlan, over: OverState) -> AsyncIterator[OverOutputs]:
+        """The progress of the search for `over`'s region. One that finds nothing leaves the region as it was, and shows
+        what that is, unless something else was asked for meanwhile."""
+        job_id, snapshot = over.region.search.job, None
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
                 yield unchanged(OverOutputs, region_job_id=job_id, region_progress=views.progress(snapshot))
-        latest = self._latest(over)
-        if latest["job"] != job_id or (snapshot is not None and snapshot.state == "done"):
+        latest = self._still_asked(over)
+        if latest is None or (snapshot is not None and snapshot.state == "done"):
             return
-        before = latest["before"] | {"before": None}
-        shown = await self._shown_as(stored, latest | before)
-        if shown and latest["words"] != before["words"]:  # what was typed can be corrected
+        before = latest.region.search.before
+        assert before is not None
+        shown = await self._shown_as(stored, before)
+        if shown and latest.region.words != before.words:  # what was typed can be corrected
             del shown["region_words"]
-        latest = self._latest(over)
-        if latest["job"] != job_id:
+        latest = self._still_asked(over)
+        if latest is None:
             return
         ended = self.studio.jobs.snapshot(job_id)
         shown["region_progress"] = stopped_line(ended, "search for the region")
-        yield self._kept(latest | before, region_job_id="", **shown)
+        yield self._kept(replace(latest, region=before), region_job_id="", **shown)
         raise not_done(ended, "region")
 
-    async def _shown_as(self, stored: StoredPlan, over: Over) -> dict[str, Any]:
+    async def _shown_as(self, stored: StoredPlan, asked: RegionState) -> dict[str, Any]:
         """How the page shows the region that is asked for, also one that is not found in all frames; {} for none."""
-        region, mask = region_of(over), self._carried(over)
-        if region is None:
+        if region_of(asked) is None:
             return {}
-        frames = ", ".join(map(str, sorted(over["masks"])))
-        where = f"painted on frame {frames}" if frames else f"“{over['words']}”"
-        shown: dict[str, Any] = {"region_words": "" if frames else over["words"], "feather": over["feather"]}
-        if mask is None or mask.asked != region.as_json() or over["found_in"] != words_found_in(stored, over):
+        frames = ", ".join(map(str, sorted(asked.masks)))
+        where = f"painted on frame {frames}" if frames else f"“{asked.words}”"
+        shown: dict[str, Any] = {"region_words": "" if frames else asked.words, "feather": asked.feather}
+        mask = self._found(stored, asked)
+        if mask is None:
             what = f"what was {where} is to be edited; it was not carried to all frames yet"
             line = f"Only {what}." if frames else f"Only {where} is to be edited; it was not found here yet."
             return shown | {"region_line": views.line(line), "region_gallery": gr.Gallery([], visible=False)}
@@ -219,38 +219,39 @@ class RegionEvents:
         line = found + (views.notice([mask.doubt]) if mask.doubt else "")
         return shown | {"region_line": line, "region_gallery": gallery}
 
-    async def _region_shown(self, stored: StoredPlan, over: Over) -> AsyncIterator[OverOutputs]:
+    async def _region_shown(self, stored: StoredPlan, over: OverState) -> AsyncIterator[OverOutputs]:
         """A region that was found, unless something else was asked for meanwhile."""
-        region = await self._shown_as(stored, over)
-        latest = self._latest(over)
-        if latest["job"] != over["job"]:
+        region = await self._shown_as(stored, over.region)
+        latest = self._still_asked(over)
+        if latest is None:
             return
-        shown = self._kept(latest | {"before": None}, region_job_id="", region_progress="", **region)
+        shown = self._kept(
+            replace(latest, region=latest.region.settled), region_job_id="", region_progress="", **region
+        )
         hidden = gr.Gallery([], visible=False)
         gone = unchanged(OverOutputs, region_job_id="", region_progress="", region_line="", region_gallery=hidden)
-        async for outputs in show_unless_left(self.studio.jobs, over["job"], shown, gone):
+        async for outputs in show_unless_left(self.studio.jobs, over.region.search.job, shown, gone):
             yield outputs
 
-    def of_video(self, over: Over, video: str | None) -> OverOutputs:
+    def of_video(self, over: OverState, video: str | None) -> OverOutputs:
         """There is another video, or the same one again, after a reload or with a project."""
         if video and not Path(video).is_file():  # an address
             raise refusal("this page keeps no videos from elsewhere; upload the file itself")
-        if over and video and content_digest(Path(video)) == over["file"]:
+        if over.file and video and content_digest(Path(video)) == over.file:
             return unchanged(OverOutputs)
-        return self._nothing(nothing(id=over["id"]) if over else {})
+        return self._nothing(OverState(id=over.id))
 
-    def keep_opened(self, over: Over) -> OverOutputs:
+    def keep_opened(self, over: OverState) -> OverOutputs:
         """What a project that was opened holds, or nothing of one that holds none, is what a reload will find."""
-        return self._kept(over or {})
+        return self._kept(over)
 
-    def no_region(self, over: Over, over_id: str) -> OverOutputs:
+    def no_region(self, over: OverState, over_id: str) -> OverOutputs:
         """The whole picture again."""
         over = self._held(over, over_id)
-        if over and over["opened"]:
-            over = over | {"opened": over["opened"] | {"region": None}}
         self._leave_search(over)
-        gone: Over = {"masks": {}, "words": "", "job": "", "before": None}
-        kept = without_aside(over, (*OF_REGION, "before")) | gone if over else {}
+        opened = over.opened and replace(over.opened, region=None)
+        whole = RegionState(feather=over.region.feather, crop=over.region.crop)
+        kept = replace(without_aside(over, region=None), region=whole, opened=opened)
         hidden = gr.Gallery([], visible=False)
         return self._kept(
             kept, region_job_id="", region_progress="", region_line="", region_gallery=hidden, region_words=""
@@ -285,7 +286,7 @@ class RegionEvents:
         return serve_image(np.asarray(picture), "png", name), taken_from
 
     def give_back(
-        self, plan_id: str | None, over: Over, over_id: str, keyframe: int | None, give_back: str | None
+        self, plan_id: str | None, over: OverState, over_id: str, keyframe: int | None, give_back: str | None
     ) -> OverOutputs:
         """A keyframe as it was changed elsewhere."""
         stored, over = self._known(plan_id, over, over_id)
@@ -293,18 +294,17 @@ class RegionEvents:
             if keyframe is None or not give_back:
                 raise AdaFlowError("there is no picture; choose a keyframe and give its picture back")
             given = ByHand({int(keyframe): Path(give_back)})
-            over = over | {"pictures": over["pictures"] | read_pictures(given, stored.plan.video)}
+            over = replace(over, pictures=over.pictures | read_pictures(given, stored.plan.video))
         return self._hand_shown(stored, over)
 
-    def take_back(self, over: Over, over_id: str) -> OverOutputs:
+    def take_back(self, over: OverState, over_id: str) -> OverOutputs:
         """No keyframe by hand."""
         over = self._held(over, over_id)
-        if over and over["opened"]:
-            over = over | {"opened": over["opened"] | {"by_hand": None}}
-        kept = without_aside(over, ("pictures",)) | {"pictures": {}} if over else {}
+        opened = over.opened and replace(over.opened, by_hand=None)
+        kept = replace(without_aside(over, pictures={}), pictures={}, opened=opened)
         return self._kept(kept, hand_line="", hand_gallery=gr.Gallery([], visible=False))
 
-    def _nothing(self, over: Over, said: str = "") -> OverOutputs:
+    def _nothing(self, over: OverState, said: str = "") -> OverOutputs:
         """Nothing is painted and nothing given back, and `said` says why."""
         hidden = gr.Gallery([], visible=False)
         return self._kept(
@@ -312,22 +312,22 @@ class RegionEvents:
             region_words="", hand_line="", hand_gallery=hidden,
         )  # fmt: skip
 
-    def _hand_shown(self, stored: StoredPlan, over: Over) -> OverOutputs:
-        rows = sorted(over["pictures"].items())
+    def _hand_shown(self, stored: StoredPlan, over: OverState) -> OverOutputs:
+        rows = sorted(over.pictures.items())
         items = [(serve_image(picture), f"By hand · {stored.plan.video.stamp(frame)}") for frame, picture in rows]
         line = views.line(f"{counted(len(rows), 'keyframe')} by hand.") if rows else ""
         return self._kept(over, hand_line=line, hand_gallery=gr.Gallery(items, visible=bool(rows)))
 
-    def _kept(self, over: Over, **shown: Any) -> OverOutputs:
+    def _kept(self, over: OverState, **shown: Any) -> OverOutputs:
         """Outputs of what was painted and given back, which a reload will find."""
-        over = self.studio.kept.keep_over(over) if over else over
-        return unchanged(OverOutputs, over=over, over_id=over.get("id", ""), **shown)
+        over = over if over.is_empty else self.studio.kept.keep_over(over)
+        return unchanged(OverOutputs, over=over, over_id=over.id, **shown)
 
-    def _held(self, over: Over, over_id: str) -> Over:
+    def _held(self, over: OverState, over_id: str) -> OverState:
         with refuse_on_error():
             return held(self.studio, over, over_id)
 
-    def _known(self, plan_id: str | None, over: Over, over_id: str) -> tuple[StoredPlan, Over]:
+    def _known(self, plan_id: str | None, over: OverState, over_id: str) -> tuple[StoredPlan, OverState]:
         """The plan, and what was painted and given back for its frames."""
         stored = self.studio.kept.find_plan(plan_id)
         if stored is None:
@@ -335,22 +335,31 @@ class RegionEvents:
         with refuse_on_error():
             return stored, of_plan(stored, held(self.studio, over, over_id))
 
-    def _latest(self, over: Over) -> Over:
-        """What was painted and given back, with what was done since `over` was kept."""
-        return self.studio.kept.find_over(over["id"]) or over
+    def _still_asked(self, over: OverState) -> OverState | None:
+        """What there is by now, with what was done since `over` was kept; None where another region, or the whole
+        picture, was asked for meanwhile, so that the search for `over`'s region is of no use any more."""
+        latest = self.studio.kept.find_over(over.id) or over
+        return latest if latest.region.search.job == over.region.search.job else None
 
-    def _is_searched(self, over: Over) -> bool:
-        snapshot = self.studio.jobs.snapshot(over["job"])
+    def _is_searched(self, over: OverState) -> bool:
+        snapshot = self.studio.jobs.snapshot(over.region.search.job)
         return snapshot is not None and not snapshot.finished
 
-    def _leave_search(self, over: Over) -> None:
+    def _leave_search(self, over: OverState) -> None:
         """Something else is asked for: a search that still runs ends without a word."""
-        if over and self._is_searched(over):
-            self.studio.jobs.leave(over["job"])
+        if self._is_searched(over):
+            self.studio.jobs.leave(over.region.search.job)
 
-    def _carried(self, over: Over) -> RegionMask | None:
-        """The region in all frames, while its job is known."""
-        snapshot = self.studio.jobs.snapshot(over["job"])
+    def _found(self, stored: StoredPlan, asked: RegionState) -> RegionMask | None:
+        """The region in all frames, where its search found just what is asked for and its job is known."""
+        region, mask = region_of(asked), self._carried(asked)
+        if region is None or mask is None or asked.search.found_in != words_found_in(stored, asked):
+            return None
+        return mask if mask.asked == region.as_json() else None
+
+    def _carried(self, asked: RegionState) -> RegionMask | None:
+        """What its last search found, while its job is known: perhaps before the region was changed."""
+        snapshot = self.studio.jobs.snapshot(asked.search.job)
         return snapshot.result if snapshot is not None and isinstance(snapshot.result, RegionMask) else None
 
     def _frame(self, stored: StoredPlan, number: float) -> int:
@@ -359,11 +368,11 @@ class RegionEvents:
             raise refusal(f"there is no frame {int(number)}; the video has the frames 0 to {last}")
         return int(number or 0)
 
-    def _inside(self, stored: StoredPlan, over: Over, frame: int) -> np.ndarray:
+    def _inside(self, stored: StoredPlan, over: OverState, frame: int) -> np.ndarray:
         """[H, W] the region in a frame: as it was painted there, else as it was carried there."""
-        if frame in over["masks"]:
-            return np.asarray(over["masks"][frame])
-        if region_of(over) and (mask := self._carried(over)):
+        if frame in over.region.masks:
+            return np.asarray(over.region.masks[frame])
+        if region_of(over.region) and (mask := self._carried(over.region)):
             return np.asarray(mask.weights[frame] == 255)
         return np.zeros(stored.plan.video.frames.shape[1:3], bool)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ class SessionEvents:
             drafted=done["drafting"].id if "drafting" in done else kept.get("drafted") or "",
             placed=done["placing"].id if "placing" in done else kept.get("placed") or "",
             plan_id=stored.id if stored else "",
-            over=over | {"shown": False} if over else gr.skip(),
-            over_id=over["id"] if over else gr.skip(),
+            over=replace(over, shown=False) if over else gr.skip(),
+            over_id=over.id if over else gr.skip(),
         )
         return *restored, *self._restored(kept.get("settings") or [], bool(stored or video))
 

@@ -23,7 +23,6 @@ from helpers.tabs import restored
 from webui import views
 from webui.events.common.follow import show_job, show_unless_left
 from webui.events.common.outputs import PreviewOutputs, unchanged
-from webui.events.common.over import nothing
 from webui.events.edit.draft import DraftEvents
 from webui.events.edit.edit import EditEvents
 from webui.events.edit.place import PlaceEvents
@@ -35,6 +34,7 @@ from webui.events.session import RUNNING, SETTINGS, SETTINGS_KEY
 from webui.events.video import VideoEvents
 from webui.jobs.queue import Begun, Jobs, Watched
 from webui.jobs.tasks import Drafts, FoundPlace, Request
+from webui.kept import Opened, OverState
 from webui.messages import refusal
 from webui.page import build
 from webui.settings import EDIT, FORECAST, PLAN, shown_values
@@ -374,11 +374,11 @@ def test_settings_come_back_before_they_are_planned(drawn_clip: Path, tmp_path: 
 def test_what_a_project_holds_over_the_picture_comes_back_before_it_is_planned(tmp_path: Path) -> None:
     here = studio(tmp_path)
     region = RegionEvents(here)
-    kept = region.keep_opened(nothing(file="of the video", opened={"region": None, "by_hand": []}, shown=False))
-    assert kept.over["id"] == kept.over_id != ""
+    kept = region.keep_opened(OverState(file="of the video", opened=Opened(None, []), shown=False))
+    assert kept.over.id == kept.over_id != ""
     had, *_ = restored(here, {"over": kept.over_id})
     assert (had.over, had.over_id) == (kept.over, kept.over_id)
-    assert region.keep_opened({}).over_id == "", "and not what was painted before"
+    assert region.keep_opened(OverState()).over_id == "", "and not what was painted before"
 
 
 def test_a_reload_says_nothing_of_what_was_stopped_before(tmp_path: Path) -> None:

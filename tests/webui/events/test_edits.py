@@ -23,7 +23,6 @@ from helpers.plans import small_plan
 from helpers.tabs import restored
 from webui import views
 from webui.events.common.outputs import WatchOutputs, unchanged
-from webui.events.common.over import nothing
 from webui.events.edit.begin import BeginEvents
 from webui.events.edit.edit import EditEvents
 from webui.events.edit.result import ResultEvents
@@ -34,6 +33,7 @@ from webui.events.video import VideoEvents
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.queue import Begun, Watched
 from webui.jobs.tasks import EditTask, PlanTask
+from webui.kept import OverState, RegionState
 from webui.limits import Limits
 from webui.page import build
 from webui.settings import EDIT, FORECAST, PLAN, shown_values
@@ -213,7 +213,7 @@ async def clicked(
     shown = shown_values([*PLAN, *EDIT], here.profile(), {name: other.pop(name) for name in EDIT if name in other})
     asked = {
         "prompt": "a cube", "prompting": labels.ONE, "prompts": [], "rows_of": {}, "crossfade": None, "takes": [],
-        "deliver": "source", "over": None, "over_id": "",
+        "deliver": "source", "over": OverState(), "over_id": "",
     } | other  # fmt: skip
     parts = planning, plan_id, str(clip), "a ball", "", 0, "", begun, watched or Watched()
     return await beginning(here).begin(*parts, *asked.values(), *shown)
@@ -223,9 +223,12 @@ def beginning(here: Studio) -> BeginEvents:
     return BeginEvents(PlanEvents(here), EditEvents(here))
 
 
-@pytest.mark.parametrize("over", [None, nothing(video="of others", masks={0: np.ones((48, 64), bool)})])
+OF_OTHERS = OverState(video="of others", region=RegionState({0: np.ones((48, 64), bool)}))
+
+
+@pytest.mark.parametrize("over", [OverState(), OF_OTHERS], ids=["nothing", "of others"])
 def test_an_edit_comes_after_its_planning_though_the_page_is_closed(
-    over: Any, drawn_clip: Path, tmp_path: Path
+    over: OverState, drawn_clip: Path, tmp_path: Path
 ) -> None:
     """The browser knows it from the first moment, and what is wrong with it is said by its job, also where the queue is
     full by then."""
@@ -235,13 +238,13 @@ def test_an_edit_comes_after_its_planning_though_the_page_is_closed(
     planning, edit = asyncio.run(clicked(here, drawn_clip, begun, over=over))
     assert here.jobs.snapshot(edit) is None and begun.plans == [planning], "Stop ends it where the tab is there again"
     until(lambda: tasks)
-    if over:
+    if not over.is_empty:
         here.jobs.submit("edit", wait_for(release))
     release.set()
     assert finish(here.jobs, planning).state == "done"
     ended = finish(here.jobs, edit)
-    assert ended.kind == "edit" and [type(task) for task in tasks] == [PlanTask, EditTask][: 1 + (over is None)]
-    assert over is None or "is of other frames" in ended.problem
+    assert ended.kind == "edit" and [type(task) for task in tasks] == [PlanTask, EditTask][: 1 + over.is_empty]
+    assert over.is_empty or "is of other frames" in ended.problem
 
 
 @pytest.mark.parametrize(

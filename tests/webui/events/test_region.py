@@ -18,9 +18,10 @@ from adaflow_core.errors import AdaFlowError, Stopped
 from adaflow_core.picture.region import RegionMask
 from helpers.plans import small_plan
 from webui.events.common.outputs import OverOutputs
-from webui.events.common.over import Over, asked_over, region_of
+from webui.events.common.over import asked_over, region_of
 from webui.events.region import RegionEvents
 from webui.jobs.tasks import Request
+from webui.kept import OverState
 from webui.studio import Studio
 from webui.views import labels
 
@@ -36,7 +37,7 @@ class Page:
         self.studio = Studio("embedded", "cpu", folder, runner=self.find)
         self.region = RegionEvents(self.studio)
         self.plan_id = self.studio.kept.store_plan(Request("a.mp4", PlanConfig()), small_plan())
-        self.over: Over = {}
+        self.over = OverState()
         self.over_id = ""
         self.loaded: tuple[int, str] | None = None
         self.shown: dict[str, Any] = {}
@@ -99,35 +100,35 @@ def test_a_region_that_may_be_another_thing_is_said(page: Page) -> None:
     run(page.end(page.words()))
     said = page.shown["region_line"]
     assert "Only this part is edited; “ball”" in said and "hardly stands out &lt;here&gt;" in said
-    assert page.shown["region_job_id"] == page.shown["region_progress"] == "" and page.over["before"] is None
-    assert page.studio.kept.find_over(page.over["id"]) == page.over, "a reload finds it"
+    assert page.shown["region_job_id"] == page.shown["region_progress"] == "" and page.over.region.search.before is None
+    assert page.studio.kept.find_over(page.over.id) == page.over, "a reload finds it"
 
 
 def test_the_whole_picture_stays_what_is_asked_for(page: Page) -> None:
     async def visit() -> None:
         searching = await page.begin(page.words())
-        assert page.over["words"] == "ball", "an edit that is begun now is of it"
-        job = page.over["job"]
+        assert page.over.region.words == "ball", "an edit that is begun now is of it"
+        job = page.over.region.search.job
         page.take(page.region.no_region(page.over, ""))
         assert page.studio.jobs.snapshot(job).left
         await page.end(searching)
 
     run(visit())
-    assert region_of(page.over) is None and page.shown["region_line"] == page.shown["region_job_id"] == ""
-    assert region_of(page.studio.kept.find_over(page.over["id"])) is None
+    assert region_of(page.over.region) is None and page.shown["region_line"] == page.shown["region_job_id"] == ""
+    assert region_of(page.studio.kept.find_over(page.over.id).region) is None
 
 
 def test_what_was_found_just_before_the_whole_picture_was_asked_for_is_not_shown(page: Page) -> None:
     async def visit() -> None:
         searching = await page.begin(page.words())
         page.go_on.set()
-        while not page.studio.jobs.snapshot(page.over["job"]).finished:
+        while not page.studio.jobs.snapshot(page.over.region.search.job).finished:
             await asyncio.sleep(0.01)
         page.take(page.region.no_region(page.over, ""))
         await page.end(searching)
 
     run(visit())
-    assert region_of(page.over) is None and page.shown["region_line"] == ""
+    assert region_of(page.over.region) is None and page.shown["region_line"] == ""
 
 
 def test_a_keyframe_given_back_meanwhile_stays(page: Page, tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_a_keyframe_given_back_meanwhile_stays(page: Page, tmp_path: Path) -> No
         await page.end(searching)
 
     run(visit())
-    assert list(page.over["pictures"]) == [3] and page.over["words"] == "ball"
+    assert list(page.over.pictures) == [3] and page.over.region.words == "ball"
     assert "Only this part is edited" in page.shown["region_line"] and "1 keyframe by hand" in page.shown["hand_line"]
 
 
@@ -152,16 +153,16 @@ def test_a_box_is_added_to_what_is_being_carried(page: Page) -> None:
         await page.end(first, second)
 
     run(visit())
-    mask = page.over["masks"][0]
+    mask = page.over.region.masks[0]
     assert mask[4:12, 4:12].all() and mask[24:36, 32:48].all() and mask.sum() == 64 + 192
-    assert page.shown["region_job_id"] == "" and page.over["before"] is None
+    assert page.shown["region_job_id"] == "" and page.over.region.search.before is None
 
 
 def test_strokes_are_of_the_frame_that_was_painted_on(page: Page) -> None:
     """Whatever number is typed by now; those on another video's frame, or on one of other frames, are refused."""
     page.load(4)
     run(page.end(page.paint(None)))
-    assert list(page.over["masks"]) == [4]
+    assert list(page.over.region.masks) == [4]
     plan = small_plan()
     other = replace(plan, video=replace(plan.video, digest="of other frames"))
     page.plan_id = page.studio.kept.store_plan(Request("b.mp4", PlanConfig()), other)
@@ -178,7 +179,7 @@ def test_of_a_frame_that_is_not_reached_yet_nothing_is_added_or_taken_away(page:
         await page.end(page.box(4))
 
     run(visit())
-    assert sorted(page.over["masks"]) == [0, 4] and page.over["masks"][4].all(), "with what was carried there"
+    assert sorted(page.over.region.masks) == [0, 4] and page.over.region.masks[4].all(), "with what was carried there"
 
 
 def test_a_search_that_finds_nothing_leaves_the_region_before(page: Page) -> None:
@@ -204,13 +205,13 @@ def test_a_search_that_finds_nothing_leaves_the_region_before(page: Page) -> Non
 def test_strokes_are_added_to_masks_that_gradio_forgot(page: Page) -> None:
     """They are found by the id that the browser has; where they are not kept any more nothing takes their place."""
     run(page.end(page.paint()))
-    page.over = {}
+    page.over = OverState()
     run(page.end(page.box()))
-    assert page.over["masks"][0].sum() == 64 + 192
-    page.over = {}
+    assert page.over.region.masks[0].sum() == 64 + 192
+    page.over = OverState()
     page.take(page.region.no_region(page.over, page.over_id))
-    assert region_of(page.over) is None and page.over["id"] == page.over_id
-    page.over, page.over_id = {}, "what is not kept any more"
+    assert region_of(page.over.region) is None and page.over.id == page.over_id
+    page.over, page.over_id = OverState(), "what is not kept any more"
     with pytest.raises(gr.Error, match="not kept any more; reload"):
         run(page.end(page.box()))
 
@@ -233,12 +234,12 @@ def test_a_region_of_other_frames_than_those_of_the_plan_is_not_shown(page: Page
         searching = await page.begin(page.box())
         async for outputs in page.region.show_over(page.plan_id, page.over, ""):
             page.take(outputs)
-        assert region_of(page.over) is not None, "of this plan it goes on"
+        assert region_of(page.over.region) is not None, "of this plan it goes on"
         await show(another)
         await page.end(searching)
 
     run(visit())
-    assert region_of(page.over) is None and "it is not used" in page.shown["region_line"]
+    assert region_of(page.over.region) is None and "it is not used" in page.shown["region_line"]
     assert page.shown["region_job_id"] == ""
 
 
@@ -250,21 +251,21 @@ def test_what_was_painted_comes_back_with_its_frames(page: Page) -> None:
         await page.end(page.region.show_over(plan_id, page.over, ""))
 
     run(page.end(page.box()))
-    painted = page.over["masks"]
+    painted = page.over.region.masks
     run(show(another))
-    assert "comes back" in page.shown["region_line"] and page.studio.kept.find_over(page.over["id"]) == page.over
+    assert "comes back" in page.shown["region_line"] and page.studio.kept.find_over(page.over.id) == page.over
     region, _ = asked_over(page.studio.kept.find_plan(mine), page.over)
     assert region is not None and region.painted == painted, "also for an edit before the page shows it"
     run(show(mine))
-    assert page.over["masks"] == painted and "painted on frame 0" in page.shown["region_line"]
+    assert page.over.region.masks == painted and "painted on frame 0" in page.shown["region_line"]
     run(show(another))
     page.take(page.region.no_region(page.over, ""))
-    assert not page.over["aside"], "nor the pictures of it"
+    assert not page.over.aside, "nor the pictures of it"
     run(show(mine))
-    assert region_of(page.over) is None
+    assert region_of(page.over.region) is None
     run(page.end(page.words()))
     run(show(another))
-    assert page.over["words"] == "ball" and "“ball”" in page.shown["region_line"]
+    assert page.over.region.words == "ball" and "“ball”" in page.shown["region_line"]
 
 
 @pytest.mark.parametrize("painted", [False, True])
@@ -286,7 +287,7 @@ def test_a_region_stays_shown_while_it_is_asked_for(painted: bool, page: Page) -
         run(stop_search(mine if painted else another))
     assert not stopped.value.visible and page.shown["region_job_id"] == ""
     region, _ = asked_over(page.studio.kept.find_plan(mine if painted else another), page.over)
-    assert region is not None and page.over["before"] is None and "stopped" in page.shown["region_progress"]
+    assert region is not None and page.over.region.search.before is None and "stopped" in page.shown["region_progress"]
     said = (
         "what was painted on frame 0 is to be" if painted else "“&lt;ball&gt;” is to be edited; it was not found here"
     )

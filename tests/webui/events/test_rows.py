@@ -22,6 +22,7 @@ from webui.events.edit.retake import RetakeEvents
 from webui.events.project import ProjectEvents
 from webui.events.ranges import RangeEvents
 from webui.jobs.tasks import Request
+from webui.kept import OverState
 from webui.kept import Kept
 from webui.settings import EDIT, shown_values
 from webui.studio import Studio
@@ -77,7 +78,7 @@ def test_an_edit_takes_its_prompts_and_takes_to_the_frames_of_its_plan(tmp_path:
     take = {"frames": [12, 16], "prompt": "a star", "settings": {}}
 
     def edit(*rows: tuple[int, int, str], prompting: str = labels.BY_SHOT, **rows_of: Any) -> Any:
-        editing.edit(plan_id, "x", prompting, as_rows(*rows), rows_of, 8, [take], "source", None, *settings)
+        editing.edit(plan_id, "x", prompting, as_rows(*rows), rows_of, 8, [take], "source", OverState(), *settings)
         return begun[-1]
 
     ranges, takes = edit((0, 14, "a"), (14, 24, "b"), (24, 30, ""), first=0)
@@ -85,7 +86,7 @@ def test_an_edit_takes_its_prompts_and_takes_to_the_frames_of_its_plan(tmp_path:
     assert edit((0, 14, "a"), (14, 20, "b")) == (as_rows((0, 14, "a"), (14, 20, "b")), [take]), "by a program"
     assert edit(prompting=labels.ONE, first=0)[1][0]["frames"] == [2, 6]
     rows, others = as_rows((0, 10, "")), {"first": 0, "others": as_rows((10, 30, "a"))}
-    editing.check("", EditAsked("x", labels.BY_SHOT, rows, others, 8, [], "source", None, settings))
+    editing.check("", EditAsked("x", labels.BY_SHOT, rows, others, 8, [], "source", OverState(), settings))
     assert edit((0, 10, ""), **others)[0] == as_rows((0, 20, "a")), "those of other frames come back with this plan"
     with pytest.raises(gr.Error, match="shots now that have no prompt; give their rows one"):
         edit((0, 24, "a"), first=0)

@@ -20,7 +20,7 @@ from helpers.jobs import finish, until, work_until_stopped
 from helpers.plans import small_plan
 from webui.jobs.finished import FinishedEdit
 from webui.jobs.tasks import Request
-from webui.kept import _in_memory
+from webui.kept import OverState, RegionState, _in_memory
 from webui.limits import Limits
 from webui.serving.upkeep import Upkeep
 from webui.studio import Studio
@@ -186,7 +186,7 @@ def test_of_plans_and_what_is_painted_those_over_their_memory_go(
     assert sum(array.nbytes for array in arrays) < _in_memory(plan) < plan.video.frames.nbytes * 2
     monkeypatch.setattr("webui.kept._KEEP_OVERS", 50 * mask.nbytes)
     studio = Studio("embedded", "cpu", tmp_path)
-    overs = [studio.kept.keep_over({"id": "", "masks": {0: mask}})["id"] for _ in range(60)]
+    overs = [studio.kept.keep_over(OverState(region=RegionState({0: mask}))).id for _ in range(60)]
     assert studio.kept.find_over(overs[0]) is None and studio.kept.find_over(overs[20]) is not None
     plans = [studio.kept.store_plan(Request("a.mp4", plan.config), plan) for _ in range(60)]
     assert studio.kept.find_plan(plans[0]) is not None
@@ -227,9 +227,9 @@ def test_what_visitors_painted_is_forgotten_with_their_plans(tmp_path: Path, clo
     studio = Studio("embedded", "cpu", tmp_path / "results")
     video = tmp_path / "film.mp4"
     video.write_bytes(b"x")
-    kept, over = studio.kept.keep_video(str(video)), studio.kept.keep_over({"id": "", "masks": {}})["id"]
+    kept, over = studio.kept.keep_video(str(video)), studio.kept.keep_over(OverState()).id
     clock.at += 2
-    assert studio.kept.find_over(over) == {"id": over, "masks": {}}, "which is a use of it"
+    assert studio.kept.find_over(over) == OverState(id=over), "which is a use of it"
     assert studio.forget_older_than(1) == 1
     assert studio.kept.find_video(kept) is None and studio.kept.find_over(over) is not None
     clock.at += 2

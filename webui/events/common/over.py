@@ -1,17 +1,14 @@
-"""What a visitor painted and gave back, over a video's picture.
+"""What a visitor painted and gave back, over a video's picture (`webui.kept.OverState`).
 
-It is kept with the tab's session, and on the server under an id by which a reload finds it: {"file": checksum of the
-video's file, "video": digest of its frames at the working size, "masks": {frame: [H, W]}, "pictures": {frame: [H, W,
-3]}, "words", "feather", "crop": of the region, "job": that of the region in all frames, "found_in": see
-`words_found_in`, "before": of these, `OF_REGION`, what counts again if the search for the region that was asked for
-finds nothing, "opened": what a project holds and no plan has taken up yet, "shown": whether the page shows it, "aside":
-{digest of other frames: what was painted and given back for these}, "id"}. Words are of any frames; all else counts for
-its own alone, and stays aside while there is a plan of others.
+It is kept with the tab's session, and on the server under an id by which a reload finds it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from adaflow_core.config import CROPS
 from adaflow_core.errors import AdaFlowError
@@ -20,29 +17,21 @@ from adaflow_core.picture.by_hand import ByHand
 from adaflow_core.picture.region import BEFORE_CROPS, FEATHER, Region, files
 from adaflow_core.storage.digests import content_digest
 from adaflow_core.video.types import parse_range
-from webui.kept import StoredPlan
+from webui.kept import AsideState, Opened, OverState, RegionState, StoredPlan
 from webui.studio import Studio
 
-Over = dict[str, Any]
-OF_REGION = ("masks", "words", "feather", "crop", "job", "found_in")
 _MOST_ASIDE = 8
-_NO_REGION: Over = {"painted": [], "words": "", "feather": FEATHER, "crop": "auto"}
+# As a project's JSON would have it.
+_NO_REGION: dict[str, Any] = {"painted": [], "words": "", "feather": FEATHER, "crop": "auto"}
 
 
-def nothing(**known: Any) -> Over:
-    """Nothing painted and nothing given back."""
-    parts = {"file": "", "video": "", "masks": {}, "pictures": {}, "words": "", "feather": FEATHER, "crop": "auto"}
-    parts |= {"job": "", "found_in": None, "before": None, "opened": None, "shown": True, "aside": {}, "id": ""}
-    return parts | known
-
-
-def held(studio: Studio, over: Over | None, over_id: str) -> Over:
+def held(studio: Studio, over: OverState, over_id: str) -> OverState:
     """What a tab has: as its session has it, or as it is kept here; AdaFlowError where it is no longer.
 
     Gradio forgets a session whose connection broke off long ago, while the page still shows what it had.
     """
-    if over or not over_id:
-        return over or {}
+    if not over.is_empty or not over_id:
+        return over
     kept = studio.kept.find_over(over_id)
     if kept is None:
         raise AdaFlowError(
@@ -52,42 +41,47 @@ def held(studio: Studio, over: Over | None, over_id: str) -> Over:
     return kept
 
 
-def of_plan(stored: StoredPlan, over: Over | None) -> Over:
+def of_plan(stored: StoredPlan, over: OverState) -> OverState:
     """What was painted and given back for a plan's frames; what a project holds is read here."""
     video = stored.plan.video
-    known = {"file": video.file_digest, "video": video.digest}
-    if not over:
-        return nothing(**known)
-    if opened := over["opened"]:
-        return over | known | _read(stored, opened) | {"opened": None, "shown": False}
-    return over if over["video"] == video.digest else _of_other_frames(over, known)
+    if over.is_empty:
+        return OverState(file=video.file_digest, video=video.digest)
+    if over.opened is not None:
+        region, pictures = _read(stored, over.opened)
+        return replace(
+            over, file=video.file_digest, video=video.digest, region=region, pictures=pictures, opened=None, shown=False
+        )
+    return over if over.video == video.digest else _of_other_frames(over, stored)
 
 
-def _of_other_frames(over: Over, known: dict[str, str]) -> Over:
-    """What was painted and given back for these frames before, and the words of now; `over` itself goes aside."""
-    aside = over["aside"] | ({over["video"]: _of_frames(over)} if over["masks"] or over["pictures"] else {})
-    back = aside.pop(known["video"], {})
-    words = {} if over["masks"] else {name: over[name] for name in ("words", "feather", "crop")}
-    last = dict(list(aside.items())[-_MOST_ASIDE:])
-    return nothing(**known, id=over["id"], shown=False, aside=last) | words | back
+def _of_other_frames(over: OverState, stored: StoredPlan) -> OverState:
+    """What was painted and given back for a plan's frames before, and the words of now; `over` itself goes aside."""
+    video, region = stored.plan.video, over.region
+    aside = dict(over.aside)
+    if region.masks or over.pictures:
+        aside[over.video] = AsideState(region if region.masks else None, over.pictures)
+    back = aside.pop(video.digest, AsideState())
+    words = RegionState() if region.masks else RegionState(words=region.words, feather=region.feather, crop=region.crop)
+    return OverState(
+        file=video.file_digest,
+        video=video.digest,
+        region=back.region or words,
+        pictures=back.pictures,
+        shown=False,
+        aside=dict(list(aside.items())[-_MOST_ASIDE:]),
+        id=over.id,
+    )
 
 
-def _of_frames(over: Over) -> Over:
-    """Of this the region only where it was painted: words stay."""
-    names = ("pictures", *((*OF_REGION, "before") if over["masks"] else ()))
-    return {name: over[name] for name in names}
+def without_aside(over: OverState, **gone: Any) -> OverState:
+    """The same with these parts of what lies aside replaced: `region=None`, or `pictures={}`."""
+    parts = {digest: replace(part, **gone) for digest, part in over.aside.items()}
+    return replace(over, aside={digest: part for digest, part in parts.items() if part.region or part.pictures})
 
 
-def without_aside(over: Over, names: tuple[str, ...]) -> Over:
-    """The same without these parts of what was painted and given back for other frames."""
-    parts = {digest: {n: part[n] for n in part if n not in names} for digest, part in over["aside"].items()}
-    left = {digest: part for digest, part in parts.items() if part.get("masks") or part.get("pictures")}
-    return over | {"aside": left}
-
-
-def asked_over(stored: StoredPlan | None, over: Over | None) -> tuple[Region | None, ByHand | None]:
+def asked_over(stored: StoredPlan | None, over: OverState) -> tuple[Region | None, ByHand | None]:
     """The region and the keyframes by hand of a plan's video; what is of other frames is refused."""
-    if stored is None or not over:
+    if stored is None or over.is_empty:
         return None, None
     if is_of_others(stored, over):
         raise AdaFlowError(
@@ -95,40 +89,39 @@ def asked_over(stored: StoredPlan | None, over: Over | None) -> tuple[Region | N
             "these, or edit without it"
         )
     over = of_plan(stored, over)
-    return region_of(over), ByHand(dict(over["pictures"])) if over["pictures"] else None
+    return region_of(over.region), ByHand(dict(over.pictures)) if over.pictures else None
 
 
-def is_of_others(stored: StoredPlan, over: Over) -> bool:
+def is_of_others(stored: StoredPlan, over: OverState) -> bool:
     """Whether what was painted or given back last is for other frames than a plan's, and nothing is for these."""
     digest = stored.plan.video.digest
-    here = over["aside"].get(digest, {})
-    if over["opened"] or over["video"] == digest or here.get("masks") or here.get("pictures"):
+    if over.opened is not None or over.video == digest or digest in over.aside:
         return False
-    return bool(over["masks"] or over["pictures"])
+    return bool(over.region.masks or over.pictures)
 
 
-def region_of(over: Over) -> Region | None:
-    masks, words = over["masks"], over["words"]
-    if not masks and not words:
+def region_of(asked: RegionState) -> Region | None:
+    """The region as the engine takes it; None for the whole picture."""
+    if not asked.masks and not asked.words:
         return None
-    return Region(dict(masks), None, "" if masks else words, over["feather"], over["crop"])
+    return Region(dict(asked.masks), None, "" if asked.masks else asked.words, asked.feather, asked.crop)
 
 
-def words_found_in(stored: StoredPlan, over: Over) -> tuple[str, str] | None:
+def words_found_in(stored: StoredPlan, asked: RegionState) -> tuple[str, str] | None:
     """What a region of words depends on beside the frames, the source prompt and the model; None for a painted one."""
-    return (stored.plan.config.source_prompt, stored.plan.model) if over["words"] and not over["masks"] else None
+    return (stored.plan.config.source_prompt, stored.plan.model) if asked.words and not asked.masks else None
 
 
-def has_pictures(over: Over | None) -> bool:
+def has_pictures(over: OverState | None) -> bool:
     """Whether something was changed by hand, which needs no prompt."""
-    return bool(over and (over["pictures"] or (over["opened"] or {}).get("by_hand")))
+    return over is not None and bool(over.pictures or (over.opened and over.opened.by_hand))
 
 
-def opened_from(project: Project) -> tuple[Over, str]:
+def opened_from(project: Project) -> tuple[OverState, str]:
     """What a project holds over the picture, to be taken up by the next plan; and a sentence on it."""
     region, by_hand = project.region, project.by_hand
     if region is None and by_hand is None:
-        return {}, ""
+        return OverState(), ""
     try:
         painted = region["painted"] if region else []
         rows = [*painted, *(by_hand or [])]
@@ -140,10 +133,11 @@ def opened_from(project: Project) -> tuple[Over, str]:
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise AdaFlowError(f"the region of the project has a wrong part; take a whole one ({problem})") from problem
     if elsewhere:
-        return {}, "Its masks or keyframes by hand lie in files beside it, which a page cannot open: give them again."
-    opened = {"region": region, "by_hand": by_hand, "range": project.frames}
+        said = "Its masks or keyframes by hand lie in files beside it, which a page cannot open: give them again."
+        return OverState(), said
     said = f"Its region is “{words}”." if words else f"What was painted or given back (frame {frames}) comes with it."
-    return nothing(file=content_digest(project.video), opened=opened, shown=False), said
+    opened = Opened(region, by_hand, project.frames)
+    return OverState(file=content_digest(project.video), opened=opened, shown=False), said
 
 
 def _bounds(frames: str | None) -> tuple[int, int | None]:
@@ -152,10 +146,10 @@ def _bounds(frames: str | None) -> tuple[int, int | None]:
     return found.start or 0, found.stop
 
 
-def _read(stored: StoredPlan, opened: dict[str, Any]) -> Over:
-    """The masks and pictures of a project's rows, which must fit the plan's frames."""
-    video, region = stored.plan.video, opened["region"] or _NO_REGION
-    if _bounds(opened["range"]) != _bounds(stored.request.range):
+def _read(stored: StoredPlan, opened: Opened) -> tuple[RegionState, dict[int, np.ndarray]]:
+    """The region and the keyframes by hand of a project's rows, which must fit the plan's frames."""
+    video, region = stored.plan.video, opened.region or _NO_REGION
+    if _bounds(opened.range) != _bounds(stored.request.range):
         raise AdaFlowError(
             "the project's region is of another range of frames; take the project's, or remove the region"
         )
@@ -165,7 +159,7 @@ def _read(stored: StoredPlan, opened: dict[str, Any]) -> Over:
     found: dict[str, dict[int, Any]] = {}
     for name, rows, what in (
         ("masks", region["painted"], "the mask"),
-        ("pictures", opened["by_hand"] or [], "the keyframe by hand"),
+        ("pictures", opened.by_hand or [], "the keyframe by hand"),
     ):
         frames = [int(row["frame"]) for row in rows]
         if any(not 0 <= frame < len(video) for frame in frames):
@@ -173,4 +167,4 @@ def _read(stored: StoredPlan, opened: dict[str, Any]) -> Over:
         found[name] = {frame: files.decoded(row, what, video.size) for frame, row in zip(frames, rows, strict=True)}
         if any((mask.dtype == bool) != (name == "masks") for mask in found[name].values()):
             raise AdaFlowError(f"{what} of the project is a picture of another kind; take a whole project")
-    return {**found, "words": str(region["words"]), "feather": int(region["feather"]), "crop": crop}
+    return RegionState(found["masks"], str(region["words"]), int(region["feather"]), crop), found["pictures"]

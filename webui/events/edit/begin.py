@@ -9,11 +9,12 @@ from typing import Any
 
 from adaflow_core.errors import AdaFlowError
 from webui.events.common.outputs import PreviewOutputs
-from webui.events.common.over import Over, held
+from webui.events.common.over import held
 from webui.events.common.rows import Row, Rows
 from webui.events.edit.edit import EditAsked, EditEvents
 from webui.events.plan import PlanEvents
 from webui.jobs.queue import Begun, Watched, new_id
+from webui.kept import OverState
 from webui.messages import refuse_on_error
 from webui.settings import EDIT, FORECAST, PLAN, named
 
@@ -28,7 +29,7 @@ class BeginEvents:
     async def begin(
         self, planning: str, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str,
         frames: str, begun: Begun, watched: Watched, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None,
-        crossfade: float | None, takes: Any, deliver: str, over: Over | None, over_id: str, *shown: Any,
+        crossfade: float | None, takes: Any, deliver: str, over: OverState, over_id: str, *shown: Any,
     ) -> tuple[str, str]:  # fmt: skip
         """Edit, after a planning if the settings have changed, and in the place of an edit whose `planning` still runs.
 

@@ -19,10 +19,11 @@ from webui.events.common.outputs import (
     DraftOutputs,
     unchanged,
 )
-from webui.events.common.over import Over, asked_over, held
+from webui.events.common.over import asked_over, held
 from webui.events.edit.edit import EditEvents
 from webui.jobs.queue import Begun, Snapshot
 from webui.jobs.tasks import Drafts
+from webui.kept import OverState
 from webui.messages import refuse_on_error
 from webui.served_images import serve_image
 from webui.settings import EDIT, named, shown_values
@@ -39,7 +40,7 @@ class DraftEvents:
 
     @named(*EDIT)
     async def draft(
-        self, plan_id: str | None, prompt: str, tried: str, over: Over | None, over_id: str, begun: Begun, *shown: Any
+        self, plan_id: str | None, prompt: str, tried: str, over: OverState, over_id: str, begun: Begun, *shown: Any
     ) -> AsyncIterator[DraftOutputs]:
         """The edited keyframes of a plan, before the long run; up to four settings side by side."""
         with refuse_on_error():

@@ -14,9 +14,10 @@ from adaflow_core.film.project import check_takes
 from adaflow_core.film.timeline import CROSSFADE, PromptRange, Timeline, ranges_of
 from webui import views
 from webui.events.common.follow import stop_job
-from webui.events.common.over import Over, asked_over, has_pictures
+from webui.events.common.over import asked_over, has_pictures
 from webui.events.common.rows import Carried, Row, Rows, carry
 from webui.jobs.queue import Begun, Watched, new_id
+from webui.kept import OverState
 from webui.messages import refusal, refuse_on_error
 from webui.settings import EDIT, RESERVED, asked_values, named, shown_values
 from webui.studio import Studio, check_deliver
@@ -34,7 +35,7 @@ class EditAsked:
     crossfade: float | None
     takes: Any
     deliver: str
-    over: Over | None
+    over: OverState
     shown: Sequence[Any]
 
     @property
@@ -68,7 +69,7 @@ class EditEvents:
             problems += self.studio.prompt_problems(negative_prompt or "", model or "", "negative prompt")
             return views.notice(list(dict.fromkeys(problems)))
 
-    def check_not_empty(self, prompt: str, prompting: str = labels.ONE, over: Over | None = None) -> None:
+    def check_not_empty(self, prompt: str, prompting: str = labels.ONE, over: OverState | None = None) -> None:
         """Refuse an empty prompt before planning starts; keyframes by hand need none."""
         if prompting == labels.ONE and not (prompt or "").strip() and not has_pictures(over):
             raise refusal("the prompt is empty; say what the video should show")
@@ -76,7 +77,7 @@ class EditEvents:
     @named(*EDIT)
     def edit(
         self, plan_id: str | None, prompt: str, prompting: str, prompts: Rows, rows_of: Row | None,
-        crossfade: float | None, takes: Any, deliver: str, over: Over | None, *shown: Any,
+        crossfade: float | None, takes: Any, deliver: str, over: OverState, *shown: Any,
     ) -> str:  # fmt: skip
         """Start an edit of the plan; returns the job's id, for `watch` and `stop`.
 
