@@ -271,7 +271,7 @@ class EditResult:
         )  # fmt: skip
 
     def save(self, path: str | Path, metadata: Mapping[str, str] | None = None, monitor: Monitor | None = None) -> Path:
-        """Write H.264 (yuv420p, its index in front) with the source's rate and audio, at the working size; returns the path.
+        """Write H.264 (yuv420p, index in front) with the source's rate and audio, at the working size; return the path.
 
         Where the source's file is another one by now, there is no sound and a note that says so. For the source's size
         see `picture.full_size.deliver_edit`.

@@ -68,7 +68,9 @@ def test_what_is_made_of_the_video_before_ends_without_a_word(kind: str, drawn_c
         running = PlaceEvents(editing).place(plan_id, "a cube", 0.5, 0.5, begun)
     else:
         settings = shown_values(EDIT, profile)
-        running = DraftEvents(editing).draft(plan_id, "a cube", next(iter(labels.TRIED)), None, "", begun, *settings)
+        running = DraftEvents(editing).draft(
+            plan_id, "a cube", next(iter(labels.TRIED)), OverState(), "", begun, *settings
+        )
     jobs: list[str] = []
 
     def leave() -> None:
@@ -148,7 +150,7 @@ def test_what_is_asked_for_again_replaces_what_runs(kind: str, tmp_path: Path, m
 
     def ask(prompt: str, plan_id: str = mine) -> AsyncIterator[Any]:
         if kind == "draft":
-            return DraftEvents(editing).draft(plan_id, prompt, tried, None, "", begun, *settings)
+            return DraftEvents(editing).draft(plan_id, prompt, tried, OverState(), "", begun, *settings)
         return PlaceEvents(editing).place(plan_id, prompt, 0.5, 0.5, begun)
 
     async def visit() -> Any:

@@ -22,8 +22,7 @@ from webui.events.edit.retake import RetakeEvents
 from webui.events.project import ProjectEvents
 from webui.events.ranges import RangeEvents
 from webui.jobs.tasks import Request
-from webui.kept import OverState
-from webui.kept import Kept
+from webui.kept import Kept, OverState
 from webui.settings import EDIT, shown_values
 from webui.studio import Studio
 from webui.views import labels
@@ -152,7 +151,7 @@ def test_fields_of_edits_and_retakes_that_were_cleared_ask_for_what_is_usual() -
     editing = EditEvents(studio)
     rows = [{"frames": [0, 9], "prompt": "a ball"}]
     timeline: Any = editing.edit(
-        None, "", labels.BY_SHOT, rows, None, None, [], "source", None, *shown_values(EDIT, ModelProfile())
+        None, "", labels.BY_SHOT, rows, None, None, [], "source", OverState(), *shown_values(EDIT, ModelProfile())
     )
     assert isinstance(timeline, Timeline) and timeline.crossfade == CROSSFADE
     config: Any = RetakeEvents(editing).retake("job", 0, 4, "", None, None)
