@@ -80,6 +80,7 @@ def run(
     began, job = time.perf_counter(), job.absolute()
     storage = Storage(job.out)
     files = _made_before(storage, say)
+    storage.write_json("problems.json", {})  # where nothing can be written, it is said before the work and not after it
     tasks = list(tasks_of(clips, methods, 1))
     done = {t.name: [all(made_and_scored(t, prompt, job, files.get)) for prompt in t.clip.prompts] for t in tasks}
     total, kept = sum(map(len, done.values())), sum(map(sum, done.values()))

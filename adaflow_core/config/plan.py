@@ -70,7 +70,8 @@ class PlanConfig:
         "likewise", low=-1, high=1)
     residual: float | None = setting(None, "propagation residual over which the refinement adds keyframes",
         low=0, high=10)
-    max_segment: int = setting(400, "longest segment, in frames, where keyframes are counted", low=1, high=100_000)
+    max_segment: int = setting(400, "longest segment, in frames, where the number of keyframes is not given",
+        low=1, high=100_000)
     max_keyframes: int | None = setting(None, "most keyframes that the thresholds may ask for; auto: "
         f"{MAX_KEYFRAMES_CPU} on a processor, else {MAX_KEYFRAMES}", low=1, high=10_000)
     blend: bool = setting(True, "propagate from the two neighbouring keyframes, not only the segment's own")

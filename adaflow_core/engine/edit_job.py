@@ -193,7 +193,7 @@ class EditJob:
         """The edited frames [F, H, W, 3] uint8 with their report; `state`: the file that an edit goes on from."""
         result = edit_result(
             frames, run, self.plan, self.over, self.part, self.backbone.team,
-            source=self.source, negative=self.negative, positive=self.positive,
+            source=self.source, negative=self.negative, positive=self.positive, alike=self.edit_place.are_alike,
         )  # fmt: skip
         return replace(result, state=state, bounds=self.bounds)
 

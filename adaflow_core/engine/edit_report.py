@@ -43,16 +43,18 @@ def edit_result(
     source: Embedding,
     negative: Embedding,
     positive: Embedding,
+    alike: bool,
 ) -> EditResult:
     """The edited video with its report.
 
-    Its warnings are on the edit alone, whenever it was made; what concerns this run only are the monitor's notes.
+    `alike`: the prompts say the same, so no warning is due if nothing changed. The warnings are on the edit alone,
+    whenever it was made; what concerns this run only are the monitor's notes.
     """
     crop, region = over.crop, over.region
     video = plan.video if crop is None else crop.source
     found = [region.doubt] if region is not None and region.doubt else []
     found += _on_prompts(source, negative, positive)
-    if positive.text != source.text:
+    if not alike:
         found += _left_as_it_was(frames, video.frames[part], None if region is None else region.weights[part])
     warnings = tuple(dict.fromkeys(found))
     report = {

@@ -314,6 +314,7 @@ class AdaFlow:
                     prompts.append(None)
                     continue
                 source = usual if each.source_prompt is None else each.source_prompt
+                source = each.prompt if say_the_same(each.prompt, source) else source
                 prompts.append(Shown(each.prompt, source, wording(source, each.prompt).kept is not None))
             residual = edited_residual(self.backbone, plan, result.frames, monitor)
             mask = None if region is None else region_mask(self.backbone, plan, region, self.cache, monitor)

@@ -24,7 +24,7 @@ from adaflow_core.config import JobEdit
 from adaflow_core.errors import AdaFlowError
 from adaflow_core.model.backbone import Backbone
 from adaflow_core.motion.flow import source_flow
-from adaflow_core.picture.changes import Given, carry_changes
+from adaflow_core.picture.changes import VISIBLE, Given, carry_changes
 from adaflow_core.picture.full_size import why_lost
 from adaflow_core.picture.region import files
 from adaflow_core.picture.region.carry import Source
@@ -180,9 +180,26 @@ def read_pictures(by_hand: ByHand, video: Video, monitor: Monitor | None = None)
             alike = _coded_as(picture, alike)
         found[frame] = small = _scaled(pixels, video.size)
         if alike is not None and alike is not source:
-            changed = Given(frame, _scaled(alike, video.size), small).changed
-            found[frame] = np.where(changed[..., None], small, source)
+            lossy = isinstance(picture, Path) and picture.suffix.lower() in (".jpg", ".jpeg")
+            found[frame] = _without_differences(source, _scaled(alike, video.size), small, lossy=lossy)
     return found
+
+
+def _without_differences(
+    source: NDArray[np.uint8], alike: NDArray[np.uint8], picture: NDArray[np.uint8], *, lossy: bool
+) -> NDArray[np.uint8]:
+    """Return the source [H, W, 3] uint8 as it was changed from `alike` to `picture`.
+
+    `alike` is the source's frame as scaling and coding made it. What is hardly changed, such as a soft edge, keeps the
+    source's own detail, and what was painted over is the picture itself. Of a `lossy` picture, whose errors are not
+    quite those of `alike`, what is hardly changed is the source.
+    """
+    if lossy:
+        return np.where(Given(0, alike, picture).changed[..., None], picture, source)
+    change = picture.astype(np.float32) - alike
+    painted = np.minimum(np.abs(change).max(axis=-1, keepdims=True) / (2 * VISIBLE), 1)
+    made = picture + (1 - painted) * (source.astype(np.float32) - alike)
+    return np.clip(np.rint(made), 0, 255).astype(np.uint8)
 
 
 def _frame_at(video: Video, frame: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:

@@ -55,9 +55,10 @@ def size_and_crc(path: Path) -> list[int]:
 
 
 def relative_path(path: Path, folder: Path) -> str:
-    """Return `path` relative to `folder`, for files that are moved together; links are not followed.
+    """Return `path` relative to `folder`, for files that are moved together.
 
-    The file behind a link, such as a blob in the Hub's cache, has another name and belongs to others. On Windows a
+    Links to folders are followed, a link to the file itself is not: the file behind it, such as a blob in the Hub's
+    cache, has another name and belongs to others. On Windows a
     file on another drive keeps its absolute path.
     """
     whole = path.parent.resolve() / path.name

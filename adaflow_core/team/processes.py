@@ -251,19 +251,21 @@ def _ignore_signals() -> None:
 def _start(make: Make, size: int) -> _Started:
     context = get_context("spawn")
     folder = Path(tempfile.mkdtemp(prefix="adaflow-team-"))
-    stopping, processes, pipes = context.Event(), [], []
-    for rank in range(size):
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_serve, args=(make, rank, size, folder, theirs, stopping), name=f"adaflow {rank}", daemon=True
-        )
-        with _signals_held_back():
-            process.start()
-        theirs.close()
-        processes.append(process)
-        pipes.append(ours)
-    started = _Started(folder, stopping, processes, pipes)
+    started = _Started(folder, context.Event(), [], [])
     atexit.register(started.end)  # before multiprocessing's own, which sends SIGTERM, that they ignore, and waits
+    try:
+        for rank in range(size):
+            ours, theirs = context.Pipe()
+            asked = make, rank, size, folder, theirs, started.stopping
+            process = context.Process(target=_serve, args=asked, name=f"adaflow {rank}", daemon=True)
+            with _signals_held_back():  # what comes meanwhile is raised at the end of this block
+                process.start()
+                started.processes.append(process)
+                started.pipes.append(ours)
+            theirs.close()
+    except BaseException:
+        started.end()
+        raise
     return started
 
 

@@ -174,6 +174,8 @@ def _opened(path: Path, of_folder: bool = False) -> Iterator[Image.Image]:
             yield file
     except FileNotFoundError as error:
         raise AdaFlowError(f"there is no picture {path}; check its path") from error
+    except PermissionError as error:
+        raise AdaFlowError(f"{path} may not be read; change its permissions") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         remedy = "save it again as PNG with 8 or 16 bits" + (", or take it out of the folder" if of_folder else "")
         raise AdaFlowError(f"{path} is not a picture that can be read; {remedy}") from error

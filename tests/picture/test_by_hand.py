@@ -338,6 +338,14 @@ def test_what_making_a_picture_smaller_changes_is_not_changed_by_hand(name: str,
     box, mask = np.s_[40:56, 40:56], region.painted[1]
     assert mask[box].all() and mask.mean() < 0.05, "16 of 128 pixels each way are 0.016"
     assert (pictures[1][64:] == video.frames[1][64:]).all()
+    if name.endswith("png"):
+        assert (pictures[1][44:52, 44:52] == (255, 0, 255)).all(), "nothing of the source shines through"
+        fade = np.clip(40 - np.abs(np.arange(384) - 192) / 2, 0, None).astype(np.int16)[:, None]
+        soft = np.clip(own + fade[..., None], 0, 255).astype(np.uint8)
+        Image.fromarray(soft).save(tmp_path / name)
+        change = read_pictures(ByHand({1: tmp_path / name}), video)[1].astype(int) - video.frames[1]
+        edge = change.mean(axis=(1, 2))
+        assert edge.max() > 20 and np.abs(np.diff(edge)).max() < 4, "a soft stroke has no rim"
 
     clip.write_bytes(clip.read_bytes() + b"0")
     monitor = Monitor()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,22 @@ def _fills(team: Team) -> Server:
         return _Full() if name == "result" else (os.getpid(), *args)
 
     return answer
+
+
+def test_a_start_that_fails_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ignore the signal by which multiprocessing ends processes as a program exits, and it would wait for ever."""
+    plain, begun = SpawnProcess.start, list[SpawnProcess]()
+
+    def start(process: SpawnProcess) -> None:
+        if begun:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        begun.append(process)
+        plain(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    with pytest.raises(OSError, match="unavailable"):
+        Processes(_fills, 2).call("", (), {}, None, None)
+    assert not begun[0].is_alive()
 
 
 @pytest.mark.thorough

@@ -91,8 +91,10 @@ class Wording:
 
 def say_the_same(one: str, other: str) -> bool:
     """Return whether two prompts differ in nothing but capitals, spaces, articles and marks."""
-    said = ([word for word in _words(text) if word not in ARTICLES | MARKS] for text in (one, other))
-    return next(said) == next(said)
+    # By all other characters and not by `_words`, which takes letters and digits alone: models read emoji, too.
+    said = (re.sub(r"[\s,.;:!?]+", " ", plain(text)).split() for text in (one, other))
+    first, second = ([word for word in words if word not in ARTICLES] for words in said)
+    return first == second
 
 
 def keeps_shapes(structure: float) -> bool:
@@ -136,16 +138,23 @@ def _without_first_thing(words: list[str], changed: slice) -> str | None:
     if words[start : start + 1] == ["there"] and words[start + 1 : start + 2] and words[start + 1] in ("is", "are"):
         start += 2
     thing = start
-    if words[start] in PREPOSITIONS:  # the place stands before the thing
-        in_place = (i for i in range(start + 1, len(words)) if words[i] not in FUNCTION_WORDS)
-        noun = next(in_place, len(words))
-        thing = next((i for i in range(noun, len(words)) if words[i] in ARTICLES | MARKS), len(words))
+    if words[start : start + 1] and words[start] in PREPOSITIONS:  # the place stands before the thing
+        thing = next((i for i in range(start + 2, len(words)) if _begins_a_thing(words, i)), len(words))
         thing += thing < len(words) and words[thing] in MARKS
     end = next((i for i in range(thing, len(words)) if words[i] in FUNCTION_WORDS - ARTICLES), len(words))
     if thing == end or not (changed.stop <= thing or end <= _lead(words, changed.start)):
         return None
     kept = [*lead, *words[start:thing], *words[end:]]
-    return " ".join(kept[:-1] if kept[-1:] and kept[-1] in MARKS else kept)
+    # Without marks that follow another one or nothing, and none at the end.
+    said = [word for before, word in pairwise([",", *kept]) if word not in MARKS or before not in MARKS]
+    return " ".join(said[:-1] if said[-1:] and said[-1] in MARKS else said)
+
+
+def _begins_a_thing(words: list[str], place: int) -> bool:
+    """Return whether a mark or an article stands there that is no part of "in the middle of the street"."""
+    if words[place] in MARKS:
+        return True
+    return words[place] in ARTICLES and words[place - 1] not in FUNCTION_WORDS
 
 
 def _words(text: str) -> list[str]:

@@ -153,6 +153,8 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     shown = path.relative_to(path.parents[1]) if path.parent.name in (*PARTS, "scheduler") else path.name
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as problem:
+        raise AdaFlowError(f"cannot read {path} ({problem.strerror}); check its rights") from problem
     except OSError as problem:
         raise refuse(
             name, f"has no {shown}", "its download is incomplete, or it is not in diffusers' format: fetch it again"

@@ -57,7 +57,7 @@ def on_disk(model: str) -> Path | None:
     except OSError as problem:
         if problem.errno in _NOT_THERE:
             return None
-        raise AdaFlowError(f"cannot read the model {path} ({problem.strerror}); check its rights") from problem
+        raise AdaFlowError(f"cannot read {path} ({problem.strerror}); check its rights") from problem
     return path
 
 

@@ -47,7 +47,7 @@ from adaflow_core.editing.place import Wording, say_the_same, wording
         ("a cat on a mat", "a cat near a dog on a mat", False, None),
         ("a ball in a meadow", "a ball and a cube in a meadow", False, None),
         ("a cat", "a cat on the beach", False, ""),
-        ("a cat, photo", "a cat on the beach, photo", False, ", photo"),
+        ("a cat, photo", "a cat on the beach, photo", False, "photo"),
         ("a cat on a mat", "a cat", False, "on a mat"),
         ("a house", "a house on fire", False, None),
         ("a tree in bloom in a park", "a tree in autumn in a park", False, None),
@@ -109,6 +109,10 @@ from adaflow_core.editing.place import Wording, say_the_same, wording
         ("in a meadow a red ball", "in the desert a red ball", False, "in a meadow"),
         ("on a beach, a dog", "on the moon, a dog", False, "on a beach"),
         ("on a beach", "in a desert", False, None),  # there is no thing
+        ("there is", "there is in the city", False, None),
+        ("a video of", "a video of in the city", False, None),
+        ("in front of a house a dog sits", "on the moon a dog sits", False, "in front of a house"),
+        ("best quality, 1girl, on the beach", "best quality, 1girl, in a city", False, "best quality , on the beach"),
         ("a jeep in the countryside", "a jeep in the snow, countryside", False, None),
         ("", "in watercolour", False, None),
         ("", "under water, fish", False, None),
@@ -197,6 +201,8 @@ def test_words_tell_a_style_from_what_is_shown(source: str, prompt: str, style: 
         ("a red ball", "a red balls", False),
         ("a red ball", "a ball red", False),
         ("a red ball", "", False),
+        ("a red ball", "a red ball 😡", False),
+        ("a house #1", "a house 1", False),
     ],
 )
 def test_prompts_may_be_spelt_otherwise_and_say_the_same(one: str, other: str, same: bool) -> None:
