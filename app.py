@@ -28,7 +28,7 @@ _NO_PORT = "Cannot find empty port"  # how Gradio's error begins, which has no n
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options; an environment variable that is empty counts as none."""
+    """Parse the options; an empty environment variable counts as unset."""
     parser = argparse.ArgumentParser(
         prog="app.py",
         description="AdaFlow's page: preview, then edit a video by text.",
@@ -97,7 +97,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _from_environment(parser: argparse.ArgumentParser, name: str, read: Callable[[str], T], otherwise: T) -> T:
-    """What the environment variable says, or `otherwise` where it is not set or empty."""
+    """Read the environment variable `name`; `otherwise` if it is unset or empty. Exits with an error if invalid."""
     given = os.environ.get(name, "").strip()
     try:
         return read(given) if given else otherwise
@@ -118,13 +118,13 @@ def main(arguments: list[str] | None = None) -> int:
     # Nothing is sent anywhere unless --share asks for it.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # After each event Gradio summarises those before it, in a table that nobody reads.
+    # Gradio would summarise all earlier events after each new one, in a table that nobody reads here.
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000")
     if not os.environ.get("GRADIO_SERVER_PORT"):
-        os.environ.pop("GRADIO_SERVER_PORT", None)  # Gradio would take an empty one for a number
+        os.environ.pop("GRADIO_SERVER_PORT", None)  # Gradio would try to read an empty one as a number
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a container is stopped; handled as Ctrl+C
-    with ExitStack() as stack:  # deletes them when the server ends
+    with ExitStack() as stack:  # deletes the folders when the server ends
         try:
             folder, uploads = _folders(stack)
         except AdaFlowError as problem:
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _folders(stack: ExitStack) -> tuple[Path, Path]:
-    """Folders of this run alone: one for what it keeps, and one for what Gradio serves, uploads and results."""
+    """Make two folders for this run: one for its own files, and one for the uploads and results that Gradio serves."""
     from webui.serving.folders import own_folder
 
     given = os.environ.get("GRADIO_TEMP_DIR")
@@ -190,7 +190,7 @@ def _serve(args: argparse.Namespace, folder: Path, uploads: Path) -> int:
 
 
 def _told(problem: OSError, address: str) -> str:
-    """What to say of an error while the page starts or is served at `address`."""
+    """The message for an error that occurs while the page starts or is served at `address`."""
     file, said = problem.filename, problem.strerror or str(problem) or type(problem).__name__
     if file is None and (problem.errno in _NO_ADDRESS or str(problem).startswith(_NO_PORT)):
         return f"{address} is taken or not this machine's; give another --port or --host"
@@ -219,13 +219,13 @@ def _build_studio(args: argparse.Namespace, folder: Path, uploads: Path, zero: b
     return Studio(
         args.model,
         "cpu" if zero else args.device,
-        uploads / "results",  # what lies elsewhere Gradio copies before it serves it, while everybody waits
+        uploads / "results",  # in `uploads`: Gradio copies other files before serving them, which blocks every visitor
         known if args.offer is None else args.offer,
         limits=limits,
         public=args.public,
         runner=runner,
         gpus=1 if zero else args.gpus,
-        dtype="auto" if zero else args.dtype,  # of what runs here, on a CPU where tasks run in forks
+        dtype="auto" if zero else args.dtype,  # with forks, only short work runs here, on the CPU
     )
 
 

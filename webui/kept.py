@@ -1,4 +1,4 @@
-"""What visitors have on the server: plans, videos, and what they painted and gave back, by secret ids."""
+"""What the server keeps for visitors, by secret ids: plans, videos, painted regions and keyframes edited by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from adaflow_core.video.types import Video
 from webui.jobs.tasks import Request
 
 T = TypeVar("T")
-# In memory, for all visitors together: what was used longest ago makes room. A plan of a long film takes up to 150 MB.
+# Bytes in memory for all visitors together; the least recently used goes first. A long film's plan takes up to 150 MB.
 _KEEP_PLANS, _KEEP_OVERS, _KEEP_OTHERS = 2 * 2**30, 2**29, 2**24
 
 
@@ -29,17 +29,17 @@ class StoredPlan:
     id: str
     request: Request
     plan: Plan
-    outdated: bool = False  # its forecast: the same request is planned again
-    edited: bool = False  # there is a finished edit of it, of which a stretch may be made again
+    outdated: bool = False  # its forecast is to be measured again, so the same request is planned again
+    edited: bool = False  # it has a finished edit, so a retake may need it
 
     def answers(self, request: Request) -> bool:
-        """Whether it is what a request asks for."""
+        """Whether the plan can be used for `request` as it is."""
         return self.request == request and not self.outdated
 
 
 @dataclass(frozen=True)
 class PlanOutline:
-    """What a finished edit keeps of its plan: what forecasts need, and by what the plan itself is found."""
+    """The part of a plan that a finished edit keeps: what forecasts need, and the id to find the plan itself."""
 
     id: str
     video: Video
@@ -59,71 +59,71 @@ class Search:
     """The search for a region in all frames of a plan."""
 
     job: str = ""  # id of the job that searches, or that has found it; "" if there was no search
-    # What a region of words was found by: the source prompt and the model; None for a painted one.
+    # The source prompt and the model by which a region given by words was found; None for a painted one.
     found_in: tuple[str, str] | None = None
-    # The region that counts again if this search finds nothing; None as soon as it has found something.
+    # The region to return to if this search finds nothing; None as soon as it has found something.
     before: RegionState | None = None
 
 
 @dataclass(frozen=True)
 class RegionState:
-    """The region that is asked for: of masks, or else of words. Without both it is the whole picture."""
+    """The region to edit, given by painted masks or else by words; without both it is the whole picture."""
 
     masks: dict[int, np.ndarray] = field(default_factory=dict)  # frame: [H, W] bool, as it was painted
-    words: str = ""  # of the source prompt
+    words: str = ""  # words of the source prompt
     feather: int = FEATHER
-    crop: str = "auto"  # of `adaflow_core.config.CROPS`
+    crop: str = "auto"  # one of `adaflow_core.config.CROPS`
     search: Search = field(default_factory=Search)
 
     @property
     def settled(self) -> RegionState:
-        """The same when its search has found it: the region before is not needed any more."""
+        """The same region after its search succeeded: the region before it is dropped."""
         return replace(self, search=replace(self.search, before=None))
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a project holds over the picture, as its JSON has it; read when the next plan has its frames."""
+    """The region and keyframes by hand of an opened project, as JSON; read once a plan has the project's frames."""
 
     region: dict[str, Any] | None
     by_hand: list[dict[str, Any]] | None
-    range: str | None = None  # of the project's frames, as it was written
+    range: str | None = None  # the project's frame range, as it was written
 
 
 @dataclass(frozen=True)
 class AsideState:
-    """What was painted and given back for other frames than those of the plan; it counts again with these frames."""
+    """Masks and keyframes by hand that belong to other frames than the plan's; used again when those frames return."""
 
-    region: RegionState | None = None  # only one that was painted; words stay with the page
+    region: RegionState | None = None  # only a painted one; a region given by words stays on the page
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class OverState:
-    """What a visitor painted and gave back, over a video's picture.
+    """The region that a visitor chose, and the keyframes that a visitor edited by hand and uploaded.
 
-    Words are of any frames; masks and pictures count for their own frames only, and lie in `aside` while there is a
-    plan of others.
+    Words apply to any frames. Masks and pictures belong to certain frames only, and are moved to `aside` while the
+    plan has others.
     """
 
     file: str = ""  # checksum of the video's file
     video: str = ""  # digest of its frames at the working size
     region: RegionState = field(default_factory=RegionState)
-    pictures: dict[int, np.ndarray] = field(default_factory=dict)  # keyframe: [H, W, 3] uint8, given back
-    opened: Opened | None = None  # of a project, until a plan takes it up
+    pictures: dict[int, np.ndarray] = field(default_factory=dict)  # keyframe: [H, W, 3] uint8, by hand
+    opened: Opened | None = None  # from a project, until a plan has its frames
     shown: bool = True  # whether the page shows it
-    aside: dict[str, AsideState] = field(default_factory=dict)  # digest of other frames: what is of these
-    id: str = ""  # by which a reload finds it; "" if it was never kept
+    aside: dict[str, AsideState] = field(default_factory=dict)  # digest of other frames: what belongs to them
+    id: str = ""  # the id by which a reloaded page finds it; "" if it was never kept
 
     @property
     def is_empty(self) -> bool:
-        """Whether a tab has nothing at all, not even a video or an id of what it had."""
+        """Whether the tab has nothing at all, not even a video or the id of an earlier state."""
         return self == OverState()
 
 
 @dataclass
 class _Held(Generic[T]):
-    """Something of a visitor's."""
+    """A kept value, its last use and its size."""
 
     value: T
     used: float  # time of its last use, on the monotonic clock
@@ -131,8 +131,10 @@ class _Held(Generic[T]):
 
 
 class _Shelf(OrderedDict[str, _Held[T]]):
-    """What visitors have by secret ids, in the order of its use, up to `most` bytes; the last is kept whatever it
-    takes."""
+    """Values by secret ids, least recently used first, up to `most` bytes together.
+
+    The value used last is kept even if it alone takes more.
+    """
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -156,7 +158,7 @@ class _Shelf(OrderedDict[str, _Held[T]]):
 
 
 class Kept:
-    """For all visitors together; a browser knows what is its own by its ids."""
+    """What is kept for all visitors together; a browser knows the secret ids of what is its own."""
 
     def __init__(self) -> None:
         # Guarded by _lock.
@@ -167,41 +169,41 @@ class Kept:
         self._lock = threading.Lock()
 
     def store_plan(self, request: Request, plan: Plan, plan_id: str | None = None) -> str:
-        """Keep a plan, and return its id, by default a new one; the plan that was used longest ago makes room."""
+        """Keep a plan, and return its id: `plan_id`, or by default a new one."""
         before = self.find_plan(plan_id)
         edited = before is not None and before.edited
         stored = StoredPlan(plan_id or secrets.token_urlsafe(16), request, plan, edited=edited)
         return self._keep(self._plans, stored, stored.id)
 
     def keep_edited(self, stored: StoredPlan) -> None:
-        """Keep the plan of a finished edit as those are that visitors look at, also if another one replaces it."""
+        """Keep the plan of a finished edit for retakes, even if another plan replaces it on the page."""
         stored = self.find_plan(stored.id) or stored
         self._keep(self._plans, replace(stored, edited=True), stored.id)
 
     def expect_anew(self, plan_id: str) -> None:
-        """The forecast of a plan is outdated; all else of it is right."""
+        """Mark the forecast of a plan as outdated; the rest of the plan stays valid."""
         with self._lock:
             if kept := self._plans.get(plan_id):
                 kept.value = replace(kept.value, outdated=True)
 
     def find_plan(self, plan_id: str | None) -> StoredPlan | None:
-        """A stored plan; None if there is none of this id, or no longer."""
+        """The stored plan with this id; None if it does not exist or has been dropped."""
         return self._find(self._plans, plan_id)
 
     def forget_plan(self, plan_id: str) -> None:
-        """Drop a plan that another one has replaced, unless it was edited; queued edits keep theirs."""
+        """Drop a plan that another one has replaced, unless it was edited; queued edits hold their own reference."""
         with self._lock:
             if (kept := self._plans.get(plan_id)) and not kept.value.edited:
                 del self._plans[plan_id]
 
     def keep_video(self, path: str) -> str:
-        """Remember a visitor's video, and return a secret id of its file; a use of this is one of the file."""
+        """Remember a visitor's video, and return a secret id; finding the video by it marks the file as used."""
         with self._lock:
             known = next((key for key, kept in self._videos.items() if kept.value == path), "")
         return self._keep(self._videos, path, known)
 
     def keep_over(self, over: OverState) -> OverState:
-        """Remember what a visitor painted and gave back; returned with a secret id, which stays its own."""
+        """Remember a visitor's region and keyframes by hand, and return them with their secret id, new or unchanged."""
         over = replace(over, id=over.id or secrets.token_urlsafe(16))
         self._keep(self._overs, over, over.id)
         return over
@@ -217,11 +219,11 @@ class Kept:
             return shelf.find(key or "")
 
     def find_over(self, key: str | None) -> OverState | None:
-        """What a visitor painted and gave back; None if there is nothing of this id, or no longer."""
+        """The region and keyframes by hand with this id; None if they do not exist or have been dropped."""
         return self._find(self._overs, key)
 
     def find_video(self, key: str | None) -> str | None:
-        """A visitor's video; None if there is none of this id, or no longer."""
+        """The path of the video with this id; None if it is not known or its file has been deleted."""
         path = self._find(self._videos, key)
         return path if path and Path(path).is_file() else None
 
@@ -233,8 +235,10 @@ class Kept:
         return self._find(self._crops, key)
 
     def files_used(self) -> dict[Path, float]:
-        """The uploads of what is kept, and the files of its plans' arrays: when each was used last, in seconds since
-        the epoch."""
+        """Map each file that kept values need to the time of its last use, in seconds since the epoch.
+
+        The files are uploads and the memory-mapped arrays of plans.
+        """
         with self._lock:
             kept = [(kept.used, [Path(kept.value)]) for kept in self._videos.values()]
             for plan in self._plans.values():
@@ -246,7 +250,7 @@ class Kept:
         return used
 
     def forget_older_than(self, seconds: float) -> int:
-        """Drop what was last used longer ago; returns its number."""
+        """Drop what was last used more than `seconds` ago, and return how many values."""
         oldest, dropped = time.monotonic() - seconds, 0
         shelves: tuple[_Shelf[Any], ...] = (self._plans, self._overs, self._videos, self._crops)
         with self._lock:
@@ -259,13 +263,13 @@ class Kept:
 
 
 def files_of(video: str, *arrays: np.ndarray) -> list[Path]:
-    """The files that a job will read: the upload, and the files of memory maps."""
+    """The files that a job will read: the upload `video`, and the files of those `arrays` that are memory maps."""
     names: list[Any] = [getattr(array, "filename", None) for array in arrays]
     return [Path(video), *(Path(os.fspath(name)) for name in names if name)]
 
 
 def _in_memory(value: object) -> int:
-    """Bytes of the arrays and texts in it that are in no file."""
+    """Bytes of the arrays and strings in `value`, without memory maps."""
     if isinstance(value, np.ndarray):
         return 0 if isinstance(value, np.memmap) else value.nbytes
     if isinstance(value, str):

@@ -10,7 +10,7 @@ from adaflow_core.errors import AdaFlowError
 from adaflow_core.video.decode import probe
 from adaflow_core.video.types import VideoInfo
 
-LARGEST_SIDE = 768  # pixels of the shorter side: the largest working size that is offered, and that strangers may ask
+LARGEST_SIDE = 768  # pixels of the shorter side: the largest working size offered, and allowed on a public page
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Limits:
     seconds: float = 120.0
     side: int = 4096  # pixels
     waiting: int = 32  # jobs in the queue
-    own: float = math.inf  # of these, unfinished ones of one tab: edits, and as many others
+    own: float = math.inf  # unfinished edits of one tab, and separately its other unfinished jobs
     job_seconds: float = math.inf  # running time of one job
     keep_seconds: float = 86400.0  # uploads, plans and results, since they were made or last used
     keep_bytes: int = 50 * 2**30  # uploads and results of all visitors together; results take up to half of it

@@ -25,15 +25,15 @@ from adaflow_core.video.write import write_video
 # What every browser plays; the suffix tells the browser which container to expect.
 _IN_MP4 = ("h264", "vp9", "av1")
 _PLAYED = {".mp4": _IN_MP4, ".m4v": _IN_MP4, ".webm": ("vp8", "vp9", "av1")}
-# Of H.264: with more bits or colours, as cameras and editors write it, most browsers show nothing.
+# Pixel formats of H.264 that browsers play; most show nothing for more bits or less chroma subsampling.
 _PIXELS = ("yuv420p", "yuvj420p")
-_COPIED_SECONDS, _COPIED_SIDE = 10, 256  # of a small copy; pixels of its shorter side
+_COPIED_SECONDS, _COPIED_SIDE = 10, 256  # of a small copy: its length, and pixels of its shorter side
 
 
 def serve_image(image: np.ndarray, file_format: Literal["webp", "png"] = "webp", name: str = "") -> str:
     """Write an image [H, W, 3] uint8 where Gradio may serve it from, and return its path.
 
-    "webp" is lossy and small, for frames; "png" is for plots. `name`: of what is downloaded, without its suffix.
+    "webp" is lossy and small, for frames; "png" is for plots. `name`: the download's name without suffix.
     """
     content = io.BytesIO()
     Image.fromarray(image).save(content, file_format.upper(), **({"quality": 90} if file_format == "webp" else {}))

@@ -1,6 +1,6 @@
-"""The table of settings on the page: their names, and what components show as values of a configuration.
+"""The table of settings on the page, and the conversion between configurations and what components show.
 
-A value that is the model's own is asked for as None: it stays the model's when the model changes.
+A value equal to the model's own becomes None in the configuration, so that it follows the model when that changes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from adaflow_core.config import BY_WORDS, EditConfig, ModelProfile, PlanConfig, 
 from adaflow_core.errors import AdaFlowError
 
 TABLE: dict[str, Setting] = settings_of(PlanConfig) | settings_of(EditConfig)
-# The source prompt stands with the video.
+# The source prompt is shown with the video.
 PLAN = tuple(name for name in settings_of(PlanConfig) if name != "source_prompt")
 # Steps are shown as they are within a limit on them.
 EDIT = tuple(name for name in settings_of(EditConfig) if name != "max_steps")
@@ -21,9 +21,10 @@ ALL = (*PLAN, *EDIT)
 # Settings of the edit that change neither its time nor its memory.
 _NOT_FORECAST = {"negative_prompt", "rescale", "structure", "coarse", "outlines", "seed", "variation"}
 FORECAST = tuple(name for name in EDIT if name not in _NOT_FORECAST)  # those that a plan's forecast needs
-RESERVED = ("max_keyframes", "chunk")  # strangers could fill the memory by them: for them these stay automatic
+# Strangers could exhaust the memory with these, so on a public page they stay automatic.
+RESERVED = ("max_keyframes", "chunk")
 LEFT_TO_WORDS = (*BY_WORDS, "coarse")  # shown as automatic, whichever models have a value of their own
-# What fields show at first and with another video, which is no part of a configuration.
+# First values of fields that are no part of a configuration, also shown again with another video.
 FIRST: dict[str, float] = {
     "retake_seed": 1, "retake_variation": 0.3,
     "painted_frame": 0, "box_left": 25, "box_top": 25, "box_right": 75, "box_bottom": 75,
@@ -34,7 +35,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 def named(*names: str) -> Callable[[Handler], Handler]:
-    """A handler whose last parameter is `*shown` takes what these settings show, by these names in the API."""
+    """Give a handler whose last parameter is `*shown` one named parameter per setting, for the page's API."""
 
     def name(handler: Handler) -> Handler:
         own = [p for p in signature(handler).parameters.values() if p.kind is not Parameter.VAR_POSITIONAL]
@@ -46,7 +47,7 @@ def named(*names: str) -> Callable[[Handler], Handler]:
 
 
 def shown_values(names: Sequence[str], profile: ModelProfile, config: Mapping[str, Any] | None = None) -> list[Any]:
-    """What the components show for the values of a configuration, by default for one that asks for nothing."""
+    """Return what the components show for `config`, or for a configuration of defaults."""
     return [shown_value(TABLE[name], profile, (config or {}).get(name, TABLE[name].default)) for name in names]
 
 
@@ -58,7 +59,7 @@ def asked_values(
     if public:
         values |= {name: None for name in RESERVED if name in values}
     if values.get("kv_frames") is not None:
-        values["prune"] = None  # which it stands in place of
+        values["prune"] = None  # `kv_frames` replaces it
     return values
 
 

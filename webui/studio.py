@@ -47,16 +47,16 @@ from webui.kept import Kept, PlanOutline, StoredPlan, files_of
 from webui.limits import LARGEST_SIDE, Limits
 
 M = TypeVar("M", bound=OfPlan)
-# Finished edits and retakes are forgotten by age (`Studio.forget_older_than`), and by what they take.
+# Large, because finished edits and retakes are limited by age (`Studio.forget_older_than`) and by bytes instead.
 _KEEP_EDITS = 512
 
 
 class Studio:
-    """One device, or `gpus` of one kind that work together, its engines (in the precision `dtype`) and its visitors.
+    """The engines, jobs, plans and results of one device, or of `gpus` GPUs of one kind that work together.
 
-    Plans stay on the server; visitors know them by a secret id. `model` is the page's default, `models` are others
-    that visitors may choose. `public`: the visitors are strangers. `runner` runs tasks elsewhere; `device` then only
-    does short work such as checking a prompt.
+    Plans stay on the server; visitors know them by a secret id. `model` is the page's default model, `models` are the
+    others that visitors may choose; `dtype` is their precision. `public`: the visitors are strangers. `runner` runs
+    tasks elsewhere, such as on ZeroGPU; `device` then only does short work such as checking a prompt.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Studio:
     def resolve_model(self, model: str) -> str:
         """`model`, or the page's default for ""; AdaFlowError if visitors may not choose it.
 
-        Where they are no strangers, they may name any, with what is added to it.
+        On a page that is not public, visitors may name any model, with LoRAs, a VAE and embeddings.
         """
         if model and model not in self.models and not self.public:
             self._sources[model] = model
@@ -102,7 +102,7 @@ class Studio:
         return model or self.model
 
     def profile(self, model: str = "") -> ModelProfile:
-        """A model's recommended settings; those of Stable Diffusion for one that is not on this machine yet."""
+        """A model's recommended settings; Stable Diffusion's if the model is not on this machine yet."""
         source = self._sources[self.resolve_model(model)]
         if engine := self.engines.get(source):
             return engine.profile
@@ -110,8 +110,11 @@ class Studio:
         return (folder and ModelProfile.load(folder if folder.is_dir() else folder.parent)) or ModelProfile()
 
     def larger_model(self) -> str | None:
-        """The first model that knows any words, if it is on this machine and there is a GPU for it."""
-        # Where a runner has the GPU, asking for it here would keep it from the processes that are forked.
+        """The first model without a closed vocabulary, if the default model has one and there is a GPU.
+
+        None if there is no such model on this machine.
+        """
+        # With a runner, CUDA must not be touched here: the forked processes could not use it then.
         if self._here and self.profile().vocabulary and torch.cuda.is_available():
             for name in self.models:
                 on_machine = local_folder(ModelParts.parse(self._sources[name]).model) is not None
@@ -131,8 +134,9 @@ class Studio:
     def plan(self, request: Request, before: StoredPlan | None = None, then: Callable[[str], str] | None = None) -> str:
         """Queue planning, and return the job's id. The job's result is the id of the plan, which stays here.
 
-        It is that of the plan `before` where only the forecast is another. `then` is called with it, and queues what
-        follows the planning, whether or not anybody waits for it; what it queues is stopped with the planning.
+        The plan keeps the id of `before` if the two requests differ only in their edit settings, which change the
+        forecast alone. `then` is called with the plan's id when planning is done, even if the tab is closed by then.
+        It queues a job and returns its id; that job is stopped too if the planning was asked to stop.
         """
         if self.public and request.size and min(request.size) > LARGEST_SIDE:
             raise AdaFlowError(f"this page works at up to {LARGEST_SIDE} pixels of the shorter side; take less")
@@ -142,14 +146,14 @@ class Studio:
         def work(report: Report, stop: Stop) -> str:
             try:
                 plan = self._run(task, report, stop)
-            except AdaFlowError as problem:  # visitors know their files by name
+            except AdaFlowError as problem:  # visitors know their files by name, not by path
                 raise AdaFlowError(str(problem).replace(request.video, Path(request.video).name)) from problem
             assert isinstance(plan, Plan)
             same = before is not None and replace(before.request, edit=request.edit) == request
             plan_id = self.kept.store_plan(request, plan, before.id if before and same else None)
             if then is not None:
                 following = then(plan_id)
-                if stop():  # it was asked for before there was anything else to stop
+                if stop():  # the visitor stopped the planning before the following job had an id
                     self.jobs.stop(following)
                     raise Stopped
             return plan_id
@@ -158,7 +162,7 @@ class Studio:
         return self._submit("plan", work, weights=expected.PLANNING, urgent=True, files=files)
 
     def place(self, plan_id: str | None, prompt: str, config: EditConfig) -> str:
-        """Queue the search for where an edit changes the video; returns the job's id. The result is a `FoundPlace`."""
+        """Queue the search for where an edit changes the video, and return the job's id. It makes a `FoundPlace`."""
         stored = self._check_edit(plan_id, prompt)
         request, plan = stored.request, stored.plan
         task = PlaceTask(self._sources[self.resolve_model(request.model)], plan, prompt, config)
@@ -211,11 +215,11 @@ class Studio:
         )
 
     def found_place(self, job_id: str | None, stored: StoredPlan | None) -> FoundPlace | None:
-        """The place that a job has found; None if it has found none, or one of another plan."""
+        """The place that a job has found; None if there is none, or if it belongs to another plan."""
         return self._made_of(FoundPlace, job_id, stored)
 
     def drafts(self, job_id: str | None, stored: StoredPlan | None) -> Drafts | None:
-        """The drafts that a job has made; None if it has made none, or those of another plan."""
+        """The drafts that a job has made; None if there are none, or if they belong to another plan."""
         return self._made_of(Drafts, job_id, stored)
 
     def _made_of(self, kind: type[M], job_id: str | None, stored: StoredPlan | None) -> M | None:
@@ -236,7 +240,7 @@ class Studio:
     ) -> str:
         """Queue an edit of a stored plan, and return the job's id. The job's result is a `FinishedEdit`.
 
-        `job_id`: the id that it shall have; by default a new one.
+        `job_id`: the id to give the job; by default a new one.
         """
         stored = self._check_edit(plan_id, prompts, by_hand)
         if isinstance(prompts, str) and not prompts.strip():
@@ -263,15 +267,15 @@ class Studio:
         return self._submit_edit(lambda plan: task, before, stored, timeline.text, parts, job_id=job_id)
 
     def check_room(self) -> None:
-        """AdaFlowError if no edit of this visitor's would be queued now."""
+        """Raise AdaFlowError if an edit of this visitor would be refused now because of the queue's limits."""
         self.jobs.check_room(False, visitor(self.limits.own))
 
     def refuse_edit(self, job_id: str, problem: AdaFlowError) -> None:
-        """A failed job in the place of an edit that could not be queued while nobody waited for it."""
+        """Add a failed job in place of an edit that could not be queued, so that the visitor is told why later."""
         self.jobs.refuse("edit", problem, job_id)
 
     def finished(self, job_id: str | None) -> FinishedEdit | None:
-        """The edit that a job has made; None of a job that has made none, or is not known any more."""
+        """The edit that a job has made; None if it has made none, or if the job is no longer known."""
         snapshot = self.jobs.snapshot(job_id or "")
         return snapshot.result if snapshot is not None and isinstance(snapshot.result, FinishedEdit) else None
 
@@ -300,7 +304,11 @@ class Studio:
         parent: str = "",
         job_id: str = "",
     ) -> str:
-        """`asked` has the outline of its plan; `stored`: the plan itself, None where it is made again first."""
+        """Queue the task that `task` makes from the plan, and return the job's id.
+
+        asked: the edit as it is remembered for retakes, with a `PlanOutline` in place of its plan. stored: the plan;
+        if None, it is looked up again when the job runs, and planned again if it is no longer kept.
+        """
 
         outline: Any = asked.plan
 
@@ -309,7 +317,7 @@ class Studio:
             asked_for = task(of.plan)
             try:
                 finished = self._run(asked_for, report, stop)
-            except BaseException:  # a process with a GPU that was ended from outside has not tidied up
+            except BaseException:  # a GPU process that was killed could not delete its files itself
                 shutil.rmtree(asked_for.folder, ignore_errors=True)
                 raise
             assert isinstance(finished, FinishedEdit)
@@ -323,7 +331,7 @@ class Studio:
         return self._submit("edit", work, forecast=forecast, files=files, title=title, job_id=job_id)
 
     def _plan_again(self, asked: EditTask, report: Report, stop: Stop) -> StoredPlan:
-        """The plan of a finished edit that is no longer kept; what takes longest of it is in the cache."""
+        """Plan a finished edit's video again, if its plan is no longer kept; the slowest stages are usually cached."""
         outline: Any = asked.plan
         plan = self._run(PlanTask(asked.model, asked.request, self.profile(asked.label).size), report, stop)
         assert isinstance(plan, Plan)
@@ -337,20 +345,21 @@ class Studio:
         return self.folder / secrets.token_urlsafe(12)
 
     def corrected(self, plan: Plan) -> Plan:
-        """The plan with its forecast by what edits have taken since it was made."""
+        """Return the plan with its forecast corrected by the measured times of edits since it was made."""
         return replace(plan, forecast=corrected(plan.forecast, Cache.default()))
 
     def _crop(self, plan: Plan, region: Region | None) -> float:
-        """The share of the frame that is edited, as far as the region was found."""
+        """The share of the frame that is edited; 1 if the region has not been found or has no crop."""
         share = None if region is None else self.kept.find_crop(_crop_key(plan, region))
         return 1.0 if share is None else share
 
     def _check_time(self, parts: Sequence[Forecast], anew: Sequence[Forecast], plan_id: str = "") -> float:
-        """The most seconds that the parts may take; AdaFlowError for what would take too long.
+        """Return the most seconds that a job may need; AdaFlowError if it would exceed the limit of a job.
 
-        That is as if nothing was in the cache (`anew`): by the time that the job runs it may have lost some, and a GPU
-        that is lent for less would be taken away. No job takes more than its limit. A forecast of a plan that no edit
-        has confirmed is made anew when asked again.
+        parts: forecasts with what is in the cache now, which are compared with the limit. anew: forecasts without the
+        cache. Their sum, at most the limit, is returned, because the cache may lose entries before the job runs, and a
+        GPU that is lent for too short a time would be taken away. If the job is refused and no edit has confirmed the
+        plan's forecast yet, the plan is marked so that the next preview measures anew.
         """
         limit, seconds = self.limits.job_seconds, sum(part.total for part in parts)
         if seconds <= limit:
@@ -375,8 +384,8 @@ class Studio:
     def prompt_problems(self, prompt: str, model: str = "", name: str = "prompt") -> list[str]:
         """Sentences on the parts of the prompt called `name` that the model ignores or misreads.
 
-        Nothing is said by a model that is not loaded, as loading is a job of its own; nor while a team of GPUs is at
-        work, as the answer would come after its film.
+        Empty if the model is not loaded, because loading is a job of its own, and while a team of GPUs is busy,
+        because it would answer only after its current edit.
         """
         if not prompt.strip():
             return []
@@ -400,18 +409,18 @@ class Studio:
         return sentences
 
     def forget_older_than(self, seconds: float) -> int:
-        """Drop what visitors have, last used longer ago, and results finished longer ago; returns their number."""
+        """Drop visitors' data last used, and jobs finished, more than `seconds` ago; return how many."""
         return self.kept.forget_older_than(seconds) + self.jobs.forget_older_than(seconds)
 
 
 def check_deliver(deliver: str) -> None:
-    """AdaFlowError for what is no size of a delivery."""
+    """Raise AdaFlowError if `deliver` is not one of `DELIVERIES`."""
     if deliver not in DELIVERIES:
         raise AdaFlowError(f"deliver is {deliver!r}; it must be one of {', '.join(DELIVERIES)}")
 
 
 def _labelled(models: Sequence[str]) -> dict[str, str]:
-    """Models by what strangers see of them: their names, numbered where two have the same, without the folders."""
+    """Map the label that strangers see to each model: its name without folders, numbered if two are equal."""
     found: dict[str, str] = {}
     for model in dict.fromkeys(models):
         parts = ModelParts.parse(model)
@@ -423,26 +432,26 @@ def _labelled(models: Sequence[str]) -> dict[str, str]:
 
 
 def _name(file: str) -> str:
-    """The name of a file or folder of this machine; what the Hub calls so stays."""
+    """The last part of a local path; a Hub id is returned as it is."""
     path = Path(os.path.expanduser(file))
     return path.name if path.is_absolute() or path.exists() else file
 
 
 def _name_added(given: str) -> str:
-    """The same of FILE=VALUE."""
+    """Apply `_name` to the file in FILE=VALUE."""
     file, value = split_value(given)
     return "=".join(filter(None, (_name(file), value)))
 
 
 def _crop_key(plan: Plan, region: Region) -> str:
-    """Of all that decides on the crop of a region."""
+    """A key of everything that a region's crop depends on."""
     return json.dumps([plan.video.digest, plan.model, plan.config.source_prompt, region.as_json()])
 
 
 def _held_bytes(result: object) -> int:
     try:
         return result.held_bytes() if isinstance(result, FinishedEdit) else 0
-    except OSError:  # its folder was cleared by somebody else
+    except OSError:  # its folder was deleted by something else
         return 0
 
 

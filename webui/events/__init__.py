@@ -1,1 +1,1 @@
-"""What the page's events do: a file for what each step of the page shows; `common/` is what they share."""
+"""The event handlers of the page, one file per topic of a step; `common/` holds what they share."""

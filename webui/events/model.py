@@ -1,4 +1,4 @@
-"""Events of the model: its choice, its words and its own settings."""
+"""Events of the model: choose one, put its words into the prompt, show its own settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from webui.views import labels
 
 
 class ModelEvents:
-    """What a visitor does with models; the studio loads them."""
+    """Handles the choice of a model; the studio loads it."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
@@ -29,7 +29,7 @@ class ModelEvents:
     async def choose_model(self, model: str, before: str, begun: Begun) -> AsyncIterator[tuple[Any, ...]]:
         """Load another model and show its own settings; if it cannot be loaded, everything stays as it was.
 
-        One that is still being loaded is left.
+        A model that is still being loaded is abandoned.
         """
         same = *unchanged(ModelShown), *[gr.skip()] * len(ALL)
         leave_load(self.studio.jobs, begun)
@@ -57,17 +57,17 @@ class ModelEvents:
         yield *outputs, *model_shown(self.studio, model), *shown_values(ALL, profile)
 
     def word(self, prompt: str, model: str, word: str | None, kind: str) -> tuple[Any, Any]:
-        """The prompt with a word of a kind in it, and the kind's words with none of them chosen."""
+        """Put a word of this kind into the prompt, and clear the choice among the kind's words."""
         if not word:
             return gr.skip(), gr.skip()
         return with_word(prompt or "", kind, word, dict(self.studio.profile(model).words)), gr.Radio(value=None)
 
     def larger_model(self) -> str:
-        """A model for real footage that this machine can run."""
+        """Return a model for real footage that this machine can run, or the page's own model if there is none."""
         return self.studio.larger_model() or self.studio.model
 
     def own_settings(self, model: str) -> list[Any]:
-        """The model's own values of a plan's settings."""
+        """Return the model's own values of a plan's settings."""
         return shown_values(PLAN, self.studio.profile(model))
 
 
@@ -78,18 +78,18 @@ def is_loading(jobs: Jobs, begun: Begun) -> bool:
 
 
 def leave_load(jobs: Jobs, begun: Begun) -> None:
-    """Another model is wanted: one that is being loaded is not."""
+    """Abandon the model that is being loaded, because another one is wanted."""
     jobs.leave(begun.load)
     begun.load = ""
 
 
 def side_of(profile: ModelProfile, side: int | str = 0) -> gr.Dropdown:
-    """A working size, among those of a model."""
+    """Return the dropdown of a model's working sizes, with `side` chosen."""
     return gr.Dropdown(choices=views.working_sizes(profile.size), value=side, allow_custom_value=True)
 
 
 def model_shown(studio: Studio, model: str) -> ModelShown:
-    """What the page shows of a model, beside its settings."""
+    """Return what the page shows about a model, apart from its settings."""
     profile = studio.profile(model)
     words, known = profile.vocabulary, dict(profile.words)
     return ModelShown(

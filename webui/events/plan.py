@@ -1,4 +1,4 @@
-"""Events of step 2: a plan is made, and looked at."""
+"""Events of step 2: make a plan and look at it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from webui.views import labels
 
 
 class PlanEvents:
-    """Plans stay on the server; a visitor knows them by their id."""
+    """Makes and shows plans, which stay on the server; a visitor refers to a plan by its id."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
@@ -73,27 +73,27 @@ class PlanEvents:
         self, planning: str, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str,
         frames: str, begun: Begun, *shown: Any,
     ) -> str:  # fmt: skip
-        """Begin the planning before something else, in the place of `planning`, the one for what was asked before.
+        """Begin the planning that another action needs first, and stop `planning`, the job of the previous request.
 
-        Returns its job's id, for `follow_planning`; "" where the plan is of these settings.
+        Returns the new job's id, for `follow_planning`; "" if the plan already has these settings.
         """
         previous = self.studio.kept.find_plan(plan_id)
         with refuse_on_error():
             request = await self.asked(video, source_prompt, model, side, frames, begun, shown)
             planned = "" if previous and previous.answers(request) else self.start(request, previous, begun)
-            self.studio.jobs.leave(planning, replaced=True)  # only now: where this one is refused, that goes on
+            self.studio.jobs.leave(planning, replaced=True)  # last: if this request is refused, the old job goes on
             return planned
 
     def start(
         self, request: Request, previous: StoredPlan | None, begun: Begun, then: Callable[[str], str] | None = None
     ) -> str:
-        """Queue a planning that the tab can stop from now on, and return its job's id; `then` as in `Studio.plan`."""
+        """Queue a planning job that the tab can stop, and return its id; `then` as in `Studio.plan`."""
         job_id = self.studio.plan(request, previous, then)
         begun.plans.append(job_id)
         return job_id
 
     async def follow_planning(self, planning: str, plan_id: str | None, begun: Begun) -> AsyncIterator[PreviewOutputs]:
-        """Show the planning that `begin_planning` has begun."""
+        """Follow the planning that `begin_planning` began, and show its plan."""
         async for update in self.show_plan(planning, self.studio.kept.find_plan(plan_id), begun):
             yield update
 
@@ -102,7 +102,7 @@ class PlanEvents:
         self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
         begun: Begun, *shown: Any,
     ) -> AsyncIterator[PreviewOutputs]:  # fmt: skip
-        """Plan again after a slider was moved, also if the plan is not kept any more; nothing before the first one."""
+        """Plan again after a slider was moved, even if the old plan has expired; do nothing before the first plan."""
         if not plan_id:
             yield unchanged(PreviewOutputs)
             return
@@ -114,9 +114,9 @@ class PlanEvents:
         self, plan_id: str | None, video: str | None, source_prompt: str, model: str, side: int | str, frames: str,
         begun: Begun, *shown: Any,
     ) -> str:  # fmt: skip
-        """A sentence where the plan that is shown is not of this video and these settings, or not kept any more.
+        """Say whether the plan shown is out of date: made with another video or other settings, or expired.
 
-        None of what cannot be planned.
+        Returns "" if it is up to date, if these settings cannot be planned, or while a model is being loaded.
         """
         stored = self.studio.kept.find_plan(plan_id)
         if not plan_id or is_loading(self.studio.jobs, begun):
@@ -125,7 +125,7 @@ class PlanEvents:
             return views.notice(["This preview is not kept any more; preview again."])
         before = stored.request
         try:
-            # To look at the file takes a process: it is not for every letter that is typed.
+            # Probing the file starts a process, which is too slow to repeat for every letter typed.
             needed = str(side or "").isdecimal()
             info = await asyncio.to_thread(check_video, self.studio, video) if needed else None
             request = self._request(video or "", source_prompt, model, _size(info, side), frames, shown)
@@ -137,9 +137,10 @@ class PlanEvents:
         self, video: str | None, source_prompt: str, model: str, side: int | str, frames: str, begun: Begun,
         shown: Sequence[Any],
     ) -> Request:  # fmt: skip
-        """What step 1 and these settings, of PLAN and FORECAST, ask for; AdaFlowError where it cannot be planned.
+        """Build the request from step 1 and `shown`, the values of PLAN and FORECAST.
 
-        Nothing can be while a model is being loaded: the settings are those of the model before.
+        Raises AdaFlowError if it cannot be planned. While a model is being loaded nothing can be planned, because the
+        settings on the page are still the previous model's.
         """
         if is_loading(self.studio.jobs, begun):
             raise AdaFlowError("the model is still being loaded; wait until it is, or stop it")
@@ -164,9 +165,9 @@ class PlanEvents:
     async def show_plan(
         self, job_id: str, previous: StoredPlan | None, begun: Begun, what: str = "preview"
     ) -> AsyncIterator[PreviewOutputs]:
-        """The progress of a planning, then its plan in the place of `previous`, which stays where there is no job.
+        """Show the progress of a planning job, then its plan in place of `previous`.
 
-        `what` is said to be stopped where that happens.
+        Without a job `previous` stays. `what` names the job in the message that it was stopped.
         """
         if not job_id:
             stays = previous and _cost_outputs(self.studio.corrected(previous.plan), previous.id)
@@ -193,13 +194,16 @@ class PlanEvents:
             self.studio.kept.forget_plan(previous.id)
 
     def stop_preview(self, begun: Begun) -> Any:
-        """Stop a preview, also one that comes before an edit, and the load of a model."""
+        """Stop all plannings of this tab, including one that precedes an edit, and the loading of a model."""
         return stop_job(self.studio.jobs, *begun.jobs)
 
     def tokens(
         self, plan_id: str | None, number: float, grid: str | None = None, show: str = labels.KEPT
     ) -> TokenOutputs:
-        """What keyframe `number` (from 1) keeps of the others: its picture, theirs, and a sentence."""
+        """Show which tokens keyframe `number` (from 1) keeps of the other keyframes.
+
+        Returns its picture, the pictures of the other keyframes, and a sentence.
+        """
         plan = self._find_plan(plan_id).plan
         q = min(max(int(number), 1), len(plan.layout.keyframes)) - 1
         items, sentence = views.token_items(plan, q, grid, show)
@@ -211,7 +215,7 @@ class PlanEvents:
         )
 
     def frame(self, plan_id: str | None, number: float) -> FrameOutputs:
-        """Frame `number` of the plan (from 0) with its similarity to its keyframe over it."""
+        """Show frame `number` of the plan (from 0) overlaid with its similarity to its keyframe."""
         picture, sentence = views.frame_view(self._find_plan(plan_id).plan, int(number))
         return FrameOutputs(frame_picture=serve_image(picture), frame_sentence=views.line(sentence))
 
@@ -223,7 +227,10 @@ class PlanEvents:
 
 
 def _size(info: VideoInfo | None, side: int | str) -> tuple[int, int] | None:
-    """The working size that `side` asks for, of the video where that is one number; None, for 0: the model's own."""
+    """Return the working size (width, height) that `side` asks for; None for 0, which means the model's own size.
+
+    `side` is a number of pixels for the video's shorter side, or "WIDTHxHEIGHT".
+    """
     if str(side or 0) == "0":
         return None
     wanted = str(side)
@@ -238,13 +245,13 @@ def _serve_items(items: list[views.Item]) -> list[tuple[str, str]]:
 
 
 def _no_plan() -> PreviewOutputs:
-    """Take away a plan that has come after another video."""
+    """Hide a plan whose job finished after the visitor had changed the video."""
     hidden = {"placeholder": gr.HTML(visible=True), "views": gr.Column(visible=False)}
     return unchanged(PreviewOutputs, plan_id="", status="", stale="", facts=None, **hidden)
 
 
 def _cost_outputs(plan: Plan, plan_id: str) -> PreviewOutputs:
-    """Of a plan that is shown already: what its edit takes, which may have changed."""
+    """Update only the cost of the edit, for a plan that is shown already."""
     facts = views.facts(plan, plan_id)
     return unchanged(PreviewOutputs, plan_id=plan_id, status="", stale="", facts=facts, cost=views.cost(plan))
 

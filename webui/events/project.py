@@ -1,4 +1,4 @@
-"""Projects: what a project file holds is put on the page."""
+"""Events of projects: open a project file and show what it holds on the page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from webui.views import labels
 
 
 class ProjectEvents:
-    """`clips` are the bundled examples, which a project may name."""
+    """Opens projects; `clips` are the bundled examples, which a project may name as its video."""
 
     def __init__(self, studio: Studio, clips: list[dict[str, str]]) -> None:
         self.studio, self.clips = studio, clips
@@ -42,9 +42,9 @@ class ProjectEvents:
         begun: Begun | None = None,
         region_job_id: str = "",
     ) -> list[Any]:
-        """Show what a project file holds. Its video is the one on the page, or an example.
+        """Show what a project file holds. Its video must be the one on the page, or an example.
 
-        The plan before goes with the prompt before, so that nothing makes this prompt of that plan.
+        The previous plan is cleared together with the previous prompt, so that the new prompt is never used with it.
         """
         with refuse_on_error():
             file = Path(path)
@@ -82,7 +82,7 @@ class ProjectEvents:
         return [*outputs, *model_shown(self.studio, model), *shown_values(ALL, profile, settings)]
 
     def _model_of(self, file: Path) -> str:
-        """The project's model; where that is a file or folder, the one that is called so here."""
+        """Return the project's model; if it is a file or folder, the model with the same name on this server."""
         named = project_model(file)
         if not is_path(named):
             return named
@@ -104,13 +104,13 @@ class ProjectEvents:
 
 
 def _frames(project: Project) -> range:
-    """The frames of its video that a project edits."""
+    """Return the frames of its video that a project edits."""
     frames = range(probe(project.video).frames)
     return frames[parse_range(project.frames)] if project.frames else frames
 
 
 def _with_gaps(project: Project, frames: int) -> Rows:
-    """The project's ranges, and rows without a prompt for what lies between them."""
+    """Return the project's ranges as rows, with rows without a prompt for the frames between and after them."""
     rows: Rows = []
     end = 0
     for part in project.timeline.ranges:

@@ -1,4 +1,4 @@
-"""Prompts of ranges of frames: a row for each shot, to split and to merge."""
+"""Events of prompts for ranges of frames: one row per shot, which can be split and merged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from webui.studio import Studio
 
 
 class RangeEvents:
-    """The rows of prompts; `common/rows.py` says what they are of."""
+    """Makes and changes the rows of prompts; `common/rows.py` describes which frames they refer to."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
@@ -25,9 +25,9 @@ class RangeEvents:
     def shots(
         self, plan_id: str | None, rows: Rows, version: float, rows_of: dict[str, Any], takes: Any, prompt: str = ""
     ) -> RowsOutputs:
-        """A row for each shot of the plan; of rows that are there every frame keeps its prompt.
+        """Make a row for each shot of the plan; frames that already have a row keep its prompt.
 
-        While none has a prompt, all get `prompt`.
+        If no row has a prompt, all get `prompt`.
         """
         stored = self.studio.kept.find_plan(plan_id)
         if stored is None:
@@ -40,16 +40,16 @@ class RangeEvents:
     def fit_shots(
         self, plan_id: str | None, rows: Rows, version: float, rows_of: dict[str, Any], takes: Any
     ) -> RowsOutputs:
-        """The rows, if there are any, and takes for another plan, whose pictures the rows show."""
+        """Fit the rows, if there are any, and the takes to another plan."""
         fitted = self.shots(plan_id, rows, version, rows_of, takes)
         if not rows:
             fitted = unchanged(RowsOutputs, rows_of=fitted.rows_of, takes=fitted.takes)
-        # What is right already is not sent again: by the time that it comes it may be typed over, or taken away.
+        # Unchanged values are not sent again, because the visitor may have changed them by the time they arrive.
         same = {name: gr.skip() for name, was in (("prompts", rows), ("takes", takes)) if getattr(fitted, name) == was}
         return fitted._replace(**same)
 
     def split(self, frames: tuple[int, int], rows: Rows, frame: float | None, version: float) -> RowsOutputs:
-        """The row of `frames` in two, the second beginning at `frame`; nothing where that row is gone."""
+        """Split the row of `frames` in two, the second beginning at `frame`; do nothing if that row is gone."""
         number = _number_of(rows, frames)
         if number is None:
             return unchanged(RowsOutputs)
@@ -60,7 +60,10 @@ class RangeEvents:
         return _rows([*rows[:number], *parts, *rows[number + 1 :]], version)
 
     def merge(self, frames: tuple[int, int], rows: Rows, version: float) -> RowsOutputs:
-        """The row of `frames` and the next as one, under the first one's prompt; nothing where one of them is gone."""
+        """Merge the row of `frames` with the next one; do nothing if either is gone.
+
+        The merged row has the first row's prompt, or the second's if the first is empty.
+        """
         number = _number_of(rows, frames)
         if number is None or number + 1 == len(rows):
             return unchanged(RowsOutputs)
@@ -69,7 +72,7 @@ class RangeEvents:
         return _rows([*rows[:number], whole, *rows[number + 2 :]], version)
 
     def row_pictures(self, plan_id: str | None, row: dict[str, Any]) -> tuple[str, str]:
-        """First, middle and last frame of a row as one picture, and what the row covers."""
+        """Return the first, middle and last frame of a row as one picture, and a text on the frames it covers."""
         stored = self.studio.kept.find_plan(plan_id)
         first, end = row["frames"]
         words = f"Frames {first} to {end - 1}"
@@ -81,10 +84,10 @@ class RangeEvents:
 
 
 def _number_of(rows: Rows, frames: tuple[int, int]) -> int | None:
-    """Which of the rows, from 0, is that of `frames`."""
+    """Return the index of the row of `frames`; None if there is none."""
     return next((number for number, row in enumerate(rows or []) if tuple(row["frames"]) == frames), None)
 
 
 def _rows(rows: Rows, version: float) -> RowsOutputs:
-    """Other rows for the same frames."""
+    """Return outputs with changed rows for the same frames."""
     return unchanged(RowsOutputs, prompts=rows, prompts_version=version + 1)

@@ -1,4 +1,4 @@
-"""Events of what is edited by hand: masks painted on frames, and keyframes given back (`common/over.py`)."""
+"""Events of manual edits: masks painted on frames, and keyframes given back as pictures (`common/over.py`)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ class RegionEvents:
     def load_frame(
         self, plan_id: str | None, over: OverState, over_id: str, painted_frame: float
     ) -> tuple[dict[str, Any], tuple[int, str]]:
-        """A frame to paint on, with the region as it is now; and which one of which frames (a digest) it is."""
+        """Return a frame to paint on with the current region drawn in, and its (number, digest of the plan's frames).
+
+        The digest lets `use_strokes` refuse strokes that were painted on a frame of another range or size.
+        """
         stored, over = self._known(plan_id, over, over_id)
         frame = self._frame(stored, painted_frame)
         picture, inside = np.asarray(stored.plan.video.frames[frame]), self._inside(stored, over, frame)
@@ -52,7 +55,7 @@ class RegionEvents:
     async def find_words(
         self, plan_id: str | None, over: OverState, over_id: str, region_words: str, feather: float
     ) -> AsyncIterator[OverOutputs]:
-        """The region of what words of the source prompt name, found in the video; what was painted goes."""
+        """Find the region that words of the source prompt name; it replaces painted masks."""
         stored, over = self._known(plan_id, over, over_id)
         words = (region_words or "").strip()
         if not words:
@@ -63,7 +66,7 @@ class RegionEvents:
     async def set_feather(
         self, plan_id: str | None, over: OverState, over_id: str, feather: float
     ) -> AsyncIterator[OverOutputs]:
-        """The region, if there is one, with another feather."""
+        """Change the feather of the region, if there is a region."""
         over = self._held(over, over_id)
         if not plan_id or not region_of(over.region):
             yield unchanged(OverOutputs)
@@ -82,7 +85,10 @@ class RegionEvents:
         strokes: str,
         feather: float,
     ) -> AsyncIterator[OverOutputs]:
-        """The region with what was painted on the frame that was `loaded`, carried to all and shown over the video."""
+        """Add the strokes painted on the `loaded` frame to the region, or remove them from it, and propagate it.
+
+        The region is propagated to all frames and shown over the video.
+        """
         stored, over = self._known(plan_id, over, over_id)
         painted = _painted(canvas, stored.plan.video.frames.shape[1:3])
         frame, digest = loaded or (0, "")
@@ -104,7 +110,10 @@ class RegionEvents:
         strokes: str,
         feather: float,
     ) -> AsyncIterator[OverOutputs]:
-        """The same with a box, its sides in percent of the frame's width and height: for who does not paint."""
+        """Add a box to the region, or remove it, and propagate the region: an alternative to painting.
+
+        The sides are in percent of the frame's width and height.
+        """
         stored, over = self._known(plan_id, over, over_id)
         sides = box_left, box_top, box_right, box_bottom
         painted = _boxed(sides, stored.plan.video.frames.shape[1:3])
@@ -120,7 +129,7 @@ class RegionEvents:
         strokes: str,
         feather: float,
     ) -> AsyncIterator[OverOutputs]:
-        """`painted` [H, W] is added to the region or taken away from it, and the region carried to all frames."""
+        """Add `painted` [H, W] to the region or remove it, and propagate the region to all frames."""
         frame = self._frame(stored, painted_frame)
         masks = over.region.masks
         if frame not in masks and self._is_searched(over):
@@ -131,7 +140,10 @@ class RegionEvents:
             yield outputs
 
     async def show_over(self, plan_id: str | None, over: OverState, over_id: str) -> AsyncIterator[OverOutputs]:
-        """After a plan: what a project or a tab that was reloaded brought; what is of other frames goes aside."""
+        """Show, after planning, the region and keyframes that a project or a reloaded tab brought.
+
+        Those that belong to other frames than the plan's are put aside.
+        """
         stored = self.studio.kept.find_plan(plan_id)
         over = self._held(over, over_id) if stored is not None else over
         if stored is None or over.is_empty:
@@ -156,7 +168,7 @@ class RegionEvents:
                 yield outputs
 
     async def _carry(self, stored: StoredPlan, over: OverState, **asked: Any) -> AsyncIterator[OverOutputs]:
-        """The region in all frames, with what is `asked` of it; found anew where the job that found it is gone."""
+        """Update the region with `asked` and show it in all frames; search again if no known job found this region."""
         wanted = replace(over.region, **asked)
         region = region_of(wanted)
         assert region is not None
@@ -165,7 +177,7 @@ class RegionEvents:
             with refuse_on_error():
                 job_id = self.studio.region(stored.id, region)
             self._leave_search(over)
-            # Kept as it begins: what is painted and given back while it searches begins from it.
+            # Stored when the search begins, so that strokes and keyframes given back meanwhile build on it.
             search = Search(job_id, words_found_in(stored, wanted), before=over.region.search.before or over.region)
             begun = self._kept(replace(over, region=replace(wanted, search=search)), region_job_id=job_id)
             yield begun
@@ -179,8 +191,11 @@ class RegionEvents:
                 yield outputs
 
     async def _search(self, stored: StoredPlan, over: OverState) -> AsyncIterator[OverOutputs]:
-        """The progress of the search for `over`'s region. One that finds nothing leaves the region as it was, and shows
-        what that is, unless something else was asked for meanwhile."""
+        """Show the progress of the search for `over`'s region.
+
+        If the search ends without a result, the previous region is restored and shown, unless another region was asked
+        for meanwhile.
+        """
         job_id, snapshot = over.region.search.job, None
         async for snapshot in follow(self.studio.jobs, job_id):
             if not snapshot.finished:
@@ -191,7 +206,7 @@ class RegionEvents:
         before = latest.region.search.before
         assert before is not None
         shown = await self._shown_as(stored, before)
-        if shown and latest.region.words != before.words:  # what was typed can be corrected
+        if shown and latest.region.words != before.words:  # keep the typed words, so that they can be corrected
             del shown["region_words"]
         latest = self._still_asked(over)
         if latest is None:
@@ -202,7 +217,7 @@ class RegionEvents:
         raise not_done(ended, "region")
 
     async def _shown_as(self, stored: StoredPlan, asked: RegionState) -> dict[str, Any]:
-        """How the page shows the region that is asked for, also one that is not found in all frames; {} for none."""
+        """Return the outputs, by name, that show the region, even if it is not found in all frames yet; {} for none."""
         if region_of(asked) is None:
             return {}
         frames = ", ".join(map(str, sorted(asked.masks)))
@@ -220,7 +235,7 @@ class RegionEvents:
         return shown | {"region_line": line, "region_gallery": gallery}
 
     async def _region_shown(self, stored: StoredPlan, over: OverState) -> AsyncIterator[OverOutputs]:
-        """A region that was found, unless something else was asked for meanwhile."""
+        """Show a region that was found, unless another one was asked for meanwhile."""
         region = await self._shown_as(stored, over.region)
         latest = self._still_asked(over)
         if latest is None:
@@ -234,7 +249,10 @@ class RegionEvents:
             yield outputs
 
     def of_video(self, over: OverState, video: str | None) -> OverOutputs:
-        """There is another video, or the same one again, after a reload or with a project."""
+        """Clear the region and keyframes by hand if the video changed.
+
+        They stay if it is the same file again, as after a reload or when a project is opened.
+        """
         if video and not Path(video).is_file():  # an address
             raise refusal("this page keeps no videos from elsewhere; upload the file itself")
         if over.file and video and content_digest(Path(video)) == over.file:
@@ -242,11 +260,11 @@ class RegionEvents:
         return self._nothing(OverState(id=over.id))
 
     def keep_opened(self, over: OverState) -> OverOutputs:
-        """What a project that was opened holds, or nothing of one that holds none, is what a reload will find."""
+        """Remember what an opened project brought, or that it brought nothing, so that a reload restores the same."""
         return self._kept(over)
 
     def no_region(self, over: OverState, over_id: str) -> OverOutputs:
-        """The whole picture again."""
+        """Remove the region, so that the whole picture is edited again."""
         over = self._held(over, over_id)
         self._leave_search(over)
         opened = over.opened and replace(over.opened, region=None)
@@ -258,7 +276,7 @@ class RegionEvents:
         )
 
     def keyframes(self, plan_id: str | None) -> Any:
-        """The plan's keyframes to choose from."""
+        """Offer the plan's keyframes as choices."""
         stored = self.studio.kept.find_plan(plan_id)
         choices = [int(k) for k in stored.plan.segments.keyframes] if stored else []
         named = [(stored.plan.video.stamp(k), k) for k in choices] if stored else []
@@ -272,7 +290,7 @@ class RegionEvents:
     def keyframe_file(
         self, plan_id: str | None, keyframe: int | None, keyframe_of: str, drafted: str
     ) -> tuple[str | None, str]:
-        """A file of a keyframe, and what it is of: the first of the drafts, or the source where there is none."""
+        """Return a keyframe's picture file and its origin: the first draft, or the source if there is no draft."""
         stored = self.studio.kept.find_plan(plan_id)
         if stored is None or keyframe is None:
             return None, labels.THE_SOURCE
@@ -288,7 +306,7 @@ class RegionEvents:
     def give_back(
         self, plan_id: str | None, over: OverState, over_id: str, keyframe: int | None, give_back: str | None
     ) -> OverOutputs:
-        """A keyframe as it was changed elsewhere."""
+        """Use a keyframe that was changed in another program."""
         stored, over = self._known(plan_id, over, over_id)
         with refuse_on_error():
             if keyframe is None or not give_back:
@@ -298,14 +316,14 @@ class RegionEvents:
         return self._hand_shown(stored, over)
 
     def take_back(self, over: OverState, over_id: str) -> OverOutputs:
-        """No keyframe by hand."""
+        """Remove all keyframes by hand."""
         over = self._held(over, over_id)
         opened = over.opened and replace(over.opened, by_hand=None)
         kept = replace(without_aside(over, pictures={}), pictures={}, opened=opened)
         return self._kept(kept, hand_line="", hand_gallery=gr.Gallery([], visible=False))
 
     def _nothing(self, over: OverState, said: str = "") -> OverOutputs:
-        """Nothing is painted and nothing given back, and `said` says why."""
+        """Show no region and no keyframes by hand; `said` is the reason that the page shows."""
         hidden = gr.Gallery([], visible=False)
         return self._kept(
             over, region_job_id="", region_progress="", region_line=views.line(said), region_gallery=hidden,
@@ -319,7 +337,7 @@ class RegionEvents:
         return self._kept(over, hand_line=line, hand_gallery=gr.Gallery(items, visible=bool(rows)))
 
     def _kept(self, over: OverState, **shown: Any) -> OverOutputs:
-        """Outputs of what was painted and given back, which a reload will find."""
+        """Store `over` unless it is empty, so that a reload finds it, and return it with the outputs in `shown`."""
         over = over if over.is_empty else self.studio.kept.keep_over(over)
         return unchanged(OverOutputs, over=over, over_id=over.id, **shown)
 
@@ -328,7 +346,7 @@ class RegionEvents:
             return held(self.studio, over, over_id)
 
     def _known(self, plan_id: str | None, over: OverState, over_id: str) -> tuple[StoredPlan, OverState]:
-        """The plan, and what was painted and given back for its frames."""
+        """Return the plan, and the region and keyframes by hand that belong to its frames."""
         stored = self.studio.kept.find_plan(plan_id)
         if stored is None:
             raise refusal("there is no plan yet; preview the keyframes first")
@@ -336,8 +354,10 @@ class RegionEvents:
             return stored, of_plan(stored, held(self.studio, over, over_id))
 
     def _still_asked(self, over: OverState) -> OverState | None:
-        """What there is by now, with what was done since `over` was kept; None where another region, or the whole
-        picture, was asked for meanwhile, so that the search for `over`'s region is of no use any more."""
+        """Return the latest stored state, or None if another region or the whole picture was asked for meanwhile.
+
+        In the latter case the search for `over`'s region is of no use any more.
+        """
         latest = self.studio.kept.find_over(over.id) or over
         return latest if latest.region.search.job == over.region.search.job else None
 
@@ -346,19 +366,19 @@ class RegionEvents:
         return snapshot is not None and not snapshot.finished
 
     def _leave_search(self, over: OverState) -> None:
-        """Something else is asked for: a search that still runs ends without a word."""
+        """Stop a search that still runs, without a message, because another region was asked for."""
         if self._is_searched(over):
             self.studio.jobs.leave(over.region.search.job)
 
     def _found(self, stored: StoredPlan, asked: RegionState) -> RegionMask | None:
-        """The region in all frames, where its search found just what is asked for and its job is known."""
+        """Return the region in all frames if its job is still known and found exactly what is asked for, else None."""
         region, mask = region_of(asked), self._carried(asked)
         if region is None or mask is None or asked.search.found_in != words_found_in(stored, asked):
             return None
         return mask if mask.asked == region.as_json() else None
 
     def _carried(self, asked: RegionState) -> RegionMask | None:
-        """What its last search found, while its job is known: perhaps before the region was changed."""
+        """Return what the last search found while its job is known; the region may have changed since."""
         snapshot = self.studio.jobs.snapshot(asked.search.job)
         return snapshot.result if snapshot is not None and isinstance(snapshot.result, RegionMask) else None
 
@@ -369,7 +389,7 @@ class RegionEvents:
         return int(number or 0)
 
     def _inside(self, stored: StoredPlan, over: OverState, frame: int) -> np.ndarray:
-        """[H, W] the region in a frame: as it was painted there, else as it was carried there."""
+        """Return the region in a frame, [H, W] bool: as painted there, else as propagated there."""
         if frame in over.region.masks:
             return np.asarray(over.region.masks[frame])
         if region_of(over.region) and (mask := self._carried(over.region)):
@@ -378,14 +398,14 @@ class RegionEvents:
 
 
 def _crop_line(plan: Plan, mask: RegionMask) -> str:
-    """What passes through the model where that is not all of the frames, and the time that it takes."""
+    """Return a sentence on the crop that passes through the model and its time; "" if whole frames pass through it."""
     if mask.window is None:
         return ""
     return f" {crop_line(mask)} That takes about {views.duration(of_crop(plan.forecast, mask.window.share).total)}."
 
 
 def _painted(canvas: dict[str, Any] | None, size: tuple[int, ...]) -> np.ndarray:
-    """[H, W] where something was painted."""
+    """Return where something was painted, [H, W] bool."""
     layers = [np.asarray(layer) for layer in (canvas or {}).get("layers") or []]
     painted = np.zeros(size, bool)
     for layer in layers:
@@ -398,7 +418,7 @@ def _painted(canvas: dict[str, Any] | None, size: tuple[int, ...]) -> np.ndarray
 
 
 def _boxed(sides: tuple[float | None, ...], size: tuple[int, ...]) -> np.ndarray:
-    """[H, W] the inside of a box, its left, top, right and bottom in percent of the frame."""
+    """Return the inside of a box, [H, W] bool; `sides` are left, top, right and bottom in percent of the frame."""
     height, width = size
     given = [side for side in sides if side is not None and 0 <= side <= 100]
     if len(given) < 4:

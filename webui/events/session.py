@@ -1,4 +1,4 @@
-"""What a tab had before a reload."""
+"""Events after a reload: restore what the tab had."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from webui.jobs.queue import Begun
 from webui.settings import ALL
 from webui.studio import Studio
 
-# By what name a tab remembers a job that runs: beside "plan", "drafted" and "placed", which stay where it fails.
+# Names under which a tab remembers running jobs. Finished ones are kept apart ("plan", "drafted" and "placed"), so that
+# they stay if a running job fails.
 RUNNING = ("planning", "drafting", "placing")
-# What a tab remembers of a plan.
+# The settings that a tab remembers.
 SETTINGS = ("model", "side", "frames", "prompting", "prompts", "rows_of", "crossfade", "takes", "deliver", *ALL)
-# Stands before their values: those that an older page has kept may be of others, or in another order.
+# Stored before the settings' values: an older version of the page may have stored other settings or another order.
 SETTINGS_KEY = hashlib.sha256(" ".join(SETTINGS).encode()).hexdigest()[:16]
 
 
 class SessionEvents:
-    """What comes back with a reload: jobs and plans are on the server, known by their ids."""
+    """Restores a tab after a reload; jobs and plans are on the server, and the tab remembers their ids."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio
 
     def restore(self, session: str, expected: list[str], begun: Begun) -> tuple[Any, ...]:
-        """What this tab had: `RestoredOutputs`, then what is shown of its model, then its settings.
+        """Restore this tab: returns the fields of `RestoredOutputs`, then of `ModelShown`, then the settings.
 
-        The session comes from the browser: of the server's files it names only what it has ids of.
+        `session` is JSON from the browser; it refers to files on the server only by secret ids.
         """
         kept = json.loads(session or "{}")
         jobs = {name: self.studio.jobs.snapshot(kept.get(name) or "") for name in RUNNING}
@@ -58,7 +59,7 @@ class SessionEvents:
             prompt=kept.get("prompt") or gr.skip(),
             job_id=kept.get("job") or self._newest(kept.get("edits") or []),
             shown_job=kept.get("shown") or "",
-            # What was tried since may have come to nothing.
+            # A job that was started later may have failed; then the one finished before is restored.
             drafted=done["drafting"].id if "drafting" in done else kept.get("drafted") or "",
             placed=done["placing"].id if "placing" in done else kept.get("placed") or "",
             plan_id=stored.id if stored else "",
@@ -68,14 +69,15 @@ class SessionEvents:
         return *restored, *self._restored(kept.get("settings") or [], bool(stored or video))
 
     def _newest(self, edits: list[Any]) -> str:
-        """Of a browser's edits, newest first, the first that runs or is done."""
+        """Return the newest of a browser's edits that is neither stopped nor failed; `edits` has the newest first."""
         jobs = (self.studio.jobs.snapshot(str(job_id)) for job_id in edits)
         return next((job.id for job in jobs if job is not None and job.state not in ("stopped", "failed")), "")
 
     def _restored(self, settings: list[Any], of_video: bool) -> list[Any]:
-        """What the page shows of a tab's model, and the tab's settings; those of its video unless that is gone.
+        """Return what the page shows of the tab's model, then the tab's settings.
 
-        Those of an older page are left as they are.
+        Without `of_video` the settings that belong to a video are not restored. Settings of an older version of the
+        page are ignored.
         """
         same = [*unchanged(ModelShown), *[gr.skip()] * len(SETTINGS)]
         if settings[:1] != [SETTINGS_KEY]:

@@ -1,4 +1,4 @@
-"""Events that look into a plan: a point's matches, a column over time, its files; and keyframes set by hand."""
+"""Events of the timeline: a point's matches, a pixel column over time, zoom, plan files, keyframes set by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from webui.served_images import serve_image
 from webui.studio import Studio
 from webui.views.labels import ADD, AUTOMATIC, MOVE
 
-LEAST = 16  # frames that are shown
+LEAST = 16  # frames that the plots show at the largest zoom
 Window = tuple[int, int] | None  # first and end of the frames that are shown; None: all
 
 
@@ -34,19 +34,22 @@ class TimelineEvents:
         self.studio = studio
 
     def matches(self, plan_id: str | None, number: float, x: float, y: float) -> MatchOutputs:
-        """Where the point (x, y), in pixels, of frame `number` (from 0) finds its matches in the keyframes."""
+        """Show the matches in the keyframes of the point (x, y), in pixels, of frame `number` (from 0)."""
         items, sentence = views.match_items(self._find(plan_id).plan, int(number), x, y)
         served = [(serve_image(picture), caption) for picture, caption in items]
         return MatchOutputs(matches=gr.Gallery(served, visible=bool(items)), match_sentence=views.line(sentence))
 
     def column(self, plan_id: str | None, column: float, window: Window = None) -> str:
-        """A pixel column (from 0) of every frame, side by side."""
+        """Show one pixel column (from 0) of every frame in `window`, side by side."""
         plan = self._find(plan_id).plan
         column = min(max(int(column), 0), plan.video.size[0] - 1)
         return serve_image(plots.time_slice(plan, column, frames=_frames(window)), "png")
 
     def zoom(self, plan_id: str | None, frame: float, zoom: float, column: float, job_id: str) -> ZoomOutputs:
-        """Both plots of a part of the frames, a `zoom`-th of them around `frame`; after an edit with its residual."""
+        """Draw both plots for 1/`zoom` of the frames around `frame`.
+
+        The timeline includes the residual of the edit `job_id` if that edit is of the same video and keyframes.
+        """
         plan = self._find(plan_id).plan
         window = window_around(len(plan.video), int(frame), zoom)
         edit = self.studio.finished(job_id)
@@ -58,27 +61,28 @@ class TimelineEvents:
     def keep_in_view(
         self, plan_id: str | None, frame: float, zoom: float, column: float, job_id: str, window: Window
     ) -> ZoomOutputs:
-        """As `zoom`, where the frame lies outside of what is shown."""
+        """Do the same as `zoom` if `frame` lies outside `window`, else nothing."""
         if not window or window[0] <= frame < window[1]:
             return unchanged(ZoomOutputs)
         return self.zoom(plan_id, frame, zoom, column, job_id)
 
     def find_clicked_frame(self, plan_id: str | None, window: Window, event: gr.SelectData) -> int:
-        """The frame under a click on the timeline or the slice."""
+        """Return the frame under a click on the timeline or the time slice."""
         axis = plots.TimeAxis.of(self._find(plan_id).plan, plots.WIDTH, _frames(window))
         return axis.frame_at(event.index[0])
 
     async def plan_file(self, plan_id: str | None, kind: str = "json") -> str:
-        """The plan as a file: "json", or "npz" with its masks, scores and curves as arrays."""
+        """Write the plan to a file: "json", or "npz" with its masks, scores and curves as arrays."""
         stored = self._find(plan_id)
         if kind not in ("json", "npz"):
             raise refusal('a plan is given as "json" or as "npz"')
         return str(await asyncio.to_thread(_write, stored, kind))
 
     def by_hand(self, plan_id: str | None, number: float, action: str, keyframes_at: str = "") -> str:
-        """The keyframes after an action (one of `HAND`) on frame `number`, for the setting `keyframes_at`.
+        """Apply an action (one of `HAND`) to frame `number` and return the new value of the setting `keyframes_at`.
 
-        What is set there already may be planned only now, so it counts more than the plan's keyframes.
+        The action starts from the keyframes in `keyframes_at` if there are any, because the plan with them may still
+        be in the making; else from the plan's keyframes.
         """
         plan = self._find(plan_id).plan
         with refuse_on_error():
@@ -93,14 +97,14 @@ class TimelineEvents:
 
 
 def window_around(frames: int, frame: int, zoom: float) -> tuple[int, int]:
-    """First and end of a `zoom`-th of the frames around one of them, at least `LEAST`."""
+    """Return the first frame and the end of a window of 1/`zoom` of the frames, at least `LEAST`, around `frame`."""
     length = min(frames, max(LEAST, round(frames / max(1.0, zoom))))
     first = min(max(0, frame - length // 2), frames - length)
     return first, first + length
 
 
 def most_zoom(frames: int) -> int:
-    """By how much a video's plots can be zoomed."""
+    """Return the largest zoom of a video's plots, at least 2."""
     return max(2, frames // LEAST)
 
 
@@ -109,15 +113,15 @@ def _frames(window: Window) -> slice | None:
 
 
 def _follow_the_same(first: Plan, second: Plan) -> bool:
-    """Whether the residuals of two plans can be compared."""
+    """Whether two plans have the same video and keyframes, so that their residuals can be compared."""
     same = first.video.digest == second.video.digest
     return same and np.array_equal(first.segments.keyframes, second.segments.keyframes)
 
 
 def set_by_hand(keyframes: Sequence[int], cuts: np.ndarray, frame: int, action: str) -> str:
-    """These keyframes with `action` done at `frame`, for `keyframes_at`; "" where they are to be chosen.
+    """Return `keyframes` after `action` at `frame`, as text for `keyframes_at`; "" to choose them automatically.
 
-    `cuts`: the first frames of all shots but the first.
+    `cuts` are the first frames of all shots except the first shot.
     """
     keyframes = list(keyframes)
     if action == AUTOMATIC:
@@ -143,8 +147,8 @@ def set_by_hand(keyframes: Sequence[int], cuts: np.ndarray, frame: int, action: 
 
 
 def _write(stored: StoredPlan, kind: str) -> Path:
-    """The file, under a name that says which video it is of; deleted by age, as uploads are."""
-    # Not by the plan's id, which is a secret: the file's address may be handed on.
+    """Write the plan's file, named after its video; it is deleted by age like uploads."""
+    # The folder is not named by the plan's id, which is secret, because the file's address may be shared.
     folder = Path(get_upload_folder()) / "plans" / secrets.token_urlsafe(12)
     folder.mkdir(parents=True)
     path = folder / f"{file_name(Path(stored.request.video).stem, 'plan')}.{kind}"

@@ -1,4 +1,4 @@
-"""Events of step 1's video: an example, an upload, what is said of it, and what goes with the one before."""
+"""Events of step 1's video: choose an example, upload, trim, describe, and clear what belonged to the old video."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from webui.settings import FIRST
 from webui.studio import Studio
 from webui.views import labels
 
-# What a project brings with its video.
+# Outputs that an opened project sets itself, so they are not cleared when its video replaces the old one.
 OF_PROJECT = ("frames", "keyframes_at", "prompting", "prompts", "rows_of", "takes", "project_line")
 
 
 class VideoEvents:
-    """`clips` are the bundled examples."""
+    """Handles the choice of a video; `clips` are the bundled examples."""
 
     def __init__(self, studio: Studio, clips: list[dict[str, str]]) -> None:
         self.studio, self.clips = studio, clips
-        # Reading a whole file takes long: in the event loop's own threads it would keep others' progress waiting.
+        # Reading a whole file is slow; in the event loop's own threads it would delay other visitors' progress.
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="adaflow-reading")
 
     async def describe(self, video: str | None, described: list[str | None]) -> AsyncIterator[str]:
-        """One line on the video; then, when all of it was read once, what is wrong with it.
+        """Describe the video in one line; then, once the whole file has been read, add what is wrong with it.
 
-        `described` holds the video that is shown, by which one that was shown before says nothing any more.
+        `described` holds the video that is shown now, so that the description of an earlier one is dropped.
         """
         described[:] = [video]
         yield ""
@@ -60,8 +60,10 @@ class VideoEvents:
                 yield line + views.notice(read.notes)
 
     def playable(self, video: str | None, described: list[str | None]) -> Any:
-        """A small copy of a video that browsers cannot play; nothing for one that they can, nor for one that is no
-        longer shown."""
+        """Show a small copy of a video that browsers cannot play, and hide the copy otherwise.
+
+        Nothing changes if `video` is no longer the one shown (`described`).
+        """
         described[:] = [video]
         copy = None
         if video:
@@ -71,7 +73,7 @@ class VideoEvents:
         return gr.Video(copy, visible=copy is not None) if described == [video] else gr.skip()
 
     def keep_video(self, video: str | None) -> str:
-        """An id by which this browser finds the video again after a reload."""
+        """Return an id by which this browser finds the video again after a reload; "" if there is no video."""
         if not video:
             return ""
         if not Path(video).is_file():  # an address
@@ -79,7 +81,7 @@ class VideoEvents:
         return self.studio.kept.keep_video(video)
 
     def another_video(self, begun: Begun, region_job_id: str, watched: Watched) -> VideoOutputs:
-        """Take away what belongs to the video before; an edit that runs goes on aside."""
+        """Clear what belongs to the previous video; a running edit goes on in the background (aside)."""
         leave_video(self.studio.jobs, begun, region_job_id)
         watched.put_aside()
         return unchanged(
@@ -116,9 +118,9 @@ class VideoEvents:
         )
 
     def another_plan(self, begun: Begun, region_job_id: str, watched: Watched) -> VideoOutputs:
-        """As `another_video`, but frames, keyframes, prompts and takes are those of a project that was opened.
+        """Do the same as `another_video`, but keep the frames, keyframes, prompts and takes of an opened project.
 
-        So is the model: one that is being loaded is no longer wanted.
+        The project has set the model too, so a model that is still being loaded is no longer wanted.
         """
         leave_load(self.studio.jobs, begun)
         kept = dict.fromkeys(OF_PROJECT, gr.skip())
@@ -129,7 +131,7 @@ class VideoEvents:
         self, expected: list[str], begun: Begun, region_job_id: str, watched: Watched,
         chosen: gr.SelectData,
     ) -> VideoOutputs:  # fmt: skip
-        """As `another_video`; and a bundled clip's video, source prompt and prompt."""
+        """Do the same as `another_video`, and set the chosen clip's video, source prompt and prompt."""
         clip = self.clips[chosen.index]
         expected.append(clip["file"])
         cleared = self.another_video(begun, region_job_id, watched)
@@ -138,9 +140,10 @@ class VideoEvents:
     def uploaded(
         self, video: str | None, expected: list[str], begun: Begun, region_job_id: str, watched: Watched
     ) -> VideoOutputs:
-        """As `another_video`, for an upload, or None where the video was taken away, with which its prompts go.
+        """Do the same as `another_video` for an uploaded video, or for None if the video was removed.
 
-        With an upload they stay: they may have been typed while it was on its way, or come back with a reload.
+        Removing the video clears its prompts. An upload keeps them, because they may have been typed during the
+        upload, or restored by a reload.
         """
         if video and not Path(video).is_file():
             raise refusal("the video is not there any more; choose it again")
@@ -150,8 +153,11 @@ class VideoEvents:
         return cleared._replace(examples=gr.Gallery(selected_index=None), **prompts)
 
     def check_trimmed(self, video: str | None, expected: list[str]) -> None:
-        """Refuses a video that the player's scissors have not made: one that the page itself shows (`expected`, of
-        which it is taken out), or none."""
+        """Refuse a video change that was not made by trimming in the player.
+
+        Changes that the page made itself are listed in `expected`; the one found is removed from the list. A missing
+        video is refused too.
+        """
         own = next((path for path in expected if is_same_video(path, video)), None)
         if own is not None:
             expected.remove(own)
@@ -159,13 +165,13 @@ class VideoEvents:
             raise refusal("the video was not trimmed", visible=False)
 
     def trimmed(self, begun: Begun, region_job_id: str, watched: Watched) -> VideoOutputs:
-        """As `another_video`, for what the player's scissors have made of one: the prompts are of that too."""
+        """Do the same as `another_video` for a trimmed video, whose prompts stay valid."""
         cleared = self.another_video(begun, region_job_id, watched)
         return cleared._replace(examples=gr.Gallery(selected_index=None), prompt_problems=gr.skip())
 
 
 def is_same_video(one: str, other: str | None) -> bool:
-    """Whether two files are the same video: Gradio shows a copy of one that is no upload, under the same name."""
+    """Whether two paths are the same video; Gradio shows a file that is no upload as a copy with the same name."""
     if one == other or not other:
         return one == other
     path, copy = Path(one), Path(other)
@@ -174,7 +180,7 @@ def is_same_video(one: str, other: str | None) -> bool:
 
 
 def check_video(studio: Studio, video: str | None) -> VideoInfo:
-    """What is in a video that a visitor has given; AdaFlowError where it is gone, or may not be edited here."""
+    """Probe a visitor's video; AdaFlowError if it is missing, has been deleted, or may not be edited here."""
     if not video:
         raise AdaFlowError("there is no video yet; upload one or choose an example")
     if not Path(video).is_file():

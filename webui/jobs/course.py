@@ -1,4 +1,7 @@
-"""How far a job is, and what is left of it: a stage that has begun at its pace, those to come as they were forecast."""
+"""The finished share and remaining time of a job.
+
+A running stage is extrapolated from its own pace; the stages to come take what was forecast for them.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,17 @@ from adaflow_core.progress import Progress
 class Course:
     """The stages of a job, each with its last report.
 
-    parts: what the job does one after another, such as drafts; of each the seconds of its stages, in the order in which
-    they come. A report says of which part it is. weights: of a job whose seconds are not known, about how its stages
-    share its time.
+    parts: what the job does one after another, such as drafts; for each, stage -> forecast seconds in running order. A
+    report names its part. weights: stage -> approximate share of the time, for a job whose seconds are not known.
     """
 
     def __init__(self, parts: Sequence[Mapping[str, float]] = (), weights: Mapping[str, float] | None = None) -> None:
         self.progress: Progress | None = None
         self._parts = [dict(part) for part in parts] if any(sum(part.values()) for part in parts) else []
         self._weights = dict(weights or {})
-        self._part = 0  # the one that runs
-        self._begun: dict[str, Progress] = {}  # of its stages
-        self._furthest = -1  # the place of the last of them; one before it that has not begun was in the cache
+        self._part = 0  # index of the running part
+        self._begun: dict[str, Progress] = {}  # stage of the running part -> its last report
+        self._furthest = -1  # index of the latest stage begun; an earlier one that has not begun was in the cache
         self._since = 0.0  # when a stage began last
         self._share = 0.0
 
@@ -45,14 +47,14 @@ class Course:
         return to_come + sum(self._left(progress) for progress in begun)
 
     def share(self, elapsed: float) -> float:
-        """How much of the job is done after so many seconds, from 0 to 1; it never becomes less."""
+        """Return the finished share of the job, 0 to 1, after `elapsed` seconds; it never decreases."""
         left = self.remaining()
         share = self._weighed() if left is None else elapsed / max(elapsed + left, 1e-6)
         self._share = max(self._share, share)
         return self._share
 
     def _turn_to(self, part: int) -> None:
-        """A later part has begun: those before it are over, or were in the cache."""
+        """Go on to `part` if it is later than the running one; the parts before it are done or were in the cache."""
         last = len(self._parts) - 1
         part = last if part < 0 else min(part, last)
         if part > self._part:
@@ -64,7 +66,7 @@ class Course:
         return stages.index(stage) if stage in stages else -1
 
     def _left(self, progress: Progress) -> float:
-        """Seconds left of a stage that has begun."""
+        """Seconds left in a stage that has begun."""
         if progress.done >= progress.total:
             return 0.0
         if progress.remaining is not None:
@@ -73,7 +75,7 @@ class Course:
         return max(0.0, predicted - (time.monotonic() - self._since))
 
     def _weighed(self) -> float:
-        """The share by the weights of the stages: what has not begun was in the cache where a later one gets on."""
+        """The finished share by weights; a stage that was skipped for a later one counts as done (it was cached)."""
         shares = {stage: min(p.done / max(p.total, 1), 1.0) for stage, p in self._begun.items()}
         stages = list(self._weights)
         furthest = max((place for place, stage in enumerate(stages) if shares.get(stage)), default=0)

@@ -19,7 +19,7 @@ _MOST_LOADED = 2  # the page's own model and one that a visitor chose
 class Engines:
     """The most recently used engines, each on `gpus` GPUs, in the precision `dtype`.
 
-    `public`: with its checkpoint's safety checker, if any.
+    `public`: load each checkpoint's safety checker as well, if it has one.
     """
 
     def __init__(self, device: str, public: bool = False, gpus: int = 1, dtype: str = "auto") -> None:
@@ -40,7 +40,7 @@ class Engines:
             report(Progress("load", 0, 1, 0.0))
         with self._loading:
             if model not in self._loaded:
-                # Imported here: the page starts without waiting for it.
+                # Imported here so that the page does not wait for it to start.
                 from webui.jobs.safety import load_safety_checker
 
                 if len(self._loaded) >= _MOST_LOADED:
@@ -51,7 +51,7 @@ class Engines:
             return self._loaded[model]
 
     def _make_room(self) -> None:
-        """Give the memory of the models that were used longest ago back before the next one is loaded."""
+        """Free the least recently used models before the next one is loaded."""
         import torch
 
         while len(self._loaded) >= _MOST_LOADED:

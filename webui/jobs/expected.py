@@ -1,7 +1,7 @@
-"""How long what is asked for takes, by the forecast of its plan, which is of an edit of the whole film.
+"""Forecasts of the time of edits, retakes, drafts and searches, scaled from the plan's forecast for the whole film.
 
-Each forecast is of one of the parts that come one after another; one that is in the cache takes no time, unless
-`kept` is False: until the job runs, the cache may lose it.
+`of_edit` and `of_drafts` return a forecast for each part of the job, in running order; the other jobs have one part. A
+part that is in the cache takes no time, unless `kept` is False: the cache may lose it before the job runs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from adaflow_core.picture.region import Region
 from adaflow_core.storage.cache import Cache
 from adaflow_core.types import Forecast, Plan
 
-# About how a planning shares its time among its stages, and loading a model among its own.
+# Approximate relative times of the stages of planning, and of loading a model.
 PLANNING = {
     "decode": 1.0, "encode": 2.0, "features": 3.0, "cuts": 0.5, "similarity": 1.0, "refine": 1.0, "borders": 0.5,
     "residual": 0.5, "match": 1.0, "slim": 0.5, "measure": 3.0,
 }  # fmt: skip
 LOADING = {"download": 20.0, "load": 1.0}
-_OF_EACH_DRAFT = ("edit", "decode frames")  # all else is in the cache after the first of several
+_OF_EACH_DRAFT = ("edit", "decode frames")  # after the first of several drafts, all other stages are in the cache
 
 
 def of_edit(
@@ -41,13 +41,15 @@ def of_edit(
     *,
     kept: bool = True,
 ) -> list[Forecast]:
-    """Of the stretches of a timeline, in frames of the plan, and of the takes over them; `crop`: the share of the frame
-    that is edited. AdaFlowError where a take is of frames that the plan does not have."""
+    """Forecast each stretch of a timeline (in frames of the plan), then each take over them.
+
+    `crop`: the share of the frame that is edited. AdaFlowError if a take has frames that the plan does not have.
+    """
     T = len(plan.video)
     parts = stretches(timeline, plan.segments.cuts, T)
     found = [plan.forecast.times(crop * (part.end - part.start) / T) for part in parts]
     found += [of_retake(plan, take["frames"], crop) for take in takes]
-    # An edit of all frames is made each time.
+    # An edit of all frames with one prompt is never cached.
     if not kept or (timeline.one_prompt(plan.video) is not None and not takes):
         return found
     keys, cache = part_keys(plan, parts, config, takes, asked_over(region, by_hand)), Cache.default()
@@ -55,7 +57,10 @@ def of_edit(
 
 
 def of_retake(plan: Plan, frames: tuple[int, int], crop: float = 1.0) -> Forecast:
-    """Of a stretch, with the keyframes around it that pass through the model as well; AdaFlowError where it is none."""
+    """Forecast a retake of `frames`, with the held keyframes around them, which pass through the model too.
+
+    AdaFlowError if the frames are not within the video.
+    """
     start, end = stretch_frames(plan, frames)
     held = len(surroundings(plan.segments, start, end)[3])
     around = held / len(plan.segments.keyframes)
@@ -74,7 +79,7 @@ def of_drafts(
     *,
     kept: bool = True,
 ) -> list[Forecast]:
-    """Of drafts with these settings."""
+    """Forecast a draft for each of `configs`."""
     whole, cache, found = plan.forecast.times(crop), Cache.default(), list[Forecast]()
     first = replace(whole, seconds=whole.of_keyframes)
     later = replace(whole, seconds={stage: first.seconds.get(stage, 0.0) for stage in _OF_EACH_DRAFT})
@@ -90,12 +95,12 @@ def _kept(part: Forecast) -> Forecast:
 
 
 def to_the_end(parts: Sequence[Forecast], plan: Plan) -> list[Forecast]:
-    """The parts of an edit of the plan, with what comes after the last: scoring and writing."""
+    """Return the parts of an edit with the time of scoring and writing added to the last one."""
     last = parts[-1]
     return [*parts[:-1], replace(last, seconds=last.seconds | after_edit(plan, Cache.default()))]
 
 
 def of_place(plan: Plan) -> Forecast:
-    """Of the search for where an edit changes the film."""
+    """Forecast the search for where an edit changes the film."""
     stages = [stage for stage in ("flow", "place") if stage in plan.forecast.seconds]
     return replace(plan.forecast, seconds={stage: plan.forecast.seconds[stage] for stage in stages})

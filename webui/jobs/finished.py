@@ -50,30 +50,30 @@ class FinishedEdit:
     fps: float
     video: str  # the name of the file that was edited
     prompt: str
-    settings: str  # those that are not the model's own, as flags, and what was made again last
+    settings: str  # those that differ from the model's own, as flags, and the last retake
     scores: Scores
     command: str  # repeats the edit in a shell
     reused: bool  # the inversion came from the cache
     edited: int  # frames that the model edited; the others were carried
     warnings: tuple[str, ...]
-    # The `EditTask` that a retake goes on from, a `PlanOutline` in the place of its plan, which takes up to 150 MB; it
+    # The `EditTask` that a retake starts from, with a `PlanOutline` in place of its plan, which takes up to 150 MB. It
     # stays in the page's process.
     asked: Any = None
-    parent: str = ""  # the job of the take before
-    stretch: tuple[int, int] | None = None  # first and end of the frames that were made again last
+    parent: str = ""  # the job of the edit that this one is a retake of
+    stretch: tuple[int, int] | None = None  # first frame and end of the last retake
 
     def held_bytes(self) -> int:
-        """What its files take, and its frames where no folder shows their file. `before` belongs to the cache."""
+        """Bytes of its files, and of `after` if it is in no file any more. `before` belongs to the cache."""
         name = getattr(self.after, "filename", None)
         apart = 0 if name and Path(name).is_file() else self.after.nbytes
         return apart + sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
 
     def seconds(self, frame: int) -> float:
-        """When a frame of the edit begins; after the last one, when that ends."""
+        """Seconds at which a frame of the edit begins; the number of frames gives the end of the last one."""
         return frame / self.fps if self.asked is None else self.asked.plan.video.seconds_in(frame)
 
     def result(self, plan: Plan) -> EditResult:
-        """What the engine gave."""
+        """Rebuild the engine's result from the files, on the given plan."""
         report = json.loads(self.report.read_text(encoding="utf-8"))
         return EditResult.of(plan.video, self.after, report, self.warnings)
 
@@ -89,7 +89,7 @@ def write_finished(
     monitor: Monitor,
     *,
     public: bool,
-    whole: bool = True,  # the command repeats the edit; else only the project does
+    whole: bool = True,  # whether the command alone repeats the edit; otherwise it needs the project
     deliver: str = "source",
     over: tuple[Region | None, ByHand | None] = (None, None),
 ) -> FinishedEdit:
@@ -97,7 +97,7 @@ def write_finished(
     video, files = plan.video, _files(folder, project.video.stem, prompt)
     settings, stretch = _settings(command, project.takes)
     with _made(folder):
-        # The source as a result that changed nothing.
+        # The source is written as an edit that changed nothing.
         EditResult.of(video, video.frames, {}, ()).save(files["source"], monitor=monitor)
         metadata = {"comment": _MADE_BY_AI} if public else None
         delivered = replace(result, state=None).save(files["edit"], metadata, monitor)
@@ -106,7 +106,7 @@ def write_finished(
         lost = _save(with_over(project, *over, folder), files["project"])
         if lost:
             result = replace(result, warnings=(*result.warnings, lost))
-        elif not whole or any(over):  # what was painted or given back is in the project alone
+        elif not whole or any(over):  # regions and keyframes by hand are only in the project
             command = _project_command(project, files["project"], deliver, command)
         report = result.report | {"model": project.model, "scores": asdict(scores), "command": command}
         files["report"].parent.mkdir()
@@ -136,7 +136,7 @@ def write_finished(
 
 
 def _files(folder: Path, clip: str, prompt: str) -> dict[str, Path]:
-    """Each in a subfolder of its own: whoever was given the address of one file cannot tell another one's by it."""
+    """Paths of the files, each in its own secret subfolder, so that one file's address does not reveal another's."""
     name = file_name(clip, prompt)
     names = {
         "source": f"{file_name(clip, 'source')}.mp4",
@@ -150,7 +150,7 @@ def _files(folder: Path, clip: str, prompt: str) -> dict[str, Path]:
 
 
 def _save(project: Project, path: Path) -> str:
-    """Write the project; returns what is said where it cannot be written, as for more pictures than it may hold."""
+    """Write the project; return a warning if it cannot be written, such as for too many pictures, else ""."""
     try:
         project.save(path, name=project.video.name)
     except AdaFlowError as problem:
@@ -160,7 +160,7 @@ def _save(project: Project, path: Path) -> str:
 
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """A new folder, deleted with its files where writing them fails or is stopped."""
+    """Make `folder`, and delete it with its files if the body fails or is stopped."""
     folder.mkdir(parents=True)
     try:
         yield
@@ -170,7 +170,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 def _on_disk(path: Path, frames: np.ndarray) -> np.ndarray:
-    """The frames as a memory map, at `path` if they are in memory: they are kept for as long as the files are."""
+    """Return the frames as a memory map, written to `path` if they are in memory, as they are kept for long."""
     if isinstance(frames, np.memmap):
         return frames
     path.parent.mkdir()
@@ -181,7 +181,7 @@ def _on_disk(path: Path, frames: np.ndarray) -> np.ndarray:
 def _deliver(
     path: Path, edit: Path, result: EditResult, video: Video, metadata: dict[str, str] | None, monitor: Monitor
 ) -> tuple[EditResult, Path]:
-    """Write the edit at its source's size, if that is larger than what was edited; where it cannot be, a warning."""
+    """Write the edit at its source's size if that is larger than the working size; on failure, add a warning."""
     try:
         if source_size(video) is None:
             return result, edit
@@ -194,16 +194,16 @@ def _deliver(
 
 
 def _project_command(project: Project, file: Path, deliver: str, command: str) -> str:
-    """The line for a shell that edits as the project says; what it does not hold is taken from `command`."""
+    """Return the shell command that repeats the project; the precision, which it lacks, is taken from `command`."""
     precision = [word for word in shlex.split(command) if word.startswith("--dtype=")]
     words = ["python", "-m", "adaflow_core", "edit", project.video.name, f"--project={file.name}", *precision]
     return shlex.join(words if deliver == "source" else [*words, f"--deliver={deliver}"])
 
 
 def file_name(*parts: str) -> str:
-    """The name of a download from what a visitor typed: letters of any language and digits, not too long."""
+    """Make a file name for a download from typed text: letters of any language and digits, at most 100 bytes a part."""
     words = (re.sub(r"[\W_]+", "-", part).strip("-").encode()[:_LONGEST] for part in parts)
-    # What is left of a character that was cut in two is dropped.
+    # `errors="ignore"` drops a character that the cut left incomplete.
     return "-".join(word.decode(errors="ignore").strip("-") or "video" for word in words)
 
 
@@ -212,9 +212,9 @@ def without_previews(report: Report) -> Report:
 
 
 def blacken_unsafe(checker: SafetyChecker, frames: np.ndarray, monitor: Monitor) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Frames [T, H, W, 3] with those black that the checker flags, and the warnings about them.
+    """Return frames [T, H, W, 3] with those that the checker flags in black, and warnings about them.
 
-    `frames` stay as they are: they may be a read-only memory map.
+    `frames` is not changed, as it may be a read-only memory map.
     """
     unsafe = checker.unsafe(frames, monitor)
     if not unsafe.any():
@@ -225,9 +225,9 @@ def blacken_unsafe(checker: SafetyChecker, frames: np.ndarray, monitor: Monitor)
 
 
 def _settings(command: str, takes: Sequence[dict[str, Any]]) -> tuple[str, tuple[int, int] | None]:
-    """What is said of an edit's settings, and the stretch that was made again last.
+    """Describe an edit's settings for the page, and return the frames of its last retake.
 
-    Said are the flags of its command but for its prompts, which are shown beside them.
+    The description has the flags of the command except prompts, which are shown beside it, and the project's file.
     """
     flags = [word for word in shlex.split(command) if word.startswith("--")]
     said = " ".join(flag for flag in flags if not flag.startswith(("--prompt", "--source-prompt", "--project")))

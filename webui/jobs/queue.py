@@ -53,10 +53,10 @@ class Snapshot:
     stopping: bool
     problem: str  # why it failed, in a sentence for the visitor
     result: Any  # what the work returned; None before it is done
-    loads: bool = False  # what runs before it loads a model: no visitor's job
+    loads: bool = False  # the running job loads a model, so it is no visitor's job
     left: bool = False  # nobody wants its result any more
-    replaced: bool = False  # by another job, whose progress is shown in the place of its own
-    title: str = ""  # what it makes, for a visitor who looks at something else by now
+    replaced: bool = False  # by another job, whose progress is shown instead
+    title: str = ""  # what it makes, shown when the page has moved on to something else
 
     @property
     def finished(self) -> bool:
@@ -71,7 +71,7 @@ class _Job:
     course: Course
     urgent: bool
     files: frozenset[Path]
-    context: Context  # of the event that submitted it: ZeroGPU reads from it whose quota is used
+    context: Context  # of the submitting event: ZeroGPU reads from it whose quota to charge
     title: str = ""
     visitor: Mapping[str, float] = field(default_factory=dict)
     left: bool = False
@@ -99,12 +99,12 @@ class _Job:
 
 
 class Jobs:
-    """The jobs of one device: run one at a time, their results kept for a while.
+    """The jobs of one device: they run one at a time, and their results are kept for a while.
 
-    keep: how many finished jobs of a kind are remembered; keep_of: the same for the kinds that it names. keep_bytes:
-    what their results may take in all, each as `bytes_of` says when it is made; the last one is kept whatever it takes.
-    `discard` is called with the result of each that ended before. waiting: how many jobs may wait. seconds: how long
-    each may run.
+    keep: how many finished jobs of each kind are remembered. keep_of: kind -> number, in place of `keep`. keep_bytes:
+    the most bytes that all results may take together, as `bytes_of` counts each when it is made; the newest one is
+    kept even if it alone takes more. discard: called with the result of each job that is forgotten. waiting: how many
+    jobs may wait. seconds: how long each job may run.
     """
 
     def __init__(
@@ -141,9 +141,9 @@ class Jobs:
         """Queue `work`, and return the job's secret id, which gives access to it: `job_id`, or by default a new one.
 
         Urgent jobs run before other waiting ones; they do not interrupt a running one. `files` are kept until the job
-        has finished. `forecast` and `weights` are a `Course`'s. `visitor`: the names of who asks, each with how many
-        unfinished jobs it may have, urgent and other ones counted apart. AdaFlowError if that are more, or if too many
-        jobs wait.
+        has finished. `forecast` and `weights` are passed to `Course`. `visitor`: the names by which the visitor is
+        known, each with how many unfinished jobs it may have; urgent jobs are counted apart from others. AdaFlowError
+        if one of the names has that many already, or if too many jobs wait.
         """
         job = _Job(
             job_id or new_id(), kind, work, Course(forecast, weights), urgent, frozenset(files), copy_context(), title,
@@ -160,12 +160,12 @@ class Jobs:
         return job.id
 
     def check_room(self, urgent: bool, visitor: Mapping[str, float]) -> None:
-        """AdaFlowError if such a job of this visitor would be refused now."""
+        """Raise AdaFlowError if `submit` would refuse such a job of this visitor now."""
         with self._lock:
             self._check_room(urgent, visitor)
 
     def refuse(self, kind: str, problem: AdaFlowError, job_id: str) -> None:
-        """A job that has failed with this problem, without waiting for anything: whoever knows its id is told why."""
+        """Add a job that has already failed with `problem`, so that whoever knows its id is told why."""
         job = _Job(job_id, kind, _no_work, Course(), False, frozenset(), Context())
         job.state, job.problem, job.ended = "failed", without_folders(str(problem)), time.monotonic()
         with self._lock:
@@ -184,15 +184,17 @@ class Jobs:
             return True
 
     def leave(self, job_id: str, replaced: bool = False) -> None:
-        """Stop a job that was for what a visitor no longer looks at, or that is `replaced` by another one; one that has
-        just finished is marked as well."""
+        """Stop a job whose result nobody wants any more, or that is `replaced` by another one.
+
+        A job that has already finished is marked as left as well.
+        """
         with self._lock:
             if job := self._jobs.get(job_id):
                 job.left, job.replaced = True, replaced
         self.stop(job_id)
 
     def snapshot(self, job_id: str) -> Snapshot | None:
-        """The job as it is now; None if there is no such job, or no longer."""
+        """The job as it is now; None if it does not exist or has been forgotten."""
         with self._lock:
             job = self._jobs.get(job_id)
             if job is None:
@@ -227,7 +229,7 @@ class Jobs:
             return {path for job in self._jobs.values() if not job.finished for path in job.files}
 
     def held_bytes(self) -> int:
-        """What the results that are kept take."""
+        """Bytes of all results that are kept."""
         with self._lock:
             return sum(job.held for job in self._jobs.values())
 
@@ -236,7 +238,7 @@ class Jobs:
         return self._worker is None or self._worker.is_alive()
 
     def forget_older_than(self, seconds: float) -> int:
-        """Forget jobs that finished longer ago, and discard their results; returns their number."""
+        """Forget jobs that finished more than `seconds` ago, discard their results, and return how many."""
         with self._lock:
             oldest = time.monotonic() - seconds
             forgotten = [self._jobs.pop(job.id) for job in self._finished() if job.ended < oldest]
@@ -244,7 +246,7 @@ class Jobs:
         return len(forgotten)
 
     def _check_room(self, urgent: bool, visitor: Mapping[str, float]) -> int:
-        """How many jobs wait; AdaFlowError if these are too many, or who asks for one has as many as may be."""
+        """Return how many jobs wait; AdaFlowError if the queue is full or the visitor has too many jobs."""
         alike = [each for each in self._jobs.values() if each.urgent == urgent and not each.ends]
         own = Counter(name for each in alike for name in each.visitor)
         most = max((own[name] for name, allowed in visitor.items() if own[name] >= allowed), default=0)
@@ -263,9 +265,9 @@ class Jobs:
         return [job for job in self._jobs.values() if job.finished]
 
     def _too_many(self) -> list[_Job]:
-        """Of each kind the finished jobs over its number, and those whose results take too much, the oldest first.
+        """Return the finished jobs to forget: the oldest over the number of their kind, then the oldest over the bytes.
 
-        Jobs without a result are counted apart: stopping many edits forgets nobody's finished one.
+        Jobs without a result are counted apart, so that stopping many edits does not push out a finished one.
         """
         alike: defaultdict[tuple[str, bool], list[_Job]] = defaultdict(list)
         ended = sorted(self._finished(), key=lambda job: job.ended)
@@ -308,7 +310,7 @@ class Jobs:
             self._discard_results(forgotten)
 
     def _work(self, job: _Job) -> tuple[State, Any, str]:
-        """Do the job's work; returns its state, result and problem."""
+        """Do the job's work, and return its state, result and problem."""
 
         def report(progress: Progress) -> None:
             with self._lock:
@@ -348,50 +350,50 @@ class Jobs:
 
 @dataclass
 class Watched:
-    """The edits that a tab has watched, by their jobs.
+    """The job ids of the edits that a tab has begun to watch.
 
-    It is one object for a tab, and changed in place: a handler that watches an edit sees that the tab has turned to
-    something else meanwhile.
+    Each tab has one such object, which is changed in place, so that a handler that is watching an edit notices when
+    the tab turns to something else.
     """
 
-    here: list[str] = field(default_factory=list)  # what comes of them is shown
-    aside: list[str] = field(default_factory=list)  # they go on, and their results are among the edits so far
+    here: list[str] = field(default_factory=list)  # their progress and results are shown
+    aside: list[str] = field(default_factory=list)  # they go on, and their results join the list of edits so far
 
     def put_aside(self) -> None:
         self.aside, self.here = [*self.aside, *self.here], []
 
     def turn_to(self, job_id: str) -> None:
-        """What comes of this one is shown; the others go on aside."""
+        """Show this job's progress and result; the others go on aside."""
         self.put_aside()
         self.here, self.aside = [job_id], [other for other in self.aside if other != job_id]
 
 
 @dataclass
 class Begun:
-    """What a tab has begun and follows, by its jobs: plannings, of which several may run, the load of a model, and
-    drafts and a search, of which the last ones are followed.
+    """The job ids of what a tab has begun and follows, apart from edits.
 
-    As `Watched` it is one object for a tab, and changed in place: what stops them knows of all.
+    Several plannings may be followed at once; of model loads, drafts and searches only the last one is. As `Watched`,
+    it is one object per tab and changed in place, so that the handler that stops the jobs knows all of them.
     """
 
     plans: list[str] = field(default_factory=list)
-    load: str = ""  # of the model that was chosen last
+    load: str = ""  # the load of the model that was chosen last
     draft: str = ""
     place: str = ""
 
     @property
     def jobs(self) -> tuple[str, ...]:
-        """Those of step 2."""
+        """The jobs of step 2 of the page."""
         return (*self.plans, self.load)
 
     @property
     def of_video(self) -> tuple[str, ...]:
-        """Those that end with the video."""
+        """The jobs to stop when the video is replaced or removed."""
         return (*self.plans, self.draft, self.place)
 
 
 def new_id() -> str:
-    """A secret id, by which a job can be known before it is submitted."""
+    """Return a new secret id; a job may be given it before it is submitted."""
     return secrets.token_urlsafe(16)
 
 

@@ -51,7 +51,7 @@ def load_safety_checker(model: str, device: str = "auto", monitor: Monitor | Non
     """
     model = ModelParts.parse(model).model
     folder = local_folder(model) or hub_folder(model, parts=SAFETY, monitor=monitor)
-    if folder.is_file():  # of weights alone
+    if folder.is_file():  # a file of weights alone, without a safety checker
         return None
     try:
         with quiet():
@@ -69,9 +69,9 @@ def load_safety_checker(model: str, device: str = "auto", monitor: Monitor | Non
 
 
 def _read(folder: Path, model: str) -> tuple[Any, Any]:
-    """The checker and what prepares pictures for it; AdaFlowError if its weights are not all there and numbers.
+    """Load the checker and its image processor; AdaFlowError if weights are missing or not finite.
 
-    With the library's own values for what is missing it would block nothing.
+    The library would fill in missing weights itself, and the checker would then block nothing.
     """
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
     from transformers import CLIPImageProcessor
@@ -88,7 +88,7 @@ def _read(folder: Path, model: str) -> tuple[Any, Any]:
         output_loading_info=True,
         local_files_only=True,
     )
-    # Tensors that it does not know are of no consequence.
+    # Unexpected tensors in the file do no harm, so only missing ones are checked.
     check_names("safety checker", f"model {model!r}", found["missing_keys"], ())
     check_finite(checker, "safety checker", f"model {model!r}")
     return checker, CLIPImageProcessor.from_pretrained(str(folder / "feature_extractor"), local_files_only=True)

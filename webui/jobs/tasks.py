@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class OfPlan:
-    """Something that was made of a plan and a prompt, and is right for this plan alone."""
+    """A result that was made from a plan and a prompt, and is valid for this plan only."""
 
     video: str  # digest of the plan's frames
     config: PlanConfig
@@ -65,7 +65,7 @@ class FoundPlace(OfPlan):
 
 @dataclass(frozen=True)
 class Drafts(OfPlan):
-    """Drafts beside each other, with their labels and settings."""
+    """Drafts to compare, each with its label and settings."""
 
     made: tuple[tuple[str, EditConfig, Draft], ...]
 
@@ -190,10 +190,10 @@ class EditTask:
     timeline: Timeline  # in frames of the plan
     config: EditConfig
     folder: Path  # created for the files
-    takes: tuple[dict[str, Any], ...] = ()  # that are made again over it, as a report has them
+    takes: tuple[dict[str, Any], ...] = ()  # retakes to apply after it, in the report's format
     region: Region | None = None
     by_hand: ByHand | None = None
-    deliver: str = "source"  # the size of what is written
+    deliver: str = "source"  # the size to write; one of `adaflow_core.config.DELIVERIES`
     expected: float = field(kw_only=True)  # seconds, by the forecast
 
     @property
@@ -216,8 +216,8 @@ class EditTask:
 class RetakeTask:
     """Makes a stretch of a finished edit again; the result is a `FinishedEdit`."""
 
-    before: EditTask  # what was asked for
-    result: EditResult  # what came of it
+    before: EditTask  # the edit that it changes
+    result: EditResult  # the result of that edit
     frames: tuple[int, int]
     prompt: str | None  # None: as before
     config: EditConfig
@@ -239,12 +239,12 @@ class RetakeTask:
 
 
 def _with_spare(expected: float) -> float:
-    """Forecasts leave out loading and checking, and a job that is cut short loses everything."""
+    """Add a margin: forecasts leave out loading and checking, and a job that is cut short loses everything."""
     return 30.0 + 1.5 * expected
 
 
 def _over(task: DraftTask | EditTask) -> dict[str, Any]:
-    """What a task asks for over the picture."""
+    """The engine's arguments for a task's region and keyframes by hand."""
     return {"region": task.region, "by_hand": task.by_hand}
 
 
@@ -255,7 +255,7 @@ def _finish(
     report: Report,
     stop: Stop,
 ) -> FinishedEdit:
-    """Make the edit, look at it, and write its files."""
+    """Make the edit, check it for unsafe frames, score it, and write its files."""
     engine, checker = engines.load(asked.model, report, stop)
     # With a safety checker there are no previews: they would show frames that were not checked yet.
     result = edit(engine, without_previews(report) if checker else report, stop)

@@ -9,14 +9,14 @@ from gradio.context import LocalContext
 
 # The address of a client of the tools for language models, which has no session.
 client_address: ContextVar[str] = ContextVar("client_address", default="")
-_AT_AN_ADDRESS = 3  # tabs' worth of jobs: it may be that of a household or an office
+_AT_AN_ADDRESS = 3  # times a tab's jobs: a household or an office may share an address
 
 
 def visitor(own: float) -> dict[str, float]:
-    """The names of the visitor whose event this is, each with how many unfinished jobs it may have, by a tab's `own`.
+    """Return the names of the current event's visitor, each with how many unfinished jobs it may have.
 
-    A tab is known by its session, and by its address unless that is a proxy's or of the local network. Of what the
-    server does by itself there are none.
+    `own` is the number for one tab. A tab is known by its session, and also by its address if that is public: a proxy
+    or the local network would stand for many visitors. Empty for what the server does by itself.
     """
     request = LocalContext.request.get(None)
     if request is None:

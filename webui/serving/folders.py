@@ -1,7 +1,7 @@
 """Folders that last as long as the program: for uploads, results, and what strangers' videos leave in a cache.
 
-A program that is killed cannot delete its own; the next one that starts does. Whose program still runs is told by a
-lock in the folder, which the system releases with the process.
+A program that is killed cannot delete its own folder; the next one that starts does. A lock in the folder, which the
+system releases with the process, shows whether its program still runs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _FRESH = 60.0  # seconds in which a lock that was just made may not be held yet
 
 @contextmanager
 def own_folder(parent: Path) -> Iterator[Path]:
-    """A new folder in `parent`, deleted in the end; those of killed programs are deleted first.
+    """Make a folder in `parent` and delete it at the end; folders of killed programs are deleted first.
 
-    What else lies in `parent` stays. Raises OSError where no folder can be made.
+    Anything else in `parent` stays. Raises OSError if no folder can be made.
     """
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent)

@@ -1,4 +1,4 @@
-"""The server: Gradio with a health check, and without what this page does not use."""
+"""The server: Gradio with a health check, and without the routes that this page does not use."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def serve(
 ) -> Server:
     """Start serving the page of `studio`, and return.
 
-    uploads: the folder that Gradio keeps files in (`$GRADIO_TEMP_DIR`); results in it are served from where they lie.
+    uploads: the folder that Gradio keeps files in (`$GRADIO_TEMP_DIR`); results in it are served without a copy.
     password: the user and password to log in with. mcp: also serve tools for language models, at /mcp. OSError if the
     address is taken or not this machine's.
     """
     uploads.mkdir(parents=True, exist_ok=True)
     blocks = build(studio)
-    tabs = Counter[str]()  # that are open, by their sessions
+    tabs = Counter[str]()  # session -> open connections
     middleware, lifespan = [Middleware(_Refusals), Middleware(Heartbeats, tabs=tabs)], {}
     if mcp:
         from webui.serving.tools import build_tools  # needs a package that is not always there
@@ -113,7 +113,7 @@ def _health_check(studio: Studio) -> Callable[[Request], Any]:
 
 
 class _Tools:
-    """Hands what is under /mcp to the tools; the page's routes would take it."""
+    """Passes requests under /mcp to the tools before the page's routes can take them."""
 
     def __init__(self, app: ASGIApp, tools: ASGIApp) -> None:
         self.app, self.tools = app, tools
@@ -126,7 +126,7 @@ class _Tools:
 
 
 class _Refusals:
-    """Refuses what Gradio would do for a visitor and the page does not use.
+    """Refuses requests that Gradio would answer but the page never makes.
 
     Its file route would fetch any URL; its route for recordings of the screen would hand any file to the system's
     ffmpeg.

@@ -1,4 +1,4 @@
-"""What Gradio keeps of a tab's session, also where its connection broke off."""
+"""Gradio's session state of a tab, kept also after the tab's connection was interrupted."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ _HEARTBEAT = re.compile(r"/heartbeat/([^/]+)/?$")
 
 
 class Sessions(StateHolder):
-    """Sessions, whose states are kept while their tab is `open`, and for `seconds` after their last use.
+    """Sessions whose states are kept while their tab is `open`, and for `seconds` after their last use.
 
-    By itself Gradio deletes each state an hour after it was set where the connection of its tab once broke off, as that
-    of a computer that slept, though the tab is still used: it never learns that the tab is there again. For that reason
-    what else there is of a tab's session stays until there are too many: a tab without it takes no choice from the
-    lists that were filled since it was loaded. Programs never connect; theirs go as a whole.
+    If a tab's connection was ever interrupted, as when a computer slept, Gradio itself deletes each state an hour after
+    it was set, although the tab is used again: it does not notice that the tab has reconnected. When a tab's states
+    expire, the rest of its session stays until there are too many sessions, because without it Gradio would refuse
+    choices from lists that were filled after the page was loaded. Sessions of programs, which never open a heartbeat
+    connection, are deleted as a whole.
     """
 
     def __init__(self, blocks: gr.Blocks, seconds: float, tabs: Counter[str]) -> None:
@@ -30,7 +31,7 @@ class Sessions(StateHolder):
         self.set_blocks(blocks)
 
     def update(self, session_id: str) -> None:
-        """Mark a session as used; over the capacity those that were used longest ago go, of open tabs at last."""
+        """Mark a session as used; over the capacity, forget the least recently used, those of open tabs last."""
         with self.lock:
             if session_id in self.session_data:
                 self.session_data.move_to_end(session_id)
@@ -54,7 +55,7 @@ class Sessions(StateHolder):
 
 
 class Heartbeats:
-    """Counts in `tabs` the connections that say that a tab is open, by its session: 0 of one that was."""
+    """Counts in `tabs` each session's heartbeat connections, which show that its tab is open; 0 after it closed."""
 
     def __init__(self, app: ASGIApp, tabs: Counter[str]) -> None:
         self.app, self.tabs = app, tabs
@@ -72,5 +73,5 @@ class Heartbeats:
 
 
 def keep_sessions(blocks: gr.Blocks, seconds: float, tabs: Counter[str]) -> None:
-    """States of a page that is being served stay for `seconds` after their last use, as does what they name."""
+    """Install `Sessions` in a served page, so that states last as long as the plans and files that they name."""
     blocks.app.state_holder = Sessions(blocks, seconds, tabs)

@@ -1,7 +1,7 @@
-"""Tools for language models, by the Model Context Protocol: a few verbs that hand ids and plain data on.
+"""Tools for language models, by the Model Context Protocol: a few verbs that exchange ids and plain data.
 
-The page's own events are for the page: they answer with updates of components. Here a video, a job and a plan are ids,
-times are in seconds and sizes in pixels, and what is large is fetched from an address of this server.
+The page's own events answer with updates of components, which programs cannot use. Here videos, jobs and plans are ids,
+times are in seconds, sizes in pixels, and large files are fetched from an address of this server.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class Tools:
         return folder / plain
 
     async def accept(self, path: Path) -> _Answer:
-        """What an upload is; one that is refused is deleted."""
+        """Describe an upload for the client; AdaFlowError, after deleting it, if it is over a limit or unreadable."""
         try:
             if path.stat().st_size > self.studio.limits.megabytes * 10**6:
                 raise AdaFlowError(f"the file is too large; this page takes up to {self.studio.limits.megabytes} MB")
@@ -223,7 +223,7 @@ class Tools:
     async def receive(self, request: HttpRequest) -> Response:
         """The upload of a file by HTTP."""
         path = self.new_file(request.path_params["name"])
-        room = self.studio.limits.megabytes * 10**6 + 1  # a byte more, by which it is seen to be too large
+        room = self.studio.limits.megabytes * 10**6 + 1  # one byte more, so that `accept` refuses it
         with path.open("wb") as file:
             async for chunk in request.stream():
                 room -= file.write(chunk[:room])
@@ -267,7 +267,7 @@ def build_tools(
 
 
 def _speaking(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb, whose refusals are sentences for the client and whose failures are the log's."""
+    """Wrap a tool: its AdaFlowErrors become sentences for the client, and other exceptions are logged."""
 
     @wraps(verb)
     async def speak(*given: Any, **named: Any) -> Any:

@@ -23,9 +23,9 @@ _INTERVAL = 30.0  # seconds between two rounds
 class Upkeep:
     """Deletes old files in the background.
 
-    uploads: the folder of Gradio's uploads. Files that are in it from the start belong to the page and stay, and those
-    of results go with their edits. cache: the analysis cache to clean as well, if any: entries, and unfinished work by
-    its last step.
+    uploads: the folder of Gradio's uploads. Files that are in it from the start belong to the page and stay; files of
+    results are deleted with their edits. cache: the analysis cache to clean as well, if any: entries, and unfinished
+    work by the time of its last step.
     """
 
     def __init__(self, studio: Studio, uploads: Path, cache: Cache | None = None) -> None:
@@ -40,10 +40,9 @@ class Upkeep:
         self._stop.set()
 
     def clean(self) -> int:
-        """Delete everything that is past its time, and over the size limit the uploads that were used longest ago.
+        """Delete everything that has expired, and the least recently used uploads over the size limit; return how many.
 
-        Returns the number. Finished edits count towards the limit; those over their share of it are forgotten as the
-        next one is made.
+        Finished edits count towards the limit; those over their own share are forgotten when the next edit is made.
         """
         limits = self.studio.limits
         deleted = self.studio.forget_older_than(limits.keep_seconds)
@@ -68,7 +67,7 @@ class Upkeep:
         return deleted
 
     def _files(self) -> Iterator[Path]:
-        """What lies in the folder of uploads but results, which others delete meanwhile."""
+        """The files in the folder of uploads, without results, which another thread may delete meanwhile."""
         for folder, folders, names in os.walk(self.uploads):
             if Path(folder) == self.studio.folder:
                 folders.clear()

@@ -39,13 +39,13 @@ _STAGES = {
     "score": "Scoring the edit",
     "write": "Writing the video",
 }
-_KINDS = {"plan": "Preview", "load": "Model", "place": "Search"}  # of jobs, where they are not called so
+_KINDS = {"plan": "Preview", "load": "Model", "place": "Search"}  # job kinds whose name on the page differs
 
 
 def progress(snapshot: Snapshot) -> str:
     """Stage, bar, time left and preview of a job. One piece of HTML, because separate outputs would flicker."""
     title, detail, share = _headline(snapshot)
-    # What was made may stand a screen below.
+    # The result may be a screen further down.
     place = {"edit": RESULT, "draft": DRAFTS, "place": PLACE}.get(snapshot.kind)
     link = f' <a href="#{place}">See it</a>' if place and snapshot.state == "done" else ""
     picture = ""
@@ -72,7 +72,7 @@ def _aside(snapshot: Snapshot) -> str:
 
 
 def _spoken(snapshot: Snapshot, title: str, detail: str) -> str:
-    """What is said of a job to those who do not see it; of a running one without its seconds, which change always."""
+    """The text for screen readers; without the seconds of a running job, which change all the time."""
     return title if snapshot.state == "running" else f"{title}, {detail}"
 
 

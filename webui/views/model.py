@@ -1,4 +1,4 @@
-"""What is said of a model, and the working sizes that it is offered with."""
+"""Text about a model, and the working sizes to choose from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webui.views.text import line
 
 
 def toy(profile: ModelProfile) -> str:
-    """What a model that knows a few words cannot do; "" for others."""
+    """A line on the limits of a model with a closed vocabulary; "" for other models."""
     things = len(dict(profile.words).get("things", ()))
     if not profile.vocabulary:
         return ""

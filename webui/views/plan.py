@@ -28,7 +28,7 @@ def grid_choices(plan: Plan) -> list[tuple[str, str]]:
 
 
 def token_items(plan: Plan, q: int, grid_name: str | None, show: str) -> tuple[list[Item], str]:
-    """What keyframe `q` (from 0) keeps of the others, or their scores, on one grid; and a sentence on it."""
+    """The tokens of the keyframes that keyframe `q` (from 0) keeps, or their scores, on one grid; and a sentence."""
     grid = next((g for g in plan.grids if str(g) == grid_name), plan.finest)
     q = min(max(q, 0), len(plan.layout.keyframes) - 1)
     items = score_view(plan, q, grid) if show == SCORES else token_view(plan, q, grid)
@@ -131,7 +131,7 @@ def cost(plan: Plan) -> str:
 
 
 def stale(of_forecast: bool) -> str:
-    """Of a plan whose settings are others by now, or only those that its forecast needs."""
+    """The notice for a plan whose settings have changed; `of_forecast`: only settings that affect its forecast."""
     if of_forecast:
         return notice(["The predicted time and memory are of the settings before; preview again for these."])
     return notice(["The settings have changed since this preview; preview again to see what they give."])

@@ -14,11 +14,11 @@ from webui.jobs.finished import FinishedEdit
 from webui.views.pictures import image
 from webui.views.text import cards, line
 
-_RIMS_SHOWN = 0.05  # share of the edge from which a picture says where they are
+_RIMS_SHOWN = 0.05  # share of the edge from which a picture shows the rims
 
 
 def how(finished: FinishedEdit) -> str:
-    """What an edit was made of, in sentences after others; "" where all was made anew."""
+    """Sentences on how an edit was made, each after a space: frames carried, work reused; "" if neither."""
     T = len(finished.after)
     carried = f" {finished.edited} of {T} frames were edited, the others carried along the motion."
     return (carried if finished.edited < T else "") + (" Plan and inversion were reused." if finished.reused else "")
@@ -51,7 +51,7 @@ def scores(values: Scores) -> str:
 
 
 def rims(finished: FinishedEdit) -> str:
-    """The frame with most rims, these outlined; "" where there are next to none."""
+    """The frame with the most rims, which are outlined; "" if their share is below `_RIMS_SHOWN`."""
     values = finished.scores
     if values.rims is None or values.rim_frame is None or values.rims < _RIMS_SHOWN:
         return ""

@@ -1,4 +1,4 @@
-"""What is said of a video."""
+"""Lines of text about a video."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def video_line(info: VideoInfo) -> str:
 
 
 def copy_line() -> str:
-    """Of a video that browsers may not play. Where one does, the page's script takes it away again."""
+    """The line for a video that browsers may not play; the page's script removes it if the browser plays it."""
     return '<p class="af-line af-copy">Your browser may not show this kind of file; editing works.</p>'

@@ -1,1 +1,1 @@
-"""What several events share: jobs that are followed, rows of prompts, what lies over the picture, words of a prompt."""
+"""What several events share: following jobs, rows of prompts, regions and keyframes by hand, words of a prompt."""

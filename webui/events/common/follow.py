@@ -1,4 +1,4 @@
-"""How event handlers follow a job, stop it, and leave it with the video that it was for."""
+"""Helpers of event handlers to follow a job, stop it, and abandon it when its video is replaced."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _INTERVAL = 0.3  # seconds between two looks at a job
 
 
 async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
-    """Snapshots of a job, one whenever it has moved on; the last one when it has finished, none once it was left."""
+    """Yield a snapshot of a job whenever it has made progress, and a last one when it has finished.
+
+    Ends without a further snapshot if the job was abandoned (`Snapshot.left`) or is unknown.
+    """
     seen: object = None
     while (snapshot := jobs.snapshot(job_id)) is not None and not snapshot.left:
         step = snapshot.progress and (snapshot.progress.stage, snapshot.progress.done)
@@ -38,11 +41,12 @@ async def follow(jobs: Jobs, job_id: str) -> AsyncIterator[Snapshot]:
 async def show_job(
     jobs: Jobs, job_id: str, what: str, where: str, gone: Outputs, make: Callable[[Snapshot], Outputs]
 ) -> AsyncIterator[Outputs]:
-    """Outputs of a job: its progress while it runs, then what is made of its result.
+    """Show the progress of a job while it runs, then the outputs that `make` builds from its last snapshot.
 
-    The event ends as one that failed where there is no result; `what` the job was is said of one that was stopped.
-    `where`: the name of the output that shows its progress. `gone` takes away what was made. A job that was replaced by
-    another shows nothing any more.
+    `where` is the name of the output that shows the progress, and `what` names the job in the message that it was
+    stopped. `gone` are the outputs that remove the result again, if the job is abandoned while they are being made.
+    Without a result the event fails, so that no event follows it. A job that was replaced by another shows nothing
+    more.
     """
 
     def told(progress: str) -> Outputs:
@@ -78,10 +82,10 @@ async def show_of_plan(
     find: Callable[[str, StoredPlan], Made | None],
     show: Callable[[Plan, Made, Snapshot], Outputs],
 ) -> AsyncIterator[Outputs]:
-    """As `show_job`, of a tab's "draft" or "place" of a plan, `kind`: the one that runs, else the one that is made.
+    """Do the same as `show_job` for the tab's running job of a `kind` ("draft" or "place"), else for `made_before`.
 
-    `gone` where job or plan is not there, or what was made is of another plan. `made_before`: the job of what was made
-    last, which is shown first, as the one that runs may come to nothing.
+    `made_before` is the job of the last finished result. It is shown first, because the running job may fail. Shows
+    `gone` if the job or the plan does not exist any more, or if the result belongs to another plan.
     """
     job_id: str = getattr(begun, kind) or made_before
     stored = studio.kept.find_plan(plan_id)
@@ -105,8 +109,10 @@ async def show_of_plan(
 
 
 async def show_unless_left(jobs: Jobs, job_id: str, shown: Outputs, taken_away: Outputs) -> AsyncIterator[Outputs]:
-    """What a job has made. If the job was left meanwhile it is taken away, and the event ends as one that failed, so
-    that none follows it."""
+    """Show what a job has made, unless the job was abandoned meanwhile.
+
+    In that case the result is taken away, and the event fails, so that no event follows it.
+    """
     snapshot = jobs.snapshot(job_id)
     if snapshot is None or not snapshot.left:
         yield shown
@@ -118,28 +124,35 @@ async def show_unless_left(jobs: Jobs, job_id: str, shown: Outputs, taken_away: 
 
 
 def is_over(jobs: Jobs, job_id: str) -> bool:
-    """Whether nothing is left of a job that could be stopped. An event that follows it may end before, with the
-    connection of its tab."""
+    """Whether a job has finished or is stopping, or is unknown, so that there is nothing to stop.
+
+    An event that follows a job may end earlier than the job, when its tab loses the connection.
+    """
     snapshot = jobs.snapshot(job_id)
     return snapshot is None or snapshot.finished or snapshot.stopping
 
 
 def leave_video(jobs: Jobs, begun: Begun, region_job_id: str) -> None:
-    """There is another video: what is made of the one before ends. Edits go on (`Watched`), and so does a model that
-    is being loaded."""
+    """Abandon the jobs of the previous video: plannings, drafts and searches.
+
+    Edits go on (`Watched`), and so does the loading of a model.
+    """
     for job_id in (*begun.of_video, region_job_id):
         jobs.leave(job_id or "")
 
 
 def not_done(snapshot: Snapshot | None, what: str) -> gr.Error:
-    """What ends the event of a job without a result; of one that was stopped nothing is said but `stopped_line`."""
+    """Return the error that ends the event of a job without a result.
+
+    It is shown only if the job failed; that a job was stopped is said by `stopped_line`.
+    """
     if snapshot is not None and snapshot.state == "failed" and not snapshot.left:
         return refusal(snapshot.problem)
     return refusal(_was_stopped(what), visible=False)
 
 
 def stopped_line(snapshot: Snapshot | None, what: str) -> str:
-    """What stands in the place of the progress of a job that has ended without a result; `what` it was."""
+    """Return the line that replaces the progress of a job (`what`) that was stopped; "" if it was not stopped."""
     stopped = snapshot is not None and snapshot.stopping and snapshot.state != "failed" and not snapshot.left
     return views.line(sentence(_was_stopped(what)) + ".") if stopped else ""
 
@@ -149,9 +162,10 @@ def _was_stopped(what: str) -> str:
 
 
 def stop_job(jobs: Jobs, *job_ids: str, else_these: Iterable[str] = ()) -> Any:
-    """Stop these jobs, or others where none of these runs; what is shown as their progress.
+    """Stop these jobs, or `else_these` if none of them runs, and return the progress output.
 
-    Gradio's messages need its queue, and stopping goes past it.
+    If nothing runs, that is said in the progress output, because Gradio's messages need its queue, which stopping
+    bypasses.
     """
     stopped = [jobs.stop(job_id or "") for job_id in job_ids]  # a list: each of them is stopped
     if not any(stopped):

@@ -13,7 +13,7 @@ import gradio as gr
 
 
 class VideoOutputs(NamedTuple):
-    """There is another video: what belonged to the one before is taken away."""
+    """Another video was chosen: what belonged to the previous one is cleared."""
 
     examples: Any
     video: Any
@@ -65,7 +65,7 @@ class ModelOutputs(NamedTuple):
 
 
 class ModelShown(NamedTuple):
-    """What the page shows of the model that is chosen, beside its settings."""
+    """What the page shows about the chosen model, apart from its settings."""
 
     model_before: Any  # the choice to return to if loading fails
     vocabulary: Any
@@ -132,11 +132,11 @@ class FrameOutputs(NamedTuple):
 
 
 class ZoomOutputs(NamedTuple):
-    """The plots of a part of the frames."""
+    """The plots of a window of frames."""
 
     timeline: Any
     time_slice: Any
-    window: Any  # first and end of these frames
+    window: Any  # (first frame, end)
 
 
 class MatchOutputs(NamedTuple):
@@ -168,7 +168,7 @@ class DraftOutputs(NamedTuple):
 
 
 class OverOutputs(NamedTuple):
-    """What was painted and given back, and how the page shows it."""
+    """The region and the keyframes by hand (`OverState`), and how the page shows them."""
 
     over: Any
     over_id: Any  # by which the browser finds it again
@@ -183,7 +183,7 @@ class OverOutputs(NamedTuple):
 
 
 class RowsOutputs(NamedTuple):
-    """The ranges of the timeline with their prompts, how often these were drawn, and what goes with their frames."""
+    """The rows of prompts, the counter that redraws them, and the takes and `rows_of` that belong to their frames."""
 
     prompts: Any
     prompts_version: Any
@@ -192,7 +192,7 @@ class RowsOutputs(NamedTuple):
 
 
 class ProjectOutputs(NamedTuple):
-    """A project was opened; after these come `ModelShown` and all settings, as it has them."""
+    """A project was opened; after these come `ModelShown` and all settings, with the project's values."""
 
     project_line: Any
     plan_id: Any
@@ -274,9 +274,9 @@ def unchanged(kind: type[Outputs], **values: Any) -> Outputs:
 
 
 def collect(names: Iterable[str], *steps: object, **others: Any) -> list[Any]:
-    """Components by name, in the order of `names`: of `others`, else of the first step that has one of the name.
+    """Return the components called `names`, in that order: from `others`, else from the first step that has the name.
 
-    A step's settings are among its components.
+    A step's settings (`settings`) count as its components.
     """
     known = dict(others)
     for step in steps:

@@ -1,6 +1,6 @@
-"""What a visitor painted and gave back, over a video's picture (`webui.kept.OverState`).
+"""The region and the keyframes by hand of a visitor (`webui.kept.OverState`).
 
-It is kept with the tab's session, and on the server under an id by which a reload finds it.
+They are kept in the tab's session, and on the server under an id by which a reload finds them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from webui.kept import AsideState, Opened, OverState, RegionState, StoredPlan
 from webui.studio import Studio
 
 _MOST_ASIDE = 8
-# As a project's JSON would have it.
+# "No region" in the format of a project's JSON.
 _NO_REGION: dict[str, Any] = {"painted": [], "words": "", "feather": FEATHER, "crop": "auto"}
 
 
 def held(studio: Studio, over: OverState, over_id: str) -> OverState:
-    """What a tab has: as its session has it, or as it is kept here; AdaFlowError where it is no longer.
+    """Return a tab's state from its session, or else from the server; AdaFlowError if it has expired there.
 
-    Gradio forgets a session whose connection broke off long ago, while the page still shows what it had.
+    Gradio deletes a session whose connection was lost long ago, although the page still shows what it had.
     """
     if not over.is_empty or not over_id:
         return over
@@ -42,7 +42,7 @@ def held(studio: Studio, over: OverState, over_id: str) -> OverState:
 
 
 def of_plan(stored: StoredPlan, over: OverState) -> OverState:
-    """What was painted and given back for a plan's frames; what a project holds is read here."""
+    """Return the region and keyframes by hand for a plan's frames; those of an opened project are decoded here."""
     video = stored.plan.video
     if over.is_empty:
         return OverState(file=video.file_digest, video=video.digest)
@@ -55,7 +55,10 @@ def of_plan(stored: StoredPlan, over: OverState) -> OverState:
 
 
 def _of_other_frames(over: OverState, stored: StoredPlan) -> OverState:
-    """What was painted and given back for a plan's frames before, and the words of now; `over` itself goes aside."""
+    """Put the masks and pictures of `over` aside, and restore those made earlier for this plan's frames.
+
+    A region of words is not tied to frames: it stays, unless a region was painted earlier for these frames.
+    """
     video, region = stored.plan.video, over.region
     aside = dict(over.aside)
     if region.masks or over.pictures:
@@ -74,13 +77,13 @@ def _of_other_frames(over: OverState, stored: StoredPlan) -> OverState:
 
 
 def without_aside(over: OverState, **gone: Any) -> OverState:
-    """The same with these parts of what lies aside replaced: `region=None`, or `pictures={}`."""
+    """Remove a part from all that lies aside: `region=None`, or `pictures={}`."""
     parts = {digest: replace(part, **gone) for digest, part in over.aside.items()}
     return replace(over, aside={digest: part for digest, part in parts.items() if part.region or part.pictures})
 
 
 def asked_over(stored: StoredPlan | None, over: OverState) -> tuple[Region | None, ByHand | None]:
-    """The region and the keyframes by hand of a plan's video; what is of other frames is refused."""
+    """Return the region and the keyframes by hand for a plan; AdaFlowError if they belong to other frames."""
     if stored is None or over.is_empty:
         return None, None
     if is_of_others(stored, over):
@@ -93,7 +96,7 @@ def asked_over(stored: StoredPlan | None, over: OverState) -> tuple[Region | Non
 
 
 def is_of_others(stored: StoredPlan, over: OverState) -> bool:
-    """Whether what was painted or given back last is for other frames than a plan's, and nothing is for these."""
+    """Whether there are masks or pictures for other frames than the plan's, and none for the plan's frames."""
     digest = stored.plan.video.digest
     if over.opened is not None or over.video == digest or digest in over.aside:
         return False
@@ -101,35 +104,35 @@ def is_of_others(stored: StoredPlan, over: OverState) -> bool:
 
 
 def region_of(asked: RegionState) -> Region | None:
-    """The region as the engine takes it; None for the whole picture."""
+    """Return the region as the engine takes it; None for the whole picture."""
     if not asked.masks and not asked.words:
         return None
     return Region(dict(asked.masks), None, "" if asked.masks else asked.words, asked.feather, asked.crop)
 
 
 def words_found_in(stored: StoredPlan, asked: RegionState) -> tuple[str, str] | None:
-    """What a region of words depends on beside the frames, the source prompt and the model; None for a painted one."""
+    """Return what a region of words depends on besides the frames: (source prompt, model); None for a painted one."""
     return (stored.plan.config.source_prompt, stored.plan.model) if asked.words and not asked.masks else None
 
 
 def has_pictures(over: OverState | None) -> bool:
-    """Whether something was changed by hand, which needs no prompt."""
+    """Whether there are keyframes by hand, which need no prompt."""
     return over is not None and bool(over.pictures or (over.opened and over.opened.by_hand))
 
 
 def opened_from(project: Project) -> tuple[OverState, str]:
-    """What a project holds over the picture, to be taken up by the next plan; and a sentence on it."""
+    """Return a project's region and keyframes by hand, which the next plan decodes, and a sentence about them."""
     region, by_hand = project.region, project.by_hand
     if region is None and by_hand is None:
         return OverState(), ""
     try:
         painted = region["painted"] if region else []
         rows = [*painted, *(by_hand or [])]
-        # A file that a stranger names is not looked for on the server.
+        # Files named in a stranger's project are never looked for on the server.
         elsewhere = bool(region and region["masks"]) or any(row.get("png") is None for row in rows)
         frames = ", ".join(str(int(row["frame"])) for row in rows)
         words = str(region["words"]) if region else ""
-        int(region["feather"] if region else 0)  # which the next plan reads
+        int(region["feather"] if region else 0)  # checked now; the next plan reads it
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise AdaFlowError(f"the region of the project has a wrong part; take a whole one ({problem})") from problem
     if elsewhere:
@@ -141,13 +144,13 @@ def opened_from(project: Project) -> tuple[OverState, str]:
 
 
 def _bounds(frames: str | None) -> tuple[int, int | None]:
-    """First frame and end of a range as it was written."""
+    """Return the first frame and the end of a range given as text."""
     found = parse_range(frames) if frames else slice(None)
     return found.start or 0, found.stop
 
 
 def _read(stored: StoredPlan, opened: Opened) -> tuple[RegionState, dict[int, np.ndarray]]:
-    """The region and the keyframes by hand of a project's rows, which must fit the plan's frames."""
+    """Decode the region and the keyframes by hand of a project; AdaFlowError if they do not fit the plan's frames."""
     video, region = stored.plan.video, opened.region or _NO_REGION
     if _bounds(opened.range) != _bounds(stored.request.range):
         raise AdaFlowError(

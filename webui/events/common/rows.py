@@ -1,7 +1,8 @@
-"""Rows of prompts for ranges of frames, and how they follow the frames of a file into another range of it.
+"""Rows of prompts for ranges of frames, and how they are carried over when another range of the file is planned.
 
-Rows and takes are in frames of a plan: [{"frames": [first, end], "prompt": text}]. `rows_of` says what these are:
-{"first": the file's frame that is their frame 0, "others": rows of the file's other frames, which come back with them}.
+Rows and takes are lists of {"frames": [first, end], "prompt": text}, counted in the plan's frames. `rows_of` ties them
+to the file: {"first": the file's frame that is their frame 0, "others": rows for frames of the file that the plan
+leaves out}. The latter come back when a plan includes their frames again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Rows = list[Row]
 
 
 class Carried(NamedTuple):
-    """Rows and takes in the frames of a plan, what is `rows_of` them, and whether there are rows of new shots."""
+    """Rows and takes in a plan's frames, their `rows_of`, and whether any row is new (for a shot that had none)."""
 
     rows: list[Row]
     takes: list[Row]
@@ -26,10 +27,10 @@ class Carried(NamedTuple):
 
 
 def carry(plan: Plan, rows: Sequence[Row], takes: Iterable[Row], rows_of: Row | None) -> Carried:
-    """The rows and takes of a file's frames for the plan of any range of them.
+    """Convert rows and takes to the frames of `plan`, which may cover another range of the file.
 
-    Every frame keeps its prompt. One that had none takes that of its shot; a shot that had none gets a row without one.
-    Of takes those of other frames go.
+    Every frame keeps its prompt. A frame without a row joins a row of its shot; a shot without any row gets one with an
+    empty prompt. Takes are cut to the plan's frames, and those outside are dropped.
     """
     first, frames = plan.video.start, len(plan.video)
     begun = int((rows_of or {}).get("first", first))
@@ -55,12 +56,12 @@ def _moved(row: Row, by: int) -> Row:
 
 
 def _part(row: Row, start: int, end: int) -> list[Row]:
-    """The row in these frames, if there are any."""
+    """Return the row limited to these frames as a list; [] if there are no frames."""
     return [row | {"frames": [start, end]}] if start < end else []
 
 
 def _filled(rows: Sequence[Row], first: int, end: int, shots: set[int]) -> tuple[list[Row], bool]:
-    """The rows with what fills the gaps between them, and whether some of that are new rows."""
+    """Fill the gaps between the rows, and return them with whether that took new rows."""
     filled: list[Row] = []
     new = False
     for row in [*rows, {"frames": [end, end]}]:
@@ -80,7 +81,7 @@ def _filled(rows: Sequence[Row], first: int, end: int, shots: set[int]) -> tuple
 
 
 def _joined(rows: Sequence[Row], apart: set[int]) -> list[Row]:
-    """The rows, those as one that touch and say the same, but for where they are to stay `apart`."""
+    """Merge adjacent rows that differ only in their frames, except at the frames in `apart`."""
     joined: list[Row] = []
     for row in rows:
         last = joined[-1] if joined else None

@@ -1,4 +1,4 @@
-"""The words that a model knows, clicked together to a prompt."""
+"""Build a prompt by clicking on the words that a model knows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from webui.views.labels import COLOURS, PLACES, STYLES, THINGS
 
 
 def with_word(prompt: str, kind: str, word: str, words: Mapping[str, Sequence[str]]) -> str:
-    """`prompt` with `word` in the place of the word of its kind, or where it belongs if there is none."""
+    """Return `prompt` with `word` replacing the word of the same kind, or inserted where that kind belongs."""
     prompt = prompt.strip()
     old = _found(prompt, words.get(kind, ()))
     if old is not None:
@@ -29,11 +29,11 @@ def with_word(prompt: str, kind: str, word: str, words: Mapping[str, Sequence[st
 
 
 def _found(prompt: str, words: Sequence[str]) -> re.Match[str] | None:
-    """The first of the words in the prompt; of two at one place the longer."""
+    """Find the first of the words in the prompt; if two match at one place, the longer."""
     longest_first = sorted(words, key=len, reverse=True)
     return re.search(rf"\b({'|'.join(map(re.escape, longest_first))})\b", prompt, re.IGNORECASE) if words else None
 
 
 def _articles(prompt: str) -> str:
-    """Each "a" and "an" as the word after it asks."""
+    """Correct each "a" and "an" to fit the word after it."""
     return re.sub(r"\b(an?) (\w)", lambda m: f"{'an' if m[2] in 'aeiouAEIOU' else 'a'} {m[2]}", prompt)
