@@ -114,6 +114,7 @@ class OverState:
     shown: bool = True  # whether the page shows it
     aside: dict[str, AsideState] = field(default_factory=dict)  # digest of other frames: what belongs to them
     id: str = ""  # the id by which a reloaded page finds it; "" if it was never kept
+    __hash__ = object.__hash__  # Gradio hashes states that have listeners, and dicts have no hash
 
     @property
     def is_empty(self) -> bool:

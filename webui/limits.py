@@ -35,7 +35,7 @@ class Limits:
         minutes, hours = self.keep_seconds / 60, self.keep_seconds / 3600
         if minutes < 120:
             return f"{minutes:.3g} min"
-        return f"{hours:.3g} h" if hours < 72 else f"{round(hours / 24)} days"
+        return f"{hours:.3g} h" if hours < 240 else f"{hours // 24:.0f} days"
 
     def check(self, path: str) -> VideoInfo:
         """What the video's header says; AdaFlowError if the video is over a limit or cannot be read."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -149,8 +149,9 @@ def set_by_hand(keyframes: Sequence[int], cuts: np.ndarray, frame: int, action: 
 def _write(stored: StoredPlan, kind: str) -> Path:
     """Write the plan's file, named after its video; it is deleted by age like uploads."""
     # The folder is not named by the plan's id, which is secret, because the file's address may be shared.
-    folder = Path(get_upload_folder()) / "plans" / secrets.token_urlsafe(12)
-    folder.mkdir(parents=True)
+    name = hashlib.blake2b(stored.id.encode(), digest_size=12).hexdigest()
+    folder = Path(get_upload_folder()) / "plans" / name
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{file_name(Path(stored.request.video).stem, 'plan')}.{kind}"
     if kind == "json":
         path.write_text(json.dumps(plan_report(stored.plan), indent=1), encoding="utf-8")

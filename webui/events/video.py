@@ -138,19 +138,23 @@ class VideoEvents:
         return cleared._replace(video=clip["file"], source_prompt=clip["source_prompt"], prompt=clip["prompt"])
 
     def uploaded(
-        self, video: str | None, expected: list[str], begun: Begun, region_job_id: str, watched: Watched
-    ) -> VideoOutputs:
+        self, video: str | None, expected: list[str], begun: Begun, region_job_id: str, watched: Watched,
+        source_prompt: str, prompt: str,
+    ) -> VideoOutputs:  # fmt: skip
         """Do the same as `another_video` for an uploaded video, or for None if the video was removed.
 
         Removing the video clears its prompts. An upload keeps them, because they may have been typed during the
-        upload, or restored by a reload.
+        upload, or restored by a reload; only those of an example are cleared.
         """
         if video and not Path(video).is_file():
             raise refusal("the video is not there any more; choose it again")
         expected += filter(None, [video])
         cleared = self.another_video(begun, region_job_id, watched)
-        prompts = {} if video else {"source_prompt": "", "prompt": ""}
-        return cleared._replace(examples=gr.Gallery(selected_index=None), **prompts)
+        cleared = cleared._replace(examples=gr.Gallery(selected_index=None))
+        of_example = any((clip["source_prompt"], clip["prompt"]) == (source_prompt, prompt) for clip in self.clips)
+        if video and not of_example:
+            return cleared._replace(prompt_problems=gr.skip())
+        return cleared._replace(source_prompt="", prompt="")
 
     def check_trimmed(self, video: str | None, expected: list[str]) -> None:
         """Refuse a video change that was not made by trimming in the player.

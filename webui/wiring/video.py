@@ -46,7 +46,8 @@ def connect_video(events: Events, steps: Steps) -> None:
     known = [video.video, video.expected]
     chosen = video.examples.select(events.video.example, [video.expected, *jobs], cleared, js=_HOLD, **EACH)
     events_of_upload = [video.video.upload, video.video.clear]
-    uploaded = gr.on(events_of_upload, events.video.uploaded, [*known, *jobs], cleared, js=_HOLD, **PRIVATE)
+    uploading = [*known, *jobs, video.source_prompt, steps.edit.prompt]
+    uploaded = gr.on(events_of_upload, events.video.uploaded, uploading, cleared, js=_HOLD, **PRIVATE)
     # Of what the player's scissors make Gradio says no more than that there is another video. What looks whether it is
     # one has no outputs: they would be marked as failed after each other video.
     other = video.video.change(events.video.check_trimmed, known, None, **EACH)

@@ -109,7 +109,7 @@ def test_what_the_scissors_make_is_another_video_with_the_same_prompts(drawn_cli
     assert cleared.plan_id == cleared.frames == cleared.keyframes_at == "" and cleared.prompts == cleared.takes == []
     assert cleared.video == cleared.source_prompt == cleared.prompt == cleared.prompt_problems == gr.skip()
     assert finish(here.jobs, begun.plans[0]).state == "stopped" and watched.aside == ["an edit"]
-    events.uploaded(str(shown), expected, begun, "", watched)
+    events.uploaded(str(shown), expected, begun, "", watched, "", "")
     session = {"video": here.kept.keep_video(str(trimmed))}
     SessionEvents(here).restore(json.dumps(session), expected, begun)
     for own in (None, shown, trimmed):
@@ -120,11 +120,15 @@ def test_what_the_scissors_make_is_another_video_with_the_same_prompts(drawn_cli
 
 def test_prompts_stay_with_an_upload_and_go_with_the_video(drawn_clip: Path, tmp_path: Path) -> None:
     """They may have been typed while it was on its way, or be what a reload brought back."""
-    events = VideoEvents(Studio("embedded", "cpu", tmp_path), [])
-    came = events.uploaded(str(drawn_clip), [], Begun(), "", Watched())
-    assert came.source_prompt == came.prompt == gr.skip()
-    gone = events.uploaded(None, [], Begun(), "", Watched())
-    assert gone.source_prompt == gone.prompt == ""
+    clip = {"file": "ball.mp4", "source_prompt": "a ball", "prompt": "a cube"}
+    events = VideoEvents(Studio("embedded", "cpu", tmp_path), [clip])
+    for path, source_prompt, prompt, stay in (
+        (str(drawn_clip), "a star", "a cube", True),
+        (str(drawn_clip), "a ball", "a cube", False),  # of an example that was chosen while it was on its way
+        (None, "a star", "a cube", False),
+    ):
+        came = events.uploaded(path, [], Begun(), "", Watched(), source_prompt, prompt)
+        assert came.source_prompt == came.prompt == came.prompt_problems == (gr.skip() if stay else "")
 
 
 def test_a_reload_shows_what_the_scissors_have_made(drawn_clip: Path, tmp_path: Path) -> None:
