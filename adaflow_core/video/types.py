@@ -115,19 +115,27 @@ def working_size(width: int, height: int, target: int) -> tuple[int, int]:
     if not MIN_SIDE <= target <= MAX_SIDE:
         raise AdaFlowError(f"size is {target}; the shorter side must lie between {MIN_SIDE} and {MAX_SIDE}")
     aspect = max(width, height) / min(width, height)
-    for multiple in (64, 8):
-        short = round(target / multiple) * multiple
-        long = round(short * aspect / multiple) * multiple
-        if abs(long / short / aspect - 1) <= 0.04:
-            break
+    short, long = _sides(aspect, target)
     if long > MAX_SIDE:
         most = int(MAX_SIDE / aspect) // 8 * 8
+        while most >= MIN_SIDE and _sides(aspect, most)[1] > MAX_SIDE:  # sides are rounded
+            most -= 8
         smaller = f"give a size of {most} at most, or " if most >= MIN_SIDE else ""
         raise AdaFlowError(
             f"the video is {width}x{height}, its longer side {aspect:.0f} times the shorter one: at size {target} "
             f"it would have {long} pixels, and {MAX_SIDE} are the most; {smaller}crop the video"
         )
     return (long, short) if width >= height else (short, long)
+
+
+def _sides(aspect: float, target: int) -> tuple[int, int]:
+    """The shorter and the longer side of a working size."""
+    for multiple in (64, 8):
+        short = round(target / multiple) * multiple
+        long = round(short * aspect / multiple) * multiple
+        if abs(long / short / aspect - 1) <= 0.04:
+            break
+    return short, long
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -154,6 +154,8 @@ class Source:
                     if at >= number:
                         yield at, upright_rgb(frame, (width, height), scaler)
                         break
+                else:
+                    return  # the file ends before its index does
 
     def sound(self, video: str, out: str, begin: str, length: str) -> None:
         """Writes `video` with this file's sound from `begin` seconds after its first frame on to `out`."""

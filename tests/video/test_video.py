@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -45,6 +46,14 @@ NTSC = Fraction(24000, 1001)
 )
 def test_working_size(source: tuple[int, int], target: int, expected: tuple[int, int]) -> None:
     assert working_size(*source, target) == expected
+
+
+def test_the_size_that_is_advised_for_a_wide_film_is_taken() -> None:
+    for width in range(2000, 9000, 101):
+        with pytest.raises(AdaFlowError, match="give a size of") as refused:
+            working_size(width, width // 20, 512)
+        advised = int(re.search(r"size of (\d+) at most", str(refused.value))[1])  # type: ignore[index]
+        assert max(working_size(width, width // 20, advised)) <= 4096
 
 
 def test_working_size_keeps_the_aspect() -> None:
