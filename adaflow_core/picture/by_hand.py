@@ -176,11 +176,12 @@ def read_pictures(by_hand: ByHand, video: Video, monitor: Monitor | None = None)
             alike = None if lost else _frame_at(video, frame, size)
             if lost and monitor is not None:
                 monitor.note(f"{lost}, so what scaling does to {name} may count as changed by hand")
+        as_scaled = alike
         if alike is not None and isinstance(picture, Path):
             alike = _coded_as(picture, alike)
         found[frame] = small = _scaled(pixels, video.size)
         if alike is not None and alike is not source:
-            lossy = isinstance(picture, Path) and picture.suffix.lower() in (".jpg", ".jpeg")
+            lossy = alike is not as_scaled
             found[frame] = _without_differences(source, _scaled(alike, video.size), small, lossy=lossy)
     return found
 
